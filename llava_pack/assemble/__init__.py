@@ -1,0 +1,1 @@
+"""The step list of build."""

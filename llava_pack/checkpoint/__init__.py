@@ -1,0 +1,1 @@
+"""What a LLaVA checkpoint is, without torch."""

@@ -1,0 +1,32 @@
+"""The command tree; each command's module is imported here and keeps its heavy imports inside."""
+
+from typing import Annotated
+
+import typer
+
+import llava_pack
+from llava_pack.cli import console
+
+app = typer.Typer(
+    name="llava-pack",
+    help="Carry LLaVA across an air gap: build a verified bundle here, install and serve it there.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.data(f"llava-pack {llava_pack.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Carry LLaVA across an air gap."""

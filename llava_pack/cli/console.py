@@ -1,0 +1,162 @@
+"""The only place of the laptop side that prints: data on stdout, talk on stderr."""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from llava_pack.format.errors import PackError
+from llava_pack.format.text import visible
+
+JSON_SCHEMA = 1
+_PLAIN_EVERY_S = 5.0
+_BAR_EVERY_S = 0.1
+
+
+def data(text: str) -> None:
+    """Print one line of data on stdout, shown as text."""
+    print(visible(text, keep="\n\t"), file=sys.stdout, flush=True)
+
+
+def stream(text: str) -> None:
+    """Print a piece of a model's answer on stdout without ending the line."""
+    print(visible(text, keep="\n\t"), end="", file=sys.stdout, flush=True)
+
+
+def document(kind: str, fields: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line of stdout, with its schema and kind."""
+    body = {"schema": JSON_SCHEMA, "kind": kind, **fields}
+    print(json.dumps(body, ensure_ascii=True), file=sys.stdout, flush=True)
+
+
+def say(text: str = "") -> None:
+    """Print one line of talk on stderr."""
+    print(visible(text, keep="\n\t"), file=sys.stderr, flush=True)
+
+
+def failure(error: PackError, *, as_json: bool = False) -> None:
+    """Show an error: what is wrong on one line, the way out on the next."""
+    if as_json:
+        document(
+            "error",
+            {
+                "error": error.kind,
+                "exit_code": int(error.exit_code),
+                "subject": error.subject,
+                "message": error.message,
+                "hint": error.hint,
+            },
+        )
+    say(f"{_paint('error', '31;1')}: {visible(str(error))}")
+    if error.hint:
+        say(f"{_paint('hint', '36')}: {visible(error.hint)}")
+
+
+def mark(level: str) -> str:
+    """Return ✓, ! or ✗ for `ok`, `warn` or `fail`.
+
+    >>> mark("warn")
+    '!'
+    """
+    return {"ok": "✓", "warn": "!", "fail": "✗"}[level]
+
+
+def human_bytes(size_bytes: float) -> str:
+    """Return a size for people, in powers of ten.
+
+    >>> human_bytes(13_518_798_848)
+    '13.5 GB'
+    """
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return ""  # not reached: the last unit always returns
+
+
+def progress() -> "ConsoleProgress":
+    """Return the progress reporter for stderr: a bar on a terminal, plain lines elsewhere."""
+    return ConsoleProgress(sys.stderr)
+
+
+class ConsoleProgress:
+    """Phases with bytes/s and time left; one line that is redrawn, or a line now and then."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._bar = out.isatty() and os.environ.get("TERM") != "dumb"
+        self._lock = threading.Lock()
+        self._what = ""
+        self._total: int | None = None
+        self._done = 0
+        self._began = self._shown = 0.0
+
+    def start(self, what: str, total_bytes: int | None) -> None:
+        """Begin a phase."""
+        with self._lock:
+            self._what, self._total, self._done = what, total_bytes, 0
+            self._began = self._shown = time.monotonic()
+            if self._bar:
+                self._draw()
+            else:
+                amount = f" ({human_bytes(total_bytes)})" if total_bytes else ""
+                self._line(f"{what}{amount} …")
+
+    def advance(self, size_bytes: int) -> None:
+        """Count bytes; redraw at most ten times a second."""
+        with self._lock:
+            self._done += size_bytes
+            now = time.monotonic()
+            if now - self._shown >= (_BAR_EVERY_S if self._bar else _PLAIN_EVERY_S):
+                self._shown = now
+                self._draw() if self._bar else self._line(self._status())
+
+    def note(self, text: str) -> None:
+        """Say one line without spoiling the bar."""
+        with self._lock:
+            if self._bar:
+                self._out.write("\r\x1b[K")
+            self._line(text)
+
+    def done(self) -> None:
+        """End the phase with what it took."""
+        with self._lock:
+            took_s = max(time.monotonic() - self._began, 1e-9)
+            amount = (
+                f"  {human_bytes(self._done)} at {human_bytes(self._done / took_s)}/s"
+                if self._done
+                else ""
+            )
+            if self._bar:
+                self._out.write("\r\x1b[K")
+            self._line(f"{self._what}: {took_s:.1f} s{amount}")
+
+    def _status(self) -> str:
+        took_s = max(time.monotonic() - self._began, 1e-9)
+        rate = self._done / took_s
+        text = f"{self._what}: {human_bytes(self._done)}"
+        if self._total:
+            left_s = (self._total - self._done) / rate if rate else 0
+            percent = 100 * self._done / self._total
+            text += f" of {human_bytes(self._total)} ({percent:.0f} %)"
+            text += f", {human_bytes(rate)}/s, {left_s:.0f} s left"
+        else:
+            text += f", {human_bytes(rate)}/s"
+        return text
+
+    def _draw(self) -> None:
+        self._out.write("\r\x1b[K" + visible(self._status()))
+        self._out.flush()
+
+    def _line(self, text: str) -> None:
+        self._out.write(visible(text) + "\n")
+        self._out.flush()
+
+
+def _paint(text: str, code: str) -> str:
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty()
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"

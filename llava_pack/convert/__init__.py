@@ -1,0 +1,1 @@
+"""Published weights and tokenizers into what the bundle carries."""

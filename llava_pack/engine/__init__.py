@@ -1,0 +1,1 @@
+"""Running LLaVA: the port, loading, picture processing, templates and the step loop."""

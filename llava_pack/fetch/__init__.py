@@ -1,0 +1,1 @@
+"""Bytes from outside into the content-addressed cache."""

@@ -1,0 +1,142 @@
+"""Every failure that a person can meet: one base, one exit code each.
+
+PackError
+├── UsageError        2   the command line, or a picture that is none
+├── PreflightError    3   this machine cannot run the bundle
+├── IntegrityError    4   bytes differ from what was promised
+├── SignatureError    5   a signature is present but bad
+├── CannotVerifyError 6   nothing to verify against
+├── SpaceError        7   disk or memory
+├── DowngradeError    8
+├── NetworkError      9   unreachable, or attempted where it must not be
+├── RecipeError      10   recipe or lock
+├── FetchError       11   a transfer failed; trying again may help
+├── AccessError      12   gated, token, licence
+├── CheckpointError  13   the checkpoint is not supported, or damaged
+├── InstallError     14
+└── ServeError       15
+"""
+
+from typing import ClassVar
+
+from llava_pack.format.exit_codes import ExitCode
+
+
+class PackError(Exception):
+    """A failure with its subject, its cause and the way out.
+
+    Args:
+        message: what is wrong, with what was expected and what was found.
+        subject: the file, recipe, host or option that it is about; bundle-relative where it can be.
+        hint: the command to run next, or what to change.
+    """
+
+    kind: ClassVar[str] = "bug"
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __init__(self, message: str, *, subject: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.message}" if self.subject else self.message
+
+
+class UsageError(PackError):
+    """The command line, or a file given on it, is not usable."""
+
+    kind = "usage"
+    exit_code = ExitCode.USAGE
+
+
+class PreflightError(PackError):
+    """This machine cannot run the bundle."""
+
+    kind = "preflight"
+    exit_code = ExitCode.PREFLIGHT
+
+
+class IntegrityError(PackError):
+    """Bytes differ from what was promised."""
+
+    kind = "integrity"
+    exit_code = ExitCode.INTEGRITY
+
+
+class SignatureError(PackError):
+    """A signature, or the file that it covers, does not match the trusted id or key."""
+
+    kind = "signature"
+    exit_code = ExitCode.SIGNATURE
+
+
+class CannotVerifyError(PackError):
+    """There is nothing to verify against, or no tool to do it with."""
+
+    kind = "cannot-verify"
+    exit_code = ExitCode.CANNOT_VERIFY
+
+
+class SpaceError(PackError):
+    """Not enough disk or memory."""
+
+    kind = "space"
+    exit_code = ExitCode.SPACE
+
+
+class DowngradeError(PackError):
+    """The bundle is older than what is installed."""
+
+    kind = "downgrade"
+    exit_code = ExitCode.DOWNGRADE
+
+
+class NetworkError(PackError):
+    """A host cannot be reached, or was reached for where none must be."""
+
+    kind = "network"
+    exit_code = ExitCode.NETWORK
+
+
+class RecipeError(PackError):
+    """The recipe or the lock is unknown, malformed or cannot be satisfied."""
+
+    kind = "recipe"
+    exit_code = ExitCode.RECIPE
+
+
+class FetchError(PackError):
+    """A transfer failed; trying again may help."""
+
+    kind = "fetch"
+    exit_code = ExitCode.FETCH
+
+
+class AccessError(PackError):
+    """The source asks for a token, a licence or a permission."""
+
+    kind = "access"
+    exit_code = ExitCode.ACCESS
+
+
+class CheckpointError(PackError):
+    """The checkpoint is damaged, or of a kind that is not supported."""
+
+    kind = "checkpoint"
+    exit_code = ExitCode.CHECKPOINT
+
+
+class InstallError(PackError):
+    """The installation did not complete; the message says which generation is active."""
+
+    kind = "install"
+    exit_code = ExitCode.INSTALL
+
+
+class ServeError(PackError):
+    """Serving did not start."""
+
+    kind = "serve"
+    exit_code = ExitCode.SERVE

@@ -1,0 +1,30 @@
+"""Text from outside, shown as text: control and direction characters never reach a terminal."""
+
+import unicodedata
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LINE_BREAKS = frozenset("\u2028\u2029")
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return `text` with C0, C1, bidirectional and line-separator characters escaped.
+
+    Args:
+        text: any string, lone surrogates included.
+        keep: characters that stay as they are, for example a newline in a model's answer.
+
+    >>> visible("a\x1b[31mb")
+    'a\\x1b[31mb'
+    >>> visible("line\nnext", keep="\n")
+    'line\nnext'
+    """
+    return "".join(c if c in keep or not _hidden(c) else _escaped(c) for c in text)
+
+
+def _hidden(char: str) -> bool:
+    return char in _BIDI or char in _LINE_BREAKS or unicodedata.category(char) in {"Cc", "Cs"}
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,0 +1,1 @@
+"""Proof that an installed model sees."""

@@ -1,0 +1,1 @@
+"""Which wheels, which Python and which revisions a target gets."""

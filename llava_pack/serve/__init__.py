@@ -1,0 +1,1 @@
+"""The gateway behind one port, the page, the supervisor, the tunnel."""
