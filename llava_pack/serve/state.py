@@ -1,0 +1,149 @@
+"""The run state: how `chat` and `health` find the server that runs on this machine.
+
+One file a server, readable by its owner only, written beside and renamed. The serving process
+holds a lock on it for as long as it lives, so that a file left by a killed server is known to be
+stale whatever its process number means by then.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import platform
+import stat
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+_MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A server that runs on this machine."""
+
+    pid: int
+    """The supervising process."""
+    host: str
+    """The address it listens on."""
+    port: int
+    """The port it listens on; with a socket, the one proposed for the laptop."""
+    token: str
+    """The token of this start; empty where none is asked for."""
+    socket: str | None
+    """Path of the Unix socket that it listens on instead of a port."""
+    models: tuple[str, ...]
+    """Names for `model` in the API."""
+    started: int
+    """UTC seconds."""
+    bundle_id: str | None
+    """Id of the bundle that was installed, None for a bare folder."""
+
+    @property
+    def url(self) -> str:
+        """The root of the API for a client on this machine."""
+        if self.socket is not None:
+            return "http://localhost"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class Publication:
+    """A run state on disk, held by this process until it is withdrawn or the process ends."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor: int | None = descriptor
+
+    def withdraw(self) -> None:
+        """Remove the file and let go of it; a second call does nothing."""
+        if self._descriptor is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def directories() -> tuple[Path, ...]:
+    """Return the folders of run states, the one to write first.
+
+    The installation's comes first, then this account's. Not XDG_RUNTIME_DIR: that one is emptied
+    when the last session of an account ends, and servers are left running over that.
+
+    Source: docs/reference/environment.md, LLAVA_PACK_PREFIX.
+    """
+    state_home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    account = Path(state_home) / "llava-pack" / "run"
+    prefix = os.environ.get("LLAVA_PACK_PREFIX")
+    if not prefix:
+        return (account,)
+    installed = Path(prefix) / "run"
+    writable = os.access(installed if installed.exists() else Path(prefix), os.W_OK | os.X_OK)
+    return (installed, account) if writable else (account, installed)
+
+
+def publish(directory: Path, state: RunState) -> Publication:
+    """Write the run state of this process, 0600 in a 0700 folder, and hold its lock.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / f"{_stem()}{state.pid}.json"
+    beside = directory / f".{path.name}.new"
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(descriptor, json.dumps(asdict(state), sort_keys=True).encode() + b"\n")
+    os.fsync(descriptor)
+    beside.rename(path)
+    return Publication(path, descriptor)
+
+
+def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
+    """Return the servers that run on this machine, the latest started first.
+
+    Files that a killed server left are removed where that is allowed.
+
+    Args:
+        where: folders to look in; those of `directories()` by default.
+    """
+    folders = directories() if where is None else tuple(where)
+    paths = [path for folder in folders for path in sorted(folder.glob(f"{_stem()}*.json"))]
+    states = [state for path in paths if (state := _read_live(path)) is not None]
+    return tuple(sorted(states, key=lambda state: state.started, reverse=True))
+
+
+def _stem() -> str:
+    """Return how the files of this host begin: a home folder can be shared by several hosts."""
+    return f"serve-{platform.node() or 'localhost'}-"
+
+
+def _read_live(path: Path) -> RunState | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or os.getuid() not in {0, facts.st_uid}:
+            _log.warning("%s: ignored, it is not a file of this account", path.name)
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _parse(file.read(_MAX_BYTES))
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return None
+
+
+def _parse(data: bytes) -> RunState | None:
+    try:
+        values: Any = json.loads(data)
+        known = {field.name: values[field.name] for field in fields(RunState)}
+        return RunState(**{**known, "models": tuple(known["models"])})
+    except (ValueError, KeyError, TypeError):
+        return None
