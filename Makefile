@@ -1,0 +1,38 @@
+# Two commands: `make demo` shows the whole way on this machine, `make test` runs the tests.
+# Both create .venv; remove the folder to start over.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-pythons test-faults test-upstream lint format clean
+
+demo: $(VENV)/.ready
+	$(BIN)/llava-pack demo
+
+test: $(VENV)/.ready lint test-pythons
+	$(BIN)/python -m pytest
+
+# The packages without torch, on the other Pythons that this machine has.
+test-pythons: $(VENV)/.ready
+	$(BIN)/python .ci/pythons.py 3.12 3.13
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.ready: pyproject.toml .ci/environment.py
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"llava-pack needs Python 3.11 or newer, got {v[0]}.{v[1]}: run make PYTHON=/path/to/python3.11" if v < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/python .ci/environment.py
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-run dist .mypy_cache .ruff_cache

@@ -1,0 +1,156 @@
+"""Recipes: what a person asks for, one TOML file each, read once into frozen values."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from llava_pack.format.errors import RecipeError
+from llava_pack.format.paths import safe_component
+from llava_pack.shipped import shipped
+
+Name = Annotated[str, AfterValidator(safe_component)]
+SourceText = Annotated[str, StringConstraints(pattern=r"^(hf:[^@\s]+(@\S+)?|dir:.+)$")]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Licence(_Part):
+    """What the weights may be used for; `gated` where the Hub asks for an accepted licence."""
+
+    id: str
+    url: str
+    gated: bool = False
+
+
+class ExpectedFile(_Part):
+    """A file that the source must have; sizes and digests where they are known."""
+
+    path: str
+    size_bytes: int | None = Field(default=None, ge=0)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class ModelPart(_Part):
+    """Where the checkpoint comes from; `name` is kept as the folder's name in the bundle."""
+
+    source: SourceText
+    name: Name
+    format: Literal["original"] = "original"
+    conv_mode: str
+    files: tuple[ExpectedFile, ...] = ()
+
+
+class TowerPart(_Part):
+    """Where the CLIP vision tower comes from."""
+
+    source: SourceText
+    name: Name
+
+
+class RuntimePart(_Part):
+    """The engine, its Python and the requirement ranges that narrow llava-pack's own."""
+
+    engine: Literal["transformers"] = "transformers"
+    python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = "3.11"
+    cuda: Literal["none", "12", "13"] = "12"
+    requirements: tuple[str, ...] = ()
+
+
+class ServingPart(_Part):
+    """What `serve` starts with on the target."""
+
+    precision: Precision = "nf4"
+    context_tokens: int = Field(default=4096, ge=64)
+    slots: int = Field(default=8, ge=1, le=256)
+
+
+class KnownAnswerPart(_Part):
+    """A picture beside the recipe, a question, and the words that its answer must contain."""
+
+    name: Name
+    picture: str
+    prompt: str
+    contains: tuple[str, ...] = Field(min_length=1)
+
+
+class Recipe(_Part):
+    """One model and all that it takes to serve it.
+
+    Source: docs/reference/recipe.md.
+    """
+
+    name: Name
+    title: str
+    unverified: tuple[str, ...] = ()
+    licence: Licence
+    model: ModelPart
+    vision_tower: TowerPart
+    runtime: RuntimePart = RuntimePart()
+    serving: ServingPart = ServingPart()
+    known_answers: tuple[KnownAnswerPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _tower_beside_model(self) -> Self:
+        if self.model.name.lower() == self.vision_tower.name.lower():
+            raise ValueError("model.name and vision_tower.name must differ")
+        return self
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the shipped recipes, sorted."""
+    return tuple(sorted(path.stem for path in shipped("bundles").glob("*.toml")))
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """Return the file of a shipped recipe, or of a path that ends in `.toml`.
+
+    Raises:
+        RecipeError: there is no such recipe.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+    else:
+        path = shipped("bundles") / f"{name_or_path}.toml"
+    if path.is_file() and (name_or_path.endswith(".toml") or name_or_path in recipe_names()):
+        return path
+    raise RecipeError(
+        f"unknown recipe, expected one of {', '.join(recipe_names())} or the path of a .toml file",
+        subject=name_or_path,
+        hint="llava-pack recipes",
+    )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check one recipe.
+
+    Raises:
+        RecipeError: the file is not TOML, or does not say what a recipe must say.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Recipe.model_validate(fields)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"not TOML: {error}", subject=path.name) from error
+    except ValidationError as error:
+        defects = "; ".join(
+            f"{'.'.join(str(step) for step in item['loc']) or 'recipe'}: {item['msg']}"
+            for item in error.errors(include_url=False)
+        )
+        raise RecipeError(
+            defects, subject=path.name, hint="docs/reference/recipe.md lists every field"
+        ) from error
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", subject=path.name) from error
