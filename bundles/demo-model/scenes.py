@@ -179,7 +179,12 @@ def render(scene: Scene, size: int = 224) -> Image.Image:
 
 def questions(scene: Scene, rng: Random) -> list[Question]:
     """Return one (question, answer, kind) of every kind that the scene allows, in random order."""
-    asked = [_describe(scene, rng), _count(scene, rng), _exists(scene, rng), _background(scene, rng)]
+    asked = [
+        _describe(scene, rng),
+        _count(scene, rng),
+        _exists(scene, rng),
+        _background(scene, rng),
+    ]
     asked += [found for found in (_colour(scene, rng), _shape(scene, rng)) if found]
     asked = [(_casual(question, rng), answer, kind) for question, answer, kind in asked]
     rng.shuffle(asked)
@@ -247,7 +252,9 @@ def _placed(
         shape, colour = rng.choice(SHAPES), rng.choice(COLOURS)
         x = rng.uniform(radius, width - radius)
         y = rng.uniform(radius, height - radius)
-        thing = Thing(shape, colour, x, y, radius, rng.uniform(-7, 7), _mixed(rng, _PAINTS[colour], 8))
+        thing = Thing(
+            shape, colour, x, y, radius, rng.uniform(-7, 7), _mixed(rng, _PAINTS[colour], 8)
+        )
         if colour != background and all(_apart(thing, other) for other in things):
             things.append(thing)
     return tuple(things) if len(things) == wanted else None
@@ -287,7 +294,7 @@ def _spelling(rng: Random) -> str:
 
 
 def _casual(text: str, rng: Random) -> str:
-    """Return the question as a hurried user might type it: sometimes uncapitalised, unpunctuated."""
+    """Return the question as a hurried user types it: now and then without capital or mark."""
     if rng.random() < 0.08:
         text = text[0].lower() + text[1:]
     return text[:-1] if rng.random() < 0.08 else text
@@ -306,7 +313,9 @@ def _describe(scene: Scene, rng: Random) -> Question:
 def _colour(scene: Scene, rng: Random) -> Question | None:
     shapes = [thing.shape for thing in scene.things]
     if len(shapes) == 1 and rng.random() < 0.2:
-        words = rng.choice((f"What {_spelling(rng)} is it?", f"What {_spelling(rng)} is the object?"))
+        words = rng.choice(
+            (f"What {_spelling(rng)} is it?", f"What {_spelling(rng)} is the object?")
+        )
         subject = "It" if words.endswith("it?") else "The object"
         return words, f"{subject} is {scene.things[0].colour}.", "colour"
     absent = sorted(set(SHAPES) - set(shapes))

@@ -92,7 +92,9 @@ def make_pictures(count: int, seed: int) -> Pictures:
 def _mask(scene: Scene) -> np.ndarray:
     """Return uint8 (TOKENS, CELLS * CELLS), 1 where a cell lies on a thing."""
     black = (0, 0, 0)
-    white = tuple(type(thing)(**{**vars(thing), "paint": (255, 255, 255)}) for thing in scene.things)
+    white = tuple(
+        type(thing)(**{**vars(thing), "paint": (255, 255, 255)}) for thing in scene.things
+    )
     drawn = render(Scene(scene.width, scene.height, scene.background, black, white), SIDE)
     canvas = Image.new("L", (SIDE, SIDE))
     canvas.paste(drawn.convert("L"), ((SIDE - drawn.width) // 2, (SIDE - drawn.height) // 2))

@@ -105,7 +105,7 @@ def train_tower(pictures: Pictures, seed: int, steps: int = STEPS) -> CLIPModel:
 def tower_features(clip: CLIPModel, pictures: Pictures) -> torch.Tensor:
     """Return float32 (n, TOKENS, WIDTH): what the projector is given for every picture."""
     tower = Tower(clip).eval()
-    chunks = pictures.pixels.split(256)
+    chunks = torch.split(pictures.pixels, 256)
     return torch.cat([tower.hidden(normalized(chunk))[-1] for chunk in chunks])
 
 
@@ -163,7 +163,7 @@ def _cosine_filters() -> torch.Tensor:
         for mixture in mixtures
     ]
     chosen = torch.stack(filters[:WIDTH])
-    return chosen / chosen.flatten(1).norm(dim=1)[:, None, None, None] * 0.15
+    return 0.15 * chosen / chosen.flatten(1).norm(dim=1)[:, None, None, None]
 
 
 def _waves() -> torch.Tensor:
