@@ -1,0 +1,84 @@
+"""The last step of a build: manifest, sums, START-HERE, and one rename that makes it a bundle."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from llava_pack.assemble.card import start_here
+from llava_pack.assemble.staging import Staging
+from llava_pack.format.errors import UsageError
+from llava_pack.format.manifest import Manifest, render_manifest
+from llava_pack.format.sums import bundle_id, render_sums
+
+MANIFEST = "MANIFEST.json"
+SUMS = "SHA256SUMS"
+START = "START-HERE.txt"
+
+
+def seal(staging: Staging, manifest: Manifest, out: Path) -> str:
+    """Write what describes the bundle, move it to `out`, and return the bundle id.
+
+    Args:
+        staging: holds every other file; moved away by this.
+        manifest: complete, with the entries of `staging`.
+        out: where the bundle shall be; a bundle that is there is replaced in one rename.
+    """
+    described = render_manifest(manifest)
+    digests = {entry.path: entry.sha256 for entry in staging.entries}
+    digests[MANIFEST] = sha256(described).hexdigest()
+    sums = render_sums(digests)
+    welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
+    staging.remove_strangers(keep=())
+    for name, content in ((MANIFEST, described), (START, welcome), (SUMS, sums)):
+        _write_durably(staging.root / name, content)
+    _replace(staging.root, out)
+    return bundle_id(sums)
+
+
+def check_output(out: Path) -> None:
+    """Refuse to replace anything that is not an earlier bundle.
+
+    Raises:
+        UsageError: `out` exists and is no bundle.
+    """
+    if out.is_symlink() or (out.exists() and not _looks_like_bundle(out)):
+        raise UsageError(
+            "exists and is not a bundle, so it is left alone",
+            subject=str(out),
+            hint="choose another folder with --out",
+        )
+
+
+def _looks_like_bundle(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or names >= {MANIFEST, SUMS}
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _replace(staged: Path, out: Path) -> None:
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    staged.rename(out)
+    for folder in _folders(out):
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _folders(out: Path) -> Iterable[Path]:
+    yield out.parent
+    for folder, _, _ in os.walk(out):
+        yield Path(folder)

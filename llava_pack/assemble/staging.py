@@ -1,0 +1,165 @@
+"""The folder in which a bundle grows, and the journal that lets a stopped build go on.
+
+A group is a set of files made together from known inputs. Its key is a digest of those inputs and
+of the code that turns them into files: a group with the same key, whose files are all there, is not
+made again.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from llava_pack import __version__
+from llava_pack.format.digests import copy_hashing, sha256_stream
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.manifest import FileEntry
+from llava_pack.format.paths import bundle_path
+from llava_pack.format.progress import Progress
+
+_JOURNAL = ".journal"
+
+
+class Staging:
+    """A bundle in the making.
+
+    Args:
+        root: the folder, created where it does not exist; on the file system of the bundle.
+        progress: counts the bytes that are written.
+    """
+
+    def __init__(self, root: Path, progress: Progress) -> None:
+        self.root = root
+        self.progress = progress
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._journal = root / _JOURNAL
+        self._known = self._read_journal()
+        self._entries: dict[str, FileEntry] = {}
+
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Return the files so far, sorted by path."""
+        return tuple(self._entries[path] for path in sorted(self._entries))
+
+    def group(
+        self, name: str, inputs: Iterable[str], make: Callable[[], Iterable[FileEntry]]
+    ) -> tuple[FileEntry, ...]:
+        """Return the files of a group, made now or found as an earlier run left them.
+
+        Args:
+            name: unique within a build, for example `model`.
+            inputs: digests and settings that decide the content.
+            make: writes the files below `root` and returns their entries.
+        """
+        key = sha256("\0".join([__version__, *inputs]).encode()).hexdigest()
+        known = self._known.get(name)
+        if known is not None and known["key"] == key and self._present(known["files"]):
+            entries = tuple(FileEntry(**fields) for fields in known["files"])
+        else:
+            entries = tuple(make())
+            self._write_journal(name, key, entries)
+        self._entries.update({entry.path: entry for entry in entries})
+        return entries
+
+    def text(self, path: str, content: bytes, origin: Mapping[str, Any]) -> FileEntry:
+        """Write a small file and return its entry."""
+        target = self._place(path)
+        target.write_bytes(content)
+        return _entry(path, len(content), sha256(content).hexdigest(), origin)
+
+    def copy(
+        self,
+        path: str,
+        source: Path,
+        origin: Mapping[str, Any],
+        *,
+        mode: int = 0o644,
+        digest: str | None = None,
+    ) -> FileEntry:
+        """Copy a file, hashing it on the way, and return its entry.
+
+        Raises:
+            IntegrityError: its digest is not the one that was promised.
+        """
+        target = self._place(path)
+        with source.open("rb") as reader, target.open("wb") as writer:
+            size_bytes, found = copy_hashing(reader, writer, self.progress.advance)
+        if digest is not None and found != digest:
+            raise IntegrityError(f"expected sha256 {digest}, got {found}", subject=path)
+        target.chmod(mode)
+        return _entry(path, size_bytes, found, origin, mode)
+
+    def written(self, target: Path, origin: Mapping[str, Any], *, mode: int = 0o644) -> FileEntry:
+        """Return the entry of a file that something else wrote below `root`."""
+        path = bundle_path(target.relative_to(self.root).as_posix())
+        target.chmod(mode)
+        with target.open("rb") as stream:
+            digest = sha256_stream(stream, self.progress.advance)
+        return _entry(path, target.stat().st_size, digest, origin, mode)
+
+    def clean(self, path: str) -> Path:
+        """Return the folder `path` below `root`, emptied."""
+        folder = self.root / bundle_path(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def remove_strangers(self, keep: Iterable[str]) -> None:
+        """Remove every file that is neither an entry nor in `keep`: left-overs of other runs."""
+        wanted = {*self._entries, *keep}
+        for folder, _, names in os.walk(self.root, topdown=False):
+            for name in names:
+                path = Path(folder, name)
+                if path.relative_to(self.root).as_posix() not in wanted:
+                    path.unlink()
+            if not any(Path(folder).iterdir()):
+                Path(folder).rmdir()
+
+    def _place(self, path: str) -> Path:
+        target = self.root / bundle_path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        return target
+
+    def _present(self, files: Iterable[Mapping[str, Any]]) -> bool:
+        for fields in files:
+            path = self.root / fields["path"]
+            if not path.is_file() or path.stat().st_size != fields["size_bytes"]:
+                return False
+        return True
+
+    def _read_journal(self) -> dict[str, Any]:
+        try:
+            lines = self._journal.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return {}
+        known: dict[str, Any] = {}
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:  # the last line of a run that was killed while writing it
+                break
+            known[record["group"]] = record
+        return known
+
+    def _write_journal(self, name: str, key: str, entries: tuple[FileEntry, ...]) -> None:
+        for entry in entries:
+            with (self.root / entry.path).open("rb") as stream:
+                os.fsync(stream.fileno())
+        record = {"group": name, "key": key, "files": [asdict(entry) for entry in entries]}
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(record) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+
+
+def _entry(
+    path: str, size_bytes: int, digest: str, origin: Mapping[str, Any], mode: int = 0o644
+) -> FileEntry:
+    return FileEntry(
+        path=bundle_path(path), size_bytes=size_bytes, mode=mode, sha256=digest, origin=dict(origin)
+    )

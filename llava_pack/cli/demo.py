@@ -1,0 +1,150 @@
+"""`llava-pack demo`: the whole way on one machine, on real bytes, with what it took."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.demo_target import Phase, TargetRun
+from llava_pack.cli.silence import silenced
+from llava_pack.format.errors import PackError, UsageError
+from llava_pack.shipped import checkout
+
+REPOSITORIES = {
+    "llava-pack/llava-v1-demo": "bundles/demo-model/llava-v1-demo",
+    "llava-pack/clip-demo": "bundles/demo-model/clip-demo",
+}
+PICTURE = "bundles/known-answers/red-circle.png"
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it serving for a browser until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 7860,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to work; kept. Default: a temporary folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    r"""Build, verify, install offline, serve in 4 bits, ask and health-check a small model.
+
+    \b
+    Examples:
+      llava-pack demo
+      llava-pack demo --keep
+    """
+    root = checkout()
+    if root is None:
+        raise UsageError(
+            "the demo model is not part of the installed package",
+            subject="demo",
+            hint="clone the repository and run: make demo",
+        )
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llava-pack-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(root, folder.resolve(), port=port, keep=keep, as_json=as_json)
+
+
+def _run(root: Path, folder: Path, *, port: int, keep: bool, as_json: bool) -> None:
+    bundle, prefix = folder / "demo-bundle", folder / "server"
+    phases: list[Phase] = []
+    with _hub(root) as endpoint:
+        environ = {**os.environ, "HF_ENDPOINT": endpoint}
+        build = _step(phases, "build", ["build", "demo", "--out", str(bundle), "--json"], environ)
+    bundle_id, size_bytes = str(build["bundle_id"]), int(str(build["size_bytes"]))
+    phases[-1] = Phase(name="build", took_s=phases[-1].took_s, size_bytes=size_bytes)
+    verify = ["verify", str(bundle), "--expect", bundle_id, "--json"]
+    _step(phases, "verify", verify, dict(os.environ))
+    phases[-1] = Phase(name="verify", took_s=phases[-1].took_s, size_bytes=size_bytes)
+    run = _target_half(folder, [str(bundle), bundle_id, str(prefix), str(root / PICTURE)], port)
+    phases += run.phases
+    _report(run, phases, bundle_id, port, as_json=as_json)
+    if keep:
+        console.say("serving until Ctrl-C:")
+        os.execv(  # noqa: S606 - this process becomes the server
+            str(prefix / "bin" / "llava-pack"), ["llava-pack", "serve", "--port", str(port)]
+        )
+
+
+def _step(
+    phases: list[Phase], name: str, arguments: Sequence[str], environ: dict[str, str]
+) -> dict[str, object]:
+    """Run one command of llava-pack, note its time, and return the JSON object that it printed."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "llava_pack", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environ, check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    phases.append(Phase(name=name, took_s=time.monotonic() - began))
+    parsed: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    return parsed
+
+
+def _target_half(folder: Path, arguments: list[str], port: int) -> TargetRun:
+    result = folder / "target.json"
+    result.unlink(missing_ok=True)
+    plain = [sys.executable, "-m", "llava_pack.cli.demo_target", *arguments]
+    cut = silenced([*plain, str(port), str(result)])
+    if cut is None:
+        console.say("! this machine allows no network namespace: going on with its network there,")
+        console.say("  so this run does not prove that installing and serving need none")
+    command = cut or [*plain, str(port), str(result)]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise typer.Exit(code)
+    fields = json.loads(result.read_text(encoding="utf-8"))
+    fields["phases"] = tuple(Phase(**phase) for phase in fields["phases"])
+    return TargetRun(**fields)
+
+
+@contextlib.contextmanager
+def _hub(root: Path) -> Iterator[str]:
+    """Serve the demo repositories as the Hub would, on loopback, and give the endpoint."""
+    command = [sys.executable, str(root / "tests/support/hub.py"), "--port", "0"]
+    for repository, where in REPOSITORIES.items():
+        command += ["--repo", f"{repository}={root / where}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as server:
+        try:
+            line = server.stdout.readline().strip() if server.stdout is not None else ""
+            if not line:
+                raise PackError("the loopback Hub did not start", subject="demo")
+            yield line
+        finally:
+            server.terminate()
+
+
+def _report(
+    run: TargetRun, phases: Sequence[Phase], bundle_id: str, port: int, *, as_json: bool
+) -> None:
+    if as_json:
+        rows = [
+            {"name": phase.name, "took_s": phase.took_s, "size_bytes": phase.size_bytes}
+            for phase in phases
+        ]
+        facts = {"bundle_id": bundle_id, "silent": run.silent, "answer": run.answer, "port": port}
+        console.document("demo", {**facts, "phases": rows})
+        return
+    console.data("")
+    console.data(f"asked about {PICTURE}: {run.answer}")
+    console.data(f"{'phase':<24}{'seconds':>9}{'bytes':>12}{'per second':>14}")
+    for phase in phases:
+        size = "" if phase.size_bytes is None else console.human_bytes(phase.size_bytes)
+        rate = ""
+        if phase.size_bytes is not None:
+            rate = console.human_bytes(phase.size_bytes / max(phase.took_s, 1e-9)) + "/s"
+        console.data(f"{phase.name:<24}{phase.took_s:>9.1f}{size:>12}{rate:>14}")
+    console.data(f"{'total':<24}{sum(phase.took_s for phase in phases):>9.1f}")
+    if run.silent:
+        console.data("install, serve, ask and health ran in a namespace without a route")

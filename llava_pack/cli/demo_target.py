@@ -1,0 +1,114 @@
+"""The target's half of the demo, run where no network is: install, serve, ask, health, stop.
+
+Every step is a command that a person would type. The phases go to a JSON file, because this runs
+in a namespace of its own.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llava_pack.cli.silence import has_route
+
+READY_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One row of the demo's table; `size_bytes` is what the phase moved, None where none."""
+
+    name: str
+    took_s: float
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRun:
+    """What the target's half found.
+
+    Attributes:
+        silent: there was no route to another host while it ran.
+        answer: what the model said about the picture.
+    """
+
+    silent: bool
+    answer: str
+    phases: tuple[Phase, ...]
+
+
+def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: int) -> TargetRun:
+    """Install the bundle, serve it, ask it, check its health and stop it.
+
+    Raises:
+        CalledProcessError: a step failed; it has said why on stderr.
+    """
+    phases: list[Phase] = []
+    installer = ["sh", str(bundle / "install.sh"), "--bundle", str(bundle)]
+    installer += ["--expect", bundle_id, "--prefix", str(prefix)]
+    size_bytes = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+    began = time.monotonic()
+    subprocess.run(installer, check=True, stdout=sys.stderr)
+    phases.append(_phase("install, no network", began, size_bytes))
+    program = str(prefix / "bin" / "llava-pack")
+    began = time.monotonic()
+    server = subprocess.Popen([program, "serve", "--port", str(port)], stdout=sys.stderr)
+    try:
+        _wait_ready(program, server)
+        phases.append(_phase("serve, until ready", began))
+        began = time.monotonic()
+        question = ["chat", "--image", str(picture), "--prompt", "What is in the picture?"]
+        answer = _json_of([program, *question, "--json"])["text"]
+        phases.append(_phase("ask about a picture", began))
+        began = time.monotonic()
+        subprocess.run([program, "health"], check=True, stdout=sys.stderr)
+        phases.append(_phase("health", began))
+    finally:
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=STOP_TIMEOUT_S)
+    phases.append(_phase("stop", began))
+    return TargetRun(silent=not has_route(), answer=str(answer), phases=tuple(phases))
+
+
+def _phase(name: str, began: float, size_bytes: int | None = None) -> Phase:
+    return Phase(name=name, took_s=time.monotonic() - began, size_bytes=size_bytes)
+
+
+def _wait_ready(program: str, server: "subprocess.Popen[bytes]") -> None:
+    command = [program, "health", "--wait-ready", str(READY_TIMEOUT_S)]
+    waiting = subprocess.Popen(command, stdout=sys.stderr)
+    while (code := waiting.poll()) is None:
+        if server.poll() is not None:
+            waiting.terminate()
+            raise subprocess.CalledProcessError(server.returncode, server.args)
+        time.sleep(0.1)
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+
+
+def _json_of(command: Sequence[str]) -> dict[str, object]:
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    parsed: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    return parsed
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run with: bundle, id, prefix, picture, port, file for the result."""
+    bundle, bundle_id, prefix, picture, port, result = arguments
+    try:
+        run = run_target(Path(bundle), bundle_id, Path(prefix), Path(picture), int(port))
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    Path(result).write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
