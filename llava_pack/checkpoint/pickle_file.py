@@ -1,0 +1,183 @@
+"""Published `.bin` checkpoints, read without executing anything and without torch.
+
+The pickle inside is interpreted as data (`pickle_program`), the tensors' bytes are stored members
+of the zip container (`stored_archive`), read in place from the mapped file.
+
+Source: torch/serialization.py, `_save` (member names, byte order), torch 1.6 and later.
+"""
+
+import math
+from pathlib import Path
+from typing import Self
+
+from llava_pack.checkpoint.mapped_file import MappedFile
+from llava_pack.checkpoint.pickle_program import MAX_PROGRAM_BYTES, read_state_dict
+from llava_pack.checkpoint.state_records import TensorRecord
+from llava_pack.checkpoint.stored_archive import Member, read_members
+from llava_pack.checkpoint.tensors import (
+    ELEMENT_BYTES,
+    TensorEntry,
+    gathered,
+    is_row_by_row,
+    row_strides,
+)
+from llava_pack.format.errors import CheckpointError
+
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_CONVERT_HINT = (
+    "open it with a current torch on a machine that you trust and save it again, "
+    "or take the publisher's safetensors"
+)
+
+
+class PickleFile:
+    """An open `.bin`; see `TensorFile`."""
+
+    def __init__(self, path: Path, mapped: MappedFile, entries: tuple[TensorEntry, ...]) -> None:
+        self.path = path
+        self.entries = entries
+        self._mapped = mapped
+
+    def read(self, entry: TensorEntry) -> memoryview:
+        """Return the tensor's bytes; a copy only where its elements do not lie row by row."""
+        if entry.strides is None:
+            return self._mapped.view(entry.offset_bytes, entry.size_bytes)
+        extent = _extent_bytes(entry.shape, entry.strides, entry.dtype)
+        return gathered(self._mapped.view(entry.offset_bytes, extent), entry)
+
+    def release(self, entry: TensorEntry) -> None:
+        """Let the system take back the pages that reading `entry` brought in."""
+        strides = entry.strides or row_strides(entry.shape)
+        self._mapped.release(entry.offset_bytes, _extent_bytes(entry.shape, strides, entry.dtype))
+
+    def close(self) -> None:
+        """Drop the file; views that were handed out stay valid."""
+        self._mapped.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def open_pickle(path: Path, *, writable: bool = False) -> PickleFile:
+    """Open a published `.bin` and return its tensors' names, types, shapes and places.
+
+    Args:
+        path: a file that `torch.save` wrote.
+        writable: see `MappedFile`.
+
+    Raises:
+        CheckpointError: it is damaged, or holds anything but a flat dict of tensors.
+    """
+    mapped = MappedFile(path, writable=writable)
+    _refuse_old_formats(mapped, path.name)
+    members = read_members(path, mapped)
+    folder = _folder(members, path.name)
+    _check_byte_order(members, folder, mapped, path.name)
+    program = members[f"{folder}/data.pkl"]
+    if program.size_bytes > MAX_PROGRAM_BYTES:
+        raise CheckpointError(
+            f"its pickle claims {program.size_bytes} bytes, expected at most {MAX_PROGRAM_BYTES}",
+            subject=path.name,
+        )
+    records = read_state_dict(
+        bytes(mapped.view(program.offset_bytes, program.size_bytes)), subject=path.name
+    )
+    entries = tuple(
+        _placed(name, record, members, folder, path.name) for name, record in records.items()
+    )
+    return PickleFile(path, mapped, entries)
+
+
+def _refuse_old_formats(mapped: MappedFile, subject: str) -> None:
+    head = bytes(mapped.view(0, min(mapped.size_bytes, 512)))
+    if head[2 : 2 + len(_LEGACY_MAGIC)] == _LEGACY_MAGIC or head[257:262] == b"ustar":
+        raise CheckpointError(
+            "written by torch before 1.6 (not a zip archive), which is not supported",
+            subject=subject,
+            hint=_CONVERT_HINT,
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            "this is a Git LFS pointer, not the weights themselves",
+            subject=subject,
+            hint="run `git lfs pull` in that folder, or name the Hub repository as the source",
+        )
+
+
+def _folder(members: dict[str, Member], subject: str) -> str:
+    roots = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise CheckpointError(
+            f"expected one data.pkl in the archive, got {len(roots)}: no torch checkpoint",
+            subject=subject,
+            hint=_CONVERT_HINT,
+        )
+    if f"{roots[0]}/constants.pkl" in members or f"{roots[0]}/code/" in members:
+        raise CheckpointError(
+            "this is a TorchScript program, expected a state dict",
+            subject=subject,
+            hint=_CONVERT_HINT,
+        )
+    return roots[0]
+
+
+def _check_byte_order(
+    members: dict[str, Member], folder: str, mapped: MappedFile, subject: str
+) -> None:
+    marker = members.get(f"{folder}/byteorder")
+    if marker is None:
+        return
+    order = bytes(mapped.view(marker.offset_bytes, min(marker.size_bytes, 16)))
+    if order != b"little":
+        raise CheckpointError(
+            f"written on a machine of byte order {order!r}, expected b'little'",
+            subject=subject,
+            hint=_CONVERT_HINT,
+        )
+
+
+def _placed(
+    name: str, record: TensorRecord, members: dict[str, Member], folder: str, subject: str
+) -> TensorEntry:
+    """Return where a tensor's bytes lie in the file, after checking that they do."""
+    member = members.get(f"{folder}/data/{record.storage.key}")
+    if member is None:
+        raise CheckpointError(
+            f"tensor {name!r} lies in data/{record.storage.key}, which the archive does not hold",
+            subject=subject,
+            hint="download it again",
+        )
+    stored = record.storage.count * ELEMENT_BYTES[record.storage.dtype or "U8"]
+    if member.size_bytes != stored:
+        raise CheckpointError(
+            f"data/{record.storage.key} has {member.size_bytes} bytes, expected {stored}",
+            subject=subject,
+            hint="download it again",
+        )
+    size = ELEMENT_BYTES[record.dtype]
+    total = math.prod(record.shape) * size
+    extent = _extent_bytes(record.shape, record.strides, record.dtype)
+    if record.offset * size + extent > stored or total > stored:
+        raise CheckpointError(
+            f"tensor {name!r} of shape {record.shape} claims {total} bytes, "
+            f"its storage has {stored}",
+            subject=subject,
+        )
+    return TensorEntry(
+        name=name,
+        dtype=record.dtype,
+        shape=record.shape,
+        offset_bytes=member.offset_bytes + record.offset * size,
+        strides=None if is_row_by_row(record.shape, record.strides) else record.strides,
+    )
+
+
+def _extent_bytes(shape: tuple[int, ...], strides: tuple[int, ...], dtype: str) -> int:
+    """Return bytes from a tensor's first element to the end of its last."""
+    if 0 in shape:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return (last + 1) * ELEMENT_BYTES[dtype]
