@@ -15,10 +15,17 @@ from pydantic import (
 )
 
 from llava_pack.format.errors import RecipeError
-from llava_pack.format.paths import safe_component
+from llava_pack.format.paths import component_defect
 from llava_pack.shipped import shipped
 
-Name = Annotated[str, AfterValidator(safe_component)]
+
+def _name(text: str) -> str:
+    if defect := component_defect(text):
+        raise ValueError(defect)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 SourceText = Annotated[str, StringConstraints(pattern=r"^(hf:[^@\s]+(@\S+)?|dir:.+)$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 

@@ -10,10 +10,8 @@ from llava_pack.assemble.card import start_here
 from llava_pack.assemble.staging import Staging
 from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Manifest, render_manifest
-from llava_pack.format.sums import bundle_id, render_sums
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, render_sums
 
-MANIFEST = "MANIFEST.json"
-SUMS = "SHA256SUMS"
 START = "START-HERE.txt"
 
 
@@ -27,11 +25,11 @@ def seal(staging: Staging, manifest: Manifest, out: Path) -> str:
     """
     described = render_manifest(manifest)
     digests = {entry.path: entry.sha256 for entry in staging.entries}
-    digests[MANIFEST] = sha256(described).hexdigest()
+    digests[MANIFEST_NAME] = sha256(described).hexdigest()
     sums = render_sums(digests)
     welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
     staging.remove_strangers(keep=())
-    for name, content in ((MANIFEST, described), (START, welcome), (SUMS, sums)):
+    for name, content in ((MANIFEST_NAME, described), (START, welcome), (SUMS_NAME, sums)):
         _write_durably(staging.root / name, content)
     _replace(staging.root, out)
     return bundle_id(sums)
@@ -55,7 +53,7 @@ def _looks_like_bundle(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    return not names or names >= {MANIFEST, SUMS}
+    return not names or names >= {MANIFEST_NAME, SUMS_NAME}
 
 
 def _write_durably(path: Path, content: bytes) -> None:
