@@ -1,0 +1,259 @@
+"""The manifest: everything that a bundle says about itself, as frozen values.
+
+Source: docs/reference/bundle-format.md, "MANIFEST.json".
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llava_pack.format import canonical, records
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.paths import check_unique, component_defect, path_defect
+from llava_pack.format.sums import MANIFEST_NAME, UNLISTED
+
+FORMAT = 1
+MAX_MANIFEST_BYTES = 32 * 1024 * 1024
+MAX_FILES = 50_000
+MODES = (0o644, 0o755)
+MODEL_ROOT = "{model_root}"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHOWN_DEFECTS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of the bundle; every listed file has one, but for the manifest itself."""
+
+    path: str
+    size_bytes: int
+    mode: int
+    """Permissions applied at install: 0644 or 0755."""
+    sha256: str
+    origin: Mapping[str, Any]
+    """Where it came from; `kind` is hub, directory, derived, wheel, llava-pack, python or text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewrite:
+    """One value in a JSON file that was changed while packing, and changes again where it lands."""
+
+    path: str
+    pointer: str
+    """RFC 6901, for example `/mm_vision_tower`."""
+    old: str | None
+    """What the publisher wrote; None where the key was absent."""
+    new: str | None
+    """What the bundle holds; None where the key was removed."""
+    installed: str | None
+    """What the installer writes, `{model_root}` standing for the absolute model folder of the
+    generation; None where the packed value stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """Where the model is in the bundle, and how to talk to it."""
+
+    name: str
+    path: str
+    format: Literal["original", "hf"]
+    vision_tower: str | None
+    """Folder of the vision tower in the bundle, None where it is inside the model."""
+    conv_mode: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """The least that a target must have."""
+
+    python: str
+    """Minor version, for example 3.11."""
+    python_tag: str
+    platform: str
+    arch: str
+    glibc: str | None
+    driver: str | None
+    compute_capability: str | None
+    disk_bytes: int
+    memory_bytes: Mapping[str, int]
+    """By precision: of the GPU where `driver` is given, of the machine elsewhere."""
+    cpu_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingProfile:
+    """What `serve` starts with."""
+
+    engine: Literal["transformers"]
+    precision: str
+    device: Literal["auto", "cpu", "cuda"]
+    context_tokens: int
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownAnswer:
+    """A picture, a question, and the words that the answer must contain."""
+
+    name: str
+    picture_png: str
+    """Base64."""
+    prompt: str
+    contains: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeEntry:
+    """What was asked for."""
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LicenceEntry:
+    """What the weights may be used for."""
+
+    id: str
+    url: str
+    gated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonEntry:
+    """The interpreter: an archive in the bundle, or the target's own."""
+
+    kind: Literal["standalone", "target"]
+    version: str
+    path: str | None
+    """The archive in the bundle, None for the target's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What MANIFEST.json says."""
+
+    format: int = FORMAT
+    release: int
+    """UTC seconds, fixed when the lock was written."""
+    created_by: str
+    recipe: RecipeEntry
+    licence: LicenceEntry
+    model: ModelEntry
+    python: PythonEntry
+    lock: Mapping[str, Any]
+    files: tuple[FileEntry, ...]
+    rewrites: tuple[Rewrite, ...]
+    floors: Floors
+    serving: ServingProfile
+    known_answers: tuple[KnownAnswer, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all files."""
+        return sum(entry.size_bytes for entry in self.files)
+
+    def under(self, folder: str) -> tuple[FileEntry, ...]:
+        """Return the files below `folder`, in their order."""
+        return tuple(entry for entry in self.files if entry.path.startswith(f"{folder}/"))
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of MANIFEST.json, files sorted by path.
+
+    Raises:
+        IntegrityError: the manifest breaks a rule that its reader would refuse.
+    """
+    fields = records.encode(manifest)
+    fields["files"].sort(key=lambda entry: str(entry["path"]))
+    data = canonical.dumps(fields)
+    parse_manifest(data)
+    return data
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Return what MANIFEST.json says.
+
+    Raises:
+        IntegrityError: it is not a manifest, of a later format, or breaks a rule; every defect is
+            named.
+    """
+    value = canonical.loads(data, max_bytes=MAX_MANIFEST_BYTES)
+    stated = value.get("format") if isinstance(value, dict) else None
+    if type(stated) is int and stated > FORMAT:
+        raise IntegrityError(
+            f"bundle format {stated}, expected at most {FORMAT}",
+            subject=MANIFEST_NAME,
+            hint=f"use a llava-pack that reads bundle format {stated}",
+        )
+    defects = records.Defects()
+    manifest = records.decode(Manifest, value, defects)
+    if manifest is not None:
+        _check(manifest, defects)
+    if manifest is None or defects:
+        more = (
+            f"; and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
+        )
+        raise IntegrityError("; ".join(defects[:_SHOWN_DEFECTS]) + more, subject=MANIFEST_NAME)
+    check_unique([entry.path for entry in manifest.files])
+    return manifest
+
+
+def _check(manifest: Manifest, defects: records.Defects) -> None:
+    if manifest.format != FORMAT:
+        defects.add("format", f"expected {FORMAT}, got {manifest.format}")
+    for where, name in (("recipe.name", manifest.recipe.name), ("model.name", manifest.model.name)):
+        if defect := component_defect(name):
+            defects.add(where, defect)
+    if len(manifest.files) > MAX_FILES:
+        defects.add("files", f"expected at most {MAX_FILES}, got {len(manifest.files)}")
+        return
+    for index, entry in enumerate(manifest.files):
+        _check_file(f"files[{index}]", entry, defects)
+    _check_references(manifest, defects)
+
+
+def _check_file(where: str, entry: FileEntry, defects: records.Defects) -> None:
+    if entry.path == MANIFEST_NAME or entry.path in UNLISTED:
+        defects.add(f"{where}.path", f"{entry.path} must not be listed")
+    elif defect := path_defect(entry.path):
+        defects.add(f"{where}.path", defect)
+    if not _SHA256.fullmatch(entry.sha256):
+        defects.add(f"{where}.sha256", f"expected 64 hex digits, got {entry.sha256!r:.80}")
+    if entry.mode not in MODES:
+        defects.add(f"{where}.mode", f"expected 0644 or 0755, got {entry.mode:#o}")
+
+
+def _check_references(manifest: Manifest, defects: records.Defects) -> None:
+    paths = {entry.path for entry in manifest.files}
+    model = manifest.model
+    if model.path != f"model/{model.name}" or not manifest.under(model.path):
+        defects.add("model.path", f"expected model/{model.name} with files, got {model.path!r:.80}")
+    tower = model.vision_tower
+    if tower is not None and (not _is_model_folder(tower) or not manifest.under(tower)):
+        defects.add("model.vision_tower", f"expected a folder of model/, got {tower!r:.80}")
+    if (manifest.python.kind == "standalone") != (manifest.python.path in paths):
+        defects.add("python.path", "expected a listed archive for standalone, null for target")
+    floor = manifest.floors.python
+    if manifest.python.version != floor and not manifest.python.version.startswith(f"{floor}."):
+        defects.add("python.version", f"expected {manifest.floors.python}, as the floor says")
+    for index, rule in enumerate(manifest.rewrites):
+        where = f"rewrites[{index}]"
+        if rule.path not in paths or not rule.path.startswith("model/"):
+            defects.add(f"{where}.path", f"expected a listed file of model/, got {rule.path!r:.80}")
+        if not rule.pointer.startswith("/"):
+            defects.add(f"{where}.pointer", f"expected a JSON pointer, got {rule.pointer!r:.80}")
+        if rule.installed is not None and not _lands_inside(rule.installed):
+            defects.add(
+                f"{where}.installed", f"expected {MODEL_ROOT}/…, got {rule.installed!r:.80}"
+            )
+
+
+def _is_model_folder(path: str) -> bool:
+    return path.startswith("model/") and path.count("/") == 1 and path_defect(path) is None
+
+
+def _lands_inside(template: str) -> bool:
+    head, _, rest = template.partition("/")
+    return head == MODEL_ROOT and path_defect(rest) is None

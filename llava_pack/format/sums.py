@@ -1,0 +1,104 @@
+"""SHA256SUMS: what `sha256sum -c` reads, and whose own digest is the bundle id.
+
+Source: docs/reference/bundle-format.md, "SHA256SUMS".
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from llava_pack.format.errors import IntegrityError, UsageError
+from llava_pack.format.paths import check_unique, path_defect
+
+SUMS_NAME = "SHA256SUMS"
+MANIFEST_NAME = "MANIFEST.json"
+UNLISTED = frozenset(
+    {SUMS_NAME, "SHA256SUMS.sig", "SHA256SUMS.sshsig", "key.pem", "START-HERE.txt"}
+)
+MAX_SUMS_BYTES = 8 * 1024 * 1024
+MIN_EXPECT_DIGITS = 32
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_EXPECT = re.compile(r"[0-9a-f]{32,64}")
+_SHOWN_DEFECTS = 20
+
+
+def render_sums(entries: Mapping[str, str]) -> bytes:
+    """Return SHA256SUMS for paths and their digests, sorted by path.
+
+    Raises:
+        IntegrityError: a path may not be in a bundle, or must not be listed.
+    """
+    text = "".join(f"{digest}  {path}\n" for path, digest in sorted(entries.items()))
+    data = text.encode("utf-8", "backslashreplace")
+    parse_sums(data)
+    return data
+
+
+def parse_sums(data: bytes) -> dict[str, str]:
+    """Return the digest of each path.
+
+    Raises:
+        IntegrityError: naming every line that is malformed, out of order, listed twice, not
+            allowed, or that collides with another.
+    """
+    if len(data) > MAX_SUMS_BYTES:
+        raise IntegrityError(f"expected at most {MAX_SUMS_BYTES} bytes", subject=SUMS_NAME)
+    text = data.decode("utf-8", "backslashreplace")
+    if not text.endswith("\n"):
+        raise IntegrityError("expected a final newline, as in a whole file", subject=SUMS_NAME)
+    entries: dict[str, str] = {}
+    defects: list[str] = []
+    last = ""
+    for number, line in enumerate(text[:-1].split("\n"), start=1):
+        match = _LINE.fullmatch(line)
+        defect = _defect(match[2], last) if match else "expected '<64 hex digits>  <path>'"
+        if defect:
+            defects.append(f"line {number}: {defect}")
+        elif match:
+            last = match[2]
+            entries[last] = match[1]
+    if defects:
+        more = (
+            f"; and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
+        )
+        raise IntegrityError("; ".join(defects[:_SHOWN_DEFECTS]) + more, subject=SUMS_NAME)
+    check_unique(entries)
+    return entries
+
+
+def _defect(path: str, last: str) -> str | None:
+    if path in UNLISTED:
+        return f"{path} must not be listed"
+    if path <= last:
+        return f"{path!r} is listed twice" if path == last else f"{path!r} is out of order"
+    return path_defect(path)
+
+
+def bundle_id(sums: bytes) -> str:
+    """Return the id of a bundle, 64 hex digits, from the bytes of its SHA256SUMS."""
+    return hashlib.sha256(sums).hexdigest()
+
+
+def expected_id(text: str) -> str:
+    """Return what `--expect` was given, in lower case: the full id or its first digits.
+
+    Raises:
+        UsageError: it is not 32 to 64 hex digits.
+    """
+    digits = text.strip().lower()
+    if not _EXPECT.fullmatch(digits):
+        raise UsageError(
+            f"expected {MIN_EXPECT_DIGITS} to 64 hex digits, got {text!r}",
+            subject="--expect",
+            hint="type the bundle id from the card that `llava-pack build` printed",
+        )
+    return digits
+
+
+def matches_expected(bundle: str, expect: str) -> bool:
+    """Say whether the id `bundle` is the one that `--expect` names, whole or by its first digits.
+
+    Raises:
+        UsageError: `expect` is not 32 to 64 hex digits.
+    """
+    return bundle.startswith(expected_id(expect))

@@ -1,0 +1,162 @@
+"""What a target is, and whether it can run a bundle: pure, over facts gathered elsewhere."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.manifest import Floors
+
+Level = Literal["ok", "warn", "fail"]
+UNKNOWN = "could not be found out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One NVIDIA GPU."""
+
+    name: str
+    driver: str | None = None
+    compute_capability: str | None = None
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetProfile:
+    """Facts about a machine; None where one could not be found out."""
+
+    os: str | None = None
+    """`linux`, as in a platform tag."""
+    kernel: str | None = None
+    arch: str | None = None
+    glibc: str | None = None
+    """None where the C library is another one."""
+    python_version: str | None = None
+    cpu_flags: tuple[str, ...] | None = None
+    disk_free_bytes: int | None = None
+    memory_bytes: int | None = None
+    gpus: tuple[Gpu, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One fact held against one need."""
+
+    name: str
+    level: Level
+    value: str
+    need: str
+    fix: str
+    exit_code: ExitCode
+
+
+def check_floors(
+    profile: TargetProfile, floors: Floors, *, precision: str | None = None
+) -> tuple[Finding, ...]:
+    """Hold a machine against what a bundle needs; a fact that is not known does not pass.
+
+    Args:
+        profile: the facts.
+        floors: the least that the bundle needs.
+        precision: the one that will be served; None takes the smallest footprint.
+    """
+    return (
+        _same("os", profile.os, floors.platform, "take a bundle built for this system"),
+        _same("arch", profile.arch, floors.arch, "build with --platform for this machine"),
+        _same(
+            "python",
+            _minor(profile.python_version),
+            floors.python,
+            f"install Python {floors.python}, or build a bundle that carries its own",
+        ),
+        *_system(profile, floors),
+        *_gpu(profile, floors),
+        *_sizes(profile, floors, precision),
+    )
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return the numbers of a dotted version, to compare.
+
+    >>> version("2.28") < version("2.5.1") < version("580.65.06")
+    False
+    >>> version("2.5.1") < version("2.28") < version("580.65.06")
+    True
+    """
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
+    if floors.glibc is not None:
+        fix = "build for an older glibc with --platform, or use a newer system"
+        yield _at_least("glibc", profile.glibc, floors.glibc, fix)
+    if floors.cpu_flags:
+        have = profile.cpu_flags
+        absent = sorted(set(floors.cpu_flags) - set(have or ()))
+        if have is None:
+            value = UNKNOWN
+        else:
+            value = f"without {', '.join(absent)}" if absent else "all present"
+        need = ", ".join(floors.cpu_flags)
+        yield _finding("cpu", not absent, value, need, "use a machine with a newer CPU")
+
+
+def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
+    if floors.driver is None:
+        return
+    gpus = profile.gpus or ()
+    best = max(gpus, key=lambda gpu: version(gpu.compute_capability or ""), default=None)
+    fix = f"install an NVIDIA driver of at least {floors.driver}, or build with --cuda none"
+    yield _at_least("driver", best.driver if best else None, floors.driver, fix)
+    if floors.compute_capability is not None:
+        have = best.compute_capability if best else None
+        fix = "build with --cuda 12, which still serves older GPUs"
+        yield _at_least("compute capability", have, floors.compute_capability, fix)
+
+
+def _sizes(profile: TargetProfile, floors: Floors, precision: str | None) -> Iterator[Finding]:
+    fix = "free some space, or choose another place with --prefix"
+    yield _room("disk", profile.disk_free_bytes, floors.disk_bytes, fix)
+    needs = floors.memory_bytes
+    need = needs.get(precision) if precision is not None else min(needs.values(), default=None)
+    if need is None:
+        return
+    on_gpu = floors.driver is not None
+    have = profile.memory_bytes
+    if on_gpu:
+        have = max((gpu.memory_bytes or 0 for gpu in profile.gpus or ()), default=None)
+    fix = "take a smaller precision: build with --quantize nf4"
+    yield _room("GPU memory" if on_gpu else "memory", have, need, fix)
+
+
+def _same(name: str, value: str | None, need: str, fix: str) -> Finding:
+    return _finding(name, value == need, value or UNKNOWN, need, fix)
+
+
+def _at_least(name: str, value: str | None, need: str, fix: str) -> Finding:
+    passed = value is not None and version(value) >= version(need)
+    return _finding(name, passed, value or UNKNOWN, f"at least {need}", fix)
+
+
+def _room(name: str, value: int | None, need: int, fix: str) -> Finding:
+    return Finding(
+        name=name,
+        level="ok" if value is not None and value >= need else "fail",
+        value=UNKNOWN if value is None else f"{value} bytes",
+        need=f"at least {need} bytes",
+        fix=fix,
+        exit_code=ExitCode.SPACE,
+    )
+
+
+def _finding(name: str, passed: bool, value: str, need: str, fix: str) -> Finding:  # noqa: FBT001
+    level: Level = "ok" if passed else "fail"
+    return Finding(
+        name=name, level=level, value=value, need=need, fix=fix, exit_code=ExitCode.PREFLIGHT
+    )
+
+
+def _minor(python_version: str | None) -> str | None:
+    return None if python_version is None else ".".join(python_version.split(".")[:2])
