@@ -1,1 +1,1 @@
-"""Running LLaVA: the port, loading, picture processing, templates and the step loop."""
+"""The engine: its port, prompts, pictures, the step loop over slots, and the worker process."""

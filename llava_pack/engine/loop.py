@@ -1,0 +1,180 @@
+"""The one thread that loads an engine and steps it; others hand it requests and read counters."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llava_pack.engine.port import Delta, Engine, Event, Failed, Finished, Request, Stats
+from llava_pack.engine.protocol import Status
+from llava_pack.format.errors import PackError
+from llava_pack.format.progress import Progress
+
+_log = logging.getLogger(__name__)
+_STATUS_EVERY_S = 0.2
+
+Load = Callable[[Progress], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where news goes; both are called on the engine's thread and must not block."""
+
+    events: Callable[[Sequence[Event]], None]
+    status: Callable[[Status], None]
+
+
+class EngineThread:
+    """Loads an engine, then steps it while there is work and sleeps while there is none."""
+
+    def __init__(self, load: Load, listener: Listener) -> None:
+        self._load = load
+        self._listener = listener
+        self._wake = threading.Condition()
+        self._orders: deque[Request | str] = deque()
+        self._stopping = False
+        self._engine: Engine | None = None
+        self._stats = Stats()
+        self._progressed_s = time.monotonic()
+        self.error: PackError | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def submit(self, request: Request) -> None:
+        """Hand over a request."""
+        self._order(request)
+
+    def cancel(self, request_id: str) -> None:
+        """Cancel a request."""
+        self._order(request_id)
+
+    def stop(self) -> None:
+        """End the thread after the current step, whatever is still running."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the thread and return whether it has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def stats(self) -> Stats:
+        """Return the counters; safe from any thread, at any time."""
+        with self._wake:
+            queued = sum(isinstance(order, Request) for order in self._orders)
+            last = self._stats
+        busy = bool(last.running or last.waiting or queued)
+        return Stats(
+            steps=last.steps,
+            running=last.running,
+            waiting=last.waiting + queued,
+            last_step_age_s=time.monotonic() - self._progressed_s if busy else 0.0,
+            prompt_tokens=last.prompt_tokens,
+            generated_tokens=last.generated_tokens,
+        )
+
+    def _order(self, order: Request | str) -> None:
+        with self._wake:
+            if not self._orders and not (self._stats.running or self._stats.waiting):
+                self._progressed_s = time.monotonic()
+            self._orders.append(order)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        try:
+            self._engine = self._load(_StatusProgress(self._listener.status))
+            self._listener.status(Status(state="ready", info=self._engine.info))
+            while self._take_orders(self._engine):
+                self._step(self._engine)
+        except PackError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: exit code 1
+            _log.exception("the engine stopped")
+            self._fail(PackError(f"{type(error).__name__}: {error}"))
+
+    def _take_orders(self, engine: Engine) -> bool:
+        with self._wake:
+            while not (self._orders or self._stopping) and engine.idle:
+                self._wake.wait()
+            if self._stopping:
+                return False
+            orders = list(self._orders)
+            self._orders.clear()
+            self._count(engine, (), arrived=sum(isinstance(order, Request) for order in orders))
+        for order in orders:
+            if isinstance(order, Request):
+                engine.submit(order)
+            else:
+                engine.cancel(order)
+        return True
+
+    def _step(self, engine: Engine) -> None:
+        events = engine.step()
+        with self._wake:
+            self._progressed_s = time.monotonic()
+            self._count(engine, events)
+        if events:
+            self._listener.events(events)
+
+    def _count(self, engine: Engine, events: Sequence[Event], arrived: int = 0) -> None:
+        ended = [event for event in events if isinstance(event, Finished)]
+        new_tokens = sum(len(event.token_ids) for event in events if isinstance(event, Delta))
+        self._stats = Stats(
+            steps=self._stats.steps + (0 if arrived else 1),
+            running=engine.running,
+            waiting=engine.waiting + arrived,
+            prompt_tokens=self._stats.prompt_tokens + sum(e.usage.prompt_tokens for e in ended),
+            generated_tokens=self._stats.generated_tokens + new_tokens,
+        )
+
+    def _fail(self, error: PackError) -> None:
+        self.error = error
+        self._listener.status(Status(state="failed", error=Failed.of("", error)))
+
+
+class _StatusProgress:
+    """A Progress that becomes statuses, at most five a second."""
+
+    def __init__(self, publish: Callable[[Status], None]) -> None:
+        self._publish = publish
+        self._phase = ""
+        self._done_bytes = 0
+        self._total_bytes: int | None = None
+        self._told_s = 0.0
+
+    def start(self, what: str, total_bytes: int | None) -> None:
+        """Begin a phase."""
+        self._phase, self._done_bytes, self._total_bytes = what, 0, total_bytes
+        self._tell()
+
+    def advance(self, size_bytes: int) -> None:
+        """Count bytes."""
+        self._done_bytes += size_bytes
+        if time.monotonic() - self._told_s >= _STATUS_EVERY_S:
+            self._tell()
+
+    def note(self, text: str) -> None:
+        """Log the line."""
+        _log.info("%s", text)
+
+    def done(self) -> None:
+        """End the phase."""
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told_s = time.monotonic()
+        self._publish(
+            Status(
+                state="loading",
+                phase=self._phase,
+                done_bytes=self._done_bytes,
+                total_bytes=self._total_bytes,
+            )
+        )

@@ -1,0 +1,238 @@
+"""The engine port: what the rest of llava-pack may ask of an engine, as values and one protocol.
+
+An engine is a step loop. `submit` and `cancel` only take note; `step` does a bounded amount of
+work for every request that it holds and returns what came of it. A request that cannot be
+answered ends with `Failed`, alone; the others go on.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from llava_pack.format import errors
+from llava_pack.format.errors import PackError, UsageError
+
+Role = Literal["system", "user", "assistant"]
+Reason = Literal["stop", "length", "cancelled"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
+_MAX_SEED = 2**63 - 1
+_MAX_TEMPERATURE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture: rows of RGB bytes, top to bottom."""
+
+    width: int
+    height: int
+    rgb: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        expected = self.width * self.height * 3
+        if self.width < 1 or self.height < 1 or len(self.rgb) != expected:
+            size = f"{self.width}x{self.height}"
+            raise UsageError(f"a {size} picture needs {expected} bytes, got {len(self.rgb)}")
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the size and the pixels, as hex."""
+        head = f"{self.width}x{self.height}:".encode()
+        return hashlib.sha256(head + self.rgb).hexdigest()
+
+
+Part = str | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: texts and pictures in the order in which they were given."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """Return the texts, one line after the other."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Return the pictures in order."""
+        return tuple(part for part in self.parts if isinstance(part, Picture))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen and when to end; temperature 0 is greedy.
+
+    Raises:
+        UsageError: a number is out of its range; the message names it and the range.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= _MAX_TEMPERATURE):
+            raise _outside("temperature", "from 0 to 100", self.temperature)
+        if not 0 < self.top_p <= 1:
+            raise _outside("top_p", "above 0 and at most 1", self.top_p)
+        if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
+            raise _outside("seed", "from 0 to 2^63-1", self.seed)
+        if self.max_tokens < 1:
+            raise _outside("max_tokens", "at least 1", self.max_tokens)
+        if len(self.stop) > MAX_STOPS:
+            raise _outside("stop", f"at most {MAX_STOPS} strings", len(self.stop))
+        if not all(0 < len(text) <= MAX_STOP_CHARS for text in self.stop):
+            raise UsageError(f"each string of stop must have 1 to {MAX_STOP_CHARS} characters")
+
+
+def _outside(name: str, expected: str, got: object) -> UsageError:
+    return UsageError(f"{name} must be {expected}, got {got}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question with its history; `conv_mode` None takes the model's own template."""
+
+    request_id: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    conv_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens counted; a picture counts as the tokens that it takes in the prompt."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds from submission: until the first step on it, to the first token, to the end."""
+
+    queued_s: float
+    first_token_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Tokens that were generated, and the text that became certain with them (maybe none)."""
+
+    request_id: str
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a request that was answered, or cancelled."""
+
+    request_id: str
+    reason: Reason
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of a request that could not be answered; `kind` is a PackError's kind."""
+
+    request_id: str
+    kind: str
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, request_id: str, error: PackError) -> "Failed":
+        """Return the event for an error."""
+        return cls(request_id, error.kind, str(error), error.hint)
+
+    def error(self) -> PackError:
+        """Return the error again, in its own class.
+
+        >>> type(Failed("r", "usage", "too long").error()).__name__
+        'UsageError'
+        """
+        return error_of_kind(self.kind, self.message, self.hint)
+
+
+Event = Delta | Finished | Failed
+
+
+def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
+    """Return the error class of a kind that crossed the socket; an unknown kind is a bug's."""
+    classes: dict[str, type[PackError]] = {
+        value.kind: value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, PackError)
+    }
+    return classes.get(kind, PackError)(message, hint=hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What an engine serves; `image_tokens` is what one picture takes, 0 where none are read."""
+
+    model: str
+    precision: str
+    device: str
+    context_tokens: int
+    slots: int
+    conv_mode: str
+    image_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Counters of a running engine.
+
+    `last_step_age_s` is the time since a step last ended while there is work, 0 while idle: it
+    grows only when the engine is stuck.
+    """
+
+    steps: int = 0
+    running: int = 0
+    waiting: int = 0
+    last_step_age_s: float = 0.0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class Engine(Protocol):
+    """One model, answering many requests; used from one thread."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Return what is served."""
+
+    @property
+    def idle(self) -> bool:
+        """Return whether `step` would have nothing to do."""
+
+    @property
+    def running(self) -> int:
+        """Return how many requests hold a slot."""
+
+    @property
+    def waiting(self) -> int:
+        """Return how many requests wait for one."""
+
+    def submit(self, request: Request) -> None:
+        """Take a request; whatever is wrong with it comes back from `step` as `Failed`."""
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at the next step; an unknown id is ignored."""
+
+    def step(self) -> Sequence[Event]:
+        """Do a bounded piece of work for every request and return what came of it."""

@@ -1,0 +1,207 @@
+"""The engine's socket protocol, version 1: framed JSON with pictures as binary frames.
+
+A message is one JSON frame, followed by as many binary frames as its `attachments` says; a
+frame is a 4-byte big-endian length and that many bytes. The client speaks first:
+
+    client: hello {protocol} · generate {request} + pictures · cancel {request_id} · stats {tag}
+    engine: hello {protocol, status} · status {status} · delta · finished · failed ·
+            stats {tag, stats}
+
+A status is pushed whenever it changes, so a client sees loading progress without asking. Other
+versions are refused in `hello`. Both sides are ours and the socket is private to one account:
+bounds are there against bugs, not against strangers.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from llava_pack.engine.port import (
+    Delta,
+    EngineInfo,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Picture,
+    Request,
+    Sampling,
+    Stats,
+    Timings,
+    Usage,
+)
+from llava_pack.format.errors import ServeError
+
+PROTOCOL = 1
+MAX_JSON_BYTES = 16 << 20
+MAX_ATTACHMENT_BYTES = 96 << 20
+MAX_ATTACHMENTS = 32
+_LENGTH = struct.Struct(">I")
+
+State = Literal["loading", "ready", "draining", "failed"]
+Wire = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where an engine process stands: what it is loading, what it serves, or why it failed."""
+
+    state: State
+    phase: str = ""
+    done_bytes: int = 0
+    total_bytes: int | None = None
+    info: EngineInfo | None = None
+    error: Failed | None = None
+
+
+def encode(message: Mapping[str, Any], attachments: Sequence[bytes] = ()) -> list[bytes]:
+    """Return the frames of one message, ready for `StreamWriter.writelines`."""
+    body = json.dumps({**message, "attachments": len(attachments)}).encode()
+    frames: list[bytes] = []
+    for part in (body, *attachments):
+        frames += [_LENGTH.pack(len(part)), part]
+    return frames
+
+
+async def read_message(reader: asyncio.StreamReader) -> tuple[Wire, list[bytes]] | None:
+    """Return the next message and its attachments, or None at the end of the stream.
+
+    Raises:
+        ServeError: a frame is longer than allowed, cut short, or not JSON.
+    """
+    try:
+        body = await _read_frame(reader, MAX_JSON_BYTES)
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise ServeError("the engine's socket was closed within a message") from error
+        return None
+    try:
+        message = json.loads(body)
+        count = int(message["attachments"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServeError("a message on the engine's socket is not what it should be") from error
+    if not 0 <= count <= MAX_ATTACHMENTS:
+        raise ServeError(f"a message has {count} pictures, at most {MAX_ATTACHMENTS} are taken")
+    try:
+        parts = [await _read_frame(reader, MAX_ATTACHMENT_BYTES) for _ in range(count)]
+    except asyncio.IncompleteReadError as error:
+        raise ServeError("the engine's socket was closed within a picture") from error
+    return message, parts
+
+
+async def _read_frame(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
+    (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if size > max_bytes:
+        raise ServeError(f"a frame of {size} bytes, at most {max_bytes} are taken")
+    return await reader.readexactly(size)
+
+
+def request_to_wire(request: Request) -> tuple[Wire, list[bytes]]:
+    """Return a request as JSON fields, and its pictures' pixels."""
+    pixels: list[bytes] = []
+    messages = []
+    for message in request.messages:
+        parts: list[Any] = []
+        for part in message.parts:
+            if isinstance(part, Picture):
+                parts.append({"width": part.width, "height": part.height})
+                pixels.append(part.rgb)
+            else:
+                parts.append(part)
+        messages.append({"role": message.role, "parts": parts})
+    fields = {
+        "request_id": request.request_id,
+        "messages": messages,
+        "sampling": asdict(request.sampling),
+        "conv_mode": request.conv_mode,
+    }
+    return fields, pixels
+
+
+def request_from_wire(fields: Wire, attachments: Sequence[bytes]) -> Request:
+    """Return the request again.
+
+    Raises:
+        UsageError: a number of it is out of range.
+        ServeError: it is not a request.
+    """
+    pixels = iter(attachments)
+    try:
+        messages = tuple(
+            Message(entry["role"], tuple(_part(part, pixels) for part in entry["parts"]))
+            for entry in fields["messages"]
+        )
+        sampling = dict(fields["sampling"])
+        sampling["stop"] = tuple(sampling.get("stop", ()))
+        return Request(
+            request_id=str(fields["request_id"]),
+            messages=messages,
+            sampling=Sampling(**sampling),
+            conv_mode=fields.get("conv_mode"),
+        )
+    except (KeyError, TypeError, ValueError, StopIteration, RuntimeError) as error:
+        raise ServeError("a request on the engine's socket is not what it should be") from error
+
+
+def _part(part: Any, pixels: Any) -> str | Picture:
+    if isinstance(part, str):
+        return part
+    return Picture(int(part["width"]), int(part["height"]), next(pixels))
+
+
+def event_to_wire(event: Event) -> Wire:
+    """Return an event as a message."""
+    name = {Delta: "delta", Finished: "finished", Failed: "failed"}[type(event)]
+    return {"op": name, **asdict(event)}
+
+
+def event_from_wire(message: Wire) -> Event:
+    """Return the event of a message.
+
+    Raises:
+        ServeError: it is not an event.
+    """
+    fields = {key: value for key, value in message.items() if key not in {"op", "attachments"}}
+    try:
+        if message["op"] == "delta":
+            return Delta(fields["request_id"], fields["text"], tuple(fields["token_ids"]))
+        if message["op"] == "finished":
+            fields["usage"] = Usage(**fields["usage"])
+            fields["timings"] = Timings(**fields["timings"])
+            return Finished(**fields)
+        return Failed(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServeError("an event on the engine's socket is not what it should be") from error
+
+
+def status_from_wire(fields: Wire) -> Status:
+    """Return a status; `asdict` makes the other direction.
+
+    Raises:
+        ServeError: it is not a status.
+    """
+    try:
+        info, error = fields["info"], fields["error"]
+        rest = {key: value for key, value in fields.items() if key not in {"info", "error"}}
+        return Status(
+            **rest,
+            info=EngineInfo(**info) if info else None,
+            error=Failed(**error) if error else None,
+        )
+    except (KeyError, TypeError) as problem:
+        raise ServeError("a status on the engine's socket is not what it should be") from problem
+
+
+def stats_from_wire(fields: Wire) -> Stats:
+    """Return counters; `asdict` makes the other direction.
+
+    Raises:
+        ServeError: they are not counters.
+    """
+    try:
+        return Stats(**fields)
+    except TypeError as error:
+        raise ServeError("counters on the engine's socket are not what they should be") from error

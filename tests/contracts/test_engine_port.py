@@ -1,0 +1,170 @@
+"""The engine port's contract, run on every engine that we have."""
+
+import pytest
+
+from llava_pack.engine.port import (
+    Delta,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Picture,
+    Request,
+    Sampling,
+)
+from tests.support.engine import EchoEngine
+
+RED = Picture(4, 2, bytes((250, 10, 10)) * 8)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return EchoEngine(slots=2, context_tokens=200)
+
+
+def ask(name: str, *parts: str | Picture, mode: str | None = None, **sampling: object) -> Request:
+    return Request(
+        request_id=name,
+        messages=(Message("user", parts or ("what is in the picture?",)),),
+        sampling=Sampling(**{"max_tokens": 12, **sampling}),  # type: ignore[arg-type]
+        conv_mode=mode,
+    )
+
+
+def finish(engine: Engine, max_steps: int = 500) -> list[Event]:
+    events: list[Event] = []
+    for _ in range(max_steps):
+        if engine.idle:
+            return events
+        events += engine.step()
+    raise AssertionError(f"still running after {max_steps} steps")
+
+
+def text_of(events: list[Event], name: str) -> str:
+    return "".join(e.text for e in events if isinstance(e, Delta) and e.request_id == name)
+
+
+def end_of(events: list[Event], name: str) -> Finished | Failed:
+    ends = [e for e in events if isinstance(e, Finished | Failed) and e.request_id == name]
+    assert len(ends) == 1, f"{name} ended {len(ends)} times"
+    mine = [e for e in events if e.request_id == name]
+    assert mine[-1] is ends[0], "something came after the end"
+    return ends[0]
+
+
+def finished(events: list[Event], name: str) -> Finished:
+    end = end_of(events, name)
+    assert isinstance(end, Finished), end
+    return end
+
+
+def test_a_request_ends_once_and_counts_its_tokens(engine):
+    engine.submit(ask("a"))
+    events = finish(engine)
+    end = finished(events, "a")
+    tokens = [t for e in events if isinstance(e, Delta) for t in e.token_ids]
+    assert end.usage.completion_tokens == len(tokens) > 0
+    assert end.usage.prompt_tokens > 0
+    assert 0 <= end.timings.queued_s <= end.timings.first_token_s <= end.timings.total_s
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_greedy_answers_repeat(engine):
+    engine.submit(ask("a", "tell me", RED))
+    engine.submit(ask("b", "tell me", RED))
+    events = finish(engine)
+    assert text_of(events, "a") == text_of(events, "b") != ""
+
+
+def test_a_seed_repeats_its_answer(engine):
+    sampled = {"temperature": 1.0, "seed": 7, "max_tokens": 16}
+    engine.submit(ask("a", "hello", **sampled))
+    engine.submit(ask("b", "hello", **sampled))
+    events = finish(engine)
+    assert text_of(events, "a") == text_of(events, "b")
+
+
+def test_max_tokens_ends_with_length(engine):
+    engine.submit(ask("a", max_tokens=2))
+    end = finished(finish(engine), "a")
+    assert (end.reason, end.usage.completion_tokens) == ("length", 2)
+
+
+def test_text_ends_before_a_stop_string(engine):
+    engine.submit(ask("a"))
+    whole = text_of(finish(engine), "a")
+    stop = whole[len(whole) // 2 :][:2]
+    engine.submit(ask("b", stop=(stop,)))
+    events = finish(engine)
+    assert text_of(events, "b") == whole[: whole.index(stop)]
+    assert finished(events, "b").reason == "stop"
+
+
+def test_a_cancelled_request_frees_its_slot_at_the_next_step(engine):
+    engine.submit(ask("a", max_tokens=100))
+    engine.step()
+    assert engine.running == 1
+    engine.cancel("a")
+    events = list(engine.step())
+    assert finished(events, "a").reason == "cancelled"
+    assert engine.idle
+
+
+def test_a_waiting_request_can_be_cancelled(engine):
+    for name in ("a", "b", "c"):
+        engine.submit(ask(name))
+    engine.cancel("c")
+    events = finish(engine)
+    assert finished(events, "c").reason == "cancelled"
+    assert finished(events, "a").reason != "cancelled"
+
+
+def test_cancelling_the_unknown_is_nothing(engine):
+    engine.cancel("nobody")
+    engine.submit(ask("a"))
+    assert finished(finish(engine), "a").reason != "cancelled"
+
+
+def test_more_requests_than_slots_are_all_answered(engine):
+    names = [f"r{number}" for number in range(7)]
+    for name in names:
+        engine.submit(ask(name, max_tokens=3))
+    events: list[Event] = []
+    while not engine.idle:
+        events += engine.step()
+        assert engine.running <= engine.info.slots
+    assert all(finished(events, name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        (ask("bad", mode="no_such_template"), "no_such_template"),
+        (ask("bad", "word " * 400), "400|limit"),
+        (Request(request_id="bad", messages=()), "question"),
+        (Request(request_id="bad", messages=(Message("assistant", ("hi",)),)), "user"),
+    ],
+    ids=["template", "too long", "empty", "not a question"],
+)
+def test_a_bad_request_fails_alone(engine, bad, word):
+    engine.submit(ask("good"))
+    engine.step()
+    engine.submit(bad)
+    events = finish(engine)
+    end = end_of(events, "bad")
+    assert isinstance(end, Failed)
+    assert end.kind == "usage"
+    assert any(part in end.message for part in word.split("|"))
+    assert finished(events, "good").usage.completion_tokens > 0
+
+
+def test_a_picture_counts_and_matters(engine):
+    blue = Picture(4, 2, bytes((10, 10, 250)) * 8)
+    engine.submit(ask("none", "colour?"))
+    engine.submit(ask("red", "colour?", RED))
+    engine.submit(ask("blue", "colour?", blue))
+    events = finish(engine)
+    without, with_one = (finished(events, name).usage.prompt_tokens for name in ("none", "red"))
+    assert with_one - without >= engine.info.image_tokens
+    assert text_of(events, "red") != text_of(events, "blue")

@@ -1,0 +1,299 @@
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC221 - real processes, and a counter that is asked for
+"""The engine's process and its socket, driven by the real client from another process."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from llava_pack.engine import protocol
+from llava_pack.engine.client import EngineClient
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.format.errors import ServeError, UsageError
+
+ECHO = Path(__file__).parent.parent / "support" / "engine.py"
+HELLO = Message("user", ("one two three four five six seven",))
+
+
+def request(*messages: Message, **sampling: object) -> Request:
+    return Request(
+        request_id="mine",
+        messages=messages or (HELLO,),
+        sampling=Sampling(**sampling),  # type: ignore[arg-type]
+    )
+
+
+@asynccontextmanager
+async def engine(folder: Path, *options: str):
+    """Run an echo engine and yield its process and a client that is connected to it."""
+    path = folder / "run" / "engine.sock"
+    process = subprocess.Popen([sys.executable, ECHO, "--socket", path, *options])
+    try:
+        client = await connected(path, process)
+        try:
+            yield process, client
+        finally:
+            await client.close()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+async def connected(path: Path, process: subprocess.Popen[bytes]) -> EngineClient:
+    deadline_s = time.monotonic() + 30
+    while True:
+        try:
+            return await EngineClient.connect(path)
+        except ServeError:
+            assert process.poll() is None, "the engine ended"
+            assert time.monotonic() < deadline_s, "the engine does not listen"
+            await asyncio.sleep(0.01)
+
+
+async def answer(client: EngineClient, asked: Request) -> list[Delta | Finished | Failed]:
+    return [event async for event in client.generate(asked)]
+
+
+async def idle(client: EngineClient) -> None:
+    while (stats := await client.stats()).running or stats.waiting:
+        await asyncio.sleep(0)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    return await asyncio.to_thread(process.wait, 20)
+
+
+def test_answers_carry_the_clients_own_id(tmp_path):
+    async def run():
+        async with engine(tmp_path) as (_, client):
+            info = await client.ready()
+            picture = Picture(3, 1, bytes((255, 0, 0)) * 3)
+            events = await answer(client, request(Message("user", (picture, "hello"))))
+            assert info.model == "echo"
+            assert {event.request_id for event in events} == {"mine"}
+            assert isinstance(events[-1], Finished)
+            text = "".join(event.text for event in events if isinstance(event, Delta))
+            assert text == "You said: hello Picture 3x1 of 255,0,0."
+            stats = await client.stats()
+            assert stats.generated_tokens == events[-1].usage.completion_tokens
+            assert (stats.steps > 0, stats.running, stats.last_step_age_s) == (True, 0, 0.0)
+
+    asyncio.run(run())
+
+
+def test_many_at_once_share_one_socket(tmp_path):
+    async def run():
+        async with engine(tmp_path, "--slots", "3") as (_, client):
+            await client.ready()
+            asked = [request(Message("user", (f"number {n}",))) for n in range(12)]
+            for n, events in enumerate(await asyncio.gather(*(answer(client, r) for r in asked))):
+                text = "".join(event.text for event in events if isinstance(event, Delta))
+                assert text == f"You said: number {n}"
+
+    asyncio.run(run())
+
+
+def test_closing_the_iterator_frees_the_slot(tmp_path):
+    async def run():
+        async with engine(tmp_path, "--slots", "1", "--step-s", "0.02") as (_, client):
+            await client.ready()
+            events = client.generate(request(Message("user", ("word " * 400,))))
+            await anext(events)
+            assert (await client.stats()).running == 1
+            await events.aclose()
+            await idle(client)
+            assert isinstance((await answer(client, request()))[-1], Finished)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_goes_takes_its_requests_along(tmp_path):
+    async def run():
+        async with engine(tmp_path, "--slots", "1", "--step-s", "0.02") as (_, client):
+            await client.ready()
+            other = await EngineClient.connect(tmp_path / "run" / "engine.sock")
+            events = other.generate(request(Message("user", ("word " * 400,))))
+            await anext(events)
+            await other.close()
+            with pytest.raises(ServeError):
+                _ = [event async for event in events]
+            await idle(client)
+
+    asyncio.run(run())
+
+
+def test_a_bad_request_fails_alone_and_in_its_own_class(tmp_path):
+    async def run():
+        async with engine(tmp_path) as (_, client):
+            await client.ready()
+            bad = Request(request_id="mine", messages=(HELLO,), conv_mode="none_such")
+            bad_events, good_events = await asyncio.gather(
+                answer(client, bad), answer(client, request())
+            )
+            assert isinstance(bad_events[-1], Failed)
+            assert isinstance(bad_events[-1].error(), UsageError)
+            assert isinstance(good_events[-1], Finished)
+
+    asyncio.run(run())
+
+
+def test_loading_can_be_watched(tmp_path):
+    async def run():
+        async with engine(tmp_path, "--load-s", "0.5") as (_, client):
+            seen = [client.status]
+            with pytest.raises(ServeError, match="still loading"):
+                _ = client.info
+            while client.status.info is None:
+                seen.append(await client.changed())
+            assert seen[0].state == "loading"
+            assert any(s.phase == "weights" and s.total_bytes == 1000 for s in seen)
+            assert (await client.ready()).slots == 2
+
+    asyncio.run(run())
+
+
+def test_another_protocol_version_is_refused(tmp_path):
+    async def run():
+        async with engine(tmp_path):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "run" / "engine.sock")
+            writer.writelines(protocol.encode({"op": "hello", "protocol": 99}))
+            hello = await protocol.read_message(reader)
+            assert hello is not None
+            assert hello[0]["protocol"] == protocol.PROTOCOL
+            assert await protocol.read_message(reader) is None
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_sigterm_lets_running_requests_end_and_refuses_new_ones(tmp_path):
+    async def run():
+        async with engine(tmp_path, "--step-s", "0.05") as (process, client):
+            await client.ready()
+            running = client.generate(request())
+            await anext(running)
+            process.send_signal(signal.SIGTERM)
+            while client.status.state != "draining":
+                await client.changed()
+            refused = await answer(client, request())
+            assert isinstance(refused[-1], Failed)
+            assert isinstance(refused[-1].error(), ServeError)
+            assert isinstance([event async for event in running][-1], Finished)
+            assert await ended(process) == 0
+
+    asyncio.run(run())
+
+
+def test_a_drain_that_takes_too_long_is_cut(tmp_path):
+    async def run():
+        options = ("--step-s", "0.05", "--drain-s", "0.1")
+        async with engine(tmp_path, *options) as (process, client):
+            await client.ready()
+            running = client.generate(request(Message("user", ("word " * 400,))))
+            await anext(running)
+            process.send_signal(signal.SIGTERM)
+            events = [event async for event in running]
+            assert isinstance(events[-1], Finished)
+            assert events[-1].reason == "cancelled"
+            assert await ended(process) == 0
+
+    asyncio.run(run())
+
+
+def test_the_socket_is_private_and_goes_away(tmp_path):
+    async def run():
+        path = tmp_path / "run" / "engine.sock"
+        async with engine(tmp_path) as (process, client):
+            await client.ready()
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            process.send_signal(signal.SIGTERM)
+            assert await ended(process) == 0
+        assert not path.exists()
+
+    asyncio.run(run())
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path):
+    async def run():
+        path = tmp_path / "run" / "engine.sock"
+        async with engine(tmp_path) as (process, client):
+            await client.ready()
+            second = subprocess.run(
+                [sys.executable, ECHO, "--socket", path], check=False, capture_output=True
+            )
+            assert b"already serving there" in second.stderr
+            process.kill()
+            await ended(process)
+        assert path.exists()
+        async with engine(tmp_path) as (_, client):
+            assert (await client.ready()).model == "echo"
+
+    asyncio.run(run())
+
+
+def test_the_engine_ends_with_its_parent(tmp_path):
+    async def run():
+        path = tmp_path / "run" / "engine.sock"
+        start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
+        parent = subprocess.Popen(
+            [sys.executable, "-c", start, sys.executable, ECHO, "--socket", path]
+        )
+        client = await connected(path, parent)
+        await client.ready()
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        while client.connected:
+            await client.changed()
+        await client.close()
+        with pytest.raises(ServeError):
+            await EngineClient.connect(path)
+
+    asyncio.run(run())
+
+
+def test_nobody_listens(tmp_path):
+    with pytest.raises(ServeError, match="cannot reach the engine"):
+        asyncio.run(EngineClient.connect(tmp_path / "none.sock"))
+
+
+def test_requests_cross_the_wire_unchanged():
+    picture = Picture(2, 1, b"abcdef")
+    asked = Request(
+        request_id="r",
+        messages=(Message("system", ("be brief",)), Message("user", (picture, "a", "b"))),
+        sampling=Sampling(temperature=0.5, top_p=0.9, seed=3, max_tokens=4, stop=("x",)),
+        conv_mode="plain",
+    )
+    fields, pixels = protocol.request_to_wire(asked)
+    assert protocol.request_from_wire(fields, pixels) == asked
+
+
+def test_a_request_without_its_pixels_is_refused():
+    fields, _ = protocol.request_to_wire(request(Message("user", (Picture(1, 1, b"abc"),))))
+    with pytest.raises(ServeError):
+        protocol.request_from_wire(fields, [])
+
+
+def test_a_status_crosses_the_wire_unchanged():
+    status = protocol.Status(state="failed", error=Failed("", "checkpoint", "broken", "fetch it"))
+    assert protocol.status_from_wire(asdict(status)) == status
+
+
+def test_a_frame_that_claims_too_much_is_refused():
+    async def run():
+        reader = asyncio.StreamReader()
+        reader.feed_data((1 << 30).to_bytes(4, "big"))
+        with pytest.raises(ServeError, match="at most"):
+            await protocol.read_message(reader)
+
+    asyncio.run(run())

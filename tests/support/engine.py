@@ -1,0 +1,200 @@
+"""A second engine behind the port, without torch: it says back what it was told.
+
+Its tokens are words. It keeps slots, a waiting line, cancellation, stop strings, limits and
+failures as the port's contract wants them, and runs in the same worker process.
+
+Run it: `python tests/support/engine.py --socket PATH [--slots N] [--step-s S] [--load-s S]`.
+"""
+
+import argparse
+import random
+import re
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llava_pack.engine import process, templates
+from llava_pack.engine.port import (
+    Delta,
+    Engine,
+    EngineInfo,
+    Event,
+    Failed,
+    Finished,
+    Picture,
+    Reason,
+    Request,
+    Timings,
+    Usage,
+)
+from llava_pack.format.errors import PackError, UsageError
+from llava_pack.format.progress import Progress
+
+IMAGE_TOKENS = 4
+
+
+@dataclass
+class _Job:
+    request: Request
+    arrived_s: float
+    words: deque[str] = field(default_factory=deque)
+    prompt_tokens: int = 0
+    said: list[str] = field(default_factory=list)
+    began_s: float = 0.0
+    first_s: float = 0.0
+
+
+class EchoEngine:
+    """Answers `You said: …` word by word, and says the size and the mean colour of pictures."""
+
+    def __init__(self, *, slots: int = 2, context_tokens: int = 512, step_s: float = 0.0) -> None:
+        self._info = EngineInfo(
+            model="echo",
+            precision="fp32",
+            device="cpu",
+            context_tokens=context_tokens,
+            slots=slots,
+            conv_mode="llava_v1",
+            image_tokens=IMAGE_TOKENS,
+        )
+        self._step_s = step_s
+        self._waiting: list[_Job] = []
+        self._running: list[_Job] = []
+        self._cancelled: set[str] = set()
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def idle(self) -> bool:
+        return not (self._waiting or self._running)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, request: Request) -> None:
+        self._waiting.append(_Job(request, time.monotonic()))
+
+    def cancel(self, request_id: str) -> None:
+        self._cancelled.add(request_id)
+
+    def step(self) -> Sequence[Event]:
+        if self._step_s:
+            time.sleep(self._step_s)
+        events: list[Event] = []
+        for jobs in (self._waiting, self._running):
+            for job in [j for j in jobs if j.request.request_id in self._cancelled]:
+                jobs.remove(job)
+                events.append(_finished(job, "cancelled"))
+        self._cancelled.clear()
+        while self._waiting and len(self._running) < self._info.slots:
+            events += self._admit(self._waiting.pop(0))
+        for job in list(self._running):
+            events += self._speak(job)
+        return events
+
+    def _admit(self, job: _Job) -> list[Event]:
+        request = job.request
+        job.began_s = time.monotonic()
+        try:
+            items = templates.render(request.messages, request.conv_mode or self._info.conv_mode)
+            job.prompt_tokens = sum(_tokens(item) for item in items)
+            limit = self._info.context_tokens
+            if job.prompt_tokens + 1 > limit:
+                count = job.prompt_tokens
+                raise UsageError(f"the prompt has {count} tokens, the model's limit is {limit}")
+        except PackError as error:
+            return [Failed.of(request.request_id, error)]
+        job.words = deque(re.findall(r"\S+\s*", _answer(request)))
+        self._running.append(job)
+        return []
+
+    def _speak(self, job: _Job) -> list[Event]:
+        request_id, sampling = job.request.request_id, job.request.sampling
+        job.first_s = job.first_s or time.monotonic()
+        word = job.words.popleft() if job.words else ""
+        before = "".join(job.said)
+        job.said.append(word)
+        text, stopped = _until_stop(before, word, sampling.stop)
+        reason: Reason | None = "stop" if stopped or not word else None
+        full = job.prompt_tokens + len(job.said) >= self._info.context_tokens
+        if reason is None and (full or len(job.said) >= sampling.max_tokens):
+            reason = "length"
+        events: list[Event] = [Delta(request_id, text, (zlib.crc32(word.encode()) & 0x7FFF,))]
+        if reason is not None:
+            self._running.remove(job)
+            events.append(_finished(job, reason))
+        return events
+
+
+def _answer(request: Request) -> str:
+    last = request.messages[-1]
+    words = f"You said: {last.text}"
+    for picture in last.pictures:
+        red, green, blue = (_mean(picture.rgb[channel::3]) for channel in range(3))
+        words += f" Picture {picture.width}x{picture.height} of {red},{green},{blue}."
+    if request.sampling.temperature:
+        lucky = random.Random(request.sampling.seed).randrange(10**6)
+        words += f" Lucky number {lucky}."
+    return words
+
+
+def _mean(values: bytes) -> int:
+    return round(sum(values) / len(values))
+
+
+def _tokens(item: templates.Item) -> int:
+    if isinstance(item, Picture):
+        return IMAGE_TOKENS
+    return len(item.split()) if isinstance(item, str) else 1
+
+
+def _until_stop(before: str, word: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """Return what of `word` may be said; a stop string that began earlier was said in part."""
+    found = [at for stop in stops if (at := (before + word).find(stop)) >= 0]
+    return (word[: max(0, min(found) - len(before))], True) if found else (word, False)
+
+
+def _finished(job: _Job, reason: Reason) -> Finished:
+    now = time.monotonic()
+    timings = Timings(
+        queued_s=(job.began_s or now) - job.arrived_s,
+        first_token_s=(job.first_s or now) - job.arrived_s,
+        total_s=now - job.arrived_s,
+    )
+    usage = Usage(job.prompt_tokens, len(job.said))
+    return Finished(job.request.request_id, reason, usage, timings)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve an EchoEngine at a socket, as a worker process does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--step-s", type=float, default=0.0)
+    parser.add_argument("--load-s", type=float, default=0.0)
+    parser.add_argument("--drain-s", type=float, default=5.0)
+    given = parser.parse_args(argv)
+
+    def load(progress: Progress) -> Engine:
+        progress.start("weights", 1000)
+        time.sleep(given.load_s)
+        progress.advance(1000)
+        progress.done()
+        return EchoEngine(slots=given.slots, step_s=given.step_s)
+
+    return process.run(load, given.socket, drain_s=given.drain_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
