@@ -1,0 +1,135 @@
+"""The content-addressed cache on the packing side.
+
+<root>/sha256/ab/<sha256>   verified files, read-only
+<root>/stamps/<sha256>      size and mtime when verified: an edited file is noticed and dropped
+<root>/refs/<key>           the sha256 found earlier under a git blob id or an address
+<root>/parts/<key>.*        unfinished files, their validator and lock
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from threading import get_ident
+
+from llava_pack.format.errors import UsageError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def default_root(environ: Mapping[str, str]) -> Path:
+    """Return the cache's place: LLAVA_PACK_CACHE, else under XDG_CACHE_HOME, else ~/.cache.
+
+    >>> default_root({"LLAVA_PACK_CACHE": "/big/disk"}).as_posix()
+    '/big/disk'
+    """
+    if own := environ.get("LLAVA_PACK_CACHE"):
+        return Path(own).expanduser()
+    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "llava-pack"
+
+
+class Cache:
+    """Verified files by their SHA-256.
+
+    Raises:
+        UsageError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else default_root(os.environ)
+        try:
+            for name in ("sha256", "stamps", "refs", "parts"):
+                (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"the cache folder cannot be made: {error.strerror}",
+                subject=str(self.root),
+                hint="set LLAVA_PACK_CACHE to a folder that you can write",
+            ) from error
+
+    @property
+    def parts(self) -> Path:
+        """The folder of unfinished files."""
+        return self.root / "parts"
+
+    def path(self, sha256: str) -> Path | None:
+        """Return the file with this digest, or None; one that was changed since is removed."""
+        found = self._place(sha256)
+        if not found.is_file():
+            return None
+        if self._stamp(sha256) != _stamp_of(found) and not self._still_good(found, sha256):
+            self._forget(sha256)
+            return None
+        return found
+
+    def adopt(self, finished: Path, sha256: str) -> Path:
+        """Take over a flushed file whose bytes were hashed while they were written."""
+        if held := self.path(sha256):
+            finished.unlink()
+            return held
+        target = self._place(sha256)
+        target.parent.mkdir(exist_ok=True)
+        finished.chmod(0o444)
+        finished.replace(target)
+        self._write(self.root / "stamps" / sha256, _stamp_of(target))
+        _flush_folder(target.parent)
+        return target
+
+    def remember(self, key: str, sha256: str, validator: str | None = None) -> None:
+        """Note which file was found under a git blob id or an address."""
+        note = json.dumps({"sha256": sha256, "validator": validator})
+        self._write(self.root / "refs" / key, note)
+
+    def recall(self, key: str) -> tuple[Path, str, str | None] | None:
+        """Return the path, digest and validator noted under `key` while the file is still here."""
+        try:
+            note = json.loads((self.root / "refs" / key).read_text("utf-8"))
+            sha256, validator = note["sha256"], note["validator"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        found = self.path(sha256) if _SHA256.fullmatch(sha256) else None
+        return (found, sha256, validator) if found else None
+
+    def _place(self, sha256: str) -> Path:
+        return self.root / "sha256" / sha256[:2] / sha256
+
+    def _stamp(self, sha256: str) -> str:
+        try:
+            return (self.root / "stamps" / sha256).read_text("ascii")
+        except FileNotFoundError:
+            return ""
+
+    def _still_good(self, found: Path, sha256: str) -> bool:
+        before = _stamp_of(found)
+        with found.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+                return False
+        self._write(self.root / "stamps" / sha256, before)
+        return True
+
+    def _forget(self, sha256: str) -> None:
+        self._place(sha256).unlink(missing_ok=True)
+        (self.root / "stamps" / sha256).unlink(missing_ok=True)
+
+    def _write(self, target: Path, text: str) -> None:
+        beside = target.with_name(f".{target.name}.{os.getpid()}.{get_ident()}")
+        beside.write_text(text, "utf-8")
+        beside.replace(target)
+
+
+def _stamp_of(path: Path) -> str:
+    facts = path.stat()
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,198 @@
+"""The Hub through its own client: what a repository holds, at which commit, with which digests.
+
+Only metadata comes through `huggingface_hub`; the bytes come through `download_all`, which
+resumes. Endpoint, token and proxies are those of the environment at the time of the call.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llava_pack.fetch.remote import GitBlob, RemoteFile, Sha256, place
+from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, RecipeError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoSibling
+
+_TIMEOUT_S = 30.0
+_MIRROR_HINT = "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub"
+_TOKEN_HINT = "accept the licence on the model's page, then set HF_TOKEN (or: hf auth login)"  # noqa: S105 - a hint
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFile:
+    """One file of a repository at a commit; `sha256` is known for LFS files only."""
+
+    path: str
+    size_bytes: int
+    sha256: str | None
+    git_oid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repo:
+    """A repository at one commit; `gated` where a licence must be accepted first."""
+
+    repo_id: str
+    commit: str
+    files: tuple[HubFile, ...]
+    gated: bool
+
+
+def resolve_repo(repo_id: str, revision: str = "main") -> Repo:
+    """Ask the Hub what `repo_id` holds at `revision` (a branch, a tag or a commit).
+
+    Raises:
+        AccessError: gated or private, and the token does not open it.
+        RecipeError: no such repository or revision.
+        NetworkError: the Hub cannot be reached.
+        FetchError: the Hub answers something else.
+    """
+    subject = f"{repo_id}@{revision}"
+    with _translated(subject):
+        api = _api()
+        info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
+        if info.gated:
+            _check_gate(api, repo_id)
+    if not info.sha or not info.siblings:
+        raise FetchError("the Hub names no commit or no file", subject=subject)
+    return Repo(
+        repo_id=repo_id,
+        commit=info.sha,
+        files=tuple(_hub_file(sibling, subject) for sibling in info.siblings),
+        gated=bool(info.gated),
+    )
+
+
+def remote_file(repo: Repo, file: HubFile) -> RemoteFile:
+    """Return where and with which promises `file` is fetched, with the token of the environment."""
+    from huggingface_hub import constants, get_token, hf_hub_url
+
+    url = hf_hub_url(repo.repo_id, file.path, revision=repo.commit, endpoint=_endpoint())
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return RemoteFile(
+        url=url,
+        name=f"{repo.repo_id}/{file.path}",
+        size_bytes=file.size_bytes,
+        digest=Sha256(file.sha256) if file.sha256 else GitBlob(file.git_oid),
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+    )
+
+
+def _api() -> "HfApi":
+    from huggingface_hub import HfApi, close_session
+
+    close_session()  # its shared client keeps the proxies of the environment it was made in
+    return HfApi(endpoint=_endpoint(), library_name="llava-pack")
+
+
+def _endpoint() -> str:
+    from huggingface_hub.constants import ENDPOINT
+
+    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+
+
+def _check_gate(api: "HfApi", repo_id: str) -> None:
+    """Ask whether the token opens a gated repository, before any byte moves.
+
+    A mirror may not know this question; the download itself then says what it says.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    try:
+        api.auth_check(repo_id)
+    except GatedRepoError:
+        raise
+    except HfHubHTTPError as error:
+        if error.response.status_code in {401, 403}:
+            raise
+
+
+def _hub_file(sibling: "RepoSibling", subject: str) -> HubFile:
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    try:
+        if sibling.size is None or sibling.blob_id is None:
+            raise ValueError("no size or blob id")  # noqa: TRY301 - one translation for all defects
+        promise = Sha256(sha256) if sha256 else GitBlob(sibling.blob_id)
+    except ValueError as error:
+        raise FetchError(
+            f"the Hub's listing is not usable: {sibling.rfilename!r}: {error}",
+            subject=subject,
+            hint="HF_ENDPOINT may point at a mirror that does not list sizes and digests",
+        ) from error
+    return HubFile(
+        path=sibling.rfilename,
+        size_bytes=sibling.size,
+        sha256=promise.hex if isinstance(promise, Sha256) else None,
+        git_oid=sibling.blob_id,
+    )
+
+
+@contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    """Turn the client's exceptions into ours.
+
+    Its transport errors are caught by the ancestor that its releases share: versions 1 and 2
+    stand on differently named HTTP libraries.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise RecipeError(f"not a repository id: {error}", subject=subject) from error
+    except OfflineModeIsEnabled as error:
+        raise NetworkError(
+            "the Hub client is set to offline", subject=subject, hint="unset HF_HUB_OFFLINE"
+        ) from error
+    except HfHubHTTPError as error:
+        raise _answered(error, subject) from error
+    except Exception as error:
+        if _is_transport(error):
+            raise NetworkError(
+                f"{place(_endpoint())} cannot be reached: {error}",
+                subject=subject,
+                hint=_MIRROR_HINT,
+            ) from error
+        raise
+
+
+def _is_transport(error: Exception) -> bool:
+    return any(
+        base.__name__ in {"TransportError", "InvalidURL"} and base.__module__.startswith("httpx")
+        for base in type(error).__mro__
+    )
+
+
+def _answered(error: Exception, subject: str) -> PackError:
+    """Translate an answer of the Hub that is an error."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+    if isinstance(error, GatedRepoError):
+        return AccessError(
+            "gated: the Hub wants its licence accepted and a token that may read it",
+            subject=subject,
+            hint=_TOKEN_HINT,
+        )
+    if status in {401, 403}:
+        return AccessError(
+            f"the Hub answered {status}: it is private or does not exist, or the token is wrong",
+            subject=subject,
+            hint=f"check the name; {_TOKEN_HINT}",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return RecipeError("the repository has no such revision", subject=subject)
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return RecipeError(f"no such repository on {place(_endpoint())}", subject=subject)
+    return FetchError(
+        f"the Hub answered {status}, expected 200", subject=subject, hint="run the command again"
+    )

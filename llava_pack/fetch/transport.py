@@ -1,0 +1,161 @@
+"""HTTP as the downloader needs it: one client, redirects by hand, failures in our words."""
+
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+
+from llava_pack.fetch.remote import RemoteFile, origin, place
+from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS_AT_MOST = 10
+_BUSY = frozenset({408, 425, 429})
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+_UNREACHABLE_HINT = (
+    "check the network, set HTTPS_PROXY, or point HF_ENDPOINT (models) or your package index "
+    "at a mirror; what was fetched so far is kept"
+)
+
+
+class Interrupted(Exception):  # noqa: N818 - the loop's own signal; `failure` is what people see
+    """A transfer broke off in a way that may pass.
+
+    Attributes:
+        failure: what to report when it does not pass.
+        wait_s: how long the server asked to be left alone.
+    """
+
+    def __init__(self, failure: PackError, wait_s: float = 0.0) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.wait_s = wait_s
+
+
+def open_client(*, connections: int, connect_s: float, read_s: float) -> httpx.Client:
+    """Return a client that honours proxies and certificate files of the environment.
+
+    Raises:
+        NetworkError: the proxy or certificate configuration cannot be used.
+    """
+    try:
+        return httpx.Client(
+            verify=_certificates(os.environ),
+            timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"User-Agent": "llava-pack", "Accept-Encoding": "identity"},
+        )
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise NetworkError(
+            f"the proxy or certificate configuration cannot be used: {error}",
+            hint="check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and REQUESTS_CA_BUNDLE",
+        ) from error
+
+
+@contextmanager
+def open_stream(
+    client: httpx.Client, file: RemoteFile, extra: Mapping[str, str]
+) -> Iterator[httpx.Response]:
+    """Yield the answer to a GET of `file`, after redirects, body not yet read.
+
+    The file's own headers (a token, perhaps) are sent to the URL's origin and to no other.
+
+    Raises:
+        Interrupted: worth another try.
+        AccessError: the server asks for a token or a permission.
+        NetworkError: the host's certificate is not trusted.
+        FetchError: the server says no in a way that will not pass.
+    """
+    try:
+        response = _follow(client, file, extra)
+        try:
+            _refuse(response, file)
+            yield response
+        finally:
+            response.close()
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise FetchError(f"not a URL that can be fetched: {error}", subject=file.name) from error
+    except httpx.TransportError as error:
+        raise _broken(error, file) from error
+
+
+def _follow(client: httpx.Client, file: RemoteFile, extra: Mapping[str, str]) -> httpx.Response:
+    url = file.url
+    for _ in range(_REDIRECTS_AT_MOST):
+        trusted = file.headers if origin(url) == origin(file.url) else {}
+        request = client.build_request("GET", url, headers={**trusted, **extra})
+        response = client.send(request, stream=True, follow_redirects=False)
+        if response.status_code not in _REDIRECTS or "location" not in response.headers:
+            return response
+        response.close()
+        url = str(response.url.join(response.headers["location"]))
+        if file.digest is None and _is_downgrade(file.url, url):
+            raise FetchError(
+                f"refused a redirect from https to {place(url)}: nothing would vouch for the bytes",
+                subject=file.name,
+            )
+    raise FetchError(f"more than {_REDIRECTS_AT_MOST} redirects", subject=file.name)
+
+
+def _is_downgrade(asked: str, answered: str) -> bool:
+    return urlsplit(asked).scheme == "https" and urlsplit(answered).scheme != "https"
+
+
+def _refuse(response: httpx.Response, file: RemoteFile) -> None:
+    """Raise what an answer other than bytes means."""
+    status, where = response.status_code, place(str(response.url))
+    if status in {200, 206, 304, 416}:
+        return
+    if status in {401, 403, 407}:
+        said = response.headers.get("x-error-message", "")
+        raise AccessError(
+            f"{where} answered {status}" + (f": {said}" if said else ""),
+            subject=file.name,
+            hint="accept the licence on the model's page and set HF_TOKEN; "
+            "for a package index or a proxy, give its credentials",
+        )
+    failure = FetchError(
+        f"{where} answered {status}, expected 200", subject=file.name, hint="run the command again"
+    )
+    if status >= 500 or status in _BUSY:
+        raise Interrupted(failure, _seconds(response.headers.get("retry-after", "")))
+    raise failure
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isdecimal() else 0.0
+
+
+def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
+    cause = str(error) or type(error).__name__
+    host = origin(file.url)
+    if "CERTIFICATE_VERIFY_FAILED" in cause:
+        return NetworkError(
+            f"the certificate of {host} is not trusted",
+            subject=file.name,
+            hint="set SSL_CERT_FILE to your organisation's CA bundle",
+        )
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        failure: PackError = NetworkError(
+            f"{host} cannot be reached: {cause}", subject=file.name, hint=_UNREACHABLE_HINT
+        )
+    else:
+        failure = FetchError(
+            f"the transfer from {host} broke off: {cause}",
+            subject=file.name,
+            hint="run the command again: it goes on where it stopped",
+        )
+    return Interrupted(failure)
+
+
+def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext | bool:
+    """Return the CA bundle that pip and requests are told of; SSL_CERT_FILE is httpx's own."""
+    if environ.get("SSL_CERT_FILE") or environ.get("SSL_CERT_DIR"):
+        return True
+    for name in _CA_VARIABLES:
+        if bundle := environ.get(name):
+            return ssl.create_default_context(cafile=bundle)
+    return True
