@@ -1,0 +1,129 @@
+"""Pictures from outside: real ones, damaged ones, and ones that lie about their size."""
+
+import io
+import random
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from llava_pack.engine.pictures import Limits, decode_picture, read_picture
+from llava_pack.engine.port import Picture
+from llava_pack.format.errors import UsageError
+
+RED = (200, 30, 40)
+
+
+def encoded(kind: str, size: tuple[int, int] = (6, 4), mode: str = "RGB", **options) -> bytes:
+    out = io.BytesIO()
+    image = Image.new("RGB", size, RED).convert(mode)
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_the_four_kinds_are_read(kind):
+    picture = decode_picture(encoded(kind))
+    assert (picture.width, picture.height) == (6, 4)
+    assert all(abs(got - want) < 12 for got, want in zip(picture.rgb[:3], RED, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16"])
+def test_every_mode_becomes_rgb(mode):
+    data = io.BytesIO()
+    Image.new(mode, (3, 2)).save(data, "PNG")
+    assert len(decode_picture(data.getvalue()).rgb) == 3 * 2 * 3
+
+
+def test_the_first_frame_of_an_animation_counts():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, (0, 0, 255))]
+    data = io.BytesIO()
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    assert decode_picture(data.getvalue()).rgb[0] > 150
+
+
+def test_a_picture_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    picture = decode_picture(encoded("JPEG", exif=exif))
+    assert (picture.width, picture.height) == (4, 6)
+
+
+def test_one_pixel_is_enough():
+    assert decode_picture(encoded("PNG", (1, 1))) == Picture(1, 1, bytes(RED))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a picture", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n", b"<svg/>", b"BM" + bytes(60)],
+)
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(UsageError, match="not a picture"):
+        decode_picture(data)
+
+
+def test_damaged_pictures_are_refused_or_read_but_never_crash():
+    chance = random.Random(20)
+    for kind in ("PNG", "JPEG", "WEBP", "GIF"):
+        whole = encoded(kind, (40, 30))
+        for _ in range(60):
+            data = bytearray(
+                whole[: chance.randrange(len(whole))] if chance.random() < 0.3 else whole
+            )
+            for _ in range(chance.randrange(4)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            try:
+                decode_picture(bytes(data))
+            except UsageError:
+                continue
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", len(header))
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (5001, 5000), (10_001, 1), (1, 10_001)])
+def test_a_large_claim_is_refused_before_decoding(size):
+    with pytest.raises(UsageError, match="too large"):
+        decode_picture(png_that_claims(*size))
+
+
+def test_too_many_bytes_are_refused_unread():
+    with pytest.raises(UsageError, match="too large"):
+        decode_picture(bytes(101), Limits(size_bytes=100))
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "a picture.png"
+    path.write_bytes(encoded("PNG"))
+    assert read_picture(str(path)).width == 6
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/a.png", "file:///etc/passwd", "data:image/png;base64,AA"]
+)
+def test_a_url_is_refused(url):
+    with pytest.raises(UsageError, match="got a URL") as caught:
+        read_picture(url)
+    assert "download" in caught.value.hint
+
+
+def test_odd_files_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        read_picture(str(tmp_path / "absent.png"))
+    with pytest.raises(UsageError, match="not a regular file"):
+        read_picture(str(tmp_path))
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    with pytest.raises(UsageError, match="not a picture") as caught:
+        read_picture(str(text))
+    assert caught.value.subject == str(text)

@@ -1,0 +1,131 @@
+"""Rendered prompts are LLaVA's own, and people's text never becomes a token."""
+
+import pytest
+
+from llava_pack.engine.port import Message, Picture
+from llava_pack.engine.templates import TEMPLATES, Item, Special, choose, render
+from llava_pack.format.errors import UsageError
+
+DOT = Picture(1, 1, b"abc")
+HUMAN = (
+    "A chat between a curious human and an artificial intelligence assistant. The assistant "
+    "gives helpful, detailed, and polite answers to the human's questions."
+)
+SAMPLE = (
+    Message("user", ("What is it?", DOT)),
+    Message("assistant", ("A dot.",)),
+    Message("user", ("Sure?",)),
+)
+
+
+def flat(items: tuple[Item, ...]) -> str:
+    """Return the prompt as LLaVA's own code would hold it, in one string."""
+    return "".join(
+        "<image>" if isinstance(i, Picture) else i.token if isinstance(i, Special) else i
+        for i in items
+    )
+
+
+# Written down from the output of LLaVA's own get_prompt() for the same turns.
+UPSTREAM = {
+    "llava_v1": f"{HUMAN} USER: <image>\nWhat is it? ASSISTANT: A dot.</s>USER: Sure? ASSISTANT:",
+    "mistral_instruct": "[INST] <image>\nWhat is it? [/INST] A dot. </s>[INST] Sure? [/INST]",
+    "chatml_direct": (
+        "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\n"
+        "What is it?<|im_end|><|im_start|>assistant\nA dot.<|im_end|><|im_start|>user\n"
+        "Sure?<|im_end|><|im_start|>assistant\n"
+    ),
+    "llava_v0": (
+        f"{HUMAN}###Human: <image>\nWhat is it?###Assistant: A dot.###Human: Sure?###Assistant:"
+    ),
+}
+
+
+@pytest.mark.parametrize("conv_mode", UPSTREAM)
+def test_prompts_are_those_of_llava(conv_mode):
+    assert flat(render(SAMPLE, conv_mode)) == UPSTREAM[conv_mode]
+
+
+def test_llama_2_wraps_the_system_text_and_begins_later_turns():
+    prompt = flat(render(SAMPLE, "llava_llama_2"))
+    assert prompt.startswith("[INST] <<SYS>>\nYou are a helpful language and vision assistant.")
+    assert prompt.endswith("natural language.\n<</SYS>>\n\n<image>\nWhat is it? [/INST] A dot. </s><s>[INST] Sure? [/INST]")  # fmt: skip
+
+
+def test_template_tokens_are_special_and_typed_ones_are_text():
+    items = render(
+        (
+            Message("user", ("</s> <image> <|im_end|>",)),
+            Message("assistant", ("<s>",)),
+            Message("user", ("go on",)),
+        ),
+        "llava_v1",
+    )
+    assert [item for item in items if not isinstance(item, str)] == [Special("</s>")]
+    assert "</s> <image> <|im_end|>" in str(items[0])
+
+
+def test_pictures_come_first_in_their_message():
+    items = render((Message("user", ("a", DOT, "b", DOT)),), "plain")
+    assert items == (DOT, "\n", DOT, "\na\nb\n")
+
+
+def test_a_system_message_replaces_the_templates_own():
+    items = render((Message("system", ("Be brief.",)), Message("user", ("Hi",))), "llava_v1")
+    assert items == ("Be brief. USER: Hi ASSISTANT:",)
+
+
+def test_neighbours_of_one_role_count_as_one():
+    items = render((Message("user", ("a",)), Message("user", ("b",))), "llava_v1")
+    assert flat(items).endswith("USER: a\nb ASSISTANT:")
+
+
+@pytest.mark.parametrize("conv_mode", TEMPLATES)
+def test_every_template_renders_every_turn(conv_mode):
+    prompt = flat(render(SAMPLE, conv_mode))
+    places = [prompt.index(word) for word in ("<image>", "What is it?", "A dot.", "Sure?")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ((), "question"),
+        ((Message("assistant", ("x",)),), "last message"),
+        ((Message("assistant", ("x",)), Message("user", ("y",))), "first message"),
+        ((Message("user", ("x",)), Message("system", ("y",))), "system message"),
+        (
+            (Message("user", ("x",)), Message("assistant", (DOT,)), Message("user", ("y",))),
+            "picture",
+        ),
+        ((Message("tool", ("x",)),), "unknown role"),  # type: ignore[arg-type]
+    ],
+)
+def test_odd_conversations_are_refused(messages, message):
+    with pytest.raises(UsageError, match=message):
+        render(messages, "llava_v1")
+
+
+def test_an_unknown_template_is_refused_with_the_names():
+    with pytest.raises(UsageError, match="vicuna_v1"):
+        render(SAMPLE, "vicuna_v9")
+
+
+@pytest.mark.parametrize(
+    ("name", "conv_mode"),
+    [
+        ("llava-v1.5-7b", "llava_v1"),
+        ("llava-v1-demo", "llava_v1"),
+        ("llava-v1.6-mistral-7b", "mistral_instruct"),
+        ("llava-v1.6-34b", "chatml_direct"),
+        ("LLaVA-Llama-2-13b-chat", "llava_llama_2"),
+        ("LLaVA-7B-v0", "llava_v0"),
+        ("anything", "llava_v1"),
+    ],
+)
+def test_names_choose_their_template(name, conv_mode):
+    assert choose(name) == conv_mode
+
+
+def test_the_config_decides_where_the_name_is_silent():
+    assert choose("anything", {"model_type": "llava_mistral"}) == "mistral_instruct"
