@@ -255,16 +255,20 @@ class SafetensorsWriter:
         self,
         read: Callable[[TensorEntry], memoryview],
         on_bytes: Callable[[int], None] | None = None,
+        done: Callable[[TensorEntry], None] | None = None,
     ) -> None:
         """Write every tensor, asking for one at a time, in pieces of a few MiB.
 
         Args:
             read: returns the bytes of an entry; called once for each, in the file's order.
             on_bytes: told how many bytes were written.
+            done: told each entry after its last byte.
         """
         while self._left:
             entry = self._left.pop()
             self._write(entry, read(entry), on_bytes)
+            if done is not None:
+                done(entry)
 
     def _write(
         self, entry: TensorEntry, data: memoryview, on_bytes: Callable[[int], None] | None

@@ -1,0 +1,202 @@
+"""A checkpoint's JSON files: what they point to, and how to rewrite one value of them."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llava_pack.format.errors import CheckpointError
+
+MAX_CONFIG_BYTES = 64 << 20
+TOWER_KEYS = ("mm_vision_tower", "vision_tower")
+
+_NAMES = frozenset(
+    {
+        *TOWER_KEYS,
+        "_name_or_path",
+        "name_or_path",
+        "base_model_name_or_path",
+        "model_name_or_path",
+        "pretrained_model_name_or_path",
+        "tokenizer_name_or_path",
+        "processor_name_or_path",
+        "image_processor_name_or_path",
+        "tokenizer_name",
+        "backbone",
+        "assistant_model",
+        "speculator_name_or_path",
+    }
+)
+"""Keys whose value a loader gives to `from_pretrained`; at any depth."""
+
+_PROVENANCE = frozenset({"_name_or_path", "name_or_path"})
+"""Keys that only say where a file came from; an empty text is their default."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_MEDIA_TYPE = re.compile(r"(application|audio|font|image|message|model|multipart|text|video)/.+")
+_FILE = re.compile(r".+\.(json|jinja|txt|model|bin|safetensors|py|md)")
+_LOCAL = re.compile(r"[./~\\{]|[A-Za-z]:[\\/]")
+_VOCABULARY_KEYS = frozenset({"vocab", "merges", "added_tokens", "added_tokens_decoder"})
+
+
+@dataclass(frozen=True, slots=True)
+class PointerRewrite:
+    """One value of a JSON file to replace: RFC 6901 pointer, old value, new value."""
+
+    pointer: str
+    old: str
+    new: str
+
+
+def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]:
+    """Return a JSON object from outside.
+
+    Raises:
+        CheckpointError: it is too large, malformed, or no object.
+    """
+    if len(data) > MAX_CONFIG_BYTES:
+        raise CheckpointError(
+            f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject
+        )
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"no usable JSON ({error})", subject=subject) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"expected a JSON object, got a {type(value).__name__}", subject=subject
+        )
+    return value
+
+
+def vision_tower_id(config: Mapping[str, Any]) -> str | None:
+    """Return what the configuration names as its vision tower: a Hub id, a path, or None.
+
+    Source: haotian-liu/LLaVA llava/model/multimodal_encoder/builder.py.
+
+    >>> vision_tower_id({"mm_vision_tower": "openai/clip-vit-large-patch14-336"})
+    'openai/clip-vit-large-patch14-336'
+    """
+    for key in TOWER_KEYS:
+        value = config.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def vision_tower_pointer(config: Mapping[str, Any]) -> str | None:
+    """Return the JSON pointer of the value that `vision_tower_id` returns.
+
+    >>> vision_tower_pointer({"mm_vision_tower": "openai/clip-vit-large-patch14-336"})
+    '/mm_vision_tower'
+    """
+    for key in TOWER_KEYS:
+        if isinstance(config.get(key), str) and config[key]:
+            return f"/{key}"
+    return None
+
+
+def remote_ids(data: bytes, *, subject: str = "config.json") -> list[tuple[str, str]]:
+    """Return pointer and value of everything that a loader would look for on a Hub.
+
+    Values of the keys that name a model or a part of one, unless they are paths; `auto_map` in
+    whole, since it names code; and any other text that has the form `owner/name`. The token lists
+    of a tokenizer are words, not names, and are passed over.
+
+    Raises:
+        CheckpointError: the file is no JSON.
+
+    >>> remote_ids(b'{"mm_vision_tower": "openai/clip", "text_config": {"_name_or_path": ""}}')
+    [('/mm_vision_tower', 'openai/clip')]
+    """
+    if len(data) > MAX_CONFIG_BYTES:
+        raise CheckpointError(
+            f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject
+        )
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+        return list(_found(value, "", ""))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"no usable JSON ({error})", subject=subject) from error
+
+
+def _found(value: Any, key: str, pointer: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name in _VOCABULARY_KEYS:
+                continue
+            yield from _found(
+                inner, "auto_map" if key == "auto_map" else name, f"{pointer}/{_escaped(name)}"
+            )
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _found(inner, key, f"{pointer}/{index}")
+    elif isinstance(value, str) and _is_remote(key, value):
+        yield pointer, value
+
+
+def _is_remote(key: str, value: str) -> bool:
+    if key == "auto_map":
+        return True
+    if not value or _LOCAL.match(value):
+        return False
+    if key in _NAMES:
+        return True
+    return (
+        _HUB_ID.fullmatch(value) is not None
+        and _MEDIA_TYPE.fullmatch(value) is None
+        and _FILE.fullmatch(value) is None
+    )
+
+
+def provenance_rewrites(data: bytes, *, subject: str = "config.json") -> list[PointerRewrite]:
+    """Return the rewrites that empty every value that only says where a file came from.
+
+    Raises:
+        CheckpointError: the file is no JSON.
+    """
+    return [
+        PointerRewrite(pointer, old, "")
+        for pointer, old in remote_ids(data, subject=subject)
+        if pointer.rsplit("/", 1)[-1] in _PROVENANCE
+    ]
+
+
+def rewrite_pointer(data: bytes, pointer: str, value: str | None) -> bytes:
+    """Return a JSON file with one value replaced, or taken out where `value` is None.
+
+    Everything else stays as it was: order, numbers, two-space indentation, final newline.
+
+    Args:
+        data: a JSON object as published.
+        pointer: RFC 6901; the value must exist.
+        value: the new text.
+
+    Raises:
+        CheckpointError: the file is no JSON object, or has no such value.
+    """
+    config = parse_config(data)
+    *way, last = [_unescaped(part) for part in pointer.removeprefix("/").split("/")]
+    try:
+        holder: Any = config
+        for part in way:
+            holder = holder[int(part)] if isinstance(holder, list) else holder[part]
+        key: Any = int(last) if isinstance(holder, list) else last
+        _ = holder[key]
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise CheckpointError(f"there is no value at {pointer}", subject="config.json") from error
+    if value is None:
+        del holder[key]
+    else:
+        holder[key] = value
+    text = json.dumps(config, indent=2, ensure_ascii=data.isascii())
+    return text.encode() + (b"\n" if data.rstrip(b" \t").endswith(b"\n") else b"")
+
+
+def _escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _unescaped(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")

@@ -1,0 +1,206 @@
+"""Published weights of either kind into safetensors shards, tensor by tensor."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.keymap import is_weight
+from llava_pack.checkpoint.safetensors_file import SafetensorsWriter
+from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
+from llava_pack.checkpoint.weight_file import open_weights
+from llava_pack.checkpoint.weight_set import find_weights
+from llava_pack.convert.output import whole_file
+from llava_pack.format.errors import CheckpointError
+from llava_pack.format.progress import Progress, Silent
+
+SHARD_BYTES = 3_900_000_000
+INDEX_NAME = "model.safetensors.index.json"
+
+
+def to_safetensors(
+    model_dir: Path,
+    out_dir: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write a checkpoint's weights as safetensors shards with their index, and return the files.
+
+    Names and bytes of the tensors stay; what is no weight (rotary tables) is left out. The same
+    input gives the same bytes. Memory stays near one tensor.
+
+    Args:
+        model_dir: a folder with `model*.safetensors` or `pytorch_model*.bin`.
+        out_dir: an existing folder; files of the same names are replaced.
+        shard_bytes: upper bound of each file.
+        progress: told the bytes as they are written.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another kind.
+        SpaceError: the disk is full.
+    """
+    names = {path.name for path in model_dir.iterdir()}
+    weights = find_weights(names, lambda name: (model_dir / name).read_bytes())
+    refuse(weights.defects, subject=model_dir.name)
+    if not weights.files:
+        raise CheckpointError(
+            "there are no weights in this folder, expected model*.safetensors or "
+            "pytorch_model*.bin",
+            subject=model_dir.name,
+        )
+    with opened([model_dir / name for name in weights.files]) as tensors:
+        kept = [tensor for tensor in tensors if is_weight(tensor.entry.name)]
+        return write_shards(kept, out_dir, shard_bytes=shard_bytes, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """A tensor to write under `entry.name`, and how to get at its bytes."""
+
+    entry: TensorEntry
+    read: Callable[[], memoryview]
+    release: Callable[[], None]
+
+
+@contextmanager
+def opened(paths: Iterable[Path]) -> Iterator[list[SourceTensor]]:
+    """Open weight files and hand out their tensors, in order, until the block ends.
+
+    Raises:
+        CheckpointError: a file is damaged, or two of them hold a tensor of the same name.
+    """
+    tensors: list[SourceTensor] = []
+    where: dict[str, str] = {}
+    with ExitStack() as stack:
+        for path in paths:
+            file = open_weights(path)
+            stack.callback(file.close)
+            for entry in file.entries:
+                if entry.name in where:
+                    raise CheckpointError(
+                        f"tensor {entry.name!r} is also in {where[entry.name]}", subject=path.name
+                    )
+                where[entry.name] = path.name
+                tensors.append(_source(file, entry))
+        yield tensors
+
+
+def renamed(tensor: SourceTensor, name: str) -> SourceTensor:
+    """Return the tensor under another name."""
+    return replace(tensor, entry=replace(tensor.entry, name=name))
+
+
+def _source(file: TensorFile, entry: TensorEntry) -> SourceTensor:
+    return SourceTensor(entry, lambda: file.read(entry), lambda: file.release(entry))
+
+
+def write_shards(
+    tensors: Sequence[SourceTensor],
+    out_dir: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write tensors into as few shards as their order allows, and an index where there are more.
+
+    Raises:
+        CheckpointError: a tensor alone is larger than a shard.
+        SpaceError: the disk is full.
+    """
+    progress = progress or Silent()
+    shards = plan_shards([tensor.entry for tensor in tensors], shard_bytes)
+    sources = {tensor.entry.name: tensor for tensor in tensors}
+    total_bytes = sum(entry.size_bytes for shard in shards for entry in shard)
+    progress.start("writing safetensors", total_bytes)
+    paths = []
+    for number, shard in enumerate(shards, start=1):
+        path = out_dir / shard_name(number, len(shards))
+        write_file(path, [sources[entry.name] for entry in shard], progress.advance)
+        paths.append(path)
+    if len(shards) > 1:
+        paths.append(_write_index(shards, out_dir / INDEX_NAME, total_bytes))
+    progress.done()
+    return paths
+
+
+def write_file(
+    path: Path,
+    tensors: Sequence[SourceTensor],
+    on_bytes: Callable[[int], None] | None = None,
+) -> None:
+    """Write one safetensors file; it is there whole or not at all.
+
+    Raises:
+        SpaceError: the disk is full.
+    """
+    sources = {tensor.entry.name: tensor for tensor in tensors}
+    with whole_file(path) as out:
+        writer = SafetensorsWriter(out, [tensor.entry for tensor in tensors])
+        writer.write_all(
+            lambda entry: sources[entry.name].read(),
+            on_bytes,
+            lambda entry: sources[entry.name].release(),
+        )
+
+
+def plan_shards(
+    entries: Iterable[TensorEntry], shard_bytes: int
+) -> tuple[tuple[TensorEntry, ...], ...]:
+    """Pack tensors into consecutive shards, in their order; a tensor is never cut.
+
+    Args:
+        entries: names, types and shapes, as they will be written.
+        shard_bytes: upper bound of each shard, header included.
+
+    Raises:
+        CheckpointError: one tensor alone is larger than a shard.
+    """
+    shards: list[list[TensorEntry]] = [[]]
+    filled = _EMPTY_HEADER_BYTES
+    for entry in entries:
+        needed = entry.size_bytes + _header_bytes(entry)
+        if _EMPTY_HEADER_BYTES + needed > shard_bytes:
+            raise CheckpointError(
+                f"tensor {entry.name!r} has {entry.size_bytes} bytes, a shard at most {shard_bytes}"
+            )
+        if filled + needed > shard_bytes:
+            shards.append([])
+            filled = _EMPTY_HEADER_BYTES
+        shards[-1].append(entry)
+        filled += needed
+    return tuple(tuple(shard) for shard in shards)
+
+
+_EMPTY_HEADER_BYTES = 128
+"""Length, braces, metadata and padding of a header."""
+
+
+def _header_bytes(entry: TensorEntry) -> int:
+    """Return an upper bound of an entry's part of the header: its text and two offsets."""
+    name = len(json.dumps(entry.name, ensure_ascii=False).encode())
+    shape = len(json.dumps(entry.shape))
+    return name + shape + len(entry.dtype) + len('"dtype":"","shape":,"data_offsets":[,],{}:') + 32
+
+
+def shard_name(number: int, count: int) -> str:
+    """Return a shard's file name.
+
+    >>> shard_name(1, 1), shard_name(2, 3)
+    ('model.safetensors', 'model-00002-of-00003.safetensors')
+    """
+    return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _write_index(shards: Sequence[Sequence[TensorEntry]], path: Path, total_bytes: int) -> Path:
+    weight_map = {
+        entry.name: shard_name(number, len(shards))
+        for number, shard in enumerate(shards, start=1)
+        for entry in shard
+    }
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    with whole_file(path) as out:
+        out.write(json.dumps(index, indent=2, sort_keys=True).encode() + b"\n")
+    return path
