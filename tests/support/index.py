@@ -1,0 +1,109 @@
+"""A package index on loopback: wheels from folders, as installers ask for them.
+
+Source: PEP 503 (HTML), PEP 691 (JSON), PEP 658/714 (metadata beside a wheel).
+"""
+
+import hashlib
+import html
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from tests.support.loopback import Answer, Asked, Loopback
+
+_JSON = "application/vnd.pypi.simple.v1+json"
+
+
+class LoopbackIndex(Loopback):
+    """Serve every wheel under `folders`; `simple_url` is what an installer is given."""
+
+    def __init__(self, folders: Sequence[Path], *, port: int = 0) -> None:
+        super().__init__(port=port)
+        wheels = [wheel for folder in folders for wheel in sorted(folder.glob("*.whl"))]
+        self._wheels = {wheel.name: wheel for wheel in wheels}
+        self._digests: dict[str, str] = {}
+
+    @property
+    def simple_url(self) -> str:
+        """The index URL."""
+        return f"{self.url}/simple/"
+
+    def respond(self, asked: Asked) -> Answer:
+        kind, _, rest = asked.path.strip("/").partition("/")
+        if kind == "simple":
+            return self._simple(rest.strip("/"), as_json=_JSON in asked.headers.get("accept", ""))
+        if kind == "files":
+            return self._file(rest)
+        return Answer(status=404, body=b"no such page\n")
+
+    def _file(self, name: str) -> Answer:
+        wheel = self._wheels.get(name.removesuffix(".metadata"))
+        if wheel is None:
+            return Answer(status=404, body=b"no such file\n")
+        if name.endswith(".metadata"):
+            return Answer(body=_metadata(wheel), headers={"Content-Type": "text/plain"})
+        etag = f'"{self._digest(wheel)[:32]}"'
+        return Answer(body=wheel, headers={"ETag": etag}, ranged=True)
+
+    def _simple(self, project: str, *, as_json: bool) -> Answer:
+        if not project:
+            return _projects({_project(name) for name in self._wheels}, as_json=as_json)
+        found = [wheel for name, wheel in self._wheels.items() if _project(name) == project]
+        if not found:
+            return Answer(status=404, body=b"no such project\n")
+        return self._json(project, found) if as_json else self._html(found)
+
+    def _json(self, project: str, wheels: Sequence[Path]) -> Answer:
+        files = [
+            {
+                "filename": wheel.name,
+                "url": f"{self.url}/files/{quote(wheel.name)}",
+                "hashes": {"sha256": self._digest(wheel)},
+                "size": wheel.stat().st_size,
+                "core-metadata": True,
+            }
+            for wheel in wheels
+        ]
+        page = {"meta": {"api-version": "1.1"}, "name": project, "files": files}
+        return Answer(body=json.dumps(page).encode(), headers={"Content-Type": _JSON})
+
+    def _html(self, wheels: Sequence[Path]) -> Answer:
+        links = [
+            f'<a href="/files/{quote(wheel.name)}#sha256={self._digest(wheel)}" '
+            f'data-core-metadata="true">{html.escape(wheel.name)}</a>'
+            for wheel in wheels
+        ]
+        return _page(links)
+
+    def _digest(self, wheel: Path) -> str:
+        if wheel.name not in self._digests:
+            with wheel.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256")
+            self._digests[wheel.name] = digest.hexdigest()
+        return self._digests[wheel.name]
+
+
+def _projects(names: set[str], *, as_json: bool) -> Answer:
+    if as_json:
+        page = {"meta": {"api-version": "1.1"}, "projects": [{"name": n} for n in sorted(names)]}
+        return Answer(body=json.dumps(page).encode(), headers={"Content-Type": _JSON})
+    return _page([f'<a href="/simple/{name}/">{name}</a>' for name in sorted(names)])
+
+
+def _page(links: Sequence[str]) -> Answer:
+    body = "<!DOCTYPE html><html><body>\n" + "<br>\n".join(links) + "\n</body></html>\n"
+    return Answer(body=body.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
+
+
+def _project(wheel_name: str) -> str:
+    """Return the normalised project name. Source: PEP 503."""
+    return re.sub(r"[-_.]+", "-", wheel_name.partition("-")[0]).lower()
+
+
+def _metadata(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return archive.read(name)
