@@ -65,11 +65,14 @@ class Staging:
         self._entries.update({entry.path: entry for entry in entries})
         return entries
 
-    def text(self, path: str, content: bytes, origin: Mapping[str, Any]) -> FileEntry:
+    def text(
+        self, path: str, content: bytes, origin: Mapping[str, Any], *, mode: int = 0o644
+    ) -> FileEntry:
         """Write a small file and return its entry."""
         target = self._place(path)
         target.write_bytes(content)
-        return _entry(path, len(content), sha256(content).hexdigest(), origin)
+        target.chmod(mode)
+        return _entry(path, len(content), sha256(content).hexdigest(), origin, mode)
 
     def copy(
         self,

@@ -45,6 +45,21 @@ Source = HubSource | DirectorySource
 
 
 @dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a source holds before anything is fetched.
+
+    Attributes:
+        pinned: the same source at the commit that a branch or tag means now.
+        sizes: bytes of each file, by path.
+        gated: the Hub asks for an accepted licence.
+    """
+
+    pinned: Source
+    sizes: Mapping[str, int]
+    gated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """A source's files, laid out.
 
@@ -84,6 +99,26 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
         subject=text,
         hint="correct the recipe's source",
     )
+
+
+def list_source(source: Source) -> Listing:
+    """Return what `source` holds now, pinned.
+
+    Raises:
+        RecipeError: no such folder, repository or revision.
+        PackError: see `resolve_repo`.
+    """
+    match source:
+        case HubSource():
+            repo = resolve_repo(source.repo_id, source.revision)
+            pinned = HubSource(repo_id=repo.repo_id, revision=repo.commit)
+            sizes = {file.path: file.size_bytes for file in repo.files}
+            return Listing(pinned=pinned, sizes=sizes, gated=repo.gated)
+        case DirectorySource():
+            paths = _walk(source.folder, str(source))
+            return Listing(
+                pinned=source, sizes={p: (source.folder / p).stat().st_size for p in paths}
+            )
 
 
 def materialise(
@@ -164,10 +199,7 @@ def _from_directory(
     source: DirectorySource, wanted: Sequence[str], into: Path, progress: Progress
 ) -> Snapshot:
     folder = source.folder
-    if not folder.is_dir():
-        raise RecipeError("no such folder", subject=str(source), hint="correct the recipe's source")
-    paths = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    chosen = select(paths, wanted, str(source))
+    chosen = select(_walk(folder, str(source)), wanted, str(source))
     progress.start("read", sum((folder / path).stat().st_size for path in chosen))
     origins = {}
     for path in chosen:
@@ -180,6 +212,12 @@ def _from_directory(
         }
     progress.done()
     return Snapshot(folder=into, commit=None, origins=origins)
+
+
+def _walk(folder: Path, subject: str) -> list[str]:
+    if not folder.is_dir():
+        raise RecipeError("no such folder", subject=subject, hint="correct the recipe's source")
+    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
 
 
 def _digest(path: Path, progress: Progress) -> str:

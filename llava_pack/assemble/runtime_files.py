@@ -1,0 +1,158 @@
+"""Everything in a bundle that is not the model: wheels, uv, Python, the installer."""
+
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from llava_pack import __version__
+from llava_pack.assemble.own_wheel import FILENAME, write_own_wheel
+from llava_pack.assemble.staging import Staging
+from llava_pack.fetch.download import Fetched, RemoteFile, Sha256
+from llava_pack.format.errors import RecipeError
+from llava_pack.format.manifest import FileEntry, PythonEntry
+from llava_pack.lock.pylock import LockedWheel, render_pylock
+from llava_pack.shipped import shipped
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_OURS = {"kind": "llava-pack", "version": __version__}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonChoice:
+    """The interpreter of a bundle: an archive to fetch, or the target's own."""
+
+    version: str
+    archive: RemoteFile | None
+    note: str = ""
+
+    def entry(self) -> PythonEntry:
+        """Return what the manifest says of it."""
+        if self.archive is None:
+            return PythonEntry(kind="target", version=self.version, path=None)
+        return PythonEntry(
+            kind="standalone", version=self.version, path=f"runtime/{self.archive.name}"
+        )
+
+
+def remote_wheel(wheel: LockedWheel) -> RemoteFile:
+    """Return what the downloader is asked for a locked wheel."""
+    return RemoteFile(
+        url=wheel.url,
+        name=wheel.filename,
+        size_bytes=wheel.size_bytes,
+        digest=Sha256(wheel.sha256),
+    )
+
+
+def stage_wheels(
+    staging: Staging, wheels: Sequence[LockedWheel], fetched: Mapping[str, Fetched], python: str
+) -> None:
+    """Write `wheels/`, llava-pack's own among them, and `lock/pylock.toml`.
+
+    Args:
+        staging: the bundle in the making.
+        wheels: the lock, without llava-pack itself.
+        fetched: where each wheel lies, by file name.
+        python: minor version of the target.
+    """
+    sized = []
+    for wheel in wheels:
+        held = fetched[wheel.filename]
+        _stage_wheel(staging, wheel, held.path)
+        sized.append(replace(wheel, size_bytes=held.size_bytes))
+    sized.append(_stage_own_wheel(staging))
+    lock = render_pylock(sized, python=python, folder="../wheels")
+    digest = sha256(lock).hexdigest()
+    staging.group(
+        "lock", [digest], lambda: [staging.text("lock/pylock.toml", lock, {"kind": "text"})]
+    )
+
+
+def stage_runtime(
+    staging: Staging, uv_wheel: Fetched, choice: PythonChoice, archive: Fetched | None, python: str
+) -> None:
+    """Write `runtime/`: uv's executable, the wanted Python version, and its archive.
+
+    Raises:
+        RecipeError: the wheel of uv holds no executable.
+    """
+
+    def make() -> Iterable[FileEntry]:
+        staging.clean("runtime")
+        origin = {"kind": "derived", "tool": "unzip", "inputs": [{"sha256": uv_wheel.sha256}]}
+        with zipfile.ZipFile(uv_wheel.path) as wheel:
+            inside = [name for name in wheel.namelist() if name.endswith(".data/scripts/uv")]
+            if len(inside) != 1:
+                raise RecipeError("holds no uv executable", subject=uv_wheel.path.name)
+            program = wheel.read(inside[0])
+        yield staging.text("runtime/uv", program, origin, mode=0o755)
+        version = f"{python}\n".encode()
+        yield staging.text("runtime/python-version.txt", version, {"kind": "text"})
+        if archive is not None and choice.archive is not None:
+            origin = {"kind": "python", "version": choice.version, "digest": archive.sha256}
+            yield staging.copy(f"runtime/{choice.archive.name}", archive.path, origin)
+
+    inputs = [uv_wheel.sha256, python, "" if archive is None else archive.sha256]
+    staging.group("runtime", inputs, make)
+
+
+def stage_installer(staging: Staging) -> None:
+    """Write `install.sh`, `probe.sh` and `installer/`: what an auditor reads."""
+    scripts = [
+        p for name in ("install.sh", "probe.sh") if (p := shipped("installers") / name).is_file()
+    ]
+    code = [(path, f"installer/llava_target/{path.name}") for path in _target_code()]
+    code += [(_PACKAGE / "__init__.py", "installer/llava_pack/__init__.py")]
+    code += [
+        (path, f"installer/llava_pack/format/{path.name}")
+        for path in sorted((_PACKAGE / "format").glob("*.py"))
+    ]
+    units = [(path, f"installer/units/{path.name}") for path in _units()]
+    files = [(path, path.name) for path in scripts] + code + units
+    contents = {name: path.read_bytes() for path, name in files}
+
+    def make() -> Iterable[FileEntry]:
+        staging.clean("installer")
+        for name, content in contents.items():
+            mode = 0o755 if name.endswith(".sh") else 0o644
+            yield staging.text(name, content, _OURS, mode=mode)
+
+    inputs = [f"{name}={sha256(content).hexdigest()}" for name, content in contents.items()]
+    staging.group("installer", inputs, make)
+
+
+def _stage_wheel(staging: Staging, wheel: LockedWheel, held: Path) -> None:
+    path = f"wheels/{wheel.filename}"
+    origin = {"kind": "wheel", "name": wheel.name, "version": wheel.version}
+
+    def make() -> Iterable[FileEntry]:
+        yield staging.copy(path, held, origin, digest=wheel.sha256)
+
+    staging.group(path, [wheel.sha256], make)
+
+
+def _stage_own_wheel(staging: Staging) -> LockedWheel:
+    folder = staging.root / "wheels"
+    folder.mkdir(exist_ok=True)
+    path = write_own_wheel(folder)
+    digest = sha256(path.read_bytes()).hexdigest()
+    (entry,) = staging.group(f"wheels/{FILENAME}", [digest], lambda: [staging.written(path, _OURS)])
+    return LockedWheel(
+        name="llava-pack",
+        version=__version__,
+        filename=FILENAME,
+        url="",
+        sha256=entry.sha256,
+        size_bytes=entry.size_bytes,
+    )
+
+
+def _target_code() -> list[Path]:
+    return sorted((shipped("installers") / "llava_target").glob("*.py"))
+
+
+def _units() -> list[Path]:
+    folder = shipped("installers") / "units"
+    return sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []

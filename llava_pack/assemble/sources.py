@@ -1,0 +1,129 @@
+"""The model and its tower, from where the recipe says, looked at before gigabytes move."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.weight_set import find_weights
+from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.source import Listing, Snapshot, list_source, materialise, parse_source
+from llava_pack.format.errors import CheckpointError, IntegrityError
+from llava_pack.format.progress import Progress
+from llava_pack.recipe import ExpectedFile
+
+SMALL = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.index.json",
+)
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "README.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A source, whole: its small files, its weights, its licence texts.
+
+    Attributes:
+        pinned: the source at the commit that was fetched, as a recipe would write it.
+        weights: names of the weight files in `folder`.
+    """
+
+    folder: Path
+    pinned: str
+    origins: Mapping[str, Mapping[str, Any]]
+    weights: tuple[str, ...]
+
+    def digests(self) -> list[str]:
+        """Return what identifies the content: path and digest of every file."""
+        return [f"{path}={self.origins[path]['digest']}" for path in sorted(self.origins)]
+
+    def present(self, patterns: Collection[str]) -> list[str]:
+        """Return the fetched files that a pattern matches."""
+        return sorted(
+            path for path in self.origins if any(fnmatchcase(path, one) for one in patterns)
+        )
+
+
+class RemoteSource:
+    """One source of a build: listed, then its small files, then its weights.
+
+    Args:
+        text: `hf:repo@revision` or `dir:path`, as the recipe has it.
+        base: what a relative folder starts from.
+        cache: what is fetched stays here.
+        into: where the files are laid out.
+    """
+
+    def __init__(self, text: str, base: Path, cache: Cache, into: Path) -> None:
+        self._cache = cache
+        self._into = into
+        self.listing: Listing = list_source(parse_source(text, base=base))
+
+    def small(self, progress: Progress) -> Snapshot:
+        """Fetch configuration, tokenizer, indexes and licence texts."""
+        return self._fetch((*SMALL, *LICENCES), progress)
+
+    def weight_files(self) -> tuple[str, ...]:
+        """Return the names of the weight files, after `small`.
+
+        Raises:
+            CheckpointError: there are none, or an index names a file that is not there.
+        """
+        found = find_weights(self.listing.sizes, lambda name: (self._into / name).read_bytes())
+        broken = [str(defect) for defect in found.defects if defect.level == "fail"]
+        if broken or not found.files:
+            raise CheckpointError(
+                "; ".join(broken) or "there are no weights, expected *.safetensors or *.bin",
+                subject=str(self.listing.pinned),
+                hint="check that the recipe's source is the whole repository",
+            )
+        return found.files
+
+    def whole(self, progress: Progress) -> Fetched:
+        """Fetch the weights too, and return everything."""
+        weights = self.weight_files()
+        snapshot = self._fetch((*SMALL, *LICENCES, *weights), progress)
+        return Fetched(
+            folder=snapshot.folder,
+            pinned=str(self.listing.pinned),
+            origins=snapshot.origins,
+            weights=weights,
+        )
+
+    def check_expected(self, expected: Collection[ExpectedFile]) -> None:
+        """Hold the listing against what the recipe knows of the repository.
+
+        Raises:
+            CheckpointError: files are missing.
+            IntegrityError: a file has another size.
+        """
+        missing = [file.path for file in expected if file.path not in self.listing.sizes]
+        if missing:
+            raise CheckpointError(
+                f"files are missing: {', '.join(missing)}",
+                subject=str(self.listing.pinned),
+                hint="the repository has changed, or HF_ENDPOINT points at an incomplete mirror",
+            )
+        for file in expected:
+            found = self.listing.sizes[file.path]
+            if file.size_bytes is not None and file.size_bytes != found:
+                raise IntegrityError(
+                    f"expected {file.size_bytes} bytes, got {found}", subject=file.path
+                )
+
+    def _fetch(self, wanted: Collection[str], progress: Progress) -> Snapshot:
+        present = [one for one in wanted if self._has(one)]
+        return materialise(
+            self.listing.pinned, present or list(wanted), self._cache, self._into, progress
+        )
+
+    def _has(self, pattern: str) -> bool:
+        return any(fnmatchcase(path, pattern) for path in self.listing.sizes)

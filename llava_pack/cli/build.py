@@ -1,0 +1,101 @@
+"""`llava-pack build`: a recipe becomes a bundle."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from llava_pack.cli import console
+
+if TYPE_CHECKING:
+    from llava_pack.assemble.build import Plan
+
+
+def build(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's folder. Default: ./RECIPE-bundle")
+    ] = None,
+    platform: Annotated[
+        str, typer.Option(help="What the target accepts: ARCH-manylinux_2_N.")
+    ] = "x86_64-manylinux_2_35",
+    python: Annotated[
+        str,
+        typer.Option(help="Python of the target: a version, or 'target' to carry none."),
+    ] = "",
+    cuda: Annotated[
+        Literal["none", "12", "13"] | None,
+        typer.Option(help="CUDA of the target's torch; 12 needs driver 525.60, 13 needs 580.65."),
+    ] = None,
+    torch_backend: Annotated[
+        str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    r"""Fetch a model, its vision tower and its packages, and write one verified bundle.
+
+    HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. A build that
+    was stopped goes on where it was. Needs the network; needs no torch.
+
+    \b
+    Examples:
+      llava-pack build llava-v1.5-7b
+      llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
+      llava-pack build demo --dry-run
+    """
+    from llava_pack.assemble.build import BuildOptions, plan_build, release_now
+    from llava_pack.assemble.build import build as build_bundle
+    from llava_pack.fetch.cache import Cache
+    from llava_pack.lock.platform import parse_platform
+    from llava_pack.recipe import find_recipe, read_recipe
+
+    path = find_recipe(recipe)
+    asked = read_recipe(path)
+    version = asked.runtime.python if python in {"", "target"} else python
+    options = BuildOptions(
+        recipe=path,
+        out=out if out is not None else Path(f"{asked.name}-bundle"),
+        platform=parse_platform(platform, version),
+        cuda=cuda or asked.runtime.cuda,
+        own_python=python != "target",
+        torch_backend=torch_backend,
+        release=release_now(os.environ, time.time()),
+    )
+    progress = console.progress()
+    if dry_run:
+        _show_plan(plan_build(options, Cache(), progress), as_json=as_json)
+        return
+    card = build_bundle(options, Cache(), progress)
+    if as_json:
+        console.document("bundle", vars(card))
+        return
+    console.say()
+    for line in card.lines():
+        console.data(line)
+
+
+def _show_plan(plan: "Plan", *, as_json: bool) -> None:
+    weights = {
+        str(source.listing.pinned): {
+            name: source.listing.sizes[name] for name in source.weight_files()
+        }
+        for source in (plan.model, plan.tower)
+    }
+    wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.wheels]
+    if as_json:
+        fields = {"recipe": plan.recipe.name, "weights": weights, "wheels": wheels}
+        python = {"version": plan.python.version, "carried": plan.python.archive is not None}
+        console.document("plan", {**fields, "python": python})
+        return
+    for source, files in weights.items():
+        console.data(source)
+        for name, size_bytes in files.items():
+            console.data(f"  {name:<44}{console.human_bytes(size_bytes):>12}")
+    carried = "carried" if plan.python.archive is not None else "the target's own"
+    console.data(f"Python {plan.python.version}, {carried}")
+    console.data(f"{len(wheels)} wheels: {', '.join(wheels)}")
