@@ -1,7 +1,7 @@
 """One file over HTTP or from a folder into its part, resumed where the server allows it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -119,7 +119,7 @@ class Transfer:
                 part.discard()
                 return Fetched(known[0], known[1], known[0].stat().st_size)
             total = self._accept(file, part, response)
-            for chunk in _chunks(response):
+            for chunk in response.iter_raw():  # as it arrives: a kill loses nothing that came
                 self._keep(part, chunk)
         if total is not None and part.size_bytes < total:
             raise Interrupted(
@@ -212,8 +212,3 @@ def _validator(response: httpx.Response) -> str | None:
 def _length(response: httpx.Response) -> int | None:
     text = response.headers.get("content-length", "")
     return int(text) if text.isdecimal() else None
-
-
-def _chunks(response: httpx.Response) -> Iterator[bytes]:
-    """Yield the body as it was sent, never decompressed, in pieces of at most 1 MiB."""
-    yield from response.iter_raw(CHUNK_BYTES)

@@ -70,14 +70,17 @@ def open_stream(
         FetchError: the server says no in a way that will not pass.
     """
     try:
-        response = _follow(client, file, extra)
+        try:
+            response = _follow(client, file, extra)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
+            raise FetchError(
+                f"not a URL that can be fetched: {error}", subject=file.name
+            ) from error
         try:
             _refuse(response, file)
             yield response
         finally:
             response.close()
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise FetchError(f"not a URL that can be fetched: {error}", subject=file.name) from error
     except httpx.TransportError as error:
         raise _broken(error, file) from error
 
