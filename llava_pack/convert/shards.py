@@ -42,7 +42,7 @@ def to_safetensors(
         CheckpointError: a file is missing, damaged or of another kind.
         SpaceError: the disk is full.
     """
-    names = {path.name for path in model_dir.iterdir()}
+    names = {path.name for path in model_dir.iterdir() if path.is_file()}
     weights = find_weights(names, lambda name: (model_dir / name).read_bytes())
     refuse(weights.defects, subject=model_dir.name)
     if not weights.files:

@@ -26,15 +26,19 @@ def write_tokenizer(model_dir: Path, out_dir: Path) -> Path | None:
             subject=model_dir.name,
         )
     config = _table(model_dir / "tokenizer_config.json")
-    added = _table(model_dir / "added_tokens.json")
-    for text, number in added.items():
-        if type(number) is not int:
-            raise CheckpointError(f"added token {text!r} has no id", subject="added_tokens.json")
+    added = _added(_table(model_dir / "added_tokens.json"))
     path = out_dir / "tokenizer.json"
     data = tokenizer_json(model.read_bytes(), config, added)
     with whole_file(path) as out:
         out.write(data)
     return path
+
+
+def _added(table: dict[str, object]) -> dict[str, int]:
+    numbers = {text: number for text, number in table.items() if type(number) is int}
+    for text in table.keys() - numbers.keys():
+        raise CheckpointError(f"added token {text!r} has no id", subject="added_tokens.json")
+    return numbers
 
 
 def _table(path: Path) -> dict[str, object]:

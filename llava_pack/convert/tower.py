@@ -38,7 +38,7 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
             subject=tower_dir.name,
             hint="give the CLIP repository that mm_vision_tower names",
         )
-    names = {path.name for path in tower_dir.iterdir()}
+    names = {path.name for path in tower_dir.iterdir() if path.is_file()}
     weights = find_weights(names, lambda name: (tower_dir / name).read_bytes())
     refuse(weights.defects, subject=tower_dir.name)
     with opened([tower_dir / name for name in weights.files]) as tensors:

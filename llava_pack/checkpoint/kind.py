@@ -1,0 +1,138 @@
+"""What kind of checkpoint a folder or a Hub repository holds, by config and names; never by folder.
+
+Source: haotian-liu/LLaVA llava/model/builder.py (what each kind consists of).
+"""
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Any
+
+from llava_pack.checkpoint.config import TOWER_KEYS
+
+
+class Kind(StrEnum):
+    """Kinds of checkpoints; the values are what people see."""
+
+    ORIGINAL = "original"
+    LORA = "lora"
+    PROJECTOR = "projector"
+    CONVERTED = "hf"
+    TOWER = "tower"
+    LANGUAGE = "language"
+    UNKNOWN = "unknown"
+
+    @property
+    def description(self) -> str:
+        """The kind in a few words."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    Kind.ORIGINAL: "LLaVA as its authors publish it",
+    Kind.LORA: "LoRA adapter for a LLaVA, unmerged",
+    Kind.PROJECTOR: "projector of a LLaVA, without its language model",
+    Kind.CONVERTED: "LLaVA converted for transformers (-hf)",
+    Kind.TOWER: "CLIP vision tower",
+    Kind.LANGUAGE: "language model without vision",
+    Kind.UNKNOWN: "no checkpoint that llava-pack knows",
+}
+_CONVERTED_CLASSES = {
+    "LlavaForConditionalGeneration",
+    "LlavaNextForConditionalGeneration",
+}
+_TOWER_TYPES = {"clip", "clip_vision_model"}
+_LANGUAGE_TYPES = {"llama", "mistral"}
+_ADAPTER_FILES = {"adapter_config.json", "non_lora_trainables.bin"}
+_PROJECTOR_FILES = {"mm_projector.bin", "mm_projector.safetensors"}
+
+
+def classify(
+    names: Collection[str], config: Mapping[str, Any], tensors: Collection[str] = ()
+) -> Kind:
+    """Return the kind of a checkpoint.
+
+    Args:
+        names: its files, a Hub list will do.
+        config: its config.json, empty where there is none.
+        tensors: the names of its tensors, where they are known.
+
+    >>> classify(["config.json"], {"model_type": "clip"})
+    <Kind.TOWER: 'tower'>
+    """
+    if _ADAPTER_FILES & set(names):
+        return Kind.LORA
+    kind = _by_config(config)
+    if kind is Kind.ORIGINAL and _is_projector_only(names, tensors):
+        return Kind.PROJECTOR
+    return _by_tensors(tensors) if kind is Kind.UNKNOWN else kind
+
+
+def _by_config(config: Mapping[str, Any]) -> Kind:
+    classes = {str(name) for name in _list(config.get("architectures"))}
+    model_type = config.get("model_type")
+    if classes & _CONVERTED_CLASSES or (
+        isinstance(config.get("text_config"), Mapping) and (model_type in {"llava", "llava_next"})
+    ):
+        return Kind.CONVERTED
+    if any(key in config for key in TOWER_KEYS) or any(
+        name.startswith("Llava") and name.endswith("ForCausalLM") for name in classes
+    ):
+        return Kind.ORIGINAL
+    if model_type in _TOWER_TYPES:
+        return Kind.TOWER
+    return Kind.LANGUAGE if model_type in _LANGUAGE_TYPES else Kind.UNKNOWN
+
+
+def _by_tensors(tensors: Collection[str]) -> Kind:
+    for prefix, kind in (
+        ("model.mm_projector.", Kind.ORIGINAL),
+        ("multi_modal_projector.", Kind.CONVERTED),
+        ("model.multi_modal_projector.", Kind.CONVERTED),
+        ("vision_model.", Kind.TOWER),
+        ("model.layers.", Kind.LANGUAGE),
+    ):
+        if any(name.startswith(prefix) for name in tensors):
+            return kind
+    return Kind.UNKNOWN
+
+
+def _is_projector_only(names: Collection[str], tensors: Collection[str]) -> bool:
+    if tensors:
+        return not any(name.startswith("model.layers.") for name in tensors)
+    weights = [
+        n for n in names if n.endswith((".bin", ".safetensors")) and n != "training_args.bin"
+    ]
+    return bool(weights) and set(weights) <= _PROJECTOR_FILES
+
+
+def backbone(config: Mapping[str, Any]) -> str:
+    """Return the language model's type: `llama`, `mistral`, or another that is named.
+
+    Released LLaVA configurations say "llava" for Llama; the class name tells the others.
+
+    >>> backbone({"model_type": "llava", "architectures": ["LlavaMistralForCausalLM"]})
+    'mistral'
+    """
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        return str(text.get("model_type", "llama"))
+    for name in _list(config.get("architectures")):
+        inner = str(name).removeprefix("Llava").removesuffix("ForCausalLM").lower()
+        if str(name).startswith("Llava") and inner:
+            return inner
+    model_type = str(config.get("model_type", "llama")).removeprefix("llava").strip("_")
+    return model_type or "llama"
+
+
+def has_tiles(config: Mapping[str, Any]) -> bool:
+    """Say whether pictures are cut into tiles (LLaVA-1.6, "anyres").
+
+    >>> has_tiles({"image_aspect_ratio": "anyres"}), has_tiles({"image_aspect_ratio": "pad"})
+    (True, False)
+    """
+    aspect = str(config.get("image_aspect_ratio", ""))
+    return aspect.startswith("anyres") or config.get("model_type") == "llava_next"
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
