@@ -1,0 +1,146 @@
+"""From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from llava_pack.engine.port import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Part,
+    Request,
+    Role,
+    Sampling,
+    Usage,
+)
+from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.wire import (
+    MAX_PICTURES,
+    ChatMessage,
+    ChatRequest,
+    FinishReason,
+    ImagePart,
+    UsageCount,
+)
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """An answer as it grows."""
+
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    ended: Finished | None = None
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+    def take(self, event: Event) -> str:
+        """Add an event and return its text.
+
+        Raises:
+            PackError: the request failed; in the error's own class.
+        """
+        match event:
+            case Delta():
+                self.pieces.append(event.text)
+                self.token_ids.extend(event.token_ids)
+                return event.text
+            case Failed():
+                raise event.error()
+            case Finished():
+                self.ended = event
+                return ""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why it ended.
+
+        Raises:
+            ServeError: it was cut off.
+        """
+        if self.ended is None or self.ended.reason == "cancelled":
+            raise ServeError("the answer was cut off", hint="ask again")
+        return self.ended.reason
+
+    @property
+    def usage(self) -> UsageCount:
+        """The tokens counted, zero before the end."""
+        counted = self.ended.usage if self.ended else Usage(0, 0)
+        return UsageCount(
+            prompt_tokens=counted.prompt_tokens,
+            completion_tokens=counted.completion_tokens,
+            total_tokens=counted.prompt_tokens + counted.completion_tokens,
+        )
+
+
+async def engine_request(body: ChatRequest, request_id: str, decoder: PictureDecoder) -> Request:
+    """Return what the engine is asked, with every picture decoded.
+
+    Raises:
+        UsageError: a picture is not usable, or stands where none can, or there are too many.
+    """
+    count = sum(isinstance(part, ImagePart) for m in body.messages for part in m.content)
+    if count > MAX_PICTURES:
+        raise UsageError(f"too many pictures: {count}, at most {MAX_PICTURES} are taken")
+    return Request(
+        request_id=request_id,
+        messages=tuple([await _message(message, decoder) for message in body.messages]),
+        sampling=Sampling(
+            temperature=body.temperature or 0.0,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            seed=None if body.seed is None else body.seed % 2**63,
+            max_tokens=body.answer_tokens,
+            stop=body.stop or (),
+        ),
+    )
+
+
+async def _message(message: ChatMessage, decoder: PictureDecoder) -> Message:
+    parts: list[Part] = []
+    for part in message.content:
+        if not isinstance(part, ImagePart):
+            parts.append(part.text)
+        elif message.role == "user":
+            parts.append(await decoder.from_url(part.image_url.url))
+        else:
+            raise UsageError(f"a picture in a message of role {message.role}; expected role user")
+    return Message(_ROLES[message.role], tuple(parts))
+
+
+async def paced(
+    events: AsyncGenerator[Event, None], every_s: float
+) -> AsyncGenerator[Event | None, None]:
+    """Yield the events, and None whenever none came for a while.
+
+    Closing this closes `events`, which frees the request's slot.
+    """
+    async with aclosing(events):
+        pending = asyncio.ensure_future(anext(events, None))
+        try:
+            while True:
+                await asyncio.wait({pending}, timeout=every_s)
+                if not pending.done():
+                    yield None
+                    continue
+                if (event := pending.result()) is None:
+                    return
+                yield event
+                pending = asyncio.ensure_future(anext(events, None))
+        finally:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)

@@ -1,0 +1,59 @@
+"""The gateway: one ASGI application made from what it is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+import llava_pack
+from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.failures import install_handlers
+from llava_pack.serve.guard import BodyLimit, Boundary, Guard
+from llava_pack.serve.models import Served
+from llava_pack.serve.openai import openai_router
+from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.probes import probe_router
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    """How the gateway answers."""
+
+    policy: AccessPolicy
+    """Who may ask."""
+    web_folder: Path | None
+    """A private, empty folder for the page's uploads; None serves no page."""
+    bundle_id: str | None = None
+    """Shown by `/readyz`, so that a laptop can tell which server it reached."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    """The largest request that is taken."""
+
+
+def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastAPI:
+    """Return the gateway over some models: API, probes and, if asked for, the page.
+
+    Args:
+        models: by the name for `model` in the API; the first is the page's first choice.
+        settings: access, limits and the page.
+    """
+    app = FastAPI(
+        title="llava-pack",
+        version=llava_pack.__version__,
+        docs_url=None,
+        redoc_url=None,
+    )
+    decoder = PictureDecoder()
+    install_handlers(app)
+    app.include_router(openai_router(models, decoder))
+    app.include_router(probe_router(models, bundle_id=settings.bundle_id))
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard, policy=settings.policy)
+    app.add_middleware(Boundary)
+    if settings.web_folder is not None:
+        from llava_pack.serve.web import mount_page
+
+        mount_page(app, models, decoder, settings.web_folder)
+    return app

@@ -1,0 +1,94 @@
+"""Errors as HTTP: OpenAI's shape, a status each, an id to look up, and no internals.
+
+Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
+"""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
+from llava_pack.format.text import visible
+from llava_pack.serve.wire import ErrorBody, ErrorEnvelope
+
+_log = logging.getLogger(__name__)
+RETRY_AFTER_S = 2
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
+_CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
+
+
+def error_response(status: int, body: ErrorBody) -> JSONResponse:
+    """Return an error response; 503 says when to come back."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return JSONResponse(ErrorEnvelope(error=body).model_dump(), status_code=status, headers=headers)
+
+
+def plain_error(status: int, message: str, *, code: str | None = None) -> JSONResponse:
+    """Return an error response whose type and code follow from the status."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return error_response(
+        status, ErrorBody(message=message, type=kind, code=code or _CODES.get(status))
+    )
+
+
+def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
+    """Return the status and the body for one of our errors.
+
+    What a person can mend is told; anything else is logged under the id, and only the id is told.
+    """
+    message = visible(error.message) + (f" ({visible(error.hint)})" if error.hint else "")
+    match error:
+        case UsageError():
+            return 400, ErrorBody(
+                message=message, type="invalid_request_error", code="invalid_value"
+            )
+        case SpaceError():
+            return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
+        case ServeError():
+            return 503, ErrorBody(message=message, type="server_error", code="not_ready")
+        case _:
+            _log.error("request %s failed: %s", request_id, error)
+            return 500, internal_error(request_id)
+
+
+def internal_error(request_id: str) -> ErrorBody:
+    """Return the body that tells nothing but where to look."""
+    message = f"the server failed; its log says why under the id {request_id}"
+    return ErrorBody(message=message, type="server_error", code="internal_error")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Give every error of the API the OpenAI shape."""
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(PackError, _on_pack)
+
+
+async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    text = str(first["msg"]).removeprefix("Value error, ")
+    message = visible(f"{place}: {text}" if place else text)
+    body = ErrorBody(
+        message=message, type="invalid_request_error", param=place or None, code="invalid_value"
+    )
+    return error_response(400, body)
+
+
+async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    if isinstance(error.detail, ErrorBody):
+        return error_response(error.status_code, error.detail)
+    return plain_error(error.status_code, str(error.detail))
+
+
+async def _on_pack(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, PackError):
+        raise error
+    return error_response(*describe(error, request.state.request_id))

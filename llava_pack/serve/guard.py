@@ -1,0 +1,160 @@
+"""The gateway's outer layers, as plain ASGI: errors with an id, access, and the size of a body.
+
+Outermost first: `Boundary` numbers every request, adds the security headers and turns what
+nobody caught into a 500 that tells nothing; `Guard` asks the access policy; `BodyLimit` counts
+before anything is parsed.
+
+Source: ASGI specification 3.0 (HTTP and WebSocket messages).
+"""
+
+import logging
+import secrets
+from collections.abc import Iterable
+
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llava_pack.serve.access import LOGIN_PATH, AccessPolicy
+from llava_pack.serve.failures import error_response, internal_error, plain_error
+from llava_pack.serve.login import PAGE_PATHS, LoginPage
+
+_log = logging.getLogger(__name__)
+# Nothing is loaded from outside, and nothing that a model writes can make the page do so.
+_CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "media-src 'self' data: blob:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    (b"content-security-policy", _CONTENT_POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+class Boundary:
+    """Numbers requests, adds headers, and answers for what nobody caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        began = False
+
+        async def numbered(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                message = {**message, "headers": _with_ours(message["headers"], request_id)}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, numbered)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            if began:
+                raise
+            await error_response(500, internal_error(request_id))(scope, receive, numbered)
+
+
+class Guard:
+    """Lets a request through when the access policy does."""
+
+    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+        self._app = app
+        self._policy = policy
+        self._login = LoginPage(policy)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif (refusal := self._refusal(scope)) is not None:
+            await refusal(scope, receive, send)
+        elif scope["path"] == LOGIN_PATH:
+            await self._login.answer(scope["method"])(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        if sum(name == b"host" for name, _ in scope["headers"]) != 1:
+            return plain_error(400, "exactly one Host header is expected")
+        path, method = scope["path"], scope["method"]
+        match self._policy.judge(path, method, headers):
+            case "allowed":
+                return None
+            case "wrong-host":
+                message = "this server does not answer under that name; open http://localhost"
+                return plain_error(421, message, code="wrong_host")
+            case "wrong-origin":
+                message = "requests from other web pages are refused"
+                return plain_error(403, message, code="wrong_origin")
+            case "no-token":
+                if path in PAGE_PATHS and "text/html" in headers.get("accept", ""):
+                    return RedirectResponse(LOGIN_PATH, status_code=303)
+                return _unauthorized()
+
+
+def _unauthorized() -> Response:
+    message = (
+        "the token of this start is missing or wrong; expected `Authorization: Bearer TOKEN` "
+        "with the token that `llava-pack serve` printed"
+    )
+    response = plain_error(401, message)
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+class BodyLimit:
+    """Refuses bodies above a size: by what is announced, and by counting what comes."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > self._max_bytes:
+            await plain_error(413, self._message())(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise HTTPException(413, self._message())
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _message(self) -> str:
+        return f"the request is too large: at most {self._max_bytes} bytes are taken"
+
+
+def _with_ours(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str
+) -> list[tuple[bytes, bytes]]:
+    theirs = list(headers)
+    set_already = {name.lower() for name, _ in theirs}
+    ours = [pair for pair in _HEADERS if pair[0] not in set_already]
+    return [*theirs, *ours, (b"x-request-id", request_id.encode())]

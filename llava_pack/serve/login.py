@@ -1,0 +1,86 @@
+"""The login page: takes the token out of the URL's fragment and swaps it for a cookie.
+
+A fragment never travels to a server or into its logs. The page sends it once as a header and
+gets a cookie that scripts cannot read and that no other site's requests carry.
+"""
+
+from starlette.responses import HTMLResponse, Response
+
+from llava_pack.serve.access import LOGIN_PATH, AccessPolicy
+
+PAGE_PATHS = frozenset({"", "/"})
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { display: grid; place-content: center; min-height: 100vh; margin: 0; padding: 1rem; }
+form { display: grid; gap: .75rem; width: min(28rem, 90vw); }
+input, button { font: inherit; padding: .6rem .8rem; border-radius: .5rem; }
+input, button { border: 1px solid #8888; }
+button { cursor: pointer; }
+#said { min-height: 1.5em; }
+"""
+_SCRIPT = """
+const said = document.getElementById("said");
+const field = document.getElementById("token");
+async function enter(token) {
+  said.textContent = "…";
+  const answer = await fetch("PATH", {
+    method: "POST", headers: {"Authorization": "Bearer " + token}, credentials: "same-origin",
+  });
+  if (answer.ok) { location.replace("/"); return; }
+  said.textContent = "That token is not the one of this start. / 令牌与本次启动的不符。";
+}
+document.querySelector("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  enter(field.value.trim());
+});
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+history.replaceState(null, "", "PATH");
+if (given) { enter(given); }
+"""
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>llava-pack</title>
+<style>STYLE</style>
+</head>
+<body>
+<form>
+<h1>llava-pack</h1>
+<label for="token">Token that <code>llava-pack serve</code> printed / 启动时打印的令牌</label>
+<input id="token" type="password" autocomplete="off" autofocus required>
+<button>Open / 打开</button>
+<div id="said" role="status"></div>
+</form>
+<script>SCRIPT</script>
+</body>
+</html>
+"""
+
+
+class LoginPage:
+    """Serves the form, and the cookie to whom the guard let through."""
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._policy = policy
+        self._page = (
+            _PAGE.replace("STYLE", _STYLE).replace("SCRIPT", _SCRIPT).replace("PATH", LOGIN_PATH)
+        )
+
+    def answer(self, method: str) -> Response:
+        """Return the form for GET, the cookie for POST."""
+        if method in {"GET", "HEAD"}:
+            return HTMLResponse(self._page, headers={"Cache-Control": "no-store"})
+        if method != "POST":
+            return Response(status_code=405, headers={"Allow": "GET, POST"})
+        response = Response(status_code=204, headers={"Cache-Control": "no-store"})
+        response.set_cookie(
+            self._policy.cookie_name,
+            self._policy.cookie_value,
+            httponly=True,
+            samesite="strict",
+            path="/",
+        )
+        return response

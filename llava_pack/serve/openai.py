@@ -1,0 +1,212 @@
+"""The OpenAI-compatible API: `/v1/chat/completions` and `/v1/models`.
+
+A stream begins when the first token is there, or after a moment without one, so that a request
+that cannot be answered gets its own status and not a broken stream. While a long prompt is read,
+comments keep the stream, and the tunnel that it goes through, open.
+
+Source: OpenAI API reference, "Create chat completion", "Streaming"; WHATWG HTML, "Server-sent
+events" for comments.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from llava_pack.engine.port import Event
+from llava_pack.format.errors import PackError
+from llava_pack.serve.answers import Answer, engine_request, paced
+from llava_pack.serve.failures import describe, internal_error
+from llava_pack.serve.models import Served
+from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.wire import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ErrorBody,
+    ErrorEnvelope,
+    ModelCard,
+    ModelList,
+)
+
+_log = logging.getLogger(__name__)
+_FIRST_EVENT_S = 1.0
+_PING_S = 10.0
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 500, 503)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """One request on its way: what every piece of its answer repeats."""
+
+    request_id: str
+    model: str
+    created: int
+    include_usage: bool
+
+
+def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
+    """Return the routes under `/v1`."""
+    router = APIRouter(prefix="/v1", responses=_ERRORS)
+    started = int(time.time())
+
+    @router.get("/models")
+    async def list_models() -> ModelList:
+        return ModelList(data=tuple(ModelCard(id=name, created=started) for name in models))
+
+    @router.get("/models/{name:path}")
+    async def show_model(name: str) -> ModelCard:
+        return ModelCard(id=_find(models, name).name, created=started)
+
+    @router.post("/chat/completions", response_model=ChatCompletion)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        model = _find(models, body.model)
+        asked = _Asked(
+            request_id=f"chatcmpl-{request.state.request_id}",
+            model=model.name,
+            created=int(time.time()),
+            include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        )
+        events = model.generate(await engine_request(body, asked.request_id, decoder))
+        if not body.stream:
+            return await _whole(events, asked, request)
+        return await _streamed(events, asked)
+
+    return router
+
+
+def _find(models: Mapping[str, Served], name: str) -> Served:
+    if name in models:
+        return models[name]
+    served = ", ".join(models)
+    message = f"the model {name[:200]!r} is not served here; served: {served}"
+    raise HTTPException(
+        404,
+        ErrorBody(  # type: ignore[arg-type] # our handler takes the whole body
+            message=message, type="invalid_request_error", param="model", code="model_not_found"
+        ),
+    )
+
+
+async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Request) -> Response:
+    """Return the answer in one piece; a client that leaves ends the work on it."""
+    answering = asyncio.create_task(_collect(events))
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            return Response(status_code=499)
+        answer = answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+    choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
+    whole = ChatCompletion(
+        id=asked.request_id,
+        created=asked.created,
+        model=asked.model,
+        choices=(choice,),
+        usage=answer.usage,
+    )
+    return Response(whole.model_dump_json(), media_type="application/json")
+
+
+async def _collect(events: AsyncGenerator[Event, None]) -> Answer:
+    answer = Answer()
+    async with aclosing(events):
+        async for event in events:
+            answer.take(event)
+    return answer
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _streamed(events: AsyncGenerator[Event, None], asked: _Asked) -> Response:
+    """Return the stream once its first event is known, or known to take a while."""
+    pieces = _pieces(paced(events, _FIRST_EVENT_S), asked)
+    head = await anext(pieces)
+    return StreamingResponse(
+        _joined(head, pieces),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _joined(head: str, pieces: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    async with aclosing(pieces):
+        yield head
+        async for piece in pieces:
+            yield piece
+
+
+async def _pieces(
+    events: AsyncGenerator[Event | None, None], asked: _Asked
+) -> AsyncGenerator[str, None]:
+    answer = Answer()
+    opened = False
+    quiet_s = 0.0
+    try:
+        async with aclosing(events):
+            async for event in events:
+                quiet_s = quiet_s + _FIRST_EVENT_S if event is None else 0.0
+                text = answer.take(event) if event else ""
+                if not opened:
+                    opened = True
+                    yield _chunk(asked, {"role": "assistant", "content": text})
+                elif text:
+                    yield _chunk(asked, {"content": text})
+                elif quiet_s >= _PING_S:
+                    quiet_s = 0.0
+                    yield ": still working\n\n"
+        yield _chunk(asked, {}, finish_reason=answer.finish_reason)
+        if asked.include_usage:
+            yield _chunk(asked, None, usage=answer.usage.model_dump())
+        yield "data: [DONE]\n\n"
+    except PackError as error:
+        if not opened:
+            raise
+        yield _failure(describe(error, asked.request_id)[1])
+    except Exception:
+        if not opened:
+            raise
+        _log.exception("request %s failed", asked.request_id)
+        yield _failure(internal_error(asked.request_id))
+
+
+def _chunk(
+    asked: _Asked,
+    delta: Mapping[str, Any] | None,
+    *,
+    finish_reason: str | None = None,
+    usage: Mapping[str, int] | None = None,
+) -> str:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    body: dict[str, Any] = {
+        "id": asked.request_id,
+        "object": "chat.completion.chunk",
+        "created": asked.created,
+        "model": asked.model,
+        "choices": [] if delta is None else [choice],
+    }
+    if asked.include_usage:
+        body["usage"] = usage
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def _failure(body: ErrorBody) -> str:
+    return f"data: {ErrorEnvelope(error=body).model_dump_json()}\n\n"

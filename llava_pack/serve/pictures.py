@@ -1,0 +1,78 @@
+"""Pictures of a request: data: URLs only, decoded away from the event loop, few at a time.
+
+Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing is fetched.
+"""
+
+import base64
+import binascii
+import re
+
+import anyio
+import anyio.to_thread
+
+from llava_pack.engine.pictures import Limits, decode_picture
+from llava_pack.engine.port import Picture
+from llava_pack.format.errors import UsageError
+
+_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
+_DECODERS = 2
+_EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
+
+
+class PictureDecoder:
+    """Decodes pictures in at most two threads, so that a flood of them cannot take the machine."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._threads = anyio.CapacityLimiter(_DECODERS)
+
+    async def from_url(self, url: str) -> Picture:
+        """Return the picture in a data: URL.
+
+        Raises:
+            UsageError: any other URL, base64 that is none, or not a picture within the limits.
+        """
+        return await anyio.to_thread.run_sync(
+            lambda: decode_picture(data_bytes(url, self._limits.size_bytes), self._limits),
+            limiter=self._threads,
+        )
+
+    async def from_bytes(self, data: bytes) -> Picture:
+        """Return the picture in a file's bytes.
+
+        Raises:
+            UsageError: not a picture within the limits.
+        """
+        return await anyio.to_thread.run_sync(
+            lambda: decode_picture(data, self._limits), limiter=self._threads
+        )
+
+
+def data_bytes(url: str, max_bytes: int) -> bytes:
+    """Return what a data: URL holds.
+
+    Args:
+        url: as it came in the request.
+        max_bytes: the most that it may hold, checked before it is decoded.
+
+    Raises:
+        UsageError: another kind of URL, too much, or not base64.
+
+    >>> data_bytes("data:image/png;base64,aGk=", 10)
+    b'hi'
+    """
+    head = _DATA.match(url)
+    if head is None:
+        raise UsageError(f"pictures are not fetched: {_EXPECTED}, got {_kind(url)}")
+    size = (len(url) - head.end()) * 3 // 4
+    if size > max_bytes + 2:
+        raise UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are taken")
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UsageError(f"the picture is not base64: {_EXPECTED}") from error
+
+
+def _kind(url: str) -> str:
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=:)", url)
+    return f"a URL that begins with {scheme[0]}:" if scheme else "something else"

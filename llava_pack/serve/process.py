@@ -1,0 +1,73 @@
+"""Engine processes: started so that none outlives this one, and ended in good order."""
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava_pack.format.errors import ServeError
+
+_PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
+_TERM_S = 5.0
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCommand:
+    """How an engine process is started."""
+
+    name: str
+    """The name for `model` in the API."""
+    argv: tuple[str, ...]
+    """The program and its arguments; it serves the engine protocol at `socket`."""
+    socket: Path
+    """Where it will listen."""
+    environment: Mapping[str, str]
+    """The whole environment of the process."""
+
+
+async def start(command: EngineCommand) -> Process:
+    """Start the process in a session of its own, tied to this one's life by the kernel."""
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command.argv,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+            env=dict(command.environment),
+            cwd=command.socket.parent,
+            start_new_session=True,
+            preexec_fn=functools.partial(_die_with, os.getpid()),
+        )
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ServeError(f"cannot start the engine: {why}", subject=command.argv[0]) from error
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to end this process with its parent; before exec, so that none slips by."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+async def end(process: Process, *, force: bool = False) -> None:
+    """End a process: told to first, unless `force`; killed when it does not listen."""
+    with contextlib.suppress(ProcessLookupError):
+        if process.returncode is None and not force:
+            process.terminate()
+            try:
+                async with asyncio.timeout(_TERM_S):
+                    await process.wait()
+            except TimeoutError:
+                force = True
+        if process.returncode is None and force:
+            process.kill()
+    await process.wait()

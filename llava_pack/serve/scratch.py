@@ -1,0 +1,68 @@
+"""A private folder for one run: the engines' sockets, the page's uploads, an empty place to stand.
+
+It goes when the run ends. What a killed run left, people's pictures among it, goes when the next
+one starts: a lock tells the two apart.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Self
+
+_PREFIX = "llava-pack-serve-"
+_LOCK = "lock"
+
+
+class Scratch:
+    """The folder; use it as a context manager."""
+
+    def __init__(self, parent: Path | None = None) -> None:
+        self._parent = parent or Path(tempfile.gettempdir())
+        self._descriptor = -1
+        self.root = self._parent
+        """The folder itself, mode 0700."""
+
+    def __enter__(self) -> Self:
+        _sweep(self._parent)
+        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+        self._descriptor = os.open(self.root / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for folder in (self.uploads, self.empty):
+            folder.mkdir(mode=0o700)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+        os.close(self._descriptor)
+
+    @property
+    def uploads(self) -> Path:
+        """Where the page keeps pictures."""
+        return self.root / "uploads"
+
+    @property
+    def empty(self) -> Path:
+        """A working directory with nothing in it to be served by accident."""
+        return self.root / "empty"
+
+    def socket(self, number: int) -> Path:
+        """Return the path of an engine's socket; short, for the kernel takes 107 bytes."""
+        return self.root / f"engine-{number}.sock"
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of runs that were killed, as far as they are ours."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            facts = folder.lstat()
+            if folder.is_symlink() or facts.st_uid != os.getuid():
+                continue
+            descriptor = os.open(folder / _LOCK, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)

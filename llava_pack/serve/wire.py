@@ -1,0 +1,198 @@
+"""Wire types of the OpenAI-compatible API, every number bounded.
+
+Source: OpenAI API reference, "Create chat completion" and "Streaming".
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+
+MAX_MESSAGES = 256
+MAX_PARTS = 64
+MAX_PICTURES = 16
+MAX_TEXT_CHARS = 1_000_000
+MAX_TOKENS = 131_072
+_DEFAULT_TOKENS = 512
+# Settings that would change the answer and are not there: refused, never ignored.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+    "echo": (False,),
+}
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class TextPart(_Wire):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+
+
+class ImageUrl(_Wire):
+    """A picture as a data: URL; `detail` is taken and has no effect."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(_Wire):
+    """A picture."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+ContentPart = Annotated[TextPart | ImagePart, Discriminator("type")]
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+Parts = Annotated[
+    tuple[ContentPart, ...],
+    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
+    Field(max_length=MAX_PARTS),
+]
+
+
+class ChatMessage(_Wire):
+    """One turn; `developer` is what OpenAI calls `system` now."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Parts
+
+
+class StreamOptions(_Wire):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ChatRequest(_Wire):
+    """The body of `POST /v1/chat/completions`."""
+
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    stop: (
+        Annotated[
+            tuple[StopString, ...],
+            BeforeValidator(
+                lambda stop: [stop] if isinstance(stop, str) else stop,
+                json_schema_input_type=str | tuple[StopString, ...],
+            ),
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_not_there(cls, values: Any) -> Any:
+        for name, neutral in _NEUTRAL.items() if isinstance(values, dict) else ():
+            value = values.get(name)
+            if value is not None and not any(value == accepted for accepted in neutral):
+                raise ValueError(f"{name} is not supported here; leave it out")
+        return values
+
+    @property
+    def answer_tokens(self) -> int:
+        """The bound on the answer, under its new or its old name."""
+        return self.max_completion_tokens or self.max_tokens or _DEFAULT_TOKENS
+
+
+class UsageCount(_Wire):
+    """Tokens counted; a picture counts as what it takes in the prompt."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+FinishReason = Literal["stop", "length"]
+
+
+class AnswerMessage(_Wire):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(_Wire):
+    """The one choice of an answer."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(_Wire):
+    """An answer in one piece."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[Choice, ...]
+    usage: UsageCount
+
+
+class ModelCard(_Wire):
+    """One entry of `/v1/models`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["llava-pack"] = "llava-pack"
+
+
+class ModelList(_Wire):
+    """The body of `/v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelCard, ...]
+
+
+class ErrorBody(_Wire):
+    """An error in OpenAI's shape."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorEnvelope(_Wire):
+    """What every error response holds."""
+
+    error: ErrorBody

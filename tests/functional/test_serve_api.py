@@ -1,0 +1,314 @@
+"""The OpenAI-compatible API, asked by the real `openai` client over a real port."""
+
+import base64
+import io
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from PIL import Image
+
+from tests.support.gateway import TOKEN, Gateway, gateway
+
+_HI = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway(tmp_path_factory.mktemp("run"), engine="--step-s 0.01 --slots 2") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(served: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{served.url}/v1",
+        api_key=TOKEN,
+        max_retries=0,
+        http_client=httpx.Client(trust_env=False),
+    ) as real:
+        yield real
+
+
+def _picture(colour: str, size: tuple[int, int] = (8, 4)) -> dict[str, Any]:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _post(served: Gateway, body: Any, **headers: str) -> httpx.Response:
+    with served.client(**headers) as http:
+        return http.post("/v1/chat/completions", json=body)
+
+
+def _error(response: httpx.Response) -> dict[str, Any]:
+    assert set(response.json()) == {"error"}
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    return response.json()["error"]
+
+
+def test_an_answer_in_one_piece(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="echo", messages=_HI)
+    assert answer.choices[0].message.content == "You said: hi"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_stream_says_the_same_word_by_word(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="echo", messages=_HI, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    said = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
+    assert said == ["You ", "said: ", "hi"]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 4
+
+
+def test_usage_comes_only_where_it_is_asked_for(client: openai.OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model="echo", messages=_HI, stream=True))
+    assert all(chunk.usage is None for chunk in chunks)
+    assert all(chunk.choices for chunk in chunks)
+
+
+def test_pictures_and_turns_reach_the_engine(client: openai.OpenAI) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [_picture("blue"), {"type": "text", "text": "one"}]},
+        {"role": "assistant", "content": "blue"},
+        {"role": "user", "content": [{"type": "text", "text": "two"}, _picture("red", (5, 6))]},
+    ]
+    answer = client.chat.completions.create(model="echo", messages=messages)
+    assert answer.choices[0].message.content == "You said: two Picture 5x6 of 255,0,0."
+
+
+def test_the_bound_and_the_stop_string_end_an_answer(client: openai.OpenAI) -> None:
+    short = client.chat.completions.create(model="echo", messages=_HI, max_tokens=2)
+    assert short.choices[0].finish_reason == "length"
+    assert short.choices[0].message.content == "You said: "
+    stopped = client.chat.completions.create(model="echo", messages=_HI, stop=["said"])
+    assert stopped.choices[0].finish_reason == "stop"
+    assert stopped.choices[0].message.content == "You "
+
+
+def test_a_seed_repeats_a_sample(client: openai.OpenAI) -> None:
+    def ask(seed: int) -> str | None:
+        answer = client.chat.completions.create(
+            model="echo", messages=_HI, temperature=0.7, seed=seed
+        )
+        return answer.choices[0].message.content
+
+    assert ask(1) == ask(1) != ask(2)
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["echo"]
+    assert client.models.retrieve("echo").owned_by == "llava-pack"
+
+
+def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="'gpt-4' is not served here; served: echo") as e:
+        client.chat.completions.create(model="gpt-4", messages=_HI)
+    assert e.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4")
+
+
+def test_a_wrong_token_is_401(served: Gateway) -> None:
+    with (
+        openai.OpenAI(
+            base_url=f"{served.url}/v1", api_key="wrong", http_client=httpx.Client(trust_env=False)
+        ) as stranger,
+        pytest.raises(openai.AuthenticationError, match="missing or wrong"),
+    ):
+        stranger.models.list()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1/models", "/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/login",
+     "/gradio_api/info", "/no/such/page"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
+def test_no_route_answers_without_the_token(served: Gateway, method: str, path: str) -> None:
+    response = httpx.request(method, served.url + path, trust_env=False)
+    if (method, path) == ("GET", "/login"):
+        assert response.status_code == 200
+        assert TOKEN not in response.text
+    else:
+        assert response.status_code == 401
+        assert _error(response)["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("url", ["http://example.org/a.png", "file:///etc/passwd", "/etc/passwd"])
+def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    response = _post(served, {"model": "echo", "messages": [{"role": "user", "content": content}]})
+    assert response.status_code == 400
+    assert "pictures are not fetched" in _error(response)["message"]
+    assert url not in response.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}], "not a picture"),
+        ([_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
+        ([_picture("red")] * 17, "too many pictures: 17"),
+        ("word " * 600, "the model's limit is 512"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_person_can_mend_is_said(
+    served: Gateway, content: Any, message: str, *, stream: bool
+) -> None:
+    body = {"model": "echo", "stream": stream, "messages": [{"role": "user", "content": content}]}
+    response = _post(served, body)
+    assert response.status_code == 400
+    assert message in _error(response)["message"]
+
+
+def test_a_picture_belongs_to_the_person(served: Gateway) -> None:
+    body = {"model": "echo", "messages": [{"role": "assistant", "content": [_picture("red")]}]}
+    assert "role assistant" in _error(_post(served, body))["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "echo"}, "messages"),
+        ({"model": "echo", "messages": _HI, "temperature": 3}, "temperature"),
+        ({"model": "echo", "messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ([], None),
+    ],
+)
+def test_a_body_that_does_not_fit_names_the_place(
+    served: Gateway, body: Any, param: str | None
+) -> None:
+    response = _post(served, body)
+    assert response.status_code == 400
+    assert _error(response)["param"] == param
+
+
+def test_what_is_not_json_is_400(served: Gateway) -> None:
+    with served.client() as http:
+        response = http.post(
+            "/v1/chat/completions", content=b"{", headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == 400
+    assert _error(response)["type"] == "invalid_request_error"
+
+
+def test_too_large_a_body_is_refused_before_it_is_read(served: Gateway) -> None:
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {100 * 1024 * 1024}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as raw:
+        raw.sendall(head.encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_too_large_a_body_is_refused_while_it_comes(served: Gateway) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(65):
+            yield bytes(1024 * 1024)
+
+    with served.client() as http:
+        response = http.post(
+            "/v1/chat/completions", content=endless(), headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == 413
+    assert _error(response)["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "localhost.evil.example:7860"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+    ],
+)
+def test_other_hosts_and_pages_are_refused(
+    served: Gateway, headers: dict[str, str], status: int
+) -> None:
+    with served.client(**headers) as http:
+        assert http.get("/v1/models").status_code == status
+
+
+def test_every_answer_forbids_loading_from_outside(served: Gateway) -> None:
+    for response in (_post(served, {}), httpx.get(served.url, trust_env=False)):
+        assert response.headers["content-security-policy"].startswith("default-src 'self';")
+        assert response.headers["x-frame-options"] == "DENY"
+        assert len(response.headers["x-request-id"]) == 16
+
+
+def test_the_fragment_becomes_a_cookie(served: Gateway) -> None:
+    with httpx.Client(base_url=served.url, trust_env=False) as browser:
+        sent = browser.get("/", headers={"Accept": "text/html"})
+        assert (sent.status_code, sent.headers["location"]) == (303, "/login")
+        assert browser.post("/login", headers={"Authorization": "Bearer no"}).status_code == 401
+        assert not browser.cookies
+        entered = browser.post("/login", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert entered.status_code == 204
+        assert "HttpOnly" in entered.headers["set-cookie"]
+        assert "SameSite=strict" in entered.headers["set-cookie"]
+        assert browser.get("/v1/models").status_code == 200
+
+
+def test_the_probes(served: Gateway) -> None:
+    with served.client() as http:
+        assert http.get("/livez").json()["status"] == "live"
+        assert http.get("/readyz").json()["models"] == {"echo": "ready"}
+        assert http.get("/startupz").json()["models"]["echo"]["precision"] == "fp32"
+
+
+def _busy(http: httpx.Client) -> int:
+    echo = http.get("/livez").json()["models"]["echo"]
+    return echo["running"] + echo["waiting"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_frees_the_slot(served: Gateway, *, stream: bool) -> None:
+    """A word every 10 ms, 400 words: a client that leaves after a moment ends the work."""
+    body = {
+        "model": "echo",
+        "stream": stream,
+        "messages": [{"role": "user", "content": "word " * 400}],
+        "max_tokens": 400,
+    }
+    text = json.dumps(body).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(text)}\r\n\r\n"
+    )
+    with served.client() as http:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as raw:
+            raw.sendall(head.encode() + text)
+            _until(lambda: _busy(http) == 1)
+        began_s = time.monotonic()
+        _until(lambda: _busy(http) == 0)
+        assert time.monotonic() - began_s < 2.5
+        steps = http.get("/livez").json()["models"]["echo"]["steps"]
+        assert _post(served, {"model": "echo", "messages": _HI}).status_code == 200
+        assert steps < 400
+
+
+def _until(condition: Any) -> None:
+    """Ask again until it holds; pytest's time-out ends what never does."""
+    while not condition():
+        time.sleep(0.05)

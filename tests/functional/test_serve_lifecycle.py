@@ -1,0 +1,228 @@
+"""A run from its start to its end: loading, signals, an engine that dies, nothing left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from llava_pack.serve.state import running
+from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
+
+_LONG = {
+    "model": "echo",
+    "stream": True,
+    "messages": [{"role": "user", "content": "word " * 400}],
+    "max_tokens": 400,
+}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _until(condition: Callable[[], object]) -> None:
+    """Ask again until it holds; pytest's time-out ends what never does."""
+    while not condition():
+        time.sleep(0.02)
+
+
+def _scratch_folders(parent: Path) -> list[Path]:
+    return list(parent.glob("llava-pack-serve-*"))
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_everything_within_seconds(temporary: Path, number: int) -> None:
+    with gateway(temporary / "run") as served:
+        (engine,) = served.engine_pids()
+        assert [state.port for state in running([temporary / "run"])] == [served.port]
+        began_s = time.monotonic()
+        served.process.send_signal(number)
+        assert served.process.wait(timeout=15) == 0
+        assert time.monotonic() - began_s < 5
+        assert not _alive(engine)
+        assert running([temporary / "run"]) == ()
+        assert _scratch_folders(temporary) == []
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_engine_through_serve_only(temporary: Path) -> None:
+    with gateway(temporary / "run") as served:
+        (engine,) = served.engine_pids()
+        assert os.getsid(engine) == engine != os.getsid(served.process.pid)
+
+
+def test_what_runs_may_end_and_a_second_signal_does_not_wait(temporary: Path) -> None:
+    with gateway(temporary / "run", engine="--step-s 0.05") as served, served.client() as http:
+        (engine,) = served.engine_pids()
+        with http.stream("POST", "/v1/chat/completions", json=_LONG) as stream:
+            lines = stream.iter_lines()
+            assert "You " in next(lines)
+            served.process.send_signal(signal.SIGINT)
+            with served.client() as other:
+                _until(lambda: other.get("/readyz").status_code == 503)
+                refused = other.post("/v1/chat/completions", json={**_LONG, "stream": False})
+                assert refused.status_code == 503
+                assert refused.json()["error"]["code"] == "not_ready"
+            assert any("word" in next(lines) for _ in range(10))
+            began_s = time.monotonic()
+            served.process.send_signal(signal.SIGINT)
+            assert served.process.wait(timeout=15) == 130
+            assert time.monotonic() - began_s < 3
+        assert not _alive(engine)
+
+
+def test_a_killed_serve_leaves_no_engine_and_no_state(temporary: Path) -> None:
+    with gateway(temporary / "run") as served:
+        (engine,) = served.engine_pids()
+        served.process.kill()
+        served.process.wait()
+        _until(lambda: not _alive(engine))
+        assert running([temporary / "run"]) == ()
+        assert len(_scratch_folders(temporary)) == 1
+    with gateway(temporary / "run"):
+        assert len(_scratch_folders(temporary)) == 1
+
+
+def test_an_engine_that_dies_is_started_again_and_its_cause_is_shown(temporary: Path) -> None:
+    with gateway(temporary / "run", engine="--step-s 0.05") as served, served.client() as http:
+        (engine,) = served.engine_pids()
+        with http.stream("POST", "/v1/chat/completions", json=_LONG) as stream:
+            lines = stream.iter_lines()
+            assert "You " in next(lines)
+            os.kill(engine, signal.SIGKILL)
+            last = [line for line in lines if line][-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "not_ready"
+        with served.client() as other:
+            _until(lambda: other.get("/startupz").json()["models"]["echo"]["phase"] == "restarting")
+            detail = other.get("/startupz").json()["models"]["echo"]["detail"]
+            assert "SIGKILL" in detail
+            assert other.get("/livez").status_code == 200
+            _until(lambda: other.get("/readyz").status_code == 200)
+        assert served.engine_pids() != [engine]
+
+
+def test_an_engine_that_hangs_is_seen_by_livez_and_not_by_readyz_alone(temporary: Path) -> None:
+    with gateway(temporary / "run", engine="--step-s 0.05") as served, served.client() as http:
+        (engine,) = served.engine_pids()
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            _until(lambda: http.get("/livez").json()["models"]["echo"]["stalled_s"] > 5)
+            assert http.get("/livez").status_code == 200
+        finally:
+            os.kill(engine, signal.SIGCONT)
+        _until(lambda: http.get("/livez").json()["models"]["echo"]["stalled_s"] == 0)
+
+
+def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
+    script = ROOT / "tests" / "support" / "gateway.py"
+    argv = [sys.executable, str(script), "--state-dir", str(temporary), "--engine", "--load-s 3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            _until(lambda: running([temporary]))
+            (state,) = running([temporary])
+            served = Gateway(process, state.port, temporary)
+            with served.client() as http:
+                _until(lambda: http.get("/startupz").json()["models"]["echo"]["detail"])
+                startup = http.get("/startupz").json()["models"]["echo"]
+                assert (startup["phase"], startup["detail"]) == ("loading", "weights")
+                assert startup["total_bytes"] == 1000
+                assert http.get("/livez").status_code == 200
+                ready = http.get("/readyz")
+                assert (ready.status_code, ready.headers["retry-after"]) == (503, "2")
+                assert http.post("/v1/chat/completions", json=_LONG).status_code == 503
+                assert [m["id"] for m in http.get("/v1/models").json()["data"]] == ["echo"]
+        finally:
+            process.terminate()
+            assert process.wait(timeout=15) == 0
+
+
+def test_an_engine_that_cannot_start_ends_the_run_with_its_words(temporary: Path) -> None:
+    script = ROOT / "tests" / "support" / "gateway.py"
+    argv = [sys.executable, str(script), "--state-dir", str(temporary), "--engine=--nonsense"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(argv, capture_output=True, env=environment, timeout=60, check=False)
+    assert ended.returncode == 15
+    said = json.loads(ended.stdout)
+    assert said["error"] == "serve"
+    assert "ended with exit code 2" in said["message"]
+    assert _scratch_folders(temporary) == []
+
+
+def test_a_unix_socket_serves_its_owner(temporary: Path) -> None:
+    path = temporary / "s"
+    with gateway(temporary / "run", "--socket", str(path)) as served:
+        assert path.stat().st_mode & 0o777 == 0o600
+        with served.client() as http:
+            assert http.get("/v1/models").status_code == 200
+        with httpx.Client(
+            base_url="http://localhost", transport=httpx.HTTPTransport(uds=str(path))
+        ) as stranger:
+            assert stranger.get("/v1/models").status_code == 401
+
+
+def test_several_models_have_an_engine_each(temporary: Path) -> None:
+    with gateway(temporary / "run", "--models", "one", "two") as served, served.client() as http:
+        assert len(served.engine_pids()) == 2
+        assert http.get("/readyz").json()["models"] == {"one": "ready", "two": "ready"}
+        for name in ("one", "two"):
+            body = {"model": name, "messages": [{"role": "user", "content": name}]}
+            answer = http.post("/v1/chat/completions", json=body).json()
+            assert answer["choices"][0]["message"]["content"] == f"You said: {name}"
+
+
+def test_proxy_variables_do_not_matter(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with gateway(temporary / "run") as served, served.client() as http:
+        body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_many_clients_at_once_all_get_their_own_answer(temporary: Path) -> None:
+    answers: dict[int, str] = {}
+
+    def ask(served: Gateway, number: int) -> None:
+        body = {"model": "echo", "messages": [{"role": "user", "content": f"number {number}"}]}
+        with served.client() as http:
+            answer = http.post("/v1/chat/completions", json=body).json()
+        answers[number] = answer["choices"][0]["message"]["content"]
+
+    with gateway(temporary / "run", engine="--step-s 0.002 --slots 4") as served:
+        threads = [threading.Thread(target=ask, args=(served, n)) for n in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == {n: f"You said: number {n}" for n in range(16)}
+
+
+def test_slow_senders_do_not_keep_serve_from_ending(temporary: Path) -> None:
+    with (
+        gateway(temporary / "run") as served,
+        socket.create_connection(("127.0.0.1", served.port)) as raw,
+    ):
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000\r\n"
+            b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n{"
+        )
+        served.process.terminate()
+        assert served.process.wait(timeout=15) == 0
