@@ -1,0 +1,188 @@
+"""Memory that serving a checkpoint takes, by precision, context and concurrent requests.
+
+weights + slots · context · key-value bytes per token + working memory, and a tenth on top.
+
+Only the language model's linear layers are quantized; embeddings, head, projector and tower stay
+16-bit (32-bit for fp32, and on a CPU, where 16-bit arithmetic is slow or missing).
+
+Source: bitsandbytes functional.py (nf4 blocks of 64 values, scales quantized in blocks of 256;
+int8 with one scale a row).
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from llava_pack.checkpoint.expected import language_shapes, projector_shapes, size
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
+Device = Literal["cpu", "cuda"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
+
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+_LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
+_MIB = 1 << 20
+_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 450 * _MIB, "cuda": 512 * _MIB}
+"""What the process has before the weights: libraries, or the CUDA context."""
+_PREFILL_TOKENS = 2048
+"""Working memory is what one prefill of this many tokens needs."""
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """How many parameters of each kind a checkpoint has.
+
+    `rows` is how many outputs the quantized layers have together: int8 keeps a scale for each.
+    """
+
+    quantized: int
+    rows: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.quantized + self.kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Predicted memory in bytes."""
+
+    weights_bytes: int
+    cache_bytes: int
+    work_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything, with a tenth on top for what fragments."""
+        return round((self.weights_bytes + self.cache_bytes + self.work_bytes) * (1 + _MARGIN))
+
+
+def memory_bytes(
+    config: Mapping[str, Any],
+    tower_config: Mapping[str, Any],
+    *,
+    context_tokens: int,
+    slots: int,
+    device: Device = "cuda",
+) -> dict[str, int]:
+    """Return the predicted memory of every precision.
+
+    Args:
+        config: a checkpoint's config.json, original layout.
+        tower_config: its tower's config.json.
+        context_tokens: longest conversation of a slot.
+        slots: conversations at a time.
+        device: where it runs.
+
+    Raises:
+        CheckpointError: a size is missing from a configuration.
+    """
+    parameters = count_parameters(config, tower_config)
+    return {
+        precision: footprint(
+            parameters,
+            config,
+            precision=precision,
+            device=device,
+            context_tokens=context_tokens,
+            slots=slots,
+        ).total_bytes
+        for precision in PRECISIONS
+    }
+
+
+def footprint(
+    parameters: Parameters,
+    config: Mapping[str, Any],
+    *,
+    precision: Precision,
+    device: Device,
+    context_tokens: int,
+    slots: int,
+) -> Footprint:
+    """Return the predicted memory of one precision.
+
+    Raises:
+        CheckpointError: a size is missing from the configuration.
+    """
+    kept = _kept_bytes(precision, device)
+    hidden, inner = size(config, "hidden_size"), size(config, "intermediate_size")
+    rows = min(context_tokens, _PREFILL_TOKENS)
+    work_bytes = rows * (4 * hidden + 3 * inner) * kept + size(config, "vocab_size") * slots * 4
+    return Footprint(
+        weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
+        cache_bytes=slots * context_tokens * cache_bytes_per_token(config, kept),
+        work_bytes=_PROCESS_BYTES[device] + work_bytes,
+    )
+
+
+def cache_bytes_per_token(config: Mapping[str, Any], element_bytes: int = 2) -> int:
+    """Return key and value bytes of one token.
+
+    >>> cache_bytes_per_token(
+    ...     {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 32}
+    ... )
+    524288
+    """
+    heads = size(config, "num_attention_heads")
+    head = size(config, "head_dim", size(config, "hidden_size") // heads)
+    groups = size(config, "num_key_value_heads", heads)
+    return 2 * size(config, "num_hidden_layers") * groups * head * element_bytes
+
+
+def count_parameters(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> Parameters:
+    """Return the parameters of a checkpoint and its tower, from the configurations alone.
+
+    Raises:
+        CheckpointError: a size is missing.
+    """
+    shapes = language_shapes(config) | projector_shapes(config)
+    counted = parameters_of(shapes.items())
+    return replace(counted, kept=counted.kept + tower_parameters(tower_config))
+
+
+def parameters_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Parameters:
+    """Return the parameters of named tensors in the original layout."""
+    quantized = rows = kept = 0
+    for name, shape in shapes:
+        count = math.prod(shape)
+        if _LINEAR.fullmatch(name):
+            quantized += count
+            rows += shape[0]
+        else:
+            kept += count
+    return Parameters(quantized=quantized, rows=rows, kept=kept)
+
+
+def tower_parameters(tower_config: Mapping[str, Any]) -> int:
+    """Return the parameters of a CLIP repository's vision side.
+
+    Source: transformers models/clip/configuration_clip.py, CLIPVisionConfig (defaults).
+    """
+    inner_config = tower_config.get("vision_config")
+    vision = inner_config if isinstance(inner_config, Mapping) else tower_config
+    width, inner = size(vision, "hidden_size", 768), size(vision, "intermediate_size", 3072)
+    layers, patch = size(vision, "num_hidden_layers", 12), size(vision, "patch_size", 32)
+    patches = (size(vision, "image_size", 224) // patch) ** 2
+    attention = 4 * (width * width + width)
+    feed = 2 * width * inner + width + inner
+    embeddings = width + 3 * patch * patch * width + (patches + 1) * width
+    return embeddings + layers * (attention + feed + 4 * width) + 4 * width
+
+
+def _quantized_bytes(parameters: Parameters, precision: Precision) -> int:
+    if precision == "nf4":
+        return math.ceil(parameters.quantized * _NF4_BYTES)
+    if precision == "int8":
+        return parameters.quantized + 4 * parameters.rows
+    return parameters.quantized * (4 if precision == "fp32" else 2)
+
+
+def _kept_bytes(precision: Precision, device: Device) -> int:
+    """Return the bytes of an element that is not quantized."""
+    return 4 if precision == "fp32" or (device == "cpu" and precision in {"int8", "nf4"}) else 2
