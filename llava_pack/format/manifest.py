@@ -188,6 +188,8 @@ def parse_manifest(data: bytes) -> Manifest:
             hint=f"use a llava-pack that reads bundle format {stated}",
         )
     defects = records.Defects()
+    if stated is None:
+        defects.add("format", "missing")
     manifest = records.decode(Manifest, value, defects)
     if manifest is not None:
         _check(manifest, defects)

@@ -1,0 +1,180 @@
+"""Generations: the installed versions of each recipe, of which one is the current one."""
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava_pack.format.errors import InstallError, IntegrityError
+from llava_pack.format.manifest import Manifest, parse_manifest
+from llava_pack.format.paths import safe_component
+from llava_pack.format.sums import MANIFEST_NAME
+from llava_target import disk, receipt
+from llava_target.receipt import Receipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """A complete generation, ready to be served."""
+
+    prefix: Path
+    recipe: str
+    number: int
+    root: Path
+    model_dir: Path
+    vision_tower_dir: Path | None
+    venv_python: Path
+    manifest: Manifest
+    bundle_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A complete generation, as a list shows it."""
+
+    recipe: str
+    number: int
+    root: Path
+    current: bool
+    receipt: Receipt
+
+
+def default_prefix() -> Path:
+    """Return where to install when nobody says: for everybody as root, else for this account."""
+    if os.geteuid() == 0:
+        return Path("/opt/llava-pack")
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "llava-pack"
+
+
+def recipe_folder(prefix: Path, recipe: str) -> Path:
+    """Return the folder of one recipe."""
+    return prefix / "models" / safe_component(recipe)
+
+
+def generation_folder(prefix: Path, recipe: str, number: int) -> Path:
+    """Return the folder of one generation."""
+    return recipe_folder(prefix, recipe) / "generations" / str(number)
+
+
+def recipes(prefix: Path) -> tuple[str, ...]:
+    """Return the recipes with a current generation, the one activated last at the end."""
+    found = [link for link in (prefix / "models").glob("*/current") if link.is_symlink()]
+    found.sort(key=lambda link: link.lstat().st_mtime_ns)
+    return tuple(link.parent.name for link in found)
+
+
+def numbers(prefix: Path, recipe: str) -> list[int]:
+    """Return the numbers of all generations of a recipe, complete or not, lowest first."""
+    folders = (recipe_folder(prefix, recipe) / "generations").glob("*")
+    return sorted(int(folder.name) for folder in folders if folder.name.isdecimal())
+
+
+def listing(prefix: Path, recipe: str | None = None) -> tuple[Generation, ...]:
+    """Return the complete generations of one recipe, or of all."""
+    names = [recipe] if recipe else sorted(path.name for path in (prefix / "models").glob("*"))
+    found = []
+    for name in names:
+        current = current_number(prefix, name)
+        for number in numbers(prefix, name):
+            root = generation_folder(prefix, name, number)
+            if proof := receipt.read(root):
+                found.append(
+                    Generation(
+                        recipe=name,
+                        number=number,
+                        root=root,
+                        current=number == current,
+                        receipt=proof,
+                    )
+                )
+    return tuple(found)
+
+
+def current_number(prefix: Path, recipe: str) -> int | None:
+    """Return the number of the current generation, None where there is none."""
+    try:
+        name = (recipe_folder(prefix, recipe) / "current").readlink().name
+    except OSError:
+        return None
+    return int(name) if name.isdecimal() else None
+
+
+def activate(prefix: Path, recipe: str, number: int) -> None:
+    """Make a complete generation the current one, by one rename."""
+    folder = recipe_folder(prefix, recipe)
+    disk.point(folder / "current", f"generations/{number}")
+    (prefix / "bin").mkdir(exist_ok=True)
+    python = folder / "current" / "venv" / "bin" / "python"
+    lines = [
+        "#!/bin/sh",
+        f"LLAVA_PACK_PREFIX={shlex.quote(str(prefix))}",
+        "export LLAVA_PACK_PREFIX",
+        f'exec {shlex.quote(str(python))} -I -m llava_pack "$@"',
+    ]
+    script = "".join(f"{line}\n" for line in lines)
+    disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
+
+
+def state(prefix: Path, recipe: str) -> str:
+    """Return which generation of a recipe is active, in words for a message."""
+    number = current_number(prefix, recipe)
+    if number is None:
+        return "no generation is active"
+    return f"generation {number} of {recipe} is still active"
+
+
+def chosen_recipe(prefix: Path, recipe: str | None) -> str:
+    """Return the recipe that is meant: the one named, else the one activated last.
+
+    Raises:
+        InstallError: it is not installed, or nothing is.
+    """
+    names = recipes(prefix)
+    if recipe in names:
+        return str(recipe)
+    if recipe is None and names:
+        return names[-1]
+    raise InstallError(
+        f"expected {recipe or 'an installed model'}, got {', '.join(names) or 'none installed'}",
+        subject=str(prefix),
+        hint="sh install.sh --bundle DIR --expect ID",
+    )
+
+
+def installed(prefix: Path, recipe: str | None = None) -> Installation:
+    """Return the current generation of a recipe, or of the one activated last.
+
+    Raises:
+        InstallError: there is none, or it is not complete.
+    """
+    name = chosen_recipe(prefix, recipe)
+    number = current_number(prefix, name)
+    root = generation_folder(prefix, name, number or 0)
+    proof = receipt.read(root)
+    if proof is None:
+        raise InstallError(
+            "the current generation is not complete",
+            subject=str(root),
+            hint=f"{prefix}/bin/llava-pack revert, or install the bundle again",
+        )
+    return _installation(prefix, root, proof)
+
+
+def _installation(prefix: Path, root: Path, proof: Receipt) -> Installation:
+    try:
+        manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
+    except OSError as error:
+        raise IntegrityError(f"cannot be read: {error.strerror}", subject=str(root)) from error
+    tower = manifest.model.vision_tower
+    return Installation(
+        prefix=prefix,
+        recipe=proof.recipe,
+        number=proof.generation,
+        root=root,
+        model_dir=root / manifest.model.path,
+        vision_tower_dir=root / tower if tower is not None else None,
+        venv_python=root / "venv" / "bin" / "python",
+        manifest=manifest,
+        bundle_id=proof.bundle_id,
+    )

@@ -1,0 +1,96 @@
+"""The Python world of a generation: interpreter and venv, from the store, offline."""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+from llava_pack.format.errors import InstallError, IntegrityError
+from llava_pack.format.manifest import Manifest
+from llava_target import disk, programs
+from llava_target.store import Store
+
+UV = "runtime/uv"
+LOCK = "lock/pylock.toml"
+_TIMEOUT_S = 1800
+
+
+def host_python(chosen: Path | None) -> Path:
+    """Return the interpreter for a bundle without its own: the chosen one, or the running one."""
+    running = getattr(sys, "_base_executable", None) or sys.executable
+    return (chosen or Path(running)).absolute()
+
+
+def host_version(python: Path) -> str | None:
+    """Return the version of an interpreter as it says itself, None where it does not run."""
+    question = "import platform; print(platform.python_version())"
+    text = programs.answer([str(python), "-I", "-S", "-B", "-c", question], timeout_s=60)
+    return text.strip() if text else None
+
+
+def check_parts(manifest: Manifest) -> None:
+    """Check that a bundle holds what its venv is made from.
+
+    Raises:
+        IntegrityError: it does not.
+    """
+    held = {entry.path for entry in manifest.files}
+    if absent := sorted({UV, LOCK} - held):
+        raise IntegrityError(f"expected {' and '.join(absent)} in the bundle, got neither listed")
+
+
+def unpack_python(manifest: Manifest, store: Store, generation: Path) -> Path | None:
+    """Unpack the interpreter that the bundle carries; None where it carries none.
+
+    Raises:
+        InstallError: the archive holds no interpreter, or a name that leaves its folder.
+    """
+    archive = manifest.python.path
+    if archive is None:
+        return None
+    digest = next(entry.sha256 for entry in manifest.files if entry.path == archive)
+    try:
+        with tarfile.open(store.path(digest), "r:gz") as members:
+            members.extractall(generation, filter="data")
+    except tarfile.TarError as error:
+        raise InstallError(f"{archive}: cannot be unpacked: {error}") from error
+    python = generation / "python" / "bin" / "python3"
+    if not os.access(python, os.X_OK):
+        raise InstallError(f"{archive}: expected python/bin/python3, got no such program")
+    return python
+
+
+def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> Path:
+    """Make the venv with the bundle's uv, and return its interpreter.
+
+    Args:
+        manifest: of the bundle.
+        store: holds its wheels and uv.
+        generation: the folder being staged; its `.build` is scratch.
+        python: the interpreter that the venv stands on.
+
+    Raises:
+        InstallError: uv failed, with what it said.
+    """
+    scratch = generation / ".build"
+    for entry in manifest.files:
+        if entry.path in {UV, LOCK} or entry.path.startswith("wheels/"):
+            disk.link_or_copy(store.path(entry.sha256), scratch / entry.path)
+    uv: list[str | Path] = [scratch / UV, "--no-config", "--offline", "--no-progress"]
+    venv = generation / "venv"
+    programs.run(
+        [*uv, "venv", "--no-python-downloads", "--python", python, venv],
+        what="making the venv",
+        scratch=scratch,
+        timeout_s=_TIMEOUT_S,
+    )
+    interpreter = venv / "bin" / "python"
+    sync = ["--preview-features", "pylock", "pip", "sync", "--require-hashes", "--no-build"]
+    sync += ["--no-index", "--link-mode", "hardlink"]
+    programs.run(
+        [*uv, *sync, "--python", interpreter, scratch / LOCK],
+        what="installing the wheels",
+        scratch=scratch,
+        timeout_s=_TIMEOUT_S,
+    )
+    return interpreter

@@ -1,0 +1,266 @@
+"""A bundle simulator: a real bundle of kilobytes, with one pure wheel and a stub smoke test.
+
+Everything but the sizes is real: the installer's own files, SHA256SUMS, the manifest, a wheel that
+uv installs, and a Python that runs.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from llava_pack.format.manifest import (
+    FileEntry,
+    Floors,
+    KnownAnswer,
+    LicenceEntry,
+    Manifest,
+    ModelEntry,
+    PythonEntry,
+    RecipeEntry,
+    Rewrite,
+    ServingProfile,
+    render_manifest,
+)
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, UNLISTED, bundle_id, render_sums
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
+WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
+
+SMOKE_PASSES = """\
+import argparse, json, os, sys
+from pathlib import Path
+parser = argparse.ArgumentParser()
+for name in ("manifest", "model-dir", "vision-tower", "precision"):
+    parser.add_argument("--" + name)
+parser.add_argument("--json", action="store_true")
+options = parser.parse_args()
+config = json.loads((Path(options.model_dir) / "config.json").read_text())
+tower = config["mm_vision_tower"]
+ok = tower == options.vision_tower and (Path(tower) / "config.json").is_file()
+print(json.dumps({"ok": ok, "answers": [], "precision": options.precision}))
+sys.exit(0 if ok else 1)
+"""
+SMOKE_FAILS = 'print(\'{"ok": false, "answers": ["a dog"]}\')\nraise SystemExit(1)\n'
+STUB_MAIN = "import os, sys\nprint(os.environ['LLAVA_PACK_PREFIX'], *sys.argv[1:])\n"
+
+
+@dataclass(kw_only=True)
+class BundleSimulator:
+    """What a bundle is made from; change a field, then `write`."""
+
+    recipe: str = "tiny"
+    release: int = 1_700_000_000
+    smoke: str = SMOKE_PASSES
+    weights: bytes = b"weights of a very small model"
+    floors: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of Floors that differ from what this machine has."""
+    standalone: bool = False
+    """Carry a Python archive, whose interpreter hands over to the one that runs the tests."""
+    real_uv: bool = False
+    """Carry uv itself, not a script that starts it."""
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    """More listed files."""
+
+    def write(self, root: Path) -> str:
+        """Write the bundle into a new folder and return its id."""
+        contents = {**self.payload(), **self.extra}
+        for path, data in contents.items():
+            place(root / path, data, 0o755 if path == "runtime/uv" else 0o644)
+        if self.real_uv:
+            (root / "runtime/uv").unlink()
+            os.link(uv_path(), root / "runtime/uv")
+            contents["runtime/uv"] = uv_path().read_bytes()
+        manifest = self.manifest(contents)
+        place(root / MANIFEST_NAME, render_manifest(manifest), 0o644)
+        place(root / "START-HERE.txt", b"Read me.\n", 0o644)
+        return seal(root)
+
+    def payload(self) -> dict[str, bytes]:
+        """Return every file but the manifest, by path."""
+        config = {"model_type": "llava", "mm_vision_tower": "../tower", "hidden_size": 8}
+        files = {
+            "model/tiny-llava/config.json": json.dumps(config, indent=2).encode(),
+            "model/tiny-llava/model-00001-of-00001.safetensors": self.weights,
+            "model/tower/config.json": b'{"model_type": "clip_vision_model"}\n',
+            "model/tower/model.safetensors": b"weights of a tower",
+            WHEEL: stub_wheel(self.smoke),
+            "lock/pylock.toml": b"",
+            "runtime/uv": f'#!/bin/sh\nexec "{uv_path()}" "$@"\n'.encode(),
+            "runtime/python-version.txt": f"{PYTHON_MINOR}\n".encode(),
+            "licenses/LICENSE": b"Apache-2.0\n",
+            **installer_files(),
+        }
+        files["lock/pylock.toml"] = pylock(hashlib.sha256(files[WHEEL]).hexdigest())
+        if self.standalone:
+            files[f"runtime/cpython-{PYTHON_MINOR}-test.tar.gz"] = python_archive()
+        return files
+
+    def manifest(self, contents: Mapping[str, bytes]) -> Manifest:
+        """Return the manifest over the files `contents`."""
+        entries = tuple(
+            FileEntry(
+                path=path,
+                size_bytes=len(data),
+                mode=0o755 if path == "runtime/uv" else 0o644,
+                sha256=hashlib.sha256(data).hexdigest(),
+                origin={"kind": "text"},
+            )
+            for path, data in contents.items()
+        )
+        archive = next((path for path in contents if path.startswith("runtime/cpython-")), None)
+        return Manifest(
+            release=self.release,
+            created_by="bundle simulator",
+            recipe=RecipeEntry(name=self.recipe, title="A tiny LLaVA"),
+            licence=LicenceEntry(id="apache-2.0", url="https://example.org/licence", gated=False),
+            model=ModelEntry(
+                name="tiny-llava",
+                path="model/tiny-llava",
+                format="original",
+                vision_tower="model/tower",
+                conv_mode="v1",
+            ),
+            python=PythonEntry(
+                kind="standalone" if archive else "target", version=PYTHON_MINOR, path=archive
+            ),
+            lock={"wheels": 1},
+            files=entries,
+            rewrites=(
+                Rewrite(
+                    path="model/tiny-llava/config.json",
+                    pointer="/mm_vision_tower",
+                    old="someone/clip-tiny",
+                    new="../tower",
+                    installed="{model_root}/tower",
+                ),
+            ),
+            floors=replace(this_machine_floors(), **self.floors),
+            serving=ServingProfile(
+                engine="transformers", precision="nf4", device="cpu", context_tokens=256, slots=2
+            ),
+            known_answers=(
+                KnownAnswer(
+                    name="square",
+                    picture_png=base64.b64encode(b"no picture").decode(),
+                    prompt="What is it?",
+                    contains=("square",),
+                ),
+            ),
+        )
+
+
+def this_machine_floors() -> Floors:
+    """Return floors that the machine of the tests passes."""
+    return Floors(
+        python=PYTHON_MINOR,
+        python_tag="cp" + PYTHON_MINOR.replace(".", ""),
+        platform="linux",
+        arch=platform.machine(),
+        glibc=None,
+        driver=None,
+        compute_capability=None,
+        disk_bytes=1_000_000,
+        memory_bytes={"nf4": 1_000_000},
+        cpu_flags=(),
+    )
+
+
+def seal(root: Path) -> str:
+    """Write SHA256SUMS over the files of a folder as they are, and return the id."""
+    paths = [path for path in root.rglob("*") if path.is_file() and path.name not in UNLISTED]
+    digests = {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
+    data = render_sums(digests)
+    place(root / SUMS_NAME, data, 0o644)
+    return bundle_id(data)
+
+
+def installer_files() -> dict[str, bytes]:
+    """Return what a bundle carries to install itself, as in this checkout."""
+    folders = {
+        "installer/llava_target": CHECKOUT / "installers" / "llava_target",
+        "installer/llava_pack/format": CHECKOUT / "llava_pack" / "format",
+    }
+    files = {
+        f"{folder}/{path.name}": path.read_bytes()
+        for folder, source in folders.items()
+        for path in sorted(source.glob("*.py"))
+    }
+    files["installer/llava_pack/__init__.py"] = (CHECKOUT / "llava_pack/__init__.py").read_bytes()
+    files["install.sh"] = (CHECKOUT / "installers" / "install.sh").read_bytes()
+    return files
+
+
+def stub_wheel(smoke: str) -> bytes:
+    """Return a wheel named llava-pack with the smoke test `smoke`."""
+    info = "llava_pack-0.0.1.dist-info"
+    files = {
+        "llava_pack/__init__.py": "",
+        "llava_pack/__main__.py": STUB_MAIN,
+        "llava_pack/health/__init__.py": "",
+        "llava_pack/health/smoke.py": smoke,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: llava-pack\nVersion: 0.0.1\n",
+        f"{info}/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+        f"{info}/RECORD": "",
+    }
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return data.getvalue()
+
+
+def pylock(sha256: str) -> bytes:
+    """Return the lock of the one wheel."""
+    return (
+        'lock-version = "1.0"\ncreated-by = "llava-pack"\nrequires-python = ">=3.11"\n\n'
+        '[[packages]]\nname = "llava-pack"\nversion = "0.0.1"\n'
+        f'wheels = [{{ path = "../{WHEEL}", hashes = {{ sha256 = "{sha256}" }} }}]\n'
+    ).encode()
+
+
+def python_archive() -> bytes:
+    """Return an archive laid out like a standalone CPython, that starts the tests' own Python."""
+    data = io.BytesIO()
+    script = f'#!/bin/sh\nexec "{BASE_PYTHON}" "$@"\n'.encode()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        member = tarfile.TarInfo("python/bin/python3")
+        member.size, member.mode = len(script), 0o755
+        archive.addfile(member, io.BytesIO(script))
+    return data.getvalue()
+
+
+def uv_path() -> Path:
+    """Return the uv of the environment that runs the tests."""
+    beside = Path(sys.executable).with_name("uv")
+    found = beside if beside.is_file() else Path(shutil.which("uv") or "uv")
+    return found.absolute()
+
+
+def place(path: Path, data: bytes, mode: int) -> None:
+    """Write one file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path.chmod(mode)
+
+
+def change(path: Path, edit: Callable[[bytes], bytes]) -> None:
+    """Rewrite one file by `edit`."""
+    path.write_bytes(edit(path.read_bytes()))
