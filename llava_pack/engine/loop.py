@@ -135,6 +135,7 @@ class EngineThread:
         )
 
     def _fail(self, error: PackError) -> None:
+        _log.error("%s", error)
         self.error = error
         self._listener.status(Status(state="failed", error=Failed.of("", error)))
 

@@ -1,0 +1,171 @@
+"""LLaVA on transformers' own modules, by rows: what the scheduler drives."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from llava_pack.engine import sampling
+from llava_pack.engine.images import PictureProcessor
+from llava_pack.engine.port import EngineInfo, Picture, Request, Sampling
+from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
+from llava_pack.engine.sampling import TokenChooser
+from llava_pack.engine.slots import Plan, SlotCache
+from llava_pack.format.errors import SpaceError
+
+_CPU_CHUNK, _GPU_CHUNK = 128, 512
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+
+
+class LlavaModel:
+    """One model with its cache; used from one thread (see `scheduler.Model`)."""
+
+    def __init__(
+        self,
+        network: Any,
+        cache: SlotCache,
+        writer: PromptWriter,
+        processor: PictureProcessor,
+        info: EngineInfo,
+    ) -> None:
+        self._network = network
+        self._language = network.model.language_model
+        self._cache = cache
+        self._writer = writer
+        self._processor = processor
+        self._info = info
+        self._device = self._language.embed_tokens.weight.device
+        self._on_gpu = self._device.type == "cuda"
+
+    @property
+    def info(self) -> EngineInfo:
+        """Return what is served."""
+        return self._info
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Return how many prompt tokens one prefill takes at most."""
+        return _GPU_CHUNK if self._on_gpu else _CPU_CHUNK
+
+    def write(self, request: Request) -> Prompt:
+        """Return the request's prompt, or raise what is wrong with it."""
+        return self._writer.write(request)
+
+    @torch.inference_mode()
+    def look(self, prompt: Prompt) -> torch.Tensor:
+        """Return the prompt's embeddings (1, tokens, hidden), with its pictures seen.
+
+        Raises:
+            SpaceError: out of memory.
+        """
+        with _memory_errors():
+            ids = torch.tensor([prompt.ids], device=self._device)
+            pictured = ids == PICTURE_ID
+            embeddings: torch.Tensor = self._language.embed_tokens(ids.masked_fill(pictured, 0))
+            if prompt.pictures:
+                features = self._features(prompt.pictures).to(embeddings.dtype)
+                embeddings[pictured] = features
+            return embeddings
+
+    def chooser(self, given: Sampling) -> TokenChooser:
+        """Return what chooses the request's tokens."""
+        return sampling.chooser(given)
+
+    @torch.inference_mode()
+    def prefill(
+        self, row: int, embeddings: torch.Tensor, begin: int, chooser: TokenChooser
+    ) -> int | None:
+        """Process a chunk in a row; return the first token when it was the last chunk.
+
+        Raises:
+            SpaceError: out of memory.
+        """
+        length = embeddings.shape[1]
+        end = min(begin + self.chunk_tokens, length)
+        positions = torch.arange(begin, end, device=self._device)[None]
+        with _memory_errors():
+            plan = Plan(row=row, begin=begin, end=end)
+            hidden = self._forward(embeddings[:, begin:end], positions, plan)
+            if end < length:
+                return None
+            return sampling.choose(self._network.lm_head(hidden[:, -1]), [chooser])[0]
+
+    @torch.inference_mode()
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], choosers: Sequence[TokenChooser]
+    ) -> list[int]:
+        """Give each row its last token, at its length, and return the next ones.
+
+        Raises:
+            SpaceError: out of memory.
+        """
+        with _memory_errors():
+            plan = self._decode_plan(lengths)
+            padding = [0] * (len(plan.lengths) - len(tokens))
+            ids = torch.tensor([*tokens, *padding], device=self._device)[:, None]
+            positions = torch.tensor([*lengths, *padding], device=self._device)[:, None]
+            hidden = self._forward(self._language.embed_tokens(ids), positions, plan)
+            return sampling.choose(self._network.lm_head(hidden[:, -1]), choosers)
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first `length` tokens to another row."""
+        self._cache.move(source, target, length)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return what a token adds to an answer."""
+        return self._writer.tokenizer.token_bytes(token_id)
+
+    def _decode_plan(self, lengths: Sequence[int]) -> Plan:
+        if not self._on_gpu:
+            return Plan.decode(lengths, self._device)
+        info = self._info
+        return Plan.padded_decode(lengths, self._device, info.slots, info.context_tokens)
+
+    def _forward(
+        self, embeddings: torch.Tensor, positions: torch.Tensor, plan: Plan
+    ) -> torch.Tensor:
+        self._cache.follow(plan)
+        hidden: torch.Tensor = self._language(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            slot_plan=plan,
+        ).last_hidden_state
+        return hidden
+
+    def _features(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Return the features of all pictures, one after the other, as (tokens, hidden).
+
+        On a CPU one picture at a time: nothing is lost there, and a picture's features do not
+        depend on the pictures beside it.
+        """
+        pixels = torch.stack([torch.from_numpy(self._processor.pixels(p)) for p in pictures])
+        groups = [pixels] if self._on_gpu else [one[None] for one in pixels]
+        config = self._network.config
+        features = [
+            self._network.model.get_image_features(
+                pixel_values=group.to(self._device, self._network.dtype),
+                vision_feature_layer=config.vision_feature_layer,
+                vision_feature_select_strategy=config.vision_feature_select_strategy,
+            ).pooler_output
+            for group in groups
+        ]
+        return torch.cat([picture for group in features for picture in group])
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn what torch raises when memory runs out into the error that people get."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(part in text for part in _NO_MEMORY):
+            raise
+        raise SpaceError(
+            "out of memory while answering",
+            hint="ask with a shorter prompt, or serve with fewer slots or a lower precision",
+        ) from error

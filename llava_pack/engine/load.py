@@ -1,0 +1,191 @@
+"""From a checkpoint's folder to an engine; torch is imported once the environment is set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.tower import resolve_vision_tower
+from llava_pack.engine import environment, templates
+from llava_pack.engine.port import (
+    Engine,
+    EngineInfo,
+    Failed,
+    Message,
+    Picture,
+    Request,
+    Sampling,
+)
+from llava_pack.engine.scheduler import SlotEngine
+from llava_pack.format.errors import CheckpointError, PreflightError, SpaceError, UsageError
+from llava_pack.format.progress import Progress, Silent
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DEFAULT_SLOTS = 8
+_MAX_SLOTS = 256
+_MIN_CONTEXT = 16
+_GREY = bytes((128, 128, 128))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a model is loaded; None leaves the choice to the checkpoint.
+
+    Raises:
+        UsageError: a value is unknown or out of range.
+    """
+
+    vision_tower: Path | None = None
+    precision: str = "nf4"
+    device: str = "auto"
+    slots: int = DEFAULT_SLOTS
+    context_tokens: int | None = None
+    conv_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("device", self.device, DEVICES),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown {name} {value!r}, expected one of: {', '.join(known)}")
+        if not 1 <= self.slots <= _MAX_SLOTS:
+            raise UsageError(f"slots must be from 1 to {_MAX_SLOTS}, got {self.slots}")
+        if self.context_tokens is not None and self.context_tokens < _MIN_CONTEXT:
+            got = self.context_tokens
+            raise UsageError(f"context_tokens must be at least {_MIN_CONTEXT}, got {got}")
+        if self.conv_mode is not None:
+            templates.template(self.conv_mode)
+
+
+def load_engine(  # noqa: PLR0913 - the options of one thing
+    model_dir: Path,
+    *,
+    vision_tower: Path | None = None,
+    precision: str = "nf4",
+    device: str = "auto",
+    slots: int = DEFAULT_SLOTS,
+    context_tokens: int | None = None,
+    conv_mode: str | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """Return an engine for a checkpoint in LLaVA's original layout, warmed up.
+
+    Args:
+        model_dir: the checkpoint's folder.
+        vision_tower: the tower's folder, where the checkpoint does not say it.
+        precision: of the language model; towers and projectors are never quantized.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        slots: requests that run at once; fewer where memory is short.
+        context_tokens: longest prompt with its answer; at most what the model was trained for.
+        conv_mode: the conversation template; None lets the checkpoint's name and type choose.
+        progress: hears the phases and the bytes.
+
+    Raises:
+        UsageError: an option is unknown or out of range.
+        CheckpointError: the checkpoint or its tower is missing, damaged or not supported.
+        PreflightError: this machine has no such device, or it cannot do that precision.
+        SpaceError: the model does not fit into memory.
+    """
+    options = Options(
+        vision_tower=vision_tower,
+        precision=precision,
+        device=device,
+        slots=slots,
+        context_tokens=context_tokens,
+        conv_mode=conv_mode,
+    )
+    progress = progress or Silent()
+    config = read_config(model_dir)
+    tower_dir = resolve_vision_tower(model_dir, config, options.vision_tower)
+    environment.prepare()
+    progress.start("libraries", None)
+    engine = SlotEngine(_assemble(model_dir, tower_dir, config, options, progress))
+    progress.start("warm-up", None)
+    _warm_up(engine)
+    progress.done()
+    return engine
+
+
+def read_config(model_dir: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json.
+
+    Raises:
+        CheckpointError: there is none, or it is not usable.
+    """
+    path = model_dir / "config.json"
+    try:
+        return parse_config(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            "no config.json: not a checkpoint's folder",
+            subject=str(model_dir),
+            hint="give the folder that holds config.json and the weights",
+        ) from error
+
+
+def pick_device(wanted: str, precision: str) -> str:
+    """Return the device to load on; `auto` takes the best that the precision runs on.
+
+    Raises:
+        PreflightError: the one asked for is not there, or cannot do the precision.
+    """
+    import torch
+
+    have = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available() and precision not in {"int8", "nf4"},
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(name for name, there in have.items() if there)
+    if wanted == "mps" and precision in {"int8", "nf4"}:
+        raise PreflightError(f"{precision} runs on cuda and cpu, got mps", hint="--precision fp16")
+    if not have[wanted]:
+        built = f"torch {torch.__version__}, built for CUDA {torch.version.cuda or 'not at all'}"
+        raise PreflightError(
+            f"no {wanted} device was found ({built})",
+            subject="--device",
+            hint="check nvidia-smi and the driver, or take --device cpu",
+        )
+    return wanted
+
+
+def _assemble(
+    model_dir: Path, tower_dir: Path, config: dict[str, Any], options: Options, progress: Progress
+) -> Any:
+    device = pick_device(options.device, options.precision)
+    from llava_pack.engine.assembly import Parts, assemble
+
+    progress.done()
+    parts = Parts(model_dir=model_dir, tower_dir=tower_dir, config=config)
+    try:
+        return assemble(parts, options, device, progress)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise SpaceError(
+            f"not enough memory on {device} to load it in {options.precision}",
+            subject=model_dir.name,
+            hint="take a lower precision (--precision nf4), or free some memory",
+        ) from error
+
+
+def _warm_up(engine: Engine) -> None:
+    """Answer one question, so that nothing is repacked or compiled while people wait.
+
+    Raises:
+        CheckpointError: the model cannot answer.
+    """
+    info: EngineInfo = engine.info
+    picture = (Picture(2, 1, _GREY * 2),) if info.image_tokens else ()
+    fits = info.context_tokens > info.image_tokens + 128
+    message = Message("user", (*picture, "Hi") if fits else ("Hi",))
+    engine.submit(
+        Request(request_id="warm-up", messages=(message,), sampling=Sampling(max_tokens=2))
+    )
+    while not engine.idle:
+        for event in engine.step():
+            if isinstance(event, Failed) and event.kind != "usage":
+                raise event.error()

@@ -1,0 +1,90 @@
+"""A request as token ids, with the places where pictures go."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llava_pack.engine import templates
+from llava_pack.engine.port import Picture, Request
+from llava_pack.engine.templates import Special
+from llava_pack.engine.tokens import Tokenizer
+from llava_pack.format.errors import UsageError
+
+PICTURE_ID = -200
+"""What stands where a picture's features go. Source: haotian-liu/LLaVA llava/constants.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids with `PICTURE_ID` repeated for every token of a picture, and the pictures in order."""
+
+    ids: tuple[int, ...]
+    pictures: tuple[Picture, ...]
+    stops: tuple[str, ...]
+    eos_ids: frozenset[int]
+
+    def __len__(self) -> int:
+        """Return the number of tokens, those of pictures included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptWriter:
+    """Writes prompts for one model.
+
+    `picture_tokens` says how many tokens a picture takes; None where the model has no tower.
+    """
+
+    tokenizer: Tokenizer
+    conv_mode: str
+    context_tokens: int
+    eos_ids: frozenset[int]
+    picture_tokens: Callable[[Picture], int] | None
+
+    def write(self, request: Request) -> Prompt:
+        """Return the prompt of a request.
+
+        Raises:
+            UsageError: the conversation does not fit the template, the prompt not the context, or
+                there is a picture for a model that sees none.
+        """
+        conv_mode = request.conv_mode or self.conv_mode
+        items = templates.render(request.messages, conv_mode)
+        begin = self.tokenizer.bos_id
+        ids: list[int] = [] if begin is None else [begin]
+        pictures: list[Picture] = []
+        before: templates.Item | None = None
+        for item in items:
+            if isinstance(item, Picture):
+                ids += [PICTURE_ID] * self._tokens_of(item)
+                pictures.append(item)
+            elif isinstance(item, Special):
+                ids += self._special(item.token)
+            else:
+                ids += self.tokenizer.encode(item, continued=isinstance(before, Special))
+            before = item
+        if len(ids) >= self.context_tokens:
+            raise UsageError(
+                f"the prompt has {len(ids)} tokens, the model's limit is {self.context_tokens} "
+                "with the answer",
+                hint="ask with a shorter text, fewer turns or fewer pictures",
+            )
+        stops, ends = self._ends(conv_mode, request.sampling.stop)
+        return Prompt(tuple(ids), tuple(pictures), stops, ends)
+
+    def _tokens_of(self, picture: Picture) -> int:
+        if self.picture_tokens is None:
+            raise UsageError("this model reads no pictures")
+        return self.picture_tokens(picture)
+
+    def _special(self, token: str) -> list[int]:
+        found = self.tokenizer.special_id(token)
+        return self.tokenizer.encode(token, continued=True) if found is None else [found]
+
+    def _ends(
+        self, conv_mode: str, asked: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], frozenset[int]]:
+        """Return stop strings, and stop ids: a template's stop is an id where there is one."""
+        stops = templates.template(conv_mode).stops
+        known = {stop: self.tokenizer.special_id(stop) for stop in stops}
+        texts = tuple(stop for stop, token_id in known.items() if token_id is None)
+        return (*texts, *asked), self.eos_ids | {i for i in known.values() if i is not None}

@@ -1,0 +1,61 @@
+"""bitsandbytes linears in place of the language model's own.
+
+Source: bitsandbytes nn/modules.py; transformers integrations/bitsandbytes.py (nf4 with double
+quantization, int8 with outlier threshold 6).
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
+QUANTIZED = frozenset({"int8", "nf4"})
+INT8_THRESHOLD = 6.0
+# What bitsandbytes' packed CPU kernel takes; other shapes stay as they are.
+_IN_MULTIPLE, _OUT_MULTIPLE = 64, 32
+
+
+def fits(linear: nn.Linear) -> bool:
+    """Return whether a linear has a shape that the quantized kernels take."""
+    return linear.in_features % _IN_MULTIPLE == 0 and linear.out_features % _OUT_MULTIPLE == 0
+
+
+def quantized(linear: nn.Linear, weight: torch.Tensor, precision: Precision) -> nn.Linear:
+    """Return the quantized linear that takes the place of `linear`.
+
+    Args:
+        linear: on the meta device; its bias, where it has one, is taken over.
+        weight: (out, in) in the dtype that the model computes in, on the model's device.
+        precision: `nf4` or `int8`.
+    """
+    sizes = (linear.in_features, linear.out_features)
+    made = _nf4(sizes, weight) if precision == "nf4" else _int8(sizes, weight)
+    made.bias = linear.bias
+    return made.eval()
+
+
+def _nf4(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    made: nn.Linear = Linear4bit(
+        *sizes, bias=False, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
+    )
+    packed = Params4bit(
+        weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=made
+    )
+    made.weight = packed.to(weight.device)
+    return made
+
+
+def _int8(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
+    from bitsandbytes.nn import Int8Params, Linear8bitLt
+
+    made: nn.Linear = Linear8bitLt(
+        *sizes, bias=False, has_fp16_weights=False, threshold=INT8_THRESHOLD, device="meta"
+    )
+    # It quantizes what is moved away from the CPU, or to it.
+    host = weight.to("cpu")
+    made.weight = Int8Params(host, requires_grad=False, has_fp16_weights=False).to(weight.device)
+    return made

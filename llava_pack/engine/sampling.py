@@ -1,0 +1,58 @@
+"""Choosing tokens: greedy for all rows at once, sampling with each request's own generator.
+
+Source: transformers generation/logits_process.py (order: temperature, then top_p).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from llava_pack.engine.port import Sampling
+
+
+@dataclass(slots=True)
+class TokenChooser:
+    """Chooses one request's tokens; a seed gives the same tokens in any mix of requests."""
+
+    temperature: float
+    top_p: float
+    generator: torch.Generator | None
+
+    def sample(self, logits: torch.Tensor) -> int:
+        """Return a token drawn from logits (vocabulary,) in float32 on the CPU."""
+        scaled = logits / self.temperature
+        if self.top_p < 1:
+            scaled = _nucleus(scaled, self.top_p)
+        odds = torch.softmax(scaled, dim=-1)
+        return int(torch.multinomial(odds, 1, generator=self.generator))
+
+
+def chooser(sampling: Sampling) -> TokenChooser:
+    """Return what chooses a request's tokens."""
+    if sampling.temperature == 0:
+        return TokenChooser(0.0, 1.0, None)
+    generator = torch.Generator()
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+    return TokenChooser(sampling.temperature, sampling.top_p, generator)
+
+
+def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[int]:
+    """Return the next token of each row; logits (rows or more, vocabulary) are read once."""
+    chosen = logits.argmax(dim=-1).tolist()[: len(choosers)]
+    sampled = [row for row, one in enumerate(choosers) if one.generator is not None]
+    if sampled:
+        host = logits[sampled].float().cpu()
+        for row, values in zip(sampled, host, strict=True):
+            chosen[row] = choosers[row].sample(values)
+    return [int(token) for token in chosen]
+
+
+def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    ordered, indices = torch.sort(logits, descending=False)
+    below = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+    below[-1] = False
+    return logits.masked_fill(torch.zeros_like(below).scatter(0, indices, below), float("-inf"))

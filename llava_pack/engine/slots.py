@@ -1,0 +1,248 @@
+"""The cache of keys and values, by rows, and the attention that reads it.
+
+Every request owns one row; its tokens begin at column 0. All layers share one `Plan`, which says
+what the current forward pass does: prefill a chunk of one row, or decode one token in each of the
+first rows. Attention is handed the same plan and makes its own masks.
+
+Decoding has two forms. On a CPU every row is attended at its true length: it costs nothing there
+and makes a row's result independent of its neighbours. On a GPU rows are padded to a few fixed
+shapes and masked; padding rows write to a spare column and look at column 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+ATTENTION = "llava_pack_slots"
+_KV_BUCKET = 64
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What a forward pass does.
+
+    A prefill: tokens `begin..end` of `row`. A decode: one token in each of the first rows, which
+    hold `lengths` tokens with the new one; `columns` is where each row writes.
+    """
+
+    row: int = 0
+    begin: int = 0
+    end: int = 0
+    lengths: tuple[int, ...] = ()
+    columns: torch.Tensor | None = None
+    kv_length: int = 0
+    padded: bool = False
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, lengths: Sequence[int], device: Any) -> "Plan":
+        """Return a decode of rows at their true lengths, before the new token."""
+        columns = torch.tensor(lengths, device=device)
+        after = tuple(length + 1 for length in lengths)
+        return cls(lengths=after, columns=columns, kv_length=max(after))
+
+    @classmethod
+    def padded_decode(cls, lengths: Sequence[int], device: Any, slots: int, spare: int) -> "Plan":
+        """Return a decode in one of a few shapes: rows to a power of two, keys to 64.
+
+        Args:
+            lengths: tokens of each row, before the new one.
+            device: where the cache is.
+            slots: rows of the cache.
+            spare: the column that padding rows write to.
+        """
+        rows = min(1 << (len(lengths) - 1).bit_length(), slots)
+        padding = rows - len(lengths)
+        kv_length = min(-(-(max(lengths) + 1) // _KV_BUCKET) * _KV_BUCKET, spare)
+        columns = torch.tensor([*lengths, *[spare] * padding], device=device)
+        after = (*(length + 1 for length in lengths), *[1] * padding)
+        return cls(lengths=after, columns=columns, kv_length=kv_length, padded=True)
+
+    def chunk_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
+        """Return what a chunk's tokens may see, as (chunk, end), added to the scores."""
+        if window not in self.masks:
+            here = torch.arange(self.begin, self.end, device=like.device)[:, None]
+            there = torch.arange(self.end, device=like.device)[None, :]
+            seen = there <= here
+            if window is not None:
+                seen &= there > here - window
+            self.masks[window] = _added(seen, like)
+        return self.masks[window]
+
+    def decode_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
+        """Return what padded rows may see, as (rows, 1, 1, keys), added to the scores."""
+        if window not in self.masks:
+            lengths = torch.tensor(self.lengths, device=like.device)[:, None]
+            there = torch.arange(self.kv_length, device=like.device)[None, :]
+            seen = there < lengths
+            if window is not None:
+                seen &= there >= lengths - window
+            self.masks[window] = _added(seen, like)[:, None, None]
+        return self.masks[window]
+
+
+def _added(seen: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(~seen, float("-inf"))
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer: (slots, kv heads, columns + 1 spare, head dim)."""
+
+    is_sliding = False
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> None:
+        super().__init__()
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.is_initialized = True
+        self.plan = Plan()
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Do nothing: the memory is there from the start."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write what the plan says and return what attention reads, as views."""
+        plan = self.plan
+        if not plan.lengths:
+            self.keys[plan.row, :, plan.begin : plan.end] = key_states[0]
+            self.values[plan.row, :, plan.begin : plan.end] = value_states[0]
+            rows = slice(plan.row, plan.row + 1)
+            return self.keys[rows, :, : plan.end], self.values[rows, :, : plan.end]
+        count = key_states.shape[0]
+        index = torch.arange(count, device=key_states.device)
+        self.keys[index, :, plan.columns] = key_states[:, :, 0]
+        self.values[index, :, plan.columns] = value_states[:, :, 0]
+        return self.keys[:count, :, : plan.kv_length], self.values[:count, :, : plan.kv_length]
+
+    def get_seq_length(self) -> int:
+        """Return how many tokens came before the chunk."""
+        return self.plan.begin
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the keys' length and offset for a chunk."""
+        return self.plan.begin + query_length, 0
+
+    def get_max_length(self) -> int:
+        """Return the number of columns that requests may use."""
+        return int(self.keys.shape[2]) - 1
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """The layers of a model, all on one plan."""
+
+    def __init__(self, layers: list[SlotLayer]) -> None:
+        super().__init__(layers=layers)
+
+    def follow(self, plan: Plan) -> None:
+        """Take the plan of the next forward pass."""
+        for layer in self.layers:
+            layer.plan = plan
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first `length` tokens to another row."""
+        for layer in self.layers:
+            layer.keys[target, :, :length] = layer.keys[source, :, :length]
+            layer.values[target, :, :length] = layer.values[source, :, :length]
+
+
+def slot_attention(  # noqa: PLR0913, PLR0917 - the library's signature
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001 - the plan makes the masks
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    slot_plan: Plan | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as the plan says; the library calls it in place of its own attention.
+
+    Args:
+        module: the attention layer.
+        query: (rows, heads, tokens, head dim); tokens is 1 while decoding.
+        key: (rows, kv heads, keys, head dim), from the cache.
+        value: as `key`.
+        attention_mask: not looked at.
+        scaling: of the scores.
+        sliding_window: how far back a token sees, where the model limits that.
+        slot_plan: of this forward pass.
+    """
+    if slot_plan is None:
+        raise RuntimeError(f"{type(module).__name__} was called without a plan")
+    if not slot_plan.lengths:
+        out = _chunk(query, key, value, slot_plan, scaling, sliding_window)
+    elif slot_plan.padded:
+        out = _padded(query, key, value, slot_plan, scaling, sliding_window)
+    else:
+        out = _rows(query, key, value, slot_plan, scaling, sliding_window)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _chunk(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: Plan,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    first = plan.begin == 0 and (window is None or window >= plan.end)
+    mask = None if first else plan.chunk_mask(query, window)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=first, scale=scaling
+    )
+
+
+def _padded(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: Plan,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    mask = plan.decode_mask(query, window)
+    grouped = _by_kv_head(query, key)
+    out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+    return out.reshape(query.shape)
+
+
+def _rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: Plan,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    grouped = _by_kv_head(query, key)
+    out = torch.empty_like(grouped)
+    for row, length in enumerate(plan.lengths):
+        seen = slice(max(0, length - window) if window else 0, length)
+        here = slice(row, row + 1)
+        out[here] = scaled_dot_product_attention(
+            grouped[here], key[here, :, seen], value[here, :, seen], scale=scaling
+        )
+    return out.reshape(query.shape)
+
+
+def _by_kv_head(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return one token's heads as several tokens of the kv head that they share."""
+    rows, heads, _, head_dim = query.shape
+    kv_heads = key.shape[1]
+    return query.reshape(rows, kv_heads, heads // kv_heads, head_dim)
+
+
+AttentionInterface.register(ATTENTION, slot_attention)

@@ -1,0 +1,210 @@
+"""Tokenizers of LLaVA checkpoints, with the ids that LLaVA's own code gets.
+
+LLaVA tokenizes with transformers' slow LlamaTokenizer: text between special tokens and pictures
+goes to sentencepiece piece by piece. Where a checkpoint has `tokenizer.model` the same is done
+here; a folder with `tokenizer.json` alone is read by the `tokenizers` library.
+
+Source: transformers 4.37 models/llama/tokenization_llama.py (the meaning of `legacy`).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from llava_pack.format.errors import CheckpointError
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_SPACE = "\u2581"
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back; special tokens in text are text."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Return the id that begins every prompt, if there is one."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids."""
+
+    def encode(self, text: str, *, continued: bool) -> list[int]:
+        """Return the ids of a text; `continued` where a special token came right before it."""
+
+    def special_id(self, token: str) -> int | None:
+        """Return the id of a special token, None where the vocabulary has none."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return what a generated token adds to the answer; nothing for special ones."""
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a checkpoint's folder.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    if (folder / "tokenizer.model").is_file():
+        return SentencePieceTokenizer(folder)
+    if (folder / "tokenizer.json").is_file():
+        return JsonTokenizer(folder)
+    raise CheckpointError(
+        "no tokenizer: expected tokenizer.model or tokenizer.json",
+        subject=folder.name,
+        hint="copy the checkpoint's folder again, with every file of it",
+    )
+
+
+class SentencePieceTokenizer:
+    """`tokenizer.model`, with the tokens that the folder adds to it."""
+
+    def __init__(self, folder: Path) -> None:
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+
+        path = folder / "tokenizer.model"
+        self._config = _read_json(folder / "tokenizer_config.json")
+        try:
+            data = path.read_bytes()
+            self._model = SentencePieceProcessor(model_proto=data)
+            bare = sentencepiece_model_pb2.ModelProto.FromString(data)
+            bare.normalizer_spec.add_dummy_prefix = False
+            self._bare = SentencePieceProcessor(model_proto=bare.SerializeToString())
+        except (RuntimeError, OSError, DecodeError) as error:
+            raise CheckpointError("not a sentencepiece model", subject=path.name) from error
+        self._added = _added_tokens(folder, self._config)
+        self._by_id = {token_id: token for token, token_id in self._added.items()}
+        self._legacy = self._config.get("legacy") is not False
+
+    @property
+    def bos_id(self) -> int | None:
+        """Return the id that begins every prompt, if there is one."""
+        if self._config.get("add_bos_token") is False or self._model.bos_id() < 0:
+            return None
+        return int(self._model.bos_id())
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids."""
+        return max(self._model.get_piece_size(), *(i + 1 for i in self._by_id), 0)
+
+    def encode(self, text: str, *, continued: bool) -> list[int]:
+        """Return the ids of a text; `continued` where a special token came right before it."""
+        bare = continued and not self._legacy
+        return list((self._bare if bare else self._model).encode(text))
+
+    def special_id(self, token: str) -> int | None:
+        """Return the id of a special token, None where the vocabulary has none."""
+        if token in self._added:
+            return self._added[token]
+        found = int(self._model.piece_to_id(token))
+        return found if self._model.id_to_piece(found) == token else None
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return what a generated token adds to the answer; nothing for special ones."""
+        if token_id in self._by_id or not 0 <= token_id < self._model.get_piece_size():
+            return b""
+        if self._model.is_control(token_id) or self._model.is_unknown(token_id):
+            return b""
+        return _piece_bytes(self._model.id_to_piece(token_id))
+
+
+class JsonTokenizer:
+    """`tokenizer.json` of the Llama kind: `▁` for a space, bytes as `<0xAB>`."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer as Fast
+
+        path = folder / "tokenizer.json"
+        self._config = _read_json(folder / "tokenizer_config.json")
+        state = _read_json(path)
+        try:
+            self._model = Fast.from_str(json.dumps(state))
+            self._bare = Fast.from_str(json.dumps(_without_prefix(state)))
+        except Exception as error:  # the library raises bare Exception for a bad file
+            raise CheckpointError("not a tokenizer", subject=path.name) from error
+        for model in (self._model, self._bare):
+            model.encode_special_tokens = True
+            model.no_padding()
+            model.no_truncation()
+        added = state.get("added_tokens", ())
+        self._added = {entry["content"]: int(entry["id"]) for entry in added}
+        self._special = {int(entry["id"]) for entry in added if entry.get("special")}
+
+    @property
+    def bos_id(self) -> int | None:
+        """Return the id that begins every prompt, if there is one."""
+        if self._config.get("add_bos_token") is False:
+            return None
+        return self.special_id(_token_text(self._config.get("bos_token")) or "<s>")
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids."""
+        return int(self._model.get_vocab_size())
+
+    def encode(self, text: str, *, continued: bool) -> list[int]:
+        """Return the ids of a text; `continued` where a special token came right before it."""
+        model = self._bare if continued else self._model
+        return list(model.encode(text, add_special_tokens=False).ids)
+
+    def special_id(self, token: str) -> int | None:
+        """Return the id of a special token, None where the vocabulary has none."""
+        return self._added.get(token)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return what a generated token adds to the answer; nothing for special ones."""
+        piece = self._model.id_to_token(token_id)
+        if piece is None or token_id in self._special:
+            return b""
+        return _piece_bytes(piece)
+
+
+def eos_ids(folder: Path) -> frozenset[int]:
+    """Return the ids that end an answer, as config.json and generation_config.json name them."""
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        named = _read_json(folder / name).get("eos_token_id")
+        found.update(named if isinstance(named, list) else [named] if named is not None else [])
+    return frozenset(int(token_id) for token_id in found)
+
+
+def _piece_bytes(piece: str) -> bytes:
+    byte = _BYTE.fullmatch(piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
+
+
+def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tokenizer that adds no space before text that follows a special token.
+
+    A Metaspace with `prepend_scheme: first` does that; every other kind begins each text alike.
+    """
+    scheme = state.get("pre_tokenizer") or {}
+    if scheme.get("type") == "Metaspace" and scheme.get("prepend_scheme") == "first":
+        return {**state, "pre_tokenizer": {**scheme, "prepend_scheme": "never"}}
+    return dict(state)
+
+
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
+    added = {str(k): int(v) for k, v in _read_json(folder / "added_tokens.json").items()}
+    for token_id, entry in dict(config.get("added_tokens_decoder") or {}).items():
+        added[_token_text(entry)] = int(token_id)
+    return added
+
+
+def _token_text(entry: Any) -> str:
+    return str(entry.get("content", "")) if isinstance(entry, dict) else str(entry or "")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise CheckpointError("not readable as JSON", subject=path.name) from error
+    if not isinstance(value, dict):
+        raise CheckpointError("expected a JSON object", subject=path.name)
+    return value
