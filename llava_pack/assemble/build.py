@@ -24,7 +24,10 @@ from llava_pack.assemble.runtime_files import (
 from llava_pack.assemble.seal import check_output, seal
 from llava_pack.assemble.sources import Fetched, RemoteSource
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.layout import check_original
+from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.findings import pair_defects
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.layout import read_layout
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
@@ -97,10 +100,11 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     work = _work_folder(options.out)
     model = RemoteSource(recipe.model.source, base, cache, work / "model")
     model.small(progress)
-    check_original(work / "model", model.listing.sizes, subject=str(model.listing.pinned))
+    model.check_kind(Kind.ORIGINAL)
     model.check_expected(recipe.model.files)
     tower = RemoteSource(recipe.vision_tower.source, base, cache, work / "tower")
     tower.small(progress)
+    tower.check_kind(Kind.TOWER)
     wheels, uv = _lock(recipe, options, progress)
     python = _choose_python(options, progress)
     plan = Plan(recipe=recipe, model=model, tower=tower, wheels=wheels, uv=uv, python=python)
@@ -119,6 +123,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
     """
     plan = plan_build(options, cache, progress)
     model, tower = plan.model.whole(progress), plan.tower.whole(progress)
+    _check_pair(model, tower)
     fetched = _fetch_files(plan, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
@@ -148,6 +153,14 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         size_bytes=manifest.size_bytes,
         files=len(manifest.files),
     )
+
+
+def _check_pair(model: Fetched, tower: Fetched) -> None:
+    """Refuse a damaged checkpoint, and a tower that does not fit it."""
+    checkpoint = read_layout(model.folder, expect=Kind.ORIGINAL)
+    vision = read_layout(tower.folder, expect=Kind.TOWER)
+    misfits = pair_defects(checkpoint.config, vision.config, vision.entries)
+    refuse(misfits, subject=tower.pinned)
 
 
 def _stage(
@@ -215,7 +228,7 @@ def _fetch_files(plan: Plan, cache: Cache, progress: Progress) -> dict[str, Fetc
     wanted = [remote_wheel(wheel) for wheel in (*plan.wheels, plan.uv)]
     if plan.python.archive is not None:
         wanted.append(plan.python.archive)
-    fetched = download_all(wanted, cache, progress=progress)
+    fetched = download_all(wanted, cache, progress=progress, what="fetch packages")
     return {file.name: found for file, found in fetched.items()}
 
 

@@ -121,6 +121,7 @@ def _floors(recipe: Recipe, facts: BuildFacts) -> Floors:
             *configs,
             context_tokens=recipe.serving.context_tokens,
             slots=recipe.serving.slots,
+            device="cpu" if cuda == "none" else "cuda",
         ),
         cpu_flags=(),
     )

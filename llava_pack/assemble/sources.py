@@ -6,9 +6,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.findings import kind_defects
+from llava_pack.checkpoint.kind import Kind, classify
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.source import Listing, Snapshot, list_source, materialise, parse_source
+from llava_pack.fetch.source import (
+    HubSource,
+    Listing,
+    Snapshot,
+    list_source,
+    materialise,
+    parse_source,
+)
 from llava_pack.format.errors import CheckpointError, IntegrityError
 from llava_pack.format.progress import Progress
 from llava_pack.recipe import ExpectedFile
@@ -70,6 +81,19 @@ class RemoteSource:
     def small(self, progress: Progress) -> Snapshot:
         """Fetch configuration, tokenizer, indexes and licence texts."""
         return self._fetch((*SMALL, *LICENCES), progress)
+
+    def check_kind(self, expect: Kind) -> None:
+        """Refuse another kind of checkpoint, by configuration and names, after `small`.
+
+        Raises:
+            CheckpointError: it is another one; the hint says which to take.
+        """
+        config_file = self._into / "config.json"
+        config = parse_config(config_file.read_bytes()) if config_file.is_file() else {}
+        kind = classify(self.listing.sizes, config)
+        pinned = self.listing.pinned
+        name = pinned.repo_id if isinstance(pinned, HubSource) else str(pinned.folder)
+        refuse(kind_defects(name.rpartition("/")[2], kind, expect), subject=str(pinned))
 
     def weight_files(self) -> tuple[str, ...]:
         """Return the names of the weight files, after `small`.

@@ -6,6 +6,8 @@ import typer
 
 import llava_pack
 from llava_pack.cli import console
+from llava_pack.cli.build import build
+from llava_pack.cli.demo import demo
 
 app = typer.Typer(
     name="llava-pack",
@@ -30,3 +32,7 @@ def root(
     ] = False,
 ) -> None:
     """Carry LLaVA across an air gap."""
+
+
+app.command()(build)
+app.command()(demo)

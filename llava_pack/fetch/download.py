@@ -10,7 +10,7 @@ from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.locks import Stopped
 from llava_pack.fetch.remote import Digest, Fetched, GitBlob, RemoteFile, Sha256
 from llava_pack.fetch.transfer import Patience, Transfer, cached
-from llava_pack.fetch.transport import open_client
+from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress, Silent
 
@@ -26,6 +26,7 @@ def download_all(
     connections: int = 8,
     progress: Progress | None = None,
     patience: Patience | None = None,
+    what: str = "fetch",
 ) -> dict[RemoteFile, Fetched]:
     """Return every file, verified, in the cache; fetch what is not there, in parallel.
 
@@ -37,6 +38,7 @@ def download_all(
         connections: files in flight at once.
         progress: told of one phase, with bytes; a restart counts bytes back.
         patience: how long to keep trying; the default suits a person who waits.
+        what: how the phase is called.
 
     Raises:
         IntegrityError: bytes differ from the promised size or digest.
@@ -49,7 +51,7 @@ def download_all(
     wanted = list(dict.fromkeys(files))
     _check_space(wanted, cache)
     told = progress or Silent()
-    told.start("fetch", _total(wanted))
+    told.start(what, _total(wanted))
     try:
         return _run(wanted, cache, connections, told, patience or Patience())
     finally:
@@ -65,12 +67,12 @@ def _run(
 ) -> dict[RemoteFile, Fetched]:
     """Fetch the largest first, so that no large one is left for the end alone."""
     stop = Event()
-    client = open_client(
+    transport = Transport(
         connections=connections, connect_s=patience.connect_s, read_s=patience.read_s
     )
-    with client, ThreadPoolExecutor(connections, thread_name_prefix="fetch") as pool:
+    with transport, ThreadPoolExecutor(connections, thread_name_prefix="fetch") as pool:
         transfer = Transfer(
-            client=client, cache=cache, patience=patience, stop=stop, count=progress.advance
+            transport=transport, cache=cache, patience=patience, stop=stop, count=progress.advance
         )
         order = sorted(wanted, key=lambda file: file.size_bytes or 0, reverse=True)
         futures = {file: pool.submit(transfer.fetch, file) for file in order}
@@ -80,6 +82,7 @@ def _run(
             stop.set()
             for future in futures.values():
                 future.cancel()
+            transport.hang_up()
     _raise_first(futures.values())
     return {file: futures[file].result() for file in wanted}
 

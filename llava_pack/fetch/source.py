@@ -177,7 +177,8 @@ def _from_hub(
     by_path = {file.path: file for file in repo.files}
     chosen = [by_path[path] for path in select(list(by_path), wanted, str(source))]
     remotes = {file.path: remote_file(repo, file) for file in chosen}
-    fetched = download_all(remotes.values(), cache, progress=progress)
+    what = f"fetch {source.repo_id}"
+    fetched = download_all(remotes.values(), cache, progress=progress, what=what)
     for file in chosen:
         _place(fetched[remotes[file.path]].path, into / file.path)
     origins = {file.path: _hub_origin(repo, file) for file in chosen}

@@ -1,0 +1,64 @@
+"""The demo, built once for all tests that need a whole bundle."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub import LoopbackHub, RepoSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "bundles" / "demo-model"
+MODEL, TOWER = "llava-pack/llava-v1-demo", "llava-pack/clip-demo"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle and its id."""
+
+    path: Path
+    bundle_id: str
+
+
+@pytest.fixture
+def llava_pack(monkeypatch):
+    """Run the command line as a person does; return what came of it."""
+
+    def run(*arguments, env=None, cwd=None):
+        command = [sys.executable, "-m", "llava_pack", *map(str, arguments)]
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=280, cwd=cwd
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo_hub():
+    """Serve the demo repositories as the Hub would."""
+    repos = {
+        MODEL: RepoSpec(folder=DEMO / "llava-v1-demo"),
+        TOWER: RepoSpec(folder=DEMO / "clip-demo"),
+    }
+    with LoopbackHub(repos) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(demo_hub, tmp_path_factory):
+    """Build the demo bundle from the loopback Hub; tests must not change it."""
+    out = tmp_path_factory.mktemp("demo") / "demo-bundle"
+    command = [sys.executable, "-m", "llava_pack", "build", "demo", "--out", str(out), "--json"]
+    command += ["--python", "target"]
+    environ = {"HF_ENDPOINT": demo_hub.url}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environ}
+    )
+    assert done.returncode == 0, done.stderr
+    return Built(path=out, bundle_id=json.loads(done.stdout.splitlines()[-1])["bundle_id"])

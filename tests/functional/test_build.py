@@ -1,0 +1,327 @@
+"""`build` from the outside: the real client, a loopback Hub, real wheels, a whole bundle."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+from llava_pack.checkpoint.config import remote_ids
+from llava_pack.recipe import find_recipe
+from tests.support.checkpoints import TinyLlava, make_llava, make_tower
+from tests.support.hub import LoopbackHub, RepoSpec
+
+MODEL, TOWER = "llava-pack/llava-v1-demo", "llava-pack/clip-demo"
+
+
+@pytest.fixture
+def repos(tmp_path):
+    """Tiny repositories under the demo's names, for tests that change them."""
+    spec = TinyLlava()
+    folders = {MODEL: tmp_path / "hub" / "model", TOWER: tmp_path / "hub" / "tower"}
+    make_llava(folders[MODEL], spec)
+    make_tower(folders[TOWER], spec.tower)
+    return folders
+
+
+@pytest.fixture
+def hub(repos):
+    with LoopbackHub({name: RepoSpec(folder=folder) for name, folder in repos.items()}) as running:
+        yield running
+
+
+@pytest.fixture
+def build(llava_pack, tmp_path):
+    def run(hub_url, *options, recipe="demo", cache="cache"):
+        environ = {"HF_ENDPOINT": hub_url, "LLAVA_PACK_CACHE": str(tmp_path / cache)}
+        arguments = ["build", recipe, "--out", tmp_path / "bundle", "--python", "target"]
+        return llava_pack(*arguments, *options, env=environ)
+
+    return run
+
+
+def error_of(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# What a bundle holds.
+
+
+def test_sha256sum_agrees_and_its_own_digest_is_the_id(demo_bundle):
+    subprocess.run(
+        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=demo_bundle.path, check=True
+    )
+    sums = (demo_bundle.path / "SHA256SUMS").read_bytes()
+    assert hashlib.sha256(sums).hexdigest() == demo_bundle.bundle_id
+
+
+def test_every_file_is_listed_and_none_else_is_there(demo_bundle):
+    listed = {
+        line.split("  ")[1] for line in (demo_bundle.path / "SHA256SUMS").read_text().splitlines()
+    }
+    found = {
+        p.relative_to(demo_bundle.path).as_posix()
+        for p in demo_bundle.path.rglob("*")
+        if p.is_file()
+    }
+    assert found - listed == {"SHA256SUMS", "START-HERE.txt"}
+    assert listed - found == set()
+
+
+def test_no_pickle_and_no_code_crosses(demo_bundle):
+    suffixes = {p.suffix for p in (demo_bundle.path / "model").rglob("*") if p.is_file()}
+    assert suffixes == {".json", ".model", ".safetensors"}
+
+
+def test_nothing_remote_is_left_and_the_tower_is_beside_the_model(demo_bundle):
+    for path in (demo_bundle.path / "model").rglob("*.json"):
+        assert remote_ids(path.read_bytes()) == []
+    config = json.loads((demo_bundle.path / "model/llava-v1-demo/config.json").read_bytes())
+    tower = demo_bundle.path / "model/llava-v1-demo" / config["mm_vision_tower"]
+    assert (tower / "model.safetensors").is_file()
+    manifest = json.loads((demo_bundle.path / "MANIFEST.json").read_bytes())
+    rule = next(r for r in manifest["rewrites"] if r["pointer"] == "/mm_vision_tower")
+    assert rule["old"] == TOWER
+    assert rule["installed"] == "{model_root}/clip-demo"
+
+
+def test_the_lock_names_every_wheel_by_path_and_hash(demo_bundle):
+    text = (demo_bundle.path / "lock/pylock.toml").read_text()
+    assert "://" not in text
+    locked = {}
+    for package in tomllib.loads(text)["packages"]:
+        (wheel,) = package["wheels"]
+        locked[wheel["path"].removeprefix("../wheels/")] = wheel["hashes"]["sha256"]
+    found = {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in (demo_bundle.path / "wheels").iterdir()
+    }
+    assert locked == found
+    assert any(name.startswith("llava_pack-") for name in found)
+
+
+def test_no_address_of_this_machine_or_of_an_index_is_told(demo_bundle, demo_hub):
+    told = (demo_bundle.path / "MANIFEST.json").read_text()
+    assert demo_hub.url.removeprefix("http://") not in told
+    assert "://" not in told.replace("https://www.apache.org", "")
+
+
+def test_weights_know_their_origin(demo_bundle, demo_hub):
+    files = json.loads((demo_bundle.path / "MANIFEST.json").read_bytes())["files"]
+    weights = next(f for f in files if f["path"] == "model/llava-v1-demo/model.safetensors")
+    sources = {one["path"]: one["digest"] for one in weights["origin"]["inputs"]}
+    published = {blob.path: f"sha256:{blob.sha256}" for blob in demo_hub.blobs(MODEL)}
+    assert sources
+    assert sources.items() <= published.items()
+
+
+def test_uv_is_an_executable_for_the_target(demo_bundle):
+    program = demo_bundle.path / "runtime/uv"
+    assert program.stat().st_mode & 0o111
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("uv ")
+
+
+def test_known_answers_come_along(demo_bundle):
+    manifest = json.loads((demo_bundle.path / "MANIFEST.json").read_bytes())
+    assert manifest["known_answers"][0]["contains"] == ["red", "circle"]
+
+
+# Twice, and stopped in between.
+
+
+def test_two_builds_from_one_lock_have_one_id(hub, llava_pack, tmp_path):
+    environ = {"HF_ENDPOINT": hub.url, "SOURCE_DATE_EPOCH": "1790000000"}
+    ids = []
+    for name in ("one", "two"):
+        out = tmp_path / name
+        done = llava_pack(
+            "build", "demo", "--python", "target", "--out", out, "--json", env=environ
+        )
+        assert done.returncode == 0, done.stderr
+        ids.append(error_of(done)["bundle_id"])
+    assert ids[0] == ids[1]
+
+
+def test_a_killed_build_goes_on_and_gives_what_an_untouched_one_gives(
+    hub, build, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    fault = hub.fault("pytorch_model-00002-of-00002.bin", hold_bytes=1000)
+    command = [sys.executable, "-m", "llava_pack", "build", "demo", "--python", "target"]
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("LLAVA_PACK_CACHE", str(tmp_path / "cache"))
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "bundle")], stderr=subprocess.DEVNULL
+    ) as running:
+        assert fault.held.wait(timeout=60)
+        running.send_signal(signal.SIGKILL)
+    fault.released.set()
+    hub.faults.clear()
+    first = hub.served[
+        "/llava-pack/llava-v1-demo/resolve/"
+        + hub.commit(MODEL)
+        + "/pytorch_model-00001-of-00002.bin"
+    ]
+    done = build(hub.url, "--json")
+    assert done.returncode == 0, done.stderr
+    again = hub.served[
+        "/llava-pack/llava-v1-demo/resolve/"
+        + hub.commit(MODEL)
+        + "/pytorch_model-00001-of-00002.bin"
+    ]
+    assert again == first, "a shard that was whole came twice"
+    clean = build(hub.url, "--json", cache="other-cache")
+    assert error_of(done)["bundle_id"] == error_of(clean)["bundle_id"]
+
+
+def test_left_overs_of_a_stopped_build_do_not_reach_the_bundle(hub, build, tmp_path):
+    staging = tmp_path / "bundle.partial"
+    (staging / "wheels").mkdir(parents=True)
+    (staging / "wheels" / "stranger-1-py3-none-any.whl").write_bytes(b"x")
+    done = build(hub.url, "--json")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "bundle/wheels/stranger-1-py3-none-any.whl").exists()
+    assert not staging.exists()
+    assert not (tmp_path / "bundle.sources").exists()
+
+
+def test_dry_run_fetches_no_weights_and_writes_no_bundle(hub, build, tmp_path):
+    done = build(hub.url, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_model-00001-of-00002.bin" in done.stdout
+    assert hub.requests(".bin") == []
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(hub, build, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "thesis.tex").write_text("years of work")
+    done = build(hub.url, "--json")
+    assert done.returncode == 2
+    assert (tmp_path / "bundle" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_new_build_replaces_the_bundle_that_is_there(hub, build, tmp_path):
+    assert build(hub.url, "--json").returncode == 0
+    done = build(hub.url, "--json")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in tmp_path.glob("bundle*")) == ["bundle"]
+
+
+# Bad input, each with its exit code.
+
+
+def test_unknown_recipe_is_10(llava_pack):
+    done = llava_pack("build", "llava-v9", "--json")
+    assert done.returncode == 10
+    assert "demo" in error_of(done)["message"]
+
+
+def test_hub_unreachable_is_9(build):
+    done = build("http://127.0.0.1:9", "--json")
+    assert done.returncode == 9
+    assert "HF_ENDPOINT" in error_of(done)["hint"]
+
+
+def test_gated_without_a_token_is_12_and_with_one_it_builds(repos, build, monkeypatch):
+    specs = {name: RepoSpec(folder=folder) for name, folder in repos.items()}
+    specs[MODEL] = RepoSpec(folder=repos[MODEL], gated=True, readers=frozenset({"hf_reader"}))
+    with LoopbackHub(specs) as hub:
+        done = build(hub.url, "--json")
+        assert done.returncode == 12
+        assert "HF_TOKEN" in error_of(done)["hint"]
+        monkeypatch.setenv("HF_TOKEN", "hf_reader")
+        done = build(hub.url, "--json")
+        assert done.returncode == 0, done.stderr
+        assert "hf_reader" not in done.stdout + done.stderr
+
+
+def test_a_converted_checkpoint_is_13_and_the_original_is_named(repos, hub, build):
+    config = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}
+    config |= {"text_config": {}, "vision_config": {}}
+    (repos[MODEL] / "config.json").write_text(json.dumps(config))
+    done = build(hub.url, "--json")
+    assert done.returncode == 13
+    assert "liuhaotian/llava-v1.5-7b" in error_of(done)["hint"]
+    assert hub.requests(".bin") == []
+
+
+def test_a_tower_that_is_none_is_13(repos, hub, build):
+    (repos[TOWER] / "config.json").write_text('{"model_type": "siglip"}')
+    assert build(hub.url, "--json").returncode == 13
+
+
+def test_a_digest_that_differs_from_the_hubs_is_4(hub, build):
+    hub.fault("pytorch_model-00001-of-00002.bin", corrupt_at=2000)
+    done = build(hub.url, "--json")
+    assert done.returncode == 4
+    assert "pytorch_model-00001-of-00002.bin" in error_of(done)["subject"]
+
+
+def test_an_absent_shard_is_13(repos, hub, build):
+    (repos[MODEL] / "pytorch_model-00002-of-00002.bin").unlink()
+    done = build(hub.url, "--json")
+    assert done.returncode == 13
+    assert "pytorch_model-00002-of-00002.bin" in error_of(done)["message"]
+
+
+def test_a_truncated_shard_is_13(repos, hub, build):
+    shard = repos[MODEL] / "pytorch_model-00002-of-00002.bin"
+    shard.write_bytes(shard.read_bytes()[:-5000])
+    done = build(hub.url, "--json")
+    assert done.returncode == 13
+    assert "pytorch_model-00002-of-00002.bin" in error_of(done)["message"]
+
+
+def test_a_remote_id_that_nothing_rewrites_is_13(repos, hub, build):
+    config = json.loads((repos[MODEL] / "config.json").read_text())
+    config["speculator_name_or_path"] = "someone/draft-model"
+    (repos[MODEL] / "config.json").write_text(json.dumps(config))
+    done = build(hub.url, "--json")
+    assert done.returncode == 13
+    assert "/speculator_name_or_path" in error_of(done)["message"]
+
+
+def test_a_full_disk_is_7_and_the_next_run_goes_on(hub, build, tmp_path, monkeypatch):
+    small = tmp_path / "small"
+    small.mkdir()
+    script = (
+        'mount -t tmpfs -o size=40m none "$1" && '
+        'exec "$2" -m llava_pack build demo --python target --out "$1/bundle" --json'
+    )
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", str(small), sys.executable]
+    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("this machine allows no mount namespace")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert "--out" in error_of(done)["hint"]
+
+
+@pytest.mark.parametrize("platform", ["windows", "x86_64-musllinux_1_2"])
+def test_a_platform_of_another_form_is_2(llava_pack, platform):
+    assert llava_pack("build", "demo", "--platform", platform, "--json").returncode == 2
+
+
+def test_a_python_without_wheels_is_10(hub, llava_pack, tmp_path):
+    recipe = tmp_path / "old.toml"
+    text = find_recipe("demo").read_text().replace('python = "3.11"', 'python = "3.7"')
+    recipe.write_text(text)
+    shutil.copytree(find_recipe("demo").parent / "known-answers", tmp_path / "known-answers")
+    done = llava_pack(
+        "build", recipe, "--out", tmp_path / "b", "--json", env={"HF_ENDPOINT": hub.url}
+    )
+    assert done.returncode == 10, done.stderr
+
+
+def test_the_wheel_of_llava_pack_in_the_bundle_is_the_running_one(demo_bundle):
+    (wheel,) = (demo_bundle.path / "wheels").glob("llava_pack-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = archive.read("llava_pack/format/sums.py")
+    assert held == (demo_bundle.path / "installer/llava_pack/format/sums.py").read_bytes()
