@@ -4,6 +4,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava_pack.format.errors import InstallError, IntegrityError
 from llava_pack.format.manifest import Manifest, parse_manifest
@@ -28,7 +29,7 @@ class Installation:
     bundle_id: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Generation:
     """A complete generation, as a list shows it."""
 
@@ -37,6 +38,11 @@ class Generation:
     root: Path
     current: bool
     receipt: Receipt
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        names = ("recipe", "generation", "bundle_id", "release", "installed_at", "size_bytes")
+        return {"current": self.current, **{name: getattr(self.receipt, name) for name in names}}
 
 
 def default_prefix() -> Path:
@@ -79,15 +85,8 @@ def listing(prefix: Path, recipe: str | None = None) -> tuple[Generation, ...]:
         for number in numbers(prefix, name):
             root = generation_folder(prefix, name, number)
             if proof := receipt.read(root):
-                found.append(
-                    Generation(
-                        recipe=name,
-                        number=number,
-                        root=root,
-                        current=number == current,
-                        receipt=proof,
-                    )
-                )
+                is_current = number == current
+                found.append(Generation(name, number, root, is_current, proof))
     return tuple(found)
 
 
@@ -114,6 +113,11 @@ def activate(prefix: Path, recipe: str, number: int) -> None:
     ]
     script = "".join(f"{line}\n" for line in lines)
     disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
+
+
+def command(prefix: Path) -> str:
+    """Return the absolute command to run next, to be pasted into a shell."""
+    return f"{shlex.quote(str(prefix / 'bin' / 'llava-pack'))} serve"
 
 
 def state(prefix: Path, recipe: str) -> str:

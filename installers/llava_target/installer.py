@@ -59,7 +59,12 @@ class Outcome:
     @property
     def command(self) -> str:
         """The absolute command to run next."""
-        return f"{self.prefix}/bin/llava-pack serve"
+        return generations.command(self.prefix)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        shown = {**vars(self), "prefix": str(self.prefix)}
+        return {**shown, "next": self.command}
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
+from llava_pack.format import records
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import (
     CannotVerifyError,
@@ -60,23 +61,25 @@ class Listing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
-    """A bundle in which every byte is what SHA256SUMS says."""
-
-    manifest: Manifest
-    bundle_id: str
-    expected: bool
-    files: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Examination:
-    """The outcome of reading a whole bundle: `verified` is None where there are defects."""
+    """The outcome of reading a whole bundle."""
 
     listing: Listing
+    manifest: Manifest | None
+    """None where it is among the defects."""
     defects: tuple[Defect, ...]
-    verified: Verified | None
+    size_bytes: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        return {
+            "ok": not self.defects,
+            "bundle_id": self.listing.bundle_id,
+            "expected": self.listing.expected,
+            "files": len(self.listing.sums),
+            "size_bytes": self.size_bytes,
+            "defects": records.encode(self.defects),
+        }
 
 
 def read_listing(root: Path, *, expect: str | None) -> Listing:
@@ -239,17 +242,10 @@ def examine(
         found = pool.map(lambda path: _check(listing, path, sizes.get(path), progress), paths)
         defects += [defect for defect in found if defect is not None]
     progress.done()
-    verified = None
-    if manifest is not None and not defects:
-        verified = Verified(
-            manifest=manifest,
-            bundle_id=listing.bundle_id,
-            expected=listing.expected,
-            files=len(listing.sums),
-            size_bytes=manifest.size_bytes,
-        )
     defects.sort(key=lambda defect: defect.path)
-    return Examination(listing=listing, defects=tuple(defects), verified=verified)
+    return Examination(
+        listing=listing, manifest=manifest, defects=tuple(defects), size_bytes=sum(sizes.values())
+    )
 
 
 def _check(
@@ -292,14 +288,14 @@ def refusal(defects: tuple[Defect, ...], *, of: int) -> PackError:
     return IntegrityError(f"{count}: {shown}{rest}", hint=COPY_AGAIN)
 
 
-def verify_bundle(root: Path, *, expect: str | None, progress: Progress) -> Verified:
+def verify_bundle(root: Path, *, expect: str | None, progress: Progress) -> Examination:
     """Return the contents of a bundle in which every byte is what it should be.
 
     Raises:
         IntegrityError: naming every file that is changed, missing, extra or no plain file.
         SignatureError: the id is not the one that was typed.
     """
-    examination = examine(root, expect=expect, progress=progress)
-    if examination.verified is None:
-        raise refusal(examination.defects, of=len(examination.listing.sums))
-    return examination.verified
+    found = examine(root, expect=expect, progress=progress)
+    if found.defects:
+        raise refusal(found.defects, of=len(found.listing.sums))
+    return found

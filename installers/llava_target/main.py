@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +20,9 @@ from llava_target import generations, installer, inventory, removal
 _EVERY_S = 5.0
 _SCHEMA = 1
 _MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
+_Options = argparse.Namespace
+_Result = tuple[dict[str, Any], str]
+"""Facts for --json, and the last line for a person."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,16 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     options = _parser().parse_args(argv)
     try:
-        options.command(options)
+        facts, line = _COMMANDS[options.command][0](options)
     except PackError as error:
-        _failure(error, as_json=options.json)
-        return int(error.exit_code)
+        return _failure(error, as_json=options.json)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - the boundary: a bug gets its own exit code
         traceback.print_exc()
-        _failure(PackError(f"{type(error).__name__}: {error}"), as_json=options.json)
-        return int(ExitCode.BUG)
+        return _failure(PackError(f"{type(error).__name__}: {error}"), as_json=options.json)
+    if options.json:
+        line = json.dumps({"schema": _SCHEMA, "kind": options.command, **facts})
+    print(visible(line, keep="\n"), flush=True)
     return int(ExitCode.OK)
 
 
@@ -48,38 +52,15 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llava-pack", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, call: Any, help_text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help_text, allow_abbrev=False)
-        made.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
-        made.set_defaults(command=call)
-        if name != "verify":
-            default = generations.default_prefix()
-            made.add_argument("--prefix", type=Path, default=default, help="default: %(default)s")
-        return made
-
-    made = command("install", _install, "install a bundle, offline")
-    made.add_argument("--bundle", type=Path, required=True, help="the folder of the bundle")
-    made.add_argument("--expect", help="the bundle id from the card, or its first 32 digits")
-    made.add_argument("--python", type=Path, help="for a bundle that carries no Python")
-    made.add_argument("--dry-run", action="store_true", help="write nothing, say what would happen")
-    made = command("verify", _verify, "read a whole bundle and report every difference")
-    made.add_argument("--bundle", type=Path, required=True, help="the folder of the bundle")
-    made.add_argument("--expect", help="the bundle id from the card, or its first 32 digits")
-    made = command("generations", _generations, "list what is installed")
-    made.add_argument("--recipe", help="only this one")
-    made = command("revert", _revert, "go back to an earlier generation")
-    made.add_argument("--recipe", help="default: the one activated last")
-    made.add_argument("--generation", type=int, help="default: the one before the current")
-    made = command("gc", _gc, "remove old generations and files that none needs")
-    made.add_argument("--keep", type=int, default=2, help="generations of each recipe that stay")
-    made = command("uninstall", _uninstall, "remove one recipe, or everything")
-    made.add_argument("--recipe", help="default: everything under the prefix")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, help_text, takes) in _COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, allow_abbrev=False)
+        for option in (*takes.split(), "--json"):
+            command.add_argument(option, **_OPTIONS[option])
     return parser
 
 
-def _install(options: argparse.Namespace) -> None:
+def _install(options: _Options) -> _Result:
     request = installer.Request(
         bundle=options.bundle,
         expect=options.expect,
@@ -87,93 +68,85 @@ def _install(options: argparse.Namespace) -> None:
         python=options.python,
     )
     if options.dry_run:
-        planned = installer.plan(request)
-        for finding in planned.findings:
-            _say(f"{_MARKS[finding.level]} {finding.name}: {finding.value} (need {finding.need})")
-        _say(f"would copy {planned.copy_bytes} bytes; {planned.stored_bytes} are in the store")
-        sizes = {"copy_bytes": planned.copy_bytes, "stored_bytes": planned.stored_bytes}
-        return _end(options, "plan", sizes, "nothing was written")
+        plan = installer.plan(request)
+        for found in plan.findings:
+            _say(f"{_MARKS[found.level]} {found.name}: {found.value} (need {found.need})")
+        _say(f"would copy {plan.copy_bytes} bytes; {plan.stored_bytes} are in the store already")
+        sizes = {"copy_bytes": plan.copy_bytes, "stored_bytes": plan.stored_bytes}
+        return {"dry_run": True, **sizes}, "nothing was written"
     outcome = installer.install(request, Lines())
     word = "is installed already" if outcome.unchanged else "is installed"
     _say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    facts: dict[str, Any] = {
-        "recipe": outcome.recipe,
-        "generation": outcome.generation,
-        "bundle_id": outcome.bundle_id,
-        "prefix": str(outcome.prefix),
-        "unchanged": outcome.unchanged,
-        "next": outcome.command,
-    }
-    return _end(options, "install", facts, outcome.command)
+    return outcome.facts(), outcome.command
 
 
-def _verify(options: argparse.Namespace) -> None:
-    verified = inventory.verify_bundle(options.bundle, expect=options.expect, progress=Lines())
-    facts = {
-        "bundle_id": verified.bundle_id,
-        "expected": verified.expected,
-        "files": verified.files,
-        "size_bytes": verified.size_bytes,
-    }
-    trust = "the id you gave" if verified.expected else "its own list; compare the id with the card"
-    _end(options, "verify", facts, f"{verified.bundle_id} every file matches {trust}")
+def _verify(options: _Options) -> _Result:
+    found = inventory.verify_bundle(options.bundle, expect=options.expect, progress=Lines())
+    trust = "--expect" if found.listing.expected else "its own list: compare the id with the card"
+    return found.facts(), f"{found.listing.bundle_id}: every file matches {trust}"
 
 
-def _generations(options: argparse.Namespace) -> None:
-    rows = [_row(item) for item in generations.listing(options.prefix, options.recipe)]
+def _generations(options: _Options) -> _Result:
+    items = generations.listing(options.prefix, options.recipe)
     lines = [
-        f"{'*' if row['current'] else ' '} {row['recipe']} {row['generation']} {row['bundle_id']}"
-        for row in rows
+        f"{'*' if item.current else ' '} {item.recipe} {item.number} {item.receipt.bundle_id}"
+        for item in items
     ]
-    _end(options, "generations", {"generations": rows}, "\n".join(lines) or "none")
+    return {"generations": [item.facts() for item in items]}, "\n".join(lines) or "none"
 
 
-def _row(item: generations.Generation) -> dict[str, Any]:
-    return {
-        "recipe": item.recipe,
-        "generation": item.number,
-        "current": item.current,
-        "bundle_id": item.receipt.bundle_id,
-        "release": item.receipt.release,
-        "installed_at": item.receipt.installed_at,
-        "size_bytes": item.receipt.size_bytes,
-    }
-
-
-def _revert(options: argparse.Namespace) -> None:
+def _revert(options: _Options) -> _Result:
     item = removal.revert(options.prefix, options.recipe, options.generation, Lines())
-    _end(options, "revert", _row(item), f"{options.prefix}/bin/llava-pack serve")
+    return item.facts(), generations.command(options.prefix)
 
 
-def _gc(options: argparse.Namespace) -> None:
-    _freed(options, "gc", removal.gc(options.prefix, Lines(), keep=options.keep))
+def _gc(options: _Options) -> _Result:
+    return _freed(removal.gc(options.prefix, Lines(), keep=options.keep))
 
 
-def _uninstall(options: argparse.Namespace) -> None:
-    _freed(options, "uninstall", removal.uninstall(options.prefix, options.recipe, Lines()))
+def _uninstall(options: _Options) -> _Result:
+    return _freed(removal.uninstall(options.prefix, options.recipe, Lines()))
 
 
-def _freed(options: argparse.Namespace, kind: str, freed: removal.Freed) -> None:
-    facts = {"generations": freed.generations, "store_bytes": freed.store_bytes}
+def _freed(freed: removal.Freed) -> _Result:
     names = ", ".join(freed.generations) or "no generation"
-    _end(options, kind, facts, f"removed {names} and {freed.store_bytes} bytes of the store")
+    facts = {"generations": freed.generations, "store_bytes": freed.store_bytes}
+    return facts, f"removed {names} and {freed.store_bytes} bytes of the store"
 
 
-def _end(options: argparse.Namespace, kind: str, facts: dict[str, Any], line: str) -> None:
-    if options.json:
-        print(json.dumps({"schema": _SCHEMA, "kind": kind, **facts}), flush=True)
-    else:
-        print(visible(line, keep="\n"), flush=True)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
+    "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
+    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where things are"},
+    "--python": {"type": Path, "help": "for a bundle that carries no Python"},
+    "--dry-run": {"action": "store_true", "help": "write nothing, say what would happen"},
+    "--recipe": {"help": "only this one"},
+    "--generation": {"type": int, "help": "default: the one before the current"},
+    "--keep": {"type": int, "default": 2, "help": "how many generations of each recipe stay"},
+    "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
+}
+_COMMANDS: dict[str, tuple[Callable[[_Options], _Result], str, str]] = {
+    "install": (
+        _install, "install a bundle, offline", "--bundle --expect --prefix --python --dry-run",
+    ),
+    "verify": (_verify, "read a whole bundle and name every difference", "--bundle --expect"),
+    "generations": (_generations, "list what is installed", "--prefix --recipe"),
+    "revert": (_revert, "go back to an earlier generation", "--prefix --recipe --generation"),
+    "gc": (_gc, "remove old generations and files that none needs", "--prefix --keep"),
+    "uninstall": (_uninstall, "remove one recipe, or everything", "--prefix --recipe"),
+}  # fmt: skip
 
 
-def _failure(error: PackError, *, as_json: bool) -> None:
+def _failure(error: PackError, *, as_json: bool) -> int:
+    code = int(error.exit_code)
     _say(f"error: {error}")
     if error.hint:
         _say(f"hint: {error.hint}")
     if as_json:
-        facts = {"error": error.kind, "exit_code": int(error.exit_code), "subject": error.subject}
-        body = {**facts, "message": error.message, "hint": error.hint}
+        body = {"error": error.kind, "exit_code": code, "subject": error.subject}
+        body |= {"message": error.message, "hint": error.hint}
         print(json.dumps({"schema": _SCHEMA, "kind": "error", **body}), flush=True)
+    return code
 
 
 def _say(text: str) -> None:
@@ -185,26 +158,23 @@ class Lines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._what = ""
-        self._total: int | None = None
-        self._done = 0
+        self._what, self._total, self._done = "", 0, 0
         self._began = self._said = 0.0
 
     def start(self, what: str, total_bytes: int | None) -> None:
         """Begin a phase."""
-        with self._lock:
-            self._what, self._total, self._done = what, total_bytes, 0
-            self._began = self._said = time.monotonic()
+        self._what, self._total, self._done = what, total_bytes or 0, 0
+        self._began = self._said = time.monotonic()
 
     def advance(self, size_bytes: int) -> None:
         """Count bytes."""
         with self._lock:
             self._done += size_bytes
-            if time.monotonic() - self._said >= _EVERY_S:
-                self._said = time.monotonic()
-                rate = self._done / max(self._said - self._began, 1e-9)
-                left_s = ((self._total or self._done) - self._done) / rate if rate else 0.0
-                _say(f"{self._what}: {_amount(self._done, rate)}, {left_s:.0f} s left")
+            now = time.monotonic()
+            if now - self._said >= _EVERY_S:
+                self._said = now
+                left_s = (self._total - self._done) * (now - self._began) / self._done
+                _say(f"{self._what}: {self._amount()}, {max(left_s, 0):.0f} s left")
 
     def note(self, text: str) -> None:
         """Say one line."""
@@ -212,10 +182,9 @@ class Lines:
 
     def done(self) -> None:
         """End the phase with what it took."""
-        took_s = max(time.monotonic() - self._began, 1e-9)
-        amount = f", {_amount(self._done, self._done / took_s)}" if self._done else ""
-        _say(f"{self._what}: {took_s:.1f} s{amount}")
+        amount = f", {self._amount()}" if self._done else ""
+        _say(f"{self._what}: {time.monotonic() - self._began:.1f} s{amount}")
 
-
-def _amount(size_bytes: int, rate: float) -> str:
-    return f"{size_bytes / 1e6:.1f} MB at {rate / 1e6:.0f} MB/s"
+    def _amount(self) -> str:
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
+        return f"{self._done / 1e6:.1f} MB at {rate / 1e6:.0f} MB/s"

@@ -8,6 +8,10 @@ import llava_pack
 from llava_pack.cli import console
 from llava_pack.cli.build import build
 from llava_pack.cli.demo import demo
+from llava_pack.cli.inspect import inspect
+from llava_pack.cli.install import install
+from llava_pack.cli.target import gc, generations, revert, uninstall
+from llava_pack.cli.verify import verify
 
 app = typer.Typer(
     name="llava-pack",
@@ -36,3 +40,10 @@ def root(
 
 app.command()(build)
 app.command()(demo)
+app.command()(verify)
+app.command()(inspect)
+app.command()(install)
+app.command()(generations)
+app.command()(revert)
+app.command()(gc)
+app.command()(uninstall)

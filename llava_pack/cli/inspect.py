@@ -1,0 +1,138 @@
+"""`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.target import AsJson, llava_target
+from llava_pack.format import records
+from llava_pack.format.errors import UsageError
+from llava_pack.format.sums import SUMS_NAME
+
+if TYPE_CHECKING:
+    from llava_pack.format.manifest import FileEntry, Manifest
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint's folder.")],
+    as_json: AsJson = False,
+) -> None:
+    r"""Show what a bundle holds, where it came from and what it needs; nothing is verified.
+
+    \b
+    Examples:
+      llava-pack inspect /media/usb/llava-v1.5-7b
+      llava-pack inspect ./demo-bundle --json
+      llava-pack inspect ./llava-v1.5-7b        # a checkpoint
+    """
+    if (folder / SUMS_NAME).is_file():
+        kind, facts = "bundle", _bundle(folder)
+    elif (folder / "config.json").is_file():
+        kind, facts = "checkpoint", _checkpoint(folder)
+    else:
+        raise UsageError(
+            f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json)",
+            subject=str(folder),
+            hint="llava-pack build RECIPE makes a bundle",
+        )
+    if as_json:
+        console.document(kind, facts)
+        return
+    for line in _lines(facts):
+        console.data(line)
+
+
+def _bundle(folder: Path) -> dict[str, Any]:
+    llava_target()
+    from llava_target.inventory import read_listing, read_manifest
+
+    listing = read_listing(folder, expect=None)
+    manifest, _ = read_manifest(listing)
+    stated: dict[str, Any] = records.encode(manifest)
+    files = stated.pop("files")
+    answers = stated.pop("known_answers")
+    return {
+        "bundle_id": listing.bundle_id,
+        **stated,
+        "size_bytes": manifest.size_bytes,
+        "parts": _parts(manifest),
+        "provenance": _provenance(manifest.files),
+        "known_answers": [
+            {name: answer[name] for name in ("name", "prompt", "contains")} for answer in answers
+        ],
+        "files": files,
+    }
+
+
+def _parts(manifest: "Manifest") -> dict[str, dict[str, int]]:
+    parts: dict[str, dict[str, int]] = defaultdict(lambda: {"files": 0, "size_bytes": 0})
+    for entry in manifest.files:
+        names = entry.path.split("/")
+        depth = 2 if names[0] == "model" else 1
+        part = "/".join(names[:depth]) if len(names) > 1 else "(top)"
+        parts[part]["files"] += 1
+        parts[part]["size_bytes"] += entry.size_bytes
+    return dict(parts)
+
+
+def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
+    """Return the origins with how much came from each, digests and names of single files aside."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in files:
+        origin = {
+            key: entry.origin[key]
+            for key in ("kind", "repo", "commit", "tool", "version")
+            if entry.origin.get(key)
+        }
+        row = rows.setdefault(repr(origin), {**origin, "files": 0, "size_bytes": 0})
+        row["files"] += 1
+        row["size_bytes"] += entry.size_bytes
+    return sorted(rows.values(), key=lambda row: -int(row["size_bytes"]))
+
+
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    from llava_pack.checkpoint.layout import read_layout
+
+    layout = read_layout(folder)
+    return {
+        "kind": str(layout.kind),
+        "is": layout.kind.description,
+        "language_model": layout.language,
+        "vision_tower": layout.vision_tower,
+        "weight_files": list(layout.weight_files),
+        "tensors": len(layout.entries),
+        "size_bytes": layout.size_bytes,
+    }
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in facts.items():
+        if name == "files" and isinstance(value, list):
+            continue
+        if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  - {part}: {_one_line(row)}" for part, row in value.items())
+        elif isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  - {_one_line(item)}" for item in value)
+        else:
+            yield f"{indent}{name}: {_scalar(name, value)}"
+
+
+def _one_line(item: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {_scalar(name, value)}" for name, value in item.items())
+
+
+def _scalar(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
+        return console.human_bytes(value)
+    return "none" if value is None or value == {} else str(value)

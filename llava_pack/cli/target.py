@@ -1,0 +1,128 @@
+"""What a target keeps: the way to the installer, and the commands over installed versions."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.shipped import shipped
+
+if TYPE_CHECKING:
+    from llava_target.removal import Freed
+
+Prefix = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="LLAVA_PACK_PREFIX",
+        help="Where things are installed. Default: /opt/llava-pack as root, else your data folder.",
+    ),
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="Only this model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def llava_target() -> None:
+    """Make `llava_target` importable: it is shipped as files, for targets without any venv."""
+    folder = str(shipped("installers"))
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def chosen_prefix(prefix: Path | None) -> Path:
+    """Return the prefix that is meant, absolute."""
+    llava_target()
+    from llava_target.generations import default_prefix
+
+    return (prefix or default_prefix()).absolute()
+
+
+def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
+    r"""List the installed versions of each model; * marks the one that serves.
+
+    \b
+    Examples:
+      llava-pack generations
+      llava-pack generations --recipe llava-v1.5-7b --json
+    """
+    place = chosen_prefix(prefix)
+    from llava_target.generations import listing
+
+    rows = [item.facts() for item in listing(place, recipe)]
+    if as_json:
+        console.document("generations", {"prefix": str(place), "generations": rows})
+        return
+    for row in rows:
+        mark = "*" if row["current"] else " "
+        size = console.human_bytes(row["size_bytes"])
+        console.data(f"{mark} {row['recipe']} {row['generation']}  {size}  {row['bundle_id']}")
+    if not rows:
+        console.say(f"nothing is installed under {place}")
+
+
+def revert(
+    recipe: RecipeName = None,
+    generation: Annotated[
+        int | None, typer.Option(min=1, help="Default: the one before the current.")
+    ] = None,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Go back to an earlier installed version of a model.
+
+    \b
+    Examples:
+      llava-pack revert
+      llava-pack revert --recipe llava-v1.5-7b --generation 3
+    """
+    place = chosen_prefix(prefix)
+    from llava_target.removal import revert as revert_to
+
+    item = revert_to(place, recipe, generation, console.progress())
+    if as_json:
+        console.document("revert", item.facts())
+        return
+    console.say(f"{item.recipe} generation {item.number} is active; restart what serves it:")
+    console.data(f"{place}/bin/llava-pack serve")
+
+
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="Versions of each model that stay.")] = 2,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Remove old versions, and stored files that no installed version needs.
+
+    \b
+    Examples:
+      llava-pack gc
+      llava-pack gc --keep 1
+    """
+    place = chosen_prefix(prefix)
+    from llava_target.removal import gc as collect
+
+    _show("gc", collect(place, console.progress(), keep=keep), as_json=as_json)
+
+
+def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
+    r"""Remove one model, or everything that was installed under the prefix.
+
+    \b
+    Examples:
+      llava-pack uninstall --recipe llava-v1.5-7b
+      llava-pack uninstall
+    """
+    place = chosen_prefix(prefix)
+    from llava_target.removal import uninstall as remove
+
+    _show("uninstall", remove(place, recipe, console.progress()), as_json=as_json)
+
+
+def _show(kind: str, freed: "Freed", *, as_json: bool) -> None:
+    if as_json:
+        facts = {"generations": list(freed.generations), "store_bytes": freed.store_bytes}
+        console.document(kind, facts)
+        return
+    names = ", ".join(freed.generations) or "no version"
+    console.data(f"removed {names}, and {console.human_bytes(freed.store_bytes)} of stored files")
