@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from llava_pack.fetch.remote import RemoteFile, Sha256, place
-from llava_pack.fetch.transport import Interrupted, open_client, open_stream
+from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.errors import FetchError, NetworkError, PackError
 
 _UV_TIMEOUT_S = 60.0
@@ -106,8 +106,8 @@ def _promised(url: str) -> Sha256 | None:
     sums = RemoteFile(url=f"{folder}/SHA256SUMS", name="SHA256SUMS")
     try:
         with (
-            open_client(connections=1, connect_s=15.0, read_s=30.0) as client,
-            open_stream(client, sums, {}) as response,
+            Transport(connections=1, connect_s=15.0, read_s=30.0) as transport,
+            transport.open_stream(sums) as response,
         ):
             text = _text(response)
     except Interrupted as broken:

@@ -14,7 +14,7 @@ from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.locks import Stopped, exclusive
 from llava_pack.fetch.part import Part
 from llava_pack.fetch.remote import Fetched, RemoteFile, Sha256, place
-from llava_pack.fetch.transport import Interrupted, open_stream
+from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
 
@@ -44,7 +44,7 @@ class Patience:
 class Transfer:
     """What every transfer of one `download_all` shares; thread-safe."""
 
-    client: httpx.Client
+    transport: Transport
     cache: Cache
     patience: Patience
     stop: Event
@@ -113,7 +113,7 @@ class Transfer:
         if part.size_bytes and part.size_bytes == file.size_bytes and file.digest:
             return part.finish()  # killed between the last byte and the rename
         known = self.cache.recall(file.key) if file.digest is None else None
-        with open_stream(self.client, file, _conditions(file, part, known)) as response:
+        with self.transport.open_stream(file, _conditions(file, part, known)) as response:
             if response.status_code == 304 and known:
                 self.count(known[0].stat().st_size)
                 part.discard()
@@ -132,7 +132,7 @@ class Transfer:
         return part.finish()
 
     def _accept(self, file: RemoteFile, part: Part, response: httpx.Response) -> int | None:
-        """Make the part fit the answer; return the whole file's size, where it is said."""
+        """Make the part fit the answer; return the whole file's size, where anybody says it."""
         validator = _validator(response)
         match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if response.status_code == 206 and match and int(match[1]) == part.size_bytes:
@@ -161,7 +161,7 @@ class Transfer:
                 subject=file.name,
                 hint="the source has changed, or a proxy answered in its place",
             )
-        return total
+        return file.size_bytes if total is None else total
 
     def _restart(self, part: Part, validator: str | None) -> None:
         self.count(-part.size_bytes)

@@ -1,9 +1,12 @@
 """HTTP as the downloader needs it: one client, redirects by hand, failures in our words."""
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -35,12 +38,93 @@ class Interrupted(Exception):  # noqa: N818 - the loop's own signal; `failure` i
         self.wait_s = wait_s
 
 
-def open_client(*, connections: int, connect_s: float, read_s: float) -> httpx.Client:
-    """Return a client that honours proxies and certificate files of the environment.
+class Transport:
+    """One HTTP client for many threads, whose transfers can be broken off from another thread.
+
+    Proxies and certificate files are those of the environment.
+
+    Args:
+        connections: transfers at once.
+        connect_s: limit for reaching a host.
+        read_s: limit for silence.
 
     Raises:
         NetworkError: the proxy or certificate configuration cannot be used.
     """
+
+    def __init__(self, *, connections: int, connect_s: float, read_s: float) -> None:
+        self._client = _client(connections, connect_s, read_s)
+        self._open: set[httpx.Response] = set()
+        self._guard = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.close()
+
+    @contextmanager
+    def open_stream(
+        self, file: RemoteFile, extra: Mapping[str, str] | None = None
+    ) -> Iterator[httpx.Response]:
+        """Yield the answer to a GET of `file`, after redirects, body not yet read.
+
+        The file's own headers (a token, perhaps) are sent to the URL's origin and to no other.
+
+        Raises:
+            Interrupted: worth another try.
+            AccessError: the server asks for a token or a permission.
+            NetworkError: the host's certificate is not trusted.
+            FetchError: the server says no in a way that will not pass.
+        """
+        try:
+            response = self._follow(file, extra or {})
+            with self._guard:
+                self._open.add(response)
+            try:
+                _refuse(response, file)
+                yield response
+            finally:
+                with self._guard:
+                    self._open.discard(response)
+                response.close()
+        except httpx.TransportError as error:
+            raise _broken(error, file) from error
+
+    def hang_up(self) -> None:
+        """Break off every transfer: a thread that waits for a silent server wakes up."""
+        with self._guard:
+            for response in self._open:
+                wire = response.extensions["network_stream"].get_extra_info("socket")
+                with suppress(OSError):  # it ended by itself
+                    wire.shutdown(socket.SHUT_RDWR)
+
+    def _follow(self, file: RemoteFile, extra: Mapping[str, str]) -> httpx.Response:
+        url = file.url
+        try:
+            for _ in range(_REDIRECTS_AT_MOST):
+                trusted = file.headers if origin(url) == origin(file.url) else {}
+                request = self._client.build_request("GET", url, headers={**trusted, **extra})
+                response = self._client.send(request, stream=True, follow_redirects=False)
+                if response.status_code not in _REDIRECTS or "location" not in response.headers:
+                    return response
+                response.close()
+                url = str(response.url.join(response.headers["location"]))
+                _refuse_downgrade(file, url)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
+            raise FetchError(
+                f"not a URL that can be fetched: {error}",
+                subject=file.name,
+                hint="expected http, https or file",
+            ) from error
+        raise FetchError(
+            f"more than {_REDIRECTS_AT_MOST} redirects",
+            subject=file.name,
+            hint=f"check {place(file.url)} in a browser",
+        )
+
+
+def _client(connections: int, connect_s: float, read_s: float) -> httpx.Client:
     try:
         return httpx.Client(
             verify=_certificates(os.environ),
@@ -55,56 +139,14 @@ def open_client(*, connections: int, connect_s: float, read_s: float) -> httpx.C
         ) from error
 
 
-@contextmanager
-def open_stream(
-    client: httpx.Client, file: RemoteFile, extra: Mapping[str, str]
-) -> Iterator[httpx.Response]:
-    """Yield the answer to a GET of `file`, after redirects, body not yet read.
-
-    The file's own headers (a token, perhaps) are sent to the URL's origin and to no other.
-
-    Raises:
-        Interrupted: worth another try.
-        AccessError: the server asks for a token or a permission.
-        NetworkError: the host's certificate is not trusted.
-        FetchError: the server says no in a way that will not pass.
-    """
-    try:
-        try:
-            response = _follow(client, file, extra)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
-            raise FetchError(
-                f"not a URL that can be fetched: {error}", subject=file.name
-            ) from error
-        try:
-            _refuse(response, file)
-            yield response
-        finally:
-            response.close()
-    except httpx.TransportError as error:
-        raise _broken(error, file) from error
-
-
-def _follow(client: httpx.Client, file: RemoteFile, extra: Mapping[str, str]) -> httpx.Response:
-    url = file.url
-    for _ in range(_REDIRECTS_AT_MOST):
-        trusted = file.headers if origin(url) == origin(file.url) else {}
-        request = client.build_request("GET", url, headers={**trusted, **extra})
-        response = client.send(request, stream=True, follow_redirects=False)
-        if response.status_code not in _REDIRECTS or "location" not in response.headers:
-            return response
-        response.close()
-        url = str(response.url.join(response.headers["location"]))
-        if file.digest is None and _is_downgrade(file.url, url):
-            raise FetchError(
-                f"refused a redirect from https to {place(url)}: nothing would vouch for the bytes",
-                subject=file.name,
-            )
-    raise FetchError(f"more than {_REDIRECTS_AT_MOST} redirects", subject=file.name)
-
-
-def _is_downgrade(asked: str, answered: str) -> bool:
-    return urlsplit(asked).scheme == "https" and urlsplit(answered).scheme != "https"
+def _refuse_downgrade(file: RemoteFile, url: str) -> None:
+    """Refuse to go on without TLS where no digest would vouch for the bytes."""
+    if file.digest is None and urlsplit(file.url).scheme == "https" != urlsplit(url).scheme:
+        raise FetchError(
+            f"refused a redirect from https to {place(url)}: nothing vouches for the bytes",
+            subject=file.name,
+            hint="use an address that answers over https itself",
+        )
 
 
 def _refuse(response: httpx.Response, file: RemoteFile) -> None:

@@ -28,7 +28,7 @@ class Asked:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +54,20 @@ class Fault:
         cut_bytes: body bytes sent before the connection drops, one a request, until used up.
         hold_bytes: body bytes sent before `held` is set and `released` is waited for.
         corrupt_at: offset in the whole file of a byte that is flipped.
+        unsized: leave Content-Length out; the end of the connection ends the body.
         ignore_range: answer 200 with everything, whatever was asked.
+        if_range_blind: answer a range even if If-Range names another version.
         etag: replaces the true one; empty leaves it out.
-        headers: added to the answer.
+        headers: added to the answer; an empty value leaves a header out.
     """
 
     statuses: list[int] = field(default_factory=list)
     cut_bytes: list[int] = field(default_factory=list)
     hold_bytes: int | None = None
     corrupt_at: int | None = None
+    unsized: bool = False
     ignore_range: bool = False
+    if_range_blind: bool = False
     etag: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     held: threading.Event = field(default_factory=threading.Event)
@@ -102,6 +106,12 @@ class Loopback(ABC):
         self.faults[path] = Fault(**what)
         return self.faults[path]
 
+    def heal(self) -> None:
+        """Make everything work again; transfers that were held go on."""
+        for fault in self.faults.values():
+            fault.released.set()
+        self.faults.clear()
+
     def fault_of(self, path: str) -> Fault:
         """Return what is to go wrong for `path`."""
         return next((f for end, f in self.faults.items() if path.endswith(end)), Fault())
@@ -116,8 +126,7 @@ class Loopback(ABC):
 
     def close(self) -> None:
         """Stop; connections that clients keep open are dropped."""
-        for fault in self.faults.values():
-            fault.released.set()
+        self.heal()
         self._server.shutdown()
         self._server.drop_connections()
         self._server.server_close()
@@ -202,9 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {**_dated(answer), **answer.headers, **fault.headers}
         if fault.etag is not None and "ETag" in headers:
             headers["ETag"] = fault.etag
-        if not headers.get("ETag", "x"):
-            del headers["ETag"]
+        headers = {name: value for name, value in headers.items() if value}
         total = answer.size_bytes
+        if fault.if_range_blind:
+            asked.headers.pop("if-range", None)
         status, start, end = _span(asked, answer, headers, total)
         if fault.ignore_range:
             status, start, end = answer.status, 0, total
@@ -215,7 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        if status != 304:
+        if fault.unsized:
+            self.send_header("Connection", "close")
+        elif status != 304:
             self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if asked.method != "HEAD" and status != 304:
