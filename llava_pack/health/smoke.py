@@ -1,0 +1,134 @@
+"""Load a model and ask it the known answers: `python -I -m llava_pack.health.smoke`.
+
+The installer runs this with a staged generation's own interpreter before that may become the
+current one. One JSON object on the last line of stdout; exit code 0 when every answer is the
+known one, else 1.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava_pack.engine import environment
+from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
+from llava_pack.engine.pictures import decode_picture
+from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request, Sampling
+from llava_pack.format.errors import PackError, UsageError
+from llava_pack.format.manifest import KnownAnswer, parse_manifest
+from llava_pack.health.known_answers import MAX_TOKENS, grade, picture_bytes
+
+_SCHEMA = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the smoke test and return the exit code."""
+    given = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    environment.prepare()
+    try:
+        report = run(given)
+    except PackError as error:
+        failure = {"kind": error.kind, "message": str(error), "hint": error.hint}
+        report = {"ok": False, "answers": [], "error": failure}
+    _tell(report, as_json=given.json)
+    return 0 if report["ok"] else 1
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the report of one smoke test.
+
+    Raises:
+        PackError: the manifest or the model cannot be read.
+    """
+    try:
+        manifest = parse_manifest(given.manifest.read_bytes())
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UsageError(f"cannot be read: {why}", subject=str(given.manifest)) from error
+    began_s = time.monotonic()
+    engine = load_engine(
+        given.model_dir,
+        vision_tower=given.vision_tower,
+        precision=given.precision,
+        device=given.device,
+        slots=1,
+        context_tokens=manifest.serving.context_tokens,
+        conv_mode=manifest.model.conv_mode,
+    )
+    load_s = time.monotonic() - began_s
+    answers = [_ask(engine, known) for known in manifest.known_answers]
+    return {
+        "schema": _SCHEMA,
+        "kind": "smoke",
+        "ok": all(answer["ok"] for answer in answers),
+        "precision": engine.info.precision,
+        "device": engine.info.device,
+        "load_s": round(load_s, 3),
+        "answers": answers,
+    }
+
+
+def _ask(engine: Engine, known: KnownAnswer) -> dict[str, Any]:
+    picture = decode_picture(picture_bytes(known))
+    request = Request(
+        request_id=known.name,
+        messages=(Message("user", (picture, known.prompt)),),
+        sampling=Sampling(max_tokens=MAX_TOKENS),
+    )
+    engine.submit(request)
+    pieces: list[str] = []
+    while True:
+        for event in engine.step():
+            if isinstance(event, Delta):
+                pieces.append(event.text)
+            elif isinstance(event, Failed):
+                raise event.error()
+            elif isinstance(event, Finished):
+                return _graded(known, "".join(pieces), event)
+
+
+def _graded(known: KnownAnswer, text: str, end: Finished) -> dict[str, Any]:
+    graded = grade(known, text)
+    decode_s = end.timings.total_s - end.timings.first_token_s
+    return {
+        "name": known.name,
+        "ok": graded.ok,
+        "text": text,
+        "missing": list(graded.missing),
+        "tokens": end.usage.completion_tokens,
+        "ttft_s": round(end.timings.first_token_s, 4),
+        "tokens_per_s": round((end.usage.completion_tokens - 1) / decode_s, 2)
+        if decode_s
+        else None,
+    }
+
+
+def _tell(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    elif "error" in report:
+        sys.stdout.write(f"failed: {report['error']['message']}\n")
+    for answer in () if as_json else report["answers"]:
+        said = f"{answer['name']}: {answer['text']!r}"
+        sys.stdout.write(f"{'ok' if answer['ok'] else 'wrong'}: {said}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llava_pack.health.smoke", description=__doc__)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--model-dir", type=Path, required=True)
+    parser.add_argument("--vision-tower", type=Path)
+    parser.add_argument("--precision", choices=PRECISIONS, default="nf4")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

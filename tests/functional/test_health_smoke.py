@@ -1,0 +1,80 @@
+"""The smoke test as the installer runs it: a program of its own over a staged model."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llava_pack.format.manifest import KnownAnswer, render_manifest
+from tests.support.bundle import BundleSimulator
+from tests.support.checkpoints import make_llava, make_tower
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("staged")
+    make_llava(folder / "llava-tiny")
+    make_tower(folder / "tower")
+    return folder
+
+
+def _png() -> str:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _manifest(folder: Path, *known: KnownAnswer) -> Path:
+    bundle = BundleSimulator()
+    manifest = bundle.manifest(bundle.payload())
+    entry = replace(manifest.model, conv_mode="llava_v1")
+    path = folder / "MANIFEST.json"
+    path.write_bytes(render_manifest(replace(manifest, model=entry, known_answers=known)))
+    return path
+
+
+def _known(*contains: str, picture: str | None = None) -> KnownAnswer:
+    picture_png = _png() if picture is None else picture
+    return KnownAnswer(name="k", picture_png=picture_png, prompt="What?", contains=contains)
+
+
+def _smoke(model: Path, manifest: Path, name: str = "llava-tiny") -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-I", "-m", "llava_pack.health.smoke", "--manifest", str(manifest)]
+    command += ["--model-dir", str(model / name), "--vision-tower", str(model / "tower")]
+    command += ["--precision", "fp32", "--device", "cpu", "--json"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120, text=True)
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_model_that_says_what_it_should_passes(model: Path, tmp_path: Path) -> None:
+    code, report = _smoke(model, _manifest(tmp_path, _known("")))
+    assert (code, report["ok"]) == (0, True)
+    assert report["answers"][0]["tokens"] > 0
+    assert report["precision"] == "fp32"
+
+
+def test_a_model_that_does_not_see_it_fails(model: Path, tmp_path: Path) -> None:
+    code, report = _smoke(model, _manifest(tmp_path, _known(""), _known("a unicorn")))
+    assert (code, report["ok"]) == (1, False)
+    assert [answer["missing"] for answer in report["answers"]] == [[], ["a unicorn"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "kind"),
+    [("absent", None, "checkpoint"), ("llava-tiny", "aGk=", "usage"), ("llava-tiny", "?", "integrity")],
+)  # fmt: skip
+def test_what_cannot_be_asked_fails_and_says_why(
+    model: Path, tmp_path: Path, name: str, picture: str | None, kind: str
+) -> None:
+    code, report = _smoke(model, _manifest(tmp_path, _known("", picture=picture)), name)
+    assert (code, report["ok"]) == (1, False)
+    assert report["error"]["kind"] == kind
