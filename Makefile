@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-faults test-upstream lint format clean
+.PHONY: demo test test-pythons test-faults test-upstream lint format reference clean
 
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
@@ -33,6 +33,10 @@ $(VENV)/.ready: pyproject.toml .ci/environment.py
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	$(BIN)/python .ci/environment.py
 	touch $@
+
+# Pages that are made from the code.
+reference: $(VENV)/.ready
+	$(BIN)/python -m typer llava_pack.cli.app utils docs --name llava-pack --output docs/reference/cli.md
 
 clean:
 	rm -rf $(VENV) demo-run dist .mypy_cache .ruff_cache

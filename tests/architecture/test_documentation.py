@@ -1,0 +1,67 @@
+"""The documentation keeps up: commands, exit codes, generated pages, links."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from llava_pack.cli.app import app
+from llava_pack.format import errors
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.recipe import recipe_names
+from tests.conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_command_reference_is_what_the_commands_say(tmp_path):
+    command = [sys.executable, "-m", "typer", "llava_pack.cli.app", "utils", "docs"]
+    command += ["--name", "llava-pack", "--output", str(tmp_path / "cli.md")]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    written = (ROOT / "docs/reference/cli.md").read_text()
+    assert written == (tmp_path / "cli.md").read_text(), "run: make reference"
+
+
+def test_every_exit_code_is_documented_with_its_word():
+    page = (ROOT / "docs/reference/exit-codes.md").read_text().partition("follows Nagios")[0]
+    rows = dict(re.findall(r"^\| (\d+) \| ([a-z-]+) \|", page, flags=re.MULTILINE))
+    kinds = {
+        str(int(error.exit_code)): error.kind
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.PackError)
+    }
+    assert rows == {"0": "ok", **kinds}
+    assert {int(code) for code in rows} == {int(code) for code in ExitCode}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_inside_the_documentation_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{target} in {page.name}"
+
+
+def test_every_command_has_an_example():
+    for command in app.registered_commands:
+        if not command.hidden:
+            text = command.callback.__doc__ or ""
+            assert "Examples:" in text, command.callback.__name__
+
+
+def test_every_recipe_is_in_the_documentation():
+    text = "".join(page.read_text() for page in PAGES)
+    for name in recipe_names():
+        assert name in text, name
+
+
+def test_no_registry_and_no_private_path_is_in_the_repository():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
+    forbidden = re.compile(
+        r"pypi\.o" + r"rg|python" + r"hosted|deb\.deb" + r"ian\.org|/ro" + r"ot/\.py"
+    )
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".sh", ".json", ""} and path.is_file():
+            assert not forbidden.search(path.read_text(errors="replace")), name

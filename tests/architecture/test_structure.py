@@ -1,0 +1,111 @@
+"""The shape of the code: what may be imported where, and how large things may grow."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "llava_pack"
+TARGET = ROOT / "installers" / "llava_target"
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *TARGET.rglob("*.py")])
+HEAVY = ("torch", "transformers", "bitsandbytes", "gradio", "accelerate")
+AUDIT_BUDGET_LINES = 3000
+MODULE_LINES = 400
+
+
+def imported(path, *, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from llava_pack.cli import main\n"
+        "code = main(['--help'])\n"
+        f"found = sorted(set({HEAVY!r}) & set(sys.modules))\n"
+        "sys.exit(f'loaded {found}' if found or code else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(TARGET.rglob("*.py")), ids=lambda path: path.name)
+def test_the_target_side_uses_the_standard_library_alone(path):
+    for name in imported(path):
+        top = name.partition(".")[0]
+        assert (
+            top in sys.stdlib_module_names
+            or top == "llava_target"
+            or name.startswith("llava_pack.format")
+            or name == "llava_pack"
+        ), name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "format").glob("*.py")), ids=lambda path: path.name
+)
+def test_the_format_uses_the_standard_library_alone(path):
+    for name in imported(path):
+        top = name.partition(".")[0]
+        assert top in sys.stdlib_module_names or name.startswith("llava_pack"), name
+
+
+def test_torch_stays_in_engine_and_convert():
+    for path in SOURCES:
+        where = path.relative_to(ROOT).parts[1]
+        names = {name.partition(".")[0] for name in imported(path)}
+        if where not in {"engine", "convert"}:
+            assert not names & {"torch", "transformers", "bitsandbytes"}, path
+        if path.name != "web.py":
+            assert "gradio" not in names, path
+
+
+def test_click_is_never_imported():
+    for path in SOURCES:
+        assert "click" not in {name.partition(".")[0] for name in imported(path)}, path
+
+
+def test_only_two_modules_print():
+    for path in SOURCES:
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
+        ]
+        allowed = path in {PACKAGE / "cli" / "console.py", TARGET / "main.py"}
+        assert allowed or not calls, path
+
+
+def test_what_an_auditor_reads_stays_within_its_budget():
+    files = [
+        *(ROOT / "installers").rglob("*.py"),
+        *(ROOT / "installers").rglob("*.sh"),
+        *(PACKAGE / "format").glob("*.py"),
+    ]
+    lines = sum(bool(line.strip()) for path in files for line in path.read_text().splitlines())
+    assert lines <= AUDIT_BUDGET_LINES
+
+
+def test_modules_stay_small():
+    large = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in SOURCES
+    }
+    assert not {name: lines for name, lines in large.items() if lines > MODULE_LINES}
+
+
+def test_import_contracts_hold():
+    done = subprocess.run(
+        ["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT / "installers")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
