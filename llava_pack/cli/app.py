@@ -7,6 +7,7 @@ import typer
 import llava_pack
 from llava_pack.cli import console
 from llava_pack.cli.build import build
+from llava_pack.cli.chat import chat
 from llava_pack.cli.demo import demo
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
@@ -47,3 +48,4 @@ app.command()(generations)
 app.command()(revert)
 app.command()(gc)
 app.command()(uninstall)
+app.command()(chat)

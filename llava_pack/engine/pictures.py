@@ -76,6 +76,20 @@ def read_picture(path_text: str, limits: Limits | None = None) -> Picture:
         UsageError: a URL, no such file, not a regular file, or as `decode_picture` says.
     """
     limits = limits or Limits()
+    data = read_picture_bytes(path_text, limits)
+    try:
+        return decode_picture(data, limits)
+    except UsageError as error:
+        raise UsageError(error.message, subject=path_text, hint=error.hint) from error
+
+
+def read_picture_bytes(path_text: str, limits: Limits | None = None) -> bytes:
+    """Return the bytes of a picture's file, not decoded; one byte more than allowed at most.
+
+    Raises:
+        UsageError: a URL, no such file, or not a regular file.
+    """
+    limits = limits or Limits()
     if _URL.match(path_text):
         raise UsageError(
             "a picture is given as a file, got a URL",
@@ -84,18 +98,13 @@ def read_picture(path_text: str, limits: Limits | None = None) -> Picture:
         )
     path = Path(path_text).expanduser()
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"not a regular file; {_ACCEPTED}", subject=path_text)
         with path.open("rb") as file:
-            data = file.read(limits.size_bytes + 1)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
+            return file.read(limits.size_bytes + 1)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the picture: {why}", subject=path_text) from error
-    try:
-        return decode_picture(data, limits)
-    except UsageError as error:
-        raise UsageError(error.message, subject=path_text, hint=error.hint) from error
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:

@@ -1,0 +1,176 @@
+"""A small client of our own server: one streamed chat completion over server-sent events.
+
+Source: OpenAI API reference, "Create chat completion", streaming.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llava_pack.engine.port import Sampling
+from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
+from llava_pack.serve.state import RunState, running
+
+if TYPE_CHECKING:
+    import httpx
+
+    from llava_pack.cli.speakers import Turn
+
+_CONNECT_S = 10.0
+_READ_S = 600.0
+_REFUSED = {400: UsageError, 401: AccessError, 403: AccessError, 404: UsageError, 413: UsageError,
+            422: UsageError}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event of a stream."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+def find_server(model: str | None = None) -> tuple[RunState, str]:
+    """Return the server to ask, the latest started, and the model's name on it.
+
+    Raises:
+        ServeError: no server runs on this machine, or none has that model.
+    """
+    servers = running()
+    if not servers:
+        raise ServeError(
+            "no server runs on this machine",
+            hint="start one with `llava-pack serve`, or give a folder with --model-path DIR",
+        )
+    for server in servers:
+        if model is None and server.models:
+            return server, server.models[0]
+        if model in server.models:
+            return server, str(model)
+    names = ", ".join(sorted({name for server in servers for name in server.models}))
+    raise ServeError(f"no server has the model {model!r}, running are: {names}")
+
+
+def stream(
+    server: RunState, model: str, turns: Sequence["Turn"], sampling: Sampling
+) -> Iterator[Chunk]:
+    """Yield the chunks of an answer.
+
+    Raises:
+        UsageError: the server finds fault with the question.
+        AccessError: the token is wrong.
+        ServeError: the server cannot be reached, or fails.
+    """
+    import httpx
+
+    body = {
+        "model": model,
+        "messages": [_message(turn) for turn in turns],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **_sampling(sampling),
+    }
+    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    transport = httpx.HTTPTransport(uds=server.socket) if server.socket else None
+    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    try:
+        # A proxy has no business between two processes of one machine.
+        with (
+            httpx.Client(transport=transport, trust_env=False, timeout=timeout) as client,
+            client.stream(
+                "POST", f"{server.url}/v1/chat/completions", json=body, headers=headers
+            ) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise _refusal(response)
+            yield from _chunks(response.iter_lines())
+    except httpx.HTTPError as error:
+        message = f"the server cannot be reached: {str(error) or type(error).__name__}"
+        raise ServeError(message, subject=server.url, hint="llava-pack health") from error
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[Chunk]:
+    ended = False
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name != "data":
+            continue
+        if value.strip() == "[DONE]":
+            return
+        event = _parsed(value)
+        if "error" in event:
+            raise ServeError(_error_text(event) or "the server failed while answering")
+        chunk = _chunk(event)
+        ended = ended or chunk.finish_reason is not None
+        yield chunk
+    if not ended:
+        raise ServeError("the server ended the answer early", hint="llava-pack health")
+
+
+def _chunk(event: dict[str, Any]) -> Chunk:
+    choices = event.get("choices") or [{}]
+    usage = event.get("usage") or {}
+    return Chunk(
+        text=(choices[0].get("delta") or {}).get("content") or "",
+        finish_reason=choices[0].get("finish_reason"),
+        prompt_tokens=usage.get("prompt_tokens"),
+        completion_tokens=usage.get("completion_tokens"),
+    )
+
+
+def _parsed(value: str) -> dict[str, Any]:
+    try:
+        event = json.loads(value)
+    except ValueError as error:
+        raise ServeError("the server sent something that is not an event") from error
+    if not isinstance(event, dict):
+        raise ServeError("the server sent something that is not an event")
+    return event
+
+
+def _refusal(response: "httpx.Response") -> PackError:
+    kind = _REFUSED.get(response.status_code, ServeError)
+    try:
+        text = _error_text(_parsed(response.text))
+    except ServeError:
+        text = ""
+    return kind(text or f"the server answered with HTTP {response.status_code}")
+
+
+def _error_text(event: dict[str, Any]) -> str:
+    error = event.get("error")
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error or "")
+
+
+def _message(turn: "Turn") -> dict[str, Any]:
+    if not turn.attachments:
+        return {"role": turn.role, "content": turn.text}
+    pictures = [
+        {"type": "image_url", "image_url": {"url": _data_url(attachment.data)}}
+        for attachment in turn.attachments
+    ]
+    return {"role": turn.role, "content": [*pictures, {"type": "text", "text": turn.text}]}
+
+
+def _data_url(data: bytes) -> str:
+    kinds = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+    kind = next((name for magic, name in kinds if data.startswith(magic)), "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+    }
+    if sampling.seed is not None:
+        fields["seed"] = sampling.seed
+    if sampling.stop:
+        fields["stop"] = list(sampling.stop)
+    return fields

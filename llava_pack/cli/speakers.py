@@ -1,0 +1,165 @@
+"""Who answers in `chat`: a model in this process, or a server that runs on this machine."""
+
+import itertools
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from llava_pack.engine.port import (
+    Delta,
+    Engine,
+    Failed,
+    Finished,
+    Message,
+    Picture,
+    Request,
+    Sampling,
+)
+from llava_pack.format.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A picture as it was read from its file, and decoded."""
+
+    data: bytes = field(repr=False)
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was said, filled in while it is said; `token_ids` is None where a server hides them."""
+
+    text: str = ""
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Speaker(Protocol):
+    """Answers conversations."""
+
+    @property
+    def name(self) -> str:
+        """Return what answers, for people."""
+
+    def answer(
+        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+    ) -> Generator[str, None, None]:
+        """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels."""
+
+
+class LocalSpeaker:
+    """A model that is loaded into this process from a checkpoint's folder."""
+
+    def __init__(self, model_dir: Path, options: dict[str, Any], progress: Progress) -> None:
+        from llava_pack.engine.load import load_engine
+
+        began_s = time.monotonic()
+        self._engine: Engine = load_engine(model_dir, slots=1, progress=progress, **options)
+        self._load_s = time.monotonic() - began_s
+        self._ids = itertools.count(1)
+
+    @property
+    def name(self) -> str:
+        """Return what answers, for people."""
+        info = self._engine.info
+        return f"{info.model} ({info.precision} on {info.device})"
+
+    def answer(
+        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+    ) -> Generator[str, None, None]:
+        """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels.
+
+        Raises:
+            PackError: the question cannot be answered.
+        """
+        request_id = str(next(self._ids))
+        messages = tuple(_message(turn) for turn in turns)
+        request = Request(request_id=request_id, messages=messages, sampling=sampling)
+        self._engine.submit(request)
+        answer.token_ids = []
+        try:
+            while not self._engine.idle:
+                yield from self._step(answer)
+        finally:
+            self._engine.cancel(request_id)
+            while not self._engine.idle:
+                self._engine.step()
+
+    def _step(self, answer: Answer) -> Iterator[str]:
+        for event in self._engine.step():
+            if isinstance(event, Failed):
+                raise event.error()
+            if isinstance(event, Delta):
+                answer.text += event.text
+                answer.token_ids = [*(answer.token_ids or []), *event.token_ids]
+                if event.text:
+                    yield event.text
+            else:
+                self._ended(event, answer)
+
+    def _ended(self, event: Finished, answer: Answer) -> None:
+        answer.finish_reason = event.reason
+        answer.prompt_tokens = event.usage.prompt_tokens
+        answer.completion_tokens = event.usage.completion_tokens
+        answer.timings = {
+            "load_s": round(self._load_s, 4),
+            "first_token_s": round(event.timings.first_token_s, 4),
+            "total_s": round(event.timings.total_s, 4),
+        }
+
+
+def _message(turn: Turn) -> Message:
+    pictures = tuple(attachment.picture for attachment in turn.attachments)
+    return Message(turn.role, (*pictures, turn.text))  # type: ignore[arg-type]
+
+
+class ServedSpeaker:
+    """The server that runs on this machine, asked over its OpenAI-compatible API."""
+
+    def __init__(self, model: str | None = None) -> None:
+        from llava_pack.cli.openai_stream import find_server
+
+        self._server, self._model = find_server(model)
+
+    @property
+    def name(self) -> str:
+        """Return what answers, for people."""
+        return f"{self._model} at {self._server.url}"
+
+    def answer(
+        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+    ) -> Generator[str, None, None]:
+        """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels.
+
+        Raises:
+            PackError: the server refuses the question, or cannot be reached.
+        """
+        from llava_pack.cli.openai_stream import stream
+
+        began_s = time.monotonic()
+        first_s = 0.0
+        for chunk in stream(self._server, self._model, turns, sampling):
+            answer.finish_reason = chunk.finish_reason or answer.finish_reason
+            answer.prompt_tokens = chunk.prompt_tokens or answer.prompt_tokens
+            answer.completion_tokens = chunk.completion_tokens or answer.completion_tokens
+            if chunk.text:
+                first_s = first_s or time.monotonic() - began_s
+                answer.text += chunk.text
+                yield chunk.text
+        total_s = time.monotonic() - began_s
+        answer.timings = {"first_token_s": round(first_s, 4), "total_s": round(total_s, 4)}
