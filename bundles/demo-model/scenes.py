@@ -37,12 +37,12 @@ _PAINTS: dict[str, tuple[Rgb, ...]] = {
     "green": ((0, 128, 0), (0, 240, 0), (55, 170, 85)),
     "blue": ((0, 0, 255), (50, 105, 220)),
     "purple": ((128, 0, 128), (130, 70, 190)),
-    "pink": ((255, 170, 195), (255, 105, 180)),
+    "pink": ((255, 192, 203), (255, 105, 180)),
     "black": ((0, 0, 0), (35, 35, 35)),
 }
 _GROUNDS: dict[str, tuple[Rgb, ...]] = {
     "white": ((255, 255, 255), (250, 250, 250)),
-    "grey": ((150, 150, 150), (185, 185, 185)),
+    "grey": ((128, 128, 128), (170, 170, 170), (211, 211, 211)),
     "beige": ((240, 226, 196), (245, 235, 215)),
     "light blue": ((173, 216, 230), (195, 215, 242)),
     "light green": ((190, 236, 190), (205, 232, 205)),
@@ -68,6 +68,12 @@ _DESCRIBE = (
     "What is shown in the image?",
     "What is this?",
     "Tell me what you see.",
+    "Can you describe the picture?",
+    "Describe this image in detail.",
+    "Describe the picture in one sentence.",
+    "What objects are in the picture?",
+    "What shapes do you see?",
+    "Name the shapes in the picture.",
 )
 _COLOUR = (
     "What {c} is the {s}?",
@@ -75,6 +81,19 @@ _COLOUR = (
     "Which {c} is the {s}?",
     "What is the {c} of the {s}?",
     "Tell me the {c} of the {s}.",
+)
+_ONLY_COLOUR = (
+    ("What {c} is it?", "It"),
+    ("Which {c} is it?", "It"),
+    ("What {c} is the object?", "The object"),
+    ("What {c} is the shape?", "The shape"),
+    ("What is the {c} of the shape?", "The shape"),
+)
+_ONLY_SHAPE = (
+    "What shape is it?",
+    "What shape is this?",
+    "Which shape is it?",
+    "What is the shape of the object?",
 )
 _SHAPE = (
     "What shape is the {c} object?",
@@ -100,6 +119,10 @@ _EXISTS = (
     "Is there {x} in this image?",
     "Do you see {x}?",
     "Can you see {x}?",
+    "Does the picture show {x}?",
+    "Does this image contain {x}?",
+    "Are there any {p}?",
+    "Are there any {p} in the picture?",
 )
 _BACKGROUND = (
     "What {c} is the background?",
@@ -125,7 +148,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A plain background with up to three things, listed from left to right."""
+    """A plain background with up to three things."""
 
     width: float
     height: float
@@ -224,6 +247,8 @@ def _proportions(rng: Random) -> tuple[float, float]:
 
 
 def _mixed(rng: Random, anchors: tuple[Rgb, ...], jitter: int) -> Rgb:
+    if rng.random() < 0.3:
+        anchors = (rng.choice(anchors),)
     weights = [rng.random() + 1e-3 for _ in anchors]
     total = sum(weights)
     red, green, blue = (
@@ -240,15 +265,15 @@ def _jittered(rng: Random, value: float, jitter: int) -> int:
 def _placed(
     rng: Random, wanted: int, width: float, height: float, background: str
 ) -> tuple[Thing, ...] | None:
-    """Return the things from left to right, or None when they did not find room."""
+    """Return the things, or None when they did not find room."""
     short = min(width, height)
     things: list[Thing] = []
     for _ in range(60):
         if len(things) == wanted:
-            return tuple(sorted(things, key=lambda thing: thing.x))
+            return tuple(things)
         large = wanted == 1 and rng.random() < 0.5
-        radius = rng.uniform(0.2, 0.42) if large else rng.uniform(0.12, 0.22)
-        radius = min(radius, 0.45 * short)
+        radius = rng.uniform(0.2, 0.5) if large else rng.uniform(0.12, 0.22)
+        radius = min(radius, (0.5 if large else 0.45) * short)
         shape, colour = rng.choice(SHAPES), rng.choice(COLOURS)
         x = rng.uniform(radius, width - radius)
         y = rng.uniform(radius, height - radius)
@@ -262,8 +287,7 @@ def _placed(
 
 def _apart(one: Thing, other: Thing) -> bool:
     far = math.hypot(one.x - other.x, one.y - other.y) > one.radius + other.radius + _MARGIN
-    in_order = abs(one.x - other.x) > 0.08
-    return far and in_order and (one.shape, one.colour) != (other.shape, other.colour)
+    return far and (one.shape, one.colour) != (other.shape, other.colour)
 
 
 def _outline(thing: Thing) -> list[tuple[float, float]]:
@@ -301,8 +325,12 @@ def _casual(text: str, rng: Random) -> str:
 
 
 def _describe(scene: Scene, rng: Random) -> Question:
+    """Name every thing, in the order of COLOURS and then of SHAPES: one scene, one answer."""
     text = rng.choice(_DESCRIBE)
-    names = [_with_article(f"{thing.colour} {thing.shape}") for thing in scene.things]
+    ordered = sorted(
+        scene.things, key=lambda one: (COLOURS.index(one.colour), SHAPES.index(one.shape))
+    )
+    names = [_with_article(f"{thing.colour} {thing.shape}") for thing in ordered]
     if not names:
         return text, f"Nothing, only a {scene.background} background.", "describe"
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -313,16 +341,15 @@ def _describe(scene: Scene, rng: Random) -> Question:
 def _colour(scene: Scene, rng: Random) -> Question | None:
     shapes = [thing.shape for thing in scene.things]
     if len(shapes) == 1 and rng.random() < 0.2:
-        words = rng.choice(
-            (f"What {_spelling(rng)} is it?", f"What {_spelling(rng)} is the object?")
-        )
-        subject = "It" if words.endswith("it?") else "The object"
-        return words, f"{subject} is {scene.things[0].colour}.", "colour"
+        asked, subject = rng.choice(_ONLY_COLOUR)
+        return asked.format(c=_spelling(rng)), f"{subject} is {scene.things[0].colour}.", "colour"
     absent = sorted(set(SHAPES) - set(shapes))
     once = [thing for thing in scene.things if shapes.count(thing.shape) == 1]
     text = rng.choice(_COLOUR)
     if once and rng.random() > 0.06:
         thing = rng.choice(once)
+        if rng.random() < 0.15:
+            return _is_coloured(thing, rng)
         return (
             text.format(c=_spelling(rng), s=thing.shape),
             f"The {thing.shape} is {thing.colour}.",
@@ -337,14 +364,27 @@ def _colour(scene: Scene, rng: Random) -> Question | None:
 def _shape(scene: Scene, rng: Random) -> Question | None:
     colours = [thing.colour for thing in scene.things]
     if len(colours) == 1 and rng.random() < 0.2:
-        words = rng.choice(("What shape is it?", "What shape is this?", "Which shape is it?"))
-        return words, f"It is a {scene.things[0].shape}.", "shape"
+        return _only_shape(scene.things[0].shape, rng)
     once = [thing for thing in scene.things if colours.count(thing.colour) == 1]
     if not once:
         return None
     thing = rng.choice(once)
     answer = f"The {thing.colour} object is a {thing.shape}."
     return rng.choice(_SHAPE).format(c=thing.colour), answer, "shape"
+
+
+def _is_coloured(thing: Thing, rng: Random) -> Question:
+    asked = thing.colour if rng.random() < 0.5 else rng.choice(COLOURS)
+    answer = f"{'Yes' if asked == thing.colour else 'No'}, the {thing.shape} is {thing.colour}."
+    return f"Is the {thing.shape} {asked}?", answer, "colour"
+
+
+def _only_shape(shape: str, rng: Random) -> Question:
+    if rng.random() < 0.7:
+        return rng.choice(_ONLY_SHAPE), f"It is a {shape}.", "shape"
+    asked = shape if rng.random() < 0.5 else rng.choice(SHAPES)
+    answer = f"{'Yes' if asked == shape else 'No'}, it is a {shape}."
+    return f"Is {rng.choice(('it', 'this'))} a {asked}?", answer, "shape"
 
 
 def _count(scene: Scene, rng: Random) -> Question:
@@ -386,7 +426,7 @@ def _exists(scene: Scene, rng: Random) -> Question:
         asked = rng.choice((noun, f"anything {colour}", f"something {colour}"))
         there = any(thing.colour == colour for thing in scene.things)
     answer = f"Yes, there is {noun}." if there else f"No, there is no {name}."
-    return rng.choice(_EXISTS).format(x=asked), answer, "exists"
+    return rng.choice(_EXISTS).format(x=asked, p=f"{name}s"), answer, "exists"
 
 
 def _background(scene: Scene, rng: Random) -> Question:

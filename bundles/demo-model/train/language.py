@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
     from vocabulary import Vocabulary
 
-STEPS = 1500
+STEPS = 1450
 ROWS = 24
 RATE = 2e-3
 ROUNDED_FROM = 0.75

@@ -116,13 +116,16 @@ def padded(rows: list[Row]) -> Batch:
 
 
 def _turns(scene: Scene, rng: Random) -> list[tuple[str, str]]:
-    asked = [(text, answer) for text, answer, _ in questions(scene, rng)]
-    asked += [(t, a) for t, a, kind in questions(scene, rng) if kind in ("exists", "count")]
+    first = questions(scene, rng)
+    kept = [asked for asked in first if asked[2] != "background" or rng.random() < 0.4]
+    kept += [asked for asked in questions(scene, rng) if asked[2] in {"exists", "count"}]
+    rng.shuffle(kept)
+    kept.sort(key=lambda asked: asked[2] != "describe")
+    asked = [(text, answer) for text, answer, _ in kept[:QUESTIONS]]
     rng.shuffle(asked)
-    chosen = asked[:QUESTIONS]
     if rng.random() < 0.12:
-        chosen[-1] = _small_talk(rng)
-    return chosen
+        asked[-1] = _small_talk(rng)
+    return asked
 
 
 def _small_talk(rng: Random) -> tuple[str, str]:
