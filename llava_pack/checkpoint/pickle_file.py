@@ -7,6 +7,9 @@ Source: torch/serialization.py, `_save` (member names, byte order), torch 1.6 an
 """
 
 import math
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +26,7 @@ from llava_pack.checkpoint.tensors import (
 )
 from llava_pack.format.errors import CheckpointError
 
+_PIECE_BYTES = 8 << 20
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _CONVERT_HINT = (
     "open it with a current torch on a machine that you trust and save it again, "
@@ -33,10 +37,20 @@ _CONVERT_HINT = (
 class PickleFile:
     """An open `.bin`; see `TensorFile`."""
 
-    def __init__(self, path: Path, mapped: MappedFile, entries: tuple[TensorEntry, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mapped: MappedFile,
+        entries: tuple[TensorEntry, ...],
+        storages: Iterable[Member],
+    ) -> None:
         self.path = path
         self.entries = entries
         self._mapped = mapped
+        self._unverified = sorted(
+            (member for member in storages if member.size_bytes),
+            key=lambda member: member.offset_bytes,
+        )
 
     def read(self, entry: TensorEntry) -> memoryview:
         """Return the tensor's bytes; a copy only where its elements do not lie row by row."""
@@ -44,6 +58,31 @@ class PickleFile:
             return self._mapped.view(entry.offset_bytes, entry.size_bytes)
         extent = _extent_bytes(entry.shape, entry.strides, entry.dtype)
         return gathered(self._mapped.view(entry.offset_bytes, extent), entry)
+
+    def verify(self, entry: TensorEntry) -> None:
+        """Hold the storage that the tensor lies in against the archive's CRC-32, once.
+
+        Raises:
+            CheckpointError: the bytes have changed since the file was written.
+        """
+        place = bisect_right(self._unverified, entry.offset_bytes, key=lambda m: m.offset_bytes) - 1
+        if place < 0:
+            return
+        member = self._unverified[place]
+        if entry.offset_bytes >= member.offset_bytes + member.size_bytes:
+            return
+        found = 0
+        for start in range(0, member.size_bytes, _PIECE_BYTES):
+            size = min(_PIECE_BYTES, member.size_bytes - start)
+            found = zlib.crc32(self._mapped.view(member.offset_bytes + start, size), found)
+        if found != member.crc32:
+            raise CheckpointError(
+                f"{member.name} (tensor {entry.name!r}) has CRC-32 {found:08x}, "
+                f"expected {member.crc32:08x}: the bytes are damaged",
+                subject=self.path.name,
+                hint="download it again",
+            )
+        del self._unverified[place]
 
     def release(self, entry: TensorEntry) -> None:
         """Let the system take back the pages that reading `entry` brought in."""
@@ -88,7 +127,8 @@ def open_pickle(path: Path, *, writable: bool = False) -> PickleFile:
     entries = tuple(
         _placed(name, record, members, folder, path.name) for name, record in records.items()
     )
-    return PickleFile(path, mapped, entries)
+    storages = [m for name, m in members.items() if name.startswith(f"{folder}/data/")]
+    return PickleFile(path, mapped, entries, storages)
 
 
 def _refuse_old_formats(mapped: MappedFile, subject: str) -> None:

@@ -184,6 +184,9 @@ class SafetensorsFile:
         """Return the tensor's bytes without a copy."""
         return self._mapped.view(entry.offset_bytes, entry.size_bytes)
 
+    def verify(self, entry: TensorEntry) -> None:
+        """Do nothing: a safetensors file has no checksums, its publisher's digest is the check."""
+
     def release(self, entry: TensorEntry) -> None:
         """Let the system take back the pages that reading `entry` brought in."""
         self._mapped.release(entry.offset_bytes, entry.size_bytes)

@@ -21,11 +21,12 @@ _MAX_MEMBERS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One stored member: its name and where its bytes lie in the file."""
+    """One stored member: its name, where its bytes lie in the file, and their CRC-32."""
 
     name: str
     offset_bytes: int
     size_bytes: int
+    crc32: int
 
 
 def read_members(path: Path, mapped: MappedFile) -> dict[str, Member]:
@@ -83,7 +84,7 @@ def _member(info: zipfile.ZipInfo, mapped: MappedFile, subject: str) -> Member:
         )
     start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
     mapped.view(start, info.file_size)
-    return Member(name, start, info.file_size)
+    return Member(name, start, info.file_size, info.CRC)
 
 
 def _refuse_overlap(members: dict[str, Member], subject: str) -> None:

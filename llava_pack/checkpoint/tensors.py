@@ -54,6 +54,9 @@ class TensorFile(Protocol):
     def read(self, entry: TensorEntry) -> memoryview:
         """Return the tensor's bytes, little-endian, row by row; without a copy where it can."""
 
+    def verify(self, entry: TensorEntry) -> None:
+        """Hold the tensor's bytes against the file's own checksum, where it has one."""
+
     def release(self, entry: TensorEntry) -> None:
         """Let the system take back the memory that reading `entry` brought in."""
 

@@ -39,7 +39,7 @@ def to_safetensors(
         progress: told the bytes as they are written.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another kind.
+        CheckpointError: a file is missing, damaged (checksums included) or of another kind.
         SpaceError: the disk is full.
     """
     names = {path.name for path in model_dir.iterdir() if path.is_file()}
@@ -94,7 +94,11 @@ def renamed(tensor: SourceTensor, name: str) -> SourceTensor:
 
 
 def _source(file: TensorFile, entry: TensorEntry) -> SourceTensor:
-    return SourceTensor(entry, lambda: file.read(entry), lambda: file.release(entry))
+    def read() -> memoryview:
+        file.verify(entry)
+        return file.read(entry)
+
+    return SourceTensor(entry, read, lambda: file.release(entry))
 
 
 def write_shards(

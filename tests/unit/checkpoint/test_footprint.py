@@ -1,0 +1,111 @@
+import pytest
+
+from llava_pack.checkpoint.footprint import (
+    PRECISIONS,
+    cache_bytes_per_token,
+    count_parameters,
+    footprint,
+    memory_bytes,
+    parameters_of,
+    tower_parameters,
+)
+from llava_pack.format.errors import CheckpointError
+from tests.support.checkpoints import (
+    TinyLlava,
+    TinyTower,
+    llava_config,
+    llava_tensors,
+    tower_config,
+    tower_tensors,
+)
+
+CLIP_L = {
+    "vision_config": {
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "image_size": 336, "patch_size": 14,
+    }
+}  # fmt: skip
+VICUNA_7B = {
+    "model_type": "llava", "hidden_size": 4096, "intermediate_size": 11008, "vocab_size": 32000,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "mm_hidden_size": 1024,
+    "mm_projector_type": "mlp2x_gelu",
+}  # fmt: skip
+VICUNA_13B = {
+    **VICUNA_7B, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+}  # fmt: skip
+MISTRAL_7B = {
+    **VICUNA_7B, "model_type": "llava_mistral", "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+}  # fmt: skip
+GIB = 1 << 30
+
+
+def test_published_sizes():
+    assert tower_parameters(CLIP_L) == 607_014_912 // 2
+    parameters = count_parameters(VICUNA_7B, CLIP_L)
+    assert parameters.total == 6_738_415_616 + 20_979_712 + 607_014_912 // 2
+
+
+@pytest.mark.parametrize(
+    ("config", "fp16", "int8", "nf4", "cache_kib"),
+    [
+        (VICUNA_7B, 13.2, 7.1, 4.2, 512),
+        (VICUNA_13B, 24.9, 13.1, 7.3, 800),
+        (MISTRAL_7B, 14.1, 7.6, 4.5, 128),
+    ],
+)
+def test_weights_of_the_published_models(config, fp16, int8, nf4, cache_kib):
+    parameters = count_parameters(config, CLIP_L)
+    for precision, expected in (("fp16", fp16), ("int8", int8), ("nf4", nf4)):
+        weights = footprint(
+            parameters, config, precision=precision, device="cuda", context_tokens=4096, slots=1
+        ).weights_bytes
+        assert weights / GIB == pytest.approx(expected, abs=0.06)
+    assert cache_bytes_per_token(config) == cache_kib << 10
+
+
+def test_a_7b_in_4_bits_fits_where_its_authors_say():
+    memory = memory_bytes(VICUNA_7B, CLIP_L, context_tokens=4096, slots=1)
+    assert list(memory) == list(PRECISIONS)
+    assert memory["nf4"] < 8e9 * 1.05 < memory["int8"] < memory["fp16"] < memory["fp32"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TinyLlava(),
+        TinyLlava(tiles=True),
+        TinyLlava(projector="linear", groups=2),
+        TinyLlava(changes={"tie_word_embeddings": True, "attention_bias": True}),
+        TinyLlava(tower=TinyTower(layers=2, width=24, inner=20, picture=42)),
+    ],
+)
+def test_parameters_are_counted_as_the_tensors_have_them(spec):
+    tensors = llava_tensors(spec)
+    vision = {n: t for n, t in tower_tensors(spec.tower).items() if n.startswith("vision_model.")}
+    vision.pop("vision_model.embeddings.position_ids")
+    counted = count_parameters(llava_config(spec), tower_config(spec.tower))
+    held = parameters_of([(n, t.shape) for n, t in (tensors | vision).items()])
+    assert counted == held
+
+
+def test_more_slots_and_tokens_take_more():
+    def total(**options):
+        return memory_bytes(
+            VICUNA_7B, CLIP_L, **{"context_tokens": 2048, "slots": 1, **options}
+        )["nf4"]  # fmt: skip
+
+    assert total() < total(slots=2) < total(slots=8)
+    assert total() < total(context_tokens=4096)
+    assert total(slots=8, context_tokens=4096) - total(context_tokens=4096) >= 7 * 2 * GIB
+
+
+def test_a_config_without_sizes():
+    with pytest.raises(CheckpointError, match="vocab_size"):
+        memory_bytes(
+            {k: v for k, v in VICUNA_7B.items() if k != "vocab_size"},
+            CLIP_L,
+            context_tokens=1,
+            slots=1,
+        )
