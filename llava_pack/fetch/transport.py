@@ -6,14 +6,16 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httpx
 
 from llava_pack.fetch.remote import RemoteFile, origin, place
 from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError
 
+_CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_AT_MOST = 10
 _BUSY = frozenset({408, 425, 429})
@@ -54,8 +56,9 @@ class Transport:
 
     def __init__(self, *, connections: int, connect_s: float, read_s: float) -> None:
         self._client = _client(connections, connect_s, read_s)
-        self._open: set[httpx.Response] = set()
+        self._wires: WeakSet[Any] = WeakSet()  # every network stream that was opened
         self._guard = Lock()
+        self._hung_up = False
 
     def __enter__(self) -> Self:
         return self
@@ -79,32 +82,38 @@ class Transport:
         """
         try:
             response = self._follow(file, extra or {})
-            with self._guard:
-                self._open.add(response)
             try:
                 _refuse(response, file)
                 yield response
             finally:
-                with self._guard:
-                    self._open.discard(response)
                 response.close()
         except httpx.TransportError as error:
             raise _broken(error, file) from error
 
     def hang_up(self) -> None:
-        """Break off every transfer: a thread that waits for a silent server wakes up."""
+        """Break off every transfer for good: a thread that waits for a silent server wakes up."""
         with self._guard:
-            for response in self._open:
-                wire = response.extensions["network_stream"].get_extra_info("socket")
-                with suppress(OSError):  # it ended by itself
-                    wire.shutdown(socket.SHUT_RDWR)
+            self._hung_up = True
+            for wire in self._wires:
+                _break(wire)
+
+    def _watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of new connections. Source: httpcore, docs/extensions.md, "trace"."""
+        if event in _CONNECTED:
+            wire = info["return_value"]
+            with self._guard:
+                self._wires.add(wire)
+                if self._hung_up:
+                    _break(wire)
 
     def _follow(self, file: RemoteFile, extra: Mapping[str, str]) -> httpx.Response:
         url = file.url
         try:
             for _ in range(_REDIRECTS_AT_MOST):
                 trusted = file.headers if origin(url) == origin(file.url) else {}
-                request = self._client.build_request("GET", url, headers={**trusted, **extra})
+                request = self._client.build_request(
+                    "GET", url, headers={**trusted, **extra}, extensions={"trace": self._watch}
+                )
                 response = self._client.send(request, stream=True, follow_redirects=False)
                 if response.status_code not in _REDIRECTS or "location" not in response.headers:
                     return response
@@ -122,6 +131,11 @@ class Transport:
             subject=file.name,
             hint=f"check {place(file.url)} in a browser",
         )
+
+
+def _break(wire: Any) -> None:
+    with suppress(OSError):  # it ended by itself
+        wire.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _client(connections: int, connect_s: float, read_s: float) -> httpx.Client:
