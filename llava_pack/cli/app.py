@@ -11,6 +11,7 @@ from llava_pack.cli.chat import chat
 from llava_pack.cli.demo import demo
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
+from llava_pack.cli.serve import serve
 from llava_pack.cli.target import gc, generations, revert, uninstall
 from llava_pack.cli.verify import verify
 
@@ -49,3 +50,4 @@ app.command()(revert)
 app.command()(gc)
 app.command()(uninstall)
 app.command()(chat)
+app.command()(serve)
