@@ -1,4 +1,4 @@
-"""One engine process under supervision: started, warmed, watched, and started again.
+"""One engine process under supervision: started, watched, and started again.
 
 A failure before the engine was ever ready is the run's failure. After that it is started again,
 later each time, and the cause is kept where people see it.
@@ -15,16 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from llava_pack.engine.client import EngineClient
-from llava_pack.engine.port import (
-    EngineInfo,
-    Event,
-    Failed,
-    Message,
-    Part,
-    Picture,
-    Request,
-    Sampling,
-)
+from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.models import Status, Vitals
 from llava_pack.serve.process import EngineCommand, end, start
@@ -179,8 +170,6 @@ class SupervisedEngine:
         client = await self._connect(process)
         try:
             self._info = await self._load(client)
-            self._tell(Status(phase="warming"))
-            await _warm(client)
             self._client, self._answered_s = client, time.monotonic()
             self._tell(Status(phase="ready"))
             self.ready.set()
@@ -263,18 +252,3 @@ class SupervisedEngine:
         if not (self._stopping and status.phase != "stopped") and status != self._status:
             self._status = status
             self._on_status(self.name, status)
-
-
-async def _warm(client: EngineClient) -> None:
-    """Answer one small request, so that the first person does not pay for what is made once."""
-    parts: tuple[Part, ...] = ("Hello",)
-    if client.info.image_tokens:
-        parts = (Picture(32, 32, bytes(32 * 32 * 3)), *parts)
-    request = Request(
-        request_id="warm-up",
-        messages=(Message("user", parts),),
-        sampling=Sampling(max_tokens=2),
-    )
-    async for event in client.generate(request):
-        if isinstance(event, Failed):
-            raise event.error()

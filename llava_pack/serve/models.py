@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from llava_pack.engine.port import EngineInfo, Event, Request
 
-Phase = Literal["starting", "loading", "warming", "ready", "restarting", "stopped"]
+Phase = Literal["starting", "loading", "ready", "restarting", "stopped"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def run(plan: ServePlan, announce: Announce, progress: Progress) -> int:
     Raises:
         PackError: an engine could not be started.
     """
-    with Scratch() as scratch, contextlib.closing(plan.listening):
+    with Scratch() as scratch, contextlib.closing(plan.listening), _removed(plan.state.socket):
         os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
         with contextlib.chdir(scratch.empty):
             return asyncio.run(_Run(plan, scratch, progress).serve(announce))
@@ -169,6 +169,16 @@ class _Run:
         self._signal = number
         self._told.set()
         self._progress.note("stopping; once more to stop at once")
+
+
+@contextmanager
+def _removed(socket_path: str | None) -> Iterator[None]:
+    """Remove the Unix socket at the end of a run."""
+    try:
+        yield
+    finally:
+        if socket_path is not None:
+            Path(socket_path).unlink(missing_ok=True)
 
 
 class _StatusLog:

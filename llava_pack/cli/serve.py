@@ -1,0 +1,210 @@
+"""`llava-pack serve`: one supervised command for everything that answers."""
+
+import getpass
+import os
+import platform
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.target import AsJson, Prefix
+from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve.state import RunState, directories, running
+
+if TYPE_CHECKING:
+    from socket import socket as socket_type
+
+    from llava_pack.engine.port import EngineInfo
+    from llava_pack.serve.plans import EnginePlan, LoadOptions
+
+_Folder = Path | None
+_Text = str | None
+
+
+def serve(
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Installed models to serve. Default: the one activated last."),
+    ] = None,
+    model_path: Annotated[
+        _Folder, typer.Option("--model-path", help="A checkpoint's folder, installed or not.")
+    ] = None,
+    vision_tower: Annotated[
+        _Folder, typer.Option(help="The vision tower's folder, where the checkpoint does not say.")
+    ] = None,
+    precision: Annotated[
+        _Text, typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the bundle's.")
+    ] = None,
+    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as nf4.")] = False,
+    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as int8.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Requests that are answered at once.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=16, help="Longest prompt with its answer, in tokens.")
+    ] = None,
+    conv_mode: Annotated[
+        _Text, typer.Option(help="Conversation template, in place of the model's own.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 7860,
+    socket: Annotated[
+        _Folder, typer.Option(help="Listen on a Unix socket that only you can open, not a port.")
+    ] = None,
+    token: Annotated[
+        bool, typer.Option("--token/--no-token", help="Ask for the token of this start.")
+    ] = True,
+    api_key_file: Annotated[
+        _Folder, typer.Option(help="Keys that are accepted too, one a line; needed off loopback.")
+    ] = None,
+    web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the page at /.")] = True,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Serve a model: the page, the OpenAI-compatible API and the probes, behind one port.
+
+    It listens on loopback; the lines that it prints open an ssh tunnel from your laptop. Ctrl-C
+    lets what runs end, a second one ends at once. No network is needed, and none is used.
+
+    \b
+    Examples:
+      llava-pack serve
+      llava-pack serve --port 7861 --no-web
+      llava-pack serve --socket ~/llava.sock
+      llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
+    """
+    chosen = _precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
+    _need_extra(web=web)
+    from llava_pack.serve.credentials import credentials
+    from llava_pack.serve.plans import LoadOptions, engine_command
+    from llava_pack.serve.supervisor import ServePlan, run
+
+    options = LoadOptions(
+        vision_tower=vision_tower.expanduser().absolute() if vision_tower else None,
+        precision=chosen,
+        device=device,
+        slots=slots,
+        context_tokens=context,
+        conv_mode=conv_mode,
+    )
+    plans, bundle_id = _plans(model_path, recipes or [], prefix, options)
+    path = socket.expanduser().absolute() if socket else None
+    allowed = credentials("localhost" if path else host, token=token, key_file=api_key_file)
+    listening = _listen(host, port, path)
+    state = RunState(
+        pid=os.getpid(),
+        host=host,
+        port=port if path else listening.getsockname()[1],
+        token=allowed.token,
+        socket=str(path) if path else None,
+        models=tuple(plan.name for plan in plans),
+        started=int(time.time()),
+        bundle_id=bundle_id,
+    )
+    if not token:
+        console.say(f"! no token: every account on {platform.node()} can use this server")
+    code = run(
+        ServePlan(
+            listening=listening,
+            commands=lambda scratch: [
+                engine_command(plan, scratch.socket(n)) for n, plan in enumerate(plans)
+            ],
+            policy=allowed.policy,
+            state=state,
+            state_directory=directories()[0],
+            web=web,
+        ),
+        lambda infos: _announce(state, infos, web=web, as_json=as_json),
+        console.progress(),
+    )
+    raise typer.Exit(code)
+
+
+def _precision(precision: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:
+    """Return the one precision that the options name, None where they name none."""
+    named = {*([precision] if precision else ()), *(["nf4"] if load_4bit else ())}
+    named |= {"int8"} if load_8bit else set()
+    if len(named) > 1:
+        raise UsageError(
+            f"more than one precision is asked for: {', '.join(sorted(named))}",
+            subject="--precision",
+            hint="give one of --precision, --load-4bit and --load-8bit",
+        )
+    return next(iter(named), None)
+
+
+def _need_extra(*, web: bool) -> None:
+    needed = ["fastapi", "uvicorn", "torch", "transformers", *(["gradio"] if web else [])]
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise ServeError(
+            f"this installation has no {', '.join(missing)}, which serving needs",
+            hint="pip install 'llava-pack[serve]'",
+        )
+
+
+def _plans(
+    model_path: Path | None, recipes: list[str], prefix: Path | None, options: "LoadOptions"
+) -> tuple[list["EnginePlan"], str | None]:
+    """Return the models to serve and, for installed ones, the id of the first one's bundle."""
+    from llava_pack.serve.plans import folder_plan
+
+    if model_path is not None:
+        if recipes:
+            raise UsageError(
+                "a folder and installed models cannot be served together",
+                subject="--model-path",
+                hint="leave out --model-path, or the models' names",
+            )
+        return [folder_plan(model_path.expanduser().absolute(), options)], None
+    if options.vision_tower is not None:
+        raise UsageError("an installed model brings its own tower", subject="--vision-tower")
+    from llava_pack.cli.installations import installations, plan_of
+
+    found = installations(prefix, recipes)
+    return [plan_of(item, options) for item in found], found[0].bundle_id
+
+
+def _listen(host: str, port: int, path: Path | None) -> "socket_type":
+    from llava_pack.serve.listener import listen_on_port, listen_on_socket
+
+    return listen_on_socket(path) if path else listen_on_port(host, port, running())
+
+
+def _announce(
+    state: RunState, infos: "tuple[EngineInfo, ...]", *, web: bool, as_json: bool
+) -> None:
+    """Tell that it is ready: the tunnel and the page as data, the rest as talk."""
+    from llava_pack.serve.announcement import announcement
+    from llava_pack.serve.tunnel import endpoint
+
+    to = endpoint(
+        ssh_connection=os.environ.get("SSH_CONNECTION"),
+        user=getpass.getuser(),
+        hostname=platform.node(),
+        host=state.host,
+        port=state.port,
+        socket=state.socket,
+    )
+    told = announcement(state, to, infos, web=web)
+    if as_json:
+        fields = {"url": state.url, "port": state.port, "socket": state.socket, "pid": state.pid}
+        fields |= {"token": state.token, "models": list(state.models), "bundle_id": state.bundle_id}
+        console.document("serve", {**fields, "tunnel": told.tunnel, "page": told.page})
+        return
+    for line in told.ready:
+        console.say(f"{console.mark('ok')} {line}")
+    console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
+    console.data(f"  {told.tunnel}")
+    console.say("and open:")
+    console.data(f"  {told.page}")
+    for line in told.more:
+        console.say(line)
+    console.say("\nCtrl-C stops it.")

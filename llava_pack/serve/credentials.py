@@ -1,0 +1,87 @@
+"""Tokens and keys: made, read and required according to where the gateway listens."""
+
+import ipaddress
+import platform
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava_pack.format.errors import UsageError
+from llava_pack.serve.access import AccessPolicy, read_keys
+
+_MIN_KEY_CHARS = 16
+_TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What a run accepts."""
+
+    token: str
+    """The token of this start; empty where none is asked for."""
+    policy: AccessPolicy
+
+
+def credentials(host: str, *, token: bool, key_file: Path | None) -> Credentials:
+    """Return the token of this start and the policy that asks for it.
+
+    Args:
+        host: what the gateway listens on; a Unix socket counts as loopback.
+        token: whether a token is asked for.
+        key_file: API keys that are accepted beside the token, one a line.
+
+    Raises:
+        UsageError: another address than loopback without a key file, or without any check; or
+            the file holds no key, a short one, or is open to others.
+    """
+    loopback = is_loopback(host)
+    if not loopback and (key_file is None or not token):
+        raise UsageError(
+            f"{host} can be reached from other machines, which needs an API-key file",
+            subject="--host",
+            hint="stay on loopback and use the ssh tunnel; or add --api-key-file FILE",
+        )
+    keys = _keys(key_file) if key_file is not None else ()
+    made = secrets.token_urlsafe(_TOKEN_BYTES) if token else ""
+    names = frozenset() if loopback else frozenset({platform.node().lower()})
+    policy = AccessPolicy(
+        secrets=(made, *keys) if token else None, host_names=names, any_address=not loopback
+    )
+    return Credentials(token=made, policy=policy)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach what listens on `host`.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("the API-key file cannot be read", subject=str(path)) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise UsageError(
+            f"the API-key file is open to others: mode {stat.S_IMODE(mode):04o}, expected 0600",
+            subject=str(path),
+            hint=f"chmod 600 {path}",
+        )
+    keys = read_keys(text)
+    if not keys or min(len(key) for key in keys) < _MIN_KEY_CHARS:
+        raise UsageError(
+            f"the API-key file needs keys of at least {_MIN_KEY_CHARS} characters, one a line",
+            subject=str(path),
+            hint=f"head -c 32 /dev/urandom | base64 > {path}",
+        )
+    return keys

@@ -1,0 +1,134 @@
+"""What to serve, as values: from options or from an installation to engine processes."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava_pack.format.manifest import Manifest
+from llava_pack.serve.process import EngineCommand
+
+_DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
+_DRAIN_S = 1
+DEFAULT_PRECISION = "nf4"
+DEFAULT_SLOTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePlan:
+    """One model and how it is loaded."""
+
+    name: str
+    """The name for `model` in the API."""
+    model_dir: Path
+    """Absolute."""
+    vision_tower: Path | None
+    """Absolute; None lets the checkpoint say."""
+    precision: str
+    device: str
+    slots: int
+    context_tokens: int | None
+    conv_mode: str | None
+    python: Path
+    """The interpreter of its own environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What the command line said; None leaves it to the bundle, or to the defaults."""
+
+    vision_tower: Path | None = None
+    precision: str | None = None
+    device: str | None = None
+    slots: int | None = None
+    context_tokens: int | None = None
+    conv_mode: str | None = None
+
+
+def folder_plan(model_dir: Path, options: LoadOptions) -> EnginePlan:
+    """Return how a bare folder is served, by the running interpreter.
+
+    Args:
+        model_dir: absolute; its name becomes the model's.
+        options: the tower may be absent: then the checkpoint says where it is.
+    """
+    return EnginePlan(
+        name=model_dir.name,
+        model_dir=model_dir,
+        vision_tower=options.vision_tower,
+        precision=options.precision or DEFAULT_PRECISION,
+        device=options.device or "auto",
+        slots=options.slots or DEFAULT_SLOTS,
+        context_tokens=options.context_tokens,
+        conv_mode=options.conv_mode,
+        python=Path(sys.executable),
+    )
+
+
+def installed_plan(
+    manifest: Manifest,
+    options: LoadOptions,
+    *,
+    model_dir: Path,
+    vision_tower: Path | None,
+    python: Path,
+) -> EnginePlan:
+    """Return how an installed model is served: as its bundle says, but for what was asked for.
+
+    Args:
+        manifest: of the bundle.
+        options: what the command line said.
+        model_dir: where the model was installed.
+        vision_tower: where its tower was.
+        python: the interpreter of its generation.
+    """
+    profile = manifest.serving
+    return EnginePlan(
+        name=manifest.model.name,
+        model_dir=model_dir,
+        vision_tower=vision_tower,
+        precision=options.precision or profile.precision,
+        device=options.device or profile.device,
+        slots=options.slots or profile.slots,
+        context_tokens=options.context_tokens or profile.context_tokens,
+        conv_mode=options.conv_mode or manifest.model.conv_mode,
+        python=python,
+    )
+
+
+def engine_command(plan: EnginePlan, socket: Path) -> EngineCommand:
+    """Return how the plan's process is started.
+
+    Args:
+        plan: the model.
+        socket: where the engine listens.
+
+    Source: llava_pack/engine/worker.py, its options.
+    """
+    argv = [str(plan.python), "-I", "-m", "llava_pack.engine.worker"]
+    argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
+    argv += ["--precision", plan.precision, "--device", plan.device, "--slots", str(plan.slots)]
+    argv += ["--drain-s", str(_DRAIN_S)]
+    for option, value in (
+        ("--vision-tower", plan.vision_tower),
+        ("--context-tokens", plan.context_tokens),
+        ("--conv-mode", plan.conv_mode),
+    ):
+        if value is not None:
+            argv += [option, str(value)]
+    return EngineCommand(
+        name=plan.name, argv=tuple(argv), socket=socket, environment=engine_environment(os.environ)
+    )
+
+
+def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an engine: no proxies, no tokens, nothing that fetches.
+
+    >>> engine_environment({"HTTP_PROXY": "p", "https_proxy": "p", "HOME": "/h"})["HOME"]
+    '/h'
+    """
+    kept = {
+        name: value for name, value in environment.items() if not name.upper().endswith(_DROPPED)
+    }
+    return {**kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
