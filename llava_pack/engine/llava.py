@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,38 @@ from llava_pack.engine.slots import Plan, SlotCache
 from llava_pack.format.errors import SpaceError
 
 _CPU_CHUNK, _GPU_CHUNK = 128, 512
+_GPU_PICTURES = 8
 _NO_MEMORY = ("can't allocate memory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How the work is cut: what is best on the device, and what keeps answers the same.
+
+    Attributes:
+        chunk_tokens: prompt tokens that one prefill takes.
+        padded: decode in a few fixed shapes, or every row at its own length.
+        pictures_at_once: pictures that go through the tower together.
+    """
+
+    chunk_tokens: int
+    padded: bool
+    pictures_at_once: int
+
+
+def manner(device: str, precision: str, context_tokens: int) -> Manner:
+    """Return how work is cut on a device.
+
+    On a CPU pictures go one by one and rows at their true lengths: nothing is lost there, and an
+    answer does not depend on its neighbours. int8 decides over a whole prompt which columns stay
+    in 16 bits, so its prompts are not cut.
+    """
+    whole = precision == "int8"
+    if device == "cuda":
+        chunk = context_tokens if whole else _GPU_CHUNK
+        return Manner(chunk_tokens=chunk, padded=True, pictures_at_once=_GPU_PICTURES)
+    chunk = context_tokens if whole else _CPU_CHUNK
+    return Manner(chunk_tokens=chunk, padded=False, pictures_at_once=1)
 
 
 class LlavaModel:
@@ -36,7 +68,7 @@ class LlavaModel:
         self._processor = processor
         self._info = info
         self._device = self._language.embed_tokens.weight.device
-        self._on_gpu = self._device.type == "cuda"
+        self._manner = manner(self._device.type, info.precision, info.context_tokens)
 
     @property
     def info(self) -> EngineInfo:
@@ -46,7 +78,7 @@ class LlavaModel:
     @property
     def chunk_tokens(self) -> int:
         """Return how many prompt tokens one prefill takes at most."""
-        return _GPU_CHUNK if self._on_gpu else _CPU_CHUNK
+        return self._manner.chunk_tokens
 
     def write(self, request: Request) -> Prompt:
         """Return the request's prompt, or raise what is wrong with it."""
@@ -118,7 +150,7 @@ class LlavaModel:
         return self._writer.tokenizer.token_bytes(token_id)
 
     def _decode_plan(self, lengths: Sequence[int]) -> Plan:
-        if not self._on_gpu:
+        if not self._manner.padded:
             return Plan.decode(lengths, self._device)
         info = self._info
         return Plan.padded_decode(lengths, self._device, info.slots, info.context_tokens)
@@ -137,13 +169,10 @@ class LlavaModel:
         return hidden
 
     def _features(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Return the features of all pictures, one after the other, as (tokens, hidden).
-
-        On a CPU one picture at a time: nothing is lost there, and a picture's features do not
-        depend on the pictures beside it.
-        """
+        """Return the features of all pictures, one after the other, as (tokens, hidden)."""
         pixels = torch.stack([torch.from_numpy(self._processor.pixels(p)) for p in pictures])
-        groups = [pixels] if self._on_gpu else [one[None] for one in pixels]
+        count = self._manner.pictures_at_once
+        groups = [pixels[at : at + count] for at in range(0, len(pixels), count)]
         config = self._network.config
         features = [
             self._network.model.get_image_features(

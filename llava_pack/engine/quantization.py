@@ -1,7 +1,7 @@
 """bitsandbytes linears in place of the language model's own.
 
 Source: bitsandbytes nn/modules.py; transformers integrations/bitsandbytes.py (nf4 with double
-quantization, int8 with outlier threshold 6).
+quantization).
 """
 
 from typing import Literal
@@ -12,7 +12,6 @@ from torch import nn
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
 QUANTIZED = frozenset({"int8", "nf4"})
-INT8_THRESHOLD = 6.0
 # What bitsandbytes' packed CPU kernel takes; other shapes stay as they are.
 _IN_MULTIPLE, _OUT_MULTIPLE = 64, 32
 
@@ -50,12 +49,6 @@ def _nf4(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
 
 
 def _int8(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
-    from bitsandbytes.nn import Int8Params, Linear8bitLt
+    from llava_pack.engine.int8 import RowwiseInt8
 
-    made: nn.Linear = Linear8bitLt(
-        *sizes, bias=False, has_fp16_weights=False, threshold=INT8_THRESHOLD, device="meta"
-    )
-    # It quantizes what is moved away from the CPU, or to it.
-    host = weight.to("cpu")
-    made.weight = Int8Params(host, requires_grad=False, has_fp16_weights=False).to(weight.device)
-    return made
+    return RowwiseInt8(sizes, weight)

@@ -18,9 +18,18 @@ from tests.support.engine import EchoEngine
 RED = Picture(4, 2, bytes((250, 10, 10)) * 8)
 
 
-@pytest.fixture
-def engine() -> Engine:
-    return EchoEngine(slots=2, context_tokens=200)
+@pytest.fixture(scope="module", params=["echo", pytest.param("llava", marks=pytest.mark.engine)])
+def engine(request, tmp_path_factory) -> Engine:
+    if request.param == "echo":
+        return EchoEngine(slots=2, context_tokens=200)
+    from llava_pack.engine.load import load_engine
+    from tests.support.checkpoints import TinyLlava, make_llava, make_tower
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    spec = TinyLlava(hidden=64, inner=96)
+    make_tower(folder / "clip-tiny", spec.tower)
+    model_dir = make_llava(folder / "llava-v1-tiny", spec)
+    return load_engine(model_dir, precision="fp32", slots=2, context_tokens=700)
 
 
 def ask(name: str, *parts: str | Picture, mode: str | None = None, **sampling: object) -> Request:
