@@ -90,7 +90,7 @@ class Cache:
             sha256, validator = note["sha256"], note["validator"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        found = self.path(sha256) if _SHA256.fullmatch(sha256) else None
+        found = self.path(sha256) if _SHA256.fullmatch(str(sha256)) else None
         return (found, sha256, validator) if found else None
 
     def _place(self, sha256: str) -> Path:

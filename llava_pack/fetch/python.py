@@ -1,13 +1,14 @@
 """A standalone CPython for the target, as uv knows them.
 
-uv's own list is asked, so its mirrors are honoured: UV_PYTHON_INSTALL_MIRROR,
-UV_PYTHON_DOWNLOADS_JSON_URL.
+uv's own list is asked, so its mirrors are honoured: UV_PYTHON_INSTALL_MIRROR and
+UV_PYTHON_DOWNLOADS_JSON_URL, or the same in a person's uv.toml.
 """
 
 import json
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -71,11 +72,15 @@ def _list(request: str) -> list[dict[str, Any]]:
     """Return uv's downloads for `request`, newest first."""
     from uv import find_uv_bin
 
-    command = [find_uv_bin(), "--no-config", "python", "list", "--all-versions"]
-    command += ["--only-downloads", "--output-format", "json", request]
+    arguments = ["--all-versions", "--only-downloads", "--output-format", "json", request]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_UV_TIMEOUT_S, check=False
+            [find_uv_bin(), "python", "list", *arguments],
+            cwd=Path.home().anchor,  # a person's mirrors count, a project's configuration does not
+            capture_output=True,
+            text=True,
+            timeout=_UV_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FetchError(f"uv does not answer: {error}", subject="uv python list") from error

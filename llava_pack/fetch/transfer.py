@@ -98,6 +98,8 @@ class Transfer:
             try:
                 return self._attempt(file, part)
             except Interrupted as broken:
+                if self.stop.is_set():
+                    raise Stopped from broken
                 failures = 1 if part.size_bytes > most else failures + 1
                 most = max(most, part.size_bytes)
                 if failures >= self.patience.attempts:
