@@ -122,7 +122,8 @@ class JsonTokenizer:
         state = _read_json(path)
         try:
             self._model = Fast.from_str(json.dumps(state))
-            self._bare = Fast.from_str(json.dumps(_without_prefix(state)))
+            bare = state if _begins_alike(state, self._config) else _without_prefix(state)
+            self._bare = Fast.from_str(json.dumps(bare))
         except Exception as error:  # the library raises bare Exception for a bad file
             raise CheckpointError("not a tokenizer", subject=path.name) from error
         for model in (self._model, self._bare):
@@ -176,15 +177,28 @@ def _piece_bytes(piece: str) -> bytes:
     return bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
 
 
-def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tokenizer that adds no space before text that follows a special token.
+def _begins_alike(state: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether text after a special token begins with a space as any other."""
+    scheme = (state.get("pre_tokenizer") or {}).get("prepend_scheme")
+    return config.get("legacy") is not False and scheme != "first"
 
-    A Metaspace with `prepend_scheme: first` does that; every other kind begins each text alike.
-    """
-    scheme = state.get("pre_tokenizer") or {}
-    if scheme.get("type") == "Metaspace" and scheme.get("prepend_scheme") == "first":
-        return {**state, "pre_tokenizer": {**scheme, "prepend_scheme": "never"}}
-    return dict(state)
+
+def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tokenizer that puts no space before a text."""
+    bare = dict(state)
+    steps = _steps(state.get("normalizer"))
+    kept = [step for step in steps if step.get("type") != "Prepend"]
+    bare["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None
+    if (state.get("pre_tokenizer") or {}).get("type") == "Metaspace":
+        bare["pre_tokenizer"] = {**state["pre_tokenizer"], "prepend_scheme": "never"}
+    return bare
+
+
+def _steps(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    if normalizer is None:
+        return []
+    inner = normalizer.get("normalizers")
+    return list(inner) if isinstance(inner, list) else [normalizer]
 
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:

@@ -1,0 +1,57 @@
+"""Pictures for the tower; equality with transformers is in tests/functional."""
+
+import numpy as np
+import pytest
+
+from llava_pack.engine.images import PictureProcessor, picture_processor
+from llava_pack.engine.port import Picture
+from llava_pack.format.errors import CheckpointError
+
+CONFIG = {
+    "crop_size": {"height": 14, "width": 14},
+    "size": {"shortest_edge": 14},
+    "image_mean": [0.5, 0.25, 0.0],
+    "image_std": [0.5, 0.5, 1.0],
+}
+
+
+def processor(aspect: str | None = "pad") -> PictureProcessor:
+    return picture_processor(CONFIG, aspect)
+
+
+def test_old_and_new_spellings_are_one():
+    old = {**CONFIG, "size": 14, "crop_size": 14}
+    assert picture_processor(old, "pad") == processor()
+
+
+@pytest.mark.parametrize("size", [(14, 14), (3, 50), (50, 3), (1, 1), (1, 200)])
+@pytest.mark.parametrize("aspect", ["pad", None])
+def test_every_picture_gets_the_towers_size(size, aspect):
+    picture = Picture(*size, bytes(size[0] * size[1] * 3))
+    pixels = processor(aspect).pixels(picture)
+    assert (pixels.shape, pixels.dtype) == ((3, 14, 14), np.float32)
+
+
+def test_padding_has_the_mean_colour():
+    white = Picture(14, 2, b"\xff" * 84)
+    pixels = processor().pixels(white)
+    assert np.allclose(pixels[:, 0, 0], [(127 / 255 - 0.5) / 0.5, (63 / 255 - 0.25) / 0.5, 0])
+    assert np.allclose(pixels[:, 7, 7], [1, 1.5, 1])
+
+
+def test_without_padding_the_middle_is_cut_out():
+    column = b"\x00" * 42 + b"\xff" * 42 + b"\x00" * 42
+    pixels = processor(None).pixels(Picture(42, 14, column * 14))
+    assert pixels[2].min() > 0.9
+
+
+def test_other_aspects_are_refused():
+    with pytest.raises(CheckpointError, match="image_aspect_ratio"):
+        processor("stretch")
+
+
+@pytest.mark.parametrize("missing", ["image_mean", "image_std"])
+def test_a_config_without_numbers_is_refused(missing):
+    config = {key: value for key, value in CONFIG.items() if key != missing}
+    with pytest.raises(CheckpointError, match="CLIP tower"):
+        picture_processor(config, "pad")

@@ -1,0 +1,150 @@
+"""Both readers give one vocabulary's ids, and bytes come back from them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_pack.checkpoint.tokenizer_json import tokenizer_json
+from llava_pack.engine.port import Message, Picture, Request, Sampling
+from llava_pack.engine.prompt import PICTURE_ID, PromptWriter
+from llava_pack.engine.tokens import eos_ids, read_tokenizer
+from llava_pack.format.errors import CheckpointError, UsageError
+from tests.support.checkpoints import TOKENIZER_CONFIG
+from tests.support.vocabularies import tiny_tokenizer_model
+
+MODEL = tiny_tokenizer_model(320)
+TEXTS = [
+    "what is in the picture?",
+    "\nthe star",
+    "  two spaces  ",
+    "größe 星 \U0001f600",
+    "</s> <s> <unk> <image> <0x41>",
+    "",
+    " ",
+    "USER: what ASSISTANT:",
+]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["legacy", "not legacy"])
+def pair(request, tmp_path_factory):
+    """Return the same vocabulary read by sentencepiece and by tokenizers."""
+    folder = tmp_path_factory.mktemp("tokens")
+    config = TOKENIZER_CONFIG | {"legacy": request.param}
+    for name, data in (
+        ("tokenizer.model", MODEL),
+        ("tokenizer.json", tokenizer_json(MODEL, config)),
+    ):
+        (folder / name.split(".")[1]).mkdir()
+        (folder / name.split(".")[1] / name).write_bytes(data)
+        (folder / name.split(".")[1] / "tokenizer_config.json").write_text(json.dumps(config))
+    return read_tokenizer(folder / "model"), read_tokenizer(folder / "json")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("continued", [True, False])
+def test_both_give_the_same_ids(pair, text, continued):
+    ids = [one.encode(text, continued=continued) for one in pair]
+    assert ids[0] == ids[1]
+
+
+@given(text=st.text("thespicur a\n.é星", max_size=30))
+def test_bytes_come_back(pair, text):
+    for one in pair:
+        ids = one.encode(text, continued=False)
+        said = b"".join(one.token_bytes(token_id) for token_id in ids)
+        assert said == (f" {text}" if text else "").encode()
+
+
+def test_special_tokens_are_known_and_say_nothing(pair):
+    for one in pair:
+        assert (one.bos_id, one.special_id("<s>"), one.special_id("</s>")) == (1, 1, 2)
+        assert one.special_id("<|im_end|>") is None
+        assert one.token_bytes(1) == one.token_bytes(2) == b""
+        assert one.token_bytes(10**6) == b""
+        assert one.size == 320
+
+
+def test_typed_special_tokens_are_text(pair):
+    for one in pair:
+        assert not {1, 2} & set(one.encode("</s><s>", continued=False))
+
+
+def test_added_tokens_are_found(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(MODEL)
+    (tmp_path / "added_tokens.json").write_text('{"<im_patch>": 320}')
+    decoder = {"321": {"content": "<|im_end|>", "special": True}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    tokenizer = read_tokenizer(tmp_path)
+    assert (tokenizer.special_id("<im_patch>"), tokenizer.special_id("<|im_end|>")) == (320, 321)
+    assert tokenizer.size == 322
+    assert tokenizer.token_bytes(320) == b""
+
+
+def test_the_ends_are_read_from_both_configs(tmp_path):
+    (tmp_path / "config.json").write_text('{"eos_token_id": 2}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    assert eos_ids(tmp_path) == {2, 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("tokenizer.model", b"junk"), ("tokenizer.json", b"{}"), ("tokenizer.json", b"[")],
+)
+def test_broken_tokenizers_are_refused(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CheckpointError):
+        read_tokenizer(tmp_path)
+
+
+def test_none_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"expected tokenizer\.model or tokenizer\.json"):
+        read_tokenizer(tmp_path)
+
+
+def writer(tokenizer, context_tokens=512, tokens=4):
+    return PromptWriter(
+        tokenizer=tokenizer,
+        conv_mode="llava_v1",
+        context_tokens=context_tokens,
+        eos_ids=frozenset({2}),
+        picture_tokens=None if tokens is None else lambda _: tokens,
+    )
+
+
+DOT = Picture(1, 1, b"abc")
+
+
+def test_pictures_stand_between_pieces_tokenized_by_themselves(pair):
+    asked = Request(request_id="r", messages=(Message("user", (DOT, "what is it?")),))
+    prompt = writer(pair[0]).write(asked)
+    at = prompt.ids.index(PICTURE_ID)
+    before, after = prompt.ids[:at], prompt.ids[at + 4 :]
+    assert prompt.ids[at : at + 4] == (PICTURE_ID,) * 4
+    assert before[0] == 1
+    assert 1 not in before[1:] + after
+    assert list(after) == pair[0].encode("\nwhat is it? ASSISTANT:", continued=False)
+    assert prompt.pictures == (DOT,)
+
+
+def test_stops_are_ids_where_the_vocabulary_has_them(pair):
+    asked = Request(
+        request_id="r", messages=(Message("user", ("x",)),), sampling=Sampling(stop=("STOP",))
+    )
+    prompt = writer(pair[0]).write(asked)
+    assert (prompt.stops, prompt.eos_ids) == (("STOP",), {2})
+
+
+def test_a_prompt_as_long_as_the_context_is_refused(pair):
+    asked = Request(request_id="r", messages=(Message("user", ("what " * 50,)),))
+    length = len(writer(pair[0]).write(asked))
+    assert len(writer(pair[0], context_tokens=length + 1).write(asked)) == length
+    with pytest.raises(UsageError, match=f"{length} tokens, the model's limit is {length}"):
+        writer(pair[0], context_tokens=length).write(asked)
+
+
+def test_a_model_without_a_tower_refuses_pictures(pair):
+    asked = Request(request_id="r", messages=(Message("user", (DOT, "x")),))
+    with pytest.raises(UsageError, match="reads no pictures"):
+        writer(pair[0], tokens=None).write(asked)
