@@ -202,9 +202,9 @@ def _announce(
     for line in told.ready:
         console.say(f"{console.mark('ok')} {line}")
     console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
-    console.data(f"  {told.tunnel}")
+    console.data(told.tunnel)
     console.say("and open:")
-    console.data(f"  {told.page}")
+    console.data(told.page)
     for line in told.more:
         console.say(line)
     console.say("\nCtrl-C stops it.")

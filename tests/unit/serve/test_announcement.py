@@ -1,0 +1,52 @@
+"""What a person is told when a server is ready."""
+
+from llava_pack.engine.port import EngineInfo
+from llava_pack.serve.announcement import Announcement, announcement
+from llava_pack.serve.state import RunState
+from llava_pack.serve.tunnel import endpoint
+
+
+def _told(token: str = "", *, web: bool = True, socket: str | None = None) -> Announcement:
+    state = RunState(
+        pid=1, host="127.0.0.1", port=7861, token=token, socket=socket, models=("demo",),
+        started=1, bundle_id=None,
+    )  # fmt: skip
+    info = EngineInfo(
+        model="demo", precision="nf4", device="cpu", context_tokens=1024, slots=4,
+        conv_mode="llava_v1", image_tokens=16,
+    )  # fmt: skip
+    to = endpoint(
+        ssh_connection="192.0.2.1 5 10.0.0.5 2222", user="ada", hostname="gpu01",
+        host=state.host, port=state.port, socket=socket,
+    )  # fmt: skip
+    return announcement(state, to, [info], web=web)
+
+
+def test_the_tunnel_and_the_page_fit_together() -> None:
+    told = _told("t0k")
+    assert "-L 7861:127.0.0.1:7861" in told.tunnel
+    assert told.tunnel.endswith("ada@10.0.0.5 -p 2222")
+    assert told.page == "http://localhost:7861/#token=t0k"
+    assert told.ready == ("demo: nf4 on cpu, 1024 tokens, 4 slots",)
+
+
+def test_every_other_way_is_there() -> None:
+    more = "\n".join(_told("t0k").more)
+    for word in ("-J YOU@BASTION", "Host llava-pack", "plink -N", "VS Code", "/v1, API key t0k"):
+        assert word in more
+
+
+def test_without_a_token_none_is_shown() -> None:
+    told = _told()
+    assert told.page == "http://localhost:7861/"
+    assert "key" not in told.more[-1]
+
+
+def test_without_a_page_the_api_is_what_to_open() -> None:
+    assert _told(web=False).page == "http://localhost:7861/v1"
+
+
+def test_a_socket_is_not_offered_to_putty() -> None:
+    more = "\n".join(_told(socket="/run/s").more)
+    assert "plink" not in more
+    assert "VS Code" not in more

@@ -1,0 +1,50 @@
+"""From options and manifests to engine processes."""
+
+import sys
+from pathlib import Path
+
+from llava_pack.serve.plans import (
+    LoadOptions,
+    engine_command,
+    engine_environment,
+    folder_plan,
+    installed_plan,
+)
+from tests.support.bundle import BundleSimulator
+
+
+def test_a_bare_folder_is_served_in_four_bits() -> None:
+    plan = folder_plan(Path("/m/llava-v1.5-7b"), LoadOptions())
+    assert (plan.name, plan.precision, plan.device) == ("llava-v1.5-7b", "nf4", "auto")
+    assert plan.python == Path(sys.executable)
+
+
+def test_an_installed_model_is_served_as_its_bundle_says() -> None:
+    bundle = BundleSimulator()
+    manifest = bundle.manifest(bundle.payload())
+    folders = {"model_dir": Path("/p/m"), "vision_tower": Path("/p/t"), "python": Path("/p/python")}
+    plan = installed_plan(manifest, LoadOptions(), **folders)
+    assert (plan.precision, plan.slots, plan.context_tokens) == ("nf4", 2, 256)
+    assert plan.conv_mode == manifest.model.conv_mode
+    asked = LoadOptions(precision="fp32", slots=1, context_tokens=64, conv_mode="llava_v0")
+    plan = installed_plan(manifest, asked, **folders)
+    assert (plan.precision, plan.slots, plan.context_tokens) == ("fp32", 1, 64)
+    assert plan.conv_mode == "llava_v0"
+
+
+def test_the_command_runs_isolated_and_says_everything() -> None:
+    plan = folder_plan(Path("/m/x"), LoadOptions(vision_tower=Path("/m/t"), context_tokens=99))
+    command = engine_command(plan, Path("/run/s"))
+    assert command.argv[1:4] == ("-I", "-m", "llava_pack.engine.worker")
+    given = dict(zip(command.argv[4::2], command.argv[5::2], strict=True))
+    assert given["--model-dir"] == "/m/x"
+    assert given["--vision-tower"] == "/m/t"
+    assert given["--context-tokens"] == "99"
+    assert given["--socket"] == "/run/s"
+    assert "--conv-mode" not in given
+
+
+def test_an_engine_has_no_proxies_and_no_tokens() -> None:
+    given = {"http_proxy": "p", "ALL_PROXY": "p", "HF_TOKEN": "t", "HF_ENDPOINT": "e", "HOME": "/h"}
+    made = engine_environment(given)
+    assert set(made) == {"HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
