@@ -100,6 +100,43 @@ def _projector_layers(
         yield f".{2 * number}", vision if number == 0 else hidden
 
 
+def tower_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Return the vision tensors of a CLIP repository, by its config.json.
+
+    Raises:
+        CheckpointError: a size is no number.
+
+    Source: transformers models/clip/configuration_clip.py, CLIPVisionConfig (defaults).
+    """
+    part = config.get("vision_config")
+    vision = part if isinstance(part, Mapping) else config
+    width, inner = size(vision, "hidden_size", 768), size(vision, "intermediate_size", 3072)
+    patch, channels = size(vision, "patch_size", 32), size(vision, "num_channels", 3)
+    places = (size(vision, "image_size", 224) // patch) ** 2 + 1
+    shapes: Shapes = {
+        "embeddings.class_embedding": (width,),
+        "embeddings.patch_embedding.weight": (width, channels, patch, patch),
+        "embeddings.position_embedding.weight": (places, width),
+    }
+    for norm in ("pre_layrnorm", "post_layernorm"):
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    layer = _tower_layer(width, inner)
+    for number in range(min(size(vision, "num_hidden_layers", 12), _MAX_LAYERS)):
+        shapes |= {f"encoder.layers.{number}.{name}": shape for name, shape in layer.items()}
+    return {f"vision_model.{name}": shape for name, shape in shapes.items()}
+
+
+def _tower_layer(width: int, inner: int) -> Shapes:
+    linears = {f"self_attn.{name}_proj": (width, width) for name in ("k", "v", "q", "out")}
+    linears |= {"mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}
+    shapes: Shapes = {}
+    for name, shape in linears.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for norm in ("layer_norm1", "layer_norm2"):
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    return shapes
+
+
 def size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     """Return a size from a configuration.
 

@@ -3,17 +3,19 @@
 Pure: names, configurations and tensor records go in, defects come out.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from llava_pack.checkpoint.defects import Defect, defect_of
-from llava_pack.checkpoint.expected import Shapes, language_shapes, projector_shapes
+from llava_pack.checkpoint.config import vision_tower_id
+from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind, has_tiles
 from llava_pack.checkpoint.tensors import TensorEntry
-from llava_pack.format.errors import CheckpointError
 
-_SHOWN = 3
+SHOWN = 3
+_NAMED_TOWER = "take the tower that mm_vision_tower names"
+_SIDE = re.compile(r"-(\d{3})$")
 _VISION = "model.vision_tower."
 _CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
 _ORIGINALS = {
@@ -59,6 +61,40 @@ def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]])
     return defects
 
 
+def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
+    """Return small files that a checkpoint of this kind cannot do without.
+
+    Source: haotian-liu/LLaVA llava/model/builder.py (what is absent is looked for on the Hub).
+    """
+    groups: list[tuple[str, ...]] = []
+    if kind in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
+        groups.append(("tokenizer.json", "tokenizer.model"))
+    if kind is Kind.TOWER:
+        groups.append(("preprocessor_config.json",))
+    if kind is Kind.LORA:
+        groups += [("adapter_config.json",), ADAPTERS, TRAINABLES]
+    return [
+        Defect("fail", group[0], "is missing" + (f", and so is {group[1]}" if group[1:] else ""))
+        for group in groups
+        if not set(group) & set(names)
+    ]
+
+
+def vocabulary_defects(pieces: int, config: Mapping[str, Any]) -> list[Defect]:
+    """Return a defect where the tokenizer has more words than the model has rows."""
+    rows = config.get("vocab_size")
+    if type(rows) is not int or pieces <= rows:
+        return []
+    return [
+        Defect(
+            "fail",
+            "tokenizer.model",
+            f"has {pieces} pieces, vocab_size of config.json is {rows}",
+            "take tokenizer and weights from the same repository",
+        )
+    ]
+
+
 def index_defects(
     index: str, places: Mapping[str, str], held: Mapping[str, Collection[str]]
 ) -> list[Defect]:
@@ -75,45 +111,12 @@ def index_defects(
         absent = sorted(promised - set(tensors))
         if absent:
             defects.append(
-                Defect("fail", index, f"places {_listed(absent)} in {name}, which lacks them")
+                Defect("fail", index, f"places {listed(absent)} in {name}, which lacks them")
             )
         strangers = sorted(filter(is_weight, set(tensors) - promised))
         if strangers:
-            defects.append(Defect("warn", index, f"does not name {_listed(strangers)} of {name}"))
+            defects.append(Defect("warn", index, f"does not name {listed(strangers)} of {name}"))
     return defects
-
-
-def shape_defects(config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> list[Defect]:
-    """Return tensors that the configuration promises and that are absent or of another shape."""
-    defects: list[Defect] = []
-    expected: Shapes = {}
-    for shapes in (language_shapes, projector_shapes):
-        try:
-            expected |= shapes(config)
-        except CheckpointError as error:
-            defects.append(defect_of(error))
-    absent = [name for name in expected if name not in entries]
-    if absent:
-        defects.append(Defect("fail", "weights", f"lack {_listed(absent)}"))
-    defects += _wrong_shapes(expected, entries)
-    return defects
-
-
-def _wrong_shapes(expected: Shapes, entries: Mapping[str, TensorEntry]) -> Iterator[Defect]:
-    wrong = [name for name, shape in expected.items() if _shape(entries, name) not in {None, shape}]
-    for name in wrong[:_SHOWN]:
-        yield Defect(
-            "fail",
-            name,
-            f"has shape {_shape(entries, name)}, config.json asks for {expected[name]}",
-        )
-    if len(wrong) > _SHOWN:
-        yield Defect("fail", "weights", f"{len(wrong) - _SHOWN} more tensors of a wrong shape")
-
-
-def _shape(entries: Mapping[str, TensorEntry], name: str) -> tuple[int, ...] | None:
-    entry = entries.get(name)
-    return entry.shape if entry else None
 
 
 def vision_defects(config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> list[Defect]:
@@ -145,10 +148,34 @@ def pair_defects(
     tower_config: Mapping[str, Any],
     tower_entries: Mapping[str, TensorEntry],
 ) -> list[Defect]:
-    """Return where a tower's width is not the one that the projector was trained for."""
+    """Return where a tower is not the one that the checkpoint was trained with."""
     entry = tower_entries.get(_CLASS_EMBEDDING)
     width = entry.shape[-1] if entry and entry.shape else tower_width(tower_config)
-    return _width_defects(config, width, "the tower")
+    defects = _width_defects(config, width, "the tower")
+    side = _vision(tower_config).get("image_size")
+    named = _SIDE.search(vision_tower_id(config) or "")
+    if named and type(side) is int and int(named[1]) != side:
+        text = f"mm_vision_tower is for pictures of {named[1]} pixels, the tower takes {side}"
+        defects.append(Defect("fail", "config.json", text, _NAMED_TOWER))
+    return [*defects, *_tile_defects(config, side)]
+
+
+def _tile_defects(config: Mapping[str, Any], side: object) -> list[Defect]:
+    """Return what is wrong with the tile sizes of a checkpoint that cuts pictures."""
+    if not has_tiles(config) or type(side) is not int or side <= 0:
+        return []
+    points = config.get("image_grid_pinpoints")
+    sizes = points if isinstance(points, list) else []
+    fits = all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(length) is int and length > 0 and length % side == 0 for length in pair)
+        for pair in sizes
+    )
+    if sizes and fits:
+        return []
+    text = f"image_grid_pinpoints is {points!r:.80}, expected pairs of multiples of {side}"
+    return [Defect("fail", "config.json", text)]
 
 
 def tower_width(tower_config: Mapping[str, Any]) -> int | None:
@@ -157,9 +184,13 @@ def tower_width(tower_config: Mapping[str, Any]) -> int | None:
     >>> tower_width({"vision_config": {"hidden_size": 1024}})
     1024
     """
-    inner = tower_config.get("vision_config")
-    value = (inner if isinstance(inner, Mapping) else tower_config).get("hidden_size")
+    value = _vision(tower_config).get("hidden_size")
     return value if type(value) is int else None
+
+
+def _vision(tower_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = tower_config.get("vision_config")
+    return inner if isinstance(inner, Mapping) else tower_config
 
 
 def _width_defects(config: Mapping[str, Any], width: int | None, what: str) -> list[Defect]:
@@ -171,12 +202,13 @@ def _width_defects(config: Mapping[str, Any], width: int | None, what: str) -> l
             "fail",
             "config.json",
             f"mm_hidden_size is {expected}, {what} is {width} wide",
-            "take the tower that mm_vision_tower names",
+            _NAMED_TOWER,
         )
     ]
 
 
-def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:_SHOWN])
-    more = len(names) - _SHOWN
+def listed(names: Collection[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    shown = ", ".join(list(names)[:SHOWN])
+    more = len(names) - SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from llava_pack.checkpoint.expected import language_shapes, projector_shapes, size
+from llava_pack.checkpoint.expected import language_shapes, projector_shapes, size, tower_shapes
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 Device = Literal["cpu", "cuda"]
@@ -160,19 +160,8 @@ def parameters_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Parameters:
 
 
 def tower_parameters(tower_config: Mapping[str, Any]) -> int:
-    """Return the parameters of a CLIP repository's vision side.
-
-    Source: transformers models/clip/configuration_clip.py, CLIPVisionConfig (defaults).
-    """
-    inner_config = tower_config.get("vision_config")
-    vision = inner_config if isinstance(inner_config, Mapping) else tower_config
-    width, inner = size(vision, "hidden_size", 768), size(vision, "intermediate_size", 3072)
-    layers, patch = size(vision, "num_hidden_layers", 12), size(vision, "patch_size", 32)
-    patches = (size(vision, "image_size", 224) // patch) ** 2
-    attention = 4 * (width * width + width)
-    feed = 2 * width * inner + width + inner
-    embeddings = width + 3 * patch * patch * width + (patches + 1) * width
-    return embeddings + layers * (attention + feed + 4 * width) + 4 * width
+    """Return the parameters of a CLIP repository's vision side."""
+    return sum(math.prod(shape) for shape in tower_shapes(tower_config).values())
 
 
 def _quantized_bytes(parameters: Parameters, precision: Precision) -> int:

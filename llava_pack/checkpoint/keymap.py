@@ -8,6 +8,7 @@ transformers repository (names of the older `-hf` folders, which vLLM and SGLang
 import re
 
 _PROJECTOR = re.compile(r"mm_projector\.(?:(\d+)\.)?(weight|bias)")
+_LINEAR = re.compile(r"multi_modal_projector\.(?:linear_(\d+)\.)?(weight|bias)")
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 _TOWER_PREFIX = "vision_tower.vision_tower."
 
@@ -22,6 +23,46 @@ def plain_name(name: str) -> str:
     return (
         name.removeprefix("model.") if name.startswith(("model.model.", "model.lm_head.")) else name
     )
+
+
+def original_name(name: str) -> str:
+    """Return an original tensor's name from any of the names that transformers has given it.
+
+    Known are the `-hf` folders of every release, with the tower flat or under `vision_model`.
+
+    >>> original_name("language_model.model.norm.weight")
+    'model.norm.weight'
+    >>> original_name("model.vision_tower.post_layernorm.bias")
+    'model.vision_tower.vision_tower.vision_model.post_layernorm.bias'
+    """
+    rest = name.removeprefix("model.")
+    if match := _LINEAR.fullmatch(rest):
+        layer, part = match.groups()
+        return f"model.mm_projector.{part if layer is None else _nth(layer, part)}"
+    if rest.startswith("vision_tower."):
+        inner = rest.removeprefix("vision_tower.").removeprefix("vision_model.")
+        return f"model.{_TOWER_PREFIX}vision_model.{inner}"
+    if rest.startswith("language_model.lm_head."):
+        return rest.removeprefix("language_model.")
+    if rest.startswith("language_model."):
+        return f"model.{rest.removeprefix('language_model.').removeprefix('model.')}"
+    return "model.image_newline" if rest == "image_newline" else name
+
+
+def projector_name(name: str) -> str:
+    """Return the original name of a tensor of a projector that was saved by itself.
+
+    >>> projector_name("linear_2.bias")
+    'model.mm_projector.2.bias'
+    >>> projector_name("base_model.model.model.mm_projector.0.weight")
+    'model.mm_projector.0.weight'
+    """
+    plain = plain_name(name)
+    if plain.startswith("linear_"):
+        plain = f"multi_modal_projector.{plain}"
+    if plain.startswith("mm_projector."):
+        plain = f"model.{plain}"
+    return original_name(plain)
 
 
 def is_weight(name: str) -> bool:
@@ -95,3 +136,7 @@ def _projector(rest: str) -> str | None:
         return None
     layer, part = match.groups()
     return part if layer is None else f"linear_{int(layer) // 2 + 1}.{part}"
+
+
+def _nth(layer: str, part: str) -> str:
+    return f"{2 * (int(layer) - 1)}.{part}"

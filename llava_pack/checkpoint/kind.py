@@ -42,8 +42,10 @@ _CONVERTED_CLASSES = {
 }
 _TOWER_TYPES = {"clip", "clip_vision_model"}
 _LANGUAGE_TYPES = {"llama", "mistral"}
-_ADAPTER_FILES = {"adapter_config.json", "non_lora_trainables.bin"}
-_PROJECTOR_FILES = {"mm_projector.bin", "mm_projector.safetensors"}
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+TRAINABLES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
+PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
+_TRAINING_FILES = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
 
 
 def classify(
@@ -59,7 +61,7 @@ def classify(
     >>> classify(["config.json"], {"model_type": "clip"})
     <Kind.TOWER: 'tower'>
     """
-    if _ADAPTER_FILES & set(names):
+    if {"adapter_config.json", *ADAPTERS, *TRAINABLES} & set(names):
         return Kind.LORA
     kind = _by_config(config)
     if kind is Kind.ORIGINAL and _is_projector_only(names, tensors):
@@ -97,12 +99,10 @@ def _by_tensors(tensors: Collection[str]) -> Kind:
 
 
 def _is_projector_only(names: Collection[str], tensors: Collection[str]) -> bool:
-    if tensors:
-        return not any(name.startswith("model.layers.") for name in tensors)
-    weights = [
-        n for n in names if n.endswith((".bin", ".safetensors")) and n != "training_args.bin"
-    ]
-    return bool(weights) and set(weights) <= _PROJECTOR_FILES
+    weights = {name for name in names if name.endswith((".bin", ".safetensors"))}
+    if weights & set(PROJECTORS) and weights - _TRAINING_FILES <= set(PROJECTORS):
+        return True
+    return bool(tensors) and all("mm_projector." in name for name in tensors)
 
 
 def backbone(config: Mapping[str, Any]) -> str:
@@ -132,6 +132,19 @@ def has_tiles(config: Mapping[str, Any]) -> bool:
     """
     aspect = str(config.get("image_aspect_ratio", ""))
     return aspect.startswith("anyres") or config.get("model_type") == "llava_next"
+
+
+def image_words(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the words that LLaVA's code adds to the tokenizer of this checkpoint, in order.
+
+    Source: haotian-liu/LLaVA llava/model/builder.py (an absent `mm_use_im_patch_token` means true).
+
+    >>> image_words({"mm_use_im_patch_token": False, "mm_use_im_start_end": True})
+    ('<im_start>', '<im_end>')
+    """
+    patch = ("<im_patch>",) if config.get("mm_use_im_patch_token", True) else ()
+    ends = ("<im_start>", "<im_end>") if config.get("mm_use_im_start_end", False) else ()
+    return patch + ends
 
 
 def _list(value: Any) -> list[Any]:

@@ -6,22 +6,35 @@ Only headers and small files are read; opening a folder of 13 GB takes a moment.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llava_pack.checkpoint.config import parse_config, vision_tower_id
+from llava_pack.checkpoint.conformance import conformance_defects
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import (
     code_defects,
+    file_defects,
     index_defects,
     kind_defects,
-    shape_defects,
-    vision_defects,
+    listed,
+    pair_defects,
+    vocabulary_defects,
 )
-from llava_pack.checkpoint.kind import Kind, backbone, classify, has_tiles
+from llava_pack.checkpoint.kind import (
+    ADAPTERS,
+    PROJECTORS,
+    TRAINABLES,
+    Kind,
+    backbone,
+    classify,
+    has_tiles,
+)
 from llava_pack.checkpoint.routing import routing_defects
+from llava_pack.checkpoint.sentencepiece_model import parse_sentencepiece
 from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.checkpoint.weight_file import open_weights
-from llava_pack.checkpoint.weight_set import find_weights
+from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
 _CONFIGS = (
@@ -30,14 +43,6 @@ _CONFIGS = (
     "preprocessor_config.json",
     "processor_config.json",
     "adapter_config.json",
-)
-_EXTRA_WEIGHTS = (
-    "mm_projector.safetensors",
-    "mm_projector.bin",
-    "non_lora_trainables.safetensors",
-    "non_lora_trainables.bin",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
 )
 
 
@@ -48,6 +53,8 @@ class Layout:
     folder: Path
     kind: Kind
     config: Mapping[str, Any]
+    base_model: str | None
+    """What an adapter names as its base."""
     weight_files: tuple[str, ...]
     entries: Mapping[str, TensorEntry] = field(repr=False)
     places: Mapping[str, str] = field(repr=False)
@@ -106,25 +113,55 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     folder = folder.absolute()
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     configs, defects = _configs(folder, names)
-    weights = find_weights(names, lambda name: (folder / name).read_bytes())
-    extra = tuple(name for name in _EXTRA_WEIGHTS if name in names)
-    files = weights.files or extra
-    held, unreadable = _held(folder, files)
-    defects += [*weights.defects, *unreadable]
     config = configs.get("config.json", {})
-    layout = _layout(folder, names, config, files, held)
+    weights = find_weights(names, lambda name: (folder / name).read_bytes())
+    files = _files(names, weights, classify(names, config))
+    held, broken = _held(folder, files)
+    broken = [*weights.defects, *broken]
+    layout = _layout(folder, names, configs, held)
+    strange = kind_defects(folder.name, layout.kind, expect)
+    defects += [*broken, *strange]
     if weights.index:
         defects += index_defects(weights.index, weights.places, held)
-    defects += kind_defects(folder.name, layout.kind, expect)
     defects += code_defects(names, configs)
-    defects += routing_defects(folder.name, layout.kind, config)
-    if not files and not weights.defects:
+    if not (files or broken):
         defects.append(Defect("fail", folder.name, "there are no weights in this folder"))
-    if layout.kind is Kind.ORIGINAL:
-        whole = bool(files) and not (weights.defects or unreadable)
-        defects += shape_defects(config, layout.entries) if whole else []
-        defects += vision_defects(config, layout.entries)
+    if strange:
+        return layout, defects
+    defects += file_defects(names, layout.kind)
+    if files and not broken:
+        adapter = configs.get("adapter_config.json", {})
+        defects += conformance_defects(layout.kind, config, adapter, layout.entries)
+    defects += _vocabulary(folder, names, layout)
+    defects += routing_defects(folder.name, layout.kind, config)
     return layout, defects
+
+
+def survey_pair(
+    layout: Layout, tower_dir: Path | None = None
+) -> tuple[Layout | None, list[Defect]]:
+    """Return the tower of an original checkpoint, and where the two do not fit together.
+
+    Args:
+        layout: the checkpoint.
+        tower_dir: `--vision-tower`; looked for as `resolve_vision_tower` does without it.
+    """
+    try:
+        folder = resolve_vision_tower(layout.folder, layout.config, tower_dir)
+    except CheckpointError as error:
+        level: Literal["warn", "fail"] = "warn" if tower_dir is None else "fail"
+        return None, [Defect(level, error.subject, error.message, error.hint)]
+    tower, defects = survey(folder, expect=Kind.TOWER)
+    return tower, [*defects, *pair_defects(layout.config, tower.config, tower.entries)]
+
+
+def _files(names: list[str], weights: WeightSet, kind: Kind) -> tuple[str, ...]:
+    """Return the files whose tensors make up a checkpoint of this kind."""
+    if kind is Kind.LORA:
+        return tuple(name for name in (*ADAPTERS, *TRAINABLES) if name in names)
+    if kind is Kind.PROJECTOR:
+        return tuple(name for name in PROJECTORS if name in names)
+    return weights.files
 
 
 def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]], list[Defect]]:
@@ -147,31 +184,50 @@ def _held(
 ) -> tuple[dict[str, dict[str, TensorEntry]], list[Defect]]:
     held: dict[str, dict[str, TensorEntry]] = {}
     defects: list[Defect] = []
+    where: dict[str, str] = {}
     for name in files:
         try:
             file = open_weights(folder / name)
         except CheckpointError as error:
             defects.append(defect_of(error))
-        else:
-            held[name] = {entry.name: entry for entry in file.entries}
-            file.close()
+            continue
+        held[name] = {entry.name: entry for entry in file.entries}
+        file.close()
+        twice = sorted(where.keys() & held[name].keys())
+        if twice:
+            text = f"holds {listed(twice)}, which {where[twice[0]]} holds too"
+            defects.append(Defect("fail", name, text))
+        where |= dict.fromkeys(held[name], name)
     return held, defects
 
 
 def _layout(
     folder: Path,
     names: list[str],
-    config: Mapping[str, Any],
-    files: tuple[str, ...],
+    configs: Mapping[str, Mapping[str, Any]],
     held: Mapping[str, Mapping[str, TensorEntry]],
 ) -> Layout:
+    config = configs.get("config.json", {})
     entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
     places = {name: file for file, tensors in held.items() for name in tensors}
+    base = configs.get("adapter_config.json", {}).get("base_model_name_or_path")
     return Layout(
         folder=folder,
         kind=classify(names, config, entries),
         config=config,
-        weight_files=files,
+        base_model=base if isinstance(base, str) and base else None,
+        weight_files=tuple(held),
         entries=entries,
         places=places,
     )
+
+
+def _vocabulary(folder: Path, names: list[str], layout: Layout) -> list[Defect]:
+    """Return where the tokenizer has words that the model has no rows for."""
+    if layout.kind not in {Kind.ORIGINAL, Kind.LANGUAGE} or "tokenizer.model" not in names:
+        return []
+    try:
+        pieces = len(parse_sentencepiece((folder / "tokenizer.model").read_bytes()).pieces)
+    except CheckpointError as error:
+        return [defect_of(error)]
+    return vocabulary_defects(pieces, layout.config)

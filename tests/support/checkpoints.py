@@ -1,7 +1,7 @@
 """Tiny random checkpoints in the published formats, made without torch.
 
 `make_llava` writes what the authors of LLaVA publish, `make_tower` a whole CLIP repository as
-OpenAI does. Same arguments, same bytes. The values are small and random: the models say nothing,
+OpenAI does; `make_converted`, `make_lora`, `make_projector` and `make_language` the rest. Same arguments, same bytes. The values are small and random: the models say nothing,
 but every loader takes them.
 """
 
@@ -9,11 +9,12 @@ import json
 import random
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llava_pack.checkpoint.expected import language_shapes, projector_shapes
+from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
+from llava_pack.checkpoint.keymap import exchange_name
 from llava_pack.checkpoint.safetensors_file import SafetensorsWriter
 from llava_pack.checkpoint.tensors import TensorEntry
 from tests.support import pickles
@@ -228,6 +229,104 @@ def make_tower(folder: Path, spec: TinyTower | None = None) -> Path:
     return folder
 
 
+def make_converted(folder: Path, spec: TinyLlava | None = None, *, tied: bool = False) -> Path:
+    """Write the same model as a `llava-hf` folder, in the names of the published ones."""
+    spec = spec or TinyLlava()
+    make_llava(folder, replace(spec, shards=1, weights="safetensors"))
+    (folder / "model.safetensors").unlink()
+    model_type = "llava_next" if spec.tiles else "llava"
+    tower = tower_config(spec.tower)["vision_config"]
+    config = {
+        "architectures": [f"Llava{'Next' if spec.tiles else ''}ForConditionalGeneration"],
+        "ignore_index": -100,
+        "image_token_index": spec.vocabulary - 1,
+        "model_type": model_type,
+        "projector_hidden_act": "gelu",
+        "text_config": {
+            "model_type": "mistral" if spec.mistral else "llama",
+            "hidden_size": spec.hidden,
+            "intermediate_size": spec.inner,
+            "num_hidden_layers": spec.layers,
+            "num_attention_heads": spec.heads,
+            "num_key_value_heads": spec.groups,
+            "tie_word_embeddings": tied,
+            "vocab_size": spec.vocabulary,
+        },
+        "vision_config": tower,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
+    _write_json(folder / "config.json", config)
+    tensors = llava_tensors(replace(spec, vision_inside=True))
+    named = {exchange_name(name): tensor for name, tensor in tensors.items()}
+    write_weights(
+        folder,
+        {n: t for n, t in named.items() if n and not (tied and n.endswith("lm_head.weight"))},
+        weights="safetensors",
+        shards=spec.shards,
+    )
+    return folder
+
+
+def make_projector(folder: Path, spec: TinyLlava | None = None) -> Path:
+    """Write what LLaVA's first training stage leaves: a projector over a language model."""
+    spec = spec or TinyLlava()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", llava_config(spec))
+    save_tensors(folder / "mm_projector.bin", _projector(spec, ""))
+    (folder / "training_args.bin").write_bytes(b"a pickle that nobody opens")
+    return folder
+
+
+def make_lora(folder: Path, spec: TinyLlava | None = None, *, rank: int = 4) -> Path:
+    """Write what LLaVA's LoRA training leaves: adapter, projector, configuration."""
+    spec = spec or TinyLlava()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", llava_config(spec))
+    adapter = {
+        "base_model_name_or_path": "lmsys/vicuna-tiny",
+        "bias": "none",
+        "lora_alpha": 2 * rank,
+        "lora_dropout": 0.05,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"],
+        "task_type": "CAUSAL_LM",
+    }
+    _write_json(folder / "adapter_config.json", adapter)
+    values = _Values(spec.seed + 1)
+    tensors: Tensors = {}
+    for name, shape in language_shapes(llava_config(spec)).items():
+        if name.endswith("_proj.weight"):
+            stem = f"base_model.model.{name.removesuffix('.weight')}"
+            for letter, part in (("A", (rank, shape[1])), ("B", (shape[0], rank))):
+                full = f"{stem}.lora_{letter}.weight"
+                tensors[full] = values.tensor(full, part, spec.dtype)
+    save_tensors(folder / "adapter_model.bin", tensors)
+    save_tensors(folder / "non_lora_trainables.bin", _projector(spec, "base_model.model."))
+    (folder / "README.md").write_text("---\nlibrary_name: peft\n---\n")
+    _write_json(folder / "trainer_state.json", {"epoch": 1.0})
+    return folder
+
+
+def make_language(folder: Path, spec: TinyLlava | None = None) -> Path:
+    """Write a plain Llama or Mistral, as the base of an adapter or a projector."""
+    spec = spec or TinyLlava()
+    make_llava(folder, replace(spec, shards=1, weights="safetensors"))
+    kind = "mistral" if spec.mistral else "llama"
+    config = {n: v for n, v in llava_config(spec).items() if "mm_" not in n and "image" not in n}
+    config |= {"architectures": [f"{kind.title()}ForCausalLM"], "model_type": kind}
+    _write_json(folder / "config.json", config)
+    tensors = {n: t for n, t in llava_tensors(spec).items() if n in language_shapes(config)}
+    write_weights(folder, tensors, weights="safetensors")
+    return folder
+
+
+def _projector(spec: TinyLlava, prefix: str) -> Tensors:
+    shapes = projector_shapes(llava_config(spec))
+    return {f"{prefix}{n}": t for n, t in llava_tensors(spec).items() if n in shapes}
+
+
 TOKENIZER_CONFIG = {
     "add_bos_token": True,
     "add_eos_token": False,
@@ -283,18 +382,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _vision_shapes(spec: TinyTower) -> dict[str, tuple[int, ...]]:
-    patches = (spec.picture // spec.patch) ** 2 + 1
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.class_embedding": (spec.width,),
-        "embeddings.patch_embedding.weight": (spec.width, 3, spec.patch, spec.patch),
-        "embeddings.position_embedding.weight": (patches, spec.width),
-        "pre_layrnorm.weight": (spec.width,),
-        "pre_layrnorm.bias": (spec.width,),
-        **_encoder_shapes(spec.width, spec.inner, spec.layers),
-        "post_layernorm.weight": (spec.width,),
-        "post_layernorm.bias": (spec.width,),
-    }
-    return {f"vision_model.{name}": shape for name, shape in shapes.items()}
+    return tower_shapes(tower_config(spec))
 
 
 def _text_shapes() -> dict[str, tuple[int, ...]]:

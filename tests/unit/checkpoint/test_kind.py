@@ -21,6 +21,7 @@ SHARDS = ["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-0000
         (["config.json", "mm_projector.bin", "training_args.bin"], V15, [], Kind.PROJECTOR),
         (["x.bin"], V15, ["model.mm_projector.weight"], Kind.PROJECTOR),
         (["x.bin"], V15, ["model.mm_projector.weight", "model.layers.0.x"], Kind.ORIGINAL),
+        (SHARDS, V15, ["model.mm_projector.weight", "model.norm.weight"], Kind.ORIGINAL),
         (["adapter_config.json", "adapter_model.bin"], V15, [], Kind.LORA),
         (["non_lora_trainables.bin"], {}, [], Kind.LORA),
         (SHARDS, {"model_type": "llava", "text_config": {}}, [], Kind.CONVERTED),

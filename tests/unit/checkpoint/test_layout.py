@@ -11,6 +11,7 @@ from tests.support.checkpoints import (
     TinyTower,
     llava_config,
     llava_tensors,
+    make_converted,
     make_llava,
     make_tower,
     save_tensors,
@@ -259,40 +260,8 @@ def test_a_malicious_shard_is_one_defect_among_others(tmp_path):
     assert "os.system is not allowed" in found[0]
 
 
-def test_lora_and_projector_folders(tmp_path):
-    spec = TinyLlava()
-    tensors = llava_tensors(spec)
-    projector = {name: tensors[name] for name in tensors if "mm_projector" in name}
-    for name in ("llava-v1.5-tiny-lora", "llava-v1.5-pretrain"):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(llava_config(spec)))
-        (folder / "training_args.bin").write_bytes(b"never opened")
-    lora, pretrain = tmp_path / "llava-v1.5-tiny-lora", tmp_path / "llava-v1.5-pretrain"
-    save_tensors(
-        lora / "non_lora_trainables.bin",
-        {f"base_model.model.{name}": tensor for name, tensor in projector.items()},
-    )
-    save_tensors(
-        lora / "adapter_model.bin", {"base_model.model.x.lora_A.weight": projector.popitem()[1]}
-    )
-    (lora / "adapter_config.json").write_text("{}")
-    save_tensors(pretrain / "mm_projector.bin", projector)
-    assert survey(lora)[0].kind is Kind.LORA
-    assert fails(lora) == []
-    assert survey(pretrain)[0].kind is Kind.PROJECTOR
-    assert fails(pretrain) == []
-
-
 def test_the_converted_one_where_the_original_is_meant(tmp_path):
-    folder = tmp_path / "llava-1.5-7b-hf"
-    folder.mkdir()
-    config = {"model_type": "llava", "text_config": {}, "vision_config": {}}
-    (folder / "config.json").write_text(json.dumps(config))
-    save_tensors(
-        folder / "model.safetensors",
-        {"language_model.model.norm.weight": llava_tensors(TinyLlava())["model.norm.weight"]},
-    )
+    folder = make_converted(tmp_path / "llava-1.5-7b-hf")
     with pytest.raises(CheckpointError) as caught:
         read_layout(folder, expect=Kind.ORIGINAL)
     assert "converted for transformers" in str(caught.value)

@@ -1,0 +1,125 @@
+"""Whether the tensors are those that the configuration promises, kind by kind. Pure."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from llava_pack.checkpoint.converted import as_original, original_entries
+from llava_pack.checkpoint.defects import Defect, defect_of
+from llava_pack.checkpoint.expected import (
+    Shapes,
+    language_shapes,
+    projector_shapes,
+    size,
+    tower_shapes,
+)
+from llava_pack.checkpoint.findings import SHOWN, listed, vision_defects
+from llava_pack.checkpoint.keymap import plain_name, projector_name
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.format.errors import CheckpointError
+
+Config = Mapping[str, Any]
+Entries = Mapping[str, TensorEntry]
+_ADAPTER = re.compile(r"(.+)\.lora_(A|B)(?:\.default)?\.weight")
+
+
+def conformance_defects(
+    kind: Kind, config: Config, adapter: Config, entries: Entries
+) -> list[Defect]:
+    """Return tensors that are absent, of another shape, or of no use.
+
+    Args:
+        kind: what the checkpoint is.
+        config: its config.json.
+        adapter: its adapter_config.json, empty where there is none.
+        entries: its tensors by name.
+    """
+    if kind is Kind.ORIGINAL:
+        parts = (language_shapes, projector_shapes)
+        return [*_promised(config, entries, parts), *vision_defects(config, entries)]
+    if kind is Kind.CONVERTED:
+        return _converted_defects(config, entries)
+    if kind is Kind.TOWER:
+        return _promised(config, entries, (tower_shapes,))
+    if kind is Kind.LANGUAGE:
+        return _promised(config, entries, (language_shapes,))
+    if kind is Kind.PROJECTOR:
+        return _projector_defects(config, entries)
+    if kind is Kind.LORA:
+        return _adapter_defects(config, adapter, entries)
+    return []
+
+
+def _promised(
+    config: Config, entries: Entries, parts: Iterable[Callable[[Config], Shapes]]
+) -> list[Defect]:
+    """Return what is wrong with the tensors of each part, after what is wrong with the config."""
+    defects: list[Defect] = []
+    expected: Shapes = {}
+    for shapes in parts:
+        try:
+            expected |= shapes(config)
+        except CheckpointError as error:
+            defects.append(defect_of(error))
+    absent = [name for name in expected if name not in entries]
+    if absent:
+        defects.append(Defect("fail", "weights", f"lack {listed(absent)}"))
+    defects += _wrong_shapes(expected, entries)
+    return list(dict.fromkeys(defects))
+
+
+def _wrong_shapes(expected: Shapes, entries: Entries) -> Iterator[Defect]:
+    wrong = [
+        name for name, shape in expected.items() if name in entries and entries[name].shape != shape
+    ]
+    for name in wrong[:SHOWN]:
+        text = f"has shape {entries[name].shape}, config.json asks for {expected[name]}"
+        yield Defect("fail", entries[name].name, text)
+    if len(wrong) > SHOWN:
+        yield Defect("fail", "weights", f"{len(wrong) - SHOWN} more tensors of a wrong shape")
+
+
+def _converted_defects(config: Config, entries: Entries) -> list[Defect]:
+    if config.get("quantization_config"):
+        return []
+    original = original_entries(entries)
+    defects = _promised(as_original(config), original, (language_shapes, projector_shapes))
+    if not any(name.startswith("model.vision_tower.") for name in original):
+        defects.append(Defect("fail", "weights", "lack the vision tower"))
+    return defects
+
+
+def _projector_defects(config: Config, entries: Entries) -> list[Defect]:
+    plain = {projector_name(name): entry for name, entry in entries.items()}
+    return _promised(config, plain, (projector_shapes,))
+
+
+def _adapter_defects(config: Config, adapter: Config, entries: Entries) -> list[Defect]:
+    """Return what is wrong with an adapter and what was trained beside it."""
+    pairs: dict[str, dict[str, TensorEntry]] = {}
+    beside: dict[str, TensorEntry] = {}
+    for name, entry in entries.items():
+        match = _ADAPTER.fullmatch(name)
+        if match:
+            pairs.setdefault(plain_name(match[1]) + ".weight", {})[match[2]] = entry
+        else:
+            beside[name] = entry
+    defects = _projector_defects(config, beside)
+    try:
+        targets, rank = language_shapes(config), size(adapter, "r")
+    except CheckpointError as error:
+        return [*defects, defect_of(error)]
+    if not pairs:
+        defects.append(Defect("fail", "adapter_model", "holds no lora_A and lora_B tensors"))
+    wrong = [name for name, pair in pairs.items() if not _fits(targets.get(name), rank, pair)]
+    if wrong:
+        text = f"does not fit rank {rank} and the sizes of config.json at {listed(wrong)}"
+        defects.append(Defect("fail", "adapter_model", text))
+    return defects
+
+
+def _fits(target: tuple[int, ...] | None, rank: int, pair: Mapping[str, TensorEntry]) -> bool:
+    if target is None or pair.keys() != {"A", "B"}:
+        return False
+    return pair["A"].shape == (rank, target[1]) and pair["B"].shape == (target[0], rank)
