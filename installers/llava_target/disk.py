@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +16,7 @@ _SYNC_THREADS = 8
 
 @contextmanager
 def room_on(folder: Path) -> Iterator[None]:
-    """Turn a full disk into our error.
-
-    Raises:
-        SpaceError: the file system of `folder` is full, or a quota is used up.
-    """
+    """Turn a full disk, or a quota used up, into a SpaceError about the place of `folder`."""
     try:
         yield
     except OSError as error:
@@ -33,11 +29,16 @@ def room_on(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def existing(path: Path) -> Path:
+    """Return the path itself, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
 def free_bytes(folder: Path) -> int:
     """Return the bytes that this user may still write where `folder` is, or would be."""
-    while not folder.exists():
-        folder = folder.parent
-    facts = os.statvfs(folder)
+    facts = os.statvfs(existing(folder))
     return facts.f_bavail * facts.f_frsize
 
 
@@ -74,20 +75,13 @@ def sync(path: Path) -> None:
 
 def sync_tree(root: Path) -> None:
     """Flush every file and folder below `root`; links need their folder only."""
+    paths = [root, *(path for path in root.rglob("*") if not path.is_symlink())]
     with ThreadPoolExecutor(_SYNC_THREADS) as threads:
-        for _ in threads.map(sync, _tree(root)):
-            pass
-
-
-def _tree(root: Path) -> Iterable[Path]:
-    for folder, _, files in os.walk(root):
-        here = Path(folder)
-        yield here
-        yield from (path for name in files if not (path := here / name).is_symlink())
+        list(threads.map(sync, paths))
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a folder where it exists; a link is removed itself."""
+    """Remove a file or folder where it exists; a link is removed itself."""
     if root.is_symlink() or root.is_file():
         root.unlink()
     elif root.exists():

@@ -15,8 +15,9 @@ from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
 from llava_pack.format.target import Finding
-from llava_target import disk, generations, inventory, journal, preflight, receipt, smoke, venv
+from llava_target import disk, generations, inventory, preflight, receipt, smoke, venv
 from llava_target.inventory import Listing
+from llava_target.journal import Journal, clear_bootstraps, locked
 from llava_target.receipt import Receipt
 from llava_target.store import Store
 
@@ -63,8 +64,7 @@ class Outcome:
 
     def facts(self) -> dict[str, Any]:
         """Return what `--json` shows."""
-        shown = {**vars(self), "prefix": str(self.prefix)}
-        return {**shown, "next": self.command}
+        return {**vars(self), "prefix": str(self.prefix), "next": self.command}
 
 
 @dataclass(kw_only=True)
@@ -74,17 +74,22 @@ class _Staging:
     request: Request
     plan: Plan
     progress: Progress
-    store: Store
-    journal: journal.Journal
     number: int
-    folder: Path
     step_ms: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        return self.plan.manifest.recipe.name
+
+    @property
+    def folder(self) -> Path:
+        return generations.generation_folder(self.request.prefix, self.recipe, self.number)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Record a step before it begins, and how long it took."""
-        recipe = self.plan.manifest.recipe.name
-        self.journal.record(name, operation="install", recipe=recipe, generation=self.number)
+        journal = Journal(self.request.prefix)
+        journal.record(name, operation="install", recipe=self.recipe, generation=self.number)
         began = time.monotonic()
         yield
         self.step_ms[name] = int((time.monotonic() - began) * 1000)
@@ -102,7 +107,6 @@ def plan(request: Request) -> Plan:
     """
     listing = inventory.trusted_listing(request.bundle, expect=request.expect)
     manifest, manifest_bytes = inventory.read_manifest(listing)
-    venv.check_parts(manifest)
     stored = Store(request.prefix).stored_bytes(manifest.files)
     python = venv.host_python(request.python)
     carried = manifest.python.kind == "standalone"
@@ -133,39 +137,35 @@ def install(request: Request, progress: Progress) -> Outcome:
     """
     planned = plan(request)
     manifest, bundle_id = planned.manifest, planned.listing.bundle_id
-    entry = manifest.recipe
-    progress.note(f"{entry.name}: {entry.title}, release {manifest.release}, id {bundle_id}")
-    with disk.room_on(request.prefix), journal.locked(request.prefix):
-        number = recover(request.prefix, manifest.recipe.name, progress)
-        if (present := _present(request.prefix, manifest.recipe.name, bundle_id)) is not None:
-            return _reuse(request, planned, present)
-        staging = _Staging(
-            request=request,
-            plan=planned,
-            progress=progress,
-            store=Store(request.prefix),
-            journal=journal.Journal(request.prefix),
-            number=number,
-            folder=generations.generation_folder(request.prefix, manifest.recipe.name, number),
+    recipe, title = manifest.recipe.name, manifest.recipe.title
+    progress.note(f"{recipe}: {title}, release {manifest.release}, id {bundle_id}")
+    with disk.room_on(request.prefix), locked(request.prefix):
+        number = recover(request.prefix, recipe, progress)
+        present = _present(request.prefix, recipe, bundle_id)
+        unchanged = present is not None and present == generations.current_number(
+            request.prefix, recipe
         )
-        with staging.step("place"):
-            staging.store.place(request.bundle, manifest.files, progress)
-        _stage(staging)
-        with staging.step("activate"):
-            generations.activate(request.prefix, manifest.recipe.name, number)
-        staging.journal.close()
-    return _outcome(request, planned, number, unchanged=False)
+        if present is None:
+            _stage(_Staging(request=request, plan=planned, progress=progress, number=number))
+        generations.activate(request.prefix, recipe, present or number)
+        Journal(request.prefix).close()
+    return Outcome(
+        recipe=recipe,
+        generation=present or number,
+        bundle_id=bundle_id,
+        prefix=request.prefix,
+        unchanged=unchanged,
+    )
 
 
 def recover(prefix: Path, recipe: str, progress: Progress) -> int:
     """Remove what a killed run left, under the lock, and return the next generation's number."""
-    log = journal.Journal(prefix)
     taken = [0]
-    if left := log.unfinished():
+    if left := Journal(prefix).unfinished():
         progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: going on")
         if left.get("recipe") == recipe:
             taken.append(int(left.get("generation") or 0))
-    journal.clear_bootstraps(prefix)
+    clear_bootstraps(prefix)
     Store(prefix).clear_incoming()
     for folder in (prefix / "models").glob("*"):
         current = generations.current_number(prefix, folder.name)
@@ -186,54 +186,35 @@ def _present(prefix: Path, recipe: str, bundle_id: str) -> int | None:
     return None
 
 
-def _reuse(request: Request, planned: Plan, number: int) -> Outcome:
-    recipe = planned.manifest.recipe.name
-    unchanged = generations.current_number(request.prefix, recipe) == number
-    generations.activate(request.prefix, recipe, number)
-    journal.Journal(request.prefix).close()
-    return _outcome(request, planned, number, unchanged=unchanged)
-
-
-def _outcome(request: Request, planned: Plan, number: int, *, unchanged: bool) -> Outcome:
-    return Outcome(
-        recipe=planned.manifest.recipe.name,
-        generation=number,
-        bundle_id=planned.listing.bundle_id,
-        prefix=request.prefix,
-        unchanged=unchanged,
-    )
-
-
 def _stage(staging: _Staging) -> None:
     try:
-        _build(staging)
+        with staging.step("place"):
+            store = Store(staging.request.prefix)
+            store.place(staging.request.bundle, staging.plan.manifest.files, staging.progress)
+        _build(staging, store)
     except BaseException as error:
         disk.remove_tree(staging.folder)
-        staging.journal.close()
-        if not isinstance(error, InstallError | OSError):
+        Journal(staging.request.prefix).close()
+        full = isinstance(error, OSError) and error.errno in disk.FULL
+        if full or not isinstance(error, InstallError | OSError):
             raise
-        active = generations.state(staging.request.prefix, staging.plan.manifest.recipe.name)
+        active = generations.state(staging.request.prefix, staging.recipe)
         hint = "mend the cause, then run the same command again: the verified files are kept"
-        if isinstance(error, OSError):
-            if error.errno in disk.FULL:
-                raise
-            raise InstallError(f"{error}; {active}", hint=hint) from error
-        raise InstallError(f"{error.message}; {active}", hint=hint) from error
+        raise InstallError(f"{error}; {active}", hint=hint) from error
 
 
-def _build(staging: _Staging) -> None:
+def _build(staging: _Staging, store: Store) -> None:
     manifest, folder, progress = staging.plan.manifest, staging.folder, staging.progress
     scratch = folder / ".build"
     with staging.step("python"):
         scratch.mkdir(parents=True)
-        carried = venv.unpack_python(manifest, staging.store, folder)
+        python = venv.unpack_python(manifest, store, folder) or staging.plan.python
     with staging.step("venv"):
         progress.start("building the venv", None)
-        python = carried or staging.plan.python
-        interpreter = venv.build(manifest, staging.store, folder, python)
+        interpreter = venv.build(manifest, store, folder, python)
         progress.done()
     with staging.step("model"):
-        place_model(manifest, staging.store, folder)
+        place_model(manifest, store, folder)
         disk.write_file(folder / SUMS_NAME, staging.plan.listing.sums_bytes, 0o444)
         disk.write_file(folder / MANIFEST_NAME, staging.plan.manifest_bytes, 0o444)
     with staging.step("smoke"):
@@ -253,25 +234,23 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
     Raises:
         IntegrityError: a file does not hold what its rewrite says that was packed.
     """
-    rules = {rule.path for rule in manifest.rewrites if rule.installed is not None}
     model_root = os.fspath(generation / "model")
     for entry in manifest.under("model"):
         source, destination = store.path(entry.sha256), generation / entry.path
-        if entry.path not in rules:
+        rules = [r for r in manifest.rewrites if r.path == entry.path and r.installed is not None]
+        if not rules:
             disk.link_or_copy(source, destination)
             continue
-        of_file = [rule for rule in manifest.rewrites if rule.path == entry.path]
+        landed = installed_file(source.read_bytes(), rules, model_root)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_file(
-            destination, installed_file(source.read_bytes(), of_file, model_root), 0o444
-        )
+        disk.write_file(destination, landed, 0o444)
 
 
 def _receipt(staging: _Staging, python: Path, report: dict[str, Any]) -> Receipt:
     manifest, listing = staging.plan.manifest, staging.plan.listing
     return Receipt(
         bundle_id=listing.bundle_id,
-        recipe=manifest.recipe.name,
+        recipe=staging.recipe,
         release=manifest.release,
         generation=staging.number,
         installed_at=int(time.time()),

@@ -8,39 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from llava_pack.format import records
-from llava_pack.format.digests import sha256_stream
-from llava_pack.format.errors import (
-    CannotVerifyError,
-    IntegrityError,
-    PackError,
-    SignatureError,
-    UsageError,
-)
+from llava_pack.format import records, sums
+from llava_pack.format.digests import copy_hashing
+from llava_pack.format.errors import CannotVerifyError, IntegrityError, SignatureError, UsageError
 from llava_pack.format.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from llava_pack.format.progress import Progress
-from llava_pack.format.sums import (
-    MANIFEST_NAME,
-    MAX_SUMS_BYTES,
-    SUMS_NAME,
-    UNLISTED,
-    bundle_id,
-    matches_expected,
-    parse_sums,
-)
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
 _SHOWN_DEFECTS = 10
 
-Problem = Literal["changed", "missing", "extra", "size", "not-a-file", "unreadable"]
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Defect:
     """One difference between a bundle and what it says about itself."""
 
     path: str
-    problem: Problem
+    problem: Literal["changed", "missing", "extra", "size", "not-a-file", "unreadable"]
     expected: str
     got: str
 
@@ -62,11 +47,10 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """The outcome of reading a whole bundle."""
+    """The outcome of reading a whole bundle; `manifest` is None where it is among the defects."""
 
     listing: Listing
     manifest: Manifest | None
-    """None where it is among the defects."""
     defects: tuple[Defect, ...]
     size_bytes: int
 
@@ -92,25 +76,17 @@ def read_listing(root: Path, *, expect: str | None) -> Listing:
     """
     if not root.is_dir():
         raise UsageError("not a folder, expected a bundle", subject=str(root))
-    try:
-        with open_file(root, SUMS_NAME) as stream:
-            data = stream.read(MAX_SUMS_BYTES + 1)
-    except OSError as error:
-        raise IntegrityError(
-            f"cannot be read: {error.strerror}",
-            subject=SUMS_NAME,
-            hint="give the folder of a bundle, the one that holds SHA256SUMS",
-        ) from error
-    found = bundle_id(data)
-    if expect is not None and not matches_expected(found, expect):
+    data = _read(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
+    found = sums.bundle_id(data)
+    if expect is not None and not sums.matches_expected(found, expect):
         raise SignatureError(
             f"expected bundle id {expect.strip().lower()}, got {found}",
             subject=SUMS_NAME,
             hint="this is another bundle, or it was changed: compare with the card of the build",
         )
-    sums = parse_sums(data)
+    entries = sums.parse_sums(data)
     return Listing(
-        root=root, sums=sums, sums_bytes=data, bundle_id=found, expected=expect is not None
+        root=root, sums=entries, sums_bytes=data, bundle_id=found, expected=expect is not None
     )
 
 
@@ -119,10 +95,11 @@ def trusted_listing(root: Path, *, expect: str | None) -> Listing:
 
     Raises:
         CannotVerifyError: there is no `expect`, so nothing vouches for the bundle.
+        PackError: as `read_listing`.
     """
     if not expect:
         raise CannotVerifyError(
-            "there is nothing to verify this bundle against",
+            "there is nothing to verify this bundle against, expected --expect",
             subject=str(root),
             hint=f"llava-pack install {root} --expect ID, with the id from the card of the build",
         )
@@ -135,64 +112,53 @@ def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
     Raises:
         IntegrityError: it is missing, changed, malformed, or names other files than SHA256SUMS.
     """
-    if MANIFEST_NAME not in listing.sums:
-        raise IntegrityError("not listed in SHA256SUMS", subject=MANIFEST_NAME, hint=COPY_AGAIN)
-    try:
-        with open_file(listing.root, MANIFEST_NAME) as stream:
-            data = stream.read(MAX_MANIFEST_BYTES + 1)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN) from error
-    expected, got = listing.sums[MANIFEST_NAME], bundle_id(data)
+    data = _read(listing.root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    expected, got = listing.sums.get(MANIFEST_NAME), sums.bundle_id(data)
     if got != expected:
-        raise IntegrityError(
-            f"changed, expected sha256 {expected}, got {got}",
-            subject=MANIFEST_NAME,
-            hint=COPY_AGAIN,
-        )
+        message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
+        raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN)
     manifest = parse_manifest(data)
     stated = {entry.path: entry.sha256 for entry in manifest.files} | {MANIFEST_NAME: expected}
-    if differing := sorted(path for path, _ in stated.items() ^ listing.sums.items()):
-        names = ", ".join(dict.fromkeys(differing[:_SHOWN_DEFECTS]))
+    if differing := sorted({path for path, _ in stated.items() ^ listing.sums.items()}):
+        names = ", ".join(differing[:_SHOWN_DEFECTS])
         raise IntegrityError(f"disagrees with SHA256SUMS about {names}", subject=MANIFEST_NAME)
     return manifest, data
+
+
+def _read(root: Path, name: str, most_bytes: int) -> bytes:
+    try:
+        with open_file(root, name) as stream:
+            return stream.read(most_bytes + 1)
+    except OSError as error:
+        hint = "give the folder of a whole bundle, the one that holds SHA256SUMS"
+        raise IntegrityError(_reason(error), subject=name, hint=hint) from error
 
 
 def survey(listing: Listing) -> tuple[Defect, ...]:
     """Compare names and kinds of files, without reading them."""
     present: set[str] = set()
-    folders = {path[:at] for path in listing.sums for at in _slashes(path)}
+    folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
     defects = list(_walk(listing, "", folders, present))
-    defects += [
-        Defect(path=path, problem="missing", expected="a file", got="nothing")
-        for path in listing.sums
-        if path not in present
-    ]
+    absent = (path for path in listing.sums if path not in present)
+    defects += [Defect(path, "missing", "a file", "nothing") for path in absent]
     return tuple(sorted(defects, key=lambda defect: defect.path))
-
-
-def _slashes(path: str) -> Iterator[int]:
-    return (at for at, char in enumerate(path) if char == "/")
 
 
 def _walk(listing: Listing, below: str, folders: set[str], present: set[str]) -> Iterator[Defect]:
     with os.scandir(listing.root / below) as entries:
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            listed = path in listing.sums or path in UNLISTED
+            present.add(path)
             if entry.is_dir(follow_symlinks=False):
                 if path in folders:
                     yield from _walk(listing, path, folders, present)
                 else:
-                    yield Defect(path=path, problem="extra", expected="nothing", got="a folder")
+                    yield Defect(path, "extra", "nothing", "a folder")
             elif not entry.is_file(follow_symlinks=False):
-                present.add(path)
                 kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
-                yield Defect(path=path, problem="not-a-file", expected="a file", got=kind)
-            elif listed:
-                present.add(path)
-            else:
-                yield Defect(path=path, problem="extra", expected="nothing", got="a file")
+                yield Defect(path, "not-a-file", "a file", kind)
+            elif path not in listing.sums and path not in sums.UNLISTED:
+                yield Defect(path, "extra", "nothing", "a file")
 
 
 def open_file(root: Path, path: str) -> BinaryIO:
@@ -221,71 +187,76 @@ def examine(
         threads: how many files are read at once, None for one each processor.
 
     Raises:
-        UsageError, IntegrityError, SignatureError: as `read_listing`.
+        PackError: as `read_listing`.
     """
     listing = read_listing(root, expect=expect)
-    defects = list(survey(listing))
+    defects = {defect.path: defect for defect in survey(listing)}
     manifest, sizes = None, dict[str, int]()
     try:
         manifest, _ = read_manifest(listing)
         sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     except IntegrityError as error:
-        if MANIFEST_NAME not in {defect.path for defect in defects}:
-            told = Defect(
-                path=MANIFEST_NAME, problem="changed", expected="a manifest", got=error.message
-            )
-            defects.append(told)
-    known = {defect.path for defect in defects} | {MANIFEST_NAME}
-    paths = sorted(set(listing.sums) - known, key=lambda path: -sizes.get(path, 0))
+        bad = Defect(MANIFEST_NAME, "changed", "the manifest", error.message)
+        defects.setdefault(MANIFEST_NAME, bad)
+    paths = sorted(listing.sums.keys() - defects.keys() - {MANIFEST_NAME})
+    paths.sort(key=lambda path: -sizes.get(path, 0))
     progress.start("reading the bundle", sum(sizes.values()) or None)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        found = pool.map(lambda path: _check(listing, path, sizes.get(path), progress), paths)
-        defects += [defect for defect in found if defect is not None]
+        promises = {path: (listing.sums[path], sizes.get(path)) for path in paths}
+        found = pool.map(lambda path: check(root, path, promises[path], progress), paths)
+        defects |= {defect.path: defect for defect in found if defect is not None}
     progress.done()
-    defects.sort(key=lambda defect: defect.path)
     return Examination(
-        listing=listing, manifest=manifest, defects=tuple(defects), size_bytes=sum(sizes.values())
+        listing=listing,
+        manifest=manifest,
+        defects=tuple(defects[path] for path in sorted(defects)),
+        size_bytes=sum(sizes.values()),
     )
 
 
-def _check(
-    listing: Listing, path: str, size_bytes: int | None, progress: Progress
+def check(
+    root: Path,
+    path: str,
+    promise: tuple[str, int | None],
+    progress: Progress,
+    copy: BinaryIO | None = None,
 ) -> Defect | None:
-    expected = listing.sums[path]
+    """Read one file once, and return what is wrong with it; the copy is made of the bytes hashed.
+
+    Args:
+        root: of the bundle, or of the store.
+        path: below `root`.
+        promise: sha256 and, where it is known, size in bytes.
+        progress: told the bytes.
+        copy: buffered, receives the bytes.
+
+    Raises:
+        OSError: the disk of the copy is full.
+    """
+    sha256, size_bytes = promise
     try:
-        with open_file(listing.root, path) as stream:
+        with open_file(root, path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size_bytes is not None and size != size_bytes:
-                return wrong_size(path, size_bytes, size)
-            got = sha256_stream(stream, progress.advance)
+                return Defect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
+            got = copy_hashing(stream, copy, progress.advance)[1]
     except OSError as error:
-        return unreadable(path, error)
-    return None if got == expected else changed(path, expected, got)
+        if error.errno in disk.FULL:
+            raise
+        return Defect(path, "unreadable", "a file that can be read", _reason(error))
+    return None if got == sha256 else Defect(path, "changed", f"sha256 {sha256}", got)
 
 
-def wrong_size(path: str, expected: int, got: int) -> Defect:
-    """Return the defect of a file that is truncated or has grown."""
-    return Defect(path=path, problem="size", expected=f"{expected} bytes", got=f"{got} bytes")
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"
 
 
-def changed(path: str, expected: str, got: str) -> Defect:
-    """Return the defect of a file whose bytes differ."""
-    return Defect(path=path, problem="changed", expected=f"sha256 {expected}", got=got)
-
-
-def unreadable(path: str, error: OSError) -> Defect:
-    """Return the defect of a file that the medium does not give back."""
-    got = error.strerror or type(error).__name__
-    return Defect(path=path, problem="unreadable", expected="a file that can be read", got=got)
-
-
-def refusal(defects: tuple[Defect, ...], *, of: int) -> PackError:
+def refusal(defects: tuple[Defect, ...], *, of: int) -> IntegrityError:
     """Return the error that names the defects of a bundle with `of` files."""
     shown = "; ".join(str(defect) for defect in defects[:_SHOWN_DEFECTS])
     more = len(defects) - _SHOWN_DEFECTS
     rest = f"; and {more} more" if more > 0 else ""
-    count = f"{len(defects)} of {of} files differ" if len(defects) > 1 else "the bundle differs"
-    return IntegrityError(f"{count}: {shown}{rest}", hint=COPY_AGAIN)
+    return IntegrityError(f"{len(defects)} of {of} files differ: {shown}{rest}", hint=COPY_AGAIN)
 
 
 def verify_bundle(root: Path, *, expect: str | None, progress: Progress) -> Examination:

@@ -1,6 +1,5 @@
 """Facts about this machine, held against what a bundle needs, before anything is written."""
 
-import contextlib
 import dataclasses
 import os
 import sys
@@ -30,11 +29,9 @@ def findings(
         stored_bytes: what is in the store of the prefix already, and needs no room again.
     """
     floors = manifest.floors
-    rest = max(0, floors.disk_bytes - stored_bytes)
     profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
-    found = check_floors(
-        profile, dataclasses.replace(floors, disk_bytes=rest), precision=manifest.serving.precision
-    )
+    rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - stored_bytes))
+    found = check_floors(profile, rest, precision=manifest.serving.precision)
     return (*found, _prefix(prefix))
 
 
@@ -45,33 +42,22 @@ def check(found: Iterable[Finding]) -> None:
         PreflightError: it cannot run the bundle.
         SpaceError: only disk or memory is short.
     """
-    failed = [finding for finding in found if finding.level == "fail"]
+    failed = [item for item in found if item.level == "fail"]
     if not failed:
         return
-    only_space = all(finding.exit_code is ExitCode.SPACE for finding in failed)
+    only_space = all(item.exit_code is ExitCode.SPACE for item in failed)
     kind: type[PackError] = SpaceError if only_space else PreflightError
-    raise kind(
-        "; ".join(
-            f"{finding.name}: expected {finding.need}, got {finding.value}" for finding in failed
-        ),
-        subject="this machine",
-        hint="; ".join(dict.fromkeys(finding.fix for finding in failed)),
-    )
+    message = "; ".join(f"{item.name}: expected {item.need}, got {item.value}" for item in failed)
+    hint = "; ".join(dict.fromkeys(item.fix for item in failed))
+    raise kind(message, subject="this machine", hint=hint)
 
 
 def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> TargetProfile:
-    """Return the facts that the floors of a bundle ask for.
-
-    Args:
-        prefix: the disk is the one that holds it.
-        python_version: of the interpreter that will be used.
-        gpus: ask the NVIDIA driver.
-    """
-    system = os.uname()
+    """Return the facts that the floors of a bundle ask for; of GPUs only where `gpus` says so."""
     return TargetProfile(
         os=sys.platform,
-        kernel=system.release,
-        arch=system.machine,
+        kernel=os.uname().release,
+        arch=os.uname().machine,
         glibc=_glibc(),
         python_version=python_version,
         cpu_flags=_cpu_flags(),
@@ -82,28 +68,23 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Tar
 
 
 def _prefix(prefix: Path) -> Finding:
-    place = prefix
-    while not place.exists():
-        place = place.parent
-    writable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    runs = not os.statvfs(place).f_flag & os.ST_NOEXEC
-    return Finding(
-        name="prefix",
-        level="ok" if writable and runs else "fail",
-        value=f"{place}"
-        if writable and runs
-        else f"{place}, {'noexec' if writable else 'read-only'}",
-        need="a folder that can be written, and whose programs may run",
-        fix="choose another place with --prefix",
-        exit_code=ExitCode.PREFLIGHT,
-    )
+    place = disk.existing(prefix)
+    value = str(place)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        value += ", read-only"
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        value += ", noexec"
+    need = "a folder that can be written, and whose programs may run"
+    fix = "choose another place with --prefix"
+    return Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
 
 
 def _glibc() -> str | None:
-    with contextlib.suppress(ValueError, OSError):
+    try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-        return version if name == "glibc" else None
-    return None
+    except (ValueError, OSError):
+        return None
+    return version if name == "glibc" else None
 
 
 def _fact(path: str) -> str:
@@ -123,11 +104,8 @@ def _cpu_flags() -> tuple[str, ...] | None:
 
 
 def _memory_bytes() -> int | None:
-    amounts = [
-        int(line.split()[1]) * 1024
-        for line in _fact("/proc/meminfo").splitlines()
-        if line.startswith("MemTotal:")
-    ]
+    lines = _fact("/proc/meminfo").splitlines()
+    amounts = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
     limits = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
     amounts += [int(text) for path in limits if (text := _fact(path).strip()).isdecimal()]
     return min(amounts, default=None)
@@ -136,18 +114,18 @@ def _memory_bytes() -> int | None:
 def _gpus() -> tuple[Gpu, ...] | None:
     command = ["nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
     text = programs.answer(command, timeout_s=60)
-    if text is None:
-        return None
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
-    return tuple(_gpu(row) for row in rows if len(row) == len(_GPU_FIELDS.split(",")))
+    rows = [[cell.strip() for cell in line.split(",")] for line in (text or "").splitlines()]
+    found = tuple(_gpu(row) for row in rows if len(row) == _GPU_FIELDS.count(",") + 1)
+    return found if text is not None else None
 
 
 def _gpu(row: list[str]) -> Gpu:
-    name, driver, capability, total, free = row
+    name, driver, capability, *amounts = row
+    total, free = (int(text) * _MIB if text.isdecimal() else None for text in amounts)
     return Gpu(
         name=name,
         driver=driver,
         compute_capability=capability,
-        memory_bytes=int(total) * _MIB if total.isdecimal() else None,
-        memory_free_bytes=int(free) * _MIB if free.isdecimal() else None,
+        memory_bytes=total,
+        memory_free_bytes=free,
     )

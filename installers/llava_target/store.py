@@ -1,18 +1,14 @@
 """The store of a prefix: files by digest, each hashed as it was placed, read-only ever after."""
 
 import os
-import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from llava_pack.format.digests import copy_hashing, sha256_stream
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
 from llava_target import disk, inventory
 from llava_target.inventory import Defect
-
-_EXECUTABLE = 0o111
 
 
 class Store:
@@ -25,7 +21,7 @@ class Store:
     def __init__(self, prefix: Path) -> None:
         self.root = prefix / "store"
         self._objects = self.root / "sha256"
-        self._scratch = self.root / "incoming"
+        self._incoming = self.root / "incoming"
 
     def path(self, sha256: str) -> Path:
         """Return where the file with this digest is, or would be."""
@@ -46,91 +42,52 @@ class Store:
             IntegrityError: naming every file whose bytes are not what the manifest says.
             SpaceError: the disk is full; what was placed stays for the next run.
         """
-        unique: dict[str, FileEntry] = {}
-        for entry in sorted(entries, key=lambda entry: entry.mode):
-            unique[entry.sha256] = entry
-        for folder in {self.path(sha256).parent for sha256 in unique} | {self._scratch}:
+        by_mode = sorted(entries, key=lambda entry: entry.mode)
+        unique = list({entry.sha256: entry for entry in by_mode}.values())
+        unique.sort(key=lambda entry: -entry.size_bytes)
+        folders = {self.path(entry.sha256).parent for entry in unique}
+        for folder in (self._incoming, *folders):
             folder.mkdir(parents=True, exist_ok=True)
-        largest_first = sorted(unique.values(), key=lambda entry: -entry.size_bytes)
-        progress.start("placing files", sum(entry.size_bytes for entry in unique.values()))
+        progress.start("placing files", sum(entry.size_bytes for entry in unique))
         with disk.room_on(self.root), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            found = list(
-                pool.map(lambda entry: self._place(bundle, entry, progress), largest_first)
-            )
-        disk.sync(self._objects)
-        for folder in {self.path(sha256).parent for sha256 in unique}:
+            found = list(pool.map(lambda entry: self._place(bundle, entry, progress), unique))
+        for folder in (self._objects, *folders):
             disk.sync(folder)
         progress.done()
         defects = sorted((defect for defect in found if defect), key=lambda defect: defect.path)
-        for defect in defects:
-            progress.note(f"✗ {defect}")
         if defects:
             raise inventory.refusal(tuple(defects), of=len(unique))
 
     def _place(self, bundle: Path, entry: FileEntry, progress: Progress) -> Defect | None:
-        if self._holds(entry, progress):
+        final, incoming = self.path(entry.sha256), self._incoming / entry.sha256
+        promise = (entry.sha256, entry.size_bytes)
+        mode = 0o555 if entry.mode & 0o111 else 0o444
+        stored = str(final.relative_to(self._objects))
+        if final.exists() and not inventory.check(self._objects, stored, promise, progress):
+            final.chmod((final.stat().st_mode & 0o555) | mode)
             return None
-        incoming = self._scratch / f"{entry.sha256}.{os.getpid()}.{threading.get_ident()}"
         try:
-            defect = _copy(bundle, entry, incoming, progress)
+            with incoming.open("wb") as copy:
+                defect = inventory.check(bundle, entry.path, promise, progress, copy)
+                copy.flush()
+                os.fchmod(copy.fileno(), mode)
+                os.fsync(copy.fileno())
             if defect is None:
-                incoming.rename(self.path(entry.sha256))
-            return defect
+                incoming.rename(final)
         finally:
             incoming.unlink(missing_ok=True)
-
-    def _holds(self, entry: FileEntry, progress: Progress) -> bool:
-        try:
-            with inventory.open_file(self._objects, f"{entry.sha256[:2]}/{entry.sha256}") as stream:
-                facts = os.fstat(stream.fileno())
-                if facts.st_size != entry.size_bytes:
-                    return False
-                if sha256_stream(stream, progress.advance) != entry.sha256:
-                    return False
-                os.fchmod(stream.fileno(), (facts.st_mode & 0o777) | _mode(entry))
-                return True
-        except OSError:
-            return False
+        return defect
 
     def sweep(self, keep: Iterable[str]) -> int:
         """Remove every file that is not among the digests `keep`, and return the bytes freed."""
         kept = set(keep)
         freed = 0
-        for folder in sorted(self._objects.glob("*")):
-            for path in folder.iterdir():
-                if path.name not in kept:
-                    freed += path.stat().st_size
-                    path.unlink()
-        self.clear_incoming()
+        for path in self._objects.glob("*/*"):
+            if path.name not in kept:
+                freed += path.stat().st_size
+                path.unlink()
         return freed
 
     def clear_incoming(self) -> None:
-        """Remove what a killed run left half-copied."""
-        disk.remove_tree(self._scratch)
-
-
-def _mode(entry: FileEntry) -> int:
-    return 0o555 if entry.mode & _EXECUTABLE else 0o444
-
-
-def _copy(bundle: Path, entry: FileEntry, incoming: Path, progress: Progress) -> Defect | None:
-    try:
-        source = inventory.open_file(bundle, entry.path)
-    except OSError as error:
-        return inventory.unreadable(entry.path, error)
-    with source, incoming.open("xb") as destination:
-        size = os.fstat(source.fileno()).st_size
-        if size != entry.size_bytes:
-            return inventory.wrong_size(entry.path, entry.size_bytes, size)
-        try:
-            _, got = copy_hashing(source, destination, progress.advance)
-        except OSError as error:
-            if error.errno in disk.FULL:
-                raise
-            return inventory.unreadable(entry.path, error)
-        if got != entry.sha256:
-            return inventory.changed(entry.path, entry.sha256, got)
-        destination.flush()
-        os.fchmod(destination.fileno(), _mode(entry))
-        os.fsync(destination.fileno())
-    return None
+        """Remove what a run that ended early left half-copied."""
+        disk.remove_tree(self._incoming)

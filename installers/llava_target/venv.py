@@ -5,7 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from llava_pack.format.errors import InstallError, IntegrityError
+from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
 from llava_target import disk, programs
 from llava_target.store import Store
@@ -26,17 +26,6 @@ def host_version(python: Path) -> str | None:
     question = "import platform; print(platform.python_version())"
     text = programs.answer([str(python), "-I", "-S", "-B", "-c", question], timeout_s=60)
     return text.strip() if text else None
-
-
-def check_parts(manifest: Manifest) -> None:
-    """Check that a bundle holds what its venv is made from.
-
-    Raises:
-        IntegrityError: it does not.
-    """
-    held = {entry.path for entry in manifest.files}
-    if absent := sorted({UV, LOCK} - held):
-        raise IntegrityError(f"expected {' and '.join(absent)} in the bundle, got neither listed")
 
 
 def unpack_python(manifest: Manifest, store: Store, generation: Path) -> Path | None:

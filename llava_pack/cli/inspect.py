@@ -113,7 +113,7 @@ def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     for name, value in facts.items():
         if name == "files" and isinstance(value, list):
             continue
-        if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+        if isinstance(value, Mapping) and _is_table(value):
             yield f"{indent}{name}:"
             yield from (f"{indent}  - {part}: {_one_line(row)}" for part, row in value.items())
         elif isinstance(value, Mapping) and value:
@@ -136,3 +136,7 @@ def _scalar(name: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
         return console.human_bytes(value)
     return "none" if value is None or value == {} else str(value)
+
+
+def _is_table(value: Mapping[str, Any]) -> bool:
+    return bool(value) and all(isinstance(row, Mapping) for row in value.values())

@@ -15,24 +15,18 @@ from llava_pack.format.manifest import MODEL_ROOT, Rewrite
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
-def steps(pointer: str) -> tuple[str, ...]:
-    """Return the keys of a pointer, outermost first.
-
-    >>> steps("/a~1b/0")
-    ('a/b', '0')
-    """
-    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
-
-
 def value_at(document: Any, pointer: str) -> Any:
-    """Return the value that `pointer` names, None where there is none."""
-    for step in steps(pointer):
+    """Return the value that `pointer` names, None where there is none.
+
+    >>> value_at({"a/b": [1, 2]}, "/a~1b/1")
+    2
+    """
+    for step in pointer.split("/")[1:]:
+        key = _key(document, step)
         if isinstance(document, dict):
-            document = document.get(step)
-        elif isinstance(document, list) and step.isdecimal() and int(step) < len(document):
-            document = document[int(step)]
+            document = document.get(key)
         else:
-            return None
+            document = document[key] if isinstance(key, int) else None
     return document
 
 
@@ -44,18 +38,22 @@ def replaced(data: bytes, changes: Iterable[tuple[str, str | None]]) -> bytes:
     """
     document = canonical.loads(data, max_bytes=MAX_JSON_BYTES)
     for pointer, value in changes:
-        *parents, last = pointer.rpartition("/")
-        holder = value_at(document, parents[0])
-        key = steps("/" + last)[0]
-        if isinstance(holder, list) and key.isdecimal() and int(key) < len(holder):
-            holder[int(key)] = value
-        elif not isinstance(holder, dict):
+        parent, _, last = pointer.rpartition("/")
+        holder = value_at(document, parent)
+        key = _key(holder, last)
+        if key is None:
             raise IntegrityError(f"no object holds {pointer}")
-        elif value is None:
+        if value is None and isinstance(holder, dict):
             holder.pop(key, None)
         else:
             holder[key] = value
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _key(holder: Any, step: str) -> str | int | None:
+    if isinstance(holder, list) and step.isdecimal() and int(step) < len(holder):
+        return int(step)
+    return step.replace("~1", "/").replace("~0", "~") if isinstance(holder, dict) else None
 
 
 def installed_file(data: bytes, rules: Iterable[Rewrite], model_root: str) -> bytes:
@@ -63,7 +61,7 @@ def installed_file(data: bytes, rules: Iterable[Rewrite], model_root: str) -> by
 
     Args:
         data: the file as packed.
-        rules: those of its rewrites that have an `installed` value.
+        rules: its rewrites.
         model_root: the absolute model folder of the generation.
 
     Raises:
@@ -75,8 +73,7 @@ def installed_file(data: bytes, rules: Iterable[Rewrite], model_root: str) -> by
         if rule.installed is None:
             continue
         if (packed := value_at(document, rule.pointer)) != rule.new:
-            raise IntegrityError(
-                f"{rule.pointer} expected {rule.new!r}, got {packed!r:.80}", subject=rule.path
-            )
+            message = f"{rule.pointer} expected {rule.new!r}, got {packed!r:.80}"
+            raise IntegrityError(message, subject=rule.path)
         changes.append((rule.pointer, model_root + rule.installed.removeprefix(MODEL_ROOT)))
     return replaced(data, changes)

@@ -8,7 +8,6 @@ from typing import Literal
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors
 
-Level = Literal["ok", "warn", "fail"]
 UNKNOWN = "could not be found out"
 
 
@@ -40,16 +39,16 @@ class TargetProfile:
     gpus: tuple[Gpu, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One fact held against one need."""
 
     name: str
-    level: Level
+    level: Literal["ok", "warn", "fail"]
     value: str
     need: str
     fix: str
-    exit_code: ExitCode
+    exit_code: ExitCode = ExitCode.PREFLIGHT
 
 
 def check_floors(
@@ -62,15 +61,12 @@ def check_floors(
         floors: the least that the bundle needs.
         precision: the one that will be served; None takes the smallest footprint.
     """
+    python = ".".join((profile.python_version or "").split(".")[:2]) or None
+    fix = f"install Python {floors.python}, or build a bundle that carries its own"
     return (
         _same("os", profile.os, floors.platform, "take a bundle built for this system"),
         _same("arch", profile.arch, floors.arch, "build with --platform for this machine"),
-        _same(
-            "python",
-            _minor(profile.python_version),
-            floors.python,
-            f"install Python {floors.python}, or build a bundle that carries its own",
-        ),
+        _same("python", python, floors.python, fix),
         *_system(profile, floors),
         *_gpu(profile, floors),
         *_sizes(profile, floors, precision),
@@ -80,8 +76,6 @@ def check_floors(
 def version(text: str) -> tuple[int, ...]:
     """Return the numbers of a dotted version, to compare.
 
-    >>> version("2.28") < version("2.5.1") < version("580.65.06")
-    False
     >>> version("2.5.1") < version("2.28") < version("580.65.06")
     True
     """
@@ -93,26 +87,23 @@ def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
         fix = "build for an older glibc with --platform, or use a newer system"
         yield _at_least("glibc", profile.glibc, floors.glibc, fix)
     if floors.cpu_flags:
-        have = profile.cpu_flags
-        absent = sorted(set(floors.cpu_flags) - set(have or ()))
-        if have is None:
-            value = UNKNOWN
-        else:
-            value = f"without {', '.join(absent)}" if absent else "all present"
-        need = ", ".join(floors.cpu_flags)
-        yield _finding("cpu", not absent, value, need, "use a machine with a newer CPU")
+        absent = [flag for flag in floors.cpu_flags if flag not in (profile.cpu_flags or ())]
+        value = f"without {', '.join(absent)}" if absent else "all present"
+        value = UNKNOWN if profile.cpu_flags is None else value
+        need, fix = ", ".join(floors.cpu_flags), "use a machine with a newer CPU"
+        yield Finding("cpu", "fail" if absent else "ok", value, need, fix)
 
 
 def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
     if floors.driver is None:
         return
-    gpus = profile.gpus or ()
-    best = max(gpus, key=lambda gpu: version(gpu.compute_capability or ""), default=None)
+    gpus = profile.gpus or (Gpu(name="none"),)
+    best = max(gpus, key=lambda gpu: version(gpu.compute_capability or ""))
     fix = f"install an NVIDIA driver of at least {floors.driver}, or build with --cuda none"
-    yield _at_least("driver", best.driver if best else None, floors.driver, fix)
+    yield _at_least("driver", best.driver, floors.driver, fix)
     if floors.compute_capability is not None:
-        have = best.compute_capability if best else None
         fix = "build with --cuda 12, which still serves older GPUs"
+        have = best.compute_capability
         yield _at_least("compute capability", have, floors.compute_capability, fix)
 
 
@@ -123,40 +114,24 @@ def _sizes(profile: TargetProfile, floors: Floors, precision: str | None) -> Ite
     need = needs.get(precision) if precision is not None else min(needs.values(), default=None)
     if need is None:
         return
-    on_gpu = floors.driver is not None
-    have = profile.memory_bytes
-    if on_gpu:
-        have = max((gpu.memory_bytes or 0 for gpu in profile.gpus or ()), default=None)
     fix = "take a smaller precision: build with --quantize nf4"
-    yield _room("GPU memory" if on_gpu else "memory", have, need, fix)
+    if floors.driver is None:
+        yield _room("memory", profile.memory_bytes, need, fix)
+    else:
+        have = max((gpu.memory_bytes or 0 for gpu in profile.gpus or ()), default=None)
+        yield _room("GPU memory", have, need, fix)
 
 
 def _same(name: str, value: str | None, need: str, fix: str) -> Finding:
-    return _finding(name, value == need, value or UNKNOWN, need, fix)
+    return Finding(name, "ok" if value == need else "fail", value or UNKNOWN, need, fix)
 
 
 def _at_least(name: str, value: str | None, need: str, fix: str) -> Finding:
     passed = value is not None and version(value) >= version(need)
-    return _finding(name, passed, value or UNKNOWN, f"at least {need}", fix)
+    return Finding(name, "ok" if passed else "fail", value or UNKNOWN, f"at least {need}", fix)
 
 
 def _room(name: str, value: int | None, need: int, fix: str) -> Finding:
-    return Finding(
-        name=name,
-        level="ok" if value is not None and value >= need else "fail",
-        value=UNKNOWN if value is None else f"{value} bytes",
-        need=f"at least {need} bytes",
-        fix=fix,
-        exit_code=ExitCode.SPACE,
-    )
-
-
-def _finding(name: str, passed: bool, value: str, need: str, fix: str) -> Finding:  # noqa: FBT001
-    level: Level = "ok" if passed else "fail"
-    return Finding(
-        name=name, level=level, value=value, need=need, fix=fix, exit_code=ExitCode.PREFLIGHT
-    )
-
-
-def _minor(python_version: str | None) -> str | None:
-    return None if python_version is None else ".".join(python_version.split(".")[:2])
+    level: Literal["ok", "fail"] = "ok" if value is not None and value >= need else "fail"
+    shown = UNKNOWN if value is None else f"{value} bytes"
+    return Finding(name, level, shown, f"at least {need} bytes", fix, ExitCode.SPACE)

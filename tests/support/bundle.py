@@ -62,6 +62,10 @@ class BundleSimulator:
     """What a bundle is made from; change a field, then `write`."""
 
     recipe: str = "tiny"
+    title: str = "A tiny LLaVA"
+    python: str = PYTHON_MINOR
+    uv_first: str = ""
+    """Lines of shell that run before uv does."""
     release: int = 1_700_000_000
     smoke: str = SMOKE_PASSES
     weights: bytes = b"weights of a very small model"
@@ -98,14 +102,14 @@ class BundleSimulator:
             "model/tower/model.safetensors": b"weights of a tower",
             WHEEL: stub_wheel(self.smoke),
             "lock/pylock.toml": b"",
-            "runtime/uv": f'#!/bin/sh\nexec "{uv_path()}" "$@"\n'.encode(),
-            "runtime/python-version.txt": f"{PYTHON_MINOR}\n".encode(),
+            "runtime/uv": f'#!/bin/sh\n{self.uv_first}\nexec "{uv_path()}" "$@"\n'.encode(),
+            "runtime/python-version.txt": f"{self.python}\n".encode(),
             "licenses/LICENSE": b"Apache-2.0\n",
             **installer_files(),
         }
         files["lock/pylock.toml"] = pylock(hashlib.sha256(files[WHEEL]).hexdigest())
         if self.standalone:
-            files[f"runtime/cpython-{PYTHON_MINOR}-test.tar.gz"] = python_archive()
+            files[f"runtime/cpython-{self.python}-test.tar.gz"] = python_archive()
         return files
 
     def manifest(self, contents: Mapping[str, bytes]) -> Manifest:
@@ -124,7 +128,7 @@ class BundleSimulator:
         return Manifest(
             release=self.release,
             created_by="bundle simulator",
-            recipe=RecipeEntry(name=self.recipe, title="A tiny LLaVA"),
+            recipe=RecipeEntry(name=self.recipe, title=self.title),
             licence=LicenceEntry(id="apache-2.0", url="https://example.org/licence", gated=False),
             model=ModelEntry(
                 name="tiny-llava",
@@ -134,7 +138,7 @@ class BundleSimulator:
                 conv_mode="v1",
             ),
             python=PythonEntry(
-                kind="standalone" if archive else "target", version=PYTHON_MINOR, path=archive
+                kind="standalone" if archive else "target", version=self.python, path=archive
             ),
             lock={"wheels": 1},
             files=entries,
@@ -147,7 +151,7 @@ class BundleSimulator:
                     installed="{model_root}/tower",
                 ),
             ),
-            floors=replace(this_machine_floors(), **self.floors),
+            floors=replace(this_machine_floors(), python=self.python, **self.floors),
             serving=ServingProfile(
                 engine="transformers", precision="nf4", device="cpu", context_tokens=256, slots=2
             ),

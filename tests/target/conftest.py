@@ -1,0 +1,91 @@
+"""A host that runs install.sh as a black box, and bundles to give it."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from llava_pack.cli import main
+from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A bundle on a medium, and the id that its card says."""
+
+    root: Path
+    id: str
+
+
+@dataclass
+class Host:
+    """A machine with one prefix."""
+
+    prefix: Path
+
+    def install_sh(self, medium, *arguments, shell="sh", expect=True, env=None, cwd="/", wrap=()):
+        command = [*wrap, *shell.split(), str(CHECKOUT / "installers" / "install.sh")]
+        command += ["--bundle", str(medium.root), "--prefix", str(self.prefix)]
+        command += ["--expect", medium.id] if expect else []
+        path = f"{Path(BASE_PYTHON).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            [*command, *arguments],
+            env={"PATH": path, "HOME": "/nonexistent", **(env or {})},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def current(self, recipe="tiny"):
+        link = self.prefix / "models" / recipe / "current"
+        return int(link.readlink().name) if link.is_symlink() else None
+
+    def run(self, *arguments):
+        program = self.prefix / "bin" / "llava-pack"
+        command = [str(program), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command of the CLI ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self):
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path / "prefix")
+
+
+@pytest.fixture
+def medium(tmp_path):
+    """Write a bundle; keywords are fields of BundleSimulator, `name` is the folder's."""
+
+    def write(name="bundle", **fields):
+        root = tmp_path / "media" / name
+        return Medium(root, BundleSimulator(**fields).write(root))
+
+    return write
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return run

@@ -1,0 +1,102 @@
+"""Several versions, several models, one prefix: list, go back, give space back, remove."""
+
+import json
+
+import pytest
+
+from llava_pack.format.errors import InstallError
+from llava_target import generations
+
+
+@pytest.fixture
+def two(host, medium):
+    """Install two versions of one model."""
+    media = [medium("old"), medium("new", weights=b"newer weights", release=1_800_000_000)]
+    for each in media:
+        assert host.install_sh(each).returncode == 0
+    return media
+
+
+def test_the_new_version_is_listed_as_current(host, two, cli):
+    rows = cli("generations", "--prefix", host.prefix, "--json").document["generations"]
+    shown = [(row["generation"], row["current"], row["bundle_id"]) for row in rows]
+    assert shown == [(1, False, two[0].id), (2, True, two[1].id)]
+    assert "* tiny 2" in cli("generations", "--prefix", host.prefix).out
+
+
+def test_the_installation_says_where_everything_is(host, two):
+    found = generations.installed(host.prefix)
+    assert (found.recipe, found.number, found.bundle_id) == ("tiny", 2, two[1].id)
+    assert found.model_dir == host.prefix / "models/tiny/generations/2/model/tiny-llava"
+    assert found.vision_tower_dir == host.prefix / "models/tiny/generations/2/model/tower"
+    assert found.venv_python.exists()
+    assert found.manifest.serving.precision == "nf4"
+    with pytest.raises(InstallError, match="other"):
+        generations.installed(host.prefix, "other")
+    with pytest.raises(InstallError, match="none installed"):
+        generations.installed(host.prefix / "elsewhere")
+
+
+def test_going_back_and_forth(host, two, cli):
+    ended = cli("revert", "--prefix", host.prefix)
+    assert (ended.code, host.current()) == (0, 1)
+    assert cli("revert", "--prefix", host.prefix).code == 14
+    assert host.current() == 1
+    assert cli("revert", "--prefix", host.prefix, "--generation", 2, "--json").code == 0
+    assert host.current() == 2
+    assert cli("revert", "--prefix", host.prefix, "--generation", 7).code == 14
+
+
+def test_a_version_that_is_there_is_activated_without_installing(host, two, cli):
+    host.install_sh(two[0])
+    assert host.current() == 1
+    assert len(list((host.prefix / "models/tiny/generations").iterdir())) == 2
+
+
+def test_old_versions_and_their_files_go(host, two, cli):
+    assert cli("gc", "--prefix", host.prefix).code == 0
+    assert len(generations.listing(host.prefix)) == 2
+    ended = cli("gc", "--prefix", host.prefix, "--keep", 1, "--json")
+    assert ended.document["generations"] == ["tiny/1"]
+    assert ended.document["store_bytes"] > 0
+    assert host.run("x") == f"{host.prefix} x"
+    contents = [p.read_bytes() for p in (host.prefix / "store").rglob("*") if p.is_file()]
+    assert b"newer weights" in contents
+    assert b"weights of a very small model" not in contents
+
+
+def test_two_models_share_the_store_and_part_again(host, medium, cli):
+    host.install_sh(medium("one", recipe="one"))
+    before = len([path for path in (host.prefix / "store").rglob("*") if path.is_file()])
+    host.install_sh(medium("two", recipe="two"))
+    after = len([path for path in (host.prefix / "store").rglob("*") if path.is_file()])
+    assert after == before
+    assert generations.recipes(host.prefix) == ("one", "two")
+    assert generations.installed(host.prefix).recipe == "two"
+    assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 0
+    assert generations.recipes(host.prefix) == ("one",)
+    assert host.run("x") == f"{host.prefix} x"
+    assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 14
+
+
+def test_nothing_is_left_behind_but_what_is_not_ours(host, two, cli):
+    (host.prefix / "notes.txt").write_text("mine")
+    assert cli("uninstall", "--prefix", host.prefix).code == 0
+    assert [path.name for path in host.prefix.iterdir()] == ["notes.txt"]
+    assert cli("uninstall", "--prefix", host.prefix).code == 14
+
+
+def test_the_installer_alone_can_do_all_of_it(host, two, capsys):
+    from llava_target.main import main
+
+    prefix = ["--prefix", str(host.prefix)]
+    for arguments, kind in (
+        (["generations"], "generations"),
+        (["revert"], "revert"),
+        (["gc", "--keep", "1"], "gc"),
+        (["uninstall"], "uninstall"),
+    ):
+        assert main([*arguments, *prefix, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["kind"] == kind
+    assert main(["verify", "--bundle", str(two[0].root), "--expect", two[0].id]) == 0
+    assert not host.prefix.exists()

@@ -1,0 +1,265 @@
+"""install.sh and the installer as a black box: what is there when they have ended."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+
+import pytest
+
+from llava_pack.format.sums import MANIFEST_NAME
+
+CONFIG = "model/tiny-llava/config.json"
+WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
+SHELLS = ["dash", "bash --posix", "busybox ash"]
+
+
+def last_line(done):
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_bundle_is_installed_and_the_last_line_runs(host, medium, shell):
+    done = host.install_sh(medium(), shell=shell)
+    assert done.returncode == 0, done.stderr
+    assert last_line(done) == f"{host.prefix}/bin/llava-pack serve"
+    said = subprocess.run(["sh", "-c", last_line(done)], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [str(host.prefix), "serve"]
+    assert sorted(path.name for path in host.prefix.iterdir()) == ["bin", "lock", "models", "store"]
+
+
+def test_the_config_names_the_tower_where_it_landed(host, medium):
+    host.install_sh(medium())
+    generation = host.prefix / "models/tiny/generations/1"
+    config = json.loads((generation / CONFIG).read_text())
+    assert config["mm_vision_tower"] == str(generation / "model/tower")
+    assert list(config) == ["model_type", "mm_vision_tower", "hidden_size"]
+
+
+def test_weights_are_links_into_the_store_that_nobody_writes(host, medium):
+    host.install_sh(medium())
+    generation = host.prefix / "models/tiny/generations/1"
+    placed = (generation / WEIGHTS).stat()
+    assert placed.st_nlink == 2
+    assert stat.S_IMODE(placed.st_mode) == 0o444
+    assert (generation / CONFIG).stat().st_nlink == 1
+    assert not (generation / ".build").exists()
+    objects = [path for path in (host.prefix / "store").rglob("*") if path.is_file()]
+    sums = [line.split()[0] for line in (generation / "SHA256SUMS").read_text().splitlines()]
+    for path in objects:
+        said = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True)
+        assert said.stdout.split()[0] == path.name
+        assert path.name in sums
+
+
+def test_the_receipt_says_what_was_checked(host, medium):
+    tiny = medium()
+    host.install_sh(tiny)
+    receipt = json.loads((host.prefix / "models/tiny/current/receipt.json").read_text())
+    assert receipt["bundle_id"] == tiny.id
+    assert receipt["verified"] == {"by": "--expect", "signature": "unsigned"}
+    assert receipt["smoke"]["ok"] is True
+    assert set(receipt["seal"]) >= {WEIGHTS, CONFIG, MANIFEST_NAME}
+    assert list(receipt["step_ms"]) == sorted(["place", "python", "venv", "model", "smoke"])
+
+
+def test_the_first_32_digits_are_enough_and_json_ends_it(host, medium):
+    tiny = medium()
+    short = type(tiny)(tiny.root, tiny.id[:32].upper())
+    done = host.install_sh(short, "--json")
+    body = json.loads(done.stdout)
+    assert body["bundle_id"] == tiny.id
+    assert body["next"] == f"{host.prefix}/bin/llava-pack serve"
+    assert body["unchanged"] is False
+
+
+def test_installing_again_changes_nothing(host, medium):
+    tiny = medium()
+    host.install_sh(tiny)
+    before = (host.prefix / "models/tiny/current/receipt.json").stat().st_ino
+    done = host.install_sh(tiny, "--json")
+    assert json.loads(done.stdout)["unchanged"] is True
+    assert (host.prefix / "models/tiny/current/receipt.json").stat().st_ino == before
+    assert host.current() == 1
+
+
+def test_a_generation_that_was_tampered_with_is_installed_anew(host, medium):
+    tiny = medium()
+    host.install_sh(tiny)
+    weights = host.prefix / "models/tiny/generations/1" / WEIGHTS
+    weights.chmod(0o644)
+    weights.write_bytes(b"something else, in the store too")
+    assert host.install_sh(tiny).returncode == 0
+    assert host.current() == 2
+    again = host.prefix / "models/tiny/generations/2" / WEIGHTS
+    assert again.read_bytes() == (tiny.root / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a space", "modèle 漢", 'quote\'d "$HOME"'])
+def test_any_prefix_will_do(host, medium, name):
+    host.prefix = host.prefix / name
+    done = host.install_sh(medium())
+    assert done.returncode == 0, done.stderr
+    run = ["sh", "-c", last_line(done)]
+    said = subprocess.run(run, capture_output=True, text=True, check=True, env={"HOME": "/x"})
+    assert said.stdout == f"{host.prefix} serve\n"
+
+
+def test_a_relative_prefix_is_taken_from_where_one_stands(host, medium, tmp_path):
+    host.prefix = "here/below"
+    done = host.install_sh(medium(), cwd=tmp_path)
+    assert last_line(done) == f"{tmp_path}/here/below/bin/llava-pack serve"
+
+
+def test_a_bundle_with_its_own_python_and_the_real_uv(host, medium):
+    done = host.install_sh(medium(standalone=True, real_uv=True))
+    assert done.returncode == 0, done.stderr
+    generation = host.prefix / "models/tiny/generations/1"
+    assert (generation / "python/bin/python3").is_file()
+    assert host.run("hello") == f"{host.prefix} hello"
+
+
+def test_a_dry_run_writes_nothing(host, medium, cli):
+    tiny = medium()
+    done = host.install_sh(tiny, "--dry-run")
+    assert (done.returncode, done.stdout) == (0, "nothing was written\n")
+    assert not host.prefix.exists()
+    ended = cli("install", tiny.root, "--expect", tiny.id, "--prefix", host.prefix, "--dry-run")
+    assert ended.code == 0
+    assert not host.prefix.exists()
+    copied = sum(path.stat().st_size for path in tiny.root.rglob("*") if path.is_file())
+    assert re.search(r"would copy (\d+) bytes", done.stderr)
+    assert int(re.search(r"would copy (\d+) bytes", done.stderr)[1]) < copied
+
+
+def test_settings_and_files_of_the_place_change_nothing(host, medium, tmp_path):
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("json.py", "llava_target.py", "sitecustomize.py", "usercustomize.py"):
+        (here / name).write_text(trap)
+    for name in ("uv.toml", "pyproject.toml", "pylock.toml"):
+        (here / name).write_text("not = [toml")
+    env = {
+        "PYTHONPATH": str(here),
+        "PYTHONHOME": "/nonexistent",
+        "PYTHONSTARTUP": str(here / "json.py"),
+        "UV_CONFIG_FILE": str(here / "uv.toml"),
+        "UV_INDEX_URL": "http://localhost:1/simple",
+        "UV_NO_CACHE": "1",
+        "PIP_INDEX_URL": "http://localhost:1/simple",
+        "LD_LIBRARY_PATH": str(here),
+        "OPENSSL_CONF": str(here / "uv.toml"),
+        "TAR_OPTIONS": "--nonsense",
+        "CDPATH": str(here),
+        "ENV": str(here / "json.py"),
+        "XDG_CONFIG_HOME": str(here),
+    }
+    done = host.install_sh(medium(standalone=True), env=env, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_umask_does_not_open_or_close_the_store(host, medium):
+    done = host.install_sh(medium(), wrap=("sh", "-c", 'umask 000; exec "$@"', "sh"))
+    assert done.returncode == 0
+    writable = [
+        path
+        for path in (host.prefix / "store").rglob("*")
+        if path.is_file() and path.stat().st_mode & 0o222
+    ]
+    assert writable == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "said"),
+    [
+        ({"floors": {"arch": "riscv64"}}, 3, "arch: expected riscv64"),
+        ({"floors": {"glibc": "99.1"}}, 3, "glibc: expected at least 99.1"),
+        ({"floors": {"cpu_flags": ("flying",)}}, 3, "without flying"),
+        ({"floors": {"platform": "plan9"}}, 3, "os: expected plan9"),
+        ({"floors": {"disk_bytes": 2**52}}, 7, "disk: expected at least"),
+        ({"floors": {"memory_bytes": {"nf4": 2**52}}}, 7, "memory: expected at least"),
+        ({"python": "3.99"}, 3, "3.99"),
+    ],
+)
+@pytest.mark.parametrize("way", ["cli", "sh"])
+def test_a_machine_that_cannot_run_it_is_left_as_it_was(host, medium, cli, way, fields, code, said):
+    tiny = medium(**fields)
+    if way == "sh":
+        done = host.install_sh(tiny)
+        got, text = done.returncode, done.stderr
+    else:
+        ended = cli("install", tiny.root, "--expect", tiny.id, "--prefix", host.prefix)
+        got, text = ended.code, ended.err
+    assert got == code
+    assert said in text
+    assert not host.prefix.exists()
+
+
+def test_every_problem_of_a_machine_is_named_at_once(host, medium):
+    floors = {"arch": "riscv64", "glibc": "99", "disk_bytes": 2**52}
+    done = host.install_sh(medium(floors=floors))
+    assert done.returncode == 3
+    for name in ("arch", "glibc", "disk"):
+        assert f"{name}: expected" in done.stderr
+
+
+def test_a_python_that_does_not_run_is_passed_over(host, medium, tmp_path):
+    broken = tmp_path / "shims"
+    broken.mkdir()
+    for name in ("python3", "python3.11", "python3.99", "python"):
+        (broken / name).write_text("#!/bin/sh\nexit 127\n")
+        (broken / name).chmod(0o755)
+    env = {"PATH": f"{broken}:/usr/bin:/bin"}
+    done = host.install_sh(medium(python="3.99"), env=env)
+    assert done.returncode == 3
+    assert f"{broken}/python3.99 (broken)" in done.stderr
+
+
+def test_a_chosen_python_that_is_another_one_is_refused(host, medium):
+    done = host.install_sh(medium(python="3.99"), "--python", "/bin/true")
+    assert done.returncode == 3
+    assert "/bin/true" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--bundle"], ["--bundle", "/nonexistent"]])
+def test_what_is_not_understood_is_a_usage_error(host, medium, arguments):
+    assert host.install_sh(medium(), *arguments).returncode == 2
+
+
+def test_a_prefix_that_cannot_be_made_is_a_preflight_failure(host, medium, tmp_path, cli):
+    (tmp_path / "file").write_text("")
+    host.prefix = tmp_path / "file" / "below"
+    tiny = medium()
+    assert host.install_sh(tiny).returncode == 3
+    ended = cli("install", tiny.root, "--expect", tiny.id, "--prefix", host.prefix)
+    assert ended.code == 3
+
+
+def unshared(*flags):
+    command = ["unshare", *flags, "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.namespace
+@pytest.mark.skipif(not unshared("-rn"), reason="no network namespaces here")
+def test_it_works_where_there_is_no_network_at_all(host, medium):
+    done = host.install_sh(medium(real_uv=True), wrap=("unshare", "-rn"))
+    assert done.returncode == 0, done.stderr
+    assert host.run("x") == f"{host.prefix} x"
+
+
+@pytest.mark.namespace
+@pytest.mark.skipif(not unshared("-rm"), reason="no mount namespaces here")
+@pytest.mark.parametrize("size", ["16k", "200k", "400k"])
+def test_a_disk_that_fills_up_is_a_space_failure(host, medium, tmp_path, size):
+    small = tmp_path / "small"
+    small.mkdir()
+    host.prefix = small / "prefix"
+    mount = f'mount -t tmpfs -o size={size} none {small} && exec "$@"'
+    tiny = medium(floors={"disk_bytes": 1}, weights=os.urandom(300_000))
+    done = host.install_sh(tiny, wrap=("unshare", "-rm", "sh", "-c", mount, "sh"))
+    assert done.returncode == 7, done.stderr
+    assert "space" in done.stderr
