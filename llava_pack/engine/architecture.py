@@ -17,14 +17,11 @@ from transformers import (
     MistralConfig,
 )
 
+from llava_pack.checkpoint.kind import backbone
 from llava_pack.engine.slots import ATTENTION
 from llava_pack.format.errors import CheckpointError
 
-_TEXT = {
-    "llava": LlamaConfig,
-    "llava_llama": LlamaConfig,
-    "llava_mistral": MistralConfig,
-}
+_TEXT = {"llama": LlamaConfig, "mistral": MistralConfig}
 _TEXT_KEYS = (
     "hidden_size",
     "intermediate_size",
@@ -61,9 +58,9 @@ def build(
     Raises:
         CheckpointError: a value of a configuration is not supported; the message names it.
     """
-    model_type = config.get("model_type")
-    if model_type not in _TEXT:
-        raise _unsupported("model_type", model_type, sorted(_TEXT))
+    language = backbone(config)
+    if language not in _TEXT:
+        raise _unsupported("the language model", language, sorted(_TEXT))
     projector = config.get("mm_projector_type", "linear")
     if projector not in _PROJECTORS:
         raise _unsupported("mm_projector_type", projector, _PROJECTORS)
@@ -72,7 +69,7 @@ def build(
         raise _unsupported("mm_vision_select_feature", select, sorted(_SELECT))
     given = {key: config[key] for key in _TEXT_KEYS if config.get(key) is not None}
     try:
-        text = _TEXT[model_type](vocab_size=vocabulary, **given)
+        text = _TEXT[language](vocab_size=vocabulary, **given)
         vision = CLIPVisionConfig(**_vision_values(tower_config))
         whole = LlavaConfig(
             text_config=text,

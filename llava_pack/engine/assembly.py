@@ -1,13 +1,12 @@
 """The parts of one model put together: network, cache, prompts, pictures."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.layout import Layout
 from llava_pack.engine import templates
 from llava_pack.engine.architecture import build, computed_buffers
 from llava_pack.engine.images import picture_processor
@@ -32,16 +31,9 @@ from llava_pack.format.progress import Progress
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """Where a model's parts are, and its configuration."""
-
-    model_dir: Path
-    tower_dir: Path
-    config: Mapping[str, Any]
-
-
-def assemble(parts: Parts, options: Options, device: str, progress: Progress) -> LlavaModel:
+def assemble(
+    model: Layout, tower: Layout, options: Options, device: str, progress: Progress
+) -> LlavaModel:
     """Return the model, loaded.
 
     Raises:
@@ -53,33 +45,26 @@ def assemble(parts: Parts, options: Options, device: str, progress: Progress) ->
         dtype=compute_dtype(options.precision, device),
         device=torch.device(device),
     )
-    processor = picture_processor(
-        _json(parts.tower_dir, "preprocessor_config.json"),
-        parts.config.get("image_aspect_ratio"),
-    )
-    tokenizer = read_tokenizer(parts.model_dir)
-    network = _network(parts, place, progress)
+    aspect = model.config.get("image_aspect_ratio")
+    processor = picture_processor(_json(tower.folder, "preprocessor_config.json"), aspect)
+    tokenizer = read_tokenizer(model.folder)
+    network = _network(model, tower, place, progress)
     room = _room(network, options, place)
-    vision = network.config.vision_config
-    image_tokens = (vision.image_size // vision.patch_size) ** 2
-    if network.config.vision_feature_select_strategy == "full":
-        image_tokens += 1
-    name = parts.model_dir.resolve().name
+    image_tokens = _image_tokens(network.config)
     info = EngineInfo(
-        model=name,
+        model=model.folder.name,
         precision=options.precision,
         device=device,
         context_tokens=room.context_tokens,
         slots=room.slots,
-        conv_mode=options.conv_mode
-        or templates.choose(parts.model_dir.resolve().name, parts.config),
+        conv_mode=options.conv_mode or templates.choose(model.folder.name, model.config),
         image_tokens=image_tokens,
     )
     writer = PromptWriter(
         tokenizer=tokenizer,
         conv_mode=info.conv_mode,
         context_tokens=info.context_tokens,
-        eos_ids=eos_ids(parts.model_dir),
+        eos_ids=eos_ids(model.folder),
         picture_tokens=lambda _: image_tokens,
     )
     return LlavaModel(network, _cache(network, room, place), writer, processor, info)
@@ -92,17 +77,19 @@ def compute_dtype(precision: str, device: str) -> torch.dtype:
     return _DTYPES[precision]
 
 
-def _network(parts: Parts, place: Placement, progress: Progress) -> Any:
-    checkpoint = open_checkpoint(
-        parts.model_dir, own_tower=bool(parts.config.get("unfreeze_mm_vision_tower"))
-    )
-    tower = open_tower(parts.tower_dir)
-    network = build(
-        parts.config, _json(parts.tower_dir, "config.json"), vocabulary_size(checkpoint)
-    )
-    fill(network, (tower, checkpoint), place, progress)
+def _network(model: Layout, tower: Layout, place: Placement, progress: Progress) -> Any:
+    checkpoint = open_checkpoint(model)
+    sources = [checkpoint] if model.vision_inside else [open_tower(tower), checkpoint]
+    network = build(model.config, tower.config, vocabulary_size(checkpoint))
+    fill(network, sources, place, progress)
     computed_buffers(network, place.device)
     return network
+
+
+def _image_tokens(config: Any) -> int:
+    vision = config.vision_config
+    patches = int((vision.image_size // vision.patch_size) ** 2)
+    return patches + int(config.vision_feature_select_strategy == "full")
 
 
 def _room(network: Any, options: Options, place: Placement) -> Room:

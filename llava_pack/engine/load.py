@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.engine import environment, templates
 from llava_pack.engine.port import (
@@ -97,32 +99,30 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         conv_mode=conv_mode,
     )
     progress = progress or Silent()
-    config = read_config(model_dir)
-    tower_dir = resolve_vision_tower(model_dir, config, options.vision_tower)
+    model, tower = read_pair(model_dir, options.vision_tower)
     environment.prepare()
     progress.start("libraries", None)
-    engine = SlotEngine(_assemble(model_dir, tower_dir, config, options, progress))
+    engine = SlotEngine(_assemble(model, tower, options, progress))
     progress.start("warm-up", None)
     _warm_up(engine)
     progress.done()
     return engine
 
 
-def read_config(model_dir: Path) -> dict[str, Any]:
-    """Return a checkpoint's config.json.
+def read_pair(model_dir: Path, vision_tower: Path | None = None) -> tuple[Layout, Layout]:
+    """Return a checkpoint and its tower, looked at but not loaded.
 
     Raises:
-        CheckpointError: there is none, or it is not usable.
+        CheckpointError: one is missing, damaged or not supported, or they do not fit together;
+            all defects are told at once.
     """
-    path = model_dir / "config.json"
-    try:
-        return parse_config(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(
-            "no config.json: not a checkpoint's folder",
-            subject=str(model_dir),
-            hint="give the folder that holds config.json and the weights",
-        ) from error
+    model = read_layout(model_dir, expect=Kind.ORIGINAL)
+    tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
+    tower, defects = survey_pair(model, tower_dir)
+    refuse(defects, subject=model_dir.name)
+    if tower is None:
+        raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
+    return model, tower
 
 
 def pick_device(wanted: str, precision: str) -> str:
@@ -152,22 +152,19 @@ def pick_device(wanted: str, precision: str) -> str:
     return wanted
 
 
-def _assemble(
-    model_dir: Path, tower_dir: Path, config: dict[str, Any], options: Options, progress: Progress
-) -> Any:
+def _assemble(model: Layout, tower: Layout, options: Options, progress: Progress) -> Any:
     device = pick_device(options.device, options.precision)
-    from llava_pack.engine.assembly import Parts, assemble
+    from llava_pack.engine.assembly import assemble
 
     progress.done()
-    parts = Parts(model_dir=model_dir, tower_dir=tower_dir, config=config)
     try:
-        return assemble(parts, options, device, progress)
+        return assemble(model, tower, options, device, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise SpaceError(
             f"not enough memory on {device} to load it in {options.precision}",
-            subject=model_dir.name,
+            subject=model.folder.name,
             hint="take a lower precision (--precision nf4), or free some memory",
         ) from error
 

@@ -12,12 +12,14 @@ from torch import nn
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
 QUANTIZED = frozenset({"int8", "nf4"})
-# What bitsandbytes' packed CPU kernel takes; other shapes stay as they are.
+# What bitsandbytes' packed nf4 kernel for CPUs takes; other shapes stay as they are.
 _IN_MULTIPLE, _OUT_MULTIPLE = 64, 32
 
 
-def fits(linear: nn.Linear) -> bool:
+def fits(linear: nn.Linear, precision: Precision, device: torch.device) -> bool:
     """Return whether a linear has a shape that the quantized kernels take."""
+    if precision != "nf4" or device.type != "cpu":
+        return True
     return linear.in_features % _IN_MULTIPLE == 0 and linear.out_features % _OUT_MULTIPLE == 0
 
 

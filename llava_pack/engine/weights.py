@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from llava_pack.checkpoint.keymap import loaded_name, tower_loaded_name
+from llava_pack.checkpoint.layout import Layout
 from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
 from llava_pack.checkpoint.weight_file import open_weights
-from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.engine.quantization import QUANTIZED, Precision, fits, quantized
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
@@ -57,33 +56,31 @@ class Source:
             file.close()
 
 
-def open_checkpoint(folder: Path, *, own_tower: bool) -> Source:
+def open_checkpoint(model: Layout) -> Source:
     """Return the weights of a checkpoint in the original layout.
 
-    Args:
-        folder: the checkpoint's.
-        own_tower: take the vision tensors that it holds, as `unfreeze_mm_vision_tower` says.
+    Its own vision tensors are taken where `unfreeze_mm_vision_tower` says so, and else left out,
+    as LLaVA's own code does.
 
     Raises:
-        CheckpointError: files are missing or damaged; all are named at once.
+        CheckpointError: a file is damaged.
     """
 
     def rename(name: str) -> str | None:
         found = loaded_name(name)
-        if found is not None and found.startswith(_TOWER) and not own_tower:
-            return None
-        return found
+        outside = found is not None and found.startswith(_TOWER) and not model.vision_inside
+        return None if outside else found
 
-    return Source(_open(folder), rename)
+    return Source(_open(model), rename)
 
 
-def open_tower(folder: Path) -> Source:
-    """Return the weights of a vision tower's folder.
+def open_tower(tower: Layout) -> Source:
+    """Return the weights of a vision tower.
 
     Raises:
-        CheckpointError: files are missing or damaged.
+        CheckpointError: a file is damaged.
     """
-    return Source(_open(folder), tower_loaded_name)
+    return Source(_open(tower), tower_loaded_name)
 
 
 def vocabulary_size(checkpoint: Source) -> int:
@@ -118,18 +115,8 @@ def fill(model: nn.Module, sources: Sequence[Source], place: Placement, progress
     progress.done()
 
 
-def _open(folder: Path) -> tuple[TensorFile, ...]:
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    found = find_weights(names, lambda name: (folder / name).read_bytes())
-    if found.defects:
-        lines = "; ".join(str(defect) for defect in found.defects)
-        raise CheckpointError(lines, subject=folder.name, hint=found.defects[0].hint)
-    if not found.files:
-        raise CheckpointError(
-            "no weights: expected model.safetensors or pytorch_model.bin, or their shards",
-            subject=folder.name,
-        )
-    return tuple(open_weights(folder / name, writable=True) for name in found.files)
+def _open(layout: Layout) -> tuple[TensorFile, ...]:
+    return tuple(open_weights(layout.folder / name, writable=True) for name in layout.weight_files)
 
 
 def _check(wanted: dict[str, Any], chosen: dict[str, tuple[TensorFile, TensorEntry]]) -> None:
@@ -166,7 +153,7 @@ def _place(model: nn.Module, name: str, tensor: torch.Tensor, place: Placement) 
     module = model.get_submodule(parent)
     moved = tensor.to(device=place.device, dtype=place.dtype)
     inside = place.precision in QUANTIZED and name.startswith(_LANGUAGE) and leaf == "weight"
-    if inside and isinstance(module, nn.Linear) and fits(module):
+    if inside and isinstance(module, nn.Linear) and fits(module, place.precision, place.device):
         above, _, last = parent.rpartition(".")
         setattr(model.get_submodule(above), last, quantized(module, moved, place.precision))
     else:
