@@ -4,9 +4,12 @@ from llava_pack.checkpoint.keymap import (
     exchange_name,
     is_weight,
     loaded_name,
+    original_name,
     plain_name,
+    projector_name,
     tower_loaded_name,
 )
+from tests.support.checkpoints import TinyLlava, llava_tensors
 
 
 @pytest.mark.parametrize(
@@ -88,3 +91,32 @@ def test_names_as_training_leaves_them(name, plain):
 )
 def test_names_of_a_tower(name, loaded):
     assert tower_loaded_name(name) == loaded
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [TinyLlava(vision_inside=True, tiles=True), TinyLlava(projector="linear")],
+)
+def test_every_name_comes_back_from_every_release(spec):
+    for name in llava_tensors(spec):
+        exchange, loaded = exchange_name(name), loaded_name(name)
+        flat = exchange.replace("vision_tower.vision_model.", "vision_tower.")
+        nested = loaded.replace("model.vision_tower.", "model.vision_tower.vision_model.")
+        assert {original_name(n) for n in (exchange, flat, loaded, nested)} == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("linear_1.weight", "model.mm_projector.0.weight"),
+        ("multi_modal_projector.linear_2.bias", "model.mm_projector.2.bias"),
+        ("model.multi_modal_projector.linear_2.bias", "model.mm_projector.2.bias"),
+        ("mm_projector.0.weight", "model.mm_projector.0.weight"),
+        ("model.mm_projector.0.weight", "model.mm_projector.0.weight"),
+        ("model.mm_projector.weight", "model.mm_projector.weight"),
+        ("base_model.model.model.mm_projector.2.bias", "model.mm_projector.2.bias"),
+        ("base_model.model.model.image_newline", "model.image_newline"),
+    ],
+)
+def test_a_projector_saved_by_itself(name, original):
+    assert projector_name(name) == original
