@@ -9,6 +9,7 @@ from llava_pack.cli import console
 from llava_pack.cli.build import build
 from llava_pack.cli.chat import chat
 from llava_pack.cli.demo import demo
+from llava_pack.cli.health import NagiosCommand, health
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
 from llava_pack.cli.serve import serve
@@ -51,3 +52,4 @@ app.command()(gc)
 app.command()(uninstall)
 app.command()(chat)
 app.command()(serve)
+app.command(cls=NagiosCommand)(health)

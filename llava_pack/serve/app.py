@@ -48,7 +48,8 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     decoder = PictureDecoder()
     install_handlers(app)
     app.include_router(openai_router(models, decoder))
-    app.include_router(probe_router(models, bundle_id=settings.bundle_id))
+    has_page = settings.web_folder is not None
+    app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Guard, policy=settings.policy)
     app.add_middleware(Boundary)

@@ -15,8 +15,14 @@ from llava_pack.serve.models import Served
 STALL_S = 60.0
 
 
-def probe_router(models: Mapping[str, Served], *, bundle_id: str | None = None) -> APIRouter:
-    """Return the probes of a gateway."""
+def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: bool) -> APIRouter:
+    """Return the probes of a gateway.
+
+    Args:
+        models: what it serves.
+        bundle_id: of what is installed, so that a laptop can tell which server it reached.
+        page: whether it has a page.
+    """
     router = APIRouter()
 
     @router.get("/livez")
@@ -33,7 +39,8 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None = None) 
     async def readyz() -> JSONResponse:
         phases = {name: model.status.phase for name, model in models.items()}
         ready = all(phase == "ready" for phase in phases.values())
-        body = {"status": "ready" if ready else "not ready", "models": phases, "bundle": bundle_id}
+        said = "ready" if ready else "not ready"
+        body = {"status": said, "models": phases, "bundle_id": bundle_id, "page": page}
         headers = None if ready else {"Retry-After": str(RETRY_AFTER_S)}
         return JSONResponse(body, status_code=200 if ready else 503, headers=headers)
 

@@ -1,0 +1,172 @@
+"""One run of all health checks over a prefix and whatever serves on this machine."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava_pack.cli import console
+from llava_pack.cli.installations import changed_files
+from llava_pack.format.errors import PackError
+from llava_pack.format.manifest import KnownAnswer
+from llava_pack.health.checks import (
+    check_answer,
+    check_engine,
+    check_environment,
+    check_installed,
+    check_page,
+    metrics_of,
+)
+from llava_pack.health.facts import AnswerFacts, InstalledFacts
+from llava_pack.health.probes import probe_environment, rehash, wheel_versions
+from llava_pack.health.report import Finding, Metric
+from llava_pack.health.server import Address, ServerProbe
+from llava_pack.serve.state import RunState, running
+
+if TYPE_CHECKING:
+    from llava_target.generations import Installation
+
+_HASH_BYTES_PER_S = 1e9
+
+
+def address(server: RunState) -> Address:
+    """Return where a running server is and how to be let in."""
+    return Address(url=server.url, socket=server.socket, token=server.token, pid=server.pid)
+
+
+class Examination:
+    """One run of all checks; a probe that breaks is a finding, never the end."""
+
+    def __init__(self, prefix: Path, *, deep: bool) -> None:
+        self._prefix = prefix
+        self._deep = deep
+        self._installed: list[Installation] = []
+        self._answers: list[AnswerFacts] = []
+        self.findings: list[Finding] = []
+
+    @property
+    def _program(self) -> str:
+        program = self._prefix / "bin" / "llava-pack"
+        return str(program) if program.exists() else "llava-pack"
+
+    def run(self) -> None:
+        """Do every check."""
+        from llava_target.generations import recipes
+
+        servers = running()
+        names = recipes(self._prefix)
+        for name in names:
+            self._contained("integrity", partial(self._open, name))
+        for item in self._installed:
+            self._contained("integrity", partial(self._integrity, item))
+            self._contained("environment", partial(self._environment, item))
+        if not names:
+            self.findings.append(self._nothing_installed(servers))
+        if servers:
+            self._contained("engine", partial(self._server, self._ours(servers)))
+        else:
+            self.findings.append(self._nothing_runs())
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the figures of the answers."""
+        return metrics_of(self._answers)
+
+    def _contained(self, layer: str, check: Callable[[], Iterator[Finding]]) -> None:
+        try:
+            self.findings += check()
+        except PackError as error:
+            self.findings.append(
+                Finding(layer=layer, level="fail", text=str(error), fix=error.hint)
+            )
+        except Exception as error:  # noqa: BLE001 - the boundary of one check
+            text = f"could not be checked: {type(error).__name__}: {error}"
+            self.findings.append(Finding(layer=layer, level="unknown", text=text))
+
+    def _open(self, recipe: str) -> Iterator[Finding]:
+        """Find an installed model; nothing is wrong where it can be found."""
+        from llava_target.generations import installed
+
+        self._installed.append(installed(self._prefix, recipe))
+        yield from ()
+
+    def _ours(self, servers: Sequence[RunState]) -> RunState:
+        """Return the server of what is installed here, else the one that was started last."""
+        ids = {item.bundle_id for item in self._installed}
+        return next((server for server in servers if server.bundle_id in ids), servers[0])
+
+    def _nothing_installed(self, servers: Sequence[RunState]) -> Finding:
+        if servers and servers[0].bundle_id is None:
+            text = "served from a folder; nothing is installed to compare it with"
+            return Finding(layer="integrity", level="ok", text=text)
+        return Finding(
+            layer="integrity",
+            level="fail",
+            text=f"nothing is installed under {self._prefix}",
+            why="there is nothing to serve",
+            fix="sh install.sh --bundle DIR --expect ID, or give --prefix",
+        )
+
+    def _integrity(self, item: "Installation") -> Iterator[Finding]:
+        from llava_target.store import Store
+
+        entries = item.manifest.under("model")
+        size_bytes = sum(entry.size_bytes for entry in entries)
+        changed = changed_files(item)
+        if self._deep:
+            about_s = size_bytes / _HASH_BYTES_PER_S
+            console.say(f"deep: {console.human_bytes(size_bytes)} to hash, about {about_s:.0f} s")
+            store = Store(self._prefix)
+            changed = rehash(item.manifest, item.root, store.path, console.progress())
+        yield check_installed(
+            InstalledFacts(
+                recipe=item.recipe,
+                generation=item.number,
+                program=self._program,
+                files=len(entries),
+                size_bytes=size_bytes,
+                changed=changed,
+                deep=self._deep,
+            )
+        )
+
+    def _environment(self, item: "Installation") -> Iterator[Finding]:
+        wanted = wheel_versions(item.manifest)
+        facts = probe_environment(item.venv_python, wanted, deep=self._deep)
+        yield from check_environment(facts, self._program)
+
+    def _nothing_runs(self) -> Finding:
+        return Finding(
+            layer="engine",
+            level="fail",
+            text="no server runs on this machine",
+            why="nothing answers",
+            fix=f"{self._program} serve",
+        )
+
+    def _server(self, server: RunState) -> Iterator[Finding]:
+        with ServerProbe(address(server)) as probe:
+            facts = probe.facts()
+            yield from check_engine(facts, self._program)
+            if facts.error:
+                return
+            if facts.has_page:
+                yield check_page(probe.page(), self._program)
+            for name, model in facts.models.items():
+                if model.phase == "ready":
+                    answers = self._ask(probe, name, model.device)
+                    for answer in answers:
+                        self._answers.append(answer)
+                        yield check_answer(answer, self._program)
+
+    def _ask(self, probe: ServerProbe, name: str, device: str | None) -> Iterator[AnswerFacts]:
+        for known in self._known(name):
+            yield probe.answer(name, known, device)
+
+    def _known(self, name: str) -> tuple[KnownAnswer, ...]:
+        """Return what to ask a model: one question, in a deep check all that its bundle knows."""
+        known = next(
+            (i.manifest.known_answers for i in self._installed if i.manifest.model.name == name), ()
+        )
+        if not known:
+            return (KnownAnswer(name="any", picture_png="", prompt="Hello", contains=()),)
+        return known if self._deep else known[:1]

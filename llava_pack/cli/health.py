@@ -1,0 +1,117 @@
+"""`llava-pack health`: does what is installed still work, and if not, what mends it."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from llava_pack.cli import console
+from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.format.exit_codes import ExitCode, HealthCode
+from llava_pack.serve.state import running
+
+if TYPE_CHECKING:
+    from llava_pack.health.report import Finding, Report
+
+_LOOK_EVERY_S = 0.2
+
+
+class NagiosCommand(TyperCommand):
+    """A command whose wrong usage ends with 3, which is UNKNOWN to Nagios."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == int(ExitCode.USAGE):
+                error.exit_code = int(HealthCode.UNKNOWN)  # type: ignore[attr-defined]
+            raise
+
+
+def health(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Hash every file, import everything, ask everything.")
+    ] = False,
+    wait_ready: Annotated[
+        float | None,
+        typer.Option(min=0, help="Only wait, so many seconds at most, until a server is ready."),
+    ] = None,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Check what is installed and what serves, down to a known answer, and say what mends it.
+
+    The first line on stdout is for Nagios. Exit code 0: all is well; 1: works, with a warning;
+    2: does not work; 3: could not be found out. No network is used.
+
+    \b
+    Examples:
+      llava-pack health
+      llava-pack health --deep
+      llava-pack health --json
+      llava-pack health --wait-ready 120
+    """
+    from llava_pack.cli.examination import Examination
+    from llava_pack.health.report import Report, in_order
+
+    began_s = time.monotonic()
+    if wait_ready is not None:
+        found = [_wait(wait_ready)]
+        _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
+    examination = Examination(chosen_prefix(prefix), deep=deep)
+    examination.run()
+    report = Report(
+        findings=in_order(examination.findings),
+        metrics=examination.metrics(),
+        took_s=time.monotonic() - began_s,
+    )
+    _show(report, as_json)
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    """Print a report and end with its code."""
+    from llava_pack.health.report import nagios_line, to_json
+
+    if as_json:
+        console.document("health", to_json(report))
+        raise typer.Exit(int(report.code))
+    console.data(nagios_line(report))
+    for finding in report.findings:
+        mark = "?" if finding.level == "unknown" else console.mark(finding.level)
+        console.say(f"{mark} {finding.layer}: {finding.text}")
+        if finding.why:
+            console.say(f"    why: {finding.why}")
+        if finding.fix:
+            console.say(f"    fix: {finding.fix}")
+    raise typer.Exit(int(report.code))
+
+
+def _wait(seconds: float) -> "Finding":
+    """Wait until a server on this machine is ready, and return what came of it."""
+    from llava_pack.cli.examination import address
+    from llava_pack.health.report import Finding
+    from llava_pack.health.server import ServerProbe
+
+    began_s = time.monotonic()
+    seen = "no server runs on this machine"
+    while True:
+        for server in running():
+            with ServerProbe(address(server)) as probe:
+                facts = probe.facts()
+            phases = ", ".join(f"{name} is {model.phase}" for name, model in facts.models.items())
+            seen = facts.error or phases
+            if facts.ready:
+                waited_s = time.monotonic() - began_s
+                text = f"{phases}, after {waited_s:.1f} s"
+                return Finding(layer="engine", level="ok", text=text)
+        if time.monotonic() - began_s >= seconds:
+            return Finding(
+                layer="engine",
+                level="fail",
+                text=f"not ready after {seconds:g} s: {seen}",
+                why="clients would be turned away",
+                fix="llava-pack serve",
+            )
+        time.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,202 @@
+"""The rules: from facts to findings, each with why and how to mend it. Pure."""
+
+from collections.abc import Sequence
+
+from llava_pack.health.facts import (
+    AnswerFacts,
+    EnvironmentFacts,
+    InstalledFacts,
+    PageFacts,
+    ServerFacts,
+)
+from llava_pack.health.report import Finding, Level, Metric
+
+TTFT_WARN_S = 2.0
+TTFT_CRITICAL_S = 5.0
+STALL_S = 60.0
+_SHOWN = 5
+
+
+def check_installed(facts: InstalledFacts) -> Finding:
+    """Judge the files of the active generation."""
+    name = f"{facts.recipe} generation {facts.generation}"
+    how = "every byte is as verified" if facts.deep else "files look as they did when verified"
+    if not facts.changed:
+        return Finding(layer="integrity", level="ok", text=f"{name}: {facts.files} {how}")
+    if not facts.deep:
+        return Finding(
+            layer="integrity",
+            level="fail",
+            text=f"{name}: changed since they were verified: {_some(facts.changed)}",
+            why="what serves may not be what was carried over",
+            fix=f"{facts.program} health --deep",
+        )
+    return Finding(
+        layer="integrity",
+        level="fail",
+        text=f"{name}: not the bytes that were verified: {_some(facts.changed)}",
+        why="the model may answer wrongly, or not load",
+        fix=f"{facts.program} install BUNDLE --expect ID",
+    )
+
+
+def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
+    """Judge an environment against the bundle's wheels.
+
+    Args:
+        facts: of the environment.
+        program: the installation's own command, for the hints.
+    """
+    mend = f"{program} install BUNDLE --expect ID"
+    if not facts.python:
+        return [
+            Finding(
+                layer="environment",
+                level="fail",
+                text="the environment's Python does not run",
+                why="nothing of it can be started",
+                fix=mend,
+            )
+        ]
+    findings = []
+    if wrong := _differences(facts):
+        findings.append(
+            Finding(
+                layer="environment",
+                level="fail",
+                text=f"packages differ from the lock: {_some(wrong)}",
+                why="only the locked versions were tested together",
+                fix=mend,
+            )
+        )
+    findings += [
+        Finding(
+            layer="environment",
+            level="fail",
+            text=f"{module} cannot be imported: {said}",
+            why="the engine or the page needs it",
+            fix=mend,
+        )
+        for module, said in facts.failed_imports.items()
+    ]
+    text = f"Python {facts.python}, {len(facts.wanted)} packages as locked"
+    return findings or [Finding(layer="environment", level="ok", text=text)]
+
+
+def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
+    """Judge whether the engines work, by their progress."""
+    if facts.error:
+        return [
+            Finding(
+                layer="engine",
+                level="fail",
+                text=f"the server, process {facts.pid}, does not answer: {facts.error}",
+                why="a process is there and hangs",
+                fix=f"kill {facts.pid}; {program} serve",
+            )
+        ]
+    return [_engine(name, facts, program) for name in facts.models]
+
+
+def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
+    model = facts.models[name]
+    if model.stalled_s > STALL_S:
+        return Finding(
+            layer="engine",
+            level="fail",
+            text=f"{name}: no step for {model.stalled_s:.0f} s with {model.running} running",
+            why="what was asked will not be answered",
+            fix=f"kill {facts.pid}; {program} serve",
+        )
+    if model.phase == "ready":
+        load = f"{model.running} running, {model.waiting} waiting"
+        return Finding(layer="engine", level="ok", text=f"{name}: ready on {model.device}, {load}")
+    if model.phase == "restarting":
+        return Finding(
+            layer="engine",
+            level="fail",
+            text=f"{name}: restarting: {model.detail}",
+            why="its engine ended; the cause is in this line",
+            fix=f"{program} health --wait-ready 60",
+        )
+    return Finding(
+        layer="engine",
+        level="warn",
+        text=f"{name}: {model.phase} {model.detail}".rstrip(),
+        why="it does not answer yet",
+        fix=f"{program} health --wait-ready 600",
+    )
+
+
+def check_page(facts: PageFacts, program: str) -> Finding:
+    """Judge the page."""
+    if facts.status == 200 and facts.is_page:
+        return Finding(layer="page", level="ok", text="the page is served")
+    said = facts.error or f"HTTP {facts.status}" + ("" if facts.is_page else ", not the page")
+    return Finding(
+        layer="page",
+        level="fail",
+        text=f"the page does not come: {said}",
+        why="browsers show nothing",
+        fix=f"stop the server, then {program} serve",
+    )
+
+
+def check_answer(facts: AnswerFacts, program: str) -> Finding:
+    """Judge one known answer through the API."""
+    if facts.error:
+        return Finding(
+            layer="api",
+            level="fail",
+            text=f"{facts.model}: no answer: {facts.error}",
+            why="clients get the same",
+            fix=f"{program} health --deep",
+        )
+    if not facts.grade.ok:
+        return Finding(
+            layer="api",
+            level="fail",
+            text=f"{facts.model}: {facts.grade.why}",
+            why="the model does not see what it saw when it was packed",
+            fix=f"{program} health --deep",
+        )
+    timing = f"{facts.ttft_s:.2f} s to the first token"
+    level = _slowness(facts)
+    return Finding(
+        layer="api",
+        level=level,
+        text=f"{facts.model}: knows its answers; {timing}",
+        why="" if level == "ok" else "slower than people wait",
+        fix="" if level == "ok" else "take a smaller precision or a smaller model: --load-4bit",
+    )
+
+
+def metrics_of(answers: Sequence[AnswerFacts]) -> tuple[Metric, ...]:
+    """Return the figures of the slowest answer."""
+    timed = [answer for answer in answers if not answer.error]
+    if not timed:
+        return ()
+    ttft_s = max(answer.ttft_s for answer in timed)
+    rates = [answer.tokens_per_s for answer in timed if answer.tokens_per_s is not None]
+    ttft = Metric(name="ttft", value=ttft_s, unit="s", warn=TTFT_WARN_S, critical=TTFT_CRITICAL_S)
+    return (ttft, *([Metric(name="tokens_per_s", value=min(rates))] if rates else ()))
+
+
+def _slowness(facts: AnswerFacts) -> Level:
+    """Return how bad the time to the first token is; a CPU may be slow without being broken."""
+    if facts.ttft_s <= TTFT_WARN_S:
+        return "ok"
+    return "fail" if facts.ttft_s > TTFT_CRITICAL_S and facts.device == "cuda" else "warn"
+
+
+def _differences(facts: EnvironmentFacts) -> list[str]:
+    return [
+        f"{name} {facts.found.get(name, 'absent')}, locked {version}"
+        for name, version in sorted(facts.wanted.items())
+        if facts.found.get(name) != version
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,143 @@
+"""Probes of what is installed: files and environments. Each has its time-out; none writes."""
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from llava_pack.format.digests import sha256_stream
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.manifest import FileEntry, Manifest
+from llava_pack.format.pointers import installed_file
+from llava_pack.format.progress import Progress
+from llava_pack.health.facts import EnvironmentFacts
+
+_VERSIONS_WITHIN_S = 20.0
+_IMPORTS_WITHIN_S = 180.0
+_NEEDED = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "fastapi",
+    "uvicorn",
+    "gradio",
+    "llava_pack.cli",
+)
+_VERSIONS = (
+    "import importlib.metadata as m, json, platform\n"
+    "found = {d.metadata['Name']: d.version for d in m.distributions()}\n"
+    "print(json.dumps({'python': platform.python_version(), 'found': found}))\n"
+)
+_IMPORTS = (
+    "import importlib, json, os, sys\n"
+    "os.environ.update(HF_HUB_OFFLINE='1', GRADIO_ANALYTICS_ENABLED='False')\n"
+    "failed = {}\n"
+    "for name in sys.argv[1:]:\n"
+    "    try: importlib.import_module(name)\n"
+    "    except Exception as e: failed[name] = f'{type(e).__name__}: {e}'[:300]\n"
+    "print(json.dumps(failed))\n"
+)
+
+
+def rehash(
+    manifest: Manifest, root: Path, packed: Callable[[str], Path], progress: Progress
+) -> tuple[str, ...]:
+    """Return the files of an installed model that are not what the manifest promised.
+
+    A file that the installer finalised is derived again by its rule and compared.
+
+    Args:
+        manifest: of the bundle.
+        root: the generation's folder.
+        packed: where the store keeps the file with a digest.
+        progress: hears the bytes.
+    """
+    rules = {rule.path for rule in manifest.rewrites if rule.installed is not None}
+    entries = manifest.under("model")
+    progress.start("hashing the installed model", sum(entry.size_bytes for entry in entries))
+    changed = []
+    for entry in entries:
+        if entry.path in rules:
+            same = _derived(manifest, entry, root, packed)
+            progress.advance(entry.size_bytes)
+        else:
+            same = _digest(root / entry.path, progress.advance) == entry.sha256
+        if not same:
+            changed.append(entry.path)
+    progress.done()
+    return tuple(changed)
+
+
+def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) -> EnvironmentFacts:
+    """Return what an environment holds.
+
+    Args:
+        python: its interpreter.
+        wanted: versions by normalised name.
+        deep: also import what serving needs.
+    """
+    try:
+        said = json.loads(_run(python, _VERSIONS, (), _VERSIONS_WITHIN_S))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return EnvironmentFacts(python="", wanted=wanted, found={})
+    found = {str(canonicalize_name(name)): str(said["found"][name]) for name in said["found"]}
+    failed: Mapping[str, str] = {}
+    if deep:
+        try:
+            failed = json.loads(_run(python, _IMPORTS, _NEEDED, _IMPORTS_WITHIN_S))
+        except subprocess.TimeoutExpired:
+            failed = {", ".join(_NEEDED): f"not within {_IMPORTS_WITHIN_S:.0f} s"}
+        except (ValueError, subprocess.SubprocessError) as error:
+            failed = {", ".join(_NEEDED): f"the interpreter ended: {error}"[:300]}
+    return EnvironmentFacts(
+        python=said["python"], wanted=wanted, found=found, failed_imports=failed
+    )
+
+
+def wheel_versions(manifest: Manifest) -> dict[str, str]:
+    """Return the version of each wheel of a bundle by normalised name."""
+    versions = {}
+    for entry in manifest.under("wheels"):
+        try:
+            name, version, _, _ = parse_wheel_filename(entry.path.rpartition("/")[2])
+        except InvalidWheelFilename:
+            continue
+        versions[str(name)] = str(version)
+    return versions
+
+
+def _derived(
+    manifest: Manifest, entry: FileEntry, root: Path, packed: Callable[[str], Path]
+) -> bool:
+    try:
+        source = packed(entry.sha256)
+        if _digest(source, lambda _size: None) != entry.sha256:
+            return False
+        rules = [rule for rule in manifest.rewrites if rule.path == entry.path]
+        expected = installed_file(source.read_bytes(), rules, str(root / "model"))
+        return (root / entry.path).read_bytes() == expected
+    except (OSError, IntegrityError):
+        return False
+
+
+def _digest(path: Path, on_bytes: Callable[[int], None]) -> str:
+    """Return the SHA-256 of a file, empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return sha256_stream(file, on_bytes)
+    except OSError:
+        return ""
+
+
+def _run(python: Path, program: str, arguments: tuple[str, ...], timeout_s: float) -> str:
+    done = subprocess.run(
+        [str(python), "-I", "-B", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=True,
+        cwd="/",
+    )
+    return done.stdout.strip().rpartition("\n")[2]

@@ -1,0 +1,120 @@
+"""What health says: findings with their cause and their cure, and Nagios's line. Pure.
+
+Source: Monitoring Plugins Development Guidelines, "Plugin Output for Nagios" and "Performance
+data".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llava_pack.format.exit_codes import HealthCode
+
+Level = Literal["ok", "warn", "fail", "unknown"]
+_CODES = {
+    "ok": HealthCode.OK,
+    "warn": HealthCode.WARNING,
+    "fail": HealthCode.CRITICAL,
+    "unknown": HealthCode.UNKNOWN,
+}
+_WORST_FIRST: tuple[Level, ...] = ("fail", "unknown", "warn", "ok")
+LAYERS = ("integrity", "environment", "engine", "page", "api")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One check: what was found, why it matters, and the command that mends it."""
+
+    layer: str
+    """One of LAYERS."""
+    level: Level
+    text: str
+    """What was found, one line."""
+    why: str = ""
+    """What follows from it; empty where all is well."""
+    fix: str = ""
+    """The command to run; empty where all is well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One figure of Nagios's performance data."""
+
+    name: str
+    value: float
+    unit: str = ""
+    warn: float | None = None
+    critical: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The name with its unit, for JSON."""
+        return f"{self.name}_{self.unit}" if self.unit else self.name
+
+    def __str__(self) -> str:
+        limits = [f"{limit:g}" if limit is not None else "" for limit in (self.warn, self.critical)]
+        return ";".join([f"{self.name}={self.value:.4g}{self.unit}", *limits]).rstrip(";")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that was found."""
+
+    findings: tuple[Finding, ...]
+    metrics: tuple[Metric, ...]
+    took_s: float
+
+    @property
+    def level(self) -> Level:
+        """The worst that was found; nothing found is unknown."""
+        found = {finding.level for finding in self.findings}
+        return next((level for level in _WORST_FIRST if level in found), "unknown")
+
+    @property
+    def code(self) -> HealthCode:
+        """The exit code."""
+        return _CODES[self.level]
+
+
+def nagios_line(report: Report) -> str:
+    """Return the one line that Nagios reads: the state, the worst finding, the figures.
+
+    >>> fine = Finding(layer="api", level="ok", text="answers")
+    >>> nagios_line(Report(findings=(fine,), metrics=(Metric(name="n", value=1),), took_s=0.1))
+    'OK - 1 check passed | n=1'
+    """
+    bad = [finding for finding in report.findings if finding.level == report.level != "ok"]
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        text = f"{bad[0].layer}: {bad[0].text}{more}"
+    else:
+        count = len(report.findings)
+        text = f"{count} {'check' if count == 1 else 'checks'} passed"
+    figures = " ".join(str(metric) for metric in report.metrics)
+    text = text.replace("|", "/").replace("\n", " ")
+    return f"{report.code.name} - {text}" + (f" | {figures}" if figures else "")
+
+
+def to_json(report: Report) -> dict[str, object]:
+    """Return the report as JSON values, without schema and kind."""
+    return {
+        "status": report.code.name,
+        "exit_code": int(report.code),
+        "findings": [
+            {
+                "layer": finding.layer,
+                "level": finding.level,
+                "text": finding.text,
+                "why": finding.why,
+                "fix": finding.fix,
+            }
+            for finding in report.findings
+        ],
+        "metrics": {metric.key: metric.value for metric in report.metrics},
+        "took_s": round(report.took_s, 3),
+    }
+
+
+def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings by layer, each layer's in the order in which they were made."""
+    return tuple(sorted(findings, key=lambda finding: LAYERS.index(finding.layer)))

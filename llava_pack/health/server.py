@@ -1,0 +1,160 @@
+"""Probes of the running server: its own probes, the page, and known answers through the API.
+
+Proxy variables never matter here: the server is on this machine.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from llava_pack.format.errors import ServeError
+from llava_pack.format.manifest import KnownAnswer
+from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
+from llava_pack.health.known_answers import MAX_TOKENS, grade
+
+_QUICK_S = 5.0
+_ANSWER_S = 120.0
+_PAGE_SIGN = "gradio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server is and how to be let in."""
+
+    url: str
+    socket: str | None
+    token: str
+    pid: int
+
+
+class ServerProbe:
+    """Asks one server; use it as a context manager."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        headers = {"Authorization": f"Bearer {address.token}"} if address.token else {}
+        self._http = httpx.Client(
+            base_url=address.url,
+            headers=headers,
+            transport=httpx.HTTPTransport(uds=address.socket) if address.socket else None,
+            trust_env=False,
+            timeout=_QUICK_S,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def facts(self) -> ServerFacts:
+        """Return what the server's own probes say."""
+        pid, url = self._address.pid, self._address.url
+        try:
+            live, ready = self._http.get("/livez"), self._http.get("/readyz")
+            startup = self._http.get("/startupz").json()["models"]
+            vitals = live.json()["models"]
+            return ServerFacts(
+                url=url,
+                pid=pid,
+                live=live.status_code == 200,
+                ready=ready.status_code == 200,
+                has_page=bool(ready.json().get("page")),
+                models={name: _model(startup[name], vitals[name]) for name in startup},
+            )
+        except httpx.HTTPError as error:
+            return ServerFacts(url=url, pid=pid, error=_said(error))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return ServerFacts(url=url, pid=pid, error="it is not llava-pack that answers")
+
+    def page(self) -> PageFacts:
+        """Return what `/` answers to a browser that has logged in."""
+        try:
+            answer = self._http.get("/", headers={"Accept": "text/html"})
+        except httpx.HTTPError as error:
+            return PageFacts(status=0, is_page=False, error=_said(error))
+        return PageFacts(status=answer.status_code, is_page=_PAGE_SIGN in answer.text)
+
+    def answer(self, model: str, known: KnownAnswer, device: str | None) -> AnswerFacts:
+        """Return how a model answers a known question, streamed as people get it."""
+        began_s = time.monotonic()
+        first_s = began_s
+        pieces: list[str] = []
+        tokens = 0
+        try:
+            for delta, usage in self._stream(_question(model, known)):
+                if delta and not pieces:
+                    first_s = time.monotonic()
+                pieces += [delta] if delta else []
+                tokens = usage or tokens
+        except (httpx.HTTPError, ServeError) as error:
+            return AnswerFacts(model=model, grade=grade(known, ""), error=_said(error))
+        except (ValueError, KeyError, TypeError, IndexError):
+            return AnswerFacts(model=model, grade=grade(known, ""), error="not a stream of events")
+        decode_s = time.monotonic() - first_s
+        return AnswerFacts(
+            model=model,
+            grade=grade(known, "".join(pieces)),
+            device=device,
+            ttft_s=first_s - began_s,
+            tokens_per_s=(tokens - 1) / decode_s if tokens > 1 and decode_s > 0 else None,
+        )
+
+    def _stream(self, body: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        """Yield each piece of text with the tokens counted so far, 0 where unknown."""
+        path = "/v1/chat/completions"
+        with self._http.stream("POST", path, json=body, timeout=_ANSWER_S) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                raise ServeError(_error_text(answer))
+            for line in answer.iter_lines():
+                text = line.removeprefix("data: ")
+                if text in {line, "[DONE]"}:
+                    continue
+                event = json.loads(text)
+                if "error" in event:
+                    raise ServeError(str(event["error"]["message"]))
+                usage = event.get("usage") or {}
+                delta = event["choices"][0]["delta"].get("content") if event["choices"] else ""
+                yield delta or "", int(usage.get("completion_tokens", 0))
+
+
+def _question(model: str, known: KnownAnswer) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": known.prompt}]
+    if known.picture_png:
+        picture = {"url": f"data:image/png;base64,{known.picture_png}"}
+        content.insert(0, {"type": "image_url", "image_url": picture})
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "temperature": 0,
+        "max_tokens": MAX_TOKENS,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any]) -> ModelFacts:
+    return ModelFacts(
+        phase=startup["phase"],
+        detail=startup["detail"],
+        device=startup["device"],
+        running=vitals["running"],
+        waiting=vitals["waiting"],
+        stalled_s=vitals["stalled_s"],
+    )
+
+
+def _error_text(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {answer.status_code}"
+
+
+def _said(error: httpx.HTTPError | ServeError) -> str:
+    return str(error) or type(error).__name__
