@@ -209,6 +209,15 @@ def test_a_server_that_answers_a_range_of_another_version(server: OneFile, cache
     assert [a.headers.get("range") for a in server.asked] == [f"bytes={HALF}-", None]
 
 
+def test_a_range_that_was_not_asked_for(server: OneFile, cache: Cache) -> None:
+    unpromised = RemoteFile(url=server.url + NAME, name=NAME)
+    leave_half(server, cache, unpromised)
+    server.fault(NAME, range_from=HALF - 1)
+    assert fetch(unpromised, cache) == DATA
+    assert len(server.asked) == 2
+    assert "range" not in server.asked[1].headers
+
+
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
 def test_a_date_serves_where_there_is_no_strong_etag(
     server: OneFile, cache: Cache, etag: str
@@ -292,7 +301,8 @@ def test_one_failure_stops_the_others_and_keeps_their_parts(server: OneFile, cac
         name="wrong.bin",
         digest=Sha256(hashlib.sha256(b"else").hexdigest()),
     )
+    once = Patience(attempts=1)
     with pytest.raises(IntegrityError, match=r"wrong\.bin"):
-        download_all([promised(server), wrong], cache, patience=QUICK)
+        download_all([promised(server), wrong], cache, patience=once)
     server.heal()
     assert fetch(promised(server), cache) == DATA

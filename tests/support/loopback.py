@@ -6,6 +6,7 @@ on a real file server, so that real clients can be held against it.
 
 import re
 import socket
+import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -57,6 +58,7 @@ class Fault:
         unsized: leave Content-Length out; the end of the connection ends the body.
         ignore_range: answer 200 with everything, whatever was asked.
         if_range_blind: answer a range even if If-Range names another version.
+        range_from: answer any range as if it had been asked from here.
         etag: replaces the true one; empty leaves it out.
         headers: added to the answer; an empty value leaves a header out.
     """
@@ -68,6 +70,7 @@ class Fault:
     unsized: bool = False
     ignore_range: bool = False
     if_range_blind: bool = False
+    range_from: int | None = None
     etag: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     held: threading.Event = field(default_factory=threading.Event)
@@ -77,17 +80,25 @@ class Fault:
 class Loopback(ABC):
     """Serve `respond` on a free port of 127.0.0.1 while the context is open.
 
+    Args:
+        port: 0 for a free one.
+        tls: a PEM file with a certificate and its key, to answer over https.
+
     Attributes:
         served: body bytes sent, by path.
         asked: every request, in the order they came.
         faults: by path, or by the end of one.
     """
 
-    def __init__(self, *, port: int = 0) -> None:
+    def __init__(self, *, port: int = 0, tls: Path | None = None) -> None:
         self.served: Counter[str] = Counter()
         self.asked: list[Asked] = []
         self.faults: dict[str, Fault] = {}
         self._server = _Server(("127.0.0.1", port), self)
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._server.secure(tls)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
         )
@@ -95,7 +106,7 @@ class Loopback(ABC):
     @property
     def url(self) -> str:
         """The address to give to clients, without a final slash."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     @abstractmethod
     def respond(self, asked: Asked) -> Answer:
@@ -149,6 +160,14 @@ class _Server(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
         super().__init__(address, _Handler)
+
+    def secure(self, pem: Path) -> None:
+        """Answer over TLS, each connection shaking hands on its own thread."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        self.socket = context.wrap_socket(
+            self.socket, server_side=True, do_handshake_on_connect=False
+        )
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -215,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
         total = answer.size_bytes
         if fault.if_range_blind:
             asked.headers.pop("if-range", None)
+        if fault.range_from is not None and "range" in asked.headers:
+            asked.headers["range"] = f"bytes={fault.range_from}-"
         status, start, end = _span(asked, answer, headers, total)
         if fault.ignore_range:
             status, start, end = answer.status, 0, total

@@ -7,7 +7,7 @@ from threading import Event
 import pytest
 
 from llava_pack.fetch.cache import Cache, default_root
-from llava_pack.fetch.locks import Stopped, exclusive
+from llava_pack.fetch.locks import Stopped, _is_at, exclusive
 
 DATA = b"bytes"
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -60,6 +60,16 @@ def test_a_damaged_note_is_no_note(tmp_path: Path, note: str) -> None:
     (tmp_path / "secret").write_bytes(DATA)
     (cache.root / "refs" / "git-x").write_text(note)
     assert cache.recall("git-x") is None
+
+
+def test_a_lock_file_that_was_replaced_is_not_the_lock(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("wb") as stream:
+        assert _is_at(stream.fileno(), tmp_path / "lock")
+        (tmp_path / "other").touch()
+        (tmp_path / "other").replace(tmp_path / "lock")
+        assert not _is_at(stream.fileno(), tmp_path / "lock")
+        (tmp_path / "lock").unlink()
+        assert not _is_at(stream.fileno(), tmp_path / "lock")
 
 
 def test_a_lock_is_held_once_and_goes_away(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,13 @@ DATA = bytes(range(256)) * 3000
 class Files(Loopback):
     """Serves bytes by path, with an ETag."""
 
-    def __init__(self, held: dict[str, bytes], redirects: dict[str, str] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        held: dict[str, bytes],
+        redirects: dict[str, str] | None = None,
+        tls: Path | None = None,
+    ) -> None:
+        super().__init__(tls=tls)
         self.held = held
         self.redirects = redirects or {}
 
@@ -204,6 +210,15 @@ def test_a_wrong_size_is_refused_before_the_bytes_come(cache: Cache) -> None:
     assert list(cache.parts.iterdir()) == []
 
 
+def test_a_wrong_size_that_was_not_announced(cache: Cache) -> None:
+    with Files({"/w.bin": DATA}) as server:
+        server.fault("/w.bin", unsized=True)
+        file = RemoteFile(url=f"{server.url}/w.bin", name="w.bin", size_bytes=9)
+        with pytest.raises(IntegrityError, match=f"expected 9 bytes, got {len(DATA)}"):
+            download_all([file], cache)
+    assert list(cache.parts.iterdir()) == []
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_door_that_is_shut(cache: Cache, status: int) -> None:
     with Files({"/w.bin": DATA}) as server:
@@ -270,6 +285,55 @@ def test_headers_never_follow_a_redirect_to_another_origin(cache: Cache) -> None
     [asked] = elsewhere.asked
     assert not {"authorization", "x-private"} & set(asked.headers)
     assert "hf_secret" not in repr(near)
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody vouches for, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=loopback"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_bytes((folder / "cert.pem").read_bytes() + (folder / "key.pem").read_bytes())
+    return both
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"])
+def test_a_bundle_of_certificates_from_the_environment(
+    cache: Cache, pem: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(pem.with_name("cert.pem")))
+    with Files({"/w.bin": DATA}, tls=pem) as server:
+        [got] = download_all([wanted(server, "/w.bin", DATA)], cache, patience=QUICK).values()
+    assert got.path.read_bytes() == DATA
+
+
+def test_a_certificate_that_nobody_vouches_for(cache: Cache, pem: Path) -> None:
+    with Files({"/w.bin": DATA}, tls=pem) as server:
+        with pytest.raises(NetworkError, match=r"certificate of .* is not trusted") as caught:
+            download_all([wanted(server, "/w.bin", DATA)], cache, patience=QUICK)
+        assert server.asked == []
+    assert "SSL_CERT_FILE" in caught.value.hint
+
+
+def test_a_redirect_out_of_tls_needs_a_digest(
+    cache: Cache, pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem.with_name("cert.pem")))
+    with (
+        Files({"/w.bin": DATA}) as bare,
+        Files({}, {"/w.bin": f"{bare.url}/w.bin"}, tls=pem) as server,
+    ):
+        with pytest.raises(FetchError, match="refused a redirect from https"):
+            download_all([RemoteFile(url=f"{server.url}/w.bin", name="w")], cache, patience=QUICK)
+        assert bare.asked == []
+        [got] = download_all([wanted(server, "/w.bin", DATA)], cache, patience=QUICK).values()
+        assert got.path.read_bytes() == DATA
 
 
 def test_redirects_end(cache: Cache) -> None:

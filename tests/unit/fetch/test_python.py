@@ -35,7 +35,8 @@ class Mirror(Loopback):
             for patch in range(40)
             for kind in ("", "_stripped")
         ]
-        return Answer(body="".join(f"{digest}  {name}\n" for name in names).encode())
+        lines = [f"{'0' * 64}  cpython-another.tar.gz\n", *(f"{digest}  {n}\n" for n in names)]
+        return Answer(body="".join(lines).encode())
 
 
 @pytest.fixture
