@@ -22,13 +22,11 @@ USAGE
 
 # fail CODE MESSAGE HINT: says what is wrong and what to do next, and ends.
 fail() {
-    printf 'error: %s\n' "$2" >&2
-    [ -z "$3" ] || printf 'hint: %s\n' "$3" >&2
+    text=$(printf '%s' "$2" | tr '\001-\037\177' '?')
+    printf 'error: %s\nhint: %s\n' "$text" "$3" >&2
     if [ "$json" = yes ]; then
-        message=$(printf '%s' "$2" | tr -d '\001-\037\177' | sed 's/[\\"]/\\&/g')
-        hint=$(printf '%s' "$3" | tr -d '\001-\037\177' | sed 's/[\\"]/\\&/g')
-        printf '{"schema": 1, "kind": "error", "exit_code": %d, "message": "%s", "hint": "%s"}\n' \
-            "$1" "$message" "$hint"
+        text=$(printf '%s' "$text" | sed 's/[\\"]/\\&/g')
+        printf '{"schema": 1, "kind": "error", "exit_code": %d, "message": "%s"}\n' "$1" "$text"
     fi
     exit "$1"
 }
@@ -58,10 +56,6 @@ arguments() {
             esac
             shift 2
             ;;
-        --bundle=*) bundle=${1#*=} && shift ;;
-        --expect=*) expect=${1#*=} && shift ;;
-        --prefix=*) prefix=${1#*=} && shift ;;
-        --python=*) python=${1#*=} && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -73,39 +67,29 @@ arguments() {
 check_arguments() {
     [ -n "$bundle" ] || fail 2 'no --bundle given' 'sh install.sh --help'
     [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'give the folder that holds SHA256SUMS'
-    bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' ''
+    bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'look at its permissions'
     [ -n "$expect" ] || fail 6 'no --expect given: there is nothing to verify this bundle against' \
         'type the id from the card that llava-pack build printed: sh install.sh --bundle DIR --expect ID'
     expect=$(printf '%s' "$expect" | tr A-F a-f)
-    case $expect in
-    *[!0-9a-f]*) fail 2 '--expect: expected hex digits only' 'type the id from the card' ;;
-    esac
-    if [ ${#expect} -lt 32 ] || [ ${#expect} -gt 64 ]; then
-        fail 2 "--expect: expected 32 to 64 hex digits, got ${#expect}" 'type the id from the card'
+    rest=$(printf '%s' "$expect" | tr -d 0-9a-f)
+    if [ ${#expect} -lt 32 ] || [ ${#expect} -gt 64 ] || [ -n "$rest" ]; then
+        fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
     fi
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
         prefix=/opt/llava-pack
     elif [ -z "$prefix" ]; then
         prefix=${XDG_DATA_HOME:-${HOME:?}/.local/share}/llava-pack
     fi
-    case $prefix in
-    /*) ;;
-    *) prefix=$(pwd -P)/$prefix ;;
-    esac
-    case $python in
-    '' | /*) ;;
-    *) python=$(pwd -P)/$python ;;
-    esac
+    case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
+    case $python in '' | /*) ;; *) python=$(pwd -P)/$python ;; esac
     command -v sha256sum >/dev/null || fail 6 'no sha256sum on this machine: nothing can be verified' \
         'install coreutils or busybox'
 }
 
 make_work_folder() {
     [ -d "$prefix" ] || created=yes
-    mkdir -p -- "$prefix" || fail 3 "$prefix: cannot be made" 'choose another --prefix'
-    work=$(mktemp -d "$prefix/.bootstrap.$$.XXXXXX") ||
-        fail 3 "$prefix: cannot be written" 'choose another --prefix'
-    cd -- "$work" || fail 3 "$work: cannot be entered" 'choose another --prefix'
+    { mkdir -p -- "$prefix" && work=$(mktemp -d "$prefix/.bootstrap.$$.XXXXXX") && cd -- "$work"; } ||
+        fail 3 "$prefix: cannot be made or written" 'choose another --prefix'
 }
 
 # take PATH: copies one file of the bundle; a link, FIFO or device is not one.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.format.errors import InstallError, IntegrityError
+from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.paths import safe_component
 from llava_pack.format.sums import MANIFEST_NAME
@@ -156,20 +156,13 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
     number = current_number(prefix, name)
     root = generation_folder(prefix, name, number or 0)
     proof = receipt.read(root)
-    if proof is None:
+    if proof is None or not (root / MANIFEST_NAME).is_file():
         raise InstallError(
             "the current generation is not complete",
             subject=str(root),
             hint=f"{prefix}/bin/llava-pack revert, or install the bundle again",
         )
-    return _installation(prefix, root, proof)
-
-
-def _installation(prefix: Path, root: Path, proof: Receipt) -> Installation:
-    try:
-        manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
-    except OSError as error:
-        raise IntegrityError(f"cannot be read: {error.strerror}", subject=str(root)) from error
+    manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
     tower = manifest.model.vision_tower
     return Installation(
         prefix=prefix,

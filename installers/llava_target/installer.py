@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import llava_pack
-from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import CannotVerifyError, InstallError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
 from llava_pack.format.target import Finding
-from llava_target import disk, generations, inventory, preflight, receipt, smoke, venv
+from llava_target import disk, generations, inventory, journal, preflight, receipt, smoke, venv
 from llava_target.inventory import Listing
-from llava_target.journal import Journal, clear_bootstraps, locked
 from llava_target.receipt import Receipt
 from llava_target.store import Store
 
@@ -57,14 +56,10 @@ class Outcome:
     unchanged: bool
     """This very bundle was installed and active already."""
 
-    @property
-    def command(self) -> str:
-        """The absolute command to run next."""
-        return generations.command(self.prefix)
-
     def facts(self) -> dict[str, Any]:
-        """Return what `--json` shows."""
-        return {**vars(self), "prefix": str(self.prefix), "next": self.command}
+        """Return what `--json` shows; `next` is the absolute command to run next."""
+        next_command = generations.command(self.prefix)
+        return {**vars(self), "prefix": str(self.prefix), "next": next_command}
 
 
 @dataclass(kw_only=True)
@@ -88,8 +83,8 @@ class _Staging:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Record a step before it begins, and how long it took."""
-        journal = Journal(self.request.prefix)
-        journal.record(name, operation="install", recipe=self.recipe, generation=self.number)
+        facts = {"operation": "install", "recipe": self.recipe, "generation": self.number}
+        journal.record(self.request.prefix, name, **facts)
         began = time.monotonic()
         yield
         self.step_ms[name] = int((time.monotonic() - began) * 1000)
@@ -105,7 +100,13 @@ def plan(request: Request) -> Plan:
         PreflightError: this machine cannot run the bundle; every reason is named.
         SpaceError: only disk or memory is short.
     """
-    listing = inventory.trusted_listing(request.bundle, expect=request.expect)
+    if not request.expect:
+        raise CannotVerifyError(
+            "there is nothing to verify this bundle against, expected --expect",
+            subject=str(request.bundle),
+            hint=f"llava-pack install {request.bundle} --expect ID, with the id from the card",
+        )
+    listing = inventory.read_listing(request.bundle, expect=request.expect)
     manifest, manifest_bytes = inventory.read_manifest(listing)
     stored = Store(request.prefix).stored_bytes(manifest.files)
     python = venv.host_python(request.python)
@@ -139,7 +140,7 @@ def install(request: Request, progress: Progress) -> Outcome:
     manifest, bundle_id = planned.manifest, planned.listing.bundle_id
     recipe, title = manifest.recipe.name, manifest.recipe.title
     progress.note(f"{recipe}: {title}, release {manifest.release}, id {bundle_id}")
-    with disk.room_on(request.prefix), locked(request.prefix):
+    with disk.room_on(request.prefix), journal.locked(request.prefix):
         number = recover(request.prefix, recipe, progress)
         present = _present(request.prefix, recipe, bundle_id)
         unchanged = present is not None and present == generations.current_number(
@@ -148,7 +149,7 @@ def install(request: Request, progress: Progress) -> Outcome:
         if present is None:
             _stage(_Staging(request=request, plan=planned, progress=progress, number=number))
         generations.activate(request.prefix, recipe, present or number)
-        Journal(request.prefix).close()
+        journal.close(request.prefix)
     return Outcome(
         recipe=recipe,
         generation=present or number,
@@ -161,11 +162,11 @@ def install(request: Request, progress: Progress) -> Outcome:
 def recover(prefix: Path, recipe: str, progress: Progress) -> int:
     """Remove what a killed run left, under the lock, and return the next generation's number."""
     taken = [0]
-    if left := Journal(prefix).unfinished():
+    if left := journal.unfinished(prefix):
         progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: going on")
         if left.get("recipe") == recipe:
             taken.append(int(left.get("generation") or 0))
-    clear_bootstraps(prefix)
+    journal.clear_bootstraps(prefix)
     Store(prefix).clear_incoming()
     for folder in (prefix / "models").glob("*"):
         current = generations.current_number(prefix, folder.name)
@@ -194,7 +195,7 @@ def _stage(staging: _Staging) -> None:
         _build(staging, store)
     except BaseException as error:
         disk.remove_tree(staging.folder)
-        Journal(staging.request.prefix).close()
+        journal.close(staging.request.prefix)
         full = isinstance(error, OSError) and error.errno in disk.FULL
         if full or not isinstance(error, InstallError | OSError):
             raise

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 
 from llava_pack.format import records, sums
 from llava_pack.format.digests import copy_hashing
-from llava_pack.format.errors import CannotVerifyError, IntegrityError, SignatureError, UsageError
+from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
 from llava_pack.format.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
@@ -88,22 +88,6 @@ def read_listing(root: Path, *, expect: str | None) -> Listing:
     return Listing(
         root=root, sums=entries, sums_bytes=data, bundle_id=found, expected=expect is not None
     )
-
-
-def trusted_listing(root: Path, *, expect: str | None) -> Listing:
-    """Read SHA256SUMS of a bundle that is going to be installed.
-
-    Raises:
-        CannotVerifyError: there is no `expect`, so nothing vouches for the bundle.
-        PackError: as `read_listing`.
-    """
-    if not expect:
-        raise CannotVerifyError(
-            "there is nothing to verify this bundle against, expected --expect",
-            subject=str(root),
-            hint=f"llava-pack install {root} --expect ID, with the id from the card of the build",
-        )
-    return read_listing(root, expect=expect)
 
 
 def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +11,8 @@ from llava_pack.format import canonical
 from llava_pack.format.errors import InstallError, PackError
 from llava_target import disk
 
+_NAME = "journal.json"
 _MAX_BYTES = 64 * 1024
-_BOOTSTRAP = re.compile(r"\.bootstrap\.(\d+)\..*")
 
 
 @contextmanager
@@ -39,32 +38,26 @@ def locked(prefix: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class Journal:
-    """What is being done under a prefix, on disk before it is done."""
+def record(prefix: Path, step: str, **facts: Any) -> None:
+    """Write the step that begins now."""
+    disk.write_file(prefix / _NAME, canonical.dumps({"step": step, **facts}))
 
-    def __init__(self, prefix: Path) -> None:
-        self._path = prefix / "journal.json"
 
-    def record(self, step: str, **facts: Any) -> None:
-        """Write the step that begins now."""
-        disk.write_file(self._path, canonical.dumps({"step": step, **facts}))
+def unfinished(prefix: Path) -> dict[str, Any]:
+    """Return what was being done when the last run ended early, nothing where it did not."""
+    with suppress(FileNotFoundError, PackError):
+        value = canonical.loads((prefix / _NAME).read_bytes(), max_bytes=_MAX_BYTES)
+        return value if isinstance(value, dict) else {}
+    return {}
 
-    def unfinished(self) -> dict[str, Any] | None:
-        """Return what was being done when the last run ended early, None where it did not."""
-        with suppress(FileNotFoundError, PackError):
-            data = self._path.read_bytes()[: _MAX_BYTES + 1]
-            value = canonical.loads(data, max_bytes=_MAX_BYTES)
-            return value if isinstance(value, dict) else None
-        return None
 
-    def close(self) -> None:
-        """Say that nothing is being done."""
-        self._path.unlink(missing_ok=True)
+def close(prefix: Path) -> None:
+    """Say that nothing is being done."""
+    (prefix / _NAME).unlink(missing_ok=True)
 
 
 def clear_bootstraps(prefix: Path) -> None:
     """Remove the private folders of install.sh runs that are no more."""
-    for folder in prefix.glob(".bootstrap.*"):
-        match = _BOOTSTRAP.fullmatch(folder.name)
-        if match and not Path(f"/proc/{match[1]}").exists():
+    for folder in prefix.glob(".bootstrap.*.*"):
+        if not Path("/proc", folder.name.split(".")[2]).exists():
             disk.remove_tree(folder)

@@ -77,7 +77,7 @@ def _install(options: _Options) -> _Result:
     outcome = installer.install(request, Lines())
     word = "is installed already" if outcome.unchanged else "is installed"
     _say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    return outcome.facts(), outcome.command
+    return outcome.facts(), generations.command(outcome.prefix)
 
 
 def _verify(options: _Options) -> _Result:

@@ -20,14 +20,7 @@ _FACTS_BYTES = 256 * 1024
 def findings(
     manifest: Manifest, prefix: Path, *, python_version: str | None, stored_bytes: int
 ) -> tuple[Finding, ...]:
-    """Hold this machine against the floors of a bundle.
-
-    Args:
-        manifest: of the bundle.
-        prefix: where it would be installed; it need not exist.
-        python_version: of the interpreter that the bundle would run on.
-        stored_bytes: what is in the store of the prefix already, and needs no room again.
-    """
+    """Hold this machine against the floors of a bundle; `stored_bytes` need no room again."""
     floors = manifest.floors
     profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
     rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - stored_bytes))
@@ -113,7 +106,7 @@ def _memory_bytes() -> int | None:
 
 def _gpus() -> tuple[Gpu, ...] | None:
     command = ["nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
-    text = programs.answer(command, timeout_s=60)
+    text = programs.answer(command)
     rows = [[cell.strip() for cell in line.split(",")] for line in (text or "").splitlines()]
     found = tuple(_gpu(row) for row in rows if len(row) == _GPU_FIELDS.count(",") + 1)
     return found if text is not None else None

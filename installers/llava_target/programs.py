@@ -12,16 +12,19 @@ _KEPT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "N
 _TAIL_LINES = 12
 
 
-def environment(scratch: Path) -> dict[str, str]:
-    """Return the whole environment of a program that the installer runs.
+def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: float) -> str:
+    """Run a program to its end and return what it printed; it gets no input.
 
     Args:
-        scratch: a folder for its home, caches and temporary files.
+        command: an absolute path and arguments.
+        what: the work, for the message.
+        scratch: its home, with its caches and temporary files.
+        timeout_s: after this it is killed.
+
+    Raises:
+        InstallError: it cannot be started, took too long, or failed; with the end of what it said.
     """
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {
-        "PATH": SEARCH_PATH,
-        "LC_ALL": "C.UTF-8",
+    env = {
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "XDG_CACHE_HOME": str(scratch / "cache"),
@@ -30,20 +33,9 @@ def environment(scratch: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        **kept,
     }
-
-
-def run(
-    command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: float
-) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and return what it said; it gets no input.
-
-    Raises:
-        InstallError: it cannot be started, took too long, or failed; with the end of what it said.
-    """
     try:
-        done = _run(command, environment(scratch), scratch, timeout_s)
+        done = _run(command, env, scratch, timeout_s)
     except OSError as error:
         raise InstallError(f"{what}: cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
@@ -51,13 +43,13 @@ def run(
     if done.returncode != 0:
         tail = " | ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-_TAIL_LINES:])
         raise InstallError(f"{what}: expected exit 0, got {done.returncode}: {tail}")
-    return done
+    return done.stdout
 
 
-def answer(command: Sequence[str], *, timeout_s: float) -> str | None:
-    """Return what a program prints, None where it is absent or fails."""
+def answer(command: Sequence[str]) -> str | None:
+    """Return what a program prints, None where it is absent, fails or does not end."""
     try:
-        done = _run(command, {"PATH": SEARCH_PATH, "LC_ALL": "C"}, Path("/"), timeout_s)
+        done = _run(command, {}, Path("/"), timeout_s=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
@@ -66,9 +58,10 @@ def answer(command: Sequence[str], *, timeout_s: float) -> str | None:
 def _run(
     command: Sequence[str | Path], env: Mapping[str, str], folder: Path, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return subprocess.run(
         command,
-        env=env,
+        env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **kept, **env},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -44,6 +44,12 @@ def write(folder: Path, receipt: Receipt) -> None:
     disk.write_file(folder / NAME, canonical.dumps(records.encode(receipt)), 0o444)
 
 
+def void(folder: Path) -> None:
+    """Say that a generation is not complete any more, before its first file goes."""
+    (folder / NAME).unlink(missing_ok=True)
+    disk.sync(folder)
+
+
 def read(folder: Path) -> Receipt | None:
     """Return the receipt of a generation, None where it is not complete."""
     try:

@@ -14,11 +14,6 @@ _TIMEOUT_S = 3600
 def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, Any]:
     """Have the staged model answer the known questions, and return its report.
 
-    Args:
-        manifest: of the bundle.
-        generation: the staged folder, with its MANIFEST.json.
-        interpreter: of its venv.
-
     Raises:
         InstallError: an answer is not the known one, or there is none.
     """
@@ -29,11 +24,11 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
         command += ["--vision-tower", generation / manifest.model.vision_tower]
     command += ["--precision", manifest.serving.precision, "--json"]
     scratch = generation / ".build"
-    done = programs.run(command, what="smoke test", scratch=scratch, timeout_s=_TIMEOUT_S)
+    said = programs.run(command, what="smoke test", scratch=scratch, timeout_s=_TIMEOUT_S)
     try:
-        report = json.loads(done.stdout.strip().rpartition("\n")[2])
+        report = json.loads(said.strip().rpartition("\n")[2])
     except ValueError as error:
-        message = f"smoke test: expected a JSON line, got {done.stdout[-200:]!r}"
+        message = f"smoke test: expected a JSON line, got {said[-200:]!r}"
         raise InstallError(message) from error
     if not isinstance(report, dict) or report.get("ok") is not True:
         raise InstallError(f"smoke test: the known answer did not come: {report!r:.400}")

@@ -49,7 +49,7 @@ def install(
         return
     word = "is installed already" if outcome.unchanged else "is installed"
     console.say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    console.data(outcome.command)
+    console.data(outcome.facts()["next"])
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> None:

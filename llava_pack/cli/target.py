@@ -77,6 +77,7 @@ def revert(
       llava-pack revert --recipe llava-v1.5-7b --generation 3
     """
     place = chosen_prefix(prefix)
+    from llava_target.generations import command
     from llava_target.removal import revert as revert_to
 
     item = revert_to(place, recipe, generation, console.progress())
@@ -84,7 +85,7 @@ def revert(
         console.document("revert", item.facts())
         return
     console.say(f"{item.recipe} generation {item.number} is active; restart what serves it:")
-    console.data(f"{place}/bin/llava-pack serve")
+    console.data(command(place))
 
 
 def gc(

@@ -6,8 +6,6 @@ from typing import Any
 
 from llava_pack.format.errors import IntegrityError
 
-MAX_DEPTH = 64
-
 
 def dumps(value: Any) -> bytes:
     r"""Return the one encoding of `value`: sorted keys, no spaces, UTF-8, one final LF.
@@ -33,7 +31,7 @@ def loads(data: bytes, *, max_bytes: int) -> Any:
 
     Raises:
         IntegrityError: too large, not JSON, a key twice in one object, NaN or an infinity,
-            nested deeper than `MAX_DEPTH`, or text that is not Unicode.
+            nested deeper than Python goes, or text that has no encoding (a lone surrogate).
     """
     if len(data) > max_bytes:
         raise IntegrityError(f"JSON is too large, expected at most {max_bytes} bytes")
@@ -44,10 +42,9 @@ def loads(data: bytes, *, max_bytes: int) -> Any:
             parse_constant=_finite,
             parse_float=_finite,
         )
+        dumps(value)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise IntegrityError(f"not JSON: {reason}") from error
-    _check_shape(value)
+        raise IntegrityError(f"not JSON: {error}") from error
     return value
 
 
@@ -65,28 +62,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"number {text} is not finite")
     return number
-
-
-def _check_shape(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item)
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-            elif isinstance(item, str) and not item.isascii():
-                _check_text(item)
-        if not below:
-            return
-        level = below
-    raise IntegrityError(f"JSON is nested too deep, expected at most {MAX_DEPTH} levels")
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise IntegrityError("JSON text holds a lone surrogate") from error

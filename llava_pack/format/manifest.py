@@ -235,8 +235,10 @@ def _check_references(manifest: Manifest, defects: records.Defects) -> None:
     tower = model.vision_tower
     if tower is not None and (not _is_model_folder(tower) or not manifest.under(tower)):
         defects.add("model.vision_tower", f"expected a folder of model/, got {tower!r:.80}")
-    if (manifest.python.kind == "standalone") != (manifest.python.path in paths):
-        defects.add("python.path", "expected a listed archive for standalone, null for target")
+    archives = [path for path in paths if path.startswith("runtime/cpython-")]
+    carried = manifest.python.kind == "standalone"
+    if archives != ([manifest.python.path] if carried else []):
+        defects.add("python.path", f"expected {archives or 'none'}, got {manifest.python.path!r}")
     floor = manifest.floors.python
     if manifest.python.version != floor and not manifest.python.version.startswith(f"{floor}."):
         defects.add("python.version", f"expected {manifest.floors.python}, as the floor says")

@@ -16,7 +16,6 @@ UNLISTED = frozenset(
     {SUMS_NAME, "SHA256SUMS.sig", "SHA256SUMS.sshsig", "key.pem", "START-HERE.txt"}
 )
 MAX_SUMS_BYTES = 8 * 1024 * 1024
-MIN_EXPECT_DIGITS = 32
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _EXPECT = re.compile(r"[0-9a-f]{32,64}")
 _SHOWN_DEFECTS = 20
@@ -79,26 +78,17 @@ def bundle_id(sums: bytes) -> str:
     return hashlib.sha256(sums).hexdigest()
 
 
-def expected_id(text: str) -> str:
-    """Return what `--expect` was given, in lower case: the full id or its first digits.
-
-    Raises:
-        UsageError: it is not 32 to 64 hex digits.
-    """
-    digits = text.strip().lower()
-    if not _EXPECT.fullmatch(digits):
-        raise UsageError(
-            f"expected {MIN_EXPECT_DIGITS} to 64 hex digits, got {text!r}",
-            subject="--expect",
-            hint="type the bundle id from the card that `llava-pack build` printed",
-        )
-    return digits
-
-
 def matches_expected(bundle: str, expect: str) -> bool:
     """Say whether the id `bundle` is the one that `--expect` names, whole or by its first digits.
 
     Raises:
         UsageError: `expect` is not 32 to 64 hex digits.
     """
-    return bundle.startswith(expected_id(expect))
+    digits = expect.strip().lower()
+    if not _EXPECT.fullmatch(digits):
+        raise UsageError(
+            f"expected 32 to 64 hex digits, got {expect!r}",
+            subject="--expect",
+            hint="type the bundle id from the card that `llava-pack build` printed",
+        )
+    return bundle.startswith(digits)
