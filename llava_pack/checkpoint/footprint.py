@@ -24,8 +24,10 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 _LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 _MIB = 1 << 20
-_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 450 * _MIB, "cuda": 512 * _MIB}
+_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 355 * _MIB, "cuda": 512 * _MIB}
 """What the process has before the weights: libraries, or the CUDA context."""
+_QUANTIZER_BYTES = 55 * _MIB
+"""What bitsandbytes adds to a process on the CPU."""
 _PREFILL_TOKENS = 2048
 """Working memory is what one prefill of this many tokens needs."""
 _MARGIN = 0.1
@@ -57,9 +59,14 @@ class Footprint:
     work_bytes: int
 
     @property
+    def expected_bytes(self) -> int:
+        """Everything, as it is measured once the cache is full."""
+        return self.weights_bytes + self.cache_bytes + self.work_bytes
+
+    @property
     def total_bytes(self) -> int:
-        """Everything, with a tenth on top for what fragments."""
-        return round((self.weights_bytes + self.cache_bytes + self.work_bytes) * (1 + _MARGIN))
+        """What a machine should have: a tenth more, for what fragments."""
+        return round(self.expected_bytes * (1 + _MARGIN))
 
 
 def memory_bytes(
@@ -117,7 +124,7 @@ def footprint(
     return Footprint(
         weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
         cache_bytes=slots * context_tokens * cache_bytes_per_token(config, kept),
-        work_bytes=_PROCESS_BYTES[device] + work_bytes,
+        work_bytes=_process_bytes(precision, device) + work_bytes,
     )
 
 
@@ -170,6 +177,11 @@ def _quantized_bytes(parameters: Parameters, precision: Precision) -> int:
     if precision == "int8":
         return parameters.quantized + 4 * parameters.rows
     return parameters.quantized * (4 if precision == "fp32" else 2)
+
+
+def _process_bytes(precision: Precision, device: Device) -> int:
+    quantizer = _QUANTIZER_BYTES if device == "cpu" and precision in {"int8", "nf4"} else 0
+    return _PROCESS_BYTES[device] + quantizer
 
 
 def _kept_bytes(precision: Precision, device: Device) -> int:
