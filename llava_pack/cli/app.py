@@ -14,6 +14,7 @@ from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
 from llava_pack.cli.serve import serve
 from llava_pack.cli.target import gc, generations, revert, uninstall
+from llava_pack.cli.tunnel import tunnel
 from llava_pack.cli.verify import verify
 
 app = typer.Typer(
@@ -53,3 +54,4 @@ app.command()(uninstall)
 app.command()(chat)
 app.command()(serve)
 app.command(cls=NagiosCommand)(health)
+app.command()(tunnel)

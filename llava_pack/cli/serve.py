@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llava_pack.engine.port import EngineInfo
     from llava_pack.serve.plans import EnginePlan, LoadOptions
+    from llava_pack.serve.tunnel import Endpoint
 
 _Folder = Path | None
 _Text = str | None
@@ -178,14 +179,11 @@ def _listen(host: str, port: int, path: Path | None) -> "socket_type":
     return listen_on_socket(path) if path else listen_on_port(host, port, running())
 
 
-def _announce(
-    state: RunState, infos: "tuple[EngineInfo, ...]", *, web: bool, as_json: bool
-) -> None:
-    """Tell that it is ready: the tunnel and the page as data, the rest as talk."""
-    from llava_pack.serve.announcement import announcement
+def this_endpoint(state: RunState) -> "Endpoint":
+    """Return how a laptop reaches a server, seen from the ssh session of this process."""
     from llava_pack.serve.tunnel import endpoint
 
-    to = endpoint(
+    return endpoint(
         ssh_connection=os.environ.get("SSH_CONNECTION"),
         user=getpass.getuser(),
         hostname=platform.node(),
@@ -193,13 +191,21 @@ def _announce(
         port=state.port,
         socket=state.socket,
     )
-    told = announcement(state, to, infos, web=web)
+
+
+def _announce(
+    state: RunState, infos: "tuple[EngineInfo, ...]", *, web: bool, as_json: bool
+) -> None:
+    """Tell that it is ready: the tunnel and the page as data, the rest as talk."""
+    from llava_pack.serve.announcement import announcement, ready_lines
+
+    told = announcement(state, this_endpoint(state), web=web)
     if as_json:
         fields = {"url": state.url, "port": state.port, "socket": state.socket, "pid": state.pid}
         fields |= {"token": state.token, "models": list(state.models), "bundle_id": state.bundle_id}
         console.document("serve", {**fields, "tunnel": told.tunnel, "page": told.page})
         return
-    for line in told.ready:
+    for line in ready_lines(state, infos):
         console.say(f"{console.mark('ok')} {line}")
     console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
     console.data(told.tunnel)

@@ -10,10 +10,8 @@ from llava_pack.serve.tunnel import Endpoint, tunnel_lines
 
 @dataclass(frozen=True, kw_only=True)
 class Announcement:
-    """Lines for people, and the same as values."""
+    """Lines for people."""
 
-    ready: tuple[str, ...]
-    """What serves, one line a model."""
     tunnel: str
     """The line to paste on the laptop."""
     page: str
@@ -22,15 +20,26 @@ class Announcement:
     """Other ways, and the API."""
 
 
-def announcement(
-    state: RunState, endpoint: Endpoint, infos: Sequence[EngineInfo], *, web: bool
-) -> Announcement:
+def ready_lines(state: RunState, infos: Sequence[EngineInfo]) -> tuple[str, ...]:
+    """Return one line a model: what its engine said of itself.
+
+    Args:
+        state: of the server.
+        infos: in the order of the state's models.
+    """
+    return tuple(
+        f"{name}: {info.precision} on {info.device}, {info.context_tokens} tokens, "
+        f"{info.slots} slots"
+        for name, info in zip(state.models, infos, strict=True)
+    )
+
+
+def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcement:
     """Return what to tell.
 
     Args:
         state: of the server.
         endpoint: how a laptop reaches it.
-        infos: what its engines said of themselves, in the order of the state's models.
         web: whether there is a page.
     """
     lines = tunnel_lines(endpoint)
@@ -50,11 +59,6 @@ def announcement(
     key = f", API key {state.token}" if state.token else ""
     more += ["", f"OpenAI-compatible API: {api}{key}"]
     return Announcement(
-        ready=tuple(
-            f"{name}: {info.precision} on {info.device}, {info.context_tokens} tokens, "
-            f"{info.slots} slots"
-            for name, info in zip(state.models, infos, strict=True)
-        ),
         tunnel=lines.openssh,
         page=page if web else api,
         more=tuple(more),

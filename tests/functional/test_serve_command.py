@@ -88,6 +88,11 @@ def test_a_bare_folder_answers_through_the_port_and_the_terminal(
             [sys.executable, "-m", "llava_pack", *asked],
             env=environment, capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
+        again = subprocess.run(
+            [sys.executable, "-m", "llava_pack", "tunnel", "--json"],
+            env=environment, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        assert json.loads(again.stdout)["tunnel"] == said["tunnel"]
         chatted = json.loads(done.stdout.splitlines()[-1])
         assert chatted["text"] == answer.json()["choices"][0]["message"]["content"]
     assert server.process.returncode == 0
@@ -153,3 +158,12 @@ def test_with_nothing_installed_it_says_what_to_do(environment: dict[str, str]) 
     assert code == 14
     assert "none installed" in said
     assert "install.sh" in hint
+
+
+def test_without_a_server_there_is_no_tunnel(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "llava_pack", "tunnel"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 15
+    assert "hint: llava-pack serve" in done.stderr

@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
+    parser.add_argument("--bundle-id")
     given = parser.parse_args(argv)
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
     port = 7860 if given.socket else listening.getsockname()[1]
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         socket=str(given.socket) if given.socket else None,
         models=tuple(given.models),
         started=1,
-        bundle_id=None,
+        bundle_id=given.bundle_id,
     )
     plan = ServePlan(
         listening=listening,

@@ -1,7 +1,7 @@
 """What a person is told when a server is ready."""
 
 from llava_pack.engine.port import EngineInfo
-from llava_pack.serve.announcement import Announcement, announcement
+from llava_pack.serve.announcement import Announcement, announcement, ready_lines
 from llava_pack.serve.state import RunState
 from llava_pack.serve.tunnel import endpoint
 
@@ -11,15 +11,11 @@ def _told(token: str = "", *, web: bool = True, socket: str | None = None) -> An
         pid=1, host="127.0.0.1", port=7861, token=token, socket=socket, models=("demo",),
         started=1, bundle_id=None,
     )  # fmt: skip
-    info = EngineInfo(
-        model="demo", precision="nf4", device="cpu", context_tokens=1024, slots=4,
-        conv_mode="llava_v1", image_tokens=16,
-    )  # fmt: skip
     to = endpoint(
         ssh_connection="192.0.2.1 5 10.0.0.5 2222", user="ada", hostname="gpu01",
         host=state.host, port=state.port, socket=socket,
     )  # fmt: skip
-    return announcement(state, to, [info], web=web)
+    return announcement(state, to, web=web)
 
 
 def test_the_tunnel_and_the_page_fit_together() -> None:
@@ -27,7 +23,17 @@ def test_the_tunnel_and_the_page_fit_together() -> None:
     assert "-L 7861:127.0.0.1:7861" in told.tunnel
     assert told.tunnel.endswith("ada@10.0.0.5 -p 2222")
     assert told.page == "http://localhost:7861/#token=t0k"
-    assert told.ready == ("demo: nf4 on cpu, 1024 tokens, 4 slots",)
+
+
+def test_each_model_has_a_line() -> None:
+    state = RunState(
+        pid=1, host="", port=1, token="", socket=None, models=("demo",), started=1, bundle_id=None
+    )
+    info = EngineInfo(
+        model="llava", precision="nf4", device="cpu", context_tokens=1024, slots=4,
+        conv_mode="llava_v1", image_tokens=16,
+    )  # fmt: skip
+    assert ready_lines(state, [info]) == ("demo: nf4 on cpu, 1024 tokens, 4 slots",)
 
 
 def test_every_other_way_is_there() -> None:

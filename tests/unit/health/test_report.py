@@ -1,0 +1,60 @@
+"""Nagios's line and codes."""
+
+import pytest
+
+from llava_pack.format.exit_codes import HealthCode
+from llava_pack.health.report import (
+    Finding,
+    Level,
+    Metric,
+    Report,
+    in_order,
+    nagios_line,
+    to_json,
+)
+
+
+def _report(*levels: Level, metrics: tuple[Metric, ...] = ()) -> Report:
+    findings = [Finding(layer="api", level=level, text=f"{level} text") for level in levels]
+    return Report(findings=tuple(findings), metrics=metrics, took_s=1.23456)
+
+
+@pytest.mark.parametrize(
+    ("levels", "code"),
+    [
+        (("ok", "ok"), HealthCode.OK),
+        (("ok", "warn"), HealthCode.WARNING),
+        (("ok", "warn", "unknown"), HealthCode.UNKNOWN),
+        (("ok", "unknown", "fail", "warn"), HealthCode.CRITICAL),
+        ((), HealthCode.UNKNOWN),
+    ],
+)
+def test_the_worst_finding_decides(levels: tuple[Level, ...], code: HealthCode) -> None:
+    assert _report(*levels).code == code
+
+
+def test_the_line_names_the_state_the_worst_and_the_figures() -> None:
+    metrics = (
+        Metric(name="ttft", value=0.2134567, unit="s", warn=2, critical=5),
+        Metric(name="tokens_per_s", value=31.4),
+    )
+    line = nagios_line(_report("ok", "fail", "warn", "fail", metrics=metrics))
+    assert line == "CRITICAL - api: fail text (and 1 more) | ttft=0.2135s;2;5 tokens_per_s=31.4"
+
+
+def test_the_line_is_one_line_with_one_bar() -> None:
+    finding = Finding(layer="api", level="fail", text="a|b\nc")
+    line = nagios_line(Report(findings=(finding,), metrics=(), took_s=0))
+    assert line == "CRITICAL - api: a/b c"
+
+
+def test_layers_come_in_their_order() -> None:
+    made = [Finding(layer=layer, level="ok", text="") for layer in ("api", "engine", "integrity")]
+    assert [finding.layer for finding in in_order(made)] == ["integrity", "engine", "api"]
+
+
+def test_json_has_units_in_its_names() -> None:
+    values = to_json(_report("ok", metrics=(Metric(name="ttft", value=1.0, unit="s"),)))
+    assert values["metrics"] == {"ttft_s": 1.0}
+    assert values["took_s"] == 1.235
+    assert values["status"] == "OK"
