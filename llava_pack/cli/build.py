@@ -37,7 +37,7 @@ def build(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    r"""Fetch a model, its vision tower and its packages, and write one verified bundle.
+    """Fetch a model, its vision tower and its packages, and write one verified bundle.
 
     HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. A build that
     was stopped goes on where it was. Needs the network; needs no torch.

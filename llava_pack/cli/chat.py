@@ -53,7 +53,7 @@ def chat(
         bool, typer.Option("--json", help="One JSON object a line for each answer.")
     ] = False,
 ) -> None:
-    r"""Ask a model about pictures: one question with --prompt, or a conversation.
+    """Ask a model about pictures: one question with --prompt, or a conversation.
 
     Without --model-path it asks the server that `llava-pack serve` started on this machine.
     A question may also come through a pipe. In a conversation, /image FILE adds a picture,

@@ -36,7 +36,7 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    r"""Build, verify, install offline, serve in 4 bits, ask and health-check a small model.
+    """Build, verify, install offline, serve in 4 bits, ask and health-check a small model.
 
     \b
     Examples:

@@ -21,7 +21,7 @@ def inspect(
     folder: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint's folder.")],
     as_json: AsJson = False,
 ) -> None:
-    r"""Show what a bundle holds, where it came from and what it needs; nothing is verified.
+    """Show what a bundle holds, where it came from and what it needs; nothing is verified.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ def install(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    r"""Install a bundle without any network: verify, place, test, then switch in one step.
+    """Install a bundle without any network: verify, place, test, then switch in one step.
 
     Nothing is run from the bundle. Whatever fails, the version that served before stays active.
 

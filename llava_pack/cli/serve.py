@@ -69,7 +69,7 @@ def serve(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Serve a model: the page, the OpenAI-compatible API and the probes, behind one port.
+    """Serve a model: the page, the OpenAI-compatible API and the probes, behind one port.
 
     It listens on loopback; the lines that it prints open an ssh tunnel from your laptop. Ctrl-C
     lets what runs end, a second one ends at once. No network is needed, and none is used.

@@ -39,7 +39,7 @@ def chosen_prefix(prefix: Path | None) -> Path:
 
 
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
-    r"""List the installed versions of each model; * marks the one that serves.
+    """List the installed versions of each model; * marks the one that serves.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def revert(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Go back to an earlier installed version of a model.
+    """Go back to an earlier installed version of a model.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def gc(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Remove old versions, and stored files that no installed version needs.
+    """Remove old versions, and stored files that no installed version needs.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def gc(
 
 
 def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
-    r"""Remove one model, or everything that was installed under the prefix.
+    """Remove one model, or everything that was installed under the prefix.
 
     \b
     Examples:

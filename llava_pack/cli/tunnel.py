@@ -16,7 +16,7 @@ def tunnel(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Print again how a laptop reaches the server that runs on this machine.
+    """Print again how a laptop reaches the server that runs on this machine.
 
     The host and the port are those of the ssh session that this runs in, so run it in the session
     that you would tunnel through.

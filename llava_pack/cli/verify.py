@@ -17,7 +17,7 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Read every byte of a bundle once, and name every file that is not as it was built.
+    """Read every byte of a bundle once, and name every file that is not as it was built.
 
     Without --expect this proves that the bundle is whole, not who made it. Exit code 4: files
     differ; 5: this is not the bundle that you expect.
