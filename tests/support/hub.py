@@ -195,11 +195,15 @@ class LoopbackHub(Loopback):
 
 
 class _Cdn(Loopback):
-    """Where LFS bytes really come from: another origin, addressed by content."""
+    """Where LFS bytes really come from: another host, addressed by content."""
 
     def __init__(self) -> None:
         super().__init__()
         self._offered: dict[str, Blob] = {}
+
+    @property
+    def url(self) -> str:
+        return super().url.replace("127.0.0.1", "localhost")
 
     def offer(self, blob: Blob) -> str:
         path = f"/{blob.sha256}/{blob.path}"
