@@ -71,6 +71,8 @@ async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return plain_error(400, "the body is not JSON", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     text = str(first["msg"]).removeprefix("Value error, ")
     message = visible(f"{place}: {text}" if place else text)

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from llava_pack.engine.port import Event
 from llava_pack.format.errors import PackError
 from llava_pack.serve.answers import Answer, engine_request, paced
-from llava_pack.serve.failures import describe, internal_error
+from llava_pack.serve.failures import describe, internal_error, plain_error
 from llava_pack.serve.models import Served
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.wire import (
@@ -39,6 +39,8 @@ from llava_pack.serve.wire import (
 )
 
 _log = logging.getLogger(__name__)
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_ROUTES = {"chat/completions": "POST", "models": "GET"}
 _FIRST_EVENT_S = 1.0
 _PING_S = 10.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -82,6 +84,15 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
         if not body.stream:
             return await _whole(events, asked, request)
         return await _streamed(events, asked)
+
+    @router.api_route("/{rest:path}", methods=_METHODS, include_in_schema=False)
+    async def nothing_else(rest: str, request: Request) -> Response:
+        allowed = _ROUTES.get(rest)
+        if allowed is None:
+            return plain_error(404, f"there is no {request.method} /v1/{rest[:200]} here")
+        refused = plain_error(405, f"/v1/{rest} takes {allowed} only")
+        refused.headers["Allow"] = allowed
+        return refused
 
     return router
 

@@ -205,7 +205,45 @@ def test_what_is_not_json_is_400(served: Gateway) -> None:
             "/v1/chat/completions", content=b"{", headers={"Content-Type": "application/json"}
         )
     assert response.status_code == 400
-    assert _error(response)["type"] == "invalid_request_error"
+    assert _error(response)["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"model": ' + b"1" * 10_000 + b"}",
+        b'{"model": "echo", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b"\xff\xfe",
+        b"null",
+        b'{"model": "echo", "messages": [{"role": "user", "content": "x"}], "seed": 1e400}',
+    ],
+)
+def test_hostile_bodies_are_400_and_never_500(served: Gateway, body: bytes) -> None:
+    with served.client() as http:
+        response = http.post(
+            "/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == 400
+    _error(response)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/chat/completions", 405),
+        ("DELETE", "/v1/models", 405),
+        ("GET", "/v1/embeddings", 404),
+        ("POST", "/v1/", 404),
+    ],
+)
+def test_what_is_not_there_has_the_shape_of_an_error(
+    served: Gateway, method: str, path: str, status: int
+) -> None:
+    with served.client() as http:
+        response = http.request(method, path)
+    assert response.status_code == status
+    _error(response)
 
 
 def test_too_large_a_body_is_refused_before_it_is_read(served: Gateway) -> None:
