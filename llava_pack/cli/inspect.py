@@ -11,6 +11,7 @@ from llava_pack.cli import console
 from llava_pack.cli.target import AsJson, llava_target
 from llava_pack.format import records
 from llava_pack.format.errors import UsageError
+from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
 
 if TYPE_CHECKING:
@@ -39,11 +40,15 @@ def inspect(
             subject=str(folder),
             hint="llava-pack build RECIPE makes a bundle",
         )
+    defects = facts.get("defects", [])
     if as_json:
         console.document(kind, facts)
-        return
-    for line in _lines(facts):
-        console.data(line)
+    else:
+        for line in _lines({name: value for name, value in facts.items() if name != "defects"}):
+            console.data(line)
+        _show_defects(defects)
+    if any(defect["level"] == "fail" for defect in defects):
+        raise typer.Exit(int(ExitCode.CHECKPOINT))
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
@@ -95,18 +100,16 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:
-    from llava_pack.checkpoint.layout import read_layout
+    from llava_pack.checkpoint.summary import summarise
 
-    layout = read_layout(folder)
-    return {
-        "kind": str(layout.kind),
-        "is": layout.kind.description,
-        "language_model": layout.language,
-        "vision_tower": layout.vision_tower,
-        "weight_files": list(layout.weight_files),
-        "tensors": len(layout.entries),
-        "size_bytes": layout.size_bytes,
-    }
+    return summarise(folder)
+
+
+def _show_defects(defects: list[dict[str, Any]]) -> None:
+    for defect in defects:
+        console.data(f"{console.mark(defect['level'])} {defect['subject']}: {defect['message']}")
+        if defect["hint"]:
+            console.data(f"  {defect['hint']}")
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:

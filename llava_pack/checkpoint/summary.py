@@ -1,0 +1,114 @@
+"""A checkpoint in the words that a person asks about it, as plain values."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.defects import Defect
+from llava_pack.checkpoint.footprint import memory_bytes
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.layout import Layout, survey, survey_pair
+from llava_pack.format.errors import CheckpointError
+
+CONTEXT_TOKENS = 4096
+
+
+def summarise(folder: Path, tower_dir: Path | None = None) -> dict[str, Any]:
+    """Return what a checkpoint's folder holds and everything that is wrong with it.
+
+    Args:
+        folder: a checkpoint of any kind.
+        tower_dir: where its tower is; looked for beside it otherwise.
+
+    Raises:
+        CheckpointError: there is no such folder.
+    """
+    layout, defects = survey(folder)
+    tower: Layout | None = None
+    if layout.kind in {Kind.ORIGINAL, Kind.PROJECTOR, Kind.LORA}:
+        tower, more = survey_pair(layout, tower_dir)
+        defects += more
+    facts: dict[str, Any] = {"layout": str(layout.kind), "is": layout.kind.description}
+    config = as_original(layout.config) if layout.kind is Kind.CONVERTED else layout.config
+    if layout.kind not in {Kind.TOWER, Kind.UNKNOWN}:
+        facts["language_model"] = _language(layout, config)
+    if layout.base_model:
+        facts["base_model"] = layout.base_model
+    vision = tower.config if tower else layout.config
+    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN}:
+        facts["pictures"] = _pictures(layout, config, vision)
+    if layout.vision_tower:
+        facts["vision_tower"] = {
+            "named": layout.vision_tower,
+            "folder": str(tower.folder) if tower else None,
+            "trained_along": layout.vision_inside,
+        }
+    facts["weights"] = _weights(layout)
+    memory = _memory(layout, config, vision if tower or layout.kind is Kind.CONVERTED else {})
+    if memory:
+        facts["memory"] = memory
+    facts["defects"] = [asdict(defect) for defect in _by_weight(defects)]
+    return facts
+
+
+def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
+    names = {
+        "layers": "num_hidden_layers",
+        "width": "hidden_size",
+        "heads": "num_attention_heads",
+        "vocabulary": "vocab_size",
+        "context_tokens": "max_position_embeddings",
+    }
+    held = {name: config[key] for name, key in names.items() if key in config}
+    return {"type": layout.language, **held}
+
+
+def _pictures(
+    layout: Layout, config: Mapping[str, Any], tower_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    inner = tower_config.get("vision_config")
+    vision = inner if isinstance(inner, Mapping) else tower_config
+    side, patch = vision.get("image_size"), vision.get("patch_size")
+    facts: dict[str, Any] = {}
+    if layout.kind is not Kind.TOWER:
+        facts["prepared"] = "cut into tiles" if layout.tiles else _aspect(layout.config)
+        facts["projector"] = config.get("mm_projector_type") or "linear"
+    if type(side) is int and type(patch) is int and patch > 0:
+        facts["pixels"] = side
+        facts["tokens"] = (side // patch) ** 2
+    return facts
+
+
+def _aspect(config: Mapping[str, Any]) -> str:
+    padded = config.get("image_aspect_ratio") == "pad"
+    return "padded to a square" if padded else "cropped to a square"
+
+
+def _weights(layout: Layout) -> dict[str, Any]:
+    types = Counter(entry.dtype for entry in layout.entries.values())
+    return {
+        "files": list(layout.weight_files),
+        "tensors": len(layout.entries),
+        "types": [name for name, _ in types.most_common()],
+        "size_bytes": layout.size_bytes,
+    }
+
+
+def _memory(
+    layout: Layout, config: Mapping[str, Any], tower_config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return predicted GPU memory by precision; nothing where a part is unknown."""
+    if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED} or not tower_config:
+        return []
+    try:
+        predicted = memory_bytes(config, tower_config, context_tokens=CONTEXT_TOKENS, slots=1)
+    except CheckpointError:
+        return []
+    return [{"precision": name, "total_bytes": total} for name, total in predicted.items()]
+
+
+def _by_weight(defects: list[Defect]) -> list[Defect]:
+    return sorted(dict.fromkeys(defects), key=lambda defect: defect.level != "fail")
