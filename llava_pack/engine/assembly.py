@@ -1,5 +1,6 @@
 """The parts of one model put together: network, cache, prompts, pictures."""
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from llava_pack.engine.weights import (
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
 
+_SMALL = 512
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -49,6 +51,7 @@ def assemble(
     processor = picture_processor(_json(tower.folder, "preprocessor_config.json"), aspect)
     tokenizer = read_tokenizer(model.folder)
     network = _network(model, tower, place, progress)
+    _limit_threads(network)
     room = _room(network, options, place)
     image_tokens = _image_tokens(network.config)
     info = EngineInfo(
@@ -84,6 +87,12 @@ def _network(model: Layout, tower: Layout, place: Placement, progress: Progress)
     fill(network, sources, place, progress)
     computed_buffers(network, place.device)
     return network
+
+
+def _limit_threads(network: Any) -> None:
+    """Keep a small model on one thread: handing its work to others takes longer than doing it."""
+    if network.config.text_config.hidden_size < _SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def _image_tokens(config: Any) -> int:

@@ -1,0 +1,56 @@
+"""Random checkpoints in LLaVA's original layout, as large as one likes.
+
+    python benchmarks/checkpoint.py OUT --hidden 768 --layers 12
+
+The model says nothing sensible, and never ends an answer early: right for measuring speed.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from llava_pack.checkpoint.expected import language_shapes, projector_shapes
+from tests.support.checkpoints import TinyLlava, TinyTower, llava_config, make_llava, make_tower
+
+
+def make(folder: Path, spec: TinyLlava) -> Path:
+    """Write tower and model below `folder` and return the model's folder."""
+    make_tower(folder / "clip-tiny", spec.tower)
+    small = TinyLlava(vocabulary=spec.vocabulary)
+    model_dir = make_llava(folder / "llava-v1-random", small)
+    for path in model_dir.glob("pytorch_model*"):
+        path.unlink()
+    config = llava_config(spec)
+    (model_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    shapes = language_shapes(config) | projector_shapes(config)
+    generator = torch.Generator().manual_seed(spec.seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        values = torch.randn(shape, generator=generator) * 0.05
+        tensors[name] = (values + ("norm" in name)).half()
+    torch.save(tensors, model_dir / "pytorch_model.bin")
+    return model_dir
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=12)
+    given = parser.parse_args()
+    spec = TinyLlava(
+        hidden=given.hidden,
+        inner=given.hidden * 8 // 3 // 64 * 64,
+        layers=given.layers,
+        heads=given.hidden // 64,
+        groups=given.hidden // 64,
+        vocabulary=1024,
+        tower=TinyTower(width=64, inner=128, heads=2, picture=112),
+    )
+    print(make(given.out, spec))
+
+
+if __name__ == "__main__":
+    main()
