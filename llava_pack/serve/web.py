@@ -30,6 +30,7 @@ _CSS = """
 footer { display: none !important; }
 #title h1 { margin: 0; font-size: 1.3rem; }
 #status p { margin: 0; opacity: .75; }
+#chat .message img { max-height: 14rem; width: auto; }
 /* The button beside the download would send the conversation to a public site. */
 #chat a.download-link ~ button, #chat button[aria-label="Share"] { display: none !important; }
 """

@@ -1,0 +1,81 @@
+"""Take docs/images/page.png: the page as `serve` shows it, asked by a real browser.
+
+Run it in the checkout: `python docs/images/take_page.py`; needs Chromium and playwright.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "bundles" / "demo-model"
+QUESTIONS = ("What is in the picture?", "How many things are there?")
+THINGS = 3
+SIZE = {"width": 1100, "height": 860}
+SETTLED_MS = 1500
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Serve the demo model in 4 bits and yield the page's address."""
+    command = [sys.executable, "-m", "llava_pack", "serve", "--port", "0", "--json"]
+    command += ["--model-path", str(DEMO / "llava-v1-demo")]
+    command += ["--vision-tower", str(DEMO / "clip-demo"), "--load-4bit"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            line = process.stdout.readline() if process.stdout is not None else ""
+            said = json.loads(line)
+            yield f"{said['url']}/#token={said['token']}"
+        finally:
+            process.terminate()
+
+
+def draw(path: Path) -> None:
+    """Draw a scene of the kind that the demo model knows."""
+    sys.path.insert(0, str(DEMO))
+    from scenes import make_scene, render
+
+    numbered = (make_scene(Random(f"a picture for the page {n}")) for n in count())  # noqa: S311
+    render(next(scene for scene in numbered if len(scene.things) == THINGS), 336).save(path)
+
+
+def talk(page: Page, picture: Path) -> None:
+    """Ask about the picture and wait for the answers."""
+    page.locator("#ask textarea").wait_for()
+    page.set_input_files("#ask input[type=file]", str(picture))
+    expect(page.locator("#ask .thumbnail-item")).to_have_count(1)
+    for number, question in enumerate(QUESTIONS, 1):
+        page.locator("#ask textarea").fill(question)
+        page.locator("#ask .submit-button").click()
+        expect(page.locator("#chat [data-testid=bot]")).to_have_count(number)
+        expect(page.get_by_label("Retry")).to_be_enabled()
+
+
+def main() -> None:
+    """Take the picture."""
+    with tempfile.TemporaryDirectory() as folder, served() as url, sync_playwright() as driver:
+        picture = Path(folder) / "scene.png"
+        draw(picture)
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport=SIZE, locale="en-US", color_scheme="light")
+        page.goto(url)
+        talk(page, picture)
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(SETTLED_MS)
+        page.screenshot(path=ROOT / "docs" / "images" / "page.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
