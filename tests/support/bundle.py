@@ -8,7 +8,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import platform
 import shutil
 import sys
@@ -85,7 +84,7 @@ class BundleSimulator:
             place(root / path, data, 0o755 if path == "runtime/uv" else 0o644)
         if self.real_uv:
             (root / "runtime/uv").unlink()
-            os.link(uv_path(), root / "runtime/uv")
+            shutil.copy2(uv_path(), root / "runtime/uv")
             contents["runtime/uv"] = uv_path().read_bytes()
         manifest = self.manifest(contents)
         place(root / MANIFEST_NAME, render_manifest(manifest), 0o644)
