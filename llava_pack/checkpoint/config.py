@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import CheckpointError
@@ -47,6 +48,21 @@ class PointerRewrite:
     pointer: str
     old: str
     new: str
+
+
+def read_small(path: Path, *, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
+    """Return a small file's bytes, looking at its size first.
+
+    Raises:
+        CheckpointError: it is far larger than such a file is.
+    """
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise CheckpointError(
+            f"has {path.stat().st_size} bytes, expected at most {max_bytes}", subject=path.name
+        )
+    return data
 
 
 def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from llava_pack.format.errors import CheckpointError
 
+_SHOWN_CHARS = 80
+
 
 @dataclass(frozen=True, slots=True)
 class Defect:
@@ -38,6 +40,18 @@ def refuse(defects: Iterable[Defect], *, subject: str) -> None:
     if len(fatal) == 1:
         message = str(fatal[0])
     else:
-        lines = "".join(f"\n  - {defect}" for defect in fatal)
-        message = f"{len(fatal)} defects:{lines}"
+        numbered = (f"({number}) {defect}" for number, defect in enumerate(fatal, start=1))
+        message = f"{len(fatal)} defects: {'; '.join(numbered)}"
     raise CheckpointError(message, subject=subject, hint="; ".join(hints))
+
+
+def shown(value: object) -> str:
+    """Return a value from outside for a message: short, whatever it is.
+
+    >>> shown("x" * 1000)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…"
+    """
+    if isinstance(value, (dict, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

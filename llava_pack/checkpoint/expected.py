@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.kind import backbone
 from llava_pack.format.errors import CheckpointError
 
@@ -93,7 +94,7 @@ def _projector_layers(
     match = _MLP.fullmatch(str(kind))
     if match is None or not 1 <= int(match[1]) <= 16:
         raise CheckpointError(
-            f"mm_projector_type is {kind!r}, expected 'linear' or 'mlp2x_gelu'",
+            f"mm_projector_type is {shown(kind)}, expected 'linear' or 'mlp2x_gelu'",
             subject="config.json",
         )
     for number in range(int(match[1])):
@@ -148,7 +149,7 @@ def size(config: Mapping[str, Any], key: str, default: int | None = None) -> int
         return default
     if type(value) is not int or not 0 < value <= _MAX_SIZE:
         raise CheckpointError(
-            f"{key} is {value!r}, expected a size between 1 and {_MAX_SIZE}",
+            f"{key} is {shown(value)}, expected a size between 1 and {_MAX_SIZE}",
             subject="config.json",
         )
     return value

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from llava_pack.checkpoint.config import vision_tower_id
-from llava_pack.checkpoint.defects import Defect
+from llava_pack.checkpoint.defects import Defect, shown
 from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind, has_tiles
 from llava_pack.checkpoint.tensors import TensorEntry
@@ -54,11 +54,15 @@ def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]])
         if name.endswith((".py", ".pyc", ".so"))
     ]
     defects += [
-        Defect("fail", name, f"auto_map names code to run ({config['auto_map']!r:.200})", hint)
+        Defect("fail", name, f"auto_map names code to run: {_code(config['auto_map'])}", hint)
         for name, config in configs.items()
         if config.get("auto_map")
     ]
     return defects
+
+
+def _code(auto_map: object) -> str:
+    return listed(sorted(auto_map)) if isinstance(auto_map, dict) else shown(auto_map)
 
 
 def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
@@ -174,7 +178,7 @@ def _tile_defects(config: Mapping[str, Any], side: object) -> list[Defect]:
     )
     if sizes and fits:
         return []
-    text = f"image_grid_pinpoints is {points!r:.80}, expected pairs of multiples of {side}"
+    text = f"image_grid_pinpoints is {shown(points)}, expected pairs of multiples of {side}"
     return [Defect("fail", "config.json", text)]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llava_pack.checkpoint.config import parse_config, vision_tower_id
+from llava_pack.checkpoint.config import parse_config, read_small, vision_tower_id
 from llava_pack.checkpoint.conformance import conformance_defects
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import (
@@ -114,7 +114,7 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     configs, defects = _configs(folder, names)
     config = configs.get("config.json", {})
-    weights = find_weights(names, lambda name: (folder / name).read_bytes())
+    weights = find_weights(names, lambda name: read_small(folder / name))
     files = _files(names, weights, classify(names, config))
     held, broken = _held(folder, files)
     broken = [*weights.defects, *broken]
@@ -171,7 +171,7 @@ def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]],
         if name not in names:
             continue
         try:
-            configs[name] = parse_config((folder / name).read_bytes(), subject=name)
+            configs[name] = parse_config(read_small(folder / name), subject=name)
         except CheckpointError as error:
             defects.append(defect_of(error))
     if "config.json" not in names:
@@ -227,7 +227,7 @@ def _vocabulary(folder: Path, names: list[str], layout: Layout) -> list[Defect]:
     if layout.kind not in {Kind.ORIGINAL, Kind.LANGUAGE} or "tokenizer.model" not in names:
         return []
     try:
-        pieces = len(parse_sentencepiece((folder / "tokenizer.model").read_bytes()).pieces)
+        pieces = len(parse_sentencepiece(read_small(folder / "tokenizer.model")).pieces)
     except CheckpointError as error:
         return [defect_of(error)]
     return vocabulary_defects(pieces, layout.config)

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llava_pack.checkpoint.config import vision_tower_id
+from llava_pack.checkpoint.defects import shown
 from llava_pack.format.errors import CheckpointError
 
 
@@ -32,7 +33,7 @@ def resolve_vision_tower(
     named = vision_tower_id(config)
     places = "; looked in " + ", ".join(looked) if looked else ""
     raise CheckpointError(
-        f"the vision tower is not here: mm_vision_tower is {named!r}{places}",
+        f"the vision tower is not here: mm_vision_tower is {shown(named)}{places}",
         subject=model_dir.name,
         hint="download it and give its folder with --vision-tower DIR",
     )

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llava_pack.checkpoint.config import read_small
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.safetensors_file import SafetensorsWriter
@@ -43,7 +44,7 @@ def to_safetensors(
         SpaceError: the disk is full.
     """
     names = {path.name for path in model_dir.iterdir() if path.is_file()}
-    weights = find_weights(names, lambda name: (model_dir / name).read_bytes())
+    weights = find_weights(names, lambda name: read_small(model_dir / name))
     refuse(weights.defects, subject=model_dir.name)
     if not weights.files:
         raise CheckpointError(
@@ -66,8 +67,12 @@ class SourceTensor:
 
 
 @contextmanager
-def opened(paths: Iterable[Path]) -> Iterator[list[SourceTensor]]:
+def opened(paths: Iterable[Path], *, writable: bool = False) -> Iterator[list[SourceTensor]]:
     """Open weight files and hand out their tensors, in order, until the block ends.
+
+    Args:
+        paths: `.safetensors` and published pickles.
+        writable: see `open_weights`.
 
     Raises:
         CheckpointError: a file is damaged, or two of them hold a tensor of the same name.
@@ -76,7 +81,7 @@ def opened(paths: Iterable[Path]) -> Iterator[list[SourceTensor]]:
     where: dict[str, str] = {}
     with ExitStack() as stack:
         for path in paths:
-            file = open_weights(path)
+            file = open_weights(path, writable=writable)
             stack.callback(file.close)
             for entry in file.entries:
                 if entry.name in where:

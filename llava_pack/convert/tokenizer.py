@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.convert.output import whole_file
 from llava_pack.format.errors import CheckpointError
 
-__all__ = ["tokenizer_json", "write_tokenizer"]
+__all__ = ["added_tokens", "tokenizer_json", "write_tokenizer"]
 
 
 def write_tokenizer(model_dir: Path, out_dir: Path) -> Path | None:
@@ -26,15 +26,20 @@ def write_tokenizer(model_dir: Path, out_dir: Path) -> Path | None:
             subject=model_dir.name,
         )
     config = _table(model_dir / "tokenizer_config.json")
-    added = _added(_table(model_dir / "added_tokens.json"))
+    added = added_tokens(_table(model_dir / "added_tokens.json"))
     path = out_dir / "tokenizer.json"
-    data = tokenizer_json(model.read_bytes(), config, added)
+    data = tokenizer_json(read_small(model), config, added)
     with whole_file(path) as out:
         out.write(data)
     return path
 
 
-def _added(table: dict[str, object]) -> dict[str, int]:
+def added_tokens(table: dict[str, object]) -> dict[str, int]:
+    """Return added_tokens.json, text to id.
+
+    Raises:
+        CheckpointError: a token has no id.
+    """
     numbers = {text: number for text, number in table.items() if type(number) is int}
     for text in table.keys() - numbers.keys():
         raise CheckpointError(f"added token {text!r} has no id", subject="added_tokens.json")
@@ -42,4 +47,4 @@ def _added(table: dict[str, object]) -> dict[str, int]:
 
 
 def _table(path: Path) -> dict[str, object]:
-    return parse_config(path.read_bytes(), subject=path.name) if path.is_file() else {}
+    return parse_config(read_small(path), subject=path.name) if path.is_file() else {}

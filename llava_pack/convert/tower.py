@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.defects import refuse, shown
 from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.output import whole_file
@@ -34,12 +34,12 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
     config = parse_config(texts["config.json"])
     if config.get("model_type") not in {"clip", "clip_vision_model"}:
         raise CheckpointError(
-            f"config.json is of model_type {config.get('model_type')!r}, expected 'clip'",
+            f"config.json is of model_type {shown(config.get('model_type'))}, expected 'clip'",
             subject=tower_dir.name,
             hint="give the CLIP repository that mm_vision_tower names",
         )
     names = {path.name for path in tower_dir.iterdir() if path.is_file()}
-    weights = find_weights(names, lambda name: (tower_dir / name).read_bytes())
+    weights = find_weights(names, lambda name: read_small(tower_dir / name))
     refuse(weights.defects, subject=tower_dir.name)
     with opened([tower_dir / name for name in weights.files]) as tensors:
         kept = [
@@ -62,9 +62,4 @@ def _text(folder: Path, name: str) -> bytes:
     path = folder / name
     if not path.is_file():
         raise CheckpointError(f"{name} is missing, expected a CLIP repository", subject=folder.name)
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        raise CheckpointError(
-            f"{name} has {path.stat().st_size} bytes, expected at most {_MAX_TEXT_BYTES}",
-            subject=folder.name,
-        )
-    return path.read_bytes()
+    return read_small(path, max_bytes=_MAX_TEXT_BYTES)

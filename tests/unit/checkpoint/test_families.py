@@ -1,6 +1,7 @@
 """Every other kind of checkpoint, whole and broken."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -252,6 +253,35 @@ def test_code_is_refused_in_every_kind(tmp_path, kind):
     found = fails(folder)
     assert found[0].startswith("modeling_x.py: Python code")
     assert "auto_map names code to run" in found[1]
+
+
+@pytest.mark.parametrize("value", ["x" * 1000, ["x"], {"AutoModel": "x.y", "AutoConfig": 1}, 7])
+def test_any_auto_map_is_refused_and_told_in_few_words(tmp_path, value):
+    folder = make_llava(tmp_path / "llava-v1.5-tiny")
+    edit(folder / "config.json", auto_map=value)
+    (found,) = fails(folder)
+    assert "auto_map names code to run" in found
+    assert len(found) < 200
+
+
+def test_values_that_are_no_values_are_told_in_few_words(tmp_path):
+    folder = make_llava(tmp_path / "llava-v1.5-tiny")
+    edit(folder / "config.json", hidden_size=["x" * 10_000] * 100, mm_projector_type={"a": 1})
+    found = fails(folder)
+    assert "config.json: hidden_size is a list of 100" in found[0]
+    assert max(map(len, found)) < 200
+
+
+def test_a_config_of_gigabytes_is_not_read(tmp_path):
+    folder = make_llava(tmp_path / "llava-v1.5-tiny")
+    with (folder / "config.json").open("ab") as file:
+        file.truncate(8 << 30)
+    tracemalloc.start()
+    found = fails(folder)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert any("config.json: has 8589934592 bytes, expected at most" in text for text in found)
+    assert peak_bytes < 160 << 20
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))

@@ -108,7 +108,8 @@ def test_every_defect_in_one_error(tmp_path):
         "'lm.bin/../w.bin'",
     ):
         assert text in message
-    assert message.count("\n  - ") == 6
+    assert "6 defects: (1) " in message
+    assert "(6) " in message
     assert caught.value.exit_code == 13
 
 

@@ -233,8 +233,24 @@ def test_big_endian_files_are_refused(tmp_path):
 
 def test_scripted_programs_are_refused(tmp_path):
     value = pickles.tensor("F16", "0", 6, (2, 3))
-    path = saved(tmp_path / "w.bin", value, extra={"w/constants.pkl": b"\x80\x02)."})
-    assert "TorchScript" in refusal(path)
+    for extra in ("w/constants.pkl", "w/code/"):
+        path = saved(tmp_path / "w.bin", value, extra={extra: b""})
+        assert "TorchScript" in refusal(path)
+
+
+def test_an_archive_with_a_directory_of_gigabytes(tmp_path):
+    path = pickles.save(tmp_path / "w.bin", {"w": HALVES})
+    data = bytearray(path.read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    struct.pack_into("<I", data, end + 12, (4 << 20) + 1)
+    struct.pack_into("<I", data, end + 16, 0)
+    path.write_bytes(bytes(4 << 20) + data)
+    tracemalloc.start()
+    message = refusal(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "a directory of more than" in message
+    assert peak_bytes < 1 << 20
 
 
 def test_an_archive_without_a_state_dict(tmp_path):
