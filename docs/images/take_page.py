@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "bundles" / "demo-model"
 QUESTIONS = ("What is in the picture?", "How many things are there?")
 THINGS = 3
-SIZE = {"width": 1100, "height": 860}
+SIZE = {"width": 1100, "height": 960}
 SETTLED_MS = 1500
 
 
