@@ -148,6 +148,57 @@ def test_programs_that_are_no_state_dict(program, message):
         read_state_dict(program, subject="w.bin")
 
 
+HALF = name("torch", "HalfStorage")
+STORAGE = (text("storage"), HALF, text("0"), text("cpu"), pickles.number(6))
+ONE = pickles.group([pickles.number(1)])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (text("module"), *STORAGE[1:]),
+        STORAGE[:4],
+        (*STORAGE, b"N"),
+        (STORAGE[0], text("torch.HalfStorage"), *STORAGE[2:]),
+        (STORAGE[0], name("torch", "float16"), *STORAGE[2:]),
+        (*STORAGE[:2], pickles.number(0), *STORAGE[3:]),
+        (*STORAGE[:4], b"\x88"),
+        (*STORAGE[:4], text("6")),
+        (*STORAGE[:4], pickles.number(-6)),
+    ],
+)
+def test_storages_that_are_none(parts):
+    store = pickles.group(parts) + b"Q"
+    arguments = [store, pickles.number(0), ONE, ONE, b"\x89", b"N"]
+    value = name("torch._utils", "_rebuild_tensor_v2") + pickles.group(arguments) + b"R"
+    with pytest.raises(CheckpointError, match=r"damaged|no size"):
+        read_state_dict(pickles.state_dict({"w": value}), subject="w.bin")
+
+
+UNTYPED = pickles.group([STORAGE[0], name("torch.storage", "UntypedStorage"), *STORAGE[2:]]) + b"Q"
+TYPED = pickles.group(STORAGE) + b"Q"
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("_rebuild_tensor_v2", [pickles.group(STORAGE), pickles.number(0), ONE, ONE]),
+        ("_rebuild_tensor_v2", [UNTYPED, pickles.number(0), ONE, ONE]),
+        ("_rebuild_tensor_v2", [TYPED, pickles.number(0), ONE]),
+        ("_rebuild_tensor_v2", [TYPED, b"\x88", ONE, ONE]),
+        ("_rebuild_tensor_v2", [TYPED, text("0"), ONE, ONE]),
+        ("_rebuild_tensor_v3", [UNTYPED, pickles.number(0), ONE, ONE, b"N", b"N"]),
+        ("_rebuild_tensor_v3", [UNTYPED, pickles.number(0), ONE, ONE, b"N", b"N", b"N"]),
+        ("_rebuild_tensor_v3", [UNTYPED, pickles.number(0), ONE, ONE, b"N", b"N", HALF]),
+        ("_rebuild_parameter", [TYPED]),
+    ],
+)
+def test_tensors_that_are_none(function, arguments):
+    value = name("torch._utils", function) + pickles.group(arguments) + b"R"
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_state_dict(pickles.state_dict({"w": value}), subject="w.bin")
+
+
 @pytest.mark.parametrize(
     "program",
     [

@@ -193,6 +193,23 @@ def test_encrypted_members_are_refused(tmp_path):
     assert "encrypted" in refusal(path)
 
 
+@pytest.mark.parametrize(("place", "value"), [(10, 8), (20, 11), (24, 13)])
+def test_members_that_only_claim_to_be_stored(tmp_path, place, value):
+    """Method, compressed size and size of the directory's first entry, one at a time."""
+    path = pickles.save(tmp_path / "w.bin", {"w": HALVES})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(data)
+    assert "compressed" in refusal(path)
+
+
+def test_a_member_without_a_header_of_its_own(tmp_path):
+    path = pickles.save(tmp_path / "w.bin", {"w": HALVES})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"PK\x03\x04", b"PK\x03\x05", 1))
+    assert "no local header" in refusal(path)
+
+
 def test_a_member_that_appears_twice(tmp_path):
     path = pickles.save(tmp_path / "w.bin", {"w": HALVES})
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
