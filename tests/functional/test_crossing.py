@@ -1,0 +1,59 @@
+"""The whole way: the demo as `make demo` runs it, and the tutorial as it is printed."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from llava_pack.cli.silence import silenced
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.engine
+BLOCK = re.compile(r"(<!-- run: background -->\n)?```sh\n(.*?)```", re.DOTALL)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_demo_crosses_and_proves_its_silence(tmp_path):
+    command = [sys.executable, "-m", "llava_pack", "demo", "--json", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert "red circle" in told["answer"]
+    assert told["silent"] is (silenced(["true"]) is not None)
+    names = [phase["name"] for phase in told["phases"]]
+    assert names[:3] == ["build", "verify", "install, no network"]
+    assert all(phase["took_s"] > 0 for phase in told["phases"])
+
+
+def test_the_tutorial_works_as_printed(tmp_path):
+    page = (ROOT / "docs/tutorial/first-crossing.md").read_text()
+    blocks = BLOCK.findall(page)[1:]
+    hub, served = str(free_port()), str(free_port())
+    lines = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
+    for background, printed in blocks:
+        block = printed.replace("8123", hub).replace("7861", served).replace("$PWD/demo", "demo")
+        block = block.replace("demo-run", str(tmp_path / "run"))
+        lines.append(f"exec {block.strip()} >&2 &" if background else block)
+        if background and hub in block:
+            lines.append(
+                f"until (exec 3<>/dev/tcp/127.0.0.1/{hub}) 2>/dev/null; do sleep 0.1; done"
+            )
+    (tmp_path / "run").mkdir()
+    path = f"{sys.prefix}/bin:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
+        timeout=280, cwd=ROOT, env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "A red circle" in done.stdout
+    assert "OK - 5 checks passed" in done.stdout
+    assert not (tmp_path / "run").exists()
