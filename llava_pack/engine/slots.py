@@ -9,6 +9,8 @@ and makes a row's result independent of its neighbours. On a GPU rows are padded
 shapes and masked; padding rows write to a spare column and look at column 0.
 """
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,8 +100,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> None:
         super().__init__()
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = _untouched_zeros(shape, dtype, device)
+        self.values = _untouched_zeros(shape, dtype, device)
         self.is_initialized = True
         self.plan = Plan()
 
@@ -133,6 +135,17 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """Return the number of columns that requests may use."""
         return int(self.keys.shape[2]) - 1
+
+
+def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
+    """Return zeros; on a CPU without touching them, so that unused rows take no memory."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    try:
+        memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    except OSError as error:
+        raise MemoryError(str(error)) from error
+    return torch.frombuffer(memory, dtype=dtype).reshape(shape)
 
 
 class SlotCache(Cache):  # type: ignore[misc]

@@ -175,9 +175,9 @@ def test_too_little_memory_is_an_error_of_its_own(plain, tmp_path):
         "import llava_pack.engine.assembly\n"
         "torch.zeros(1)\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), used + (8 << 20)))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20), used + (128 << 20)))\n"
         "try:\n"
-        "    load_engine(Path(sys.argv[1]), precision='fp32', slots=200)\n"
+        "    load_engine(Path(sys.argv[1]), precision='fp32', slots=256)\n"
         "except SpaceError as error:\n"
         "    print('space')\n"
     )

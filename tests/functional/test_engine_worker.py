@@ -1,0 +1,110 @@
+"""The worker process with a real model: loading is seen, answers are those of the engine."""
+
+# ruff: noqa: ASYNC110, ASYNC220 - a real process, and a socket that appears some time
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from llava_pack.engine.client import EngineClient
+from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling
+from llava_pack.format.errors import CheckpointError, ServeError
+from tests.support.checkpoints import TinyLlava, make_llava, make_tower
+
+pytestmark = pytest.mark.engine
+SPEC = TinyLlava(hidden=64, inner=128)
+
+
+def question(number: int) -> Request:
+    picture = Picture(number + 1, 2, bytes(range(6 * (number + 1))))
+    return Request(
+        request_id=str(number),
+        messages=(Message("user", (picture, "what is it? " * (number + 1))),),
+        sampling=Sampling(max_tokens=20),
+    )
+
+
+@asynccontextmanager
+async def worker(model_dir: Path, folder: Path, *options: str):
+    """Run a worker and yield its process and a client, connected as early as can be."""
+    path = folder / "run" / "engine.sock"
+    command = [sys.executable, "-I", "-m", "llava_pack.engine.worker", "--model-dir", model_dir]
+    process = subprocess.Popen(
+        [*command, "--socket", path, "--precision", "fp32", "--device", "cpu", *options],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        deadline_s = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < deadline_s, "no socket"
+            assert process.poll() is None, "the worker ended"
+            await asyncio.sleep(0.01)
+        async with await EngineClient.connect(path) as client:
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+async def tokens(client: EngineClient, request: Request) -> list[int]:
+    events = [event async for event in client.generate(request)]
+    assert isinstance(events[-1], Finished), events[-1]
+    return [token for event in events if isinstance(event, Delta) for token in event.token_ids]
+
+
+def test_a_worker_from_start_to_end(tmp_path):
+    from llava_pack.engine.load import load_engine
+
+    make_tower(tmp_path / "clip-tiny", SPEC.tower)
+    model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
+    engine = load_engine(model_dir, precision="fp32", slots=1)
+    want = []
+    for number in range(4):
+        engine.submit(question(number))
+        events = []
+        while not engine.idle:
+            events += engine.step()
+        want.append([t for e in events if isinstance(e, Delta) for t in e.token_ids])
+
+    async def run():
+        async with worker(model_dir, tmp_path, "--slots", "3") as (process, client):
+            phases = [client.status.phase]
+            while client.status.info is None:
+                phases.append((await client.changed()).phase)
+            assert {"libraries", "weights", "warm-up"} <= set(phases)
+            assert client.info.slots == 3
+            got = await asyncio.gather(*(tokens(client, question(n)) for n in range(4)))
+            assert got == want
+
+            long = question(0)
+            stream = client.generate(Request(request_id="x", messages=long.messages, sampling=Sampling(max_tokens=900)))  # fmt: skip
+            await anext(stream)
+            await stream.aclose()
+            while (await client.stats()).running:
+                await asyncio.sleep(0)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 20) == 0
+            assert process.stdout.read() == b""
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_cannot_load_says_why_and_ends_with_its_code(tmp_path):
+    model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
+
+    async def run():
+        async with worker(model_dir, tmp_path) as (process, client):
+            with pytest.raises((CheckpointError, ServeError)) as caught:
+                await client.ready()
+            assert isinstance(caught.value, CheckpointError)
+            assert "vision tower" in str(caught.value)
+            assert await asyncio.to_thread(process.wait, 20) == 13
+
+    asyncio.run(run())
