@@ -110,8 +110,11 @@ def plan(request: Request) -> Plan:
     manifest, manifest_bytes = inventory.read_manifest(listing)
     stored = Store(request.prefix).stored_bytes(manifest.files)
     python = venv.host_python(request.python)
-    carried = manifest.python.kind == "standalone"
-    version = manifest.python.version if carried else venv.host_version(python)
+    version: str | None = manifest.python.version
+    if manifest.python.kind == "target":
+        # an interpreter below the prefix would vanish with the generation that holds it
+        lasting = not python.is_relative_to(request.prefix)
+        version = venv.host_version(python) if lasting else None
     found = preflight.findings(
         manifest, request.prefix, python_version=version, stored_bytes=stored
     )

@@ -22,7 +22,8 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
     command += ["--model-dir", generation / manifest.model.path]
     if manifest.model.vision_tower is not None:
         command += ["--vision-tower", generation / manifest.model.vision_tower]
-    command += ["--precision", manifest.serving.precision, "--json"]
+    command += ["--precision", manifest.serving.precision]
+    command += ["--device", manifest.serving.device, "--json"]
     scratch = generation / ".build"
     said = programs.run(command, what="smoke test", scratch=scratch, timeout_s=_TIMEOUT_S)
     try:

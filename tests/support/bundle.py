@@ -42,7 +42,7 @@ SMOKE_PASSES = """\
 import argparse, json, os, sys
 from pathlib import Path
 parser = argparse.ArgumentParser()
-for name in ("manifest", "model-dir", "vision-tower", "precision"):
+for name in ("manifest", "model-dir", "vision-tower", "precision", "device"):
     parser.add_argument("--" + name)
 parser.add_argument("--json", action="store_true")
 options = parser.parse_args()

@@ -224,6 +224,15 @@ def test_a_chosen_python_that_is_another_one_is_refused(host, medium):
     assert "/bin/true" in done.stderr
 
 
+def test_a_python_that_goes_with_an_old_generation_is_refused(host, medium, cli):
+    tiny = medium()
+    host.install_sh(medium("old", standalone=True))
+    held = host.prefix / "models/tiny/generations/1/python/bin/python3"
+    arguments = [tiny.root, "--expect", tiny.id, "--prefix", host.prefix, "--python", held]
+    assert cli("install", *arguments).code == 3
+    assert host.current() == 1
+
+
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["--bundle"], ["--bundle", "/nonexistent"]])
 def test_what_is_not_understood_is_a_usage_error(host, medium, arguments):
     assert host.install_sh(medium(), *arguments).returncode == 2
