@@ -11,7 +11,7 @@ from typing import Self
 from llava_pack.engine import protocol
 from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Stats
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
-from llava_pack.format.errors import PackError, ServeError
+from llava_pack.format.errors import PackError, ServeError, UsageError
 
 # Within one message a reader buffers at most this much beyond what it was asked for.
 _BUFFER_BYTES = 1 << 20
@@ -117,7 +117,11 @@ class EngineClient:
         ended = False
         try:
             fields, pixels = protocol.request_to_wire(replace(request, request_id=wire_id))
-            await self._send({"op": "generate", "request": fields}, pixels)
+            try:
+                await self._send({"op": "generate", "request": fields}, pixels)
+            except UsageError as error:
+                ended = True
+                yield Failed.of(request.request_id, error)
             while not ended:
                 event = await queue.get()
                 if isinstance(event, PackError):

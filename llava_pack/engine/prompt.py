@@ -1,6 +1,6 @@
 """A request as token ids, with the places where pictures go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine import templates
@@ -11,6 +11,9 @@ from llava_pack.format.errors import UsageError
 
 PICTURE_ID = -200
 """What stands where a picture's features go. Source: haotian-liu/LLaVA llava/constants.py."""
+
+_MAX_TOKEN_CHARS = 64
+"""More characters than any token of a vocabulary has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class PromptWriter:
         """
         conv_mode = request.conv_mode or self.conv_mode
         items = templates.render(request.messages, conv_mode)
+        self._check_length(items)
         begin = self.tokenizer.bos_id
         ids: list[int] = [] if begin is None else [begin]
         pictures: list[Picture] = []
@@ -70,6 +74,16 @@ class PromptWriter:
             )
         stops, ends = self._ends(conv_mode, request.sampling.stop)
         return Prompt(tuple(ids), tuple(pictures), stops, ends)
+
+    def _check_length(self, items: Sequence[templates.Item]) -> None:
+        """Refuse text that no vocabulary could make short enough, before it is tokenized."""
+        chars = sum(len(item) for item in items if isinstance(item, str))
+        if chars > self.context_tokens * _MAX_TOKEN_CHARS:
+            raise UsageError(
+                f"the prompt has {chars} characters, too many for the model's limit of "
+                f"{self.context_tokens} tokens",
+                hint="ask with a shorter text",
+            )
 
     def _tokens_of(self, picture: Picture) -> int:
         if self.picture_tokens is None:

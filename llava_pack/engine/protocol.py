@@ -33,7 +33,7 @@ from llava_pack.engine.port import (
     Timings,
     Usage,
 )
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, UsageError
 
 PROTOCOL = 1
 MAX_JSON_BYTES = 16 << 20
@@ -58,8 +58,18 @@ class Status:
 
 
 def encode(message: Mapping[str, Any], attachments: Sequence[bytes] = ()) -> list[bytes]:
-    """Return the frames of one message, ready for `StreamWriter.writelines`."""
+    """Return the frames of one message, ready for `StreamWriter.writelines`.
+
+    Raises:
+        UsageError: the message is larger than the other side would take.
+    """
     body = json.dumps({**message, "attachments": len(attachments)}).encode()
+    if len(attachments) > MAX_ATTACHMENTS:
+        raise UsageError(
+            f"{len(attachments)} pictures in one request, at most {MAX_ATTACHMENTS} are taken"
+        )
+    if len(body) > MAX_JSON_BYTES or any(len(part) > MAX_ATTACHMENT_BYTES for part in attachments):
+        raise UsageError("the request is too large", hint="ask with less text or smaller pictures")
     frames: list[bytes] = []
     for part in (body, *attachments):
         frames += [_LENGTH.pack(len(part)), part]

@@ -161,6 +161,21 @@ def test_loading_can_be_watched(tmp_path):
     asyncio.run(run())
 
 
+def test_too_many_pictures_fail_that_request_alone(tmp_path):
+    async def run():
+        async with engine(tmp_path) as (_, client):
+            await client.ready()
+            dots = (Picture(1, 1, b"abc"),) * (protocol.MAX_ATTACHMENTS + 1)
+            refused, good = await asyncio.gather(
+                answer(client, request(Message("user", (*dots, "x")))), answer(client, request())
+            )
+            assert isinstance(refused[-1], Failed)
+            assert isinstance(refused[-1].error(), UsageError)
+            assert isinstance(good[-1], Finished)
+
+    asyncio.run(run())
+
+
 def test_another_protocol_version_is_refused(tmp_path):
     async def run():
         async with engine(tmp_path):

@@ -144,6 +144,12 @@ def test_a_prompt_as_long_as_the_context_is_refused(pair):
         writer(pair[0], context_tokens=length).write(asked)
 
 
+def test_endless_text_is_refused_before_it_is_tokenized():
+    asked = Request(request_id="r", messages=(Message("user", ("x" * 10**6,)),))
+    with pytest.raises(UsageError, match="characters"):
+        writer(None).write(asked)
+
+
 def test_a_model_without_a_tower_refuses_pictures(pair):
     asked = Request(request_id="r", messages=(Message("user", (DOT, "x")),))
     with pytest.raises(UsageError, match="reads no pictures"):
