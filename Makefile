@@ -20,7 +20,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=installers $(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
