@@ -156,7 +156,7 @@ class SupervisedEngine:
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({living, ended}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({living, reading}, timeout=_LAST_WORDS_S)
+            await asyncio.wait({living, reading, ended}, timeout=_LAST_WORDS_S)
             error = living.exception() if living.done() else None
             if error is not None and not isinstance(error, ServeError):
                 raise error

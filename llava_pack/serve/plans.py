@@ -129,6 +129,8 @@ def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
     '/h'
     """
     kept = {
-        name: value for name, value in environment.items() if not name.upper().endswith(_DROPPED)
+        name: value
+        for name, value in environment.items()
+        if not name.upper().endswith(_DROPPED) and not name.startswith("OTEL_")
     }
     return {**kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -6,6 +6,7 @@ lets what runs end for a few seconds, the second ends everything at once.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 import uvicorn
 
 from llava_pack.engine.port import EngineInfo
+from llava_pack.format.errors import ServeError
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.engines import SupervisedEngine
@@ -72,7 +74,7 @@ def run(plan: ServePlan, announce: Announce, progress: Progress) -> int:
         PackError: an engine could not be started.
     """
     with Scratch() as scratch, contextlib.closing(plan.listening), _removed(plan.state.socket):
-        os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
+        _settle_environment(scratch)
         with contextlib.chdir(scratch.empty):
             return asyncio.run(_Run(plan, scratch, progress).serve(announce))
 
@@ -95,6 +97,7 @@ class _Run:
             loop.add_signal_handler(number, self._on_signal, number)
         publication = publish(self._plan.state_directory, self._plan.state)
         tasks = [asyncio.create_task(engine.run()) for engine in self._engines]
+        await asyncio.sleep(0)  # the engines are forked before other threads begin to import
         try:
             server = await self._server()
             tasks.append(asyncio.create_task(server.serve([self._plan.listening])))
@@ -106,6 +109,8 @@ class _Run:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in tasks:
             task.result()
+        if not self._told.is_set():
+            raise ServeError("the gateway ended by itself", hint="start it again with `serve`")
         return 128 + self._signal if self._forced.is_set() else 0
 
     async def _serve(
@@ -154,6 +159,8 @@ class _Run:
 
     async def _drain(self) -> None:
         """Let what runs end for a few seconds."""
+        # What is cut off after that is no error to be told with a traceback.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for engine in self._engines:
             engine.refuse()
         until_s = time.monotonic() + _DRAIN_S
@@ -169,6 +176,14 @@ class _Run:
         self._signal = number
         self._told.set()
         self._progress.note("stopping; once more to stop at once")
+
+
+def _settle_environment(scratch: Scratch) -> None:
+    """Keep the page's files private, and libraries from telling anybody outside what happens."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]
+    os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
 @contextmanager

@@ -5,7 +5,6 @@ remote fonts. The guard and its content policy stand in front of every route of 
 """
 
 import html
-import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -45,9 +44,8 @@ def mount_page(
         app: with every other route already in place.
         models: by name; the first is chosen at the start.
         decoder: for the pictures.
-        uploads: the private folder that GRADIO_TEMP_DIR names.
+        uploads: the private folder that GRADIO_TEMP_DIR names; GRADIO_ANALYTICS_ENABLED is False.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
     page = _page(gr, models, _Chat(gr, models, decoder, uploads))
@@ -104,7 +102,9 @@ class _Chat:
                         yield answer.text
         except PackError as error:
             message = describe(error, request_id)[1].message
-            raise self._gr.Error(html.escape(message), title="llava-pack") from error
+            raise self._gr.Error(
+                html.escape(message), title="llava-pack", print_exception=False
+            ) from error
         if not answer.text:
             yield "…"
 

@@ -46,5 +46,6 @@ def test_the_command_runs_isolated_and_says_everything() -> None:
 
 def test_an_engine_has_no_proxies_and_no_tokens() -> None:
     given = {"http_proxy": "p", "ALL_PROXY": "p", "HF_TOKEN": "t", "HF_ENDPOINT": "e", "HOME": "/h"}
+    given["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector.example"
     made = engine_environment(given)
     assert set(made) == {"HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
