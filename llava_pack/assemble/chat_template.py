@@ -1,0 +1,104 @@
+"""A conversation template as Jinja: the prompt that llava-pack's own engine writes.
+
+The pictures of a turn come first, each on a line of its own, then its texts; a system message that
+is the first one takes the place of the template's own.
+
+Source: transformers "Chat templating" (what the template is given, trimmed blocks);
+llava_pack.engine.templates (what it shall give).
+"""
+
+import json
+
+from llava_pack.engine.templates import Template, template
+
+_BODY = """{%- macro body(content) -%}
+{%- if content is string -%}{{ content }}
+{%- else -%}
+{%- for part in content if part['type'] == 'image' -%}{{ '<image>GAP\\n' }}{%- endfor -%}
+{%- set texts = namespace(first=true) -%}
+{%- for part in content if part['type'] == 'text' -%}
+{{ ('' if texts.first else '\\n') + part['text'] }}{%- set texts.first = false -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro plain(content) -%}
+{%- if content is string -%}{{ content }}
+{%- else -%}
+{%- for part in content -%}{{ ('' if loop.first else '\\n') + part['text'] }}{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- set turns = messages -%}
+{%- set system = SYSTEM -%}
+{%- if messages and messages[0]['role'] == 'system' -%}
+{%- set system = plain(messages[0]['content']) -%}
+{%- set turns = messages[1:] -%}
+{%- endif -%}
+"""
+_DIALOGUE = """{{ system + SEP }}
+{%- for turn in turns -%}
+{%- if turn['role'] == 'user' -%}{{ USER + ': ' + body(turn['content']) + SEP }}
+{%- else -%}{{ ASSISTANT + ': ' + body(turn['content']) + SEP2 }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ ASSISTANT + ':' }}{%- endif -%}
+"""
+_CHATML = """{{ '<|im_start|>system\\n' + system + SEP }}
+{%- for turn in turns -%}
+{{ (USER if turn['role'] == 'user' else ASSISTANT) + body(turn['content']) + SEP }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ ASSISTANT }}{%- endif -%}
+"""
+_LLAMA_2 = """{%- for turn in turns -%}
+{%- if turn['role'] == 'user' -%}
+{{ ('' if loop.first else SEP) + '[INST] ' }}
+{%- if loop.first and system -%}{{ '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' }}{%- endif -%}
+{{ body(turn['content']) + ' [/INST]' }}
+{%- else -%}{{ ' ' + body(turn['content']) + ' ' + SEP2 }}
+{%- endif -%}
+{%- endfor -%}
+"""
+_PLAIN = """{{ system }}
+{%- for turn in turns -%}
+{{ body(turn['content']) + (SEP if turn['role'] == 'user' else SEP2) }}
+{%- endfor -%}
+"""
+_STYLES = {
+    "single": _DIALOGUE,
+    "two": _DIALOGUE,
+    "chatml": _CHATML,
+    "llama_2": _LLAMA_2,
+    "plain": _PLAIN,
+}
+
+
+def chat_template(conv_mode: str, *, legacy: bool) -> str:
+    """Return the Jinja template of a conversation mode.
+
+    Args:
+        conv_mode: a name that the engine knows.
+        legacy: the tokenizer puts a space behind every special token by itself; where it does not,
+            the template writes the one behind `<image>`.
+
+    Raises:
+        UsageError: there is no such mode.
+    """
+    chosen = template(conv_mode)
+    body = _BODY.replace("GAP", "" if legacy else " ")
+    return body.replace("SYSTEM", _quoted(chosen.system)) + _filled(_STYLES[chosen.style], chosen)
+
+
+def _filled(style: str, chosen: Template) -> str:
+    words = {
+        "SEP2": chosen.sep2,
+        "SEP": chosen.sep,
+        "USER": chosen.user,
+        "ASSISTANT": chosen.assistant,
+    }
+    for name, text in words.items():
+        style = style.replace(name, _quoted(text))
+    return style
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a Jinja string."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,196 @@
+"""A LLaVA as transformers-native folder: tower inside, in the names that every engine reads.
+
+Tensors are renamed and copied one by one from the mapped files; no torch is needed, unless the
+linears are quantized on the way.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.keymap import exchange_name
+from llava_pack.checkpoint.kind import has_tiles, image_words
+from llava_pack.convert import native_config
+from llava_pack.convert.native_tokenizer import tokenizer_config, with_image_token
+from llava_pack.convert.output import whole_file
+from llava_pack.convert.parts import (
+    INSIDE,
+    Parts,
+    read_json,
+    read_json_if_there,
+    tower_tensors,
+)
+from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
+from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
+from llava_pack.format.errors import CheckpointError
+from llava_pack.format.progress import Progress
+
+ROW_MULTIPLE = 64
+"""Rows of the embedding table are a multiple of this. Source: transformers
+models/llava/convert_llava_weights_to_hf.py."""
+
+_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeFolder:
+    """What a native folder will hold: its small files, and its tensors with their names.
+
+    Attributes:
+        texts: file name to content.
+        tensors: in the order of the source; the embedding table first extended.
+    """
+
+    texts: Mapping[str, bytes]
+    tensors: Sequence[SourceTensor]
+
+
+@contextmanager
+def native_folder(
+    parts: Parts,
+    tower_dir: Path,
+    *,
+    chat_template: str,
+    precision: str | None = None,
+    writable: bool = False,
+) -> Iterator[NativeFolder]:
+    """Return what the native folder of a checkpoint holds, until the block ends.
+
+    Args:
+        parts: the checkpoint, opened.
+        tower_dir: its CLIP tower; of one that is inside only the configurations are read.
+        chat_template: gives the prompt that the model was trained with, in Jinja.
+        precision: `nf4` or `int8`, told in config.json.
+        writable: the views of tensors may be given to torch.
+
+    Raises:
+        CheckpointError: the checkpoint has a part that transformers' LLaVA has not.
+    """
+    tower_config = read_json(tower_dir / "config.json")
+    preprocessor = read_json(tower_dir / "preprocessor_config.json")
+    tokenizer, own = _tokenizer(parts.texts)
+    words = image_words(parts.config)
+    tokenizer, tokens, size = with_image_token(tokenizer, own, words)
+    table = next((t.entry for t in parts.tensors if t.entry.name == _TABLES[0]), None)
+    if table is None:
+        raise CheckpointError(f"there is no {_TABLES[0]}", subject=parts.texts.name)
+    rows = -(-max(size, table.shape[0]) // ROW_MULTIPLE) * ROW_MULTIPLE
+    config = native_config.native_config(
+        parts.config, tower_config, rows=rows, tokens=tokens, precision=precision
+    )
+    published = read_json_if_there(parts.texts / "generation_config.json")
+    pad = tokens[native_config.PAD_TOKEN]
+    documents = {
+        "config.json": config,
+        "generation_config.json": native_config.generation_config(parts.config, published, pad),
+        "preprocessor_config.json": native_config.image_processor(
+            parts.config, tower_config, preprocessor
+        ),
+        "processor_config.json": native_config.processor(parts.config, tower_config),
+        "tokenizer_config.json": tokenizer_config(own, tiles=has_tiles(parts.config)),
+    }
+    texts = {name: _document(value) for name, value in documents.items()}
+    texts |= {"tokenizer.json": tokenizer, "chat_template.jinja": chat_template.encode()}
+    model = parts.texts / "tokenizer.model"
+    if model.is_file():
+        texts["tokenizer.model"] = model.read_bytes()
+    with _whole(parts, tower_dir, writable=writable) as tensors:
+        named = [one for tensor in tensors if (one := _named(tensor, rows)) is not None]
+        yield NativeFolder(texts=texts, tensors=named)
+
+
+def to_native(
+    parts: Parts,
+    tower_dir: Path,
+    out_dir: Path,
+    *,
+    chat_template: str,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write a checkpoint as a transformers-native folder, and return the files.
+
+    Elements keep their type and bytes; the embedding table and the output layer gain rows for
+    `<image>` and `<pad>` (copies of their first row, so that none is ever likelier than `<unk>`).
+    The same input gives the same bytes.
+
+    Args:
+        parts: see `native_folder`.
+        tower_dir: see `native_folder`.
+        out_dir: an existing folder; files of the same names are replaced.
+        chat_template: see `native_folder`.
+        shard_bytes: upper bound of each weight file.
+        progress: told the bytes as they are written.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or has a part that transformers' LLaVA has not.
+        SpaceError: the disk is full.
+    """
+    with native_folder(parts, tower_dir, chat_template=chat_template) as folder:
+        paths = write_shards(folder.tensors, out_dir, shard_bytes=shard_bytes, progress=progress)
+        return [*write_texts(folder.texts, out_dir), *paths]
+
+
+def write_texts(texts: Mapping[str, bytes], out_dir: Path) -> list[Path]:
+    """Write small files and return them."""
+    for name, data in texts.items():
+        with whole_file(out_dir / name) as out:
+            out.write(data)
+    return [out_dir / name for name in texts]
+
+
+@contextmanager
+def _whole(parts: Parts, tower_dir: Path, *, writable: bool) -> Iterator[list[SourceTensor]]:
+    """Return the checkpoint's tensors and the tower's: its own where it was trained along."""
+    if parts.vision_inside:
+        yield list(parts.tensors)
+        return
+    kept = [tensor for tensor in parts.tensors if not tensor.entry.name.startswith(INSIDE)]
+    with tower_tensors(tower_dir, writable=writable) as tower:
+        yield [*kept, *tower]
+
+
+def _named(tensor: SourceTensor, rows: int) -> SourceTensor | None:
+    name = exchange_name(tensor.entry.name)
+    if name is None:
+        return None
+    longer = tensor.entry.name in _TABLES and tensor.entry.shape[0] < rows
+    return renamed(_with_rows(tensor, rows) if longer else tensor, name)
+
+
+def _with_rows(tensor: SourceTensor, rows: int) -> SourceTensor:
+    """Return a table with more rows, each a copy of its first."""
+    entry = tensor.entry
+    wider = replace(entry, shape=(rows, *entry.shape[1:]))
+    row_bytes = wider.size_bytes // rows
+
+    def read() -> memoryview:
+        view = tensor.read().cast("B")
+        table = bytearray(wider.size_bytes)
+        table[: len(view)] = view
+        table[len(view) :] = bytes(view[:row_bytes]) * (rows - entry.shape[0])
+        return memoryview(table)
+
+    return SourceTensor(wider, read, tensor.release)
+
+
+def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return tokenizer.json, made where there is none, and tokenizer_config.json."""
+    config = read_json_if_there(folder / "tokenizer_config.json")
+    published, model = folder / "tokenizer.json", folder / "tokenizer.model"
+    if published.is_file():
+        return published.read_bytes(), config
+    if not model.is_file():
+        raise CheckpointError(
+            "there is no tokenizer in this folder, expected tokenizer.model or tokenizer.json",
+            subject=folder.name,
+        )
+    added = added_tokens(read_json_if_there(folder / "added_tokens.json"))
+    return tokenizer_json(model.read_bytes(), config, added), config
+
+
+def _document(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

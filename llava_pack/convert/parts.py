@@ -1,0 +1,102 @@
+"""A checkpoint taken apart: its configuration, its tensors by their original names, its texts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.keymap import is_weight
+from llava_pack.checkpoint.weight_set import find_weights
+from llava_pack.convert.shards import SourceTensor, opened, renamed
+from llava_pack.format.errors import CheckpointError
+
+INSIDE = "model.vision_tower.vision_tower."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a LLaVA consists of, while its files are open.
+
+    Attributes:
+        config: in the original keys.
+        tensors: original names, without what is no weight.
+        texts: the folder with the tokenizer's files and generation_config.json.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Sequence[SourceTensor]
+    texts: Path
+
+    @property
+    def vision_inside(self) -> bool:
+        """Whether the checkpoint's own vision tensors are the ones that LLaVA uses."""
+        trained = bool(self.config.get("unfreeze_mm_vision_tower", False))
+        return trained and any(one.entry.name.startswith(INSIDE) for one in self.tensors)
+
+
+@contextmanager
+def original_parts(model_dir: Path, *, writable: bool = False) -> Iterator[Parts]:
+    """Open a checkpoint in the original layout, until the block ends.
+
+    Args:
+        model_dir: its folder.
+        writable: the views of tensors may be given to torch.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    with opened(weight_paths(model_dir), writable=writable) as tensors:
+        kept = [tensor for tensor in tensors if is_weight(tensor.entry.name)]
+        yield Parts(config=read_json(model_dir / "config.json"), tensors=kept, texts=model_dir)
+
+
+@contextmanager
+def tower_tensors(tower_dir: Path, *, writable: bool = False) -> Iterator[list[SourceTensor]]:
+    """Open a CLIP repository and hand out its vision tensors as if they were inside a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    with opened(weight_paths(tower_dir), writable=writable) as tensors:
+        yield [
+            renamed(tensor, f"{INSIDE}{tensor.entry.name}")
+            for tensor in tensors
+            if tensor.entry.name.startswith("vision_model.") and is_weight(tensor.entry.name)
+        ]
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """Return a folder's weight files in order.
+
+    Raises:
+        CheckpointError: there are none, or one that an index names is missing.
+    """
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    weights = find_weights(names, lambda name: read_small(folder / name))
+    refuse(weights.defects, subject=folder.name)
+    if not weights.files:
+        raise CheckpointError(
+            "there are no weights in this folder, expected model*.safetensors or "
+            "pytorch_model*.bin",
+            subject=folder.name,
+        )
+    return [folder / name for name in weights.files]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: it is absent or malformed.
+    """
+    if not path.is_file():
+        raise CheckpointError("is missing", subject=path.name)
+    return parse_config(read_small(path), subject=path.name)
+
+
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """Return a JSON file, empty where it is absent."""
+    return read_json(path) if path.is_file() else {}
