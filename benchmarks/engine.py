@@ -19,6 +19,8 @@ from llava_pack.engine.load import load_engine, read_pair
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.engine.templates import render
 
+MODE = "plain"  # no system prompt: the prompt is a picture and a question
+
 
 def main() -> None:
     given = _parser().parse_args()
@@ -29,6 +31,7 @@ def main() -> None:
         precision=given.precision,
         device="cpu",
         slots=given.at_once,
+        conv_mode=MODE,
     )
     questions = [_question(number, given.words) for number in range(given.at_once)]
     print(f"{engine.info.model} {given.precision}, {given.tokens} tokens an answer")
@@ -57,7 +60,7 @@ def _generate(
 
     with tempfile.TemporaryDirectory() as folder:
         oracle = reference(given.model_dir, tower_dir, Path(folder), given.precision)
-    pieces = [render(messages, "llava_v1") for messages in questions]
+    pieces = [render(messages, MODE) for messages in questions]
     oracle.answer(pieces[0], 2)
     began_s = time.perf_counter()
     count = sum(len(oracle.answer(one, given.tokens)) for one in pieces)
