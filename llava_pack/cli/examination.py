@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llava_target.generations import Installation
 
 _HASH_BYTES_PER_S = 1e9
+_IMPORTS_S = 15
 
 
 def address(server: RunState) -> Address:
@@ -113,8 +114,9 @@ class Examination:
         size_bytes = sum(entry.size_bytes for entry in entries)
         changed = changed_files(item)
         if self._deep:
-            about_s = size_bytes / _HASH_BYTES_PER_S
-            console.say(f"deep: {console.human_bytes(size_bytes)} to hash, about {about_s:.0f} s")
+            about_s = size_bytes / _HASH_BYTES_PER_S + _IMPORTS_S
+            amount = console.human_bytes(size_bytes)
+            console.say(f"deep: {amount} to hash, libraries to import: about {about_s:.0f} s")
             store = Store(self._prefix)
             changed = rehash(item.manifest, item.root, store.path, console.progress())
         yield check_installed(

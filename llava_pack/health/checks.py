@@ -20,9 +20,9 @@ _SHOWN = 5
 def check_installed(facts: InstalledFacts) -> Finding:
     """Judge the files of the active generation."""
     name = f"{facts.recipe} generation {facts.generation}"
-    how = "every byte is as verified" if facts.deep else "files look as they did when verified"
+    how = ", every byte as verified" if facts.deep else " look as they did when verified"
     if not facts.changed:
-        return Finding(layer="integrity", level="ok", text=f"{name}: {facts.files} {how}")
+        return Finding(layer="integrity", level="ok", text=f"{name}: {facts.files} files{how}")
     if not facts.deep:
         return Finding(
             layer="integrity",
