@@ -98,6 +98,10 @@ def test_refused_without_running(tmp_path, kind):
         ("collections", "defaultdict"),
         ("torch", "HalfStorage.from_file"),
         ("transformers.training_args", "TrainingArguments"),
+        ("os", "HalfStorage"),
+        ("builtins", "float16"),
+        ("torch", "OrderedDict"),
+        ("torch", "_rebuild_tensor_v2"),
     ],
 )
 def test_every_other_name_is_refused(module, attribute):
@@ -141,6 +145,9 @@ def test_every_other_name_is_refused(module, attribute):
         (b"\x80\x02" + name("torch._utils", "_rebuild_parameter") + b")R.", "damaged"),
         (b"\x80\x02\x8c\x05torchK\x01\x93.", "damaged"),
         (b"\x80\x02\x94.", "damaged"),
+        (b"\x80\x02(q\x00}.", "damaged"),
+        (b"\x80\x02}(\x85.", "damaged"),
+        (b"\x80\x02](K\x00K\x01u.", "damaged"),
     ],
 )
 def test_programs_that_are_no_state_dict(program, message):
