@@ -50,14 +50,28 @@ class ExpectedFile(_Part):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
-class ModelPart(_Part):
-    """Where the checkpoint comes from; `name` is kept as the folder's name in the bundle."""
+class BasePart(_Part):
+    """The language model that an adapter or a projector was trained on."""
 
     source: SourceText
     name: Name
-    format: Literal["original"] = "original"
+    files: tuple[ExpectedFile, ...] = ()
+
+
+class ModelPart(_Part):
+    """Where the checkpoint comes from; `name` is kept as the folder's name in the bundle.
+
+    With `base`, `source` holds an adapter or a projector. `values` are what a config.json says
+    beside the base's own, for a projector that came without one.
+    """
+
+    source: SourceText
+    name: Name
+    format: Literal["original", "hf"] = "original"
     conv_mode: str
     files: tuple[ExpectedFile, ...] = ()
+    base: BasePart | None = None
+    values: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
 class TowerPart(_Part):
@@ -104,15 +118,24 @@ class Recipe(_Part):
     unverified: tuple[str, ...] = ()
     licence: Licence
     model: ModelPart
-    vision_tower: TowerPart
+    vision_tower: TowerPart | None = None
     runtime: RuntimePart = RuntimePart()
     serving: ServingPart = ServingPart()
     known_answers: tuple[KnownAnswerPart, ...] = ()
 
     @model_validator(mode="after")
-    def _tower_beside_model(self) -> Self:
-        if self.model.name.lower() == self.vision_tower.name.lower():
-            raise ValueError("model.name and vision_tower.name must differ")
+    def _parts_fit(self) -> Self:
+        model, tower = self.model, self.vision_tower
+        if model.format == "hf" and (tower is not None or model.base is not None):
+            raise ValueError("a model of format 'hf' has its tower inside and needs no base")
+        if model.format == "original" and tower is None:
+            raise ValueError("a model of format 'original' needs [vision_tower]")
+        if model.values and model.base is None:
+            raise ValueError("model.values are for a projector, which needs [model.base]")
+        parts = [part for part in (model, model.base, tower) if part is not None]
+        names = [part.name.lower() for part in parts]
+        if len(set(names)) < len(names):
+            raise ValueError("the names of model, base and vision_tower must differ")
         return self
 
 

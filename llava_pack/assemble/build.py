@@ -7,12 +7,10 @@ from pathlib import Path
 
 from llava_pack.assemble.card import Card
 from llava_pack.assemble.described import BuildFacts, describe
-from llava_pack.assemble.model_files import (
-    check_nothing_remote,
-    stage_licences,
-    stage_model,
-    stage_tower,
-)
+from llava_pack.assemble.layouts import stage_packing
+from llava_pack.assemble.model_files import check_nothing_remote, stage_licences
+from llava_pack.assemble.model_sources import fetch_sources, list_sources
+from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import (
     PythonChoice,
@@ -24,10 +22,8 @@ from llava_pack.assemble.runtime_files import (
 from llava_pack.assemble.seal import check_output, seal
 from llava_pack.assemble.sources import Fetched, RemoteSource
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.findings import pair_defects
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import read_layout
+from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
@@ -54,6 +50,9 @@ class BuildOptions:
         cuda: CUDA major of torch, `none` for CPU.
         torch_backend: passed on to uv, None to decide.
         release: UTC seconds that the bundle is dated with.
+        format: layout of the packed model, None for the recipe's own.
+        quantize: precision of weights that are quantized now, None for none.
+        merge: adapter or projector are put into their base now.
     """
 
     recipe: Path
@@ -63,15 +62,22 @@ class BuildOptions:
     own_python: bool
     torch_backend: str | None
     release: int
+    format: Format | None = None
+    quantize: Precision | None = None
+    merge: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be in the bundle, before anything heavy is fetched."""
+    """What will be in the bundle, before anything heavy is fetched.
+
+    Attributes:
+        sources: by `model`, `base` and `vision_tower`, those that the recipe has.
+    """
 
     recipe: Recipe
-    model: RemoteSource
-    tower: RemoteSource
+    packing: Packing
+    sources: Mapping[str, RemoteSource]
     wheels: tuple[LockedWheel, ...]
     uv: LockedWheel
     python: PythonChoice
@@ -81,7 +87,7 @@ class Plan:
         """Return the bytes of model and tower weights as they are published."""
         return sum(
             source.listing.sizes[name]
-            for source in (self.model, self.tower)
+            for source in self.sources.values()
             for name in source.weight_files()
         )
 
@@ -93,21 +99,23 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         PackError: the first thing that cannot be had; nothing heavy has been fetched.
     """
     recipe = read_recipe(options.recipe)
+    packing = choose_packing(
+        recipe, wanted=options.format, precision=options.quantize, merge=options.merge
+    )
+    if packing.precision is not None:
+        need_torch(f"--quantize {packing.precision}")
     check_output(options.out)
     licence = recipe.licence
     progress.note(f"licence: {licence.id}, {licence.url}")
-    base = options.recipe.parent
     work = _work_folder(options.out)
-    model = RemoteSource(recipe.model.source, base, cache, work / "model")
-    model.small(progress)
-    model.check_kind(Kind.ORIGINAL)
-    model.check_expected(recipe.model.files)
-    tower = RemoteSource(recipe.vision_tower.source, base, cache, work / "tower")
-    tower.small(progress)
-    tower.check_kind(Kind.TOWER)
+    sources = list_sources(recipe, options.recipe.parent, work, cache, progress)
+    if packing.merge and sources["model"].kind is Kind.LORA:
+        need_torch("merging an adapter")
     wheels, uv = _lock(recipe, options, progress)
     python = _choose_python(options, progress)
-    plan = Plan(recipe=recipe, model=model, tower=tower, wheels=wheels, uv=uv, python=python)
+    plan = Plan(
+        recipe=recipe, packing=packing, sources=sources, wheels=wheels, uv=uv, python=python
+    )
     _check_space(options.out, plan.weights_bytes)
     return plan
 
@@ -122,20 +130,19 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         PackError: see `plan_build`, and what fetching and converting raise.
     """
     plan = plan_build(options, cache, progress)
-    model, tower = plan.model.whole(progress), plan.tower.whole(progress)
-    _check_pair(model, tower)
+    sources = fetch_sources(plan.sources, plan.recipe, progress)
     fetched = _fetch_files(plan, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
-    _stage(staging, plan, model, tower, fetched, options)
+    _stage(staging, plan, sources, fetched, options)
     recipe = plan.recipe
-    _, model_rules = stage_model(staging, model, recipe.model.name, recipe.vision_tower.name)
-    _, tower_rules = stage_tower(staging, tower, recipe.vision_tower.name)
+    rewrites = stage_packing(staging, plan.packing, recipe, sources)
     check_nothing_remote(staging)
     facts = BuildFacts(
-        sources={"model": model, "vision_tower": tower},
+        sources=sources,
+        packing=plan.packing,
         entries=staging.entries,
-        rewrites=(*model_rules, *tower_rules),
+        rewrites=rewrites,
         platform=options.platform,
         cuda=options.cuda,
         python=plan.python.entry(),
@@ -155,19 +162,10 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
     )
 
 
-def _check_pair(model: Fetched, tower: Fetched) -> None:
-    """Refuse a damaged checkpoint, and a tower that does not fit it."""
-    checkpoint = read_layout(model.folder, expect=Kind.ORIGINAL)
-    vision = read_layout(tower.folder, expect=Kind.TOWER)
-    misfits = pair_defects(checkpoint.config, vision.config, vision.entries)
-    refuse(misfits, subject=tower.pinned)
-
-
 def _stage(
     staging: Staging,
     plan: Plan,
-    model: Fetched,
-    tower: Fetched,
+    sources: Mapping[str, Fetched],
     fetched: Mapping[str, FetchedFile],
     options: BuildOptions,
 ) -> None:
@@ -178,8 +176,15 @@ def _stage(
     archive = None if plan.python.archive is None else fetched[plan.python.archive.name]
     stage_runtime(staging, fetched[plan.uv.filename], plan.python, archive, python)
     stage_installer(staging)
-    stage_licences(staging, {plan.recipe.model.name: model, plan.recipe.vision_tower.name: tower})
+    stage_licences(staging, {_folder(plan.recipe, name): one for name, one in sources.items()})
     staging.progress.done()
+
+
+def _folder(recipe: Recipe, source: str) -> str:
+    """Return the name of a source's folder."""
+    parts = {"model": recipe.model, "base": recipe.model.base, "vision_tower": recipe.vision_tower}
+    part = parts[source]
+    return source if part is None else part.name
 
 
 def _lock(

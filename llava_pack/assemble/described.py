@@ -4,10 +4,13 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava_pack import __version__
+from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Fetched
 from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.manifest import (
@@ -36,7 +39,8 @@ class BuildFacts:
     """What the steps of a build did.
 
     Attributes:
-        sources: what was fetched, by `model` and `vision_tower`.
+        sources: what was fetched, by `model`, `base` and `vision_tower`.
+        packing: the layout of the model.
         entries: every staged file.
         rewrites: what was changed in configuration files.
         platform: what the wheels were chosen for.
@@ -46,6 +50,7 @@ class BuildFacts:
     """
 
     sources: Mapping[str, Fetched]
+    packing: Packing
     entries: Sequence[FileEntry]
     rewrites: Sequence[Rewrite]
     platform: Platform
@@ -75,8 +80,8 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         model=ModelEntry(
             name=recipe.model.name,
             path=f"model/{recipe.model.name}",
-            format=recipe.model.format,
-            vision_tower=f"model/{recipe.vision_tower.name}",
+            format=facts.packing.format,
+            vision_tower=_tower_path(recipe, facts.packing),
             conv_mode=recipe.model.conv_mode,
         ),
         python=facts.python,
@@ -91,7 +96,7 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         floors=_floors(recipe, facts),
         serving=ServingProfile(
             engine=recipe.runtime.engine,
-            precision=serving.precision,
+            precision=facts.packing.precision or serving.precision,
             device="cpu" if facts.cuda == "none" else "auto",
             context_tokens=serving.context_tokens,
             slots=serving.slots,
@@ -102,10 +107,6 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
 
 def _floors(recipe: Recipe, facts: BuildFacts) -> Floors:
     platform, cuda = facts.platform, facts.cuda
-    configs = [
-        parse_config((source.folder / "config.json").read_bytes())
-        for source in (facts.sources["model"], facts.sources["vision_tower"])
-    ]
     wheels_bytes = sum(e.size_bytes for e in facts.entries if e.path.startswith("wheels/"))
     total_bytes = sum(entry.size_bytes for entry in facts.entries)
     return Floors(
@@ -118,13 +119,28 @@ def _floors(recipe: Recipe, facts: BuildFacts) -> Floors:
         compute_capability=None if cuda == "none" else ("7.5" if cuda == "13" else "5.0"),
         disk_bytes=total_bytes + round(_UNPACKED_RATIO * wheels_bytes),
         memory_bytes=memory_bytes(
-            *configs,
+            *_configs(facts),
             context_tokens=recipe.serving.context_tokens,
             slots=recipe.serving.slots,
             device="cpu" if cuda == "none" else "cuda",
         ),
         cpu_flags=(),
     )
+
+
+def _tower_path(recipe: Recipe, packing: Packing) -> str | None:
+    tower = recipe.vision_tower
+    return f"model/{tower.name}" if tower is not None and packing.tower_beside else None
+
+
+def _configs(facts: BuildFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configurations of model and tower, in the original keys."""
+    model, *tower = (
+        parse_config((facts.sources[name].folder / "config.json").read_bytes())
+        for name in ("model", "vision_tower")
+        if name in facts.sources
+    )
+    return (model, tower[0]) if tower else (as_original(model), model)
 
 
 def _glibc_floor(entries: Sequence[FileEntry], platform: Platform) -> str | None:

@@ -15,7 +15,7 @@ from llava_pack.checkpoint.config import (
     vision_tower_pointer,
 )
 from llava_pack.convert.shards import to_safetensors
-from llava_pack.convert.tokenizer import tokenizer_json
+from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
 from llava_pack.convert.tower import slim_tower
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.manifest import MODEL_ROOT, FileEntry, Rewrite
@@ -46,20 +46,20 @@ def stage_model(
             the bundle.
     """
     folder = f"model/{name}"
-    rewrites = _model_rewrites(source, folder, tower)
+    rewrites = model_rewrites(source, folder, tower)
 
     def make() -> Iterable[FileEntry]:
         target = staging.clean(folder)
-        derived = _derived("convert.to_safetensors", source.weights, source)
+        made_from = _derived("convert.to_safetensors", source.weights, source)
         for path in to_safetensors(source.folder, target, progress=staging.progress):
-            yield staging.written(path, derived)
+            yield staging.written(path, made_from)
         for text in ("config.json", *KEPT):
             if text in source.origins:
-                yield _text(staging, source, text, folder, rewrites)
+                yield rewritten(staging, source, text, folder, rewrites)
         if "tokenizer.json" not in source.origins and "tokenizer.model" in source.origins:
             yield staging.text(
                 f"{folder}/tokenizer.json",
-                _tokenizer(source),
+                made_tokenizer(source),
                 _derived("convert.tokenizer_json", ("tokenizer.model",), source),
             )
 
@@ -80,18 +80,18 @@ def stage_tower(
         rule
         for text in ("config.json", "preprocessor_config.json")
         if text in source.origins
-        for rule in _provenance(source, text, folder)
+        for rule in provenance(source, text, folder)
     )
 
     def make() -> Iterable[FileEntry]:
         target = staging.clean(folder)
-        derived = _derived("convert.slim_tower", source.weights, source)
+        made_from = _derived("convert.slim_tower", source.weights, source)
         for path in slim_tower(source.folder, target, staging.progress):
             if path.suffix == ".json" and path.name in source.origins:
                 path.unlink()
-                yield _text(staging, source, path.name, folder, rewrites)
+                yield rewritten(staging, source, path.name, folder, rewrites)
             else:
-                yield staging.written(path, derived)
+                yield staging.written(path, made_from)
 
     return staging.group(folder, [*source.digests(), name], make), rewrites
 
@@ -132,10 +132,15 @@ def check_nothing_remote(staging: Staging) -> None:
         )
 
 
-def _model_rewrites(source: Fetched, folder: str, tower: str) -> tuple[Rewrite, ...]:
+def model_rewrites(source: Fetched, folder: str, tower: str) -> tuple[Rewrite, ...]:
+    """Return what is changed in a checkpoint's small files: its tower, and where it came from.
+
+    Raises:
+        CheckpointError: config.json names no tower.
+    """
     texts = [text for text in ("config.json", *KEPT) if text in source.origins]
     jsons = [text for text in texts if text.endswith(".json")]
-    rules = [rule for text in jsons for rule in _provenance(source, text, folder)]
+    rules = [rule for text in jsons for rule in provenance(source, text, folder)]
     data = (source.folder / "config.json").read_bytes()
     config = parse_config(data)
     pointer = vision_tower_pointer(config)
@@ -157,7 +162,8 @@ def _model_rewrites(source: Fetched, folder: str, tower: str) -> tuple[Rewrite, 
     return tuple(rules)
 
 
-def _provenance(source: Fetched, text: str, folder: str) -> list[Rewrite]:
+def provenance(source: Fetched, text: str, folder: str) -> list[Rewrite]:
+    """Return the rewrites that empty what only says where a file came from."""
     data = (source.folder / text).read_bytes()
     return [
         Rewrite(
@@ -171,7 +177,7 @@ def _provenance(source: Fetched, text: str, folder: str) -> list[Rewrite]:
     ]
 
 
-def _text(
+def rewritten(
     staging: Staging, source: Fetched, text: str, folder: str, rewrites: Iterable[Rewrite]
 ) -> FileEntry:
     """Write one small file, with the rewrites that are meant for it."""
@@ -184,17 +190,27 @@ def _text(
     return staging.text(path, data, _derived("rewrite", (text,), source) if rules else origin)
 
 
-def _tokenizer(source: Fetched) -> bytes:
-    config = {}
-    if "tokenizer_config.json" in source.origins:
-        config = parse_config((source.folder / "tokenizer_config.json").read_bytes())
-    return tokenizer_json((source.folder / "tokenizer.model").read_bytes(), config)
+def made_tokenizer(source: Fetched) -> bytes:
+    """Return tokenizer.json for a checkpoint that came without one."""
+    config, added = (
+        parse_config((source.folder / name).read_bytes(), subject=name)
+        if name in source.origins
+        else {}
+        for name in ("tokenizer_config.json", "added_tokens.json")
+    )
+    model = (source.folder / "tokenizer.model").read_bytes()
+    return tokenizer_json(model, config, added_tokens(added))
 
 
 def _derived(tool: str, inputs: Iterable[str], source: Fetched) -> dict[str, Any]:
+    return derived(tool, [source.origins[name] for name in inputs])
+
+
+def derived(tool: str, inputs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the origin of a file that was made from others."""
     return {
         "kind": "derived",
         "tool": f"llava-pack {tool}",
         "version": __version__,
-        "inputs": [dict(source.origins[name]) for name in inputs],
+        "inputs": [dict(origin) for origin in inputs],
     }

@@ -9,7 +9,7 @@ from typing import Any
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.findings import kind_defects
-from llava_pack.checkpoint.kind import Kind, classify
+from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.source import (
@@ -28,6 +28,10 @@ SMALL = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "adapter_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "tokenizer.model",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -77,30 +81,43 @@ class RemoteSource:
         self._cache = cache
         self._into = into
         self.listing: Listing = list_source(parse_source(text, base=base))
+        self.kind = Kind.UNKNOWN
 
-    def small(self, progress: Progress) -> Snapshot:
-        """Fetch configuration, tokenizer, indexes and licence texts."""
-        return self._fetch((*SMALL, *LICENCES), progress)
+    def small(self, progress: Progress) -> None:
+        """Fetch configuration, tokenizer, indexes and licence texts; a projector may have none."""
+        lone = set(PROJECTORS) & set(self.listing.sizes)
+        if not lone or any(self._has(pattern) for pattern in (*SMALL, *LICENCES)):
+            self._fetch((*SMALL, *LICENCES), progress)
 
-    def check_kind(self, expect: Kind) -> None:
+    def check_kind(self, *expected: Kind) -> None:
         """Refuse another kind of checkpoint, by configuration and names, after `small`.
+
+        Args:
+            expected: kinds that will do; the first is named where it is none of them.
 
         Raises:
             CheckpointError: it is another one; the hint says which to take.
         """
         config_file = self._into / "config.json"
         config = parse_config(config_file.read_bytes()) if config_file.is_file() else {}
-        kind = classify(self.listing.sizes, config)
+        self.kind = classify(self.listing.sizes, config)
+        if not config and set(PROJECTORS) & set(self.listing.sizes):
+            self.kind = Kind.PROJECTOR
         pinned = self.listing.pinned
         name = pinned.repo_id if isinstance(pinned, HubSource) else str(pinned.folder)
-        refuse(kind_defects(name.rpartition("/")[2], kind, expect), subject=str(pinned))
+        meant = self.kind if self.kind in expected else expected[0]
+        refuse(kind_defects(name.rpartition("/")[2], self.kind, meant), subject=str(pinned))
 
     def weight_files(self) -> tuple[str, ...]:
-        """Return the names of the weight files, after `small`.
+        """Return the names of the weight files, after `small` and `check_kind`.
 
         Raises:
             CheckpointError: there are none, or an index names a file that is not there.
         """
+        if self.kind is Kind.LORA:
+            return self._one_of(ADAPTERS) + self._one_of(TRAINABLES)
+        if self.kind is Kind.PROJECTOR:
+            return self._one_of(PROJECTORS)
         found = find_weights(self.listing.sizes, lambda name: (self._into / name).read_bytes())
         broken = [str(defect) for defect in found.defects if defect.level == "fail"]
         if broken or not found.files:
@@ -110,6 +127,16 @@ class RemoteSource:
                 hint="check that the recipe's source is the whole repository",
             )
         return found.files
+
+    def _one_of(self, group: tuple[str, ...]) -> tuple[str]:
+        for name in group:
+            if name in self.listing.sizes:
+                return (name,)
+        raise CheckpointError(
+            f"there is no {group[0]}, and no {group[1]}",
+            subject=str(self.listing.pinned),
+            hint="check that the recipe's source is the whole repository",
+        )
 
     def whole(self, progress: Progress) -> Fetched:
         """Fetch the weights too, and return everything."""

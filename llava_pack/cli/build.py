@@ -32,6 +32,20 @@ def build(
     torch_backend: Annotated[
         str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
     ] = None,
+    layout: Annotated[
+        Literal["original", "hf"] | None,
+        typer.Option(
+            "--format",
+            help="Layout of the packed model: as published, or transformers-native (hf).",
+        ),
+    ] = None,
+    quantize: Annotated[
+        Literal["nf4", "int8"] | None,
+        typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
     ] = False,
@@ -40,12 +54,14 @@ def build(
     """Fetch a model, its vision tower and its packages, and write one verified bundle.
 
     HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. A build that
-    was stopped goes on where it was. Needs the network; needs no torch.
+    was stopped goes on where it was. Needs the network; needs torch only to quantize and to merge
+    an adapter (`pip install 'llava-pack[quantize]'`).
 
     \b
     Examples:
       llava-pack build llava-v1.5-7b
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
+      llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build demo --dry-run
     """
     from llava_pack.assemble.build import BuildOptions, plan_build, release_now
@@ -65,6 +81,9 @@ def build(
         own_python=python != "target",
         torch_backend=torch_backend,
         release=release_now(os.environ, time.time()),
+        format=layout,
+        quantize=quantize,
+        merge=merge,
     )
     progress = console.progress()
     if dry_run:
@@ -84,7 +103,7 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
         str(source.listing.pinned): {
             name: source.listing.sizes[name] for name in source.weight_files()
         }
-        for source in (plan.model, plan.tower)
+        for source in plan.sources.values()
     }
     wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.wheels]
     if as_json:

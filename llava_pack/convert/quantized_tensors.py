@@ -66,7 +66,7 @@ def _kept(tensor: SourceTensor, entry: TensorEntry) -> Made:
     if tensor.entry.dtype == entry.dtype:
         yield entry, tensor.read()
     else:
-        yield entry, _view(_loaded(tensor, entry.dtype))
+        yield entry, as_bytes(loaded(tensor, entry.dtype))
 
 
 def _nf4_plan(entry: TensorEntry) -> tuple[TensorEntry, ...]:
@@ -90,7 +90,7 @@ def _nf4(tensor: SourceTensor, dtype: str, pool: ThreadPoolExecutor) -> Made:
         codes, state = functional.quantize_4bit(part, blocksize=_BLOCK, quant_type="nf4")
         return codes, state.absmax
 
-    weight = _loaded(tensor, dtype)
+    weight = loaded(tensor, dtype)
     made = list(pool.map(block, torch.split(weight.reshape(-1), _CHUNK_ELEMENTS)))
     absmax = torch.cat([scale for _, scale in made])
     offset = absmax.mean()
@@ -109,7 +109,7 @@ def _nf4(tensor: SourceTensor, dtype: str, pool: ThreadPoolExecutor) -> Made:
     packed |= {f".{key}": value for key, value in state.as_dict(packed=True).items()}
     for planned in _nf4_plan(tensor.entry):
         value = packed[planned.name.removeprefix(tensor.entry.name)]
-        yield TensorEntry(planned.name, planned.dtype, tuple(value.shape)), _view(value)
+        yield TensorEntry(planned.name, planned.dtype, tuple(value.shape)), as_bytes(value)
 
 
 def _int8_plan(entry: TensorEntry) -> tuple[TensorEntry, ...]:
@@ -129,7 +129,7 @@ def _int8(tensor: SourceTensor, dtype: str, pool: ThreadPoolExecutor) -> Made:
         codes, scales, _ = functional.int8_vectorwise_quant(part)
         return codes, scales
 
-    weight = _loaded(tensor, dtype).to(torch.float16)
+    weight = loaded(tensor, dtype).to(torch.float16)
     made = list(pool.map(rows, torch.split(weight, max(1, _CHUNK_ELEMENTS // weight.shape[1]))))
     values = (
         torch.cat([scales for _, scales in made]),
@@ -137,10 +137,10 @@ def _int8(tensor: SourceTensor, dtype: str, pool: ThreadPoolExecutor) -> Made:
         torch.tensor(0, dtype=torch.uint8),  # "row"
     )
     for planned, value in zip(_int8_plan(tensor.entry), values, strict=True):
-        yield planned, _view(value)
+        yield planned, as_bytes(value)
 
 
-def _loaded(tensor: SourceTensor, dtype: str) -> "torch.Tensor":
+def loaded(tensor: SourceTensor, dtype: str) -> "torch.Tensor":
     """Return a tensor in a type, straight from the mapped file where it has that type."""
     import torch
 
@@ -154,7 +154,8 @@ def _loaded(tensor: SourceTensor, dtype: str) -> "torch.Tensor":
     return found.reshape(tensor.entry.shape).to(types[dtype])
 
 
-def _view(value: "torch.Tensor") -> memoryview:
+def as_bytes(value: "torch.Tensor") -> memoryview:
+    """Return a tensor's bytes, row by row."""
     import torch
 
     flat = value.contiguous().reshape(-1)

@@ -1,0 +1,78 @@
+"""In which layout a model is packed: what the recipe has, and what a person asks for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llava_pack.convert.quantize import Precision
+from llava_pack.format.errors import UsageError
+from llava_pack.recipe import Recipe
+
+Format = Literal["original", "hf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How the model goes into the bundle.
+
+    Attributes:
+        format: layout of the packed folder.
+        converted: it was published in that layout, and is packed as it is.
+        merge: adapter or projector are put into their base.
+        precision: of weights quantized ahead of time.
+    """
+
+    format: Format = "original"
+    converted: bool = False
+    merge: bool = False
+    precision: Precision | None = None
+
+    @property
+    def tower_beside(self) -> bool:
+        """Whether the tower has a folder of its own."""
+        return self.format == "original"
+
+    @property
+    def key(self) -> str:
+        """Return what decides the layout, as a text."""
+        return f"{self.format} {self.converted} {self.merge} {self.precision}"
+
+
+def choose_packing(
+    recipe: Recipe,
+    *,
+    wanted: Format | None = None,
+    precision: Precision | None = None,
+    merge: bool = False,
+) -> Packing:
+    """Return how a recipe's model is packed, from what a person asks for.
+
+    Quantizing implies the transformers-native layout; that layout implies merging.
+
+    Raises:
+        UsageError: what is asked for is not possible for this recipe.
+    """
+    if recipe.model.format == "hf":
+        if wanted == "original" or precision is not None or merge:
+            asked = "--merge" if merge else f"--quantize {precision}" if precision else "--format"
+            raise UsageError(
+                "the recipe's model is packed as it was converted, and not changed",
+                subject=asked,
+                hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
+            )
+        return Packing(format="hf", converted=True)
+    if merge and recipe.model.base is None:
+        raise UsageError(
+            "the recipe has nothing to merge: it names no [model.base]", subject="--merge"
+        )
+    if precision is not None and wanted == "original":
+        raise UsageError(
+            "quantized weights have the transformers-native layout",
+            subject="--format original",
+            hint="leave out --format, or --quantize",
+        )
+    native = wanted == "hf" or precision is not None
+    return Packing(
+        format="hf" if native else "original",
+        merge=merge or (native and recipe.model.base is not None),
+        precision=precision,
+    )
