@@ -1,7 +1,7 @@
 """What a target is, and whether it can run a bundle: pure, over facts gathered elsewhere."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,23 +20,78 @@ class Gpu:
     compute_capability: str | None = None
     memory_bytes: int | None = None
     memory_free_bytes: int | None = None
+    mig: bool | None = None
+    mig_slices: tuple[str, ...] = ()
+    """Names of the slices that it is cut into, for example `3g.20gb`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """A place where something could be installed, and the disk that it is on."""
+
+    path: str
+    mount: str | None = None
+    filesystem: str | None = None
+    free_bytes: int | None = None
+    free_inodes: int | None = None
+    noexec: bool | None = None
+    writable: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """A Python that was run."""
+
+    version: str
+    path: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetProfile:
-    """Facts about a machine; None where one could not be found out."""
+    """Facts about a machine; None where one could not be found out.
 
+    Source: docs/reference/target-profile.md.
+    """
+
+    host: str | None = None
+    clock: int | None = None
     os: str | None = None
     """`linux`, as in a platform tag."""
+    distribution: str | None = None
     kernel: str | None = None
     arch: str | None = None
+    libc: str | None = None
     glibc: str | None = None
     """None where the C library is another one."""
+    glibcxx: str | None = None
+    """Newest symbol version of the system's C++ library, for example 3.4.30."""
+    pythons: tuple[Interpreter, ...] | None = None
     python_version: str | None = None
+    """Of the one interpreter that an installation will use."""
+    cpu_model: str | None = None
+    cpu_count: int | None = None
     cpu_flags: tuple[str, ...] | None = None
+    disks: tuple[Disk, ...] | None = None
     disk_free_bytes: int | None = None
+    """Of the one place that an installation will use."""
     memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    driver: str | None = None
+    nvidia_smi: str | None = None
     gpus: tuple[Gpu, ...] | None = None
+    home: str | None = None
+    user: str | None = None
+    uid: int | None = None
+    open_files: str | None = None
+    locked_memory: str | None = None
+    ports_in_use: tuple[int, ...] | None = None
+    selinux: str | None = None
+    fips: bool | None = None
+    container: str | None = None
+    init: str | None = None
+    tools: Mapping[str, str | None] | None = None
+    ssh_address: str | None = None
+    ssh_port: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,159 @@
+"""`llava-pack probe`: the facts of the machine that will run the model, in one file."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.format.errors import FetchError, UsageError
+from llava_pack.format.target import TargetProfile
+
+_SSH_TIMEOUT_S = 120
+
+
+def probe(
+    target: Annotated[
+        str | None, typer.Argument(help="USER@HOST, or a name of your ssh configuration.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="The server's ssh port.")] = None,
+    jump: Annotated[
+        str | None, typer.Option("--jump", "-J", help="A bastion to go through, as in ssh -J.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--ssh-option", "-o", help="Passed on as ssh -o.")
+    ] = None,
+    here: Annotated[bool, typer.Option("--here", help="Probe this machine.")] = False,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Print lines to paste into the server's terminal.")
+    ] = False,
+    read: Annotated[
+        Path | None, typer.Option(help="Take what the server printed from a file, or - for stdin.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the profile is saved.")] = Path("TARGET.json"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
+) -> None:
+    """Find out what a server has, and save it for `plan` and `build --target`.
+
+    A shell script of 14 kB runs there; it needs no root and no Python, writes nothing and takes
+    seconds. Your own ssh is used, with its configuration, keys and questions.
+
+    \b
+    Examples:
+      llava-pack probe me@gpu01 -p 2222
+      llava-pack probe me@gpu01 -J me@bastion --out gpu01.json
+      llava-pack probe --here
+      llava-pack probe --paste
+      llava-pack probe --read - --out gpu01.json
+    """
+    from llava_pack.lock.profile import parse_profile, render_profile
+
+    ways = sum((target is not None, here, paste, read is not None))
+    if ways != 1:
+        raise UsageError(
+            f"expected one of USER@HOST, --here, --paste and --read, got {ways} of them",
+            subject="probe",
+            hint="llava-pack probe USER@HOST -p PORT",
+        )
+    if paste:
+        _print_paste()
+        return
+    if read is not None:
+        said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
+    else:
+        said = _run(["sh"] if target is None else _ssh(target, port, jump, option or ()))
+    profile = parse_profile(said)
+    text = render_profile(said)
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
+    if as_json:
+        console.data(text.rstrip("\n"))
+    else:
+        for line in summary(profile):
+            console.data(line)
+    console.say(f"saved {out}; next: llava-pack plan RECIPE --target {out}")
+
+
+def summary(profile: TargetProfile) -> list[str]:
+    """Return the facts that decide, a line each."""
+    unknown = "unknown"
+    system = " ".join(part for part in (profile.distribution, profile.arch) if part) or unknown
+    lines = [f"system    {system}, glibc {profile.glibc or unknown}"]
+    memory = unknown if profile.memory_bytes is None else console.human_bytes(profile.memory_bytes)
+    lines.append(f"machine   {profile.cpu_count or unknown} CPUs, {memory} of memory")
+    if profile.gpus is None:
+        lines.append("GPU       could not be found out")
+    elif not profile.gpus:
+        lines.append("GPU       none")
+    for gpu in profile.gpus or ():
+        size = unknown if gpu.memory_bytes is None else console.human_bytes(gpu.memory_bytes)
+        capability = gpu.compute_capability or unknown
+        lines.append(
+            f"GPU       {gpu.name}, {size}, compute capability {capability}, "
+            f"driver {gpu.driver or unknown}"
+        )
+    versions = ", ".join(found.version for found in profile.pythons or ()) or "none that runs"
+    lines.append(f"Python    {versions}")
+    for disk in profile.disks or ():
+        if disk.writable and disk.free_bytes is not None:
+            noexec = ", noexec" if disk.noexec else ""
+            lines.append(f"disk      {disk.path}: {console.human_bytes(disk.free_bytes)}{noexec}")
+    return lines
+
+
+def _ssh(target: str, port: int | None, jump: str | None, options: Sequence[str]) -> list[str]:
+    if target.startswith("-"):
+        raise UsageError("expected USER@HOST", subject=target)
+    command = ["ssh", "-T"]
+    command += [] if port is None else ["-p", str(port)]
+    command += [] if jump is None else ["-J", jump]
+    command += [part for one in options for part in ("-o", one)]
+    return [*command, "--", target, "exec sh -s"]
+
+
+def _run(command: Sequence[str]) -> bytes:
+    """Return what probe.sh prints, run by `command` with the script as its input."""
+    from llava_pack.shipped import shipped
+
+    script = (shipped("installers") / "probe.sh").read_bytes()
+    place = command[-2] if command[0] == "ssh" else "this machine"
+    hint = "try the same ssh command by hand, or use llava-pack probe --paste"
+    try:
+        done = subprocess.run(
+            command, input=script, stdout=subprocess.PIPE, check=False, timeout=_SSH_TIMEOUT_S
+        )
+    except FileNotFoundError as error:
+        raise FetchError(f"there is no {command[0]} here", subject=place, hint=hint) from error
+    except subprocess.TimeoutExpired as error:
+        message = f"no answer within {_SSH_TIMEOUT_S} s"
+        raise FetchError(message, subject=place, hint=hint) from error
+    if done.returncode != 0:
+        message = f"{command[0]} ended with {done.returncode}"
+        raise FetchError(message, subject=place, hint=hint)
+    return done.stdout
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+
+
+def _print_paste() -> None:
+    import base64
+    import gzip
+
+    from llava_pack.shipped import shipped
+
+    packed = gzip.compress((shipped("installers") / "probe.sh").read_bytes(), 9, mtime=0)
+    console.data("base64 -d <<'END' | gzip -dc | sh")
+    console.data(base64.encodebytes(packed).decode().rstrip("\n"))
+    console.data("END")
+    console.say("Paste these lines into the server's terminal; then give back what it prints:")
+    console.say("  llava-pack probe --read - --out TARGET.json")

@@ -1,0 +1,84 @@
+"""A real sshd on loopback, with keys of its own."""
+
+import getpass
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+class LoopbackSshd:
+    """An sshd that lets the running user in with one key; `options` is what ssh is told with -o."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = 0
+        self.user = getpass.getuser()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Keep ssh from the person's keys and known hosts."""
+        return (
+            f"IdentityFile={self._folder / 'user'}",
+            "IdentitiesOnly=yes",
+            f"UserKnownHostsFile={self._folder / 'known'}",
+            "StrictHostKeyChecking=accept-new",
+            "BatchMode=yes",
+        )
+
+    def __enter__(self) -> Self:
+        assert PROGRAM is not None
+        for name in ("host", "user"):
+            command = [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-f",
+                str(self._folder / name),
+            ]
+            subprocess.run(command, check=True)
+        shutil.copy(self._folder / "user.pub", self._folder / "authorized")
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        settings = {
+            "HostKey": self._folder / "host",
+            "AuthorizedKeysFile": self._folder / "authorized",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PidFile": "none",
+            "ListenAddress": "127.0.0.1",
+        }
+        for port in range(32200, 32300):
+            options = [
+                part for name, value in settings.items() for part in ("-o", f"{name}={value}")
+            ]
+            self._process = subprocess.Popen(
+                [PROGRAM, "-f", "/dev/null", "-D", "-e", *options, "-p", str(port)],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert self._process.stderr is not None
+            for line in self._process.stderr:
+                if re.search(r"Server listening on", line):
+                    self.port = port
+                    return self
+            self._process.wait()
+            self._process.stderr.close()
+        raise AssertionError("no sshd could be started")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.communicate()
