@@ -1,0 +1,91 @@
+"""The demo model in 4 bits behind the real gateway: what it sees, by the API and on the page."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "bundles" / "demo-model"
+RECIPE = tomllib.loads((ROOT / "bundles" / "demo.toml").read_text())
+KNOWN = RECIPE["known_answers"][0]
+PICTURE = ROOT / "bundles" / KNOWN["picture"]
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    command = [sys.executable, "-m", "llava_pack", "serve", "--port", "0", "--load-4bit", "--json"]
+    command += ["--model-path", str(DEMO / "llava-v1-demo")]
+    command += ["--vision-tower", str(DEMO / "clip-demo")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state")),
+    }
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+
+
+def _knows(text: str) -> bool:
+    return all(word in text for word in KNOWN["contains"])
+
+
+def test_the_api_sees_the_picture(served: dict[str, Any]) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PICTURE.read_bytes()).decode()}"
+    content: Any = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": KNOWN["prompt"]},
+    ]
+    with openai.OpenAI(
+        base_url=f"{served['url']}/v1",
+        api_key=served["token"],
+        http_client=httpx.Client(trust_env=False),
+    ) as client:
+        whole = client.chat.completions.create(
+            model="llava-v1-demo", messages=[{"role": "user", "content": content}]
+        )
+        stream = client.chat.completions.create(
+            model="llava-v1-demo", messages=[{"role": "user", "content": content}], stream=True
+        )
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
+    answer = whole.choices[0].message.content or ""
+    assert _knows(answer), answer
+    assert "".join(pieces) == answer
+    assert len([piece for piece in pieces if piece]) > 2
+
+
+@pytest.mark.browser
+def test_the_page_sees_the_picture(served: dict[str, Any]) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(locale="en-US")
+        page.goto(f"{served['url']}/#token={served['token']}")
+        page.set_input_files("#ask input[type=file]", str(PICTURE))
+        playwright.expect(page.locator("#ask .thumbnail-item")).to_have_count(1)
+        page.locator("#ask textarea").fill(KNOWN["prompt"])
+        page.locator("#ask .submit-button").click()
+        playwright.expect(page.get_by_label("Retry")).to_be_enabled()
+        answer = page.locator("#chat [data-testid=bot]").inner_text()
+        browser.close()
+    assert _knows(answer.lower()), answer
