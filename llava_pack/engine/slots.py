@@ -208,13 +208,11 @@ def _chunk(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    grouped = query.shape[1] != key.shape[1]
     first = plan.begin == 0 and (window is None or window >= plan.end)
     mask = None if first else plan.chunk_mask(query, window)
     return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=first, scale=scaling
+        query, key, value, attn_mask=mask, is_causal=first, scale=scaling, enable_gqa=grouped
     )
 
 
@@ -240,15 +238,16 @@ def _rows(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    grouped = _by_kv_head(query, key)
-    out = torch.empty_like(grouped)
+    grouped = query.shape[1] != key.shape[1]
+    out = torch.empty_like(query)
     for row, length in enumerate(plan.lengths):
         seen = slice(max(0, length - window) if window else 0, length)
         here = slice(row, row + 1)
+        keys, values = key[here, :, seen], value[here, :, seen]
         out[here] = scaled_dot_product_attention(
-            grouped[here], key[here, :, seen], value[here, :, seen], scale=scaling
+            query[here], keys, values, scale=scaling, enable_gqa=grouped
         )
-    return out.reshape(query.shape)
+    return out
 
 
 def _by_kv_head(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
