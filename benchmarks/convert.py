@@ -1,94 +1,87 @@
-"""Converting published pickles: rate beside a plain copy, and memory.
+"""Pickled shards into safetensors: memory, and the rate beside `cp` and `sha256sum`.
 
-    python benchmarks/convert.py --size-gb 2 --folder /tmp
+    python benchmarks/convert.py --gigabytes 2
 
-Both write to the same disk and wait for it; the page cache is warm for both.
+All three read the same files from a warm page cache, in one run; the ratios mean something, the
+rates depend on the machine. Peak memory is RssAnon + RssShmem of the converting process.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.checkpoints import write_weights
-from tests.support.pickles import Stored
+from benchmarks.quantize import Peak
 
-TENSOR_BYTES = 64 << 20
-CONVERT = """
-import json, sys, time
-from pathlib import Path
-from llava_pack.convert.shards import to_safetensors
-def peak():  # ru_maxrss would be that of the parent
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(status["VmHWM"].split()[0]) * 1024
-before = peak()
-began = time.perf_counter()
-to_safetensors(Path(sys.argv[1]), Path(sys.argv[2]))
-took_s = time.perf_counter() - began
-print(json.dumps({"took_s": took_s, "peak_bytes": peak() - before}))
-"""
+SHARD_TENSORS = 8
 
 
-def make(folder: Path, count: int) -> None:
-    """Write two shards of `count` random tensors of 64 MiB each."""
-    data = os.urandom(TENSOR_BYTES)
-    tensors = {
-        f"model.layers.{n}.w": Stored("F16", (TENSOR_BYTES // 2,), data) for n in range(count)
-    }
-    write_weights(folder, tensors, weights="bin", shards=2)
+def pickled_shards(folder: Path, *, total_bytes: int) -> list[Path]:
+    """Write a checkpoint of noise as torch saves it: shards of a few tensors."""
+    import torch
+
+    from tests.support.checkpoints import TinyLlava, make_llava
+
+    model_dir = make_llava(folder, TinyLlava())
+    for path in model_dir.glob("pytorch_model*"):
+        path.unlink()
+    side = 4096
+    count = max(2, round(total_bytes / (side * side * 2) / SHARD_TENSORS))
+    noise = torch.randn(side, side, generator=torch.Generator().manual_seed(0)).half()
+    paths = []
+    for number in range(1, count + 1):
+        path = model_dir / f"pytorch_model-{number:05d}-of-{count:05d}.bin"
+        names = [f"model.layers.{number}.t{index}.weight" for index in range(SHARD_TENSORS)]
+        torch.save({name: noise.clone() for name in names}, path)
+        paths.append(path)
+    return paths
 
 
-def copy(source: Path, target: Path) -> float:
-    """Return the seconds that copying the shards takes, flushed to the disk."""
-    began = time.perf_counter()
-    for path in sorted(source.glob("*.bin")):
-        shutil.copyfile(path, target / path.name)
-        with (target / path.name).open("rb+") as written:
-            os.fsync(written.fileno())
-    return time.perf_counter() - began
+def timed(work: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    work()
+    return time.perf_counter() - began_s
 
 
 def main() -> None:
+    from llava_pack.convert.shards import to_safetensors
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size-gb", type=float, default=2.0)
+    parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--folder", type=Path, default=None)
     given = parser.parse_args()
-    count = max(2, round(given.size_gb * 1e9 / TENSOR_BYTES))
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
-        source, copied, converted = (Path(name) / part for part in ("source", "copy", "out"))
-        for folder in (source, copied, converted):
-            folder.mkdir()
-        make(source, count)
+        folder = Path(name)
+        needed = given.gigabytes * 3.2e9
+        if shutil.disk_usage(folder).free < needed:
+            raise SystemExit(f"needs {needed / 1e9:.1f} GB in {folder}")
+        paths = pickled_shards(folder / "model", total_bytes=round(given.gigabytes * 1e9))
+        total = sum(path.stat().st_size for path in paths)
+        for path in paths:
+            path.read_bytes()
+        copies, out = folder / "copies", folder / "out"
+        copies.mkdir()
+        out.mkdir()
         os.sync()
-        copy_s = copy(source, copied)
-        shutil.rmtree(copied)
-        os.sync()
-        done = subprocess.run(
-            [sys.executable, "-c", CONVERT, str(source), str(converted)],
-            check=True,
-            capture_output=True,
-            text=True,
+        copy_s = timed(lambda: subprocess.run(["cp", *paths, copies], check=True) and os.sync())
+        shutil.rmtree(copies)
+        hash_s = timed(
+            lambda: subprocess.run(["sha256sum", *paths], check=True, stdout=subprocess.DEVNULL)
         )
-    result = json.loads(done.stdout)
-    size_bytes = count * TENSOR_BYTES
-    print(
-        json.dumps(
-            {
-                "size_bytes": size_bytes,
-                "copy_bytes_per_s": round(size_bytes / copy_s),
-                "convert_bytes_per_s": round(size_bytes / result["took_s"]),
-                "ratio_to_copy": round(copy_s / result["took_s"], 2),
-                "peak_bytes": result["peak_bytes"],
-                "peak_in_tensors": round(result["peak_bytes"] / TENSOR_BYTES, 2),
-            },
-            indent=2,
-        )
-    )
+        with Peak() as peak:
+            before = peak.bytes
+            convert_s = timed(lambda: (to_safetensors(folder / "model", out), os.sync()))
+    shard = total / len(paths)
+    print(f"{total / 1e9:.2f} GB in {len(paths)} pickled shards")
+    print(f"converting   {total / convert_s / 1e6:8.0f} MB/s")
+    for what, took_s in (("cp, sync", copy_s), ("sha256sum", hash_s)):
+        ratio = took_s / convert_s
+        print(f"{what:<13}{total / took_s / 1e6:8.0f} MB/s   converting has {ratio:.2f} x its rate")
+    print(f"memory added {(peak.bytes - before) / 1e6:8.0f} MB, a shard has {shard / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

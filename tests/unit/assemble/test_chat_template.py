@@ -1,0 +1,65 @@
+"""The Jinja templates give what the engine's own renderer gives, conversation by conversation."""
+
+import pytest
+
+from llava_pack.assemble.chat_template import chat_template
+from llava_pack.engine.port import Message, Picture
+from llava_pack.engine.templates import TEMPLATES, Special, render
+
+pytestmark = pytest.mark.engine  # Jinja comes with transformers
+DOT = Picture(1, 1, b"\0\0\0")
+CONVERSATIONS = {
+    "question": (Message("user", ("what is this?",)),),
+    "picture": (Message("user", (DOT, "what is this?")),),
+    "picture last": (Message("user", ("what is this?", DOT)),),
+    "two pictures": (Message("user", (DOT, "and", DOT, "differ?")),),
+    "turns": (
+        Message("user", (DOT, "first")),
+        Message("assistant", ("an answer",)),
+        Message("user", ("second",)),
+    ),
+    "system": (Message("system", ("Be brief.",)), Message("user", (DOT, "hello\nthere"))),
+    "empty system": (Message("system", ("",)), Message("user", ("x",))),
+}
+
+
+def jinja(text: str, messages: tuple[Message, ...]) -> str:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    turns = [
+        {
+            "role": one.role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                for part in one.parts
+            ],
+        }
+        for one in messages
+    ]
+    return environment.from_string(text).render(messages=turns, add_generation_prompt=True)
+
+
+def expected(messages: tuple[Message, ...], conv_mode: str, picture: str) -> str:
+    items = render(messages, conv_mode)
+    texts = (picture if isinstance(i, Picture) else i.token if isinstance(i, Special) else i for i in items)  # fmt: skip
+    return "".join(texts)
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("conv_mode", TEMPLATES)
+@pytest.mark.parametrize("legacy", [True, False])
+def test_same_prompt(conv_mode, name, legacy):
+    messages = CONVERSATIONS[name]
+    want = expected(messages, conv_mode, "<image>" if legacy else "<image> ")
+    assert jinja(chat_template(conv_mode, legacy=legacy), messages) == want
+
+
+def test_content_may_be_a_plain_text():
+    text = chat_template("llava_v1", legacy=True)
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    given = [{"role": "user", "content": "hello"}]
+    said = environment.from_string(text).render(messages=given, add_generation_prompt=True)
+    assert said == expected((Message("user", ("hello",)),), "llava_v1", "<image>")

@@ -1,0 +1,108 @@
+"""The shipped recipes against what is known of the repositories that they name."""
+
+import math
+
+import pytest
+
+from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
+from llava_pack.checkpoint.findings import pair_defects
+from llava_pack.checkpoint.kind import Kind, classify
+from llava_pack.checkpoint.weight_set import find_weights
+from llava_pack.convert.native_config import native_config
+from llava_pack.engine.templates import TEMPLATES, choose
+from llava_pack.recipe import Recipe, find_recipe, read_recipe, recipe_names
+from tests.unit.recipes.recorded import CLIP_LARGE_336, CONFIGS, FILES, WEIGHT_BYTES
+
+NAMES = tuple(name for name in recipe_names() if name != "demo")
+RECIPES = {name: read_recipe(find_recipe(name)) for name in NAMES}
+TOKENS = {"<image>": 32000, "<pad>": 32001}
+
+
+def repository(recipe: Recipe) -> str:
+    return recipe.model.source.removeprefix("hf:").partition("@")[0]
+
+
+RECORDED = {name: FILES[repository(r)] for name, r in RECIPES.items() if repository(r) in FILES}
+
+
+def test_every_family_has_a_recipe():
+    assert set(NAMES) >= {
+        "llava-v1.5-7b",
+        "llava-v1.5-13b",
+        "llava-v1.6-vicuna-7b",
+        "llava-v1.6-vicuna-13b",
+        "llava-v1.6-mistral-7b",
+        "llava-v1.6-34b",
+        "llava-1.5-7b-hf",
+        "llava-v1.5-7b-lora",
+        "llava-budget",
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_could_not_be_checked_is_said(name):
+    assert RECIPES[name].unverified
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_template_is_the_one_that_llava_takes_for_that_name(name):
+    recipe = RECIPES[name]
+    assert recipe.model.conv_mode in TEMPLATES
+    assert recipe.model.conv_mode == choose(recipe.model.name)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_a_recipe_asks_for_is_in_the_repository(name):
+    asked = {file.path for file in RECIPES[name].model.files}
+    assert asked
+    assert asked <= set(RECORDED[name])
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_file_list_is_of_the_kind_that_the_recipe_means(name):
+    recipe = RECIPES[name]
+    config = CONFIGS["liuhaotian/llava-v1.5-7b"]
+    expected = Kind.LORA if recipe.model.base else Kind.ORIGINAL
+    assert classify(RECORDED[name], config) is expected
+
+
+@pytest.mark.parametrize("name", [n for n in RECORDED if RECIPES[n].model.base is None])
+def test_the_weights_are_found_and_useless_pickles_left_out(name):
+    index = b'{"weight_map": {%s}}' % b", ".join(
+        b'"t%d": "%s"' % (number, file.encode())
+        for number, file in enumerate(RECORDED[name])
+        if "-of-" in file
+    )
+    found = find_weights(RECORDED[name], lambda _: index)
+    assert found.defects == ()
+    assert set(found.files) == {file for file in RECORDED[name] if "-of-" in file}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_recorded_configuration_gives_the_recorded_size(name):
+    config = CONFIGS[name]
+    shapes = language_shapes(config) | projector_shapes(config)
+    if config["unfreeze_mm_vision_tower"]:
+        shapes |= tower_shapes(CLIP_LARGE_336)
+    tables = 32 * 64 * 4 if "v1.5" in name else 0  # rotary tables in the index
+    assert sum(math.prod(shape) * 2 for shape in shapes.values()) + tables == WEIGHT_BYTES[name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_recorded_configuration_fits_its_tower_and_has_a_native_form(name):
+    config = CONFIGS[name]
+    assert pair_defects(config, CLIP_LARGE_336, {}) == []
+    native = native_config(config, CLIP_LARGE_336, rows=32064, tokens=TOKENS, precision="nf4")
+    tiles = "v1.6" in name
+    assert native["architectures"] == [f"Llava{'Next' if tiles else ''}ForConditionalGeneration"]
+    assert native["image_seq_length"] == 576
+    assert native.get("image_grid_pinpoints", [[0, 0]])[0] == ([672, 336] if tiles else [0, 0])
+    assert native["text_config"]["vocab_size"] == 32064
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if RECIPES[n].vision_tower is not None])
+def test_the_tower_is_pinned_or_said_to_be_unverified(name):
+    recipe = RECIPES[name]
+    assert recipe.vision_tower is not None
+    revision = recipe.vision_tower.source.partition("@")[2]
+    assert len(revision) == 40 or recipe.unverified
