@@ -18,7 +18,7 @@ from llava_pack.engine.client import EngineClient
 from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.models import Status, Vitals
-from llava_pack.serve.process import EngineCommand, end, start
+from llava_pack.serve.process import EngineCommand, end, own_error, start
 
 _log = logging.getLogger(__name__)
 _CONNECT_EVERY_S = 0.05
@@ -232,7 +232,9 @@ class SupervisedEngine:
                 self._lines.append(text)
                 _log.info("%s: %s", self.name, text)
 
-    def _death(self, returncode: int | None) -> ServeError:
+    def _death(self, returncode: int | None) -> PackError:
+        if (error := own_error(returncode, list(self._lines))) is not None:
+            return error
         how = f"ended with exit code {returncode}" if returncode is not None else "went silent"
         if returncode is not None and returncode < 0:
             how = f"was ended by {signal.Signals(-returncode).name}"

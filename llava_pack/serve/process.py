@@ -7,14 +7,15 @@ import functools
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import PackError, ServeError
 
 _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _TERM_S = 5.0
+_ERROR_LINE = "ERROR "
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork
 
 
@@ -71,3 +72,23 @@ async def end(process: Process, *, force: bool = False) -> None:
         if process.returncode is None and force:
             process.kill()
     await process.wait()
+
+
+def own_error(returncode: int | None, lines: Sequence[str]) -> PackError | None:
+    """Return the error that an engine ended with, by its exit code and its last words.
+
+    An engine tells its error to whoever is connected; this is for one that ended too soon.
+
+    Args:
+        returncode: of the process.
+        lines: the last ones of its stderr; an error's first line begins with ERROR.
+
+    >>> type(own_error(13, ["ERROR llava_pack.engine.loop: no such folder"])).__name__
+    'CheckpointError'
+    """
+    kinds = {int(kind.exit_code): kind for kind in PackError.__subclasses__()}
+    starts = [n for n, line in enumerate(lines) if line.startswith(_ERROR_LINE)]
+    if returncode not in kinds or not starts:
+        return None
+    text = "\n".join(lines[starts[-1] :]).removeprefix(_ERROR_LINE)
+    return kinds[returncode](text.partition(": ")[2])
