@@ -10,10 +10,9 @@ from llava_pack.assemble.described import BuildFacts, describe
 from llava_pack.assemble.layouts import stage_packing
 from llava_pack.assemble.model_files import check_nothing_remote, stage_licences
 from llava_pack.assemble.model_sources import fetch_sources, list_sources
+from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
-from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import (
-    PythonChoice,
     remote_wheel,
     stage_installer,
     stage_runtime,
@@ -27,14 +26,9 @@ from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
-from llava_pack.fetch.python import find_standalone
-from llava_pack.format.errors import FetchError, NetworkError, SpaceError
+from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress
-from llava_pack.lock.indexes import configured_indexes
-from llava_pack.lock.platform import Platform
-from llava_pack.lock.pylock import LockedWheel
-from llava_pack.lock.resolve import resolve
-from llava_pack.lock.torch_build import Cuda, choose_torch
+from llava_pack.lock.choice import Choice
 from llava_pack.recipe import Recipe, read_recipe
 
 _SPARE_BYTES = 64 << 20
@@ -46,9 +40,7 @@ class BuildOptions:
 
     Attributes:
         out: the bundle's folder.
-        own_python: the bundle shall carry a CPython; False where the target's own is used.
-        cuda: CUDA major of torch, `none` for CPU.
-        torch_backend: passed on to uv, None to decide.
+        choice: what the packages are resolved for.
         release: UTC seconds that the bundle is dated with.
         format: layout of the packed model, None for the recipe's own.
         quantize: precision of weights that are quantized now, None for none.
@@ -57,10 +49,7 @@ class BuildOptions:
 
     recipe: Path
     out: Path
-    platform: Platform
-    cuda: Cuda
-    own_python: bool
-    torch_backend: str | None
+    choice: Choice
     release: int
     format: Format | None = None
     quantize: Precision | None = None
@@ -78,9 +67,7 @@ class Plan:
     recipe: Recipe
     packing: Packing
     sources: Mapping[str, RemoteSource]
-    wheels: tuple[LockedWheel, ...]
-    uv: LockedWheel
-    python: PythonChoice
+    packages: Packages
 
     @property
     def weights_bytes(self) -> int:
@@ -111,11 +98,8 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     sources = list_sources(recipe, options.recipe.parent, work, cache, progress)
     if packing.merge and sources["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
-    wheels, uv = _lock(recipe, options, progress)
-    python = _choose_python(options, progress)
-    plan = Plan(
-        recipe=recipe, packing=packing, sources=sources, wheels=wheels, uv=uv, python=python
-    )
+    packages = resolve_packages(recipe, options.choice, progress)
+    plan = Plan(recipe=recipe, packing=packing, sources=sources, packages=packages)
     _check_space(options.out, plan.weights_bytes)
     return plan
 
@@ -134,7 +118,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
     fetched = _fetch_files(plan, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
-    _stage(staging, plan, sources, fetched, options)
+    _stage(staging, plan, sources, fetched)
     recipe = plan.recipe
     rewrites = stage_packing(staging, plan.packing, recipe, sources)
     check_nothing_remote(staging)
@@ -143,10 +127,10 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         packing=plan.packing,
         entries=staging.entries,
         rewrites=rewrites,
-        platform=options.platform,
-        cuda=options.cuda,
-        python=plan.python.entry(),
-        wheels=len(plan.wheels) + 1,
+        platform=plan.packages.platform,
+        torch=plan.packages.torch,
+        python=plan.packages.python.entry(),
+        wheels=len(plan.packages.wheels) + 1,
         release=options.release,
     )
     manifest = describe(recipe, options.recipe.parent, facts)
@@ -167,14 +151,14 @@ def _stage(
     plan: Plan,
     sources: Mapping[str, Fetched],
     fetched: Mapping[str, FetchedFile],
-    options: BuildOptions,
 ) -> None:
     total_bytes = sum(file.size_bytes for file in fetched.values())
     staging.progress.start("stage wheels and runtime", total_bytes)
-    python = options.platform.python
-    stage_wheels(staging, plan.wheels, fetched, python)
-    archive = None if plan.python.archive is None else fetched[plan.python.archive.name]
-    stage_runtime(staging, fetched[plan.uv.filename], plan.python, archive, python)
+    packages = plan.packages
+    minor, python = packages.platform.python, packages.python
+    stage_wheels(staging, packages.wheels, fetched, minor)
+    archive = None if python.archive is None else fetched[python.archive.name]
+    stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
     stage_installer(staging)
     stage_licences(staging, {_folder(plan.recipe, name): one for name, one in sources.items()})
     staging.progress.done()
@@ -187,52 +171,10 @@ def _folder(recipe: Recipe, source: str) -> str:
     return source if part is None else part.name
 
 
-def _lock(
-    recipe: Recipe, options: BuildOptions, progress: Progress
-) -> tuple[tuple[LockedWheel, ...], LockedWheel]:
-    """Return the target's wheels and, apart, the wheel of uv."""
-    indexes = configured_indexes()
-    folders = indexes.local_folders()
-    progress.start(f"resolve packages for {options.platform.uv_platform}", None)
-    backend = options.torch_backend
-    choice = choose_torch(options.cuda, options.platform, folders, backend=backend)
-    try:
-        wheels = resolve(
-            target_requirements(recipe, choice), options.platform, indexes,
-            torch_backend=choice.backend,
-        )  # fmt: skip
-    except NetworkError:
-        if choice.backend is None or backend is not None:
-            raise
-        choice = choose_torch(options.cuda, options.platform, folders, backend="pypi")
-        progress.note(f"! {choice.note}")
-        wheels = resolve(target_requirements(recipe, choice), options.platform, indexes)
-    progress.done()
-    uv = next(wheel for wheel in wheels if wheel.name == "uv")
-    return tuple(wheel for wheel in wheels if wheel.name != "uv"), uv
-
-
-def _choose_python(options: BuildOptions, progress: Progress) -> PythonChoice:
-    """Return the CPython to carry; the target's own where none is wanted or none can be had."""
-    version = options.platform.python
-    if not options.own_python:
-        return PythonChoice(version=version, archive=None)
-    try:
-        found = find_standalone(version, f"{options.platform.arch}-unknown-linux-gnu")
-        reason = found.reason
-    except (NetworkError, FetchError) as error:
-        found, reason = None, str(error)
-    if found is not None and found.file is not None:
-        return PythonChoice(version=found.version, archive=found.file)
-    progress.note(f"! no standalone CPython {version} ({reason}):")
-    progress.note(f"  the bundle will need Python {version} on the target")
-    return PythonChoice(version=version, archive=None, note=reason)
-
-
 def _fetch_files(plan: Plan, cache: Cache, progress: Progress) -> dict[str, FetchedFile]:
-    wanted = [remote_wheel(wheel) for wheel in (*plan.wheels, plan.uv)]
-    if plan.python.archive is not None:
-        wanted.append(plan.python.archive)
+    wanted = [remote_wheel(wheel) for wheel in plan.packages.all_wheels]
+    if plan.packages.python.archive is not None:
+        wanted.append(plan.packages.python.archive)
     fetched = download_all(wanted, cache, progress=progress, what="fetch packages")
     return {file.name: found for file, found in fetched.items()}
 

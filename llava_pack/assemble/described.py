@@ -26,7 +26,7 @@ from llava_pack.format.manifest import (
     ServingProfile,
 )
 from llava_pack.lock.platform import Platform
-from llava_pack.lock.torch_build import DRIVER_FLOORS, Cuda
+from llava_pack.lock.torch_build import TorchNeeds
 from llava_pack.recipe import Recipe
 
 _UNPACKED_RATIO = 2.2
@@ -44,7 +44,7 @@ class BuildFacts:
         entries: every staged file.
         rewrites: what was changed in configuration files.
         platform: what the wheels were chosen for.
-        cuda: CUDA major of torch, `none` for CPU.
+        torch: what the torch in the lock is and needs.
         wheels: how many there are.
         release: UTC seconds.
     """
@@ -54,7 +54,7 @@ class BuildFacts:
     entries: Sequence[FileEntry]
     rewrites: Sequence[Rewrite]
     platform: Platform
-    cuda: Cuda
+    torch: TorchNeeds
     python: PythonEntry
     wheels: int
     release: int
@@ -88,7 +88,8 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         lock={
             **{name: source.pinned for name, source in facts.sources.items()},
             "platform": facts.platform.uv_platform,
-            "cuda": facts.cuda,
+            "torch": facts.torch.version,
+            "cuda": facts.torch.cuda or "none",
             "wheels": facts.wheels,
         },
         files=tuple(facts.entries),
@@ -97,7 +98,7 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         serving=ServingProfile(
             engine=recipe.runtime.engine,
             precision=facts.packing.precision or serving.precision,
-            device="cpu" if facts.cuda == "none" else "auto",
+            device="cpu" if facts.torch.cuda is None else "auto",
             context_tokens=serving.context_tokens,
             slots=serving.slots,
         ),
@@ -106,7 +107,7 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
 
 
 def _floors(recipe: Recipe, facts: BuildFacts) -> Floors:
-    platform, cuda = facts.platform, facts.cuda
+    platform, torch = facts.platform, facts.torch
     wheels_bytes = sum(e.size_bytes for e in facts.entries if e.path.startswith("wheels/"))
     total_bytes = sum(entry.size_bytes for entry in facts.entries)
     return Floors(
@@ -115,14 +116,14 @@ def _floors(recipe: Recipe, facts: BuildFacts) -> Floors:
         platform="linux",
         arch=platform.arch,
         glibc=_glibc_floor(facts.entries, platform),
-        driver=DRIVER_FLOORS[cuda],
-        compute_capability=None if cuda == "none" else ("7.5" if cuda == "13" else "5.0"),
+        driver=torch.driver,
+        compute_capability=torch.capability,
         disk_bytes=total_bytes + round(_UNPACKED_RATIO * wheels_bytes),
         memory_bytes=memory_bytes(
             *_configs(facts),
             context_tokens=recipe.serving.context_tokens,
             slots=recipe.serving.slots,
-            device="cpu" if cuda == "none" else "cuda",
+            device="cpu" if torch.cuda is None else "cuda",
         ),
         cpu_flags=(),
     )

@@ -18,9 +18,16 @@ def build(
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder. Default: ./RECIPE-bundle")
     ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="The server's facts, as `llava-pack probe` saved them; they decide."),
+    ] = None,
     platform: Annotated[
-        str, typer.Option(help="What the target accepts: ARCH-manylinux_2_N.")
-    ] = "x86_64-manylinux_2_35",
+        str | None,
+        typer.Option(
+            help="What the target accepts: ARCH-manylinux_2_N. Default: x86_64-manylinux_2_35"
+        ),
+    ] = None,
     python: Annotated[
         str,
         typer.Option(help="Python of the target: a version, or 'target' to carry none."),
@@ -60,6 +67,7 @@ def build(
     \b
     Examples:
       llava-pack build llava-v1.5-7b
+      llava-pack build llava-v1.5-7b --target gpu01.json
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
       llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build demo --dry-run
@@ -67,19 +75,18 @@ def build(
     from llava_pack.assemble.build import BuildOptions, plan_build, release_now
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.fetch.cache import Cache
-    from llava_pack.lock.platform import parse_platform
+    from llava_pack.lock.choice import Asked, choose
+    from llava_pack.lock.profile import read_profile
     from llava_pack.recipe import find_recipe, read_recipe
 
     path = find_recipe(recipe)
     asked = read_recipe(path)
-    version = asked.runtime.python if python in {"", "target"} else python
+    profile = None if target is None else read_profile(target)
+    said = Asked(platform=platform, python=python or None, cuda=cuda, torch_backend=torch_backend)
     options = BuildOptions(
         recipe=path,
         out=out if out is not None else Path(f"{asked.name}-bundle"),
-        platform=parse_platform(platform, version),
-        cuda=cuda or asked.runtime.cuda,
-        own_python=python != "target",
-        torch_backend=torch_backend,
+        choice=choose(asked, profile, said),
         release=release_now(os.environ, time.time()),
         format=layout,
         quantize=quantize,
@@ -105,16 +112,19 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
         }
         for source in plan.sources.values()
     }
-    wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.wheels]
+    wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.packages.wheels]
     if as_json:
         fields = {"recipe": plan.recipe.name, "weights": weights, "wheels": wheels}
-        python = {"version": plan.python.version, "carried": plan.python.archive is not None}
+        python = {
+            "version": plan.packages.python.version,
+            "carried": plan.packages.python.archive is not None,
+        }
         console.document("plan", {**fields, "python": python})
         return
     for source, files in weights.items():
         console.data(source)
         for name, size_bytes in files.items():
             console.data(f"  {name:<44}{console.human_bytes(size_bytes):>12}")
-    carried = "carried" if plan.python.archive is not None else "the target's own"
-    console.data(f"Python {plan.python.version}, {carried}")
+    carried = "carried" if plan.packages.python.archive is not None else "the target's own"
+    console.data(f"Python {plan.packages.python.version}, {carried}")
     console.data(f"{len(wheels)} wheels: {', '.join(wheels)}")

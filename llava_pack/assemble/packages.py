@@ -1,0 +1,93 @@
+"""The packages of a bundle: the target's wheels, uv apart, and the interpreter."""
+
+from dataclasses import dataclass, replace
+
+from llava_pack.assemble.requirements import target_requirements
+from llava_pack.assemble.runtime_files import PythonChoice
+from llava_pack.fetch.python import find_standalone
+from llava_pack.format.errors import FetchError, NetworkError
+from llava_pack.format.progress import Progress
+from llava_pack.lock.choice import Choice
+from llava_pack.lock.indexes import configured_indexes
+from llava_pack.lock.platform import Platform
+from llava_pack.lock.pylock import LockedWheel
+from llava_pack.lock.resolve import resolve
+from llava_pack.lock.torch_build import TorchNeeds, choose_torch, torch_needs
+from llava_pack.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packages:
+    """What was resolved.
+
+    Attributes:
+        platform: what the wheels were chosen for.
+        wheels: without llava-pack itself and without uv.
+        uv: the wheel that `runtime/uv` is taken from.
+        torch: what the torch in it needs.
+    """
+
+    platform: Platform
+    wheels: tuple[LockedWheel, ...]
+    uv: LockedWheel
+    python: PythonChoice
+    torch: TorchNeeds
+
+    @property
+    def all_wheels(self) -> tuple[LockedWheel, ...]:
+        """Return every wheel that is fetched."""
+        return (*self.wheels, self.uv)
+
+
+def resolve_packages(recipe: Recipe, choice: Choice, progress: Progress) -> Packages:
+    """Return the wheels and the interpreter for a target; nothing heavy is fetched.
+
+    Raises:
+        RecipeError: no set of wheels serves the target, or a GPU's has no CUDA.
+        NetworkError: the package index cannot be reached.
+    """
+    python = _choose_python(choice, progress)
+    minor = ".".join(python.version.split(".")[:2])
+    platform = replace(choice.platform, python=minor)
+    indexes = configured_indexes()
+    folders = indexes.local_folders()
+    progress.start(f"resolve packages for {platform.uv_platform}", None)
+    backend = choice.torch_backend
+    torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
+    try:
+        wheels = resolve(
+            target_requirements(recipe, torch), platform, indexes, torch_backend=torch.backend
+        )
+    except NetworkError:
+        if torch.backend is None or backend is not None:
+            raise
+        torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
+        progress.note(f"! {torch.note}")
+        wheels = resolve(target_requirements(recipe, torch), platform, indexes)
+    progress.done()
+    uv = next(wheel for wheel in wheels if wheel.name == "uv")
+    return Packages(
+        platform=platform,
+        wheels=tuple(wheel for wheel in wheels if wheel.name != "uv"),
+        uv=uv,
+        python=python,
+        torch=torch_needs(wheels, choice.cuda),
+    )
+
+
+def _choose_python(choice: Choice, progress: Progress) -> PythonChoice:
+    """Return the CPython to carry; the target's own where none is wanted or none can be had."""
+    version = choice.platform.python
+    if not choice.own_python:
+        return PythonChoice(version=version, archive=None)
+    try:
+        found = find_standalone(version, f"{choice.platform.arch}-unknown-linux-gnu")
+        reason = found.reason
+    except (NetworkError, FetchError) as error:
+        found, reason = None, str(error)
+    if found is not None and found.file is not None:
+        return PythonChoice(version=found.version, archive=found.file)
+    own = choice.fallback_python()
+    progress.note(f"! no standalone CPython {version} ({reason}):")
+    progress.note(f"  the bundle will need Python {own} on the target")
+    return PythonChoice(version=own, archive=None, note=reason)

@@ -1,0 +1,172 @@
+"""What a bundle is built for: from a target's facts, from options, or from defaults. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from llava_pack.format.errors import PreflightError
+from llava_pack.format.target import Gpu, TargetProfile, version
+from llava_pack.lock.fit import serving_gpu
+from llava_pack.lock.platform import Platform, parse_platform
+from llava_pack.lock.torch_build import Cuda, TorchSeries, fitting_series
+from llava_pack.recipe import Recipe
+
+DEFAULT_PLATFORM = "x86_64-manylinux_2_35"
+"""A current Ubuntu server."""
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+"""Minor versions that llava-pack runs on, the one with most wheels first."""
+_ARCHES = ("x86_64", "aarch64")
+_NEWEST_GLIBC = 40
+_OLDEST_GLIBC = 17
+"""What uv's --python-platform knows. Source: `uv pip compile --help`."""
+_OWN = "target"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a person says, which wins over the facts.
+
+    Attributes:
+        platform: ARCH-manylinux_2_N.
+        python: a minor version, or `target` for the machine's own.
+        torch_backend: passed on to uv.
+    """
+
+    platform: str | None = None
+    python: str | None = None
+    cuda: Cuda | None = None
+    torch_backend: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the packages are resolved for, and why.
+
+    Attributes:
+        cuda: CUDA major of torch, `none` for CPU.
+        series: the newest torch that the GPU runs, None where no GPU decides.
+        own_python: the bundle shall carry a CPython.
+        target_pythons: minor versions that run on the target, None where that is not known.
+        reasons: a line for each thing chosen.
+    """
+
+    platform: Platform
+    cuda: Cuda
+    series: TorchSeries | None = None
+    own_python: bool = True
+    torch_backend: str | None = None
+    target_pythons: tuple[str, ...] | None = None
+    reasons: tuple[str, ...] = ()
+
+    def fallback_python(self) -> str:
+        """Return the version for a bundle that carries none: the wanted one where it runs."""
+        wanted = self.platform.python
+        found = self.target_pythons
+        return wanted if not found or wanted in found else found[0]
+
+
+def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Choice:
+    """Return what a recipe's packages are resolved for.
+
+    Args:
+        recipe: what it says of Python and CUDA holds where neither facts nor options decide.
+        profile: the target's facts, None where there are none.
+        asked: options of the command line.
+
+    Raises:
+        PreflightError: no wheel can run on that system.
+        UsageError: an option is malformed.
+    """
+    pythons = None if profile is None else _pythons(profile)
+    wanted = recipe.runtime.python
+    if asked.python == _OWN:
+        python = wanted if not pythons or wanted in pythons else pythons[0]
+    else:
+        python = asked.python or wanted
+    platform = _platform(profile, asked, python)
+    gpu = None if profile is None else serving_gpu(profile)
+    cuda = asked.cuda or _cuda(recipe, profile)
+    series = None
+    if gpu is not None and cuda != "none" and asked.torch_backend is None:
+        series = _series(gpu, platform, asked.cuda)
+        cuda = asked.cuda or ("12" if series is None else series.major)
+    reasons = _reasons(platform, cuda, series, gpu, profile)
+    return Choice(
+        platform=platform,
+        cuda=cuda,
+        series=series,
+        own_python=asked.python != _OWN,
+        torch_backend=asked.torch_backend,
+        target_pythons=pythons,
+        reasons=tuple(reasons),
+    )
+
+
+def _platform(profile: TargetProfile | None, asked: Asked, python: str) -> Platform:
+    if asked.platform is not None or profile is None:
+        return parse_platform(asked.platform or DEFAULT_PLATFORM, python)
+    hint = "say what it is with --platform ARCH-manylinux_2_N, if you know better"
+    if profile.os not in {None, "linux"} or profile.arch not in _ARCHES:
+        system = f"{profile.os or 'unknown'} on {profile.arch or 'unknown'}"
+        raise PreflightError(
+            f"expected Linux on x86_64 or aarch64, got {system}", subject="target", hint=hint
+        )
+    if profile.glibc is None:
+        library = profile.libc or "an unknown one"
+        raise PreflightError(
+            f"expected glibc as the C library, got {library}: no wheel of torch runs there",
+            subject="target",
+            hint=hint,
+        )
+    minor = (*version(profile.glibc), 0)[1]
+    minor = min(max(minor, _OLDEST_GLIBC), _NEWEST_GLIBC)
+    return Platform(python=python, arch=profile.arch or "", glibc_minor=minor)
+
+
+def _cuda(recipe: Recipe, profile: TargetProfile | None) -> Cuda:
+    if profile is not None and profile.gpus is not None and not profile.gpus:
+        return "none"
+    return recipe.runtime.cuda
+
+
+def _series(gpu: Gpu, platform: Platform, cuda: Cuda | None) -> TorchSeries | None:
+    """Return the series that fits, else the one that would after the least change of the machine.
+
+    A driver can be replaced; a GPU stays.
+    """
+    tries = (
+        gpu,
+        replace(gpu, driver=None),
+        Gpu(name=gpu.name),
+    )
+    found = (fitting_series(one, platform, cuda) for one in tries)
+    return next((series for series in found if series is not None), None)
+
+
+def _pythons(profile: TargetProfile) -> tuple[str, ...] | None:
+    if profile.pythons is None:
+        return None
+    there = {".".join(found.version.split(".")[:2]) for found in profile.pythons}
+    return tuple(minor for minor in PYTHONS if minor in there)
+
+
+def _reasons(
+    platform: Platform,
+    cuda: Cuda,
+    series: TorchSeries | None,
+    gpu: Gpu | None,
+    profile: TargetProfile | None,
+) -> Iterator[str]:
+    yield f"wheels for {platform.arch}, glibc {platform.glibc}, Python {platform.python}"
+    if cuda == "none":
+        none = profile is not None and profile.gpus == ()
+        yield "torch for the CPU" + (": the machine has no NVIDIA GPU" if none else "")
+    elif gpu is None or series is None:
+        yield f"torch with CUDA {cuda}" + ("" if profile is None else ": the GPU is not known")
+    else:
+        bound = "" if series.below is None else f" below {series.below}"
+        yield f"torch {series.since} or newer{bound}, CUDA {series.cuda}: {_gpu_text(gpu)}"
+
+
+def _gpu_text(gpu: Gpu) -> str:
+    capability = gpu.compute_capability or "unknown"
+    return f"{gpu.name}, compute capability {capability}, driver {gpu.driver or 'unknown'}"
