@@ -1,0 +1,118 @@
+"""`build` of every kind of source, from a loopback Hub to a whole bundle."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llava_pack.checkpoint.config import remote_ids
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.layout import read_layout
+from tests.support.checkpoints import (
+    TinyLlava,
+    TinyTower,
+    make_converted,
+    make_language,
+    make_llava,
+    make_lora,
+    make_projector,
+    make_tower,
+)
+from tests.support.hub import LoopbackHub, RepoSpec
+
+SPEC = TinyLlava(tower=TinyTower(dtype="F16"))
+HEAD = """name = "tiny"
+title = "A tiny LLaVA"
+[licence]
+id = "Apache-2.0"
+url = "https://www.apache.org/licenses/LICENSE-2.0"
+[runtime]
+cuda = "none"
+"""
+TOWER = '[vision_tower]\nsource = "hf:tiny/clip@main"\nname = "clip-tiny"\n'
+BASE = '[model.base]\nsource = "hf:tiny/base@main"\nname = "vicuna-tiny"\n'
+VALUES = """[model.values]
+mm_projector_type = "mlp2x_gelu"
+mm_vision_select_layer = -2
+mm_use_im_patch_token = false
+image_aspect_ratio = "pad"
+"""
+
+
+def model(extra: str = "") -> str:
+    lines = ["[model]", 'source = "hf:tiny/llava@main"', 'name = "llava-v1-tiny"']
+    return "\n".join([*lines, 'conv_mode = "llava_v1"', extra, ""])
+
+
+@pytest.fixture
+def build(llava_pack, tmp_path):
+    """Build a recipe from repositories; return the bundle's folder and its manifest."""
+
+    def run(text: str, repos: dict[str, Path], *options: str):
+        recipe = tmp_path / "tiny.toml"
+        recipe.write_text(HEAD + text)
+        specs = {name: RepoSpec(folder=folder) for name, folder in repos.items()}
+        out = tmp_path / "bundle"
+        with LoopbackHub(specs) as hub:
+            done = llava_pack(
+                "build", recipe, "--python", "target", "--out", out, "--json", *options,
+                env={"HF_ENDPOINT": hub.url},
+            )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        for path in (out / "model").rglob("*.json"):
+            assert remote_ids(path.read_bytes()) == []
+        return out / "model", json.loads((out / "MANIFEST.json").read_bytes())
+
+    return run
+
+
+def test_a_converted_model_is_packed_as_it_is(build, tmp_path):
+    source = make_converted(tmp_path / "hf", SPEC)
+    folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
+    assert packed.entries.keys() == read_layout(source).entries.keys()
+    assert manifest["model"]["format"] == "hf"
+    assert manifest["model"]["vision_tower"] is None
+    assert manifest["floors"]["memory_bytes"]["nf4"] > 0
+
+
+@pytest.mark.engine
+def test_quantized_the_tower_is_inside_and_the_precision_is_said(build, tmp_path):
+    repos = {"tiny/llava": make_llava(tmp_path / "m", SPEC)}
+    repos["tiny/clip"] = make_tower(tmp_path / "t", SPEC.tower)
+    folder, manifest = build(model() + TOWER, repos, "--quantize", "int8")
+    assert [path.name for path in folder.iterdir()] == ["llava-v1-tiny"]
+    config = json.loads((folder / "llava-v1-tiny/config.json").read_bytes())
+    assert config["quantization_config"]["load_in_8bit"] is True
+    assert manifest["serving"]["precision"] == "int8"
+    assert manifest["model"]["format"] == "hf"
+    assert manifest["rewrites"] == []
+
+
+def test_an_adapter_is_packed_beside_its_base(build, tmp_path):
+    repos = {"tiny/llava": make_lora(tmp_path / "m", SPEC)}
+    repos["tiny/base"] = make_language(tmp_path / "b", SPEC)
+    repos["tiny/clip"] = make_tower(tmp_path / "t", SPEC.tower)
+    folder, manifest = build(model() + BASE + TOWER, repos)
+    assert {path.name for path in folder.iterdir()} == {"llava-v1-tiny", "vicuna-tiny", "clip-tiny"}
+    adapter = read_layout(folder / "llava-v1-tiny", expect=Kind.LORA)
+    assert adapter.base_model == "../vicuna-tiny"
+    assert adapter.vision_tower == "../clip-tiny"
+    read_layout(folder / "vicuna-tiny", expect=Kind.LANGUAGE)
+    assert {rule["installed"] for rule in manifest["rewrites"]} == {
+        "{model_root}/clip-tiny",
+        "{model_root}/vicuna-tiny",
+    }
+    assert not list(folder.rglob("*.bin"))
+
+
+def test_components_merged_are_a_whole_llava(build, tmp_path):
+    projector = make_projector(tmp_path / "m", SPEC)
+    (projector / "config.json").unlink()
+    repos = {"tiny/llava": projector, "tiny/base": make_language(tmp_path / "b", SPEC)}
+    repos["tiny/clip"] = make_tower(tmp_path / "t", SPEC.tower)
+    folder, manifest = build(model() + VALUES + BASE + TOWER, repos, "--merge")
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.ORIGINAL)
+    assert packed.vision_tower == "../clip-tiny"
+    assert packed.config["mm_hidden_size"] == SPEC.tower.width
+    assert manifest["model"]["format"] == "original"
