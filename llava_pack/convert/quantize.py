@@ -8,7 +8,9 @@ Source: transformers quantizers/quantizer_bnb_4bit.py and quantizer_bnb_8bit.py.
 
 import importlib.util
 import json
+import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,6 +84,7 @@ def quantize(
         SpaceError: the disk is full.
     """
     need_torch(f"--quantize {precision}")
+    _quiet()
     with (
         native_folder(
             parts, tower_dir, chat_template=chat_template, precision=precision, writable=True
@@ -93,6 +96,12 @@ def quantize(
         groups = [_group(tensor, precision, dtype, pool) for tensor in folder.tensors]
         paths = _write(groups, out_dir, shard_bytes, progress or Silent())
         return [*write_texts(folder.texts, out_dir), *paths]
+
+
+def _quiet() -> None:
+    """Keep bitsandbytes from asking a hub for kernels, and from telling that there are none."""
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager
