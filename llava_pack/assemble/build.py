@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llava_pack.assemble.card import Card
 from llava_pack.assemble.described import BuildFacts, describe
+from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.layouts import stage_packing
 from llava_pack.assemble.model_files import check_nothing_remote, stage_licences
 from llava_pack.assemble.model_sources import fetch_sources, list_sources
@@ -19,6 +20,7 @@ from llava_pack.assemble.runtime_files import (
     stage_wheels,
 )
 from llava_pack.assemble.seal import check_output, seal
+from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import Fetched, RemoteSource
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.kind import Kind
@@ -28,6 +30,7 @@ from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress
+from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Choice
 from llava_pack.recipe import Recipe, read_recipe
 
@@ -42,6 +45,7 @@ class BuildOptions:
         out: the bundle's folder.
         choice: what the packages are resolved for.
         release: UTC seconds that the bundle is dated with.
+        target: the facts of the machine, None where they are not known.
         format: layout of the packed model, None for the recipe's own.
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
@@ -51,6 +55,7 @@ class BuildOptions:
     out: Path
     choice: Choice
     release: int
+    target: TargetProfile | None = None
     format: Format | None = None
     quantize: Precision | None = None
     merge: bool = False
@@ -62,12 +67,15 @@ class Plan:
 
     Attributes:
         sources: by `model`, `base` and `vision_tower`, those that the recipe has.
+        configs: of the model and its tower.
     """
 
     recipe: Recipe
     packing: Packing
     sources: Mapping[str, RemoteSource]
     packages: Packages
+    serving: ServingPlan
+    configs: Configs
 
     @property
     def weights_bytes(self) -> int:
@@ -99,7 +107,16 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if packing.merge and sources["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     packages = resolve_packages(recipe, options.choice, progress)
-    plan = Plan(recipe=recipe, packing=packing, sources=sources, packages=packages)
+    configs = source_configs(sources, recipe)
+    cpu = packages.torch.cuda is None
+    plan = Plan(
+        recipe=recipe,
+        packing=packing,
+        sources=sources,
+        packages=packages,
+        serving=plan_serving(recipe, packing, options.target, configs, cpu=cpu),
+        configs=configs,
+    )
     _check_space(options.out, plan.weights_bytes)
     return plan
 
@@ -129,6 +146,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         rewrites=rewrites,
         platform=plan.packages.platform,
         torch=plan.packages.torch,
+        serving=plan.serving.profile,
         python=plan.packages.python.entry(),
         wheels=len(plan.packages.wheels) + 1,
         release=options.release,

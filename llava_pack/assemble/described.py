@@ -4,14 +4,12 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llava_pack import __version__
+from llava_pack.assemble.floors import Contents, bundle_floors, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Fetched
 from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.converted import as_original
-from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.manifest import (
     FileEntry,
@@ -25,12 +23,11 @@ from llava_pack.format.manifest import (
     Rewrite,
     ServingProfile,
 )
+from llava_pack.lock.fit import Wish
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import TorchNeeds
 from llava_pack.recipe import Recipe
 
-_UNPACKED_RATIO = 2.2
-"""Wheels grow to about this much when they are installed. Source: docs/reference/benchmarks.md."""
 _PICTURE_MAX_BYTES = 256 * 1024
 
 
@@ -45,6 +42,7 @@ class BuildFacts:
         rewrites: what was changed in configuration files.
         platform: what the wheels were chosen for.
         torch: what the torch in the lock is and needs.
+        serving: what `serve` starts with.
         wheels: how many there are.
         release: UTC seconds.
     """
@@ -55,6 +53,7 @@ class BuildFacts:
     rewrites: Sequence[Rewrite]
     platform: Platform
     torch: TorchNeeds
+    serving: ServingProfile
     python: PythonEntry
     wheels: int
     release: int
@@ -71,7 +70,6 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
     Raises:
         RecipeError: a picture of a known answer cannot be used.
     """
-    serving = recipe.serving
     return Manifest(
         release=facts.release,
         created_by=f"llava-pack {__version__}",
@@ -94,75 +92,37 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         },
         files=tuple(facts.entries),
         rewrites=tuple(facts.rewrites),
-        floors=_floors(recipe, facts),
-        serving=ServingProfile(
-            engine=recipe.runtime.engine,
-            precision=facts.packing.precision or serving.precision,
-            device="cpu" if facts.torch.cuda is None else "auto",
-            context_tokens=serving.context_tokens,
-            slots=serving.slots,
-        ),
+        floors=_floors(facts),
+        serving=facts.serving,
         known_answers=tuple(_known_answers(recipe, base)),
     )
 
 
-def _floors(recipe: Recipe, facts: BuildFacts) -> Floors:
-    platform, torch = facts.platform, facts.torch
-    wheels_bytes = sum(e.size_bytes for e in facts.entries if e.path.startswith("wheels/"))
-    total_bytes = sum(entry.size_bytes for entry in facts.entries)
-    return Floors(
-        python=platform.python,
-        python_tag=platform.python_tag,
-        platform="linux",
-        arch=platform.arch,
-        glibc=_glibc_floor(facts.entries, platform),
-        driver=torch.driver,
-        compute_capability=torch.capability,
-        disk_bytes=total_bytes + round(_UNPACKED_RATIO * wheels_bytes),
-        memory_bytes=memory_bytes(
-            *_configs(facts),
-            context_tokens=recipe.serving.context_tokens,
-            slots=recipe.serving.slots,
-            device="cpu" if torch.cuda is None else "cuda",
-        ),
-        cpu_flags=(),
+def _floors(facts: BuildFacts) -> Floors:
+    wheels = {
+        entry.path.rsplit("/", 1)[-1]: entry.size_bytes
+        for entry in facts.entries
+        if entry.path.startswith("wheels/")
+    }
+    contents = Contents(
+        platform=facts.platform,
+        torch=facts.torch,
+        wheels=wheels,
+        total_bytes=sum(entry.size_bytes for entry in facts.entries),
     )
+    found = {
+        name: parse_config((facts.sources[name].folder / "config.json").read_bytes())
+        for name in ("model", "vision_tower")
+        if name in facts.sources
+    }
+    serving = facts.serving
+    wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots)
+    return bundle_floors(contents, model_configs(found), wish)
 
 
 def _tower_path(recipe: Recipe, packing: Packing) -> str | None:
     tower = recipe.vision_tower
     return f"model/{tower.name}" if tower is not None and packing.tower_beside else None
-
-
-def _configs(facts: BuildFacts) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the configurations of model and tower, in the original keys."""
-    model, *tower = (
-        parse_config((facts.sources[name].folder / "config.json").read_bytes())
-        for name in ("model", "vision_tower")
-        if name in facts.sources
-    )
-    return (model, tower[0]) if tower else (as_original(model), model)
-
-
-def _glibc_floor(entries: Sequence[FileEntry], platform: Platform) -> str | None:
-    """Return the newest glibc that a wheel's tag names, at most the target's.
-
-    Source: the platform compatibility tags specification (PEP 600).
-    """
-    legacy = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
-    newest = 0
-    for entry in entries:
-        if not entry.path.startswith("wheels/"):
-            continue
-        minors = []
-        for tag in entry.path.removesuffix(".whl").rsplit("-", 1)[-1].split("."):
-            name = tag.removesuffix(f"_{platform.arch}")
-            if name.startswith("manylinux_2_"):
-                minors.append(int(name.removeprefix("manylinux_2_")))
-            elif name in legacy:
-                minors.append(legacy[name])
-        newest = max(newest, min(minors, default=0))
-    return f"2.{newest}" if newest else None
 
 
 def _known_answers(recipe: Recipe, base: Path) -> list[KnownAnswer]:

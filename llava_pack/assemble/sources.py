@@ -89,6 +89,12 @@ class RemoteSource:
         if not lone or any(self._has(pattern) for pattern in (*SMALL, *LICENCES)):
             self._fetch((*SMALL, *LICENCES), progress)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return its config.json, after `small`; empty where it has none."""
+        path = self._into / "config.json"
+        return parse_config(path.read_bytes()) if path.is_file() else {}
+
     def check_kind(self, *expected: Kind) -> None:
         """Refuse another kind of checkpoint, by configuration and names, after `small`.
 
@@ -98,8 +104,7 @@ class RemoteSource:
         Raises:
             CheckpointError: it is another one; the hint says which to take.
         """
-        config_file = self._into / "config.json"
-        config = parse_config(config_file.read_bytes()) if config_file.is_file() else {}
+        config = self.config
         self.kind = classify(self.listing.sizes, config)
         if not config and set(PROJECTORS) & set(self.listing.sizes):
             self.kind = Kind.PROJECTOR

@@ -88,6 +88,7 @@ def build(
         out=out if out is not None else Path(f"{asked.name}-bundle"),
         choice=choose(asked, profile, said),
         release=release_now(os.environ, time.time()),
+        target=profile,
         format=layout,
         quantize=quantize,
         merge=merge,

@@ -1,0 +1,100 @@
+"""The least that a target needs for a bundle, before it is built and after: one computation."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.footprint import memory_bytes
+from llava_pack.format.manifest import Floors
+from llava_pack.lock.fit import Wish
+from llava_pack.lock.platform import Platform
+from llava_pack.lock.torch_build import TorchNeeds
+
+_UNPACKED_RATIO = 2.2
+"""Wheels grow to about this much when they are installed. Source: docs/reference/benchmarks.md."""
+_LEGACY = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
+
+Configs = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Of the model in the original layout's keys, and of its tower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What of a bundle decides its floors.
+
+    Attributes:
+        wheels: file names and sizes.
+        total_bytes: of the whole bundle.
+    """
+
+    platform: Platform
+    torch: TorchNeeds
+    wheels: Mapping[str, int]
+    total_bytes: int
+
+
+def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
+    """Return the floors of a bundle.
+
+    Args:
+        contents: its packages and its size.
+        configs: of the model and its tower.
+        wish: context and requests at a time that it is to serve.
+
+    Raises:
+        CheckpointError: a size is missing from a configuration.
+    """
+    platform, torch = contents.platform, contents.torch
+    return Floors(
+        python=platform.python,
+        python_tag=platform.python_tag,
+        platform="linux",
+        arch=platform.arch,
+        glibc=tagged_glibc(contents.wheels, platform),
+        driver=torch.driver,
+        compute_capability=torch.capability,
+        disk_bytes=contents.total_bytes + round(_UNPACKED_RATIO * sum(contents.wheels.values())),
+        memory_bytes=memory_bytes(
+            *configs,
+            context_tokens=wish.context_tokens,
+            slots=wish.slots,
+            device="cpu" if torch.cuda is None else "cuda",
+        ),
+        cpu_flags=(),
+    )
+
+
+def model_configs(found: Mapping[str, dict[str, Any]]) -> Configs:
+    """Return the configurations of model and tower, in the original keys.
+
+    Args:
+        found: config.json of `model` and, where the tower is apart, `vision_tower`.
+    """
+    model = found["model"]
+    return (
+        (model, found["vision_tower"]) if "vision_tower" in found else (as_original(model), model)
+    )
+
+
+def tagged_glibc(wheels: Iterable[str], platform: Platform) -> str | None:
+    """Return the newest glibc that a wheel's tag asks for.
+
+    Source: the platform compatibility tags specification (PEP 600).
+
+    >>> from llava_pack.lock.platform import parse_platform
+    >>> here = parse_platform("x86_64-manylinux_2_35", "3.11")
+    >>> tagged_glibc(["a-1-cp311-cp311-manylinux_2_28_x86_64.manylinux2014_x86_64.whl"], here)
+    '2.17'
+    """
+    newest = 0
+    for wheel in wheels:
+        minors = []
+        for tag in wheel.removesuffix(".whl").rsplit("-", 1)[-1].split("."):
+            name = tag.removesuffix(f"_{platform.arch}")
+            if name.startswith("manylinux_2_"):
+                minors.append(int(name.removeprefix("manylinux_2_")))
+            elif name in _LEGACY:
+                minors.append(_LEGACY[name])
+        newest = max(newest, min(minors, default=0))
+    return f"2.{newest}" if newest else None

@@ -1,0 +1,82 @@
+"""What a bundle will serve with: as the recipe says, or as much as fits the target's GPU."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llava_pack.assemble.floors import Configs, model_configs
+from llava_pack.assemble.packing import Packing
+from llava_pack.assemble.sources import RemoteSource
+from llava_pack.checkpoint.footprint import count_parameters
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.format.manifest import ServingProfile
+from llava_pack.format.target import TargetProfile
+from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, serving_gpu, usable_bytes
+from llava_pack.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingPlan:
+    """What will be served, and what else could be.
+
+    Attributes:
+        profile: goes into the manifest.
+        wish: what the recipe asks for.
+        fits: every precision on the target, best first; empty where its memory is not known.
+        chosen: the one in `profile`, None where nothing fits or nothing is known.
+    """
+
+    profile: ServingProfile
+    wish: Wish
+    fits: tuple[Fit, ...] = ()
+    chosen: Fit | None = None
+
+
+def source_configs(sources: Mapping[str, RemoteSource], recipe: Recipe) -> Configs:
+    """Return the configurations of model and tower, before the weights are fetched.
+
+    A projector without a config.json has its base's, and what the recipe says beside it.
+    """
+    found: dict[str, dict[str, Any]] = {name: one.config for name, one in sources.items()}
+    if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
+        values = {"mm_projector_type": "linear", **recipe.model.values}
+        found["model"] = {**found.get("base", {}), **values, **found["model"]}
+    return model_configs(found)
+
+
+def plan_serving(
+    recipe: Recipe, packing: Packing, target: TargetProfile | None, configs: Configs, *, cpu: bool
+) -> ServingPlan:
+    """Return what to serve with.
+
+    Args:
+        recipe: its precision, context and slots hold where no target decides.
+        packing: weights quantized ahead of time leave one precision.
+        target: the facts.
+        configs: of the model and its tower.
+        cpu: torch is for the CPU.
+    """
+    asked = recipe.serving
+    gpu = None if target is None or cpu else serving_gpu(target)
+    fixed = packing.precision or (asked.precision if cpu else None)
+    wish = Wish(
+        context_tokens=asked.context_tokens,
+        slots=asked.slots,
+        precisions=BY_QUALITY if fixed is None else (fixed,),
+        device="cpu" if cpu else "cuda",
+        capability=None if gpu is None else gpu.compute_capability,
+    )
+    memory = None if target is None else target.memory_bytes
+    has_bytes = memory if cpu else (None if gpu is None else usable_bytes(gpu))
+    found: tuple[Fit, ...] = ()
+    if has_bytes is not None:
+        found = fits(count_parameters(*configs), configs[0], wish, has_bytes=has_bytes)
+    chosen = choose_fit(found, wish)
+    profile = ServingProfile(
+        engine=recipe.runtime.engine,
+        precision=chosen.precision if chosen else (packing.precision or asked.precision),
+        device="cpu" if cpu else "auto",
+        context_tokens=chosen.context_tokens if chosen else asked.context_tokens,
+        slots=chosen.slots if chosen else asked.slots,
+    )
+    return ServingPlan(profile=profile, wish=wish, fits=found, chosen=chosen)
