@@ -9,6 +9,7 @@ _FOREIGN = (
     "HF_ENDPOINT",
     "HF_TOKEN",
     "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
     "HUGGING_FACE_HUB_TOKEN",
     "LLAVA_PACK_PREFIX",
     "SOURCE_DATE_EPOCH",
@@ -30,10 +31,18 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session", autouse=True)
 def scrubbed_environment(tmp_path_factory):
     """Take foreign settings away, and give Hugging Face a home of its own."""
-    kept = {name: os.environ.pop(name) for name in _FOREIGN if name in os.environ}
-    home = os.environ.get("HF_HOME")
+    _scrub()
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf-home"))
+
+
+@pytest.fixture(autouse=True)
+def own_settings():
+    """Start and end without settings: an engine in this process leaves some of its own."""
+    _scrub()
     yield
-    os.environ.update(kept)
-    if home is not None:
-        os.environ["HF_HOME"] = home
+    _scrub()
+
+
+def _scrub():
+    for name in _FOREIGN:
+        os.environ.pop(name, None)

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 import zlib
@@ -50,6 +51,14 @@ def build(llava_pack, tmp_path):
 
 def error_of(done):
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def wait_for(path, timeout_s=60):
+    """Wait until another process has written a file."""
+    until = time.monotonic() + timeout_s
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.01)
 
 
 # What a bundle holds.
@@ -156,6 +165,7 @@ def test_a_killed_build_goes_on_and_gives_what_an_untouched_one_gives(
 ):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     fault = hub.fault("pytorch_model-00002-of-00002.bin", hold_bytes=1000)
+    shard = next(blob for blob in hub.blobs(MODEL) if blob.path.endswith("00001-of-00002.bin"))
     command = [sys.executable, "-m", "llava_pack", "build", "demo", "--python", "target"]
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("LLAVA_PACK_CACHE", str(tmp_path / "cache"))
@@ -163,21 +173,15 @@ def test_a_killed_build_goes_on_and_gives_what_an_untouched_one_gives(
         [*command, "--out", str(tmp_path / "bundle")], stderr=subprocess.DEVNULL
     ) as running:
         assert fault.held.wait(timeout=60)
+        wait_for(tmp_path / "cache" / "sha256" / shard.sha256[:2] / shard.sha256)
         running.send_signal(signal.SIGKILL)
     fault.released.set()
     hub.faults.clear()
-    first = hub.served[
-        "/llava-pack/llava-v1-demo/resolve/"
-        + hub.commit(MODEL)
-        + "/pytorch_model-00001-of-00002.bin"
-    ]
+    shard_path = f"/{MODEL}/resolve/{hub.commit(MODEL)}/{shard.path}"
+    first = hub.served[shard_path]
     done = build(hub.url, "--json", cache="cache")
     assert done.returncode == 0, done.stderr
-    again = hub.served[
-        "/llava-pack/llava-v1-demo/resolve/"
-        + hub.commit(MODEL)
-        + "/pytorch_model-00001-of-00002.bin"
-    ]
+    again = hub.served[shard_path]
     assert again == first, "a shard that was whole came twice"
     clean = build(hub.url, "--json", cache="other-cache")
     assert error_of(done)["bundle_id"] == error_of(clean)["bundle_id"]

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ FORMAT = CHECKOUT / "llava_pack" / "format"
 MODULES = sorted([*INSTALLERS.rglob("*.py"), *FORMAT.glob("*.py")])
 SCRIPTS = sorted(INSTALLERS.rglob("*.sh"))
 BUDGET_LINES = 3000
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
@@ -35,7 +37,9 @@ def test_the_installer_imports_the_stdlib_and_the_format_only(path):
 
 
 def test_what_an_auditor_reads_stays_within_its_budget():
-    lines = {path.name: path.read_text().count("\n") for path in [*MODULES, *SCRIPTS]}
+    # probe.sh runs before there is a bundle, and takes no part in trusting one
+    read = [path for path in [*MODULES, *SCRIPTS] if path.name != "probe.sh"]
+    lines = {path.name: path.read_text().count("\n") for path in read}
     assert sum(lines.values()) <= BUDGET_LINES, lines
 
 
@@ -43,6 +47,6 @@ def test_what_an_auditor_reads_stays_within_its_budget():
 @pytest.mark.parametrize("dialect", ["sh", "dash", "busybox"])
 def test_scripts_pass_shellcheck(path, dialect):
     done = subprocess.run(
-        ["shellcheck", "-s", dialect, str(path)], capture_output=True, text=True, check=False
+        [str(SHELLCHECK), "-s", dialect, str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
