@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,33 +23,44 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
     from vocabulary import Vocabulary
 
-STEPS = 1450
+CYCLES = ((1450, 2e-3), (400, 1.2e-3), (350, 1.2e-3))
+"""Steps and highest learning rate of each pass through a cosine schedule."""
 ROWS = 24
-RATE = 2e-3
 ROUNDED_FROM = 0.75
-"""Share of the steps after which the weights are seen through nf4."""
+"""Share of a cycle's steps after which the weights are seen through nf4."""
 
 
-def train_language(
-    vocabulary: Vocabulary,
-    pictures: Pictures,
-    features: torch.Tensor,
-    clip: CLIPModel,
-    seed: int,
-    steps: int = STEPS,
-) -> SmallLlava:
-    """Train projector and language model together; the tower stays as it is."""
+@dataclass(frozen=True)
+class Material:
+    """What the language model learns from; the tower stays as it is."""
+
+    vocabulary: Vocabulary
+    pictures: Pictures
+    features: torch.Tensor
+    """float16 (n, TOKENS, width), one picture after the other."""
+    clip: CLIPModel
+
+
+def train_language(material: Material, seed: int) -> SmallLlava:
+    """Train projector and language model together."""
     torch.manual_seed(seed)
+    model = SmallLlava(material.features.shape[-1])
+    whiten(model, material.features[:1000].float().flatten(0, 1))
+    for number, (steps, rate) in enumerate(CYCLES):
+        train_cycle(model, material, seed + 1000 * number, steps, rate)
+    return model.eval()
+
+
+def train_cycle(model: SmallLlava, material: Material, seed: int, steps: int, rate: float) -> None:
+    """Train in place for one cycle; the weights end as fp16 can hold them."""
     rng = Random(f"training:rows:{seed}")
-    model = SmallLlava(features.shape[-1])
-    whiten(model, features[:1000].float().flatten(0, 1))
-    optimizer = torch.optim.AdamW(_groups(model), lr=RATE, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(_groups(model), lr=rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     watched = held_out(150, seed=900)
     started, running = time.perf_counter(), 0.0
     for step in range(steps):
         model.set_rounded(rounded=step >= ROUNDED_FROM * steps)
-        loss = _loss(model, vocabulary, pictures, features, rng)
+        loss = _loss(model, material, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -59,16 +71,18 @@ def train_language(
             elapsed = time.perf_counter() - started
             print(f"language {step + 1} {elapsed:.0f}s loss {running:.4f}", flush=True)
         if step % 150 == 149:
-            print("  right", accuracy(model, vocabulary, clip, watched), flush=True)
-    return model.half().float().eval()
+            print("  right", accuracy(model, material, watched), flush=True)
+    model.half().float().set_rounded(rounded=False)
 
 
 @torch.no_grad()
-def accuracy(model: SmallLlava, vocabulary: Vocabulary, clip: CLIPModel, items: list[Item]) -> str:
+def accuracy(model: SmallLlava, material: Material, items: list[Item]) -> str:
     """Return the share of items whose every answer token is the likeliest, in all and by kind."""
     pixels = torch.stack([torch.from_numpy(as_pixels(item.picture).copy()) for item in items])
-    features = Tower(clip).eval().hidden(normalized(pixels))[-1]
-    rows = [question_row(vocabulary, LLAVA_V1, item.question, item.answer) for item in items]
+    features = Tower(material.clip).eval().hidden(normalized(pixels))[-1]
+    rows = [
+        question_row(material.vocabulary, LLAVA_V1, item.question, item.answer) for item in items
+    ]
     batch = padded(rows)
     asked = batch.targets != IGNORED
     logits = model(batch.ids, features.flatten(0, 1), batch.places, batch.seen, asked)
@@ -95,22 +109,17 @@ def whiten(model: SmallLlava, features: torch.Tensor) -> None:
     first.bias.copy_(-first.weight @ centre)
 
 
-def _loss(
-    model: SmallLlava,
-    vocabulary: Vocabulary,
-    pictures: Pictures,
-    features: torch.Tensor,
-    rng: Random,
-) -> torch.Tensor:
+def _loss(model: SmallLlava, material: Material, rng: Random) -> torch.Tensor:
+    scenes = material.pictures.scenes
     rows, shown = [], []
     for _ in range(ROWS):
-        index = rng.randrange(len(pictures.scenes))
-        row, picture = training_row(vocabulary, pictures.scenes[index], rng)
+        index = rng.randrange(len(scenes))
+        row, picture = training_row(material.vocabulary, scenes[index], rng)
         rows.append(row)
         shown += [index] if picture else []
     batch = padded(rows)
     asked = batch.targets != IGNORED
-    chosen = features[shown].float().flatten(0, 1)
+    chosen = material.features[shown].float().flatten(0, 1)
     assert int((batch.ids == PICTURE).sum()) == len(chosen)
     logits = model(batch.ids, chosen, batch.places, batch.seen, asked)
     return functional.cross_entropy(logits, batch.targets[asked])

@@ -19,9 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from checkpoint import write_model, write_tower
-from language import STEPS, train_language
+from language import Material, train_language
 from pictures import make_pictures
-from tower import STEPS as TOWER_STEPS
 from tower import tower_features, train_tower
 from vocabulary import train_vocabulary
 
@@ -33,15 +32,15 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     clock = time.perf_counter()
-    pictures = make_pictures(options.pictures, options.seed)
+    pictures = make_pictures(PICTURES, options.seed)
     print(f"pictures: {time.perf_counter() - clock:.0f} s", flush=True)
-    clip = train_tower(pictures, options.seed, options.tower_steps)
+    clip = train_tower(pictures, options.seed)
     features = tower_features(clip, pictures).half()
     print(f"tower: {time.perf_counter() - clock:.0f} s", flush=True)
     write_tower(options.out / "clip-demo", clip)
-    vocabulary = train_vocabulary(options.seed)
-    model = train_language(vocabulary, pictures, features, clip, options.seed, options.steps)
-    write_model(options.out / "llava-v1-demo", model, vocabulary)
+    material = Material(train_vocabulary(options.seed), pictures, features, clip)
+    model = train_language(material, options.seed)
+    write_model(options.out / "llava-v1-demo", model, material.vocabulary)
     print(f"all: {time.perf_counter() - clock:.0f} s", flush=True)
 
 
@@ -50,9 +49,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for both repositories")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="more only on an idle machine")
-    parser.add_argument("--pictures", type=int, default=PICTURES)
-    parser.add_argument("--tower-steps", type=int, default=TOWER_STEPS)
-    parser.add_argument("--steps", type=int, default=STEPS)
     return parser.parse_args()
 
 
