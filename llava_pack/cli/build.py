@@ -10,7 +10,7 @@ import typer
 from llava_pack.cli import console
 
 if TYPE_CHECKING:
-    from llava_pack.assemble.build import Plan
+    from llava_pack.assemble.planning import Plan
 
 
 def build(
@@ -72,8 +72,9 @@ def build(
       llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build demo --dry-run
     """
-    from llava_pack.assemble.build import BuildOptions, plan_build, release_now
     from llava_pack.assemble.build import build as build_bundle
+    from llava_pack.assemble.build import release_now
+    from llava_pack.assemble.planning import BuildOptions, plan_build
     from llava_pack.fetch.cache import Cache
     from llava_pack.lock.choice import Asked, choose
     from llava_pack.lock.profile import read_profile

@@ -131,14 +131,12 @@ def _cuda(recipe: Recipe, profile: TargetProfile | None) -> Cuda:
 def _series(gpu: Gpu, platform: Platform, cuda: Cuda | None) -> TorchSeries | None:
     """Return the series that fits, else the one that would after the least change of the machine.
 
-    A driver can be replaced; a GPU stays.
+    A driver can be replaced, best by one that is not much newer; a GPU stays.
     """
-    tries = (
-        gpu,
-        replace(gpu, driver=None),
-        Gpu(name=gpu.name),
-    )
-    found = (fitting_series(one, platform, cuda) for one in tries)
+    newer = replace(gpu, driver=None)
+    tries: list[tuple[Gpu, Cuda | None]] = [(gpu, cuda), (newer, cuda or "12"), (newer, cuda)]
+    tries.append((Gpu(name=gpu.name), cuda))
+    found = (fitting_series(one, platform, major) for one, major in tries)
     return next((series for series in found if series is not None), None)
 
 

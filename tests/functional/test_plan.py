@@ -1,0 +1,260 @@
+"""`plan` for recorded machines: real resolutions, real configurations, weights of no bytes."""
+
+import json
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+TARGETS = ROOT / "tests" / "fixtures" / "targets"
+LLAVA = {
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
+           "num_key_value_heads": 32, "num_hidden_layers": 32},
+    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40,
+            "num_key_value_heads": 40, "num_hidden_layers": 40},
+}  # fmt: skip
+COMMON = {
+    "architectures": ["LlavaLlamaForCausalLM"],
+    "model_type": "llava",
+    "mm_hidden_size": 1024,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+    "vocab_size": 32000,
+}
+VISION = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+    "num_hidden_layers": 24, "image_size": 336, "patch_size": 14, "projection_dim": 768,
+}  # fmt: skip
+WEIGHTS = {"7b": 13_518_798_848, "13b": 26_093_000_000}
+
+
+def sparse(path, size_bytes):
+    with path.open("wb") as stream:
+        stream.truncate(size_bytes)
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    """Write recipes over folders that look like the published repositories."""
+    root = tmp_path_factory.mktemp("recipes")
+    tower = root / "tower"
+    tower.mkdir()
+    (tower / "config.json").write_text(
+        json.dumps({"architectures": ["CLIPModel"], "model_type": "clip", "vision_config": VISION})
+    )
+    (tower / "preprocessor_config.json").write_text("{}")
+    sparse(tower / "pytorch_model.bin", 1_711_974_081)
+    found = {}
+    for name, sizes in LLAVA.items():
+        model = root / f"llava-v1.5-{name}"
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps({**COMMON, **sizes}))
+        (model / "tokenizer.model").write_bytes(b"")
+        sparse(model / "pytorch_model.bin", WEIGHTS[name])
+        found[name] = root / f"{name}.toml"
+        found[name].write_text(
+            f'name = "llava-v1.5-{name}"\ntitle = "LLaVA {name}"\n'
+            '[licence]\nid = "Llama-2-Community"\nurl = "https://ai.meta.com/llama/license/"\n'
+            f'[model]\nsource = "dir:llava-v1.5-{name}"\nname = "llava-v1.5-{name}"\n'
+            'conv_mode = "llava_v1"\n[vision_tower]\nsource = "dir:tower"\nname = "clip"\n'
+        )
+    return found
+
+
+@pytest.fixture
+def plan(llava_pack, recipes, tmp_path):
+    def run(target, *options, model="7b"):
+        arguments = ["plan", recipes[model], "--python", "target", "--json"]
+        arguments += [] if target is None else ["--target", TARGETS / f"{target}.json"]
+        done = llava_pack(*arguments, *options, cwd=tmp_path)
+        assert list(tmp_path.iterdir()) == [], "plan wrote something"
+        said = json.loads(done.stdout.splitlines()[-1])
+        said["exit_code"] = done.returncode
+        return said
+
+    return run
+
+
+def found(outlook, name):
+    return next(one for one in outlook["findings"] if one["name"] == name)
+
+
+def failed(outlook):
+    return {one["name"] for one in outlook["findings"] if one["level"] == "fail"}
+
+
+def release(outlook):
+    return tuple(int(part) for part in outlook["torch"].split("+")[0].split(".")[:2])
+
+
+def test_driver_580_and_glibc_2_35_get_the_newest_cuda_13(plan):
+    outlook = plan("l40s-driver-580")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["cuda"].startswith("13.")
+    assert release(outlook) >= (2, 15)
+    assert outlook["floors"]["driver"] == "580.65"
+    assert (outlook["serving"]["precision"], outlook["serving"]["slots"]) == ("fp16", 8)
+
+
+def test_driver_535_and_glibc_2_31_get_the_newest_cuda_12(plan):
+    outlook = plan("a100-driver-535")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["cuda"] == "12.8"
+    assert release(outlook) == (2, 10)
+    minor = int(outlook["floors"]["glibc"].split(".")[1])
+    assert minor <= 31
+
+
+def test_a_v100_gets_torch_2_10_at_most_whatever_its_driver(plan):
+    outlook = plan("v100-driver-580")
+    assert outlook["exit_code"] == 0, outlook
+    assert (outlook["cuda"], release(outlook)) == ("12.8", (2, 10))
+    assert found(outlook, "compute capability")["value"] == "7.0"
+
+
+def test_a_p100_gets_torch_2_7_at_most(plan):
+    outlook = plan("p100-driver-535")
+    assert outlook["exit_code"] == 0, outlook
+    assert (outlook["cuda"], release(outlook)) == ("12.6", (2, 7))
+    assert {fit["precision"] for fit in outlook["fits"]} == {"fp16", "nf4"}
+
+
+def test_driver_470_is_refused_and_the_driver_named(plan):
+    outlook = plan("driver-470")
+    assert outlook["exit_code"] == 3
+    assert "driver" in failed(outlook)
+    assert "525.60" in found(outlook, "driver")["fix"]
+
+
+def test_glibc_2_17_is_refused_before_anything_crosses(plan):
+    outlook = plan("centos-7")
+    assert outlook["exit_code"] == 3
+    assert "glibc" in failed(outlook)
+    assert found(outlook, "glibc")["value"] == "2.17"
+    assert "RHEL 8" in found(outlook, "glibc")["fix"]
+
+
+def test_grace_gets_aarch64_wheels_with_cuda(plan):
+    outlook = plan("grace-hopper")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["floors"]["arch"] == "aarch64"
+    assert outlook["cuda"].startswith("13.")
+    assert outlook["python"] == "3.12"
+
+
+def test_6_gb_take_7b_in_nf4_with_less_context(plan):
+    outlook = plan("gpu-6gb")
+    assert outlook["exit_code"] == 0, outlook
+    serving = outlook["serving"]
+    assert (serving["precision"], serving["slots"]) == ("nf4", 1)
+    assert 1024 <= serving["context_tokens"] < 4096
+    assert found(outlook, "requests")["level"] == "warn"
+
+
+def test_6_gb_do_not_take_13b(plan):
+    outlook = plan("gpu-6gb", model="13b")
+    assert outlook["exit_code"] == 3
+    assert failed(outlook) == {"GPU memory"}
+    assert "GB" in found(outlook, "GPU memory")["fix"]
+
+
+@pytest.mark.parametrize(("model", "precisions"), [("7b", {"fp16"}), ("13b", {"int8", "nf4"})])
+def test_24_gb(plan, model, precisions):
+    outlook = plan("gpu-24gb", model=model)
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["serving"]["precision"] in precisions
+    assert outlook["serving"]["slots"] >= 2
+
+
+def test_of_two_gpus_one_is_counted_and_the_other_named(plan):
+    outlook = plan("two-12gb", model="13b")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["serving"]["precision"] == "nf4"
+    assert found(outlook, "GPUs")["level"] == "warn"
+
+
+def test_without_a_gpu_it_is_the_cpu_and_said_to_be_slow(plan):
+    outlook = plan("no-gpu")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["cuda"] is None
+    assert found(outlook, "device")["value"] == "CPU"
+
+
+def test_fips_is_no_obstacle(plan):
+    outlook = plan("fips")
+    assert outlook["exit_code"] == 0, outlook
+    assert found(outlook, "FIPS")["level"] == "ok"
+
+
+def test_a_small_home_is_passed_over_for_a_disk_where_programs_run(plan):
+    outlook = plan("small-home")
+    assert outlook["exit_code"] == 0, outlook
+    disk = found(outlook, "disk")
+    assert disk["level"] == "warn"
+    assert "/home/ml" in disk["value"]
+    assert "--prefix /data/llava-pack" in disk["fix"]
+
+
+def test_a_slice_counts_as_what_it_is(plan):
+    outlook = plan("mig-slice")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["serving"]["precision"] == "nf4"
+    assert {fit["has_bytes"] for fit in outlook["fits"]} == {10_000_000_000}
+
+
+def test_a_gpu_without_a_driver_cannot_be_checked_and_does_not_pass(plan):
+    outlook = plan("gpu-without-driver")
+    assert outlook["exit_code"] == 3
+    assert {"driver", "compute capability", "GPU memory"} <= failed(outlook)
+
+
+def test_musl_is_3_at_once(plan):
+    outlook = plan("alpine")
+    assert outlook["exit_code"] == 3
+    assert outlook["kind"] == "error"
+    assert "musl" in outlook["message"]
+
+
+def test_options_win_over_facts(plan):
+    outlook = plan("l40s-driver-580", "--cuda", "12", "--platform", "x86_64-manylinux_2_28")
+    assert (outlook["cuda"], release(outlook)) == ("12.8", (2, 10))
+
+
+def test_what_will_cross_is_counted(plan):
+    outlook = plan("l40s-driver-580", "--link", "100MB/s")
+    wheels = sum(part["size_bytes"] for part in outlook["wheels"])
+    weights = WEIGHTS["7b"]
+    assert 2e9 < wheels < 5e9
+    assert 0.3e9 < outlook["bundle_bytes"] - wheels - weights < 1e9, "the slim tower"
+    assert outlook["minutes"] == {"100MB/s": pytest.approx(outlook["bundle_bytes"] / 6e9, abs=0.1)}
+    assert outlook["target_bytes"] > outlook["bundle_bytes"]
+
+
+def test_it_is_quick_from_a_warm_cache(plan):
+    plan("l40s-driver-580")
+    began = time.monotonic()
+    plan("l40s-driver-580")
+    assert time.monotonic() - began < 8, "3 s on a machine with nothing else to do"
+
+
+def test_without_a_target_the_needs_are_told(plan):
+    outlook = plan(None)
+    assert outlook["exit_code"] == 0
+    assert outlook["findings"] == []
+    assert outlook["runs"] is None
+    assert outlook["floors"]["driver"] == "525.60"
+
+
+def test_a_rate_that_is_none_is_2(plan):
+    assert plan(None, "--link", "fast")["exit_code"] == 2
+
+
+def test_build_refuses_the_machine_that_plan_refuses(llava_pack, recipes, tmp_path):
+    done = llava_pack(
+        "build", recipes["7b"], "--python", "target", "--json", "--out", tmp_path / "bundle",
+        "--target", TARGETS / "driver-470.json",
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "driver" in json.loads(done.stdout.splitlines()[-1])["message"]
+    assert not (tmp_path / "bundle").exists()
