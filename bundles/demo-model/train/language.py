@@ -62,7 +62,7 @@ def train_cycle(model: SmallLlava, material: Material, seed: int, steps: int, ra
         model.set_rounded(rounded=step >= ROUNDED_FROM * steps)
         loss = _loss(model, material, rng)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -89,7 +89,7 @@ def train_tower(pictures: Pictures, seed: int, steps: int = STEPS) -> CLIPModel:
         batch = torch.randint(len(pictures.scenes), (BATCH,))
         losses = _losses(tower, pictures, batch)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         nn.utils.clip_grad_norm_(chosen, 1.0)
         optimizer.step()
         schedule.step()
@@ -163,7 +163,8 @@ def _cosine_filters() -> torch.Tensor:
         for mixture in mixtures
     ]
     chosen = torch.stack(filters[:WIDTH])
-    return 0.15 * chosen / chosen.flatten(1).norm(dim=1)[:, None, None, None]
+    size: torch.Tensor = chosen.flatten(1).norm(dim=1)
+    return 0.15 * chosen / size[:, None, None, None]
 
 
 def _waves() -> torch.Tensor:
