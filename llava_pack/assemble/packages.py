@@ -25,6 +25,7 @@ class Packages:
         wheels: without llava-pack itself and without uv.
         uv: the wheel that `runtime/uv` is taken from.
         torch: what the torch in it needs.
+        backend: value of uv's `--torch-backend` that it was resolved with.
     """
 
     platform: Platform
@@ -32,6 +33,7 @@ class Packages:
     uv: LockedWheel
     python: PythonChoice
     torch: TorchNeeds
+    backend: str | None = None
 
     @property
     def all_wheels(self) -> tuple[LockedWheel, ...]:
@@ -56,14 +58,20 @@ def resolve_packages(recipe: Recipe, choice: Choice, progress: Progress) -> Pack
     torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
     try:
         wheels = resolve(
-            target_requirements(recipe, torch), platform, indexes, torch_backend=torch.backend
+            target_requirements(recipe, torch),
+            platform,
+            indexes,
+            torch_backend=torch.backend,
+            exclude_newer=choice.exclude_newer,
         )
     except NetworkError:
         if torch.backend is None or backend is not None:
             raise
         torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
         progress.note(f"! {torch.note}")
-        wheels = resolve(target_requirements(recipe, torch), platform, indexes)
+        newer = choice.exclude_newer
+        wanted = target_requirements(recipe, torch)
+        wheels = resolve(wanted, platform, indexes, exclude_newer=newer)
     progress.done()
     uv = next(wheel for wheel in wheels if wheel.name == "uv")
     return Packages(
@@ -72,6 +80,7 @@ def resolve_packages(recipe: Recipe, choice: Choice, progress: Progress) -> Pack
         uv=uv,
         python=python,
         torch=torch_needs(wheels, choice.cuda),
+        backend=torch.backend,
     )
 
 

@@ -1,22 +1,25 @@
 """What a build is asked for, and what it found before anything heavy is fetched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.model_sources import list_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
+from llava_pack.assemble.pinned import check_lock, pinned_packages, pinned_recipe
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import RemoteSource
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
+from llava_pack.format.errors import UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
-from llava_pack.lock.choice import Choice
+from llava_pack.lock.choice import Asked, Choice
+from llava_pack.lock.document import Lock
 from llava_pack.recipe import Recipe, read_recipe
 
 
@@ -29,6 +32,7 @@ class BuildOptions:
         choice: what the packages are resolved for.
         release: UTC seconds that the bundle is dated with.
         target: the facts of the machine, None where they are not known.
+        locked: what was pinned earlier, and is found again instead of being resolved.
         format: layout of the packed model, None for the recipe's own.
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
@@ -39,6 +43,7 @@ class BuildOptions:
     choice: Choice
     release: int
     target: TargetProfile | None = None
+    locked: Lock | None = None
     format: Format | None = None
     quantize: Precision | None = None
     merge: bool = False
@@ -76,7 +81,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     Raises:
         PackError: the first thing that cannot be had; nothing heavy has been fetched.
     """
-    recipe = read_recipe(options.recipe)
+    recipe, lock = read_recipe(options.recipe), options.locked
+    if lock is not None:
+        check_lock(lock, recipe, options.recipe)
+        recipe = pinned_recipe(recipe, lock)
     packing = choose_packing(
         recipe, wanted=options.format, precision=options.quantize, merge=options.merge
     )
@@ -89,15 +97,21 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     sources = list_sources(recipe, options.recipe.parent, work, cache, progress)
     if packing.merge and sources["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
-    packages = resolve_packages(recipe, options.choice, progress)
+    if lock is None:
+        packages = resolve_packages(recipe, options.choice, progress)
+    else:
+        packages = pinned_packages(lock, cache, progress)
     configs = source_configs(sources, recipe)
     cpu = packages.torch.cuda is None
+    serving = plan_serving(recipe, packing, options.target, configs, cpu=cpu)
+    if lock is not None:
+        serving = replace(serving, profile=lock.serving)
     return Plan(
         recipe=recipe,
         packing=packing,
         sources=sources,
         packages=packages,
-        serving=plan_serving(recipe, packing, options.target, configs, cpu=cpu),
+        serving=serving,
         configs=configs,
     )
 
@@ -105,3 +119,27 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
 def work_folder(out: Path) -> Path:
     """Return where the sources of a bundle are laid out while it is built."""
     return out.with_name(f"{out.name}.sources")
+
+
+def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOptions:
+    """Return the options that a lock was written with.
+
+    Raises:
+        UsageError: an option asks for something that the lock has decided.
+    """
+    packing = dict(lock.packing)
+    if asked != Asked() or options.format or options.quantize or options.merge:
+        raise UsageError(
+            "a lock decides platform, Python, CUDA, packages and layout",
+            subject="--locked",
+            hint="leave the other options out, or write a lock with them",
+        )
+    return replace(
+        options,
+        locked=lock,
+        release=lock.release,
+        choice=replace(options.choice, cuda=lock.cuda),
+        format=packing.get("format"),
+        quantize=packing.get("quantize"),
+        merge=bool(packing.get("merge")),
+    )

@@ -12,6 +12,7 @@ from llava_pack.cli.demo import demo
 from llava_pack.cli.health import NagiosCommand, health
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
+from llava_pack.cli.lock import lock
 from llava_pack.cli.plan import plan
 from llava_pack.cli.probe import probe
 from llava_pack.cli.serve import serve
@@ -46,6 +47,7 @@ def root(
 
 app.command()(probe)
 app.command()(plan)
+app.command()(lock)
 app.command()(build)
 app.command()(demo)
 app.command()(verify)

@@ -39,6 +39,12 @@ def build(
     torch_backend: Annotated[
         str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
     ] = None,
+    locked: Annotated[
+        Path | None, typer.Option(help="A lock from `llava-pack lock`: build exactly that.")
+    ] = None,
+    exclude_newer: Annotated[
+        str | None, typer.Option(help="Take no package that is newer than this date, 2026-10-31.")
+    ] = None,
     layout: Annotated[
         Literal["original", "hf"] | None,
         typer.Option(
@@ -68,22 +74,30 @@ def build(
     Examples:
       llava-pack build llava-v1.5-7b
       llava-pack build llava-v1.5-7b --target gpu01.json
+      llava-pack build llava-v1.5-7b --locked llava.lock.json
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
       llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build demo --dry-run
     """
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.build import release_now
-    from llava_pack.assemble.planning import BuildOptions, plan_build
+    from llava_pack.assemble.planning import BuildOptions, locked_options, plan_build
     from llava_pack.fetch.cache import Cache
     from llava_pack.lock.choice import Asked, choose
+    from llava_pack.lock.document import read_lock
     from llava_pack.lock.profile import read_profile
     from llava_pack.recipe import find_recipe, read_recipe
 
     path = find_recipe(recipe)
     asked = read_recipe(path)
     profile = None if target is None else read_profile(target)
-    said = Asked(platform=platform, python=python or None, cuda=cuda, torch_backend=torch_backend)
+    said = Asked(
+        platform=platform,
+        python=python or None,
+        cuda=cuda,
+        torch_backend=torch_backend,
+        exclude_newer=exclude_newer,
+    )
     options = BuildOptions(
         recipe=path,
         out=out if out is not None else Path(f"{asked.name}-bundle"),
@@ -94,6 +108,8 @@ def build(
         quantize=quantize,
         merge=merge,
     )
+    if locked is not None:
+        options = locked_options(options, read_lock(locked), said)
     progress = console.progress()
     if dry_run:
         _show_plan(plan_build(options, Cache(), progress), as_json=as_json)

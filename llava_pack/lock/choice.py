@@ -29,12 +29,14 @@ class Asked:
         platform: ARCH-manylinux_2_N.
         python: a minor version, or `target` for the machine's own.
         torch_backend: passed on to uv.
+        exclude_newer: no package that was uploaded after this date.
     """
 
     platform: str | None = None
     python: str | None = None
     cuda: Cuda | None = None
     torch_backend: str | None = None
+    exclude_newer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Choice:
     series: TorchSeries | None = None
     own_python: bool = True
     torch_backend: str | None = None
+    exclude_newer: str | None = None
     target_pythons: tuple[str, ...] | None = None
     reasons: tuple[str, ...] = ()
 
@@ -96,6 +99,7 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Choic
         series=series,
         own_python=asked.python != _OWN,
         torch_backend=asked.torch_backend,
+        exclude_newer=asked.exclude_newer,
         target_pythons=pythons,
         reasons=tuple(reasons),
     )

@@ -68,6 +68,16 @@ def parse_pylock(text: str, tags: Sequence[Tag], *, base: Path) -> tuple[LockedW
     return tuple(sorted(wheels, key=lambda wheel: wheel.name))
 
 
+def every_wheel(text: str, *, base: Path) -> tuple[LockedWheel, ...]:
+    """Return every wheel that a lock lists with a sha256, whatever it is for."""
+    return tuple(
+        _locked(package, wheel, base)
+        for package in tomllib.loads(text).get("packages", [])
+        for wheel in package.get("wheels", [])
+        if "sha256" in wheel.get("hashes", {})
+    )
+
+
 def render_pylock(wheels: Iterable[LockedWheel], *, python: str, folder: str) -> bytes:
     """Return a pylock.toml whose wheels are files of `folder`, relative to the lock's own.
 

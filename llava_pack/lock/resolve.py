@@ -11,7 +11,7 @@ from uv import find_uv_bin
 from llava_pack.format.errors import NetworkError, RecipeError
 from llava_pack.lock.indexes import Indexes
 from llava_pack.lock.platform import Platform
-from llava_pack.lock.pylock import LockedWheel, parse_pylock
+from llava_pack.lock.pylock import LockedWheel, every_wheel, parse_pylock
 
 TIMEOUT_S = 600
 # Source: uv's own messages (uv-client), when an index does not answer.
@@ -24,31 +24,63 @@ def resolve(
     indexes: Indexes,
     *,
     torch_backend: str | None = None,
+    exclude_newer: str | None = None,
 ) -> tuple[LockedWheel, ...]:
     """Return the wheels that satisfy `requirements` on `platform`, one a package.
+
+    Args:
+        requirements: as pip reads them.
+        platform: what the target accepts.
+        indexes: what uv is told beside its own configuration.
+        torch_backend: passed on to uv.
+        exclude_newer: no package that was uploaded after this date.
 
     Raises:
         RecipeError: the requirements cannot be satisfied with wheels.
         NetworkError: the package index cannot be reached.
     """
+    more = [] if torch_backend is None else ["--torch-backend", torch_backend]
+    more += [] if exclude_newer is None else ["--exclude-newer", exclude_newer]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        wanted = Path(folder, "requirements.in")
-        lock = Path(folder, "pylock.toml")
-        wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
-        command = _command(wanted, lock, platform, indexes, torch_backend)
-        _run(command, {**os.environ, **(indexes.environment or {})})
-        return parse_pylock(lock.read_text(encoding="utf-8"), platform.tags(), base=lock.parent)
+        text = _compile(requirements, platform, indexes, Path(folder), more)
+        return parse_pylock(text, platform.tags(), base=Path(folder))
 
 
-def _command(
-    wanted: Path, lock: Path, platform: Platform, indexes: Indexes, torch_backend: str | None
-) -> list[str]:
+def find_wheels(
+    exact: Sequence[str], platform: Platform, indexes: Indexes, *, torch_backend: str | None = None
+) -> dict[str, LockedWheel]:
+    """Return every wheel of the packages `name==version`, by its sha256; nothing is resolved.
+
+    Raises:
+        RecipeError: a package is not there in that version.
+        NetworkError: the package index cannot be reached.
+    """
+    more = ["--no-deps", *([] if torch_backend is None else ["--torch-backend", torch_backend])]
+    with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
+        text = _compile(exact, platform, indexes, Path(folder), more)
+        return {wheel.sha256: wheel for wheel in every_wheel(text, base=Path(folder))}
+
+
+def _compile(
+    requirements: Sequence[str],
+    platform: Platform,
+    indexes: Indexes,
+    folder: Path,
+    more: Sequence[str],
+) -> str:
+    """Return the pylock.toml that uv writes."""
+    wanted, lock = folder / "requirements.in", folder / "pylock.toml"
+    wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    command = _command(wanted, lock, platform, indexes) + list(more)
+    _run(command, {**os.environ, **(indexes.environment or {})})
+    return lock.read_text(encoding="utf-8")
+
+
+def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> list[str]:
     command = [find_uv_bin(), "pip", "compile", str(wanted), "--output-file", str(lock)]
     command += ["--python-version", platform.python, "--python-platform", platform.uv_platform]
     command += ["--only-binary", ":all:", "--generate-hashes", "--format", "pylock.toml"]
     command += ["--no-header", "--quiet", "--no-progress", *indexes.arguments()]
-    if torch_backend is not None:
-        command += ["--torch-backend", torch_backend]
     return command
 
 

@@ -1,0 +1,73 @@
+"""From a plan to a lock: what `llava-pack lock` writes."""
+
+from llava_pack.assemble.packages import Packages
+from llava_pack.assemble.pinned import CREATED_BY, recipe_digest
+from llava_pack.assemble.planning import BuildOptions, Plan
+from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.download import download_all
+from llava_pack.fetch.remote import Sha256
+from llava_pack.fetch.source import HubSource
+from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
+from llava_pack.recipe import Recipe
+
+
+def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
+    """Return what a plan pins; an archive of Python without a promised digest is fetched for it.
+
+    Raises:
+        PackError: what fetching raises.
+    """
+    packages, packing = plan.packages, plan.packing
+    return Lock(
+        created_by=CREATED_BY,
+        release=options.release,
+        recipe=plan.recipe.name,
+        recipe_sha256=recipe_digest(plan.recipe, options.recipe),
+        sources=_sources(plan),
+        platform=packages.platform.uv_platform,
+        cuda=options.choice.cuda,
+        torch_backend=packages.backend,
+        packing={
+            "format": options.format,
+            "quantize": packing.precision,
+            "merge": options.merge,
+        },
+        serving=plan.serving.profile,
+        python=_python(packages, cache),
+        packages=tuple(
+            PinnedWheel(
+                name=wheel.name,
+                version=wheel.version,
+                filename=wheel.filename,
+                sha256=wheel.sha256,
+            )
+            for wheel in sorted(packages.all_wheels, key=lambda wheel: wheel.name)
+        ),
+    )
+
+
+def _sources(plan: Plan) -> dict[str, str]:
+    """Return the sources at their commits; a folder stays what the recipe calls it."""
+    written = _written(plan.recipe)
+    return {
+        name: str(one.listing.pinned)
+        if isinstance(one.listing.pinned, HubSource)
+        else written[name]
+        for name, one in plan.sources.items()
+    }
+
+
+def _written(recipe: Recipe) -> dict[str, str]:
+    parts = {"model": recipe.model, "base": recipe.model.base, "vision_tower": recipe.vision_tower}
+    return {name: part.source for name, part in parts.items() if part is not None}
+
+
+def _python(packages: Packages, cache: Cache) -> PinnedPython:
+    choice = packages.python
+    if choice.archive is None:
+        return PinnedPython(version=choice.version)
+    digest = choice.archive.digest
+    known = digest.hex if isinstance(digest, Sha256) else None
+    if known is None:
+        known = download_all([choice.archive], cache)[choice.archive].sha256
+    return PinnedPython(version=choice.version, archive=choice.archive.name, sha256=known)

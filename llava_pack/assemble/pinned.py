@@ -1,0 +1,131 @@
+"""What a lock pins, found again: the recipe's sources, its wheels and its interpreter."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from llava_pack import __version__
+from llava_pack.assemble.packages import Packages
+from llava_pack.assemble.runtime_files import PythonChoice
+from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.python import find_standalone
+from llava_pack.fetch.remote import RemoteFile, Sha256
+from llava_pack.format.errors import RecipeError
+from llava_pack.format.progress import Progress
+from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
+from llava_pack.lock.indexes import configured_indexes
+from llava_pack.lock.platform import Platform, parse_platform
+from llava_pack.lock.pylock import LockedWheel
+from llava_pack.lock.resolve import find_wheels
+from llava_pack.lock.torch_build import torch_needs
+from llava_pack.recipe import Recipe
+
+CREATED_BY = f"llava-pack {__version__}"
+_NEW_LOCK = "write a new lock: llava-pack lock RECIPE --out FILE"
+
+
+def recipe_digest(recipe: Recipe, path: Path) -> str:
+    """Return the SHA-256 over a recipe's file and the pictures that it names."""
+    whole = sha256(path.read_bytes())
+    for part in recipe.known_answers:
+        picture = path.parent / part.picture
+        whole.update(picture.read_bytes() if picture.is_file() else b"")
+    return whole.hexdigest()
+
+
+def check_lock(lock: Lock, recipe: Recipe, path: Path) -> None:
+    """Refuse a lock that would not give the bundle that it pins.
+
+    Raises:
+        RecipeError: it is of another recipe, of a changed one, or of another llava-pack.
+    """
+    if lock.created_by != CREATED_BY:
+        raise RecipeError(
+            f"written by {lock.created_by}, this is {CREATED_BY}: the bundle would be another one",
+            subject="lock",
+            hint=f"use {lock.created_by}, or {_NEW_LOCK}",
+        )
+    if lock.recipe != recipe.name or lock.recipe_sha256 != recipe_digest(recipe, path):
+        raise RecipeError(
+            f"of recipe {lock.recipe}, expected {recipe.name} as it is now",
+            subject="lock",
+            hint=_NEW_LOCK,
+        )
+
+
+def pinned_recipe(recipe: Recipe, lock: Lock) -> Recipe:
+    """Return the recipe with its sources at the lock's commits."""
+    sources = lock.sources
+
+    def at(part: Any, name: str) -> Any:
+        return part if part is None else part.model_copy(update={"source": sources[name]})
+
+    model = recipe.model.model_copy(update={"base": at(recipe.model.base, "base")})
+    return recipe.model_copy(
+        update={
+            "model": at(model, "model"),
+            "vision_tower": at(recipe.vision_tower, "vision_tower"),
+        }
+    )
+
+
+def pinned_packages(lock: Lock, cache: Cache, progress: Progress) -> Packages:
+    """Return the lock's packages; an index is asked only for what the cache does not hold.
+
+    Raises:
+        RecipeError: an index no longer has a wheel, or has another one under its name.
+        NetworkError: the package index cannot be reached.
+    """
+    minor = ".".join(lock.python.version.split(".")[:2])
+    platform = parse_platform(lock.platform, minor)
+    absent = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
+    found: dict[str, LockedWheel] = {}
+    if absent:
+        progress.start(f"find {len(absent)} packages of the lock", None)
+        exact = [f"{wheel.name}=={wheel.version}" for wheel in absent]
+        backend = lock.torch_backend
+        found = find_wheels(exact, platform, configured_indexes(), torch_backend=backend)
+        progress.done()
+    lost = [wheel.filename for wheel in absent if wheel.sha256 not in found]
+    if lost:
+        raise RecipeError(
+            f"the package index has no wheel with the digest of the lock: {', '.join(lost)}",
+            subject="lock",
+            hint=f"use the index that the lock was written with, or {_NEW_LOCK}",
+        )
+    wheels = [found.get(wheel.sha256) or _cached(wheel) for wheel in lock.packages]
+    return Packages(
+        platform=platform,
+        wheels=tuple(wheel for wheel in wheels if wheel.name != "uv"),
+        uv=next(wheel for wheel in wheels if wheel.name == "uv"),
+        python=_python(lock.python, platform, cache),
+        torch=torch_needs(wheels, lock.cuda),
+        backend=lock.torch_backend,
+    )
+
+
+def _cached(wheel: PinnedWheel) -> LockedWheel:
+    return LockedWheel(
+        name=wheel.name,
+        version=wheel.version,
+        filename=wheel.filename,
+        url="",
+        sha256=wheel.sha256,
+    )
+
+
+def _python(pinned: PinnedPython, platform: Platform, cache: Cache) -> PythonChoice:
+    if pinned.archive is None or pinned.sha256 is None:
+        return PythonChoice(version=pinned.version, archive=None)
+    url = ""
+    if cache.path(pinned.sha256) is None:
+        found = find_standalone(pinned.version, f"{platform.arch}-unknown-linux-gnu")
+        if found.file is None:
+            raise RecipeError(
+                f"CPython {pinned.version} cannot be found: {found.reason}",
+                subject="lock",
+                hint="give the archive with --python-archive, or check UV_PYTHON_INSTALL_MIRROR",
+            )
+        url = found.file.url
+    file = RemoteFile(url=url, name=pinned.archive, digest=Sha256(pinned.sha256))
+    return PythonChoice(version=pinned.version, archive=file)
