@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
 
 test: $(VENV)/.ready lint test-pythons
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The packages without torch, on the other Pythons that this machine has.
 test-pythons: $(VENV)/.ready

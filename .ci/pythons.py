@@ -23,7 +23,7 @@ def main(versions: list[str]) -> int:
         folder = f".venv-{version}"
         python = Path(folder, "bin", "python")
         steps = [
-            [uv, "venv", "--quiet", "--clear", "--python", found, folder],
+            [uv, "venv", "--quiet", "--clear", "--seed", "--python", found, folder],
             [uv, "pip", "install", "--quiet", "--python", str(python), "--editable", ".[dev]"],
             [str(python), "-m", "pytest", "-m", MARKERS, *TESTS],
         ]
