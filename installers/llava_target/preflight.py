@@ -1,7 +1,9 @@
 """Facts about this machine, held against what a bundle needs, before anything is written."""
 
+import ctypes
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from llava_pack.format.errors import PackError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.target import Finding, Gpu, TargetProfile, check_floors
+from llava_pack.format.target import Finding, Gpu, TargetProfile, check_floors, version
 from llava_target import disk, programs
 
 _MIB = 1024 * 1024
@@ -52,6 +54,7 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Tar
         kernel=os.uname().release,
         arch=os.uname().machine,
         glibc=_glibc(),
+        glibcxx=_glibcxx(),
         python_version=python_version,
         cpu_flags=_cpu_flags(),
         disk_free_bytes=disk.free_bytes(prefix),
@@ -78,6 +81,20 @@ def _glibc() -> str | None:
     except (ValueError, OSError):
         return None
     return version if name == "glibc" else None
+
+
+def _glibcxx() -> str | None:
+    """Return the newest symbol version of the C++ library that the loader finds."""
+    try:
+        ctypes.CDLL("libstdc++.so.6")
+    except OSError:
+        return None
+    for line in _fact("/proc/self/maps").splitlines():
+        path = "/" + line.partition("/")[2]
+        if path.rpartition("/")[2].startswith("libstdc++.so"):
+            names = re.findall(rb"\0GLIBCXX_(3\.4(?:\.\d+)?)(?=\0)", Path(path).read_bytes())
+            return max((name.decode() for name in names), key=version, default=None)
+    return None
 
 
 def _fact(path: str) -> str:

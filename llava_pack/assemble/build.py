@@ -11,6 +11,7 @@ from llava_pack.assemble.model_files import check_nothing_remote, stage_licences
 from llava_pack.assemble.model_sources import fetch_sources
 from llava_pack.assemble.outlook import outlook_of
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
+from llava_pack.assemble.proved import prove
 from llava_pack.assemble.runtime_files import (
     remote_wheel,
     stage_installer,
@@ -25,6 +26,8 @@ from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
 from llava_pack.format.errors import PreflightError, SpaceError
 from llava_pack.format.progress import Progress
+from llava_pack.format.target import version
+from llava_pack.lock.wheel_needs import ProvedFloors
 from llava_pack.recipe import Recipe
 
 _SPARE_BYTES = 64 << 20
@@ -45,6 +48,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
     _check_space(options.out, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress)
     fetched = _fetch_files(plan, cache, progress)
+    proved = _prove(plan, options, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
     _stage(staging, plan, sources, fetched)
@@ -59,6 +63,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         platform=plan.packages.platform,
         torch=plan.packages.torch,
         serving=plan.serving.profile,
+        proved=proved,
         python=plan.packages.python.entry(),
         wheels=len(plan.packages.wheels) + 1,
         release=options.release,
@@ -119,6 +124,26 @@ def _check_target(options: BuildOptions, plan: Plan, cache: Cache) -> None:
             subject=options.target.host or "target" if options.target else "target",
             hint="; ".join(dict.fromkeys(one.fix for one in failed)),
         )
+
+
+def _prove(plan: Plan, options: BuildOptions, cache: Cache, progress: Progress) -> ProvedFloors:
+    """Return what the wheels really need; say so where that is more than their tags promise.
+
+    Raises:
+        PreflightError: it is more than the target has.
+    """
+    platform = plan.packages.platform
+    wheels = {wheel.filename: wheel.sha256 for wheel in plan.packages.all_wheels}
+    proved = prove(wheels, platform.arch, cache, progress)
+    if version(proved.glibc or "") > version(platform.glibc):
+        found = (
+            f"{proved.by['glibc']} needs glibc {proved.glibc}, expected {platform.glibc} at most"
+        )
+        if options.target is not None:
+            hint = "narrow the recipe's requirements, or use a newer system"
+            raise PreflightError(found, subject="target", hint=hint)
+        progress.note(f"! {found}: the bundle's floor is higher")
+    return proved
 
 
 def _check_space(out: Path, needed_bytes: int) -> None:

@@ -26,6 +26,7 @@ from llava_pack.format.manifest import (
 from llava_pack.lock.fit import Wish
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import TorchNeeds
+from llava_pack.lock.wheel_needs import ProvedFloors
 from llava_pack.recipe import Recipe
 
 _PICTURE_MAX_BYTES = 256 * 1024
@@ -43,6 +44,7 @@ class BuildFacts:
         platform: what the wheels were chosen for.
         torch: what the torch in the lock is and needs.
         serving: what `serve` starts with.
+        proved: what the wheels' own files need.
         wheels: how many there are.
         release: UTC seconds.
     """
@@ -54,6 +56,7 @@ class BuildFacts:
     platform: Platform
     torch: TorchNeeds
     serving: ServingProfile
+    proved: ProvedFloors
     python: PythonEntry
     wheels: int
     release: int
@@ -109,6 +112,7 @@ def _floors(facts: BuildFacts) -> Floors:
         torch=facts.torch,
         wheels=wheels,
         total_bytes=sum(entry.size_bytes for entry in facts.entries),
+        proved=facts.proved,
     )
     found = {
         name: parse_config((facts.sources[name].folder / "config.json").read_bytes())

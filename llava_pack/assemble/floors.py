@@ -7,9 +7,11 @@ from typing import Any
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.format.manifest import Floors
+from llava_pack.format.target import version
 from llava_pack.lock.fit import Wish
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import TorchNeeds
+from llava_pack.lock.wheel_needs import ProvedFloors
 
 _UNPACKED_RATIO = 2.2
 """Wheels grow to about this much when they are installed. Source: docs/reference/benchmarks.md."""
@@ -26,12 +28,14 @@ class Contents:
     Attributes:
         wheels: file names and sizes.
         total_bytes: of the whole bundle.
+        proved: what the wheels' own files need, None before they were read.
     """
 
     platform: Platform
     torch: TorchNeeds
     wheels: Mapping[str, int]
     total_bytes: int
+    proved: ProvedFloors | None = None
 
 
 def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
@@ -45,13 +49,14 @@ def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
     Raises:
         CheckpointError: a size is missing from a configuration.
     """
-    platform, torch = contents.platform, contents.torch
+    platform, torch, proved = contents.platform, contents.torch, contents.proved
     return Floors(
         python=platform.python,
         python_tag=platform.python_tag,
         platform="linux",
         arch=platform.arch,
-        glibc=tagged_glibc(contents.wheels, platform),
+        glibc=_newest(tagged_glibc(contents.wheels, platform), proved.glibc if proved else None),
+        glibcxx=proved.glibcxx if proved else None,
         driver=torch.driver,
         compute_capability=torch.capability,
         disk_bytes=contents.total_bytes + round(_UNPACKED_RATIO * sum(contents.wheels.values())),
@@ -61,7 +66,7 @@ def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
             slots=wish.slots,
             device="cpu" if torch.cuda is None else "cuda",
         ),
-        cpu_flags=(),
+        cpu_flags=proved.cpu_flags if proved else (),
     )
 
 
@@ -75,6 +80,11 @@ def model_configs(found: Mapping[str, dict[str, Any]]) -> Configs:
     return (
         (model, found["vision_tower"]) if "vision_tower" in found else (as_original(model), model)
     )
+
+
+def _newest(*found: str | None) -> str | None:
+    """Return the highest version: a tag binds the installer, a symbol binds the loader."""
+    return max((one for one in found if one is not None), key=version, default=None)
 
 
 def tagged_glibc(wheels: Iterable[str], platform: Platform) -> str | None:

@@ -10,6 +10,7 @@ from typing import Literal
 from llava_pack.assemble.floors import Contents, bundle_floors
 from llava_pack.assemble.placing import Place, choose_place, place_finding
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
+from llava_pack.assemble.proved import recalled
 from llava_pack.assemble.runtime_files import remote_wheel
 from llava_pack.checkpoint.footprint import (
     Precision,
@@ -56,7 +57,8 @@ class Outlook:
         fetch_bytes: what is not in the cache yet.
         laptop_bytes: what the cache and the bundle will take here beside what they have.
         target_bytes: what bundle and installation take there.
-        floors: the least that a target needs; of glibc, by the wheels' tags.
+        floors: the least that a target needs; of glibc by the wheels' tags, and by their files
+            where an earlier build has read them.
         fits: every precision on the target.
         findings: floors held against facts; empty without a target.
     """
@@ -110,6 +112,11 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
             torch=packages.torch,
             wheels=known,
             total_bytes=bundle_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
+            proved=recalled(
+                {wheel.filename: wheel.sha256 for wheel in packages.all_wheels},
+                packages.platform.arch,
+                cache,
+            ),
         ),
         plan.configs,
         replace(

@@ -79,6 +79,8 @@ class Floors:
     memory_bytes: Mapping[str, int]
     """By precision: of the GPU where `driver` is given, of the machine elsewhere."""
     cpu_flags: tuple[str, ...]
+    glibcxx: str | None = None
+    """Newest symbol version of the system's C++ library that is used, for example 3.4.22."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,9 @@ def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
     if floors.glibc is not None:
         fix = "build for an older glibc with --platform, or use a newer system"
         yield _at_least("glibc", profile.glibc, floors.glibc, fix)
+    if floors.glibcxx is not None:
+        fix = "install the system's libstdc++ (libstdc++6), or use a newer system"
+        yield _at_least("libstdc++", profile.glibcxx, floors.glibcxx, fix)
     if floors.cpu_flags:
         absent = [flag for flag in floors.cpu_flags if flag not in (profile.cpu_flags or ())]
         value = f"without {', '.join(absent)}" if absent else "all present"
