@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.load import load_engine, read_pair
+from llava_pack.engine.checkpoints import read_checkpoint
+from llava_pack.engine.load import load_engine
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.engine.templates import render
 
@@ -24,7 +25,9 @@ MODE = "plain"  # no system prompt: the prompt is a picture and a question
 
 def main() -> None:
     given = _parser().parse_args()
-    _, tower = read_pair(given.model_dir, given.vision_tower)
+    tower = read_checkpoint(given.model_dir, given.vision_tower).tower
+    if tower is None:
+        raise SystemExit("a checkpoint in the original layout is needed")
     engine: Any = load_engine(
         given.model_dir,
         vision_tower=given.vision_tower,

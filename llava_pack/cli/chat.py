@@ -26,6 +26,10 @@ def chat(
         Path | None,
         typer.Option(help="The vision tower's folder, where the checkpoint does not say it."),
     ] = None,
+    model_base: Annotated[
+        Path | None,
+        typer.Option("--model-base", help="What an adapter or a projector was trained on."),
+    ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option("--image", "--image-file", help="A picture's file; may be given again."),
@@ -44,7 +48,8 @@ def chat(
         int, typer.Option("--max-tokens", "--max-new-tokens", help="Longest answer.")
     ] = 512,
     precision: Annotated[
-        _Text, typer.Option(help="fp32, fp16, bf16, int8 or nf4 (nf4 by default).")
+        _Text,
+        typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: as it was quantized, or nf4."),
     ] = None,
     load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as nf4.")] = False,
     load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as int8.")] = False,
@@ -71,6 +76,7 @@ def chat(
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
     options = {
         "vision_tower": vision_tower,
+        "model_base": model_base,
         "precision": _precision(precision, load_4bit=load_4bit, load_8bit=load_8bit),
         "device": device,
         "conv_mode": conv_mode,
@@ -199,7 +205,7 @@ def _attachment(path: str) -> Attachment:
 
 def _speaker(model_path: Path | None, model: str | None, options: dict[str, Any]) -> Speaker:
     if model_path is not None:
-        given = {**options, "precision": options["precision"] or "nf4"}
+        given = {**options, "precision": options["precision"] or "auto"}
         return LocalSpeaker(model_path, given, console.progress())
     local = [name for name, value in options.items() if value not in {None, "auto"}]
     if local:

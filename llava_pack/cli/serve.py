@@ -37,6 +37,9 @@ def serve(
     vision_tower: Annotated[
         _Folder, typer.Option(help="The vision tower's folder, where the checkpoint does not say.")
     ] = None,
+    model_base: Annotated[
+        _Folder, typer.Option(help="What an adapter or a projector was trained on.")
+    ] = None,
     precision: Annotated[
         _Text, typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the bundle's.")
     ] = None,
@@ -89,6 +92,7 @@ def serve(
 
     options = LoadOptions(
         vision_tower=vision_tower.expanduser().absolute() if vision_tower else None,
+        model_base=model_base.expanduser().absolute() if model_base else None,
         precision=chosen,
         device=device,
         slots=slots,
@@ -167,6 +171,8 @@ def _plans(
         return [folder_plan(model_path.expanduser().absolute(), options)], None
     if options.vision_tower is not None:
         raise UsageError("an installed model brings its own tower", subject="--vision-tower")
+    if options.model_base is not None:
+        raise UsageError("an installed model brings its own base", subject="--model-base")
     from llava_pack.cli.installations import installations, plan_of
 
     found = installations(prefix, recipes)

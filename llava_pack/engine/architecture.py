@@ -1,4 +1,7 @@
-"""The original LLaVA configuration as transformers' Llava model, built without memory.
+"""A LLaVA configuration as transformers' Llava model, built without memory.
+
+Models with tiles get the same network and one parameter more: the engine packs the features of
+tiles itself, in LLaVA's own order.
 
 Source: haotian-liu/LLaVA llava/model/multimodal_projector/builder.py (projector kinds) and
 multimodal_encoder/clip_encoder.py (which features are taken).
@@ -14,6 +17,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
     MistralConfig,
 )
 
@@ -82,15 +86,55 @@ def build(
     except (TypeError, ValueError) as error:
         message = f"a value is not usable: {error}"
         raise CheckpointError(message, subject="config.json") from error
-    return _on_meta(whole, linear=projector == "linear")
+    newline = "unpad" in str(config.get("mm_patch_merge_type", ""))
+    return _on_meta(whole, linear=projector == "linear", newline=newline)
 
 
-def _on_meta(config: LlavaConfig, *, linear: bool) -> LlavaForConditionalGeneration:
+def build_native(config: Mapping[str, Any], vocabulary: int) -> LlavaForConditionalGeneration:
+    """Return the model of a folder in transformers' own layout, on the meta device.
+
+    Args:
+        config: its config.json.
+        vocabulary: rows of the embedding table in the weights.
+
+    Raises:
+        CheckpointError: a value is not supported.
+    """
+    tiles = config.get("model_type") == "llava_next"
+    values = {key: value for key, value in config.items() if key != "quantization_config"}
+    try:
+        whole = (LlavaNextConfig if tiles else LlavaConfig)(**values)
+    except (TypeError, ValueError, KeyError) as error:
+        message = f"a value is not usable: {error}"
+        raise CheckpointError(message, subject="config.json") from error
+    for name, part, known in (
+        ("the language model", whole.text_config.model_type, sorted(_TEXT)),
+        ("the vision tower", whole.vision_config.model_type, ["clip_vision_model"]),
+        ("vision_feature_layer", type(whole.vision_feature_layer).__name__, ["int"]),
+    ):
+        if part not in known:
+            raise _unsupported(name, part, known)
+    plain = LlavaConfig(
+        text_config=whole.text_config,
+        vision_config=whole.vision_config,
+        image_token_index=vocabulary,
+        vision_feature_layer=whole.vision_feature_layer,
+        vision_feature_select_strategy=whole.vision_feature_select_strategy,
+        projector_hidden_act=whole.projector_hidden_act,
+        multimodal_projector_bias=whole.multimodal_projector_bias,
+    )
+    return _on_meta(plain, linear=False, newline=tiles)
+
+
+def _on_meta(config: LlavaConfig, *, linear: bool, newline: bool) -> LlavaForConditionalGeneration:
+    hidden = config.text_config.hidden_size
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
         if linear:
-            sizes = (config.vision_config.hidden_size, config.text_config.hidden_size)
+            sizes = (config.vision_config.hidden_size, hidden)
             model.model.multi_modal_projector = nn.Linear(*sizes)
+        if newline:
+            model.model.image_newline = nn.Parameter(torch.empty(hidden))
     model.model.language_model.config._attn_implementation = ATTENTION  # noqa: SLF001
     return model.eval()
 

@@ -1,16 +1,19 @@
 """The parts of one model put together: network, cache, prompts, pictures."""
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
-from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.layout import Layout
+from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.engine import templates
-from llava_pack.engine.architecture import build, computed_buffers
-from llava_pack.engine.images import picture_processor
+from llava_pack.engine.architecture import build, build_native, computed_buffers
+from llava_pack.engine.arrivals import Placement, open_sources
+from llava_pack.engine.checkpoints import Checkpoint
+from llava_pack.engine.environment import trim_memory
+from llava_pack.engine.images import PictureProcessor, picture_processor
 from llava_pack.engine.llava import LlavaModel
 from llava_pack.engine.load import Options
 from llava_pack.engine.memory import Room, free_memory, plan_room
@@ -18,23 +21,20 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
 from llava_pack.engine.quantization import QUANTIZED, Precision
 from llava_pack.engine.slots import SlotCache, SlotLayer
-from llava_pack.engine.tokens import eos_ids, read_tokenizer
-from llava_pack.engine.weights import (
-    Placement,
-    fill,
-    open_checkpoint,
-    open_tower,
-    vocabulary_size,
-)
+from llava_pack.engine.templates import Special
+from llava_pack.engine.tiles import tiling
+from llava_pack.engine.tokens import Tokenizer, eos_ids, read_tokenizer
+from llava_pack.engine.weights import fill, vocabulary_size
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
 
 _SMALL = 512
+_PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def assemble(
-    model: Layout, tower: Layout, options: Options, device: str, progress: Progress
+    checkpoint: Checkpoint, options: Options, device: str, progress: Progress
 ) -> LlavaModel:
     """Return the model, loaded.
 
@@ -47,28 +47,35 @@ def assemble(
         dtype=compute_dtype(options.precision, device),
         device=torch.device(device),
     )
-    aspect = model.config.get("image_aspect_ratio")
-    processor = picture_processor(_json(tower.folder, "preprocessor_config.json"), aspect)
-    tokenizer = read_tokenizer(model.folder)
-    network = _network(model, tower, place, progress)
+    config, name = checkpoint.config, checkpoint.model.folder.name
+    sources = open_sources(checkpoint)
+    rows = vocabulary_size(sources)
+    network = _built(checkpoint, rows)
+    processor = _processor(config, checkpoint.preprocessor, network.config)
+    tokenizer = _tokenizer(checkpoint, config, rows)
+    fill(network, sources, place, progress)
+    computed_buffers(network, place.device)
+    trim_memory()
     _limit_threads(network)
     room = _room(network, options, place)
-    image_tokens = _image_tokens(network.config)
+    one = _image_tokens(network.config)
+    tiling = processor.tiling
     info = EngineInfo(
-        model=model.folder.name,
+        model=name,
         precision=options.precision,
         device=device,
         context_tokens=room.context_tokens,
         slots=room.slots,
-        conv_mode=options.conv_mode or templates.choose(model.folder.name, model.config),
-        image_tokens=image_tokens,
+        conv_mode=options.conv_mode or templates.choose(name, config),
+        image_tokens=one if tiling is None else tiling.most_tokens,
     )
     writer = PromptWriter(
         tokenizer=tokenizer,
         conv_mode=info.conv_mode,
         context_tokens=info.context_tokens,
-        eos_ids=eos_ids(model.folder),
-        picture_tokens=lambda _: image_tokens,
+        eos_ids=eos_ids(checkpoint.texts) | eos_ids(checkpoint.model.folder),
+        picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
+        picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
     )
     return LlavaModel(network, _cache(network, room, place), writer, processor, info)
 
@@ -80,13 +87,41 @@ def compute_dtype(precision: str, device: str) -> torch.dtype:
     return _DTYPES[precision]
 
 
-def _network(model: Layout, tower: Layout, place: Placement, progress: Progress) -> Any:
-    checkpoint = open_checkpoint(model)
-    sources = [checkpoint] if model.vision_inside else [open_tower(tower), checkpoint]
-    network = build(model.config, tower.config, vocabulary_size(checkpoint))
-    fill(network, sources, place, progress)
-    computed_buffers(network, place.device)
-    return network
+def _built(checkpoint: Checkpoint, rows: int) -> Any:
+    if checkpoint.native:
+        return build_native(checkpoint.model.config, rows)
+    return build(checkpoint.config, checkpoint.tower_config, rows)
+
+
+def _processor(
+    config: Mapping[str, Any], preprocessor: Mapping[str, Any], network: Any
+) -> PictureProcessor:
+    processor = picture_processor(preprocessor, config.get("image_aspect_ratio"))
+    if not has_tiles(config):
+        return processor
+    vision = network.vision_config
+    sizes = {"image_size": vision.image_size, "patch_size": vision.patch_size}
+    return replace(processor, tiling=tiling(config, sizes, processor.crop))
+
+
+def _tokenizer(checkpoint: Checkpoint, config: Mapping[str, Any], rows: int) -> Tokenizer:
+    """Return the tokenizer with the words that LLaVA's own code adds, where the model has rows.
+
+    Raises:
+        CheckpointError: pictures are to stand between words that the model has no rows for.
+    """
+    # LLaVA's own code takes the fast tokenizer for Mistral only.
+    fast = backbone(config) == "mistral" and not checkpoint.native
+    found = read_tokenizer(checkpoint.texts, words=image_words(config), fast=fast)
+    ends = _PICTURE_ENDS if config.get("mm_use_im_start_end", False) else ()
+    ids = [found.special_id(word.token) for word in ends]
+    if any(token_id is None or token_id >= rows for token_id in ids):
+        raise CheckpointError(
+            f"mm_use_im_start_end is true, but the embedding table has {rows} rows and none for "
+            f"{', '.join(word.token for word in ends)}",
+            subject=checkpoint.model.folder.name,
+        )
+    return found
 
 
 def _limit_threads(network: Any) -> None:
@@ -117,10 +152,3 @@ def _cache(network: Any, room: Room, place: Placement) -> SlotCache:
     shape = (room.slots, text.num_key_value_heads, room.context_tokens + 1, text.head_dim)
     layers = range(text.num_hidden_layers)
     return SlotCache([SlotLayer(shape, place.dtype, place.device) for _ in layers])
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return parse_config((folder / name).read_bytes(), subject=f"{folder.name}/{name}")
-    except OSError as error:
-        raise CheckpointError("no such file", subject=f"{folder.name}/{name}") from error

@@ -49,3 +49,9 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, ctypes.c_int(_KEPT_BYTES))
         libc.mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(_KEPT_BYTES))
+
+
+def trim_memory() -> None:
+    """Give freed memory back once: what loading needed beside the weights is not needed again."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

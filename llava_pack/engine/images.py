@@ -1,7 +1,7 @@
 """Pictures as the vision tower wants them, bit by bit as LLaVA's own code makes them.
 
-Pad to a square with the tower's mean colour, scale the shortest edge, cut the centre, scale to
-0..1, normalise.
+Pad to a square with the tower's mean colour, or cut into tiles; then scale the shortest edge, cut
+the centre, scale to 0..1, normalise.
 
 Source: haotian-liu/LLaVA llava/mm_utils.py (padding); transformers 4.37
 models/clip/image_processing_clip.py (the rest).
@@ -15,18 +15,19 @@ import numpy as np
 from PIL import Image
 
 from llava_pack.engine.port import Picture
+from llava_pack.engine.tiles import Tiling
 from llava_pack.format.errors import CheckpointError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ASPECTS = ("pad", "square", None)
+ASPECTS = ("pad", "square", "anyres", None)
 """Values of `image_aspect_ratio` that are understood."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureProcessor:
-    """What preprocessor_config.json says, and whether pictures are padded to a square."""
+    """What preprocessor_config.json says, and whether pictures are padded to a square or tiled."""
 
     shortest_edge: int
     crop: tuple[int, int]
@@ -34,12 +35,22 @@ class PictureProcessor:
     std: tuple[float, ...]
     factor: float
     pad: bool
+    tiling: Tiling | None = None
+
+    def tiles(self, picture: Picture) -> "NDArray[np.float32]":
+        """Return what the tower sees of a picture, as (tiles, 3, height, width)."""
+        if self.tiling is None:
+            return self.pixels(picture)[None]
+        return np.stack([self._normal(tile) for tile in self.tiling.cut(_image(picture))])
 
     def pixels(self, picture: Picture) -> "NDArray[np.float32]":
-        """Return the picture as (3, height, width)."""
-        image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+        """Return the whole picture as (3, height, width)."""
+        image = _image(picture)
         if self.pad:
             image = _square(image, tuple(int(value * 255) for value in self.mean))
+        return self._normal(image)
+
+    def _normal(self, image: Image.Image) -> "NDArray[np.float32]":
         image = image.resize(_scaled(image.size, self.shortest_edge), Image.Resampling.BICUBIC)
         cut = _centre(np.asarray(image), self.crop)
         scaled = (cut.astype(np.float64) * self.factor).astype(np.float32)
@@ -75,6 +86,10 @@ def picture_processor(config: Mapping[str, Any], aspect: str | None) -> PictureP
     except (KeyError, TypeError, ValueError) as error:
         message = "not the preprocessor of a CLIP tower"
         raise CheckpointError(message, subject="preprocessor_config.json") from error
+
+
+def _image(picture: Picture) -> Image.Image:
+    return Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
 
 
 def _square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -18,14 +18,31 @@ THRESHOLD = 6.0
 class RowwiseInt8(Linear8bitLt):  # type: ignore[misc]
     """A linear in 8 bits; the first dimension of its input counts sequences."""
 
-    def __init__(self, sizes: tuple[int, int], weight: torch.Tensor) -> None:
+    def __init__(self, sizes: tuple[int, int], weight: Int8Params) -> None:
         super().__init__(
             *sizes, bias=False, has_fp16_weights=False, threshold=THRESHOLD, device="meta"
         )
+        self.weight = weight
+        self.init_8bit_state()
+
+    @classmethod
+    def of(cls, sizes: tuple[int, int], weight: torch.Tensor) -> "RowwiseInt8":
+        """Return the linear of a weight, quantized; it stays on the weight's device."""
         # bitsandbytes quantizes what leaves the CPU, or is sent to it.
         host = Int8Params(weight.to("cpu"), requires_grad=False, has_fp16_weights=False)
-        self.weight = host.to(weight.device)
-        self.init_8bit_state()
+        return cls(sizes, host.to(weight.device))
+
+    @classmethod
+    def from_codes(
+        cls,
+        sizes: tuple[int, int],
+        codes: torch.Tensor,
+        scales: torch.Tensor,
+        device: torch.device,
+    ) -> "RowwiseInt8":
+        """Return the linear of codes and row scales that were made ahead."""
+        host = Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
+        return cls(sizes, host.to(device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the product, as bitsandbytes computes it for each sequence by itself."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from llava_pack.engine import sampling
+from llava_pack.engine.features import packed
 from llava_pack.engine.images import PictureProcessor
 from llava_pack.engine.port import EngineInfo, Picture, Request, Sampling
 from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
@@ -71,6 +72,8 @@ class LlavaModel:
         self._info = info
         self._device = self._language.embed_tokens.weight.device
         self._manner = manner(self._device.type, info.precision, info.context_tokens)
+        # Rows that only fill a table up have no words: LLaVA's own code cuts them off.
+        self._words = writer.tokenizer.size
 
     @property
     def info(self) -> EngineInfo:
@@ -123,7 +126,7 @@ class LlavaModel:
             hidden = self._forward(embeddings[:, begin:end], positions, plan)
             if end < length:
                 return None
-            return sampling.choose(self._network.lm_head(hidden[:, -1]), [chooser])[0]
+            return sampling.choose(self._scores(hidden), [chooser])[0]
 
     @torch.inference_mode()
     def decode(
@@ -140,7 +143,7 @@ class LlavaModel:
             ids = torch.tensor([*tokens, *padding], device=self._device)[:, None]
             positions = torch.tensor([*lengths, *padding], device=self._device)[:, None]
             hidden = self._forward(self._language.embed_tokens(ids), positions, plan)
-            return sampling.choose(self._network.lm_head(hidden[:, -1]), choosers)
+            return sampling.choose(self._scores(hidden), choosers)
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
@@ -170,21 +173,31 @@ class LlavaModel:
         ).last_hidden_state
         return hidden
 
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the last position's logits, for every word of the tokenizer."""
+        scores: torch.Tensor = self._network.lm_head(hidden[:, -1])
+        return scores[:, : self._words]
+
     def _features(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Return the features of all pictures, one after the other, as (tokens, hidden)."""
-        pixels = torch.stack([torch.from_numpy(self._processor.pixels(p)) for p in pictures])
         count = self._manner.pictures_at_once
-        groups = [pixels[at : at + count] for at in range(0, len(pixels), count)]
+        groups = [pictures[at : at + count] for at in range(0, len(pictures), count)]
+        return torch.cat([seen for group in groups for seen in self._seen(group)])
+
+    def _seen(self, pictures: Sequence[Picture]) -> Iterator[torch.Tensor]:
+        """Yield the features of pictures that go through the tower together."""
+        tiles = [torch.from_numpy(self._processor.tiles(picture)) for picture in pictures]
         config = self._network.config
-        features = [
-            self._network.model.get_image_features(
-                pixel_values=group.to(self._device, self._network.dtype),
-                vision_feature_layer=config.vision_feature_layer,
-                vision_feature_select_strategy=config.vision_feature_select_strategy,
-            ).pooler_output
-            for group in groups
-        ]
-        return torch.cat([picture for group in features for picture in group])
+        features = self._network.model.get_image_features(
+            pixel_values=torch.cat(tiles).to(self._device, self._network.dtype),
+            vision_feature_layer=config.vision_feature_layer,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+        ).pooler_output
+        stacked = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+        parts = torch.split(stacked, [len(one) for one in tiles])
+        newline = getattr(self._network.model, "image_newline", None)
+        for picture, part in zip(pictures, parts, strict=True):
+            yield packed(part, picture.size, self._processor.tiling, newline)
 
 
 @contextmanager

@@ -1,14 +1,11 @@
 """From a checkpoint's folder to an engine; torch is imported once the environment is set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
-from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.engine import environment, templates
+from llava_pack.engine.checkpoints import Checkpoint, read_checkpoint
 from llava_pack.engine.port import (
     Engine,
     EngineInfo,
@@ -19,11 +16,12 @@ from llava_pack.engine.port import (
     Sampling,
 )
 from llava_pack.engine.scheduler import SlotEngine
-from llava_pack.format.errors import CheckpointError, PreflightError, SpaceError, UsageError
+from llava_pack.format.errors import PreflightError, SpaceError, UsageError
 from llava_pack.format.progress import Progress, Silent
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "nf4")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+DEFAULT_PRECISION = "nf4"
 DEFAULT_SLOTS = 8
 _MAX_SLOTS = 256
 _MIN_CONTEXT = 16
@@ -39,7 +37,8 @@ class Options:
     """
 
     vision_tower: Path | None = None
-    precision: str = "nf4"
+    model_base: Path | None = None
+    precision: str = "auto"
     device: str = "auto"
     slots: int = DEFAULT_SLOTS
     context_tokens: int | None = None
@@ -65,19 +64,22 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     model_dir: Path,
     *,
     vision_tower: Path | None = None,
-    precision: str = "nf4",
+    model_base: Path | None = None,
+    precision: str = "auto",
     device: str = "auto",
     slots: int = DEFAULT_SLOTS,
     context_tokens: int | None = None,
     conv_mode: str | None = None,
     progress: Progress | None = None,
 ) -> Engine:
-    """Return an engine for a checkpoint in LLaVA's original layout, warmed up.
+    """Return an engine for a checkpoint of any kind of LLaVA, warmed up.
 
     Args:
-        model_dir: the checkpoint's folder.
+        model_dir: the folder of a checkpoint, an adapter or a projector.
         vision_tower: the tower's folder, where the checkpoint does not say it.
-        precision: of the language model; towers and projectors are never quantized.
+        model_base: what an adapter or a projector was trained on.
+        precision: of the language model; towers and projectors are never quantized. `auto` is
+            what a checkpoint was quantized to ahead, else nf4.
         device: `auto` takes CUDA, then MPS, then the CPU.
         slots: requests that run at once; fewer where memory is short.
         context_tokens: longest prompt with its answer; at most what the model was trained for.
@@ -85,13 +87,14 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         progress: hears the phases and the bytes.
 
     Raises:
-        UsageError: an option is unknown or out of range.
+        UsageError: an option is unknown, out of range, or not for this checkpoint.
         CheckpointError: the checkpoint or its tower is missing, damaged or not supported.
         PreflightError: this machine has no such device, or it cannot do that precision.
         SpaceError: the model does not fit into memory.
     """
     options = Options(
         vision_tower=vision_tower,
+        model_base=model_base,
         precision=precision,
         device=device,
         slots=slots,
@@ -99,30 +102,29 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         conv_mode=conv_mode,
     )
     progress = progress or Silent()
-    model, tower = read_pair(model_dir, options.vision_tower)
+    checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base)
+    options = replace(options, precision=_precision(options.precision, checkpoint))
     environment.prepare()
     progress.start("libraries", None)
-    engine = SlotEngine(_assemble(model, tower, options, progress))
+    engine = SlotEngine(_assemble(checkpoint, options, progress))
     progress.start("warm-up", None)
     _warm_up(engine)
     progress.done()
     return engine
 
 
-def read_pair(model_dir: Path, vision_tower: Path | None = None) -> tuple[Layout, Layout]:
-    """Return a checkpoint and its tower, looked at but not loaded.
-
-    Raises:
-        CheckpointError: one is missing, damaged or not supported, or they do not fit together;
-            all defects are told at once.
-    """
-    model = read_layout(model_dir, expect=Kind.ORIGINAL)
-    tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
-    tower, defects = survey_pair(model, tower_dir)
-    refuse(defects, subject=model_dir.name)
-    if tower is None:
-        raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
-    return model, tower
+def _precision(wanted: str, checkpoint: Checkpoint) -> str:
+    """Return the precision to load in: what was quantized ahead stays as it is."""
+    ahead = checkpoint.quantized
+    if wanted == "auto":
+        return ahead or DEFAULT_PRECISION
+    if ahead is not None and wanted != ahead:
+        raise UsageError(
+            f"{checkpoint.model.folder.name} was quantized to {ahead} ahead, got {wanted}",
+            subject="--precision",
+            hint=f"leave it out, or take --precision {ahead}",
+        )
+    return wanted
 
 
 def pick_device(wanted: str, precision: str) -> str:
@@ -152,19 +154,19 @@ def pick_device(wanted: str, precision: str) -> str:
     return wanted
 
 
-def _assemble(model: Layout, tower: Layout, options: Options, progress: Progress) -> Any:
+def _assemble(checkpoint: Checkpoint, options: Options, progress: Progress) -> Any:
     device = pick_device(options.device, options.precision)
     from llava_pack.engine.assembly import assemble
 
     progress.done()
     try:
-        return assemble(model, tower, options, device, progress)
+        return assemble(checkpoint, options, device, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise SpaceError(
             f"not enough memory on {device} to load it in {options.precision}",
-            subject=model.folder.name,
+            subject=checkpoint.model.folder.name,
             hint="take a lower precision (--precision nf4), or free some memory",
         ) from error
 

@@ -38,6 +38,11 @@ class Picture:
             raise UsageError(f"a {size} picture needs {expected} bytes, got {len(self.rgb)}")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return (width, height)."""
+        return self.width, self.height
+
+    @property
     def digest(self) -> str:
         """Return the SHA-256 of the size and the pixels, as hex."""
         head = f"{self.width}x{self.height}:".encode()

@@ -35,6 +35,7 @@ class PromptWriter:
     """Writes prompts for one model.
 
     `picture_tokens` says how many tokens a picture takes; None where the model has no tower.
+    `picture_ends` are special tokens before and after each picture, where the model wants them.
     """
 
     tokenizer: Tokenizer
@@ -42,6 +43,7 @@ class PromptWriter:
     context_tokens: int
     eos_ids: frozenset[int]
     picture_tokens: Callable[[Picture], int] | None
+    picture_ends: tuple[Special, Special] | None = None
 
     def write(self, request: Request) -> Prompt:
         """Return the prompt of a request.
@@ -51,7 +53,7 @@ class PromptWriter:
                 there is a picture for a model that sees none.
         """
         conv_mode = request.conv_mode or self.conv_mode
-        items = templates.render(request.messages, conv_mode)
+        items = self._with_ends(templates.render(request.messages, conv_mode))
         self._check_length(items)
         begin = self.tokenizer.bos_id
         ids: list[int] = [] if begin is None else [begin]
@@ -62,7 +64,8 @@ class PromptWriter:
                 ids += [PICTURE_ID] * self._tokens_of(item)
                 pictures.append(item)
             elif isinstance(item, Special):
-                ids += self._special(item.token)
+                begins = before is None or isinstance(before, Picture)
+                ids += self._special(item.token, begins=begins)
             else:
                 ids += self.tokenizer.encode(item, continued=isinstance(before, Special))
             before = item
@@ -74,6 +77,13 @@ class PromptWriter:
             )
         stops, ends = self._ends(conv_mode, request.sampling.stop)
         return Prompt(tuple(ids), tuple(pictures), stops, ends)
+
+    def _with_ends(self, items: Sequence[templates.Item]) -> Sequence[templates.Item]:
+        if self.picture_ends is None:
+            return items
+        begin, end = self.picture_ends
+        groups = ((begin, one, end) if isinstance(one, Picture) else (one,) for one in items)
+        return [item for group in groups for item in group]
 
     def _check_length(self, items: Sequence[templates.Item]) -> None:
         """Refuse text that no vocabulary could make short enough, before it is tokenized."""
@@ -90,9 +100,11 @@ class PromptWriter:
             raise UsageError("this model reads no pictures")
         return self.picture_tokens(picture)
 
-    def _special(self, token: str) -> list[int]:
+    def _special(self, token: str, *, begins: bool) -> list[int]:
         found = self.tokenizer.special_id(token)
-        return self.tokenizer.encode(token, continued=True) if found is None else [found]
+        if found is None:
+            return self.tokenizer.encode(token, continued=True)
+        return [*(self.tokenizer.lead(token) if begins else ()), found]
 
     def _ends(
         self, conv_mode: str, asked: tuple[str, ...]

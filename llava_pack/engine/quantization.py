@@ -4,6 +4,7 @@ Source: bitsandbytes nn/modules.py; transformers integrations/bitsandbytes.py (n
 quantization).
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -50,7 +51,36 @@ def _nf4(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
     return made
 
 
+def nf4_from_codes(
+    linear: nn.Linear,
+    codes: torch.Tensor,
+    stats: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> nn.Linear:
+    """Return the linear of codes and scales that were made ahead.
+
+    Args:
+        linear: gives the sizes.
+        codes: two in a byte.
+        stats: scales and the state, under the names that bitsandbytes saves.
+        dtype: what it computes in.
+        device: where it goes.
+
+    Raises:
+        KeyError, ValueError, TypeError, AssertionError: the state is not one of bitsandbytes'.
+    """
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    sizes = (linear.in_features, linear.out_features)
+    made: nn.Linear = Linear4bit(
+        *sizes, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta"
+    )
+    made.weight = Params4bit.from_prequantized(codes, dict(stats), device=device, module=made)
+    return made
+
+
 def _int8(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
     from llava_pack.engine.int8 import RowwiseInt8
 
-    return RowwiseInt8(sizes, weight)
+    return RowwiseInt8.of(sizes, weight)

@@ -9,7 +9,7 @@ Source: transformers 4.37 models/llama/tokenization_llama.py (the meaning of `le
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,18 +36,27 @@ class Tokenizer(Protocol):
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token, None where the vocabulary has none."""
 
+    def lead(self, token: str) -> list[int]:
+        """Return the ids that come before a special token that begins a text."""
+
     def token_bytes(self, token_id: int) -> bytes:
         """Return what a generated token adds to the answer; nothing for special ones."""
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path, *, words: Sequence[str] = (), fast: bool = False) -> Tokenizer:
     """Return the tokenizer of a checkpoint's folder.
+
+    Args:
+        folder: with tokenizer.model or tokenizer.json.
+        words: special tokens that LLaVA's own code adds where the folder has them not.
+        fast: LLaVA's own code takes the fast tokenizer for this model, which puts a space before
+            every text, whatever `legacy` says.
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
     if (folder / "tokenizer.model").is_file():
-        return SentencePieceTokenizer(folder)
+        return SentencePieceTokenizer(folder, words=words, fast=fast)
     if (folder / "tokenizer.json").is_file():
         return JsonTokenizer(folder)
     raise CheckpointError(
@@ -60,7 +69,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 class SentencePieceTokenizer:
     """`tokenizer.model`, with the tokens that the folder adds to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, words: Sequence[str] = (), fast: bool = False) -> None:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
@@ -75,8 +84,13 @@ class SentencePieceTokenizer:
         except (RuntimeError, OSError, DecodeError) as error:
             raise CheckpointError("not a sentencepiece model", subject=path.name) from error
         self._added = _added_tokens(folder, self._config)
+        for word in words:
+            if word not in self._added:
+                after = max(self._added.values(), default=0) + 1
+                self._added[word] = max(self._model.get_piece_size(), after)
         self._by_id = {token_id: token for token, token_id in self._added.items()}
-        self._legacy = self._config.get("legacy") is not False
+        self._known = _named_specials(folder, self._config)
+        self._legacy = fast or self._config.get("legacy") is not False
 
     @property
     def bos_id(self) -> int | None:
@@ -101,6 +115,17 @@ class SentencePieceTokenizer:
             return self._added[token]
         found = int(self._model.piece_to_id(token))
         return found if self._model.id_to_piece(found) == token else None
+
+    def lead(self, token: str) -> list[int]:
+        """Return the ids that come before a special token that begins a text.
+
+        Where a text begins with a token that only its own list of added tokens names, the space
+        that begins every text stays. Source: transformers 4.37 tokenization_llama.py, tokenize.
+        """
+        if self._legacy or token in self._known:
+            return []
+        found = int(self._model.piece_to_id(_SPACE))
+        return [] if self._model.is_unknown(found) else [found]
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return what a generated token adds to the answer; nothing for special ones."""
@@ -155,6 +180,10 @@ class JsonTokenizer:
         """Return the id of a special token, None where the vocabulary has none."""
         return self._added.get(token)
 
+    def lead(self, token: str) -> list[int]:  # noqa: ARG002 - the protocol's signature
+        """Return nothing: the library splits special tokens off before it adds a space."""
+        return []
+
     def token_bytes(self, token_id: int) -> bytes:
         """Return what a generated token adds to the answer; nothing for special ones."""
         piece = self._model.id_to_token(token_id)
@@ -167,7 +196,8 @@ def eos_ids(folder: Path) -> frozenset[int]:
     """Return the ids that end an answer, as config.json and generation_config.json name them."""
     found: set[int] = set()
     for name in ("config.json", "generation_config.json"):
-        named = _read_json(folder / name).get("eos_token_id")
+        values = _read_json(folder / name)
+        named = values.get("eos_token_id", (values.get("text_config") or {}).get("eos_token_id"))
         found.update(named if isinstance(named, list) else [named] if named is not None else [])
     return frozenset(int(token_id) for token_id in found)
 
@@ -206,6 +236,16 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
     for token_id, entry in dict(config.get("added_tokens_decoder") or {}).items():
         added[_token_text(entry)] = int(token_id)
     return added
+
+
+def _named_specials(folder: Path, config: Mapping[str, Any]) -> frozenset[str]:
+    """Return the special tokens that have a part of their own, as `bos_token`."""
+    found = ["<s>", "</s>", "<unk>"]
+    for values in (config, _read_json(folder / "special_tokens_map.json")):
+        named = [values.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
+        named += values.get("additional_special_tokens") or ()
+        found += [_token_text(one) for one in named]
+    return frozenset(found)
 
 
 def _token_text(entry: Any) -> str:

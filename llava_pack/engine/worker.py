@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return load_engine(
             given.model_dir,
             vision_tower=given.vision_tower,
+            model_base=given.model_base,
             precision=given.precision,
             device=given.device,
             slots=given.slots,
@@ -55,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llava_pack.engine.worker", description=__doc__)
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--vision-tower", type=Path)
+    parser.add_argument("--model-base", type=Path)
     parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--precision", choices=PRECISIONS, default="nf4")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS)
     parser.add_argument("--context-tokens", type=int)

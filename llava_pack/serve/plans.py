@@ -11,7 +11,9 @@ from llava_pack.serve.process import EngineCommand
 
 _DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 _DRAIN_S = 1
-DEFAULT_PRECISION = "nf4"
+DEFAULT_PRECISION = "auto"
+"""What a checkpoint was quantized to ahead, else nf4."""
+
 DEFAULT_SLOTS = 8
 
 
@@ -25,6 +27,8 @@ class EnginePlan:
     """Absolute."""
     vision_tower: Path | None
     """Absolute; None lets the checkpoint say."""
+    model_base: Path | None
+    """Absolute; what an adapter or a projector was trained on."""
     precision: str
     device: str
     slots: int
@@ -39,6 +43,7 @@ class LoadOptions:
     """What the command line said; None leaves it to the bundle, or to the defaults."""
 
     vision_tower: Path | None = None
+    model_base: Path | None = None
     precision: str | None = None
     device: str | None = None
     slots: int | None = None
@@ -57,6 +62,7 @@ def folder_plan(model_dir: Path, options: LoadOptions) -> EnginePlan:
         name=model_dir.name,
         model_dir=model_dir,
         vision_tower=options.vision_tower,
+        model_base=options.model_base,
         precision=options.precision or DEFAULT_PRECISION,
         device=options.device or "auto",
         slots=options.slots or DEFAULT_SLOTS,
@@ -72,6 +78,7 @@ def installed_plan(
     *,
     model_dir: Path,
     vision_tower: Path | None,
+    model_base: Path | None = None,
     python: Path,
 ) -> EnginePlan:
     """Return how an installed model is served: as its bundle says, but for what was asked for.
@@ -81,6 +88,7 @@ def installed_plan(
         options: what the command line said.
         model_dir: where the model was installed.
         vision_tower: where its tower was.
+        model_base: where the base of an adapter or a projector was.
         python: the interpreter of its generation.
     """
     profile = manifest.serving
@@ -88,6 +96,7 @@ def installed_plan(
         name=manifest.model.name,
         model_dir=model_dir,
         vision_tower=vision_tower,
+        model_base=model_base,
         precision=options.precision or profile.precision,
         device=options.device or profile.device,
         slots=options.slots or profile.slots,
@@ -112,6 +121,7 @@ def engine_command(plan: EnginePlan, socket: Path) -> EngineCommand:
     argv += ["--drain-s", str(_DRAIN_S)]
     for option, value in (
         ("--vision-tower", plan.vision_tower),
+        ("--model-base", plan.model_base),
         ("--context-tokens", plan.context_tokens),
         ("--conv-mode", plan.conv_mode),
     ):

@@ -1,6 +1,5 @@
 """What loads, what is refused, and with which error."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.engine.load import Options, load_engine, pick_device, read_pair
+from llava_pack.engine.checkpoints import read_checkpoint
+from llava_pack.engine.load import Options, load_engine, pick_device
 from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling
 from llava_pack.format.errors import CheckpointError, PreflightError, UsageError
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
@@ -117,14 +117,12 @@ def test_a_tower_of_another_width_is_refused(plain, tmp_path):
     model_dir = shutil.copytree(plain[0], tmp_path / "llava-v1-tiny")
     tower = make_tower(tmp_path / "wide", TinyTower(width=32, inner=24))
     with pytest.raises(CheckpointError, match="32"):
-        read_pair(model_dir, tower)
+        read_checkpoint(model_dir, tower)
 
 
-def test_the_converted_layout_is_refused(tmp_path):
-    config = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="hf"):
-        load_engine(tmp_path)
+def test_a_tower_is_no_model(plain):
+    with pytest.raises(CheckpointError, match="tower"):
+        load_engine(plain[0].parent / "clip-tiny")
 
 
 def test_no_such_folder(tmp_path):

