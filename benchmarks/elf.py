@@ -1,6 +1,6 @@
 """How fast the ELF scan of wheels is: `python benchmarks/elf.py FOLDER_OF_WHEELS`.
 
-A bundle's `wheels/` will do. Prints one JSON object: bytes of wheels and of ELF files, seconds, rate.
+A bundle's `wheels/` will do. Prints one JSON object: bytes of wheels and ELF files, time, rate.
 """
 
 import json

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import PythonChoice
 from llava_pack.fetch.python import find_standalone
+from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import FetchError, NetworkError
 from llava_pack.format.progress import Progress
 from llava_pack.lock.choice import Choice
@@ -41,14 +42,26 @@ class Packages:
         return (*self.wheels, self.uv)
 
 
-def resolve_packages(recipe: Recipe, choice: Choice, progress: Progress) -> Packages:
+def resolve_packages(
+    recipe: Recipe, choice: Choice, progress: Progress, *, archive: PythonArchive | None = None
+) -> Packages:
     """Return the wheels and the interpreter for a target; nothing heavy is fetched.
+
+    Args:
+        recipe: what is asked for.
+        choice: what the packages are for.
+        progress: told what is going on.
+        archive: a standalone CPython given by hand, None to look for one.
 
     Raises:
         RecipeError: no set of wheels serves the target, or a GPU's has no CUDA.
         NetworkError: the package index cannot be reached.
     """
-    python = _choose_python(choice, progress)
+    if archive is None:
+        python = _choose_python(choice, progress)
+    else:
+        file = archive.file(choice.platform.arch)
+        python = PythonChoice(version=archive.version, archive=file)
     minor = ".".join(python.version.split(".")[:2])
     platform = replace(choice.platform, python=minor)
     indexes = configured_indexes()

@@ -9,6 +9,7 @@ from llava_pack.assemble.packages import Packages
 from llava_pack.assemble.runtime_files import PythonChoice
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python import find_standalone
+from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile, Sha256
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
@@ -69,8 +70,16 @@ def pinned_recipe(recipe: Recipe, lock: Lock) -> Recipe:
     )
 
 
-def pinned_packages(lock: Lock, cache: Cache, progress: Progress) -> Packages:
+def pinned_packages(
+    lock: Lock, cache: Cache, progress: Progress, *, archive: PythonArchive | None = None
+) -> Packages:
     """Return the lock's packages; an index is asked only for what the cache does not hold.
+
+    Args:
+        lock: what was pinned.
+        cache: what it holds is not asked for.
+        progress: told what is going on.
+        archive: a standalone CPython given by hand, which must be the lock's.
 
     Raises:
         RecipeError: an index no longer has a wheel, or has another one under its name.
@@ -98,7 +107,7 @@ def pinned_packages(lock: Lock, cache: Cache, progress: Progress) -> Packages:
         platform=platform,
         wheels=tuple(wheel for wheel in wheels if wheel.name != "uv"),
         uv=next(wheel for wheel in wheels if wheel.name == "uv"),
-        python=_python(lock.python, platform, cache),
+        python=_python(lock.python, platform, cache, archive),
         torch=torch_needs(wheels, lock.cuda),
         backend=lock.torch_backend,
     )
@@ -114,11 +123,13 @@ def _cached(wheel: PinnedWheel) -> LockedWheel:
     )
 
 
-def _python(pinned: PinnedPython, platform: Platform, cache: Cache) -> PythonChoice:
+def _python(
+    pinned: PinnedPython, platform: Platform, cache: Cache, given: PythonArchive | None
+) -> PythonChoice:
     if pinned.archive is None or pinned.sha256 is None:
         return PythonChoice(version=pinned.version, archive=None)
-    url = ""
-    if cache.path(pinned.sha256) is None:
+    url = "" if given is None else given.path.as_uri()
+    if given is None and cache.path(pinned.sha256) is None:
         found = find_standalone(pinned.version, f"{platform.arch}-unknown-linux-gnu")
         if found.file is None:
             raise RecipeError(

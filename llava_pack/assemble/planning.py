@@ -15,6 +15,7 @@ from llava_pack.assemble.sources import RemoteSource
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
@@ -33,6 +34,7 @@ class BuildOptions:
         release: UTC seconds that the bundle is dated with.
         target: the facts of the machine, None where they are not known.
         locked: what was pinned earlier, and is found again instead of being resolved.
+        python_archive: a standalone CPython given by hand, None to look for one.
         format: layout of the packed model, None for the recipe's own.
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
@@ -44,6 +46,7 @@ class BuildOptions:
     release: int
     target: TargetProfile | None = None
     locked: Lock | None = None
+    python_archive: PythonArchive | None = None
     format: Format | None = None
     quantize: Precision | None = None
     merge: bool = False
@@ -98,9 +101,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if packing.merge and sources["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
-        packages = resolve_packages(recipe, options.choice, progress)
+        given = options.python_archive
+        packages = resolve_packages(recipe, options.choice, progress, archive=given)
     else:
-        packages = pinned_packages(lock, cache, progress)
+        packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
     configs = source_configs(sources, recipe)
     cpu = packages.torch.cuda is None
     serving = plan_serving(recipe, packing, options.target, configs, cpu=cpu)

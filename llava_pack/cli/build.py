@@ -39,6 +39,13 @@ def build(
     torch_backend: Annotated[
         str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
     ] = None,
+    python_archive: Annotated[
+        Path | None,
+        typer.Option(help="A standalone CPython .tar.gz to carry, top folder python/."),
+    ] = None,
+    python_sha256: Annotated[
+        str | None, typer.Option(help="What --python-archive must hash to.")
+    ] = None,
     locked: Annotated[
         Path | None, typer.Option(help="A lock from `llava-pack lock`: build exactly that.")
     ] = None,
@@ -79,10 +86,13 @@ def build(
       llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build demo --dry-run
     """
+    from dataclasses import replace
+
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.build import release_now
     from llava_pack.assemble.planning import BuildOptions, locked_options, plan_build
     from llava_pack.fetch.cache import Cache
+    from llava_pack.fetch.python_archive import open_archive
     from llava_pack.lock.choice import Asked, choose
     from llava_pack.lock.document import read_lock
     from llava_pack.lock.profile import read_profile
@@ -98,6 +108,9 @@ def build(
         torch_backend=torch_backend,
         exclude_newer=exclude_newer,
     )
+    given = None if python_archive is None else open_archive(python_archive, python_sha256)
+    if given is not None and not python:
+        said = replace(said, python=given.minor)
     options = BuildOptions(
         recipe=path,
         out=out if out is not None else Path(f"{asked.name}-bundle"),
@@ -107,9 +120,11 @@ def build(
         format=layout,
         quantize=quantize,
         merge=merge,
+        python_archive=given,
     )
     if locked is not None:
-        options = locked_options(options, read_lock(locked), said)
+        plain = said if given is None else replace(said, python=None)
+        options = locked_options(options, read_lock(locked), plain)
     progress = console.progress()
     if dry_run:
         _show_plan(plan_build(options, Cache(), progress), as_json=as_json)

@@ -1,0 +1,74 @@
+"""A bundle that carries its CPython: found by the real uv, or given by hand; installed from it."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.python_archive import MINOR, VERSION, PythonMirror, write_archive
+
+pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the recipe is for 3.11")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return write_archive(tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture
+def build(llava_pack, demo_hub, tmp_path):
+    def run(*options, **env):
+        arguments = ["build", "demo", "--json", "--out", tmp_path / "bundle", *options]
+        done = llava_pack(*arguments, env={"HF_ENDPOINT": demo_hub.url, **env})
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.engine
+def test_uv_finds_it_and_an_installation_runs_on_it(archive, build, tmp_path):
+    with PythonMirror(archive) as mirror:
+        code, card = build(UV_PYTHON_DOWNLOADS_JSON_URL=mirror.list_url)
+    assert code == 0, card
+    bundle = tmp_path / "bundle"
+    manifest = json.loads((bundle / "MANIFEST.json").read_text())
+    assert manifest["python"]["kind"] == "standalone"
+    assert manifest["python"]["version"] == VERSION
+    assert (bundle / manifest["python"]["path"]).read_bytes() == archive.read_bytes()
+    prefix = tmp_path / "prefix"
+    command = ["sh", str(ROOT / "installers" / "install.sh"), "--bundle", str(bundle)]
+    command += ["--expect", card["bundle_id"], "--prefix", str(prefix), "--json"]
+    done = subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, cwd="/",
+        capture_output=True, text=True, check=False, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    python = prefix / "models" / "demo" / "current" / "venv" / "bin" / "python"
+    code = "import sys; print(sys.base_prefix, '%d.%d' % sys.version_info[:2])"
+    said = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
+    base, minor = said.stdout.split()
+    assert minor == MINOR
+    assert os.path.realpath(base).startswith(os.path.realpath(prefix))
+
+
+def test_an_archive_given_by_hand_is_carried(archive, build):
+    code, plan = build("--python-archive", archive, "--dry-run")
+    assert code == 0, plan
+    assert plan["python"] == {"version": VERSION, "carried": True}
+
+
+def test_another_digest_than_promised_is_4(archive, build):
+    code, error = build("--python-archive", archive, "--python-sha256", "0" * 64)
+    assert (code, error["subject"]) == (4, archive.name)
+
+
+def test_another_layout_is_2(build, tmp_path):
+    other = tmp_path / "other.tar.gz"
+    with tarfile.open(other, "w:gz") as file:
+        file.addfile(tarfile.TarInfo("Python-3.11.9/configure"))
+    for path in (other, tmp_path / "absent.tar.gz", ROOT / "README.md"):
+        assert build("--python-archive", path)[0] == 2
