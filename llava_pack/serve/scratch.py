@@ -14,13 +14,15 @@ from typing import Self
 
 _PREFIX = "llava-pack-serve-"
 _LOCK = "lock"
+_LONGEST_PARENT_BYTES = 60
+"""So that a socket below it stays within the 107 bytes of unix(7)."""
 
 
 class Scratch:
     """The folder; use it as a context manager."""
 
     def __init__(self, parent: Path | None = None) -> None:
-        self._parent = parent or Path(tempfile.gettempdir())
+        self._parent = parent or _temporary()
         self._descriptor = -1
         self.root = self._parent
         """The folder itself, mode 0700."""
@@ -51,6 +53,13 @@ class Scratch:
     def socket(self, number: int) -> Path:
         """Return the path of an engine's socket; short, for the kernel takes 107 bytes."""
         return self.root / f"engine-{number}.sock"
+
+
+def _temporary() -> Path:
+    """Return the temporary folder, or the system's own where TMPDIR is too long for a socket."""
+    chosen = Path(tempfile.gettempdir())
+    fits = len(os.fsencode(chosen)) <= _LONGEST_PARENT_BYTES
+    return chosen if fits else Path("/tmp")  # noqa: S108 - the folder made in it is private
 
 
 def _sweep(parent: Path) -> None:
