@@ -20,6 +20,7 @@ from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.kind import backbone
 from llava_pack.convert.merge import merged_parts
 from llava_pack.convert.native import to_native
 from llava_pack.convert.native_tokenizer import is_legacy
@@ -79,7 +80,8 @@ def _stage_native(
 ) -> None:
     folder = f"model/{recipe.model.name}"
     texts = sources["base" if packing.merge else "model"]
-    legacy = is_legacy(_json(texts, "tokenizer_config.json"))
+    language = backbone(_json(texts, "config.json"))
+    legacy = is_legacy(_json(texts, "tokenizer_config.json"), language)
     template = chat_template(recipe.model.conv_mode, legacy=legacy)
     tower = sources["vision_tower"].folder
 

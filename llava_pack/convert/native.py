@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.keymap import exchange_name
-from llava_pack.checkpoint.kind import has_tiles, image_words
+from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.convert import native_config
-from llava_pack.convert.native_tokenizer import tokenizer_config, with_image_token
+from llava_pack.convert.native_tokenizer import is_legacy, tokenizer_config, with_image_token
 from llava_pack.convert.output import whole_file
 from llava_pack.convert.parts import (
     INSIDE,
@@ -72,6 +72,7 @@ def native_folder(
     tower_config = read_json(tower_dir / "config.json")
     preprocessor = read_json(tower_dir / "preprocessor_config.json")
     tokenizer, own = _tokenizer(parts.texts)
+    own["legacy"] = is_legacy(own, backbone(parts.config))
     words = image_words(parts.config)
     tokenizer, tokens, size = with_image_token(tokenizer, own, words)
     table = next((t.entry for t in parts.tensors if t.entry.name == _TABLES[0]), None)

@@ -21,13 +21,16 @@ _TEXTS = ("bos_token", "eos_token", "unk_token")
 _SPACE = "\u2581"
 
 
-def is_legacy(config: Mapping[str, Any]) -> bool:
+def is_legacy(config: Mapping[str, Any], language: str = "llama") -> bool:
     """Say whether text behind a special token begins with a space of its own.
+
+    LLaVA's own code takes the fast tokenizer for Mistral, which puts one there whatever is said.
 
     Args:
         config: tokenizer_config.json.
+        language: the language model's type.
     """
-    return config.get("legacy") is not False
+    return language == "mistral" or config.get("legacy") is not False
 
 
 def with_image_token(
