@@ -20,11 +20,13 @@ class Indexes:
     Attributes:
         find_links: folders and pages of wheels from pip's configuration.
         index_url: pip's index where uv has none of its own, else None.
+        no_index: only find-links are asked.
         environment: variables to add to uv's, such as the certificate bundle.
     """
 
     find_links: tuple[str, ...] = ()
     index_url: str | None = None
+    no_index: bool = False
     environment: Mapping[str, str] | None = None
 
     def arguments(self) -> list[str]:
@@ -32,7 +34,7 @@ class Indexes:
         options = [part for place in self.find_links for part in ("--find-links", place)]
         if self.index_url is not None:
             options += ["--default-index", self.index_url]
-        return options
+        return [*options, *(["--no-index"] if self.no_index else [])]
 
     def local_folders(self) -> tuple[Path, ...]:
         """Return the find-links that are folders of this machine."""
@@ -47,11 +49,29 @@ def configured_indexes(environ: Mapping[str, str] | None = None) -> Indexes:
     uv_has_index = any(env.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
     certificate = settings.get("cert")
     extra = {"SSL_CERT_FILE": certificate} if certificate and "SSL_CERT_FILE" not in env else {}
+    if not uv_has_index and not env.get("UV_INDEX") and not env.get("UV_EXTRA_INDEX_URL"):
+        extra |= _more_indexes(settings)
     return Indexes(
         find_links=tuple(dict.fromkeys([*settings.get("find-links", "").split(), *uv_places])),
         index_url=None if uv_has_index else settings.get("index-url"),
+        no_index=settings.get("no-index", "").lower() in {"1", "true", "yes", "on"},
         environment=extra,
     )
+
+
+def _more_indexes(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return uv's variables for what else pip is told; a variable hides a password from `ps`.
+
+    pip takes the best version of all its indexes; uv would stop at the first that has a package.
+    """
+    found = {}
+    if more := settings.get("extra-index-url", "").split():
+        found = {"UV_INDEX": " ".join(more), "UV_INDEX_STRATEGY": "unsafe-best-match"}
+    if hosts := settings.get("trusted-host", "").split():
+        found["UV_INSECURE_HOST"] = " ".join(hosts)
+    if settings.get("keyring-provider") in {"subprocess", "import"}:
+        found["UV_KEYRING_PROVIDER"] = "subprocess"
+    return found
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
