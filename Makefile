@@ -16,6 +16,10 @@ test: $(VENV)/.ready lint test-pythons
 test-pythons: $(VENV)/.ready
 	$(BIN)/python .ci/pythons.py 3.12 3.13
 
+# LLaVA's own code, in an environment of its own: records its answers again and compares.
+test-upstream: $(VENV)/.ready
+	$(BIN)/python tests/upstream/run.py
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,93 @@
+"""Make the environment of LLaVA's own code, record its answers again, and compare.
+
+    python tests/upstream/run.py [--environment DIR] [--update]
+
+Run by `make test-upstream`, with llava-pack's own Python; the first run downloads about 300 MB.
+"""
+
+import argparse
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from uv import find_uv_bin
+
+from llava_pack.lock.indexes import configured_indexes
+from llava_pack.lock.platform import running_platform
+from llava_pack.lock.torch_build import choose_torch
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDENS = ROOT / "tests" / "upstream" / "goldens"
+LLAVA = "llava-torch==1.2.2.post1"
+PINS = (
+    "transformers==4.37.2", "tokenizers==0.15.1", "accelerate==0.27.2", "peft==0.4.0",
+    "numpy==1.26.4", "protobuf<5", "sentencepiece", "einops", "requests", "setuptools",
+    # Pillow rounds differently from release to release: the same one on both sides.
+    f"pillow=={version('pillow')}",
+)  # fmt: skip
+TOLERANCE = 1e-5
+
+
+def main() -> int:
+    """Return 0 where everything is as it was recorded."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--environment", type=Path, default=ROOT / ".venv-upstream")
+    parser.add_argument("--update", action="store_true", help="keep what is recorded now")
+    given = parser.parse_args()
+    python = _environment(given.environment)
+    with tempfile.TemporaryDirectory() as folder:
+        out = GOLDENS if given.update else Path(folder)
+        recorder = str(ROOT / "tests" / "upstream" / "record_goldens.py")
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        subprocess.run([python, recorder, "--out", str(out)], check=True, env=offline)
+        differences = [line for path in sorted(out.glob("*.json")) for line in _compared(path)]
+    print(*differences, sep="\n")
+    print(f"{len(differences)} differences from {GOLDENS.relative_to(ROOT)}")
+    return int(bool(differences))
+
+
+def _environment(folder: Path) -> str:
+    """Return the Python of the environment, made where it is not there."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        uv, indexes = find_uv_bin(), configured_indexes()
+        torch = choose_torch("none", running_platform(), indexes.local_folders(), backend=None)
+        subprocess.run([uv, "venv", "--python", sys.executable, str(folder)], check=True)
+        install = [uv, "pip", "install", "--python", str(python), *indexes.arguments()]
+        backend = ["--torch-backend", torch.backend] if torch.backend else []
+        wanted = [*PINS, *(torch.requirements or ("torch",))]
+        subprocess.run([*install, *backend, *wanted], check=True)
+        # Its own pins are torch 2.0 and gradio 4: nothing of them is used here.
+        subprocess.run([*install, "--no-deps", LLAVA], check=True)
+    return str(python)
+
+
+def _compared(path: Path) -> list[str]:
+    now, golden = (json.loads(one.read_bytes()) for one in (path, GOLDENS / path.name))
+    if "chats" not in golden:
+        same = now["prompts"] == golden["prompts"]
+        return [] if same else [f"{path.stem}: other prompts"]
+    return [
+        f"{path.stem}, {name}: other {key}"
+        for name, chat in golden["chats"].items()
+        for key, value in chat.items()
+        if not _alike(key, now["chats"][name][key], value)
+    ]
+
+
+def _alike(key: str, now: Any, golden: Any) -> bool:
+    if key != "logits":
+        return bool(now == golden)
+    values = [np.frombuffer(base64.b64decode(text), "<f4") for text in (now, golden)]
+    return bool(np.abs(values[0] - values[1]).max() <= TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
