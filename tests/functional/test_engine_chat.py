@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 
 from llava_pack.cli import main
-from tests.support.checkpoints import TinyLlava, make_llava, make_tower
+from tests.support.checkpoints import (
+    TinyLlava,
+    make_language,
+    make_llava,
+    make_lora,
+    make_tower,
+)
 from tests.support.gateway import gateway
 
 SPEC = TinyLlava(hidden=64, inner=128)
@@ -184,6 +190,20 @@ def test_a_bad_picture_is_refused_before_anything_loads(chat, model_dir, picture
     assert (code, out) == (2, "")
     assert said in err
     assert "libraries" not in err
+
+
+@pytest.mark.engine
+def test_an_adapter_answers_with_its_base(chat, tmp_path, red):
+    make_tower(tmp_path / "clip-tiny", SPEC.tower)
+    adapter = make_lora(tmp_path / "llava-v1-tiny-lora", SPEC)
+    base = make_language(tmp_path / "vicuna-tiny", SPEC)
+    asked = ("--model-path", adapter, "--image", red, "--prompt", "x", "--max-tokens", 2, "--json")
+    code, out, err = chat(*asked, "--model-base", base)
+    assert code == 0, err
+    assert json.loads(out)["completion_tokens"] > 0
+    code, _, err = chat(*asked)
+    assert code == 13
+    assert "--model-base DIR" in err
 
 
 def test_a_missing_tower_is_13(chat, tmp_path):

@@ -57,6 +57,18 @@ def test_bytes_come_back(pair, text):
         assert said == (f" {text}" if text else "").encode()
 
 
+def test_a_text_that_begins_with_an_added_word_keeps_its_space_unless_legacy(tmp_path):
+    """Source: transformers 4.37, whose slow tokenizer gave the recorded ids of LLaVA-1.6 34B."""
+    (tmp_path / "tokenizer.model").write_bytes(MODEL)
+    for legacy, lead in ((True, 0), (False, 1)):
+        config = TOKENIZER_CONFIG | {"legacy": legacy}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        found = read_tokenizer(tmp_path, words=("<im_start>", "<im_end>"))
+        assert [found.special_id(word) for word in ("<im_start>", "<im_end>")] == [320, 321]
+        assert (len(found.lead("<im_start>")), found.lead("</s>")) == (lead, [])
+        assert read_tokenizer(tmp_path, words=("<im_start>",), fast=True).lead("<im_start>") == []
+
+
 def test_special_tokens_are_known_and_say_nothing(pair):
     for one in pair:
         assert (one.bos_id, one.special_id("<s>"), one.special_id("</s>")) == (1, 1, 2)

@@ -13,7 +13,7 @@ from llava_pack.serve.plans import (
 from tests.support.bundle import BundleSimulator
 
 
-def test_a_bare_folder_is_served_in_four_bits() -> None:
+def test_a_bare_folder_is_served_as_it_was_quantized() -> None:
     plan = folder_plan(Path("/m/llava-v1.5-7b"), LoadOptions())
     assert (plan.name, plan.precision, plan.device) == ("llava-v1.5-7b", "auto", "auto")
     assert plan.python == Path(sys.executable)
@@ -33,12 +33,16 @@ def test_an_installed_model_is_served_as_its_bundle_says() -> None:
 
 
 def test_the_command_runs_isolated_and_says_everything() -> None:
-    plan = folder_plan(Path("/m/x"), LoadOptions(vision_tower=Path("/m/t"), context_tokens=99))
+    plan = folder_plan(
+        Path("/m/x"),
+        LoadOptions(vision_tower=Path("/m/t"), model_base=Path("/m/b"), context_tokens=99),
+    )
     command = engine_command(plan, Path("/run/s"))
     assert command.argv[1:4] == ("-I", "-m", "llava_pack.engine.worker")
     given = dict(zip(command.argv[4::2], command.argv[5::2], strict=True))
     assert given["--model-dir"] == "/m/x"
     assert given["--vision-tower"] == "/m/t"
+    assert given["--model-base"] == "/m/b"
     assert given["--context-tokens"] == "99"
     assert given["--socket"] == "/run/s"
     assert "--conv-mode" not in given
