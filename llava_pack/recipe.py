@@ -159,7 +159,7 @@ def find_recipe(name_or_path: str) -> Path:
     raise RecipeError(
         f"unknown recipe, expected one of {', '.join(recipe_names())} or the path of a .toml file",
         subject=name_or_path,
-        hint="llava-pack recipes",
+        hint="docs/reference/recipes.md describes each; try one: llava-pack build demo --dry-run",
     )
 
 

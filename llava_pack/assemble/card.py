@@ -1,5 +1,6 @@
 """The words around a bundle: the card that `build` prints, and START-HERE.txt."""
 
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ class Card:
 
     def lines(self) -> tuple[str, ...]:
         """Return the card, a line each, to print and to copy by hand."""
+        there = f"~/{shlex.quote(self.folder)}"
         when = datetime.fromtimestamp(self.release, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return (
             f"recipe    {self.recipe}",
@@ -38,26 +40,28 @@ class Card:
             *(f"  {line}" for line in carry_lines(self.bundle, self.folder)),
             "",
             "on the server (compare the number with the id above, then install):",
-            *(f"  {line}" for line in contact_lines(f"~/{self.folder}", self.bundle_id)),
+            *(f"  {line}" for line in contact_lines(there, self.bundle_id)),
         )
 
 
 def carry_lines(bundle: str, folder: str) -> tuple[str, ...]:
     """Return ready commands that copy a bundle; USER, SERVER and PORT are left to fill in."""
+    source = shlex.quote(bundle)
+    there = shlex.quote(f"USER@SERVER:{folder}/")
     return (
-        f"rsync -a --partial --append-verify -e 'ssh -p PORT' {bundle}/ USER@SERVER:{folder}/",
-        f"scp -P PORT -r {bundle} USER@SERVER:",
-        f"cp -r {bundle} /media/USB/     # any file system, FAT32 too: no file is over 3.9 GB",
+        f"rsync -a --partial --append-verify -e 'ssh -p PORT' {source}/ {there}",
+        f"scp -P PORT -r {source} USER@SERVER:",
+        f"cp -r {source} /media/USB/     # any file system, FAT32 too: no file is over 3.9 GB",
     )
 
 
 def contact_lines(bundle: str, bundle_id: str) -> tuple[str, ...]:
     """Return what is typed on the server for the first installation."""
     return (
-        f"B={bundle}; D=$(mktemp -d) && cp $B/install.sh $B/SHA256SUMS $D && cd $D",
+        f'B={bundle}; D=$(mktemp -d) && cp "$B"/install.sh "$B"/SHA256SUMS "$D" && cd "$D"',
         "sha256sum SHA256SUMS",
         "grep '  install.sh$' SHA256SUMS | sha256sum -c -",
-        f"sh install.sh --bundle $B --expect {bundle_id}",
+        f'sh install.sh --bundle "$B" --expect {bundle_id}',
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.laptop import need_laptop
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import Plan
@@ -88,6 +89,7 @@ def build(
     """
     from dataclasses import replace
 
+    need_laptop("build")
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.build import release_now
     from llava_pack.assemble.planning import BuildOptions, locked_options, plan_build

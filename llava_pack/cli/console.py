@@ -50,9 +50,14 @@ def failure(error: PackError, *, as_json: bool = False) -> None:
                 "hint": error.hint,
             },
         )
-    say(f"{_paint('error', '31;1')}: {visible(str(error))}")
+    _labelled("error", "31;1", str(error))
     if error.hint:
-        say(f"{_paint('hint', '36')}: {visible(error.hint)}")
+        _labelled("hint", "36", error.hint)
+
+
+def _labelled(label: str, colour: str, text: str) -> None:
+    """Print a coloured label and the text, whose lines stay lines."""
+    print(f"{_paint(label, colour)}: {visible(text, keep=chr(10))}", file=sys.stderr, flush=True)
 
 
 def mark(level: str) -> str:

@@ -17,12 +17,14 @@ from llava_pack.cli import console
 from llava_pack.cli.demo_target import Phase, TargetRun
 from llava_pack.cli.silence import silenced
 from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.listener import listen_on_port
 from llava_pack.shipped import checkout
 
 REPOSITORIES = {
     "llava-pack/llava-v1-demo": "bundles/demo-model/llava-v1-demo",
     "llava-pack/clip-demo": "bundles/demo-model/clip-demo",
 }
+HOST = "127.0.0.1"
 PICTURE = "bundles/known-answers/red-circle.png"
 
 
@@ -53,8 +55,22 @@ def demo(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llava-pack-")))
+        if keep:
+            listen_on_port(HOST, port).close()  # taken? say so before the work
+        _check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _run(root, folder.resolve(), port=port, keep=keep, as_json=as_json)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder with other people's files in it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {"demo-bundle", "server", "target.json"}:
+        raise UsageError(
+            "expected an empty or new folder, or that of an earlier demo",
+            subject=str(folder),
+            hint="choose another one with --folder",
+        )
 
 
 def _run(root: Path, folder: Path, *, port: int, keep: bool, as_json: bool) -> None:
@@ -72,10 +88,22 @@ def _run(root: Path, folder: Path, *, port: int, keep: bool, as_json: bool) -> N
     phases += run.phases
     _report(run, phases, bundle_id, port, as_json=as_json)
     if keep:
-        console.say("serving until Ctrl-C:")
-        os.execv(  # noqa: S606 - this process becomes the server
-            str(prefix / "bin" / "llava-pack"), ["llava-pack", "serve", "--port", str(port)]
-        )
+        _keep_serving(prefix / "bin" / "llava-pack", port)
+
+
+def _keep_serving(program: Path, port: int) -> None:
+    console.say("\nserving until Ctrl-C; from another terminal:")
+    console.say(f"  {program} chat --image {PICTURE}")
+    console.say(f"  {program} health\n")
+    with subprocess.Popen([str(program), "serve", "--port", str(port)]) as server:
+        while True:
+            try:
+                code = server.wait()
+                break
+            except KeyboardInterrupt:  # the server got it too, and ends in its own time
+                continue
+    if code:
+        raise typer.Exit(code)
 
 
 def _step(

@@ -140,7 +140,7 @@ class Examination:
         return Finding(
             layer="engine",
             level="fail",
-            text="no server runs on this machine",
+            text="no server of this installation runs",
             why="nothing answers",
             fix=f"{self._program} serve",
         )

@@ -95,7 +95,7 @@ def _wait(seconds: float) -> "Finding":
     from llava_pack.health.server import ServerProbe
 
     began_s = time.monotonic()
-    seen = "no server runs on this machine"
+    seen = "no server of this installation runs"
     while True:
         for server in running():
             with ServerProbe(address(server)) as probe:

@@ -90,7 +90,7 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
     for entry in files:
         origin = {
             key: entry.origin[key]
-            for key in ("kind", "repo", "commit", "tool", "version")
+            for key in ("kind", "name", "repo", "commit", "tool", "version")
             if entry.origin.get(key)
         }
         row = rows.setdefault(repr(origin), {**origin, "files": 0, "size_bytes": 0})

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.laptop import need_laptop
 from llava_pack.format.errors import UsageError
 
 
@@ -59,6 +60,7 @@ def lock(
     import tempfile
     import time
 
+    need_laptop("lock")
     from llava_pack.assemble.build import release_now
     from llava_pack.assemble.locking import lock_of
     from llava_pack.assemble.planning import BuildOptions, plan_build

@@ -32,18 +32,19 @@ class Chunk:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    token_ids: list[int] | None = None
 
 
 def find_server(model: str | None = None) -> tuple[RunState, str]:
     """Return the server to ask, the latest started, and the model's name on it.
 
     Raises:
-        ServeError: no server runs on this machine, or none has that model.
+        ServeError: no server of this installation runs, or none has that model.
     """
     servers = running()
     if not servers:
         raise ServeError(
-            "no server runs on this machine",
+            "no server of this installation runs",
             hint="start one with `llava-pack serve`, or give a folder with --model-path DIR",
         )
     for server in servers:
@@ -72,6 +73,7 @@ def stream(
         "messages": [_message(turn) for turn in turns],
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_token_ids": True,
         **_sampling(sampling),
     }
     headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
@@ -120,6 +122,7 @@ def _chunk(event: dict[str, Any]) -> Chunk:
         finish_reason=choices[0].get("finish_reason"),
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=usage.get("completion_tokens"),
+        token_ids=choices[0].get("token_ids"),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.laptop import need_laptop
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 
@@ -61,6 +62,7 @@ def plan(
       llava-pack plan llava-v1.5-7b --target gpu01.json --link 30MB/s
       llava-pack plan llava-v1.5-7b --cuda 12 --platform x86_64-manylinux_2_31
     """
+    need_laptop("plan")
     from llava_pack.assemble.outlook import look_ahead
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.fetch.cache import Cache

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _Folder = Path | None
 _Text = str | None
+_PRECISIONS = {"auto", "fp32", "fp16", "bf16", "int8", "nf4"}
 
 
 def serve(
@@ -141,6 +142,12 @@ def _precision(precision: str | None, *, load_4bit: bool, load_8bit: bool) -> st
             f"more than one precision is asked for: {', '.join(sorted(named))}",
             subject="--precision",
             hint="give one of --precision, --load-4bit and --load-8bit",
+        )
+    if unknown := named - _PRECISIONS:
+        raise UsageError(
+            f"expected one of {', '.join(sorted(_PRECISIONS))}, got {', '.join(unknown)}",
+            subject="--precision",
+            hint="leave it out to serve in the bundle's own",
         )
     return next(iter(named), None)
 

@@ -39,7 +39,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Answer:
-    """What was said, filled in while it is said; `token_ids` is None where a server hides them."""
+    """What was said, filled in while it is said; a server tells `token_ids` with its last piece."""
 
     text: str = ""
     token_ids: list[int] | None = None
@@ -157,6 +157,7 @@ class ServedSpeaker:
             answer.finish_reason = chunk.finish_reason or answer.finish_reason
             answer.prompt_tokens = chunk.prompt_tokens or answer.prompt_tokens
             answer.completion_tokens = chunk.completion_tokens or answer.completion_tokens
+            answer.token_ids = chunk.token_ids or answer.token_ids
             if chunk.text:
                 first_s = first_s or time.monotonic() - began_s
                 answer.text += chunk.text

@@ -64,7 +64,7 @@ def decode_picture(data: bytes, limits: Limits | None = None) -> Picture:
         except UsageError:
             raise
         except Image.DecompressionBombError as error:  # the library's own bound, in open()
-            raise UsageError(f"the picture is too large: {error}") from error
+            raise _too_large("its pixels are too many", limits) from error
         except _DAMAGE as error:
             raise UsageError(f"not a picture, or a damaged one; {_ACCEPTED}") from error
 
@@ -112,11 +112,15 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
     if width < 1 or height < 1:
         raise UsageError(f"the picture has no pixels: {width}x{height}")
     if width * height > limits.pixels or max(size) > limits.side_pixels:
-        raise UsageError(
-            f"the picture is too large: {width}x{height}, at most "
-            f"{limits.pixels / 1e6:g} megapixels and {limits.side_pixels} on a side are taken",
-            hint="make it smaller and try again",
-        )
+        raise _too_large(f"{width}x{height}", limits)
+
+
+def _too_large(got: str, limits: Limits) -> UsageError:
+    return UsageError(
+        f"the picture is too large: {got}, at most "
+        f"{limits.pixels / 1e6:g} megapixels and {limits.side_pixels} on a side are taken",
+        hint="make it smaller and try again",
+    )
 
 
 def _upright_rgb(image: Image.Image) -> Picture:

@@ -26,7 +26,8 @@ def listen_on_port(host: str, port: int, servers: tuple[RunState, ...] = ()) -> 
         ServeError: the port is taken, or may not be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # the protocol is named: asyncio turns Nagle off only where it is, and tokens would clump
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
@@ -139,7 +140,7 @@ def _free_port(host: str, taken: int) -> int:
     """Return the next port that could be bound just now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(taken + 1, min(taken + 100, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as probe:
             try:
                 probe.bind((host, port))
             except OSError:

@@ -56,6 +56,7 @@ class _Asked:
     model: str
     created: int
     include_usage: bool
+    token_ids: bool
 
 
 def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
@@ -79,6 +80,7 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
             model=model.name,
             created=int(time.time()),
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
+            token_ids=body.return_token_ids,
         )
         events = model.generate(await engine_request(body, asked.request_id, decoder))
         if not body.stream:
@@ -123,7 +125,11 @@ async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Re
         answering.cancel()
         leaving.cancel()
         await asyncio.gather(answering, leaving, return_exceptions=True)
-    choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
+    choice = Choice(
+        message=AnswerMessage(content=answer.text),
+        finish_reason=answer.finish_reason,
+        token_ids=tuple(answer.token_ids),
+    )
     whole = ChatCompletion(
         id=asked.request_id,
         created=asked.created,
@@ -131,7 +137,8 @@ async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Re
         choices=(choice,),
         usage=answer.usage,
     )
-    return Response(whole.model_dump_json(), media_type="application/json")
+    hidden = None if asked.token_ids else {"choices": {0: {"token_ids"}}}
+    return Response(whole.model_dump_json(exclude=hidden), media_type="application/json")
 
 
 async def _collect(events: AsyncGenerator[Event, None]) -> Answer:
@@ -184,7 +191,7 @@ async def _pieces(
                 elif quiet_s >= _PING_S:
                     quiet_s = 0.0
                     yield ": still working\n\n"
-        yield _chunk(asked, {}, finish_reason=answer.finish_reason)
+        yield _chunk(asked, {}, ended=answer)
         if asked.include_usage:
             yield _chunk(asked, None, usage=answer.usage.model_dump())
         yield "data: [DONE]\n\n"
@@ -203,10 +210,14 @@ def _chunk(
     asked: _Asked,
     delta: Mapping[str, Any] | None,
     *,
-    finish_reason: str | None = None,
+    ended: Answer | None = None,
     usage: Mapping[str, int] | None = None,
 ) -> str:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    finish_reason = ended.finish_reason if ended else None
+    choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None}
+    choice["finish_reason"] = finish_reason
+    if ended and asked.token_ids:
+        choice["token_ids"] = ended.token_ids
     body: dict[str, Any] = {
         "id": asked.request_id,
         "object": "chat.completion.chunk",

@@ -112,6 +112,8 @@ class ChatRequest(_Wire):
     ) = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    return_token_ids: bool = False
+    """As vLLM names it: the answer's token ids come with its last piece."""
 
     @model_validator(mode="before")
     @classmethod
@@ -154,6 +156,8 @@ class Choice(_Wire):
     message: AnswerMessage
     logprobs: None = None
     finish_reason: FinishReason
+    token_ids: tuple[int, ...] = ()
+    """Only where `return_token_ids` asked for them."""
 
 
 class ChatCompletion(_Wire):

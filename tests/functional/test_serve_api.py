@@ -319,6 +319,19 @@ def _busy(http: httpx.Client) -> int:
     return echo["running"] + echo["waiting"]
 
 
+def test_token_ids_come_where_they_are_asked_for(client: openai.OpenAI) -> None:
+    asked = {"return_token_ids": True}
+    whole = client.chat.completions.create(model="echo", messages=_HI, extra_body=asked)
+    chunks = list(
+        client.chat.completions.create(model="echo", messages=_HI, stream=True, extra_body=asked)
+    )
+    streamed = chunks[-1].choices[0].to_dict()["token_ids"]
+    assert whole.choices[0].to_dict()["token_ids"] == streamed
+    assert len(streamed) > 0
+    plain = client.chat.completions.create(model="echo", messages=_HI)
+    assert "token_ids" not in plain.choices[0].to_dict()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_frees_the_slot(served: Gateway, *, stream: bool) -> None:
     """A word every 10 ms, 400 words: a client that leaves after a moment ends the work."""

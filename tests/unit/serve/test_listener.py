@@ -1,5 +1,6 @@
 """Where the gateway listens, and what is said when it cannot."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -72,3 +73,23 @@ def test_no_socket_stays_open_after_a_failure(recwarn: pytest.WarningsRecorder) 
     with pytest.raises(UsageError):
         listen_on_port("192.0.2.1", 0)
     assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
+
+
+def test_what_is_written_leaves_at_once() -> None:
+    async def nodelay() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            peer = writer.get_extra_info("socket")
+            found.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = listen_on_port("127.0.0.1", 0)
+        async with await asyncio.start_server(accepted, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            answer = await found
+            writer.close()
+            await writer.wait_closed()
+            return answer
+
+    assert asyncio.run(nodelay()) == 1

@@ -1,0 +1,19 @@
+"""What only the packing side can do, said in one line where somebody tries it on a server."""
+
+from importlib.util import find_spec
+
+from llava_pack.format.errors import UsageError
+
+
+def need_laptop(command: str) -> None:
+    """Refuse a command that an installed bundle's environment has no means for.
+
+    Raises:
+        UsageError: this llava-pack came out of a bundle, which carries no package resolver.
+    """
+    if find_spec("uv") is None:
+        raise UsageError(
+            "this is the connected side's half, and this llava-pack was installed from a bundle",
+            subject=command,
+            hint=f"on the laptop: pip install llava-pack, then llava-pack {command}",
+        )

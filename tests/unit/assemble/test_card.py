@@ -1,0 +1,21 @@
+import shlex
+
+from llava_pack.assemble.card import Card
+
+
+def card(bundle):
+    return Card(recipe="demo", bundle=bundle, bundle_id="ab" * 32, release=0, size_bytes=5, files=2)
+
+
+def test_paths_with_spaces_can_be_pasted():
+    lines = [line.strip() for line in card("/media/my disk/a bundle").lines()]
+    (copy,) = [line for line in lines if line.startswith("scp ")]
+    assert shlex.split(copy)[-2:] == ["/media/my disk/a bundle", "USER@SERVER:"]
+    (contact,) = [line for line in lines if line.startswith("B=")]
+    assert contact.startswith("B=~/'a bundle';")
+
+
+def test_it_ends_with_the_line_that_installs():
+    assert card("demo-bundle").lines()[-1].strip() == (
+        f'sh install.sh --bundle "$B" --expect {"ab" * 32}'
+    )
