@@ -140,7 +140,7 @@ def _free_port(host: str, taken: int) -> int:
     """Return the next port that could be bound just now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(taken + 1, min(taken + 100, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as probe:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind((host, port))
             except OSError:
