@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from llava_pack.engine import protocol
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Stats
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
+from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
 # Within one message a reader buffers at most this much beyond what it was asked for.
@@ -28,7 +29,7 @@ class EngineClient:
         self._writer = writer
         self._ids = itertools.count(1)
         self._events: dict[str, asyncio.Queue[Event | PackError]] = {}
-        self._answers: dict[int, asyncio.Future[Stats]] = {}
+        self._answers: dict[int, asyncio.Future[Wire]] = {}
         self._status: Status | None = None
         self._changed = asyncio.Event()
         self._gone: PackError | None = None
@@ -139,14 +140,21 @@ class EngineClient:
         Raises:
             ServeError: the engine is gone.
         """
-        tag = next(self._ids)
-        answer: asyncio.Future[Stats] = asyncio.get_running_loop().create_future()
-        self._answers[tag] = answer
-        try:
-            await self._send({"op": "stats", "tag": tag})
-            return await answer
-        finally:
-            self._answers.pop(tag, None)
+        answer = await self._ask({"op": "stats"})
+        return protocol.stats_from_wire(answer["stats"])
+
+    async def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt; a picture is -200, once for each of its tokens.
+
+        Raises:
+            PackError: the request is not usable, with the engine's own error.
+            ServeError: the engine is gone.
+        """
+        fields, pixels = protocol.request_to_wire(request)
+        answer = await self._ask({"op": "tokenize", "request": fields}, pixels)
+        if "failed" in answer:
+            raise Failed(**answer["failed"]).error()
+        return tuple(answer["token_ids"])
 
     async def close(self) -> None:
         """Close the connection; requests that are still running are cancelled."""
@@ -190,10 +198,10 @@ class EngineClient:
         if op == "status":
             self._status = protocol.status_from_wire(message["status"])
             self._changed.set()
-        elif op == "stats":
+        elif op in {"stats", "tokens"}:
             answer = self._answers.get(message["tag"])
             if answer is not None and not answer.done():
-                answer.set_result(protocol.stats_from_wire(message["stats"]))
+                answer.set_result(message)
         else:
             event = protocol.event_from_wire(message)
             queue = self._events.get(event.request_id)
@@ -209,6 +217,17 @@ class EngineClient:
             if not answer.done():
                 answer.set_exception(self._gone)
         self._changed.set()
+
+    async def _ask(self, message: Wire, attachments: list[bytes] | None = None) -> Wire:
+        """Send a message under a tag of its own and return its answer."""
+        tag = next(self._ids)
+        answer: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
+        self._answers[tag] = answer
+        try:
+            await self._send({**message, "tag": tag}, attachments)
+            return await answer
+        finally:
+            self._answers.pop(tag, None)
 
     async def _send(self, message: Wire, attachments: list[bytes] | None = None) -> None:
         if self._gone is not None:

@@ -1,5 +1,6 @@
 """LLaVA on transformers' own modules, by rows: what the scheduler drives."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from llava_pack.engine import sampling
+from llava_pack.engine.choice import Choice
 from llava_pack.engine.features import packed
 from llava_pack.engine.images import PictureProcessor
 from llava_pack.engine.port import EngineInfo, Picture, Request, Sampling
@@ -67,6 +69,7 @@ class LlavaModel:
         self._network = network
         self._language = network.model.language_model
         self._cache = cache
+        self._cache_name = _cache_argument(self._language)
         self._writer = writer
         self._processor = processor
         self._info = info
@@ -88,6 +91,10 @@ class LlavaModel:
     def write(self, request: Request) -> Prompt:
         """Return the request's prompt, or raise what is wrong with it."""
         return self._writer.write(request)
+
+    def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt, whatever its length."""
+        return self._writer.read(request).ids
 
     @torch.inference_mode()
     def look(self, prompt: Prompt) -> torch.Tensor:
@@ -112,7 +119,7 @@ class LlavaModel:
     @torch.inference_mode()
     def prefill(
         self, row: int, embeddings: torch.Tensor, begin: int, chooser: TokenChooser
-    ) -> int | None:
+    ) -> Choice | None:
         """Process a chunk in a row; return the first token when it was the last chunk.
 
         Raises:
@@ -131,7 +138,7 @@ class LlavaModel:
     @torch.inference_mode()
     def decode(
         self, tokens: Sequence[int], lengths: Sequence[int], choosers: Sequence[TokenChooser]
-    ) -> list[int]:
+    ) -> list[Choice]:
         """Give each row its last token, at its length, and return the next ones.
 
         Raises:
@@ -167,9 +174,9 @@ class LlavaModel:
         hidden: torch.Tensor = self._language(
             inputs_embeds=embeddings,
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
             slot_plan=plan,
+            **{self._cache_name: self._cache},
         ).last_hidden_state
         return hidden
 
@@ -198,6 +205,12 @@ class LlavaModel:
         newline = getattr(self._network.model, "image_newline", None)
         for picture, part in zip(pictures, parts, strict=True):
             yield packed(part, picture.size, self._processor.tiling, newline)
+
+
+def _cache_argument(language: torch.nn.Module) -> str:
+    """Return what the language model calls its cache: transformers renamed it in 5.24."""
+    known = inspect.signature(language.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from llava_pack.engine import environment, templates
 from llava_pack.engine.checkpoints import Checkpoint, read_checkpoint
 from llava_pack.engine.port import (
+    ContextLengthError,
     Engine,
     EngineInfo,
     Failed,
@@ -186,5 +187,5 @@ def _warm_up(engine: Engine) -> None:
     )
     while not engine.idle:
         for event in engine.step():
-            if isinstance(event, Failed) and event.kind != "usage":
+            if isinstance(event, Failed) and event.kind != ContextLengthError.kind:
                 raise event.error()

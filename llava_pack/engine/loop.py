@@ -5,10 +5,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from llava_pack.engine.port import Delta, Engine, Event, Failed, Finished, Request, Stats
+from llava_pack.engine.meter import Meter, seen_from_outside
+from llava_pack.engine.port import Engine, Event, Failed, Request
 from llava_pack.engine.protocol import Status
+from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Progress
 
@@ -16,6 +19,19 @@ _log = logging.getLogger(__name__)
 _STATUS_EVERY_S = 0.2
 
 Load = Callable[[Progress], Engine]
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A prompt to be tokenized, and where the ids go."""
+
+    request: Request
+    answer: Future[TokenIds]
+
+
+_Order = Request | str | _Question
+"""A request, the id of one to cancel, or a prompt to tokenize."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +49,10 @@ class EngineThread:
         self._load = load
         self._listener = listener
         self._wake = threading.Condition()
-        self._orders: deque[Request | str] = deque()
+        self._orders: deque[_Order] = deque()
         self._stopping = False
         self._engine: Engine | None = None
-        self._stats = Stats()
+        self._meter = Meter()
         self._progressed_s = time.monotonic()
         self.error: PackError | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -52,6 +68,12 @@ class EngineThread:
     def cancel(self, request_id: str) -> None:
         """Cancel a request."""
         self._order(request_id)
+
+    def tokenize(self, request: Request) -> Future[TokenIds]:
+        """Return where a prompt's ids will be: they are made between two steps."""
+        answer: Future[TokenIds] = Future()
+        self._order(_Question(request, answer))
+        return answer
 
     def stop(self) -> None:
         """End the thread after the current step, whatever is still running."""
@@ -69,21 +91,16 @@ class EngineThread:
         """Return the counters; safe from any thread, at any time."""
         with self._wake:
             queued = sum(isinstance(order, Request) for order in self._orders)
-            last = self._stats
-        busy = bool(last.running or last.waiting or queued)
-        return Stats(
-            steps=last.steps,
-            running=last.running,
-            waiting=last.waiting + queued,
-            last_step_age_s=time.monotonic() - self._progressed_s if busy else 0.0,
-            prompt_tokens=last.prompt_tokens,
-            generated_tokens=last.generated_tokens,
-        )
+            last, progressed_s = self._meter.stats, self._progressed_s
+        return seen_from_outside(last, queued=queued, progressed_s=progressed_s)
 
-    def _order(self, order: Request | str) -> None:
+    def _order(self, order: _Order) -> None:
         with self._wake:
-            if not self._orders and not (self._stats.running or self._stats.waiting):
-                self._progressed_s = time.monotonic()
+            stats, now_s = self._meter.stats, time.monotonic()
+            if not self._orders and not (stats.running or stats.waiting):
+                self._progressed_s = now_s
+            if isinstance(order, Request):
+                self._meter.arrived(order.request_id, now_s)
             self._orders.append(order)
             self._wake.notify()
 
@@ -107,37 +124,35 @@ class EngineThread:
                 return False
             orders = list(self._orders)
             self._orders.clear()
-            self._count(engine, (), arrived=sum(isinstance(order, Request) for order in orders))
+            self._meter.queued(engine, sum(isinstance(order, Request) for order in orders))
         for order in orders:
             if isinstance(order, Request):
                 engine.submit(order)
-            else:
+            elif isinstance(order, str):
                 engine.cancel(order)
+            else:
+                _tokenize(engine, order)
         return True
 
     def _step(self, engine: Engine) -> None:
         events = engine.step()
         with self._wake:
             self._progressed_s = time.monotonic()
-            self._count(engine, events)
+            self._meter.stepped(engine, events, self._progressed_s)
         if events:
             self._listener.events(events)
-
-    def _count(self, engine: Engine, events: Sequence[Event], arrived: int = 0) -> None:
-        ended = [event for event in events if isinstance(event, Finished)]
-        new_tokens = sum(len(event.token_ids) for event in events if isinstance(event, Delta))
-        self._stats = Stats(
-            steps=self._stats.steps + (0 if arrived else 1),
-            running=engine.running,
-            waiting=engine.waiting + arrived,
-            prompt_tokens=self._stats.prompt_tokens + sum(e.usage.prompt_tokens for e in ended),
-            generated_tokens=self._stats.generated_tokens + new_tokens,
-        )
 
     def _fail(self, error: PackError) -> None:
         _log.error("%s", error)
         self.error = error
         self._listener.status(Status(state="failed", error=Failed.of("", error)))
+
+
+def _tokenize(engine: Engine, question: _Question) -> None:
+    try:
+        question.answer.set_result(engine.tokenize(question.request))
+    except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it was
+        question.answer.set_exception(error)
 
 
 class _StatusProgress:

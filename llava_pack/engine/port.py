@@ -9,8 +9,9 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
+from llava_pack.engine.stats import Work
 from llava_pack.format import errors
 from llava_pack.format.errors import PackError, UsageError
 
@@ -19,8 +20,16 @@ Reason = Literal["stop", "length", "cancelled"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_TOP_LOGPROBS = 20
+MAX_SALT_CHARS = 256
 _MAX_SEED = 2**63 - 1
 _MAX_TEMPERATURE = 100.0
+
+
+class ContextLengthError(UsageError):
+    """A prompt that is longer than the model's context; `UsageError` with a kind of its own."""
+
+    kind: ClassVar[str] = "context-length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,9 @@ class Message:
 class Sampling:
     """How tokens are chosen and when to end; temperature 0 is greedy.
 
+    `logprobs` None says nothing of odds; a number asks for each token's own log-probability and
+    for those of that many likeliest tokens.
+
     Raises:
         UsageError: a number is out of its range; the message names it and the range.
     """
@@ -83,6 +95,7 @@ class Sampling:
     seed: int | None = None
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= _MAX_TEMPERATURE):
@@ -97,6 +110,8 @@ class Sampling:
             raise _outside("stop", f"at most {MAX_STOPS} strings", len(self.stop))
         if not all(0 < len(text) <= MAX_STOP_CHARS for text in self.stop):
             raise UsageError(f"each string of stop must have 1 to {MAX_STOP_CHARS} characters")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
+            raise _outside("logprobs", f"from 0 to {MAX_TOP_LOGPROBS}", self.logprobs)
 
 
 def _outside(name: str, expected: str, got: object) -> UsageError:
@@ -105,20 +120,33 @@ def _outside(name: str, expected: str, got: object) -> UsageError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question with its history; `conv_mode` None takes the model's own template."""
+    """One question with its history; `conv_mode` None takes the model's own template.
+
+    What was computed for one request is reused for others with the same `salt` only: who must
+    not learn from timing what somebody else asked gets a salt of their own.
+    """
 
     request_id: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     conv_mode: str | None = None
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.salt) > MAX_SALT_CHARS:
+            raise _outside("salt", f"at most {MAX_SALT_CHARS} characters", len(self.salt))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens counted; a picture counts as the tokens that it takes in the prompt."""
+    """Tokens counted; a picture counts as the tokens that it takes in the prompt.
+
+    `cached_tokens` are those of the prompt that were not computed again.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +159,37 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Likely:
+    """A token with its bytes and its log-probability, before temperature and top_p.
+
+    A token that ends an answer, or is special otherwise, has no bytes.
+    """
+
+    token_id: int
+    data: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """The odds that a token was chosen from: its own, and the likeliest ones, best first."""
+
+    chosen: Likely
+    likeliest: tuple[Likely, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """Tokens that were generated, and the text that became certain with them (maybe none)."""
+    """Tokens that were generated, and the text that became certain with them (maybe none).
+
+    `odds` are those of `token_ids`, one by one, where `Sampling.logprobs` asked for them. The last
+    token of an answer may be one that ends it: it is counted, and adds no text.
+    """
 
     request_id: str
     text: str
     token_ids: tuple[int, ...]
+    odds: tuple[Odds, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +235,7 @@ def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
         for value in vars(errors).values()
         if isinstance(value, type) and issubclass(value, PackError)
     }
+    classes[ContextLengthError.kind] = ContextLengthError
     return classes.get(kind, PackError)(message, hint=hint)
 
 
@@ -196,22 +250,6 @@ class EngineInfo:
     slots: int
     conv_mode: str
     image_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """Counters of a running engine.
-
-    `last_step_age_s` is the time since a step last ended while there is work, 0 while idle: it
-    grows only when the engine is stuck.
-    """
-
-    steps: int = 0
-    running: int = 0
-    waiting: int = 0
-    last_step_age_s: float = 0.0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
 
 
 class Engine(Protocol):
@@ -232,6 +270,19 @@ class Engine(Protocol):
     @property
     def waiting(self) -> int:
         """Return how many requests wait for one."""
+
+    @property
+    def work(self) -> Work:
+        """Return what was done so far, and what is held in memory."""
+
+    def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt; a picture is -200, once for each of its tokens.
+
+        A prompt may be longer than the context here.
+
+        Raises:
+            UsageError: the conversation does not fit the template, or is longer than any context.
+        """
 
     def submit(self, request: Request) -> None:
         """Take a request; whatever is wrong with it comes back from `step` as `Failed`."""

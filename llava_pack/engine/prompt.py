@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine import templates
-from llava_pack.engine.port import Picture, Request
+from llava_pack.engine.port import ContextLengthError, Picture, Request
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tokens import Tokenizer
 from llava_pack.format.errors import UsageError
@@ -49,8 +49,24 @@ class PromptWriter:
         """Return the prompt of a request.
 
         Raises:
-            UsageError: the conversation does not fit the template, the prompt not the context, or
-                there is a picture for a model that sees none.
+            ContextLengthError: the prompt does not fit the context.
+            UsageError: the conversation does not fit the template, or there is a picture for a
+                model that sees none.
+        """
+        prompt = self.read(request)
+        if len(prompt) >= self.context_tokens:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens, the model's limit is {self.context_tokens} "
+                "with the answer",
+                hint="ask with a shorter text, fewer turns or fewer pictures",
+            )
+        return prompt
+
+    def read(self, request: Request) -> Prompt:
+        """Return the prompt of a request, also one that is longer than the context.
+
+        Raises:
+            UsageError: as `write`; or the text is longer than any context.
         """
         conv_mode = request.conv_mode or self.conv_mode
         items = self._with_ends(templates.render(request.messages, conv_mode))
@@ -69,12 +85,6 @@ class PromptWriter:
             else:
                 ids += self.tokenizer.encode(item, continued=isinstance(before, Special))
             before = item
-        if len(ids) >= self.context_tokens:
-            raise UsageError(
-                f"the prompt has {len(ids)} tokens, the model's limit is {self.context_tokens} "
-                "with the answer",
-                hint="ask with a shorter text, fewer turns or fewer pictures",
-            )
         stops, ends = self._ends(conv_mode, request.sampling.stop)
         return Prompt(tuple(ids), tuple(pictures), stops, ends)
 
@@ -89,7 +99,7 @@ class PromptWriter:
         """Refuse text that no vocabulary could make short enough, before it is tokenized."""
         chars = sum(len(item) for item in items if isinstance(item, str))
         if chars > self.context_tokens * _MAX_TOKEN_CHARS:
-            raise UsageError(
+            raise ContextLengthError(
                 f"the prompt has {chars} characters, too many for the model's limit of "
                 f"{self.context_tokens} tokens",
                 hint="ask with a shorter text",

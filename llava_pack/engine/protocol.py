@@ -1,11 +1,12 @@
-"""The engine's socket protocol, version 1: framed JSON with pictures as binary frames.
+"""The engine's socket protocol, version 2: framed JSON with pictures as binary frames.
 
 A message is one JSON frame, followed by as many binary frames as its `attachments` says; a
 frame is a 4-byte big-endian length and that many bytes. The client speaks first:
 
-    client: hello {protocol} · generate {request} + pictures · cancel {request_id} · stats {tag}
+    client: hello {protocol} · generate {request} + pictures · cancel {request_id} ·
+            stats {tag} · tokenize {tag, request} + pictures
     engine: hello {protocol, status} · status {status} · delta · finished · failed ·
-            stats {tag, stats}
+            stats {tag, stats} · tokens {tag, token_ids | failed}
 
 A status is pushed whenever it changes, so a client sees loading progress without asking. Other
 versions are refused in `hello`. Both sides are ours and the socket is private to one account:
@@ -25,21 +26,25 @@ from llava_pack.engine.port import (
     Event,
     Failed,
     Finished,
+    Likely,
     Message,
+    Odds,
     Picture,
     Request,
     Sampling,
-    Stats,
     Timings,
     Usage,
 )
+from llava_pack.engine.stats import Histogram, Stats, Work
 from llava_pack.format.errors import ServeError, UsageError
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_JSON_BYTES = 16 << 20
 MAX_ATTACHMENT_BYTES = 96 << 20
 MAX_ATTACHMENTS = 32
 _LENGTH = struct.Struct(">I")
+
+_HISTOGRAMS = ("first_token_s", "token_gap_s", "step_tokens")
 
 State = Literal["loading", "ready", "draining", "failed"]
 Wire = dict[str, Any]
@@ -127,6 +132,7 @@ def request_to_wire(request: Request) -> tuple[Wire, list[bytes]]:
         "messages": messages,
         "sampling": asdict(request.sampling),
         "conv_mode": request.conv_mode,
+        "salt": request.salt,
     }
     return fields, pixels
 
@@ -151,6 +157,7 @@ def request_from_wire(fields: Wire, attachments: Sequence[bytes]) -> Request:
             messages=messages,
             sampling=Sampling(**sampling),
             conv_mode=fields.get("conv_mode"),
+            salt=str(fields.get("salt", "")),
         )
     except (KeyError, TypeError, ValueError, StopIteration, RuntimeError) as error:
         raise ServeError("a request on the engine's socket is not what it should be") from error
@@ -164,8 +171,21 @@ def _part(part: Any, pixels: Any) -> str | Picture:
 
 def event_to_wire(event: Event) -> Wire:
     """Return an event as a message."""
-    name = {Delta: "delta", Finished: "finished", Failed: "failed"}[type(event)]
+    if isinstance(event, Delta):  # there is one for every token
+        wire = {"op": "delta", "request_id": event.request_id, "text": event.text}
+        return {**wire, "token_ids": event.token_ids, "odds": [_odds(odd) for odd in event.odds]}
+    name = "finished" if isinstance(event, Finished) else "failed"
     return {"op": name, **asdict(event)}
+
+
+def _odds(odds: Odds) -> list[list[Any]]:
+    """Return the chosen token, then the likeliest ones."""
+    return [[one.token_id, one.data.hex(), one.logprob] for one in (odds.chosen, *odds.likeliest)]
+
+
+def _odds_from_wire(fields: Sequence[Sequence[Any]]) -> Odds:
+    chosen, *others = (Likely(int(i), bytes.fromhex(data), float(p)) for i, data, p in fields)
+    return Odds(chosen, tuple(others))
 
 
 def event_from_wire(message: Wire) -> Event:
@@ -177,7 +197,9 @@ def event_from_wire(message: Wire) -> Event:
     fields = {key: value for key, value in message.items() if key not in {"op", "attachments"}}
     try:
         if message["op"] == "delta":
-            return Delta(fields["request_id"], fields["text"], tuple(fields["token_ids"]))
+            odds = tuple(_odds_from_wire(one) for one in fields["odds"])
+            ids = tuple(fields["token_ids"])
+            return Delta(fields["request_id"], fields["text"], ids, odds)
         if message["op"] == "finished":
             fields["usage"] = Usage(**fields["usage"])
             fields["timings"] = Timings(**fields["timings"])
@@ -212,6 +234,11 @@ def stats_from_wire(fields: Wire) -> Stats:
         ServeError: they are not counters.
     """
     try:
-        return Stats(**fields)
-    except TypeError as error:
+        read: Wire = {name: _histogram(fields[name]) for name in _HISTOGRAMS}
+        return Stats(**{**fields, "work": Work(**fields["work"]), **read})
+    except (TypeError, KeyError) as error:
         raise ServeError("counters on the engine's socket are not what they should be") from error
+
+
+def _histogram(fields: Wire) -> Histogram:
+    return Histogram(tuple(fields["bounds"]), tuple(fields["counts"]), fields["total"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from llava_pack.engine.choice import Choice
 from llava_pack.engine.port import Sampling
 
 
@@ -18,6 +19,7 @@ class TokenChooser:
     temperature: float
     top_p: float
     generator: torch.Generator | None
+    logprobs: int | None = None
 
     def sample(self, logits: torch.Tensor) -> int:
         """Return a token drawn from logits (vocabulary,) in float32 on the CPU."""
@@ -31,24 +33,36 @@ class TokenChooser:
 def chooser(sampling: Sampling) -> TokenChooser:
     """Return what chooses a request's tokens."""
     if sampling.temperature == 0:
-        return TokenChooser(0.0, 1.0, None)
+        return TokenChooser(0.0, 1.0, None, sampling.logprobs)
     generator = torch.Generator()
     if sampling.seed is None:
         generator.seed()
     else:
         generator.manual_seed(sampling.seed)
-    return TokenChooser(sampling.temperature, sampling.top_p, generator)
+    return TokenChooser(sampling.temperature, sampling.top_p, generator, sampling.logprobs)
 
 
-def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[int]:
+def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[Choice]:
     """Return the next token of each row; logits (rows or more, vocabulary) are read once."""
-    chosen = logits.argmax(dim=-1).tolist()[: len(choosers)]
+    chosen = [int(token) for token in logits.argmax(dim=-1).tolist()[: len(choosers)]]
     sampled = [row for row, one in enumerate(choosers) if one.generator is not None]
     if sampled:
         host = logits[sampled].float().cpu()
         for row, values in zip(sampled, host, strict=True):
             chosen[row] = choosers[row].sample(values)
-    return [int(token) for token in chosen]
+    return [
+        Choice(token) if one.logprobs is None else _with_odds(token, logits[row], one.logprobs)
+        for row, (token, one) in enumerate(zip(chosen, choosers, strict=True))
+    ]
+
+
+def _with_odds(token: int, logits: torch.Tensor, count: int) -> Choice:
+    """Return a token with the odds that the model gave it, before temperature and top_p."""
+    logprobs = logits.float().log_softmax(dim=-1)
+    values, ids = logprobs.topk(min(count, len(logprobs)))
+    return Choice(
+        token, float(logprobs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    )
 
 
 def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from llava_pack.engine.choice import Choice
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
     Event,
     Failed,
     Finished,
+    Likely,
+    Odds,
     Reason,
     Request,
     Sampling,
@@ -26,6 +29,7 @@ from llava_pack.engine.port import (
     Usage,
 )
 from llava_pack.engine.prompt import Prompt
+from llava_pack.engine.stats import Work
 from llava_pack.engine.text import AnswerText
 from llava_pack.format.errors import PackError
 
@@ -52,18 +56,21 @@ class Model(Protocol):
     def write(self, request: Request) -> Prompt:
         """Return the request's prompt, or raise what is wrong with it."""
 
+    def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt, whatever its length."""
+
     def look(self, prompt: Prompt) -> Any:
         """Return the prompt's embeddings, with its pictures seen."""
 
     def chooser(self, sampling: Sampling) -> Chooser:
         """Return what chooses the request's tokens."""
 
-    def prefill(self, row: int, embeddings: Any, begin: int, chooser: Chooser) -> int | None:
+    def prefill(self, row: int, embeddings: Any, begin: int, chooser: Chooser) -> Choice | None:
         """Process a chunk in a row; return the first token when it was the last chunk."""
 
     def decode(
         self, tokens: Sequence[int], lengths: Sequence[int], choosers: Sequence[Chooser]
-    ) -> list[int]:
+    ) -> list[Choice]:
         """Give each row its last token, at its length, and return the next ones."""
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -105,6 +112,7 @@ class SlotEngine:
         self._running: list[_Job] = []
         self._cancelled: set[str] = set()
         self._events: list[Event] = []
+        self._prefilled = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -125,6 +133,20 @@ class SlotEngine:
     def waiting(self) -> int:
         """Return how many requests wait for one."""
         return len(self._waiting)
+
+    @property
+    def work(self) -> Work:
+        """Return what was done so far, and what is held in memory."""
+        info = self._model.info
+        return Work(
+            kv_tokens=sum(job.done for job in self._running),
+            kv_capacity_tokens=info.slots * info.context_tokens,
+            prefill_tokens=self._prefilled,
+        )
+
+    def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt, whatever its length."""
+        return self._model.tokenize(request)
 
     def submit(self, request: Request) -> None:
         """Take a request; whatever is wrong with it comes back from `step` as `Failed`."""
@@ -187,7 +209,8 @@ class SlotEngine:
             self._joining = None
             self._fail(job, error)
             return
-        job.done = min(job.done + self._model.chunk_tokens, job.prompt_tokens)
+        before, job.done = job.done, min(job.done + self._model.chunk_tokens, job.prompt_tokens)
+        self._prefilled += job.done - before
         if first is None:
             return
         self._joining, job.embeddings = None, None
@@ -210,11 +233,12 @@ class SlotEngine:
             return
         for job in jobs:
             job.done += 1
-        for job, token in zip(jobs, chosen, strict=True):
-            self._take(job, token)
+        for job, choice in zip(jobs, chosen, strict=True):
+            self._take(job, choice)
 
-    def _take(self, job: _Job, token: int) -> None:
+    def _take(self, job: _Job, choice: Choice) -> None:
         """Take a new token of a running request: say it, and end the request where it ends."""
+        token = choice.token_id
         job.first_s = job.first_s or time.monotonic()
         job.tokens.append(token)
         ended = job.prompt is not None and token in job.prompt.eos_ids
@@ -225,10 +249,17 @@ class SlotEngine:
             reason = "length"
         if reason is not None:
             text += job.text.end()
-        self._events.append(Delta(job.id, text, (token,)))
+        self._events.append(Delta(job.id, text, (token,), self._odds(choice)))
         if reason is not None:
             self._finish(job, reason)
             self._leave(job)
+
+    def _odds(self, choice: Choice) -> tuple[Odds, ...]:
+        if choice.logprob is None:
+            return ()
+        pairs = ((choice.token_id, choice.logprob), *choice.likeliest)
+        chosen, *others = (Likely(i, self._model.token_bytes(i), value) for i, value in pairs)
+        return (Odds(chosen, tuple(others)),)
 
     def _spoken(self, job: _Job, token: int) -> bytes:
         """Return a token's bytes; the space that begins an answer belongs to the template."""

@@ -29,6 +29,7 @@ class EngineServer:
         self._connections: dict[int, asyncio.StreamWriter] = {}
         self._ids = itertools.count(1)
         self._active: set[str] = set()
+        self._questions: set[asyncio.Task[None]] = set()
         self._status = Status(state="loading")
         self._draining = False
         self.quiet = asyncio.Event()
@@ -84,6 +85,10 @@ class EngineServer:
             elif op == "stats":
                 answer = {"op": "stats", "tag": message["tag"], "stats": asdict(self.thread.stats)}
                 writer.writelines(protocol.encode(answer))
+            elif op == "tokenize":
+                task = asyncio.create_task(self._tokenize(message, attachments, writer))
+                self._questions.add(task)
+                task.add_done_callback(self._questions.discard)
             else:
                 raise ServeError(f"unknown operation {op!r} on the engine's socket")
 
@@ -105,6 +110,20 @@ class EngineServer:
         self._active.add(full_id)
         self.quiet.clear()
         self.thread.submit(request)
+
+    async def _tokenize(
+        self, message: Wire, attachments: list[bytes], writer: asyncio.StreamWriter
+    ) -> None:
+        answer: Wire = {"op": "tokens", "tag": message["tag"]}
+        try:
+            request = protocol.request_from_wire(message["request"], attachments)
+            answer["token_ids"] = await asyncio.wrap_future(self.thread.tokenize(request))
+        except PackError as error:
+            answer["failed"] = asdict(Failed.of("", error))
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it was
+            _log.exception("a prompt was not tokenized")
+            answer["failed"] = asdict(Failed.of("", PackError(f"{type(error).__name__}: {error}")))
+        writer.writelines(protocol.encode(answer))
 
     def _on_events(self, events: Sequence[Event]) -> None:
         self._loop.call_soon_threadsafe(self._deliver, events)

@@ -3,6 +3,7 @@
 import pytest
 
 from llava_pack.engine.port import (
+    ContextLengthError,
     Delta,
     Engine,
     Event,
@@ -13,6 +14,7 @@ from llava_pack.engine.port import (
     Request,
     Sampling,
 )
+from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine
 
 RED = Picture(4, 2, bytes((250, 10, 10)) * 8)
@@ -147,24 +149,24 @@ def test_more_requests_than_slots_are_all_answered(engine):
 
 
 @pytest.mark.parametrize(
-    ("bad", "word"),
+    ("bad", "word", "kind"),
     [
-        (ask("bad", mode="no_such_template"), "no_such_template"),
-        (ask("bad", "word " * 400), "400|limit"),
-        (Request(request_id="bad", messages=()), "question"),
-        (Request(request_id="bad", messages=(Message("assistant", ("hi",)),)), "user"),
+        (ask("bad", mode="no_such_template"), "no_such_template", UsageError),
+        (ask("bad", "word " * 400), "limit", ContextLengthError),
+        (Request(request_id="bad", messages=()), "question", UsageError),
+        (Request(request_id="bad", messages=(Message("assistant", ("hi",)),)), "user", UsageError),
     ],
     ids=["template", "too long", "empty", "not a question"],
 )
-def test_a_bad_request_fails_alone(engine, bad, word):
+def test_a_bad_request_fails_alone(engine, bad, word, kind):
     engine.submit(ask("good"))
     engine.step()
     engine.submit(bad)
     events = finish(engine)
     end = end_of(events, "bad")
     assert isinstance(end, Failed)
-    assert end.kind == "usage"
-    assert any(part in end.message for part in word.split("|"))
+    assert type(end.error()) is kind
+    assert word in end.message
     assert finished(events, "good").usage.completion_tokens > 0
 
 
@@ -177,3 +179,46 @@ def test_a_picture_counts_and_matters(engine):
     without, with_one = (finished(events, name).usage.prompt_tokens for name in ("none", "red"))
     assert with_one - without >= engine.info.image_tokens
     assert text_of(events, "red") != text_of(events, "blue")
+
+
+def test_odds_belong_to_the_tokens(engine):
+    engine.submit(ask("a", "tell me", max_tokens=6))
+    plain = finish(engine)
+    engine.submit(ask("a", "tell me", max_tokens=6, logprobs=3))
+    engine.submit(ask("b", "tell me", max_tokens=6, logprobs=0))
+    events = finish(engine)
+    assert all(not e.odds for e in plain if isinstance(e, Delta))
+    assert text_of(events, "a") == text_of(plain, "a")
+    for event in (e for e in events if isinstance(e, Delta)):
+        (odds,) = event.odds
+        assert odds.chosen.token_id == event.token_ids[0]
+        assert odds.chosen.logprob <= 0
+        if event.request_id == "b":
+            assert odds.likeliest == ()
+            continue
+        assert odds.likeliest[0] == odds.chosen  # greedy
+        logprobs = [one.logprob for one in odds.likeliest]
+        assert (len(logprobs), sorted(logprobs, reverse=True)) == (3, logprobs)
+
+
+def test_a_prompt_is_tokenized_as_it_is_counted(engine):
+    asked = ask("a", RED, "what is it?", max_tokens=2)
+    ids = engine.tokenize(asked)
+    engine.submit(asked)
+    assert len(ids) == finished(finish(engine), "a").usage.prompt_tokens
+    assert ids.count(-200) == engine.info.image_tokens
+    assert len(engine.tokenize(ask("long", "word " * 400))) > 400
+    with pytest.raises(UsageError):
+        engine.tokenize(ask("bad", mode="no_such_template"))
+
+
+def test_work_is_counted(engine):
+    before = engine.work
+    engine.submit(ask("a", "count this", max_tokens=4))
+    engine.step()
+    during = engine.work
+    assert 0 < during.kv_usage < 1
+    usage = finished(finish(engine), "a").usage
+    computed = engine.work.prefill_tokens - before.prefill_tokens
+    assert computed == usage.prompt_tokens - usage.cached_tokens
+    assert engine.work.kv_tokens == 0

@@ -286,11 +286,39 @@ def test_requests_cross_the_wire_unchanged():
     asked = Request(
         request_id="r",
         messages=(Message("system", ("be brief",)), Message("user", (picture, "a", "b"))),
-        sampling=Sampling(temperature=0.5, top_p=0.9, seed=3, max_tokens=4, stop=("x",)),
+        sampling=Sampling(
+            temperature=0.5, top_p=0.9, seed=3, max_tokens=4, stop=("x",), logprobs=2
+        ),
         conv_mode="plain",
+        salt="somebody",
     )
     fields, pixels = protocol.request_to_wire(asked)
     assert protocol.request_from_wire(fields, pixels) == asked
+
+
+def test_tokens_and_odds_cross_the_wire(tmp_path):
+    async def run():
+        async with engine(tmp_path) as (_, client):
+            await client.ready()
+            picture = Picture(3, 1, bytes((255, 0, 0)) * 3)
+            asked = request(Message("user", (picture, "hello")), logprobs=2)
+            ids, events = await asyncio.gather(client.tokenize(asked), answer(client, asked))
+            assert ids.count(-200) == 4
+            first, *_, end = events
+            assert end.usage.prompt_tokens == len(ids)
+            assert first.odds[0].chosen.data == b"You "
+            assert len(first.odds[0].likeliest) == 2
+            with pytest.raises(UsageError):
+                await client.tokenize(Request(request_id="t", messages=(HELLO,), conv_mode="x"))
+
+            stats = await client.stats()
+            assert stats.work.prefill_tokens == len(ids)
+            assert stats.first_token_s.count == 1
+            assert stats.token_gap_s.count == end.usage.completion_tokens - 1
+            total = len(ids) + end.usage.completion_tokens
+            assert stats.step_tokens.total == total
+
+    asyncio.run(run())
 
 
 def test_a_request_without_its_pixels_is_refused():

@@ -19,19 +19,23 @@ from pathlib import Path
 
 from llava_pack.engine import process, templates
 from llava_pack.engine.port import (
+    ContextLengthError,
     Delta,
     Engine,
     EngineInfo,
     Event,
     Failed,
     Finished,
+    Likely,
+    Odds,
     Picture,
     Reason,
     Request,
     Timings,
     Usage,
 )
-from llava_pack.format.errors import PackError, UsageError
+from llava_pack.engine.stats import Work
+from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Progress
 
 IMAGE_TOKENS = 4
@@ -65,6 +69,7 @@ class EchoEngine:
         self._waiting: list[_Job] = []
         self._running: list[_Job] = []
         self._cancelled: set[str] = set()
+        self._prefilled = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -81,6 +86,18 @@ class EchoEngine:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def work(self) -> Work:
+        return Work(
+            kv_tokens=sum(job.prompt_tokens + len(job.said) for job in self._running),
+            kv_capacity_tokens=self._info.slots * self._info.context_tokens,
+            prefill_tokens=self._prefilled,
+        )
+
+    def tokenize(self, request: Request) -> tuple[int, ...]:
+        items = templates.render(request.messages, request.conv_mode or self._info.conv_mode)
+        return tuple(token_id for item in items for token_id in _ids(item))
 
     def submit(self, request: Request) -> None:
         self._waiting.append(_Job(request, time.monotonic()))
@@ -107,16 +124,18 @@ class EchoEngine:
         request = job.request
         job.began_s = time.monotonic()
         try:
-            items = templates.render(request.messages, request.conv_mode or self._info.conv_mode)
-            job.prompt_tokens = sum(_tokens(item) for item in items)
+            job.prompt_tokens = len(self.tokenize(request))
             limit = self._info.context_tokens
             if job.prompt_tokens + 1 > limit:
                 count = job.prompt_tokens
-                raise UsageError(f"the prompt has {count} tokens, the model's limit is {limit}")
+                raise ContextLengthError(
+                    f"the prompt has {count} tokens, the model's limit is {limit}"
+                )
         except PackError as error:
             return [Failed.of(request.request_id, error)]
         job.words = deque(re.findall(r"\S+\s*", _answer(request)))
         self._running.append(job)
+        self._prefilled += job.prompt_tokens
         return []
 
     def _speak(self, job: _Job) -> list[Event]:
@@ -130,7 +149,9 @@ class EchoEngine:
         full = job.prompt_tokens + len(job.said) >= self._info.context_tokens
         if reason is None and (full or len(job.said) >= sampling.max_tokens):
             reason = "length"
-        events: list[Event] = [Delta(request_id, text, (zlib.crc32(word.encode()) & 0x7FFF,))]
+        token_id = _word_id(word)
+        odds = () if sampling.logprobs is None else (_sure(token_id, word, sampling.logprobs),)
+        events: list[Event] = [Delta(request_id, text, (token_id,), odds)]
         if reason is not None:
             self._running.remove(job)
             events.append(_finished(job, reason))
@@ -153,10 +174,21 @@ def _mean(values: bytes) -> int:
     return round(sum(values) / len(values))
 
 
-def _tokens(item: templates.Item) -> int:
+def _ids(item: templates.Item) -> list[int]:
     if isinstance(item, Picture):
-        return IMAGE_TOKENS
-    return len(item.split()) if isinstance(item, str) else 1
+        return [-200] * IMAGE_TOKENS
+    return [_word_id(word) for word in item.split()] if isinstance(item, str) else [2]
+
+
+def _word_id(word: str) -> int:
+    return zlib.crc32(word.encode()) & 0x7FFF
+
+
+def _sure(token_id: int, word: str, count: int) -> Odds:
+    """Return the odds of a word that was never in doubt."""
+    chosen = Likely(token_id, word.encode(), 0.0)
+    others = (Likely(number, b"", -100.0 - number) for number in range(1, count))
+    return Odds(chosen, (chosen, *others)[:count])
 
 
 def _until_stop(before: str, word: str, stops: Sequence[str]) -> tuple[str, bool]:

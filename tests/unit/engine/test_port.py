@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_pack.engine.port import Failed, Message, Picture, Sampling
+from llava_pack.engine.port import ContextLengthError, Failed, Message, Picture, Sampling
 from llava_pack.format.errors import CheckpointError, PackError, UsageError
 
 
@@ -20,6 +20,8 @@ from llava_pack.format.errors import CheckpointError, PackError, UsageError
         {"stop": ("",)},
         {"stop": ("x" * 257,)},
         {"stop": ("x",) * 17},
+        {"logprobs": -1},
+        {"logprobs": 21},
     ],
 )
 def test_numbers_out_of_range_are_refused(fields):
@@ -28,7 +30,7 @@ def test_numbers_out_of_range_are_refused(fields):
 
 
 def test_the_edges_are_taken():
-    Sampling(temperature=0, top_p=1, seed=0, max_tokens=1, stop=("x" * 256,) * 16)
+    Sampling(temperature=0, top_p=1, seed=0, max_tokens=1, stop=("x" * 256,) * 16, logprobs=20)
 
 
 def test_a_picture_has_as_many_bytes_as_it_says():
@@ -56,6 +58,12 @@ def test_a_failure_keeps_its_class():
     error = Failed.of("r", CheckpointError("broken", subject="model", hint="fetch it")).error()
     assert isinstance(error, CheckpointError)
     assert (str(error), error.hint) == ("model: broken", "fetch it")
+
+
+def test_a_prompt_too_long_is_told_apart():
+    error = Failed.of("r", ContextLengthError("too long")).error()
+    assert type(error) is ContextLengthError
+    assert isinstance(error, UsageError)
 
 
 def test_an_unknown_kind_is_a_bug():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from llava_pack.engine.choice import Choice
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
@@ -46,6 +47,9 @@ class Numbers:
             raise UsageError("13 is unlucky")
         return Prompt(ids, (), request.sampling.stop, frozenset({0}))
 
+    def tokenize(self, request: Request) -> tuple[int, ...]:
+        return self.write(request).ids
+
     def look(self, prompt: Prompt) -> tuple[int, ...]:
         if 99 in prompt.ids:
             raise ValueError("a bug")
@@ -56,14 +60,16 @@ class Numbers:
 
     def prefill(
         self, row: int, embeddings: tuple[int, ...], begin: int, chooser: object
-    ) -> int | None:
+    ) -> Choice | None:
         if 77 in embeddings and begin:
             raise SpaceError("no memory")
         end = min(begin + CHUNK, len(embeddings))
         self.rows[row][begin:end] = embeddings[begin:end]
         return self._next(row, end) if end == len(embeddings) else None
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int], choosers: object) -> list[int]:
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], choosers: object
+    ) -> list[Choice]:
         self.decoded.append(len(tokens))
         if len(tokens) in self.no_memory:
             raise SpaceError("no memory")
@@ -77,10 +83,10 @@ class Numbers:
     def token_bytes(self, token_id: int) -> bytes:
         return f" {token_id}".encode()
 
-    def _next(self, row: int, length: int) -> int:
+    def _next(self, row: int, length: int) -> Choice:
         seen = self.rows[row][:length]
         assert all(value >= 0 for value in seen), f"row {row} holds {seen}"
-        return sum((place + 1) * value for place, value in enumerate(seen)) % 97 + 1
+        return Choice(sum((place + 1) * value for place, value in enumerate(seen)) % 97 + 1)
 
 
 def ask(name: str, ids: Sequence[int], max_tokens: int = 10, **sampling: object) -> Request:
