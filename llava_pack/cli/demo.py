@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.demo_target import Phase, TargetRun
+from llava_pack.cli.demo_target import Phase, TargetRun, unwinding, waited
 from llava_pack.cli.silence import silenced
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.listener import listen_on_port
@@ -53,6 +53,7 @@ def demo(
             hint="clone the repository and run: make demo",
         )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(unwinding())
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llava-pack-")))
         if keep:
@@ -95,13 +96,7 @@ def _keep_serving(program: Path, port: int) -> None:
     console.say("\nserving until Ctrl-C; from another terminal:")
     console.say(f"  {program} chat --image {PICTURE}")
     console.say(f"  {program} health\n")
-    with subprocess.Popen([str(program), "serve", "--port", str(port)]) as server:
-        while True:
-            try:
-                code = server.wait()
-                break
-            except KeyboardInterrupt:  # the server got it too, and ends in its own time
-                continue
+    code = waited(subprocess.Popen([str(program), "serve", "--port", str(port)]))
     if code:
         raise typer.Exit(code)
 
@@ -112,11 +107,13 @@ def _step(
     """Run one command of llava-pack, note its time, and return the JSON object that it printed."""
     began = time.monotonic()
     command = [sys.executable, "-m", "llava_pack", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environ, check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    with tempfile.TemporaryFile("w+") as said:
+        code = waited(subprocess.Popen(command, stdout=said, env=environ))
+        if code:
+            raise typer.Exit(code)
+        said.seek(0)
+        parsed: dict[str, object] = json.loads(said.read().strip().splitlines()[-1])
     phases.append(Phase(name=name, took_s=time.monotonic() - began))
-    parsed: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
     return parsed
 
 
@@ -129,7 +126,7 @@ def _target_half(folder: Path, arguments: list[str], port: int) -> TargetRun:
         console.say("! this machine allows no network namespace: going on with its network there,")
         console.say("  so this run does not prove that installing and serving need none")
     command = cut or [*plain, str(port), str(result)]
-    code = subprocess.run(command, check=False).returncode
+    code = waited(subprocess.Popen(command))
     if code:
         raise typer.Exit(code)
     fields = json.loads(result.read_text(encoding="utf-8"))

@@ -4,15 +4,18 @@ Every step is a command that a person would type. The phases go to a JSON file, 
 in a namespace of its own.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from llava_pack.cli.silence import has_route
 
@@ -43,6 +46,37 @@ class TargetRun:
     phases: tuple[Phase, ...]
 
 
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Make SIGTERM unwind the block, so that it ends its children and removes its folders."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # once is enough: unwinding is under way
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def waited(process: "subprocess.Popen[bytes]") -> int:
+    """Return the exit code of a child; whatever ends the waiting ends the child first.
+
+    Ctrl-C reaches a child by itself, which then ends in its own time.
+    """
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+
+
 def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: int) -> TargetRun:
     """Install the bundle, serve it, ask it, check its health and stop it.
 
@@ -54,7 +88,7 @@ def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: 
     installer += ["--expect", bundle_id, "--prefix", str(prefix)]
     size_bytes = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
     began = time.monotonic()
-    subprocess.run(installer, check=True, stdout=sys.stderr)
+    _done(installer)
     phases.append(_phase("install, no network", began, size_bytes))
     program = str(prefix / "bin" / "llava-pack")
     began = time.monotonic()
@@ -67,14 +101,30 @@ def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: 
         answer = _json_of([program, *question, "--json"])["text"]
         phases.append(_phase("ask about a picture", began))
         began = time.monotonic()
-        subprocess.run([program, "health"], check=True, stdout=sys.stderr)
+        _done([program, "health"])
         phases.append(_phase("health", began))
     finally:
         began = time.monotonic()
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=STOP_TIMEOUT_S)
+        _stop(server)
+    if server.returncode:
+        raise subprocess.CalledProcessError(server.returncode, server.args)
     phases.append(_phase("stop", began))
     return TargetRun(silent=not has_route(), answer=str(answer), phases=tuple(phases))
+
+
+def _done(command: Sequence[str]) -> None:
+    code = waited(subprocess.Popen(command, stdout=sys.stderr))
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()  # its engine ends with it
+        server.wait()
 
 
 def _phase(name: str, began: float, size_bytes: int | None = None) -> Phase:
@@ -103,9 +153,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run with: bundle, id, prefix, picture, port, file for the result."""
     bundle, bundle_id, prefix, picture, port, result = arguments
     try:
-        run = run_target(Path(bundle), bundle_id, Path(prefix), Path(picture), int(port))
+        with unwinding():
+            run = run_target(Path(bundle), bundle_id, Path(prefix), Path(picture), int(port))
     except subprocess.CalledProcessError as error:
         return error.returncode
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     Path(result).write_text(json.dumps(asdict(run)), encoding="utf-8")
     return os.EX_OK
 

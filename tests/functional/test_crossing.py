@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,37 @@ def test_the_demo_crosses_and_proves_its_silence(tmp_path):
     names = [phase["name"] for phase in told["phases"]]
     assert names[:3] == ["build", "verify", "install, no network"]
     assert all(phase["took_s"] > 0 for phase in told["phases"])
+
+
+def test_a_demo_that_is_ended_leaves_no_child_and_no_folder(tmp_path):
+    """Ended while it builds: its Hub and its build end with it, and its folder goes."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "llava_pack", "demo"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as demo:
+        assert b"licence" in demo.stderr.readline()
+        assert any(tmp_path.iterdir())
+        children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        assert len(children) == 2
+        demo.terminate()
+        assert demo.wait(timeout=60) == 128 + signal.SIGTERM
+    assert [pid for pid in children if Path("/proc", pid).exists()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_ends_the_waiting_ends_the_child_first(tmp_path):
+    """As for the server of `demo --keep`: a child that takes a moment to end is waited for."""
+    mark = tmp_path / "ended"
+    child = f"trap 'sleep 0.2; echo yes > {mark}; exit 0' TERM; echo; while :; do sleep 0.1; done"
+    code = (
+        "import subprocess\n"
+        "from llava_pack.cli.demo_target import unwinding, waited\n"
+        f"with unwinding(): waited(subprocess.Popen(['sh', '-c', {child!r}]))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        parent.stdout.readline()
+        parent.terminate()
+        assert parent.wait(timeout=60) == 128 + signal.SIGTERM
+    assert mark.read_text() == "yes\n"
 
 
 def test_the_tutorial_works_as_printed(tmp_path):
