@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit_status(ended.code)
     except PackError as error:
         console.failure(error, as_json="--json" in arguments)
+        _name_known(f"{error}\n{error.hint}")
         return int(error.exit_code)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -35,8 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"{type(error).__name__}: {error}"
         hint = "this is a bug in llava-pack: please report the lines above"
         console.failure(PackError(message, hint=hint))
+        _name_known(traceback.format_exc())
         return int(ExitCode.BUG)
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _name_known(text: str) -> None:
+    """Say which known failures an error shows, and how to read about them."""
+    from llava_pack.health.knowledge import known_failures, language_of, recognise
+
+    language = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG") or "")
+    for failure in recognise(text, known_failures()):
+        console.say(f"known: {failure.advice[language].title}: llava-pack explain {failure.id}")
 
 
 def _exit_status(code: object) -> int:

@@ -9,6 +9,7 @@ from llava_pack.cli import console
 from llava_pack.cli.build import build
 from llava_pack.cli.chat import chat
 from llava_pack.cli.demo import demo
+from llava_pack.cli.explain import explain
 from llava_pack.cli.health import NagiosCommand, health
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
@@ -60,4 +61,5 @@ app.command()(uninstall)
 app.command()(chat)
 app.command()(serve)
 app.command(cls=NagiosCommand)(health)
+app.command()(explain)
 app.command()(tunnel)
