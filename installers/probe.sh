@@ -5,10 +5,10 @@
 # nothing. What cannot be found out is null. Fields: docs/reference/target-profile.md.
 # PROBE_ROOT=DIR reads /proc, /sys and /etc below DIR, for a mounted system and for tests.
 
-# text: stdin as one JSON string, null where there is nothing.
+# text: stdin as one JSON string; null where there is nothing, or what this cannot write truly.
 text() {
-    value=$(tr '\n\t' '  ' | tr -cd '\040-\176' | sed -e 's/^ *//' -e 's/ *$//' -e 's/[\\"]/\\&/g')
-    if [ -n "$value" ]; then printf '"%s"' "$value"; else printf null; fi
+    value=$(tr '\n\t' '  ' | sed -e 's/^ *//' -e 's/ *$//' -e 's/[\\"]/\\&/g')
+    case $value in '' | *[!\ -~]*) printf null ;; *) printf '"%s"' "$value" ;; esac
 }
 
 # number: stdin where it is a whole number, else null.
@@ -23,9 +23,9 @@ field() {
     comma=,
 }
 
-# within SECONDS COMMAND…: ends what hangs, such as df on a lost network disk.
+# within SECONDS COMMAND…: ends what hangs, such as df on a lost network disk, with 137.
 within() {
-    if [ -n "$timeout" ]; then "$timeout" "$@"; else shift && "$@"; fi
+    if [ -n "$timeout" ]; then "$timeout" -s KILL "$@"; else shift && "$@"; fi
 }
 
 # first COMMAND-NAME FOLDER…: the first program of that name, PATH before the folders.
@@ -43,9 +43,13 @@ first() {
 }
 
 glibc() {
-    said=$(getconf GNU_LIBC_VERSION 2>/dev/null) || said=$(ldd --version 2>&1 | head -n 1)
+    for file in "/lib/$arch-linux-gnu/libc.so.6" /lib64/libc.so.6 /lib/libc.so.6; do
+        [ ! -x "$file" ] || break
+    done
+    said=$(getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>/dev/null || "$file" 2>/dev/null)
     printf '%s\n' "$said" | sed -n -e 's/^glibc \([0-9.]*\)$/\1/p' \
-        -e 's/^ldd (.*) \([0-9][0-9.]*\)$/\1/p' | head -n 1
+        -e 's/^ldd (.*) \([0-9][0-9.]*\)$/\1/p' \
+        -e 's/^GNU C Library .*version \([0-9][0-9.]*[0-9]\).*$/\1/p' | head -n 1
 }
 
 libc() {
@@ -75,8 +79,28 @@ cpu_model() {
     sed -n 's/^model name[^:]*: *//p' "$root/proc/cpuinfo" 2>/dev/null | head -n 1
 }
 
+# groups CONTROLLER: folders of every control group that this process is in; a container sees its own.
+groups() {
+    {
+        cat "$root/proc/self/cgroup" 2>/dev/null || printf '0::/\n'
+    } | awk -v at="$root/sys/fs/cgroup" -v wanted="$1" '{
+        split($0, part, ":"); path = $0; sub(/^[0-9]*:[^:]*:/, "", path)
+        if (part[2] != "" && ("," part[2] ",") !~ ("," wanted ",")) next
+        base = at (part[2] == "" ? "" : "/" wanted)
+        for (; path ~ /^\/./; sub(/\/[^\/]*$/, "", path)) print base path
+        print base }'
+}
+
+# cpu_count: the CPUs that a process may use, by its affinity and its control groups.
 cpu_count() {
-    getconf _NPROCESSORS_ONLN 2>/dev/null || grep -c '^processor' "$root/proc/cpuinfo" 2>/dev/null
+    {
+        nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null ||
+            grep -c '^processor' "$root/proc/cpuinfo" 2>/dev/null
+        groups cpu | while IFS= read -r group; do
+            cat "$group/cpu.max" 2>/dev/null || paste -d ' ' "$group/cpu.cfs_quota_us" \
+                "$group/cpu.cfs_period_us" 2>/dev/null
+        done | awk '$1 ~ /^[0-9]+$/ && $2 > 0 { n = int($1 / $2); print (n > 0 ? n : 1) }'
+    } | sort -n | head -n 1
 }
 
 cpu_flags() {
@@ -90,12 +114,19 @@ cpu_flags() {
 memory() {
     {
         awk -v name="$1:" '$1 == name { printf "%.0f\n", $2 * 1024 }' "$root/proc/meminfo"
-        if [ "$1" = MemTotal ]; then
-            for limit in "$root/sys/fs/cgroup/memory.max" \
-                "$root/sys/fs/cgroup/memory/memory.limit_in_bytes"; do
-                [ ! -r "$limit" ] || grep -E '^[0-9]{1,16}$' "$limit"
-            done
-        fi
+        groups memory | while IFS= read -r group; do
+            limit=$(cat "$group/memory.max" || cat "$group/memory.limit_in_bytes")
+            used=0
+            if [ "$1" = MemAvailable ]; then
+                used=$(cat "$group/memory.current" || cat "$group/memory.usage_in_bytes")
+            fi
+            # files that were read are given back when memory is wanted
+            cat "$group/memory.stat" | awk -v limit="$limit" -v used="$used" -v name="$1" '
+                name == "MemAvailable" && /^(total_)?inactive_file / { files = $2 }
+                END { left = limit - used + files; if (left < 0) left = 0
+                    if (limit ~ /^[0-9]+$/ && length(limit) < 17 && used ~ /^[0-9]+$/)
+                        printf "%.0f\n", (left < limit ? left : limit) }'
+        done
     } 2>/dev/null | sort -n | head -n 1
 }
 
@@ -109,7 +140,7 @@ pythons() {
             case $folder in /*) [ -x "$folder/$name" ] || continue ;; *) continue ;; esac
             IFS=' '
             # shellcheck disable=SC2016
-            found=$(within 5 "$folder/$name" -I -S -c 'import os, sys
+            found=$(within 5 "$folder/$name" -I -S -B -c 'import os, sys
 base = os.path.realpath(getattr(sys, "_base_executable", 0) or sys.executable)
 print("%d.%d.%d %s" % (sys.version_info[:3] + (base,)))' \
                 2>/dev/null </dev/null) || found=
@@ -133,10 +164,11 @@ driver() {
     printf '%s' "$found"
 }
 
-# query FIELDS: what nvidia-smi says, nothing where it fails: an old driver knows fewer fields.
+# query FIELDS: what nvidia-smi says; an old driver knows fewer fields and fails, one that hangs is
+# not asked again.
 query() {
-    said=$(within 15 "$smi" --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null </dev/null) &&
-        printf '%s\n' "$said"
+    said=$(within 15 "$smi" --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null </dev/null)
+    case $? in 0) printf '%s\n' "$said" ;; 137) ;; *) return 1 ;; esac
 }
 
 ask_nvidia() {
@@ -202,17 +234,21 @@ disks() {
         printf '['
         between=''
         while read -r place; do
+            said=$(within 2 df -Pk "$place" 2>/dev/null)
+            [ $? != 137 ] || continue # a lost network disk: whatever touches it hangs
             [ -d "$place" ] || continue
-            row=$(within 3 df -Pk "$place" 2>/dev/null | awk 'NR == 2 {
+            row=$(printf '%s\n' "$said" | awk 'NR == 2 {
                 mount = $6; for (i = 7; i <= NF; i++) mount = mount " " $i
                 if ($4 ~ /^[0-9]+$/) printf "%.0f %s", $4 * 1024, mount }')
-            inodes=$(within 3 df -Pi "$place" 2>/dev/null | awk 'NR == 2 && $4 ~ /^[0-9]+$/ { print $4 }')
+            inodes=$(within 2 df -Pi "$place" 2>/dev/null | awk 'NR == 2 && $4 ~ /^[0-9]+$/ { print $4 }')
             mount=${row#* }
             options=$(awk -v at="$mount" '$2 == at { found = $3 " " $4 } END { print found }' \
                 "$root/proc/mounts" 2>/dev/null)
             case ",${options#* }," in ,,) noexec=null ;; *,noexec,*) noexec=true ;; *) noexec=false ;; esac
-            writable=false
-            [ ! -w "$place" ] || writable=true
+            writable=false # busybox looks at the mode alone
+            if [ -w "$place" ]; then
+                case ",${options#* }," in ,,) writable=null ;; *,ro,*) ;; *) writable=true ;; esac
+            fi
             printf '%s\n    {"path": %s, "mount": %s, "filesystem": %s, "free_bytes": %s' "$between" \
                 "$(printf %s "$place" | text)" "$(printf %s "$mount" | text)" \
                 "$(printf %s "${options%% *}" | text)" "$(printf %s "${row%% *}" | number)"
@@ -225,6 +261,7 @@ disks() {
 }
 
 ports() {
+    [ -r "$root/proc/net/tcp" ] || return 0
     cat "$root/proc/net/tcp" "$root/proc/net/tcp6" 2>/dev/null | awk '
         $4 == "0A" { hex = $2; sub(/^.*:/, "", hex); port = 0
             for (i = 1; i <= length(hex); i++) port = port * 16 + index("123456789ABCDEF", substr(hex, i, 1))
@@ -276,9 +313,9 @@ main() {
     LC_ALL=C
     PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
     export LC_ALL PATH
-    unset LD_PRELOAD PYTHONPATH PYTHONHOME
+    unset LD_PRELOAD PYTHONPATH PYTHONHOME OMP_NUM_THREADS OMP_THREAD_LIMIT
     root=${PROBE_ROOT:-} comma='' smi='' smi_rows='' mig_rows=''
-    timeout=$(command -v timeout 2>/dev/null) || timeout=
+    timeout=$(command -v timeout 2>/dev/null) && "$timeout" -s KILL 5 true 2>/dev/null || timeout=
     arch=$(uname -m)
     ask_nvidia
     printf '{'

@@ -38,7 +38,7 @@ def probe(
 ) -> None:
     """Find out what a server has, and save it for `plan` and `build --target`.
 
-    A shell script of 14 kB runs there; it needs no root and no Python, writes nothing and takes
+    A shell script of 16 kB runs there; it needs no root and no Python, writes nothing and takes
     seconds. Your own ssh is used, with its configuration, keys and questions.
 
     \b

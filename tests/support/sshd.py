@@ -31,6 +31,12 @@ class LoopbackSshd:
             "BatchMode=yes",
         )
 
+    def accepted(self) -> int:
+        """Stop it, and return how many logins there were."""
+        assert self._process.stderr is not None
+        self._process.terminate()
+        return self._process.stderr.read().count("Accepted publickey")
+
     def __enter__(self) -> Self:
         assert PROGRAM is not None
         for name in ("host", "user"):

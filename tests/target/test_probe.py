@@ -47,6 +47,16 @@ BROKEN = """\
 echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'
 exit 9
 """
+# Eight GPUs with ECC, one of them off the bus, one with a line that some drivers add at the end.
+EIGHT = """\
+#!/bin/sh
+case $1 in -L) exit 0 ;; esac
+for gpu in 0 1 2 3 4 5 6; do
+    echo "$gpu, Tesla T4, 550.54.14, 15109, 14923, 7.5, [N/A]"
+done
+echo '7, Tesla T4, 550.54.14, [Unknown Error], [GPU requires reset], 7.5, [N/A]'
+echo 'WARNING: infoROM is corrupted at gpu 0000:3B:00.0'
+"""
 ODD = """\
 #!/bin/sh
 printf '0, NVIDIA "GB10\\\\", 580.95.05, [N/A], [N/A], 12.1, [N/A]\\n'
@@ -88,7 +98,7 @@ def test_it_agrees_with_what_python_knows(probe):
     assert facts["arch"] == platform.machine()
     assert facts["kernel"] == platform.release()
     assert facts["glibc"] == platform.libc_ver()[1]
-    assert facts["cpu_count"] == os.cpu_count()
+    assert facts["cpu_count"] == len(os.sched_getaffinity(0))
     assert abs(facts["clock"] - time.time()) < 60
     cpus = Path("/proc/cpuinfo").read_text()
     flags = re.search(r"^(?:flags|Features)\s*: (.*)$", cpus, re.MULTILINE)
@@ -136,6 +146,26 @@ def test_two_gpus_one_of_them_cut(probe):
     assert (first["mig"], second["mig"], second["mig_slices"]) == (True, False, [])
     assert second["memory_free_bytes"] == 40354 << 20
     assert second["compute_capability"] == "8.0"
+
+
+def test_eight_gpus_with_ecc_one_of_them_lost(probe):
+    facts = probe(EIGHT)
+    assert len(facts["gpus"]) == 8
+    assert facts["gpus"][6]["memory_bytes"] == 15109 << 20, "what ECC leaves, not what is sold"
+    assert facts["gpus"][7]["memory_bytes"] is None
+    assert facts["gpus"][7]["memory_free_bytes"] is None
+    assert facts["driver"] == "550.54.14"
+
+
+@pytest.mark.parametrize("folder", ["usr/lib/wsl/lib", "usr/lib/nvidia-535/bin", "opt/bin"])
+def test_nvidia_smi_is_found_where_drivers_put_it(probe, tmp_path, folder):
+    program = tmp_path / "root" / folder / "nvidia-smi"
+    program.parent.mkdir(parents=True)
+    program.write_text(OLD)
+    program.chmod(0o755)
+    facts = probe(PROBE_ROOT=str(tmp_path / "root"))
+    assert facts["nvidia_smi"] == str(program)
+    assert facts["gpus"][0]["name"] == "Tesla K80"
 
 
 def test_an_old_driver_leaves_null_what_it_does_not_know(probe):
@@ -189,8 +219,68 @@ def test_a_gpu_without_any_driver_is_seen_on_the_bus(probe):
 
 def test_unknown_is_null_and_not_none(probe):
     facts = probe(files={"proc/empty": ""})
-    for name in ("gpus", "cpu_flags", "memory_bytes", "selinux", "fips", "init", "distribution"):
+    unknown = ("gpus", "cpu_flags", "memory_bytes", "memory_free_bytes", "selinux", "fips", "init")
+    for name in (*unknown, "distribution", "driver", "ports_in_use"):
         assert facts[name] is None, name
+
+
+def test_a_name_that_it_cannot_write_is_null_and_not_another_name(probe, tmp_path):
+    home = tmp_path / "josé"
+    home.mkdir()
+    assert probe(HOME=str(home))["home"] is None
+
+
+CGROUP = "sys/fs/cgroup"
+MEMINFO = {"proc/meminfo": "MemTotal: 131072000 kB\nMemAvailable: 120000000 kB\n"}
+
+
+def test_a_container_has_what_its_control_group_allows(probe):
+    facts = probe(
+        files={
+            **MEMINFO,
+            f"{CGROUP}/memory.max": f"{16 << 30}\n",
+            f"{CGROUP}/memory.current": f"{10 << 30}\n",
+            f"{CGROUP}/memory.stat": f"anon 5\ninactive_file {4 << 30}\n",
+            f"{CGROUP}/cpu.max": "100000 100000\n",
+        }
+    )
+    assert facts["memory_bytes"] == 16 << 30
+    assert facts["memory_free_bytes"] == 10 << 30, "read files are given back"
+    assert facts["cpu_count"] == 1
+
+
+def test_the_tightest_of_nested_groups_counts(probe):
+    """A batch job: the limit is on a group above the session's own."""
+    facts = probe(
+        files={
+            **MEMINFO,
+            "proc/self/cgroup": "0::/user.slice/job_7/step\n",
+            f"{CGROUP}/user.slice/memory.max": "max\n",
+            f"{CGROUP}/user.slice/job_7/memory.max": f"{8 << 30}\n",
+            f"{CGROUP}/user.slice/job_7/step/memory.max": "max\n",
+            f"{CGROUP}/user.slice/job_7/cpu.max": "max 100000\n",
+        }
+    )
+    assert facts["memory_bytes"] == 8 << 30
+    assert facts["cpu_count"] == len(os.sched_getaffinity(0))
+
+
+def test_control_groups_of_version_1(probe):
+    group = f"{CGROUP}/memory/kubepods"
+    facts = probe(
+        files={
+            **MEMINFO,
+            "proc/self/cgroup": "9:cpu,cpuacct:/kubepods\n4:memory:/kubepods/pod:containerd:7\n",
+            f"{group}/memory.limit_in_bytes": f"{4 << 30}\n",
+            f"{group}/memory.usage_in_bytes": f"{3 << 30}\n",
+            f"{group}/memory.stat": f"total_inactive_file {1 << 30}\n",
+            f"{CGROUP}/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            f"{CGROUP}/cpu/kubepods/cpu.cfs_quota_us": "150000\n",
+            f"{CGROUP}/cpu/kubepods/cpu.cfs_period_us": "100000\n",
+        }
+    )
+    assert (facts["memory_bytes"], facts["memory_free_bytes"]) == (4 << 30, 2 << 30)
+    assert facts["cpu_count"] == 1
 
 
 def test_rules_of_the_kernel(probe):
@@ -229,6 +319,82 @@ def test_it_writes_nothing(tmp_path):
     for line in log.read_text().splitlines():
         writes = re.search(r"O_WRONLY|O_RDWR|O_CREAT|creat\(|mkdir|unlink|rename|AF_INET", line)
         assert not writes or "/dev/null" in line or "/dev/tty" in line, line
+
+
+UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
+READ_ONLY_ROOT = """
+mount --bind "$0" "$0" && mount --rbind /dev "$0/dev" && mount -o remount,bind,ro "$0" &&
+    exec chroot "$0" /bin/sh "$1"
+"""
+
+
+def can_change_root():
+    found = shutil.which("busybox") and shutil.which("unshare")
+    command = [*UNSHARED, "true"]
+    return bool(found) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def bare_root(tmp_path):
+    """Lay out a system of busybox and its C library: no Python, no /proc, no coreutils."""
+    root, program = tmp_path / "bare", shutil.which("busybox")
+    (root / "dev").mkdir(parents=True)
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    files = [program, "/usr/bin/busybox", *re.findall(r"(/\S+) \(0x", said), str(SCRIPT)]
+    for name in set(files[:1] + files[2:]):
+        place = root / name.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(name).resolve(), place)
+    names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout
+    (root / "bin").mkdir(exist_ok=True)
+    for name in names.split():
+        if not (root / "bin" / name).exists():
+            (root / "bin" / name).symlink_to(program)
+    return root
+
+
+@pytest.mark.namespace
+@pytest.mark.skipif(not can_change_root(), reason="no busybox or no user namespaces here")
+def test_a_read_only_machine_of_busybox_and_nothing_else(bare_root):
+    command = [*UNSHARED, "/bin/sh", "-c", READ_ONLY_ROOT, str(bare_root), str(SCRIPT)]
+    done = subprocess.run(
+        command, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["pythons"] == []
+    assert (facts["libc"], facts["glibc"]) == ("glibc", platform.libc_ver()[1])
+    for name in ("gpus", "driver", "memory_bytes", "cpu_flags", "ports_in_use", "glibcxx", "fips"):
+        assert facts[name] is None, name
+    assert facts["tools"]["sha256sum"] == "/bin/sha256sum"
+    assert facts["tools"]["openssl"] is None
+    assert {disk["writable"] for disk in facts["disks"]} == {None}, "no /proc tells"
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="sshd is not on this machine")
+def test_through_a_bastion(tmp_path, cli, monkeypatch):
+    """The person's own ssh reads its configuration for both hops."""
+    out = tmp_path / "gpu01.json"
+    with LoopbackSshd(tmp_path) as server:
+        settings = "".join(f"{one.replace('=', ' ', 1)}\n" for one in server.options)
+        (tmp_path / "config").write_text(f"Host *\n{settings}")
+        own = tmp_path / "bin" / "ssh"
+        own.parent.mkdir()
+        log = tmp_path / "hops"
+        own.write_text(
+            f'#!/bin/sh\necho "$*" >> {log}\nexec {shutil.which("ssh")} -F {tmp_path}/config "$@"\n'
+        )
+        own.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{own.parent}:{os.environ['PATH']}")
+        place = f"{server.user}@localhost"
+        jump = f"{server.user}@127.0.0.1:{server.port}"
+        ended = cli("probe", place, "-p", server.port, "-J", jump, "--out", out)
+        connections = server.accepted()
+    assert ended.code == 0, ended.err
+    assert json.loads(out.read_text())["ssh_port"] == server.port
+    assert connections == 2, "one to the bastion, one through it"
+    assert "-J" in log.read_text()
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="sshd is not on this machine")
