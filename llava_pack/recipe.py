@@ -28,6 +28,8 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 SourceText = Annotated[str, StringConstraints(pattern=r"^(hf:[^@\s]+(@\S+)?|dir:.+)$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
+Engine = Literal["transformers", "upstream"]
+"""llava-pack's own engine, or LLaVA's own `llava.serve`."""
 
 
 class _Part(BaseModel):
@@ -84,7 +86,7 @@ class TowerPart(_Part):
 class RuntimePart(_Part):
     """The engine, its Python and the requirement ranges that narrow llava-pack's own."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Engine = "transformers"
     python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = "3.11"
     cuda: Literal["none", "12", "13"] = "12"
     requirements: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import PythonChoice
+from llava_pack.assemble.runtimes import UPSTREAM_CODE, upstream_requirements, upstream_torch
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import FetchError, NetworkError
@@ -12,8 +13,8 @@ from llava_pack.lock.choice import Choice
 from llava_pack.lock.indexes import configured_indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import LockedWheel
-from llava_pack.lock.resolve import resolve
-from llava_pack.lock.torch_build import TorchNeeds, choose_torch, torch_needs
+from llava_pack.lock.resolve import find_wheels, resolve
+from llava_pack.lock.torch_build import TorchChoice, TorchNeeds, choose_torch, torch_needs
 from llava_pack.recipe import Recipe
 
 
@@ -69,9 +70,12 @@ def resolve_packages(
     progress.start(f"resolve packages for {platform.uv_platform}", None)
     backend = choice.torch_backend
     torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
+    upstream = recipe.runtime.engine == "upstream"
+    if upstream:
+        torch = upstream_torch(torch, platform, choice.cuda)
     try:
         wheels = resolve(
-            target_requirements(recipe, torch),
+            _wanted(recipe, platform, torch, choice),
             platform,
             indexes,
             torch_backend=torch.backend,
@@ -83,8 +87,10 @@ def resolve_packages(
         torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
         progress.note(f"! {torch.note}")
         newer = choice.exclude_newer
-        wanted = target_requirements(recipe, torch)
+        wanted = _wanted(recipe, platform, torch, choice)
         wheels = resolve(wanted, platform, indexes, exclude_newer=newer)
+    if upstream:
+        wheels += tuple(find_wheels([UPSTREAM_CODE], platform, indexes).values())
     progress.done()
     uv = next(wheel for wheel in wheels if wheel.name == "uv")
     return Packages(
@@ -95,6 +101,15 @@ def resolve_packages(
         torch=torch_needs(wheels, choice.cuda),
         backend=torch.backend,
     )
+
+
+def _wanted(
+    recipe: Recipe, platform: Platform, torch: TorchChoice, choice: Choice
+) -> tuple[str, ...]:
+    """Return what the resolver is asked for."""
+    if recipe.runtime.engine == "upstream":
+        return upstream_requirements(recipe, platform, torch, choice.cuda)
+    return target_requirements(recipe, torch)
 
 
 def _choose_python(choice: Choice, progress: Progress) -> PythonChoice:

@@ -46,7 +46,8 @@ def choose_packing(
 ) -> Packing:
     """Return how a recipe's model is packed, from what a person asks for.
 
-    Quantizing implies the transformers-native layout; that layout implies merging.
+    Quantizing implies the transformers-native layout; that layout implies merging, and so does
+    LLaVA's own code: a merged model has no pickled parts, which it would load.
 
     Raises:
         UsageError: what is asked for is not possible for this recipe.
@@ -60,6 +61,13 @@ def choose_packing(
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )
         return Packing(format="hf", converted=True)
+    upstream = recipe.runtime.engine == "upstream"
+    if upstream and (wanted == "hf" or precision is not None):
+        raise UsageError(
+            "LLaVA's own code reads the original layout, and quantizes while it loads",
+            subject="--format hf" if precision is None else f"--quantize {precision}",
+            hint="leave it out, or leave out --runtime upstream",
+        )
     if merge and recipe.model.base is None:
         raise UsageError(
             "the recipe has nothing to merge: it names no [model.base]", subject="--merge"
@@ -73,6 +81,6 @@ def choose_packing(
     native = wanted == "hf" or precision is not None
     return Packing(
         format="hf" if native else "original",
-        merge=merge or (native and recipe.model.base is not None),
+        merge=merge or ((native or upstream) and recipe.model.base is not None),
         precision=precision,
     )

@@ -9,6 +9,7 @@ from llava_pack.assemble.model_sources import list_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.pinned import check_lock, pinned_packages, pinned_recipe
+from llava_pack.assemble.runtimes import with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import RemoteSource
@@ -21,7 +22,7 @@ from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
 from llava_pack.lock.document import Lock
-from llava_pack.recipe import Recipe, read_recipe
+from llava_pack.recipe import Engine, Recipe, read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class BuildOptions:
         format: layout of the packed model, None for the recipe's own.
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
+        runtime: None for the recipe's own.
     """
 
     recipe: Path
@@ -50,6 +52,7 @@ class BuildOptions:
     format: Format | None = None
     quantize: Precision | None = None
     merge: bool = False
+    runtime: Engine | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     Raises:
         PackError: the first thing that cannot be had; nothing heavy has been fetched.
     """
-    recipe, lock = read_recipe(options.recipe), options.locked
+    recipe, lock = with_runtime(read_recipe(options.recipe), options.runtime), options.locked
     if lock is not None:
         check_lock(lock, recipe, options.recipe)
         recipe = pinned_recipe(recipe, lock)
@@ -132,9 +135,10 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         UsageError: an option asks for something that the lock has decided.
     """
     packing = dict(lock.packing)
-    if asked != Asked() or options.format or options.quantize or options.merge:
+    extra = options.format or options.quantize or options.merge or options.runtime
+    if asked != Asked() or extra:
         raise UsageError(
-            "a lock decides platform, Python, CUDA, packages and layout",
+            "a lock decides platform, Python, CUDA, runtime, packages and layout",
             subject="--locked",
             hint="leave the other options out, or write a lock with them",
         )
@@ -146,4 +150,5 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         format=packing.get("format"),
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
+        runtime=lock.serving.engine,
     )

@@ -7,12 +7,15 @@ from typing import Any
 from llava_pack.assemble.floors import Configs, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import RemoteSource
-from llava_pack.checkpoint.footprint import count_parameters
+from llava_pack.checkpoint.footprint import Precision, count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.target import TargetProfile
 from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, serving_gpu, usable_bytes
 from llava_pack.recipe import Recipe
+
+UPSTREAM_CPU_PRECISION: Precision = "fp16"
+"""LLaVA's own loader knows no other without a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,9 @@ def plan_serving(
     """
     asked = recipe.serving
     gpu = None if target is None or cpu else serving_gpu(target)
-    fixed = packing.precision or (asked.precision if cpu else None)
+    upstream = recipe.runtime.engine == "upstream"
+    default = asked.precision if not (upstream and cpu) else UPSTREAM_CPU_PRECISION
+    fixed = packing.precision or (default if cpu else None)
     wish = Wish(
         context_tokens=asked.context_tokens,
         slots=asked.slots,
@@ -74,7 +79,7 @@ def plan_serving(
     chosen = choose_fit(found, wish)
     profile = ServingProfile(
         engine=recipe.runtime.engine,
-        precision=chosen.precision if chosen else (packing.precision or asked.precision),
+        precision=chosen.precision if chosen else (packing.precision or default),
         device="cpu" if cpu else "auto",
         context_tokens=chosen.context_tokens if chosen else asked.context_tokens,
         slots=chosen.slots if chosen else asked.slots,

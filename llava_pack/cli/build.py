@@ -53,6 +53,10 @@ def build(
     exclude_newer: Annotated[
         str | None, typer.Option(help="Take no package that is newer than this date, 2026-10-31.")
     ] = None,
+    runtime: Annotated[
+        Literal["transformers", "upstream"] | None,
+        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
+    ] = None,
     layout: Annotated[
         Literal["original", "hf"] | None,
         typer.Option(
@@ -93,6 +97,7 @@ def build(
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.build import release_now
     from llava_pack.assemble.planning import BuildOptions, locked_options, plan_build
+    from llava_pack.assemble.runtimes import with_runtime
     from llava_pack.fetch.cache import Cache
     from llava_pack.fetch.python_archive import open_archive
     from llava_pack.lock.choice import Asked, choose
@@ -101,7 +106,7 @@ def build(
     from llava_pack.recipe import find_recipe, read_recipe
 
     path = find_recipe(recipe)
-    asked = read_recipe(path)
+    asked = with_runtime(read_recipe(path), runtime)
     profile = None if target is None else read_profile(target)
     said = Asked(
         platform=platform,
@@ -119,6 +124,7 @@ def build(
         choice=choose(asked, profile, said),
         release=release_now(os.environ, time.time()),
         target=profile,
+        runtime=runtime,
         format=layout,
         quantize=quantize,
         merge=merge,

@@ -33,6 +33,10 @@ def lock(
     exclude_newer: Annotated[
         str | None, typer.Option(help="Take no package that is newer than this date, 2026-10-31.")
     ] = None,
+    runtime: Annotated[
+        Literal["transformers", "upstream"] | None,
+        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
+    ] = None,
     layout: Annotated[
         Literal["original", "hf"] | None,
         typer.Option("--format", help="Layout of the packed model."),
@@ -64,6 +68,7 @@ def lock(
     from llava_pack.assemble.build import release_now
     from llava_pack.assemble.locking import lock_of
     from llava_pack.assemble.planning import BuildOptions, plan_build
+    from llava_pack.assemble.runtimes import with_runtime
     from llava_pack.fetch.cache import Cache
     from llava_pack.lock.choice import Asked, choose
     from llava_pack.lock.document import render_lock
@@ -71,7 +76,7 @@ def lock(
     from llava_pack.recipe import find_recipe, read_recipe
 
     path = find_recipe(recipe)
-    asked = read_recipe(path)
+    asked = with_runtime(read_recipe(path), runtime)
     profile = None if target is None else read_profile(target)
     said = Asked(
         platform=platform,
@@ -88,6 +93,7 @@ def lock(
             choice=choose(asked, profile, said),
             release=release_now(os.environ, time.time()),
             target=profile,
+            runtime=runtime,
             format=layout,
             quantize=quantize,
             merge=merge,

@@ -39,6 +39,10 @@ def plan(
     torch_backend: Annotated[
         str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
     ] = None,
+    runtime: Annotated[
+        Literal["transformers", "upstream"] | None,
+        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
+    ] = None,
     layout: Annotated[
         Literal["original", "hf"] | None,
         typer.Option("--format", help="Layout of the packed model."),
@@ -65,6 +69,7 @@ def plan(
     need_laptop("plan")
     from llava_pack.assemble.outlook import look_ahead
     from llava_pack.assemble.planning import BuildOptions
+    from llava_pack.assemble.runtimes import with_runtime
     from llava_pack.fetch.cache import Cache
     from llava_pack.lock.choice import Asked, choose
     from llava_pack.lock.profile import read_profile
@@ -72,7 +77,7 @@ def plan(
 
     links = dict(_LINKS) if link is None else {link: parse_rate(link)}
     path = find_recipe(recipe)
-    asked = read_recipe(path)
+    asked = with_runtime(read_recipe(path), runtime)
     profile = None if target is None else read_profile(target)
     said = Asked(platform=platform, python=python or None, cuda=cuda, torch_backend=torch_backend)
     options = BuildOptions(
@@ -81,6 +86,7 @@ def plan(
         choice=choose(asked, profile, said),
         release=int(time.time()),
         target=profile,
+        runtime=runtime,
         format=layout,
         quantize=quantize,
     )
@@ -95,6 +101,7 @@ def plan(
         console.say(f"✗ it cannot run there: {hint}")
         raise typer.Exit(int(ExitCode.PREFLIGHT))
     where = "" if target is None else f" --target {target}"
+    where += "" if runtime is None else f" --runtime {runtime}"
     console.say(f"next: llava-pack build {recipe}{where}")
 
 

@@ -87,7 +87,8 @@ class Floors:
 class ServingProfile:
     """What `serve` starts with."""
 
-    engine: Literal["transformers"]
+    engine: Literal["transformers", "upstream"]
+    """llava-pack's own, or LLaVA's own `llava.serve`."""
     precision: str
     device: Literal["auto", "cpu", "cuda"]
     context_tokens: int

@@ -19,7 +19,7 @@ from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
 from llava_pack.engine.pictures import decode_picture
 from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request, Sampling
 from llava_pack.format.errors import PackError, UsageError
-from llava_pack.format.manifest import KnownAnswer, parse_manifest
+from llava_pack.format.manifest import KnownAnswer, Manifest, parse_manifest
 from llava_pack.health.known_answers import MAX_TOKENS, grade, picture_bytes
 
 _SCHEMA = 1
@@ -50,6 +50,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UsageError(f"cannot be read: {why}", subject=str(given.manifest)) from error
+    if manifest.serving.engine == "upstream":
+        return _upstream(given, manifest)
     began_s = time.monotonic()
     engine = load_engine(
         given.model_dir,
@@ -71,6 +73,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "load_s": round(load_s, 3),
         "answers": answers,
     }
+
+
+def _upstream(given: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
+    """Return the report of LLaVA's own three programs, started as `serve` starts them."""
+    from llava_pack.health.upstream import smoke
+
+    found = smoke(manifest, given.model_dir, precision=given.precision, device=given.device)
+    return {"schema": _SCHEMA, "kind": "smoke", **found}
 
 
 def _ask(engine: Engine, known: KnownAnswer) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""LLaVA's own `llava.serve`: its three programs, started in order, guarded, and asked."""

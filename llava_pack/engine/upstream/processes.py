@@ -1,0 +1,170 @@
+"""The three programs as processes: started one after the other, watched, started again, ended."""
+
+import logging
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from llava_pack.engine.upstream.client import UpstreamClient
+from llava_pack.engine.upstream.programs import LOOPBACK, Ports, Program, Role
+from llava_pack.format.errors import ServeError
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 0.2
+_TERM_S = 5.0
+_LAST_LINES = 12
+_STEADY_S = 120.0
+_BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class UpstreamProcesses:
+    """One run of `llava.serve`; use it as a context manager, whose end ends the processes.
+
+    Args:
+        programs: in their order.
+        ports: where they listen.
+        model: the worker's name for the model.
+        token: of the start.
+        folder: private; working directory of the three, where they write logs and pictures.
+    """
+
+    def __init__(
+        self, programs: Sequence[Program], ports: Ports, model: str, *, token: str, folder: Path
+    ) -> None:
+        self._watched = [_Watched(program, folder) for program in programs]
+        self._ports, self._model = ports, model
+        self._token, self._folder = token, folder
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in reversed(self._watched):
+            one.end()
+
+    def start(self, told: Callable[[], bool], note: Callable[[str], None]) -> bool:
+        """Start the three, each when the one before answers; False where `told` to end meanwhile.
+
+        Args:
+            told: whether to give up; asked often.
+            note: hears which one is started.
+
+        Raises:
+            ServeError: one ended; with its last words.
+        """
+        for one in self._watched:
+            note(f"starting {one.program.role}")
+            one.start()
+            while not self._answers(one.program.role):
+                one.check()
+                if told():
+                    return False
+                time.sleep(_LOOK_EVERY_S)
+        return True
+
+    def revive(self, note: Callable[[str], None]) -> None:
+        """Start again what has ended, later each time."""
+        for one in self._watched:
+            one.revive(note)
+
+    def _answers(self, role: Role) -> bool:
+        with UpstreamClient(self._ports.url("controller"), self._token) as client:
+            with suppress(ServeError):
+                listed = client.models()
+                if role == "page":
+                    return client.page(self._ports.url("page")) == (200, True)
+                # a worker registers before it listens, and a refresh forgets it until it does
+                return role == "controller" or self._model in listed
+            return False
+
+
+class _Watched:
+    """One program, and the last lines that it wrote."""
+
+    def __init__(self, program: Program, folder: Path) -> None:
+        self.program = program
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._began_s = 0.0
+        self._failures = 0
+        self._again_s: float | None = None
+
+    def start(self) -> None:
+        self._again_s, self._began_s = None, time.monotonic()
+        self._lines.clear()
+        try:
+            process = subprocess.Popen(
+                self.program.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=dict(self.program.environment),
+                cwd=self._folder,
+                text=True,
+                errors="backslashreplace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise ServeError(f"cannot be started: {why}", subject=self.program.role) from error
+        self._process = process
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+
+    def check(self) -> None:
+        """Raise where the process has ended."""
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            said = " | ".join(self._lines) or "nothing"
+            raise ServeError(
+                f"ended with {code} before it answered; its last words: {said}",
+                subject=f"LLaVA's {self.program.role}",
+            )
+
+    def revive(self, note: Callable[[str], None]) -> None:
+        if self._process is None or self._process.poll() is None:
+            return
+        now_s = time.monotonic()
+        if self._again_s is None:
+            steady = now_s - self._began_s > _STEADY_S
+            self._failures = 1 if steady else self._failures + 1
+            wait_s = _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]
+            self._again_s = now_s + wait_s
+            said = self._lines[-1] if self._lines else "nothing"
+            code = self._process.returncode
+            note(f"! {self.program.role} ended with {code} ({said}); again in {wait_s:g} s")
+        elif now_s >= self._again_s:
+            self.start()
+
+    def end(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_TERM_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        with process:
+            for line in process.stderr or ():
+                self._lines.append(line.rstrip())
+                _log.info("%s: %s", self.program.role, line.rstrip())
+
+
+def free_ports(page: int) -> Ports:
+    """Return ports for the three: the page's as given, 0 for a free one; the others free."""
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for each in (one, two, three):
+            each.bind((LOOPBACK, 0))
+        found = [each.getsockname()[1] for each in (one, two, three)]
+    return Ports(controller=found[0], worker=found[1], page=page or found[2])

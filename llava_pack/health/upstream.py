@@ -1,0 +1,146 @@
+"""Probes of LLaVA's own `llava.serve`: its ports, its page, and known answers by its protocol."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from llava_pack.engine.upstream.client import UpstreamClient
+from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
+from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, programs
+from llava_pack.format.errors import ServeError
+from llava_pack.format.manifest import KnownAnswer, Manifest
+from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
+from llava_pack.health.known_answers import MAX_TOKENS, grade
+
+_TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test
+
+
+class UpstreamProbe:
+    """Asks one running server of `llava.serve`.
+
+    Args:
+        controller: URL of its controller.
+        page: URL of its page.
+        token: of its start.
+        pid: the process that supervises it.
+        models: names that it is to serve.
+    """
+
+    def __init__(
+        self, controller: str, page: str, *, token: str, pid: int, models: tuple[str, ...]
+    ) -> None:
+        self._client = UpstreamClient(controller, token)
+        self._page, self._pid, self._models = page, pid, models
+
+    def facts(self) -> ServerFacts:
+        """Return what the controller says: a model is ready while its worker answers."""
+        try:
+            listed = self._client.models()
+        except ServeError as error:
+            return ServerFacts(url=self._page, pid=self._pid, error=error.message)
+        return ServerFacts(
+            url=self._page,
+            pid=self._pid,
+            live=True,
+            ready=set(self._models) <= set(listed),
+            has_page=True,
+            models={name: _phase(ready=name in listed) for name in self._models},
+        )
+
+    def page(self) -> PageFacts:
+        """Return what the page answers to a person who has logged in."""
+        try:
+            status, is_page = self._client.page(self._page)
+        except ServeError as error:
+            return PageFacts(status=0, is_page=False, error=error.message)
+        return PageFacts(status=status, is_page=is_page)
+
+    def answer(self, model: str, known: KnownAnswer, conv_mode: str) -> AnswerFacts:
+        """Return how a model answers a known question through the controller."""
+        began_s = time.monotonic()
+        first_s = began_s
+        pieces: list[str] = []
+        try:
+            for piece in self._client.stream(
+                model, known.prompt, known.picture_png, conv_mode, tokens=MAX_TOKENS
+            ):
+                if piece and not pieces:
+                    first_s = time.monotonic()
+                pieces += [piece] if piece else []
+        except ServeError as error:
+            return AnswerFacts(model=model, grade=grade(known, ""), error=error.message)
+        return AnswerFacts(
+            model=model, grade=grade(known, "".join(pieces)), ttft_s=first_s - began_s
+        )
+
+
+def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -> dict[str, Any]:
+    """Start the three programs, ask the known questions, look at the page, and end them.
+
+    Raises:
+        ServeError: one of the programs ended; with its last words.
+        UsageError: LLaVA's loader cannot load it so.
+    """
+    began_s = time.monotonic()
+    model = UpstreamModel(
+        name=manifest.model.name,
+        model_dir=model_dir.absolute(),
+        precision=precision,
+        device=chosen_device(device),
+        slots=1,
+        python=Path(sys.executable),
+    )
+    ports = free_ports(0)
+    with tempfile.TemporaryDirectory(prefix="llava-pack-smoke-") as folder:
+        home = Path(folder)
+        three = programs(model, ports, token=_TOKEN, environment=os.environ, home=home)
+        with UpstreamProcesses(
+            three, ports, model.name, token=_TOKEN, folder=home / "run"
+        ) as running:
+            running.start(lambda: False, lambda _text: None)
+            load_s = time.monotonic() - began_s
+            probe = UpstreamProbe(
+                ports.url("controller"),
+                ports.url("page"),
+                token=_TOKEN,
+                pid=os.getpid(),
+                models=(model.name,),
+            )
+            answers = [
+                _told(known, probe.answer(model.name, known, manifest.model.conv_mode))
+                for known in manifest.known_answers
+            ]
+            page = probe.page()
+    return {
+        "ok": all(answer["ok"] for answer in answers) and page.is_page,
+        "precision": precision,
+        "device": model.device,
+        "load_s": round(load_s, 3),
+        "answers": answers,
+        "page": {"status": page.status, "ok": page.is_page, "error": page.error},
+    }
+
+
+def _told(known: KnownAnswer, facts: AnswerFacts) -> dict[str, Any]:
+    return {
+        "name": known.name,
+        "ok": facts.grade.ok and not facts.error,
+        "text": facts.grade.text,
+        "missing": list(facts.grade.missing),
+        "ttft_s": round(facts.ttft_s, 4),
+        "error": facts.error,
+    }
+
+
+def _phase(*, ready: bool) -> ModelFacts:
+    return ModelFacts(
+        phase="ready" if ready else "starting",
+        detail="" if ready else "its worker does not answer",
+        device=None,
+        running=0,
+        waiting=0,
+        stalled_s=0.0,
+    )
