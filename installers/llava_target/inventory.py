@@ -76,7 +76,7 @@ def read_listing(root: Path, *, expect: str | None) -> Listing:
     """
     if not root.is_dir():
         raise UsageError("not a folder, expected a bundle", subject=str(root))
-    data = _read(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
+    data = read_file(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
     found = sums.bundle_id(data)
     if expect is not None and not sums.matches_expected(found, expect):
         raise SignatureError(
@@ -96,7 +96,7 @@ def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
     Raises:
         IntegrityError: it is missing, changed, malformed, or names other files than SHA256SUMS.
     """
-    data = _read(listing.root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    data = read_file(listing.root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
     expected, got = listing.sums.get(MANIFEST_NAME), sums.bundle_id(data)
     if got != expected:
         message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
@@ -109,7 +109,12 @@ def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
     return manifest, data
 
 
-def _read(root: Path, name: str, most_bytes: int) -> bytes:
+def read_file(root: Path, name: str, most_bytes: int) -> bytes:
+    """Return a small file of a bundle, at most one byte more than `most_bytes`.
+
+    Raises:
+        IntegrityError: it is missing, no plain file, or cannot be read.
+    """
     try:
         with open_file(root, name) as stream:
             return stream.read(most_bytes + 1)

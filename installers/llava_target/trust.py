@@ -1,0 +1,313 @@
+"""Who vouches for a bundle: a person's word, a trusted key, and what the prefix holds already.
+
+The medium is never evidence: the key that a signature is checked with comes from a person or from
+the prefix, and a key on the medium counts only where a person typed its fingerprint.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llava_pack.format.errors import (
+    CannotVerifyError,
+    DowngradeError,
+    SignatureError,
+    UsageError,
+)
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.signature import (
+    CONTROL_KEY,
+    CONTROL_MESSAGE,
+    CONTROL_SIG,
+    CONTROL_SSHSIG,
+    FINGERPRINT,
+    KEY_NAME,
+    MAX_SIGNATURE_BYTES,
+    NAMESPACE,
+    PRINCIPAL,
+    SIG_NAME,
+    SSHSIG_NAME,
+    PublicKey,
+    parse_public_key,
+)
+from llava_pack.format.sums import SUMS_NAME
+from llava_target import disk, generations, inventory, programs
+from llava_target.inventory import Listing
+
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Why a bundle may be installed."""
+
+    by: str
+    """`--expect`, `--trust-key`, `pinned key`, or several of them; `nothing` where none was."""
+    signature: Literal["good", "unsigned"]
+    key: PublicKey | None
+    """That made the signature, None where there is none."""
+    trusted: bool
+    """The key was named by a person or is pinned; any other vouches only for itself."""
+    tools: tuple[str, ...]
+    """That accepted the signature."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a receipt and `--json` hold."""
+        facts: dict[str, Any] = {"by": self.by, "signature": self.signature}
+        if self.key is not None:
+            key = {"key": self.key.fingerprint, "key_trusted": self.trusted}
+            facts |= {**key, "tools": list(self.tools)}
+        return facts
+
+
+def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Verdict:
+    """Check the signatures of a bundle, with the trusted key where there is one.
+
+    Args:
+        listing: held against `--expect` already, where a person typed one.
+        trust_key: a file, or the fingerprint of the key that the bundle carries.
+        prefix: whose pinned key counts; None to go by what was typed alone.
+
+    Raises:
+        SignatureError: a signature is bad, one is missing, or it is by another key.
+        CannotVerifyError: no tool can check it, or the pinned key cannot be read.
+        UsageError: `trust_key` is not usable.
+    """
+    pinned = None if prefix is None else pinned_key(prefix)
+    given = None if trust_key is None else given_key(trust_key, listing.root)
+    if given is not None and pinned is not None and given != pinned:
+        raise _other_key(given, pinned, prefix)
+    words = {"--expect": listing.expected, "--trust-key": given, "pinned key": pinned}
+    by = " and ".join(word for word, is_there in words.items() if is_there) or "nothing"
+    trusted = given or pinned
+    found = {name: _optional(listing.root, name) for name in (SIG_NAME, SSHSIG_NAME)}
+    missing = [name for name, data in found.items() if data is None]
+    if missing and (trusted is not None or len(missing) == 1):
+        raise SignatureError(
+            "missing, expected both signatures" + (" by the trusted key" if trusted else ""),
+            subject=" and ".join(missing),
+            hint=_unsigned_hint(prefix) if pinned else "llava-pack build --sign KEY makes both",
+        )
+    if missing:
+        return Verdict(by=by, signature="unsigned", key=None, trusted=False, tools=())
+    key = trusted or parse_public_key(_optional(listing.root, KEY_NAME) or b"")
+    tools = _accepting(_Case(key, listing.sums_bytes, found[SIG_NAME], found[SSHSIG_NAME]))
+    return Verdict(by=by, signature="good", key=key, trusted=trusted is not None, tools=tools)
+
+
+def check_named(verdict: Verdict, bundle: Path) -> None:
+    """Refuse a bundle for which neither a person nor the prefix vouches.
+
+    Raises:
+        CannotVerifyError: there is nothing to verify it against.
+    """
+    if verdict.by == "nothing":
+        raise CannotVerifyError(
+            "there is nothing to verify this bundle against, expected --expect or --trust-key",
+            subject=str(bundle),
+            hint=f"llava-pack install {bundle} --expect ID, with the id from the card",
+        )
+
+
+def pinned_key(prefix: Path) -> PublicKey | None:
+    """Return the key of the bundles that this prefix takes, None before one was installed by it.
+
+    Raises:
+        CannotVerifyError: there is a file, but no key in it.
+    """
+    path = prefix / "trust" / KEY_NAME
+    try:
+        with inventory.open_file(prefix, f"trust/{KEY_NAME}") as stream:
+            return parse_public_key(stream.read(MAX_SIGNATURE_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, SignatureError) as error:
+        message = "expected the key that was pinned here, got something else"
+        hint = f"put the publisher's key back, or rm {path} and give --trust-key"
+        raise CannotVerifyError(message, subject=str(path), hint=hint) from error
+
+
+def given_key(trust_key: str, bundle: Path) -> PublicKey:
+    """Return the key that a person means: in a file, or the bundle's with the fingerprint typed.
+
+    Raises:
+        UsageError: the file is none, holds no P-256 key, or is on the medium.
+        SignatureError: the key in the bundle has another fingerprint.
+    """
+    digits = trust_key.strip().lower()
+    if FINGERPRINT.fullmatch(digits):
+        key = parse_public_key(_optional(bundle, KEY_NAME) or b"")
+        if key.fingerprint != digits:
+            message = f"expected fingerprint {digits}, got {key.fingerprint}"
+            raise SignatureError(message, subject=KEY_NAME, hint="compare with the build's card")
+        return key
+    path, hint = Path(trust_key).absolute(), "give the publisher's public key, or its fingerprint"
+    if path.resolve().is_relative_to(bundle.resolve()):
+        message = "is part of the bundle, expected a key that came by another way"
+        raise UsageError(message, subject=str(path), hint=hint)
+    try:
+        with path.open("rb") as stream:
+            return parse_public_key(stream.read(MAX_SIGNATURE_BYTES))
+    except (OSError, SignatureError) as error:
+        message = "expected a file with one P-256 public key in PEM, or 64 hex digits"
+        raise UsageError(message, subject=f"--trust-key {trust_key}", hint=hint) from error
+
+
+def _other_key(given: PublicKey, pinned: PublicKey, prefix: Path | None) -> SignatureError:
+    return SignatureError(
+        f"expected the pinned key {pinned.fingerprint}, got {given.fingerprint}",
+        subject="--trust-key",
+        hint=f"if the publisher's key really changed: rm {prefix}/trust/{KEY_NAME}, then run the "
+        "same command with --trust-key",
+    )
+
+
+def _unsigned_hint(prefix: Path | None) -> str:
+    return (
+        "get a bundle signed by the pinned key; if unsigned ones are to be taken here from now on, "
+        f"rm {prefix}/trust/{KEY_NAME}, then run the same command with --expect"
+    )
+
+
+def _optional(root: Path, name: str) -> bytes | None:
+    """Return a small file of the medium, None where it is not there."""
+    try:
+        (root / name).lstat()
+    except FileNotFoundError:
+        return None
+    return inventory.read_file(root, name, MAX_SIGNATURE_BYTES)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A message, two signatures and the one key that must have made them."""
+
+    key: PublicKey
+    message: bytes
+    sig: bytes | None
+    sshsig: bytes | None
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir()
+        signers = self.key.allowed_signers
+        files = {"key.pem": self.key.pem, "allowed_signers": signers, "message": self.message}
+        for name, data in {**files, "sig": self.sig, "sshsig": self.sshsig}.items():
+            (folder / name).write_bytes(data or b"")
+
+
+def _by_openssl(program: str, folder: Path) -> bool:
+    command = [program, "dgst", "-sha256", "-verify", folder / "key.pem"]
+    return _accepts([*command, "-signature", folder / "sig", folder / "message"], folder)
+
+
+def _by_ssh_keygen(program: str, folder: Path) -> bool:
+    command = [program, "-Y", "verify", "-f", folder / "allowed_signers", "-I", PRINCIPAL]
+    return _accepts([*command, "-n", NAMESPACE, "-s", folder / "sshsig"], folder)
+
+
+_TOOLS: dict[str, Callable[[str, Path], bool]] = {
+    "openssl": _by_openssl,
+    "ssh-keygen": _by_ssh_keygen,
+}
+
+
+def _accepts(command: list[str | Path], folder: Path) -> bool:
+    environ = {"PATH": programs.SEARCH_PATH, "LC_ALL": "C"}
+    with (folder / "message").open("rb") as message:
+        try:
+            done = subprocess.run(
+                command, stdin=message, env=environ, cwd=folder, capture_output=True,
+                check=False, timeout=_TIMEOUT_S,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+    return done.returncode == 0
+
+
+def _accepting(case: _Case) -> tuple[str, ...]:
+    """Return the tools that accept a signature: every tool here that can tell.
+
+    Raises:
+        SignatureError: one of them does not.
+        CannotVerifyError: there is none.
+    """
+    control = _Case(CONTROL_KEY, CONTROL_MESSAGE, CONTROL_SIG, CONTROL_SSHSIG)
+    forged = _Case(CONTROL_KEY, CONTROL_MESSAGE + b"!", CONTROL_SIG, CONTROL_SSHSIG)
+    with tempfile.TemporaryDirectory(prefix="llava-pack-") as scratch:
+        folder = Path(scratch)
+        for name, one in (("case", case), ("control", control), ("forged", forged)):
+            one.write(folder / name)
+        tools = dict(_working(folder))
+        for name, program in tools.items():
+            if not _TOOLS[name](program, folder / "case"):
+                raise SignatureError(
+                    f"{name} says that it was not signed by the key {case.key.fingerprint}",
+                    subject=SUMS_NAME,
+                    hint="the bundle was changed, or is somebody else's: ask who built it",
+                )
+    if not tools:
+        raise CannotVerifyError(
+            "neither openssl nor an ssh-keygen of OpenSSH 8.1 or newer works on this machine",
+            subject=SUMS_NAME,
+            hint="install one of them: a signature has to be checked",
+        )
+    return tuple(tools.values())
+
+
+def _working(folder: Path) -> Iterator[tuple[str, str]]:
+    """Find the tools that accept the control, and refuse it for other bytes."""
+    for name, verify in _TOOLS.items():
+        program = shutil.which(name, path=programs.SEARCH_PATH)
+        accepts = program is not None and verify(program, folder / "control")
+        if program is not None and accepts and not verify(program, folder / "forged"):
+            yield name, program
+
+
+def check_change(
+    prefix: Path, manifest: Manifest, bundle_id: str, *, recipe: str | None, named: bool,
+    allow_downgrade: bool,
+) -> None:  # fmt: skip
+    """Refuse what would change a prefix without anybody having said so.
+
+    Args:
+        prefix: of the installation.
+        manifest: of the bundle that is to be installed.
+        bundle_id: of the same.
+        recipe: what a person said that the bundle must be.
+        named: a person named this very bundle, by its id.
+        allow_downgrade: an older release was asked for.
+
+    Raises:
+        UsageError: the bundle is of another recipe than the prefix has, or than was said.
+        DowngradeError: a newer release of the recipe is installed.
+    """
+    name, installed = manifest.recipe.name, generations.recipes(prefix)
+    silent = recipe is None and not named and bool(installed) and name not in installed
+    if silent or (recipe is not None and recipe != name):
+        raise UsageError(
+            f"the bundle is of recipe {name}, expected {recipe or ' or '.join(installed)}",
+            subject=str(prefix),
+            hint=f"to have {name} beside what is there, say --recipe {name}",
+        )
+    items = generations.listing(prefix, name)
+    if allow_downgrade or any(i.current and i.receipt.bundle_id == bundle_id for i in items):
+        return
+    newest = max((item.receipt.release for item in items), default=0)
+    if manifest.release < newest:
+        raise DowngradeError(
+            f"the bundle is of release {manifest.release}, expected {newest} or newer",
+            subject=name,
+            hint="llava-pack revert goes back to what is installed; --allow-downgrade to insist",
+        )
+
+
+def pin(prefix: Path, verdict: Verdict) -> None:
+    """Keep the trusted key that a bundle was installed by: later ones must be signed by it."""
+    if verdict.key is None or not verdict.trusted or pinned_key(prefix) == verdict.key:
+        return
+    (prefix / "trust").mkdir(mode=0o755, exist_ok=True)
+    disk.write_file(prefix / "trust" / KEY_NAME, verdict.key.pem, 0o444)

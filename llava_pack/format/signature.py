@@ -1,0 +1,104 @@
+"""Signatures over SHA256SUMS: which keys and files count, and what two tools are asked.
+
+There is no cryptography here: `openssl` and `ssh-keygen` do the arithmetic, on one P-256 key that
+this module writes down for each of them.
+
+Source: docs/reference/bundle-format.md, "Signatures".
+"""
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+
+from llava_pack.format.errors import SignatureError
+
+SIG_NAME = "SHA256SUMS.sig"
+SSHSIG_NAME = "SHA256SUMS.sshsig"
+KEY_NAME = "key.pem"
+NAMESPACE = "llava-pack-bundle-v1"
+PRINCIPAL = "llava-pack"
+SSH_KEY_TYPE = b"ecdsa-sha2-nistp256"
+MAX_SIGNATURE_BYTES = 4096
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+DER_BYTES = 91
+_POINT_BYTES = 65
+# SubjectPublicKeyInfo of id-ecPublicKey on prime256v1, up to the 04 of an uncompressed point
+_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+_PEM = re.compile(
+    rb"-----BEGIN PUBLIC KEY-----\r?\n([A-Za-z0-9+/]{64})\r?\n([A-Za-z0-9+/]{57}[AQgw]==)\r?\n"
+    rb"-----END PUBLIC KEY-----(?:\r?\n)*"
+)
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A P-256 public key."""
+
+    der: bytes
+    """SubjectPublicKeyInfo, 91 bytes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the DER, 64 hex digits."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    @property
+    def pem(self) -> bytes:
+        """Return the one PEM block of the key, for openssl."""
+        text = base64.b64encode(self.der)
+        lines = (b"-----BEGIN PUBLIC KEY-----", text[:64], text[64:], b"-----END PUBLIC KEY-----")
+        return b"\n".join(lines) + b"\n"
+
+    @property
+    def ssh_blob(self) -> bytes:
+        """Return the key as ssh writes it. Source: RFC 5656, section 3.1."""
+        fields = (SSH_KEY_TYPE, b"nistp256", self.der[-_POINT_BYTES:])
+        return b"".join(ssh_string(field) for field in fields)
+
+    @property
+    def allowed_signers(self) -> bytes:
+        """Return the file that tells ssh-keygen to accept this key alone, for bundles alone."""
+        options = f'{PRINCIPAL} namespaces="{NAMESPACE}" '.encode()
+        return options + SSH_KEY_TYPE + b" " + base64.b64encode(self.ssh_blob) + b"\n"
+
+
+def ssh_string(data: bytes) -> bytes:
+    """Return bytes with their length before them. Source: RFC 4251, section 5."""
+    return len(data).to_bytes(4, "big") + data
+
+
+def parse_public_key(data: bytes) -> PublicKey:
+    """Return the key of one PEM block; any other kind of key, and anything beside it, is refused.
+
+    Raises:
+        SignatureError: it is not exactly one P-256 public key.
+    """
+    match = _PEM.fullmatch(data)
+    der = base64.b64decode(b"".join(match.groups())) if match else b""
+    if len(der) != DER_BYTES or not der.startswith(_PREFIX):
+        raise SignatureError("expected one PEM block with a P-256 public key", subject=KEY_NAME)
+    return PublicKey(der)
+
+
+# A signature known to be good, by a key that signs nothing else: a tool that does not accept it,
+# or accepts it for other bytes, is too old or broken, and counts as absent.
+CONTROL_MESSAGE = b"llava-pack control\n"
+CONTROL_KEY = PublicKey(
+    base64.b64decode(
+        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiT"
+        "RioRBs8J3BbCWVharwezcj7GoLezmwM9eA=="
+    )
+)
+CONTROL_SIG = base64.b64decode(
+    "MEYCIQDsGC8gJfkEewbEc1sq9Cu/w8VNlfaFxuTDkRIJZk2dPQIhAPKmtK6VeszCsa8GN/58VOfee/yflwOpBCM/CznI"
+    "e86j"
+)
+CONTROL_SSHSIG = b"""-----BEGIN SSH SIGNATURE-----
+U1NIU0lHAAAAAQAAAGgAAAATZWNkc2Etc2hhMi1uaXN0cDI1NgAAAAhuaXN0cDI1NgAAAE
+EErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiTRioRBs8J3BbCWVha
+rwezcj7GoLezmwM9eAAAABRsbGF2YS1wYWNrLWJ1bmRsZS12MQAAAAAAAAAGc2hhNTEyAA
+AAZAAAABNlY2RzYS1zaGEyLW5pc3RwMjU2AAAASQAAACEAuV7ynp6pn4BSSvLDIqI+Aouh
+O1pyp6QX8rwF7BorUysAAAAgMVnbBh9tFCzOC72AD/NvFxMeGA9nqqs6un1+P5K4/v4=
+-----END SSH SIGNATURE-----
+"""
