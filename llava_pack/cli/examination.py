@@ -1,5 +1,6 @@
 """One run of all health checks over a prefix and whatever serves on this machine."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,12 @@ from llava_pack.health.checks import (
     metrics_of,
 )
 from llava_pack.health.facts import AnswerFacts, InstalledFacts
+from llava_pack.health.gpu import probe_gpus
+from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
 from llava_pack.health.probes import probe_environment, rehash, wheel_versions
 from llava_pack.health.report import Finding, Metric
 from llava_pack.health.server import Address, ServerProbe
+from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
 if TYPE_CHECKING:
@@ -63,8 +67,12 @@ class Examination:
             self._contained("environment", partial(self._environment, item))
         if not names:
             self.findings.append(self._nothing_installed(servers))
+        self._contained("gpu", self._gpus)
+        self._contained("host", self._host)
+        self._contained("processes", partial(self._processes, servers))
         if servers:
             self._contained("engine", partial(self._server, self._ours(servers)))
+            self._contained("silence", partial(self._silence, servers))
         else:
             self.findings.append(self._nothing_runs())
 
@@ -135,6 +143,30 @@ class Examination:
         wanted = wheel_versions(item.manifest)
         facts = probe_environment(item.venv_python, wanted, deep=self._deep)
         yield from check_environment(facts, self._program)
+
+    def _gpus(self) -> Iterator[Finding]:
+        wanted = any(item.manifest.floors.driver is not None for item in self._installed)
+        yield from check_gpus(probe_gpus(), wanted=wanted)
+
+    def _host(self) -> Iterator[Finding]:
+        from llava_pack.health.host import probe_host
+
+        releases = [item.manifest.release for item in self._installed]
+        facts = probe_host(self._prefix, max(releases, default=None), os.environ)
+        yield from check_host(facts)
+
+    def _processes(self, servers: Sequence[RunState]) -> Iterator[Finding]:
+        from llava_pack.health.host import probe_processes
+
+        holder = "" if servers else holder_of(PORT, ())
+        facts = probe_processes((server.pid for server in servers), holder)
+        yield from check_processes(facts, self._program, PORT)
+
+    def _silence(self, servers: Sequence[RunState]) -> Iterator[Finding]:
+        from llava_pack.health.host import probe_silence
+
+        for server in servers:
+            yield check_silence(probe_silence(server.pid, (server.port,)))
 
     def _nothing_runs(self) -> Finding:
         return Finding(

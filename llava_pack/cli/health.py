@@ -85,6 +85,8 @@ def _show(report: "Report", as_json: bool) -> None:
             console.say(f"    why: {finding.why}")
         if finding.fix:
             console.say(f"    fix: {finding.fix}")
+        if finding.code:
+            console.say(f"    more: llava-pack explain {finding.code}")
     raise typer.Exit(int(report.code))
 
 

@@ -1,6 +1,6 @@
 """What probes find out, as values: the checks decide on them without I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.health.known_answers import Grade
@@ -81,3 +81,85 @@ class AnswerFacts:
     tokens_per_s: float | None = None
     error: str = ""
     """Why there is no answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuProcess:
+    """A process that computes on a GPU."""
+
+    pid: int
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFacts:
+    """One GPU, as its driver tells; None is what it does not tell."""
+
+    index: int
+    name: str
+    total_bytes: int | None
+    free_bytes: int | None
+    temperature_c: int | None
+    slowdown_c: int | None
+    """The temperature at which it becomes slow."""
+    throttles: Sequence[str]
+    """Why its clocks are held down, heat and power only."""
+    ecc_uncorrected: int | None
+    """Memory errors since the driver was loaded that could not be corrected."""
+    remap_pending: bool | None
+    remap_failed: bool | None
+    processes: tuple[GpuProcess, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpusFacts:
+    """All GPUs of the machine."""
+
+    driver: str | None = None
+    """Its version; None where there is no NVIDIA driver."""
+    error: str = ""
+    """Why the driver could not be asked."""
+    gpus: tuple[GpuFacts, ...] = ()
+    xids: tuple[str, ...] = ()
+    """The last lines of the kernel's log about GPU errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    """The machine, as far as serving depends on it; None is what could not be found out."""
+
+    disk_free_bytes: int | None
+    inodes_free: int | None
+    memory_available_bytes: int | None
+    open_files_limit: int | None
+    now: int
+    """UTC seconds by the machine's clock."""
+    release: int | None
+    """UTC seconds at which the newest installed bundle was released."""
+    proxies: tuple[str, ...]
+    """Names of proxy variables that are set."""
+    loopback_exempt: bool
+    """Whether the proxy variables leave this machine's own addresses out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessFacts:
+    """What runs of llava-pack on this machine."""
+
+    servers: int
+    """Servers that hold their run state."""
+    orphans: tuple[int, ...]
+    """Process numbers of engines whose server is gone."""
+    port_holder: str
+    """Who listens on the port that `serve` takes, where no server of ours runs; else empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SilenceFacts:
+    """Connections of the server and its engines."""
+
+    processes: int
+    connections: tuple[str, ...]
+    """Those that leave this machine, as `pid address`; clients that came in are not among them."""
+    error: str = ""
+    """Why it could not be found out."""

@@ -18,7 +18,19 @@ _CODES = {
     "unknown": HealthCode.UNKNOWN,
 }
 _WORST_FIRST: tuple[Level, ...] = ("fail", "unknown", "warn", "ok")
-LAYERS = ("integrity", "environment", "engine", "page", "api")
+LAYERS = (
+    "integrity",
+    "environment",
+    "gpu",
+    "host",
+    "processes",
+    "engine",
+    "page",
+    "api",
+    "answers",
+    "tunnel",
+    "silence",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,8 @@ class Finding:
     """What follows from it; empty where all is well."""
     fix: str = ""
     """The command to run; empty where all is well."""
+    code: str = ""
+    """What `llava-pack explain` takes, where more is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +121,7 @@ def to_json(report: Report) -> dict[str, object]:
                 "text": finding.text,
                 "why": finding.why,
                 "fix": finding.fix,
+                "code": finding.code,
             }
             for finding in report.findings
         ],

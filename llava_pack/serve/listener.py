@@ -9,8 +9,11 @@ from pathlib import Path
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.state import RunState
 
+PORT = 7860
+"""What `serve` takes where nothing else is asked for: the one that Gradio's pages are known by."""
 _BACKLOG = 512
 _MAX_SOCKET_PATH_BYTES = 107  # Source: unix(7), sun_path
+_UNSEEN = "a process of another account"
 
 
 def listen_on_port(host: str, port: int, servers: tuple[RunState, ...] = ()) -> socket.socket:
@@ -98,7 +101,7 @@ def _bind_error(
     host: str, port: int, error: OSError, servers: tuple[RunState, ...]
 ) -> ServeError | UsageError:
     if error.errno == errno.EADDRINUSE:
-        holder = _holder(port, servers)
+        holder = holder_of(port, servers) or _UNSEEN
         another = _free_port(host, port)
         return ServeError(
             f"port {port} is taken by {holder}",
@@ -116,8 +119,8 @@ def _bind_error(
     return ServeError(f"cannot listen on port {port}: {error.strerror}", subject=host)
 
 
-def _holder(port: int, servers: tuple[RunState, ...]) -> str:
-    """Return who holds a port, as far as this account may know."""
+def holder_of(port: int, servers: tuple[RunState, ...]) -> str:
+    """Return who listens on a port, as far as this account may know; empty where nobody does."""
     for server in servers:
         if server.socket is None and server.port == port:
             return f"llava-pack serve, process {server.pid}, serving {', '.join(server.models)}"
@@ -127,13 +130,16 @@ def _holder(port: int, servers: tuple[RunState, ...]) -> str:
         found = [c for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port]
     except psutil.Error:
         found = []
-    for connection in found:
-        if connection.status == psutil.CONN_LISTEN and connection.pid:
-            try:
-                return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
-            except psutil.Error:
-                return f"process {connection.pid}"
-    return "a process of another account"
+    pids = [c.pid for c in found if c.status == psutil.CONN_LISTEN]
+    if not pids:
+        return ""
+    pid = next(filter(None, pids), None)
+    if pid is None:
+        return _UNSEEN
+    try:
+        return f"{psutil.Process(pid).name()}, process {pid}"
+    except psutil.Error:
+        return f"process {pid}"
 
 
 def _free_port(host: str, taken: int) -> int:

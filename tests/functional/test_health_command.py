@@ -119,7 +119,8 @@ def broken(sound: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
 def test_all_is_well(sound: Machine, served: Gateway) -> None:
     ended = sound.health()
     assert (ended.code, ended.report["status"], ended.bad()) == (0, "OK", [])
-    assert ended.levels() == dict.fromkeys(["integrity", "environment", "engine", "api"], "ok")
+    layers = ["integrity", "environment", "gpu", "host", "processes", "engine", "api", "silence"]
+    assert ended.levels() == dict.fromkeys(layers, "ok")
     assert set(ended.report["metrics"]) == {"ttft_s", "tokens_per_s"}
     assert ended.report["took_s"] < 3
 
@@ -127,7 +128,7 @@ def test_all_is_well(sound: Machine, served: Gateway) -> None:
 def test_the_line_for_nagios_and_the_findings_for_people(sound: Machine, served: Gateway) -> None:
     done = sound.run()
     assert done.returncode == 0
-    assert done.stdout.startswith("OK - 4 checks passed | ttft=")
+    assert done.stdout.startswith("OK - 8 checks passed | ttft=")
     assert ";2;5 tokens_per_s=" in done.stdout
     assert done.stdout.count("\n") == 1
     assert "✓ api: tiny-llava: knows its answers" in done.stderr

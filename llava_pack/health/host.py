@@ -1,0 +1,113 @@
+"""What of the machine serving depends on: disk, memory, limits, clock, proxies, processes."""
+
+import os
+import resource
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts
+
+_LOOPBACK = ("127.", "::1", "::ffff:127.")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_ENGINE = "llava_pack.engine.worker"
+
+
+def probe_host(prefix: Path, release: int | None, environ: Mapping[str, str]) -> HostFacts:
+    """Return the facts of this machine.
+
+    Args:
+        prefix: of the installation; its disk is looked at.
+        release: UTC seconds of the newest installed bundle.
+        environ: the environment whose proxy variables count.
+    """
+    disk = _disk(prefix)
+    return HostFacts(
+        disk_free_bytes=disk.f_bavail * disk.f_frsize if disk else None,
+        inodes_free=disk.f_favail if disk and disk.f_files else None,
+        memory_available_bytes=psutil.virtual_memory().available,
+        open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        now=int(time.time()),
+        release=release,
+        proxies=proxies(environ),
+        loopback_exempt=loopback_exempt(environ),
+    )
+
+
+def proxies(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the proxy variables that are set.
+
+    >>> proxies({"HTTPS_PROXY": "http://proxy:3128", "https_proxy": ""})
+    ('HTTPS_PROXY',)
+    """
+    return tuple(name for name in sorted(environ) if name.lower() in _PROXIES and environ[name])
+
+
+def loopback_exempt(environ: Mapping[str, str]) -> bool:
+    """Return whether `no_proxy` leaves out this machine under both of its names.
+
+    >>> loopback_exempt({"no_proxy": "localhost, 127.0.0.1"}), loopback_exempt({"no_proxy": "a.b"})
+    (True, False)
+    """
+    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    names = {name.strip() for name in said.split(",")}
+    return "*" in names or {"localhost", "127.0.0.1"} <= names
+
+
+def probe_processes(servers: Iterable[int], port_holder: str) -> ProcessFacts:
+    """Return which processes of llava-pack run.
+
+    Args:
+        servers: process numbers of the servers that hold their run state.
+        port_holder: who listens where `serve` would, where no server runs; else empty.
+    """
+    known = set(servers)
+    orphans = []
+    for process in psutil.process_iter(["pid", "ppid", "cmdline"]):
+        facts = process.info
+        if _ENGINE in (facts["cmdline"] or ()) and facts["ppid"] not in known:
+            orphans.append(facts["pid"])
+    return ProcessFacts(servers=len(known), orphans=tuple(sorted(orphans)), port_holder=port_holder)
+
+
+def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:
+    """Return the connections of a server and its engines that leave this machine.
+
+    Args:
+        server: its process number.
+        ports: where it listens: what came in there is not its own doing.
+    """
+    own = set(ports)
+    try:
+        root = psutil.Process(server)
+        family = [root, *root.children(recursive=True)]
+        found = [
+            f"{process.pid} {link.raddr.ip}:{link.raddr.port}"
+            for process in family
+            for link in process.net_connections(kind="inet")
+            if link.raddr and not _here(link.raddr.ip) and link.laddr.port not in own
+        ]
+    except psutil.Error as error:
+        return SilenceFacts(processes=0, connections=(), error=str(error) or type(error).__name__)
+    return SilenceFacts(processes=len(family), connections=tuple(found))
+
+
+def _here(address: str) -> bool:
+    """Return whether an address is one of this machine's own."""
+    if address.startswith(_LOOPBACK):
+        return True
+    return any(
+        address == own.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for own in addresses
+    )
+
+
+def _disk(prefix: Path) -> "os.statvfs_result | None":
+    place = next((parent for parent in (prefix, *prefix.parents) if parent.is_dir()), None)
+    try:
+        return os.statvfs(place) if place else None
+    except OSError:
+        return None

@@ -1,0 +1,220 @@
+"""The rules for the machine: GPUs, host, processes, silence. Pure."""
+
+from collections.abc import Iterator
+
+from llava_pack.health.facts import (
+    GpuFacts,
+    GpusFacts,
+    HostFacts,
+    ProcessFacts,
+    SilenceFacts,
+)
+from llava_pack.health.report import Finding
+
+_LOW_DISK_BYTES = 1 << 30
+_LOW_INODES = 1000
+_LOW_MEMORY_BYTES = 512 << 20
+_LOW_FILES = 256
+_MARGIN_C = 3
+_SHOWN = 5
+
+
+def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
+    """Judge the GPUs.
+
+    Args:
+        facts: what the driver told.
+        wanted: whether what is installed is meant for a GPU.
+    """
+    if facts.error:
+        yield Finding(
+            layer="gpu",
+            level="fail" if wanted else "ok",
+            text=facts.error
+            if wanted
+            else f"none is needed, and none was looked at: {facts.error}",
+            why="a driver that does not answer serves nobody" if wanted else "",
+            fix="nvidia-smi; dmesg | tail" if wanted else "",
+            code="no-gpu-found" if wanted else "",
+        )
+    elif not facts.gpus:
+        yield Finding(
+            layer="gpu",
+            level="fail" if wanted else "ok",
+            text="no NVIDIA GPU is seen",
+            why="the bundle was built for one" if wanted else "",
+            fix="nvidia-smi; or serve on the CPU: llava-pack serve --device cpu" if wanted else "",
+            code="no-gpu-found" if wanted else "",
+        )
+    for gpu in facts.gpus:
+        faults = tuple(_faults(gpu))
+        yield from faults
+        if not faults:
+            yield Finding(layer="gpu", level="ok", text=f"{_name(gpu)}: {_state(gpu, facts)}")
+    if facts.xids:
+        yield Finding(
+            layer="gpu",
+            level="warn",
+            text=f"the kernel's log has GPU errors, the last: {facts.xids[-1].strip()}",
+            why="memory errors and a GPU that fell off the bus end in wrong answers or none",
+            fix="llava-pack explain xid",
+            code="xid",
+        )
+
+
+def _faults(gpu: GpuFacts) -> Iterator[Finding]:
+    if gpu.ecc_uncorrected or gpu.remap_failed:
+        yield Finding(
+            layer="gpu",
+            level="fail",
+            text=f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} memory errors were not corrected",
+            why="weights in broken memory answer wrongly",
+            fix=f"nvidia-smi -i {gpu.index} -q -d ECC,ROW_REMAPPER; have the card looked at",
+            code="xid",
+        )
+    if gpu.remap_pending:
+        yield Finding(
+            layer="gpu",
+            level="warn",
+            text=f"{_name(gpu)}: a row of memory waits to be replaced",
+            why="it is replaced when the GPU is reset",
+            fix=f"stop what uses it, then: nvidia-smi --gpu-reset -i {gpu.index}",
+            code="xid",
+        )
+    hot = (
+        gpu.temperature_c is not None
+        and gpu.slowdown_c is not None
+        and gpu.temperature_c >= gpu.slowdown_c - _MARGIN_C
+    )
+    if gpu.throttles or hot:
+        why = ", ".join(gpu.throttles) or f"{gpu.temperature_c} °C"
+        yield Finding(
+            layer="gpu",
+            level="warn",
+            text=f"{_name(gpu)}: slowed down: {why}",
+            why="answers come late",
+            fix=f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,TEMPERATURE; look at the fans",
+        )
+
+
+def _name(gpu: GpuFacts) -> str:
+    return f"GPU {gpu.index} {gpu.name}"
+
+
+def _state(gpu: GpuFacts, facts: GpusFacts) -> str:
+    parts = [f"driver {facts.driver}"]
+    if gpu.free_bytes is not None and gpu.total_bytes is not None:
+        parts.append(f"{gpu.free_bytes / 1e9:.1f} of {gpu.total_bytes / 1e9:.1f} GB free")
+    if gpu.temperature_c is not None:
+        parts.append(f"{gpu.temperature_c} °C")
+    if gpu.processes:
+        parts.append(f"used by {', '.join(str(one.pid) for one in gpu.processes[:_SHOWN])}")
+    return ", ".join(parts)
+
+
+def check_host(facts: HostFacts) -> Iterator[Finding]:
+    """Judge the machine; one finding where all is well."""
+    faults = tuple(_host_faults(facts))
+    yield from faults
+    if not faults:
+        free = [
+            f"{size / 1e9:.1f} GB {what}"
+            for size, what in (
+                (facts.disk_free_bytes, "of disk"),
+                (facts.memory_available_bytes, "of memory"),
+            )
+            if size is not None
+        ]
+        yield Finding(layer="host", level="ok", text=f"{' and '.join(free)} free")
+
+
+def _host_faults(facts: HostFacts) -> Iterator[Finding]:
+    if facts.disk_free_bytes is not None and facts.disk_free_bytes < _LOW_DISK_BYTES:
+        yield _low("disk", f"{facts.disk_free_bytes / 1e6:.0f} MB", "llava-pack gc; df -h")
+    if facts.inodes_free is not None and facts.inodes_free < _LOW_INODES:
+        yield _low("inodes of the disk", f"{facts.inodes_free}", "llava-pack gc; df -i")
+    if (
+        facts.memory_available_bytes is not None
+        and facts.memory_available_bytes < _LOW_MEMORY_BYTES
+    ):
+        free = f"{facts.memory_available_bytes / 1e6:.0f} MB"
+        yield _low("memory", free, "free -h; ps aux --sort=-rss | head", "out-of-memory-killer")
+    if facts.open_files_limit is not None and 0 <= facts.open_files_limit < _LOW_FILES:
+        yield _low("file handles", f"at most {facts.open_files_limit}", "ulimit -n 1024")
+    if facts.release is not None and facts.now < facts.release:
+        yield Finding(
+            layer="host",
+            level="warn",
+            text="the clock is earlier than the release of what is installed",
+            why="logs and receipts carry wrong times",
+            fix="timedatectl; sudo date -s 'YYYY-MM-DD HH:MM'",
+            code="clock-wrong",
+        )
+    if facts.proxies and not facts.loopback_exempt:
+        yield Finding(
+            layer="host",
+            level="warn",
+            text=f"{', '.join(facts.proxies)} is set, and no_proxy leaves out this machine",
+            why="clients here reach the proxy in place of the server; llava-pack's own do not",
+            fix="export no_proxy=localhost,127.0.0.1,::1",
+            code="proxy-on-loopback",
+        )
+
+
+def _low(what: str, left: str, fix: str, code: str = "no-space-left") -> Finding:
+    return Finding(
+        layer="host",
+        level="warn",
+        text=f"little {what} is left: {left}",
+        why="writing, loading or answering will fail soon",
+        fix=fix,
+        code=code,
+    )
+
+
+def check_processes(facts: ProcessFacts, program: str, port: int) -> Iterator[Finding]:
+    """Judge what runs of llava-pack.
+
+    Args:
+        facts: of the machine.
+        program: the installation's own command, for the hints.
+        port: the one that `serve` takes.
+    """
+    if facts.orphans:
+        pids = " ".join(map(str, facts.orphans[:_SHOWN]))
+        yield Finding(
+            layer="processes",
+            level="warn",
+            text=f"engines without a server: {pids}",
+            why="they hold memory and answer nobody",
+            fix=f"kill {pids}",
+        )
+    if facts.port_holder:
+        yield Finding(
+            layer="processes",
+            level="warn",
+            text=f"port {port} is held by {facts.port_holder}",
+            why="serve cannot take it, and a tunnel to it leads elsewhere",
+            fix=f"{program} serve --port {port + 1}",
+            code="port-taken",
+        )
+    if not (facts.orphans or facts.port_holder):
+        text = f"{facts.servers} serving, no engine without its server"
+        yield Finding(layer="processes", level="ok", text=text)
+
+
+def check_silence(facts: SilenceFacts) -> Finding:
+    """Judge whether the server speaks to anybody outside."""
+    if facts.error:
+        text = f"its connections cannot be seen: {facts.error}"
+        return Finding(layer="silence", level="unknown", text=text)
+    if facts.connections:
+        return Finding(
+            layer="silence",
+            level="fail",
+            text=f"connections leave this machine: {', '.join(facts.connections[:_SHOWN])}",
+            why="nothing of llava-pack speaks to the outside",
+            fix="llava-pack stop; llava-pack support-bundle, and tell who looks after security",
+        )
+    text = f"no connection of its {facts.processes} processes leaves this machine"
+    return Finding(layer="silence", level="ok", text=text)

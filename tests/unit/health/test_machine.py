@@ -1,0 +1,114 @@
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts
+from llava_pack.health.host import probe_host, probe_processes, probe_silence
+from llava_pack.health.machine import check_host, check_processes, check_silence
+
+WELL = HostFacts(
+    disk_free_bytes=50_000_000_000,
+    inodes_free=1_000_000,
+    memory_available_bytes=16_000_000_000,
+    open_files_limit=1024,
+    now=2_000_000_000,
+    release=1_900_000_000,
+    proxies=(),
+    loopback_exempt=False,
+)
+
+
+def test_a_machine_that_is_well_is_one_line():
+    (finding,) = check_host(WELL)
+    assert (finding.level, finding.text) == ("ok", "50.0 GB of disk and 16.0 GB of memory free")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"disk_free_bytes": 1000}, "no-space-left"),
+        ({"inodes_free": 3}, "no-space-left"),
+        ({"memory_available_bytes": 1000}, "out-of-memory-killer"),
+        ({"open_files_limit": 64}, "no-space-left"),
+        ({"now": 0}, "clock-wrong"),
+        ({"proxies": ("https_proxy",)}, "proxy-on-loopback"),
+    ],
+)
+def test_what_is_short_is_a_warning_with_its_cure(change, code):
+    (finding,) = check_host(replace(WELL, **change))
+    assert (finding.level, finding.code) == ("warn", code)
+    assert finding.fix
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proxies": ("https_proxy",), "loopback_exempt": True},
+        {"open_files_limit": -1},  # no limit
+        {"disk_free_bytes": None, "inodes_free": None, "memory_available_bytes": None},
+        {"release": None},
+    ],
+)
+def test_what_is_fine_or_unknown_is_no_warning(change):
+    assert [finding.level for finding in check_host(replace(WELL, **change))] == ["ok"]
+
+
+def test_this_machine_has_facts(tmp_path):
+    facts = probe_host(tmp_path / "not" / "there", 5, {"HTTP_PROXY": "http://proxy:3128"})
+    assert facts.disk_free_bytes
+    assert facts.memory_available_bytes
+    assert facts.proxies == ("HTTP_PROXY",)
+    assert facts.release == 5
+
+
+def test_an_engine_whose_server_is_gone_is_found():
+    # the arguments of an engine; what it runs is a sleep
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.stdin.read()",
+        "-m",
+        "llava_pack.engine.worker",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as engine:
+        facts = probe_processes((), "")
+        adopted = probe_processes((os.getpid(),), "")
+        engine.stdin.close()
+    assert engine.pid in facts.orphans
+    assert engine.pid not in adopted.orphans
+    (finding,) = check_processes(replace(facts, orphans=(engine.pid,)), "llava-pack", 7860)
+    assert (finding.level, finding.fix) == ("warn", f"kill {engine.pid}")
+
+
+def test_a_port_held_by_another_program_is_named():
+    facts = ProcessFacts(servers=0, orphans=(), port_holder="jupyter, process 7")
+    (finding,) = check_processes(facts, "/opt/llava-pack/bin/llava-pack", 7860)
+    assert finding.code == "port-taken"
+    assert finding.fix == "/opt/llava-pack/bin/llava-pack serve --port 7861"
+
+
+def test_connections_on_this_machine_are_silence():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        facts = probe_silence(os.getpid(), ())
+    assert facts.connections == ()
+    assert facts.processes >= 1
+    assert check_silence(facts).level == "ok"
+
+
+def test_a_connection_that_leaves_is_a_failure():
+    facts = SilenceFacts(processes=2, connections=("17 203.0.113.9:443",))
+    finding = check_silence(facts)
+    assert (finding.level, "203.0.113.9:443" in finding.text) == ("fail", True)
+
+
+def test_a_server_that_is_gone_is_unknown_and_not_silent():
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    assert check_silence(probe_silence(gone.pid, ())).level == "unknown"
