@@ -24,6 +24,7 @@ from llava_pack.health.machine import check_gpus, check_host, check_processes, c
 from llava_pack.health.probes import probe_environment, rehash, wheel_versions
 from llava_pack.health.report import Finding, Metric
 from llava_pack.health.server import Address, ServerProbe
+from llava_pack.health.upstream import UpstreamProbe
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
@@ -37,6 +38,15 @@ _IMPORTS_S = 15
 def address(server: RunState) -> Address:
     """Return where a running server is and how to be let in."""
     return Address(url=server.url, socket=server.socket, token=server.token, pid=server.pid)
+
+
+def probe_of(server: RunState) -> ServerProbe | UpstreamProbe:
+    """Return what asks a running server: llava-pack's own, or LLaVA's."""
+    if not server.controller:
+        return ServerProbe(address(server))
+    return UpstreamProbe(
+        server.controller, server.url, token=server.token, pid=server.pid, models=server.models
+    )
 
 
 class Examination:
@@ -178,7 +188,7 @@ class Examination:
         )
 
     def _server(self, server: RunState) -> Iterator[Finding]:
-        with ServerProbe(address(server)) as probe:
+        with probe_of(server) as probe:
             facts = probe.facts()
             yield from check_engine(facts, self._program)
             if facts.error:
@@ -192,7 +202,9 @@ class Examination:
                         self._answers.append(answer)
                         yield check_answer(answer, self._program)
 
-    def _ask(self, probe: ServerProbe, name: str, device: str | None) -> Iterator[AnswerFacts]:
+    def _ask(
+        self, probe: ServerProbe | UpstreamProbe, name: str, device: str | None
+    ) -> Iterator[AnswerFacts]:
         for known in self._known(name):
             yield probe.answer(name, known, device)
 

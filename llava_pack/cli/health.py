@@ -92,15 +92,14 @@ def _show(report: "Report", as_json: bool) -> None:
 
 def _wait(seconds: float) -> "Finding":
     """Wait until a server on this machine is ready, and return what came of it."""
-    from llava_pack.cli.examination import address
+    from llava_pack.cli.examination import probe_of
     from llava_pack.health.report import Finding
-    from llava_pack.health.server import ServerProbe
 
     began_s = time.monotonic()
     seen = "no server of this installation runs"
     while True:
         for server in running():
-            with ServerProbe(address(server)) as probe:
+            with probe_of(server) as probe:
                 facts = probe.facts()
             phases = ", ".join(f"{name} is {model.phase}" for name, model in facts.models.items())
             seen = facts.error or phases

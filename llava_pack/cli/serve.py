@@ -85,10 +85,21 @@ def serve(
       llava-pack serve --socket ~/llava.sock
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
+    from llava_pack.cli.upstream import installed_upstream, serve_upstream
+    from llava_pack.serve.plans import LoadOptions
+
     chosen = _precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
+    if model_path is None and (own := installed_upstream(prefix, recipes or [])) is not None:
+        refused: dict[str, object] = {"--vision-tower": vision_tower, "--model-base": model_base}
+        refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
+        refused |= {"--host": host != "127.0.0.1", "--no-web": not web}
+        load = LoadOptions(precision=chosen, device=device, slots=slots)
+        raise typer.Exit(
+            serve_upstream(own, load, port=port, token=token, refused=refused, as_json=as_json)
+        )
     _need_extra(web=web)
     from llava_pack.serve.credentials import credentials
-    from llava_pack.serve.plans import LoadOptions, engine_command
+    from llava_pack.serve.plans import engine_command
     from llava_pack.serve.supervisor import ServePlan, run
 
     options = LoadOptions(

@@ -5,8 +5,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from llava_pack.engine.templates import choose
 from llava_pack.engine.upstream.client import UpstreamClient
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, programs
@@ -35,6 +36,12 @@ class UpstreamProbe:
         self._client = UpstreamClient(controller, token)
         self._page, self._pid, self._models = page, pid, models
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
     def facts(self) -> ServerFacts:
         """Return what the controller says: a model is ready while its worker answers."""
         try:
@@ -58,14 +65,17 @@ class UpstreamProbe:
             return PageFacts(status=0, is_page=False, error=error.message)
         return PageFacts(status=status, is_page=is_page)
 
-    def answer(self, model: str, known: KnownAnswer, conv_mode: str) -> AnswerFacts:
-        """Return how a model answers a known question through the controller."""
+    def answer(self, model: str, known: KnownAnswer, device: str | None = None) -> AnswerFacts:
+        """Return how a model answers a known question through the controller.
+
+        The template is the one that LLaVA's page chooses: by the model's name.
+        """
         began_s = time.monotonic()
         first_s = began_s
         pieces: list[str] = []
         try:
             for piece in self._client.stream(
-                model, known.prompt, known.picture_png, conv_mode, tokens=MAX_TOKENS
+                model, known.prompt, known.picture_png, choose(model), tokens=MAX_TOKENS
             ):
                 if piece and not pieces:
                     first_s = time.monotonic()
@@ -73,7 +83,10 @@ class UpstreamProbe:
         except ServeError as error:
             return AnswerFacts(model=model, grade=grade(known, ""), error=error.message)
         return AnswerFacts(
-            model=model, grade=grade(known, "".join(pieces)), ttft_s=first_s - began_s
+            model=model,
+            grade=grade(known, "".join(pieces)),
+            device=device,
+            ttft_s=first_s - began_s,
         )
 
 
@@ -102,18 +115,13 @@ def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -
         ) as running:
             running.start(lambda: False, lambda _text: None)
             load_s = time.monotonic() - began_s
-            probe = UpstreamProbe(
-                ports.url("controller"),
-                ports.url("page"),
-                token=_TOKEN,
-                pid=os.getpid(),
-                models=(model.name,),
-            )
-            answers = [
-                _told(known, probe.answer(model.name, known, manifest.model.conv_mode))
-                for known in manifest.known_answers
-            ]
-            page = probe.page()
+            urls = ports.url("controller"), ports.url("page")
+            with UpstreamProbe(*urls, token=_TOKEN, pid=os.getpid(), models=(model.name,)) as probe:
+                answers = [
+                    _told(known, probe.answer(model.name, known))
+                    for known in manifest.known_answers
+                ]
+                page = probe.page()
     return {
         "ok": all(answer["ok"] for answer in answers) and page.is_page,
         "precision": precision,

@@ -41,6 +41,8 @@ class RunState:
     """UTC seconds."""
     bundle_id: str | None
     """Id of the bundle that was installed, None for a bare folder."""
+    controller: str = ""
+    """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
 
     @property
     def url(self) -> str:

@@ -41,6 +41,10 @@ class UpstreamClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
         self._http.close()
 
     def models(self) -> tuple[str, ...]:

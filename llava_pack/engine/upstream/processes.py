@@ -158,7 +158,7 @@ class _Watched:
         with process:
             for line in process.stderr or ():
                 self._lines.append(line.rstrip())
-                _log.info("%s: %s", self.program.role, line.rstrip())
+                _log.debug("%s: %s", self.program.role, line.rstrip())
 
 
 def free_ports(page: int) -> Ports:

@@ -22,6 +22,8 @@ _LOADING: Mapping[str, tuple[str, ...]] = {
 }
 _DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 
+CPU_PRECISION = "fp16"
+"""LLaVA's own loader knows no other without a GPU."""
 Device = Literal["cuda", "cpu"]
 Role = Literal["controller", "worker", "page"]
 
@@ -75,7 +77,7 @@ def check_loading(precision: str, device: Device) -> None:
             f"LLaVA's own loader has {', '.join(_LOADING)}, got {precision}",
             subject="--precision",
         )
-    if device == "cpu" and precision != "fp16":
+    if device == "cpu" and precision != CPU_PRECISION:
         raise UsageError(
             f"LLaVA's own loader quantizes on a GPU only, got {precision} on the CPU",
             subject="--precision",

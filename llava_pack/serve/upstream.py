@@ -1,0 +1,94 @@
+"""`serve` for LLaVA's own programs: started in order, kept running, and ended without a trace.
+
+What they write (logs, conversations, pictures) lies in a private folder that goes with the run.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
+from llava_pack.engine.upstream.programs import UpstreamModel, programs
+from llava_pack.format.progress import Progress
+from llava_pack.serve.scratch import Scratch
+from llava_pack.serve.state import RunState, publish
+
+_LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamPlan:
+    """Everything that one run needs to know.
+
+    Attributes:
+        state: what `health` is told; its port is the page's, and free.
+        state_directory: where it is told.
+    """
+
+    model: UpstreamModel
+    state: RunState
+    state_directory: Path
+
+
+def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Progress) -> int:
+    """Serve until told to end and return the exit code: a signal's only where it had to be forced.
+
+    Args:
+        plan: what to serve, and where.
+        announce: called once, when the page answers.
+        progress: hears what is started, and what goes wrong later.
+
+    Raises:
+        ServeError: one of the programs could not be started; with its last words.
+        UsageError: LLaVA's loader cannot load the model so.
+    """
+    ports = free_ports(plan.state.port)
+    state = replace(plan.state, controller=ports.url("controller"))
+    with Scratch() as scratch, _signals(progress) as told:
+        given = {"token": state.token}
+        three = programs(plan.model, ports, **given, environment=os.environ, home=scratch.root)
+        folder = scratch.root / "llava"
+        with (
+            UpstreamProcesses(three, ports, plan.model.name, **given, folder=folder) as running,
+            contextlib.closing(_Published(plan.state_directory, state)),
+        ):
+            if running.start(told.is_set, progress.note):
+                announce(state)
+            while not told.wait(_LOOK_EVERY_S):
+                running.revive(progress.note)
+    return 0
+
+
+class _Published:
+    """The run state on disk for as long as this is open."""
+
+    def __init__(self, directory: Path, state: RunState) -> None:
+        self._publication = publish(directory, state)
+
+    def close(self) -> None:
+        """Withdraw it."""
+        self._publication.withdraw()
+
+
+@contextlib.contextmanager
+def _signals(progress: Progress) -> Iterator[threading.Event]:
+    """Yield an event that the first signal sets; the second is left to end the process."""
+    told = threading.Event()
+
+    def hear(number: int, _frame: object) -> None:
+        if told.is_set():
+            raise SystemExit(128 + number)
+        told.set()
+        progress.note("stopping; once more to stop at once")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, hear) for number in numbers}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
