@@ -13,10 +13,12 @@ from llava_pack.cli.explain import explain
 from llava_pack.cli.health import NagiosCommand, health
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
+from llava_pack.cli.keygen import keygen
 from llava_pack.cli.lock import lock
 from llava_pack.cli.plan import plan
 from llava_pack.cli.probe import probe
 from llava_pack.cli.serve import serve
+from llava_pack.cli.support_bundle import support_bundle
 from llava_pack.cli.target import gc, generations, revert, uninstall
 from llava_pack.cli.tunnel import tunnel
 from llava_pack.cli.verify import verify
@@ -49,6 +51,7 @@ def root(
 app.command()(probe)
 app.command()(plan)
 app.command()(lock)
+app.command()(keygen)
 app.command()(build)
 app.command()(demo)
 app.command()(verify)
@@ -62,4 +65,5 @@ app.command()(chat)
 app.command()(serve)
 app.command(cls=NagiosCommand)(health)
 app.command()(explain)
+app.command("support-bundle")(support_bundle)
 app.command()(tunnel)

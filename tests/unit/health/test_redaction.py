@@ -1,0 +1,83 @@
+import base64
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_pack.health.redaction import Redactor
+
+SECRETS = [
+    "hf_AbCdEfGhIjKlMnOpQrStUvWxYz0123",
+    "Authorization: Bearer dGhlIHRva2Vu",
+    "http://127.0.0.1:7860/#token=s3cr3t-t0k3n",
+    '{"token": "s3cr3t"}',
+    "HTTPS_PROXY=http://anna:pa55w0rd@proxy:3128",
+    "password=hunter2",
+    "-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----\ncut off",
+    "OPENAI sk-abcdefghijklmnopqrstu",
+]
+INSIDE = ["AbCdEf", "dGhlIH", "s3cr3t", "pa55w0rd", "hunter2", "MHcCAQ", "cut off", "abcdefghijkl"]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_secrets_are_taken_out(text):
+    redactor = Redactor({})
+    said = redactor.text(f"before {text} after")
+    assert not any(part in said for part in INSIDE), said
+    assert redactor.counts["secret"] == 1
+    assert said.startswith("before ")
+
+
+def test_pictures_and_prompts_are_taken_out():
+    picture = base64.b64encode(os.urandom(600)).decode()
+    redactor = Redactor({})
+    said = redactor.text(
+        f'{{"url": "data:image/png;base64,{picture}", "content": "who is \\"he\\"?"}}'
+    )
+    assert said == '{"url": "<picture 1>", "content": "<words 1>"}'
+    assert redactor.text(picture) == "<picture 2>"
+
+
+def test_names_and_addresses_are_taken_out_and_stay_told_apart():
+    redactor = Redactor(
+        {"host": ["gpu01.example", "gpu01"], "user": ["anna"], "home": ["/home/anna"]}
+    )
+    said = redactor.text(
+        "gpu01 gpu01.example 10.1.2.3 10.1.2.4 10.1.2.3:22 fe80::1 anna /home/anna/x 00:1a:2b:3c:4d:5e"
+    )
+    assert said == (
+        "<host 1> <host 2> <address 2> <address 3> <address 2>:22 <address 1> <user 1> <home 1>/x "
+        "<serial 1>"
+    )
+
+
+def test_a_host_is_known_by_its_field_too():
+    assert (
+        Redactor({}).text('{"host": "vm", "arch": "x86_64"}')
+        == '{"host": "<host 1>", "arch": "x86_64"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "listening on 127.0.0.1:7860 and [::1]:7860, 0.0.0.0",
+        "nvidia-cublas-cu12==12.8.4.1 and nvidia_cublas_cu12-12.8.4.1-py3-none.whl",
+        "at 12:34:56, driver 580.65.06",
+        "a" * 64,
+        "model/llava-v1.5-7b/model-00001-of-00002.safetensors",
+    ],
+)
+def test_what_support_needs_stays(text):
+    redactor = Redactor({"host": ["gpu01"]})
+    assert redactor.text(text) == text
+    assert not redactor.counts
+
+
+@given(st.text(), st.lists(st.text(min_size=2), max_size=3))
+def test_a_text_without_private_values_needs_no_second_pass(text, names):
+    redactor = Redactor({"host": names})
+    once = redactor.text(text)
+    assert Redactor({}).text(once) == once
