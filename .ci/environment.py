@@ -4,6 +4,7 @@ A `torch-*+cpu` wheel that lies in find-links is pinned exactly; else uv's CPU i
 torch comes from the package index with its CUDA libraries, after saying how much that is.
 """
 
+import os
 import subprocess
 import sys
 
@@ -25,7 +26,8 @@ def main() -> int:
         command += ["--editable", ".[dev,serve]", *choice.requirements, *indexes.arguments()]
         if choice.backend is not None:
             command += ["--torch-backend", choice.backend]
-        if subprocess.run(command, check=False).returncode == 0:
+        environ = {**os.environ, **indexes.environment}
+        if subprocess.run(command, check=False, env=environ).returncode == 0:
             return 0
         if choice.requirements:
             break

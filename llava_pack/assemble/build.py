@@ -13,12 +13,12 @@ from llava_pack.assemble.outlook import outlook_of
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.proved import prove
 from llava_pack.assemble.runtime_files import (
-    remote_wheel,
     stage_installer,
     stage_runtime,
     stage_wheels,
 )
 from llava_pack.assemble.seal import seal
+from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.fetch.cache import Cache
@@ -33,7 +33,9 @@ from llava_pack.recipe import Recipe
 _SPARE_BYTES = 64 << 20
 
 
-def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
+def build(
+    options: BuildOptions, cache: Cache, progress: Progress, signer: Signer | None = None
+) -> Card:
     """Build a bundle and return its card.
 
     A build that was stopped goes on: fetched files are in the cache, finished groups in the staging
@@ -69,7 +71,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         release=options.release,
     )
     manifest = describe(recipe, options.recipe.parent, facts)
-    identity = seal(staging, manifest, options.out)
+    identity = seal(staging, manifest, options.out, signer)
     shutil.rmtree(work_folder(options.out))
     return Card(
         recipe=recipe.name,
@@ -78,6 +80,7 @@ def build(options: BuildOptions, cache: Cache, progress: Progress) -> Card:
         release=options.release,
         size_bytes=manifest.size_bytes,
         files=len(manifest.files),
+        key=None if signer is None else signer.public.fingerprint,
     )
 
 
@@ -107,10 +110,11 @@ def _folder(recipe: Recipe, source: str) -> str:
 
 
 def _fetch_files(plan: Plan, cache: Cache, progress: Progress) -> dict[str, FetchedFile]:
-    wanted = [remote_wheel(wheel) for wheel in plan.packages.all_wheels]
+    wanted = plan.packages.remote_wheels()
+    network = plan.packages.indexes.environment
     if plan.packages.python.archive is not None:
         wanted.append(plan.packages.python.archive)
-    fetched = download_all(wanted, cache, progress=progress, what="fetch packages")
+    fetched = download_all(wanted, cache, progress=progress, what="fetch packages", network=network)
     return {file.name: found for file, found in fetched.items()}
 
 

@@ -11,7 +11,6 @@ from llava_pack.assemble.floors import Contents, bundle_floors
 from llava_pack.assemble.placing import Place, choose_place, place_finding
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
 from llava_pack.assemble.proved import recalled
-from llava_pack.assemble.runtime_files import remote_wheel
 from llava_pack.checkpoint.footprint import (
     Precision,
     count_parameters,
@@ -101,8 +100,8 @@ def look_ahead(options: BuildOptions, cache: Cache, progress: Progress) -> Outlo
 def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     """Return what a plan comes to; sizes that the index does not tell are asked for."""
     packages = plan.packages
-    files = {wheel.name: remote_wheel(wheel) for wheel in packages.all_wheels}
-    sizes = remote_sizes(list(files.values()), cache)
+    files = {file.name: file for file in packages.remote_wheels()}
+    sizes = remote_sizes(list(files.values()), cache, network=packages.indexes.environment)
     known = {name: size or 0 for name, size in sizes.items()}
     weights_bytes = packed_weights_bytes(plan)
     bundle_bytes = weights_bytes + sum(known.values())

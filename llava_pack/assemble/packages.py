@@ -1,16 +1,19 @@
 """The packages of a bundle: the target's wheels, uv apart, and the interpreter."""
 
+import os
 from dataclasses import dataclass, replace
 
 from llava_pack.assemble.requirements import target_requirements
-from llava_pack.assemble.runtime_files import PythonChoice
+from llava_pack.assemble.runtime_files import PythonChoice, remote_wheel
 from llava_pack.assemble.runtimes import UPSTREAM_CODE, upstream_requirements, upstream_torch
+from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
+from llava_pack.fetch.remote import RemoteFile
 from llava_pack.format.errors import FetchError, NetworkError
 from llava_pack.format.progress import Progress
 from llava_pack.lock.choice import Choice
-from llava_pack.lock.indexes import configured_indexes
+from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import LockedWheel
 from llava_pack.lock.resolve import find_wheels, resolve
@@ -27,6 +30,7 @@ class Packages:
         wheels: without llava-pack itself and without uv.
         uv: the wheel that `runtime/uv` is taken from.
         torch: what the torch in it needs.
+        indexes: where they come from.
         backend: value of uv's `--torch-backend` that it was resolved with.
     """
 
@@ -35,12 +39,18 @@ class Packages:
     uv: LockedWheel
     python: PythonChoice
     torch: TorchNeeds
+    indexes: Indexes
     backend: str | None = None
 
     @property
     def all_wheels(self) -> tuple[LockedWheel, ...]:
         """Return every wheel that is fetched."""
         return (*self.wheels, self.uv)
+
+    def remote_wheels(self) -> list[RemoteFile]:
+        """Return what the downloader is asked for, with credentials where an index wants them."""
+        credentials = Credentials(self.indexes, os.environ)
+        return [remote_wheel(wheel, credentials) for wheel in self.all_wheels]
 
 
 def resolve_packages(
@@ -99,6 +109,7 @@ def resolve_packages(
         uv=uv,
         python=python,
         torch=torch_needs(wheels, choice.cuda),
+        indexes=indexes,
         backend=torch.backend,
     )
 

@@ -89,11 +89,12 @@ def pinned_packages(
     platform = parse_platform(lock.platform, minor)
     absent = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
     found: dict[str, LockedWheel] = {}
+    indexes = configured_indexes()
     if absent:
         progress.start(f"find {len(absent)} packages of the lock", None)
         exact = [f"{wheel.name}=={wheel.version}" for wheel in absent]
         backend = lock.torch_backend
-        found = find_wheels(exact, platform, configured_indexes(), torch_backend=backend)
+        found = find_wheels(exact, platform, indexes, torch_backend=backend)
         progress.done()
     lost = [wheel.filename for wheel in absent if wheel.sha256 not in found]
     if lost:
@@ -109,6 +110,7 @@ def pinned_packages(
         uv=next(wheel for wheel in wheels if wheel.name == "uv"),
         python=_python(lock.python, platform, cache, archive),
         torch=torch_needs(wheels, lock.cuda),
+        indexes=indexes,
         backend=lock.torch_backend,
     )
 

@@ -1,6 +1,5 @@
 """Everything in a bundle that is not the model: wheels, uv, Python, the installer."""
 
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from llava_pack import __version__
 from llava_pack.assemble.own_wheel import FILENAME, write_own_wheel
 from llava_pack.assemble.staging import Staging
-from llava_pack.fetch.credentials import index_headers
+from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.download import Fetched, RemoteFile, Sha256
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.manifest import FileEntry, PythonEntry
@@ -38,14 +37,14 @@ class PythonChoice:
         )
 
 
-def remote_wheel(wheel: LockedWheel) -> RemoteFile:
+def remote_wheel(wheel: LockedWheel, credentials: Credentials) -> RemoteFile:
     """Return what the downloader is asked for a locked wheel."""
     return RemoteFile(
         url=wheel.url,
         name=wheel.filename,
         size_bytes=wheel.size_bytes,
         digest=Sha256(wheel.sha256),
-        headers=index_headers(wheel.url, os.environ),
+        headers=credentials.headers(wheel.url),
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Event
 
@@ -27,6 +27,7 @@ def download_all(
     progress: Progress | None = None,
     patience: Patience | None = None,
     what: str = "fetch",
+    network: Mapping[str, str] | None = None,
 ) -> dict[RemoteFile, Fetched]:
     """Return every file, verified, in the cache; fetch what is not there, in parallel.
 
@@ -39,6 +40,7 @@ def download_all(
         progress: told of one phase, with bytes; a restart counts bytes back.
         patience: how long to keep trying; the default suits a person who waits.
         what: how the phase is called.
+        network: certificates and proxies beside the environment's, such as pip's configuration has.
 
     Raises:
         IntegrityError: bytes differ from the promised size or digest.
@@ -53,7 +55,7 @@ def download_all(
     told = progress or Silent()
     told.start(what, _total(wanted))
     try:
-        return _run(wanted, cache, connections, told, patience or Patience())
+        return _run(wanted, cache, connections, told, patience or Patience(), network)
     finally:
         told.done()
 
@@ -64,11 +66,15 @@ def _run(
     connections: int,
     progress: Progress,
     patience: Patience,
+    network: Mapping[str, str] | None,
 ) -> dict[RemoteFile, Fetched]:
     """Fetch the largest first, so that no large one is left for the end alone."""
     stop = Event()
     transport = Transport(
-        connections=connections, connect_s=patience.connect_s, read_s=patience.read_s
+        connections=connections,
+        connect_s=patience.connect_s,
+        read_s=patience.read_s,
+        network=network,
     )
     with transport, ThreadPoolExecutor(connections, thread_name_prefix="fetch") as pool:
         transfer = Transfer(

@@ -1,7 +1,7 @@
 """Sizes of remote files without fetching them: asked once, in parallel, and remembered."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,12 +15,15 @@ _CONNECTIONS = 16
 _RANGE = re.compile(r"bytes 0-0/(\d+)")
 
 
-def remote_sizes(files: Sequence[RemoteFile], cache: Cache) -> dict[str, int | None]:
+def remote_sizes(
+    files: Sequence[RemoteFile], cache: Cache, *, network: Mapping[str, str] | None = None
+) -> dict[str, int | None]:
     """Return the size of each file by its name; None where its server does not say.
 
     Args:
         files: those with a promised size are not asked for.
         cache: sizes are kept in it by digest.
+        network: certificates and proxies beside the environment's.
     """
     folder = cache.root / "sizes"
     folder.mkdir(exist_ok=True)
@@ -28,7 +31,9 @@ def remote_sizes(files: Sequence[RemoteFile], cache: Cache) -> dict[str, int | N
     asked = [file for file in files if sizes[file.name] is None]
     if asked:
         with (
-            Transport(connections=_CONNECTIONS, connect_s=10.0, read_s=20.0) as transport,
+            Transport(
+                connections=_CONNECTIONS, connect_s=10.0, read_s=20.0, network=network
+            ) as transport,
             ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="size") as pool,
         ):
             for file, size_bytes in zip(

@@ -43,19 +43,27 @@ class Interrupted(Exception):  # noqa: N818 - the loop's own signal; `failure` i
 class Transport:
     """One HTTP client for many threads, whose transfers can be broken off from another thread.
 
-    Proxies and certificate files are those of the environment.
+    Proxies and certificate files are those of the environment, and of `network` beside it.
 
     Args:
         connections: transfers at once.
         connect_s: limit for reaching a host.
         read_s: limit for silence.
+        network: SSL_CERT_FILE, HTTP_PROXY and HTTPS_PROXY that the environment does not have.
 
     Raises:
         NetworkError: the proxy or certificate configuration cannot be used.
     """
 
-    def __init__(self, *, connections: int, connect_s: float, read_s: float) -> None:
-        self._client = _client(connections, connect_s, read_s)
+    def __init__(
+        self,
+        *,
+        connections: int,
+        connect_s: float,
+        read_s: float,
+        network: Mapping[str, str] | None = None,
+    ) -> None:
+        self._client = _client(connections, connect_s, read_s, network or {})
         self._wires: WeakSet[Any] = WeakSet()  # every network stream that was opened
         self._guard = Lock()
         self._hung_up = False
@@ -138,10 +146,19 @@ def _break(wire: Any) -> None:
         wire.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-def _client(connections: int, connect_s: float, read_s: float) -> httpx.Client:
+def _client(
+    connections: int, connect_s: float, read_s: float, network: Mapping[str, str]
+) -> httpx.Client:
     try:
+        certificates = _certificates(os.environ, network)
+        proxies = {
+            f"{scheme}://": httpx.HTTPTransport(proxy=proxy, verify=certificates)
+            for scheme in ("http", "https")
+            if (proxy := network.get(f"{scheme}_proxy".upper()))
+        }
         return httpx.Client(
-            verify=_certificates(os.environ),
+            verify=certificates,
+            mounts=proxies,
             timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"User-Agent": "llava-pack", "Accept-Encoding": "identity"},
@@ -210,11 +227,13 @@ def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
     return Interrupted(failure)
 
 
-def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext | bool:
+def _certificates(environ: Mapping[str, str], network: Mapping[str, str]) -> ssl.SSLContext | bool:
     """Return the CA bundle that pip and requests are told of; SSL_CERT_FILE is httpx's own."""
     if environ.get("SSL_CERT_FILE") or environ.get("SSL_CERT_DIR"):
         return True
     for name in _CA_VARIABLES:
         if bundle := environ.get(name):
             return ssl.create_default_context(cafile=bundle)
+    if bundle := network.get("SSL_CERT_FILE"):
+        return ssl.create_default_context(cafile=bundle)
     return True

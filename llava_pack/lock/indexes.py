@@ -1,39 +1,44 @@
-"""Where wheels come from: what pip and uv are configured with, read the way each tool does.
+"""Where wheels come from: what pip and uv are configured with, as one value.
 
 uv reads its own variables and files; it does not read pip's, and people behind mirrors have one
 or the other. What pip is told and uv is not, is passed on to uv.
 """
 
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from llava_pack.lock.configuration import pip_settings, uv_indexes
+
+_YES = {"1", "true", "yes", "on"}
+_KEYRING = {"subprocess", "import"}
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Indexes:
-    """What uv is told beside its own configuration.
+    """What uv is told beside its own configuration, and who to be where.
 
     Attributes:
         find_links: folders and pages of wheels from pip's configuration.
-        index_url: pip's index where uv has none of its own, else None.
         no_index: only find-links are asked.
-        environment: variables to add to uv's, such as the certificate bundle.
+        environment: variables for uv and for the downloader: indexes (a variable hides a password
+            from `ps`), certificates, proxies. None of them is set already.
+        urls: every index and page of wheels, with the user and password that somebody wrote there.
+        keyring: passwords may be asked of the `keyring` program.
     """
 
     find_links: tuple[str, ...] = ()
-    index_url: str | None = None
     no_index: bool = False
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    urls: tuple[str, ...] = field(default=(), repr=False)
+    keyring: bool = False
 
     def arguments(self) -> list[str]:
         """Return uv's command line options."""
         options = [part for place in self.find_links for part in ("--find-links", place)]
-        if self.index_url is not None:
-            options += ["--default-index", self.index_url]
         return [*options, *(["--no-index"] if self.no_index else [])]
 
     def local_folders(self) -> tuple[Path, ...]:
@@ -41,68 +46,88 @@ class Indexes:
         return tuple(path for place in self.find_links if (path := _folder(place)) is not None)
 
 
-def configured_indexes(environ: Mapping[str, str] | None = None) -> Indexes:
-    """Read pip's configuration (files and variables) and what uv already has."""
+def configured_indexes(
+    environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Indexes:
+    """Read pip's configuration (files and variables) and what uv already has.
+
+    Args:
+        environ: the process's own where it is left out.
+        folder: where uv's project configuration is looked for; the working directory.
+    """
     env = dict(os.environ if environ is None else environ)
-    settings = pip_settings(env)
-    uv_places = [p for p in env.get("UV_FIND_LINKS", "").split(",") if p]
-    uv_has_index = any(env.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
-    certificate = settings.get("cert")
-    extra = {"SSL_CERT_FILE": certificate} if certificate and "SSL_CERT_FILE" not in env else {}
-    if not uv_has_index and not env.get("UV_INDEX") and not env.get("UV_EXTRA_INDEX_URL"):
-        extra |= _more_indexes(settings)
+    pip = pip_settings(env)
+    files = uv_indexes(env, Path.cwd() if folder is None else folder)
+    uv_default = any(env.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
+    uv_default = uv_default or any(one.get("default") for one in files)
+    uv_any = uv_default or bool(files or env.get("UV_INDEX") or env.get("UV_EXTRA_INDEX_URL"))
+    passed = dict(_network(pip, env))
+    if not uv_default and (index := pip.get("index-url")):
+        passed["UV_DEFAULT_INDEX"] = index
+    if not uv_any:
+        passed |= _more_indexes(pip)
+    uv_links = [place for place in env.get("UV_FIND_LINKS", "").split(",") if place]
+    links = tuple(dict.fromkeys([*pip.get("find-links", "").split(), *uv_links]))
+    from_pip = [pip.get("index-url", ""), *pip.get("extra-index-url", "").split()]
+    written = [*_uv_urls(env), *(_signed(one, env) for one in files), *from_pip, *links]
+    keyring = env.get("UV_KEYRING_PROVIDER") or pip.get("keyring-provider")
     return Indexes(
-        find_links=tuple(dict.fromkeys([*settings.get("find-links", "").split(), *uv_places])),
-        index_url=None if uv_has_index else settings.get("index-url"),
-        no_index=settings.get("no-index", "").lower() in {"1", "true", "yes", "on"},
-        environment=extra,
+        find_links=links,
+        no_index=pip.get("no-index", "").lower() in _YES,
+        environment=passed,
+        urls=tuple(dict.fromkeys(url for url in written if url.startswith("http"))),
+        keyring=keyring in _KEYRING,
     )
 
 
-def _more_indexes(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return uv's variables for what else pip is told; a variable hides a password from `ps`.
+def _network(pip: Mapping[str, str], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield certificates and proxy of pip where nothing else is set."""
+    if (cert := pip.get("cert")) and not env.get("SSL_CERT_FILE"):
+        yield "SSL_CERT_FILE", cert
+    proxies = {name for name in _PROXIES if env.get(name) or env.get(name.lower())}
+    if (proxy := pip.get("proxy")) and not proxies:
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+        yield "HTTPS_PROXY", proxy
+        yield "HTTP_PROXY", proxy
+
+
+def _more_indexes(pip: Mapping[str, str]) -> dict[str, str]:
+    """Return uv's variables for what else pip is told.
 
     pip takes the best version of all its indexes; uv would stop at the first that has a package.
     """
     found = {}
-    if more := settings.get("extra-index-url", "").split():
+    if more := pip.get("extra-index-url", "").split():
         found = {"UV_INDEX": " ".join(more), "UV_INDEX_STRATEGY": "unsafe-best-match"}
-    if hosts := settings.get("trusted-host", "").split():
+    if hosts := pip.get("trusted-host", "").split():
         found["UV_INSECURE_HOST"] = " ".join(hosts)
-    if settings.get("keyring-provider") in {"subprocess", "import"}:
+    if pip.get("keyring-provider") in _KEYRING:
         found["UV_KEYRING_PROVIDER"] = "subprocess"
     return found
 
 
-def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return pip's effective settings by option name, as `pip config list` reports them.
+def _uv_urls(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the indexes in uv's variables: `url` or `name=url`."""
+    for variable in ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
+        for text in env.get(variable, "").split():
+            name, equals, url = text.partition("=")
+            named = bool(equals) and "://" not in name
+            yield _signed({"name": name, "url": url} if named else {"url": text}, env)
 
-    Files first, then variables, which win; a machine without pip has none.
+
+def _signed(index: Mapping[str, str], env: Mapping[str, str]) -> str:
+    """Return an index's URL with the user and password that uv has for its name.
+
+    Source: uv's documentation, "Package indexes", UV_INDEX_<NAME>_USERNAME.
     """
-    command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
-    try:
-        listed = subprocess.run(
-            command, capture_output=True, text=True, env=dict(environ), check=False, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return parse_pip_config(listed.stdout) if listed.returncode == 0 else {}
-
-
-def parse_pip_config(text: str) -> dict[str, str]:
-    r"""Return option names and values of `pip config list`; `:env:` wins over files.
-
-    >>> parse_pip_config("global.cert='/a'\n:env:.find-links='/w'\n")
-    {'cert': '/a', 'find-links': '/w'}
-    """
-    rows = []
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        section, _, option = key.rpartition(".")
-        if equals and option:
-            plain = value.strip().strip("'\"").replace("\\n", " ").strip()
-            rows.append((section == ":env:", option, plain))
-    return {option: value for _, option, value in sorted(rows, key=lambda row: row[0])}
+    url = str(index["url"])
+    name = "".join(c if c.isalnum() else "_" for c in str(index.get("name") or "")).upper()
+    user, password = (env.get(f"UV_INDEX_{name}_{what}") for what in ("USERNAME", "PASSWORD"))
+    if not name or not (user or password):
+        return url
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user or ''}:{password or ''}@{host}"))
 
 
 def _folder(place: str) -> Path | None:

@@ -72,7 +72,7 @@ def _compile(
     wanted, lock = folder / "requirements.in", folder / "pylock.toml"
     wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
     command = _command(wanted, lock, platform, indexes) + list(more)
-    _run(command, {**os.environ, **(indexes.environment or {})})
+    _run(command, {**os.environ, **indexes.environment})
     return lock.read_text(encoding="utf-8")
 
 

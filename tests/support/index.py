@@ -3,6 +3,7 @@
 Source: PEP 503 (HTML), PEP 691 (JSON), PEP 658/714 (metadata beside a wheel).
 """
 
+import base64
 import hashlib
 import html
 import json
@@ -18,12 +19,32 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 
 
 class LoopbackIndex(Loopback):
-    """Serve every wheel under `folders`; `simple_url` is what an installer is given."""
+    """Serve every wheel and .tar.gz under `folders`; `simple_url` is what an installer is given.
 
-    def __init__(self, folders: Sequence[Path], *, port: int = 0) -> None:
-        super().__init__(port=port)
-        wheels = [wheel for folder in folders for wheel in sorted(folder.glob("*.whl"))]
-        self._wheels = {wheel.name: wheel for wheel in wheels}
+    Args:
+        folders: of wheels and sources.
+        port: 0 for a free one.
+        tls: a PEM file with a certificate and its key, to answer over https.
+        login: `USER:PASSWORD`, without which it answers 401.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        port: int = 0,
+        tls: Path | None = None,
+        login: str | None = None,
+    ) -> None:
+        super().__init__(port=port, tls=tls)
+        files = [
+            file
+            for folder in folders
+            for pattern in ("*.whl", "*.tar.gz")
+            for file in sorted(folder.glob(pattern))
+        ]
+        self._wheels = {file.name: file for file in files}
+        self._login = None if login is None else base64.b64encode(login.encode()).decode()
         self._digests: dict[str, str] = {}
 
     @property
@@ -32,6 +53,8 @@ class LoopbackIndex(Loopback):
         return f"{self.url}/simple/"
 
     def respond(self, asked: Asked) -> Answer:
+        if self._login is not None and asked.headers.get("authorization") != f"Basic {self._login}":
+            return Answer(status=401, headers={"WWW-Authenticate": 'Basic realm="index"'})
         kind, _, rest = asked.path.strip("/").partition("/")
         if kind == "simple":
             return self._simple(rest.strip("/"), as_json=_JSON in asked.headers.get("accept", ""))
@@ -63,7 +86,7 @@ class LoopbackIndex(Loopback):
                 "url": f"{self.url}/files/{quote(wheel.name)}",
                 "hashes": {"sha256": self._digest(wheel)},
                 "size": wheel.stat().st_size,
-                "core-metadata": True,
+                "core-metadata": wheel.suffix == ".whl",
             }
             for wheel in wheels
         ]
@@ -72,9 +95,9 @@ class LoopbackIndex(Loopback):
 
     def _html(self, wheels: Sequence[Path]) -> Answer:
         links = [
-            f'<a href="/files/{quote(wheel.name)}#sha256={self._digest(wheel)}" '
-            f'data-core-metadata="true">{html.escape(wheel.name)}</a>'
-            for wheel in wheels
+            f'<a href="/files/{quote(file.name)}#sha256={self._digest(file)}"{_beside(file)}>'
+            f"{html.escape(file.name)}</a>"
+            for file in wheels
         ]
         return _page(links)
 
@@ -84,6 +107,10 @@ class LoopbackIndex(Loopback):
                 digest = hashlib.file_digest(stream, "sha256")
             self._digests[wheel.name] = digest.hexdigest()
         return self._digests[wheel.name]
+
+
+def _beside(file: Path) -> str:
+    return ' data-core-metadata="true"' if file.suffix == ".whl" else ""
 
 
 def _projects(names: set[str], *, as_json: bool) -> Answer:
@@ -99,8 +126,10 @@ def _page(links: Sequence[str]) -> Answer:
 
 
 def _project(wheel_name: str) -> str:
-    """Return the normalised project name. Source: PEP 503."""
-    return re.sub(r"[-_.]+", "-", wheel_name.partition("-")[0]).lower()
+    """Return the normalised project name. Source: PEP 503, 625."""
+    name = wheel_name.removesuffix(".tar.gz")
+    name = name.rpartition("-")[0] if name != wheel_name else name.partition("-")[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _metadata(wheel: Path) -> bytes:
