@@ -5,19 +5,28 @@ import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from llava_pack.format import records, sums
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
-from llava_pack.format.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from llava_pack.format.manifest import (
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    parse_manifest,
+)
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
 from llava_target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
 _SHOWN_DEFECTS = 10
+_MAX_DEFECTS = 2_000
+_STRANGE = ("extra", "too-many")
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class Defect:
     """One difference between a bundle and what it says about itself."""
 
     path: str
-    problem: Literal["changed", "missing", "extra", "size", "not-a-file", "unreadable"]
+    problem: Literal["changed", "missing", "extra", "size", "not-a-file", "unreadable", "too-many"]
     expected: str
     got: str
 
@@ -38,11 +47,19 @@ class Listing:
     """A bundle whose SHA256SUMS was read, and held against `--expect` where one was given."""
 
     root: Path
-    sums: Mapping[str, str]
     sums_bytes: bytes
     bundle_id: str
     expected: bool
     """The id is the one that a person typed, not only the one that the medium claims."""
+
+    @cached_property
+    def sums(self) -> Mapping[str, str]:
+        """Return the digest of each path; read when it is wanted, which is after the signature.
+
+        Raises:
+            IntegrityError: SHA256SUMS is malformed.
+        """
+        return sums.parse_sums(self.sums_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +80,7 @@ class Examination:
             "files": len(self.listing.sums),
             "size_bytes": self.size_bytes,
             "defects": records.encode(self.defects),
+            "copy_again": [one.path for one in self.defects if one.problem not in _STRANGE],
         }
 
 
@@ -71,7 +89,7 @@ def read_listing(root: Path, *, expect: str | None) -> Listing:
 
     Raises:
         UsageError: `root` is not a folder, or `expect` is not the beginning of an id.
-        IntegrityError: SHA256SUMS is missing or malformed.
+        IntegrityError: SHA256SUMS is missing.
         SignatureError: the id of the bundle is not `expect`.
     """
     if not root.is_dir():
@@ -84,10 +102,7 @@ def read_listing(root: Path, *, expect: str | None) -> Listing:
             subject=SUMS_NAME,
             hint="this is another bundle, or it was changed: compare with the card of the build",
         )
-    entries = sums.parse_sums(data)
-    return Listing(
-        root=root, sums=entries, sums_bytes=data, bundle_id=found, expected=expect is not None
-    )
+    return Listing(root=root, sums_bytes=data, bundle_id=found, expected=expect is not None)
 
 
 def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
@@ -127,17 +142,26 @@ def survey(listing: Listing) -> tuple[Defect, ...]:
     """Compare names and kinds of files, without reading them."""
     present: set[str] = set()
     folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
-    defects = list(_walk(listing, "", folders, present))
-    absent = (path for path in listing.sums if path not in present)
-    defects += [Defect(path, "missing", "a file", "nothing") for path in absent]
+    defects = list(islice(_walk(listing, "", folders, present), _MAX_DEFECTS + 1))
+    if len(defects) > _MAX_DEFECTS:
+        defects[-1] = Defect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
+    else:
+        absent = (path for path in listing.sums if path not in present)
+        defects += [Defect(path, "missing", "a file", "nothing") for path in absent]
     return tuple(sorted(defects, key=lambda defect: defect.path))
 
 
 def _walk(listing: Listing, below: str, folders: set[str], present: set[str]) -> Iterator[Defect]:
-    with os.scandir(listing.root / below) as entries:
+    try:
+        entries = os.scandir(listing.root / below)
+    except OSError as error:
+        yield Defect(below, "unreadable", "a folder that can be read", _reason(error))
+        return
+    with entries:
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            present.add(path)
+            if path in listing.sums:
+                present.add(path)
             if entry.is_dir(follow_symlinks=False):
                 if path in folders:
                     yield from _walk(listing, path, folders, present)
@@ -164,21 +188,17 @@ def open_file(root: Path, path: str) -> BinaryIO:
     raise OSError(0, "not a plain file")
 
 
-def examine(
-    root: Path, *, expect: str | None, progress: Progress, threads: int | None = None
-) -> Examination:
+def examine(listing: Listing, *, progress: Progress, threads: int | None = None) -> Examination:
     """Read a whole bundle, each byte once, and report every difference.
 
     Args:
-        root: the bundle.
-        expect: the id that a person typed, None to check only that the bundle is whole.
+        listing: of the bundle.
         progress: told the bytes.
         threads: how many files are read at once, None for one each processor.
 
     Raises:
-        PackError: as `read_listing`.
+        IntegrityError: SHA256SUMS is malformed.
     """
-    listing = read_listing(root, expect=expect)
     defects = {defect.path: defect for defect in survey(listing)}
     manifest, sizes = None, dict[str, int]()
     try:
@@ -192,7 +212,7 @@ def examine(
     progress.start("reading the bundle", sum(sizes.values()) or None)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         promises = {path: (listing.sums[path], sizes.get(path)) for path in paths}
-        found = pool.map(lambda path: check(root, path, promises[path], progress), paths)
+        found = pool.map(lambda path: check(listing.root, path, promises[path], progress), paths)
         defects |= {defect.path: defect for defect in found if defect is not None}
     progress.done()
     return Examination(
@@ -226,8 +246,10 @@ def check(
     try:
         with open_file(root, path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            if size_bytes is not None and size != size_bytes:
+            if size != (size if size_bytes is None else size_bytes):
                 return Defect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
+            if size > MAX_FILE_BYTES:
+                return Defect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
             got = copy_hashing(stream, copy, progress.advance)[1]
     except OSError as error:
         if error.errno in disk.FULL:
@@ -246,16 +268,3 @@ def refusal(defects: tuple[Defect, ...], *, of: int) -> IntegrityError:
     more = len(defects) - _SHOWN_DEFECTS
     rest = f"; and {more} more" if more > 0 else ""
     return IntegrityError(f"{len(defects)} of {of} files differ: {shown}{rest}", hint=COPY_AGAIN)
-
-
-def verify_bundle(root: Path, *, expect: str | None, progress: Progress) -> Examination:
-    """Return the contents of a bundle in which every byte is what it should be.
-
-    Raises:
-        IntegrityError: naming every file that is changed, missing, extra or no plain file.
-        SignatureError: the id is not the one that was typed.
-    """
-    found = examine(root, expect=expect, progress=progress)
-    if found.defects:
-        raise refusal(found.defects, of=len(found.listing.sums))
-    return found

@@ -200,12 +200,13 @@ class _Case:
 
 
 def _by_openssl(program: str, folder: Path) -> bool:
-    command = [program, "dgst", "-sha256", "-verify", folder / "key.pem"]
+    command: list[str | Path] = [program, "dgst", "-sha256", "-verify", folder / "key.pem"]
     return _accepts([*command, "-signature", folder / "sig", folder / "message"], folder)
 
 
 def _by_ssh_keygen(program: str, folder: Path) -> bool:
-    command = [program, "-Y", "verify", "-f", folder / "allowed_signers", "-I", PRINCIPAL]
+    command: list[str | Path] = [program, "-Y", "verify", "-f", folder / "allowed_signers"]
+    command += ["-I", PRINCIPAL]
     return _accepts([*command, "-n", NAMESPACE, "-s", folder / "sshsig"], folder)
 
 

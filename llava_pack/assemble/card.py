@@ -12,6 +12,7 @@ class Card:
     Attributes:
         bundle: the bundle's folder as the person knows it.
         release: UTC seconds of the release.
+        key: fingerprint of the key that signed it, None for an unsigned one.
     """
 
     recipe: str
@@ -20,6 +21,7 @@ class Card:
     release: int
     size_bytes: int
     files: int
+    key: str | None = None
 
     @property
     def folder(self) -> str:
@@ -35,12 +37,13 @@ class Card:
             f"release   {when}",
             f"size      {self.size_bytes / 1e9:.2f} GB in {self.files} files",
             f"id        {self.bundle_id}",
+            *([] if self.key is None else [f"key       {self.key}"]),
             "",
             "carry it over, one of:",
             *(f"  {line}" for line in carry_lines(self.bundle, self.folder)),
             "",
             "on the server (compare the number with the id above, then install):",
-            *(f"  {line}" for line in contact_lines(there, self.bundle_id)),
+            *(f"  {line}" for line in contact_lines(there, self.bundle_id, self.key)),
         )
 
 
@@ -55,13 +58,20 @@ def carry_lines(bundle: str, folder: str) -> tuple[str, ...]:
     )
 
 
-def contact_lines(bundle: str, bundle_id: str) -> tuple[str, ...]:
-    """Return what is typed on the server for the first installation."""
+def contact_lines(bundle: str, bundle_id: str, key: str | None = None) -> tuple[str, ...]:
+    """Return what is typed on the server for the first installation.
+
+    Args:
+        bundle: its folder there.
+        bundle_id: that the installer holds it against.
+        key: fingerprint of the signing key, which is pinned then: upgrades need no card.
+    """
+    trusted = "" if key is None else f" --trust-key {key}"
     return (
         f'B={bundle}; D=$(mktemp -d) && cp "$B"/install.sh "$B"/SHA256SUMS "$D" && cd "$D"',
         "sha256sum SHA256SUMS",
         "grep '  install.sh$' SHA256SUMS | sha256sum -c -",
-        f'sh install.sh --bundle "$B" --expect {bundle_id}',
+        f'sh install.sh --bundle "$B" --expect {bundle_id}{trusted}',
     )
 
 

@@ -7,29 +7,40 @@ from hashlib import sha256
 from pathlib import Path
 
 from llava_pack.assemble.card import start_here
+from llava_pack.assemble.signing import Signer, sign
 from llava_pack.assemble.staging import Staging
 from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Manifest, render_manifest
+from llava_pack.format.signature import KEY_NAME, SIG_NAME, SSHSIG_NAME
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, render_sums
 
 START = "START-HERE.txt"
 
 
-def seal(staging: Staging, manifest: Manifest, out: Path) -> str:
+def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None = None) -> str:
     """Write what describes the bundle, move it to `out`, and return the bundle id.
 
     Args:
         staging: holds every other file; moved away by this.
         manifest: complete, with the entries of `staging`.
         out: where the bundle shall be; a bundle that is there is replaced in one rename.
+        signer: None for a bundle that only its id vouches for.
+
+    Raises:
+        SignatureError: openssl did not sign.
     """
     described = render_manifest(manifest)
     digests = {entry.path: entry.sha256 for entry in staging.entries}
     digests[MANIFEST_NAME] = sha256(described).hexdigest()
     sums = render_sums(digests)
     welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
+    contents = {MANIFEST_NAME: described, START: welcome, SUMS_NAME: sums}
+    if signer is not None:
+        signatures = sign(signer, sums)
+        contents |= {SIG_NAME: signatures.der, SSHSIG_NAME: signatures.sshsig}
+        contents[KEY_NAME] = signer.public.pem
     staging.remove_strangers(keep=())
-    for name, content in ((MANIFEST_NAME, described), (START, welcome), (SUMS_NAME, sums)):
+    for name, content in contents.items():
         _write_durably(staging.root / name, content)
     _replace(staging.root, out)
     return bundle_id(sums)

@@ -51,18 +51,19 @@ class Signatures:
     """Armored, for `ssh-keygen -Y verify`."""
 
 
-def generate(key: Path, passphrase: str) -> PublicKey:
+def generate(key: Path, passphrase: str, *, protected: bool = True) -> PublicKey:
     """Write a new private key, readable by its owner alone, and return its public half.
 
     Args:
         key: must not exist.
-        passphrase: empty for a key without one.
+        passphrase: empty where `protected` is False.
+        protected: the key is worth nothing without its passphrase.
 
     Raises:
         UsageError: the file exists or cannot be written, or the passphrase is too short or long.
         CannotVerifyError: this machine has no openssl.
     """
-    if passphrase:
+    if protected:
         _check_passphrase(passphrase)
     try:
         os.close(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -79,6 +80,24 @@ def generate(key: Path, passphrase: str) -> PublicKey:
     except BaseException:
         key.unlink()
         raise
+
+
+def write_public(key: Path, public: PublicKey) -> Path:
+    """Write the public half beside a private key, for the servers, and return where.
+
+    Raises:
+        UsageError: the file exists or cannot be written.
+    """
+    path = key.with_name(f"{key.name.removesuffix('.key')}.pub.pem")
+    try:
+        with path.open("xb") as stream:
+            stream.write(public.pem)
+    except OSError as error:
+        hint = "move it away, then: openssl pkey -in KEY -pubout"
+        raise UsageError(
+            f"cannot be made: {error.strerror}", subject=str(path), hint=hint
+        ) from error
+    return path
 
 
 def _new_key(passphrase: str, scratch: Path) -> bytes:

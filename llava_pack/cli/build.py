@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.cli.laptop import need_laptop
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import Plan
+    from llava_pack.assemble.signing import Signer
 
 
 def build(
@@ -71,6 +73,11 @@ def build(
     merge: Annotated[
         bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
     ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="Sign with this private key, from `llava-pack keygen`.", metavar="KEY"),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
     ] = False,
@@ -89,6 +96,7 @@ def build(
       llava-pack build llava-v1.5-7b --locked llava.lock.json
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
       llava-pack build llava-v1.5-7b --quantize nf4
+      llava-pack build llava-v1.5-7b --sign release.key
       llava-pack build demo --dry-run
     """
     from dataclasses import replace
@@ -133,17 +141,30 @@ def build(
     if locked is not None:
         plain = said if given is None else replace(said, python=None)
         options = locked_options(options, read_lock(locked), plain)
+    signer = None if sign is None else _open_signer(sign, passphrase_file)
     progress = console.progress()
     if dry_run:
         _show_plan(plan_build(options, Cache(), progress), as_json=as_json)
         return
-    card = build_bundle(options, Cache(), progress)
+    card = build_bundle(options, Cache(), progress, signer)
     if as_json:
         console.document("bundle", vars(card))
         return
     console.say()
     for line in card.lines():
         console.data(line)
+
+
+def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
+    """Open the key before anything is fetched: a passphrase is asked for once."""
+    from llava_pack.assemble.signing import is_encrypted, open_key
+
+    if not is_encrypted(key):
+        console.say(f"! {key} has no passphrase: whoever reads it can sign")
+        return open_key(key, "")
+    if passphrase_file is not None:
+        return open_key(key, read_passphrase(passphrase_file))
+    return open_key(key, ask_passphrase(f"passphrase of {key}"))
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> None:

@@ -2,12 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.keys import TrustKey
 from llava_pack.cli.target import AsJson, llava_target
+
+if TYPE_CHECKING:
+    from llava_target.trust import Verdict
 
 
 def verify(
@@ -15,24 +19,31 @@ def verify(
     expect: Annotated[
         str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
     ] = None,
+    trust_key: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every byte of a bundle once, and name every file that is not as it was built.
 
-    Without --expect this proves that the bundle is whole, not who made it. Exit code 4: files
-    differ; 5: this is not the bundle that you expect.
+    Without --expect or --trust-key this proves that the bundle is whole, not who made it. Exit code
+    4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
+    here can check the signature.
 
     \b
     Examples:
       llava-pack verify /media/usb/llava-v1.5-7b --expect 3f9a…
+      llava-pack verify /media/usb/llava-v1.5-7b --trust-key llava-pack.pub.pem
       llava-pack verify ./demo-bundle --json
     """
     llava_target()
-    from llava_target.inventory import examine, refusal
+    from llava_target import trust
+    from llava_target.inventory import examine, read_listing, refusal
 
     began = time.monotonic()
-    found = examine(bundle, expect=expect, progress=console.progress())
-    facts = {**found.facts(), "took_s": round(time.monotonic() - began, 3)}
+    listing = read_listing(bundle, expect=expect)
+    verdict = trust.judge(listing, trust_key=trust_key, prefix=None)
+    found = examine(listing, progress=console.progress())
+    facts = {**found.facts(), "trust": verdict.facts()}
+    facts["took_s"] = round(time.monotonic() - began, 3)
     if found.defects:
         error = refusal(found.defects, of=len(found.listing.sums))
         if not as_json:
@@ -46,8 +57,17 @@ def verify(
         return
     size = console.human_bytes(found.size_bytes)
     console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
-    if found.listing.expected:
-        console.say(f"{console.mark('ok')} the bundle id is the one that you gave")
-    else:
-        console.say("! the bundle vouches for itself only: compare this id with the build's card")
+    for line in _trust_lines(found.listing.expected, verdict):
+        console.say(line)
     console.data(found.listing.bundle_id)
+
+
+def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:
+    lines = [f"{console.mark('ok')} the bundle id is the one that you gave"] if expected else []
+    if verdict.key is not None and verdict.trusted:
+        lines.append(f"{console.mark('ok')} signed by the key {verdict.key.fingerprint}")
+    elif verdict.key is not None:
+        lines.append(f"! signed by {verdict.key.fingerprint}, a key that only the bundle names")
+    if not expected and not verdict.trusted:
+        lines.append("! the bundle vouches for itself only: compare this id with the build's card")
+    return lines

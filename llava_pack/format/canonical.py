@@ -6,6 +6,9 @@ from typing import Any
 
 from llava_pack.format.errors import IntegrityError
 
+MAX_VALUES = 250_000
+"""Values in one text, counted before it is parsed: what bounds the memory that it takes."""
+
 
 def dumps(value: Any) -> bytes:
     r"""Return the one encoding of `value`: sorted keys, no spaces, UTF-8, one final LF.
@@ -35,6 +38,8 @@ def loads(data: bytes, *, max_bytes: int) -> Any:
     """
     if len(data) > max_bytes:
         raise IntegrityError(f"JSON is too large, expected at most {max_bytes} bytes")
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise IntegrityError(f"JSON is too large, expected at most {MAX_VALUES} values")
     try:
         value = json.loads(
             data.decode("utf-8"),

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.paths import check_unique, component_defect, path_defect
-from llava_pack.format.sums import MANIFEST_NAME, UNLISTED
+from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
 FORMAT = 1
-MAX_MANIFEST_BYTES = 32 * 1024 * 1024
-MAX_FILES = 50_000
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+MAX_FILE_BYTES = 3_900_000_000
+"""So that FAT32 holds every file."""
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -226,6 +227,8 @@ def _check_file(where: str, entry: FileEntry, defects: records.Defects) -> None:
         defects.add(f"{where}.path", defect)
     if not _SHA256.fullmatch(entry.sha256):
         defects.add(f"{where}.sha256", f"expected 64 hex digits, got {entry.sha256!r:.80}")
+    if entry.size_bytes > MAX_FILE_BYTES:
+        defects.add(f"{where}.size_bytes", f"expected at most {MAX_FILE_BYTES}")
     if entry.mode not in MODES:
         defects.add(f"{where}.mode", f"expected 0644 or 0755, got {entry.mode:#o}")
 

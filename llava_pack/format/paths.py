@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from llava_pack.format.errors import IntegrityError
 
 MAX_NAME_BYTES = 200
+MAX_DEPTH = 16
+_SHOWN_CLASHES = 20
 _COMPONENT = re.compile(r"[A-Za-z0-9_+@!=][A-Za-z0-9._+@!=-]*")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
@@ -39,6 +41,8 @@ def path_defect(path: str) -> str | None:
     """
     if len(path) > MAX_NAME_BYTES:
         return f"expected at most {MAX_NAME_BYTES} bytes, got {len(path)}"
+    if path.count("/") >= MAX_DEPTH:
+        return f"expected at most {MAX_DEPTH} names, one below the other"
     for name in path.split("/"):
         if defect := component_defect(name):
             return f"name {name!r}: {defect}"
@@ -95,4 +99,6 @@ def check_unique(paths: Iterable[str]) -> None:
         IntegrityError: naming every collision.
     """
     if found := clashes(paths):
-        raise IntegrityError("; ".join(found))
+        more = len(found) - _SHOWN_CLASHES
+        rest = f"; and {more} more" if more > 0 else ""
+        raise IntegrityError("; ".join(found[:_SHOWN_CLASHES]) + rest)

@@ -15,7 +15,8 @@ MANIFEST_NAME = "MANIFEST.json"
 UNLISTED = frozenset(
     {SUMS_NAME, "SHA256SUMS.sig", "SHA256SUMS.sshsig", "key.pem", "START-HERE.txt"}
 )
-MAX_SUMS_BYTES = 8 * 1024 * 1024
+MAX_FILES = 10_000
+MAX_SUMS_BYTES = 4 * 1024 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _EXPECT = re.compile(r"[0-9a-f]{32,64}")
 _SHOWN_DEFECTS = 20
@@ -42,6 +43,8 @@ def parse_sums(data: bytes) -> dict[str, str]:
     """
     if len(data) > MAX_SUMS_BYTES:
         raise IntegrityError(f"expected at most {MAX_SUMS_BYTES} bytes", subject=SUMS_NAME)
+    if data.count(b"\n") > MAX_FILES:
+        raise IntegrityError(f"expected at most {MAX_FILES} lines", subject=SUMS_NAME)
     text = data.decode("utf-8", "backslashreplace")
     if not text.endswith("\n"):
         raise IntegrityError("expected a final newline, as in a whole file", subject=SUMS_NAME)
