@@ -147,7 +147,7 @@ def _phase(*, ready: bool) -> ModelFacts:
     return ModelFacts(
         phase="ready" if ready else "starting",
         detail="" if ready else "its worker does not answer",
-        device=None,
+        device="LLaVA's own worker",
         running=0,
         waiting=0,
         stalled_s=0.0,

@@ -16,6 +16,7 @@ import re
 import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -53,7 +54,22 @@ def main(argv: list[str]) -> None:
     else:
         _bound_server(token)
     sys.argv = [_MODULES[role], *options]
-    runpy.run_module(_MODULES[role], run_name="__main__", alter_sys=True)
+    # LLaVA's heartbeat is a thread that never ends: the process has to be ended over it.
+    os._exit(_ran(_MODULES[role]))
+
+
+def _ran(module: str) -> int:
+    """Run a program to its end and return its exit code."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the boundary of the program
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def guarded(app: Asgi, token: str) -> Asgi:

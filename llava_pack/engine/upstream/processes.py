@@ -46,8 +46,11 @@ class UpstreamProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in reversed(self._watched):
-            one.end()
+        for one in self._watched:
+            one.tell()
+        until_s = time.monotonic() + _TERM_S
+        for one in self._watched:
+            one.end(within_s=max(0.0, until_s - time.monotonic()))
 
     def start(self, told: Callable[[], bool], note: Callable[[str], None]) -> bool:
         """Start the three, each when the one before answers; False where `told` to end meanwhile.
@@ -143,13 +146,18 @@ class _Watched:
         elif now_s >= self._again_s:
             self.start()
 
-    def end(self) -> None:
+    def tell(self) -> None:
+        """Ask the process to end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self, *, within_s: float) -> None:
+        """Wait for its end, and kill it after that."""
         process = self._process
         if process is None:
             return
-        process.terminate()
         try:
-            process.wait(_TERM_S)
+            process.wait(within_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
