@@ -11,6 +11,7 @@ LLaVA's code is not changed on disk. What it calls is bounded before it runs:
 """
 
 import hmac
+import importlib
 import os
 import re
 import runpy
@@ -126,8 +127,7 @@ def _bound_sockets() -> None:
 
 def _bound_requests(token: str) -> None:
     """Have `requests` send the token, and look at no proxy setting."""
-    import requests  # type: ignore[import-untyped]
-
+    requests: Any = importlib.import_module("requests")  # its types come and go with other tools
     whole = requests.Session.request
 
     def request(session: Any, method: str, url: str, **given: Any) -> Any:
