@@ -11,17 +11,18 @@ from llava_pack.format import canonical
 from llava_pack.format.errors import InstallError, PackError
 from llava_target import disk
 
-_NAME = "journal.json"
-_MAX_BYTES = 64 * 1024
+NAME = "journal.json"
+_MAX_BYTES = 1024 * 1024
 
 
 @contextmanager
 def locked(prefix: Path) -> Iterator[None]:
-    """Hold the lock of a prefix.
+    """Hold the lock of a prefix; what is written meanwhile, others may read and never write.
 
     Raises:
         InstallError: another installer holds it.
     """
+    mask = os.umask(0o022)
     prefix.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(prefix / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -36,24 +37,25 @@ def locked(prefix: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        os.umask(mask)
 
 
 def record(prefix: Path, step: str, **facts: Any) -> None:
-    """Write the step that begins now."""
-    disk.write_file(prefix / _NAME, canonical.dumps({"step": step, **facts}))
+    """Write the step that begins now, with what a later run needs to go on."""
+    disk.write_file(prefix / NAME, canonical.dumps({"step": step, **facts}), 0o600)
 
 
 def unfinished(prefix: Path) -> dict[str, Any]:
     """Return what was being done when the last run ended early, nothing where it did not."""
     with suppress(FileNotFoundError, PackError):
-        value = canonical.loads((prefix / _NAME).read_bytes(), max_bytes=_MAX_BYTES)
+        value = canonical.loads((prefix / NAME).read_bytes(), max_bytes=_MAX_BYTES)
         return value if isinstance(value, dict) else {}
     return {}
 
 
 def close(prefix: Path) -> None:
     """Say that nothing is being done."""
-    (prefix / _NAME).unlink(missing_ok=True)
+    (prefix / NAME).unlink(missing_ok=True)
 
 
 def clear_bootstraps(prefix: Path) -> None:

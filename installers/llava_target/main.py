@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -15,11 +15,10 @@ from typing import Any, NoReturn
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import visible
-from llava_target import generations, installer, inventory, removal
+from llava_target import generations, installer
 
 _EVERY_S = 5.0
 _SCHEMA = 1
-_MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 _Options = argparse.Namespace
 _Result = tuple[dict[str, Any], str]
 """Facts for --json, and the last line for a person."""
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     options = _parser().parse_args(argv)
     try:
-        facts, line = _COMMANDS[options.command][0](options)
+        facts, line = _install(options)
     except PackError as error:
         return _failure(error, as_json=options.json)
     except KeyboardInterrupt:
@@ -52,11 +51,9 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llava-pack", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, help_text, takes) in _COMMANDS.items():
-        command = commands.add_parser(name, help=help_text, allow_abbrev=False)
-        for option in (*takes.split(), "--json"):
-            command.add_argument(option, **_OPTIONS[option])
+    parser.add_argument("command", choices=["install"])
+    for option, takes in _OPTIONS.items():
+        parser.add_argument(option, **takes)
     return parser
 
 
@@ -66,52 +63,20 @@ def _install(options: _Options) -> _Result:
         expect=options.expect,
         prefix=options.prefix.absolute(),
         python=options.python,
+        trust_key=options.trust_key,
+        recipe=options.recipe,
+        allow_downgrade=options.allow_downgrade,
+        consume=options.consume,
+        downtime=not options.no_downtime,
     )
     if options.dry_run:
-        plan = installer.plan(request)
-        for found in plan.findings:
-            _say(f"{_MARKS[found.level]} {found.name}: {found.value} (need {found.need})")
-        _say(f"would copy {plan.copy_bytes} bytes; {plan.stored_bytes} are in the store already")
-        sizes = {"copy_bytes": plan.copy_bytes, "stored_bytes": plan.stored_bytes}
-        return {"dry_run": True, **sizes}, "nothing was written"
+        plan = installer.plan(request, Lines())
+        _say(plan.line())
+        return {"dry_run": True, **plan.facts()}, "nothing was written"
     outcome = installer.install(request, Lines())
     word = "is installed already" if outcome.unchanged else "is installed"
     _say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
     return outcome.facts(), generations.command(outcome.prefix)
-
-
-def _verify(options: _Options) -> _Result:
-    found = inventory.verify_bundle(options.bundle, expect=options.expect, progress=Lines())
-    trust = "--expect" if found.listing.expected else "its own list: compare the id with the card"
-    return found.facts(), f"{found.listing.bundle_id}: every file matches {trust}"
-
-
-def _generations(options: _Options) -> _Result:
-    items = generations.listing(options.prefix, options.recipe)
-    lines = [
-        f"{'*' if item.current else ' '} {item.recipe} {item.number} {item.receipt.bundle_id}"
-        for item in items
-    ]
-    return {"generations": [item.facts() for item in items]}, "\n".join(lines) or "none"
-
-
-def _revert(options: _Options) -> _Result:
-    item = removal.revert(options.prefix, options.recipe, options.generation, Lines())
-    return item.facts(), generations.command(options.prefix)
-
-
-def _gc(options: _Options) -> _Result:
-    return _freed(removal.gc(options.prefix, Lines(), keep=options.keep))
-
-
-def _uninstall(options: _Options) -> _Result:
-    return _freed(removal.uninstall(options.prefix, options.recipe, Lines()))
-
-
-def _freed(freed: removal.Freed) -> _Result:
-    names = ", ".join(freed.generations) or "no generation"
-    facts = {"generations": freed.generations, "store_bytes": freed.store_bytes}
-    return facts, f"removed {names} and {freed.store_bytes} bytes of the store"
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -120,21 +85,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where things are"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
     "--dry-run": {"action": "store_true", "help": "write nothing, say what would happen"},
-    "--recipe": {"help": "only this one"},
-    "--generation": {"type": int, "help": "default: the one before the current"},
-    "--keep": {"type": int, "default": 2, "help": "how many generations of each recipe stay"},
+    "--recipe": {"help": "that the bundle must be of"},
+    "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
+    "--allow-downgrade": {"action": "store_true", "help": "take an older release"},
+    "--consume": {"action": "store_true", "help": "move large files off the medium: no copy"},
+    "--no-downtime": {"action": "store_true", "help": "never stop what serves to make room"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
-_COMMANDS: dict[str, tuple[Callable[[_Options], _Result], str, str]] = {
-    "install": (
-        _install, "install a bundle, offline", "--bundle --expect --prefix --python --dry-run",
-    ),
-    "verify": (_verify, "read a whole bundle and name every difference", "--bundle --expect"),
-    "generations": (_generations, "list what is installed", "--prefix --recipe"),
-    "revert": (_revert, "go back to an earlier generation", "--prefix --recipe --generation"),
-    "gc": (_gc, "remove old generations and files that none needs", "--prefix --keep"),
-    "uninstall": (_uninstall, "remove one recipe, or everything", "--prefix --recipe"),
-}  # fmt: skip
 
 
 def _failure(error: PackError, *, as_json: bool) -> int:

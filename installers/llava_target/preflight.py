@@ -5,10 +5,12 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
-from llava_pack.format.errors import PackError, PreflightError, SpaceError
+from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.target import Finding, Gpu, TargetProfile, check_floors, version
@@ -20,14 +22,27 @@ _FACTS_BYTES = 256 * 1024
 
 
 def findings(
-    manifest: Manifest, prefix: Path, *, python_version: str | None, stored_bytes: int
+    manifest: Manifest,
+    prefix: Path,
+    *,
+    python_version: str | None,
+    present_bytes: int,
+    now: float,
 ) -> tuple[Finding, ...]:
-    """Hold this machine against the floors of a bundle; `stored_bytes` need no room again."""
+    """Hold this machine against the floors of a bundle.
+
+    Args:
+        manifest: of the bundle.
+        prefix: where it would be installed.
+        python_version: of the interpreter that would be used, None where there is none.
+        present_bytes: of the bundle that need no room, because they are there or are linked.
+        now: UTC seconds by the clock of this machine.
+    """
     floors = manifest.floors
     profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
-    rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - stored_bytes))
+    rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
     found = check_floors(profile, rest, precision=manifest.serving.precision)
-    return (*found, _prefix(prefix))
+    return (*found, *_place(prefix, len(manifest.files)), _clock(manifest.release, now))
 
 
 def check(found: Iterable[Finding]) -> None:
@@ -36,15 +51,40 @@ def check(found: Iterable[Finding]) -> None:
     Raises:
         PreflightError: it cannot run the bundle.
         SpaceError: only disk or memory is short.
+        IntegrityError: only the bundle is not whole.
     """
     failed = [item for item in found if item.level == "fail"]
     if not failed:
         return
-    only_space = all(item.exit_code is ExitCode.SPACE for item in failed)
-    kind: type[PackError] = SpaceError if only_space else PreflightError
+    codes = {item.exit_code for item in failed}
+    kinds = (SpaceError, IntegrityError)
+    kind = next((kind for kind in kinds if codes == {kind.exit_code}), PreflightError)
     message = "; ".join(f"{item.name}: expected {item.need}, got {item.value}" for item in failed)
     hint = "; ".join(dict.fromkeys(item.fix for item in failed))
-    raise kind(message, subject="this machine", hint=hint)
+    raise kind(message, subject="" if kind is IntegrityError else "this machine", hint=hint)
+
+
+def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tuple[Finding, ...]:
+    """Say whether a GPU has room now for the test of a new version.
+
+    Args:
+        manifest: of the bundle.
+        serves: an older version is being served, and may be what takes the room.
+        downtime: it may be stopped for the swap.
+    """
+    need = manifest.floors.memory_bytes.get(manifest.serving.precision)
+    if manifest.floors.driver is None or need is None:
+        return ()
+    free = max((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), default=0)
+    name, value, wants = "free GPU memory", f"{free} bytes", f"{need} bytes"
+    if free >= need:
+        return (Finding(name, "ok", value, wants, ""),)
+    if not serves:
+        return (Finding(name, "warn", value, wants, "end what uses it: nvidia-smi"),)
+    if downtime:
+        return (Finding(name, "warn", value, wants, "what serves now is stopped for the swap"),)
+    fix = "leave out --no-downtime, or end what else uses it: nvidia-smi"
+    return (Finding(name, "fail", value, wants, fix, ExitCode.SPACE),)
 
 
 def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> TargetProfile:
@@ -63,16 +103,27 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Tar
     )
 
 
-def _prefix(prefix: Path) -> Finding:
+def _place(prefix: Path, files: int) -> Iterator[Finding]:
     place = disk.existing(prefix)
-    value = str(place)
+    value, facts = str(place), os.statvfs(place)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         value += ", read-only"
-    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+    if facts.f_flag & os.ST_NOEXEC:
         value += ", noexec"
     need = "a folder that can be written, and whose programs may run"
     fix = "choose another place with --prefix"
-    return Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
+    yield Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
+    if facts.f_files:  # some file systems make inodes as they need them, and say 0
+        level: Literal["ok", "fail"] = "ok" if facts.f_favail >= files else "fail"
+        value, need = f"{facts.f_favail} free", f"at least {files}"
+        yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
+
+
+def _clock(release: int, now: float) -> Finding:
+    value = time.strftime("%Y-%m-%d", time.gmtime(now))
+    need = time.strftime("after the bundle's release, %Y-%m-%d", time.gmtime(release))
+    fix = "set the clock; nothing but the dates in receipts and logs depends on it"
+    return Finding("clock", "ok" if now >= release else "warn", value, need, fix)
 
 
 def _glibc() -> str | None:

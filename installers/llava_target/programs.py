@@ -1,14 +1,16 @@
 """Other programs, run with a known environment and without a way to ask the network."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
+from llava_target.silence import REACHED_OUT
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_KEPT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
+KEPT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
 _TAIL_LINES = 12
 
 
@@ -23,6 +25,8 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
 
     Raises:
         InstallError: it cannot be started, took too long, or failed; with the end of what it said.
+        NetworkError: it reached for another host.
+        SpaceError: it found no space left.
     """
     env = {
         "HOME": str(scratch),
@@ -42,7 +46,12 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
         raise InstallError(f"{what}: did not end within {timeout_s:.0f} s") from error
     if done.returncode != 0:
         tail = " | ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-_TAIL_LINES:])
-        raise InstallError(f"{what}: expected exit 0, got {done.returncode}: {tail}")
+        failure: type[PackError] = InstallError
+        if done.returncode == REACHED_OUT:
+            failure = NetworkError
+        elif os.strerror(errno.ENOSPC) in tail:
+            failure = SpaceError
+        raise failure(f"{what}: expected exit 0, got {done.returncode}: {tail}")
     return done.stdout
 
 
@@ -58,7 +67,7 @@ def answer(command: Sequence[str]) -> str | None:
 def _run(
     command: Sequence[str | Path], env: Mapping[str, str], folder: Path, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return subprocess.run(
         command,
         env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **kept, **env},

@@ -11,7 +11,8 @@ from llava_pack.format.errors import IntegrityError
 from llava_target import disk
 
 NAME = "receipt.json"
-SCHEMA = 1
+SEAL = "seal.json"
+SCHEMA = 2
 _MAX_BYTES = 32 * 1024 * 1024
 
 
@@ -31,12 +32,18 @@ class Receipt:
     """How the bundle was trusted: `by` and `signature`."""
     files: int
     size_bytes: int
+    hashed_with: str
+    placed: Mapping[str, int]
+    """By way (stored, moved, linked, cloned, copied), how many bytes came."""
+    preflight: tuple[Mapping[str, Any], ...]
+    """Each fact of the machine that was held against a need."""
     python: str
     smoke: Mapping[str, Any]
+    """What the model answered to the known questions."""
+    silence: Mapping[str, Any]
+    """Who was kept from the network while this was made, and how."""
     step_ms: Mapping[str, int]
     """How long each step took."""
-    seal: Mapping[str, Any]
-    """By path below the generation: inode, size and modification time in nanoseconds."""
 
 
 def write(folder: Path, receipt: Receipt) -> None:
@@ -52,27 +59,48 @@ def void(folder: Path) -> None:
 
 def read(folder: Path) -> Receipt | None:
     """Return the receipt of a generation, None where it is not complete."""
-    try:
-        data = (folder / NAME).read_bytes()
-        value = canonical.loads(data, max_bytes=_MAX_BYTES)
-    except (OSError, IntegrityError):
-        return None
+    value = _load(folder / NAME)
     return records.decode(Receipt, value, records.Defects())
 
 
-def seal(folder: Path) -> dict[str, list[int]]:
-    """Return inode, size and modification time of every file of the model, and of the manifest."""
+def seal(folder: Path) -> None:
+    """Keep what the files look like, now that they are known to be right."""
+    disk.write_file(folder / SEAL, canonical.dumps(_facts(folder)), 0o444)
+
+
+def broken(folder: Path, *, ctime: bool = True) -> tuple[str, ...]:
+    """Return the files that do not look as they did when they were verified.
+
+    Args:
+        folder: of the generation.
+        ctime: False overlooks the time of the last change of links, owner or permissions.
+    """
+    kept, now = _load(folder / SEAL), _facts(folder)
+    if not isinstance(kept, dict):
+        return (SEAL,)
+    parts = 4 if ctime else 3
+    names = sorted({*kept, *now})
+    return tuple(n for n in names if kept.get(n, [])[:parts] != now.get(n, [])[:parts])
+
+
+def _facts(folder: Path) -> dict[str, list[int]]:
+    """Return inode, size, mtime and ctime of the manifest and of every file of the model."""
     paths = [folder / "MANIFEST.json"]
     paths += sorted(path for path in (folder / "model").rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): _facts(path) for path in paths}
+    found = {str(path.relative_to(folder)): path.stat() for path in paths if path.exists()}
+    return {
+        name: [facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+        for name, facts in found.items()
+    }
 
 
-def intact(folder: Path, receipt: Receipt) -> bool:
-    """Say whether the files look as they did when they were verified."""
-    python = folder / "venv" / "bin" / "python"
-    return seal(folder) == dict(receipt.seal) and os.access(python, os.X_OK)
+def runs(folder: Path) -> bool:
+    """Say whether the environment of a generation can be started."""
+    return os.access(folder / "venv" / "bin" / "python", os.X_OK)
 
 
-def _facts(path: Path) -> list[int]:
-    facts = path.stat()
-    return [facts.st_ino, facts.st_size, facts.st_mtime_ns]
+def _load(path: Path) -> Any:
+    try:
+        return canonical.loads(path.read_bytes(), max_bytes=_MAX_BYTES)
+    except (OSError, IntegrityError):
+        return None

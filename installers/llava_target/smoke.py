@@ -6,7 +6,7 @@ from typing import Any
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
-from llava_target import programs
+from llava_target import programs, silence
 
 _TIMEOUT_S = 3600
 
@@ -16,8 +16,10 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
 
     Raises:
         InstallError: an answer is not the known one, or there is none.
+        NetworkError: it reached for another host.
     """
-    command: list[str | Path] = [interpreter, "-I", "-m", "llava_pack.health.smoke"]
+    fence = silence.__file__
+    command: list[str | Path] = [interpreter, "-I", fence, "llava_pack.health.smoke"]
     command += ["--manifest", generation / "MANIFEST.json"]
     command += ["--model-dir", generation / manifest.model.path]
     if manifest.model.vision_tower is not None:

@@ -1,14 +1,24 @@
 """The store of a prefix: files by digest, each hashed as it was placed, read-only ever after."""
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, Literal
 
+from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
 from llava_target import disk, inventory
 from llava_target.inventory import Defect
+
+Way = Literal["stored", "moved", "linked", "cloned", "copied"]
+"""How a file came into the store; only one that was copied takes its bytes once more."""
+_MOVABLE = ("model/", "wheels/")
+"""What --consume takes off a medium; the rest is needed to start install.sh from it again."""
 
 
 class Store:
@@ -27,56 +37,115 @@ class Store:
         """Return where the file with this digest is, or would be."""
         return self._objects / sha256[:2] / sha256
 
-    def stored_bytes(self, entries: Iterable[FileEntry]) -> int:
-        """Return how many bytes of `entries` are in the store already."""
-        unique = {entry.sha256: entry.size_bytes for entry in entries}
-        return sum(size for sha256, size in unique.items() if self.path(sha256).is_file())
+    def foresee(self, bundle: Path, entries: Iterable[FileEntry], *, consume: bool) -> Counter[str]:
+        """Return by which way how many bytes would be placed; a clone is foreseen as a copy."""
+        sizes = Counter[str]()
+        for entry in _unique(entries):
+            way: Way = "copied"
+            if self.path(entry.sha256).is_file():
+                way = "stored"
+            elif (bundle / entry.path).exists():
+                way = self._way(bundle, entry, consume=consume)
+            sizes[way] += entry.size_bytes
+        return sizes
 
-    def place(self, bundle: Path, entries: Iterable[FileEntry], progress: Progress) -> None:
+    def place(
+        self, bundle: Path, entries: Iterable[FileEntry], progress: Progress, *, consume: bool
+    ) -> Counter[str]:
         """Bring every file of a bundle into the store, hashing the bytes that are stored.
 
         A file that is in the store already is read there, not on the medium, and replaced where
-        it went bad.
+        it went bad. Returned is by which way how many bytes came.
 
         Raises:
             IntegrityError: naming every file whose bytes are not what the manifest says.
             SpaceError: the disk is full; what was placed stays for the next run.
         """
-        by_mode = sorted(entries, key=lambda entry: entry.mode)
-        unique = list({entry.sha256: entry for entry in by_mode}.values())
-        unique.sort(key=lambda entry: -entry.size_bytes)
+        unique = _unique(entries)
         folders = {self.path(entry.sha256).parent for entry in unique}
         for folder in (self._incoming, *folders):
             folder.mkdir(parents=True, exist_ok=True)
         progress.start("placing files", sum(entry.size_bytes for entry in unique))
+
+        def place(entry: FileEntry) -> Way | Defect:
+            return self._place(bundle, entry, progress, consume=consume)
+
         with disk.room_on(self.root), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            found = list(pool.map(lambda entry: self._place(bundle, entry, progress), unique))
-        for folder in (self._objects, *folders):
+            found = list(pool.map(place, unique))
+        for folder in folders:
             disk.sync(folder)
+        disk.sync_up(self._objects, self.root.parent)
         progress.done()
-        defects = sorted((defect for defect in found if defect), key=lambda defect: defect.path)
+        defects = sorted((one for one in found if isinstance(one, Defect)), key=lambda d: d.path)
         if defects:
             raise inventory.refusal(tuple(defects), of=len(unique))
+        sizes = Counter[str]()
+        for entry, way in zip(unique, found, strict=True):
+            if not isinstance(way, Defect):
+                sizes[way] += entry.size_bytes
+        return sizes
 
-    def _place(self, bundle: Path, entry: FileEntry, progress: Progress) -> Defect | None:
-        final, incoming = self.path(entry.sha256), self._incoming / entry.sha256
-        promise = (entry.sha256, entry.size_bytes)
-        mode = 0o555 if entry.mode & 0o111 else 0o444
-        stored = str(final.relative_to(self._objects))
-        if final.exists() and not inventory.check(self._objects, stored, promise, progress):
-            final.chmod((final.stat().st_mode & 0o555) | mode)
-            return None
+    def _way(self, bundle: Path, entry: FileEntry, *, consume: bool) -> Way:
+        """Return how a file can be placed: without writing its bytes, where that is safe.
+
+        Root links nothing, for it could be another account's file; what it moves, it first owns.
+        """
+        top, root = bundle.resolve(), os.geteuid() == 0
+        source = top / entry.path
+        if source.lstat().st_dev != disk.existing(self._incoming).stat().st_dev:
+            return "copied"
+        if not root and not disk.only_ours(source, top):
+            return "copied"
+        if consume and entry.path.startswith(_MOVABLE):
+            return "moved"
+        return "copied" if root else "linked"
+
+    def _place(
+        self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
+    ) -> Way | Defect:
+        final, source = self.path(entry.sha256), bundle / entry.path
+        stored, promise = str(final.relative_to(self._objects)), (entry.sha256, entry.size_bytes)
+        way: Way | Defect = "stored"
+        if not final.exists() or inventory.check(self._objects, stored, promise, progress):
+            way = self._take(bundle, entry, progress, consume=consume)
+        elif final.stat().st_mode & 0o333 != _mode(entry) & 0o333:
+            final.chmod(_mode(entry))
+        if consume and final.exists() and source.exists() and source.samefile(final):
+            source.unlink()
+        return way
+
+    def _take(
+        self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
+    ) -> Way | Defect:
+        """Place one file: read once, through the descriptor of what will be used."""
+        incoming = self._incoming / entry.sha256
+        incoming.unlink(missing_ok=True)
         try:
-            with incoming.open("wb") as copy:
-                defect = inventory.check(bundle, entry.path, promise, progress, copy)
-                copy.flush()
-                os.fchmod(copy.fileno(), mode)
-                os.fsync(copy.fileno())
-            if defect is None:
-                incoming.rename(final)
+            with inventory.open_file(bundle, entry.path) as source:
+                before = os.fstat(source.fileno())
+                way = self._way(bundle, entry, consume=consume)
+                if way != "copied" and _link(source, incoming, _mode(entry)):
+                    defect = _differs(entry, source, None, progress)
+                else:
+                    with incoming.open("x+b") as copy:
+                        way = "cloned" if disk.clone(source, copy) else "copied"
+                        read, into = (copy, None) if way == "cloned" else (source, copy)
+                        defect = _differs(entry, read, into, progress)
+                        os.fchmod(copy.fileno(), _mode(entry))
+                if defect is None:
+                    disk.sync(incoming)
+                    incoming.rename(self.path(entry.sha256))
+                    return way
+                if way in {"moved", "linked"}:
+                    _restore(source, before)
+                return defect
+        except OSError as error:
+            if error.errno in disk.FULL:
+                raise
+            got = f"cannot be read: {error.strerror}"
+            return Defect(entry.path, "unreadable", "a file that can be read", got)
         finally:
             incoming.unlink(missing_ok=True)
-        return defect
 
     def sweep(self, keep: Iterable[str]) -> int:
         """Remove every file that is not among the digests `keep`, and return the bytes freed."""
@@ -89,5 +158,57 @@ class Store:
         return freed
 
     def clear_incoming(self) -> None:
-        """Remove what a run that ended early left half-copied."""
+        """Remove what a run that ended early left half-placed."""
         disk.remove_tree(self._incoming)
+
+
+def _unique(entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Return one entry a digest, executable where one of them is, the largest first."""
+    by_mode = sorted(entries, key=lambda entry: entry.mode)
+    found = {entry.sha256: entry for entry in by_mode}.values()
+    return sorted(found, key=lambda entry: -entry.size_bytes)
+
+
+def _mode(entry: FileEntry) -> int:
+    return 0o555 if entry.mode & 0o111 else 0o444
+
+
+def _differs(
+    entry: FileEntry, stream: BinaryIO, copy: BinaryIO | None, progress: Progress
+) -> Defect | None:
+    """Read a stream to its end, and return what is wrong with it; `copy` gets what was hashed."""
+    size_bytes = os.fstat(stream.fileno()).st_size
+    if size_bytes == entry.size_bytes:
+        size_bytes, got = copy_hashing(stream, copy, progress.advance)
+        if copy is not None:
+            copy.flush()
+        if (size_bytes, got) == (entry.size_bytes, entry.sha256):
+            return None
+        if size_bytes == entry.size_bytes:
+            return Defect(entry.path, "changed", f"sha256 {entry.sha256}", got)
+    return Defect(entry.path, "size", f"{entry.size_bytes} bytes", f"{size_bytes} bytes")
+
+
+def _link(source: BinaryIO, incoming: Path, mode: int) -> bool:
+    """Link a file of the medium, read-only from now on; False where it cannot be made safe.
+
+    It is the file that is open, whatever its name leads to meanwhile. Where nothing was linked the
+    medium is as it was.
+    """
+    before, number = os.fstat(source.fileno()), source.fileno()
+    try:
+        os.fchown(number, os.geteuid(), -1)
+        os.fchmod(number, mode)
+        if disk.nobody_writes(source):
+            os.link(f"/proc/self/fd/{number}", incoming, follow_symlinks=True)
+            return True
+    except OSError:
+        pass
+    _restore(source, before)
+    return False
+
+
+def _restore(source: BinaryIO, before: os.stat_result) -> None:
+    with suppress(OSError):
+        os.fchmod(source.fileno(), stat.S_IMODE(before.st_mode))
+        os.fchown(source.fileno(), before.st_uid, -1)

@@ -1,11 +1,14 @@
 """What is installed under a prefix, for the commands that use it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava_pack.cli import console
 from llava_pack.cli.target import chosen_prefix
 from llava_pack.format.errors import IntegrityError
+from llava_pack.health.probes import rehash
 from llava_pack.serve.plans import EnginePlan, LoadOptions, installed_plan
 
 if TYPE_CHECKING:
@@ -27,18 +30,22 @@ def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Install
 
 
 def changed_files(item: "Installation") -> tuple[str, ...]:
-    """Return the files that do not look as they did when they were verified."""
-    from llava_target import receipt
+    """Return the files that are not as they were when they were verified.
 
-    proof = receipt.read(item.root)
-    if proof is None:
-        return (receipt.NAME,)
-    try:
-        now = receipt.seal(item.root)
-    except OSError as error:
-        return (str(error.filename),)
-    names = sorted({*now, *proof.seal})
-    return tuple(name for name in names if now.get(name) != proof.seal.get(name))
+    Where links, owner or permissions alone changed (the medium's copy of a linked file was removed,
+    say), the bytes are read again; if they are right, that is how the files look from now on.
+    """
+    from llava_target import receipt
+    from llava_target.store import Store
+
+    if changed := receipt.broken(item.root, ctime=False):
+        return changed
+    if not receipt.broken(item.root):
+        return ()
+    changed = rehash(item.manifest, item.root, Store(item.prefix).path, console.progress())
+    if not changed and os.access(item.root, os.W_OK):
+        receipt.seal(item.root)
+    return changed
 
 
 def plan_of(item: "Installation", options: LoadOptions) -> EnginePlan:

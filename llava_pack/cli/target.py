@@ -10,7 +10,7 @@ from llava_pack.cli import console
 from llava_pack.shipped import shipped
 
 if TYPE_CHECKING:
-    from llava_target.removal import Freed
+    from llava_pack.cli.removal import Freed
 
 Prefix = Annotated[
     Path | None,
@@ -77,8 +77,8 @@ def revert(
       llava-pack revert --recipe llava-v1.5-7b --generation 3
     """
     place = chosen_prefix(prefix)
+    from llava_pack.cli.removal import revert as revert_to
     from llava_target.generations import command
-    from llava_target.removal import revert as revert_to
 
     item = revert_to(place, recipe, generation, console.progress())
     if as_json:
@@ -101,7 +101,7 @@ def gc(
       llava-pack gc --keep 1
     """
     place = chosen_prefix(prefix)
-    from llava_target.removal import gc as collect
+    from llava_pack.cli.removal import gc as collect
 
     _show("gc", collect(place, console.progress(), keep=keep), as_json=as_json)
 
@@ -115,7 +115,7 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
       llava-pack uninstall
     """
     place = chosen_prefix(prefix)
-    from llava_target.removal import uninstall as remove
+    from llava_pack.cli.removal import uninstall as remove
 
     _show("uninstall", remove(place, recipe, console.progress()), as_json=as_json)
 

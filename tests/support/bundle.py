@@ -38,6 +38,10 @@ PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
+_REAL = [
+    CHECKOUT / "llava_pack" / name
+    for name in ("__init__.py", "shipped.py", "serve/__init__.py", "serve/handover.py")
+]
 SMOKE_PASSES = """\
 import argparse, json, os, sys
 from pathlib import Path
@@ -53,7 +57,7 @@ print(json.dumps({"ok": ok, "answers": [], "precision": options.precision}))
 sys.exit(0 if ok else 1)
 """
 SMOKE_FAILS = 'print(\'{"ok": false, "answers": ["a dog"]}\')\nraise SystemExit(1)\n'
-STUB_MAIN = "import os, sys\nprint(os.environ['LLAVA_PACK_PREFIX'], *sys.argv[1:])\n"
+STUB = Path(__file__).with_name("stub_program.py")
 
 
 @dataclass(kw_only=True)
@@ -67,6 +71,8 @@ class BundleSimulator:
     """Lines of shell that run before uv does."""
     release: int = 1_700_000_000
     smoke: str = SMOKE_PASSES
+    fate: str = "works"
+    """What becomes of its server: works, crashes or unwell."""
     weights: bytes = b"weights of a very small model"
     floors: Mapping[str, Any] = field(default_factory=dict)
     """Fields of Floors that differ from what this machine has."""
@@ -99,7 +105,7 @@ class BundleSimulator:
             "model/tiny-llava/model-00001-of-00001.safetensors": self.weights,
             "model/tower/config.json": b'{"model_type": "clip_vision_model"}\n',
             "model/tower/model.safetensors": b"weights of a tower",
-            WHEEL: stub_wheel(self.smoke),
+            WHEEL: stub_wheel(self.smoke, fate=self.fate, release=self.release),
             "lock/pylock.toml": b"",
             "runtime/uv": f'#!/bin/sh\n{self.uv_first}\nexec "{uv_path()}" "$@"\n'.encode(),
             "runtime/python-version.txt": f"{self.python}\n".encode(),
@@ -209,12 +215,16 @@ def installer_files() -> dict[str, bytes]:
     return files
 
 
-def stub_wheel(smoke: str) -> bytes:
-    """Return a wheel named llava-pack with the smoke test `smoke`."""
+def stub_wheel(smoke: str, *, fate: str = "works", release: int = 0) -> bytes:
+    """Return a wheel named llava-pack: the smoke test `smoke`, the stub program, and real code.
+
+    What is real is what a restart needs: the handover and the installer that it calls.
+    """
     info = "llava_pack-0.0.1.dist-info"
+    program = STUB.read_text(encoding="utf-8")
+    program = program.replace('FATE = "works"', f"FATE = {fate!r}")
     files = {
-        "llava_pack/__init__.py": "",
-        "llava_pack/__main__.py": STUB_MAIN,
+        "llava_pack/__main__.py": program.replace("RELEASE = 0", f"RELEASE = {release}"),
         "llava_pack/health/__init__.py": "",
         "llava_pack/health/smoke.py": smoke,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: llava-pack\nVersion: 0.0.1\n",
@@ -223,6 +233,10 @@ def stub_wheel(smoke: str) -> bytes:
         ),
         f"{info}/RECORD": "",
     }
+    real = [*_REAL, *sorted((CHECKOUT / "llava_pack/format").glob("*.py"))]
+    for path in (*real, *sorted((CHECKOUT / "installers/llava_target").glob("*.py"))):
+        name = path.relative_to(CHECKOUT).as_posix()
+        files[name.replace("installers/", "llava_pack/_shipped/installers/")] = path.read_text()
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, text in files.items():

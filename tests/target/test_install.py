@@ -60,8 +60,16 @@ def test_the_receipt_says_what_was_checked(host, medium):
     assert receipt["bundle_id"] == tiny.id
     assert receipt["verified"] == {"by": "--expect", "signature": "unsigned"}
     assert receipt["smoke"]["ok"] is True
-    assert set(receipt["seal"]) >= {WEIGHTS, CONFIG, MANIFEST_NAME}
+    assert receipt["hashed_with"].startswith("hashlib of Python 3.")
+    assert sum(receipt["placed"].values()) == receipt["size_bytes"]
+    assert {fact["level"] for fact in receipt["preflight"]} == {"ok"}
+    assert receipt["silence"]["installer"] == receipt["silence"]["smoke test"] == "fenced"
     assert list(receipt["step_ms"]) == sorted(["place", "python", "venv", "model", "smoke"])
+    seal = json.loads((host.prefix / "models/tiny/current/seal.json").read_text())
+    assert set(seal) >= {WEIGHTS, CONFIG, MANIFEST_NAME}
+    page = (host.prefix / "models/tiny/current/receipt.txt").read_text()
+    for text in (tiny.id, "by            --expect", "✓ arch:", "fenced", WEIGHTS):
+        assert text in page
 
 
 def test_the_first_32_digits_are_enough_and_json_ends_it(host, medium):

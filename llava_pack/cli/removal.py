@@ -1,4 +1,7 @@
-"""Going back to an earlier generation, and giving disk space back."""
+"""Going back to an earlier generation, and giving disk space back.
+
+Imported once `llava_target` can be: see `llava_pack.cli.target`.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,11 +11,13 @@ from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_target import disk, generations, installer, journal, receipt
+from llava_pack.serve.handover import running
+from llava_target import disk, generations, installer, journal, receipt, serving
 from llava_target.generations import Generation
 from llava_target.store import Store
 
-_OURS = ("bin", "journal.json", "lock", "models", "run", "store", "trust", "logs")
+_OURS = ("bin", "models", "run", "store", "trust", "logs", "lock", journal.NAME)
+"""The journal goes last: until then, the next run knows what to finish."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,22 @@ class Freed:
 
 
 def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progress) -> Generation:
-    """Make an earlier complete generation the current one, and return it.
+    """Make an earlier complete generation the current one, have it served, and return it.
 
-    Without `recipe` the one activated last is meant, without `number` the newest older one.
+    Without `recipe` the one activated last is meant, without `number` the newest older one; a
+    revert that was killed goes on to the one that it had chosen.
 
     Raises:
-        InstallError: there is no such generation.
+        InstallError: there is no such generation, or it does not serve.
     """
     name = generations.chosen_recipe(prefix, recipe)
     with journal.locked(prefix):
+        left = journal.unfinished(prefix)
         installer.recover(prefix, name, progress)
         current = generations.current_number(prefix, name) or 0
+        before = current
+        if (left.get("operation"), left.get("recipe")) == ("revert", name):
+            number, before = number or left.get("generation"), left.get("previous") or current
         held = {item.number: item for item in generations.listing(prefix, name)}
         chosen = number or max((held.keys() & set(range(current))), default=0)
         if chosen not in held:
@@ -47,7 +57,7 @@ def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progr
                 subject=name,
                 hint=f"{prefix}/bin/llava-pack generations",
             )
-        generations.activate(prefix, name, chosen)
+        serving.switch(prefix, name, (before, chosen), progress, "revert")
         journal.close(prefix)
     return dataclasses.replace(held[chosen], current=True)
 
@@ -55,7 +65,8 @@ def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progr
 def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
     """Remove old generations, and every file of the store that none needs any more.
 
-    Of each recipe, `keep` generations stay: the current one and the newest others.
+    Of each recipe, `keep` generations stay: the current one and the newest others; and whatever is
+    running.
 
     Raises:
         InstallError: nothing is installed.
@@ -68,28 +79,46 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
             items = list(generations.listing(prefix, recipe))
             items.sort(key=lambda item: (item.current, item.number))
             old += items[: -max(1, keep)]
-        return _remove(prefix, old)
+        running = [item for item in old if _runs(item.root)]
+        for item in running:
+            progress.note(f"{item.recipe} generation {item.number} stays: it is running")
+        freed = _remove(prefix, [item for item in old if item not in running], "gc")
+        journal.close(prefix)
+    return freed
 
 
 def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
     """Remove one recipe, or everything that was installed under a prefix.
 
     Raises:
-        InstallError: it is not installed.
+        InstallError: it is not installed, or is being served.
     """
-    generations.chosen_recipe(prefix, recipe)
+    left = journal.unfinished(prefix)
+    halfway = left.get("operation") == "uninstall" and recipe in {left.get("recipe"), None}
+    if not halfway:
+        generations.chosen_recipe(prefix, recipe)
     with journal.locked(prefix):
         installer.recover(prefix, recipe or "", progress)
-        names = generations.recipes(prefix) if recipe is None else (recipe,)
+        for server in running(prefix, recipe):
+            raise InstallError(
+                f"expected nothing that serves, got process {server.pid}; nothing was removed",
+                subject=recipe or str(prefix),
+                hint=f"{prefix}/bin/llava-pack service remove, or end that process",
+            )
+        names = (
+            [path.name for path in (prefix / "models").glob("*")] if recipe is None else [recipe]
+        )
+        journal.record(prefix, "deactivate", operation="uninstall", recipe=recipe)
         for name in names:
             (generations.recipe_folder(prefix, name) / "current").unlink(missing_ok=True)
         gone = [item for name in names for item in generations.listing(prefix, name)]
-        freed = _remove(prefix, gone)
+        freed = _remove(prefix, gone, "uninstall", recipe)
         for name in names:
             disk.remove_tree(generations.recipe_folder(prefix, name))
-        if left := generations.recipes(prefix):
-            number = generations.current_number(prefix, left[-1])
-            generations.activate(prefix, left[-1], number or 0)
+        if remaining := generations.recipes(prefix):
+            number = generations.current_number(prefix, remaining[-1])
+            generations.activate(prefix, remaining[-1], number or 0)
+            journal.close(prefix)
         else:
             for name in _OURS:
                 disk.remove_tree(prefix / name)
@@ -98,14 +127,27 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
     return freed
 
 
-def _remove(prefix: Path, items: list[Generation]) -> Freed:
+def _runs(root: Path) -> bool:
+    """Say whether a process runs that belongs to a generation."""
+    return any(argv[0].startswith(f"{root}/") for _, argv in serving.processes())
+
+
+def _remove(
+    prefix: Path, items: list[Generation], operation: str, recipe: str | None = None
+) -> Freed:
+    facts = {"operation": operation, "recipe": recipe}
     for item in items:
+        journal.record(prefix, "remove", **facts)
         receipt.void(item.root)
         disk.remove_tree(item.root)
+    journal.record(prefix, "sweep", **facts)
+    kept = generations.listing(prefix)
+    sealed = [item.root for item in kept if not receipt.broken(item.root)]
     needed: set[str] = set()
-    for item in generations.listing(prefix):
+    for item in kept:
         manifest = parse_manifest((item.root / MANIFEST_NAME).read_bytes())
         needed.update(entry.sha256 for entry in manifest.files)
     freed = Store(prefix).sweep(needed)
-    journal.close(prefix)
+    for root in sealed:
+        receipt.seal(root)
     return Freed(tuple(f"{item.recipe}/{item.number}" for item in items), freed)

@@ -1,0 +1,106 @@
+"""What serves from a prefix, and its way to another generation.
+
+Servers are stopped and started by code of the generation that they come to, which has answered its
+known questions by then: this side only looks, asks, and takes back what does not serve.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from llava_pack.format.errors import InstallError
+from llava_pack.format.progress import Progress
+from llava_target import generations, journal
+
+PENDING = "handover.json"
+"""Holds what was stopped and is to run again."""
+_SERVE = ["-I", "-m", "llava_pack", "serve"]
+
+
+def processes() -> Iterator[tuple[int, list[str]]]:
+    """Yield number and arguments of every process."""
+    for entry in os.scandir("/proc"):
+        try:
+            line = Path(entry.path, "cmdline").read_bytes() if entry.name.isdecimal() else b""
+        except OSError:
+            continue
+        if line:
+            yield int(entry.name), os.fsdecode(line).rstrip("\0").split("\0")
+
+
+def serves(prefix: Path, recipe: str) -> bool:
+    """Say whether a server runs, or is to run again, that a change of `recipe` is about."""
+    own = f"{prefix}/models/{recipe}/"
+    return (prefix / PENDING).exists() or any(
+        argv[1:5] == _SERVE
+        and argv[0].startswith(f"{prefix}/models/")
+        and (argv[0].startswith(own) or recipe in argv[5:])
+        for _, argv in processes()
+    )
+
+
+def hand_over(prefix: Path, recipe: str, number: int, verb: str) -> None:
+    """Have a generation's own code stop or restart the servers of its recipe.
+
+    Args:
+        prefix: of the installation.
+        recipe: what they serve.
+        number: of the generation.
+        verb: `stop`, or `restart`, which waits until they are ready and asks for their health.
+
+    Raises:
+        InstallError: with what it said.
+    """
+    python = generations.generation_folder(prefix, recipe, number) / "venv" / "bin" / "python"
+    command = [str(python), "-I", "-m", "llava_pack.serve.handover", verb, str(prefix), recipe]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise InstallError(
+            done.stdout.decode(errors="backslashreplace").strip() or f"{verb} failed"
+        )
+
+
+def switch(
+    prefix: Path, recipe: str, numbers: tuple[int | None, int], progress: Progress, operation: str
+) -> None:
+    """Make a complete generation the current one by one rename, and have it served.
+
+    Args:
+        prefix: of the installation.
+        recipe: whose generations they are.
+        numbers: of the one to go back to where the other does not serve, and of that other.
+        progress: hears of a way back.
+        operation: for the journal.
+
+    Raises:
+        InstallError: it does not serve; the one before is current again, and serves.
+    """
+    previous, number = numbers
+    facts = {"recipe": recipe, "previous": previous, "generation": number}
+    journal.record(prefix, "switch", operation=operation, **facts)
+    generations.activate(prefix, recipe, number)
+    if not serves(prefix, recipe):
+        return
+    try:
+        hand_over(prefix, recipe, number, "restart")
+    except InstallError as error:
+        if previous is None or previous == number:
+            raise
+        progress.note(f"generation {number} does not serve, going back to {previous}: {error}")
+        generations.activate(prefix, recipe, previous)
+        hand_over(prefix, recipe, previous, "restart")
+        journal.close(prefix)
+        state = generations.state(prefix, recipe)
+        raise InstallError(f"generation {number} does not serve: {error}; {state}") from error
+
+
+def resume(prefix: Path, progress: Progress) -> None:
+    """Start again what was stopped for a change that did not come to its end."""
+    recipe = next(reversed(generations.recipes(prefix)), None)
+    number = generations.current_number(prefix, recipe) if recipe else None
+    if recipe and number and (prefix / PENDING).exists():
+        try:
+            hand_over(prefix, recipe, number, "restart")
+        except InstallError as error:
+            progress.note(f"! what served before could not be started again: {error}")
