@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,8 +16,9 @@ PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/us
 class LoopbackSshd:
     """An sshd that lets the running user in with one key; `options` is what ssh is told with -o."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._settings = settings or {}
         self.port = 0
         self.user = getpass.getuser()
 
@@ -61,6 +63,7 @@ class LoopbackSshd:
             "UsePAM": "no",
             "PidFile": "none",
             "ListenAddress": "127.0.0.1",
+            **self._settings,
         }
         for port in range(32200, 32300):
             options = [

@@ -1,0 +1,119 @@
+"""Known failures provoked for real, and recognised by what the programs themselves say."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from llava_pack.health.knowledge import known_failures, recognise
+from tests.conftest import ROOT
+from tests.support.provocations import PROVOCATIONS
+from tests.support.sshd import LoopbackSshd
+
+DEMO = ROOT / "bundles/demo-model/llava-v1-demo"
+FAILURES = known_failures()
+
+
+def codes(text):
+    return [failure.id for failure in recognise(text, FAILURES)]
+
+
+@pytest.fixture(scope="module")
+def said():
+    """Return what each library said, all provoked in one process."""
+    command = [sys.executable, str(ROOT / "tests/support/provocations.py"), str(DEMO)]
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("provoke", PROVOCATIONS, ids=lambda provoke: provoke.__name__)
+def test_a_library_that_fails_is_understood(said, provoke):
+    code = provoke.__name__.replace("_", "-")
+    assert codes(said[code])[0] == code
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("missing", "statement", "code"),
+    [
+        ("numpy", "import torch; torch.zeros(1).numpy()", "numpy-unavailable"),
+        (
+            "google.protobuf",
+            f"import transformers; transformers.AutoTokenizer.from_pretrained({str(DEMO)!r})",
+            "protobuf-missing",
+        ),
+    ],
+)
+def test_a_package_that_is_missing_is_named(missing, statement, code):
+    program = f"import sys; sys.modules[{missing!r}] = None; {statement}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert codes(done.stderr) == [code]
+
+
+@pytest.fixture(scope="module", params=["yes", "no"])
+def sshd(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(f"sshd-{request.param}")
+    with LoopbackSshd(folder, settings={"AllowTcpForwarding": request.param}) as server:
+        yield request.param, server
+
+
+def ssh(server, *options, user=None):
+    """Return an ssh command to the server."""
+    found = [part for option in server.options for part in ("-o", option)]
+    return ["ssh", "-F", "/dev/null", *found, "-p", str(server.port), *options,
+            f"{user or server.user}@127.0.0.1"]  # fmt: skip
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def test_a_tunnel_that_sshd_forbids_or_that_leads_nowhere(sshd):
+    allowed, server = sshd
+    local, nowhere = free_port(), free_port()
+    command = ssh(server, "-v", "-N", "-L", f"127.0.0.1:{local}:127.0.0.1:{nowhere}")
+    with (
+        contextlib.ExitStack() as opened,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tunnel,
+    ):
+        said = ""
+        for line in tunnel.stderr:
+            said += line if not line.startswith("debug") else ""
+            if "Entering interactive session" in line:
+                opened.enter_context(socket.create_connection(("127.0.0.1", local), timeout=10))
+            if "open failed" in line:
+                break
+        tunnel.terminate()
+    wanted = "tunnel-leads-nowhere" if allowed == "yes" else "forwarding-prohibited"
+    assert codes(said)[0] == wanted
+
+
+def test_the_laptops_port_is_taken(sshd):
+    _, server = sshd
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        forward = ["-o", "ExitOnForwardFailure=yes", "-N", "-L", f"127.0.0.1:{port}:127.0.0.1:1"]
+        done = subprocess.run(
+            ssh(server, *forward), capture_output=True, text=True, check=False, timeout=30
+        )
+    assert codes(done.stderr)[0] == "local-port-taken"
+
+
+def test_a_server_that_does_not_let_in_or_is_not_there(sshd):
+    _, server = sshd
+    done = subprocess.run(
+        ssh(server, user="nobody"), capture_output=True, text=True, check=False, timeout=30
+    )
+    assert codes(done.stderr)[0] == "ssh-key-refused"
+    absent = ["ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-p", str(free_port()), "127.0.0.1"]
+    done = subprocess.run(absent, capture_output=True, text=True, check=False, timeout=30)
+    assert codes(done.stderr)[0] == "ssh-unreachable"
