@@ -19,6 +19,7 @@ test-pythons: $(VENV)/.ready
 # LLaVA's own code, in an environment of its own: records its answers again and compares.
 test-upstream: $(VENV)/.ready
 	$(BIN)/python tests/upstream/run.py
+	$(BIN)/python tests/upstream/serving.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
