@@ -24,7 +24,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 _LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 _MIB = 1 << 20
-_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 355 * _MIB, "cuda": 512 * _MIB}
+_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 395 * _MIB, "cuda": 512 * _MIB}
 """What the process has before the weights: libraries, or the CUDA context."""
 _QUANTIZER_BYTES = 55 * _MIB
 """What bitsandbytes adds to a process on the CPU."""
@@ -118,14 +118,25 @@ def footprint(
         CheckpointError: a size is missing from the configuration.
     """
     kept = _kept_bytes(precision, device)
-    hidden, inner = size(config, "hidden_size"), size(config, "intermediate_size")
-    rows = min(context_tokens, _PREFILL_TOKENS)
-    work_bytes = rows * (4 * hidden + 3 * inner) * kept + size(config, "vocab_size") * slots * 4
+    work = working_bytes(config, context_tokens=context_tokens, slots=slots, element_bytes=kept)
     return Footprint(
         weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
         cache_bytes=slots * context_tokens * cache_bytes_per_token(config, kept),
-        work_bytes=_process_bytes(precision, device) + work_bytes,
+        work_bytes=_process_bytes(precision, device) + work,
     )
+
+
+def working_bytes(
+    config: Mapping[str, Any], *, context_tokens: int, slots: int, element_bytes: int
+) -> int:
+    """Return what one prefill and the logits of everybody take beside weights and cache.
+
+    Raises:
+        CheckpointError: a size is missing from the configuration.
+    """
+    hidden, inner = size(config, "hidden_size"), size(config, "intermediate_size")
+    rows = min(context_tokens, _PREFILL_TOKENS)
+    return rows * (4 * hidden + 3 * inner) * element_bytes + size(config, "vocab_size") * slots * 4
 
 
 def cache_bytes_per_token(config: Mapping[str, Any], element_bytes: int = 2) -> int:

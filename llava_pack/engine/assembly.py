@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.engine import templates
 from llava_pack.engine.architecture import build, build_native, computed_buffers
@@ -16,7 +17,8 @@ from llava_pack.engine.environment import trim_memory
 from llava_pack.engine.images import PictureProcessor, picture_processor
 from llava_pack.engine.llava import LlavaModel
 from llava_pack.engine.load import Options
-from llava_pack.engine.memory import Room, free_memory, plan_room
+from llava_pack.engine.manner import manner
+from llava_pack.engine.memory import MIN_TOKENS, Room, free_memory, plan_room
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
 from llava_pack.engine.quantization import QUANTIZED, Precision
@@ -24,11 +26,14 @@ from llava_pack.engine.slots import SlotCache, SlotLayer
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tiles import tiling
 from llava_pack.engine.tokens import Tokenizer, eos_ids, read_tokenizer
+from llava_pack.engine.vision import Vision
 from llava_pack.engine.weights import fill, vocabulary_size
-from llava_pack.format.errors import CheckpointError
+from llava_pack.format.errors import CheckpointError, SpaceError
 from llava_pack.format.progress import Progress
 
 _SMALL = 512
+_MOST_FEATURES, _FEATURES_SHARE = 1 << 30, 16
+"""Features of pictures take at most this many bytes, and this part of what is free."""
 _PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -47,6 +52,7 @@ def assemble(
         dtype=compute_dtype(options.precision, device),
         device=torch.device(device),
     )
+    _check_fits(checkpoint, place)
     config, name = checkpoint.config, checkpoint.model.folder.name
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
@@ -57,7 +63,7 @@ def assemble(
     computed_buffers(network, place.device)
     trim_memory()
     _limit_threads(network)
-    room = _room(network, options, place)
+    room, features_bytes = _room(checkpoint, network, options, place)
     one = _image_tokens(network.config)
     tiling = processor.tiling
     info = EngineInfo(
@@ -77,7 +83,9 @@ def assemble(
         picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
     )
-    return LlavaModel(network, _cache(network, room, place), writer, processor, info)
+    how = manner(device, options.precision, info.context_tokens)
+    vision = Vision(network, processor, at_once=how.pictures_at_once, limit_bytes=features_bytes)
+    return LlavaModel(network, _cache(network, room, place), writer, vision, info, how)
 
 
 def compute_dtype(precision: str, device: str) -> torch.dtype:
@@ -136,7 +144,38 @@ def _image_tokens(config: Any) -> int:
     return patches + int(config.vision_feature_select_strategy == "full")
 
 
-def _room(network: Any, options: Options, place: Placement) -> Room:
+def _check_fits(checkpoint: Checkpoint, place: Placement) -> None:
+    """Refuse a model whose weights alone are larger than what is free, before any is read.
+
+    Raises:
+        SpaceError: the predicted footprint does not fit.
+    """
+    precision, device = place.precision, place.device.type
+    predicted = footprint(
+        count_parameters(checkpoint.config, checkpoint.tower_config),
+        checkpoint.config,
+        precision=precision,
+        device="cpu" if device == "cpu" else "cuda",
+        context_tokens=MIN_TOKENS,
+        slots=1,
+    )
+    need, free = predicted.weights_bytes + predicted.cache_bytes, free_memory(place.device)
+    if need > free:
+        raise SpaceError(
+            f"the weights take {need} bytes in {precision}, {free} are free on {device}",
+            subject=checkpoint.model.folder.name,
+            hint="take a lower precision (--precision nf4), or free some memory",
+        )
+
+
+def _room(
+    checkpoint: Checkpoint, network: Any, options: Options, place: Placement
+) -> tuple[Room, int]:
+    """Return the rows of the cache, and the bytes that features of pictures may take.
+
+    Raises:
+        SpaceError: there is no memory for one request beside the weights.
+    """
     text = network.config.text_config
     element_bytes = torch.finfo(place.dtype).bits // 8
     token_bytes = (
@@ -144,7 +183,15 @@ def _room(network: Any, options: Options, place: Placement) -> Room:
     )
     longest = int(text.max_position_embeddings)
     context_tokens = min(options.context_tokens or longest, longest)
-    return plan_room(free_memory(place.device), token_bytes, options.slots, context_tokens)
+    free = free_memory(place.device) - working_bytes(
+        checkpoint.config,
+        context_tokens=context_tokens,
+        slots=options.slots,
+        element_bytes=element_bytes,
+    )
+    features_bytes = max(0, min(_MOST_FEATURES, free // _FEATURES_SHARE))
+    free -= features_bytes
+    return plan_room(free, token_bytes, options.slots, context_tokens), features_bytes
 
 
 def _cache(network: Any, room: Room, place: Placement) -> SlotCache:

@@ -10,9 +10,10 @@ from llava_pack.format.errors import SpaceError
 if TYPE_CHECKING:
     import torch
 
-_SHARE = 0.85
-"""Part of the free memory that keys and values may take; the rest is for activations."""
-_MIN_TOKENS = 256
+_SHARE = 0.9
+"""Part of what is free beside the work's own memory that keys and values may take."""
+MIN_TOKENS = 256
+"""A request shorter than this is not worth serving."""
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _AVAILABLE = "MemAvailable:"
@@ -47,8 +48,8 @@ def plan_room(free_bytes: int, token_bytes: int, slots: int, context_tokens: int
     fitting = min(slots, tokens // context_tokens)
     if fitting >= 1:
         return Room(fitting, context_tokens)
-    if tokens < _MIN_TOKENS:
-        need = _MIN_TOKENS * token_bytes
+    if tokens < MIN_TOKENS:
+        need = MIN_TOKENS * token_bytes
         raise SpaceError(
             f"not enough memory for one request: {free_bytes} bytes are free, {need} are needed",
             hint="take a lower precision (--precision nf4), or free some memory",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llava_pack.engine import templates
 from llava_pack.engine.port import ContextLengthError, Picture, Request
+from llava_pack.engine.rows import Keys, keys_of
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tokens import Tokenizer
 from llava_pack.format.errors import UsageError
@@ -18,16 +19,34 @@ _MAX_TOKEN_CHARS = 64
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids with `PICTURE_ID` repeated for every token of a picture, and the pictures in order."""
+    """Ids with `PICTURE_ID` repeated for every token of a picture, and the pictures in order.
+
+    `spans` is how many tokens each picture takes.
+    """
 
     ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     stops: tuple[str, ...]
     eos_ids: frozenset[int]
+    spans: tuple[int, ...] = ()
+    salt: str = ""
 
     def __len__(self) -> int:
         """Return the number of tokens, those of pictures included."""
         return len(self.ids)
+
+    def keys(self) -> Keys:
+        """Return what stands for each token when prompts are compared."""
+        digests = [picture.digest for picture in self.pictures]
+        return keys_of(self.ids, list(zip(digests, self.spans, strict=True)), PICTURE_ID)
+
+    def ends(self) -> list[int]:
+        """Return the place after the last token of each picture."""
+        at, ends = 0, []
+        for span in self.spans:
+            at = self.ids.index(PICTURE_ID, at) + span
+            ends.append(at)
+        return ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +93,12 @@ class PromptWriter:
         begin = self.tokenizer.bos_id
         ids: list[int] = [] if begin is None else [begin]
         pictures: list[Picture] = []
+        spans: list[int] = []
         before: templates.Item | None = None
         for item in items:
             if isinstance(item, Picture):
-                ids += [PICTURE_ID] * self._tokens_of(item)
+                spans.append(self._tokens_of(item))
+                ids += [PICTURE_ID] * spans[-1]
                 pictures.append(item)
             elif isinstance(item, Special):
                 begins = before is None or isinstance(before, Picture)
@@ -86,7 +107,9 @@ class PromptWriter:
                 ids += self.tokenizer.encode(item, continued=isinstance(before, Special))
             before = item
         stops, ends = self._ends(conv_mode, request.sampling.stop)
-        return Prompt(tuple(ids), tuple(pictures), stops, ends)
+        return Prompt(
+            tuple(ids), tuple(pictures), stops, ends, spans=tuple(spans), salt=request.salt
+        )
 
     def _with_ends(self, items: Sequence[templates.Item]) -> Sequence[templates.Item]:
         if self.picture_ends is None:

@@ -1,105 +1,35 @@
 """Continuous batching: which request does what in each step; no tensor is touched here.
 
-Running requests hold the rows 0..n-1 of the model's cache, and the one that is being prefilled
-row n. A step prefills at most a few chunks, then decodes one token for every running request. A
-request that ends gives its row to the last one, so rows stay dense. Chunks always begin at
-multiples of the same length: a request meets the same chunks alone and in any mix.
+A step prefills one chunk for a newcomer, or decodes one token for everybody who is being answered.
+Newcomers go first, for as many tokens as one chunk has; then the others get their turn. Chunks
+begin at multiples of one length: a request meets the same chunks alone and in any mix.
 """
 
 import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import replace
 
 from llava_pack.engine.choice import Choice
+from llava_pack.engine.job import Job
+from llava_pack.engine.model import Model
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
     Event,
     Failed,
-    Finished,
     Likely,
     Odds,
     Reason,
     Request,
-    Sampling,
-    Timings,
-    Usage,
 )
-from llava_pack.engine.prompt import Prompt
+from llava_pack.engine.rows import Rows
 from llava_pack.engine.stats import Work
 from llava_pack.engine.text import AnswerText
 from llava_pack.format.errors import PackError
 
 _log = logging.getLogger(__name__)
-_IDLE_CHUNKS = 4
-"""Chunks prefilled in a step while nobody waits for a next token."""
-
-
-class Chooser(Protocol):
-    """Chooses tokens for one request; it keeps the request's own random state."""
-
-
-class Model(Protocol):
-    """What the scheduler asks of a model with rows."""
-
-    @property
-    def info(self) -> EngineInfo:
-        """Return what is served."""
-
-    @property
-    def chunk_tokens(self) -> int:
-        """Return how many prompt tokens one prefill takes at most."""
-
-    def write(self, request: Request) -> Prompt:
-        """Return the request's prompt, or raise what is wrong with it."""
-
-    def tokenize(self, request: Request) -> tuple[int, ...]:
-        """Return the ids of a request's prompt, whatever its length."""
-
-    def look(self, prompt: Prompt) -> Any:
-        """Return the prompt's embeddings, with its pictures seen."""
-
-    def chooser(self, sampling: Sampling) -> Chooser:
-        """Return what chooses the request's tokens."""
-
-    def prefill(self, row: int, embeddings: Any, begin: int, chooser: Chooser) -> Choice | None:
-        """Process a chunk in a row; return the first token when it was the last chunk."""
-
-    def decode(
-        self, tokens: Sequence[int], lengths: Sequence[int], choosers: Sequence[Chooser]
-    ) -> list[Choice]:
-        """Give each row its last token, at its length, and return the next ones."""
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first `length` tokens to another row."""
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return what a token adds to an answer."""
-
-
-@dataclass
-class _Job:
-    request: Request
-    arrived_s: float
-    prompt: Prompt | None = None
-    embeddings: Any = None
-    chooser: Any = None
-    text: AnswerText = field(default_factory=AnswerText)
-    done: int = 0
-    tokens: list[int] = field(default_factory=list)
-    began_s: float | None = None
-    first_s: float | None = None
-
-    @property
-    def id(self) -> str:
-        return self.request.request_id
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.prompt) if self.prompt is not None else 0
 
 
 class SlotEngine:
@@ -107,12 +37,15 @@ class SlotEngine:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._waiting: deque[_Job] = deque()
-        self._joining: _Job | None = None
-        self._running: list[_Job] = []
+        self._rows = Rows(model.info.slots, model.manner)
+        self._waiting: deque[Job] = deque()
+        self._joining: deque[Job] = deque()
+        self._running: list[Job] = []
         self._cancelled: set[str] = set()
         self._events: list[Event] = []
-        self._prefilled = 0
+        self._ahead = 0
+        """Tokens prefilled since those who are being answered had their turn."""
+        self._counted = Work(kv_capacity_tokens=model.info.slots * model.info.context_tokens)
 
     @property
     def info(self) -> EngineInfo:
@@ -127,7 +60,7 @@ class SlotEngine:
     @property
     def running(self) -> int:
         """Return how many requests hold a slot."""
-        return len(self._running) + (self._joining is not None)
+        return len(self._running) + len(self._joining)
 
     @property
     def waiting(self) -> int:
@@ -137,11 +70,13 @@ class SlotEngine:
     @property
     def work(self) -> Work:
         """Return what was done so far, and what is held in memory."""
-        info = self._model.info
-        return Work(
-            kv_tokens=sum(job.done for job in self._running),
-            kv_capacity_tokens=info.slots * info.context_tokens,
-            prefill_tokens=self._prefilled,
+        seen = self._model.work
+        return replace(
+            self._counted,
+            kv_tokens=sum(job.done for job in (*self._joining, *self._running)),
+            picture_queries=seen.picture_queries,
+            picture_hits=seen.picture_hits,
+            picture_bytes=seen.picture_bytes,
         )
 
     def tokenize(self, request: Request) -> tuple[int, ...]:
@@ -150,7 +85,7 @@ class SlotEngine:
 
     def submit(self, request: Request) -> None:
         """Take a request; whatever is wrong with it comes back from `step` as `Failed`."""
-        self._waiting.append(_Job(request, time.monotonic()))
+        self._waiting.append(Job(request, time.monotonic()))
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step; an unknown id is ignored."""
@@ -160,83 +95,142 @@ class SlotEngine:
         """Do a bounded piece of work for every request and return what came of it."""
         self._events = []
         self._drop_cancelled()
-        for _ in range(1 if self._running else _IDLE_CHUNKS):
-            if not self._join():
-                break
-            self._prefill()
-        self._decode()
+        if not self._running:
+            self._ahead = 0
+        if self._ahead < self._model.manner.chunk_tokens and self._admit():
+            self._prefill(self._joining[0])
+        elif self._running:
+            self._ahead = 0
+            self._decode()
         return self._events
 
     def _drop_cancelled(self) -> None:
         cancelled, self._cancelled = self._cancelled, set()
         if not cancelled:
             return
-        for job in [job for job in self._waiting if job.id in cancelled]:
-            self._waiting.remove(job)
-            self._finish(job, "cancelled")
-        if self._joining is not None and self._joining.id in cancelled:
-            self._finish(self._joining, "cancelled")
-            self._joining = None
-        for job in [job for job in self._running if job.id in cancelled]:
-            self._finish(job, "cancelled")
-            self._leave(job)
+        everybody: tuple[deque[Job] | list[Job], ...] = (
+            self._waiting, self._joining, self._running,
+        )  # fmt: skip
+        for jobs in everybody:
+            for job in [job for job in jobs if job.id in cancelled]:
+                jobs.remove(job)
+                self._finish(job, "cancelled")
 
-    def _join(self) -> bool:
-        """Make sure that a request is being prefilled; return whether there is one."""
-        while self._joining is None and self._waiting:
-            if len(self._running) >= self._model.info.slots:
-                return False
-            job = self._waiting.popleft()
-            job.began_s = time.monotonic()
-            try:
-                job.prompt = self._model.write(job.request)
-                job.embeddings = self._model.look(job.prompt)
-                job.chooser = self._model.chooser(job.request.sampling)
-                job.text = AnswerText(job.prompt.stops)
-            except Exception as error:  # noqa: BLE001 - a request fails alone, whatever it was
-                self._fail(job, error)
-            else:
-                self._joining = job
-        return self._joining is not None
+    def _admit(self) -> bool:
+        """Make sure that somebody is prefilled, if anybody waits and there is a row for them."""
+        while not self._joining and self._waiting and self._rows.free:
+            self._look(self._newcomers())
+        return bool(self._joining)
 
-    def _prefill(self) -> None:
-        job = self._joining
-        if job is None:
-            return
+    def _newcomers(self) -> list[Job]:
+        """Return the next requests, with their rows, whose pictures can be looked at together."""
+        group: list[Job] = []
+        pictures = 0
+        while self._waiting and self._rows.free:
+            job = self._waiting[0]
+            if job.prompt is None and not self._write(job):
+                continue
+            count = len(job.prompt.pictures) if job.prompt else 0
+            if group and pictures + count > self._model.manner.pictures_at_once:
+                break
+            pictures += count
+            group.append(self._waiting.popleft())
+            self._give_row(job)
+        return group
+
+    def _write(self, job: Job) -> bool:
+        job.began_s = time.monotonic()
         try:
-            first = self._model.prefill(len(self._running), job.embeddings, job.done, job.chooser)
+            job.prompt = self._model.write(job.request)
+            job.keys = job.prompt.keys()
+            job.chooser = self._model.chooser(job.request.sampling)
+            job.text = AnswerText(job.prompt.stops)
         except Exception as error:  # noqa: BLE001 - a request fails alone, whatever it was
-            self._joining = None
+            self._waiting.remove(job)
+            self._fail(job, error)
+            return False
+        return True
+
+    def _give_row(self, job: Job) -> None:
+        lease = self._rows.take(job.keys, job.request.salt)
+        job.lease, job.done = lease, lease.reused
+        if lease.reused and lease.source != lease.row:
+            self._model.copy(lease.source, lease.row, lease.reused)
+        self._counted = replace(
+            self._counted,
+            prefix_queries=self._counted.prefix_queries + job.prompt_tokens,
+            prefix_hits=self._counted.prefix_hits + lease.reused,
+        )
+
+    def _look(self, group: Sequence[Job]) -> None:
+        """See the pictures of several requests together; where that fails, of each alone."""
+        prompts = [job.prompt for job in group if job.prompt is not None]
+        try:
+            seen = self._model.look(prompts, [job.done for job in group])
+        except Exception as error:  # noqa: BLE001 - a request fails alone, whatever it was
+            if len(group) > 1:
+                _log.warning("%d requests are looked at one by one: %s", len(group), error)
+                for job in group:
+                    self._look([job])
+                return
+            self._rows.forget(group[0].row)
+            self._fail(group[0], error)
+            return
+        for job, embeddings in zip(group, seen, strict=True):
+            job.embeddings = embeddings
+            self._joining.append(job)
+
+    def _prefill(self, job: Job) -> None:
+        try:
+            first = self._model.prefill(job.row, job.embeddings, job.done, job.chooser)
+        except Exception as error:  # noqa: BLE001 - a request fails alone, whatever it was
+            self._joining.remove(job)
+            self._rows.forget(job.row)
             self._fail(job, error)
             return
-        before, job.done = job.done, min(job.done + self._model.chunk_tokens, job.prompt_tokens)
-        self._prefilled += job.done - before
-        if first is None:
-            return
-        self._joining, job.embeddings = None, None
-        self._running.append(job)
-        self._take(job, first)
+        before = job.done
+        job.done = min(before + self._model.manner.chunk_tokens, job.prompt_tokens)
+        self._ahead += job.done - before
+        prefilled = self._counted.prefill_tokens + job.done - before
+        self._counted = replace(self._counted, prefill_tokens=prefilled)
+        if first is not None:
+            job.embeddings = None
+            self._joining.remove(job)
+            self._running.append(job)
+            self._hold(job)
+            self._take(job, first)
 
     def _decode(self) -> None:
-        if not self._running:
-            return
-        jobs = list(self._running)
+        jobs = self._running
+        if self._model.manner.padded:
+            self._close_up(jobs)
         try:
             chosen = self._model.decode(
+                [job.row for job in jobs],
                 [job.tokens[-1] for job in jobs],
                 [job.done for job in jobs],
                 [job.chooser for job in jobs],
             )
         except PackError as error:  # out of memory: the youngest gives way, the others go on
-            self._fail(jobs[-1], error)
-            self._leave(jobs[-1])
+            youngest = jobs.pop()
+            self._rows.forget(youngest.row)
+            self._fail(youngest, error)
             return
-        for job in jobs:
+        for job, choice in zip(list(jobs), chosen, strict=True):
             job.done += 1
-        for job, choice in zip(jobs, chosen, strict=True):
             self._take(job, choice)
 
-    def _take(self, job: _Job, choice: Choice) -> None:
+    def _close_up(self, jobs: Sequence[Job]) -> None:
+        """Move requests to lower rows while that makes fewer rows to compute."""
+        while (move := self._rows.denser()) is not None:
+            source, target = move
+            moved = [job for job in (*self._joining, *jobs) if job.row == source]
+            for job in moved:
+                self._model.copy(source, target, job.done)
+                job.move(target)
+            self._rows.moved(source, target)
+
+    def _take(self, job: Job, choice: Choice) -> None:
         """Take a new token of a running request: say it, and end the request where it ends."""
         token = choice.token_id
         job.first_s = job.first_s or time.monotonic()
@@ -251,8 +245,8 @@ class SlotEngine:
             text += job.text.end()
         self._events.append(Delta(job.id, text, (token,), self._odds(choice)))
         if reason is not None:
+            self._running.remove(job)
             self._finish(job, reason)
-            self._leave(job)
 
     def _odds(self, choice: Choice) -> tuple[Odds, ...]:
         if choice.logprob is None:
@@ -261,33 +255,23 @@ class SlotEngine:
         chosen, *others = (Likely(i, self._model.token_bytes(i), value) for i, value in pairs)
         return (Odds(chosen, tuple(others)),)
 
-    def _spoken(self, job: _Job, token: int) -> bytes:
+    def _spoken(self, job: Job, token: int) -> bytes:
         """Return a token's bytes; the space that begins an answer belongs to the template."""
         data = self._model.token_bytes(token)
         return data.removeprefix(b" ") if len(job.tokens) == 1 else data
 
-    def _leave(self, job: _Job) -> None:
-        """Free a row: the last row moves into the hole, the joining one after it."""
-        row, last = self._running.index(job), len(self._running) - 1
-        if row != last:
-            moved = self._running[last]
-            self._model.move(last, row, moved.done)
-            self._running[row] = moved
-        self._running.pop()
-        if self._joining is not None and self._joining.done:
-            self._model.move(last + 1, last, self._joining.done)
+    def _hold(self, job: Job) -> None:
+        if job.lease is not None:
+            self._rows.hold(job.lease, job.held, job.request.salt, job.prompt_tokens)
 
-    def _finish(self, job: _Job, reason: Reason) -> None:
-        now = time.monotonic()
-        timings = Timings(
-            queued_s=(job.began_s or now) - job.arrived_s,
-            first_token_s=(job.first_s or now) - job.arrived_s,
-            total_s=now - job.arrived_s,
-        )
-        usage = Usage(job.prompt_tokens, len(job.tokens))
-        self._events.append(Finished(job.id, reason, usage, timings))
+    def _finish(self, job: Job, reason: Reason) -> None:
+        """End a request; its row keeps what it holds until somebody needs it."""
+        if job.lease is not None:
+            self._hold(job)
+            self._rows.leave(job.row)
+        self._events.append(job.finished(reason))
 
-    def _fail(self, job: _Job, error: Exception) -> None:
+    def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, PackError):
             _log.error("a request failed", exc_info=error)
             error = PackError(f"{type(error).__name__}: {error}")

@@ -1,12 +1,13 @@
 """The cache of keys and values, by rows, and the attention that reads it.
 
 Every request owns one row; its tokens begin at column 0. All layers share one `Plan`, which says
-what the current forward pass does: prefill a chunk of one row, or decode one token in each of the
-first rows. Attention is handed the same plan and makes its own masks.
+what the current forward pass does: prefill a chunk of one row, or decode one token in each of some
+rows. Attention is handed the same plan and makes its own masks.
 
 Decoding has two forms. On a CPU every row is attended at its true length: it costs nothing there
-and makes a row's result independent of its neighbours. On a GPU rows are padded to a few fixed
-shapes and masked; padding rows write to a spare column and look at column 0.
+and makes a row's result independent of its neighbours. On a GPU the first rows are computed, in a
+few fixed shapes, and masked; a row among them that decodes nothing writes to its spare column and
+looks at column 0.
 """
 
 import math
@@ -20,6 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from llava_pack.engine.rows import power_of_two
+
 ATTENTION = "llava_pack_slots"
 _KV_BUCKET = 64
 
@@ -28,13 +31,15 @@ _KV_BUCKET = 64
 class Plan:
     """What a forward pass does.
 
-    A prefill: tokens `begin..end` of `row`. A decode: one token in each of the first rows, which
-    hold `lengths` tokens with the new one; `columns` is where each row writes.
+    A prefill: tokens `begin..end` of `row`. A decode: one token in each of `rows`, which hold
+    `lengths` tokens with the new one; `columns` is where each writes.
     """
 
     row: int = 0
     begin: int = 0
     end: int = 0
+    rows: tuple[int, ...] = ()
+    index: torch.Tensor | None = None
     lengths: tuple[int, ...] = ()
     columns: torch.Tensor | None = None
     kv_length: int = 0
@@ -42,28 +47,40 @@ class Plan:
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def decode(cls, lengths: Sequence[int], device: Any) -> "Plan":
+    def decode(cls, rows: Sequence[int], lengths: Sequence[int], device: Any) -> "Plan":
         """Return a decode of rows at their true lengths, before the new token."""
-        columns = torch.tensor(lengths, device=device)
-        after = tuple(length + 1 for length in lengths)
-        return cls(lengths=after, columns=columns, kv_length=max(after))
+        return cls(
+            rows=tuple(rows),
+            index=torch.tensor(rows, device=device),
+            lengths=tuple(length + 1 for length in lengths),
+            columns=torch.tensor(lengths, device=device),
+        )
 
     @classmethod
-    def padded_decode(cls, lengths: Sequence[int], device: Any, slots: int, spare: int) -> "Plan":
+    def padded_decode(
+        cls, rows: Sequence[int], lengths: Sequence[int], device: Any, slots: int, spare: int
+    ) -> "Plan":
         """Return a decode in one of a few shapes: rows to a power of two, keys to 64.
 
         Args:
-            lengths: tokens of each row, before the new one.
+            rows: those that decode.
+            lengths: tokens of each, before the new one.
             device: where the cache is.
             slots: rows of the cache.
-            spare: the column that padding rows write to.
+            spare: the column that the other rows write to.
         """
-        rows = min(1 << (len(lengths) - 1).bit_length(), slots)
-        padding = rows - len(lengths)
-        kv_length = min(-(-(max(lengths) + 1) // _KV_BUCKET) * _KV_BUCKET, spare)
-        columns = torch.tensor([*lengths, *[spare] * padding], device=device)
-        after = (*(length + 1 for length in lengths), *[1] * padding)
-        return cls(lengths=after, columns=columns, kv_length=kv_length, padded=True)
+        count = min(power_of_two(max(rows) + 1), slots)
+        columns, after = [spare] * count, [1] * count
+        for row, length in zip(rows, lengths, strict=True):
+            columns[row], after[row] = length, length + 1
+        return cls(
+            rows=tuple(range(count)),
+            index=torch.arange(count, device=device),
+            lengths=tuple(after),
+            columns=torch.tensor(columns, device=device),
+            kv_length=min(-(-max(after) // _KV_BUCKET) * _KV_BUCKET, spare),
+            padded=True,
+        )
 
     def chunk_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
         """Return what a chunk's tokens may see, as (chunk, end), added to the scores."""
@@ -118,11 +135,12 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             self.values[plan.row, :, plan.begin : plan.end] = value_states[0]
             rows = slice(plan.row, plan.row + 1)
             return self.keys[rows, :, : plan.end], self.values[rows, :, : plan.end]
-        count = key_states.shape[0]
-        index = torch.arange(count, device=key_states.device)
-        self.keys[index, :, plan.columns] = key_states[:, :, 0]
-        self.values[index, :, plan.columns] = value_states[:, :, 0]
-        return self.keys[:count, :, : plan.kv_length], self.values[:count, :, : plan.kv_length]
+        self.keys[plan.index, :, plan.columns] = key_states[:, :, 0]
+        self.values[plan.index, :, plan.columns] = value_states[:, :, 0]
+        if not plan.padded:
+            return self.keys, self.values
+        rows, columns = slice(0, len(plan.rows)), slice(0, plan.kv_length)
+        return self.keys[rows, :, columns], self.values[rows, :, columns]
 
     def get_seq_length(self) -> int:
         """Return how many tokens came before the chunk."""
@@ -159,7 +177,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             layer.plan = plan
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
         """Copy a row's first `length` tokens to another row."""
         for layer in self.layers:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
@@ -182,7 +200,8 @@ def slot_attention(  # noqa: PLR0913, PLR0917 - the library's signature
     Args:
         module: the attention layer.
         query: (rows, heads, tokens, head dim); tokens is 1 while decoding.
-        key: (rows, kv heads, keys, head dim), from the cache.
+        key: (rows, kv heads, keys, head dim), from the cache; all its rows in a decode at true
+            lengths.
         value: as `key`.
         attention_mask: not looked at.
         scaling: of the scores.
@@ -240,10 +259,10 @@ def _rows(
 ) -> torch.Tensor:
     grouped = query.shape[1] != key.shape[1]
     out = torch.empty_like(query)
-    for row, length in enumerate(plan.lengths):
+    for place, (row, length) in enumerate(zip(plan.rows, plan.lengths, strict=True)):
         seen = slice(max(0, length - window) if window else 0, length)
-        here = slice(row, row + 1)
-        keys, values = key[here, :, seen], value[here, :, seen]
+        here, there = slice(place, place + 1), slice(row, row + 1)
+        keys, values = key[there, :, seen], value[there, :, seen]
         out[here] = scaled_dot_product_attention(
             query[here], keys, values, scale=scaling, enable_gqa=grouped
         )

@@ -88,7 +88,7 @@ def test_pixels_are_bit_equal(case):
     pictures = [noise(*size, seed) for seed, size in enumerate(SIZES)]
     want = case.oracle.pixels(pictures).numpy()
     for picture, pixels in zip(pictures, want, strict=True):
-        assert (case.engine._model._processor.pixels(picture) == pixels).all()
+        assert (case.engine._model._vision.processor.pixels(picture) == pixels).all()
 
 
 def test_alone_as_generate(case):
@@ -111,15 +111,15 @@ def test_staggered_arrivals_as_alone(case, seed):
 
 @FP32
 def test_small_chunks_give_the_same_tokens(case, monkeypatch):
-    manner = replace(case.engine._model._manner, chunk_tokens=17)
-    monkeypatch.setattr(case.engine._model, "_manner", manner)
+    manner = replace(case.engine._model.manner, chunk_tokens=17)
+    monkeypatch.setattr(case.engine._model, "manner", manner)
     assert answers(case.engine, range(len(case.want))) == case.alone
 
 
 @FP32
 def test_padded_decoding_gives_the_same_tokens(case, monkeypatch):
-    manner = replace(case.engine._model._manner, padded=True, pictures_at_once=8)
-    monkeypatch.setattr(case.engine._model, "_manner", manner)
+    manner = replace(case.engine._model.manner, padded=True, pictures_at_once=8)
+    monkeypatch.setattr(case.engine._model, "manner", manner)
     assert answers(case.engine, range(len(case.want))) == case.alone
 
 

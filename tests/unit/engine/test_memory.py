@@ -15,7 +15,7 @@ TOKEN_7B = 524_288  # keys and values of one token of a 7B model in 16 bits
         (40 * GIB, Room(8, 4096)),
         (10 * GIB, Room(4, 4096)),
         (3 * GIB, Room(1, 4096)),
-        (1 * GIB, Room(1, 1740)),
+        (1 * GIB, Room(1, 1843)),
     ],
 )
 def test_slots_give_way_before_length(free, room):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from llava_pack.engine.choice import Choice
+from llava_pack.engine.manner import Manner
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
@@ -17,11 +18,14 @@ from llava_pack.engine.port import (
     Failed,
     Finished,
     Message,
+    Picture,
     Request,
     Sampling,
+    Usage,
 )
-from llava_pack.engine.prompt import Prompt
+from llava_pack.engine.prompt import PICTURE_ID, Prompt
 from llava_pack.engine.scheduler import SlotEngine
+from llava_pack.engine.stats import Work
 from llava_pack.format.errors import SpaceError, UsageError
 
 CHUNK = 4
@@ -30,9 +34,10 @@ CHUNK = 4
 class Numbers:
     """A model with rows: the next token is a hash of the row."""
 
-    chunk_tokens = CHUNK
+    work = Work()
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, *, padded: bool = False, exact: bool = True) -> None:
+        self.manner = Manner(chunk_tokens=CHUNK, exact=exact, padded=padded, pictures_at_once=2)
         self.info = EngineInfo(
             model="numbers", precision="fp32", device="cpu", context_tokens=64, slots=slots,
             conv_mode="plain", image_tokens=0,
@@ -40,20 +45,29 @@ class Numbers:
         self.rows: list[list[int]] = [[-1] * 64 for _ in range(slots)]
         self.no_memory: set[int] = set()
         self.decoded: list[int] = []
+        self.looked: list[int] = []
+        self.prefilled = 0
+        self.highest: list[int] = []
 
     def write(self, request: Request) -> Prompt:
         ids = tuple(int(word) for word in request.messages[0].text.split())
-        if 13 in ids:
-            raise UsageError("13 is unlucky")
-        return Prompt(ids, (), request.sampling.stop, frozenset({0}))
+        if 913 in ids:
+            raise UsageError("913 is unlucky")
+        pictures = request.messages[0].pictures
+        spans = tuple(picture.width for picture in pictures)
+        ids = (*[PICTURE_ID] * sum(spans), *ids)
+        return Prompt(
+            ids, pictures, request.sampling.stop, frozenset({0}), spans=spans, salt=request.salt
+        )
 
     def tokenize(self, request: Request) -> tuple[int, ...]:
         return self.write(request).ids
 
-    def look(self, prompt: Prompt) -> tuple[int, ...]:
-        if 99 in prompt.ids:
+    def look(self, prompts: Sequence[Prompt], begins: Sequence[int]) -> list[tuple[int, ...]]:
+        self.looked.append(len(prompts))
+        if any(999 in prompt.ids for prompt in prompts):
             raise ValueError("a bug")
-        return prompt.ids
+        return [_values(prompt) for prompt in prompts]
 
     def chooser(self, sampling: Sampling) -> random.Random:
         return random.Random(sampling.seed)
@@ -61,23 +75,25 @@ class Numbers:
     def prefill(
         self, row: int, embeddings: tuple[int, ...], begin: int, chooser: object
     ) -> Choice | None:
-        if 77 in embeddings and begin:
+        if 977 in embeddings and begin:
             raise SpaceError("no memory")
         end = min(begin + CHUNK, len(embeddings))
+        self.prefilled += end - begin
         self.rows[row][begin:end] = embeddings[begin:end]
         return self._next(row, end) if end == len(embeddings) else None
 
     def decode(
-        self, tokens: Sequence[int], lengths: Sequence[int], choosers: object
+        self, rows: Sequence[int], tokens: Sequence[int], lengths: Sequence[int], choosers: object
     ) -> list[Choice]:
         self.decoded.append(len(tokens))
+        self.highest.append(max(rows) + 1)
         if len(tokens) in self.no_memory:
             raise SpaceError("no memory")
-        for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
+        for row, token, length in zip(rows, tokens, lengths, strict=True):
             self.rows[row][length] = token
-        return [self._next(row, length + 1) for row, length in enumerate(lengths)]
+        return [self._next(row, length + 1) for row, length in zip(rows, lengths, strict=True)]
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
         self.rows[target] = self.rows[source][:length] + [-2] * (64 - length)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -89,12 +105,36 @@ class Numbers:
         return Choice(sum((place + 1) * value for place, value in enumerate(seen)) % 97 + 1)
 
 
-def ask(name: str, ids: Sequence[int], max_tokens: int = 10, **sampling: object) -> Request:
+def _values(prompt: Prompt) -> tuple[int, ...]:
+    """Return what stands in a row for a prompt: a picture is worth its first byte."""
+    seen = (
+        one.rgb[0]
+        for one, span in zip(prompt.pictures, prompt.spans, strict=True)
+        for _ in range(span)
+    )
+    return tuple(next(seen) if one == PICTURE_ID else one for one in prompt.ids)
+
+
+def dot(width: int, value: int) -> Picture:
+    """Return a picture that takes `width` tokens and looks like `value`."""
+    return Picture(width, 1, bytes([value]) * 3 * width)
+
+
+def ask(
+    name: str,
+    ids: Sequence[int],
+    max_tokens: int = 10,
+    *,
+    pictures: Sequence[Picture] = (),
+    salt: str = "",
+    **sampling: object,
+) -> Request:
     text = " ".join(map(str, ids))
     return Request(
         request_id=name,
-        messages=(Message("user", (text,)),),
+        messages=(Message("user", (*pictures, text)),),
         sampling=Sampling(max_tokens=max_tokens, **sampling),  # type: ignore[arg-type]
+        salt=salt,
     )
 
 
@@ -115,18 +155,25 @@ def alone(request: Request) -> list[int]:
     return tokens(drained(engine), request.request_id)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_any_mix_gives_what_each_gets_alone(seed):
+def any_request(name: str, chance: random.Random) -> Request:
+    """Return a request that has much in common with others: a picture, a beginning, or all."""
+    pictures = (
+        [dot(chance.randrange(1, 3), chance.randrange(1, 4))] if chance.random() < 0.5 else []
+    )
+    begin = [1, 2, 3, 4, 5, 6, 7, 8, 9][: chance.randrange(10)]
+    ids = [*begin, *(chance.randrange(1, 12) for _ in range(chance.randrange(1, 12)))]
+    salt = chance.choice(["", "", "somebody"])
+    return ask(name, ids, chance.randrange(1, 20), pictures=pictures, salt=salt)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mix_gives_what_each_gets_alone(seed, padded, exact):
     chance = random.Random(seed)
-    requests = [
-        ask(
-            f"r{n}",
-            [chance.randrange(1, 12) for _ in range(chance.randrange(1, 20))],
-            chance.randrange(1, 20),
-        )
-        for n in range(15)
-    ]
-    engine = SlotEngine(Numbers(chance.randrange(1, 5)))
+    requests = [any_request(f"r{n}", chance) for n in range(20)]
+    model = Numbers(chance.randrange(1, 6), padded=padded, exact=exact)
+    engine = SlotEngine(model)
     waiting, events = list(requests), []
     cancelled: set[str] = set()
     while waiting or not engine.idle:
@@ -138,6 +185,8 @@ def test_any_mix_gives_what_each_gets_alone(seed):
             engine.cancel(name)
         events += engine.step()
         assert engine.running <= engine.info.slots
+    assert engine.work.prefill_tokens == model.prefilled
+    assert engine.work.kv_tokens == 0
     for request in requests:
         got, want = tokens(events, request.request_id), alone(request)
         ends = [e for e in events if isinstance(e, Finished) and e.request_id == request.request_id]
@@ -149,7 +198,7 @@ def test_any_mix_gives_what_each_gets_alone(seed):
             assert got == want
 
 
-def test_prefill_goes_on_while_others_decode():
+def test_those_who_are_answered_get_a_turn_between_chunks():
     engine = SlotEngine(Numbers(2))
     engine.submit(ask("short", [1], 30))
     engine.step()
@@ -158,7 +207,109 @@ def test_prefill_goes_on_while_others_decode():
     while not tokens(events, "long"):
         before = len(tokens(events, "short"))
         events += engine.step()
-        assert len(tokens(events, "short")) == before + 1, "a step passed without a token"
+        events += engine.step()
+        assert len(tokens(events, "short")) == before + 1, "a turn passed without a token"
+
+
+def test_short_newcomers_join_together_before_the_next_turn():
+    engine = SlotEngine(Numbers(4))
+    for name in "abcd":
+        engine.submit(ask(name, [ord(name) - 90], 3))
+    first = [engine.step() for _ in range(4)]
+    assert [[e.request_id for e in events] for events in first] == [["a"], ["b"], ["c"], ["d"]]
+    assert {e.request_id for e in engine.step()} == set("abcd")
+
+
+def test_pictures_of_several_requests_are_looked_at_together():
+    model = Numbers(4)
+    engine = SlotEngine(model)
+    for name in "abcd":
+        engine.submit(ask(name, [ord(name) - 90], pictures=[dot(1, 5)]))
+    drained(engine)
+    assert model.looked == [2, 2]  # at most two pictures at once
+
+
+def test_a_picture_that_cannot_be_seen_fails_alone(caplog):
+    engine = SlotEngine(Numbers(4))
+    good = ask("good", [3], pictures=[dot(2, 5)])
+    engine.submit(ask("bad", [999], pictures=[dot(2, 6)]))
+    engine.submit(good)
+    events = drained(engine)
+    assert [e.request_id for e in events if isinstance(e, Failed)] == ["bad"]
+    assert tokens(events, "good") == alone(good)
+    caplog.clear()
+
+
+def conversation(engine: SlotEngine, first: Request) -> tuple[list[int], Request]:
+    """Ask, and return the answer with the request that goes on after it."""
+    engine.submit(first)
+    said = tokens(drained(engine), first.request_id)
+    ids = [int(word) for word in first.messages[0].text.split()]
+    again = ask("next", [*ids, *said, 5, 6], pictures=first.messages[0].pictures, salt=first.salt)
+    return said, again
+
+
+def usage(engine: SlotEngine, request: Request) -> Usage:
+    engine.submit(request)
+    return next(e.usage for e in drained(engine) if isinstance(e, Finished))
+
+
+def test_the_next_turn_prefills_only_what_is_new():
+    engine = SlotEngine(Numbers(2))
+    said, again = conversation(engine, ask("first", [1, 2, 3], 6, pictures=[dot(3, 9)]))
+    counted = usage(engine, again)
+    assert counted.prompt_tokens == 6 + len(said) + 2
+    # The last token of an answer was never given to the model.
+    assert counted.prompt_tokens - counted.cached_tokens == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pictures": [(3, 8)]},
+        {"pictures": [(3, 9)], "salt": "somebody"},
+        {"pictures": []},
+        {"pictures": [(3, 9), (1, 9)]},
+    ],
+    ids=["another picture", "another salt", "no picture", "one picture more"],
+)
+def test_another_conversation_gets_nothing_of_it(other):
+    model = Numbers(2, exact=False)
+    engine = SlotEngine(model)
+    _, again = conversation(engine, ask("first", [1, 2, 3], 6, pictures=[dot(3, 9)]))
+    pictures = [dot(*one) for one in other.pop("pictures")]
+    ids = [int(word) for word in again.messages[0].text.split()]
+    asked = ask("other", ids, pictures=pictures, **other)
+    engine.submit(asked)
+    events = drained(engine)
+    end = next(e for e in events if isinstance(e, Finished))
+    assert tokens(events, "other") == alone(asked)
+    assert end.usage.cached_tokens == (3 if len(pictures) == 2 else 0)
+
+
+def test_a_conversation_survives_others_while_there_are_rows():
+    engine = SlotEngine(Numbers(3))
+    _, again = conversation(engine, ask("first", [1, 2, 3], 6))
+    for n in range(4):
+        engine.submit(ask(f"other{n}", [20 + n] * 5, 2))
+        drained(engine)
+    assert usage(engine, again).cached_tokens == 0, "three rows hold the last three"
+    engine = SlotEngine(Numbers(3))
+    _, again = conversation(engine, ask("first", [1, 2, 3], 6))
+    engine.submit(ask("other", [20] * 5, 2))
+    engine.submit(ask("other2", [21] * 5, 2))
+    drained(engine)
+    assert usage(engine, again).cached_tokens > 0
+
+
+def test_rows_close_up_where_they_are_padded():
+    model = Numbers(8, padded=True)
+    engine = SlotEngine(model)
+    for n in range(8):
+        engine.submit(ask(str(n), [n + 1], 3 if n != 7 else 40))
+    drained(engine)
+    assert max(model.highest) == 8
+    assert model.highest[-1] == 1
 
 
 def test_first_come_first_served():
@@ -169,7 +320,7 @@ def test_first_come_first_served():
     assert ends == ["0", "1", "2", "3", "4"]
 
 
-@pytest.mark.parametrize(("bad", "kind"), [([13], "usage"), ([99], "bug"), ([77] * 9, "space")])
+@pytest.mark.parametrize(("bad", "kind"), [([913], "usage"), ([999], "bug"), ([977] * 9, "space")])
 def test_what_cannot_be_answered_fails_alone(bad, kind, caplog):
     engine = SlotEngine(Numbers(3))
     good = ask("good", [1, 2, 3], 8)
