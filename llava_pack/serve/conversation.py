@@ -13,33 +13,27 @@ from llava_pack.serve.wire import MAX_PICTURES
 
 
 async def engine_messages(
-    turn: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
-    decoder: PictureDecoder,
-    uploads: Path,
+    conversation: Sequence[Mapping[str, Any]], decoder: PictureDecoder, uploads: Path
 ) -> tuple[Message, ...]:
-    """Return the conversation up to and with this turn.
+    """Return the conversation for the engine.
 
     Args:
-        turn: the box: `text`, and `files` as paths of uploads.
-        history: earlier messages: `role` and `content`, a list of texts and files.
+        conversation: messages: `role` and `content`, a list of texts and files.
         decoder: for the pictures.
         uploads: the only folder that a file may be in.
 
     Raises:
-        UsageError: nothing was said, a file is no picture or gone, or there are too many.
+        UsageError: nothing was asked, a file is no picture or gone, or there are too many.
     """
-    files = [str(path) for path in turn.get("files") or ()]
-    text = str(turn.get("text") or "").strip()
-    if not (text or files):
+    told = [(str(entry.get("role")), contents(entry)) for entry in conversation]
+    if not told or told[-1][0] != "user" or not told[-1][1]:
         raise UsageError("say something about the picture, or add one")
-    told = [*((_role(entry), _contents(entry)) for entry in history), ("user", _now(files, text))]
     if sum(is_file for _, parts in told for is_file, _ in parts) > MAX_PICTURES:
         raise UsageError(f"too many pictures: at most {MAX_PICTURES} fit; clear the conversation")
     messages: list[Message] = []
-    for role, contents in told:
+    for role, values in told:
         parts: list[Part] = []
-        for is_file, value in contents:
+        for is_file, value in values:
             parts.append(
                 await decoder.from_bytes(await _read(value, uploads)) if is_file else value
             )
@@ -47,16 +41,8 @@ async def engine_messages(
     return tuple(messages)
 
 
-def _now(files: Sequence[str], text: str) -> list[tuple[bool, str]]:
-    return [*((True, path) for path in files), *([(False, text)] if text else [])]
-
-
-def _role(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("role"))
-
-
-def _contents(entry: Mapping[str, Any]) -> list[tuple[bool, str]]:
-    """Return (is a file, path or text) for each part of an earlier message."""
+def contents(entry: Mapping[str, Any]) -> list[tuple[bool, str]]:
+    """Return (is a file, path or text) for each part of a message."""
     content = entry.get("content")
     parts = content if isinstance(content, list) else [content]
     found: list[tuple[bool, str]] = []

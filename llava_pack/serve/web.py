@@ -2,37 +2,53 @@
 
 Nothing is loaded from outside and nothing is told outside: no analytics, no share button, no
 remote fonts. The guard and its content policy stand in front of every route of it.
+
+The events are wired here and not by Gradio's ChatInterface, which keeps a second copy of the
+conversation: a cleared chat came back with the end of a stream, and after an error its box stayed
+locked. Here the messages on the screen are the conversation.
 """
 
 import html
-import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from fastapi import FastAPI
 
-from llava_pack.engine.port import Request, Sampling
-from llava_pack.format.errors import PackError
-from llava_pack.serve.answers import Answer
-from llava_pack.serve.conversation import engine_messages
-from llava_pack.serve.failures import describe
 from llava_pack.serve.models import Served
+from llava_pack.serve.page_browser import (
+    BEGIN_SCRIPT,
+    CLEAR_SCRIPT,
+    CSS,
+    END_SCRIPT,
+    LANGUAGE_SCRIPT,
+    THEME_SCRIPT,
+)
+from llava_pack.serve.page_examples import Example, draw_examples
+from llava_pack.serve.page_status import speed_line, status_lines
+from llava_pack.serve.page_talk import (
+    Choices,
+    Entry,
+    Shown,
+    Talk,
+    before_the_answer,
+    spoken,
+    taken_back,
+)
+from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
 from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.wire import MAX_TEXT_CHARS
 
 _MAX_FILE = "20mb"
 _KEEP_S = (600, 24 * 3600)
 _AT_ONCE = 64
+_STATUS_EVERY_S = 3.0
 _TYPES = [".png", ".jpg", ".jpeg", ".webp", ".gif"]
-_CSS = """
-footer { display: none !important; }
-#title h1 { margin: 0; font-size: 1.3rem; }
-#status p { margin: 0; opacity: .75; }
-#chat .message img { max-height: 14rem; width: auto; }
-/* The button beside the download would send the conversation to a public site. */
-#chat a.download-link ~ button, #chat button[aria-label="Share"] { display: none !important; }
-"""
+# Source: haotian-liu/LLaVA, llava/serve/gradio_web_server.py: the sliders of its page.
+_TEMPERATURE, _TOP_P, _MAX_TOKENS = 0.2, 0.7, 512
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def mount_page(
@@ -46,9 +62,8 @@ def mount_page(
         decoder: for the pictures.
         uploads: the private folder that GRADIO_TEMP_DIR names; GRADIO_ANALYTICS_ENABLED is False.
     """
-    import gradio as gr
-
-    page = _page(gr, models, _Chat(gr, models, decoder, uploads))
+    talk = Talk(models, decoder, uploads)
+    page = _Page(models, talk, draw_examples(uploads / "examples")).blocks()
     page.queue(default_concurrency_limit=_AT_ONCE)
     gr.mount_gradio_app(
         app,
@@ -62,115 +77,215 @@ def mount_page(
         run_history=False,
         mcp_server=False,
         pwa=False,
-        css=_CSS,
+        css=CSS,
+        i18n=gr.I18n(**translations()),
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
 
 
-class _Chat:
-    """Answers one turn of the page, piece by piece."""
+class _Page:
+    """The page's parts, and what happens to them."""
 
     def __init__(
-        self, gr: Any, models: Mapping[str, Served], decoder: PictureDecoder, uploads: Path
+        self, models: Mapping[str, Served], talk: Talk, examples: Sequence[Example]
     ) -> None:
-        self._gr = gr
         self._models = models
-        self._decoder = decoder
-        self._uploads = uploads
+        self._talk = talk
+        self._examples = examples
+        self._say = gr.I18n(**translations())
 
-    async def answer(
-        self,
-        turn: Mapping[str, Any],
-        history: Sequence[Mapping[str, Any]],
-        model: str,
-        temperature: float,
-        max_tokens: float,
-    ) -> AsyncGenerator[str, None]:
-        """Yield the answer as far as it has come; closing this frees the slot."""
-        request_id = f"page-{secrets.token_hex(8)}"
-        answer = Answer()
-        try:
-            messages = await engine_messages(turn, history, self._decoder, self._uploads)
-            request = Request(
-                request_id=request_id,
-                messages=messages,
-                sampling=Sampling(temperature=temperature, max_tokens=int(max_tokens)),
-            )
-            async with aclosing(self._models[model].generate(request)) as events:
-                async for event in events:
-                    if answer.take(event):
-                        yield answer.text
-        except PackError as error:
-            message = describe(error, request_id)[1].message
-            raise self._gr.Error(
-                html.escape(message), title="llava-pack", print_exception=False
-            ) from error
-        if not answer.text:
-            yield "…"
+    def blocks(self) -> Any:
+        """Return the whole page."""
+        with gr.Blocks(
+            title="llava-pack", analytics_enabled=False, fill_height=True, delete_cache=_KEEP_S
+        ) as page:
+            with gr.Row(elem_id="head"):
+                gr.Markdown("# llava-pack", elem_id="title")
+                theme = gr.Button(self._say("theme"), elem_id="theme", size="sm", scale=0)
+            status = gr.Markdown(elem_id="status")
+            model = self._model()
+            chat = self._chat()
+            box = self._box()
+            speed = gr.Markdown(elem_id="speed")
+            choices = [model, *self._parameters()]
+            self._wire_answers(chat, box, speed, choices)
+            self._wire_status(page, status)
+            self._wire_language(page, chat)
+            theme.click(None, None, None, js=THEME_SCRIPT, api_visibility="private")
+        return page
 
-    def status(self) -> str:
-        """Return the line under the title: what is served, and how."""
-        lines = [_status(model) for model in self._models.values()]
-        return "  \n".join(lines)
-
-
-def _status(model: Served) -> str:
-    info = model.info
-    if info is None or model.status.phase != "ready":
-        return f"**{model.name}** · {model.status.phase}"
-    return f"**{model.name}** · {info.precision} on {info.device} · {info.context_tokens} tokens"
-
-
-def _page(gr: Any, models: Mapping[str, Served], chat: _Chat) -> Any:
-    names = list(models)
-    with gr.Blocks(
-        title="llava-pack", analytics_enabled=False, fill_height=True, delete_cache=_KEEP_S
-    ) as page:
-        gr.Markdown("# llava-pack", elem_id="title")
-        status = gr.Markdown(elem_id="status")
-        model = gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1)
-        gr.ChatInterface(
-            chat.answer,
-            multimodal=True,
-            chatbot=_chatbot(gr),
-            textbox=_textbox(gr),
-            additional_inputs=[
-                model,
-                gr.Slider(0, 2, value=0.2, step=0.05, label="Temperature", render=False),
-                gr.Slider(16, 2048, value=512, step=16, label="Longest answer", render=False),
-            ],
-            additional_inputs_accordion=gr.Accordion("Parameters", open=False, render=False),
-            analytics_enabled=False,
-            flagging_mode="never",
-            concurrency_limit=_AT_ONCE,
-            api_visibility="private",
+    def _model(self) -> Any:
+        names = list(self._models)
+        return gr.Dropdown(
+            names, value=names[0], label=self._say("model"), visible=len(names) > 1, elem_id="model"
         )
-        page.load(chat.status, None, status, api_visibility="private", show_progress="hidden")
-    return page
+
+    def _chat(self) -> Any:
+        return gr.Chatbot(
+            show_label=False,
+            min_height="16rem",
+            buttons=["copy"],
+            allow_tags=False,
+            sanitize_html=True,
+            latex_delimiters=[],
+            placeholder=self._say("empty"),
+            examples=self._shown_examples("en"),
+            elem_id="chat",
+        )
+
+    def _shown_examples(self, language: Language) -> list[dict[str, Any]]:
+        return [
+            {
+                "text": example.question,
+                "display_text": WORDS[language][example.word],
+                "files": [str(example.picture)],
+            }
+            for example in self._examples
+        ]
+
+    def _box(self) -> Any:
+        return gr.MultimodalTextbox(
+            file_types=_TYPES,
+            file_count="multiple",
+            sources=["upload"],
+            placeholder=self._say("ask"),
+            label=self._say("question"),
+            show_label=False,
+            autofocus=True,
+            submit_btn=True,
+            stop_btn=False,
+            max_plain_text_length=MAX_TEXT_CHARS,
+            elem_id="ask",
+        )
+
+    def _parameters(self) -> list[Any]:
+        say = self._say
+        with gr.Accordion(say("parameters"), open=False, elem_id="parameters"):
+            return [
+                gr.Slider(0, 2, value=_TEMPERATURE, step=0.05, label=say("temperature")),
+                gr.Slider(0.05, 1, value=_TOP_P, step=0.05, label=say("top_p")),
+                gr.Slider(16, 2048, value=_MAX_TOKENS, step=16, label=say("max_tokens")),
+            ]
+
+    def _wire_status(self, page: Any, status: Any) -> None:
+        def told(request: gr.Request) -> str:
+            return status_lines(self._models.values(), _language(request))
+
+        timer = gr.Timer(_STATUS_EVERY_S)
+        for event in (page.load, timer.tick):
+            event(told, None, status, queue=False, **_QUIET)
+
+    def _wire_language(self, page: Any, chat: Any) -> None:
+        def examples(request: gr.Request) -> Any:
+            language = _language(request)
+            if language == "en":
+                return gr.skip()
+            return gr.Chatbot(examples=self._shown_examples(language))
+
+        page.load(None, None, None, js=LANGUAGE_SCRIPT, api_visibility="private")
+        page.load(examples, None, chat, queue=False, **_QUIET)
+
+    def _wire_answers(self, chat: Any, box: Any, speed: Any, choices: Sequence[Any]) -> None:
+        async def answer(
+            conversation: list[Entry],
+            model: str,
+            temperature: float,
+            top_p: float,
+            max_tokens: float,
+            request: gr.Request,
+        ) -> AsyncGenerator[Any, None]:
+            chosen = Choices(
+                model=model, temperature=temperature, top_p=top_p, max_tokens=int(max_tokens)
+            )
+            async with aclosing(self._answered(conversation, chosen, _language(request))) as shown:
+                async for outputs in shown:
+                    yield outputs
+
+        def picked(example: gr.SelectData) -> Any:
+            files = [file["file"]["path"] if "file" in file else file["path"]
+                     for file in example.value.get("files", [])]  # fmt: skip
+            return {"text": example.value.get("text", ""), "files": files}
+
+        asking = {
+            "fn": answer,
+            "inputs": [chat, *choices],
+            "outputs": [chat, box, speed],
+            "concurrency_limit": _AT_ONCE,
+            "js": BEGIN_SCRIPT,
+            **_QUIET,
+        }
+        asked = box.submit(self._taken, [box, chat], [box, chat], queue=False, **_QUIET)
+        again = chat.retry(self._again, [chat], [box, chat], queue=False, **_QUIET)
+        answers = [asked.success(**asking), again.success(**asking)]
+        box.stop(self._open_box, None, box, cancels=answers, queue=False, **_QUIET)
+        for ended in answers:
+            ended.then(None, None, chat, js=END_SCRIPT, api_visibility="private")
+        chat.clear(
+            self._cleared,
+            None,
+            [box, speed],
+            js=CLEAR_SCRIPT,
+            cancels=answers,
+            queue=False,
+            **_QUIET,
+        )
+        chat.undo(self._undone, [chat], [chat, box], queue=False, **_QUIET)
+        chat.example_select(picked, None, box, queue=False, **_QUIET)
+
+    async def _answered(
+        self, conversation: list[Entry], chosen: Choices, language: Language
+    ) -> AsyncGenerator[tuple[Any, Any, Any], None]:
+        """Yield conversation, box and speed while an answer comes."""
+        skip = gr.skip()
+        if not conversation or conversation[-1].get("role") != "user":
+            yield skip, self._open_box(), skip  # cleared meanwhile, or nothing was asked
+            return
+        shown = Shown()
+        async with aclosing(self._talk.answer(conversation, chosen)) as pieces:
+            async for shown in pieces:
+                if shown.failure is None and shown.text:
+                    yield [*conversation, _said(shown.text)], skip, _speed(shown, language)
+        if shown.failure is not None:
+            gr.Warning(html.escape(shown.failure), title="llava-pack", duration=20)
+            if not shown.text:
+                before, box = taken_back(conversation)
+                yield before, self._open_box(box), ""
+                return
+        text = shown.text or STATUS[language]["nothing"]
+        yield [*conversation, _said(text)], self._open_box(), _speed(shown, language)
+
+    def _taken(self, box: Mapping[str, Any], conversation: list[Entry]) -> tuple[Any, Any]:
+        """Put what is in the box on the screen, and lock the box until the answer is there."""
+        message = spoken(box)
+        if message is None:
+            return self._open_box(), gr.skip()
+        return self._locked_box(value=None), [*conversation, message]
+
+    def _again(self, conversation: list[Entry]) -> tuple[Any, Any]:
+        return self._locked_box(), before_the_answer(conversation)
+
+    def _undone(self, conversation: list[Entry]) -> tuple[Any, Any]:
+        before, box = taken_back(conversation)
+        return before, self._open_box(box)
+
+    def _cleared(self) -> tuple[Any, Any]:
+        return self._open_box(), ""
+
+    def _open_box(self, value: Mapping[str, Any] | None = None) -> Any:
+        given = {} if value is None else {"value": value}
+        return gr.update(interactive=True, submit_btn=True, stop_btn=False, **given)
+
+    def _locked_box(self, **given: Any) -> Any:
+        return gr.update(interactive=False, submit_btn=False, stop_btn=True, **given)
 
 
-def _chatbot(gr: Any) -> Any:
-    return gr.Chatbot(
-        show_label=False,
-        height="calc(100dvh - 19rem)",
-        min_height="16rem",
-        buttons=["copy"],
-        allow_tags=False,
-        sanitize_html=True,
-        latex_delimiters=[],
-        placeholder="Add a picture and ask about it.",
-        elem_id="chat",
-    )
+def _said(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
 
 
-def _textbox(gr: Any) -> Any:
-    return gr.MultimodalTextbox(
-        file_types=_TYPES,
-        file_count="multiple",
-        sources=["upload"],
-        placeholder="Ask about a picture: paste it, drop it here, or use the clip",
-        show_label=False,
-        autofocus=True,
-        stop_btn=True,
-        elem_id="ask",
-    )
+def _speed(shown: Shown, language: Language) -> str:
+    return speed_line(shown.speed, language) if shown.speed and shown.speed.tokens else ""
+
+
+def _language(request: Any) -> Language:
+    return language_of(request.headers.get("accept-language", ""))

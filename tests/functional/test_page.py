@@ -1,13 +1,11 @@
 """The page in a real Chromium: upload, stream, stop, leave; nothing from outside, no error."""
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -16,38 +14,10 @@ from tests.support.gateway import TOKEN, Gateway, gateway
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-_QUIET = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+
+from tests.support.page import Tab, chromium, opened_tab  # noqa: E402 - needs playwright
+
 _LONG = "word " * 300
-
-
-@dataclass
-class Tab:
-    """A page, and everything that it asked for or complained about."""
-
-    page: "playwright.Page"
-    hosts: set[str] = field(default_factory=set)
-    complaints: list[str] = field(default_factory=list)
-
-    def ask(self, question: str, *pictures: Path) -> None:
-        """Add pictures, type a question and send it."""
-        if pictures:
-            self.page.set_input_files("#ask input[type=file]", [str(path) for path in pictures])
-            thumbnails = self.page.locator("#ask .thumbnail-item")
-            playwright.expect(thumbnails).to_have_count(len(pictures))
-        self.page.locator("#ask textarea").fill(question)
-        self.page.locator("#ask .submit-button").click()
-
-    def said(self, text: str) -> "playwright.Locator":
-        """Return the model's messages with a text."""
-        return self.page.locator("#chat [data-testid=bot]").get_by_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +29,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["playwright.Browser"]:
-    if _CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=_CHROMIUM, args=_QUIET)
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
 def tab(browser: "playwright.Browser") -> Iterator[Tab]:
-    context = browser.new_context(locale="en-US")
-    opened = Tab(context.new_page())
-    page = opened.page
-    page.on("request", lambda request: opened.hosts.add(urlsplit(request.url).netloc))
-    page.on("console", lambda said: _complain(opened, said.type, said.text))
-    page.on("pageerror", lambda error: _complain(opened, "error", str(error)))
-    yield opened
-    context.close()
+    with opened_tab(browser) as opened:
+        yield opened
 
 
 @dataclass
@@ -114,16 +74,6 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def _complain(tab: Tab, kind: str, text: str) -> None:
-    if kind in {"error", "warning"}:
-        tab.complaints.append(f"{kind}: {text}")
-
-
-def _open(tab: Tab, served: Gateway) -> None:
-    tab.page.goto(f"{served.url}/#token={TOKEN}")
-    tab.page.locator("#ask textarea").wait_for()
-
-
 def _running(served: Gateway) -> int:
     with served.client() as http:
         models = http.get("/livez").json()["models"].values()
@@ -138,7 +88,7 @@ def _until(condition: Callable[[], bool]) -> None:
 def test_upload_stream_text_with_nothing_from_outside(
     tab: Tab, served: Gateway, picture: Path
 ) -> None:
-    _open(tab, served)
+    tab.open(served)
     playwright.expect(tab.page.locator("#status")).to_contain_text("fp32 on cpu")
     tab.ask("what colour is it? " + "word " * 40, picture)
     seen: list[str] = []
@@ -147,40 +97,85 @@ def test_upload_stream_text_with_nothing_from_outside(
     while not tab.said("Picture 64x48 of 255,0,0.").count():
         seen.append(answer.inner_text())
     assert len({len(text) for text in seen}) > 3, "the answer did not come in pieces"
+    tab.answered()
+    playwright.expect(tab.page.locator("#speed")).to_contain_text("tokens/s")
     assert tab.hosts - {"", served.url.removeprefix("http://")} == set()
     assert tab.complaints == []
 
 
-def test_the_next_turn_knows_the_picture_and_clear_forgets_it(
-    tab: Tab, served: Gateway, picture: Path
-) -> None:
-    _open(tab, served)
+def test_clear_forgets_what_was_said(tab: Tab, served: Gateway, picture: Path) -> None:
+    tab.open(served)
     tab.ask("first", picture)
     tab.said("You said: first").wait_for()
+    tab.answered()
     tab.ask("second")
     tab.said("You said: second").wait_for()
-    tab.page.get_by_label("Clear").click()
-    playwright.expect(tab.page.locator("#chat [data-testid=bot]")).to_have_count(0)
+    tab.button("Clear").click()
+    playwright.expect(tab.answers).to_have_count(0)
     tab.ask("third")
     tab.said("You said: third").wait_for()
+    tab.answered()
+    assert tab.answers.count() == 1
+    assert tab.complaints == []
+
+
+def test_clear_ends_an_answer_that_still_comes(tab: Tab, served: Gateway) -> None:
+    """Whatever of the stream is on its way, a cleared conversation does not come back."""
+    tab.open(served)
+    tab.ask(_LONG)
+    tab.said("You said").wait_for()
+    _until(lambda: _running(served) == 1)
+    tab.button("Clear").click()
+    _until(lambda: _running(served) == 0)
+    tab.answered()
+    playwright.expect(tab.answers).to_have_count(0)
+    tab.ask("again")
+    tab.said("You said: again").wait_for()
+    tab.answered()
+    assert tab.answers.count() == 1
     assert tab.complaints == []
 
 
 def test_stop_frees_the_slot_and_keeps_what_was_said(tab: Tab, served: Gateway) -> None:
-    _open(tab, served)
+    tab.open(served)
     tab.ask(_LONG)
     tab.said("You said").wait_for()
     _until(lambda: _running(served) == 1)
     tab.page.locator("#ask .stop-button").click()
     _until(lambda: _running(served) == 0)
     assert tab.said("You said").count() == 1
+    tab.answered()
     tab.ask("again")
     tab.said("You said: again").wait_for()
+    assert tab.answers.count() == 2
+    assert tab.complaints == []
+
+
+def test_retry_answers_again_and_undo_gives_the_question_back(
+    tab: Tab, served: Gateway, picture: Path
+) -> None:
+    tab.open(served)
+    tab.ask("first")
+    tab.said("You said: first").wait_for()
+    tab.answered()
+    tab.ask("second", picture)
+    tab.said("of 255,0,0.").wait_for()
+    tab.answered()
+    before = tab.answers.last.inner_text()
+    tab.button("Retry").click()
+    playwright.expect(tab.answers.last).not_to_have_text(before)  # drawn anew, at 0.2
+    playwright.expect(tab.answers.last).to_contain_text("You said: second Picture 64x48")
+    tab.answered()
+    assert tab.answers.count() == 2
+    tab.button("Undo").click()
+    playwright.expect(tab.answers).to_have_count(1)
+    playwright.expect(tab.box).to_have_value("second")
+    playwright.expect(tab.thumbnails).to_have_count(1)
     assert tab.complaints == []
 
 
 def test_closing_the_tab_mid_stream_frees_the_slot(tab: Tab, served: Gateway) -> None:
-    _open(tab, served)
+    tab.open(served)
     tab.ask(_LONG)
     tab.said("You said").wait_for()
     _until(lambda: _running(served) == 1)
@@ -191,7 +186,7 @@ def test_closing_the_tab_mid_stream_frees_the_slot(tab: Tab, served: Gateway) ->
 
 
 def test_another_model_can_be_chosen(tab: Tab, served: Gateway) -> None:
-    _open(tab, served)
+    tab.open(served)
     tab.page.get_by_label("Model").click()
     tab.page.get_by_role("option", name="other").click()
     tab.ask("hello")
@@ -200,18 +195,39 @@ def test_another_model_can_be_chosen(tab: Tab, served: Gateway) -> None:
         _until(lambda: http.get("/livez").json()["models"]["other"]["steps"] > 0)
 
 
-def test_what_is_not_a_picture_is_said(tab: Tab, served: Gateway, tmp_path: Path) -> None:
+def test_what_is_not_a_picture_is_said_and_the_question_comes_back(
+    tab: Tab, served: Gateway, tmp_path: Path
+) -> None:
     false = tmp_path / "false.png"
     false.write_bytes(b"this is not a picture")
-    _open(tab, served)
+    tab.open(served)
+    tab.ask("first")
+    tab.said("You said: first").wait_for()
+    tab.answered()
     tab.ask("what is it?", false)
     tab.page.get_by_text("not a picture, or a damaged one").wait_for()
+    playwright.expect(tab.box).to_have_value("what is it?")
+    tab.answered()
+    assert tab.answers.count() == 1, "what was said before is still there"
+    tab.page.locator("#ask .delete-button").click()
+    playwright.expect(tab.thumbnails).to_have_count(0)
+    tab.ask("and now?")
+    tab.said("You said: and now?").wait_for()
+
+
+def test_a_question_beyond_the_models_limit_comes_back(tab: Tab, served: Gateway) -> None:
+    tab.open(served)
+    tab.ask("word " * 600)
+    tab.page.get_by_text("the model's limit is 512").wait_for()
+    tab.answered()
+    tab.ask("short")
+    tab.said("You said: short").wait_for()
 
 
 def test_a_model_cannot_make_the_page_load_or_run_anything(
     tab: Tab, served: Gateway, other_site: "OtherSite"
 ) -> None:
-    _open(tab, served)
+    tab.open(served)
     tab.ask(
         f"![x]({other_site.url}/a.png) <img src={other_site.url}/b.png onerror=alert(1)> "
         f"<link rel=stylesheet href={other_site.url}/c.css> "
@@ -239,7 +255,7 @@ def test_without_the_token_there_is_only_the_login_form(tab: Tab, served: Gatewa
 
 
 def test_the_token_is_gone_from_the_address_bar_and_the_history(tab: Tab, served: Gateway) -> None:
-    _open(tab, served)
+    tab.open(served)
     assert tab.page.url == f"{served.url}/"
     tab.page.go_back()
     assert TOKEN not in tab.page.url
@@ -249,7 +265,7 @@ def test_another_site_cannot_use_the_session(
     tab: Tab, served: Gateway, other_site: "OtherSite"
 ) -> None:
     """A page on another port of this host, which the browser counts as the same site."""
-    _open(tab, served)
+    tab.open(served)
     tab.page.goto(f"{other_site.url}/page")
     assert other_site.asked[:1] == ["/page"]
     script = """async (url) => {

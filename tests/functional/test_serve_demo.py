@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,20 +71,21 @@ def test_the_api_sees_the_picture(served: dict[str, Any]) -> None:
 
 
 @pytest.mark.browser
-def test_the_page_sees_the_picture(served: dict[str, Any]) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(locale="en-US")
-        page.goto(f"{served['url']}/#token={served['token']}")
-        page.set_input_files("#ask input[type=file]", str(PICTURE))
-        playwright.expect(page.locator("#ask .thumbnail-item")).to_have_count(1)
-        page.locator("#ask textarea").fill(KNOWN["prompt"])
-        page.locator("#ask .submit-button").click()
-        playwright.expect(page.get_by_label("Retry")).to_be_enabled()
-        answer = page.locator("#chat [data-testid=bot]").inner_text()
-        browser.close()
-    assert _knows(answer.lower()), answer
+def test_the_page_sees_the_picture_remembers_it_and_forgets_it(served: dict[str, Any]) -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from tests.support.page import chromium, opened_tab
+
+    with chromium() as browser, opened_tab(browser) as tab:
+        tab.page.goto(f"{served['url']}/#token={served['token']}")
+        tab.ask(KNOWN["prompt"], PICTURE)
+        tab.answered()
+        answer = tab.answers.last.inner_text()
+        assert _knows(answer.lower()), answer
+        tab.ask("What colour is it?")
+        tab.answered()
+        assert "red" in tab.answers.last.inner_text(), "the next turn knows the picture"
+        tab.button("Clear").click()
+        tab.ask("What colour is it?")
+        tab.answered()
+        assert tab.answers.last.inner_text() == "I see no picture."
+        assert tab.complaints == []

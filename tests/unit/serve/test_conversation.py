@@ -21,55 +21,61 @@ def uploads(tmp_path: Path) -> Path:
     return folder
 
 
-def _messages(uploads: Path, turn: dict[str, Any], history: Any = ()) -> tuple[Message, ...]:
-    return asyncio.run(engine_messages(turn, history, PictureDecoder(), uploads))
+def _messages(uploads: Path, *conversation: dict[str, Any]) -> tuple[Message, ...]:
+    return asyncio.run(engine_messages(conversation, PictureDecoder(), uploads))
+
+
+def _asked(*content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(content)}
 
 
 def test_a_turn_is_its_pictures_and_its_text(uploads: Path) -> None:
-    (message,) = _messages(uploads, {"text": " hi ", "files": [str(uploads / "a.png")]})
+    (message,) = _messages(uploads, _asked({"path": str(uploads / "a.png")}, "hi"))
     assert [type(part).__name__ for part in message.parts] == ["Picture", "str"]
     assert message.text == "hi"
 
 
-def test_history_comes_before_in_each_form_that_gradio_uses(uploads: Path) -> None:
+def test_messages_in_each_form_that_gradio_uses(uploads: Path) -> None:
     path = str(uploads / "a.png")
-    history = [
+    messages = _messages(
+        uploads,
         {"role": "user", "content": [{"path": path}, "one"]},
         {"role": "assistant", "content": [{"type": "text", "text": "first"}]},
-        {"role": "user", "content": [{"type": "file", "file": {"path": path}}, {"type": "text", "text": "two"}]},
+        _asked({"type": "file", "file": {"path": path}}, {"type": "text", "text": "two"}),
         {"role": "assistant", "content": "second"},
-    ]  # fmt: skip
-    messages = _messages(uploads, {"text": "three"}, history)
+        {"role": "user", "content": "three"},
+    )
     assert [m.role for m in messages] == ["user", "assistant", "user", "assistant", "user"]
     assert [m.text for m in messages] == ["one", "first", "two", "second", "three"]
     assert [len(m.pictures) for m in messages] == [1, 0, 1, 0, 0]
 
 
-@pytest.mark.parametrize("turn", [{}, {"text": "  "}, {"text": None, "files": None}])
-def test_nothing_is_no_question(uploads: Path, turn: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "conversation", [[], [_asked()], [_asked("x"), {"role": "assistant", "content": "y"}]]
+)
+def test_nothing_is_no_question(uploads: Path, conversation: list[dict[str, Any]]) -> None:
     with pytest.raises(UsageError, match="say something"):
-        _messages(uploads, turn)
+        _messages(uploads, *conversation)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "uploads/../../etc/passwd", "", "a.png"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "uploads/../../etc/passwd", "", "a.png", "."])
 def test_only_uploads_are_read(uploads: Path, path: str) -> None:
     with pytest.raises(UsageError, match="must be uploaded first"):
-        _messages(uploads, {"text": "x", "files": [path]} if path else {"files": ["."]})
+        _messages(uploads, _asked({"path": path}))
 
 
 def test_a_link_out_of_the_uploads_is_not_followed(uploads: Path) -> None:
     (uploads / "link.png").symlink_to("/etc/hostname")
     with pytest.raises(UsageError, match="must be uploaded first"):
-        _messages(uploads, {"files": [str(uploads / "link.png")]})
+        _messages(uploads, _asked({"path": str(uploads / "link.png")}))
 
 
 def test_a_picture_that_is_gone_is_said(uploads: Path) -> None:
     with pytest.raises(UsageError, match="is gone"):
-        _messages(uploads, {"files": [str(uploads / "b.png")]})
+        _messages(uploads, _asked({"path": str(uploads / "b.png")}))
 
 
 def test_pictures_of_all_turns_count(uploads: Path) -> None:
-    path = str(uploads / "a.png")
-    history = [{"role": "user", "content": [{"path": path}] * 16}]
+    picture = {"path": str(uploads / "a.png")}
     with pytest.raises(UsageError, match="too many pictures"):
-        _messages(uploads, {"files": [path]}, history)
+        _messages(uploads, _asked(*[picture] * 16), _asked(picture))
