@@ -8,13 +8,14 @@ llava_pack.engine.templates (what it shall give).
 """
 
 import json
+from collections.abc import Collection
 
 from llava_pack.engine.templates import Template, template
 
 _BODY = """{%- macro body(content) -%}
 {%- if content is string -%}{{ content }}
 {%- else -%}
-{%- for part in content if part['type'] == 'image' -%}{{ '<image>GAP\\n' }}{%- endfor -%}
+{%- for part in content if part['type'] == 'image' -%}{{ 'PICTURE\\n' }}{%- endfor -%}
 {%- set texts = namespace(first=true) -%}
 {%- for part in content if part['type'] == 'text' -%}
 {{ ('' if texts.first else '\\n') + part['text'] }}{%- set texts.first = false -%}
@@ -42,7 +43,7 @@ _DIALOGUE = """{{ system + SEP }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ ASSISTANT + ':' }}{%- endif -%}
 """
-_CHATML = """{{ '<|im_start|>system\\n' + system + SEP }}
+_CHATML = """{{ 'LEAD<|im_start|>system\\n' + system + SEP }}
 {%- for turn in turns -%}
 {{ (USER if turn['role'] == 'user' else ASSISTANT) + body(turn['content']) + SEP }}
 {%- endfor -%}
@@ -62,6 +63,7 @@ _PLAIN = """{{ system }}
 {{ body(turn['content']) + (SEP if turn['role'] == 'user' else SEP2) }}
 {%- endfor -%}
 """
+_OPENING = "<|im_start|>"
 _STYLES = {
     "single": _DIALOGUE,
     "two": _DIALOGUE,
@@ -71,20 +73,28 @@ _STYLES = {
 }
 
 
-def chat_template(conv_mode: str, *, legacy: bool) -> str:
+def chat_template(
+    conv_mode: str, *, legacy: bool, picture_ends: bool = False, named: Collection[str] = ()
+) -> str:
     """Return the Jinja template of a conversation mode.
 
     Args:
         conv_mode: a name that the engine knows.
         legacy: the tokenizer puts a space behind every special token by itself; where it does not,
             the template writes the one behind `<image>`.
+        picture_ends: the model was trained with a picture between `<im_start>` and `<im_end>`.
+        named: special tokens that have a part of their own, as `bos_token`; before another one
+            that begins the prompt, a tokenizer that is not legacy keeps a space.
 
     Raises:
         UsageError: there is no such mode.
     """
     chosen = template(conv_mode)
-    body = _BODY.replace("GAP", "" if legacy else " ")
-    return body.replace("SYSTEM", _quoted(chosen.system)) + _filled(_STYLES[chosen.style], chosen)
+    picture = "<image>" if legacy else "<image> "
+    body = _BODY.replace("PICTURE", f"<im_start>{picture}<im_end>" if picture_ends else picture)
+    lead = "" if legacy or _OPENING in named else " "
+    style = _STYLES[chosen.style].replace("LEAD", lead)
+    return body.replace("SYSTEM", _quoted(chosen.system)) + _filled(style, chosen)
 
 
 def _filled(style: str, chosen: Template) -> str:

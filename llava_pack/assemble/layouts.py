@@ -23,10 +23,12 @@ from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.kind import backbone
 from llava_pack.convert.merge import merged_parts
 from llava_pack.convert.native import to_native
+from llava_pack.convert.native_config import PICTURE_ENDS
 from llava_pack.convert.native_tokenizer import is_legacy
 from llava_pack.convert.parts import Parts, original_parts
 from llava_pack.convert.quantize import quantize
 from llava_pack.convert.shards import opened, to_safetensors, write_file, write_shards
+from llava_pack.engine.tokens import named_specials
 from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import MODEL_ROOT, FileEntry, Rewrite
 from llava_pack.recipe import Recipe
@@ -82,7 +84,13 @@ def _stage_native(
     texts = sources["base" if packing.merge else "model"]
     language = backbone(_json(texts, "config.json"))
     legacy = is_legacy(_json(texts, "tokenizer_config.json"), language)
-    template = chat_template(recipe.model.conv_mode, legacy=legacy)
+    ends = bool(_json(sources["model"], "config.json").get(PICTURE_ENDS, False))
+    template = chat_template(
+        recipe.model.conv_mode,
+        legacy=legacy,
+        picture_ends=ends,
+        named=named_specials(texts.folder),
+    )
     tower = sources["vision_tower"].folder
 
     def make() -> Iterable[FileEntry]:

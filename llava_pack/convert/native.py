@@ -74,16 +74,16 @@ def native_folder(
     tokenizer, own = _tokenizer(parts.texts)
     own["legacy"] = is_legacy(own, backbone(parts.config))
     words = image_words(parts.config)
-    tokenizer, tokens, size = with_image_token(tokenizer, own, words)
+    extended = with_image_token(tokenizer, own, words)
     table = next((t.entry for t in parts.tensors if t.entry.name == _TABLES[0]), None)
     if table is None:
         raise CheckpointError(f"there is no {_TABLES[0]}", subject=parts.texts.name)
-    rows = -(-max(size, table.shape[0]) // ROW_MULTIPLE) * ROW_MULTIPLE
+    rows = -(-max(extended.size, table.shape[0]) // ROW_MULTIPLE) * ROW_MULTIPLE
     config = native_config.native_config(
-        parts.config, tower_config, rows=rows, tokens=tokens, precision=precision
+        parts.config, tower_config, rows=rows, tokens=extended.ids, precision=precision
     )
     published = read_json_if_there(parts.texts / "generation_config.json")
-    pad = tokens[native_config.PAD_TOKEN]
+    pad = extended.ids[native_config.PAD_TOKEN]
     documents = {
         "config.json": config,
         "generation_config.json": native_config.generation_config(parts.config, published, pad),
@@ -91,15 +91,18 @@ def native_folder(
             parts.config, tower_config, preprocessor
         ),
         "processor_config.json": native_config.processor(parts.config, tower_config),
-        "tokenizer_config.json": tokenizer_config(own, tiles=has_tiles(parts.config)),
+        "tokenizer_config.json": tokenizer_config(
+            own, extended.data, tiles=has_tiles(parts.config)
+        ),
     }
     texts = {name: _document(value) for name, value in documents.items()}
-    texts |= {"tokenizer.json": tokenizer, "chat_template.jinja": chat_template.encode()}
+    texts |= {"tokenizer.json": extended.data, "chat_template.jinja": chat_template.encode()}
     model = parts.texts / "tokenizer.model"
     if model.is_file():
         texts["tokenizer.model"] = model.read_bytes()
     with _whole(parts, tower_dir, writable=writable) as tensors:
-        named = [one for tensor in tensors if (one := _named(tensor, rows)) is not None]
+        sizes = (extended.trained, rows)
+        named = [one for tensor in tensors if (one := _named(tensor, *sizes)) is not None]
         yield NativeFolder(texts=texts, tensors=named)
 
 
@@ -114,8 +117,9 @@ def to_native(
 ) -> list[Path]:
     """Write a checkpoint as a transformers-native folder, and return the files.
 
-    Elements keep their type and bytes; the embedding table and the output layer gain rows for
-    `<image>` and `<pad>` (copies of their first row, so that none is ever likelier than `<unk>`).
+    Elements keep their type and bytes; rows of the embedding table and the output layer that no
+    word was trained for, `<image>` and `<pad>` among them, are copies of their first row, so that
+    none is ever likelier than `<unk>`.
     The same input gives the same bytes.
 
     Args:
@@ -154,25 +158,27 @@ def _whole(parts: Parts, tower_dir: Path, *, writable: bool) -> Iterator[list[So
         yield [*kept, *tower]
 
 
-def _named(tensor: SourceTensor, rows: int) -> SourceTensor | None:
+def _named(tensor: SourceTensor, trained: int, rows: int) -> SourceTensor | None:
     name = exchange_name(tensor.entry.name)
     if name is None:
         return None
-    longer = tensor.entry.name in _TABLES and tensor.entry.shape[0] < rows
-    return renamed(_with_rows(tensor, rows) if longer else tensor, name)
+    kept = min(trained, tensor.entry.shape[0])
+    changed = tensor.entry.name in _TABLES and kept < rows
+    return renamed(_with_rows(tensor, kept, rows) if changed else tensor, name)
 
 
-def _with_rows(tensor: SourceTensor, rows: int) -> SourceTensor:
-    """Return a table with more rows, each a copy of its first."""
+def _with_rows(tensor: SourceTensor, kept: int, rows: int) -> SourceTensor:
+    """Return a table with another number of rows; those behind the kept are copies of its first."""
     entry = tensor.entry
     wider = replace(entry, shape=(rows, *entry.shape[1:]))
     row_bytes = wider.size_bytes // rows
 
     def read() -> memoryview:
-        view = tensor.read().cast("B")
+        view = tensor.read().cast("B")[: kept * row_bytes]
         table = bytearray(wider.size_bytes)
         table[: len(view)] = view
-        table[len(view) :] = bytes(view[:row_bytes]) * (rows - entry.shape[0])
+        for start in range(len(view), len(table), row_bytes):
+            table[start : start + row_bytes] = view[:row_bytes]
         return memoryview(table)
 
     return SourceTensor(wider, read, tensor.release)

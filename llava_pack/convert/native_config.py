@@ -12,6 +12,8 @@ from llava_pack.format.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a word of the vocabulary
 PAD_TOKEN = "<pad>"  # noqa: S105 - a word of the vocabulary
+PICTURE_ENDS = "mm_use_im_start_end"
+"""Kept in config.json where it is true; transformers passes it over, the chat template obeys it."""
 SKIPPED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
 """Modules that are never quantized: naming any of them drops transformers' own default."""
 
@@ -53,6 +55,8 @@ _VISION_DEFAULTS: Mapping[str, Any] = {
     "projection_dim": 512,
 }
 _SELECT = {"patch": "default", "cls_patch": "full"}
+_ASPECTS = ("pad", "square", "anyres", None)
+_MERGE = "spatial_unpad"
 _PRECISIONS: Mapping[str, Mapping[str, Any]] = {
     "nf4": {
         "load_in_4bit": True,
@@ -113,6 +117,8 @@ def native_config(
     }
     if tiles:
         whole["image_grid_pinpoints"] = pinpoints(config)
+    if config.get(PICTURE_ENDS, False):
+        whole[PICTURE_ENDS] = True
     if precision is not None:
         whole["dtype"] = "bfloat16" if whole["dtype"] == "bfloat16" else "float16"
         skip = {"llm_int8_skip_modules": list(SKIPPED), "quant_method": "bitsandbytes"}
@@ -210,6 +216,24 @@ def _check_supported(config: Mapping[str, Any]) -> None:
     if projector != "mlp2x_gelu":
         raise CheckpointError(
             f"mm_projector_type is {projector!r}, transformers' LLaVA has 'mlp2x_gelu' only",
+            subject="config.json",
+            hint=hint,
+        )
+    _check_pictures(config, hint)
+
+
+def _check_pictures(config: Mapping[str, Any], hint: str) -> None:
+    """Refuse pictures that transformers' LLaVA would prepare in another way."""
+    aspect, merge = config.get("image_aspect_ratio"), config.get("mm_patch_merge_type")
+    if aspect not in _ASPECTS:
+        known = ", ".join(str(name) for name in _ASPECTS)
+        raise CheckpointError(
+            f"image_aspect_ratio is {aspect!r}, expected one of: {known}", subject="config.json"
+        )
+    if has_tiles(config) and (merge != _MERGE or _select(config) != "default"):
+        raise CheckpointError(
+            f"tiles are joined as {merge!r} of {config.get('mm_vision_select_feature', 'patch')!r}"
+            f" features, transformers' LLaVA joins them as {_MERGE!r} of 'patch' features",
             subject="config.json",
             hint=hint,
         )

@@ -11,6 +11,7 @@ models/llama/tokenization_llama.py (`legacy`).
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.convert.native_config import IMAGE_TOKEN, PAD_TOKEN
@@ -33,10 +34,27 @@ def is_legacy(config: Mapping[str, Any], language: str = "llama") -> bool:
     return language == "mistral" or config.get("legacy") is not False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extended:
+    """A tokenizer with the new tokens.
+
+    Attributes:
+        data: `tokenizer.json`.
+        ids: of `<image>` and `<pad>`.
+        trained: how many ids the model was trained with; LLaVA's code cuts its tables to them.
+        size: how many ids there are.
+    """
+
+    data: bytes
+    ids: Mapping[str, int]
+    trained: int
+    size: int
+
+
 def with_image_token(
     tokenizer: bytes, config: Mapping[str, Any], words: Iterable[str] = ()
-) -> tuple[bytes, dict[str, int], int]:
-    """Return `tokenizer.json` with the new tokens, the ids of `<image>` and `<pad>`, and its size.
+) -> Extended:
+    """Return a tokenizer with `<image>`, `<pad>` and further words.
 
     New tokens follow the vocabulary without a gap; one that is there already keeps its id.
 
@@ -55,26 +73,41 @@ def with_image_token(
         known |= {str(entry["content"]): int(entry["id"]) for entry in added}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError("not a tokenizer", subject="tokenizer.json") from error
-    size = max(known.values(), default=-1) + 1
-    for text in (*words, IMAGE_TOKEN, PAD_TOKEN):
-        if text in known:
-            continue
-        flags: dict[str, Any] = dict.fromkeys(_FLAGS, False)
-        added.append({"id": size, "content": text, **flags, "special": True})
-        known[text] = size
-        size += 1
+    _add(words, known, added)
+    trained = _size(known)
+    _add((IMAGE_TOKEN, PAD_TOKEN), known, added)
     state["added_tokens"] = added
     if not is_legacy(config):
         _spaced_at_the_beginning_only(state)
-    data = json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-    return data, {text: known[text] for text in (IMAGE_TOKEN, PAD_TOKEN)}, size
+    return Extended(
+        data=json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode() + b"\n",
+        ids={text: known[text] for text in (IMAGE_TOKEN, PAD_TOKEN)},
+        trained=trained,
+        size=_size(known),
+    )
 
 
-def tokenizer_config(config: Mapping[str, Any], *, tiles: bool) -> dict[str, Any]:
+def _add(words: Iterable[str], known: dict[str, int], added: list[dict[str, Any]]) -> None:
+    """Add words that are not known, behind the others."""
+    for text in words:
+        if text in known:
+            continue
+        known[text] = _size(known)
+        flags: dict[str, Any] = dict.fromkeys(_FLAGS, False)
+        added.append({"id": known[text], "content": text, **flags, "special": True})
+
+
+def _size(known: Mapping[str, int]) -> int:
+    return max(known.values(), default=-1) + 1
+
+
+def tokenizer_config(config: Mapping[str, Any], tokenizer: bytes, *, tiles: bool) -> dict[str, Any]:
     """Return tokenizer_config.json for a tokenizer that is read from `tokenizer.json`.
 
     Args:
         config: that of the original checkpoint.
+        tokenizer: `tokenizer.json`; the words that it adds are told here too, for readers of
+            `tokenizer.model`.
         tiles: whether pictures are cut into tiles.
     """
     texts = {key: _text(config[key]) for key in _TEXTS if config.get(key)}
@@ -82,6 +115,7 @@ def tokenizer_config(config: Mapping[str, Any], *, tiles: bool) -> dict[str, Any
     return {
         "add_bos_token": bool(config.get("add_bos_token", True)),
         "add_eos_token": bool(config.get("add_eos_token", False)),
+        "added_tokens_decoder": _added(tokenizer),
         **texts,
         "clean_up_tokenization_spaces": False,
         "extra_special_tokens": {"image_token": IMAGE_TOKEN},
@@ -92,6 +126,15 @@ def tokenizer_config(config: Mapping[str, Any], *, tiles: bool) -> dict[str, Any
         "padding_side": "left",
         "processor_class": f"Llava{'Next' if tiles else ''}Processor",
         "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+
+
+def _added(tokenizer: bytes) -> dict[str, Any]:
+    """Return the tokens beside the vocabulary by id, without those that conversion brought."""
+    return {
+        str(entry["id"]): {key: entry[key] for key in ("content", *_FLAGS, "special")}
+        for entry in json.loads(tokenizer)["added_tokens"]
+        if entry["content"] not in (IMAGE_TOKEN, PAD_TOKEN)
     }
 
 

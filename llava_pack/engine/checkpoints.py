@@ -175,6 +175,7 @@ def _original_keys(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -
     select = str(config.get("vision_feature_select_strategy", "default"))
     whole |= {
         "mm_use_im_patch_token": False,
+        "mm_use_im_start_end": bool(config.get("mm_use_im_start_end", False)),
         "mm_vision_select_feature": _SELECT.get(select, select),
         "image_aspect_ratio": "pad" if preprocessor.get("do_pad", True) else None,
     }

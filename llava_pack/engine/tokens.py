@@ -89,7 +89,7 @@ class SentencePieceTokenizer:
                 after = max(self._added.values(), default=0) + 1
                 self._added[word] = max(self._model.get_piece_size(), after)
         self._by_id = {token_id: token for token, token_id in self._added.items()}
-        self._known = _named_specials(folder, self._config)
+        self._known = named_specials(folder)
         self._legacy = fast or self._config.get("legacy") is not False
 
     @property
@@ -238,10 +238,11 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
     return added
 
 
-def _named_specials(folder: Path, config: Mapping[str, Any]) -> frozenset[str]:
+def named_specials(folder: Path) -> frozenset[str]:
     """Return the special tokens that have a part of their own, as `bos_token`."""
     found = ["<s>", "</s>", "<unk>"]
-    for values in (config, _read_json(folder / "special_tokens_map.json")):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        values = _read_json(folder / name)
         named = [values.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
         named += values.get("additional_special_tokens") or ()
         found += [_token_text(one) for one in named]

@@ -75,12 +75,12 @@ def _part(part: str | Picture) -> dict[str, str]:
     return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
 
 
-def load(folder: Path) -> Native:
+def load(folder: Path, **options: Any) -> Native:
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model, report = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
+        folder, dtype=torch.float32, output_loading_info=True, **options
     )
     assert not any(report.values()), report
     return Native(model.eval(), AutoProcessor.from_pretrained(folder, backend="pil"))

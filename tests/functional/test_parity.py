@@ -14,13 +14,25 @@ import numpy as np
 import pytest
 
 from llava_pack.engine import environment
+from llava_pack.engine.pictures import decode_picture
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.engine.templates import TEMPLATES, Special, render
-from tests.support.families import CHATS, FAMILIES, LOGITS, MAX_TOKENS, Chat, make, rgb
+from tests.support.families import (
+    CHATS,
+    FAMILIES,
+    LOGITS,
+    MAX_TOKENS,
+    Chat,
+    Family,
+    Made,
+    make,
+    rgb,
+)
 
 pytestmark = pytest.mark.engine
 environment.prepare()
 GOLDENS = Path(__file__).parents[1] / "upstream" / "goldens"
+DEMO = Path(__file__).parents[2] / "bundles" / "demo-model"
 TOLERANCE = 1e-5
 
 
@@ -37,63 +49,96 @@ def messages(chat: Chat) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def case(request, tmp_path_factory):
-    """One family: the engine with its checkpoint, and what LLaVA's own code made of it."""
+@pytest.mark.parametrize("name", FAMILIES)
+def test_as_llavas_own_code_answers(name, tmp_path):
+    family = FAMILIES[name]
+    check(family, make(family, tmp_path), golden(name)["chats"])
+
+
+def check(family: Family, made: Made, recorded: Any) -> None:
+    """Hold pixels, ids, logits and greedy tokens of every chat against what was recorded."""
     from llava_pack.engine.load import load_engine
 
-    family = FAMILIES[request.param]
-    made = make(family, tmp_path_factory.mktemp("family"))
-    engine = load_engine(
+    engine: Any = load_engine(
         made.model, model_base=made.base, precision="fp32", slots=1, conv_mode=family.conv_mode
     )
-    return engine, golden(request.param)["chats"]
+    for name, chat in family.asked.items():
+        want, prompt = recorded[name], engine._model.write(request(chat))
+        assert collapsed(prompt.ids) == want["ids"], name
+        assert [digest(engine, picture) for picture in prompt.pictures] == (
+            [want["pixels"]] if chat.picture else []
+        ), name
+        assert np.abs(logits(engine, prompt) - recorded_logits(want)).max() <= TOLERANCE, name
+        assert answer(engine, request(chat)) == want["tokens"], name
 
 
-def test_pixels_are_bit_equal(case):
-    engine, recorded = case
-    for name, chat in CHATS.items():
-        if chat.picture is None:
-            continue
-        processor = engine._model._processor
-        picture = Picture(*chat.picture, rgb(chat.picture))
-        seen = processor.tiles(picture) if processor.tiling else processor.pixels(picture)
-        digest = hashlib.sha256(np.ascontiguousarray(seen, "<f4").tobytes()).hexdigest()
-        assert digest == recorded[name]["pixels"], name
+def request(chat: Chat) -> Request:
+    sampling = Sampling(max_tokens=MAX_TOKENS)
+    return Request(request_id="a", messages=messages(chat), sampling=sampling)
 
 
-@pytest.mark.parametrize("name", CHATS)
-def test_ids_logits_and_tokens_are_those_of_llavas_own_code(case, name):
+def digest(engine: Any, picture: Picture) -> str:
+    """Return the SHA-256 of what the tower gets of a picture."""
+    processor = engine._model._processor
+    seen = processor.tiles(picture) if processor.tiling else processor.pixels(picture)
+    return hashlib.sha256(np.ascontiguousarray(seen, "<f4").tobytes()).hexdigest()
+
+
+def logits(engine: Any, prompt: Any) -> Any:
+    """Return the first logits of a prompt's last position."""
     import torch
 
     from llava_pack.engine.slots import Plan
 
-    engine, recorded = case
-    want, model = recorded[name], engine._model
-    sampling = Sampling(max_tokens=MAX_TOKENS)
-    request = Request(request_id="a", messages=messages(CHATS[name]), sampling=sampling)
-    prompt = model.write(request)
-    assert collapsed(prompt.ids) == want["ids"]
+    model = engine._model
     with torch.inference_mode():
         positions = torch.arange(len(prompt))[None]
-        hidden = model._forward(
-            model.look(prompt), positions, Plan(row=0, begin=0, end=len(prompt))
-        )
-        logits = model._scores(hidden)[0, :LOGITS].numpy()
-    expected = np.frombuffer(base64.b64decode(want["logits"]), "<f4")
-    assert np.abs(logits - expected).max() <= TOLERANCE
-    engine.submit(request)
+        plan = Plan(row=0, begin=0, end=len(prompt))
+        hidden = model._forward(model.look(prompt), positions, plan)
+        return model._scores(hidden)[0, :LOGITS].numpy()
+
+
+def recorded_logits(chat: Any) -> Any:
+    return np.frombuffer(base64.b64decode(chat["logits"]), "<f4")
+
+
+def answer(engine: Any, asked: Request) -> list[int]:
+    """Return the engine's tokens."""
+    engine.submit(asked)
     events = []
     while not engine.idle:
         events += engine.step()
-    got = [token for event in events if isinstance(event, Delta) for token in event.token_ids]
-    assert got == want["tokens"]
+    return [token for event in events if isinstance(event, Delta) for token in event.token_ids]
 
 
 def collapsed(ids: tuple[int, ...]) -> list[int]:
     """Return ids with each picture as one."""
     groups = itertools.groupby(ids, key=lambda token: token == -200)
     return [token for seen, group in groups for token in ([-200] if seen else group)]
+
+
+def test_the_demo_model_answers_as_in_llavas_own_code():
+    from llava_pack.engine.load import load_engine
+
+    engine: Any = load_engine(
+        DEMO / "llava-v1-demo",
+        vision_tower=DEMO / "clip-demo",
+        precision="fp32",
+        slots=1,
+        conv_mode="llava_v1",
+    )
+    recorded = golden("demo")
+    sampling = Sampling(max_tokens=recorded["max_new_tokens"])
+    for chat in recorded["chats"]:
+        turns: list[Message] = []
+        seen = (decode_picture(base64.b64decode(chat["png"])),) if chat["png"] else ()
+        for turn in chat["turns"]:
+            turns.append(Message("user", (*seen, turn["question"])))
+            asked = Request(request_id="a", messages=tuple(turns), sampling=sampling)
+            assert collapsed(engine._model.write(asked).ids) == turn["input_ids"], chat["name"]
+            assert answer(engine, asked) == turn["output_ids"], chat["name"]
+            turns.append(Message("assistant", (turn["text"],)))
+            seen = ()
 
 
 @pytest.mark.parametrize("conv_mode", TEMPLATES)

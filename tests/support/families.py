@@ -28,7 +28,9 @@ LOGITS = 128
 """How many of a prompt's last logits are kept; what makes one wrong makes all wrong."""
 PIECES = 320
 _TOWER = TinyTower(width=32, inner=48, picture=56, layers=3, dtype="F16")
-_PLAIN = TinyLlava(hidden=64, inner=96, layers=2, groups=2, tower=_TOWER)
+# Multiples of what bitsandbytes' kernels take, so that every linear is quantized.
+_PLAIN = TinyLlava(hidden=64, inner=128, layers=2, groups=2, tower=_TOWER)
+_CLIP_B = TinyTower(width=48, inner=96, heads=3, picture=64, patch=32, layers=3, dtype="F16")
 _TILES = replace(_PLAIN, tiles=True, vision_inside=True, weights="safetensors")
 _OWN_CODE = {"model_type": "llava_llama"}
 """The type as LLaVA 1.2 writes it; released checkpoints still say "llava"."""
@@ -39,7 +41,8 @@ class Family:
     """One kind of checkpoint.
 
     `name` is the model folder's, since LLaVA's own code decides by it; `base` is how its base
-    model is made, where it has one. `words` are added to the tokenizer, from id 320 on.
+    model is made, where it has one. `words` are added to the tokenizer, from id 320 on. `chats`
+    are those that are asked, all where it names none.
     """
 
     name: str
@@ -49,6 +52,12 @@ class Family:
     base: Callable[[Path, TinyLlava], Path] | None = None
     words: tuple[str, ...] = ()
     legacy: bool = False
+    chats: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> "Mapping[str, Chat]":
+        """Return the chats that LLaVA's own code can have with it."""
+        return {name: CHATS[name] for name in self.chats or CHATS}
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,29 @@ FAMILIES = {
     "projector": Family(
         name="llava-v1.5-tiny-pretrain",
         spec=replace(_PLAIN, seed=14, changes=_OWN_CODE),
+        conv_mode="llava_v1",
+        make=make_projector,
+        base=make_language,
+    ),
+    # Cut out of the middle, a picture that is one pixel high is taken for one of a single colour.
+    "cropped": Family(
+        name="llava-v1.5-cropped-tiny",
+        spec=replace(_PLAIN, seed=16, changes={"image_aspect_ratio": "square"}),
+        conv_mode="llava_v1",
+        chats=("square", "wide", "tall", "small", "turns", "text"),
+    ),
+    "budget": Family(
+        name="llava-v1-budget-tiny",
+        spec=TinyLlava(
+            hidden=128,
+            inner=192,
+            heads=8,
+            groups=2,
+            dtype="BF16",
+            tower=_CLIP_B,
+            seed=15,
+            changes=_OWN_CODE,
+        ),
         conv_mode="llava_v1",
         make=make_projector,
         base=make_language,

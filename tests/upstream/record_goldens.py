@@ -73,7 +73,7 @@ def _recorded(family: Family, folder: Path) -> dict[str, Any]:
     upstream = Upstream(tokenizer, model.float().eval(), processor, family.conv_mode)
     return {
         "versions": _versions(),
-        "chats": {name: upstream.answer(chat) for name, chat in CHATS.items()},
+        "chats": {name: upstream.answer(chat) for name, chat in family.asked.items()},
     }
 
 

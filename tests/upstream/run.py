@@ -44,10 +44,10 @@ def main() -> int:
     python = _environment(given.environment)
     with tempfile.TemporaryDirectory() as folder:
         out = GOLDENS if given.update else Path(folder)
-        recorder = str(ROOT / "tests" / "upstream" / "record_goldens.py")
-        offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        subprocess.run([python, recorder, "--out", str(out)], check=True, env=offline)
-        differences = [line for path in sorted(out.glob("*.json")) for line in _compared(path)]
+        _record(python, "record_goldens.py", out)
+        _record(python, "record_demo_goldens.py", out / "demo.json")
+        names = {path.name for one in (out, GOLDENS) for path in one.glob("*.json")}
+        differences = [line for name in sorted(names) for line in _compared(out, name)]
     print(*differences, sep="\n")
     print(f"{len(differences)} differences from {GOLDENS.relative_to(ROOT)}")
     return int(bool(differences))
@@ -69,16 +69,28 @@ def _environment(folder: Path) -> str:
     return str(python)
 
 
-def _compared(path: Path) -> list[str]:
-    now, golden = (json.loads(one.read_bytes()) for one in (path, GOLDENS / path.name))
-    if "chats" not in golden:
-        same = now["prompts"] == golden["prompts"]
-        return [] if same else [f"{path.stem}: other prompts"]
+def _record(python: str, script: str, out: Path) -> None:
+    recorder = str(ROOT / "tests" / "upstream" / script)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run([python, recorder, "--out", str(out)], check=True, env=offline)
+
+
+def _compared(out: Path, name: str) -> list[str]:
+    """Return what is recorded now and differs from the golden of this name."""
+    paths = (out / name, GOLDENS / name)
+    if not all(path.is_file() for path in paths):
+        return [f"{name}: there on one side only"]
+    now, golden = (json.loads(path.read_bytes()) for path in paths)
+    kind = "prompts" if "prompts" in golden else "chats"
+    if kind == "prompts" or isinstance(golden[kind], list):
+        return [] if now[kind] == golden[kind] else [f"{name}: other {kind}"]
+    if now[kind].keys() != golden[kind].keys():
+        return [f"{name}: other chats than were asked"]
     return [
-        f"{path.stem}, {name}: other {key}"
-        for name, chat in golden["chats"].items()
-        for key, value in chat.items()
-        if not _alike(key, now["chats"][name][key], value)
+        f"{name}, {chat}: other {key}"
+        for chat, answer in golden[kind].items()
+        for key, value in answer.items()
+        if not _alike(key, now[kind][chat][key], value)
     ]
 
 

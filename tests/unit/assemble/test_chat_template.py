@@ -52,7 +52,25 @@ def expected(messages: tuple[Message, ...], conv_mode: str, picture: str) -> str
 def test_same_prompt(conv_mode, name, legacy):
     messages = CONVERSATIONS[name]
     want = expected(messages, conv_mode, "<image>" if legacy else "<image> ")
-    assert jinja(chat_template(conv_mode, legacy=legacy), messages) == want
+    text = chat_template(conv_mode, legacy=legacy, named=("<|im_start|>",))
+    assert jinja(text, messages) == want
+
+
+@pytest.mark.parametrize(("legacy", "lead"), [(True, ""), (False, " ")])
+def test_a_space_before_a_word_without_a_part_of_its_own(legacy, lead):
+    messages = CONVERSATIONS["question"]
+    want = lead + expected(messages, "chatml_direct", "")
+    assert jinja(chat_template("chatml_direct", legacy=legacy), messages) == want
+
+
+@pytest.mark.parametrize(
+    ("legacy", "picture"),
+    [(True, "<im_start><image><im_end>"), (False, "<im_start><image> <im_end>")],
+)
+def test_pictures_between_words(legacy, picture):
+    messages = CONVERSATIONS["two pictures"]
+    text = chat_template("llava_v1", legacy=legacy, picture_ends=True)
+    assert jinja(text, messages) == expected(messages, "llava_v1", picture)
 
 
 def test_content_may_be_a_plain_text():
