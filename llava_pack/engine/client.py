@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from llava_pack.engine import protocol
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
@@ -150,11 +150,23 @@ class EngineClient:
             PackError: the request is not usable, with the engine's own error.
             ServeError: the engine is gone.
         """
+        return tuple((await self._question("tokenize", request))["token_ids"])
+
+    async def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question, stage by stage.
+
+        Raises:
+            PackError: the request is not usable, with the engine's own error.
+            ServeError: the engine is gone.
+        """
+        return protocol.trace_from_wire((await self._question("trace", request))["trace"])
+
+    async def _question(self, op: str, request: Request) -> Wire:
         fields, pixels = protocol.request_to_wire(request)
-        answer = await self._ask({"op": "tokenize", "request": fields}, pixels)
+        answer = await self._ask({"op": op, "request": fields}, pixels)
         if "failed" in answer:
             raise Failed(**answer["failed"]).error()
-        return tuple(answer["token_ids"])
+        return answer
 
     async def close(self) -> None:
         """Close the connection; requests that are still running are cancelled."""
@@ -198,7 +210,7 @@ class EngineClient:
         if op == "status":
             self._status = protocol.status_from_wire(message["status"])
             self._changed.set()
-        elif op in {"stats", "tokens"}:
+        elif op in {"stats", "answer"}:
             answer = self._answers.get(message["tag"])
             if answer is not None and not answer.done():
                 answer.set_result(message)

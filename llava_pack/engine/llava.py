@@ -11,11 +11,12 @@ import torch
 from llava_pack.engine import sampling
 from llava_pack.engine.choice import Choice
 from llava_pack.engine.manner import Manner
-from llava_pack.engine.port import EngineInfo, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
 from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.sampling import TokenChooser
 from llava_pack.engine.slots import Plan, SlotCache
 from llava_pack.engine.stats import Work
+from llava_pack.engine.trace import trace
 from llava_pack.engine.vision import Salted, Vision
 from llava_pack.format.errors import SpaceError
 
@@ -82,6 +83,15 @@ class LlavaModel:
     def tokenize(self, request: Request) -> tuple[int, ...]:
         """Return the ids of a request's prompt, whatever its length."""
         return self._writer.read(request).ids
+
+    def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question, stage by stage."""
+        prompt = self._writer.read(request)
+        text = request.messages[-1].text
+        words = self._writer.tokenizer.encode(text, continued=False)
+        tiles = [self._vision.processor.tiles(picture) for picture in prompt.pictures[:1]]
+        with _memory_errors():
+            return trace(self._network, prompt.ids, words, tiles[0] if tiles else None)
 
     @torch.inference_mode()
     def look(self, prompts: Sequence[Prompt], begins: Sequence[int]) -> list[Seen]:

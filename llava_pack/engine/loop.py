@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from llava_pack.engine.meter import Meter, seen_from_outside
 from llava_pack.engine.port import Engine, Event, Failed, Request
@@ -19,19 +20,19 @@ _log = logging.getLogger(__name__)
 _STATUS_EVERY_S = 0.2
 
 Load = Callable[[Progress], Engine]
-TokenIds = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A prompt to be tokenized, and where the ids go."""
+    """Something to ask the engine between two steps, and where the answer goes."""
 
-    request: Request
-    answer: Future[TokenIds]
+    ask: Callable[[Engine], Any]
+    answer: Future[Any]
 
 
 _Order = Request | str | _Question
-"""A request, the id of one to cancel, or a prompt to tokenize."""
+"""A request, the id of one to cancel, or a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ class EngineThread:
         """Cancel a request."""
         self._order(request_id)
 
-    def tokenize(self, request: Request) -> Future[TokenIds]:
-        """Return where a prompt's ids will be: they are made between two steps."""
-        answer: Future[TokenIds] = Future()
-        self._order(_Question(request, answer))
+    def ask(self, question: Callable[[Engine], T]) -> Future[T]:
+        """Return where the answer to a question will be: it is asked between two steps."""
+        answer: Future[T] = Future()
+        self._order(_Question(question, answer))
         return answer
 
     def stop(self) -> None:
@@ -131,7 +132,7 @@ class EngineThread:
             elif isinstance(order, str):
                 engine.cancel(order)
             else:
-                _tokenize(engine, order)
+                _answer(engine, order)
         return True
 
     def _step(self, engine: Engine) -> None:
@@ -148,9 +149,9 @@ class EngineThread:
         self._listener.status(Status(state="failed", error=Failed.of("", error)))
 
 
-def _tokenize(engine: Engine, question: _Question) -> None:
+def _answer(engine: Engine, question: _Question) -> None:
     try:
-        question.answer.set_result(engine.tokenize(question.request))
+        question.answer.set_result(question.ask(engine))
     except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it was
         question.answer.set_exception(error)
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from llava_pack.engine.choice import Choice
 from llava_pack.engine.manner import Manner
-from llava_pack.engine.port import EngineInfo, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
 from llava_pack.engine.prompt import Prompt
 from llava_pack.engine.stats import Work
 
@@ -34,6 +34,9 @@ class Model(Protocol):
 
     def tokenize(self, request: Request) -> tuple[int, ...]:
         """Return the ids of a request's prompt, whatever its length."""
+
+    def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question, stage by stage."""
 
     def look(self, prompts: Sequence[Prompt], begins: Sequence[int]) -> list[Any]:
         """Return each prompt's embeddings from a token on, their pictures seen together."""

@@ -228,6 +228,25 @@ class Failed:
 Event = Delta | Finished | Failed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One question's way through a model; two engines that serve one model leave one trace.
+
+    Attributes:
+        prompt: SHA-256 of the prompt's token ids, which template and tokenizer decide.
+        words: SHA-256 of the token ids of the question's own text, which the tokenizer decides.
+        pixels: SHA-256 of what the tower is given, float32; empty without a picture.
+        tower: fingerprint of the tower's output; empty without a picture.
+        projector: fingerprint of the projector's output; empty without a picture.
+    """
+
+    prompt: str
+    words: str
+    pixels: str = ""
+    tower: tuple[float, ...] = ()
+    projector: tuple[float, ...] = ()
+
+
 def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
     """Return the error class of a kind that crossed the socket; an unknown kind is a bug's."""
     classes: dict[str, type[PackError]] = {
@@ -282,6 +301,14 @@ class Engine(Protocol):
 
         Raises:
             UsageError: the conversation does not fit the template, or is longer than any context.
+        """
+
+    def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question with at most one picture, computed anew.
+
+        Raises:
+            UsageError: as `tokenize`.
+            SpaceError: out of memory.
         """
 
     def submit(self, request: Request) -> None:

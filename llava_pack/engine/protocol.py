@@ -4,9 +4,9 @@ A message is one JSON frame, followed by as many binary frames as its `attachmen
 frame is a 4-byte big-endian length and that many bytes. The client speaks first:
 
     client: hello {protocol} · generate {request} + pictures · cancel {request_id} ·
-            stats {tag} · tokenize {tag, request} + pictures
+            stats {tag} · tokenize, trace {tag, request} + pictures
     engine: hello {protocol, status} · status {status} · delta · finished · failed ·
-            stats {tag, stats} · tokens {tag, token_ids | failed}
+            stats {tag, stats} · answer {tag, token_ids | trace | failed}
 
 A status is pushed whenever it changes, so a client sees loading progress without asking. Other
 versions are refused in `hello`. Both sides are ours and the socket is private to one account:
@@ -33,6 +33,7 @@ from llava_pack.engine.port import (
     Request,
     Sampling,
     Timings,
+    Trace,
     Usage,
 )
 from llava_pack.engine.stats import Histogram, Stats, Work
@@ -238,6 +239,19 @@ def stats_from_wire(fields: Wire) -> Stats:
         return Stats(**{**fields, "work": Work(**fields["work"]), **read})
     except (TypeError, KeyError) as error:
         raise ServeError("counters on the engine's socket are not what they should be") from error
+
+
+def trace_from_wire(fields: Wire) -> Trace:
+    """Return a trace; `asdict` makes the other direction.
+
+    Raises:
+        ServeError: it is none.
+    """
+    try:
+        numbers = {name: tuple(map(float, fields[name])) for name in ("tower", "projector")}
+        return Trace(**{**fields, **numbers})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServeError("a trace on the engine's socket is not what it should be") from error
 
 
 def _histogram(fields: Wire) -> Histogram:

@@ -23,6 +23,7 @@ from llava_pack.engine.port import (
     Odds,
     Reason,
     Request,
+    Trace,
 )
 from llava_pack.engine.rows import Rows
 from llava_pack.engine.stats import Work
@@ -82,6 +83,10 @@ class SlotEngine:
     def tokenize(self, request: Request) -> tuple[int, ...]:
         """Return the ids of a request's prompt, whatever its length."""
         return self._model.tokenize(request)
+
+    def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question, stage by stage."""
+        return self._model.trace(request)
 
     def submit(self, request: Request) -> None:
         """Take a request; whatever is wrong with it comes back from `step` as `Failed`."""

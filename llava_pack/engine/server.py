@@ -4,17 +4,21 @@ import asyncio
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from llava_pack.engine import protocol
 from llava_pack.engine.loop import EngineThread, Listener, Load
-from llava_pack.engine.port import Event, Failed, Finished
+from llava_pack.engine.port import Engine, Event, Failed, Finished, Request
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
 from llava_pack.format.errors import PackError, ServeError
 
 _log = logging.getLogger(__name__)
 BUFFER_BYTES = 1 << 20
+_QUESTIONS: dict[str, Callable[[Engine, Request], Wire]] = {
+    "tokenize": lambda engine, request: {"token_ids": engine.tokenize(request)},
+    "trace": lambda engine, request: {"trace": asdict(engine.trace(request))},
+}
 
 
 class EngineServer:
@@ -85,8 +89,8 @@ class EngineServer:
             elif op == "stats":
                 answer = {"op": "stats", "tag": message["tag"], "stats": asdict(self.thread.stats)}
                 writer.writelines(protocol.encode(answer))
-            elif op == "tokenize":
-                task = asyncio.create_task(self._tokenize(message, attachments, writer))
+            elif op in _QUESTIONS:
+                task = asyncio.create_task(self._question(message, attachments, writer))
                 self._questions.add(task)
                 task.add_done_callback(self._questions.discard)
             else:
@@ -111,17 +115,18 @@ class EngineServer:
         self.quiet.clear()
         self.thread.submit(request)
 
-    async def _tokenize(
+    async def _question(
         self, message: Wire, attachments: list[bytes], writer: asyncio.StreamWriter
     ) -> None:
-        answer: Wire = {"op": "tokens", "tag": message["tag"]}
+        answer: Wire = {"op": "answer", "tag": message["tag"]}
         try:
             request = protocol.request_from_wire(message["request"], attachments)
-            answer["token_ids"] = await asyncio.wrap_future(self.thread.tokenize(request))
+            ask = _QUESTIONS[message["op"]]
+            answer |= await asyncio.wrap_future(self.thread.ask(lambda one: ask(one, request)))
         except PackError as error:
             answer["failed"] = asdict(Failed.of("", error))
         except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it was
-            _log.exception("a prompt was not tokenized")
+            _log.exception("a question was not answered")
             answer["failed"] = asdict(Failed.of("", PackError(f"{type(error).__name__}: {error}")))
         writer.writelines(protocol.encode(answer))
 

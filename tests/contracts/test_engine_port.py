@@ -212,6 +212,20 @@ def test_a_prompt_is_tokenized_as_it_is_counted(engine):
         engine.tokenize(ask("bad", mode="no_such_template"))
 
 
+def test_a_trace_tells_where_two_questions_part(engine):
+    red, other = engine.trace(ask("a", RED, "what is it?")), engine.trace(ask("b", RED, "and now?"))
+    green = Picture(RED.width, RED.height, bytes((0, 255, 0)) * (RED.width * RED.height))
+    seen = engine.trace(ask("c", green, "what is it?"))
+    assert red == engine.trace(ask("d", RED, "what is it?"))
+    assert red.words == seen.words != other.words
+    assert red.prompt == seen.prompt != other.prompt
+    assert red.pixels == other.pixels != seen.pixels
+    assert red.tower == other.tower != seen.tower
+    assert red.projector == other.projector != seen.projector
+    blind = engine.trace(ask("e", "what is it?"))
+    assert (blind.words, blind.pixels, blind.tower) == (red.words, "", ())
+
+
 def test_work_is_counted(engine):
     before = engine.work
     engine.submit(ask("a", "count this", max_tokens=4))

@@ -308,6 +308,11 @@ def test_tokens_and_odds_cross_the_wire(tmp_path):
             assert end.usage.prompt_tokens == len(ids)
             assert first.odds[0].chosen.data == b"You "
             assert len(first.odds[0].likeliest) == 2
+            trace = await client.trace(asked)
+            assert (len(trace.prompt), trace.pixels) == (64, picture.digest)
+            assert trace == await client.trace(asked)
+            with pytest.raises(UsageError):
+                await client.trace(Request(request_id="t", messages=(HELLO,), conv_mode="x"))
             with pytest.raises(UsageError):
                 await client.tokenize(Request(request_id="t", messages=(HELLO,), conv_mode="x"))
 

@@ -7,9 +7,11 @@ Run it: `python tests/support/engine.py --socket PATH [--slots N] [--step-s S] [
 """
 
 import argparse
+import hashlib
 import random
 import re
 import sys
+import threading
 import time
 import zlib
 from collections import deque
@@ -32,6 +34,7 @@ from llava_pack.engine.port import (
     Reason,
     Request,
     Timings,
+    Trace,
     Usage,
 )
 from llava_pack.engine.stats import Work
@@ -55,7 +58,14 @@ class _Job:
 class EchoEngine:
     """Answers `You said: …` word by word, and says the size and the mean colour of pictures."""
 
-    def __init__(self, *, slots: int = 2, context_tokens: int = 512, step_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int = 2,
+        context_tokens: int = 512,
+        step_s: float = 0.0,
+        wedge: bool = False,
+    ) -> None:
         self._info = EngineInfo(
             model="echo",
             precision="fp32",
@@ -66,6 +76,7 @@ class EchoEngine:
             image_tokens=IMAGE_TOKENS,
         )
         self._step_s = step_s
+        self._wedge = wedge
         self._waiting: list[_Job] = []
         self._running: list[_Job] = []
         self._cancelled: set[str] = set()
@@ -98,6 +109,17 @@ class EchoEngine:
     def tokenize(self, request: Request) -> tuple[int, ...]:
         items = templates.render(request.messages, request.conv_mode or self._info.conv_mode)
         return tuple(token_id for item in items for token_id in _ids(item))
+
+    def trace(self, request: Request) -> Trace:
+        pictures = request.messages[-1].pictures
+        prompt = hashlib.sha256(repr(self.tokenize(request)).encode()).hexdigest()
+        words = hashlib.sha256(request.messages[-1].text.encode()).hexdigest()
+        if not pictures:
+            return Trace(prompt=prompt, words=words)
+        seen = (float(sum(pictures[0].rgb)),)
+        return Trace(
+            prompt=prompt, words=words, pixels=pictures[0].digest, tower=seen, projector=seen
+        )
 
     def submit(self, request: Request) -> None:
         self._waiting.append(_Job(request, time.monotonic()))
@@ -133,6 +155,8 @@ class EchoEngine:
                 )
         except PackError as error:
             return [Failed.of(request.request_id, error)]
+        if self._wedge and request.messages[-1].text == "wedge":
+            threading.Event().wait()
         job.words = deque(re.findall(r"\S+\s*", _answer(request)))
         self._running.append(job)
         self._prefilled += job.prompt_tokens
@@ -216,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step-s", type=float, default=0.0)
     parser.add_argument("--load-s", type=float, default=0.0)
     parser.add_argument("--drain-s", type=float, default=5.0)
+    parser.add_argument("--wedge", action="store_true", help="the question `wedge` never ends")
     given = parser.parse_args(argv)
 
     def load(progress: Progress) -> Engine:
@@ -223,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         time.sleep(given.load_s)
         progress.advance(1000)
         progress.done()
-        return EchoEngine(slots=given.slots, step_s=given.step_s)
+        return EchoEngine(slots=given.slots, step_s=given.step_s, wedge=given.wedge)
 
     return process.run(load, given.socket, drain_s=given.drain_s)
 

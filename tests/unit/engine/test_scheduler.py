@@ -21,6 +21,7 @@ from llava_pack.engine.port import (
     Picture,
     Request,
     Sampling,
+    Trace,
     Usage,
 )
 from llava_pack.engine.prompt import PICTURE_ID, Prompt
@@ -62,6 +63,9 @@ class Numbers:
 
     def tokenize(self, request: Request) -> tuple[int, ...]:
         return self.write(request).ids
+
+    def trace(self, request: Request) -> Trace:
+        return Trace(prompt=str(self.write(request).ids), words="")
 
     def look(self, prompts: Sequence[Prompt], begins: Sequence[int]) -> list[tuple[int, ...]]:
         self.looked.append(len(prompts))

@@ -1,0 +1,101 @@
+"""What becomes of one question on its way through a model, stage by stage, as small values.
+
+Two engines that serve the same model leave the same trace; where they differ first is where the
+fault is: the words, the picture's preparation, the tower, the projector.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llava_pack.engine.port import Trace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+VALUES = 8
+"""Numbers in the fingerprint of features."""
+_PRIMES = (2_654_435_761, 40_503)
+
+
+def trace(
+    network: Any, prompt: Sequence[int], words: Sequence[int], tiles: "NDArray[np.float32] | None"
+) -> Trace:
+    """Return the trace of a question, computed anew: nothing that is kept is used.
+
+    Args:
+        network: the model's modules.
+        prompt: token ids of the whole prompt.
+        words: token ids of the question's own text.
+        tiles: (tiles, 3, height, width) of the question's picture, None without one.
+    """
+    if tiles is None:
+        return Trace(prompt=_digest(prompt), words=_digest(words))
+    heard: dict[str, torch.Tensor] = {}
+    parts = {"tower": network.model.vision_tower, "projector": network.model.multi_modal_projector}
+    with _listening(parts, heard), torch.inference_mode():
+        place = next(network.model.multi_modal_projector.parameters())
+        network.model.get_image_features(
+            pixel_values=torch.from_numpy(tiles).to(place.device, network.dtype),
+            vision_feature_layer=network.config.vision_feature_layer,
+            vision_feature_select_strategy=network.config.vision_feature_select_strategy,
+        )
+    return Trace(
+        prompt=_digest(prompt),
+        words=_digest(words),
+        pixels=hashlib.sha256(tiles.tobytes()).hexdigest(),
+        tower=fingerprint(heard["tower"]),
+        projector=fingerprint(heard["projector"]),
+    )
+
+
+def fingerprint(features: torch.Tensor) -> tuple[float, ...]:
+    """Return a few numbers in which every element of a tensor has its part.
+
+    The first is the root mean square; each other one is a sum with signs of its own, divided by
+    the root of the count: all are of the size of one element, and a single wild value moves them.
+
+    Args:
+        features: of any shape.
+    """
+    flat = features.detach().to("cpu", torch.float64).flatten()
+    index = torch.arange(len(flat), dtype=torch.int64)
+    scale = len(flat) ** 0.5
+    values = [float(flat.square().mean().sqrt())]
+    for number in range(1, VALUES):
+        mixed = (index + 1) * _PRIMES[0] + number * _PRIMES[1]
+        signs = 1.0 - 2.0 * ((mixed >> (8 + number)) & 1).to(torch.float64)
+        values.append(float((flat * signs).sum() / scale))
+    return tuple(values)
+
+
+@contextmanager
+def _listening(parts: dict[str, Any], heard: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Keep the last output of each module while the block runs."""
+
+    def keep(name: str) -> Any:
+        def hook(_module: Any, _given: Any, output: Any) -> None:
+            heard[name] = _tensor(output)
+
+        return hook
+
+    handles = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    """Return the features of a module's output."""
+    features: torch.Tensor = getattr(output, "last_hidden_state", output)
+    return features
+
+
+def _digest(ids: Sequence[int]) -> str:
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
