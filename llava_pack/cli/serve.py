@@ -70,13 +70,24 @@ def serve(
         _Folder, typer.Option(help="Keys that are accepted too, one a line; needed off loopback.")
     ] = None,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the page at /.")] = True,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Requests of a model that may wait for a slot.")
+    ] = 256,
+    drain_s: Annotated[
+        float, typer.Option(min=0, help="Seconds that what runs gets when it is told to end.")
+    ] = 30.0,
+    stall_s: Annotated[
+        float, typer.Option(min=1, help="Seconds that one step of an engine may take.")
+    ] = 60.0,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a model: the page, the OpenAI-compatible API and the probes, behind one port.
 
     It listens on loopback; the lines that it prints open an ssh tunnel from your laptop. Ctrl-C
-    lets what runs end, a second one ends at once. No network is needed, and none is used.
+    lets what runs end, a second one ends at once. An engine that dies or hangs is started again;
+    `llava-pack status`, `logs`, `start`, `swap` and `stop` look after a server that runs. No
+    network is needed, and none is used.
 
     \b
     Examples:
@@ -98,8 +109,11 @@ def serve(
             serve_upstream(own, load, port=port, token=token, refused=refused, as_json=as_json)
         )
     _need_extra(web=web)
+    from llava_pack.cli.proof import proof_of
     from llava_pack.serve.credentials import credentials
-    from llava_pack.serve.plans import engine_command
+    from llava_pack.serve.engines import Care
+    from llava_pack.serve.logfile import log_path
+    from llava_pack.serve.notify import Notifier
     from llava_pack.serve.supervisor import ServePlan, run
 
     options = LoadOptions(
@@ -115,6 +129,8 @@ def serve(
     path = socket.expanduser().absolute() if socket else None
     allowed = credentials("localhost" if path else host, token=token, key_file=api_key_file)
     listening = _listen(host, port, path)
+    directory = directories()[0]
+    log = log_path(directory)
     state = RunState(
         pid=os.getpid(),
         host=host,
@@ -124,19 +140,23 @@ def serve(
         models=tuple(plan.name for plan in plans),
         started=int(time.time()),
         bundle_id=bundle_id,
+        log=str(log),
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     code = run(
         ServePlan(
             listening=listening,
-            commands=lambda scratch: [
-                engine_command(plan, scratch.socket(n)) for n, plan in enumerate(plans)
-            ],
+            plans=tuple(plans),
+            prover=proof_of,
+            care=Care(stall_s=stall_s, queue=queue),
             policy=allowed.policy,
             state=state,
-            state_directory=directories()[0],
+            state_directory=directory,
             web=web,
+            drain_s=drain_s,
+            log=log,
+            notifier=Notifier.from_environment(os.environ),
         ),
         lambda infos: _announce(state, infos, web=web, as_json=as_json),
         console.progress(),

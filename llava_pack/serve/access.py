@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 LOGIN_PATH = "/login"
+LLAVA_PREFIX = "/llava/"
+"""Before LLaVA's own routes, with a key of their own, for clients that can send no header."""
 Verdict = Literal["allowed", "no-token", "wrong-host", "wrong-origin"]
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 

@@ -1,33 +1,43 @@
-"""One engine process under supervision: started, watched, and started again.
+"""One engine under supervision: kept running, asked, and counted.
 
-A failure before the engine was ever ready is the run's failure. After that it is started again,
+A failure before the engine was ever ready is the start's failure. After that it is started again,
 later each time, and the cause is kept where people see it.
 """
 
 import asyncio
 import contextlib
 import logging
-import signal
 import time
-from asyncio.subprocess import Process
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from llava_pack.engine.client import EngineClient
-from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
+from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.serve.models import Status, Vitals
-from llava_pack.serve.process import EngineCommand, end, own_error, start
+from llava_pack.serve.life import EngineLife, Observer, Proof
+from llava_pack.serve.models import OverloadedError, Status, Vitals
+from llava_pack.serve.process import EngineCommand
+from llava_pack.serve.pulse import STALL_S, Pulse
+from llava_pack.serve.tally import Tally
 
 _log = logging.getLogger(__name__)
-_CONNECT_EVERY_S = 0.05
-_STATS_EVERY_S = 0.5
-_STATS_WITHIN_S = 5.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S = 120.0
-_LAST_WORDS_S = 1.0
-_LAST_LINES = 20
+QUEUE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Care:
+    """How an engine is looked after."""
+
+    stall_s: float = STALL_S
+    """How long it may take over one step."""
+    grace_s: float = 5.0
+    """How long a stall is shown by `/livez` before the engine is started again."""
+    queue: int = QUEUE
+    """Requests that may wait for a slot."""
 
 
 class SupervisedEngine:
@@ -36,21 +46,30 @@ class SupervisedEngine:
     Args:
         command: how it is started.
         on_status: called at every change, on the event loop; must not block.
+        care: how it is looked after.
+        proof: what it must answer before it counts as ready.
     """
 
     def __init__(
-        self, command: EngineCommand, on_status: Callable[[str, Status], None] | None = None
+        self,
+        command: EngineCommand,
+        on_status: Callable[[str, Status], None] | None = None,
+        *,
+        care: Care | None = None,
+        proof: Proof | None = None,
     ) -> None:
         self._command = command
         self._on_status = on_status or (lambda _name, _status: None)
+        self._care = care or Care()
+        self._proof = proof
         self._status = Status(phase="starting")
         self._info: EngineInfo | None = None
         self._client: EngineClient | None = None
-        self._process: Process | None = None
-        self._vitals = Vitals(steps=0, running=0, waiting=0, stalled_s=0.0)
-        self._answered_s = time.monotonic()
-        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._stopping = False
+        self._life: EngineLife | None = None
+        self._pulse = Pulse(self._care.stall_s)
+        self._stopping = asyncio.Event()
+        self.tally = Tally()
+        """What became of its requests."""
         self.in_flight = 0
         """Requests that are being answered just now."""
         self.ready = asyncio.Event()
@@ -74,39 +93,69 @@ class SupervisedEngine:
     @property
     def vitals(self) -> Vitals:
         """The latest signs of progress; an engine that does not even answer has stalled."""
-        silent_s = time.monotonic() - self._answered_s if self._client else 0.0
-        late_s = silent_s if silent_s > _STATS_WITHIN_S else 0.0
-        known = self._vitals
-        return Vitals(
-            steps=known.steps,
-            running=known.running,
-            waiting=known.waiting,
-            stalled_s=max(known.stalled_s, late_s),
-        )
+        return self._pulse.vitals
 
     @property
-    def pid(self) -> int | None:
-        """The engine's process while there is one."""
-        return self._process.pid if self._process else None
+    def stats(self) -> Stats:
+        """What its engine last counted."""
+        return self._pulse.stats
+
+    @property
+    def full(self) -> bool:
+        """Whether a request would be refused because the queue is full."""
+        slots = self._info.slots if self._info else 0
+        return self.in_flight >= slots + self._care.queue
+
+    def admit(self) -> None:
+        """Refuse early, before pictures are decoded.
+
+        Raises:
+            ServeError: the engine is not ready.
+            OverloadedError: the queue is full.
+        """
+        self._reached()
+        if self.full:
+            self.tally.refused += 1
+            raise OverloadedError(
+                f"the queue is full: {self.in_flight} requests are being answered or wait",
+                hint="try again in a moment",
+            )
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request.
 
         Raises:
             ServeError: the engine is not ready, or ended meanwhile.
+            OverloadedError: the queue is full.
         """
-        client = self._client
-        if client is None or self._status.phase != "ready":
-            raise ServeError(
-                f"the model is not ready: {self._status.phase}", hint="try again in a moment"
-            )
+        self.admit()
+        ended = "abort"
         self.in_flight += 1
         try:
-            async with aclosing(client.generate(request)) as events:
+            async with aclosing(self._reached().generate(request)) as events:
                 async for event in events:
+                    if isinstance(event, Finished):
+                        self._finished(event)
+                        ended = ""
+                    elif isinstance(event, Failed):
+                        ended = "error"
                     yield event
+        except PackError:
+            ended = "error"
+            raise
         finally:
             self.in_flight -= 1
+            if ended:
+                self.tally.ended[ended] += 1
+                _log.info("%s: %s ended: %s", self.name, request.request_id, ended)
+
+    async def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt.
+
+        Raises:
+            PackError: the request is not usable, or the engine not ready.
+        """
+        return await self._reached().tokenize(request)
 
     async def run(self) -> None:
         """Keep the engine running until `stop`.
@@ -115,142 +164,70 @@ class SupervisedEngine:
             PackError: it could not be started the first time.
         """
         failures = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began_s = time.monotonic()
+            observer = Observer(status=self._tell, ready=self._on_ready)
+            self._life = EngineLife(
+                self._command, self._pulse, self._care.grace_s, self._proof, observer
+            )
             try:
-                await self._one_life()
-                cause = "it ended by itself"
+                await self._life.run()
             except PackError as error:
-                if not (self.ready.is_set() or self._stopping):
+                if not (self.ready.is_set() or self._stopping.is_set()):
                     raise
                 cause = error.message
             finally:
-                await self._end()
-            if self._stopping:
-                break
+                self._client = None
             failures = 1 if time.monotonic() - began_s > _STEADY_S else failures + 1
-            wait_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
-            self._tell(Status(phase="restarting", detail=f"{cause}; again in {wait_s:g} s"))
-            await asyncio.sleep(wait_s)
+            await self._pause(cause, _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1])
         self._tell(Status(phase="stopped"))
 
     def refuse(self) -> None:
         """Take no further requests; those that run go on."""
-        self._stopping = True
+        self._stopping.set()
         self._tell(Status(phase="stopped", detail="shutting down"))
 
     async def stop(self, *, force: bool = False) -> None:
         """End the engine process, at once with `force`."""
-        self._stopping = True
-        if self._process is not None:
-            await end(self._process, force=force)
+        self._stopping.set()
+        if self._life is not None:
+            await self._life.stop(force=force)
 
-    async def _one_life(self) -> None:
-        """Start the process, make it ready, and return or raise when it has ended."""
-        self._tell(Status(phase="starting"))
-        self._lines.clear()
-        process = await start(self._command)
-        self._process = process
-        reading = asyncio.create_task(self._read_lines(process))
-        living = asyncio.create_task(self._live(process))
-        ended = asyncio.create_task(process.wait())
-        try:
-            await asyncio.wait({living, ended}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({living, reading, ended}, timeout=_LAST_WORDS_S)
-            error = living.exception() if living.done() else None
-            if error is not None and not isinstance(error, ServeError):
-                raise error
-            raise self._death(process.returncode)
-        finally:
-            for task in (living, ended, reading):
-                task.cancel()
-            await asyncio.gather(living, ended, reading, return_exceptions=True)
-
-    async def _live(self, process: Process) -> None:
-        client = await self._connect(process)
-        try:
-            self._info = await self._load(client)
-            self._client, self._answered_s = client, time.monotonic()
-            self._tell(Status(phase="ready"))
-            self.ready.set()
-            while client.connected:
-                await self._observe(client)
-                await asyncio.sleep(_STATS_EVERY_S)
-        finally:
-            self._client = None
-            await client.close()
-
-    async def _connect(self, process: Process) -> EngineClient:
-        while True:
-            try:
-                return await EngineClient.connect(self._command.socket)
-            except ServeError:
-                if process.returncode is not None:
-                    raise self._death(process.returncode) from None
-                await asyncio.sleep(_CONNECT_EVERY_S)
-
-    async def _load(self, client: EngineClient) -> EngineInfo:
-        loading = asyncio.ensure_future(client.ready())
-        try:
-            while not loading.done():
-                said = client.status
-                self._tell(
-                    Status(
-                        phase="loading",
-                        detail=said.phase,
-                        done_bytes=said.done_bytes,
-                        total_bytes=said.total_bytes or 0,
-                    )
-                )
-                change = asyncio.ensure_future(client.changed())
-                await asyncio.wait({loading, change}, return_when=asyncio.FIRST_COMPLETED)
-                change.cancel()
-            return loading.result()
-        finally:
-            loading.cancel()
-
-    async def _observe(self, client: EngineClient) -> None:
-        try:
-            async with asyncio.timeout(_STATS_WITHIN_S):
-                stats = await client.stats()
-        except (TimeoutError, ServeError):
-            return
-        self._answered_s = time.monotonic()
-        self._vitals = Vitals(
-            steps=stats.steps,
-            running=stats.running,
-            waiting=stats.waiting,
-            stalled_s=stats.last_step_age_s,
-        )
-
-    async def _read_lines(self, process: Process) -> None:
-        if process.stderr is None:
-            return
-        with contextlib.suppress(ValueError):  # a line without end
-            async for line in process.stderr:
-                text = line.decode(errors="replace").rstrip()
-                self._lines.append(text)
-                _log.info("%s: %s", self.name, text)
-
-    def _death(self, returncode: int | None) -> PackError:
-        if (error := own_error(returncode, list(self._lines))) is not None:
-            return error
-        how = f"ended with exit code {returncode}" if returncode is not None else "went silent"
-        if returncode is not None and returncode < 0:
-            how = f"was ended by {signal.Signals(-returncode).name}"
-        hint = "\n".join(line for line in self._lines if line.strip())
-        if returncode == -signal.SIGKILL:
-            hint = (
-                "the kernel ends processes when memory runs out: see `dmesg`, or take --load-4bit"
+    def _reached(self) -> EngineClient:
+        if self._client is None or self._status.phase != "ready":
+            raise ServeError(
+                f"the model is not ready: {self._status.phase}", hint="try again in a moment"
             )
-        return ServeError(f"its engine, process {self.pid}, {how}", subject=self.name, hint=hint)
+        return self._client
 
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            await end(process)
+    def _finished(self, event: Finished) -> None:
+        self.tally.finished(event)
+        counted, timings = event.usage, event.timings
+        _log.info(
+            "%s: %s ended: %s; %d tokens in, %d out; queued %.3f s, first token %.3f s, all %.3f s",
+            self.name, event.request_id, event.reason,
+            counted.prompt_tokens, counted.completion_tokens,
+            timings.queued_s, timings.first_token_s, timings.total_s,
+        )  # fmt: skip
+
+    def _on_ready(self, client: EngineClient, info: EngineInfo) -> None:
+        self._client, self._info = client, info
+        self._tell(Status(phase="ready"))
+        self.ready.set()
+
+    async def _pause(self, cause: str, wait_s: float) -> None:
+        """Show why the engine ended, and wait before it is started again."""
+        if self._stopping.is_set():
+            return
+        self.tally.restarts += 1
+        _log.warning("%s: %s; started again in %g s", self.name, cause, wait_s)
+        self._tell(Status(phase="restarting", detail=f"{cause}; again in {wait_s:g} s"))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), wait_s)
 
     def _tell(self, status: Status) -> None:
-        if not (self._stopping and status.phase != "stopped") and status != self._status:
+        if self._stopping.is_set() and status.phase != "stopped":
+            return
+        if status != self._status:
             self._status = status
             self._on_status(self.name, status)

@@ -10,8 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from llava_pack.engine.port import ContextLengthError
 from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
 from llava_pack.format.text import visible
+from llava_pack.serve.models import OverloadedError
 from llava_pack.serve.wire import ErrorBody, ErrorEnvelope
 
 _log = logging.getLogger(__name__)
@@ -41,12 +43,21 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
     """
     message = visible(error.message) + (f" ({visible(error.hint)})" if error.hint else "")
     match error:
+        case ContextLengthError():
+            return 400, ErrorBody(
+                message=message,
+                type="invalid_request_error",
+                param="messages",
+                code="context_length_exceeded",
+            )
         case UsageError():
             return 400, ErrorBody(
                 message=message, type="invalid_request_error", code="invalid_value"
             )
         case SpaceError():
             return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
+        case OverloadedError():
+            return 503, ErrorBody(message=message, type="server_error", code="overloaded")
         case ServeError():
             return 503, ErrorBody(message=message, type="server_error", code="not_ready")
         case _:

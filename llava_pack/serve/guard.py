@@ -9,17 +9,20 @@ Source: ASGI specification 3.0 (HTTP and WebSocket messages).
 
 import logging
 import secrets
+import time
 from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llava_pack.serve.access import LOGIN_PATH, AccessPolicy
+from llava_pack.format.text import visible
+from llava_pack.serve.access import LLAVA_PREFIX, LOGIN_PATH, AccessPolicy
 from llava_pack.serve.failures import error_response, internal_error, plain_error
 from llava_pack.serve.login import PAGE_PATHS, LoginPage
 
 _log = logging.getLogger(__name__)
+_ROUTE_CHARS = 80
 # Nothing is loaded from outside, and nothing that a model writes can make the page do so.
 _CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -48,6 +51,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began_s = time.monotonic()
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         began = False
@@ -56,6 +60,7 @@ class Boundary:
             nonlocal began
             if message["type"] == "http.response.start":
                 began = True
+                _note(scope, request_id, message["status"], time.monotonic() - began_s)
                 message = {**message, "headers": _with_ours(message["headers"], request_id)}
             await send(message)
 
@@ -149,6 +154,15 @@ class BodyLimit:
 
     def _message(self) -> str:
         return f"the request is too large: at most {self._max_bytes} bytes are taken"
+
+
+def _note(scope: Scope, request_id: str, status: int, took_s: float) -> None:
+    """Log a request of an API, and every one that failed; the page's files would drown them."""
+    path = LLAVA_PREFIX if scope["path"].startswith(LLAVA_PREFIX) else scope["path"]
+    known = path.startswith("/v1/") or path == LLAVA_PREFIX
+    if known or (status >= 400 and status != 404):
+        route = visible(f"{scope['method']} {path}")[:_ROUTE_CHARS]
+        _log.info("request %s: %s is %d after %.3f s", request_id, route, status, took_s)
 
 
 def _with_ours(

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.engine.stats import Stats
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.tally import Tally
 
-Phase = Literal["starting", "loading", "ready", "restarting", "stopped"]
+Phase = Literal["starting", "loading", "warming", "ready", "restarting", "stopped"]
+
+
+class OverloadedError(ServeError):
+    """The queue of a model is full; trying again in a moment may help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,14 @@ class Vitals:
     waiting: int
     """Requests in the queue."""
     stalled_s: float
-    """How long there was work and no step; 0 while idle."""
+    """How long there was work and no step, or no answer at all; 0 while idle."""
+    bound_s: float
+    """How long that may take before something is wrong."""
+
+    @property
+    def stalled(self) -> bool:
+        """Return whether something is wrong."""
+        return self.stalled_s > self.bound_s
 
 
 class Served(Protocol):
@@ -52,6 +66,33 @@ class Served(Protocol):
     @property
     def vitals(self) -> Vitals:
         """The latest signs of progress."""
+
+    @property
+    def stats(self) -> Stats:
+        """What its engine last counted."""
+
+    @property
+    def tally(self) -> Tally:
+        """What became of its requests."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it would refuse a request just now because its queue is full."""
+
+    def admit(self) -> None:
+        """Refuse early, before pictures are decoded.
+
+        Raises:
+            ServeError: the engine is not ready.
+            OverloadedError: the queue is full.
+        """
+
+    async def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt; -200 stands for a token of a picture.
+
+        Raises:
+            PackError: the request is not usable, or the engine not ready.
+        """
 
     def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request; closing the generator frees its slot.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.serve.process import EngineCommand
 
 _DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
@@ -36,6 +36,8 @@ class EnginePlan:
     conv_mode: str | None
     python: Path
     """The interpreter of its own environment."""
+    known_answers: tuple[KnownAnswer, ...] = ()
+    """What it must answer before it counts as ready."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,7 @@ def installed_plan(
         context_tokens=options.context_tokens or profile.context_tokens,
         conv_mode=options.conv_mode or manifest.model.conv_mode,
         python=python,
+        known_answers=manifest.known_answers,
     )
 
 
@@ -115,7 +118,7 @@ def engine_command(plan: EnginePlan, socket: Path) -> EngineCommand:
 
     Source: llava_pack/engine/worker.py, its options.
     """
-    argv = [str(plan.python), "-I", "-m", "llava_pack.engine.worker"]
+    argv = [str(plan.python), "-I", "-X", "faulthandler", "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
     argv += ["--precision", plan.precision, "--device", plan.device, "--slots", str(plan.slots)]
     argv += ["--drain-s", str(_DRAIN_S)]

@@ -1,18 +1,20 @@
-"""`/livez`, `/readyz`, `/startupz`: progress, not liveness of HTTP; a probe never makes work.
+"""`/livez`, `/readyz`, `/startupz`, `/metrics`: progress, not liveness of HTTP.
 
-Live means: whatever is in flight moves, or nothing is. A model that loads is live and not ready.
+A probe only reads what the supervisor has seen; it never makes work for an engine. Live means:
+whatever is in flight moves, or nothing is. A model that loads is live and not ready.
+
+Source: docs/reference/http-api.md, "Probes"; the aliases are vLLM's `/health` and NVIDIA NIM's.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from llava_pack.serve.failures import RETRY_AFTER_S
+from llava_pack.serve.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.models import Served
-
-STALL_S = 60.0
 
 
 def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: bool) -> APIRouter:
@@ -26,23 +28,34 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
     router = APIRouter()
 
     @router.get("/livez")
+    @router.get("/health", include_in_schema=False)
+    @router.get("/v1/health/live", include_in_schema=False)
     async def livez() -> JSONResponse:
-        stalled = [name for name, model in models.items() if model.vitals.stalled_s > STALL_S]
+        vitals = {name: model.vitals for name, model in models.items()}
+        stalled = [name for name, signs in vitals.items() if signs.stalled]
         body = {
             "status": "stalled" if stalled else "live",
             "stalled": stalled,
-            "models": {name: _vitals(model) for name, model in models.items()},
+            "models": {
+                name: {
+                    "steps": signs.steps,
+                    "running": signs.running,
+                    "waiting": signs.waiting,
+                    "stalled_s": round(signs.stalled_s, 3),
+                }
+                for name, signs in vitals.items()
+            },
         }
-        return JSONResponse(body, status_code=503 if stalled else 200)
+        return _answer(body, ok=not stalled)
 
     @router.get("/readyz")
+    @router.get("/v1/health/ready", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        phases = {name: model.status.phase for name, model in models.items()}
-        ready = all(phase == "ready" for phase in phases.values())
+        phases = {name: _readiness(model) for name, model in models.items()}
+        ready = bool(phases) and all(phase == "ready" for phase in phases.values())
         said = "ready" if ready else "not ready"
         body = {"status": said, "models": phases, "bundle_id": bundle_id, "page": page}
-        headers = None if ready else {"Retry-After": str(RETRY_AFTER_S)}
-        return JSONResponse(body, status_code=200 if ready else 503, headers=headers)
+        return _answer(body, ok=ready)
 
     @router.get("/startupz")
     async def startupz() -> JSONResponse:
@@ -51,20 +64,25 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
             "status": "started" if started else "starting",
             "models": {name: _startup(model) for name, model in models.items()},
         }
-        headers = None if started else {"Retry-After": str(RETRY_AFTER_S)}
-        return JSONResponse(body, status_code=200 if started else 503, headers=headers)
+        return _answer(body, ok=started)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(exposition(models), media_type=CONTENT_TYPE)
 
     return router
 
 
-def _vitals(model: Served) -> dict[str, Any]:
-    vitals = model.vitals
-    return {
-        "steps": vitals.steps,
-        "running": vitals.running,
-        "waiting": vitals.waiting,
-        "stalled_s": round(vitals.stalled_s, 3),
-    }
+def _answer(body: Mapping[str, Any], *, ok: bool) -> JSONResponse:
+    headers = None if ok else {"Retry-After": str(RETRY_AFTER_S)}
+    return JSONResponse(body, status_code=200 if ok else 503, headers=headers)
+
+
+def _readiness(model: Served) -> str:
+    """Return a phase, or why a model that is ready would refuse a request."""
+    if model.status.phase != "ready":
+        return model.status.phase
+    return "overloaded" if model.full else "ready"
 
 
 def _startup(model: Served) -> dict[str, Any]:

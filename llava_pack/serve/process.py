@@ -15,6 +15,7 @@ from llava_pack.format.errors import PackError, ServeError
 
 _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _TERM_S = 5.0
+_DUMP_S = 2.0
 _ERROR_LINE = "ERROR "
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork
 
@@ -72,6 +73,38 @@ async def end(process: Process, *, force: bool = False) -> None:
         if process.returncode is None and force:
             process.kill()
     await process.wait()
+
+
+async def dump(process: Process) -> None:
+    """Make a process that hangs say where, on its stderr, and end.
+
+    Source: Python's faulthandler, which the engine is started with.
+    """
+    with contextlib.suppress(ProcessLookupError, TimeoutError):
+        process.send_signal(signal.SIGABRT)
+        async with asyncio.timeout(_DUMP_S):
+            await process.wait()
+    await end(process, force=True)
+
+
+def cause_of_death(name: str, process: Process, lines: Sequence[str]) -> PackError:
+    """Return the error for an engine that has ended, or that can no longer be reached.
+
+    Args:
+        name: of its model.
+        process: the engine's.
+        lines: the last ones of its stderr.
+    """
+    returncode = process.returncode
+    if (error := own_error(returncode, lines)) is not None:
+        return error
+    how = f"ended with exit code {returncode}" if returncode is not None else "went silent"
+    if returncode is not None and returncode < 0:
+        how = f"was ended by {signal.Signals(-returncode).name}"
+    hint = "\n".join(line for line in lines if line.strip())
+    if returncode == -signal.SIGKILL:
+        hint = "the kernel ends processes when memory runs out: see `dmesg`, or take --load-4bit"
+    return ServeError(f"its engine, process {process.pid}, {how}", subject=name, hint=hint)
 
 
 def own_error(returncode: int | None, lines: Sequence[str]) -> PackError | None:

@@ -50,6 +50,11 @@ class Scratch:
         """A working directory with nothing in it to be served by accident."""
         return self.root / "empty"
 
+    @property
+    def control(self) -> Path:
+        """Return the path of the control socket."""
+        return self.root / "control.sock"
+
     def socket(self, number: int) -> Path:
         """Return the path of an engine's socket; short, for the kernel takes 107 bytes."""
         return self.root / f"engine-{number}.sock"

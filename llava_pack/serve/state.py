@@ -41,6 +41,10 @@ class RunState:
     """UTC seconds."""
     bundle_id: str | None
     """Id of the bundle that was installed, None for a bare folder."""
+    control: str = ""
+    """Path of the control socket; empty until it listens."""
+    log: str = ""
+    """Path of its log."""
     controller: str = ""
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
 
@@ -59,6 +63,12 @@ class Publication:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor: int | None = descriptor
+
+    def update(self, state: RunState) -> None:
+        """Put another state in its place; there is no moment without one."""
+        before, self._descriptor = self._descriptor, _write(self.path, state)
+        if before is not None:
+            os.close(before)
 
     def withdraw(self) -> None:
         """Remove the file and let go of it; a second call does nothing."""
@@ -94,14 +104,19 @@ def publish(directory: Path, state: RunState) -> Publication:
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / f"{_stem()}{state.pid}.json"
-    beside = directory / f".{path.name}.new"
+    return Publication(path, _write(path, state))
+
+
+def _write(path: Path, state: RunState) -> int:
+    """Write a state beside and rename it; return the descriptor that holds its lock."""
+    beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(descriptor, json.dumps(asdict(state), sort_keys=True).encode() + b"\n")
     os.fsync(descriptor)
     beside.rename(path)
-    return Publication(path, descriptor)
+    return descriptor
 
 
 def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
@@ -145,7 +160,9 @@ def _read_live(path: Path) -> RunState | None:
 def _parse(data: bytes) -> RunState | None:
     try:
         values: Any = json.loads(data)
-        known = {field.name: values[field.name] for field in fields(RunState)}
+        known = {
+            field.name: values[field.name] for field in fields(RunState) if field.name in values
+        }
         return RunState(**{**known, "models": tuple(known["models"])})
     except (ValueError, KeyError, TypeError):
         return None

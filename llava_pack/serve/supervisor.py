@@ -1,7 +1,7 @@
 """`serve` as one run: listen, start the engines, answer, and leave nothing behind.
 
 The port is taken first, so that a wrong one is known before anything is loaded. The first signal
-lets what runs end for a few seconds, the second ends everything at once.
+lets what runs end for a while, the second ends everything at once.
 """
 
 import asyncio
@@ -10,10 +10,9 @@ import logging
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uvicorn
@@ -22,15 +21,21 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import ServeError
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.engines import SupervisedEngine
+from llava_pack.serve.control import ControlServer
+from llava_pack.serve.engines import Care
+from llava_pack.serve.fleet import Fleet, Prover, phases
+from llava_pack.serve.logfile import kept
 from llava_pack.serve.models import Status
+from llava_pack.serve.narration import Narration
+from llava_pack.serve.notify import Notifier
+from llava_pack.serve.plans import EnginePlan, engine_command
 from llava_pack.serve.process import EngineCommand
 from llava_pack.serve.scratch import Scratch
-from llava_pack.serve.state import RunState, publish
+from llava_pack.serve.state import Publication, RunState, publish
 
-_DRAIN_S = 5.0
+_log = logging.getLogger(__name__)
 _CLOSE_S = 1
-_LOOK_EVERY_S = 0.1
+DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +44,14 @@ class ServePlan:
 
     listening: socket.socket
     """Bound, and closed at the end of the run."""
-    commands: Callable[[Scratch], Sequence[EngineCommand]]
-    """How the engines are started, given where their sockets go."""
+    plans: tuple[EnginePlan, ...]
+    """What is served from the start."""
+    command: Callable[[EnginePlan, Path], EngineCommand] = engine_command
+    """How an engine is started, given where its socket goes."""
+    prover: Prover = lambda _plan: None
+    """What a model must answer before it counts as ready."""
+    care: Care = field(default_factory=Care)
+    """How engines are looked after."""
     policy: AccessPolicy
     """Who may ask."""
     state: RunState
@@ -49,6 +60,12 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    drain_s: float = DRAIN_S
+    """How long what runs may take to end."""
+    log: Path | None = None
+    """Where the log is kept; None keeps none."""
+    notifier: Notifier = field(default_factory=Notifier)
+    """Who tells systemd."""
 
 
 Announce = Callable[[tuple[EngineInfo, ...]], None]
@@ -73,7 +90,12 @@ def run(plan: ServePlan, announce: Announce, progress: Progress) -> int:
     Raises:
         PackError: an engine could not be started.
     """
-    with Scratch() as scratch, contextlib.closing(plan.listening), _removed(plan.state.socket):
+    with (
+        kept(plan.log),
+        Scratch() as scratch,
+        contextlib.closing(plan.listening),
+        _removed(plan.state.socket),
+    ):
         _settle_environment(scratch)
         with contextlib.chdir(scratch.empty):
             return asyncio.run(_Run(plan, scratch, progress).serve(announce))
@@ -87,26 +109,40 @@ class _Run:
         self._told = asyncio.Event()
         self._forced = asyncio.Event()
         self._signal = 0
-        hear = _StatusLog(progress).take
-        self._engines = [SupervisedEngine(command, hear) for command in plan.commands(scratch)]
+        self._announced = False
+        self._log = Narration(progress)
+        self._fleet = Fleet(
+            lambda wanted, number: plan.command(wanted, scratch.socket(number)),
+            plan.prover,
+            plan.care,
+            self._hear,
+        )
 
     async def serve(self, announce: Announce) -> int:
         """Serve, and return the exit code: a signal's only where it had to be forced."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
-        publication = publish(self._plan.state_directory, self._plan.state)
-        tasks = [asyncio.create_task(engine.run()) for engine in self._engines]
+        state = replace(self._plan.state, control=str(self._scratch.control))
+        publication = publish(self._plan.state_directory, state)
+        _log.info("serving %s, process %d", ", ".join(state.models), os.getpid())
+        tasks = [self._fleet.launch(plan) for plan in self._plan.plans]
+        watchdog = asyncio.create_task(self._feed_watchdog())
         await asyncio.sleep(0)  # the engines are forked before other threads begin to import
         try:
             server = await self._server()
-            tasks.append(asyncio.create_task(server.serve([self._plan.listening])))
-            await self._serve(server, tasks, announce)
+            gateway = asyncio.create_task(server.serve([self._plan.listening]))
+            tasks.append(gateway)
+            control = ControlServer(
+                self._fleet, self._plan.drain_s, lambda: self._changed(publication, state)
+            )
+            async with await control.serve(self._scratch.control):
+                await self._serve(server, gateway, announce)
         finally:
             publication.withdraw()
-            force = self._forced.is_set()
-            await asyncio.gather(*(engine.stop(force=force) for engine in self._engines))
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._fleet.close(force=self._forced.is_set())
+            watchdog.cancel()
+            await asyncio.gather(watchdog, *tasks, return_exceptions=True)
         for task in tasks:
             task.result()
         if not self._told.is_set():
@@ -114,37 +150,35 @@ class _Run:
         return 128 + self._signal if self._forced.is_set() else 0
 
     async def _serve(
-        self, server: uvicorn.Server, tasks: Sequence[asyncio.Task[None]], announce: Announce
+        self, server: uvicorn.Server, gateway: asyncio.Task[None], announce: Announce
     ) -> None:
-        """Serve until told to end, or until one of the tasks has ended."""
+        """Serve until told to end, or until the gateway or a model's start has failed."""
         told = asyncio.create_task(self._told.wait())
-        ready = asyncio.create_task(self._all_ready())
+        ready = asyncio.create_task(self._fleet.ready())
         try:
-            await asyncio.wait({told, ready, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                announce(tuple(e.info for e in self._engines if e.info is not None))
-                await asyncio.wait({told, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({told, ready, gateway}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and ready.exception() is None:
+                self._announced = True
+                self._plan.notifier.ready(phases(self._fleet.values()))
+                announce(tuple(e.info for e in self._fleet.values() if e.info is not None))
+                await asyncio.wait({told, gateway}, return_when=asyncio.FIRST_COMPLETED)
             await self._drain()
         finally:
             ready.cancel()
             told.cancel()
+            await asyncio.gather(ready, told, return_exceptions=True)
             server.should_exit = True
             server.force_exit = self._forced.is_set()
-
-    async def _all_ready(self) -> None:
-        for engine in self._engines:
-            await engine.ready.wait()
 
     async def _server(self) -> uvicorn.Server:
         from llava_pack.serve.app import GatewaySettings, create_app
 
-        models = {engine.name: engine for engine in self._engines}
         settings = GatewaySettings(
             policy=self._plan.policy,
             web_folder=self._scratch.uploads if self._plan.web else None,
             bundle_id=self._plan.state.bundle_id,
         )
-        app = await asyncio.to_thread(create_app, models, settings)
+        app = await asyncio.to_thread(create_app, self._fleet, settings)
         return _Server(
             uvicorn.Config(
                 app,
@@ -158,16 +192,31 @@ class _Run:
         )
 
     async def _drain(self) -> None:
-        """Let what runs end for a few seconds."""
+        """Let what runs end for a while."""
         # What is cut off after that is no error to be told with a traceback.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        for engine in self._engines:
-            engine.refuse()
-        until_s = time.monotonic() + _DRAIN_S
-        while time.monotonic() < until_s and not self._forced.is_set():
-            if not any(engine.in_flight for engine in self._engines):
-                return
-            await asyncio.sleep(_LOOK_EVERY_S)
+        self._plan.notifier.stopping(self._plan.drain_s)
+        _log.info("stopping")
+        await self._fleet.drain(self._plan.drain_s, self._forced)
+
+    async def _feed_watchdog(self) -> None:
+        """Tell the watchdog that engines move, or have nothing to do; never that we do."""
+        every_s = self._plan.notifier.every_s
+        while every_s is not None:
+            if not any(engine.vitals.stalled for engine in self._fleet.values()):
+                self._plan.notifier.alive()
+            await asyncio.sleep(every_s)
+
+    def _hear(self, name: str, status: Status) -> None:
+        self._log.take(name, status)
+        said = phases(self._fleet.values())
+        if self._announced or self._told.is_set():
+            self._plan.notifier.status(said)
+        else:
+            self._plan.notifier.loading(said)
+
+    def _changed(self, publication: Publication, state: RunState) -> None:
+        publication.update(replace(state, models=tuple(self._fleet)))
 
     def _on_signal(self, number: int) -> None:
         if self._told.is_set():
@@ -194,28 +243,3 @@ def _removed(socket_path: str | None) -> Iterator[None]:
     finally:
         if socket_path is not None:
             Path(socket_path).unlink(missing_ok=True)
-
-
-class _StatusLog:
-    """Turns what engines say of themselves into progress for people."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._phase: dict[str, str] = {}
-        self._done_bytes = 0
-
-    def take(self, name: str, status: Status) -> None:
-        """Show one change."""
-        step = f"{status.phase} {status.detail}".strip()
-        if self._phase.get(name) != step:
-            if self._phase.get(name, "").startswith("loading "):
-                self._progress.done()
-            self._phase[name] = step
-            self._done_bytes = 0
-            if status.phase == "loading" and status.detail:
-                self._progress.start(f"{name}: {status.detail}", status.total_bytes or None)
-            elif status.phase == "restarting":
-                self._progress.note(f"{name}: {step}")
-        if status.done_bytes > self._done_bytes:
-            self._progress.advance(status.done_bytes - self._done_bytes)
-            self._done_bytes = status.done_bytes

@@ -18,13 +18,17 @@ from typing import Any
 
 import httpx
 
+from llava_pack.cli.proof import proof_of
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
+from llava_pack.format.manifest import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.engines import Care
 from llava_pack.serve.listener import listen_on_port, listen_on_socket
+from llava_pack.serve.notify import Notifier
+from llava_pack.serve.plans import EnginePlan
 from llava_pack.serve.process import EngineCommand
-from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import RunState
 from llava_pack.serve.supervisor import ServePlan, run
 
@@ -90,12 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
     parser.add_argument("--bundle-id")
+    parser.add_argument("--stall-s", type=float, default=60.0)
+    parser.add_argument("--grace-s", type=float, default=5.0)
+    parser.add_argument("--queue", type=int, default=256)
+    parser.add_argument("--drain-s", type=float, default=5.0)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
     port = 7860 if given.socket else listening.getsockname()[1]
-
-    def commands(scratch: Scratch) -> list[EngineCommand]:
-        return [_command(name, scratch.socket(n), given) for n, name in enumerate(given.models)]
+    notifier = Notifier.from_environment(os.environ)
 
     def announce(_infos: tuple[EngineInfo, ...]) -> None:
         fields: dict[str, Any] = {"port": port, "socket": given.socket and str(given.socket)}
@@ -110,14 +118,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         models=tuple(given.models),
         started=1,
         bundle_id=given.bundle_id,
+        log=str(given.log) if given.log else "",
     )
     plan = ServePlan(
         listening=listening,
-        commands=commands,
+        plans=tuple(_plan(name, given.proof) for name in given.models),
+        command=lambda plan, socket: _command(plan.name, socket, given),
+        prover=proof_of,
+        care=Care(stall_s=given.stall_s, grace_s=given.grace_s, queue=given.queue),
         policy=AccessPolicy(secrets=None if given.no_token else (TOKEN,)),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
+        drain_s=given.drain_s,
+        log=given.log,
+        notifier=notifier,
     )
     try:
         return run(plan, announce, Silent())
@@ -126,11 +141,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
 
 
+def _plan(name: str, proof: str | None) -> EnginePlan:
+    known = KnownAnswer(name="echo", picture_png="", prompt="hi", contains=(proof or "",))
+    return EnginePlan(
+        name=name,
+        model_dir=ROOT,
+        vision_tower=None,
+        model_base=None,
+        precision="fp32",
+        device="cpu",
+        slots=2,
+        context_tokens=None,
+        conv_mode=None,
+        python=Path(sys.executable),
+        known_answers=(known,) if proof else (),
+    )
+
+
 def _command(name: str, socket: Path, given: argparse.Namespace) -> EngineCommand:
     script = ROOT / "tests" / "support" / "engine.py"
+    broken = ("--no-such-option",) if name == "broken" else ()
+    argv = [sys.executable, "-X", "faulthandler", str(script), "--socket", str(socket)]
     return EngineCommand(
         name=name,
-        argv=(sys.executable, str(script), "--socket", str(socket), *shlex.split(given.engine)),
+        argv=(*argv, *shlex.split(given.engine), *broken),
         socket=socket,
         environment={**os.environ, "PYTHONPATH": str(ROOT)},
     )

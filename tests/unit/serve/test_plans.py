@@ -38,7 +38,8 @@ def test_the_command_runs_isolated_and_says_everything() -> None:
         LoadOptions(vision_tower=Path("/m/t"), model_base=Path("/m/b"), context_tokens=99),
     )
     command = engine_command(plan, Path("/run/s"))
-    assert command.argv[1:4] == ("-I", "-m", "llava_pack.engine.worker")
+    assert command.argv[1:4] == ("-I", "-X", "faulthandler")
+    assert command.argv[4:6] == ("-m", "llava_pack.engine.worker")
     given = dict(zip(command.argv[4::2], command.argv[5::2], strict=True))
     assert given["--model-dir"] == "/m/x"
     assert given["--vision-tower"] == "/m/t"

@@ -1,0 +1,45 @@
+"""What a model must answer before `serve` calls it ready: a known answer of its bundle."""
+
+from contextlib import aclosing
+
+from llava_pack.engine.port import Delta, Failed, Message, Part, Request, Sampling
+from llava_pack.format.errors import ServeError
+from llava_pack.health.known_answers import MAX_TOKENS, grade, picture_bytes
+from llava_pack.serve.life import Ask, Proof
+from llava_pack.serve.plans import EnginePlan
+
+
+def proof_of(plan: EnginePlan) -> Proof | None:
+    """Return the question for a plan's model; None where its bundle knows no answer.
+
+    One answer is enough to see that weights, tower, tokenizer and kernels belong together; the
+    rest is asked by `health --deep`.
+    """
+    if not plan.known_answers:
+        return None
+    known = plan.known_answers[0]
+
+    async def prove(ask: Ask) -> None:
+        from llava_pack.engine.pictures import decode_picture
+
+        picture = (decode_picture(picture_bytes(known)),) if known.picture_png else ()
+        parts: tuple[Part, ...] = (*picture, known.prompt)
+        request = Request(
+            request_id=f"known-answer-{known.name}",
+            messages=(Message("user", parts),),
+            sampling=Sampling(max_tokens=MAX_TOKENS),
+        )
+        text = ""
+        async with aclosing(ask(request)) as events:
+            async for event in events:
+                if isinstance(event, Failed):
+                    raise event.error()
+                text += event.text if isinstance(event, Delta) else ""
+        if not (graded := grade(known, text)).ok:
+            raise ServeError(
+                f"it does not answer as its bundle says: {graded.why}",
+                subject=plan.name,
+                hint="llava-pack health --deep",
+            )
+
+    return prove

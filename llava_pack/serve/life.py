@@ -1,0 +1,191 @@
+"""One life of an engine process: started, loaded, proved, watched, and why it ended."""
+
+import asyncio
+import contextlib
+import logging
+from asyncio.subprocess import Process
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from llava_pack.engine.client import EngineClient
+from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.format.errors import PackError, ServeError
+from llava_pack.serve.models import Status
+from llava_pack.serve.process import EngineCommand, cause_of_death, dump, end, start
+from llava_pack.serve.pulse import SILENT_S, Pulse
+
+_log = logging.getLogger(__name__)
+_CONNECT_EVERY_S = 0.05
+_STATS_EVERY_S = 0.5
+_LAST_WORDS_S = 1.0
+_LAST_LINES = 20
+
+_T = TypeVar("_T")
+Ask = Callable[[Request], AsyncGenerator[Event, None]]
+Proof = Callable[[Ask], Awaitable[None]]
+"""Asks the model what it must know, and raises PackError where it does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observer:
+    """Who hears what becomes of a life; called on the event loop, and must not block."""
+
+    status: Callable[[Status], None]
+    ready: Callable[[EngineClient, EngineInfo], None]
+
+
+class EngineLife:
+    """One process of an engine.
+
+    Args:
+        command: how it is started.
+        pulse: where its signs of life go.
+        grace_s: how long a stall is shown by `/livez` before the engine is ended.
+        proof: what it must answer before it counts as ready; None asks nothing.
+        observer: who hears what becomes of it.
+    """
+
+    def __init__(
+        self,
+        command: EngineCommand,
+        pulse: Pulse,
+        grace_s: float,
+        proof: Proof | None,
+        observer: Observer,
+    ) -> None:
+        self._command = command
+        self._pulse = pulse
+        self._grace_s = grace_s
+        self._proof = proof
+        self._observer = observer
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._process: Process | None = None
+
+    async def run(self) -> None:
+        """Start the process, make it ready, and raise what it ended with.
+
+        Raises:
+            PackError: always; nothing of the process is left.
+        """
+        self._observer.status(Status(phase="starting"))
+        process = await start(self._command)
+        self._process = process
+        reading = asyncio.create_task(self._read_lines(process))
+        living = asyncio.create_task(self._live(process))
+        ended = asyncio.create_task(process.wait())
+        try:
+            await asyncio.wait({living, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({living, reading, ended}, timeout=_LAST_WORDS_S)
+            error = living.exception() if living.done() else None
+            if error is not None and not isinstance(error, _LostError):
+                raise error
+            raise cause_of_death(self._command.name, process, list(self._lines))
+        finally:
+            for task in (living, ended, reading):
+                task.cancel()
+            await asyncio.gather(living, ended, reading, return_exceptions=True)
+            await end(process)
+
+    async def stop(self, *, force: bool) -> None:
+        """End the process, at once with `force`."""
+        if self._process is not None:
+            await end(self._process, force=force)
+
+    async def _live(self, process: Process) -> None:
+        client = await self._connect(process)
+        try:
+            info = await self._load(client)
+            self._pulse.begin()
+            await self._prove(client, process)
+            self._observer.ready(client, info)
+            while client.connected:
+                await self._observe(client, process)
+                await asyncio.sleep(_STATS_EVERY_S)
+        finally:
+            self._pulse.end()
+            await client.close()
+
+    async def _connect(self, process: Process) -> EngineClient:
+        while True:
+            try:
+                return await EngineClient.connect(self._command.socket)
+            except ServeError:
+                if process.returncode is not None:
+                    raise _LostError("it ended") from None
+                await asyncio.sleep(_CONNECT_EVERY_S)
+
+    async def _load(self, client: EngineClient) -> EngineInfo:
+        loading = asyncio.ensure_future(client.ready())
+        try:
+            while not loading.done():
+                said = client.status
+                self._observer.status(
+                    Status(
+                        phase="loading",
+                        detail=said.phase,
+                        done_bytes=said.done_bytes,
+                        total_bytes=said.total_bytes or 0,
+                    )
+                )
+                change = asyncio.ensure_future(client.changed())
+                await asyncio.wait(
+                    {loading, change}, timeout=_STATS_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                change.cancel()
+            return _or_lost(loading, client)
+        finally:
+            loading.cancel()
+
+    async def _prove(self, client: EngineClient, process: Process) -> None:
+        """Ask what the model must know, and watch it meanwhile."""
+        if self._proof is None:
+            return
+        self._observer.status(Status(phase="warming", detail="known answers"))
+        proving = asyncio.ensure_future(self._proof(client.generate))
+        try:
+            while not proving.done():
+                await self._observe(client, process)
+                await asyncio.wait({proving}, timeout=_STATS_EVERY_S)
+            _or_lost(proving, client)
+        finally:
+            proving.cancel()
+            await asyncio.gather(proving, return_exceptions=True)
+
+    async def _observe(self, client: EngineClient, process: Process) -> None:
+        """Take its signs of life; an engine that has stalled says where, and is ended."""
+        with contextlib.suppress(TimeoutError, ServeError):
+            async with asyncio.timeout(SILENT_S):
+                self._pulse.hear(await client.stats())
+        vitals = self._pulse.vitals
+        if vitals.stalled_s <= vitals.bound_s + self._grace_s:
+            return
+        await dump(process)
+        raise ServeError(
+            f"its engine, process {process.pid}, hung: no step for {vitals.stalled_s:.0f} s, "
+            f"{vitals.running} requests running",
+            subject=self._command.name,
+        )
+
+    async def _read_lines(self, process: Process) -> None:
+        if process.stderr is None:
+            return
+        with contextlib.suppress(ValueError):  # a line without end
+            async for line in process.stderr:
+                text = line.decode(errors="replace").rstrip()
+                self._lines.append(text)
+                _log.info("%s: %s", self._command.name, text)
+
+
+def _or_lost(done: "asyncio.Future[_T]", client: EngineClient) -> _T:
+    """Return what came of it; where the engine is gone, its end says more than this."""
+    error = done.exception()
+    gone = not client.connected and client.status.error is None
+    if isinstance(error, PackError) and gone:
+        raise _LostError("it went away") from error
+    return done.result()
+
+
+class _LostError(ServeError):
+    """The engine cannot be reached any more; why is known when its process has ended."""

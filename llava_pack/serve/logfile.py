@@ -1,0 +1,99 @@
+"""The log of `serve`: one file, always in the same place, that does not grow without bound.
+
+It holds when requests came and how they ended, under their ids, and what engines said. It never
+holds a question, an answer or a picture.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+
+from llava_pack.format.errors import ServeError
+
+MAX_BYTES = 16 * 1024 * 1024
+NAME = "serve.log"
+_FORMAT = "%(asctime)sZ %(process)d %(levelname)s %(name)s: %(message)s"
+
+
+def log_path(run_directory: Path) -> Path:
+    """Return where the log is, beside the folder of run states.
+
+    >>> log_path(Path("/opt/llava-pack/run")).as_posix()
+    '/opt/llava-pack/logs/serve.log'
+    """
+    return run_directory.parent / "logs" / NAME
+
+
+@contextmanager
+def kept(path: Path | None) -> Iterator[None]:
+    """Write what llava-pack logs to a file while the block runs; stderr keeps the errors.
+
+    Raises:
+        ServeError: the file cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        file = LogFile(path)
+        path.touch(mode=0o600)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ServeError(f"the log cannot be written: {why}", subject=str(path)) from error
+    root, ours = logging.getLogger(), logging.getLogger("llava_pack")
+    for handler in root.handlers:
+        handler.setLevel(logging.ERROR)
+    root.addHandler(file)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        file.close()
+
+
+class LogFile(WatchedFileHandler):
+    """Appends to a file of mode 0600; a full one is kept once, as `serve.log.1`.
+
+    Several servers of one account may write to it: each notices when another has begun anew.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._max_bytes = max_bytes
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
+        formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
+
+    def _open(self) -> TextIOWrapper:
+        os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        return super()._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, in a new file where the old one is full."""
+        path = Path(self.baseFilename)
+        with contextlib.suppress(OSError):  # it is made now, or another server begins anew
+            if path.stat().st_size >= self._max_bytes:
+                path.replace(path.with_name(f"{path.name}.1"))
+        super().emit(record)
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Return the last lines of a log, also from the file before it.
+
+    Args:
+        path: of the log; neither file needs to be there.
+        count: how many lines at most.
+    """
+    lines: list[str] = []
+    for one in (path.with_name(f"{path.name}.1"), path):
+        if one.is_file():
+            lines += one.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-count:] if count else []
