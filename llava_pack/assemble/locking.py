@@ -40,6 +40,7 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
                 version=wheel.version,
                 filename=wheel.filename,
                 sha256=wheel.sha256,
+                source_sha256=wheel.source_sha256,
             )
             for wheel in sorted(packages.all_wheels, key=lambda wheel: wheel.name)
         ),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import PythonChoice, remote_wheel
 from llava_pack.assemble.runtimes import UPSTREAM_CODE, upstream_requirements, upstream_torch
+from llava_pack.assemble.source_packages import Workshop, resolve_with_sources
+from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
@@ -54,13 +56,19 @@ class Packages:
 
 
 def resolve_packages(
-    recipe: Recipe, choice: Choice, progress: Progress, *, archive: PythonArchive | None = None
+    recipe: Recipe,
+    choice: Choice,
+    cache: Cache,
+    progress: Progress,
+    *,
+    archive: PythonArchive | None = None,
 ) -> Packages:
     """Return the wheels and the interpreter for a target; nothing heavy is fetched.
 
     Args:
         recipe: what is asked for.
         choice: what the packages are for.
+        cache: where sources and wheels that are built from them are kept.
         progress: told what is going on.
         archive: a standalone CPython given by hand, None to look for one.
 
@@ -83,22 +91,28 @@ def resolve_packages(
     upstream = recipe.runtime.engine == "upstream"
     if upstream:
         torch = upstream_torch(torch, platform, choice.cuda)
-    try:
-        wheels = resolve(
-            _wanted(recipe, platform, torch, choice),
-            platform,
+    newer = choice.exclude_newer
+    workshop = Workshop(platform=platform, cache=cache, progress=progress, exclude_newer=newer)
+
+    def resolved(torch: TorchChoice) -> tuple[LockedWheel, ...]:
+        wanted = _wanted(recipe, platform, torch, choice)
+        return resolve_with_sources(
+            lambda lines: resolve(
+                lines, platform, indexes, torch_backend=torch.backend, exclude_newer=newer
+            ),
+            wanted,
             indexes,
-            torch_backend=torch.backend,
-            exclude_newer=choice.exclude_newer,
+            workshop,
         )
+
+    try:
+        wheels = resolved(torch)
     except NetworkError:
         if torch.backend is None or backend is not None:
             raise
         torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
         progress.note(f"! {torch.note}")
-        newer = choice.exclude_newer
-        wanted = _wanted(recipe, platform, torch, choice)
-        wheels = resolve(wanted, platform, indexes, exclude_newer=newer)
+        wheels = resolved(torch)
     if upstream:
         wheels += tuple(find_wheels([UPSTREAM_CODE], platform, indexes).values())
     progress.done()

@@ -7,6 +7,7 @@ from typing import Any
 from llava_pack import __version__
 from llava_pack.assemble.packages import Packages
 from llava_pack.assemble.runtime_files import PythonChoice
+from llava_pack.assemble.source_packages import Workshop, build_source
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
@@ -14,10 +15,10 @@ from llava_pack.fetch.remote import RemoteFile, Sha256
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
 from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
-from llava_pack.lock.indexes import configured_indexes
+from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.pylock import LockedWheel
-from llava_pack.lock.resolve import find_wheels
+from llava_pack.lock.resolve import find_sources, find_wheels
 from llava_pack.lock.torch_build import torch_needs
 from llava_pack.recipe import Recipe
 
@@ -87,7 +88,8 @@ def pinned_packages(
     """
     minor = ".".join(lock.python.version.split(".")[:2])
     platform = parse_platform(lock.platform, minor)
-    absent = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
+    gone = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
+    absent = [wheel for wheel in gone if wheel.source_sha256 is None]
     found: dict[str, LockedWheel] = {}
     indexes = configured_indexes()
     if absent:
@@ -103,6 +105,10 @@ def pinned_packages(
             subject="lock",
             hint=f"use the index that the lock was written with, or {_NEW_LOCK}",
         )
+    workshop = Workshop(platform=platform, cache=cache, progress=progress)
+    for wheel in gone:
+        if wheel.source_sha256 is not None:
+            found[wheel.sha256] = _built_again(wheel, indexes, workshop)
     wheels = [found.get(wheel.sha256) or _cached(wheel) for wheel in lock.packages]
     return Packages(
         platform=platform,
@@ -113,6 +119,22 @@ def pinned_packages(
         indexes=indexes,
         backend=lock.torch_backend,
     )
+
+
+def _built_again(pinned: PinnedWheel, indexes: Indexes, workshop: Workshop) -> LockedWheel:
+    """Return the wheel that a lock had built from sources, built from the same sources.
+
+    Raises:
+        RecipeError: the index has other sources, or they give another wheel now.
+    """
+    exact = [f"{pinned.name}=={pinned.version}"]
+    sources = find_sources(exact, workshop.platform, indexes)
+    same = next((one for one in sources if one.sha256 == pinned.source_sha256), None)
+    wheel = None if same is None else build_source(same, indexes, workshop)
+    if wheel is None or wheel.sha256 != pinned.sha256:
+        what = "the index has other sources" if wheel is None else "its sources give another wheel"
+        raise RecipeError(f"{what} than the lock has", subject=pinned.filename, hint=_NEW_LOCK)
+    return wheel
 
 
 def _cached(wheel: PinnedWheel) -> LockedWheel:

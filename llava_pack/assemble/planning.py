@@ -13,6 +13,7 @@ from llava_pack.assemble.runtimes import with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import RemoteSource
+from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
@@ -40,6 +41,7 @@ class BuildOptions:
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
         runtime: None for the recipe's own.
+        accepted: ids of the licences whose terms the person accepts.
     """
 
     recipe: Path
@@ -53,6 +55,7 @@ class BuildOptions:
     quantize: Precision | None = None
     merge: bool = False
     runtime: Engine | None = None
+    accepted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +100,15 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)
-    licence = recipe.licence
-    progress.note(f"licence: {licence.id}, {licence.url}")
+    for name, licence in parts_under_terms(recipe):
+        progress.note(f"licence of {name}: {licence.id}, {licence.url}")
     work = work_folder(options.out)
     sources = list_sources(recipe, options.recipe.parent, work, cache, progress)
     if packing.merge and sources["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
         given = options.python_archive
-        packages = resolve_packages(recipe, options.choice, progress, archive=given)
+        packages = resolve_packages(recipe, options.choice, cache, progress, archive=given)
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
     configs = source_configs(sources, recipe)

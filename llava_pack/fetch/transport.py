@@ -231,6 +231,10 @@ def _certificates(environ: Mapping[str, str], network: Mapping[str, str]) -> ssl
     """Return the CA bundle that pip and requests are told of; SSL_CERT_FILE is httpx's own."""
     if environ.get("SSL_CERT_FILE") or environ.get("SSL_CERT_DIR"):
         return True
+    told = [network.get("SSL_CERT_FILE"), *(environ.get(name) for name in _CA_VARIABLES)]
+    if bundle := next((one for one in told if one), None):
+        return ssl.create_default_context(cafile=bundle)
+    return True
     for name in _CA_VARIABLES:
         if bundle := environ.get(name):
             return ssl.create_default_context(cafile=bundle)

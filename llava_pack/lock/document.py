@@ -20,12 +20,17 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedWheel:
-    """One wheel: found again by name and version, proved by its hash."""
+    """One wheel: found again by name and version, proved by its hash.
+
+    Attributes:
+        source_sha256: of the source archive that it is built from, None for a published wheel.
+    """
 
     name: str
     version: str
     filename: str
     sha256: str
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

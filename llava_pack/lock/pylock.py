@@ -27,6 +27,7 @@ class LockedWheel:
         filename: name of the wheel file.
         url: where it is fetched from, `file:` for a local folder; never written into a bundle.
         size_bytes: None where the index does not say.
+        source_sha256: of the source archive that it was built from here, None for a published one.
     """
 
     name: str
@@ -35,6 +36,18 @@ class LockedWheel:
     url: str
     sha256: str
     size_bytes: int | None = None
+    source_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedSource:
+    """The source archive of a package."""
+
+    name: str
+    version: str
+    filename: str
+    url: str
+    sha256: str
 
 
 def parse_pylock(text: str, tags: Sequence[Tag], *, base: Path) -> tuple[LockedWheel, ...]:
@@ -52,7 +65,7 @@ def parse_pylock(text: str, tags: Sequence[Tag], *, base: Path) -> tuple[LockedW
     wheels: list[LockedWheel] = []
     defects: list[str] = []
     for package in tomllib.loads(text).get("packages", []):
-        best = _best(package.get("wheels", []), rank)
+        best = _best(_wheels(package), rank)
         if best is None:
             defects.append(f"{package['name']} {package.get('version', '')} has no wheel for it")
         elif "sha256" not in best.get("hashes", {}):
@@ -76,6 +89,25 @@ def every_wheel(text: str, *, base: Path) -> tuple[LockedWheel, ...]:
         for wheel in package.get("wheels", [])
         if "sha256" in wheel.get("hashes", {})
     )
+
+
+def every_source(text: str, *, base: Path) -> tuple[LockedSource, ...]:
+    """Return every .tar.gz of sources that a lock lists with a sha256."""
+    found = []
+    for package in tomllib.loads(text).get("packages", []):
+        source = package.get("sdist", {})
+        if "sha256" in source.get("hashes", {}) and _filename(source).endswith(".tar.gz"):
+            whole = _locked(package, source, base)
+            found.append(
+                LockedSource(
+                    name=whole.name,
+                    version=whole.version,
+                    filename=whole.filename,
+                    url=whole.url,
+                    sha256=whole.sha256,
+                )
+            )
+    return tuple(found)
 
 
 def render_pylock(wheels: Iterable[LockedWheel], *, python: str, folder: str) -> bytes:
@@ -103,6 +135,13 @@ def render_pylock(wheels: Iterable[LockedWheel], *, python: str, folder: str) ->
             f'hashes = {{ sha256 = "{wheel.sha256}" }} }}]\n'
         )
     return "".join(lines).encode()
+
+
+def _wheels(package: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a package's wheels; one that was asked for by its address is its archive."""
+    archive = package.get("archive")
+    own = [archive] if archive is not None and _filename(archive).endswith(".whl") else []
+    return [*package.get("wheels", []), *own]
 
 
 def _best(wheels: Sequence[Mapping[str, Any]], rank: Mapping[Tag, int]) -> Mapping[str, Any] | None:

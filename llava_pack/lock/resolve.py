@@ -1,6 +1,7 @@
 """Ask uv which wheels a target gets: another platform, another Python, wheels only."""
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -11,11 +12,34 @@ from uv import find_uv_bin
 from llava_pack.format.errors import NetworkError, RecipeError
 from llava_pack.lock.indexes import Indexes
 from llava_pack.lock.platform import Platform
-from llava_pack.lock.pylock import LockedWheel, every_wheel, parse_pylock
+from llava_pack.lock.pylock import (
+    LockedSource,
+    LockedWheel,
+    every_source,
+    every_wheel,
+    parse_pylock,
+)
 
 TIMEOUT_S = 600
 # Source: uv's own messages (uv-client), when an index does not answer.
 _UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "tcp connect error")
+
+# Source: uv's own hint, where --only-binary leaves a package without a file.
+_SOURCE_ONLY = re.compile(r"Wheels are required for `([^`]+)` because building from source")
+_WHEELS_ONLY = ("--only-binary", ":all:")
+
+
+class SourceOnlyError(RecipeError):
+    """Packages have no wheel for the target, and sources."""
+
+    def __init__(self, packages: tuple[str, ...], said: str) -> None:
+        names = ", ".join(packages)
+        super().__init__(
+            f"published as sources alone, or without a wheel for the target: {names}; {said}",
+            subject="lock",
+            hint="narrow the requirement to a version with wheels, or put a wheel in find-links",
+        )
+        self.packages = packages
 
 
 def resolve(
@@ -36,13 +60,14 @@ def resolve(
         exclude_newer: no package that was uploaded after this date.
 
     Raises:
+        SourceOnlyError: some packages are published as sources alone.
         RecipeError: the requirements cannot be satisfied with wheels.
         NetworkError: the package index cannot be reached.
     """
     more = [] if torch_backend is None else ["--torch-backend", torch_backend]
     more += [] if exclude_newer is None else ["--exclude-newer", exclude_newer]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        text = _compile(requirements, platform, indexes, Path(folder), more)
+        text = _compile(requirements, platform, indexes, Path(folder), [*_WHEELS_ONLY, *more])
         return parse_pylock(text, platform.tags(), base=Path(folder))
 
 
@@ -55,10 +80,29 @@ def find_wheels(
         RecipeError: a package is not there in that version.
         NetworkError: the package index cannot be reached.
     """
-    more = ["--no-deps", *([] if torch_backend is None else ["--torch-backend", torch_backend])]
+    more = [
+        *_WHEELS_ONLY,
+        "--no-deps",
+        *([] if torch_backend is None else ["--torch-backend", torch_backend]),
+    ]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
         text = _compile(exact, platform, indexes, Path(folder), more)
         return {wheel.sha256: wheel for wheel in every_wheel(text, base=Path(folder))}
+
+
+def find_sources(
+    wanted: Sequence[str], platform: Platform, indexes: Indexes, *, exclude_newer: str | None = None
+) -> tuple[LockedSource, ...]:
+    """Return the source archives of the packages in `wanted`; nothing is built for it.
+
+    Raises:
+        RecipeError: a package is not there.
+        NetworkError: the package index cannot be reached.
+    """
+    more = ["--no-deps", *([] if exclude_newer is None else ["--exclude-newer", exclude_newer])]
+    with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
+        text = _compile(wanted, platform, indexes, Path(folder), more)
+        return every_source(text, base=Path(folder))
 
 
 def _compile(
@@ -79,7 +123,7 @@ def _compile(
 def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> list[str]:
     command = [find_uv_bin(), "pip", "compile", str(wanted), "--output-file", str(lock)]
     command += ["--python-version", platform.python, "--python-platform", platform.uv_platform]
-    command += ["--only-binary", ":all:", "--generate-hashes", "--format", "pylock.toml"]
+    command += ["--generate-hashes", "--format", "pylock.toml"]
     command += ["--no-header", "--quiet", "--no-progress", *indexes.arguments()]
     return command
 
@@ -104,6 +148,8 @@ def _run(command: Sequence[str], environ: dict[str, str]) -> None:
             subject="lock",
             hint="set UV_DEFAULT_INDEX (or pip's index-url) to your mirror, or fix the proxy",
         )
+    if found := tuple(dict.fromkeys(_SOURCE_ONLY.findall(said))):
+        raise SourceOnlyError(found, said)
     raise RecipeError(
         f"no set of wheels satisfies the requirements: {said}",
         subject="lock",

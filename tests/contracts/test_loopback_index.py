@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,33 +13,19 @@ from uv import find_uv_bin
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import RemoteFile, Sha256, download_all
 from tests.support.index import LoopbackIndex
+from tests.support.wheels import write_wheel
 
 UV_COMPILE = ("--no-config", "pip", "compile", "-", "--no-cache", "--generate-hashes")
 PIP_DOWNLOAD = (sys.executable, "-m", "pip", "download", "--no-cache-dir", "-q", "larger")
-
-
-def make_wheel(folder: Path, name: str, version: str, needs: str = "") -> Path:
-    dist = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += f"Requires-Dist: {needs}\n" if needs else ""
-    wheel = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(f"{name}.py", f"VERSION = {version!r}\n")
-        archive.writestr(f"{dist}/METADATA", metadata)
-        archive.writestr(
-            f"{dist}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{dist}/RECORD", "")
-    return wheel
 
 
 @pytest.fixture
 def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"
     folder.mkdir()
-    make_wheel(folder, "small_one", "1.0")
-    make_wheel(folder, "small_one", "2.0")
-    make_wheel(folder, "larger", "1.0", needs="small-one>=1.5")
+    write_wheel(folder, "small_one", "1.0")
+    write_wheel(folder, "small_one", "2.0")
+    write_wheel(folder, "larger", "1.0", "small-one>=1.5")
     return folder
 
 
