@@ -16,7 +16,7 @@ from typing import Any, Literal
 from llava_pack.engine.port import ROLES, Message, Picture
 from llava_pack.format.errors import UsageError
 
-Style = Literal["single", "two", "chatml", "llama_2", "plain"]
+Style = Literal["single", "two", "chatml", "llama_2", "plain", "raw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,9 @@ TEMPLATES: Mapping[str, Template] = MappingProxyType(
         "plain": Template(style="plain", sep="\n", sep2="\n"),
     }
 )
+RAW = "raw"
+"""No template: a prompt that its sender has rendered already, special tokens in it included."""
+_RAW = Template(style="raw", specials=("<s>", "</s>", "<|im_start|>", "<|im_end|>"), stops=())
 
 
 def template(conv_mode: str) -> Template:
@@ -104,6 +107,8 @@ def template(conv_mode: str) -> Template:
     Raises:
         UsageError: there is none of that name; the message lists them.
     """
+    if conv_mode == RAW:
+        return _RAW
     if conv_mode not in TEMPLATES:
         names = ", ".join(sorted(TEMPLATES))
         raise UsageError(f"unknown conversation template {conv_mode!r}, expected one of: {names}")
@@ -156,6 +161,7 @@ def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
         "chatml": _chatml,
         "llama_2": _llama_2,
         "plain": _plain,
+        "raw": _raw,
     }
     return _joined(styles[chosen.style](chosen, turns), chosen.specials)
 
@@ -236,6 +242,12 @@ def _plain(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
     for role, parts in turns:
         pieces += [*_body(parts), _Markup(chosen.sep if role == "user" else chosen.sep2)]
     return pieces
+
+
+def _raw(_chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
+    return [
+        part if isinstance(part, Picture) else _Markup(part) for _, parts in turns for part in parts
+    ]
 
 
 def _joined(pieces: Iterable[_Piece], specials: Sequence[str]) -> tuple[Item, ...]:

@@ -3,7 +3,7 @@
 import pytest
 
 from llava_pack.engine.port import Message, Picture
-from llava_pack.engine.templates import TEMPLATES, Item, Special, choose, render
+from llava_pack.engine.templates import RAW, TEMPLATES, Item, Special, choose, render
 from llava_pack.format.errors import UsageError
 
 DOT = Picture(1, 1, b"abc")
@@ -129,3 +129,12 @@ def test_names_choose_their_template(name, conv_mode):
 
 def test_the_config_decides_where_the_name_is_silent():
     assert choose("anything", {"model_type": "llava_mistral"}) == "mistral_instruct"
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_a_raw_prompt_is_what_its_sender_rendered(name: str) -> None:
+    """LLaVA's own clients send prompts as text: they become the conversation's own items."""
+    rendered = render(SAMPLE, name)
+    before, after = flat(rendered).split("<image>")
+    parts = (*([before] if before else []), DOT, after)
+    assert render((Message("user", parts),), RAW) == rendered
