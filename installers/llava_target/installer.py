@@ -69,12 +69,8 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
 
     Under the lock. The number is the next generation's of `recipe`.
     """
-    taken = [0]
-    left = journal.unfinished(prefix)
-    if left:
+    if left := journal.unfinished(prefix):
         progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: going on")
-        if left.get("recipe") == recipe:
-            taken.append(int(left.get("generation") or 0))
     journal.clear_bootstraps(prefix)
     Store(prefix).clear_incoming()
     for folder in (prefix / "models").glob("*"):
@@ -83,10 +79,8 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
             root = generations.generation_folder(prefix, folder.name, number)
             if receipt.read(root) is None and number != current:
                 disk.remove_tree(root)
-            elif folder.name == recipe:
-                taken.append(number)
     serving.resume(prefix, progress)
-    return max(taken) + 1
+    return max(generations.numbers(prefix, recipe) if recipe else (), default=0) + 1
 
 
 def _present(prefix: Path, recipe: str, bundle_id: str) -> int | None:

@@ -18,6 +18,7 @@ from llava_pack.cli.lock import lock
 from llava_pack.cli.plan import plan
 from llava_pack.cli.probe import probe
 from llava_pack.cli.serve import serve
+from llava_pack.cli.service import app as service
 from llava_pack.cli.support_bundle import support_bundle
 from llava_pack.cli.target import gc, generations, revert, uninstall
 from llava_pack.cli.tunnel import tunnel
@@ -67,3 +68,4 @@ app.command(cls=NagiosCommand)(health)
 app.command()(explain)
 app.command("support-bundle")(support_bundle)
 app.command()(tunnel)
+app.add_typer(service)

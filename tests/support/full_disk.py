@@ -1,0 +1,64 @@
+"""Install on a disk of each size from too small on, in a mount namespace of its own.
+
+`unshare -rm python full_disk.py FOLDER OLD ID NEW ID STEP_BYTES`: a tmpfs is mounted on
+FOLDER/prefix, the old bundle installed, the tmpfs made too small for the new one, and larger step
+by step until that is installed. Prints one JSON list: for each size the exit code, whether
+`current` was complete, its number, and the last phase that began.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_PAGE = 4096
+
+
+def main(arguments: list[str]) -> None:
+    """Run all sizes and print what came of each."""
+    sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "installers")]
+    from llava_pack.format.errors import PackError
+    from llava_pack.format.progress import Silent
+    from llava_target import generations, installer, journal
+    from tests.support.site import complete
+
+    folder, old, old_id, new, new_id, step = arguments
+    prefix = Path(folder, "prefix")
+    prefix.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", prefix], check=True)
+
+    def install(bundle: str, expect: str) -> tuple[int, str]:
+        steps = [""]
+        record = journal.record
+
+        def heard(prefix: Path, step: str, **facts: Any) -> None:
+            steps.append(step)
+            record(prefix, step, **facts)
+
+        journal.record = heard
+        request = installer.Request(bundle=Path(bundle), expect=expect, prefix=prefix)
+        try:
+            installer.install(request, Silent())
+        except PackError as error:
+            return int(error.exit_code), steps[-1]
+        finally:
+            journal.record = record
+        return 0, steps[-1]
+
+    assert install(old, old_id)[0] == 0
+    said = subprocess.run(["du", "-sk", prefix], capture_output=True, text=True, check=True)
+    size = int(said.stdout.split()[0]) * 1024 // _PAGE * _PAGE
+    found: list[tuple[int, int | None, str]] = []
+    while not found or found[-1][0] != 0:
+        size += int(step)
+        subprocess.run(["mount", "-o", f"remount,size={size}", prefix], check=True)
+        code, last = install(new, new_id)
+        complete(prefix)
+        found.append((code, generations.current_number(prefix, "tiny"), last))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

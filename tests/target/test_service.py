@@ -1,0 +1,143 @@
+"""`llava-pack service`: units that systemd itself accepts, and what is done to have them."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from llava_pack.cli import service
+
+MOST_EXPOSED = 3.0
+"""Of 10, as `systemd-analyze security` counts; an ordinary service without any care has 9.6."""
+
+
+@pytest.fixture
+def installed(host, medium):
+    assert host.install_sh(medium()).returncode == 0
+    return host
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """Have a systemctl and a loginctl that write down what they were asked, and a place for units.
+
+    A systemd that runs as process 1 cannot be had here; that it takes the units is asked of the
+    real `systemd-analyze`.
+    """
+    programs, log = tmp_path / "programs", tmp_path / "asked"
+    programs.mkdir()
+    for name in ("systemctl", "loginctl"):
+        script = f'#!/bin/sh\necho "{name} $*" >>"{log}"\n[ ! -e "{tmp_path}/broken" ] || exit 1\n'
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    log.write_text("")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(service, "_SYSTEMD", programs)
+    monkeypatch.setattr(service, "_SYSTEM_UNITS", tmp_path / "system")
+    return lambda: log.read_text().splitlines()
+
+
+def unit_of(cli, host, *arguments):
+    ended = cli("service", "show", "--prefix", host.prefix, *arguments)
+    assert ended.code == 0, ended.err
+    return ended.out
+
+
+def test_the_service_of_an_account(installed, systemd, cli, tmp_path):
+    ended = cli(
+        "service", "install", "--user", "--prefix", installed.prefix, "tiny", "--", "--port", "7861"
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out == f"{installed.prefix}/bin/llava-pack tunnel\n"
+    unit = tmp_path / "config/systemd/user/llava-pack.service"
+    program = installed.prefix / "bin/llava-pack"
+    assert f'ExecStart="{program}" "serve" "tiny" "--port" "7861"\n' in unit.read_text()
+    assert systemd() == [
+        "systemctl --user daemon-reload",
+        "systemctl --user enable llava-pack",
+        "systemctl --user restart llava-pack",
+        "loginctl enable-linger",
+    ]
+    assert cli("service", "remove", "--user").code == 0
+    assert not unit.exists()
+    assert "systemctl --user disable --now llava-pack" in systemd()
+    assert cli("service", "remove", "--user").code == 2
+
+
+def test_the_service_of_a_system_runs_as_an_account_of_its_own(installed, systemd, cli, tmp_path):
+    ended = cli("service", "install", "--system", "--prefix", installed.prefix)
+    assert ended.code == (2 if os.geteuid() == 0 else 0)
+    if os.geteuid() == 0:
+        assert "expected --account" in ended.err
+    arguments = ["--system", "--prefix", installed.prefix, "--account"]
+    assert cli("service", "install", *arguments, "nobody-of-this-name").code == 2
+    if os.geteuid() == 0:
+        assert cli("service", "install", *arguments, "daemon").code == 0
+        assert "User=daemon\n" in (tmp_path / "system/llava-pack.service").read_text()
+        assert (installed.prefix / "run").owner() == "daemon"
+        assert "systemctl restart llava-pack" in systemd()
+
+
+def test_what_systemd_cannot_do_is_said(installed, systemd, cli, tmp_path, monkeypatch):
+    (tmp_path / "broken").touch()
+    ended = cli("service", "install", "--user", "--prefix", installed.prefix)
+    assert ended.code == 14
+    assert "journalctl --user -u llava-pack says why" in ended.err
+    monkeypatch.setattr(service, "_SYSTEMD", tmp_path / "nowhere")
+    ended = cli("service", "install", "--user", "--prefix", installed.prefix)
+    assert (ended.code, "systemd does not run here" in ended.err) == (3, True)
+    nothing = ["--user", "--prefix", tmp_path / "empty"]
+    assert cli("service", "show", *nothing).code == 14
+    assert cli("service", "remove", "--user", "--name", "../ssh").code == 2
+
+
+def test_no_value_ends_its_line_or_is_expanded(host, medium, cli):
+    host.prefix = host.prefix / 'a %n "quoted" $HOME \\ prefix'
+    assert host.install_sh(medium()).returncode == 0
+    text = unit_of(cli, host, "--user")
+    escaped = str(host.prefix).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    assert f'ExecStart="{escaped.replace("$", "$$")}/bin/llava-pack" "serve"\n' in text
+    assert f'Environment="LLAVA_PACK_PREFIX={escaped}"\n' in text
+    bad = cli("service", "show", "--user", "--prefix", host.prefix, "--", "--host\nUser=root")
+    assert bad.code == 2
+
+
+@pytest.mark.parametrize("scope", ["--system", "--user"])
+def test_a_unit_notifies_restarts_on_a_stall_and_starts_at_boot(installed, cli, scope):
+    account = ["--account", "daemon"] if scope == "--system" else []
+    text = unit_of(cli, installed, scope, *account)
+    for line in ("Type=notify", "WatchdogSec=60s", "Restart=on-failure", "NoNewPrivileges=yes"):
+        assert f"\n{line}\n" in text
+    assert re.search(r"\nWantedBy=(multi-user|default)\.target\n", text)
+    assert "\nStandardOutput=null\n" in text, "the page's address holds the token"
+    assert "@" not in re.sub(r"@(system-service|privileged)|~@", "", text)
+    silent = "IPAddressDeny=any" in text
+    assert silent == (scope == "--system")
+    if silent:
+        outside = unit_of(cli, installed, scope, *account, "--", "--host", "0.0.0.0")
+        assert "IPAddressDeny" not in outside
+        outside = unit_of(cli, installed, scope, *account, "--", "--host=192.0.2.7")
+        assert "IPAddressDeny" not in outside
+
+
+ANALYZE = shutil.which("systemd-analyze")
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed here")
+@pytest.mark.parametrize("scope", ["--system", "--user"])
+def test_systemd_itself_takes_the_unit(host, medium, cli, tmp_path, scope):
+    host.prefix = host.prefix / "a space"
+    assert host.install_sh(medium()).returncode == 0
+    account = ["--account", "daemon"] if scope == "--system" else []
+    path = tmp_path / "llava-pack.service"
+    path.write_text(unit_of(cli, host, scope, *account))
+    done = subprocess.run([ANALYZE, "verify", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    if scope == "--system":
+        command = [ANALYZE, "security", "--offline=yes", "--no-pager", str(path)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        exposure = re.search(r"exposure level for llava-pack\.service: ([\d.]+)", said)
+        assert float(exposure[1]) <= MOST_EXPOSED, said
