@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class Licence(_Part):
-    """What the weights may be used for; `gated` where the Hub asks for an accepted licence."""
+    """What the weights may be used for; `gated` where whoever builds has to accept its terms."""
 
     id: str
     url: str
@@ -58,6 +58,7 @@ class BasePart(_Part):
     source: SourceText
     name: Name
     files: tuple[ExpectedFile, ...] = ()
+    licence: Licence | None = None
 
 
 class ModelPart(_Part):
@@ -81,6 +82,7 @@ class TowerPart(_Part):
 
     source: SourceText
     name: Name
+    licence: Licence | None = None
 
 
 class RuntimePart(_Part):

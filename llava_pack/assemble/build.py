@@ -7,9 +7,10 @@ from pathlib import Path
 from llava_pack.assemble.card import Card
 from llava_pack.assemble.described import BuildFacts, describe
 from llava_pack.assemble.layouts import stage_packing
-from llava_pack.assemble.model_files import check_nothing_remote, stage_licences
+from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
 from llava_pack.assemble.outlook import outlook_of
+from llava_pack.assemble.papers import stage_papers
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.proved import prove
 from llava_pack.assemble.runtime_files import (
@@ -19,8 +20,8 @@ from llava_pack.assemble.runtime_files import (
 )
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer
-from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
+from llava_pack.assemble.terms import check_accepted, licence_entries
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
@@ -28,7 +29,6 @@ from llava_pack.format.errors import PreflightError, SpaceError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import version
 from llava_pack.lock.wheel_needs import ProvedFloors
-from llava_pack.recipe import Recipe
 
 _SPARE_BYTES = 64 << 20
 
@@ -46,6 +46,7 @@ def build(
         PreflightError: it would not run on the target.
     """
     plan = plan_build(options, cache, progress)
+    check_accepted(plan.recipe, options.accepted)
     _check_target(options, plan, cache)
     _check_space(options.out, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress)
@@ -53,10 +54,11 @@ def build(
     proved = _prove(plan, options, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
-    _stage(staging, plan, sources, fetched)
+    _stage(staging, plan, fetched)
     recipe = plan.recipe
     rewrites = stage_packing(staging, plan.packing, recipe, sources)
     check_nothing_remote(staging)
+    stage_papers(staging, plan, sources, fetched, options)
     facts = BuildFacts(
         sources=sources,
         packing=plan.packing,
@@ -69,6 +71,7 @@ def build(
         python=plan.packages.python.entry(),
         wheels=len(plan.packages.wheels) + 1,
         release=options.release,
+        licences=licence_entries(recipe, options.accepted),
     )
     manifest = describe(recipe, options.recipe.parent, facts)
     identity = seal(staging, manifest, options.out, signer)
@@ -87,7 +90,6 @@ def build(
 def _stage(
     staging: Staging,
     plan: Plan,
-    sources: Mapping[str, Fetched],
     fetched: Mapping[str, FetchedFile],
 ) -> None:
     total_bytes = sum(file.size_bytes for file in fetched.values())
@@ -98,15 +100,7 @@ def _stage(
     archive = None if python.archive is None else fetched[python.archive.name]
     stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
     stage_installer(staging)
-    stage_licences(staging, {_folder(plan.recipe, name): one for name, one in sources.items()})
     staging.progress.done()
-
-
-def _folder(recipe: Recipe, source: str) -> str:
-    """Return the name of a source's folder."""
-    parts = {"model": recipe.model, "base": recipe.model.base, "vision_tower": recipe.vision_tower}
-    part = parts[source]
-    return source if part is None else part.name
 
 
 def _fetch_files(plan: Plan, cache: Cache, progress: Progress) -> dict[str, FetchedFile]:

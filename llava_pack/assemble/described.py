@@ -47,6 +47,7 @@ class BuildFacts:
         proved: what the wheels' own files need.
         wheels: how many there are.
         release: UTC seconds.
+        licences: of the models, the model's own first.
     """
 
     sources: Mapping[str, Fetched]
@@ -60,6 +61,7 @@ class BuildFacts:
     python: PythonEntry
     wheels: int
     release: int
+    licences: Sequence[LicenceEntry]
 
 
 def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
@@ -77,7 +79,8 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         release=facts.release,
         created_by=f"llava-pack {__version__}",
         recipe=RecipeEntry(name=recipe.name, title=recipe.title),
-        licence=LicenceEntry(**recipe.licence.model_dump()),
+        licence=facts.licences[0],
+        other_licences=tuple(facts.licences[1:]),
         model=ModelEntry(
             name=recipe.model.name,
             path=f"model/{recipe.model.name}",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llava_pack import __version__
-from llava_pack.assemble.sources import LICENCES, Fetched
+from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.config import (
     parse_config,
@@ -94,20 +94,6 @@ def stage_tower(
                 yield staging.written(path, made_from)
 
     return staging.group(folder, [*source.digests(), name], make), rewrites
-
-
-def stage_licences(staging: Staging, sources: Mapping[str, Fetched]) -> tuple[FileEntry, ...]:
-    """Write `licenses/<folder>/…`: what the publishers say about their weights."""
-
-    def make() -> Iterable[FileEntry]:
-        staging.clean("licenses")
-        for name, source in sources.items():
-            for path in source.present(LICENCES):
-                target = f"licenses/{name}/{path}"
-                yield staging.copy(target, source.folder / path, source.origins[path])
-
-    inputs = [digest for source in sources.values() for digest in source.digests()]
-    return staging.group("licenses", [*sources, *inputs], make)
 
 
 def check_nothing_remote(staging: Staging) -> None:

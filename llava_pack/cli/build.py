@@ -78,6 +78,10 @@ def build(
         typer.Option(help="Sign with this private key, from `llava-pack keygen`.", metavar="KEY"),
     ] = None,
     passphrase_file: PassphraseFile = None,
+    accept_license: Annotated[
+        list[str] | None,
+        typer.Option(help="A licence whose terms you accept, by its id; once for each."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
     ] = False,
@@ -85,9 +89,10 @@ def build(
 ) -> None:
     """Fetch a model, its vision tower and its packages, and write one verified bundle.
 
-    HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. A build that
-    was stopped goes on where it was. Needs the network; needs torch only to quantize and to merge
-    an adapter (`pip install 'llava-pack[quantize]'`).
+    Terms of use that have to be accepted are asked about first; without a terminal,
+    --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
+    are honoured. A build that was stopped goes on where it was. Needs the network; needs torch only
+    to quantize and to merge an adapter (`pip install 'llava-pack[quantize]'`).
 
     \b
     Examples:
@@ -96,6 +101,7 @@ def build(
       llava-pack build llava-v1.5-7b --locked llava.lock.json
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
       llava-pack build llava-v1.5-7b --quantize nf4
+      llava-pack build llava-v1.5-7b --runtime upstream --accept-license Llama-2-Community
       llava-pack build llava-v1.5-7b --sign release.key
       llava-pack build demo --dry-run
     """
@@ -106,6 +112,7 @@ def build(
     from llava_pack.assemble.build import release_now
     from llava_pack.assemble.planning import BuildOptions, locked_options, plan_build
     from llava_pack.assemble.runtimes import with_runtime
+    from llava_pack.cli.acceptance import accepted_terms
     from llava_pack.fetch.cache import Cache
     from llava_pack.fetch.python_archive import open_archive
     from llava_pack.lock.choice import Asked, choose
@@ -146,6 +153,7 @@ def build(
     if dry_run:
         _show_plan(plan_build(options, Cache(), progress), as_json=as_json)
         return
+    options = replace(options, accepted=accepted_terms(asked, accept_license or []))
     card = build_bundle(options, Cache(), progress, signer)
     if as_json:
         console.document("bundle", vars(card))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.bill import bill_summary
 from llava_pack.cli.target import AsJson, llava_target
 from llava_pack.format import records
 from llava_pack.format.errors import UsageError
@@ -66,6 +67,7 @@ def _bundle(folder: Path) -> dict[str, Any]:
         "size_bytes": manifest.size_bytes,
         "parts": _parts(manifest),
         "provenance": _provenance(manifest.files),
+        "sbom": bill_summary(folder, manifest),
         "known_answers": [
             {name: answer[name] for name in ("name", "prompt", "contains")} for answer in answers
         ],
@@ -119,6 +121,9 @@ def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and _is_table(value):
             yield f"{indent}{name}:"
             yield from (f"{indent}  - {part}: {_one_line(row)}" for part, row in value.items())
+        elif isinstance(value, Mapping) and value and "bytes" in name:
+            sizes = (f"{part} {_scalar(name, size)}" for part, size in value.items())
+            yield f"{indent}{name}: {', '.join(sizes)}"
         elif isinstance(value, Mapping) and value:
             yield f"{indent}{name}:"
             yield from _lines(value, indent + "  ")

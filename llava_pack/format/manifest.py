@@ -122,6 +122,11 @@ class LicenceEntry:
     id: str
     url: str
     gated: bool
+    """Its terms have to be accepted before anything is fetched."""
+    accepted: bool = False
+    """Whoever built the bundle accepted them."""
+    model: str = ""
+    """Folder of the model that it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,8 @@ class Manifest:
     floors: Floors
     serving: ServingProfile
     known_answers: tuple[KnownAnswer, ...]
+    other_licences: tuple[LicenceEntry, ...] = ()
+    """Of the base and of the vision tower, as far as the recipe states them."""
 
     @property
     def size_bytes(self) -> int:

@@ -1,0 +1,131 @@
+"""The papers of a bundle: `licenses/` and the bill of materials."""
+
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from llava_pack.assemble.model_files import derived
+from llava_pack.assemble.own_wheel import FILENAME as OWN_WHEEL
+from llava_pack.assemble.planning import BuildOptions, Plan
+from llava_pack.assemble.sbom import PATH as BILL
+from llava_pack.assemble.sbom import Contents, PackedModel, render_sbom
+from llava_pack.assemble.sources import LICENCES
+from llava_pack.assemble.sources import Fetched as FetchedSource
+from llava_pack.assemble.staging import Staging
+from llava_pack.assemble.terms import PATH as TERMS
+from llava_pack.assemble.terms import parts_under_terms, render_terms
+from llava_pack.assemble.wheel_facts import WheelFacts, wheel_facts, wheel_texts
+from llava_pack.fetch.download import Fetched
+from llava_pack.format.manifest import FileEntry
+from llava_pack.recipe import BasePart, ModelPart, Recipe, TowerPart
+
+_PYTHON_TEXT = "python/lib/python{minor}/LICENSE.txt"
+"""Source: the layout of python-build-standalone's install_only archives."""
+
+
+def stage_papers(
+    staging: Staging,
+    plan: Plan,
+    sources: Mapping[str, FetchedSource],
+    fetched: Mapping[str, Fetched],
+    options: BuildOptions,
+) -> None:
+    """Write `licenses/` and `sbom/`, last of all that a bundle holds but for its manifest.
+
+    Args:
+        staging: the bundle in the making, everything else in it.
+        plan: what is in it.
+        sources: the models as they were fetched.
+        fetched: wheels and interpreter, by file name.
+        options: release, and what was accepted.
+    """
+    packages, recipe = plan.packages, plan.recipe
+    folders = {name: part.name for name, part in _parts(recipe)}
+    wheels = {wheel.filename: fetched[wheel.filename].path for wheel in packages.all_wheels}
+    facts = {name: wheel_facts(path) for name, path in wheels.items()}
+    archive = packages.python.archive
+    python = None if archive is None else fetched[archive.name]
+
+    def licences() -> Iterable[FileEntry]:
+        staging.clean("licenses")
+        yield staging.text(TERMS, render_terms(recipe, options.accepted), {"kind": "text"})
+        for name, source in sources.items():
+            for path in source.present(LICENCES):
+                target = f"licenses/{folders[name]}/{path}"
+                yield staging.copy(target, source.folder / path, source.origins[path])
+        yield from _package_texts(staging, wheels, facts)
+        if python is not None:
+            yield from _python_text(staging, python, packages.platform.python)
+
+    digests = [*(fetched[name].sha256 for name in wheels), "" if python is None else python.sha256]
+    inputs = [digest for source in sources.values() for digest in source.digests()]
+    terms = render_terms(recipe, options.accepted).decode()
+    staging.group("licenses", [*folders.values(), *inputs, *digests, terms], licences)
+    facts[OWN_WHEEL] = wheel_facts(staging.root / "wheels" / OWN_WHEEL)
+    bill = render_sbom(_contents(staging, plan, sources, facts, options))
+    digest = sha256(bill).hexdigest()
+    staging.group("sbom", [digest], lambda: [staging.text(BILL, bill, {"kind": "text"})])
+
+
+def _package_texts(
+    staging: Staging, wheels: Mapping[str, Path], facts: Mapping[str, WheelFacts]
+) -> Iterator[FileEntry]:
+    """Write one file a wheel: a release of torch alone carries hundreds of texts."""
+    for name, path in sorted(wheels.items()):
+        if facts[name].texts:
+            target = f"licenses/packages/{'-'.join(name.split('-')[:2])}.txt"
+            origin = derived("papers", [{"wheel": name}])
+            yield staging.text(target, wheel_texts(path, facts[name]), origin)
+
+
+def _python_text(staging: Staging, archive: Fetched, minor: str) -> Iterator[FileEntry]:
+    wanted = _PYTHON_TEXT.format(minor=minor)
+    with tarfile.open(archive.path, "r:*") as members:
+        for member in members:
+            stream = members.extractfile(member) if member.name == wanted else None
+            if stream is not None:
+                origin = derived("papers", [{"digest": f"sha256:{archive.sha256}"}])
+                yield staging.text("licenses/packages/cpython.txt", stream.read(), origin)
+                return
+
+
+def _contents(
+    staging: Staging,
+    plan: Plan,
+    sources: Mapping[str, FetchedSource],
+    facts: Mapping[str, WheelFacts],
+    options: BuildOptions,
+) -> Contents:
+    recipe, packages = plan.recipe, plan.packages
+    stated = dict(parts_under_terms(recipe))
+    models = []
+    for role, part in _parts(recipe):
+        licence = stated.get(part.name)
+        models.append(
+            PackedModel(
+                folder=part.name,
+                pinned=sources[role].pinned,
+                role=role,
+                licence="" if licence is None else licence.id,
+                url="" if licence is None else licence.url,
+            )
+        )
+    named = {name: one.licence for name, one in facts.items()}
+    return Contents(
+        name=recipe.name,
+        release=options.release,
+        entries=staging.entries,
+        models=models,
+        licences={**named, "uv": named[packages.uv.filename]},
+        python=packages.python.entry(),
+        uv_version=packages.uv.version,
+    )
+
+
+def _parts(recipe: Recipe) -> Iterator[tuple[str, ModelPart | BasePart | TowerPart]]:
+    yield "model", recipe.model
+    if recipe.model.base is not None:
+        yield "base", recipe.model.base
+    if recipe.vision_tower is not None:
+        yield "vision_tower", recipe.vision_tower

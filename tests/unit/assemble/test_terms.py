@@ -1,0 +1,51 @@
+"""Terms of use: nobody builds with a gated model unless they said yes to its licence by name."""
+
+import pytest
+
+from llava_pack.assemble.terms import check_accepted, gated, licence_entries, render_terms
+from llava_pack.format.errors import AccessError, UsageError
+from llava_pack.recipe import find_recipe, read_recipe, recipe_names
+
+LLAMA = "Llama-2-Community"
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    return read_recipe(find_recipe("llava-v1.5-7b-lora"))
+
+
+def test_every_shipped_recipe_over_llama_2_asks():
+    asking = {name for name in recipe_names() if gated(read_recipe(find_recipe(name)))}
+    over_llama = {
+        name for name in recipe_names() if read_recipe(find_recipe(name)).licence.id == LLAMA
+    }
+    assert asking == over_llama
+    assert len(asking) == 6
+    assert "demo" not in asking
+
+
+def test_without_a_yes_it_is_12_with_the_command(adapter):
+    with pytest.raises(AccessError) as refused:
+        check_accepted(adapter, (), "llava-pack build x")
+    assert refused.value.exit_code == 12
+    assert refused.value.hint.endswith(f"run: llava-pack build x --accept-license {LLAMA}")
+    assert "https://ai.meta.com/llama/license/" in refused.value.hint
+
+
+def test_a_yes_to_something_else_is_2(adapter):
+    with pytest.raises(UsageError, match="Llama-2-Community, got MIT"):
+        check_accepted(adapter, (LLAMA, "MIT"))
+
+
+def test_what_is_not_gated_needs_no_yes():
+    check_accepted(read_recipe(find_recipe("demo")), ())
+
+
+def test_model_and_base_are_recorded(adapter):
+    entries = licence_entries(adapter, (LLAMA,))
+    assert [(one.model, one.id, one.accepted) for one in entries] == [
+        ("llava-v1.5-7b-lora", LLAMA, True),
+        ("vicuna-7b-v1.5", LLAMA, True),
+    ]
+    text = render_terms(adapter, (LLAMA,)).decode()
+    assert text.count("its terms were accepted by whoever built this bundle") == 2

@@ -1,0 +1,124 @@
+"""LLaVA's three programs as values: their order, their ports, and what they may not do."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from llava_pack.engine.upstream.launcher import guarded, reaches_out, without_foreign
+from llava_pack.engine.upstream.programs import (
+    TOKEN_VARIABLE,
+    Ports,
+    UpstreamModel,
+    private_environment,
+    programs,
+)
+from llava_pack.format.errors import UsageError
+
+PORTS = Ports(controller=21001, worker=21002, page=7860)
+
+
+def started(precision="fp16", device="cpu", environment=None):
+    model = UpstreamModel(
+        name="llava-x", model_dir=Path("/m/llava-x"), precision=precision, device=device,
+        slots=3, python=Path("/venv/bin/python"),
+    )  # fmt: skip
+    given = environment or {}
+    return programs(model, PORTS, token="secret", environment=given, home=Path("/run/x"))
+
+
+def option(program, name):
+    return program.argv[program.argv.index(name) + 1]
+
+
+def test_the_controller_is_first_and_the_page_last():
+    assert [one.role for one in started()] == ["controller", "worker", "page"]
+
+
+def test_ports_agree_and_all_are_on_loopback():
+    controller, worker, page = started()
+    assert [option(one, "--host") for one in (controller, worker, page)] == ["127.0.0.1"] * 3
+    assert [option(one, "--port") for one in (controller, worker, page)] == [
+        "21001",
+        "21002",
+        "7860",
+    ]
+    assert option(worker, "--controller-address") == "http://127.0.0.1:21001"
+    assert option(worker, "--worker-address") == "http://127.0.0.1:21002"
+    assert option(page, "--controller-url") == "http://127.0.0.1:21001"
+    assert "--share" not in page.argv
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags"), [("fp16", set()), ("int8", {"--load-8bit"}), ("nf4", {"--load-4bit"})]
+)
+def test_precisions_are_llavas_own_flags(precision, flags):
+    worker = started(precision, "cuda")[1]
+    assert {word for word in worker.argv if word.startswith("--load")} == flags
+
+
+@pytest.mark.parametrize(
+    ("precision", "device"), [("bf16", "cuda"), ("nf4", "cpu"), ("int8", "cpu")]
+)
+def test_what_its_loader_cannot_do_is_2(precision, device):
+    with pytest.raises(UsageError, match="LLaVA's own loader"):
+        started(precision, device)
+
+
+def test_no_proxy_no_token_and_nobody_told():
+    given = {"HTTPS_PROXY": "http://p", "HF_TOKEN": "t", "GRADIO_SHARE": "True", "HOME": "/h"}
+    kept = private_environment(given, Path("/run/x"))
+    assert not {"HTTPS_PROXY", "HF_TOKEN"} & set(kept)
+    assert (kept["GRADIO_SHARE"], kept["GRADIO_ANALYTICS_ENABLED"]) == ("False", "False")
+    assert (kept["HF_HUB_OFFLINE"], kept["HOME"]) == ("1", "/h")
+    assert started(environment=given)[0].environment[TOKEN_VARIABLE] == "secret"
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments", "host"),
+    [
+        ("socket.getaddrinfo", ("huggingface.co", 443, 0, 0, 0), "huggingface.co"),
+        ("socket.connect", (None, ("192.0.2.1", 80)), "192.0.2.1"),
+        ("socket.connect", (None, ("127.0.0.1", 80)), None),
+        ("socket.connect", (None, "/run/x.sock"), None),
+        ("socket.getaddrinfo", (b"localhost", 80, 0, 0, 0), None),
+        ("open", ("/etc/passwd", "r", 0), None),
+    ],
+)
+def test_reaching_for_another_host_is_seen(event, arguments, host):
+    assert reaches_out(event, arguments) == host
+
+
+def test_the_page_names_no_other_host():
+    page = (
+        '<link rel="preconnect" href="https://fonts.googleapis.com" /><link href="./a.css" />'
+        '<script src="https://cdn.example/a.js" async></script><script src="./b.js"></script>'
+    )
+    assert without_foreign(page) == '<link href="./a.css" /><script src="./b.js"></script>'
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 401),
+        ([(b"authorization", b"Bearer wrong")], 401),
+        ([(b"authorization", b"Bearer secret")], 200),
+    ],
+)
+def test_who_has_no_token_gets_401(headers, status):
+    assert answered(guarded(app, "secret"), headers) == status
+    assert answered(guarded(app, ""), headers) == 200
+
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+def answered(application, headers):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(application({"type": "http", "headers": headers}, None, send))
+    return sent[0]["status"]
