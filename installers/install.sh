@@ -1,22 +1,27 @@
 #!/bin/sh
 # Installs a llava-pack bundle on this machine, offline. POSIX sh with coreutils or busybox.
 #
-# Nothing on the medium is trusted before it matches the bundle id that you typed, and nothing is
-# run from the medium: the few files listed under installer/ and runtime/ that start the installer
-# are copied into a fresh private folder below the prefix, checked there, and only the copies run.
+# Nothing on the medium is trusted before it matches the bundle id that you typed, or is signed by a
+# key that you gave or that an earlier installation pinned. Nothing is run from the medium: the few
+# files listed under installer/ and runtime/ that start the installer are copied into a fresh private
+# folder below the prefix, checked there, and only the copies run.
 # Exit codes: docs/reference/exit-codes.md.
 
 usage() {
     cat <<'USAGE'
-Usage: sh install.sh --bundle DIR --expect ID [--prefix DIR] [--python FILE] [--dry-run] [--json]
+Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
 
-  --bundle DIR    the bundle, for example /media/usb/llava-v1.5-7b
-  --expect ID     the bundle id from the card that `llava-pack build` printed, or at least its
-                  first 32 digits
-  --prefix DIR    where to install: /opt/llava-pack as root, else ~/.local/share/llava-pack
-  --python FILE   the Python to use, for a bundle that carries none
-  --dry-run       check everything that can be checked without writing, and say what would happen
-  --json          end with one JSON object on stdout
+  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b
+  --expect ID        the bundle id from the card that `llava-pack build` printed, or at least its
+                     first 32 digits
+  --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
+                     the fingerprint from the card; kept for later bundles
+  --prefix DIR       where to install: /opt/llava-pack as root, else ~/.local/share/llava-pack
+  --recipe NAME      the recipe that the bundle must be of
+  --allow-downgrade  take a bundle that is older than what is installed
+  --python FILE      the Python to use, for a bundle that carries none
+  --dry-run          check everything that can be checked without writing, and say what would happen
+  --json             end with one JSON object on stdout
 USAGE
 }
 
@@ -35,10 +40,10 @@ fail() {
 scrub() {
     LC_ALL=C
     export LC_ALL
-    unset ENV BASH_ENV CDPATH OPENSSL_CONF TAR_OPTIONS GZIP
+    unset ENV BASH_ENV CDPATH TAR_OPTIONS GZIP
     for name in $(env | sed -n -e 's/^\(LD_[A-Za-z0-9_]*\)=.*/\1/p' \
         -e 's/^\(PYTHON[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(UV_[A-Za-z0-9_]*\)=.*/\1/p' \
-        -e 's/^\(PIP_[A-Za-z0-9_]*\)=.*/\1/p'); do
+        -e 's/^\(PIP_[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(OPENSSL_[A-Za-z0-9_]*\)=.*/\1/p'); do
         unset "$name"
     done
 }
@@ -46,16 +51,19 @@ scrub() {
 arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        --bundle | --expect | --prefix | --python)
+        --bundle | --expect | --trust-key | --prefix | --recipe | --python)
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
             --bundle) bundle=$2 ;;
             --expect) expect=$2 ;;
+            --trust-key) trust=$2 ;;
             --prefix) prefix=$2 ;;
+            --recipe) recipe=$2 ;;
             --python) python=$2 ;;
             esac
             shift 2
             ;;
+        --allow-downgrade) downgrade=yes && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -64,16 +72,26 @@ arguments() {
     done
 }
 
+# digits TEXT LEAST: whether TEXT is LEAST to 64 hex digits.
+digits() {
+    [ ${#1} -ge "$2" ] && [ ${#1} -le 64 ] && [ -z "$(printf '%s' "$1" | tr -d 0-9a-f)" ]
+}
+
 check_arguments() {
     [ -n "$bundle" ] || fail 2 'no --bundle given' 'sh install.sh --help'
     [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'give the folder that holds SHA256SUMS'
     bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'look at its permissions'
-    [ -n "$expect" ] || fail 6 'no --expect given: there is nothing to verify this bundle against' \
-        'type the id from the card that llava-pack build printed: sh install.sh --bundle DIR --expect ID'
     expect=$(printf '%s' "$expect" | tr A-F a-f)
-    rest=$(printf '%s' "$expect" | tr -d 0-9a-f)
-    if [ ${#expect} -lt 32 ] || [ ${#expect} -gt 64 ] || [ -n "$rest" ]; then
+    [ -z "$expect" ] || digits "$expect" 32 ||
         fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
+    lower=$(printf '%s' "$trust" | tr A-F a-f)
+    if digits "$lower" 64; then
+        trust=$lower
+    elif [ -n "$trust" ]; then
+        case $trust in /*) ;; *) trust=$(pwd -P)/$trust ;; esac
+        case $(readlink -f -- "$trust") in
+        "$bundle"/*) fail 2 "$trust: is part of the bundle" 'give a key that came by another way' ;;
+        esac
     fi
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
         prefix=/opt/llava-pack
@@ -82,6 +100,9 @@ check_arguments() {
     fi
     case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
     case $python in '' | /*) ;; *) python=$(pwd -P)/$python ;; esac
+    [ -n "$expect$trust" ] || [ -e "$prefix/trust/key.pem" ] ||
+        fail 6 'neither --expect nor --trust-key given: there is nothing to verify this bundle against' \
+            'type the id from the card that llava-pack build printed: sh install.sh --bundle DIR --expect ID'
     command -v sha256sum >/dev/null || fail 6 'no sha256sum on this machine: nothing can be verified' \
         'install coreutils or busybox'
 }
@@ -111,6 +132,93 @@ take() {
     fi
 }
 
+# read_key FILE: sets `key` to the base64 text of the P-256 public key that is alone in FILE.
+read_key() {
+    key=$(head -c 4096 <"$1" | tr -d '\r' | tr '\n' ' ' | sed -n 's|^-----BEGIN PUBLIC KEY----- \([A-Za-z0-9+/]\{64\}\) \([A-Za-z0-9+/]\{57\}[AQgw]==\) -----END PUBLIC KEY----- *$|\1\2|p')
+    case $key in MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE*) ;; *) return 1 ;; esac
+} 2>/dev/null
+
+# Sets `key` to the key that must have signed the bundle, empty where there is none.
+find_key() {
+    key='' ask="the bundle was changed, or is somebody else's: ask who built it"
+    if digits "$trust" 64; then
+        take key.pem 4096
+        read_key key.pem || fail 5 'key.pem: expected one PEM block with a P-256 public key' "$ask"
+        found=$(printf '%s' "$key" | base64 -d | sha256sum) && found=${found%% *}
+        [ "$found" = "$trust" ] || fail 5 "key.pem: expected fingerprint $trust, got $found" "$ask"
+    elif [ -n "$trust" ]; then
+        read_key "$trust" || fail 2 "--trust-key $trust: expected a file with one P-256 public key in PEM, or 64 hex digits" \
+            "give the publisher's public key"
+    fi
+    given=$key pinned=$prefix/trust/key.pem
+    [ -e "$pinned" ] || return 0
+    read_key "$pinned" || fail 6 "$pinned: expected the key that was pinned here, got something else" \
+        "put the publisher's key back, or remove that file and give --trust-key"
+    [ "${given:-$key}" = "$key" ] || fail 5 "--trust-key: expected the pinned key $pinned, got another" \
+        "if the publisher's key really changed: remove that file, then run the same command again"
+}
+
+# lay FOLDER KEY: writes KEY down for both tools; what they read comes from the trusted key alone.
+lay() {
+    { echo '-----BEGIN PUBLIC KEY-----' && printf '%s\n' "$2" | fold -w 64 && echo '-----END PUBLIC KEY-----'; } >"$1/key.pem"
+    wire=$({
+        printf '\000\000\000\023ecdsa-sha2-nistp256\000\000\000\010nistp256\000\000\000\101'
+        printf '%s' "$2" | base64 -d | tail -c 65
+    } | base64 | tr -d '\n')
+    echo "llava-pack namespaces=\"llava-pack-bundle-v1\" ecdsa-sha2-nistp256 $wire" >"$1/allowed_signers"
+}
+
+# accepts TOOL FOLDER: whether TOOL says that the key in FOLDER signed the message there.
+accepts() {
+    case $1 in
+    openssl) openssl dgst -sha256 -verify "$2/key.pem" -signature "$2/sig" "$2/message" ;;
+    ssh-keygen) ssh-keygen -Y verify -f "$2/allowed_signers" -I llava-pack -n llava-pack-bundle-v1 -s "$2/sshsig" <"$2/message" ;;
+    esac >/dev/null 2>&1
+}
+
+# Writes a signature known to be good, and the same over other bytes: a tool that does not tell them
+# apart is too old or broken, and counts as absent.
+lay_controls() {
+    mkdir control forged
+    echo 'llava-pack control' >control/message
+    echo 'llava-pack forged' >forged/message
+    for folder in control forged; do
+        lay "$folder" MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiTRioRBs8J3BbCWVharwezcj7GoLezmwM9eA==
+        echo MEYCIQDsGC8gJfkEewbEc1sq9Cu/w8VNlfaFxuTDkRIJZk2dPQIhAPKmtK6VeszCsa8GN/58VOfee/yflwOpBCM/CznIe86j |
+            base64 -d >"$folder/sig"
+        cat >"$folder/sshsig" <<'SSHSIG'
+-----BEGIN SSH SIGNATURE-----
+U1NIU0lHAAAAAQAAAGgAAAATZWNkc2Etc2hhMi1uaXN0cDI1NgAAAAhuaXN0cDI1NgAAAE
+EErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiTRioRBs8J3BbCWVha
+rwezcj7GoLezmwM9eAAAABRsbGF2YS1wYWNrLWJ1bmRsZS12MQAAAAAAAAAGc2hhNTEyAA
+AAZAAAABNlY2RzYS1zaGEyLW5pc3RwMjU2AAAASQAAACEAuV7ynp6pn4BSSvLDIqI+Aouh
+O1pyp6QX8rwF7BorUysAAAAgMVnbBh9tFCzOC72AD/NvFxMeGA9nqqs6un1+P5K4/v4=
+-----END SSH SIGNATURE-----
+SSHSIG
+    done
+}
+
+# Holds SHA256SUMS against the trusted key, where there is one: every tool that works must accept.
+check_signature() {
+    find_key
+    [ -n "$key" ] || return 0
+    for name in SHA256SUMS.sig SHA256SUMS.sshsig; do
+        [ -e "$bundle/$name" ] || fail 5 "$name: missing, expected a signature by the trusted key" "$ask"
+        take "$name" 4096
+    done
+    mkdir signed && cp SHA256SUMS signed/message && lay signed "$key"
+    mv SHA256SUMS.sig signed/sig && mv SHA256SUMS.sshsig signed/sshsig
+    lay_controls
+    asked=no
+    for tool in openssl ssh-keygen; do
+        if ! accepts "$tool" control || accepts "$tool" forged; then continue; fi
+        accepts "$tool" signed || fail 5 "SHA256SUMS: $tool says that the trusted key did not sign it" "$ask"
+        asked=yes
+    done
+    [ "$asked" = yes ] || fail 6 'neither openssl nor an ssh-keygen of OpenSSH 8.1 or newer works on this machine' \
+        'install one of them: a signature has to be checked'
+}
+
 # Takes SHA256SUMS, holds it against --expect, then takes and checks what it lists for the start.
 bootstrap() {
     copy_again='copy the bundle to this machine again'
@@ -121,17 +229,19 @@ bootstrap() {
     *) fail 5 "SHA256SUMS: expected bundle id $expect, got $id" \
         'this is another bundle, or it was changed: compare with the card' ;;
     esac
+    check_signature
     part='[A-Za-z0-9_+@!=][A-Za-z0-9._+@!=-]*'
     if grep -Evq "^[0-9a-f]{64}  $part(/$part)*\$" SHA256SUMS; then
         fail 4 'SHA256SUMS: a line is not a digest and a path' "$copy_again"
     fi
-    grep -E "^[0-9a-f]{64}  (installer/|runtime/python-version\\.txt\$|runtime/cpython-[^/]*\\.tar\\.gz\$)" \
-        SHA256SUMS >LISTED || fail 4 'SHA256SUMS: no installer is listed' "$copy_again"
+    listed=$(grep -E "^[0-9a-f]{64}  (installer/|runtime/python-version\\.txt\$|runtime/cpython-[^/]*\\.tar\\.gz\$)" \
+        SHA256SUMS) || fail 4 'SHA256SUMS: no installer is listed' "$copy_again"
+    printf '%s\n' "$listed" >LISTED || fail 7 "no space left under $prefix" 'choose another --prefix'
     while read -r _ path; do
         take "$path" 1073741824
     done <LISTED
-    sha256sum -c LISTED >CHECKED 2>/dev/null ||
-        fail 4 "changed: $(sed -n 's/: FAILED.*//p' CHECKED | tr '\n' ' ')" "$copy_again"
+    checked=$(sha256sum -c LISTED 2>/dev/null) ||
+        fail 4 "changed: $(printf '%s\n' "$checked" | sed -n 's/: FAILED.*//p' | tr '\n' ' ')" "$copy_again"
 }
 
 # try FILE: sets `real` where FILE runs and is the Python that the bundle was built for.
@@ -190,7 +300,7 @@ stop() {
 }
 
 main() {
-    bundle='' expect='' prefix='' python='' dry_run=no json=no
+    bundle='' expect='' trust='' prefix='' recipe='' python='' downgrade=no dry_run=no json=no
     work='' created=no child='' search=$PATH
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH
@@ -204,7 +314,11 @@ main() {
     make_work_folder
     bootstrap
     find_python
-    set -- --bundle "$bundle" --expect "$expect" --prefix "$prefix" --python "$python"
+    set -- --bundle "$bundle" --prefix "$prefix" --python "$python"
+    [ -z "$expect" ] || set -- "$@" --expect "$expect"
+    [ -z "$trust" ] || set -- "$@" --trust-key "$work/signed/key.pem"
+    [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
+    [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
     "$python" -I -S -B "$work/installer/llava_target" install "$@" </dev/null &

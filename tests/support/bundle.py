@@ -38,10 +38,7 @@ PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
-_REAL = [
-    CHECKOUT / "llava_pack" / name
-    for name in ("__init__.py", "shipped.py", "serve/__init__.py", "serve/handover.py")
-]
+_REAL = ("__init__.py", "shipped.py", "serve/__init__.py", "serve/handover.py")
 SMOKE_PASSES = """\
 import argparse, json, os, sys
 from pathlib import Path
@@ -233,7 +230,8 @@ def stub_wheel(smoke: str, *, fate: str = "works", release: int = 0) -> bytes:
         ),
         f"{info}/RECORD": "",
     }
-    real = [*_REAL, *sorted((CHECKOUT / "llava_pack/format").glob("*.py"))]
+    real = [*(CHECKOUT / "llava_pack" / name for name in _REAL)]
+    real += sorted((CHECKOUT / "llava_pack/format").glob("*.py"))
     for path in (*real, *sorted((CHECKOUT / "installers/llava_target").glob("*.py"))):
         name = path.relative_to(CHECKOUT).as_posix()
         files[name.replace("installers/", "llava_pack/_shipped/installers/")] = path.read_text()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.cli import main
-from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
+from tests.support import bundle as simulator
+from tests.support.bundle import BASE_PYTHON, BundleSimulator
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Host:
 
     prefix: Path
 
-    def install_sh(self, medium, *arguments, shell="sh", expect=True, env=None, cwd="/", wrap=()):
-        command = [*wrap, *shell.split(), str(CHECKOUT / "installers" / "install.sh")]
+    def install_sh(
+        self, medium, *arguments, shell="sh", expect=True, env=None, cwd="/", wrap=(), script=None
+    ):
+        script = script or simulator.CHECKOUT / "installers" / "install.sh"
+        command = [*wrap, *shell.split(), str(script)]
         command += ["--bundle", str(medium.root), "--prefix", str(self.prefix)]
         command += ["--expect", medium.id] if expect else []
         path = f"{Path(BASE_PYTHON).parent}:{os.environ['PATH']}"
