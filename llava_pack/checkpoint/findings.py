@@ -4,7 +4,7 @@ Pure: names, configurations and tensor records go in, defects come out.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from llava_pack.checkpoint.config import vision_tower_id
@@ -18,6 +18,10 @@ _NAMED_TOWER = "take the tower that mm_vision_tower names"
 _SIDE = re.compile(r"-(\d{3})$")
 _VISION = "model.vision_tower."
 _CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
+_CODE = {
+    **dict.fromkeys(("py", "pyc", "pyw"), "Python"),
+    **dict.fromkeys(("so", "pyd", "dll", "dylib"), "compiled"),
+}
 _ORIGINALS = {
     "llava-1.5-7b-hf": "liuhaotian/llava-v1.5-7b",
     "llava-1.5-13b-hf": "liuhaotian/llava-v1.5-13b",
@@ -49,16 +53,26 @@ def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]])
     """Return every file and value that would make a loader run code from the checkpoint."""
     hint = "llava-pack runs no code from a checkpoint; take one that needs none"
     defects = [
-        Defect("fail", name, "Python code in a checkpoint is refused", hint)
+        Defect("fail", name, f"{_CODE[suffix]} code in a checkpoint is refused", hint)
         for name in sorted(names)
-        if name.endswith((".py", ".pyc", ".so"))
+        if (suffix := name.lower().rpartition(".")[2]) in _CODE
     ]
     defects += [
-        Defect("fail", name, f"auto_map names code to run: {_code(config['auto_map'])}", hint)
+        Defect("fail", name, f"auto_map names code to run: {_code(auto_map)}", hint)
         for name, config in configs.items()
-        if config.get("auto_map")
+        for auto_map in _auto_maps(config)
     ]
     return defects
+
+
+def _auto_maps(value: Any) -> Iterator[object]:
+    """Yield what is told under `auto_map`, however deep; a parsed file has no endless depth."""
+    inner = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping) and value.get("auto_map"):
+        yield value["auto_map"]
+    elif isinstance(value, (Mapping, list)):
+        for one in inner:
+            yield from _auto_maps(one)
 
 
 def _code(auto_map: object) -> str:

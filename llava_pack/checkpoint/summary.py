@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
@@ -16,12 +17,20 @@ from llava_pack.format.errors import CheckpointError
 CONTEXT_TOKENS = 4096
 
 
-def summarise(folder: Path, tower_dir: Path | None = None) -> dict[str, Any]:
+def summarise(
+    folder: Path,
+    tower_dir: Path | None = None,
+    *,
+    context_tokens: int = CONTEXT_TOKENS,
+    requests: int = 1,
+) -> dict[str, Any]:
     """Return what a checkpoint's folder holds and everything that is wrong with it.
 
     Args:
         folder: a checkpoint of any kind.
         tower_dir: where its tower is; looked for beside it otherwise.
+        context_tokens: longest conversation that memory is predicted for.
+        requests: conversations at a time that memory is predicted for.
 
     Raises:
         CheckpointError: there is no such folder.
@@ -47,9 +56,18 @@ def summarise(folder: Path, tower_dir: Path | None = None) -> dict[str, Any]:
             "trained_along": layout.vision_inside,
         }
     facts["weights"] = _weights(layout)
-    memory = _memory(layout, config, vision if tower or layout.kind is Kind.CONVERTED else {})
+    memory = _memory(
+        layout,
+        config,
+        vision if tower or layout.kind is Kind.CONVERTED else {},
+        {"context_tokens": context_tokens, "slots": requests},
+    )
     if memory:
-        facts["memory"] = memory
+        facts["memory"] = {
+            "context_tokens": context_tokens,
+            "requests_at_a_time": requests,
+            "by_precision": memory,
+        }
     facts["defects"] = [asdict(defect) for defect in _by_weight(defects)]
     return facts
 
@@ -74,22 +92,30 @@ def _pictures(
     side, patch = vision.get("image_size"), vision.get("patch_size")
     facts: dict[str, Any] = {}
     if layout.kind is not Kind.TOWER:
-        facts["prepared"] = "cut into tiles" if layout.tiles else _aspect(layout.config)
+        facts["prepared"] = "cut into tiles" if layout.tiles else _aspect(layout)
         facts["projector"] = config.get("mm_projector_type") or "linear"
     if type(side) is int and type(patch) is int and patch > 0:
         facts["pixels"] = side
-        facts["tokens"] = (side // patch) ** 2
+        facts["tokens_each_tile" if layout.tiles else "tokens"] = (side // patch) ** 2
     return facts
 
 
-def _aspect(config: Mapping[str, Any]) -> str:
-    padded = config.get("image_aspect_ratio") == "pad"
+def _aspect(layout: Layout) -> str:
+    """Say how pictures become squares; a conversion pads unless it says that it does not."""
+    padded = layout.config.get("image_aspect_ratio") == "pad"
+    if layout.kind is Kind.CONVERTED:
+        path = layout.folder / "preprocessor_config.json"
+        said = parse_config(read_small(path), subject=path.name) if path.is_file() else {}
+        padded = said.get("do_pad") is not False
     return "padded to a square" if padded else "cropped to a square"
 
 
 def _weights(layout: Layout) -> dict[str, Any]:
     types = Counter(entry.dtype for entry in layout.entries.values())
+    ahead = layout.config.get("quantization_config")
+    quantized = {"quantized_ahead": _quantized(ahead)} if isinstance(ahead, Mapping) else {}
     return {
+        **quantized,
         "files": list(layout.weight_files),
         "tensors": len(layout.entries),
         "types": [name for name, _ in types.most_common()],
@@ -97,17 +123,33 @@ def _weights(layout: Layout) -> dict[str, Any]:
     }
 
 
+def _quantized(given: Mapping[str, Any]) -> str:
+    kind = given.get("bnb_4bit_quant_type") if given.get("load_in_4bit") else None
+    return str(kind or ("int8" if given.get("load_in_8bit") else given.get("quant_method")))
+
+
 def _memory(
-    layout: Layout, config: Mapping[str, Any], tower_config: Mapping[str, Any]
+    layout: Layout,
+    config: Mapping[str, Any],
+    tower_config: Mapping[str, Any],
+    wish: Mapping[str, int],
 ) -> list[dict[str, Any]]:
-    """Return predicted GPU memory by precision; nothing where a part is unknown."""
-    if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED} or not tower_config:
+    """Return predicted memory by precision, of a GPU and without one; nothing if a part is unknown.
+
+    An adapter or a projector takes what the whole model takes that it makes of its base.
+    """
+    if layout.kind in {Kind.TOWER, Kind.LANGUAGE, Kind.UNKNOWN} or not tower_config:
         return []
     try:
-        predicted = memory_bytes(config, tower_config, context_tokens=CONTEXT_TOKENS, slots=1)
+        on_gpu, on_cpu = (
+            memory_bytes(config, tower_config, **wish, device=device) for device in ("cuda", "cpu")
+        )
     except CheckpointError:
         return []
-    return [{"precision": name, "total_bytes": total} for name, total in predicted.items()]
+    return [
+        {"precision": name, "gpu_bytes": total, "ram_without_gpu_bytes": on_cpu[name]}
+        for name, total in on_gpu.items()
+    ]
 
 
 def _by_weight(defects: list[Defect]) -> list[Defect]:

@@ -21,23 +21,36 @@ if TYPE_CHECKING:
 
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint's folder.")],
+    vision_tower: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint's tower, if not beside it.")
+    ] = None,
+    context: Annotated[
+        int, typer.Option(min=1, help="Tokens of a conversation that memory is predicted for.")
+    ] = 4096,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Requests at a time that memory is predicted for.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle holds, where it came from and what it needs; nothing is verified.
+    """Show what a bundle or a checkpoint holds and what it needs; nothing is verified.
+
+    A checkpoint is told with everything that is wrong with it, and the memory that it will take.
 
     \b
     Examples:
       llava-pack inspect /media/usb/llava-v1.5-7b
       llava-pack inspect ./demo-bundle --json
       llava-pack inspect ./llava-v1.5-7b        # a checkpoint
+      llava-pack inspect ./llava-v1.5-7b --context 2048 --slots 8
     """
     if (folder / SUMS_NAME).is_file():
         kind, facts = "bundle", _bundle(folder)
-    elif (folder / "config.json").is_file():
-        kind, facts = "checkpoint", _checkpoint(folder)
+    elif _is_checkpoint(folder):
+        kind = "checkpoint"
+        facts = _checkpoint(folder, vision_tower, context_tokens=context, requests=slots)
     else:
         raise UsageError(
-            f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json)",
+            f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json or weights)",
             subject=str(folder),
             hint="llava-pack build RECIPE makes a bundle",
         )
@@ -50,6 +63,16 @@ def inspect(
         _show_defects(defects)
     if any(defect["level"] == "fail" for defect in defects):
         raise typer.Exit(int(ExitCode.CHECKPOINT))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Say whether a folder is meant as a checkpoint; one without config.json is a broken one."""
+    if not folder.is_dir():
+        return False
+    return any(
+        path.name == "config.json" or path.suffix in {".safetensors", ".bin"}
+        for path in folder.iterdir()
+    )
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
@@ -101,10 +124,10 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: -int(row["size_bytes"]))
 
 
-def _checkpoint(folder: Path) -> dict[str, Any]:
+def _checkpoint(folder: Path, tower: Path | None, **wish: int) -> dict[str, Any]:
     from llava_pack.checkpoint.summary import summarise
 
-    return summarise(folder)
+    return summarise(folder, tower, **wish)
 
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ Source: haotian-liu/LLaVA llava/mm_utils.py (padding); transformers 4.37
 models/clip/image_processing_clip.py (the rest).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ASPECTS = ("pad", "square", "anyres", None)
 """Values of `image_aspect_ratio` that are understood."""
+MAX_SIDE = 4096
+"""Pixels along a tower's picture; more than any CLIP reads, few enough for any memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +77,35 @@ def picture_processor(config: Mapping[str, Any], aspect: str | None) -> PictureP
         size, crop = config.get("size", 224), config.get("crop_size", 224)
         edge = size if isinstance(size, int) else size["shortest_edge"]
         height, width = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
+        sides = [_side(side) for side in (edge, height, width)]
+        mean, std = (_colour(config[key]) for key in ("image_mean", "image_std"))
         return PictureProcessor(
-            shortest_edge=int(edge),
-            crop=(int(height), int(width)),
-            mean=tuple(float(value) for value in config["image_mean"]),
-            std=tuple(float(value) for value in config["image_std"]),
+            shortest_edge=sides[0],
+            crop=(sides[1], sides[2]),
+            mean=mean,
+            std=std,
             factor=float(config.get("rescale_factor", 1 / 255)),
             pad=aspect == "pad",
         )
     except (KeyError, TypeError, ValueError) as error:
         message = "not the preprocessor of a CLIP tower"
         raise CheckpointError(message, subject="preprocessor_config.json") from error
+
+
+def _side(value: object) -> int:
+    """Return pixels along a picture.
+
+    Raises:
+        ValueError: they are none, or too many.
+    """
+    if type(value) is not int or not 0 < value <= MAX_SIDE:
+        raise ValueError(value)
+    return value
+
+
+def _colour(values: Iterable[float]) -> tuple[float, ...]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def _image(picture: Picture) -> Image.Image:

@@ -32,7 +32,8 @@ def test_an_original_with_its_tower(folder):
     assert facts["vision_tower"]["folder"] == str(folder.parent / "clip-tiny")
     assert facts["weights"]["tensors"] == 25
     assert facts["weights"]["types"] == ["F16"]
-    assert [row["precision"] for row in facts["memory"]] == ["fp32", "fp16", "bf16", "int8", "nf4"]
+    rows = facts["memory"]["by_precision"]
+    assert [row["precision"] for row in rows] == ["fp32", "fp16", "bf16", "int8", "nf4"]
     assert facts["defects"] == []
 
 
@@ -58,6 +59,9 @@ def test_every_other_kind(tmp_path):
     assert tiles["memory"]
     lora = summarise(make_lora(tmp_path / "llava-v1.5-lora"))
     assert lora["base_model"] == "lmsys/vicuna-tiny"
+    assert "memory" not in lora
+    with_tower = summarise(tmp_path / "llava-v1.5-lora", make_tower(tmp_path / "clip"))
+    assert len(with_tower["memory"]["by_precision"]) == 5
     language = summarise(make_language(tmp_path / "vicuna"))
     assert "pictures" not in language
     assert language["defects"] == []
@@ -69,6 +73,40 @@ def test_every_other_kind(tmp_path):
     unknown = summarise(tmp_path / "empty")
     assert unknown["layout"] == "unknown"
     json.dumps([tiles, lora, language, cropped, unknown])
+
+
+def test_memory_is_that_of_the_context_and_the_requests_asked_for(folder):
+    def nf4(**wish):
+        return summarise(folder, **wish)["memory"]["by_precision"][-1]
+
+    one, many = nf4(), nf4(context_tokens=8192, requests=64)
+    assert (one["precision"], many["precision"]) == ("nf4", "nf4")
+    for key in ("gpu_bytes", "ram_without_gpu_bytes"):
+        assert one[key] < many[key]
+
+
+@pytest.mark.parametrize(
+    ("said", "prepared"), [({}, "padded to a square"), ({"do_pad": False}, "cropped to a square")]
+)
+def test_a_conversion_pads_unless_it_says_that_it_does_not(tmp_path, said, prepared):
+    folder = make_converted(tmp_path / "llava-1.5-tiny-hf")
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    assert summarise(folder)["pictures"]["prepared"] == prepared
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "nf4"),
+        ({"load_in_8bit": True}, "int8"),
+        ({"quant_method": "awq"}, "awq"),
+    ],
+)
+def test_what_was_quantized_ahead_is_said(tmp_path, ahead, told):
+    folder = make_converted(tmp_path / "llava-1.5-tiny-hf")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": ahead}))
+    assert summarise(folder)["weights"]["quantized_ahead"] == told
 
 
 def test_a_config_without_sizes_still_tells_the_rest(folder):

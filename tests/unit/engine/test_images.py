@@ -55,3 +55,19 @@ def test_a_config_without_numbers_is_refused(missing):
     config = {key: value for key, value in CONFIG.items() if key != missing}
     with pytest.raises(CheckpointError, match="CLIP tower"):
         picture_processor(config, "pad")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 1_000_000},
+        {"size": {"shortest_edge": 0}},
+        {"crop_size": {"height": -1, "width": 14}},
+        {"crop_size": 10**9},
+        {"image_mean": [0.5]},
+        {"image_std": [0.5, 0.5, 0.5, 0.5]},
+    ],
+)
+def test_sizes_that_would_take_all_memory_are_refused(changes):
+    with pytest.raises(CheckpointError, match="CLIP tower"):
+        picture_processor({**CONFIG, **changes}, "pad")
