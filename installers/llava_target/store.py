@@ -200,7 +200,8 @@ def _link(source: BinaryIO, incoming: Path, mode: int) -> bool:
         os.fchown(number, os.geteuid(), -1)
         os.fchmod(number, mode)
         if disk.nobody_writes(source):
-            os.link(f"/proc/self/fd/{number}", incoming, follow_symlinks=True)
+            # a folder has to be named for the link to be followed: os.link calls link(2) without
+            os.link(f"/proc/self/fd/{number}", incoming, src_dir_fd=number, follow_symlinks=True)
             return True
     except OSError:
         pass
