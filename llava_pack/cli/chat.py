@@ -4,6 +4,7 @@ import sys
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.speakers import Answer, Attachment, LocalSpeaker, ServedSpeaker, Speaker, Turn
-from llava_pack.format.errors import PackError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError
 
 _HELP = "/image FILE adds a picture, /reset forgets everything, /exit (or Ctrl-D) ends."
 _Text = str | None
@@ -89,6 +90,16 @@ def chat(
         talk.ask(question)
     else:
         _converse(talk)
+
+
+def _need(*modules: str) -> None:
+    """Say what is missing where only the laptop's half is installed."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise ServeError(
+            f"this installation has no {', '.join(missing)}, which this question takes",
+            hint="pip install 'llava-pack[serve]', or use the llava-pack that install.sh installed",
+        )
 
 
 class Conversation:
@@ -194,6 +205,7 @@ def _question(prompt: str | None) -> str | None:
 
 
 def _attachment(path: str) -> Attachment:
+    _need("PIL")
     from llava_pack.engine.pictures import decode_picture, read_picture_bytes
 
     data = read_picture_bytes(path)
@@ -205,6 +217,7 @@ def _attachment(path: str) -> Attachment:
 
 def _speaker(model_path: Path | None, model: str | None, options: dict[str, Any]) -> Speaker:
     if model_path is not None:
+        _need("PIL", "torch", "transformers")
         given = {**options, "precision": options["precision"] or "auto"}
         return LocalSpeaker(model_path, given, console.progress())
     local = [name for name, value in options.items() if value not in {None, "auto"}]

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.demo_target import Phase, TargetRun, unwinding, waited
+from llava_pack.cli.demo_target import Phase, TargetRun, child, ran, unwinding
 from llava_pack.cli.silence import silenced
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.listener import listen_on_port
@@ -56,7 +56,7 @@ def demo(
         stack.enter_context(unwinding())
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llava-pack-")))
-        if keep:
+        if keep or silenced(["true"]) is None:
             listen_on_port(HOST, port).close()  # taken? say so before the work
         _check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _keep_serving(program: Path, port: int) -> None:
     console.say("\nserving until Ctrl-C; from another terminal:")
     console.say(f"  {program} chat --image {PICTURE}")
     console.say(f"  {program} health\n")
-    code = waited(subprocess.Popen([str(program), "serve", "--port", str(port)]))
+    code = ran([str(program), "serve", "--port", str(port)])
     if code:
         raise typer.Exit(code)
 
@@ -108,7 +108,7 @@ def _step(
     began = time.monotonic()
     command = [sys.executable, "-m", "llava_pack", *arguments]
     with tempfile.TemporaryFile("w+") as said:
-        code = waited(subprocess.Popen(command, stdout=said, env=environ))
+        code = ran(command, stdout=said, env=environ)
         if code:
             raise typer.Exit(code)
         said.seek(0)
@@ -126,11 +126,12 @@ def _target_half(folder: Path, arguments: list[str], port: int) -> TargetRun:
         console.say("! this machine allows no network namespace: going on with its network there,")
         console.say("  so this run does not prove that installing and serving need none")
     command = cut or [*plain, str(port), str(result)]
-    code = waited(subprocess.Popen(command))
+    code = ran(command)
     if code:
         raise typer.Exit(code)
     fields = json.loads(result.read_text(encoding="utf-8"))
     fields["phases"] = tuple(Phase(**phase) for phase in fields["phases"])
+    fields["silent"] = fields["silent"] and cut is not None
     return TargetRun(**fields)
 
 
@@ -140,14 +141,11 @@ def _hub(root: Path) -> Iterator[str]:
     command = [sys.executable, str(root / "tests/support/hub.py"), "--port", "0"]
     for repository, where in REPOSITORIES.items():
         command += ["--repo", f"{repository}={root / where}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as server:
-        try:
-            line = server.stdout.readline().strip() if server.stdout is not None else ""
-            if not line:
-                raise PackError("the loopback Hub did not start", subject="demo")
-            yield line
-        finally:
-            server.terminate()
+    with child(command, stdout=subprocess.PIPE, text=True, cwd=root) as server:
+        line = server.stdout.readline().strip() if server.stdout is not None else ""
+        if not line:
+            raise PackError("the loopback Hub did not start", subject="demo")
+        yield line
 
 
 def _report(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from llava_pack.cli.silence import has_route
 
@@ -61,20 +61,46 @@ def unwinding() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def waited(process: "subprocess.Popen[bytes]") -> int:
-    """Return the exit code of a child; whatever ends the waiting ends the child first.
+@contextlib.contextmanager
+def child(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """Start a child that ends with the block, however that is left.
+
+    SIGTERM waits until the child is known: it must not fall between its start and its name.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def listen() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    with subprocess.Popen(command, preexec_fn=listen, **options) as process:  # noqa: PLW1509 - no threads here
+        try:
+            listen()
+            yield process
+        finally:
+            stop(process)
+
+
+def stop(process: "subprocess.Popen[Any]") -> None:
+    """End a child: it is asked to, and killed where it does not; one that has ended is left."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()  # an engine ends with its server
+
+
+def ran(command: Sequence[str], **options: Any) -> int:
+    """Run a child to its end and return its exit code.
 
     Ctrl-C reaches a child by itself, which then ends in its own time.
     """
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+    with child(command, **options) as process:
+        while True:
+            try:
+                return int(process.wait())
+            except KeyboardInterrupt:
+                continue
 
 
 def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: int) -> TargetRun:
@@ -89,11 +115,11 @@ def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: 
     size_bytes = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
     began = time.monotonic()
     _done(installer)
-    phases.append(_phase("install, no network", began, size_bytes))
+    silent = not has_route()
+    phases.append(_phase("install, no network" if silent else "install", began, size_bytes))
     program = str(prefix / "bin" / "llava-pack")
     began = time.monotonic()
-    server = subprocess.Popen([program, "serve", "--port", str(port)], stdout=sys.stderr)
-    try:
+    with child([program, "serve", "--port", str(port)], stdout=sys.stderr) as server:
         _wait_ready(program, server)
         phases.append(_phase("serve, until ready", began))
         began = time.monotonic()
@@ -103,42 +129,31 @@ def run_target(bundle: Path, bundle_id: str, prefix: Path, picture: Path, port: 
         began = time.monotonic()
         _done([program, "health"])
         phases.append(_phase("health", began))
-    finally:
         began = time.monotonic()
-        _stop(server)
+        stop(server)
     if server.returncode:
         raise subprocess.CalledProcessError(server.returncode, server.args)
     phases.append(_phase("stop", began))
-    return TargetRun(silent=not has_route(), answer=str(answer), phases=tuple(phases))
+    return TargetRun(silent=silent, answer=str(answer), phases=tuple(phases))
 
 
 def _done(command: Sequence[str]) -> None:
-    code = waited(subprocess.Popen(command, stdout=sys.stderr))
+    code = ran(command, stdout=sys.stderr)
     if code:
         raise subprocess.CalledProcessError(code, command)
-
-
-def _stop(server: "subprocess.Popen[bytes]") -> None:
-    server.terminate()
-    try:
-        server.wait(timeout=STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        server.kill()  # its engine ends with it
-        server.wait()
 
 
 def _phase(name: str, began: float, size_bytes: int | None = None) -> Phase:
     return Phase(name=name, took_s=time.monotonic() - began, size_bytes=size_bytes)
 
 
-def _wait_ready(program: str, server: "subprocess.Popen[bytes]") -> None:
+def _wait_ready(program: str, server: "subprocess.Popen[Any]") -> None:
     command = [program, "health", "--wait-ready", str(READY_TIMEOUT_S)]
-    waiting = subprocess.Popen(command, stdout=sys.stderr)
-    while (code := waiting.poll()) is None:
-        if server.poll() is not None:
-            waiting.terminate()
-            raise subprocess.CalledProcessError(server.returncode, server.args)
-        time.sleep(0.1)
+    with child(command, stdout=sys.stderr) as waiting:
+        while (code := waiting.poll()) is None:
+            if server.poll() is not None:
+                raise subprocess.CalledProcessError(server.returncode, server.args)
+            time.sleep(0.1)
     if code:
         raise subprocess.CalledProcessError(code, command)
 

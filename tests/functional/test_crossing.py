@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.cli import demo, main
+from llava_pack.cli.demo_target import Phase, TargetRun
 from llava_pack.cli.silence import silenced
 from tests.conftest import ROOT
 
@@ -32,7 +34,10 @@ def test_the_demo_crosses_and_proves_its_silence(tmp_path):
     assert "red circle" in told["answer"]
     assert told["silent"] is (silenced(["true"]) is not None)
     names = [phase["name"] for phase in told["phases"]]
-    assert names[:3] == ["build", "verify", "install, no network"]
+    install = "install, no network" if told["silent"] else "install"
+    assert names == [
+        "build", "verify", install, "serve, until ready", "ask about a picture", "health", "stop",
+    ]  # fmt: skip
     assert all(phase["took_s"] > 0 for phase in told["phases"])
 
 
@@ -51,14 +56,29 @@ def test_a_demo_that_is_ended_leaves_no_child_and_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_no_namespace_is_allowed_none_is_claimed(tmp_path, monkeypatch, capsys):
+    """An unshare that is refused; the target's half is stood in for by what it would have told."""
+    refused = tmp_path / "unshare"
+    refused.write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1\n")
+    refused.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert silenced(["true"]) is None
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["demo", "--port", str(taken.getsockname()[1])]) == 15
+    run = TargetRun(silent=False, answer="a", phases=(Phase(name="install", took_s=1.0),))
+    demo._report(run, run.phases, "0" * 64, 7860, as_json=False)
+    said = capsys.readouterr()
+    assert "is taken by" in said.err
+    assert "without a route" not in said.out
+
+
 def test_whatever_ends_the_waiting_ends_the_child_first(tmp_path):
     """As for the server of `demo --keep`: a child that takes a moment to end is waited for."""
     mark = tmp_path / "ended"
     child = f"trap 'sleep 0.2; echo yes > {mark}; exit 0' TERM; echo; while :; do sleep 0.1; done"
     code = (
-        "import subprocess\n"
-        "from llava_pack.cli.demo_target import unwinding, waited\n"
-        f"with unwinding(): waited(subprocess.Popen(['sh', '-c', {child!r}]))\n"
+        "from llava_pack.cli.demo_target import ran, unwinding\n"
+        f"with unwinding(): ran(['sh', '-c', {child!r}])\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()

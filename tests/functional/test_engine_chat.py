@@ -1,5 +1,6 @@
 """`llava-pack chat`: a bare folder, a running server, a pipe, a person at a terminal."""
 
+import importlib.util
 import io
 import json
 import os
@@ -226,6 +227,22 @@ def test_cuda_where_there_is_none_is_3(chat, model_dir):
     code, _, err = chat("--model-path", model_dir, "--prompt", "x", "--device", "cuda")
     assert code == 3
     assert "no cuda device" in err
+
+
+@pytest.mark.parametrize(
+    ("hidden", "options"), [("torch", ("--model-path", ".")), ("PIL", ("--image", "a.png"))]
+)
+def test_where_only_the_laptops_half_is_installed_it_says_what_to_do(
+    chat, monkeypatch, hidden, options
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "llava_pack.cli.chat.find_spec", lambda name: None if name == hidden else found(name)
+    )
+    code, _, err = chat(*options, "--prompt", "x")
+    assert code == 15
+    assert f"has no {hidden}" in err
+    assert "pip install 'llava-pack[serve]'" in err
 
 
 def test_two_precisions_are_2(chat, model_dir):
