@@ -1,4 +1,8 @@
-"""What is known of the published repositories, from public lists; what is not known is not here.
+"""What is known of the published repositories, from public lists, and what is only computed.
+
+`FILES` and `CONFIGS` were read; `COMPUTED_FILES` and `COMPUTED_CONFIGS` were not: they follow from
+the sizes that the base models' authors publish, at 5 GB a shard. A recipe that is held against one
+of those says so in its `unverified` list.
 
 Source: download scripts and forks that list each file; configurations as users printed them.
 """
@@ -92,6 +96,85 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "unfreeze_mm_vision_tower": True,
     },
 }
+COMPUTED_CONFIGS: dict[str, dict[str, Any]] = {
+    "liuhaotian/llava-v1.5-13b": {
+        **_V15,
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_attention_heads": 40,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 40,
+    },
+    "liuhaotian/llava-v1.6-mistral-7b": {
+        **CONFIGS["liuhaotian/llava-v1.6-vicuna-7b"],
+        "architectures": ["LlavaMistralForCausalLM"],
+        "intermediate_size": 14336,
+        "model_type": "llava_mistral",
+        "num_key_value_heads": 8,
+        "rope_theta": 1000000.0,
+        "sliding_window": None,
+    },
+    "liuhaotian/llava-v1.6-34b": {
+        **CONFIGS["liuhaotian/llava-v1.6-vicuna-7b"],
+        "hidden_size": 7168,
+        "intermediate_size": 20480,
+        "num_attention_heads": 56,
+        "num_hidden_layers": 60,
+        "num_key_value_heads": 8,
+        "vocab_size": 64000,
+    },
+}
+COMPUTED_CONFIGS["liuhaotian/llava-v1.6-vicuna-13b"] = {
+    **CONFIGS["liuhaotian/llava-v1.6-vicuna-7b"],
+    **{
+        key: COMPUTED_CONFIGS["liuhaotian/llava-v1.5-13b"][key]
+        for key in _V15
+        if key.endswith("_size") or key.startswith("num_")
+    },
+}
+COMPUTED_CONFIGS["llava-hf/llava-1.5-7b-hf"] = {
+    "architectures": ["LlavaForConditionalGeneration"],
+    "image_token_index": 32000,
+    "model_type": "llava",
+    "text_config": {"model_type": "llama", "vocab_size": 32064},
+    "vision_config": {"hidden_size": 1024, "image_size": 336, "model_type": "clip_vision_model"},
+}
+TINY_LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 22,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+    "vocab_size": 32000,
+}
+
+
+def _shards(count: int) -> tuple[str, ...]:
+    return tuple(f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1))
+
+
+_INDEX = "model.safetensors.index.json"
+COMPUTED_FILES: dict[str, tuple[str, ...]] = {
+    "liuhaotian/llava-v1.6-vicuna-13b": (*_SMALL, _INDEX, *_shards(6)),
+    "liuhaotian/llava-v1.6-mistral-7b": (*_SMALL, _INDEX, *_shards(4)),
+    "liuhaotian/llava-v1.6-34b": (*_SMALL, _INDEX, *_shards(15)),
+    "llava-hf/llava-1.5-7b-hf": (*_SMALL, "preprocessor_config.json", _INDEX, *_shards(3)),
+    "dir:llava-budget-projector": ("mm_projector.bin",),
+}
+CLIP_BASE_32: dict[str, Any] = {
+    "model_type": "clip",
+    "vision_config": {
+        "hidden_size": 768,
+        "image_size": 224,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "patch_size": 32,
+    },
+}
 CLIP_LARGE_336: dict[str, Any] = {
     "model_type": "clip",
     "vision_config": {
@@ -106,6 +189,9 @@ CLIP_LARGE_336: dict[str, Any] = {
 }
 WEIGHT_BYTES = {
     "liuhaotian/llava-v1.5-7b": 13_518_798_848,
+    "liuhaotian/llava-v1.5-13b": 26_094_673_920,
     "liuhaotian/llava-v1.6-vicuna-7b": 14_125_813_760,
+    "liuhaotian/llava-v1.6-mistral-7b": 15_132_446_720,
+    "liuhaotian/llava-v1.6-34b": 69_502_332_928,
 }
-"""Of all weights without rotary tables; 1.5 as its index says, 1.6 computed."""
+"""Of all weights, in 1.5 with rotary tables; 1.5-7b as its index says, the others computed."""

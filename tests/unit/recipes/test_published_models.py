@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
 from llava_pack.checkpoint.findings import pair_defects
 from llava_pack.checkpoint.kind import Kind, classify
@@ -11,7 +12,16 @@ from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.native_config import native_config
 from llava_pack.engine.templates import TEMPLATES, choose
 from llava_pack.recipe import Recipe, find_recipe, read_recipe, recipe_names
-from tests.unit.recipes.recorded import CLIP_LARGE_336, CONFIGS, FILES, WEIGHT_BYTES
+from tests.unit.recipes.recorded import (
+    CLIP_BASE_32,
+    CLIP_LARGE_336,
+    COMPUTED_CONFIGS,
+    COMPUTED_FILES,
+    CONFIGS,
+    FILES,
+    TINY_LLAMA,
+    WEIGHT_BYTES,
+)
 
 NAMES = tuple(name for name in recipe_names() if name != "demo")
 RECIPES = {name: read_recipe(find_recipe(name)) for name in NAMES}
@@ -22,7 +32,13 @@ def repository(recipe: Recipe) -> str:
     return recipe.model.source.removeprefix("hf:").partition("@")[0]
 
 
-RECORDED = {name: FILES[repository(r)] for name, r in RECIPES.items() if repository(r) in FILES}
+LISTS = FILES | COMPUTED_FILES
+RECORDED = {name: LISTS[repository(recipe)] for name, recipe in RECIPES.items()}
+ALL_CONFIGS = CONFIGS | COMPUTED_CONFIGS
+LLAVAS = [name for name in ALL_CONFIGS if not name.endswith("-hf")]
+COMPUTED = [name for name in NAMES if repository(RECIPES[name]) in COMPUTED_FILES]
+WHOLE = [name for name in NAMES if RECIPES[name].model.base is None]
+KINDS = {"llava-1.5-7b-hf": Kind.CONVERTED, "llava-budget": Kind.PROJECTOR}
 
 
 def test_every_family_has_a_recipe():
@@ -51,22 +67,28 @@ def test_the_template_is_the_one_that_llava_takes_for_that_name(name):
     assert recipe.model.conv_mode == choose(recipe.model.name)
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", COMPUTED)
+def test_where_no_list_was_seen_the_recipe_says_so(name):
+    assert any("no list was seen" in text for text in RECIPES[name].unverified)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_a_recipe_asks_for_is_in_the_repository(name):
     asked = {file.path for file in RECIPES[name].model.files}
-    assert asked
+    assert asked or name == "llava-budget"
     assert asked <= set(RECORDED[name])
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_file_list_is_of_the_kind_that_the_recipe_means(name):
     recipe = RECIPES[name]
-    config = CONFIGS["liuhaotian/llava-v1.5-7b"]
-    expected = Kind.LORA if recipe.model.base else Kind.ORIGINAL
+    config = ALL_CONFIGS.get(repository(recipe), CONFIGS["liuhaotian/llava-v1.5-7b"])
+    expected = KINDS.get(name, Kind.LORA if recipe.model.base else Kind.ORIGINAL)
     assert classify(RECORDED[name], config) is expected
+    assert (recipe.model.format == "hf") == (expected is Kind.CONVERTED)
 
 
-@pytest.mark.parametrize("name", [n for n in RECORDED if RECIPES[n].model.base is None])
+@pytest.mark.parametrize("name", WHOLE)
 def test_the_weights_are_found_and_useless_pickles_left_out(name):
     index = b'{"weight_map": {%s}}' % b", ".join(
         b'"t%d": "%s"' % (number, file.encode())
@@ -78,19 +100,21 @@ def test_the_weights_are_found_and_useless_pickles_left_out(name):
     assert set(found.files) == {file for file in RECORDED[name] if "-of-" in file}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", WEIGHT_BYTES)
 def test_the_recorded_configuration_gives_the_recorded_size(name):
-    config = CONFIGS[name]
+    config = ALL_CONFIGS[name]
     shapes = language_shapes(config) | projector_shapes(config)
     if config["unfreeze_mm_vision_tower"]:
         shapes |= tower_shapes(CLIP_LARGE_336)
-    tables = 32 * 64 * 4 if "v1.5" in name else 0  # rotary tables in the index
+    tables = (
+        config["num_hidden_layers"] * 64 * 4 if "v1.5" in name else 0
+    )  # rotary tables in the index
     assert sum(math.prod(shape) * 2 for shape in shapes.values()) + tables == WEIGHT_BYTES[name]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", LLAVAS)
 def test_the_recorded_configuration_fits_its_tower_and_has_a_native_form(name):
-    config = CONFIGS[name]
+    config = ALL_CONFIGS[name]
     assert pair_defects(config, CLIP_LARGE_336, {}) == []
     native = native_config(config, CLIP_LARGE_336, rows=32064, tokens=TOKENS, precision="nf4")
     tiles = "v1.6" in name
@@ -98,6 +122,27 @@ def test_the_recorded_configuration_fits_its_tower_and_has_a_native_form(name):
     assert native["image_seq_length"] == 576
     assert native.get("image_grid_pinpoints", [[0, 0]])[0] == ([672, 336] if tiles else [0, 0])
     assert native["text_config"]["vocab_size"] == 32064
+
+
+def test_the_conversion_has_the_sizes_of_its_original():
+    config = as_original(COMPUTED_CONFIGS["llava-hf/llava-1.5-7b-hf"])
+    original = CONFIGS["liuhaotian/llava-v1.5-7b"]
+    shapes = language_shapes(original) | projector_shapes(original)
+    rows = {"model.embed_tokens.weight", "lm_head.weight"}
+    assert language_shapes(config) | projector_shapes(config) == {
+        name: (32064, *shape[1:]) if name in rows else shape for name, shape in shapes.items()
+    }
+
+
+def test_the_budget_components_make_a_llava():
+    values = RECIPES["llava-budget"].model.values
+    config = {**TINY_LLAMA, "mm_hidden_size": 768, **values}
+    assert classify(["config.json", "model.safetensors"], config) is Kind.ORIGINAL
+    assert pair_defects(config, CLIP_BASE_32, {}) == []
+    assert projector_shapes(config)["model.mm_projector.0.weight"] == (2048, 768)
+    native = native_config(config, CLIP_BASE_32, rows=32064, tokens=TOKENS)
+    assert native["image_seq_length"] == 49
+    assert native["text_config"]["num_key_value_heads"] == 4
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if RECIPES[n].vision_tower is not None])
