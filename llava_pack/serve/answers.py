@@ -1,7 +1,7 @@
 """From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -10,7 +10,9 @@ from llava_pack.engine.port import (
     Event,
     Failed,
     Finished,
+    Likely,
     Message,
+    Odds,
     Part,
     Request,
     Role,
@@ -18,16 +20,22 @@ from llava_pack.engine.port import (
     Usage,
 )
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.pictures import PictureDecoder, check_pixels
 from llava_pack.serve.wire import (
     MAX_PICTURES,
     ChatMessage,
     ChatRequest,
+    ChoiceOdds,
     FinishReason,
     ImagePart,
+    LikelyToken,
+    PromptDetails,
+    TokenOdds,
     UsageCount,
 )
 
+_NEVER = -9999.0
+"""JSON has no minus infinity. Source: OpenAI API reference, logprobs."""
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -42,6 +50,7 @@ class Answer:
 
     pieces: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    odds: list[TokenOdds] = field(default_factory=list)
     ended: Finished | None = None
 
     @property
@@ -59,6 +68,7 @@ class Answer:
             case Delta():
                 self.pieces.append(event.text)
                 self.token_ids.extend(event.token_ids)
+                self.odds.extend(_token_odds(odds) for odds in event.odds)
                 return event.text
             case Failed():
                 raise event.error()
@@ -85,7 +95,12 @@ class Answer:
             prompt_tokens=counted.prompt_tokens,
             completion_tokens=counted.completion_tokens,
             total_tokens=counted.prompt_tokens + counted.completion_tokens,
+            prompt_tokens_details=PromptDetails(cached_tokens=counted.cached_tokens),
         )
+
+    def odds_since(self, count: int) -> ChoiceOdds:
+        """Return the odds of the tokens after the first `count`."""
+        return ChoiceOdds(content=tuple(self.odds[count:]))
 
 
 async def engine_request(body: ChatRequest, request_id: str, decoder: PictureDecoder) -> Request:
@@ -94,20 +109,53 @@ async def engine_request(body: ChatRequest, request_id: str, decoder: PictureDec
     Raises:
         UsageError: a picture is not usable, or stands where none can, or there are too many.
     """
-    count = sum(isinstance(part, ImagePart) for m in body.messages for part in m.content)
-    if count > MAX_PICTURES:
-        raise UsageError(f"too many pictures: {count}, at most {MAX_PICTURES} are taken")
     return Request(
         request_id=request_id,
-        messages=tuple([await _message(message, decoder) for message in body.messages]),
+        messages=await engine_messages(body.messages, decoder),
         sampling=Sampling(
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
             seed=None if body.seed is None else body.seed % 2**63,
             max_tokens=body.answer_tokens,
             stop=body.stop or (),
+            logprobs=body.odds,
         ),
     )
+
+
+async def engine_messages(
+    messages: Sequence[ChatMessage], decoder: PictureDecoder
+) -> tuple[Message, ...]:
+    """Return a conversation as the engine takes it, with every picture decoded.
+
+    Raises:
+        UsageError: a picture is not usable, or stands where none can, or there are too many.
+    """
+    if (count := picture_count(messages)) > MAX_PICTURES:
+        raise UsageError(f"too many pictures: {count}, at most {MAX_PICTURES} are taken")
+    told: list[Message] = []
+    for message in messages:
+        told.append(await _message(message, decoder))
+        check_pixels(picture for one in told for picture in one.pictures)
+    return tuple(told)
+
+
+def picture_count(messages: Sequence[ChatMessage]) -> int:
+    """Return how many pictures a conversation holds."""
+    return sum(isinstance(part, ImagePart) for m in messages for part in m.content)
+
+
+def _token_odds(odds: Odds) -> TokenOdds:
+    chosen = _likely(odds.chosen)
+    return TokenOdds(
+        **dict(chosen), top_logprobs=tuple(_likely(likely) for likely in odds.likeliest)
+    )
+
+
+def _likely(likely: Likely) -> LikelyToken:
+    logprob = max(likely.logprob, _NEVER)
+    text = likely.data.decode(errors="replace")
+    return LikelyToken(token=text, logprob=logprob, bytes=tuple(likely.data) or None)
 
 
 async def _message(message: ChatMessage, decoder: PictureDecoder) -> Message:

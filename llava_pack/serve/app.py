@@ -14,6 +14,7 @@ from llava_pack.serve.models import Served
 from llava_pack.serve.openai import openai_router
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.probes import probe_router
+from llava_pack.serve.tokenizing import tokenize_router
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -48,6 +49,7 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     decoder = PictureDecoder()
     install_handlers(app)
     app.include_router(openai_router(models, decoder))
+    app.include_router(tokenize_router(models, decoder))
     has_page = settings.web_folder is not None
     app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 
 from llava_pack.engine.port import Event
 from llava_pack.format.errors import PackError
-from llava_pack.serve.answers import Answer, engine_request, paced
+from llava_pack.serve.answers import Answer, engine_request, paced, picture_count
 from llava_pack.serve.failures import describe, internal_error, plain_error
 from llava_pack.serve.models import Served
 from llava_pack.serve.pictures import PictureDecoder
@@ -36,6 +36,7 @@ from llava_pack.serve.wire import (
     ErrorEnvelope,
     ModelCard,
     ModelList,
+    TokenOdds,
 )
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class _Asked:
     created: int
     include_usage: bool
     token_ids: bool
+    odds: bool
 
 
 def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
@@ -70,19 +72,23 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
 
     @router.get("/models/{name:path}")
     async def show_model(name: str) -> ModelCard:
-        return ModelCard(id=_find(models, name).name, created=started)
+        return ModelCard(id=find_model(models, name).name, created=started)
 
     @router.post("/chat/completions", response_model=ChatCompletion)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        model = _find(models, body.model)
+        model = find_model(models, body.model)
         asked = _Asked(
             request_id=f"chatcmpl-{request.state.request_id}",
             model=model.name,
             created=int(time.time()),
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
             token_ids=body.return_token_ids,
+            odds=body.odds is not None,
         )
-        events = model.generate(await engine_request(body, asked.request_id, decoder))
+        model.admit()
+        async with decoder.seated(picture_count(body.messages)) as seat:
+            wanted = await engine_request(body, asked.request_id, decoder)
+            events = seat.until_seen(model.generate(wanted))
         if not body.stream:
             return await _whole(events, asked, request)
         return await _streamed(events, asked)
@@ -99,7 +105,12 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
     return router
 
 
-def _find(models: Mapping[str, Served], name: str) -> Served:
+def find_model(models: Mapping[str, Served], name: str) -> Served:
+    """Return a model by its name.
+
+    Raises:
+        HTTPException: 404, there is none.
+    """
     if name in models:
         return models[name]
     served = ", ".join(models)
@@ -127,6 +138,7 @@ async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Re
         await asyncio.gather(answering, leaving, return_exceptions=True)
     choice = Choice(
         message=AnswerMessage(content=answer.text),
+        logprobs=answer.odds_since(0) if asked.odds else None,
         finish_reason=answer.finish_reason,
         token_ids=tuple(answer.token_ids),
     )
@@ -177,17 +189,19 @@ async def _pieces(
 ) -> AsyncGenerator[str, None]:
     answer = Answer()
     opened = False
+    told = 0
     quiet_s = 0.0
     try:
         async with aclosing(events):
             async for event in events:
                 quiet_s = quiet_s + _FIRST_EVENT_S if event is None else 0.0
                 text = answer.take(event) if event else ""
+                odds, told = answer.odds[told:], len(answer.odds)
                 if not opened:
                     opened = True
-                    yield _chunk(asked, {"role": "assistant", "content": text})
-                elif text:
-                    yield _chunk(asked, {"content": text})
+                    yield _chunk(asked, {"role": "assistant", "content": text}, odds=odds)
+                elif text or odds:
+                    yield _chunk(asked, {"content": text}, odds=odds)
                 elif quiet_s >= _PING_S:
                     quiet_s = 0.0
                     yield ": still working\n\n"
@@ -210,12 +224,14 @@ def _chunk(
     asked: _Asked,
     delta: Mapping[str, Any] | None,
     *,
+    odds: Sequence[TokenOdds] = (),
     ended: Answer | None = None,
-    usage: Mapping[str, int] | None = None,
+    usage: Mapping[str, Any] | None = None,
 ) -> str:
-    finish_reason = ended.finish_reason if ended else None
     choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None}
-    choice["finish_reason"] = finish_reason
+    if odds:
+        choice["logprobs"] = {"content": [one.model_dump() for one in odds], "refusal": None}
+    choice["finish_reason"] = ended.finish_reason if ended else None
     if ended and asked.token_ids:
         choice["token_ids"] = ended.token_ids
     body: dict[str, Any] = {

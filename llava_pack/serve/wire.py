@@ -3,22 +3,23 @@
 Source: OpenAI API reference, "Create chat completion" and "Streaming".
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+
+from llava_pack.engine.port import MAX_TOP_LOGPROBS
 
 MAX_MESSAGES = 256
 MAX_PARTS = 64
 MAX_PICTURES = 16
 MAX_TEXT_CHARS = 1_000_000
 MAX_TOKENS = 131_072
+MAX_PROMPT_CHARS = 4_000_000
 _DEFAULT_TOKENS = 512
 # Settings that would change the answer and are not there: refused, never ignored.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,),
     "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
@@ -112,6 +113,8 @@ class ChatRequest(_Wire):
     ) = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     return_token_ids: bool = False
     """As vLLM names it: the answer's token ids come with its last piece."""
 
@@ -124,10 +127,50 @@ class ChatRequest(_Wire):
                 raise ValueError(f"{name} is not supported here; leave it out")
         return values
 
+    @model_validator(mode="after")
+    def _odds_belong_together(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        return self
+
+    @property
+    def odds(self) -> int | None:
+        """How many of the likeliest tokens are told; None where no odds are."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     @property
     def answer_tokens(self) -> int:
         """The bound on the answer, under its new or its old name."""
         return self.max_completion_tokens or self.max_tokens or _DEFAULT_TOKENS
+
+
+class TokenizeRequest(_Wire):
+    """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
+
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] = ()
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.messages) == (self.prompt is not None):
+            raise ValueError("give messages or prompt, one of them")
+        return self
+
+
+class TokenList(_Wire):
+    """What a prompt becomes; -200 stands for each token of a picture."""
+
+    count: int
+    max_model_len: int
+    tokens: tuple[int, ...]
+    token_strs: None = None
+
+
+class PromptDetails(_Wire):
+    """Of the prompt, what was not computed again."""
+
+    cached_tokens: int
 
 
 class UsageCount(_Wire):
@@ -136,6 +179,28 @@ class UsageCount(_Wire):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class LikelyToken(_Wire):
+    """A token and its odds; `token` is its text as far as that is one, `bytes` what it is."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None
+
+
+class TokenOdds(LikelyToken):
+    """The token that was chosen, and what else was likely."""
+
+    top_logprobs: tuple[LikelyToken, ...]
+
+
+class ChoiceOdds(_Wire):
+    """The odds of an answer, token by token."""
+
+    content: tuple[TokenOdds, ...]
+    refusal: None = None
 
 
 FinishReason = Literal["stop", "length"]
@@ -154,7 +219,7 @@ class Choice(_Wire):
 
     index: Literal[0] = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceOdds | None = None
     finish_reason: FinishReason
     token_ids: tuple[int, ...] = ()
     """Only where `return_token_ids` asked for them."""

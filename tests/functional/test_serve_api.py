@@ -110,6 +110,54 @@ def test_a_seed_repeats_a_sample(client: openai.OpenAI) -> None:
     assert ask(1) == ask(1) != ask(2)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_come_token_by_token(client: openai.OpenAI, *, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": "echo", "messages": _HI, "logprobs": True, "top_logprobs": 3}
+    if stream:
+        chunks = list(client.chat.completions.create(**asked, stream=True))
+        told = [
+            odds for c in chunks if c.choices[0].logprobs for odds in c.choices[0].logprobs.content
+        ]
+    else:
+        odds = client.chat.completions.create(**asked).choices[0].logprobs
+        assert odds is not None
+        told = list(odds.content or ())
+    assert [one.token for one in told] == ["You ", "said: ", "hi", ""]
+    assert [len(one.top_logprobs) for one in told] == [3] * 4
+    assert bytes(told[0].bytes or ()) == b"You "
+    assert told[0].top_logprobs[0].token == "You "
+    assert [one.logprob for one in told] == [0.0] * 4
+    assert client.chat.completions.create(model="echo", messages=_HI).choices[0].logprobs is None
+
+
+def test_a_stop_may_be_one_string(client: openai.OpenAI) -> None:
+    stopped = client.chat.completions.create(model="echo", messages=_HI, stop="hi")
+    assert stopped.choices[0].message.content == "You said: "
+
+
+def test_too_long_a_prompt_has_the_code_that_clients_know(client: openai.OpenAI) -> None:
+    long = [{"role": "user", "content": "word " * 600}]
+    with pytest.raises(openai.BadRequestError, match="the model's limit is 512") as refused:
+        client.chat.completions.create(model="echo", messages=long)
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_prompt_is_tokenized(served: Gateway, client: openai.OpenAI) -> None:
+    pictured = [{"role": "user", "content": [_picture("red"), {"type": "text", "text": "what"}]}]
+    with served.client() as http:
+        told = http.post("/tokenize", json={"model": "echo", "messages": pictured}).json()
+        text = http.post("/tokenize", json={"model": "echo", "prompt": "one two"}).json()
+        both = http.post("/tokenize", json={"model": "echo", "prompt": "x", "messages": _HI})
+        unknown = http.post("/tokenize", json={"model": "other", "prompt": "x"})
+    assert told["tokens"].count(-200) == 4
+    assert told["count"] == len(told["tokens"])
+    assert told["max_model_len"] == 512
+    assert (text["count"], both.status_code, unknown.status_code) == (2, 400, 404)
+    usage = client.chat.completions.create(model="echo", messages=pictured).usage
+    assert usage is not None
+    assert usage.prompt_tokens == told["count"]
+
+
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["echo"]
     assert client.models.retrieve("echo").owned_by == "llava-pack"
@@ -164,6 +212,7 @@ def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
         ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}], "not a picture"),
         ([_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
         ([_picture("red")] * 17, "too many pictures: 17"),
+        ([_picture("red", (5000, 5000))] * 5, "too large together: 125 megapixels"),
         ("word " * 600, "the model's limit is 512"),
     ],
 )  # fmt: skip
@@ -187,6 +236,12 @@ def test_a_picture_belongs_to_the_person(served: Gateway) -> None:
     [
         ({"model": "echo"}, "messages"),
         ({"model": "echo", "messages": _HI, "temperature": 3}, "temperature"),
+        ({"model": "echo", "messages": _HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"model": "echo", "messages": _HI, "top_logprobs": 2}, None),
+        ({"model": "echo", "messages": _HI, "max_tokens": 0}, "max_tokens"),
+        ({"model": "echo", "messages": _HI, "n": 2}, None),
+        ({"model": "echo", "messages": _HI * 257}, "messages"),
+        ({"model": "echo", "messages": _HI, "stop": ["x"] * 17}, "stop"),
         ({"model": "echo", "messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ([], None),
     ],

@@ -43,7 +43,7 @@ def test_what_changes_nothing_is_taken(extra: dict[str, Any]) -> None:
     "extra",
     [
         {"n": 2},
-        {"logprobs": True},
+        {"best_of": 2},
         {"tools": [{"type": "function"}]},
         {"tool_choice": "required"},
         {"frequency_penalty": 0.5},
