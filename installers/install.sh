@@ -20,6 +20,8 @@ Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR]
   --recipe NAME      the recipe that the bundle must be of
   --allow-downgrade  take a bundle that is older than what is installed
   --python FILE      the Python to use, for a bundle that carries none
+  --consume          move the large files off the medium, where it is on the same disk: no copy
+  --no-downtime      never stop what serves to make room on the GPU
   --dry-run          check everything that can be checked without writing, and say what would happen
   --json             end with one JSON object on stdout
 USAGE
@@ -64,6 +66,7 @@ arguments() {
             shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
+        --consume | --no-downtime) more="$more $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -300,8 +303,9 @@ stop() {
 }
 
 main() {
-    bundle='' expect='' trust='' prefix='' recipe='' python='' downgrade=no dry_run=no json=no
+    bundle='' expect='' trust='' prefix='' recipe='' python='' downgrade=no more='' dry_run=no json=no
     work='' created=no child='' search=$PATH
+    umask 022
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH
     scrub
@@ -319,6 +323,8 @@ main() {
     [ -z "$trust" ] || set -- "$@" --trust-key "$work/signed/key.pem"
     [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
     [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
+    # shellcheck disable=SC2086  # two fixed words at most
+    set -- "$@" $more
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
     "$python" -I -S -B "$work/installer/llava_target" install "$@" </dev/null &

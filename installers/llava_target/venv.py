@@ -78,4 +78,5 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
         scratch=scratch,
         timeout_s=_TIMEOUT_S,
     )
+    (venv / ".lock").unlink(missing_ok=True)  # uv's own, which everybody may write
     return interpreter

@@ -169,15 +169,24 @@ def test_settings_and_files_of_the_place_change_nothing(host, medium, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_another_umask_does_not_open_or_close_the_store(host, medium):
-    done = host.install_sh(medium(), wrap=("sh", "-c", 'umask 000; exec "$@"', "sh"))
+@pytest.mark.parametrize("mask", ["000", "077"])
+def test_another_umask_opens_nothing_and_closes_nothing(host, medium, mask):
+    done = host.install_sh(medium(), wrap=("sh", "-c", f'umask {mask}; exec "$@"', "sh"))
     assert done.returncode == 0
-    writable = [
-        path
-        for path in (host.prefix / "store").rglob("*")
-        if path.is_file() and path.stat().st_mode & 0o222
-    ]
+    paths = [host.prefix, *host.prefix.rglob("*")]
+    kinds = [(path, path.lstat()) for path in paths if not path.is_symlink()]
+    writable = [path for path, facts in kinds if facts.st_mode & 0o022]
     assert writable == []
+    closed = [path for path, facts in kinds if not facts.st_mode & 0o004]
+    assert closed == [], "another account could not serve"
+
+
+def test_large_files_are_moved_off_the_medium_where_that_is_asked_for(host, medium):
+    tiny = medium()
+    done = host.install_sh(tiny, "--consume", "--no-downtime")
+    assert done.returncode == 0, done.stderr
+    assert not (tiny.root / WEIGHTS).exists()
+    assert host.install_sh(tiny, "--consume").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -264,6 +273,20 @@ def unshared(*flags):
 @pytest.mark.skipif(not unshared("-rn"), reason="no network namespaces here")
 def test_it_works_where_there_is_no_network_at_all(host, medium):
     done = host.install_sh(medium(real_uv=True), wrap=("unshare", "-rn"))
+    assert done.returncode == 0, done.stderr
+    assert host.run("x") == f"{host.prefix} x"
+
+
+@pytest.mark.namespace
+@pytest.mark.skipif(not unshared("-rm"), reason="no mount namespaces here")
+def test_a_tmp_without_programs_and_a_home_that_is_read_only_do_not_matter(host, medium, tmp_path):
+    home, tmp = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    tmp.mkdir()
+    mount = f"mount -t tmpfs -o noexec none {tmp} && mount -t tmpfs -o ro none {home}"
+    env = {"HOME": str(home), "TMPDIR": str(tmp)}
+    wrap = ("unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh")
+    done = host.install_sh(medium(standalone=True), env=env, wrap=wrap)
     assert done.returncode == 0, done.stderr
     assert host.run("x") == f"{host.prefix} x"
 
