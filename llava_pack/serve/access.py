@@ -18,6 +18,10 @@ from typing import Literal
 LOGIN_PATH = "/login"
 LLAVA_PREFIX = "/llava/"
 """Before LLaVA's own routes, with a key of their own, for clients that can send no header."""
+LLAVA_ROUTES = frozenset(
+    {"refresh_all_workers", "list_models", "get_worker_address", "worker_get_status",
+     "worker_generate_stream", "register_worker", "receive_heart_beat"}
+)  # fmt: skip
 Verdict = Literal["allowed", "no-token", "wrong-host", "wrong-origin"]
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -52,7 +56,20 @@ class AccessPolicy:
             return "wrong-origin"
         if path == LOGIN_PATH and method in {"GET", "HEAD"}:
             return "allowed"
+        if path.startswith(LLAVA_PREFIX):
+            return "allowed" if method == "POST" and self._opens(path) else "no-token"
         return "allowed" if self._known(headers) else "no-token"
+
+    @property
+    def llava_path(self) -> str:
+        """Where LLaVA's own clients find their routes; empty where no token is asked for."""
+        return f"{LLAVA_PREFIX}{self._session('llava')[:32]}" if self.secrets else ""
+
+    def _opens(self, path: str) -> bool:
+        """Return whether a path's key is that of LLaVA's routes, and it is one of them."""
+        key, _, route = path.removeprefix(LLAVA_PREFIX).partition("/")
+        expected = self.llava_path.removeprefix(LLAVA_PREFIX)
+        return route in LLAVA_ROUTES and (self.secrets is None or _same(key, expected))
 
     @property
     def cookie_name(self) -> str:

@@ -1,0 +1,193 @@
+"""LLaVA's own protocol on the one port: its controller and its worker, for its own clients.
+
+`--controller-url http://localhost:7860/llava/KEY` is what LLaVA's web server, `test_message` and
+others of its family are given. They can send no header, so the key is in the path: it is made
+from the token of this start, is not the token, and opens these routes only. There are no workers
+to register: the controller is also the worker of every model.
+
+Errors are `{"text": …, "error_code": N}` in the stream, as those clients expect.
+
+Source: haotian-liu/LLaVA llava/serve/controller.py, model_worker.py, gradio_web_server.py;
+CVE-2024-9309, CVE-2024-10044 for why nobody registers from outside.
+"""
+
+import base64
+import binascii
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, Field
+
+from llava_pack.engine.port import (
+    ContextLengthError,
+    Event,
+    Message,
+    Part,
+    Request,
+    Sampling,
+)
+from llava_pack.engine.templates import RAW
+from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.access import LLAVA_PREFIX
+from llava_pack.serve.answers import Answer
+from llava_pack.serve.failures import describe, plain_error
+from llava_pack.serve.models import Served
+from llava_pack.serve.pictures import PictureDecoder, check_pixels
+from llava_pack.serve.wire import MAX_PICTURES, MAX_PROMPT_CHARS
+
+_log = logging.getLogger(__name__)
+_IMAGE = "<image>"
+_MOST_TOKENS = 1024
+_GREEDY = 0.001
+_WORKER_FAILED, _NO_MODEL = 1, 2
+_TOO_LONG = "Exceeds max token length. Please start a new conversation, thanks."
+
+
+class NamedModel(BaseModel):
+    """What asks for a worker's address."""
+
+    model: str
+
+
+class StreamRequest(BaseModel):
+    """What LLaVA's worker is asked; `stop` may be a string or absent."""
+
+    model: str
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
+    images: Annotated[list[str], Field(max_length=MAX_PICTURES)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=0)] = 256
+    stop: Annotated[str, Field(max_length=256)] | None = None
+
+
+def llava_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
+    """Return the routes, at the root and behind the key's path."""
+    router = APIRouter()
+    worker = _Worker(models, decoder)
+
+    @router.post("/refresh_all_workers")
+    async def refresh_all_workers() -> None:
+        return None
+
+    @router.post("/list_models")
+    async def list_models() -> dict[str, list[str]]:
+        return {"models": [name for name, model in models.items() if model.info is not None]}
+
+    @router.post("/get_worker_address")
+    async def get_worker_address(body: NamedModel, request: HttpRequest) -> dict[str, str]:
+        found = body.model in models
+        return {"address": _address(request) if found else ""}
+
+    @router.post("/worker_get_status")
+    async def worker_get_status() -> dict[str, Any]:
+        waiting = sum(model.vitals.running + model.vitals.waiting for model in models.values())
+        return {"model_names": list(models), "speed": len(models), "queue_length": waiting}
+
+    @router.post("/worker_generate_stream")
+    async def worker_generate_stream(
+        body: StreamRequest, request: HttpRequest
+    ) -> StreamingResponse:
+        return StreamingResponse(worker.stream(body, f"llava-{request.state.request_id}"))
+
+    @router.post("/register_worker")
+    @router.post("/receive_heart_beat")
+    async def register_worker() -> JSONResponse:
+        return plain_error(403, "workers cannot register here; llava-pack start adds a model")
+
+    both = APIRouter()
+    both.include_router(router, include_in_schema=False)
+    both.include_router(router, prefix=f"{LLAVA_PREFIX}{{key}}", include_in_schema=False)
+    return both
+
+
+class _Worker:
+    """Answers as LLaVA's model worker does."""
+
+    def __init__(self, models: Mapping[str, Served], decoder: PictureDecoder) -> None:
+        self._models = models
+        self._decoder = decoder
+
+    async def stream(self, body: StreamRequest, request_id: str) -> AsyncIterator[bytes]:
+        """Yield the prompt with the answer so far, again and again, each ended by NUL."""
+        text = body.prompt
+        try:
+            if body.model not in self._models:
+                yield _frame(f"there is no model {body.model[:200]!r} here", _NO_MODEL)
+                return
+            yield _frame(text)
+            async with aclosing(self._events(body, request_id)) as events:
+                answer = Answer()
+                async for event in events:
+                    if answer.take(event):
+                        yield _frame(body.prompt + answer.text)
+        except ContextLengthError:
+            yield _frame(body.prompt + _TOO_LONG)
+        except PackError as error:
+            yield _frame(describe(error, request_id)[1].message, _WORKER_FAILED)
+        except Exception:  # noqa: BLE001 - the boundary of a stream
+            _log.exception("request %s failed", request_id)
+            yield _frame(f"the server failed: {request_id}", _WORKER_FAILED)
+
+    async def _events(self, body: StreamRequest, request_id: str) -> AsyncGenerator[Event, None]:
+        model = self._models[body.model]
+        model.admit()
+        async with self._decoder.seated(len(body.images or ())) as seat:
+            request = await self._request(body, request_id)
+            events = seat.until_seen(model.generate(request))
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _request(self, body: StreamRequest, request_id: str) -> Request:
+        images = body.images or []
+        texts = body.prompt.split(_IMAGE)
+        if len(images) != len(texts) - 1:
+            raise UsageError(
+                f"{len(texts) - 1} times {_IMAGE} in the prompt and {len(images)} pictures"
+            )
+        parts: list[Part] = [texts[0]] if texts[0] else []
+        for image, text in zip(images, texts[1:], strict=True):
+            parts.append(await self._decoder.from_bytes(_decoded(image)))
+            parts += [text] if text else []
+        message = Message("user", tuple(parts))
+        check_pixels(message.pictures)
+        greedy = body.temperature <= _GREEDY
+        return Request(
+            request_id=request_id,
+            messages=(message,),
+            conv_mode=RAW,
+            sampling=Sampling(
+                temperature=0.0 if greedy else body.temperature,
+                top_p=body.top_p or 1.0,
+                max_tokens=max(1, min(body.max_new_tokens, _MOST_TOKENS)),
+                stop=(body.stop,) if body.stop else (),
+            ),
+        )
+
+
+def _frame(text: str, error_code: int = 0) -> bytes:
+    return json.dumps({"text": text, "error_code": error_code}).encode() + b"\0"
+
+
+def _decoded(image: str) -> bytes:
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UsageError("a picture is not base64") from error
+
+
+def _address(request: HttpRequest) -> str:
+    """Return where the client found us, which is where it finds the worker too.
+
+    The guard has let only a Host of ours through.
+    """
+    key = request.path_params.get("key")
+    path = f"{LLAVA_PREFIX}{key}" if key else ""
+    return f"{request.url.scheme}://{request.headers['host']}{path}"
