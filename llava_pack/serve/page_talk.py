@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine.port import Request, Sampling
-from llava_pack.format.errors import PackError
+from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.answers import Answer
 from llava_pack.serve.conversation import contents, engine_messages
 from llava_pack.serve.failures import describe
@@ -86,7 +86,10 @@ class Talk:
     async def _events(
         self, request_id: str, conversation: Sequence[Entry], choices: Choices
     ) -> AsyncGenerator[Any, None]:
-        model = self._models[choices.model]
+        model = self._models.get(choices.model)
+        if model is None:
+            raise UsageError(f"{choices.model} is not served any more; load the page again")
+        model.admit()
         messages = await engine_messages(conversation, self._decoder, self._uploads)
         request = Request(
             request_id=request_id,

@@ -110,15 +110,21 @@ class _Page:
             choices = [model, *self._parameters()]
             self._wire_answers(chat, box, speed, choices)
             self._wire_status(page, status)
+            page.load(lambda: gr.update(**self._served_now()), None, model, queue=False, **_QUIET)
             self._wire_language(page, chat)
             theme.click(None, None, None, js=THEME_SCRIPT, api_visibility="private")
         return page
 
     def _model(self) -> Any:
+        return gr.Dropdown(**self._served_now(), label=self._say("model"), elem_id="model")
+
+    def _served_now(self) -> dict[str, Any]:
         names = list(self._models)
-        return gr.Dropdown(
-            names, value=names[0], label=self._say("model"), visible=len(names) > 1, elem_id="model"
-        )
+        return {
+            "choices": names,
+            "value": next(iter(names), None),
+            "visible": len(names) > 1,
+        }
 
     def _chat(self) -> Any:
         return gr.Chatbot(

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request, Timings, Usage
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.models import OverloadedError
 from llava_pack.serve.page_talk import (
     Choices,
     Shown,
@@ -34,6 +35,11 @@ class Scripted:
         self.events = events
         self.asked: list[Request] = []
         self.closed = False
+        self.refusal: PackError | None = None
+
+    def admit(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         self.asked.append(request)
@@ -85,6 +91,23 @@ def test_a_conversation_that_cannot_be_asked_never_reaches_the_model(tmp_path: P
     (shown,) = _shown(model, tmp_path, [picture])
     assert shown.failure == "a picture must be uploaded first"
     assert model.asked == []
+
+
+def test_a_full_queue_is_told_before_a_picture_is_read(tmp_path: Path) -> None:
+    model = Scripted()
+    model.refusal = OverloadedError("8 requests wait already", hint="try again in a moment")
+    gone = {"role": "user", "content": [{"path": str(tmp_path / "gone.png")}]}
+    (shown,) = _shown(model, tmp_path, [gone])
+    assert shown.failure == "8 requests wait already (try again in a moment)"
+
+
+def test_a_model_that_went_is_told(tmp_path: Path) -> None:
+    async def ask() -> list[Shown]:
+        talk = Talk({}, PictureDecoder(), tmp_path)
+        return [shown async for shown in talk.answer([ASKED], CHOICES)]
+
+    (shown,) = asyncio.run(ask())
+    assert shown.failure == "m is not served any more; load the page again"
 
 
 def test_closing_it_closes_the_model(tmp_path: Path) -> None:
