@@ -45,7 +45,11 @@ def parse_sums(data: bytes) -> dict[str, str]:
         raise IntegrityError(f"expected at most {MAX_SUMS_BYTES} bytes", subject=SUMS_NAME)
     if data.count(b"\n") > MAX_FILES:
         raise IntegrityError(f"expected at most {MAX_FILES} lines", subject=SUMS_NAME)
-    text = data.decode("utf-8", "backslashreplace")
+    try:
+        text = data.decode("ascii")
+    except UnicodeDecodeError as error:
+        message = f"expected ASCII text, got byte {data[error.start]:#x} at {error.start}"
+        raise IntegrityError(message, subject=SUMS_NAME) from error
     if not text.endswith("\n"):
         raise IntegrityError("expected a final newline, as in a whole file", subject=SUMS_NAME)
     entries: dict[str, str] = {}
