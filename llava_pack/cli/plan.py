@@ -51,7 +51,8 @@ def plan(
         Literal["nf4", "int8"] | None, typer.Option(help="Quantize while packing.")
     ] = None,
     link: Annotated[
-        str | None, typer.Option(help="How fast it crosses, for example 100Mbit/s or 30MB/s.")
+        str | None,
+        typer.Option(help="How it crosses: a rate like 100Mbit/s or 30MB/s, 'USB 2' or 'USB 3'."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -75,7 +76,7 @@ def plan(
     from llava_pack.lock.profile import read_profile
     from llava_pack.recipe import find_recipe, read_recipe
 
-    links = dict(_LINKS) if link is None else {link: parse_rate(link)}
+    links = dict(_LINKS) if link is None else _link(link)
     path = find_recipe(recipe)
     asked = with_runtime(read_recipe(path), runtime)
     profile = None if target is None else read_profile(target)
@@ -103,6 +104,17 @@ def plan(
     where = "" if target is None else f" --target {target}"
     where += "" if runtime is None else f" --runtime {runtime}"
     console.say(f"next: llava-pack build {recipe}{where}")
+
+
+def _link(text: str) -> dict[str, float]:
+    """Return what is crossed and its bytes per second: a known name, or a rate."""
+    known = {_plain(name): name for name in _LINKS}
+    name = known.get(_plain(text))
+    return {text: parse_rate(text)} if name is None else {name: _LINKS[name]}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "")
 
 
 def parse_rate(text: str) -> float:

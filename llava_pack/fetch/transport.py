@@ -235,9 +235,3 @@ def _certificates(environ: Mapping[str, str], network: Mapping[str, str]) -> ssl
     if bundle := next((one for one in told if one), None):
         return ssl.create_default_context(cafile=bundle)
     return True
-    for name in _CA_VARIABLES:
-        if bundle := environ.get(name):
-            return ssl.create_default_context(cafile=bundle)
-    if bundle := network.get("SSL_CERT_FILE"):
-        return ssl.create_default_context(cafile=bundle)
-    return True

@@ -20,6 +20,8 @@ _PROPERTY_NOTE, _ISA_NEEDED = 5, 0xC0008002
 _MOST_BYTES = 256 << 20
 """No table of a real library is larger."""
 _MOST_FILE_BYTES = 1 << 48
+_KEPT_BYTES = 64 << 20
+"""Most libraries are kept whole; of others, where symbol versions lie (7 MB in torch 2.15's)."""
 _MOST_SEGMENTS = 4096
 _VERSION = re.compile(rb"(GLIBC|GLIBCXX)_([0-9]+(?:\.[0-9]+)+)")
 _RELR = (b"GLIBC_ABI_DT_RELR", ("GLIBC", (2, 36)))
@@ -55,6 +57,29 @@ class _Segment:
     size: int
 
 
+class _Kept:
+    """A stream whose beginning is kept as it is read: in an archive, going back is reading anew.
+
+    A linker puts symbol versions at the beginning of a library, and what points at them at its end.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._kept = bytearray()
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        end = offset + size
+        missing = min(end, _KEPT_BYTES) - len(self._kept)
+        if missing > 0:
+            self._stream.seek(len(self._kept))
+            self._kept += self._stream.read(missing)
+        if end <= len(self._kept):
+            return bytes(self._kept[offset:end])
+        self._stream.seek(offset)
+        return self._stream.read(size)
+
+
 def read_needs(stream: BinaryIO) -> ElfNeeds:
     """Return what an ELF file needs.
 
@@ -64,14 +89,15 @@ def read_needs(stream: BinaryIO) -> ElfNeeds:
     Raises:
         NotReadable: it is not a little-endian 64-bit ELF file, or is damaged.
     """
+    kept = _Kept(stream)
     try:
-        header = _read(stream, 0, 64)
+        header = _read(kept, 0, 64)
         if header[:4] != MAGIC or header[4:6] != _LITTLE_64:
             raise NotReadable("not a little-endian 64-bit ELF file")
         (machine,) = struct.unpack_from("<H", header, 18)
-        segments = tuple(_segments(stream, header))
-        isa = max((_isa(stream, one) for one in segments if one.kind == _NOTE), default=0)
-        libraries, versions = _dynamic(stream, segments)
+        segments = tuple(_segments(kept, header))
+        isa = max((_isa(kept, one) for one in segments if one.kind == _NOTE), default=0)
+        libraries, versions = _dynamic(kept, segments)
         return ElfNeeds(
             machine=MACHINES.get(machine), versions=versions, isa=isa, libraries=libraries
         )
@@ -79,7 +105,7 @@ def read_needs(stream: BinaryIO) -> ElfNeeds:
         raise NotReadable("a table is cut off") from error
 
 
-def _segments(stream: BinaryIO, header: bytes) -> Iterator[_Segment]:
+def _segments(stream: _Kept, header: bytes) -> Iterator[_Segment]:
     (offset,) = struct.unpack_from("<Q", header, 32)
     size, count = struct.unpack_from("<HH", header, 54)
     if (count and size < 56) or count > _MOST_SEGMENTS:
@@ -91,7 +117,7 @@ def _segments(stream: BinaryIO, header: bytes) -> Iterator[_Segment]:
 
 
 def _dynamic(
-    stream: BinaryIO, segments: tuple[_Segment, ...]
+    stream: _Kept, segments: tuple[_Segment, ...]
 ) -> tuple[tuple[str, ...], dict[tuple[str, str], tuple[int, ...]]]:
     """Return the needed libraries and the newest needed version of each family."""
     dynamic = next((one for one in segments if one.kind == _DYNAMIC), None)
@@ -119,7 +145,7 @@ def _dynamic(
 
 
 def _needed(
-    stream: BinaryIO, offset: int, tags: Mapping[int, int], names: bytes
+    stream: _Kept, offset: int, tags: Mapping[int, int], names: bytes
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield library and version of every needed version that is not weak."""
     for _ in range(min(tags[_VERNEEDNUM], _MOST_SEGMENTS)):
@@ -144,7 +170,7 @@ def _name(names: bytes, offset: int) -> bytes:
     return names[offset:].partition(b"\0")[0] if offset < len(names) else b""
 
 
-def _isa(stream: BinaryIO, note: _Segment) -> int:
+def _isa(stream: _Kept, note: _Segment) -> int:
     """Return the x86-64 level that a note asks for."""
     table = _read(stream, note.offset, note.size)
     offset = 0
@@ -176,11 +202,10 @@ def _place(address: int, segments: tuple[_Segment, ...]) -> int:
     raise NotReadable("an address outside every segment")
 
 
-def _read(stream: BinaryIO, offset: int, size: int) -> bytes:
+def _read(stream: _Kept, offset: int, size: int) -> bytes:
     if size > _MOST_BYTES or offset > _MOST_FILE_BYTES:
         raise NotReadable("a table larger or further than any real one")
-    stream.seek(offset)
-    data = stream.read(size)
+    data = stream.read_at(offset, size)
     if len(data) != size:
         raise NotReadable("a table is cut off")
     return data

@@ -66,7 +66,8 @@ def recipes(tmp_path_factory):
 def plan(llava_pack, recipes, tmp_path):
     def run(target, *options, model="7b"):
         arguments = ["plan", recipes[model], "--python", "target", "--json"]
-        arguments += [] if target is None else ["--target", TARGETS / f"{target}.json"]
+        place = TARGETS / f"{target}.json" if isinstance(target, str) else target
+        arguments += [] if target is None else ["--target", place]
         done = llava_pack(*arguments, *options, cwd=tmp_path)
         assert list(tmp_path.iterdir()) == [], "plan wrote something"
         said = json.loads(done.stdout.splitlines()[-1])
@@ -133,6 +134,42 @@ def test_glibc_2_17_is_refused_before_anything_crosses(plan):
     assert "glibc" in failed(outlook)
     assert found(outlook, "glibc")["value"] == "2.17"
     assert "RHEL 8" in found(outlook, "glibc")["fix"]
+    assert "--runtime upstream" in found(outlook, "glibc")["fix"]
+
+
+def test_what_is_promised_for_glibc_2_17_holds(plan):
+    outlook = plan("centos-7", "--runtime", "upstream")
+    assert outlook["exit_code"] == 0, outlook
+    assert outlook["floors"]["glibc"] == "2.17"
+    assert outlook["cuda"].startswith("12.")
+
+
+def test_a_lock_for_a_gpu_without_a_cuda_runtime_is_10(plan):
+    """torch before 2.11 has no CUDA on aarch64: the resolver is content, the machine would not be."""
+    outlook = plan(None, "--cuda", "12", "--platform", "aarch64-manylinux_2_35")
+    assert (outlook["exit_code"], outlook["subject"]) == (10, "lock")
+    assert "expected a CUDA runtime in the lock, got none" in outlook["message"]
+
+
+def test_a_python_of_the_target_that_is_not_there_is_3(plan, tmp_path_factory):
+    profile = json.loads((TARGETS / "l40s-driver-580.json").read_text())
+    file = tmp_path_factory.mktemp("own") / "no-python.json"
+    file.write_text(json.dumps({**profile, "pythons": []}))
+    outlook = plan(file)
+    assert outlook["exit_code"] == 3
+    assert failed(outlook) == {"python"}
+    assert "--runtime upstream" in found(outlook, "glibc")["fix"]
+
+
+def test_glibc_2_17_gets_llavas_own_code_with_what_fits_it(plan):
+    outlook = plan("centos-7", "--runtime", "upstream")
+    assert failed(outlook) == {"python"}, "only the interpreter that this test does not carry"
+    versions = {part["name"]: part["version"] for part in outlook["wheels"]}
+    assert release(outlook) < (2, 5)
+    assert outlook["cuda"] == "12.1"
+    assert versions["bitsandbytes"] == "0.42.0"
+    assert (versions["llava-torch"], versions["fastapi"]) == ("1.2.2.post1", "0.112.4")
+    assert outlook["serving"]["engine"] == "upstream"
 
 
 def test_grace_gets_aarch64_wheels_with_cuda(plan):
@@ -244,6 +281,11 @@ def test_without_a_target_the_needs_are_told(plan):
     assert outlook["findings"] == []
     assert outlook["runs"] is None
     assert outlook["floors"]["driver"] == "525.60"
+
+
+def test_a_medium_can_be_named(plan):
+    minutes = plan(None, "--link", "usb3")["minutes"]
+    assert list(minutes) == ["USB 3"]
 
 
 def test_a_rate_that_is_none_is_2(plan):

@@ -1,7 +1,9 @@
 import pytest
 
+from llava_pack.format.errors import RecipeError
 from llava_pack.lock.platform import parse_platform
-from llava_pack.lock.torch_build import choose_torch, local_cpu_torch
+from llava_pack.lock.pylock import LockedWheel
+from llava_pack.lock.torch_build import choose_torch, local_cpu_torch, torch_needs
 
 PLATFORM = parse_platform("x86_64-manylinux_2_28", "3.11")
 FITTING = "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl"
@@ -46,3 +48,34 @@ def test_a_cuda_target_never_takes_the_cpu_wheel(tmp_path):
 def test_a_backend_given_by_hand_wins(tmp_path):
     (tmp_path / FITTING).touch()
     assert choose_torch("13", PLATFORM, [tmp_path], backend="cu130").backend == "cu130"
+
+
+def locked(**versions):
+    return [
+        LockedWheel(name=name.replace("_", "-"), version=version, filename="", url="", sha256="")
+        for name, version in versions.items()
+    ]
+
+
+def test_the_cuda_of_a_lock_is_that_of_its_own_runtime():
+    needs = torch_needs(locked(torch="2.10.0", nvidia_cuda_runtime_cu12="12.8.90"), "12")
+    assert (needs.cuda, needs.driver, needs.capability) == ("12.8", "525.60", "7.0")
+    needs = torch_needs(locked(torch="2.15.0", nvidia_cuda_runtime="13.2.12"), "13")
+    assert (needs.cuda, needs.driver, needs.capability) == ("13.2", "580.65", "7.5")
+
+
+def test_a_gpu_without_a_cuda_runtime_is_a_wrong_lock():
+    with pytest.raises(RecipeError, match="got none") as caught:
+        torch_needs(locked(torch="2.10.0"), "12")
+    assert caught.value.exit_code == 10
+    assert torch_needs(locked(torch="2.13.0+cpu"), "none").driver is None
+
+
+def test_a_newer_cuda_than_was_asked_for_is_a_wrong_lock():
+    with pytest.raises(RecipeError, match=r"brings CUDA 13\.0, expected at most CUDA 12"):
+        torch_needs(locked(torch="2.11.0", nvidia_cuda_runtime="13.0.88"), "12")
+
+
+def test_a_lock_without_torch_is_a_wrong_lock():
+    with pytest.raises(RecipeError, match="no torch"):
+        torch_needs([], "12")
