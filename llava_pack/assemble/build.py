@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llava_pack.assemble.card import Card
-from llava_pack.assemble.described import BuildFacts, describe
+from llava_pack.assemble.described import BuildFacts, describe, known_answers
 from llava_pack.assemble.layouts import stage_packing
 from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
@@ -13,6 +13,7 @@ from llava_pack.assemble.outlook import outlook_of
 from llava_pack.assemble.papers import stage_papers
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.proved import prove
+from llava_pack.assemble.recorded import record
 from llava_pack.assemble.runtime_files import (
     stage_installer,
     stage_runtime,
@@ -59,6 +60,15 @@ def build(
     rewrites = stage_packing(staging, plan.packing, recipe, sources)
     check_nothing_remote(staging)
     stage_papers(staging, plan, sources, fetched, options)
+    references = record(
+        staging,
+        plan,
+        known_answers(recipe, options.recipe.parent),
+        wanted=options.record,
+        kept=options.answers,
+        cache=cache,
+        progress=progress,
+    )
     facts = BuildFacts(
         sources=sources,
         packing=plan.packing,
@@ -72,6 +82,7 @@ def build(
         wheels=len(plan.packages.wheels) + 1,
         release=options.release,
         licences=licence_entries(recipe, options.accepted),
+        references=references,
     )
     manifest = describe(recipe, options.recipe.parent, facts)
     identity = seal(staging, manifest, options.out, signer)

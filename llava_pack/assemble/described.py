@@ -20,6 +20,7 @@ from llava_pack.format.manifest import (
     ModelEntry,
     PythonEntry,
     RecipeEntry,
+    Reference,
     Rewrite,
     ServingProfile,
 )
@@ -48,6 +49,7 @@ class BuildFacts:
         wheels: how many there are.
         release: UTC seconds.
         licences: of the models, the model's own first.
+        references: what the model answered to its known questions.
     """
 
     sources: Mapping[str, Fetched]
@@ -62,6 +64,7 @@ class BuildFacts:
     wheels: int
     release: int
     licences: Sequence[LicenceEntry]
+    references: tuple[Reference, ...] = ()
 
 
 def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
@@ -100,7 +103,8 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         rewrites=tuple(facts.rewrites),
         floors=_floors(facts),
         serving=facts.serving,
-        known_answers=tuple(_known_answers(recipe, base)),
+        known_answers=known_answers(recipe, base),
+        references=facts.references,
     )
 
 
@@ -132,7 +136,16 @@ def _tower_path(recipe: Recipe, packing: Packing) -> str | None:
     return f"model/{tower.name}" if tower is not None and packing.tower_beside else None
 
 
-def _known_answers(recipe: Recipe, base: Path) -> list[KnownAnswer]:
+def known_answers(recipe: Recipe, base: Path) -> tuple[KnownAnswer, ...]:
+    """Return the questions that a model is asked to prove that it sees.
+
+    Args:
+        recipe: names them.
+        base: the recipe's folder, where its pictures lie.
+
+    Raises:
+        RecipeError: a picture cannot be used.
+    """
     answers = []
     for part in recipe.known_answers:
         path = base / part.picture
@@ -148,4 +161,4 @@ def _known_answers(recipe: Recipe, base: Path) -> list[KnownAnswer]:
                 name=part.name, picture_png=picture, prompt=part.prompt, contains=part.contains
             )
         )
-    return answers
+    return tuple(answers)

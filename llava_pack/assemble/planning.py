@@ -18,12 +18,19 @@ from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
 from llava_pack.lock.document import Lock
 from llava_pack.recipe import Engine, Recipe, read_recipe
+
+MODERN_GLIBC_MINOR = 28
+"""What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
+OLD_GLIBC_FIX = (
+    "--runtime upstream packs LLaVA's own code, which runs there; or use a system with a newer C "
+    "library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a container of one"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,8 @@ class BuildOptions:
         merge: adapter or projector are put into their base now.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
+        record: known answers are recorded; None where this machine can.
+        answers: where they are kept beside a lock, None for the cache.
     """
 
     recipe: Path
@@ -56,6 +65,8 @@ class BuildOptions:
     merge: bool = False
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
+    record: bool | None = None
+    answers: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +118,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if packing.merge and sources["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
-        given = options.python_archive
-        packages = resolve_packages(recipe, options.choice, cache, progress, archive=given)
+        packages = _resolved(recipe, options, cache, progress)
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
     configs = source_configs(sources, recipe)
@@ -124,6 +134,28 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         serving=serving,
         configs=configs,
     )
+
+
+def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Progress) -> Packages:
+    """Return the packages; where only the target's C library is in the way, say what is not.
+
+    Raises:
+        PreflightError: the target's C library is too old for llava-pack's engine.
+    """
+    archive = options.python_archive
+    try:
+        return resolve_packages(recipe, options.choice, cache, progress, archive=archive)
+    except RecipeError as error:
+        platform = options.choice.platform
+        old = options.target is not None and platform.glibc_minor < MODERN_GLIBC_MINOR
+        if not old or recipe.runtime.engine == "upstream":
+            raise
+        raise PreflightError(
+            f"no set of wheels of llava-pack's engine for glibc {platform.glibc}, "
+            f"expected 2.{MODERN_GLIBC_MINOR} or newer",
+            subject="target",
+            hint=OLD_GLIBC_FIX,
+        ) from error
 
 
 def work_folder(out: Path) -> Path:

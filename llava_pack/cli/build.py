@@ -73,6 +73,13 @@ def build(
     merge: Annotated[
         bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
     ] = False,
+    record: Annotated[
+        bool | None,
+        typer.Option(
+            "--record/--no-record",
+            help="Run the packed model and record its known answers. Default: where torch is.",
+        ),
+    ] = None,
     sign: Annotated[
         Path | None,
         typer.Option(help="Sign with this private key, from `llava-pack keygen`.", metavar="KEY"),
@@ -92,7 +99,8 @@ def build(
     Terms of use that have to be accepted are asked about first; without a terminal,
     --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
     are honoured. A build that was stopped goes on where it was. Needs the network; needs torch only
-    to quantize and to merge an adapter (`pip install 'llava-pack[quantize]'`).
+    to quantize, to merge an adapter (`pip install 'llava-pack[quantize]'`) and to record known
+    answers (`pip install 'llava-pack[serve]'`).
 
     \b
     Examples:
@@ -144,6 +152,8 @@ def build(
         quantize=quantize,
         merge=merge,
         python_archive=given,
+        record=record,
+        answers=None if locked is None else locked.with_name(f"{locked.name}.answers.json"),
     )
     if locked is not None:
         plain = said if given is None else replace(said, python=None)

@@ -3,8 +3,9 @@
 from contextlib import aclosing
 
 from llava_pack.engine.port import Delta, Failed, Message, Part, Request, Sampling
+from llava_pack.engine.questions import MAX_TOKENS, picture_bytes
 from llava_pack.format.errors import ServeError
-from llava_pack.health.known_answers import MAX_TOKENS, grade, picture_bytes
+from llava_pack.health.known_answers import grade
 from llava_pack.serve.life import Ask, Proof
 from llava_pack.serve.plans import EnginePlan
 

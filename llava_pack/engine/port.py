@@ -236,7 +236,7 @@ class Trace:
         prompt: SHA-256 of the prompt's token ids, which template and tokenizer decide.
         words: SHA-256 of the token ids of the question's own text, which the tokenizer decides.
         pixels: SHA-256 of what the tower is given, float32; empty without a picture.
-        tower: fingerprint of the tower's output; empty without a picture.
+        tower: fingerprint of the tower's features that are used; empty without a picture.
         projector: fingerprint of the projector's output; empty without a picture.
     """
 

@@ -36,11 +36,12 @@ def trace(
     if tiles is None:
         return Trace(prompt=_digest(prompt), words=_digest(words))
     heard: dict[str, torch.Tensor] = {}
-    parts = {"tower": network.model.vision_tower, "projector": network.model.multi_modal_projector}
-    with _listening(parts, heard), torch.inference_mode():
-        place = next(network.model.multi_modal_projector.parameters())
+    projector = network.model.multi_modal_projector
+    with _listening(projector, heard), torch.inference_mode():
         network.model.get_image_features(
-            pixel_values=torch.from_numpy(tiles).to(place.device, network.dtype),
+            pixel_values=torch.from_numpy(tiles).to(
+                next(projector.parameters()).device, network.dtype
+            ),
             vision_feature_layer=network.config.vision_feature_layer,
             vision_feature_select_strategy=network.config.vision_feature_select_strategy,
         )
@@ -74,27 +75,17 @@ def fingerprint(features: torch.Tensor) -> tuple[float, ...]:
 
 
 @contextmanager
-def _listening(parts: dict[str, Any], heard: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Keep the last output of each module while the block runs."""
+def _listening(projector: Any, heard: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Keep what the projector is given, which is what the tower saw, and what it makes of it."""
 
-    def keep(name: str) -> Any:
-        def hook(_module: Any, _given: Any, output: Any) -> None:
-            heard[name] = _tensor(output)
+    def keep(_module: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
+        heard["tower"], heard["projector"] = given[0], made
 
-        return hook
-
-    handles = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
+    handle = projector.register_forward_hook(keep)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tensor(output: Any) -> torch.Tensor:
-    """Return the features of a module's output."""
-    features: torch.Tensor = getattr(output, "last_hidden_state", output)
-    return features
+        handle.remove()
 
 
 def _digest(ids: Sequence[int]) -> str:

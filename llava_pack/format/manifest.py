@@ -20,6 +20,7 @@ MAX_FILE_BYTES = 3_900_000_000
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SHOWN_DEFECTS = 20
 
 
@@ -108,6 +109,31 @@ class KnownAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What a model answered to a known question where it was known to be right, step by step."""
+
+    answer: str
+    """Name of the known answer."""
+    precision: str
+    made_on: str
+    """Kind of device and versions of the libraries: where they are equal, so are the bits."""
+    recorded: Literal["build", "install", "recipe", "now"]
+    text: str
+    prompt: str
+    """SHA-256 of the prompt's token ids; with the next four, the stages of engine/trace.py."""
+    words: str
+    pixels: str
+    tower: tuple[str, ...]
+    """Decimal numbers."""
+    projector: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    likeliest: tuple[tuple[int, ...], ...]
+    """Ids of the likeliest tokens at each step, best first."""
+    micronats: tuple[tuple[int, ...], ...]
+    """Their log-probabilities, times -1,000,000."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeEntry:
     """What was asked for."""
 
@@ -159,6 +185,7 @@ class Manifest:
     known_answers: tuple[KnownAnswer, ...]
     other_licences: tuple[LicenceEntry, ...] = ()
     """Of the base and of the vision tower, as far as the recipe states them."""
+    references: tuple[Reference, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -225,6 +252,8 @@ def _check(manifest: Manifest, defects: records.Defects) -> None:
     for index, entry in enumerate(manifest.files):
         _check_file(f"files[{index}]", entry, defects)
     _check_references(manifest, defects)
+    for index, one in enumerate(manifest.references):
+        _check_recording(one, f"references[{index}]", defects)
 
 
 def _check_file(where: str, entry: FileEntry, defects: records.Defects) -> None:
@@ -274,3 +303,13 @@ def _is_model_folder(path: str) -> bool:
 def _lands_inside(template: str) -> bool:
     head, _, rest = template.partition("/")
     return head == MODEL_ROOT and path_defect(rest) is None
+
+
+def _check_recording(one: Reference, where: str, defects: records.Defects) -> None:
+    steps = len(one.token_ids)
+    if not (steps == len(one.likeliest) == len(one.micronats)) or any(
+        len(ids) != len(odds) for ids, odds in zip(one.likeliest, one.micronats, strict=True)
+    ):
+        defects.add(where, "its tokens and their odds are not equally many")
+    if not all(_DECIMAL.fullmatch(number) for number in (*one.tower, *one.projector)):
+        defects.add(where, "its features are not decimal numbers")

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 import httpx
 
+from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.format.errors import ServeError
 from llava_pack.format.manifest import KnownAnswer
 from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
-from llava_pack.health.known_answers import MAX_TOKENS, grade
+from llava_pack.health.known_answers import grade
 
 _QUICK_S = 5.0
 _ANSWER_S = 120.0

@@ -16,11 +16,11 @@ from typing import Any
 
 from llava_pack.engine import environment
 from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
-from llava_pack.engine.pictures import decode_picture
-from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request, Sampling
+from llava_pack.engine.port import Engine
+from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError
-from llava_pack.format.manifest import KnownAnswer, Manifest, parse_manifest
-from llava_pack.health.known_answers import MAX_TOKENS, grade, picture_bytes
+from llava_pack.format.manifest import KnownAnswer, Manifest, Reference, parse_manifest
+from llava_pack.health.grading import judge
 
 _SCHEMA = 1
 
@@ -63,7 +63,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         conv_mode=manifest.model.conv_mode,
     )
     load_s = time.monotonic() - began_s
-    answers = [_ask(engine, known) for known in manifest.known_answers]
+    answers = [_ask(engine, one, manifest.references) for one in manifest.known_answers]
     return {
         "schema": _SCHEMA,
         "kind": "smoke",
@@ -83,33 +83,17 @@ def _upstream(given: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
     return {"schema": _SCHEMA, "kind": "smoke", **found}
 
 
-def _ask(engine: Engine, known: KnownAnswer) -> dict[str, Any]:
-    picture = decode_picture(picture_bytes(known))
-    request = Request(
-        request_id=known.name,
-        messages=(Message("user", (picture, known.prompt)),),
-        sampling=Sampling(max_tokens=MAX_TOKENS),
-    )
-    engine.submit(request)
-    pieces: list[str] = []
-    while True:
-        for event in engine.step():
-            if isinstance(event, Delta):
-                pieces.append(event.text)
-            elif isinstance(event, Failed):
-                raise event.error()
-            elif isinstance(event, Finished):
-                return _graded(known, "".join(pieces), event)
-
-
-def _graded(known: KnownAnswer, text: str, end: Finished) -> dict[str, Any]:
-    graded = grade(known, text)
+def _ask(engine: Engine, known: KnownAnswer, references: Sequence[Reference]) -> dict[str, Any]:
+    seen, end = observe(engine, known)
+    found = judge(known, references, seen)
     decode_s = end.timings.total_s - end.timings.first_token_s
     return {
         "name": known.name,
-        "ok": graded.ok,
-        "text": text,
-        "missing": list(graded.missing),
+        "ok": found.level != "broken",
+        "grade": found.level,
+        "stage": found.stage,
+        "why": found.why,
+        "text": seen.text,
         "tokens": end.usage.completion_tokens,
         "ttft_s": round(end.timings.first_token_s, 4),
         "tokens_per_s": round((end.usage.completion_tokens - 1) / decode_s, 2)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.engine.templates import choose
 from llava_pack.engine.upstream.client import UpstreamClient
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
@@ -14,7 +15,7 @@ from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, pr
 from llava_pack.format.errors import ServeError
 from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
-from llava_pack.health.known_answers import MAX_TOKENS, grade
+from llava_pack.health.known_answers import grade
 
 _TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test
 

@@ -1,7 +1,10 @@
 """`build` from the outside: the real client, a loopback Hub, real wheels, a whole bundle."""
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,6 +14,8 @@ import zipfile
 import zlib
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from llava_pack.checkpoint.config import remote_ids
 from llava_pack.recipe import find_recipe
@@ -44,6 +49,7 @@ def build(llava_pack, tmp_path):
         if cache is not None:
             environ["LLAVA_PACK_CACHE"] = str(tmp_path / cache)
         arguments = ["build", recipe, "--out", tmp_path / "bundle", "--python", "target"]
+        arguments.append("--no-record")
         return llava_pack(*arguments, *options, env=environ)
 
     return run
@@ -153,7 +159,15 @@ def test_two_builds_from_one_lock_have_one_id(hub, llava_pack, tmp_path):
     for name in ("one", "two"):
         out = tmp_path / name
         done = llava_pack(
-            "build", "demo", "--python", "target", "--out", out, "--json", env=environ
+            "build",
+            "demo",
+            "--python",
+            "target",
+            "--no-record",
+            "--out",
+            out,
+            "--json",
+            env=environ,
         )
         assert done.returncode == 0, done.stderr
         ids.append(error_of(done)["bundle_id"])
@@ -167,6 +181,7 @@ def test_a_killed_build_goes_on_and_gives_what_an_untouched_one_gives(
     fault = hub.fault("pytorch_model-00002-of-00002.bin", hold_bytes=1000)
     shard = next(blob for blob in hub.blobs(MODEL) if blob.path.endswith("00001-of-00002.bin"))
     command = [sys.executable, "-m", "llava_pack", "build", "demo", "--python", "target"]
+    command.append("--no-record")
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("LLAVA_PACK_CACHE", str(tmp_path / "cache"))
     with subprocess.Popen(
@@ -331,3 +346,76 @@ def test_the_wheel_of_llava_pack_in_the_bundle_is_the_running_one(demo_bundle):
     with zipfile.ZipFile(wheel) as archive:
         held = archive.read("llava_pack/format/sums.py")
     assert held == (demo_bundle.path / "installer/llava_pack/format/sums.py").read_bytes()
+
+
+def test_terms_that_nobody_accepted_are_12_before_anything_is_asked_for(llava_pack, tmp_path):
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = llava_pack("build", "llava-v1.5-7b", "--json", env=nowhere, cwd=tmp_path)
+    assert done.returncode == 12, done.stderr
+    wanted = "llava-pack build llava-v1.5-7b --json --accept-license Llama-2-Community"
+    assert error_of(done)["hint"].endswith(wanted)
+    accepted = ["--accept-license", "Llama-2-Community"]
+    done = llava_pack("build", "llava-v1.5-7b", "--json", *accepted, env=nowhere, cwd=tmp_path)
+    assert done.returncode == 9, done.stderr
+    other = llava_pack("build", "demo", "--json", "--accept-license", "MIT", env=nowhere)
+    assert other.returncode == 2, other.stderr
+
+
+@pytest.mark.parametrize(("said", "code"), [("n", 12), ("y", 9)])
+def test_a_person_is_asked_for_the_terms(tmp_path, said, code):
+    """At a terminal; a yes goes on to the Hub, which does not answer here."""
+    person, terminal = pty.openpty()
+    command = [sys.executable, "-m", "llava_pack", "build", "llava-v1.5-7b"]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+    ) as asking:  # fmt: skip
+        os.close(terminal)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(person, 1000)
+        assert b"https://ai.meta.com/llama/license/" in shown
+        os.write(person, f"{said}\n".encode())
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed
+            while os.read(person, 1000):
+                pass
+        assert asking.wait(timeout=100) == code
+    os.close(person)
+
+
+def test_the_bill_of_materials_names_what_is_there(demo_bundle, llava_pack):
+    text = (demo_bundle.path / "sbom" / "bundle.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    sums = dict(
+        reversed(line.split("  ", 1))
+        for line in (demo_bundle.path / "SHA256SUMS").read_text().splitlines()
+    )
+    assert "sbom/bundle.cdx.json" in sums
+    bill = json.loads(text)
+    packages = {one["bom-ref"]: one for one in bill["components"]}
+    listed = {
+        *packages,
+        *(part["bom-ref"] for one in bill["components"] for part in one.get("components", [])),
+    }
+    parts = ("wheels/", "model/", "runtime/uv")
+    assert {path for path in sums if path.startswith(parts)} <= listed
+    for path, one in packages.items():
+        if "hashes" in one:
+            assert one["hashes"] == [{"alg": "SHA-256", "content": sums[path]}]
+    models = [one for one in bill["components"] if one["type"] == "machine-learning-model"]
+    assert {one["name"] for one in models} == {"llava-v1-demo", "clip-demo"}
+    assert all(one["purl"].startswith("pkg:huggingface/llava-pack/") for one in models)
+    done = llava_pack("inspect", demo_bundle.path, "--json")
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert shown["sbom"]["components"]["library"] == len(
+        list((demo_bundle.path / "wheels").iterdir())
+    )
+    assert shown["licence"]["id"] == "Apache-2.0"
+
+
+def test_licence_texts_of_models_and_packages_are_there(demo_bundle):
+    folder = demo_bundle.path / "licenses"
+    assert "llava-v1-demo: Apache-2.0" in (folder / "TERMS.txt").read_text()
+    packages = {path.name.split("-")[0] for path in (folder / "packages").iterdir()}
+    assert {"torch", "transformers", "uv"} <= packages
+    assert "Apache License" in next((folder / "packages").glob("transformers-*")).read_text()

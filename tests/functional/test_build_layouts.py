@@ -55,7 +55,7 @@ def build(llava_pack, tmp_path):
         out = tmp_path / "bundle"
         with LoopbackHub(specs) as hub:
             done = llava_pack(
-                "build", recipe, "--python", "target", "--out", out, "--json", *options,
+                "build", recipe, "--python", "target", "--no-record", "--out", out, "--json", *options,
                 env={"HF_ENDPOINT": hub.url},
             )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

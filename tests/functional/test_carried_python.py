@@ -22,7 +22,15 @@ def archive(tmp_path_factory):
 @pytest.fixture
 def build(llava_pack, demo_hub, tmp_path):
     def run(*options, **env):
-        arguments = ["build", "demo", "--json", "--out", tmp_path / "bundle", *options]
+        arguments = [
+            "build",
+            "demo",
+            "--json",
+            "--no-record",
+            "--out",
+            tmp_path / "bundle",
+            *options,
+        ]
         done = llava_pack(*arguments, env={"HF_ENDPOINT": demo_hub.url, **env})
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 

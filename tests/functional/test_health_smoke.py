@@ -65,7 +65,8 @@ def test_a_model_that_says_what_it_should_passes(model: Path, tmp_path: Path) ->
 def test_a_model_that_does_not_see_it_fails(model: Path, tmp_path: Path) -> None:
     code, report = _smoke(model, _manifest(tmp_path, _known(""), _known("a unicorn")))
     assert (code, report["ok"]) == (1, False)
-    assert [answer["missing"] for answer in report["answers"]] == [[], ["a unicorn"]]
+    assert [answer["grade"] for answer in report["answers"]] == ["equivalent", "broken"]
+    assert "expected 'a unicorn' in the answer" in report["answers"][1]["why"]
 
 
 @pytest.mark.parametrize(

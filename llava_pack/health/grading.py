@@ -1,0 +1,183 @@
+"""How near an answer is to the one that was recorded, and where it began to differ. Pure.
+
+Greedy answers are not the same bits on every device and in every batch, so the tokens alone say
+little. What counts is the margin: where the recorded model was sure of a token, another one is no
+rounding; where two tokens were nearly as likely, it may be. Up to there, the odds of the
+likeliest tokens must agree within a bound that depends on the precision, and tightly where device
+kind and libraries are those of the recording.
+
+Source: docs/explanation/known-answers.md, with the measurements behind the bounds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.health.known_answers import grade
+
+Level = Literal["exact", "equivalent", "degraded", "broken"]
+LEVELS: tuple[Level, ...] = ("exact", "equivalent", "degraded", "broken")
+Stage = Literal[
+    "", "tokenizer", "template", "picture", "vision tower", "projector", "precision", "model"
+]
+_NATS = 1e-6
+_EXACT_NATS = 1e-3
+_SAME_KIND_NATS = 0.02
+_BOUND_NATS = {"fp32": 0.02, "fp16": 0.15, "bf16": 0.15, "int8": 0.15, "nf4": 0.6}
+_SAME_KIND_MARGIN = 0.05
+_MARGIN = {"fp32": 0.05, "fp16": 0.5, "bf16": 0.5, "int8": 0.5, "nf4": 1.0}
+_SAME_KIND_FEATURES = 1e-3
+_FEATURES = 0.05
+_NEARER = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What became of one known answer."""
+
+    name: str
+    level: Level
+    text: str
+    """The model's own words."""
+    stage: Stage = ""
+    """Where it began to differ; empty where nothing is wrong or the place is not known."""
+    why: str = ""
+    nats: float | None = None
+    """Mean difference of log-probabilities; None without a recorded answer."""
+    reference: str = ""
+    """Who recorded what it was held against: build, install or recipe."""
+
+
+def judge(known: KnownAnswer, references: Sequence[Reference], seen: Reference) -> Judgement:
+    """Return how an answer compares with what was recorded.
+
+    Args:
+        known: the question, with the words that must be in the answer.
+        references: what was recorded for it, in any precision.
+        seen: the answer; stages that were not traced are empty and not compared.
+    """
+    floor = grade(known, seen.text)
+    recorded = [one for one in references if one.answer == known.name]
+    own = _own(recorded, seen)
+    if own is None:
+        why = floor.why if not floor.ok else f"nothing was recorded in {seen.precision}: words only"
+        level: Level = "equivalent" if floor.ok else "broken"
+        return Judgement(name=known.name, level=level, text=seen.text, why=why)
+    same = _same_kind(own, seen)
+    nats, split = compare(own, seen)
+    stage, why = _fault(own, seen, same=same)
+    if not stage:
+        stage, why = _odds(recorded, own, seen, nats=nats, split=split)
+    level = "equivalent"
+    if not floor.ok:
+        level, why = "broken", f"{floor.why}{f'; {why}' if why else ''}"
+    elif stage:
+        level = "degraded"
+    elif split is None and nats <= _EXACT_NATS:
+        level = "exact"
+    return Judgement(
+        name=known.name,
+        level=level,
+        text=seen.text,
+        stage=stage,
+        why=why,
+        nats=nats,
+        reference=own.recorded,
+    )
+
+
+def compare(own: Reference, seen: Reference) -> tuple[float, int | None]:
+    """Return the mean difference of log-probabilities in nats, and the first other token.
+
+    Only steps before the first other token are compared, and only tokens that both name.
+    """
+    differences: list[float] = []
+    for index, token in enumerate(own.token_ids):
+        if index >= len(seen.token_ids) or seen.token_ids[index] != token:
+            return _mean(differences), index
+        one = dict(zip(own.likeliest[index], own.micronats[index], strict=True))
+        two = dict(zip(seen.likeliest[index], seen.micronats[index], strict=True))
+        common = [abs(one[key] - two[key]) * _NATS for key in one.keys() & two.keys()]
+        differences.append(_mean(common))
+    return _mean(differences), None
+
+
+def worst(judgements: Sequence[Judgement]) -> Level:
+    """Return the worst level of several answers; without any it is `broken`."""
+    found = {one.level for one in judgements}
+    return next((level for level in reversed(LEVELS) if level in found), "broken")
+
+
+def _own(recorded: Sequence[Reference], seen: Reference) -> Reference | None:
+    """Return what to hold an answer against: its own precision, its own kind of device first."""
+    mine = [one for one in recorded if one.precision == seen.precision]
+    return next((one for one in mine if one.made_on == seen.made_on), mine[0] if mine else None)
+
+
+def _same_kind(own: Reference, seen: Reference) -> bool:
+    return own.made_on == seen.made_on
+
+
+def _fault(own: Reference, seen: Reference, *, same: bool) -> tuple[Stage, str]:
+    """Return the first stage of the traces that differs, and how."""
+    if seen.words and seen.words != own.words:
+        return "tokenizer", "the question's words become other tokens than when it was recorded"
+    if seen.prompt and seen.prompt != own.prompt:
+        return "template", "the question is wrapped in other words than when it was recorded"
+    if seen.pixels and seen.pixels != own.pixels:
+        return "picture", "the picture is prepared otherwise: size, padding colour or scale"
+    if far := _apart(own.tower, seen.tower, same=same):
+        return "vision tower", f"the tower sees otherwise, by {far}"
+    if far := _apart(own.projector, seen.projector, same=same):
+        return "projector", f"the tower sees the same and the projector does not, by {far}"
+    return "", ""
+
+
+def _apart(own: Sequence[str], seen: Sequence[str], *, same: bool) -> str:
+    """Return how far two fingerprints are apart, empty where that is near enough."""
+    if not seen or not own:
+        return ""
+    if len(seen) != len(own):
+        return "its size"
+    scale = max(abs(float(own[0])), 1e-12)
+    far = max(abs(float(a) - float(b)) for a, b in zip(own, seen, strict=True)) / scale
+    allowed = _SAME_KIND_FEATURES if same else _FEATURES
+    return f"{100 * far:.2g} %" if not far <= allowed else ""
+
+
+def _odds(
+    recorded: Sequence[Reference],
+    own: Reference,
+    seen: Reference,
+    *,
+    nats: float,
+    split: int | None,
+) -> tuple[Stage, str]:
+    """Return whether the odds are those that were recorded, and if not, what they are like."""
+    same = _same_kind(own, seen)
+    bound = _SAME_KIND_NATS if same else _BOUND_NATS.get(seen.precision, 0.6)
+    margin = _SAME_KIND_MARGIN if same else _MARGIN.get(seen.precision, 1.0)
+    sure = split is not None and _margin(own, split) >= margin
+    if nats <= bound and not sure:
+        return "", ""
+    what = f"odds differ by {nats:.2g} nats, at most {bound:g} are rounding"
+    if sure and split is not None:
+        what = f"token {split + 1} is another one, and the model was sure of it; {what}"
+    distances = {one.precision: compare(one, seen)[0] for one in recorded}
+    nearest = min(distances, key=lambda name: distances[name])
+    if nearest != seen.precision and nats > _NEARER * distances[nearest]:
+        return "precision", f"it says {seen.precision} and answers like {nearest}: {what}"
+    return (
+        "model",
+        f"words, picture, tower and projector are right, the language model is not: {what}",
+    )
+
+
+def _margin(own: Reference, step: int) -> float:
+    odds = own.micronats[step]
+    return (odds[1] - odds[0]) * _NATS if len(odds) > 1 else float("inf")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
