@@ -15,10 +15,14 @@ from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
 from llava_pack.cli.keygen import keygen
 from llava_pack.cli.lock import lock
+from llava_pack.cli.logs import logs
 from llava_pack.cli.plan import plan
 from llava_pack.cli.probe import probe
 from llava_pack.cli.serve import serve
 from llava_pack.cli.service import app as service
+from llava_pack.cli.start import start, swap
+from llava_pack.cli.status import status
+from llava_pack.cli.stop import stop
 from llava_pack.cli.support_bundle import support_bundle
 from llava_pack.cli.target import gc, generations, revert, uninstall
 from llava_pack.cli.tunnel import tunnel
@@ -64,6 +68,11 @@ app.command()(gc)
 app.command()(uninstall)
 app.command()(chat)
 app.command()(serve)
+app.command()(status)
+app.command()(logs)
+app.command()(start)
+app.command()(swap)
+app.command()(stop)
 app.command(cls=NagiosCommand)(health)
 app.command()(explain)
 app.command("support-bundle")(support_bundle)

@@ -99,7 +99,11 @@ def serve(
     from llava_pack.cli.upstream import installed_upstream, serve_upstream
     from llava_pack.serve.plans import LoadOptions
 
-    chosen = _precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
+    if conv_mode == "raw":
+        raise UsageError(
+            "it would let everybody's text become special tokens", subject="--conv-mode raw"
+        )
+    chosen = chosen_precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
     if model_path is None and (own := installed_upstream(prefix, recipes or [])) is not None:
         refused: dict[str, object] = {"--vision-tower": vision_tower, "--model-base": model_base}
         refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
@@ -125,7 +129,7 @@ def serve(
         context_tokens=context,
         conv_mode=conv_mode,
     )
-    plans, bundle_id = _plans(model_path, recipes or [], prefix, options)
+    plans, bundle_id = plans_of(model_path, recipes or [], prefix, options)
     path = socket.expanduser().absolute() if socket else None
     allowed = credentials("localhost" if path else host, token=token, key_file=api_key_file)
     listening = _listen(host, port, path)
@@ -164,7 +168,7 @@ def serve(
     raise typer.Exit(code)
 
 
-def _precision(precision: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:
+def chosen_precision(precision: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:
     """Return the one precision that the options name, None where they name none."""
     named = {*([precision] if precision else ()), *(["nf4"] if load_4bit else ())}
     named |= {"int8"} if load_8bit else set()
@@ -193,7 +197,7 @@ def _need_extra(*, web: bool) -> None:
         )
 
 
-def _plans(
+def plans_of(
     model_path: Path | None, recipes: list[str], prefix: Path | None, options: "LoadOptions"
 ) -> tuple[list["EnginePlan"], str | None]:
     """Return the models to serve and, for installed ones, the id of the first one's bundle."""

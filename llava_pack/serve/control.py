@@ -83,9 +83,10 @@ class ControlServer:
     async def _obey(self, work: Awaitable[None], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
         """Do it and return the last line; what was begun is ended whoever stays to hear."""
         doing = asyncio.ensure_future(work)
-        told = ""
+        told, within_s = "", 0.0
         while not doing.done():
-            await asyncio.wait({doing}, timeout=_TELL_EVERY_S)
+            await asyncio.wait({doing}, timeout=within_s)
+            within_s = _TELL_EVERY_S
             if (now := phases(self._fleet.values())) != told:
                 told = now
                 _write(writer, {"said": told})

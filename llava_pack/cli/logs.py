@@ -1,0 +1,71 @@
+"""`llava-pack logs`: what `serve` and its engines wrote down."""
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.logfile import last_lines, log_path
+from llava_pack.serve.state import directories, running
+
+_LOOK_EVERY_S = 0.3
+
+
+def logs(
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="The last so many.")] = 50,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Show the log of `serve`: when requests came and how they ended, and what engines said.
+
+    It never holds questions, answers or pictures. Times are UTC.
+
+    \b
+    Examples:
+      llava-pack logs
+      llava-pack logs -n 500
+      llava-pack logs --follow
+    """
+    path = _path()
+    for line in last_lines(path, lines):
+        console.data(line)
+    if follow:
+        _follow(path)
+
+
+def _path() -> Path:
+    """Return the log of the server that runs, else the one that the next would write."""
+    kept = [Path(server.log) for server in running() if server.log]
+    kept += [log_path(directory) for directory in directories()]
+    for path in kept:
+        if path.is_file():
+            return path
+    raise ServeError("nothing was served here yet", subject=str(kept[0]), hint="llava-pack serve")
+
+
+def _follow(path: Path) -> None:
+    """Print lines as they come, also from a file that was begun anew."""
+    stream = path.open(encoding="utf-8", errors="replace")
+    stream.seek(0, 2)
+    try:
+        while True:
+            line = stream.readline()
+            if line:
+                console.stream(line)
+                continue
+            if path.is_file() and path.stat().st_ino != _inode(stream.fileno()):
+                stream.close()
+                stream = path.open(encoding="utf-8", errors="replace")
+                continue
+            time.sleep(_LOOK_EVERY_S)
+    finally:
+        stream.close()
+
+
+def _inode(descriptor: int) -> int:
+    return os.fstat(descriptor).st_ino
