@@ -153,25 +153,25 @@ def test_known_answers_come_along(demo_bundle):
 # Twice, and stopped in between.
 
 
-def test_two_builds_from_one_lock_have_one_id(hub, llava_pack, tmp_path):
+def test_two_builds_from_one_lock_have_one_id_signed_or_not(hub, llava_pack, tmp_path):
     environ = {"HF_ENDPOINT": hub.url, "SOURCE_DATE_EPOCH": "1790000000"}
+    (tmp_path / "secret").write_text("a passphrase of words\n")
+    secret = ["--passphrase-file", tmp_path / "secret"]
+    made = llava_pack("keygen", tmp_path / "release.key", *secret)
+    assert made.returncode == 0, made.stderr
     ids = []
-    for name in ("one", "two"):
-        out = tmp_path / name
-        done = llava_pack(
-            "build",
-            "demo",
-            "--python",
-            "target",
-            "--no-record",
-            "--out",
-            out,
-            "--json",
-            env=environ,
-        )
+    for name, signs in (("one", []), ("two", ["--sign", tmp_path / "release.key", *secret])):
+        options = ["--python", "target", "--no-record", "--out", tmp_path / name, "--json", *signs]
+        done = llava_pack("build", "demo", *options, env=environ)
         assert done.returncode == 0, done.stderr
         ids.append(error_of(done)["bundle_id"])
     assert ids[0] == ids[1]
+    assert error_of(done)["key"] == made.stdout.strip()
+    trusted = ["--trust-key", tmp_path / "release.pub.pem", "--json"]
+    assert (
+        error_of(llava_pack("verify", tmp_path / "two", *trusted))["trust"]["key_trusted"] is True
+    )
+    assert llava_pack("verify", tmp_path / "one", *trusted).returncode == 5
 
 
 def test_a_killed_build_goes_on_and_gives_what_an_untouched_one_gives(
