@@ -2,8 +2,8 @@
 
 from contextlib import aclosing
 
-from llava_pack.engine.port import Delta, Failed, Message, Part, Request, Sampling
-from llava_pack.engine.questions import MAX_TOKENS, picture_bytes
+from llava_pack.engine.port import Delta, Failed
+from llava_pack.engine.questions import question
 from llava_pack.format.errors import ServeError
 from llava_pack.health.known_answers import grade
 from llava_pack.serve.life import Ask, Proof
@@ -21,17 +21,8 @@ def proof_of(plan: EnginePlan) -> Proof | None:
     known = plan.known_answers[0]
 
     async def prove(ask: Ask) -> None:
-        from llava_pack.engine.pictures import decode_picture
-
-        picture = (decode_picture(picture_bytes(known)),) if known.picture_png else ()
-        parts: tuple[Part, ...] = (*picture, known.prompt)
-        request = Request(
-            request_id=f"known-answer-{known.name}",
-            messages=(Message("user", parts),),
-            sampling=Sampling(max_tokens=MAX_TOKENS),
-        )
         text = ""
-        async with aclosing(ask(request)) as events:
+        async with aclosing(ask(question(known))) as events:
             async for event in events:
                 if isinstance(event, Failed):
                     raise event.error()

@@ -26,6 +26,7 @@ from llava_pack.engine.slots import SlotCache, SlotLayer
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tiles import tiling
 from llava_pack.engine.tokens import Tokenizer, eos_ids, read_tokenizer
+from llava_pack.engine.trace import made_on
 from llava_pack.engine.vision import Vision
 from llava_pack.engine.weights import fill, vocabulary_size
 from llava_pack.format.errors import CheckpointError, SpaceError
@@ -74,6 +75,7 @@ def assemble(
         slots=room.slots,
         conv_mode=options.conv_mode or templates.choose(name, config),
         image_tokens=one if tiling is None else tiling.most_tokens,
+        made_on=made_on(device),
     )
     writer = PromptWriter(
         tokenizer=tokenizer,

@@ -260,7 +260,10 @@ def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What an engine serves; `image_tokens` is what one picture takes, 0 where none are read."""
+    """What an engine serves; `image_tokens` is what one picture takes, 0 where none are read.
+
+    `made_on` is the kind of device with the libraries: where it is equal, so are an answer's bits.
+    """
 
     model: str
     precision: str
@@ -269,6 +272,7 @@ class EngineInfo:
     slots: int
     conv_mode: str
     image_tokens: int
+    made_on: str = ""
 
 
 class Engine(Protocol):

@@ -2,14 +2,19 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
+from typing import Literal
 
-from llava_pack.engine.port import Message, Request, Sampling
+from llava_pack.engine.port import Delta, EngineInfo, Message, Request, Sampling, Trace
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.manifest import KnownAnswer, Reference
 
 MAX_TOKENS = 64
 TOP = 5
 """Likeliest tokens that are kept of each step."""
+_MICRO = 1_000_000
+
+Recorded = Literal["build", "install", "recipe", "now"]
 
 
 def question(known: KnownAnswer) -> Request:
@@ -39,3 +44,34 @@ def picture_bytes(known: KnownAnswer) -> bytes:
         return base64.b64decode(known.picture_png, validate=True)
     except (binascii.Error, ValueError) as error:
         raise IntegrityError("its picture is not base64", subject=known.name) from error
+
+
+def answer_of(
+    info: EngineInfo, request: Request, deltas: Sequence[Delta], trace: Trace
+) -> Reference:
+    """Return an answer as it is recorded and compared.
+
+    Args:
+        info: of the engine that answered.
+        request: the question.
+        deltas: what came of it, with the odds.
+        trace: of the question.
+    """
+    odds = [one for delta in deltas for one in delta.odds]
+    return Reference(
+        answer=request.request_id,
+        precision=info.precision,
+        made_on=info.made_on,
+        recorded="now",
+        text="".join(delta.text for delta in deltas),
+        prompt=trace.prompt,
+        words=trace.words,
+        pixels=trace.pixels,
+        tower=tuple(f"{value:.6g}" for value in trace.tower),
+        projector=tuple(f"{value:.6g}" for value in trace.projector),
+        token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+        likeliest=tuple(tuple(one.token_id for one in step.likeliest) for step in odds),
+        micronats=tuple(
+            tuple(round(max(0.0, -one.logprob) * _MICRO) for one in step.likeliest) for step in odds
+        ),
+    )

@@ -9,22 +9,17 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llava_pack.engine import environment
 from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
-from llava_pack.engine.port import Delta, Engine, EngineInfo, Failed, Finished, Request
-from llava_pack.engine.questions import question
+from llava_pack.engine.port import Delta, Engine, Failed, Finished
+from llava_pack.engine.questions import Recorded, answer_of, question
 from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError, PackError
 from llava_pack.format.manifest import KnownAnswer, Reference
-
-_MICRO = 1_000_000
-_LIBRARIES = ("torch", "transformers", "bitsandbytes")
-
-Recorded = Literal["build", "install", "recipe", "now"]
 
 
 def observe(
@@ -45,57 +40,8 @@ def observe(
             elif isinstance(event, Failed):
                 raise event.error()
             elif isinstance(event, Finished):
-                return _reference(engine, request, deltas, recorded), event
-
-
-def _reference(
-    engine: Engine, request: Request, deltas: Sequence[Delta], recorded: Recorded
-) -> Reference:
-    odds = [one for delta in deltas for one in delta.odds]
-    trace = engine.trace(request)
-    return Reference(
-        answer=request.request_id,
-        precision=engine.info.precision,
-        made_on=made_on(engine.info),
-        recorded=recorded,
-        text="".join(delta.text for delta in deltas),
-        prompt=trace.prompt,
-        words=trace.words,
-        pixels=trace.pixels,
-        tower=tuple(f"{value:.6g}" for value in trace.tower),
-        projector=tuple(f"{value:.6g}" for value in trace.projector),
-        token_ids=tuple(token for delta in deltas for token in delta.token_ids),
-        likeliest=tuple(tuple(one.token_id for one in step.likeliest) for step in odds),
-        micronats=tuple(
-            tuple(round(max(0.0, -one.logprob) * _MICRO) for one in step.likeliest) for step in odds
-        ),
-    )
-
-
-def made_on(info: EngineInfo) -> str:
-    """Return the kind of device and the libraries: where they are equal, so are the bits."""
-    versions = [f"{name} {_version(name)}" for name in _LIBRARIES]
-    return ", ".join([_device(info.device), *versions])
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    if device == "cpu":
-        kind = torch.backends.cpu.get_cpu_capability()
-        flags = Path("/proc/cpuinfo")
-        text = flags.read_text(errors="replace") if flags.is_file() else ""
-        return f"cpu {kind}{' bf16' if 'avx512_bf16' in text else ''}"
-    return device
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"
+                answered = answer_of(engine.info, request, deltas, engine.trace(request))
+                return replace(answered, recorded=recorded), event
 
 
 def main(argv: Sequence[str] | None = None) -> int:

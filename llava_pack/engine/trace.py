@@ -7,6 +7,8 @@ fault is: the words, the picture's preparation, the tower, the projector.
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 VALUES = 8
 """Numbers in the fingerprint of features."""
+_LIBRARIES = ("torch", "transformers", "bitsandbytes")
 _PRIMES = (2_654_435_761, 40_503)
 
 
@@ -90,3 +93,27 @@ def _listening(projector: Any, heard: dict[str, torch.Tensor]) -> Iterator[None]
 
 def _digest(ids: Sequence[int]) -> str:
     return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
+
+
+def made_on(device: str) -> str:
+    """Return the kind of device with the libraries: where it is equal, so are an answer's bits."""
+    return ", ".join([_device(device), *(f"{name} {_version(name)}" for name in _LIBRARIES)])
+
+
+def _device(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    if device != "cpu":
+        return device
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text(errors="replace") if flags.is_file() else ""
+    # bitsandbytes has kernels of their own for these processors, which round differently
+    kernels = " bf16" if "avx512_bf16" in text else ""
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}{kernels}"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"

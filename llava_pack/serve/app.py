@@ -12,6 +12,7 @@ from llava_pack.serve.failures import install_handlers
 from llava_pack.serve.guard import BodyLimit, Boundary, Guard
 from llava_pack.serve.llava import llava_router
 from llava_pack.serve.models import Served
+from llava_pack.serve.observation import observation_router
 from llava_pack.serve.openai import openai_router
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.probes import probe_router
@@ -51,6 +52,7 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     install_handlers(app)
     app.include_router(openai_router(models, decoder))
     app.include_router(tokenize_router(models, decoder))
+    app.include_router(observation_router(models, decoder))
     app.include_router(llava_router(models, decoder))
     has_page = settings.web_folder is not None
     app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))

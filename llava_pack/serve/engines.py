@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from llava_pack.engine.client import EngineClient
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.life import EngineLife, Observer, Proof
@@ -156,6 +156,14 @@ class SupervisedEngine:
             PackError: the request is not usable, or the engine not ready.
         """
         return await self._reached().tokenize(request)
+
+    async def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question on its way through the model.
+
+        Raises:
+            PackError: the request is not usable, or the engine not ready.
+        """
+        return await self._reached().trace(request)
 
     async def run(self) -> None:
         """Keep the engine running until `stop`.

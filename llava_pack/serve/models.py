@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.engine.port import EngineInfo, Event, Request, Trace
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.tally import Tally
@@ -89,6 +89,13 @@ class Served(Protocol):
 
     async def tokenize(self, request: Request) -> tuple[int, ...]:
         """Return the ids of a request's prompt; -200 stands for a token of a picture.
+
+        Raises:
+            PackError: the request is not usable, or the engine not ready.
+        """
+
+    async def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question on its way through the model.
 
         Raises:
             PackError: the request is not usable, or the engine not ready.

@@ -39,6 +39,16 @@ class _Wire(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class ObservationRequest(_Wire):
+    """A known question: a prompt, and a picture as a data: URL."""
+
+    model: str
+    name: Annotated[str, Field(max_length=200)]
+    prompt: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+    picture: str | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=256)] = 64
+
+
 class TextPart(_Wire):
     """A piece of text."""
 
