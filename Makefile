@@ -16,6 +16,10 @@ test: $(VENV)/.ready lint test-pythons
 test-pythons: $(VENV)/.ready
 	$(BIN)/python .ci/pythons.py 3.12 3.13
 
+# The demo bundle, killed in the middle of an upgrade and resumed: minutes.
+test-faults: $(VENV)/.ready
+	$(BIN)/python -m pytest -n 0 tests/faults/kill_demo.py
+
 # LLaVA's own code, in an environment of its own: records its answers again and compares.
 test-upstream: $(VENV)/.ready
 	$(BIN)/python tests/upstream/run.py

@@ -20,13 +20,13 @@ _SERVE = ["-I", "-m", "llava_pack", "serve"]
 
 def processes() -> Iterator[tuple[int, list[str]]]:
     """Yield number and arguments of every process."""
-    for entry in os.scandir("/proc"):
+    for process in Path("/proc").iterdir():
         try:
-            line = Path(entry.path, "cmdline").read_bytes() if entry.name.isdecimal() else b""
+            line = (process / "cmdline").read_bytes() if process.name.isdecimal() else b""
         except OSError:
             continue
         if line:
-            yield int(entry.name), os.fsdecode(line).rstrip("\0").split("\0")
+            yield int(process.name), os.fsdecode(line).rstrip("\0").split("\0")
 
 
 def serves(prefix: Path, recipe: str) -> bool:

@@ -64,7 +64,7 @@ class Server:
 
 def running(prefix: Path, recipe: str | None = None) -> tuple[Server, ...]:
     """Return the servers of a prefix, or only those that a change of `recipe` is about."""
-    found = (_server(prefix, recipe, Path(entry)) for entry in os.scandir("/proc"))
+    found = (_server(prefix, recipe, process) for process in Path("/proc").iterdir())
     return tuple(server for server in found if server is not None)
 
 

@@ -78,3 +78,24 @@ def test_a_killed_change_ends_like_an_untouched_one(two, operation):
         complete(two.prefix)
         again(two.prefix)
         assert two.state() == untouched, f"{point}, seed {SEED}"
+
+
+GROUPS = 6
+"""Of files that a build of the tiny bundle makes: each is written down when it is whole."""
+
+
+def test_a_killed_build_ends_like_an_untouched_one(site):
+    out = site.folder / "bundle"
+    done = site.killed("write:", "build", str(out))
+    writes, untouched = int(done.stdout), tree(out)
+    drawn = random.Random(SEED).sample(range(writes), 6)
+    for point in [*(f"step:{n}" for n in range(2 * GROUPS)), *(f"write:{n}" for n in drawn)]:
+        assert site.killed(point, "build", str(out)).returncode == -9, f"{point}, seed {SEED}"
+        assert site.killed("none", "build", str(out)).returncode == 0
+        assert tree(out) == untouched, f"{point}, seed {SEED}"
+        assert sorted(path.name for path in site.folder.iterdir()) == ["bundle"]
+
+
+def tree(folder):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

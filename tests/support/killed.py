@@ -8,7 +8,7 @@ or `none`. Prints how many there were, where it is not killed.
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Count:
 
 def steps(count: Count) -> None:
     """Count before and after whatever the journal says."""
+    from llava_pack.assemble.staging import Staging
     from llava_target import journal
 
     def counted(call: Callable[..., None]) -> Callable[..., None]:
@@ -49,6 +50,7 @@ def steps(count: Count) -> None:
 
     journal.record = counted(journal.record)
     journal.close = counted(journal.close)
+    Staging._write_journal = counted(Staging._write_journal)  # type: ignore[method-assign]
 
 
 def writes(count: Count) -> None:
@@ -64,7 +66,10 @@ def writes(count: Count) -> None:
 
 
 def run(prefix: Path, operation: str, arguments: list[str]) -> None:
-    """Run one operation: install BUNDLE ID, revert [N], gc KEEP, uninstall."""
+    """Run one operation: install BUNDLE ID, revert [N], gc KEEP, uninstall, build OUT."""
+    if operation == "build":
+        build(Path(arguments[0]))
+        return
     from llava_pack.cli import removal
     from llava_pack.format.progress import Silent
     from llava_target import installer
@@ -79,6 +84,29 @@ def run(prefix: Path, operation: str, arguments: list[str]) -> None:
         removal.gc(prefix, Silent(), keep=int(arguments[0]))
     else:
         removal.uninstall(prefix, None, Silent())
+
+
+def build(out: Path) -> None:
+    """Stage the files of a simulated bundle, group by group, and seal them."""
+    from llava_pack.assemble.seal import seal
+    from llava_pack.assemble.staging import Staging
+    from llava_pack.format.manifest import FileEntry
+    from llava_pack.format.progress import Silent
+    from tests.support.bundle import BundleSimulator
+
+    simulator = BundleSimulator()
+    contents = simulator.payload()
+    staging = Staging(out.with_name(f"{out.name}.partial"), Silent())
+    for group in sorted({path.split("/")[0] for path in contents}):
+        files = {path: data for path, data in contents.items() if path.split("/")[0] == group}
+
+        def make(files: dict[str, bytes] = files) -> Iterator[FileEntry]:
+            for path, data in files.items():
+                mode = 0o755 if path == "runtime/uv" else 0o644
+                yield staging.text(path, data, {"kind": "text"}, mode=mode)
+
+        staging.group(group, [group], make)
+    seal(staging, simulator.manifest(contents), out)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ class Site:
 
     folder: Path
     ids: dict[str, str] = field(default_factory=dict)
+    recipe: str = RECIPE
 
     @property
     def prefix(self) -> Path:
@@ -52,10 +53,14 @@ class Site:
         """Install a bundle, in this process."""
         return installer.install(self.request(name, **more), Silent())
 
-    def killed(self, point: str, *operation: str) -> "subprocess.CompletedProcess[str]":
+    def killed(
+        self, point: str, *operation: str, timeout_s: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
         """Run an operation in a process of its own that is killed at a point; see killed.py."""
         command = [sys.executable, "-I", "-B", str(KILLED), point, str(self.prefix), *operation]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
 
     def installing(self, name: str) -> tuple[str, ...]:
         """Return the operation that installs a bundle, for `killed`."""
@@ -63,7 +68,7 @@ class Site:
 
     def current(self) -> int | None:
         """Return the number of the current generation."""
-        return generations.current_number(self.prefix, RECIPE)
+        return generations.current_number(self.prefix, self.recipe)
 
     def says(self, *arguments: str) -> str:
         """Return what the installed program prints."""
