@@ -15,6 +15,7 @@ from llava_pack.cli import demo, main
 from llava_pack.cli.demo_target import Phase, TargetRun
 from llava_pack.cli.silence import silenced
 from tests.conftest import ROOT
+from tests.support.traces import reached, traced
 
 pytestmark = pytest.mark.engine
 BLOCK = re.compile(r"(<!-- run: background -->\n)?```sh\n(.*?)```", re.DOTALL)
@@ -27,8 +28,11 @@ def free_port():
 
 
 def test_the_demo_crosses_and_proves_its_silence(tmp_path):
-    command = [sys.executable, "-m", "llava_pack", "demo", "--json", "--folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    folder, log = tmp_path / "demo", tmp_path / "trace"
+    command = [sys.executable, "-m", "llava_pack", "demo", "--json", "--folder", str(folder)]
+    done = subprocess.run(
+        [*traced(log), *command], capture_output=True, text=True, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert "red circle" in told["answer"]
@@ -39,6 +43,13 @@ def test_the_demo_crosses_and_proves_its_silence(tmp_path):
         "build", "verify", install, "serve, until ready", "ask about a picture", "health", "stop",
     ]  # fmt: skip
     assert all(phase["took_s"] > 0 for phase in told["phases"])
+    if told["silent"] and log.exists():
+        spoken, outside = reached(log, "unshare")
+        assert (spoken > 0, outside) == (True, [])
+    [receipt] = folder.glob("server/models/*/current/receipt.json")
+    silence = json.loads(receipt.read_text())["silence"]
+    assert (silence["installer"], silence["smoke test"]) == ("fenced", "fenced")
+    assert (silence["routes"] == []) is told["silent"]
 
 
 def test_a_demo_that_is_ended_leaves_no_child_and_no_folder(tmp_path):
