@@ -12,7 +12,7 @@ UPSTREAM_PYTHON = "3.11"
 """The newest that its pins have wheels for, and the oldest that llava-pack runs on."""
 
 # Source: LLaVA's pyproject.toml for what it imports; the grid of gradio 4.16, fastapi and starlette
-# in docs/explanation/upstream-pins.md for the versions.
+# in docs/decisions/0011-upstream-runtime.md for the versions.
 _PINS = (
     "transformers==4.37.2",
     "tokenizers==0.15.1",
