@@ -38,6 +38,11 @@ class FeatureCache(Generic[T]):
             self._kept.move_to_end(key)
         return found
 
+    def shared(self) -> None:
+        """Count a query that was answered by one beside it."""
+        self.queries += 1
+        self.hits += 1
+
     def put(self, key: tuple[str, ...], value: T) -> None:
         """Keep a value, unless it alone is larger than everything that may be kept."""
         if key in self._kept or value.nbytes > self._limit_bytes:

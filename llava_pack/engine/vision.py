@@ -37,7 +37,12 @@ class Vision:
     def features(self, pictures: Sequence[Salted]) -> list[torch.Tensor]:
         """Return each picture's features as (tokens, hidden); the tower sees none twice."""
         keys = [self._key(salt, picture) for salt, picture in pictures]
-        found = {key: self.cache.get(key) for key in keys}
+        found: dict[tuple[str, ...], torch.Tensor | None] = {}
+        for key in keys:
+            if key in found:  # somebody beside has the same picture
+                self.cache.shared()
+            else:
+                found[key] = self.cache.get(key)
         missing = {
             key: picture
             for key, (_, picture) in zip(keys, pictures, strict=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.client import EngineClient
-from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling
-from llava_pack.format.errors import CheckpointError, ServeError
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.format.errors import CheckpointError, ServeError, SpaceError
 from tests.support.checkpoints import TinyLlava, make_llava, make_tower
 
 pytestmark = pytest.mark.engine
@@ -106,5 +106,34 @@ def test_a_worker_that_cannot_load_says_why_and_ends_with_its_code(tmp_path):
             assert isinstance(caught.value, CheckpointError)
             assert "vision tower" in str(caught.value)
             assert await asyncio.to_thread(process.wait, 20) == 13
+
+    asyncio.run(run())
+
+
+def address_space_bytes(pid: int) -> int:
+    rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmSize"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of a running process is Linux's")
+def test_memory_that_runs_out_costs_the_request_and_not_the_worker(tmp_path):
+    import resource
+
+    make_tower(tmp_path / "clip-tiny", SPEC.tower)
+    model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
+    # A line of pixels: padded to a square it takes 192 MB.
+    line = Message("user", (Picture(8000, 1, bytes(24000)), "what is it?"))
+
+    async def run():
+        async with worker(model_dir, tmp_path, "--slots", "2") as (process, client):
+            await client.ready()
+            before = await tokens(client, question(1))
+            limit = address_space_bytes(process.pid) + (100 << 20)
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+            asked = Request(request_id="line", messages=(line,))
+            events = [event async for event in client.generate(asked)]
+            assert isinstance(events[-1], Failed)
+            assert isinstance(events[-1].error(), SpaceError)
+            assert await tokens(client, question(1)) == before
 
     asyncio.run(run())
