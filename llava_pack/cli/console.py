@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from llava_pack.format.errors import PackError
@@ -91,8 +91,9 @@ def progress() -> "ConsoleProgress":
 class ConsoleProgress:
     """Phases with bytes/s and time left; one line that is redrawn, or a line now and then."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
+        self._clock = clock
         self._bar = out.isatty() and os.environ.get("TERM") != "dumb"
         self._lock = threading.Lock()
         self._what = ""
@@ -104,7 +105,7 @@ class ConsoleProgress:
         """Begin a phase."""
         with self._lock:
             self._what, self._total, self._done = what, total_bytes, 0
-            self._began = self._shown = time.monotonic()
+            self._began = self._shown = self._clock()
             if self._bar:
                 self._draw()
             else:
@@ -115,7 +116,7 @@ class ConsoleProgress:
         """Count bytes; redraw at most ten times a second."""
         with self._lock:
             self._done += size_bytes
-            now = time.monotonic()
+            now = self._clock()
             if now - self._shown >= (_BAR_EVERY_S if self._bar else _PLAIN_EVERY_S):
                 self._shown = now
                 self._draw() if self._bar else self._line(self._status())
@@ -130,7 +131,7 @@ class ConsoleProgress:
     def done(self) -> None:
         """End the phase with what it took."""
         with self._lock:
-            took_s = max(time.monotonic() - self._began, 1e-9)
+            took_s = max(self._clock() - self._began, 1e-9)
             amount = (
                 f"  {human_bytes(self._done)} at {human_bytes(self._done / took_s)}/s"
                 if self._done
@@ -141,7 +142,7 @@ class ConsoleProgress:
             self._line(f"{self._what}: {took_s:.1f} s{amount}")
 
     def _status(self) -> str:
-        took_s = max(time.monotonic() - self._began, 1e-9)
+        took_s = max(self._clock() - self._began, 1e-9)
         rate = self._done / took_s
         text = f"{self._what}: {human_bytes(self._done)}"
         if self._total:

@@ -1,5 +1,6 @@
 """The demo model does what its card says, through llava-pack's own engine."""
 
+import json
 import random
 import sys
 import time
@@ -88,6 +89,25 @@ def test_it_looks_at_the_picture(engine, items, scenes):
     others = [item.picture for item in few]
     random.Random(SEED).shuffle(others)
     assert right(engine, few, others) <= 0.45
+
+
+def test_the_repositories_are_as_llava_and_clip_are_published():
+    """Source: the file list and config.json of liuhaotian/llava-v1.5-7b, and of its tower."""
+    model, tower = DEMO / "llava-v1-demo", DEMO / "clip-demo"
+    config = json.loads((model / "config.json").read_text())
+    assert config["architectures"] == ["LlavaLlamaForCausalLM"]
+    assert config["mm_vision_tower"] == "llava-pack/clip-demo"
+    index = json.loads((model / "pytorch_model.bin.index.json").read_text())["weight_map"]
+    shards = {f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)}
+    assert set(index.values()) == shards == {path.name for path in model.glob("*.bin")}
+    assert {"model.mm_projector.0.weight", "model.mm_projector.2.bias"} <= index.keys()
+    names = {path.name for path in model.iterdir()}
+    assert "tokenizer.model" in names
+    assert "tokenizer.json" not in names
+    whole = {"pytorch_model.bin", "preprocessor_config.json"}
+    assert {path.name for path in tower.iterdir()} >= whole
+    files = [path for path in DEMO.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 12_000_000
 
 
 def test_held_out_scenes_never_come_from_the_training_stream(scenes):

@@ -193,6 +193,15 @@ def test_a_bad_picture_is_refused_before_anything_loads(chat, model_dir, picture
     assert "libraries" not in err
 
 
+def test_a_picture_far_too_large_is_refused_before_it_is_decoded(chat, model_dir, tmp_path):
+    wide = tmp_path / "wide.png"
+    Image.new("1", (10_001, 1)).save(wide)
+    code, out, err = chat("--model-path", model_dir, "--image", wide, "--prompt", "x")
+    assert (code, out) == (2, "")
+    assert f"{wide}: " in err
+    assert "too large" in err
+
+
 @pytest.mark.engine
 def test_an_adapter_answers_with_its_base(chat, tmp_path, red):
     make_tower(tmp_path / "clip-tiny", SPEC.tower)
@@ -212,6 +221,18 @@ def test_a_missing_tower_is_13(chat, tmp_path):
     code, _, err = chat("--model-path", model_dir, "--prompt", "x")
     assert code == 13
     assert str(tmp_path / "clip-tiny") in err
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("harm", [lambda shard: os.truncate(shard, 1000), os.unlink])
+def test_a_truncated_or_absent_shard_is_13_and_named(chat, tmp_path, harm):
+    make_tower(tmp_path / "clip-tiny", SPEC.tower)
+    model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
+    shard = max(model_dir.glob("*.bin"))
+    harm(shard)
+    code, _, err = chat("--model-path", model_dir, "--prompt", "x")
+    assert code == 13
+    assert shard.name in err
 
 
 def test_a_folder_without_a_model_is_13(chat, tmp_path):

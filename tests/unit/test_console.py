@@ -40,3 +40,39 @@ def test_the_packing_half_is_refused_where_there_is_no_resolver(monkeypatch):
 
 def test_and_allowed_where_there_is_one():
     need_laptop("build")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def fetched(out, clock):
+    """A quarter of 4 MB within two seconds, and the rest within six more."""
+    progress = console.ConsoleProgress(out, clock)
+    progress.start("fetch x", 4_000_000)
+    clock.now_s += 2
+    progress.advance(1_000_000)
+    clock.now_s += 6
+    progress.advance(3_000_000)
+    progress.done()
+    return out.getvalue()
+
+
+def test_progress_on_a_terminal_is_one_line_with_rate_and_time_left(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    drawn = fetched(Terminal(), Clock()).split("\r\x1b[K")
+    assert drawn[2] == "fetch x: 1.0 MB of 4.0 MB (25 %), 500.0 kB/s, 6 s left"
+    assert drawn[-1] == "fetch x: 8.0 s  4.0 MB at 500.0 kB/s\n"
+
+
+def test_progress_elsewhere_is_a_line_now_and_then():
+    assert fetched(io.StringIO(), Clock()).splitlines() == [
+        "fetch x (4.0 MB) …",
+        "fetch x: 4.0 MB of 4.0 MB (100 %), 500.0 kB/s, 0 s left",
+        "fetch x: 8.0 s  4.0 MB at 500.0 kB/s",
+    ]

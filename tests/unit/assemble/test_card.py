@@ -15,6 +15,14 @@ def test_paths_with_spaces_can_be_pasted():
     assert contact.startswith("B=~/'a bundle';")
 
 
+def test_each_way_of_carrying_it_over_is_a_line_to_paste():
+    lines = [line.strip() for line in card("demo-bundle").lines()]
+    copies = ["rsync", "-a", "--partial", "--append-verify", "-e", "ssh -p PORT"]
+    assert shlex.join([*copies, "demo-bundle/", "USER@SERVER:demo-bundle/"]) in lines
+    assert "scp -P PORT -r demo-bundle USER@SERVER:" in lines
+    assert any(line.startswith("cp -r demo-bundle /media/USB/") for line in lines)
+
+
 def test_it_ends_with_the_line_that_installs():
     assert card("demo-bundle").lines()[-1].strip() == (
         f'sh install.sh --bundle "$B" --expect {"ab" * 32}'
