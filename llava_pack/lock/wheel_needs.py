@@ -62,9 +62,9 @@ class FileNeeds:
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedWheel:
-    """Every ELF file of a wheel."""
+    """Every ELF file of a wheel, and the version of the rules that it was read by."""
 
-    scanner: int = SCANNER
+    scanner: int = 0
     files: tuple[FileNeeds, ...]
 
 
@@ -104,7 +104,7 @@ def scan_wheel(path: Path) -> ScannedWheel:
                         found.append(_file_needs(member, cast("BinaryIO", stream)))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise IntegrityError(f"is not a whole wheel: {error}", subject=path.name) from error
-    return ScannedWheel(files=tuple(found))
+    return ScannedWheel(scanner=SCANNER, files=tuple(found))
 
 
 def proved_floors(wheels: Mapping[str, ScannedWheel], arch: str) -> ProvedFloors:

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from llava_pack.recipe import find_recipe
+from tests.support.index import LoopbackIndex
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,12 @@ def locked(demo_hub, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", demo_hub.url)
         patch.setenv("SOURCE_DATE_EPOCH", "1790000000")
-        assert main(["lock", "demo", "--python", "target", "--out", str(file)]) == 0
+        patch.setenv("HF_TOKEN", "hf_verysecret")
+        with LoopbackIndex([], login="me:alsosecret") as index:
+            address = index.simple_url.replace("://", "://me:alsosecret@")
+            patch.setenv("PIP_EXTRA_INDEX_URL", address)
+            assert main(["lock", "demo", "--python", "target", "--out", str(file)]) == 0
+            assert index.asked, "the index with the password takes part"
     return file
 
 
@@ -66,6 +72,7 @@ def test_no_host_token_or_path_is_in_it(locked, demo_hub):
     text = locked.read_text()
     assert "://" not in text
     assert "127.0.0.1" not in text
+    assert "secret" not in text
     assert not re.search(r'"/|"file:', text)
 
 
