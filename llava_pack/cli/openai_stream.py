@@ -39,9 +39,17 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
     """Return the server to ask, the latest started, and the model's name on it.
 
     Raises:
-        ServeError: no server of this installation runs, or none has that model.
+        ServeError: no server of this installation runs, or none has that model; or it is LLaVA's
+            own, which has no such API.
     """
-    servers = running()
+    found = running()
+    servers = [server for server in found if not server.controller]
+    if found and not servers:
+        raise ServeError(
+            "what runs is LLaVA's own code, which has no OpenAI-compatible API",
+            subject=", ".join(found[0].models),
+            hint=f"open its page: {found[0].url}",
+        )
     if not servers:
         raise ServeError(
             "no server of this installation runs",

@@ -51,4 +51,10 @@ def ordered(server: RunState, **wanted: Any) -> dict[str, Any]:
     """
     from llava_pack.serve.control import order
 
+    if server.controller:
+        raise ServeError(
+            "LLaVA's own code serves here, which takes no orders",
+            subject=", ".join(server.models),
+            hint=f"to end it: kill {server.pid}; then start it again with `llava-pack serve`",
+        )
     return order(server.control, wanted, console.say)

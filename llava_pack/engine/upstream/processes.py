@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.2
 _TERM_S = 5.0
 _LAST_LINES = 12
+_LAST_WORDS_S = 2.0
 _STEADY_S = 120.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -77,6 +78,10 @@ class UpstreamProcesses:
         for one in self._watched:
             one.revive(note)
 
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes that were started, in their order."""
+        return tuple(pid for one in self._watched if (pid := one.pid) is not None)
+
     def _answers(self, role: Role) -> bool:
         with UpstreamClient(self._ports.url("controller"), self._token) as client:
             with suppress(ServeError):
@@ -96,6 +101,7 @@ class _Watched:
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._reader: threading.Thread | None = None
         self._began_s = 0.0
         self._failures = 0
         self._again_s: float | None = None
@@ -119,12 +125,15 @@ class _Watched:
             why = error.strerror or type(error).__name__
             raise ServeError(f"cannot be started: {why}", subject=self.program.role) from error
         self._process = process
-        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._reader.start()
 
     def check(self) -> None:
         """Raise where the process has ended."""
         code = None if self._process is None else self._process.poll()
         if code is not None:
+            if self._reader is not None:
+                self._reader.join(_LAST_WORDS_S)
             said = " | ".join(self._lines) or "nothing"
             raise ServeError(
                 f"ended with {code} before it answered; its last words: {said}",
@@ -145,6 +154,11 @@ class _Watched:
             note(f"! {self.program.role} ended with {code} ({said}); again in {wait_s:g} s")
         elif now_s >= self._again_s:
             self.start()
+
+    @property
+    def pid(self) -> int | None:
+        """The process, None before it was started."""
+        return None if self._process is None else self._process.pid
 
     def tell(self) -> None:
         """Ask the process to end."""

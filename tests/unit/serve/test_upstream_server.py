@@ -1,0 +1,82 @@
+"""A run of LLaVA's own code, as the commands for llava-pack's own server meet it."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava_pack.cli.openai_stream import find_server
+from llava_pack.cli.servers import ordered
+from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
+from llava_pack.engine.upstream.programs import Program
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.state import RunState, directories, publish
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    state = RunState(
+        pid=os.getpid(), host="127.0.0.1", port=7860, token="t", socket=None, models=("llava-x",),
+        started=1, bundle_id=None, controller="http://127.0.0.1:21001",
+    )  # fmt: skip
+    published = publish(directories()[0], state)
+    yield state
+    published.withdraw()
+
+
+def test_chat_says_that_it_has_no_such_api(server):
+    with pytest.raises(ServeError, match="has no OpenAI-compatible API") as refused:
+        find_server()
+    assert refused.value.hint == "open its page: http://127.0.0.1:7860"
+
+
+def test_orders_are_refused_with_what_ends_it(server):
+    with pytest.raises(ServeError, match="takes no orders") as refused:
+        ordered(server, order="stop")
+    assert f"kill {server.pid}" in refused.value.hint
+
+
+def test_a_program_that_ends_too_soon_is_15_with_its_last_words(tmp_path):
+    code = "import sys; sys.exit('no such checkpoint')"
+    program = Program(role="controller", argv=(sys.executable, "-c", code), environment={})
+    ports = free_ports(0)
+    with (
+        UpstreamProcesses(
+            [program], ports, "llava-x", token="", folder=tmp_path / "run"
+        ) as running,
+        pytest.raises(ServeError, match="its last words: no such checkpoint") as ended,
+    ):
+        running.start(lambda: False, lambda _: None)
+    assert ended.value.exit_code == 15
+
+
+def test_being_told_to_end_while_it_starts_leaves_no_process(tmp_path):
+    code = "import time; time.sleep(600)"
+    program = Program(role="controller", argv=(sys.executable, "-c", code), environment={})
+    with UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running:
+        assert running.start(lambda: True, lambda _: None) is False
+        pid = running.pids()[0]
+    assert not Path("/proc", str(pid)).exists()
+
+
+def test_what_ended_is_started_again(tmp_path):
+    mark = tmp_path / "starts"
+    code = f"import time; open({str(mark)!r}, 'a').write('x'); time.sleep(0.5)"
+    program = Program(role="worker", argv=(sys.executable, "-c", code), environment={})
+    notes = []
+    with UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running:
+        running.start(lambda: True, notes.append)
+        while not mark.exists() or len(mark.read_text()) < 2:
+            running.revive(notes.append)
+    assert any("worker ended with 0" in note for note in notes)
+
+
+def test_a_program_that_is_not_there_is_15(tmp_path):
+    program = Program(role="page", argv=("/nowhere/python",), environment={})
+    with (
+        UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running,
+        pytest.raises(ServeError, match="cannot be started"),
+    ):
+        running.start(lambda: False, lambda _: None)
