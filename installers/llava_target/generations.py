@@ -6,27 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.format.errors import InstallError
-from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.paths import safe_component
-from llava_pack.format.sums import MANIFEST_NAME
 from llava_target import disk, receipt
 from llava_target.receipt import Receipt
-
-
-@dataclass(frozen=True, kw_only=True)
-class Installation:
-    """A complete generation, ready to be served."""
-
-    prefix: Path
-    recipe: str
-    number: int
-    root: Path
-    model_dir: Path
-    vision_tower_dir: Path | None
-    venv_python: Path
-    manifest: Manifest
-    bundle_id: str
 
 
 @dataclass(frozen=True)
@@ -126,52 +108,3 @@ def state(prefix: Path, recipe: str) -> str:
     if number is None:
         return "no generation is active"
     return f"generation {number} of {recipe} is still active"
-
-
-def chosen_recipe(prefix: Path, recipe: str | None) -> str:
-    """Return the recipe that is meant: the one named, else the one activated last.
-
-    Raises:
-        InstallError: it is not installed, or nothing is.
-    """
-    names = recipes(prefix)
-    if recipe in names:
-        return str(recipe)
-    if recipe is None and names:
-        return names[-1]
-    raise InstallError(
-        f"expected {recipe or 'an installed model'}, got {', '.join(names) or 'none installed'}",
-        subject=str(prefix),
-        hint="sh install.sh --bundle DIR --expect ID",
-    )
-
-
-def installed(prefix: Path, recipe: str | None = None) -> Installation:
-    """Return the current generation of a recipe, or of the one activated last.
-
-    Raises:
-        InstallError: there is none, or it is not complete.
-    """
-    name = chosen_recipe(prefix, recipe)
-    number = current_number(prefix, name)
-    root = generation_folder(prefix, name, number or 0)
-    proof = receipt.read(root)
-    if proof is None or not (root / MANIFEST_NAME).is_file():
-        raise InstallError(
-            "the current generation is not complete",
-            subject=str(root),
-            hint=f"{prefix}/bin/llava-pack revert, or install the bundle again",
-        )
-    manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
-    tower = manifest.model.vision_tower
-    return Installation(
-        prefix=prefix,
-        recipe=proof.recipe,
-        number=proof.generation,
-        root=root,
-        model_dir=root / manifest.model.path,
-        vision_tower_dir=root / tower if tower is not None else None,
-        venv_python=root / "venv" / "bin" / "python",
-        manifest=manifest,
-        bundle_id=proof.bundle_id,
-    )

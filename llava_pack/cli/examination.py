@@ -18,18 +18,19 @@ from llava_pack.health.checks import (
     check_page,
     metrics_of,
 )
-from llava_pack.health.facts import AnswerFacts, InstalledFacts
+from llava_pack.health.facts import AnswerFacts, InstalledFacts, ModelFacts
 from llava_pack.health.gpu import probe_gpus
 from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
 from llava_pack.health.probes import probe_environment, rehash, wheel_versions
 from llava_pack.health.report import Finding, Metric
 from llava_pack.health.server import Address, ServerProbe
+from llava_pack.health.suite import AnswerSuite
 from llava_pack.health.upstream import UpstreamProbe
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
 if TYPE_CHECKING:
-    from llava_target.generations import Installation
+    from llava_pack.cli.installed import Installation
 
 _HASH_BYTES_PER_S = 1e9
 _IMPORTS_S = 15
@@ -86,6 +87,28 @@ class Examination:
         else:
             self.findings.append(self._nothing_runs())
 
+    def record(self) -> None:
+        """Keep what the served models answer, for later checks to be held against."""
+        from llava_target.generations import recipes
+
+        for name in recipes(self._prefix):
+            self._contained("integrity", partial(self._open, name))
+        servers = running()
+        if servers:
+            self._contained("answers", partial(self._record, self._ours(servers)))
+        else:
+            self.findings.append(self._nothing_runs())
+
+    def _record(self, server: RunState) -> Iterator[Finding]:
+        from llava_pack.cli.known_answers import record_here
+
+        with ServerProbe(address(server)) as probe:
+            for item in self._installed:
+                if item.manifest.model.name in server.models:
+                    kept = record_here(item, probe)
+                    text = f"{item.recipe}: {len(kept)} answers kept, in {kept[0].precision}"
+                    yield Finding(layer="answers", level="ok", text=f"{text} on {kept[0].made_on}")
+
     def metrics(self) -> tuple[Metric, ...]:
         """Return the figures of the answers."""
         return metrics_of(self._answers)
@@ -103,7 +126,7 @@ class Examination:
 
     def _open(self, recipe: str) -> Iterator[Finding]:
         """Find an installed model; nothing is wrong where it can be found."""
-        from llava_target.generations import installed
+        from llava_pack.cli.installed import installed
 
         self._installed.append(installed(self._prefix, recipe))
         yield from ()
@@ -201,6 +224,17 @@ class Examination:
                     for answer in answers:
                         self._answers.append(answer)
                         yield check_answer(answer, self._program)
+                    if self._deep and isinstance(probe, ServerProbe):
+                        yield from self._suite(probe, name, model)
+
+    def _suite(self, probe: ServerProbe, name: str, model: ModelFacts) -> Iterator[Finding]:
+        """Hold a model against what was recorded of it, alone and in a crowd."""
+        from llava_pack.cli.known_answers import black_like, subject
+
+        item = next((one for one in self._installed if one.manifest.model.name == name), None)
+        if item is not None:
+            suite = AnswerSuite(probe, subject(item, model), black_like, self._program)
+            yield from suite.run()
 
     def _ask(
         self, probe: ServerProbe | UpstreamProbe, name: str, device: str | None

@@ -12,7 +12,7 @@ from llava_pack.health.probes import rehash
 from llava_pack.serve.plans import EnginePlan, LoadOptions, installed_plan
 
 if TYPE_CHECKING:
-    from llava_target.generations import Installation
+    from llava_pack.cli.installed import Installation
 
 _SHOWN = 5
 
@@ -24,7 +24,7 @@ def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Install
         InstallError: one is not installed.
     """
     place = chosen_prefix(prefix)
-    from llava_target.generations import installed
+    from llava_pack.cli.installed import installed
 
     return tuple(installed(place, recipe) for recipe in recipes) or (installed(place),)
 

@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava_pack.cli.installed import chosen_recipe
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
@@ -39,7 +40,7 @@ def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progr
     Raises:
         InstallError: there is no such generation, or it does not serve.
     """
-    name = generations.chosen_recipe(prefix, recipe)
+    name = chosen_recipe(prefix, recipe)
     with journal.locked(prefix):
         left = journal.unfinished(prefix)
         installer.recover(prefix, name, progress)
@@ -71,7 +72,7 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
     Raises:
         InstallError: nothing is installed.
     """
-    generations.chosen_recipe(prefix, None)
+    chosen_recipe(prefix, None)
     with journal.locked(prefix):
         installer.recover(prefix, "", progress)
         old = []
@@ -96,7 +97,7 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
     left = journal.unfinished(prefix)
     halfway = left.get("operation") == "uninstall" and recipe in {left.get("recipe"), None}
     if not halfway:
-        generations.chosen_recipe(prefix, recipe)
+        chosen_recipe(prefix, recipe)
     with journal.locked(prefix):
         installer.recover(prefix, recipe or "", progress)
         for server in running(prefix, recipe):

@@ -191,7 +191,7 @@ def _unit(
     prefix: Path | None,
 ) -> Unit:
     place, of_system = chosen_prefix(prefix), _is_system(system)
-    from llava_target.generations import installed
+    from llava_pack.cli.installed import installed
 
     installed(place)
     owner = pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None

@@ -18,7 +18,7 @@ from llava_pack.serve.plans import LoadOptions
 from llava_pack.serve.state import RunState, directories, running
 
 if TYPE_CHECKING:
-    from llava_target.generations import Installation
+    from llava_pack.cli.installed import Installation
 
 _TOKEN_BYTES = 16
 

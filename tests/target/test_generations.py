@@ -2,6 +2,7 @@
 
 import pytest
 
+from llava_pack.cli.installed import installed
 from llava_pack.format.errors import InstallError
 from llava_target import generations
 
@@ -23,16 +24,16 @@ def test_the_new_version_is_listed_as_current(host, two, cli):
 
 
 def test_the_installation_says_where_everything_is(host, two):
-    found = generations.installed(host.prefix)
+    found = installed(host.prefix)
     assert (found.recipe, found.number, found.bundle_id) == ("tiny", 2, two[1].id)
     assert found.model_dir == host.prefix / "models/tiny/generations/2/model/tiny-llava"
     assert found.vision_tower_dir == host.prefix / "models/tiny/generations/2/model/tower"
     assert found.venv_python.exists()
     assert found.manifest.serving.precision == "nf4"
     with pytest.raises(InstallError, match="other"):
-        generations.installed(host.prefix, "other")
+        installed(host.prefix, "other")
     with pytest.raises(InstallError, match="none installed"):
-        generations.installed(host.prefix / "elsewhere")
+        installed(host.prefix / "elsewhere")
 
 
 def test_going_back_and_forth(host, two, cli):
@@ -71,7 +72,7 @@ def test_two_models_share_the_store_and_part_again(host, medium, cli):
     after = len([path for path in (host.prefix / "store").rglob("*") if path.is_file()])
     assert after == before
     assert generations.recipes(host.prefix) == ("one", "two")
-    assert generations.installed(host.prefix).recipe == "two"
+    assert installed(host.prefix).recipe == "two"
     assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 0
     assert generations.recipes(host.prefix) == ("one",)
     assert host.run("x") == f"{host.prefix} x"
