@@ -304,9 +304,12 @@ def test_the_ssh_port_of_the_session_is_told(probe):
 
 
 def test_it_is_small_and_quick(probe):
-    began = time.monotonic()
+    before = os.times()
     probe()
-    assert time.monotonic() - began < 5
+    after = os.times()
+    used_s = after.children_user - before.children_user
+    used_s += after.children_system - before.children_system
+    assert 0 < used_s < 5, "what it computes: a busy machine does not count"
     assert SCRIPT.stat().st_size < 40_000
 
 
