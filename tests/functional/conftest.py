@@ -46,7 +46,7 @@ def demo_hub():
         MODEL: RepoSpec(folder=DEMO / "llava-v1-demo"),
         TOWER: RepoSpec(folder=DEMO / "clip-demo"),
     }
-    with LoopbackHub(repos) as hub:
+    with LoopbackHub(repos, tokens=("hf_verysecret",)) as hub:
         yield hub
 
 
