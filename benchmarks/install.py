@@ -1,0 +1,131 @@
+"""What an install costs, beside one read of the bundle and `uv pip install --offline` alone.
+
+`.venv/bin/python benchmarks/install.py [--bundle DIR --id ID] [--rounds N]`: without a bundle the
+demo's is built. Each round measures, on the same disk, caches warm: every file hashed by one
+process a core; uv alone, into a new environment from an empty cache; the install, its bytes moved
+off the medium (`--consume`), linked (as an account that is not root), and copied. Prints the median
+of each, and the ratio to one read and 1.1 times uv within its own round. What the model takes to
+answer its known questions is told apart: it is no part of moving bytes.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "installers")]
+DEMO = ROOT / "bundles" / "demo-model"
+UV_SHARE = 1.1
+WAYS = {"moved": ["--consume"], "linked": [], "copied": []}
+AS_A_USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
+
+
+def build(out: Path) -> str:
+    """Build the demo bundle and return its id."""
+    from tests.support.hub import LoopbackHub, RepoSpec
+
+    names = ("llava-v1-demo", "clip-demo")
+    repos = {f"llava-pack/{name}": RepoSpec(folder=DEMO / name) for name in names}
+    command = [sys.executable, "-m", "llava_pack", "build", "demo", "--out", str(out), "--json"]
+    with LoopbackHub(repos) as hub:
+        done = subprocess.run(
+            [*command, "--python", "target"],
+            check=True, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "HF_ENDPOINT": hub.url},
+        )  # fmt: skip
+    return str(json.loads(done.stdout.splitlines()[-1])["bundle_id"])
+
+
+def seconds(command: list[str], **more: object) -> float:
+    """Run a command to its end and return how long it took."""
+    began = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **more)  # type: ignore[call-overload]
+    return time.monotonic() - began
+
+
+def read_s(bundle: Path) -> float:
+    """Hash every file, one process a core."""
+    workers = os.cpu_count() or 1
+    line = f"find . -type f -print0 | xargs -0 -P {workers} -n 8 sha256sum"
+    return seconds(["sh", "-c", line], cwd=bundle)
+
+
+def uv_s(bundle: Path, folder: Path) -> float:
+    """Have uv alone make an environment of the bundle's wheels."""
+    uv, python = str(bundle / "runtime/uv"), str(folder / "venv/bin/python")
+    env = {**os.environ, "UV_CACHE_DIR": str(folder / "cache")}
+    subprocess.run([uv, "-q", "venv", "--no-config", str(folder / "venv")], check=True, env=env)
+    wheels = [str(path) for path in sorted((bundle / "wheels").glob("*.whl"))]
+    install = ["pip", "install", "--no-config", "--offline", "--no-index", "--no-deps"]
+    took = seconds([uv, "-q", *install, "--python", python, *wheels], env=env)
+    shutil.rmtree(folder)
+    return took
+
+
+def install_s(bundle: Path, bundle_id: str, folder: Path, way: str) -> tuple[float, float, float]:
+    """Install a copy of the bundle; return its time, that of the known answers, and that again."""
+    medium, prefix = folder / "medium", folder / "prefix"
+    shutil.copytree(bundle, medium)
+    for path in (medium, *medium.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    os.sync()
+    user = AS_A_USER if way == "linked" and os.geteuid() == 0 else []
+    if way == "copied":
+        medium.chmod(0o775)
+    command = [*user, "sh", str(medium / "install.sh"), "--bundle", str(medium)]
+    command += ["--expect", bundle_id, "--prefix", str(prefix), *WAYS[way]]
+    took = seconds(command, stderr=subprocess.DEVNULL)
+    again = seconds(command, stderr=subprocess.DEVNULL)
+    [receipt] = prefix.glob("models/*/current/receipt.json")
+    facts = json.loads(receipt.read_text())
+    weights = sum(facts["placed"].get(one, 0) for one in ("moved", "linked"))
+    if way != "copied":
+        models = sum(path.stat().st_size for path in (bundle / "model").rglob("*.safetensors"))
+        assert weights >= models, f"{way}: {facts['placed']}"
+    smoke_s = facts["step_ms"]["smoke"] / 1000
+    shutil.rmtree(folder)
+    return took - smoke_s, smoke_s, again
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--id")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="llava-pack-") as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        bundle = options.bundle or folder / "bundle"
+        bundle_id = options.id or build(bundle)
+        size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+        figures: dict[str, list[float]] = {}
+        for _ in range(options.rounds):
+            read, uv = read_s(bundle), uv_s(bundle, folder / "uv")
+            figures.setdefault("one read", []).append(read)
+            figures.setdefault("uv alone", []).append(uv)
+            for way in WAYS:
+                took, smoke, again = install_s(bundle, bundle_id, folder / way, way)
+                figures.setdefault(f"install, {way}", []).append(took)
+                figures.setdefault(f"install, {way}: ratio", []).append(
+                    took / (read + UV_SHARE * uv)
+                )
+                figures.setdefault("known answers", []).append(smoke)
+                figures.setdefault("install again", []).append(again)
+        machine = platform.processor() or platform.machine()
+        print(f"{machine}, {os.cpu_count()} cores, {size / 1e6:.0f} MB")
+        for name, values in figures.items():
+            print(f"| {name} | {statistics.median(values):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
