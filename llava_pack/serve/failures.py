@@ -78,10 +78,16 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PackError, _on_pack)
 
 
-async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
+    kind = request.headers.get("content-type", "")
+    if first["loc"] == ("body",) and "json" not in kind:
+        message = (
+            f"expected the header Content-Type: application/json, got {visible(kind) or 'none'}"
+        )
+        return plain_error(400, message, code="invalid_json")
     if first["type"] == "json_invalid":
         return plain_error(400, "the body is not JSON", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"] if part != "body")

@@ -263,6 +263,18 @@ def test_what_is_not_json_is_400(served: Gateway) -> None:
     assert _error(response)["code"] == "invalid_json"
 
 
+def test_a_forgotten_content_type_is_said(served: Gateway) -> None:
+    """As `curl -d` sends it."""
+    with served.client() as http:
+        response = http.post(
+            "/v1/chat/completions",
+            content=b'{"model": "echo", "messages": [{"role": "user", "content": "x"}]}',
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )
+    assert response.status_code == 400
+    assert "Content-Type: application/json" in _error(response)["message"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
