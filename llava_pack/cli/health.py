@@ -38,6 +38,13 @@ def health(
         float | None,
         typer.Option(min=0, help="Only wait, so many seconds at most, until a server is ready."),
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Keep the known answers of what serves here: on a machine that you trust.",
+        ),
+    ] = False,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,6 +59,7 @@ def health(
       llava-pack health --deep
       llava-pack health --json
       llava-pack health --wait-ready 120
+      llava-pack health --record
     """
     from llava_pack.cli.examination import Examination
     from llava_pack.health.report import Report, in_order
@@ -61,7 +69,10 @@ def health(
         found = [_wait(wait_ready)]
         _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
     examination = Examination(chosen_prefix(prefix), deep=deep)
-    examination.run()
+    if record:
+        examination.record()
+    else:
+        examination.run()
     report = Report(
         findings=in_order(examination.findings),
         metrics=examination.metrics(),

@@ -45,6 +45,9 @@ class ModelFacts:
     running: int
     waiting: int
     stalled_s: float
+    precision: str = ""
+    slots: int = 1
+    context_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,11 +64,11 @@ def probe_processes(servers: Iterable[int], port_holder: str) -> ProcessFacts:
         port_holder: who listens where `serve` would, where no server runs; else empty.
     """
     known = set(servers)
-    orphans = []
-    for process in psutil.process_iter(["pid", "ppid", "cmdline"]):
-        facts = process.info
-        if _ENGINE in (facts["cmdline"] or ()) and facts["ppid"] not in known:
-            orphans.append(facts["pid"])
+    orphans = [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if _ENGINE in (process.info["cmdline"] or ()) and not _has_server(process)
+    ]
     return ProcessFacts(servers=len(known), orphans=tuple(sorted(orphans)), port_holder=port_holder)
 
 
@@ -92,6 +92,15 @@ def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:
     except psutil.Error as error:
         return SilenceFacts(processes=0, connections=(), error=str(error) or type(error).__name__)
     return SilenceFacts(processes=len(family), connections=tuple(found))
+
+
+def _has_server(engine: psutil.Process) -> bool:
+    """Return whether an engine's parent is a Python program: a process adopted by init is not."""
+    try:
+        parent = engine.parent()
+        return parent is not None and any("python" in word for word in parent.cmdline()[:1])
+    except psutil.Error:
+        return True  # gone meanwhile, or another account's: not ours to judge
 
 
 def _here(address: str) -> bool:

@@ -16,15 +16,17 @@ from llava_pack.health.facts import EnvironmentFacts
 
 _VERSIONS_WITHIN_S = 20.0
 _IMPORTS_WITHIN_S = 180.0
-_NEEDED = (
-    "torch",
-    "transformers",
-    "bitsandbytes",
-    "fastapi",
-    "uvicorn",
-    "gradio",
-    "llava_pack.cli",
-)
+_NEEDED = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "bitsandbytes": "bitsandbytes",
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "gradio": "gradio",
+    "llava.model.builder": "llava-torch",
+    "llava_pack.cli": "llava-pack",
+}
+"""Modules that serving imports, and the distributions that bring them: a runtime has its own."""
 _VERSIONS = (
     "import importlib.metadata as m, json, platform\n"
     "found = {d.metadata['Name']: d.version for d in m.distributions()}\n"
@@ -85,12 +87,13 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
     found = {str(canonicalize_name(name)): str(said["found"][name]) for name in said["found"]}
     failed: Mapping[str, str] = {}
     if deep:
+        needed = tuple(module for module, name in _NEEDED.items() if name in wanted)
         try:
-            failed = json.loads(_run(python, _IMPORTS, _NEEDED, _IMPORTS_WITHIN_S))
+            failed = json.loads(_run(python, _IMPORTS, needed, _IMPORTS_WITHIN_S))
         except subprocess.TimeoutExpired:
-            failed = {", ".join(_NEEDED): f"not within {_IMPORTS_WITHIN_S:.0f} s"}
+            failed = {", ".join(needed): f"not within {_IMPORTS_WITHIN_S:.0f} s"}
         except (ValueError, subprocess.SubprocessError) as error:
-            failed = {", ".join(_NEEDED): f"the interpreter ended: {error}"[:300]}
+            failed = {", ".join(needed): f"the interpreter ended: {error}"[:300]}
     return EnvironmentFacts(
         python=said["python"], wanted=wanted, found=found, failed_imports=failed
     )

@@ -12,8 +12,9 @@ from typing import Any, Self
 import httpx
 
 from llava_pack.engine.questions import MAX_TOKENS
+from llava_pack.format import records
 from llava_pack.format.errors import ServeError
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
 
@@ -105,6 +106,40 @@ class ServerProbe:
             tokens_per_s=(tokens - 1) / decode_s if tokens > 1 and decode_s > 0 else None,
         )
 
+    def observe(self, model: str, known: KnownAnswer) -> Reference:
+        """Return an answer with its odds and its trace.
+
+        Raises:
+            ServeError: there is none.
+        """
+        picture = f"data:image/png;base64,{known.picture_png}" if known.picture_png else None
+        body = {"model": model, "name": known.name, "prompt": known.prompt, "picture": picture}
+        value = self._asked("/observe", {**body, "max_tokens": MAX_TOKENS})
+        defects = records.Defects()
+        found = records.decode(Reference, value, defects)
+        if found is None:
+            raise ServeError(f"not an observation: {'; '.join(defects[:3])}")
+        return found
+
+    def count(self, model: str, known: KnownAnswer) -> int:
+        """Return the tokens of a question, those of its picture included.
+
+        Raises:
+            ServeError: they cannot be counted.
+        """
+        question = _question(model, known)
+        asked = {"model": model, "messages": question["messages"]}
+        return int(self._asked("/tokenize", asked)["count"])
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> Any:
+        try:
+            answer = self._http.post(path, json=body, timeout=_ANSWER_S)
+        except httpx.HTTPError as error:
+            raise ServeError(_said(error)) from error
+        if answer.status_code != 200:
+            raise ServeError(_error_text(answer))
+        return answer.json()
+
     def _stream(self, body: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         """Yield each piece of text with the tokens counted so far, 0 where unknown."""
         path = "/v1/chat/completions"
@@ -147,6 +182,9 @@ def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any]) -> ModelFacts:
         running=vitals["running"],
         waiting=vitals["waiting"],
         stalled_s=vitals["stalled_s"],
+        precision=startup["precision"] or "",
+        slots=startup["slots"] or 1,
+        context_tokens=startup["context_tokens"] or 0,
     )
 
 

@@ -14,6 +14,12 @@ import httpx
 import openai
 import pytest
 
+from llava_pack.assemble.described import known_answers
+from llava_pack.cli.known_answers import black_like
+from llava_pack.health.server import Address, ServerProbe
+from llava_pack.health.suite import AnswerSuite, Subject
+from llava_pack.recipe import read_recipe
+
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "bundles" / "demo-model"
 RECIPE = tomllib.loads((ROOT / "bundles" / "demo.toml").read_text())
@@ -89,3 +95,18 @@ def test_the_page_sees_the_picture_remembers_it_and_forgets_it(served: dict[str,
         tab.answered()
         assert tab.answers.last.inner_text() == "I see no picture."
         assert tab.complaints == []
+
+
+def test_the_deep_test_of_a_model_that_is_well(served: dict[str, Any]) -> None:
+    known = known_answers(read_recipe(ROOT / "bundles/demo.toml"), ROOT / "bundles")
+    address = Address(url=served["url"], socket=None, token=served["token"], pid=served["pid"])
+    with ServerProbe(address) as probe:
+        recorded = tuple(probe.observe("llava-v1-demo", one) for one in known)
+        subject = Subject(
+            name="llava-v1-demo", known=known, references=recorded, slots=8, context_tokens=1024
+        )
+        suite = AnswerSuite(probe, subject, black_like, "llava-pack")
+        found = list(suite.run())
+    assert [one.text for one in found if one.level != "ok"] == []
+    assert [one.level for one in suite.judgements] == ["exact"] * 3
+    assert len(found) == 3 + 5

@@ -66,22 +66,19 @@ def test_this_machine_has_facts(tmp_path):
 
 
 def test_an_engine_whose_server_is_gone_is_found():
-    # the arguments of an engine; what it runs is a sleep
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; sys.stdin.read()",
-        "-m",
-        "llava_pack.engine.worker",
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as engine:
+    # the arguments of an engine; what it runs waits for the end of its input
+    wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "llava_pack.engine.worker"]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE) as adopted:
+        assert adopted.pid not in probe_processes((), "").orphans
+        adopted.stdin.close()
+    shell = ["sh", "-c", '"$@" <&0 & echo $!; wait', "sh", *wait]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        orphan = int(parent.stdout.readline())
         facts = probe_processes((), "")
-        adopted = probe_processes((os.getpid(),), "")
-        engine.stdin.close()
-    assert engine.pid in facts.orphans
-    assert engine.pid not in adopted.orphans
-    (finding,) = check_processes(replace(facts, orphans=(engine.pid,)), "llava-pack", 7860)
-    assert (finding.level, finding.fix) == ("warn", f"kill {engine.pid}")
+        parent.stdin.close()
+    assert orphan in facts.orphans
+    (finding,) = check_processes(replace(facts, orphans=(orphan,)), "llava-pack", 7860)
+    assert (finding.level, finding.fix) == ("warn", f"kill {orphan}")
 
 
 def test_a_port_held_by_another_program_is_named():

@@ -1,9 +1,13 @@
 """Nagios's line and codes."""
 
+import json
+from typing import get_args
+
 import pytest
 
 from llava_pack.format.exit_codes import HealthCode
 from llava_pack.health.report import (
+    LAYERS,
     Finding,
     Level,
     Metric,
@@ -12,6 +16,7 @@ from llava_pack.health.report import (
     nagios_line,
     to_json,
 )
+from tests.conftest import ROOT
 
 
 def _report(*levels: Level, metrics: tuple[Metric, ...] = ()) -> Report:
@@ -58,3 +63,10 @@ def test_json_has_units_in_its_names() -> None:
     assert values["metrics"] == {"ttft_s": 1.0}
     assert values["took_s"] == 1.235
     assert values["status"] == "OK"
+
+
+def test_the_schema_names_every_layer_and_level():
+    schema = json.loads((ROOT / "docs/reference/health.schema.json").read_text())
+    finding = schema["properties"]["findings"]["items"]["properties"]
+    assert finding["layer"]["enum"] == list(LAYERS)
+    assert set(finding["level"]["enum"]) == set(get_args(Level))
