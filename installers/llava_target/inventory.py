@@ -3,15 +3,14 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
-from llava_pack.format import records, sums
-from llava_pack.format.digests import copy_hashing
+from llava_pack.format import sums
+from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
 from llava_pack.format.manifest import (
     MAX_FILE_BYTES,
@@ -21,12 +20,10 @@ from llava_pack.format.manifest import (
 )
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
-from llava_target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
 _SHOWN_DEFECTS = 10
 _MAX_DEFECTS = 2_000
-_STRANGE = ("extra", "too-many")
 
 
 @dataclass(frozen=True)
@@ -60,28 +57,6 @@ class Listing:
             IntegrityError: SHA256SUMS is malformed.
         """
         return sums.parse_sums(self.sums_bytes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examination:
-    """The outcome of reading a whole bundle; `manifest` is None where it is among the defects."""
-
-    listing: Listing
-    manifest: Manifest | None
-    defects: tuple[Defect, ...]
-    size_bytes: int
-
-    def facts(self) -> dict[str, Any]:
-        """Return what `--json` shows."""
-        return {
-            "ok": not self.defects,
-            "bundle_id": self.listing.bundle_id,
-            "expected": self.listing.expected,
-            "files": len(self.listing.sums),
-            "size_bytes": self.size_bytes,
-            "defects": records.encode(self.defects),
-            "copy_again": [one.path for one in self.defects if one.problem not in _STRANGE],
-        }
 
 
 def read_listing(root: Path, *, expect: str | None) -> Listing:
@@ -188,59 +163,16 @@ def open_file(root: Path, path: str) -> BinaryIO:
     raise OSError(0, "not a plain file")
 
 
-def examine(listing: Listing, *, progress: Progress, threads: int | None = None) -> Examination:
-    """Read a whole bundle, each byte once, and report every difference.
-
-    Args:
-        listing: of the bundle.
-        progress: told the bytes.
-        threads: how many files are read at once, None for one each processor.
-
-    Raises:
-        IntegrityError: SHA256SUMS is malformed.
-    """
-    defects = {defect.path: defect for defect in survey(listing)}
-    manifest, sizes = None, dict[str, int]()
-    try:
-        manifest, _ = read_manifest(listing)
-        sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    except IntegrityError as error:
-        bad = Defect(MANIFEST_NAME, "changed", "the manifest", error.message)
-        defects.setdefault(MANIFEST_NAME, bad)
-    paths = sorted(listing.sums.keys() - defects.keys() - {MANIFEST_NAME})
-    paths.sort(key=lambda path: -sizes.get(path, 0))
-    progress.start("reading the bundle", sum(sizes.values()) or None)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        promises = {path: (listing.sums[path], sizes.get(path)) for path in paths}
-        found = pool.map(lambda path: check(listing.root, path, promises[path], progress), paths)
-        defects |= {defect.path: defect for defect in found if defect is not None}
-    progress.done()
-    return Examination(
-        listing=listing,
-        manifest=manifest,
-        defects=tuple(defects[path] for path in sorted(defects)),
-        size_bytes=sum(sizes.values()),
-    )
-
-
 def check(
-    root: Path,
-    path: str,
-    promise: tuple[str, int | None],
-    progress: Progress,
-    copy: BinaryIO | None = None,
+    root: Path, path: str, promise: tuple[str, int | None], progress: Progress
 ) -> Defect | None:
-    """Read one file once, and return what is wrong with it; the copy is made of the bytes hashed.
+    """Read one file once, and return what is wrong with it.
 
     Args:
         root: of the bundle, or of the store.
         path: below `root`.
         promise: sha256 and, where it is known, size in bytes.
         progress: told the bytes.
-        copy: buffered, receives the bytes.
-
-    Raises:
-        OSError: the disk of the copy is full.
     """
     sha256, size_bytes = promise
     try:
@@ -250,10 +182,8 @@ def check(
                 return Defect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
             if size > MAX_FILE_BYTES:
                 return Defect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
-            got = copy_hashing(stream, copy, progress.advance)[1]
+            got = sha256_stream(stream, progress.advance)
     except OSError as error:
-        if error.errno in disk.FULL:
-            raise
         return Defect(path, "unreadable", "a file that can be read", _reason(error))
     return None if got == sha256 else Defect(path, "changed", f"sha256 {sha256}", got)
 

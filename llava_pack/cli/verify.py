@@ -35,8 +35,9 @@ def verify(
       llava-pack verify ./demo-bundle --json
     """
     llava_target()
+    from llava_pack.cli.verification import examine
     from llava_target import trust
-    from llava_target.inventory import examine, read_listing, refusal
+    from llava_target.inventory import read_listing, refusal
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)

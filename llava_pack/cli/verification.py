@@ -1,0 +1,75 @@
+"""A whole bundle, read once: what `verify` reports.
+
+Imported once `llava_target` can be: see `llava_pack.cli.target`.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from llava_pack.format import records
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.progress import Progress
+from llava_pack.format.sums import MANIFEST_NAME
+from llava_target.inventory import Defect, Listing, check, read_manifest, survey
+
+_STRANGE = ("extra", "too-many")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """The outcome of reading a whole bundle; `manifest` is None where it is among the defects."""
+
+    listing: Listing
+    manifest: Manifest | None
+    defects: tuple[Defect, ...]
+    size_bytes: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        return {
+            "ok": not self.defects,
+            "bundle_id": self.listing.bundle_id,
+            "expected": self.listing.expected,
+            "files": len(self.listing.sums),
+            "size_bytes": self.size_bytes,
+            "defects": records.encode(self.defects),
+            "copy_again": [one.path for one in self.defects if one.problem not in _STRANGE],
+        }
+
+
+def examine(listing: Listing, *, progress: Progress, threads: int | None = None) -> Examination:
+    """Read a whole bundle, each byte once, and report every difference.
+
+    Args:
+        listing: of the bundle.
+        progress: told the bytes.
+        threads: how many files are read at once, None for one each processor.
+
+    Raises:
+        IntegrityError: SHA256SUMS is malformed.
+    """
+    defects = {defect.path: defect for defect in survey(listing)}
+    manifest, sizes = None, dict[str, int]()
+    try:
+        manifest, _ = read_manifest(listing)
+        sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    except IntegrityError as error:
+        bad = Defect(MANIFEST_NAME, "changed", "the manifest", error.message)
+        defects.setdefault(MANIFEST_NAME, bad)
+    paths = sorted(listing.sums.keys() - defects.keys() - {MANIFEST_NAME})
+    paths.sort(key=lambda path: -sizes.get(path, 0))
+    progress.start("reading the bundle", sum(sizes.values()) or None)
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        promises = {path: (listing.sums[path], sizes.get(path)) for path in paths}
+        found = pool.map(lambda path: check(listing.root, path, promises[path], progress), paths)
+        defects |= {defect.path: defect for defect in found if defect is not None}
+    progress.done()
+    return Examination(
+        listing=listing,
+        manifest=manifest,
+        defects=tuple(defects[path] for path in sorted(defects)),
+        size_bytes=sum(sizes.values()),
+    )
