@@ -85,7 +85,8 @@ def assemble(
         picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
     )
-    how = manner(device, options.precision, info.context_tokens)
+    graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
+    how = manner(device, options.precision, info.context_tokens, graphs=graphs)
     vision = Vision(network, processor, at_once=how.pictures_at_once, limit_bytes=features_bytes)
     return LlavaModel(network, _cache(network, room, place), writer, vision, info, how)
 

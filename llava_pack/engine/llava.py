@@ -10,7 +10,9 @@ import torch
 
 from llava_pack.engine import sampling
 from llava_pack.engine.choice import Choice
+from llava_pack.engine.graphs import CudaCapture, Graphs
 from llava_pack.engine.manner import Manner
+from llava_pack.engine.padded import Batch, Buckets
 from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
 from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.sampling import TokenChooser
@@ -63,6 +65,10 @@ class LlavaModel:
         self.manner = manner
         """How the work is cut."""
         self._device = self._language.embed_tokens.weight.device
+        captured = self.manner.captured
+        buckets = Buckets(info.slots, info.context_tokens, captured)
+        capture = CudaCapture() if captured else None
+        self.graphs = Graphs(self._padded_scores, buckets, self._device, capture)
         # Rows that only fill a table up have no words: LLaVA's own code cuts them off.
         self._words = writer.tokenizer.size
 
@@ -156,30 +162,17 @@ class LlavaModel:
         """
         with _memory_errors():
             if self.manner.padded:
-                return self._decode_padded(rows, tokens, lengths, choosers)
+                return sampling.choose(self.graphs.scores(rows, tokens, lengths), choosers)
             plan = Plan.decode(rows, lengths, self._device)
             ids = torch.tensor(tokens, device=self._device)[:, None]
             positions = torch.tensor(lengths, device=self._device)[:, None]
             hidden = self._forward(self._language.embed_tokens(ids), positions, plan)
             return sampling.choose(self._scores(hidden), choosers)
 
-    def _decode_padded(
-        self,
-        rows: Sequence[int],
-        tokens: Sequence[int],
-        lengths: Sequence[int],
-        choosers: Sequence[TokenChooser],
-    ) -> list[Choice]:
-        plan = Plan.padded_decode(
-            rows, lengths, self._device, self.info.slots, self.info.context_tokens
-        )
-        ids = torch.zeros(len(plan.lengths), 1, dtype=torch.long)
-        positions = torch.zeros_like(ids)
-        ids[list(rows), 0] = torch.tensor(tokens)
-        positions[list(rows), 0] = torch.tensor(lengths)
-        embeddings = self._language.embed_tokens(ids.to(self._device))
-        hidden = self._forward(embeddings, positions.to(self._device), plan)
-        return sampling.choose(self._scores(hidden)[list(rows)], choosers)
+    def _padded_scores(self, batch: Batch) -> torch.Tensor:
+        """Return the scores of a padded decode; it reads nothing but buffers, as a graph must."""
+        embeddings = self._language.embed_tokens(batch.ids)
+        return self._scores(self._forward(embeddings, batch.positions, batch.plan()))
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:

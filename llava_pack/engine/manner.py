@@ -18,21 +18,23 @@ class Manner:
         exact: a first question is computed to the same bits whatever was asked before.
         padded: decode in a few fixed shapes, or every row at its own length.
         pictures_at_once: tiles that go through the tower together.
+        captured: decodes are captured as CUDA graphs.
     """
 
     chunk_tokens: int
     exact: bool
     padded: bool
     pictures_at_once: int
+    captured: bool = False
 
 
-def manner(device: str, precision: str, context_tokens: int) -> Manner:
+def manner(device: str, precision: str, context_tokens: int, *, graphs: bool = True) -> Manner:
     """Return how work is done on a device.
 
     On a CPU rows are attended at their true lengths and, where 4 or 8 bits would make another
     word of another last bit, pictures go one by one: nothing is lost there, and an answer does
     not depend on its neighbours. int8 decides over a whole prompt which columns stay in 16 bits,
-    so its prompts are not cut.
+    so its prompts are not cut; it asks the GPU while it computes, which no graph can hold.
 
     >>> manner("cpu", "nf4", 2048).pictures_at_once, manner("cuda", "nf4", 2048).pictures_at_once
     (1, 8)
@@ -45,4 +47,5 @@ def manner(device: str, precision: str, context_tokens: int) -> Manner:
         exact=on_cpu,
         padded=not on_cpu,
         pictures_at_once=1 if on_cpu and quantized else _GPU_PICTURES,
+        captured=graphs and device == "cuda" and precision != "int8",
     )

@@ -21,18 +21,16 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from llava_pack.engine.rows import power_of_two
-
 ATTENTION = "llava_pack_slots"
-_KV_BUCKET = 64
 
 
 @dataclass(kw_only=True)
 class Plan:
     """What a forward pass does.
 
-    A prefill: tokens `begin..end` of `row`. A decode: one token in each of `rows`, which hold
-    `lengths` tokens with the new one; `columns` is where each writes.
+    A prefill: tokens `begin..end` of `row`. A decode: one token in each of `rows`; `columns` is
+    where each writes. They hold `lengths` tokens with the new one, or, where the rows are padded
+    to `kv_length`, as many as `after` says on the device.
     """
 
     row: int = 0
@@ -42,8 +40,8 @@ class Plan:
     index: torch.Tensor | None = None
     lengths: tuple[int, ...] = ()
     columns: torch.Tensor | None = None
+    after: torch.Tensor | None = None
     kv_length: int = 0
-    padded: bool = False
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -54,32 +52,6 @@ class Plan:
             index=torch.tensor(rows, device=device),
             lengths=tuple(length + 1 for length in lengths),
             columns=torch.tensor(lengths, device=device),
-        )
-
-    @classmethod
-    def padded_decode(
-        cls, rows: Sequence[int], lengths: Sequence[int], device: Any, slots: int, spare: int
-    ) -> "Plan":
-        """Return a decode in one of a few shapes: rows to a power of two, keys to 64.
-
-        Args:
-            rows: those that decode.
-            lengths: tokens of each, before the new one.
-            device: where the cache is.
-            slots: rows of the cache.
-            spare: the column that the other rows write to.
-        """
-        count = min(power_of_two(max(rows) + 1), slots)
-        columns, after = [spare] * count, [1] * count
-        for row, length in zip(rows, lengths, strict=True):
-            columns[row], after[row] = length, length + 1
-        return cls(
-            rows=tuple(range(count)),
-            index=torch.arange(count, device=device),
-            lengths=tuple(after),
-            columns=torch.tensor(columns, device=device),
-            kv_length=min(-(-max(after) // _KV_BUCKET) * _KV_BUCKET, spare),
-            padded=True,
         )
 
     def chunk_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -96,7 +68,9 @@ class Plan:
     def decode_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
         """Return what padded rows may see, as (rows, 1, 1, keys), added to the scores."""
         if window not in self.masks:
-            lengths = torch.tensor(self.lengths, device=like.device)[:, None]
+            if self.after is None:
+                raise RuntimeError("a decode at true lengths has no mask")
+            lengths = self.after.to(like.device)[:, None]
             there = torch.arange(self.kv_length, device=like.device)[None, :]
             seen = there < lengths
             if window is not None:
@@ -130,14 +104,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write what the plan says and return what attention reads, as views."""
         plan = self.plan
-        if not plan.lengths:
+        if not plan.rows:
             self.keys[plan.row, :, plan.begin : plan.end] = key_states[0]
             self.values[plan.row, :, plan.begin : plan.end] = value_states[0]
             rows = slice(plan.row, plan.row + 1)
             return self.keys[rows, :, : plan.end], self.values[rows, :, : plan.end]
         self.keys[plan.index, :, plan.columns] = key_states[:, :, 0]
         self.values[plan.index, :, plan.columns] = value_states[:, :, 0]
-        if not plan.padded:
+        if plan.after is None:
             return self.keys, self.values
         rows, columns = slice(0, len(plan.rows)), slice(0, plan.kv_length)
         return self.keys[rows, :, columns], self.values[rows, :, columns]
@@ -210,9 +184,9 @@ def slot_attention(  # noqa: PLR0913, PLR0917 - the library's signature
     """
     if slot_plan is None:
         raise RuntimeError(f"{type(module).__name__} was called without a plan")
-    if not slot_plan.lengths:
+    if not slot_plan.rows:
         out = _chunk(query, key, value, slot_plan, scaling, sliding_window)
-    elif slot_plan.padded:
+    elif slot_plan.after is not None:
         out = _padded(query, key, value, slot_plan, scaling, sliding_window)
     else:
         out = _rows(query, key, value, slot_plan, scaling, sliding_window)

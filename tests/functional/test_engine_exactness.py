@@ -11,6 +11,8 @@ import pytest
 
 from llava_pack.engine import environment
 from llava_pack.engine.feature_cache import FeatureCache
+from llava_pack.engine.graphs import Graphs
+from llava_pack.engine.padded import Buckets
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
 from llava_pack.engine.prompt import Prompt
 from llava_pack.engine.scheduler import SlotEngine
@@ -126,6 +128,52 @@ def test_padded_decoding_gives_the_same_tokens(case, monkeypatch):
     manner = replace(case.engine._model.manner, padded=True, pictures_at_once=8)
     monkeypatch.setattr(case.engine._model, "manner", manner)
     assert answers(case.engine, range(len(case.want))) == case.alone
+
+
+class Again:
+    """Captures by keeping the function: what a graph does, on a CPU; `spoil` makes it do wrong."""
+
+    def __init__(self, spoil: float = 0.0) -> None:
+        self.spoil, self.replays = spoil, 0
+
+    def __call__(self, run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        result = run().clone()
+
+        def replay() -> None:
+            self.replays += 1
+            result.copy_(run() + self.spoil)
+
+        return replay, result
+
+
+def with_graphs(model: Any, capture: Any, monkeypatch: pytest.MonkeyPatch) -> SlotEngine:
+    monkeypatch.setattr(model, "manner", replace(model.manner, padded=True))
+    buckets = Buckets(model.info.slots, model.info.context_tokens, captured=True)
+    graphs = Graphs(model._padded_scores, buckets, model._device, capture)
+    monkeypatch.setattr(model, "graphs", graphs)
+    return SlotEngine(model)
+
+
+@FP32
+def test_decodes_run_again_from_their_buffers(case, monkeypatch):
+    capture = Again()
+    engine = with_graphs(case.engine._model, capture, monkeypatch)
+    assert answers(engine, range(len(case.want))) == case.alone
+    assert capture.replays > 50
+
+
+@FP32
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_a_capture_that_fails_is_not_used(case, monkeypatch, caplog, fault):
+    def refuses(_run: Callable[[], Any]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    capture = Again(spoil=9.0) if fault == "wrong" else refuses
+    engine = with_graphs(case.engine._model, capture, monkeypatch)
+    assert answers(engine, range(len(case.want))) == case.alone
+    assert "CUDA graphs are off" in caplog.text
+    assert engine._model.graphs._captured == {}
+    caplog.clear()
 
 
 def test_cancelling_one_leaves_the_others_alone(case):
