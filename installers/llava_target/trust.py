@@ -7,31 +7,22 @@ the prefix, and a key on the medium counts only where a person typed its fingerp
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llava_pack.format.errors import (
-    CannotVerifyError,
-    DowngradeError,
-    SignatureError,
-    UsageError,
-)
+from llava_pack.format.errors import CannotVerifyError, DowngradeError, SignatureError, UsageError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.signature import (
-    CONTROL_KEY,
-    CONTROL_MESSAGE,
-    CONTROL_SIG,
-    CONTROL_SSHSIG,
+    CONTROL,
     FINGERPRINT,
     KEY_NAME,
     MAX_SIGNATURE_BYTES,
-    NAMESPACE,
-    PRINCIPAL,
     SIG_NAME,
     SSHSIG_NAME,
+    TOOLS,
     PublicKey,
+    Signed,
     parse_public_key,
 )
 from llava_pack.format.sums import SUMS_NAME
@@ -80,7 +71,12 @@ def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Ve
     pinned = None if prefix is None else pinned_key(prefix)
     given = None if trust_key is None else given_key(trust_key, listing.root)
     if given is not None and pinned is not None and given != pinned:
-        raise _other_key(given, pinned, prefix)
+        raise SignatureError(
+            f"expected the pinned key {pinned.fingerprint}, got {given.fingerprint}",
+            subject="--trust-key",
+            hint=f"if the publisher's key really changed: rm {prefix}/trust/{KEY_NAME}, then run "
+            "the same command again",
+        )
     words = {"--expect": listing.expected, "--trust-key": given, "pinned key": pinned}
     by = " and ".join(word for word, is_there in words.items() if is_there) or "nothing"
     trusted = given or pinned
@@ -95,7 +91,8 @@ def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Ve
     if missing:
         return Verdict(by=by, signature="unsigned", key=None, trusted=False, tools=())
     key = trusted or parse_public_key(_optional(listing.root, KEY_NAME) or b"")
-    tools = _accepting(_Case(key, listing.sums_bytes, found[SIG_NAME], found[SSHSIG_NAME]))
+    signed = Signed(key, listing.sums_bytes, found[SIG_NAME] or b"", found[SSHSIG_NAME] or b"")
+    tools = _accepting(signed)
     return Verdict(by=by, signature="good", key=key, trusted=trusted is not None, tools=tools)
 
 
@@ -157,15 +154,6 @@ def given_key(trust_key: str, bundle: Path) -> PublicKey:
         raise UsageError(message, subject=f"--trust-key {trust_key}", hint=hint) from error
 
 
-def _other_key(given: PublicKey, pinned: PublicKey, prefix: Path | None) -> SignatureError:
-    return SignatureError(
-        f"expected the pinned key {pinned.fingerprint}, got {given.fingerprint}",
-        subject="--trust-key",
-        hint=f"if the publisher's key really changed: rm {prefix}/trust/{KEY_NAME}, then run the "
-        "same command with --trust-key",
-    )
-
-
 def _unsigned_hint(prefix: Path | None) -> str:
     return (
         "get a bundle signed by the pinned key; if unsigned ones are to be taken here from now on, "
@@ -182,71 +170,46 @@ def _optional(root: Path, name: str) -> bytes | None:
     return inventory.read_file(root, name, MAX_SIGNATURE_BYTES)
 
 
-@dataclass(frozen=True)
-class _Case:
-    """A message, two signatures and the one key that must have made them."""
-
-    key: PublicKey
-    message: bytes
-    sig: bytes | None
-    sshsig: bytes | None
-
-    def write(self, folder: Path) -> None:
-        folder.mkdir()
-        signers = self.key.allowed_signers
-        files = {"key.pem": self.key.pem, "allowed_signers": signers, "message": self.message}
-        for name, data in {**files, "sig": self.sig, "sshsig": self.sshsig}.items():
-            (folder / name).write_bytes(data or b"")
+def _lay(folder: Path, signed: Signed) -> None:
+    folder.mkdir()
+    files = {"key.pem": signed.key.pem, "allowed_signers": signed.key.allowed_signers}
+    files |= {"message": signed.message, "sig": signed.sig, "sshsig": signed.sshsig}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
 
 
-def _by_openssl(program: str, folder: Path) -> bool:
-    command: list[str | Path] = [program, "dgst", "-sha256", "-verify", folder / "key.pem"]
-    return _accepts([*command, "-signature", folder / "sig", folder / "message"], folder)
-
-
-def _by_ssh_keygen(program: str, folder: Path) -> bool:
-    command: list[str | Path] = [program, "-Y", "verify", "-f", folder / "allowed_signers"]
-    command += ["-I", PRINCIPAL]
-    return _accepts([*command, "-n", NAMESPACE, "-s", folder / "sshsig"], folder)
-
-
-_TOOLS: dict[str, Callable[[str, Path], bool]] = {
-    "openssl": _by_openssl,
-    "ssh-keygen": _by_ssh_keygen,
-}
-
-
-def _accepts(command: list[str | Path], folder: Path) -> bool:
+def _accepts(program: str, folder: Path) -> bool:
     environ = {"PATH": programs.SEARCH_PATH, "LC_ALL": "C"}
     with (folder / "message").open("rb") as message:
         try:
             done = subprocess.run(
-                command, stdin=message, env=environ, cwd=folder, capture_output=True,
-                check=False, timeout=_TIMEOUT_S,
+                [program, *TOOLS[Path(program).name]], stdin=message, env=environ, cwd=folder,
+                capture_output=True, check=False, timeout=_TIMEOUT_S,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):
             return False
     return done.returncode == 0
 
 
-def _accepting(case: _Case) -> tuple[str, ...]:
+def _accepting(signed: Signed) -> tuple[str, ...]:
     """Return the tools that accept a signature: every tool here that can tell.
 
     Raises:
         SignatureError: one of them does not.
         CannotVerifyError: there is none.
     """
-    control = _Case(CONTROL_KEY, CONTROL_MESSAGE, CONTROL_SIG, CONTROL_SSHSIG)
-    forged = _Case(CONTROL_KEY, CONTROL_MESSAGE + b"!", CONTROL_SIG, CONTROL_SSHSIG)
     with tempfile.TemporaryDirectory(prefix="llava-pack-") as scratch:
         folder = Path(scratch)
-        for name, one in (("case", case), ("control", control), ("forged", forged)):
-            one.write(folder / name)
-        tools = dict(_working(folder))
-        for name, program in tools.items():
-            if not _TOOLS[name](program, folder / "case"):
+        _lay(folder / "signed", signed)
+        _lay(folder / "control", CONTROL)
+        _lay(folder / "forged", replace(CONTROL, message=b"llava-pack forged\n"))
+        found = [shutil.which(name, path=programs.SEARCH_PATH) for name in TOOLS]
+        tools = [tool for tool in found if tool and _accepts(tool, folder / "control")]
+        tools = [tool for tool in tools if not _accepts(tool, folder / "forged")]
+        for tool in tools:
+            if not _accepts(tool, folder / "signed"):
                 raise SignatureError(
-                    f"{name} says that it was not signed by the key {case.key.fingerprint}",
+                    f"{tool} says that it was not signed by the key {signed.key.fingerprint}",
                     subject=SUMS_NAME,
                     hint="the bundle was changed, or is somebody else's: ask who built it",
                 )
@@ -256,16 +219,7 @@ def _accepting(case: _Case) -> tuple[str, ...]:
             subject=SUMS_NAME,
             hint="install one of them: a signature has to be checked",
         )
-    return tuple(tools.values())
-
-
-def _working(folder: Path) -> Iterator[tuple[str, str]]:
-    """Find the tools that accept the control, and refuse it for other bytes."""
-    for name, verify in _TOOLS.items():
-        program = shutil.which(name, path=programs.SEARCH_PATH)
-        accepts = program is not None and verify(program, folder / "control")
-        if program is not None and accepts and not verify(program, folder / "forged"):
-            yield name, program
+    return tuple(tools)
 
 
 def check_change(

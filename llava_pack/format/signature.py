@@ -20,6 +20,11 @@ NAMESPACE = "llava-pack-bundle-v1"
 PRINCIPAL = "llava-pack"
 SSH_KEY_TYPE = b"ecdsa-sha2-nistp256"
 MAX_SIGNATURE_BYTES = 4096
+TOOLS = {
+    "openssl": ["dgst", "-sha256", "-verify", "key.pem", "-signature", "sig", "message"],
+    "ssh-keygen": f"-Y verify -f allowed_signers -I {PRINCIPAL} -n {NAMESPACE} -s sshsig".split(),
+}
+"""How each is asked about what was signed; the message is on its standard input too."""
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 DER_BYTES = 91
 _POINT_BYTES = 65
@@ -81,24 +86,36 @@ def parse_public_key(data: bytes) -> PublicKey:
     return PublicKey(der)
 
 
-# A signature known to be good, by a key that signs nothing else: a tool that does not accept it,
-# or accepts it for other bytes, is too old or broken, and counts as absent.
-CONTROL_MESSAGE = b"llava-pack control\n"
-CONTROL_KEY = PublicKey(
-    base64.b64decode(
-        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiT"
-        "RioRBs8J3BbCWVharwezcj7GoLezmwM9eA=="
-    )
-)
-CONTROL_SIG = base64.b64decode(
-    "MEYCIQDsGC8gJfkEewbEc1sq9Cu/w8VNlfaFxuTDkRIJZk2dPQIhAPKmtK6VeszCsa8GN/58VOfee/yflwOpBCM/CznI"
-    "e86j"
-)
-CONTROL_SSHSIG = b"""-----BEGIN SSH SIGNATURE-----
+@dataclass(frozen=True)
+class Signed:
+    """A message, two signatures, and the one key that must have made them."""
+
+    key: PublicKey
+    message: bytes
+    sig: bytes
+    sshsig: bytes
+
+
+CONTROL = Signed(
+    key=PublicKey(
+        base64.b64decode(
+            "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiT"
+            "RioRBs8J3BbCWVharwezcj7GoLezmwM9eA=="
+        )
+    ),
+    message=b"llava-pack control\n",
+    sig=base64.b64decode(
+        "MEYCIQDsGC8gJfkEewbEc1sq9Cu/w8VNlfaFxuTDkRIJZk2dPQIhAPKmtK6VeszCsa8GN/58VOfee/yflwOpBCM/"
+        "CznIe86j"
+    ),
+    sshsig=b"""-----BEGIN SSH SIGNATURE-----
 U1NIU0lHAAAAAQAAAGgAAAATZWNkc2Etc2hhMi1uaXN0cDI1NgAAAAhuaXN0cDI1NgAAAE
 EErkNKrrIRf47tjaW1GbrG6j7wQxiWg7BF94PgqWMb3w7qoNsDxqiTRioRBs8J3BbCWVha
 rwezcj7GoLezmwM9eAAAABRsbGF2YS1wYWNrLWJ1bmRsZS12MQAAAAAAAAAGc2hhNTEyAA
 AAZAAAABNlY2RzYS1zaGEyLW5pc3RwMjU2AAAASQAAACEAuV7ynp6pn4BSSvLDIqI+Aouh
 O1pyp6QX8rwF7BorUysAAAAgMVnbBh9tFCzOC72AD/NvFxMeGA9nqqs6un1+P5K4/v4=
 -----END SSH SIGNATURE-----
-"""
+""",
+)
+"""Known to be good, by a key that signs nothing else: a tool that does not accept it, or accepts it
+for other bytes, is too old or broken, and counts as absent."""

@@ -266,7 +266,8 @@ def a_script_that_changes_while_it_runs(scene):
     shutil.copy2(simulator.CHECKOUT / "installers/install.sh", script)
     swap = f"echo 'touch {scene.ran}' >>{script}"
     bundle = scene.medium(extra=_python_that(swap))
-    scene.refused(scene.host.install_sh(bundle, script=script), 0)
+    for shell in ("dash", "bash --posix", "busybox ash"):
+        scene.refused(scene.host.install_sh(bundle, script=script, shell=shell), 0)
 
 
 def names_that_climb(scene):
@@ -371,7 +372,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     an_older_release: ((TRUST, "    if manifest.release < newest:\n", "    if False:\n"),),
     another_recipe: ((TRUST, "    if silent or (", "    if ("),),
     a_bad_signature_under_a_good_id: (
-        (TRUST, '            if not _TOOLS[name](program, folder / "case"):\n', "            if False:\n"),
+        (TRUST, '            if not _accepts(tool, folder / "signed"):\n', "            if False:\n"),
     ),
 }  # fmt: skip
 NEEDS_MOUNT = {an_openssl_that_is_content_with_anything}

@@ -115,6 +115,14 @@ def test_the_fingerprint_from_the_card_means_the_key_that_came_along(way, signed
     assert code == 0, said
 
 
+def test_a_key_is_taken_from_where_one_stands(host, signed, publisher, tmp_path):
+    (tmp_path / "a key.pem").write_bytes(publisher.signer.public.pem)
+    options = ["--trust-key", "a key.pem", "--dry-run"]
+    done = host.install_sh(signed(), *options, expect=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert pinned(host) is None
+
+
 def test_another_fingerprint_than_that_of_the_key_that_came_along(way, signed, stranger):
     code, said = way(signed(), "--trust-key", stranger.fingerprint)
     assert code == 5

@@ -9,14 +9,11 @@ import subprocess
 import pytest
 
 from llava_pack.assemble.card import Card
-from llava_pack.assemble.signing import generate, is_encrypted, open_key, sign
+from llava_pack.assemble.signing import Signatures, generate, is_encrypted, open_key, sign
 from llava_pack.cli import main
 from llava_pack.format.errors import CannotVerifyError, UsageError
 from llava_pack.format.signature import (
-    CONTROL_KEY,
-    CONTROL_MESSAGE,
-    CONTROL_SIG,
-    CONTROL_SSHSIG,
+    CONTROL,
     NAMESPACE,
     PRINCIPAL,
     parse_public_key,
@@ -120,14 +117,11 @@ def test_without_openssl_nothing_is_signed(tmp_path, monkeypatch):
 
 def test_the_known_signature_is_the_same_in_both_languages_and_good(tmp_path):
     script = (ROOT / "installers/install.sh").read_text()
-    assert "".join(CONTROL_KEY.pem.decode().split("\n")[1:3]) in script
-    assert CONTROL_SSHSIG.decode() in script
-
-    class Known:
-        der, sshsig = CONTROL_SIG, CONTROL_SSHSIG
-
-    assert accepted(tmp_path, CONTROL_KEY, Known, CONTROL_MESSAGE) == [True, True]
-    assert f"echo '{CONTROL_MESSAGE.decode().strip()}'" in script
+    assert "".join(CONTROL.key.pem.decode().split("\n")[1:3]) in script
+    assert CONTROL.sshsig.decode() in script
+    assert f"echo '{CONTROL.message.decode().strip()}'" in script
+    signatures = Signatures(der=CONTROL.sig, sshsig=CONTROL.sshsig)
+    assert accepted(tmp_path, CONTROL.key, signatures, CONTROL.message) == [True, True]
 
 
 def test_keygen_says_aloud_that_a_key_has_no_passphrase(tmp_path, capsys):
