@@ -109,7 +109,12 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
         CheckpointError: there is no such folder.
     """
     if not folder.is_dir():
-        raise CheckpointError("there is no such folder", subject=str(folder))
+        raise CheckpointError(
+            "there is no such folder",
+            subject=str(folder),
+            hint="a checkpoint is a folder on this machine: nothing is downloaded here; "
+            "llava-pack build fetches and packs one",
+        )
     folder = folder.absolute()
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     configs, defects = _configs(folder, names)

@@ -235,6 +235,13 @@ def test_a_truncated_or_absent_shard_is_13_and_named(chat, tmp_path, harm):
     assert shard.name in err
 
 
+def test_an_id_of_the_hub_is_no_folder_and_nothing_is_downloaded(chat):
+    code, _, err = chat("--model-path", "liuhaotian/llava-v1.5-7b", "--prompt", "x")
+    assert code == 13
+    assert "liuhaotian/llava-v1.5-7b: there is no such folder" in err
+    assert "nothing is downloaded here" in err
+
+
 def test_a_folder_without_a_model_is_13(chat, tmp_path):
     assert chat("--model-path", tmp_path, "--prompt", "x", "--json")[0] == 13
 
