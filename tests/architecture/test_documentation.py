@@ -65,3 +65,17 @@ def test_no_registry_and_no_private_path_is_in_the_repository():
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".sh", ".json", ""} and path.is_file():
             assert not forbidden.search(path.read_text(errors="replace")), name
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.rglob("*.zh-CN.md")), ids=lambda page: page.name)
+def test_the_chinese_pages_have_the_commands_of_the_english_ones(page):
+    """Comments are translated; what is typed is not. The Chinese README has one block more."""
+    english = page.with_name(page.name.replace(".zh-CN", ""))
+    wanted, found = _typed(english), _typed(page)
+    assert [block for block in found if block in wanted] == wanted
+    assert all("--lang zh" in block for block in found if block not in wanted)
+
+
+def _typed(page):
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(r"\s+# .*", "", block) for block in blocks]
