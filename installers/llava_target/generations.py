@@ -4,7 +4,6 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llava_pack.format.paths import safe_component
 from llava_target import disk, receipt
@@ -20,11 +19,6 @@ class Generation:
     root: Path
     current: bool
     receipt: Receipt
-
-    def facts(self) -> dict[str, Any]:
-        """Return what `--json` shows."""
-        names = ("recipe", "generation", "bundle_id", "release", "installed_at", "size_bytes")
-        return {"current": self.current, **{name: getattr(self.receipt, name) for name in names}}
 
 
 def default_prefix() -> Path:
@@ -86,12 +80,18 @@ def activate(prefix: Path, recipe: str, number: int) -> None:
     folder = recipe_folder(prefix, recipe)
     disk.point(folder / "current", f"generations/{number}")
     (prefix / "bin").mkdir(exist_ok=True)
-    python = folder / "current" / "venv" / "bin" / "python"
+    python = shlex.quote(str(folder / "current" / "venv" / "bin" / "python"))
+    others = f"{shlex.quote(str(prefix / 'models'))}/*/generations/*/venv/bin/python"
     lines = [
         "#!/bin/sh",
         f"LLAVA_PACK_PREFIX={shlex.quote(str(prefix))}",
         "export LLAVA_PACK_PREFIX",
-        f'exec {shlex.quote(str(python))} -I -m llava_pack "$@"',
+        "# health and revert are needed most where the environment of the current one is broken",
+        f"for python in {python} {others}; do",
+        '    "$python" -I -S -c \'\' 2>/dev/null && exec "$python" -I -m llava_pack "$@"',
+        "done",
+        "echo 'error: no Python under this prefix runs; hint: install the bundle again' >&2",
+        "exit 14",
     ]
     script = "".join(f"{line}\n" for line in lines)
     disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)

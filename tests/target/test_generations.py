@@ -1,5 +1,7 @@
 """Several versions, several models, one prefix: list, go back, give space back, remove."""
 
+import subprocess
+
 import pytest
 
 from llava_pack.cli.installed import installed
@@ -84,3 +86,15 @@ def test_nothing_is_left_behind_but_what_is_not_ours(host, two, cli):
     assert cli("uninstall", "--prefix", host.prefix).code == 0
     assert [path.name for path in host.prefix.iterdir()] == ["notes.txt"]
     assert cli("uninstall", "--prefix", host.prefix).code == 14
+
+
+def test_the_command_runs_where_the_current_environment_is_broken(host, two):
+    place = host.prefix / "models" / "tiny" / "generations"
+    said = host.run("--version")
+    (place / "2" / "venv" / "bin" / "python").unlink()
+    assert host.run("--version") == said
+    (place / "1" / "venv" / "bin" / "python").unlink()
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        host.run("--version")
+    assert failure.value.returncode == 14
+    assert "install the bundle again" in failure.value.stderr
