@@ -6,6 +6,7 @@ import typer
 
 import llava_pack
 from llava_pack.cli import console
+from llava_pack.cli.ask import ask
 from llava_pack.cli.build import build
 from llava_pack.cli.chat import chat
 from llava_pack.cli.demo import demo
@@ -67,6 +68,7 @@ app.command()(revert)
 app.command()(gc)
 app.command()(uninstall)
 app.command()(chat)
+app.command()(ask)
 app.command()(serve)
 app.command()(status)
 app.command()(logs)

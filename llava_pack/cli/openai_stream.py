@@ -82,7 +82,7 @@ def stream(
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
-        **_sampling(sampling),
+        **sampling_fields(sampling),
     }
     headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
     transport = httpx.HTTPTransport(uds=server.socket) if server.socket else None
@@ -97,7 +97,7 @@ def stream(
         ):
             if response.is_error:
                 response.read()
-                raise _refusal(response)
+                raise refusal(response)
             yield from _chunks(response.iter_lines())
     except httpx.HTTPError as error:
         message = f"the server cannot be reached: {str(error) or type(error).__name__}"
@@ -144,7 +144,8 @@ def _parsed(value: str) -> dict[str, Any]:
     return event
 
 
-def _refusal(response: "httpx.Response") -> PackError:
+def refusal(response: "httpx.Response") -> PackError:
+    """Return the error for an answer that is one, in its own class."""
     kind = _REFUSED.get(response.status_code, ServeError)
     try:
         text = _error_text(_parsed(response.text))
@@ -162,19 +163,21 @@ def _message(turn: "Turn") -> dict[str, Any]:
     if not turn.attachments:
         return {"role": turn.role, "content": turn.text}
     pictures = [
-        {"type": "image_url", "image_url": {"url": _data_url(attachment.data)}}
+        {"type": "image_url", "image_url": {"url": data_url(attachment.data)}}
         for attachment in turn.attachments
     ]
     return {"role": turn.role, "content": [*pictures, {"type": "text", "text": turn.text}]}
 
 
-def _data_url(data: bytes) -> str:
+def data_url(data: bytes) -> str:
+    """Return a picture's file as a data: URL."""
     kinds = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
     kind = next((name for magic, name in kinds if data.startswith(magic)), "jpeg")
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _sampling(sampling: Sampling) -> dict[str, Any]:
+def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """Return the fields of a request that say how tokens are chosen."""
     fields: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

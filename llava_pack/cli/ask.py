@@ -1,0 +1,125 @@
+"""`llava-pack ask`: one question about many pictures, every slot of the engine busy."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.batch import Asker, LocalAsker, ServedAsker, keep_answered, left, read_items
+from llava_pack.format.errors import UsageError
+
+if TYPE_CHECKING:
+    from llava_pack.cli.batch import Item
+    from llava_pack.engine.port import Sampling
+
+_TELL_EVERY_S = 5.0
+_Text = str | None
+
+
+def ask(
+    images: Annotated[
+        Path, typer.Option(help="A folder of pictures, or a JSONL file: one `image` a line.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the answers go, one a line.")],
+    prompt: Annotated[_Text, typer.Option(help="What is asked about each picture.")] = None,
+    model: Annotated[
+        _Text, typer.Option(help="Which of the running server's models to ask.")
+    ] = None,
+    model_path: Annotated[
+        Path | None,
+        typer.Option("--model-path", help="A checkpoint's folder; without it, a running server."),
+    ] = None,
+    vision_tower: Annotated[
+        Path | None,
+        typer.Option(help="The vision tower's folder, where the checkpoint does not say it."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="With --model-path: fp32, fp16, bf16, int8, nf4 or auto.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="With --model-path: auto, cpu, cuda, mps.")] = "auto",
+    slots: Annotated[
+        int, typer.Option(min=1, help="With --model-path: pictures that are answered at once.")
+    ] = 8,
+    temperature: Annotated[float, typer.Option(help="0 is always the likeliest word.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Part of the likely words to draw from.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Draws the same words again.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+) -> None:
+    """Ask about every picture of a folder or a list, as many at once as the engine takes.
+
+    Each answer is a JSON line in --out, written when it is there. Running the same command again
+    asks only about pictures without an answer. Exit code 0: every picture has one.
+
+    \b
+    Examples:
+      llava-pack ask --images photos --prompt "Describe it." -o captions.jsonl
+      llava-pack ask --images list.jsonl -o answers.jsonl --model llava-v1.5-13b
+      llava-pack ask --images photos --prompt "Any text?" -o t.jsonl --model-path llava-v1.5-7b
+    """
+    from llava_pack.engine.port import Sampling
+
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
+    items = read_items(images, prompt)
+    wanted = left(items, keep_answered(out))
+    console.say(f"{len(items)} pictures, {len(items) - len(wanted)} answered before")
+    if not wanted:
+        return
+    asker: Asker
+    if model_path is not None:
+        from llava_pack.engine.load import load_engine
+
+        asker = LocalAsker(
+            load_engine(
+                model_path.expanduser(),
+                vision_tower=vision_tower,
+                precision=precision,
+                device=device,
+                slots=slots,
+                progress=console.progress(),
+            )
+        )
+    else:
+        from llava_pack.cli.openai_stream import find_server
+
+        asker = ServedAsker(*find_server(model))
+    failures = _write(asker, wanted, sampling, out)
+    if failures:
+        raise UsageError(
+            f"{failures} of {len(wanted)} pictures were not answered: see `error` in their lines",
+            subject=str(out),
+            hint="run the same command again: only these are asked about",
+        )
+
+
+def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> int:
+    """Write a line for each answer as it comes and return how many are errors."""
+    failures = tokens = 0
+    began_s = told_s = time.monotonic()
+    try:
+        stream = out.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
+    with stream:
+        for count, (_item, line) in enumerate(asker.answers(items, sampling), 1):
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.flush()
+            failures += "error" in line
+            tokens += line.get("completion_tokens", 0)
+            if time.monotonic() - told_s >= _TELL_EVERY_S or count == len(items):
+                told_s = time.monotonic()
+                _tell(count, len(items), tokens, told_s - began_s)
+        os.fsync(stream.fileno())
+    return failures
+
+
+def _tell(count: int, total: int, tokens: int, took_s: float) -> None:
+    rate = count / max(took_s, 1e-9)
+    left_s = (total - count) / rate
+    console.say(
+        f"{count} of {total}, {rate:.2f} pictures/s, {tokens / max(took_s, 1e-9):.1f} tokens/s"
+        + (f", {left_s:.0f} s left" if count < total else "")
+    )
