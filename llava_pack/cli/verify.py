@@ -50,6 +50,7 @@ def verify(
         if not as_json:
             for defect in found.defects:
                 console.say(f"{console.mark('fail')} {defect}")
+            console.say(f"copy again: {' '.join(facts['copy_again']) or 'nothing'}")
             raise error
         console.document("verify", {**facts, "exit_code": int(error.exit_code)})
         raise typer.Exit(int(error.exit_code))

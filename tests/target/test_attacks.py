@@ -322,6 +322,13 @@ def a_bad_signature_under_a_good_id(scene):
     scene.refused(scene.host.install_sh(bad), 5)
 
 
+def one_signature_left_out_under_a_good_id(scene):
+    bad = scene.medium()
+    scene.publisher.sign(bad.root)
+    (bad.root / "SHA256SUMS.sshsig").unlink()
+    scene.refused(scene.host.install_sh(bad), 5)
+
+
 SH, TRUST, INVENTORY = "install.sh", "llava_target/trust.py", "llava_target/inventory.py"
 START = '"$python" -I -S -B "$work/installer/llava_target" install'
 COPIED = '        take "$path" 1073741824\n    done <LISTED\n'
@@ -368,6 +375,9 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_changed_manifest: ((INVENTORY, "    if got != expected:\n", "    if False:\n"),),
     changed_weights: (
         ("llava_target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),
+    ),
+    one_signature_left_out_under_a_good_id: (
+        (TRUST, "(trusted is not None or len(missing) == 1)", "trusted is not None"),
     ),
     an_older_release: ((TRUST, "    if manifest.release < newest:\n", "    if False:\n"),),
     another_recipe: ((TRUST, "    if silent or (", "    if ("),),

@@ -385,6 +385,20 @@ def test_install_sh_finds_tools_out_too(host, signed, publisher, tmp_path, names
         assert host.install_sh(bundle, *options, expect=False, wrap=wrap).returncode == 5
 
 
+def test_an_upgrade_runs_nothing_from_the_medium(host, signed, publisher, cli, tmp_path):
+    host.install_sh(signed(), "--trust-key", str(publisher.public_file), expect=False)
+    mark = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nraise SystemExit(77)\n".encode()
+    files = ("installer/llava_target/main.py", "installer/llava_pack/__init__.py")
+    newer = signed("newer", release=1_800_000_000, extra=dict.fromkeys(files, mark))
+    (newer.root / "install.sh").chmod(0o755)
+    assert cli("install", newer.root, "--prefix", host.prefix).code == 0
+    assert host.current() == 2
+    assert not (tmp_path / "ran").exists()
+    # the bundle is the publisher's own: what it brings would run where install.sh is typed
+    assert host.install_sh(newer, expect=False).returncode == 77
+    assert (tmp_path / "ran").exists()
+
+
 @installs
 def test_an_older_release_is_refused_unless_it_is_asked_for(way, host, signed, publisher):
     key = ["--trust-key", str(publisher.public_file)]
