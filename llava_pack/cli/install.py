@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.keys import TrustKey
 from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
-from llava_pack.format import records
 
 if TYPE_CHECKING:
     from llava_target.installer import Plan
@@ -18,10 +18,23 @@ def install(
     expect: Annotated[
         str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
     ] = None,
+    trust_key: TrustKey = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe that the bundle must be of.")
+    ] = None,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Take an older release than is installed.")
+    ] = False,
     prefix: Prefix = None,
     python: Annotated[
         Path | None, typer.Option(help="The Python to use, for a bundle that carries none.")
     ] = None,
+    consume: Annotated[
+        bool, typer.Option("--consume", help="Move large files out of the bundle: no copy.")
+    ] = False,
+    no_downtime: Annotated[
+        bool, typer.Option("--no-downtime", help="Never stop what serves to make room on the GPU.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, say what would happen, write nothing.")
     ] = False,
@@ -29,19 +42,32 @@ def install(
 ) -> None:
     """Install a bundle without any network: verify, place, test, then switch in one step.
 
-    Nothing is run from the bundle. Whatever fails, the version that served before stays active.
+    A bundle is held against --expect, against the key given by --trust-key, and against the key
+    that the first installation pinned; one of them must be there. Nothing is run from the bundle.
+    Whatever fails, the version that served before stays active.
 
     \b
     Examples:
+      llava-pack install /media/usb/llava-v1.5-7b
       llava-pack install /media/usb/llava-v1.5-7b --expect 3f9a…
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
     """
     place = chosen_prefix(prefix)
     from llava_target import installer
 
-    request = installer.Request(bundle=bundle, expect=expect, prefix=place, python=python)
+    request = installer.Request(
+        bundle=bundle,
+        expect=expect,
+        prefix=place,
+        python=python,
+        trust_key=trust_key,
+        recipe=recipe,
+        allow_downgrade=allow_downgrade,
+        consume=consume,
+        downtime=not no_downtime,
+    )
     if dry_run:
-        _show_plan(installer.plan(request), as_json=as_json)
+        _show_plan(installer.plan(request, console.progress()), as_json=as_json)
         return
     outcome = installer.install(request, console.progress())
     if as_json:
@@ -53,13 +79,7 @@ def install(
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> None:
-    sizes = {"copy_bytes": plan.copy_bytes, "stored_bytes": plan.stored_bytes}
     if as_json:
-        console.document("plan", {**sizes, "findings": records.encode(plan.findings)})
+        console.document("plan", plan.facts())
         return
-    for found in plan.findings:
-        console.say(f"{console.mark(found.level)} {found.name}: {found.value} (need {found.need})")
-    console.data(
-        f"would copy {console.human_bytes(plan.copy_bytes)}; "
-        f"{console.human_bytes(plan.stored_bytes)} are stored already; nothing was written"
-    )
+    console.data(f"{plan.line()}; nothing was written")
