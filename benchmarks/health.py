@@ -3,8 +3,8 @@
     python benchmarks/health.py --minutes 10
 
 Serves the demo model in nf4 on a free port of loopback, keeps every slot and the queue busy, and
-runs `llava-pack health --json` again and again. An alarm of a layer that looks at the server (engine,
-page, api, silence) is a false one: nothing is wrong with it. What the machine lacks is counted apart.
+runs `llava-pack health --json` again and again. An alarm of a layer that looks at the server
+(engine, page, api, silence) is a false one. What the machine lacks is counted apart.
 """
 
 import argparse
