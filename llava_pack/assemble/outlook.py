@@ -9,7 +9,13 @@ from typing import Literal
 
 from llava_pack.assemble.floors import Contents, bundle_floors
 from llava_pack.assemble.placing import Place, choose_place, place_finding
-from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
+from llava_pack.assemble.planning import (
+    MODERN_GLIBC_MINOR,
+    OLD_GLIBC_FIX,
+    BuildOptions,
+    Plan,
+    plan_build,
+)
 from llava_pack.assemble.proved import recalled
 from llava_pack.checkpoint.footprint import (
     Precision,
@@ -19,7 +25,7 @@ from llava_pack.checkpoint.footprint import (
 )
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
-from llava_pack.format.errors import RecipeError
+from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
@@ -28,11 +34,6 @@ from llava_pack.lock.fit import Fit, serving_gpu, usable_bytes
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
 _PORT = 7860
-_GLIBC_FIX = (
-    "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
-    "container of one: packages that transformers 5 needs are not built for older ones"
-)
-_MODERN_GLIBC_MINOR = 28
 _PYTHON_BYTES = 90_000_000
 """About what a standalone CPython takes unpacked. Source: measured, 3.11 for x86_64."""
 
@@ -164,14 +165,10 @@ def _plan(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     """Return the plan; for a system that no set of wheels serves, that for the next newer one."""
     try:
         return plan_build(options, cache, progress)
-    except RecipeError:
+    except PreflightError as error:
         platform = options.choice.platform
-        if options.target is None or platform.glibc_minor >= _MODERN_GLIBC_MINOR:
-            raise
-        progress.note(
-            f"! no set of wheels for glibc {platform.glibc}: shown is what 2.28 would get"
-        )
-        newer = replace(platform, glibc_minor=_MODERN_GLIBC_MINOR)
+        newer = replace(platform, glibc_minor=MODERN_GLIBC_MINOR)
+        progress.note(f"! {error.message}: shown is what {newer.glibc} would get")
         choice = replace(options.choice, platform=newer)
         return plan_build(replace(options, choice=choice), cache, progress)
 
@@ -210,7 +207,7 @@ def _findings(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Fin
         if one.name == "disk":
             yield place_finding(one, target, floors.disk_bytes)
         elif one.name == "glibc" and one.level == "fail":
-            yield replace(one, fix=_GLIBC_FIX)
+            yield replace(one, fix=OLD_GLIBC_FIX)
         elif one.name in {"GPU memory", "memory"} and one.level == "fail":
             yield replace(one, fix=_memory_fix(plan))
         else:
