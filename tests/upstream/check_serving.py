@@ -158,6 +158,19 @@ def test_health_looks_at_programs_page_and_answer(prefix, served):
     assert layers["environment"] == "ok"
 
 
+def test_a_deep_check_hashes_and_imports_what_this_runtime_has(prefix, served):
+    done = llava_pack(prefix, "health", "--deep", "--json")
+    found = json.loads(done.stdout.splitlines()[-1])
+    layers = {one["layer"]: one["level"] for one in found["findings"]}
+    assert (layers["integrity"], layers["environment"]) == ("ok", "ok"), found
+
+
+def test_chat_says_that_there_is_no_such_api(prefix, served):
+    done = llava_pack(prefix, "chat", "--prompt", "Hello")
+    assert done.returncode == 15, done.stderr
+    assert "no OpenAI-compatible API" in done.stderr
+
+
 def test_a_worker_that_dies_is_started_again(prefix, served):
     before = programs(prefix)["worker"][0]
     os.kill(before, signal.SIGKILL)
