@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.config import read_small
 from llava_pack.checkpoint.keymap import exchange_name
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.convert import native_config
@@ -99,7 +100,7 @@ def native_folder(
     texts |= {"tokenizer.json": extended.data, "chat_template.jinja": chat_template.encode()}
     model = parts.texts / "tokenizer.model"
     if model.is_file():
-        texts["tokenizer.model"] = model.read_bytes()
+        texts["tokenizer.model"] = read_small(model)
     with _whole(parts, tower_dir, writable=writable) as tensors:
         sizes = (extended.trained, rows)
         named = [one for tensor in tensors if (one := _named(tensor, *sizes)) is not None]
@@ -189,14 +190,14 @@ def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
     config = read_json_if_there(folder / "tokenizer_config.json")
     published, model = folder / "tokenizer.json", folder / "tokenizer.model"
     if published.is_file():
-        return published.read_bytes(), config
+        return read_small(published), config
     if not model.is_file():
         raise CheckpointError(
             "there is no tokenizer in this folder, expected tokenizer.model or tokenizer.json",
             subject=folder.name,
         )
     added = added_tokens(read_json_if_there(folder / "added_tokens.json"))
-    return tokenizer_json(model.read_bytes(), config, added), config
+    return tokenizer_json(read_small(model), config, added), config
 
 
 def _document(value: Mapping[str, Any]) -> bytes:

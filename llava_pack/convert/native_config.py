@@ -96,7 +96,7 @@ def native_config(
     Raises:
         CheckpointError: the checkpoint has a part that transformers' LLaVA has not.
     """
-    _check_supported(config)
+    check_native(config)
     tiles = has_tiles(config)
     vision = vision_config(tower_config)
     whole: dict[str, Any] = {
@@ -202,7 +202,15 @@ def generation_config(
     }
 
 
-def _check_supported(config: Mapping[str, Any]) -> None:
+def check_native(config: Mapping[str, Any]) -> None:
+    """Check that transformers' LLaVA has a place for every part of a checkpoint.
+
+    Args:
+        config: the original checkpoint's config.json.
+
+    Raises:
+        CheckpointError: it has not; the message names the part.
+    """
     language = backbone(config)
     projector = config.get("mm_projector_type") or "linear"
     hint = "build it without --format hf and --quantize: llava-pack's own engine reads it"

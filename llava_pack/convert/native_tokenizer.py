@@ -71,7 +71,7 @@ def with_image_token(
         known = {str(text): int(number) for text, number in state["model"]["vocab"].items()}
         added = list(state.get("added_tokens") or ())
         known |= {str(entry["content"]): int(entry["id"]) for entry in added}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("not a tokenizer", subject="tokenizer.json") from error
     _add(words, known, added)
     trained = _size(known)

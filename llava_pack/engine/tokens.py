@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from llava_pack.checkpoint.config import read_small
 from llava_pack.format.errors import CheckpointError
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -76,7 +77,7 @@ class SentencePieceTokenizer:
         path = folder / "tokenizer.model"
         self._config = _read_json(folder / "tokenizer_config.json")
         try:
-            data = path.read_bytes()
+            data = read_small(path)
             self._model = SentencePieceProcessor(model_proto=data)
             bare = sentencepiece_model_pb2.ModelProto.FromString(data)
             bare.normalizer_spec.add_dummy_prefix = False
@@ -257,8 +258,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
+        value = json.loads(read_small(path))
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError("not readable as JSON", subject=path.name) from error
     if not isinstance(value, dict):
         raise CheckpointError("expected a JSON object", subject=path.name)

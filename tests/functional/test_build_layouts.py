@@ -1,6 +1,7 @@
 """`build` of every kind of source, from a loopback Hub to a whole bundle."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,27 @@ def test_a_converted_model_is_packed_as_it_is(build, tmp_path):
     assert manifest["model"]["format"] == "hf"
     assert manifest["model"]["vision_tower"] is None
     assert manifest["floors"]["memory_bytes"]["nf4"] > 0
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, projector="linear"),
+        replace(SPEC, tiles=True, changes={"mm_patch_merge_type": "flat"}),
+    ],
+)
+def test_what_has_no_native_layout_is_refused_before_weights_move(llava_pack, tmp_path, spec):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(HEAD + model() + TOWER)
+    repos = {"tiny/llava": make_llava(tmp_path / "m", spec)}
+    repos["tiny/clip"] = make_tower(tmp_path / "t", SPEC.tower)
+    specs = {name: RepoSpec(folder=folder) for name, folder in repos.items()}
+    with LoopbackHub(specs) as hub:
+        done = llava_pack(
+            "plan", recipe, "--python", "target", "--format", "hf", env={"HF_ENDPOINT": hub.url}
+        )
+    assert done.returncode == 13, done.stdout + done.stderr
+    assert "transformers' LLaVA" in done.stderr
 
 
 @pytest.mark.engine

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from llava_pack.convert.parts import original_parts
 from llava_pack.engine import environment
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.format.errors import CheckpointError
+from tests.conftest import ROOT
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
 pytestmark = pytest.mark.engine
@@ -115,7 +118,7 @@ def test_pictures_are_prepared_alike(pair):
     engine, native = pair
     for size in SIZES:
         messages = (Message("user", (noise(*size), "x")),)
-        want = engine._model._processor.pixels(noise(*size))
+        want = engine._model._vision.processor.pixels(noise(*size))
         assert (native.inputs(messages)["pixel_values"][0].numpy() == want).all()
 
 
@@ -153,6 +156,21 @@ def test_tiles_load_and_see_the_whole_picture(tmp_path, mistral):
     assert given["pixel_values"].shape[1] == 4
     with torch.inference_mode():
         assert native.model(**given).logits.isfinite().all()
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from tests.functional import test_native_format
+test_native_format.convert(Path(sys.argv[1]))
+print(sorted({"torch", "transformers", "bitsandbytes"} & sys.modules.keys()))
+"""
+
+
+def test_converting_needs_no_torch(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
 
 
 def test_two_conversions_are_the_same_bytes(tmp_path):

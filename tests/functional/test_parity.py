@@ -68,7 +68,7 @@ def check(family: Family, made: Made, recorded: Any) -> None:
         assert [digest(engine, picture) for picture in prompt.pictures] == (
             [want["pixels"]] if chat.picture else []
         ), name
-        assert np.abs(logits(engine, prompt) - recorded_logits(want)).max() <= TOLERANCE, name
+        assert np.abs(logits(engine, chat) - recorded_logits(want)).max() <= TOLERANCE, name
         assert answer(engine, request(chat)) == want["tokens"], name
 
 
@@ -79,22 +79,24 @@ def request(chat: Chat) -> Request:
 
 def digest(engine: Any, picture: Picture) -> str:
     """Return the SHA-256 of what the tower gets of a picture."""
-    processor = engine._model._processor
+    processor = engine._model._vision.processor
     seen = processor.tiles(picture) if processor.tiling else processor.pixels(picture)
     return hashlib.sha256(np.ascontiguousarray(seen, "<f4").tobytes()).hexdigest()
 
 
-def logits(engine: Any, prompt: Any) -> Any:
+def logits(engine: Any, chat: Chat) -> Any:
     """Return the first logits of a prompt's last position."""
     import torch
 
     from llava_pack.engine.slots import Plan
 
     model = engine._model
+    prompt = model.write(request(chat))
     with torch.inference_mode():
         positions = torch.arange(len(prompt))[None]
         plan = Plan(row=0, begin=0, end=len(prompt))
-        hidden = model._forward(model.look(prompt), positions, plan)
+        (seen,) = model.look([prompt], [0])
+        hidden = model._forward(seen.chunk(0, len(prompt)), positions, plan)
         return model._scores(hidden)[0, :LOGITS].numpy()
 
 

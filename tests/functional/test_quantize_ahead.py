@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from llava_pack.assemble.chat_template import chat_template
+from llava_pack.checkpoint.expected import tower_shapes
+from llava_pack.checkpoint.safetensors_file import SafetensorsFile
 from llava_pack.convert import quantize as ahead
 from llava_pack.convert.native import to_native
 from llava_pack.convert.native_config import SKIPPED
@@ -20,7 +22,7 @@ from llava_pack.engine import environment
 from llava_pack.engine.port import Message
 from llava_pack.format.errors import IntegrityError, UsageError
 from tests.functional.test_native_format import QUESTIONS, SPEC, Native
-from tests.support.checkpoints import TinyTower, make_llava, make_tower
+from tests.support.checkpoints import TinyTower, make_llava, make_tower, tower_config
 
 pytestmark = pytest.mark.engine
 environment.prepare()
@@ -88,6 +90,17 @@ def test_every_tensor_is_what_transformers_saves(case):
         if value.dtype != ahead_of[name].dtype or not torch.equal(value, ahead_of[name])
     ]
     assert different == []
+
+
+def test_names_are_those_that_other_engines_read(case):
+    with SafetensorsFile(case[0] / "model.safetensors") as file:
+        names = {entry.name for entry in file.entries}
+    assert {name for name in names if name.startswith("vision_tower.")} == {
+        f"vision_tower.{name}" for name in tower_shapes(tower_config(HALF.tower))
+    }
+    others = {name for name in names if not name.startswith("vision_tower.vision_model.")}
+    kinds = ("language_model.model.", "language_model.lm_head.", "multi_modal_projector.linear_")
+    assert all(name.startswith(kinds) for name in others)
 
 
 def test_plain_transformers_loads_it_and_answers_alike(case):
@@ -201,4 +214,4 @@ def test_memory_is_that_of_one_tensor_however_deep(tmp_path):
     *held, peak = [int(number) for number in done.stdout.split()]
     assert peak < (2 << 30) + largest_bytes()
     # After the embedding table a layer's nine tensors, then another's.
-    assert held[18] - held[9] < 16 << 20, held
+    assert held[18] - held[9] < 32 << 20, held

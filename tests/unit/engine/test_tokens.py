@@ -166,3 +166,28 @@ def test_a_model_without_a_tower_refuses_pictures(pair):
     asked = Request(request_id="r", messages=(Message("user", (DOT, "x")),))
     with pytest.raises(UsageError, match="reads no pictures"):
         writer(pair[0], tokens=None).write(asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("tokenizer.json", b"[" * 1_000_000),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.model", b"\xff" * 100),
+    ],
+)
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CheckpointError):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "added_tokens.json"])
+def test_a_tokenizer_of_gigabytes_is_not_read(tmp_path, name):
+    (tmp_path / "tokenizer.model").write_bytes(tiny_tokenizer_model())
+    if name == "tokenizer.json":
+        (tmp_path / "tokenizer.model").unlink()
+    with (tmp_path / name).open("ab") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(CheckpointError, match="has 8589934592 bytes, expected at most"):
+        read_tokenizer(tmp_path)
