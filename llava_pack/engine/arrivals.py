@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,17 +27,29 @@ FLOATS = {
 }  # fmt: skip
 DTYPES = {**FLOATS, "U8": torch.uint8, "I8": torch.int8}
 _TOWER = "model.vision_tower."
+_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 Rename = Callable[[str], str | None]
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """How tensors arrive: the dtype that the model computes in, the precision, the device."""
+    """How tensors arrive: the dtype that the model computes in, the precision, the device.
+
+    `spread` is the device of each layer of the language model where there are several.
+    """
 
     precision: Precision
     dtype: torch.dtype
     device: torch.device
+    spread: tuple[torch.device, ...] = ()
+
+    def of(self, name: str) -> Placement:
+        """Return where one tensor or module goes, by its name in memory."""
+        found = _LAYER.match(name)
+        if not self.spread or found is None:
+            return self
+        return replace(self, device=self.spread[int(found[1])])
 
 
 @dataclass(frozen=True, slots=True)

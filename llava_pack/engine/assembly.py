@@ -13,12 +13,13 @@ from llava_pack.engine import templates
 from llava_pack.engine.architecture import build, build_native, computed_buffers
 from llava_pack.engine.arrivals import Placement, open_sources
 from llava_pack.engine.checkpoints import Checkpoint
+from llava_pack.engine.devices import follow_devices, spread_layers, visible_devices
 from llava_pack.engine.environment import trim_memory
 from llava_pack.engine.images import PictureProcessor, picture_processor
 from llava_pack.engine.llava import LlavaModel
 from llava_pack.engine.load import Options
 from llava_pack.engine.manner import manner
-from llava_pack.engine.memory import MIN_TOKENS, Room, free_memory, plan_room
+from llava_pack.engine.memory import Room, free_memory, plan_room
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
 from llava_pack.engine.quantization import QUANTIZED, Precision
@@ -35,6 +36,7 @@ from llava_pack.format.progress import Progress
 _SMALL = 512
 _MOST_FEATURES, _FEATURES_SHARE = 1 << 30, 16
 """Features of pictures take at most this many bytes, and this part of what is free."""
+_USUAL_CONTEXT = 4096
 _PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -53,7 +55,7 @@ def assemble(
         dtype=compute_dtype(options.precision, device),
         device=torch.device(device),
     )
-    _check_fits(checkpoint, place)
+    place = _spread(checkpoint, options, place)
     config, name = checkpoint.config, checkpoint.model.folder.name
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
@@ -62,6 +64,7 @@ def assemble(
     tokenizer = _tokenizer(checkpoint, config, rows)
     fill(network, sources, place, progress)
     computed_buffers(network, place.device)
+    follow_devices(network, place)
     trim_memory()
     _limit_threads(network)
     room, features_bytes = _room(checkpoint, network, options, place)
@@ -86,7 +89,7 @@ def assemble(
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
     )
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
-    how = manner(device, options.precision, info.context_tokens, graphs=graphs)
+    how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)
     vision = Vision(network, processor, at_once=how.pictures_at_once, limit_bytes=features_bytes)
     return LlavaModel(network, _cache(network, room, place), writer, vision, info, how)
 
@@ -147,28 +150,37 @@ def _image_tokens(config: Any) -> int:
     return patches + int(config.vision_feature_select_strategy == "full")
 
 
-def _check_fits(checkpoint: Checkpoint, place: Placement) -> None:
-    """Refuse a model whose weights alone are larger than what is free, before any is read.
+def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Placement:
+    """Return where the layers go; one device where everything fits on it.
 
     Raises:
-        SpaceError: the predicted footprint does not fit.
+        SpaceError: the predicted weights are larger than what is free, before any is read.
     """
-    precision, device = place.precision, place.device.type
+    precision = place.precision
     predicted = footprint(
         count_parameters(checkpoint.config, checkpoint.tower_config),
         checkpoint.config,
         precision=precision,
-        device="cpu" if device == "cpu" else "cuda",
-        context_tokens=MIN_TOKENS,
-        slots=1,
+        device="cpu" if place.device.type == "cpu" else "cuda",
+        context_tokens=options.context_tokens or _USUAL_CONTEXT,
+        slots=options.slots,
     )
-    need, free = predicted.weights_bytes + predicted.cache_bytes, free_memory(place.device)
-    if need > free:
+    devices = visible_devices(place.device)
+    free = [free_memory(device) for device in devices]
+    if predicted.weights_bytes > sum(free):
         raise SpaceError(
-            f"the weights take {need} bytes in {precision}, {free} are free on {device}",
+            f"the weights take {predicted.weights_bytes} bytes in {precision}, "
+            f"{sum(free)} are free on {place.device.type}",
             subject=checkpoint.model.folder.name,
             hint="take a lower precision (--precision nf4), or free some memory",
         )
+    layers = int(checkpoint.config["num_hidden_layers"])
+    layer_bytes = (predicted.weights_bytes + predicted.cache_bytes) // layers
+    # Nothing is predicted for what stays on the first device: half a layer stands for it.
+    places = spread_layers(layers, layer_bytes, layer_bytes // 2, free)
+    if max(places) == 0:
+        return place
+    return replace(place, device=devices[0], spread=tuple(devices[one] for one in places))
 
 
 def _room(
@@ -186,7 +198,7 @@ def _room(
     )
     longest = int(text.max_position_embeddings)
     context_tokens = min(options.context_tokens or longest, longest)
-    free = free_memory(place.device) - working_bytes(
+    free = _free_for_layers(place, text.num_hidden_layers) - working_bytes(
         checkpoint.config,
         context_tokens=context_tokens,
         slots=options.slots,
@@ -197,8 +209,17 @@ def _room(
     return plan_room(free, token_bytes, options.slots, context_tokens), features_bytes
 
 
+def _free_for_layers(place: Placement, layers: int) -> int:
+    """Return what is free; on several devices, what the one with least for a layer allows all."""
+    if not place.spread:
+        return free_memory(place.device)
+    shares = [free_memory(one) // place.spread.count(one) for one in set(place.spread)]
+    return min(shares) * layers
+
+
 def _cache(network: Any, room: Room, place: Placement) -> SlotCache:
     text = network.config.text_config
     shape = (room.slots, text.num_key_value_heads, room.context_tokens + 1, text.head_dim)
     layers = range(text.num_hidden_layers)
-    return SlotCache([SlotLayer(shape, place.dtype, place.device) for _ in layers])
+    places = place.spread or (place.device,) * len(layers)
+    return SlotCache([SlotLayer(shape, place.dtype, places[layer]) for layer in layers])

@@ -42,7 +42,7 @@ class Plan:
     columns: torch.Tensor | None = None
     after: torch.Tensor | None = None
     kv_length: int = 0
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    masks: dict[tuple[int | None, torch.device], torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, rows: Sequence[int], lengths: Sequence[int], device: Any) -> "Plan":
@@ -56,18 +56,20 @@ class Plan:
 
     def chunk_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
         """Return what a chunk's tokens may see, as (chunk, end), added to the scores."""
-        if window not in self.masks:
+        key = window, like.device
+        if key not in self.masks:
             here = torch.arange(self.begin, self.end, device=like.device)[:, None]
             there = torch.arange(self.end, device=like.device)[None, :]
             seen = there <= here
             if window is not None:
                 seen &= there > here - window
-            self.masks[window] = _added(seen, like)
-        return self.masks[window]
+            self.masks[key] = _added(seen, like)
+        return self.masks[key]
 
     def decode_mask(self, like: torch.Tensor, window: int | None) -> torch.Tensor:
         """Return what padded rows may see, as (rows, 1, 1, keys), added to the scores."""
-        if window not in self.masks:
+        key = window, like.device
+        if key not in self.masks:
             if self.after is None:
                 raise RuntimeError("a decode at true lengths has no mask")
             lengths = self.after.to(like.device)[:, None]
@@ -75,8 +77,15 @@ class Plan:
             seen = there < lengths
             if window is not None:
                 seen &= there >= lengths - window
-            self.masks[window] = _added(seen, like)[:, None, None]
-        return self.masks[window]
+            self.masks[key] = _added(seen, like)[:, None, None]
+        return self.masks[key]
+
+
+def _here(index: torch.Tensor | None, there: torch.Tensor) -> torch.Tensor:
+    """Return an index where a layer's memory is; the layers may be on several devices."""
+    if index is None:
+        raise RuntimeError("a decode without its rows")
+    return index.to(there.device)
 
 
 def _added(seen: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -109,12 +118,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             self.values[plan.row, :, plan.begin : plan.end] = value_states[0]
             rows = slice(plan.row, plan.row + 1)
             return self.keys[rows, :, : plan.end], self.values[rows, :, : plan.end]
-        self.keys[plan.index, :, plan.columns] = key_states[:, :, 0]
-        self.values[plan.index, :, plan.columns] = value_states[:, :, 0]
+        index, columns = _here(plan.index, self.keys), _here(plan.columns, self.keys)
+        self.keys[index, :, columns] = key_states[:, :, 0]
+        self.values[index, :, columns] = value_states[:, :, 0]
         if plan.after is None:
             return self.keys, self.values
-        rows, columns = slice(0, len(plan.rows)), slice(0, plan.kv_length)
-        return self.keys[rows, :, columns], self.values[rows, :, columns]
+        rows, seen = slice(0, len(plan.rows)), slice(0, plan.kv_length)
+        return self.keys[rows, :, seen], self.values[rows, :, seen]
 
     def get_seq_length(self) -> int:
         """Return how many tokens came before the chunk."""

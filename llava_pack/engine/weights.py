@@ -43,10 +43,10 @@ def fill(model: nn.Module, sources: Sequence[Source], place: Placement, progress
     total = [*chosen.values(), *(one for group in packed.values() for one in group.values())]
     progress.start("weights", sum(one.entry.size_bytes for one in total))
     for name, group in packed.items():
-        put_ahead(model, name, group, place)
+        put_ahead(model, name, group, place.of(name))
         progress.advance(sum(one.entry.size_bytes for one in group.values()))
     for name, one in chosen.items():
-        _place(model, name, one.tensor(), place)
+        _place(model, name, one.tensor(), place.of(name))
         if _copied(one, place):
             one.file.release(one.entry)
         progress.advance(one.entry.size_bytes)

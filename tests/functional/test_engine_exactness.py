@@ -176,6 +176,19 @@ def test_a_capture_that_fails_is_not_used(case, monkeypatch, caplog, fault):
     caplog.clear()
 
 
+@FP32
+def test_layers_on_devices_of_their_own_give_the_same_tokens(case, checkpoint, monkeypatch):
+    """With one device under every layer's name: what is moved between them is all there is."""
+    from llava_pack.engine import assembly
+    from llava_pack.engine.load import load_engine
+
+    places = (torch.device("cpu"),) * SPEC.layers
+    monkeypatch.setattr(assembly, "_spread", lambda _c, _o, place: replace(place, spread=places))
+    engine = load_engine(checkpoint, precision="fp32", slots=4)
+    assert hasattr(engine._model._language.layers[1], "_hf_hook")
+    assert answers(engine, range(4)) == {index: case.alone[index] for index in range(4)}
+
+
 def test_cancelling_one_leaves_the_others_alone(case):
     for index in (0, 1, 2):
         case.engine.submit(question(index, str(index), max_tokens=MAX_TOKENS))
