@@ -1,0 +1,129 @@
+"""Which hop of a tunnel fails: from what ssh said and what answered, to the place and the way out.
+
+laptop port → ssh login → sshd's policy → the address on the server → the server that answers.
+Pure: the words of OpenSSH and the answer of `/readyz` come as values.
+
+Source: OpenSSH channels.c ("open failed: administratively prohibited", "connect failed"), ssh(1)
+exit status 255, sshd_config(5) AllowTcpForwarding, AllowStreamLocalForwarding, PermitOpen.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Hop = Literal["laptop", "login", "sshd", "address", "server"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blame:
+    """The hop that fails, why, and what to do there."""
+
+    hop: Hop
+    why: str
+    fix: str
+
+
+_SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
+    (
+        r"bind.*Address already in use|cannot listen to port",
+        "laptop",
+        "the port on this laptop is taken",
+        "leave out --local-port, or give another",
+    ),
+    (
+        r"administratively prohibited|forwarding.*(disabled|refused)|not permitted",
+        "sshd",
+        "sshd on the server forbids forwarding",
+        (
+            "ask its administrator for `AllowTcpForwarding local` (and PermitOpen, Match blocks); "
+            "for a socket `AllowStreamLocalForwarding local`"
+        ),
+    ),
+    (
+        r"open failed: .*(refused|connect failed|No such file)|unknown channel type",
+        "address",
+        "nothing listens at that address on the server",
+        "there: llava-pack status; then give its --port, or --socket",
+    ),
+    (
+        r"Permission denied|Too many authentication failures|No supported authentication",
+        "login",
+        "the server does not let this account in",
+        "ssh there by hand first: same account, key and port",
+    ),
+    (
+        r"Host key verification failed|REMOTE HOST IDENTIFICATION",
+        "login",
+        "the server's host key is not known here, or has changed",
+        "ssh there by hand and compare the key",
+    ),
+    (
+        r"Could not resolve hostname|Name or service not known",
+        "login",
+        "the server's name leads nowhere",
+        "check the name, or go through a bastion: --jump USER@BASTION",
+    ),
+    (
+        (
+            r"Connection (refused|timed out|reset|closed)|No route to host|Network is unreachable"
+            r"|Operation timed out"
+        ),
+        "login",
+        "no sshd answers there",
+        "check the server's name and --ssh-port; or go through a bastion: --jump USER@BASTION",
+    ),
+)
+
+
+def blame_ssh(said: str, *, ended: bool = True) -> Blame:
+    """Return the hop that ssh complains about.
+
+    Args:
+        said: what it wrote on stderr.
+        ended: whether it has ended; else the tunnel stands and something behind it is silent.
+
+    >>> blame_ssh("channel 2: open failed: administratively prohibited: open failed").hop
+    'sshd'
+    """
+    for pattern, hop, why, fix in _SSH_SAYS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return Blame(hop=hop, why=why, fix=fix)
+    if not ended:
+        return Blame(
+            hop="address",
+            why="the tunnel is open and nothing comes back",
+            fix="there: llava-pack status; then give its --port, or --socket",
+        )
+    last = said.strip().splitlines()[-1:] or ["it said nothing"]
+    return Blame(hop="login", why=f"ssh ended: {last[0]}", fix="run the same ssh command by hand")
+
+
+def blame_answer(status: int, body: Any, expected_id: str | None) -> Blame | None:
+    """Return what is wrong with the server at the other end; None where it is the one.
+
+    Args:
+        status: of `GET /readyz`.
+        body: its JSON; None where it was none.
+        expected_id: of the bundle that should be served, or how it begins; None takes any.
+    """
+    if status == 401:
+        return Blame(
+            hop="server",
+            why="another llava-pack answers there: it does not know this token",
+            fix="there: llava-pack tunnel; it prints the port and the token of the right one",
+        )
+    if not isinstance(body, dict) or "bundle_id" not in body:
+        return Blame(
+            hop="server",
+            why=f"something that is not llava-pack answers there (HTTP {status})",
+            fix="there: llava-pack status; then give its --port",
+        )
+    got = body["bundle_id"] or ""
+    if expected_id and not got.startswith(expected_id):
+        return Blame(
+            hop="server",
+            why=f"it serves the bundle {got[:12] or 'of a bare folder'}, expected "
+            f"{expected_id[:12]}",
+            fix="there: llava-pack status; several servers may run",
+        )
+    return None
