@@ -85,12 +85,16 @@ class OpenAi:
 
     async def pieces(self, response: httpx.Response) -> AsyncIterator[tuple[str, int]]:
         """Yield pieces of text, with the number of tokens where the server tells it."""
-        async for line in response.aiter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            text = "".join(c["delta"].get("content") or "" for c in event.get("choices") or ())
-            yield text, (event.get("usage") or {}).get("completion_tokens") or 0
+        rest = b""
+        async for data in response.aiter_bytes():
+            # Not httpx's lines: those end at characters that a random model says, too.
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line.removeprefix(b"data: "))
+                text = "".join(c["delta"].get("content") or "" for c in event.get("choices") or ())
+                yield text, (event.get("usage") or {}).get("completion_tokens") or 0
 
 
 class LlavaWorker(OpenAi):
