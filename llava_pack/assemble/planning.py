@@ -15,6 +15,7 @@ from llava_pack.assemble.serving import ServingPlan, plan_serving, source_config
 from llava_pack.assemble.sources import RemoteSource
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
+from llava_pack.convert.native_config import check_native
 from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
@@ -122,6 +123,8 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
     configs = source_configs(sources, recipe)
+    if packing.format == "hf" and not packing.converted:
+        check_native(configs[0])
     cpu = packages.torch.cuda is None
     serving = plan_serving(recipe, packing, options.target, configs, cpu=cpu)
     if lock is not None:
