@@ -86,14 +86,6 @@ def sync_all(root: Path) -> None:
         os.close(descriptor)
 
 
-def sync_up(folder: Path, top: Path) -> None:
-    """Flush a folder and those above it, so that each of them is found again; `top` is the last."""
-    for place in (folder, *folder.parents):
-        sync(place)
-        if place == top:
-            return
-
-
 def clone(source: BinaryIO, destination: BinaryIO) -> bool:
     """Have an empty file share the blocks of another one; False where that cannot be."""
     try:

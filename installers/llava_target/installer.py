@@ -1,5 +1,6 @@
 """Install: check everything, place every byte once, stage, test, then switch by one rename."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
     if left := journal.unfinished(prefix):
         progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: going on")
     journal.clear_bootstraps(prefix)
-    Store(prefix).clear_incoming()
+    disk.remove_tree(Store(prefix).incoming)
     for folder in (prefix / "models").glob("*"):
         current = generations.current_number(prefix, folder.name)
         for number in generations.numbers(prefix, folder.name):
@@ -85,7 +86,7 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
 
 def _present(prefix: Path, recipe: str, bundle_id: str) -> int | None:
     for item in reversed(generations.listing(prefix, recipe)):
-        whole = receipt.runs(item.root) and not receipt.broken(item.root)
-        if whole and item.receipt.bundle_id == bundle_id:
+        runs = os.access(item.root / "venv" / "bin" / "python", os.X_OK)
+        if runs and not receipt.broken(item.root) and item.receipt.bundle_id == bundle_id:
             return item.number
     return None

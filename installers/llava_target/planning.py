@@ -52,24 +52,20 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """Return what `--dry-run --json` shows."""
-        sizes = {f"{way}_bytes": self.placing.get(way, 0) for way in ("stored", "moved", "linked")}
-        rest = self.manifest.floors.disk_bytes - self.manifest.size_bytes
-        return {
-            "copy_bytes": self.placing.get("copied", 0),
-            **sizes,
-            "environment_bytes": max(0, rest),
-            "findings": records.encode(self.findings),
-        }
+        ways = {"copy": "copied", "link": "linked", "move": "moved", "stored": "stored"}
+        sizes = {f"{name}_bytes": self.placing.get(way, 0) for name, way in ways.items()}
+        rest = max(0, self.manifest.floors.disk_bytes - self.manifest.size_bytes)
+        findings = records.encode(self.findings)
+        return {**sizes, "environment_bytes": rest, "findings": findings}
 
     def line(self) -> str:
         """Return the same for a person."""
-        facts = self.facts()
-        return (
-            f"would copy {facts['copy_bytes']} bytes (or clone them, where the file system can), "
-            f"link {facts['linked_bytes']}, move {facts['moved_bytes']}; "
-            f"{facts['stored_bytes']} are stored already; "
-            f"the environment takes about {facts['environment_bytes']} more"
+        text = (
+            "would copy {copy_bytes} bytes (or clone them, where the file system can), link "
+            "{link_bytes}, move {move_bytes}; {stored_bytes} are stored already; the environment "
+            "takes about {environment_bytes} more"
         )
+        return text.format(**self.facts())
 
 
 def plan(request: Request, progress: Progress) -> Plan:

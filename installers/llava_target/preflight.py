@@ -65,12 +65,9 @@ def check(found: Iterable[Finding]) -> None:
 
 
 def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tuple[Finding, ...]:
-    """Say whether a GPU has room now for the test of a new version.
+    """Say whether a GPU has room now to test a version beside what `serves`.
 
-    Args:
-        manifest: of the bundle.
-        serves: an older version is being served, and may be what takes the room.
-        downtime: it may be stopped for the swap.
+    `downtime` allows to stop that for the swap.
     """
     need = manifest.floors.memory_bytes.get(manifest.serving.precision)
     if manifest.floors.driver is None or need is None:

@@ -1,6 +1,5 @@
 """The receipt of a generation: what was checked, how, and what the files looked like then."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +91,6 @@ def _facts(folder: Path) -> dict[str, list[int]]:
         name: [facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
         for name, facts in found.items()
     }
-
-
-def runs(folder: Path) -> bool:
-    """Say whether the environment of a generation can be started."""
-    return os.access(folder / "venv" / "bin" / "python", os.X_OK)
 
 
 def _load(path: Path) -> Any:

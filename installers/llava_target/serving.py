@@ -1,8 +1,4 @@
-"""What serves from a prefix, and its way to another generation.
-
-Servers are stopped and started by code of the generation that they come to, which has answered its
-known questions by then: this side only looks, asks, and takes back what does not serve.
-"""
+"""What serves from a prefix: handed to another generation, whose own code stops and starts it."""
 
 import os
 import subprocess
@@ -41,13 +37,13 @@ def serves(prefix: Path, recipe: str) -> bool:
 
 
 def hand_over(prefix: Path, recipe: str, number: int, verb: str) -> None:
-    """Have a generation's own code stop or restart the servers of its recipe.
+    """Have a generation's own code stop the servers of a recipe, or restart and examine them.
 
     Args:
         prefix: of the installation.
         recipe: what they serve.
         number: of the generation.
-        verb: `stop`, or `restart`, which waits until they are ready and asks for their health.
+        verb: `stop` or `restart`.
 
     Raises:
         InstallError: with what it said.

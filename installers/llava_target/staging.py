@@ -123,7 +123,6 @@ def _build(staging: Staging, store: Store) -> None:
         disk.write_file(folder / receipt_page.NAME, page, 0o444)
         disk.sync_all(folder)
         receipt.write(folder, proof)
-        disk.sync_up(folder.parent, request.prefix.parent)
 
 
 def place_model(manifest: Manifest, store: Store, generation: Path) -> None:

@@ -31,7 +31,7 @@ class Store:
     def __init__(self, prefix: Path) -> None:
         self.root = prefix / "store"
         self._objects = self.root / "sha256"
-        self._incoming = self.root / "incoming"
+        self.incoming = self.root / "incoming"
 
     def path(self, sha256: str) -> Path:
         """Return where the file with this digest is, or would be."""
@@ -52,18 +52,16 @@ class Store:
     def place(
         self, bundle: Path, entries: Iterable[FileEntry], progress: Progress, *, consume: bool
     ) -> Counter[str]:
-        """Bring every file of a bundle into the store, hashing the bytes that are stored.
+        """Bring every file of a bundle into the store; return by which way how many bytes came.
 
-        A file that is in the store already is read there, not on the medium, and replaced where
-        it went bad. Returned is by which way how many bytes came.
+        A file that is there already is read there, not on the medium, and replaced if it went bad.
 
         Raises:
             IntegrityError: naming every file whose bytes are not what the manifest says.
             SpaceError: the disk is full; what was placed stays for the next run.
         """
         unique = _unique(entries)
-        folders = {self.path(entry.sha256).parent for entry in unique}
-        for folder in (self._incoming, *folders):
+        for folder in (self.incoming, *(self.path(entry.sha256).parent for entry in unique)):
             folder.mkdir(parents=True, exist_ok=True)
         progress.start("placing files", sum(entry.size_bytes for entry in unique))
 
@@ -72,9 +70,6 @@ class Store:
 
         with disk.room_on(self.root), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             found = list(pool.map(place, unique))
-        for folder in folders:
-            disk.sync(folder)
-        disk.sync_up(self._objects, self.root.parent)
         progress.done()
         defects = sorted((one for one in found if isinstance(one, Defect)), key=lambda d: d.path)
         if defects:
@@ -92,7 +87,7 @@ class Store:
         """
         top, root = bundle.resolve(), os.geteuid() == 0
         source = top / entry.path
-        if source.lstat().st_dev != disk.existing(self._incoming).stat().st_dev:
+        if source.lstat().st_dev != disk.existing(self.incoming).stat().st_dev:
             return "copied"
         if not root and not disk.only_ours(source, top):
             return "copied"
@@ -118,7 +113,7 @@ class Store:
         self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
     ) -> Way | Defect:
         """Place one file: read once, through the descriptor of what will be used."""
-        incoming = self._incoming / entry.sha256
+        incoming = self.incoming / entry.sha256
         incoming.unlink(missing_ok=True)
         try:
             with inventory.open_file(bundle, entry.path) as source:
@@ -156,10 +151,6 @@ class Store:
                 freed += path.stat().st_size
                 path.unlink()
         return freed
-
-    def clear_incoming(self) -> None:
-        """Remove what a run that ended early left half-placed."""
-        disk.remove_tree(self._incoming)
 
 
 def _unique(entries: Iterable[FileEntry]) -> list[FileEntry]:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from llava_pack.shipped import shipped
 
 if TYPE_CHECKING:
     from llava_pack.cli.removal import Freed
+    from llava_target.generations import Generation
 
 Prefix = Annotated[
     Path | None,
@@ -49,7 +50,7 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
     place = chosen_prefix(prefix)
     from llava_target.generations import listing
 
-    rows = [item.facts() for item in listing(place, recipe)]
+    rows = [_row(item) for item in listing(place, recipe)]
     if as_json:
         console.document("generations", {"prefix": str(place), "generations": rows})
         return
@@ -82,7 +83,7 @@ def revert(
 
     item = revert_to(place, recipe, generation, console.progress())
     if as_json:
-        console.document("revert", item.facts())
+        console.document("revert", _row(item))
         return
     console.say(f"{item.recipe} generation {item.number} is active; restart what serves it:")
     console.data(command(place))
@@ -118,6 +119,11 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
     from llava_pack.cli.removal import uninstall as remove
 
     _show("uninstall", remove(place, recipe, console.progress()), as_json=as_json)
+
+
+def _row(item: "Generation") -> dict[str, Any]:
+    names = ("recipe", "generation", "bundle_id", "release", "installed_at", "size_bytes")
+    return {"current": item.current, **{name: getattr(item.receipt, name) for name in names}}
 
 
 def _show(kind: str, freed: "Freed", *, as_json: bool) -> None:

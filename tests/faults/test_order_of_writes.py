@@ -48,8 +48,6 @@ def test_a_generation_is_on_disk_before_it_is_complete_and_before_it_is_current(
     named = places(lines, rf"^fsync\(\d+<{root}>")
     assert flushed < receipt < complete_ < current
     assert any(complete_ < number < current for number in named)
-    for folder in (f"{site.prefix}/models/tiny/generations", f"{site.prefix}/models/tiny"):
-        assert any(complete_ < n < current for n in places(lines, rf"^fsync\(\d+<{folder}>"))
     kept = places(lines, rf"^fsync\(\d+<{site.prefix}/models/tiny>")
     assert any(number > current for number in kept)
 
@@ -59,13 +57,11 @@ def test_a_file_of_the_store_is_on_disk_before_it_has_its_name(trace):
     store = f"{site.prefix}/store"
     named = places(lines, rf'^rename\w*\(.*"{store}/sha256/')
     assert named
+    [everything] = places(lines, r"^syncfs\(")
     for number in named:
         digest = re.search(r'/incoming/([0-9a-f]{64})"', lines[number])[1]
-        flushed = places(lines[:number], rf"^fsync\(\d+<{store}/incoming/{digest}>")
-        assert flushed, digest
-        folder = f"{store}/sha256/{digest[:2]}"
-        (current,) = places(lines, r'^rename\w*\(.*/tiny/current"')
-        assert any(number < n < current for n in places(lines, rf"^fsync\(\d+<{folder}>"))
+        assert places(lines[:number], rf"^fsync\(\d+<{store}/incoming/{digest}>"), digest
+        assert number < everything, "its name is flushed before anything depends on it"
 
 
 def test_two_at_once_one_is_told_to_wait(site):
