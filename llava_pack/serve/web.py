@@ -62,8 +62,10 @@ def mount_page(
         decoder: for the pictures.
         uploads: the private folder that GRADIO_TEMP_DIR names; GRADIO_ANALYTICS_ENABLED is False.
     """
-    talk = Talk(models, decoder, uploads)
-    page = _Page(models, talk, draw_examples(uploads / "examples")).blocks()
+    examples = draw_examples(uploads / "examples")
+    # Served from where they are: a copy in Gradio's cache would be deleted after _KEEP_S.
+    gr.set_static_paths([example.picture for example in examples])
+    page = _Page(models, Talk(models, decoder, uploads), examples).blocks()
     page.queue(default_concurrency_limit=_AT_ONCE)
     gr.mount_gradio_app(
         app,

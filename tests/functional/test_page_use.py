@@ -89,6 +89,8 @@ def test_long_text_that_is_pasted_stays_text(tab: Tab, served: Gateway) -> None:
 
 def test_an_example_fills_the_box(tab: Tab, served: Gateway) -> None:
     tab.open(served)
+    sources = tab.page.locator("#chat .example img").evaluate_all("all => all.map((i) => i.src)")
+    assert [source.split("/")[-2] for source in sources] == ["examples"] * 3, "not copies that age"
     tab.page.get_by_role("button", name="How many things are there?").click()
     playwright.expect(tab.box).to_have_value("How many things are there?")
     playwright.expect(tab.thumbnails).to_have_count(1)
