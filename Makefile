@@ -24,6 +24,7 @@ test-faults: $(VENV)/.ready
 test-upstream: $(VENV)/.ready
 	$(BIN)/python tests/upstream/run.py
 	$(BIN)/python tests/upstream/serving.py
+	$(BIN)/python tests/upstream/symptoms.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
