@@ -25,7 +25,7 @@ def main(versions: list[str]) -> int:
         steps = [
             [uv, "venv", "--quiet", "--clear", "--seed", "--python", found, folder],
             [uv, "pip", "install", "--quiet", "--python", str(python), "--editable", ".[dev]"],
-            [str(python), "-m", "pytest", "-m", MARKERS, *TESTS],
+            [str(python), "-m", "pytest", "-n", "2", "-m", MARKERS, *TESTS],
         ]
         for step in steps:
             code = subprocess.run(step, check=False).returncode
