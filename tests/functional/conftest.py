@@ -52,11 +52,17 @@ def demo_hub():
 
 @pytest.fixture(scope="session")
 def demo_bundle(demo_hub, tmp_path_factory):
-    """Build the demo bundle from the loopback Hub; tests must not change it."""
+    """Build the demo bundle from the loopback Hub, as on a laptop: without torch.
+
+    Tests must not change it.
+    """
+    absent = tmp_path_factory.mktemp("absent")
+    for name in ("torch", "transformers", "bitsandbytes", "gradio"):
+        (absent / f"{name}.py").write_text("raise ImportError('a laptop has no such thing')\n")
     out = tmp_path_factory.mktemp("demo") / "demo-bundle"
     command = [sys.executable, "-m", "llava_pack", "build", "demo", "--out", str(out), "--json"]
     command += ["--python", "target"]
-    environ = {"HF_ENDPOINT": demo_hub.url}
+    environ = {"HF_ENDPOINT": demo_hub.url, "PYTHONPATH": str(absent)}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, **environ}
     )
