@@ -40,8 +40,10 @@ def test_torch_stays_in_engine_and_convert():
         names = {name.partition(".")[0] for name in imported(path)}
         if where not in {"engine", "convert"}:
             assert not names & {"torch", "transformers", "bitsandbytes"}, path
-        if path.name != "web.py":
-            assert "gradio" not in names, path
+        if where != "serve" or path.name != "web.py":
+            # the launcher runs in LLaVA's own environment alone, with LLaVA's own gradio
+            launcher = path.parts[-2:] == ("upstream", "launcher.py")
+            assert launcher or "gradio" not in names, path
 
 
 def test_click_is_never_imported():
