@@ -2,6 +2,7 @@
 
 import pytest
 
+from llava_pack.serve import access
 from llava_pack.serve.access import AccessPolicy, read_keys
 
 _TOKEN = "s3cret-token"
@@ -115,3 +116,30 @@ def test_the_cookie_differs_by_start_and_does_not_tell_the_token() -> None:
 
 def test_keys_are_lines_of_a_file() -> None:
     assert read_keys("# team\n\n one \ntwo\n") == ("one", "two")
+
+
+def test_secrets_are_compared_as_digests_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared has one length, whatever was offered; every secret goes that way."""
+    compared: list[tuple[int, int]] = []
+    digest = access.hmac.compare_digest
+
+    def seen(ours: bytes, theirs: bytes) -> bool:
+        compared.append((len(ours), len(theirs)))
+        return digest(ours, theirs)
+
+    monkeypatch.setattr(access.hmac, "compare_digest", seen)
+    for offered in ("", "x", _TOKEN[:-1], "y" * 10_000):
+        assert _judge(**_HOST, authorization=f"Bearer {offered}") == "no-token"
+        assert _judge(**_HOST, cookie=f"{_POLICY.cookie_name}={offered}") == "no-token"
+        path = f"/llava/{offered}/list_models"
+        assert _judge(path=path, method="POST", **_HOST) == "no-token"
+    assert set(compared) == {(32, 32)}
+    assert len(compared) >= 12
+
+
+def test_the_key_of_llavas_routes_is_not_the_token_and_differs_from_the_cookie() -> None:
+    key = _POLICY.llava_path.removeprefix(access.LLAVA_PREFIX)
+    assert key not in {_TOKEN, _POLICY.cookie_value[:32]}
+    assert _judge(path=f"/llava/{key}/list_models", method="POST", **_HOST) == "allowed"
+    assert _judge(**_HOST, authorization=f"Bearer {key}") == "no-token"
+    assert AccessPolicy(secrets=None).llava_path == ""
