@@ -2,30 +2,23 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
 from llava_pack.cli.installations import changed_files
+from llava_pack.cli.served_checks import ServedChecks, address
 from llava_pack.format.errors import PackError
-from llava_pack.format.manifest import KnownAnswer
-from llava_pack.health.checks import (
-    check_answer,
-    check_engine,
-    check_environment,
-    check_installed,
-    check_page,
-    metrics_of,
-)
-from llava_pack.health.facts import AnswerFacts, InstalledFacts, ModelFacts
+from llava_pack.health.checks import check_environment, check_installed, metrics_of
+from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
+from llava_pack.health.knowledge import Failure, known_failures, recognise
 from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
 from llava_pack.health.probes import probe_environment, rehash, wheel_versions
-from llava_pack.health.report import Finding, Metric
-from llava_pack.health.server import Address, ServerProbe
-from llava_pack.health.suite import AnswerSuite
-from llava_pack.health.upstream import UpstreamProbe
+from llava_pack.health.report import Finding, Metric, in_order
+from llava_pack.health.server import ServerProbe
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
@@ -36,20 +29,6 @@ _HASH_BYTES_PER_S = 1e9
 _IMPORTS_S = 15
 
 
-def address(server: RunState) -> Address:
-    """Return where a running server is and how to be let in."""
-    return Address(url=server.url, socket=server.socket, token=server.token, pid=server.pid)
-
-
-def probe_of(server: RunState) -> ServerProbe | UpstreamProbe:
-    """Return what asks a running server: llava-pack's own, or LLaVA's."""
-    if not server.controller:
-        return ServerProbe(address(server))
-    return UpstreamProbe(
-        server.controller, server.url, token=server.token, pid=server.pid, models=server.models
-    )
-
-
 class Examination:
     """One run of all checks; a probe that breaks is a finding, never the end."""
 
@@ -58,6 +37,7 @@ class Examination:
         self._deep = deep
         self._installed: list[Installation] = []
         self._answers: list[AnswerFacts] = []
+        self._gpu_facts = GpusFacts()
         self.findings: list[Finding] = []
 
     @property
@@ -82,7 +62,7 @@ class Examination:
         self._contained("host", self._host)
         self._contained("processes", partial(self._processes, servers))
         if servers:
-            self._contained("engine", partial(self._server, self._ours(servers)))
+            self._contained("engine", partial(self._served, self._ours(servers)))
             self._contained("silence", partial(self._silence, servers))
         else:
             self.findings.append(self._nothing_runs())
@@ -108,6 +88,11 @@ class Examination:
                     kept = record_here(item, probe)
                     text = f"{item.recipe}: {len(kept)} answers kept, in {kept[0].precision}"
                     yield Finding(layer="answers", level="ok", text=f"{text} on {kept[0].made_on}")
+
+    def explained(self) -> tuple[Finding, ...]:
+        """Return the findings in order, those that show a known failure with its code."""
+        failures = known_failures()
+        return tuple(_explained(finding, failures) for finding in in_order(self.findings))
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the figures of the answers."""
@@ -177,9 +162,17 @@ class Examination:
         facts = probe_environment(item.venv_python, wanted, deep=self._deep)
         yield from check_environment(facts, self._program)
 
+    def _served(self, server: RunState) -> Iterator[Finding]:
+        checks = ServedChecks(
+            server, self._installed, self._program, self._gpu_facts, deep=self._deep
+        )
+        yield from checks.run()
+        self._answers += checks.answers
+
     def _gpus(self) -> Iterator[Finding]:
         wanted = any(item.manifest.floors.driver is not None for item in self._installed)
-        yield from check_gpus(probe_gpus(), wanted=wanted)
+        self._gpu_facts = probe_gpus()
+        yield from check_gpus(self._gpu_facts, wanted=wanted)
 
     def _host(self) -> Iterator[Finding]:
         from llava_pack.health.host import probe_host
@@ -210,43 +203,9 @@ class Examination:
             fix=f"{self._program} serve",
         )
 
-    def _server(self, server: RunState) -> Iterator[Finding]:
-        with probe_of(server) as probe:
-            facts = probe.facts()
-            yield from check_engine(facts, self._program)
-            if facts.error:
-                return
-            if facts.has_page:
-                yield check_page(probe.page(), self._program)
-            for name, model in facts.models.items():
-                if model.phase == "ready":
-                    answers = self._ask(probe, name, model.device)
-                    for answer in answers:
-                        self._answers.append(answer)
-                        yield check_answer(answer, self._program)
-                    if self._deep and isinstance(probe, ServerProbe):
-                        yield from self._suite(probe, name, model)
 
-    def _suite(self, probe: ServerProbe, name: str, model: ModelFacts) -> Iterator[Finding]:
-        """Hold a model against what was recorded of it, alone and in a crowd."""
-        from llava_pack.cli.known_answers import black_like, subject
-
-        item = next((one for one in self._installed if one.manifest.model.name == name), None)
-        if item is not None:
-            suite = AnswerSuite(probe, subject(item, model), black_like, self._program)
-            yield from suite.run()
-
-    def _ask(
-        self, probe: ServerProbe | UpstreamProbe, name: str, device: str | None
-    ) -> Iterator[AnswerFacts]:
-        for known in self._known(name):
-            yield probe.answer(name, known, device)
-
-    def _known(self, name: str) -> tuple[KnownAnswer, ...]:
-        """Return what to ask a model: one question, in a deep check all that its bundle knows."""
-        known = next(
-            (i.manifest.known_answers for i in self._installed if i.manifest.model.name == name), ()
-        )
-        if not known:
-            return (KnownAnswer(name="any", picture_png="", prompt="Hello", contains=()),)
-        return known if self._deep else known[:1]
+def _explained(finding: Finding, failures: Sequence[Failure]) -> Finding:
+    if finding.level == "ok" or finding.code:
+        return finding
+    found = recognise(finding.text, failures)
+    return replace(finding, code=found[0].id) if found else finding

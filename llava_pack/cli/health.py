@@ -62,7 +62,7 @@ def health(
       llava-pack health --record
     """
     from llava_pack.cli.examination import Examination
-    from llava_pack.health.report import Report, in_order
+    from llava_pack.health.report import Report
 
     began_s = time.monotonic()
     if wait_ready is not None:
@@ -74,7 +74,7 @@ def health(
     else:
         examination.run()
     report = Report(
-        findings=in_order(examination.findings),
+        findings=examination.explained(),
         metrics=examination.metrics(),
         took_s=time.monotonic() - began_s,
     )
@@ -103,7 +103,7 @@ def _show(report: "Report", as_json: bool) -> None:
 
 def _wait(seconds: float) -> "Finding":
     """Wait until a server on this machine is ready, and return what came of it."""
-    from llava_pack.cli.examination import probe_of
+    from llava_pack.cli.served_checks import probe_of
     from llava_pack.health.report import Finding
 
     began_s = time.monotonic()

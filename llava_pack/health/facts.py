@@ -158,6 +158,19 @@ class ProcessFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryFacts:
+    """What the engine of one model takes, and what was forecast for it."""
+
+    model: str
+    where: str
+    """`GPU` or `memory`."""
+    used_bytes: int | None
+    """None where it cannot be seen."""
+    forecast_bytes: int | None
+    """None where the bundle forecasts nothing for this precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SilenceFacts:
     """Connections of the server and its engines."""
 

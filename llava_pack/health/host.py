@@ -72,6 +72,31 @@ def probe_processes(servers: Iterable[int], port_holder: str) -> ProcessFacts:
     return ProcessFacts(servers=len(known), orphans=tuple(sorted(orphans)), port_holder=port_holder)
 
 
+def engine_bytes(server: int, model: str) -> int | None:
+    """Return what the engine of a model holds in memory of its own, None where it is not seen.
+
+    Args:
+        server: the process that supervises it.
+        model: the name of its folder, which is among its arguments.
+    """
+    try:
+        family = psutil.Process(server).children(recursive=True)
+        engines = [one for one in family if _ENGINE in one.cmdline()]
+        mine = [one for one in engines if any(model in Path(word).parts for word in one.cmdline())]
+        return sum(one.memory_info().rss for one in mine) if mine else None
+    except psutil.Error:
+        return None
+
+
+def engine_pids(server: int) -> frozenset[int]:
+    """Return the process numbers of a server's engines."""
+    try:
+        family = psutil.Process(server).children(recursive=True)
+        return frozenset(one.pid for one in family if _ENGINE in one.cmdline())
+    except psutil.Error:
+        return frozenset()
+
+
 def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:
     """Return the connections of a server and its engines that leave this machine.
 

@@ -6,6 +6,7 @@ from llava_pack.health.facts import (
     GpuFacts,
     GpusFacts,
     HostFacts,
+    MemoryFacts,
     ProcessFacts,
     SilenceFacts,
 )
@@ -16,6 +17,7 @@ _LOW_INODES = 1000
 _LOW_MEMORY_BYTES = 512 << 20
 _LOW_FILES = 256
 _MARGIN_C = 3
+_FORECAST_MARGIN = 1.15
 _SHOWN = 5
 
 
@@ -201,6 +203,26 @@ def check_processes(facts: ProcessFacts, program: str, port: int) -> Iterator[Fi
     if not (facts.orphans or facts.port_holder):
         text = f"{facts.servers} serving, no engine without its server"
         yield Finding(layer="processes", level="ok", text=text)
+
+
+def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
+    """Judge what an engine takes against its forecast; nothing is said where one is not known."""
+    if facts.used_bytes is None or not facts.forecast_bytes:
+        return
+    ratio = facts.used_bytes / facts.forecast_bytes
+    text = f"{facts.model}: {facts.used_bytes / 1e9:.2f} GB of {facts.where}"
+    text += f", {100 * ratio:.0f} % of the forecast"
+    if ratio <= _FORECAST_MARGIN:
+        yield Finding(layer="engine", level="ok", text=text)
+        return
+    yield Finding(
+        layer="engine",
+        level="warn",
+        text=text,
+        why="more than planned: other requests or models may not find room",
+        fix="llava-pack serve --slots 1, or restart it at a quiet moment",
+        code="out-of-gpu-memory",
+    )
 
 
 def check_silence(facts: SilenceFacts) -> Finding:

@@ -6,9 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts
+from llava_pack.health.facts import HostFacts, MemoryFacts, ProcessFacts, SilenceFacts
 from llava_pack.health.host import probe_host, probe_processes, probe_silence
-from llava_pack.health.machine import check_host, check_processes, check_silence
+from llava_pack.health.machine import (
+    check_host,
+    check_memory,
+    check_processes,
+    check_silence,
+)
 
 WELL = HostFacts(
     disk_free_bytes=50_000_000_000,
@@ -109,3 +114,18 @@ def test_a_server_that_is_gone_is_unknown_and_not_silent():
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     assert check_silence(probe_silence(gone.pid, ())).level == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("used", "forecast", "levels"),
+    [
+        (100, 100, ["ok"]),
+        (114, 100, ["ok"]),
+        (120, 100, ["warn"]),
+        (None, 100, []),
+        (100, None, []),
+    ],
+)
+def test_memory_is_held_against_its_forecast(used, forecast, levels):
+    facts = MemoryFacts(model="m", where="memory", used_bytes=used, forecast_bytes=forecast)
+    assert [finding.level for finding in check_memory(facts)] == levels
