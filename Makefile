@@ -23,6 +23,7 @@ test-faults: $(VENV)/.ready
 # LLaVA's own code, in an environment of its own: records its answers again and compares.
 test-upstream: $(VENV)/.ready
 	$(BIN)/python tests/upstream/run.py
+	$(BIN)/python tests/upstream/protocol.py
 	$(BIN)/python tests/upstream/serving.py
 	$(BIN)/python tests/upstream/symptoms.py
 
