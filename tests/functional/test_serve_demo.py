@@ -76,6 +76,30 @@ def test_the_api_sees_the_picture(served: dict[str, Any]) -> None:
     assert len([piece for piece in pieces if piece]) > 2
 
 
+def test_llavas_own_clients_get_the_same_answer(served: dict[str, Any]) -> None:
+    """The prompt as LLaVA's own code renders it, and what the API says to the same question."""
+    picture = base64.b64encode(PICTURE.read_bytes()).decode()
+    prompt = (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the human's questions. "
+        f"USER: <image>\n{KNOWN['prompt']} ASSISTANT:"
+    )
+    raw = {"model": "llava-v1-demo", "prompt": prompt, "images": [picture], "stop": "</s>"}
+    content = [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+        {"type": "text", "text": KNOWN["prompt"]},
+    ]
+    asked = {"model": "llava-v1-demo", "messages": [{"role": "user", "content": content}]}
+    headers = {"Authorization": f"Bearer {served['token']}"}
+    with httpx.Client(base_url=served["url"], headers=headers, trust_env=False) as http:
+        said = http.post("/worker_generate_stream", json={**raw, "temperature": 0}, timeout=60)
+        api = http.post("/v1/chat/completions", json=asked, timeout=60).json()
+    last = json.loads(said.content.split(b"\0")[-2])
+    assert last["error_code"] == 0
+    assert last["text"].removeprefix(prompt) == api["choices"][0]["message"]["content"]
+    assert _knows(last["text"])
+
+
 @pytest.mark.browser
 def test_the_page_sees_the_picture_remembers_it_and_forgets_it(served: dict[str, Any]) -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
