@@ -1,6 +1,7 @@
 """The receipt of a generation: what was checked, how, and what the files looked like then."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ def read(folder: Path) -> Receipt | None:
 def seal(folder: Path) -> None:
     """Keep what the files look like, now that they are known to be right."""
     disk.write_file(folder / SEAL, canonical.dumps(_facts(folder)), 0o444)
+
+
+@contextmanager
+def unshaken(roots: Iterable[Path]) -> Iterator[None]:
+    """Seal generations anew after links to files that they share came or went, which is no harm."""
+    sealed = [root for root in roots if not broken(root)]
+    try:
+        yield
+    finally:
+        for root in filter(Path.exists, sealed):
+            seal(root)
 
 
 def broken(folder: Path, *, ctime: bool = True) -> tuple[str, ...]:

@@ -69,25 +69,19 @@ def stage(staging: Staging) -> None:
         PackError: what failed, and which generation is active; `SpaceError` for a full disk.
     """
     prefix = staging.request.prefix
-    try:
-        store = Store(prefix)
-        before = [item.root for item in generations.listing(prefix)]
-        sealed = [root for root in before if not receipt.broken(root)]
+    with receipt.unshaken([item.root for item in generations.listing(prefix)]):
         try:
-            _build(staging, store)
-        finally:
-            for root in sealed:  # a new link to a shared file is a change of ours, not of others
-                receipt.seal(root)
-    except BaseException as error:
-        disk.remove_tree(staging.folder)
-        serving.resume(prefix, staging.progress)
-        journal.close(prefix)
-        full = isinstance(error, OSError) and error.errno in disk.FULL
-        if full or not isinstance(error, InstallError | OSError):
-            raise
-        active = generations.state(prefix, staging.recipe)
-        hint = "mend the cause, then run the same command again: the verified files are kept"
-        raise InstallError(f"{error}; {active}", hint=hint) from error
+            _build(staging, Store(prefix))
+        except BaseException as error:
+            disk.remove_tree(staging.folder)
+            serving.resume(prefix, staging.progress)
+            journal.close(prefix)
+            full = isinstance(error, OSError) and error.errno in disk.FULL
+            if full or not isinstance(error, InstallError | OSError):
+                raise
+            active = generations.state(prefix, staging.recipe)
+            hint = "mend the cause, then run the same command again: the verified files are kept"
+            raise InstallError(f"{error}; {active}", hint=hint) from error
 
 
 def _build(staging: Staging, store: Store) -> None:

@@ -137,18 +137,15 @@ def _remove(
     prefix: Path, items: list[Generation], operation: str, recipe: str | None = None
 ) -> Freed:
     facts = {"operation": operation, "recipe": recipe}
-    for item in items:
-        journal.record(prefix, "remove", **facts)
-        receipt.void(item.root)
-        disk.remove_tree(item.root)
-    journal.record(prefix, "sweep", **facts)
-    kept = generations.listing(prefix)
-    sealed = [item.root for item in kept if not receipt.broken(item.root)]
-    needed: set[str] = set()
-    for item in kept:
-        manifest = parse_manifest((item.root / MANIFEST_NAME).read_bytes())
-        needed.update(entry.sha256 for entry in manifest.files)
-    freed = Store(prefix).sweep(needed)
-    for root in sealed:
-        receipt.seal(root)
+    with receipt.unshaken([item.root for item in generations.listing(prefix)]):
+        for item in items:
+            journal.record(prefix, "remove", **facts)
+            receipt.void(item.root)
+            disk.remove_tree(item.root)
+        journal.record(prefix, "sweep", **facts)
+        needed: set[str] = set()
+        for item in generations.listing(prefix):
+            manifest = parse_manifest((item.root / MANIFEST_NAME).read_bytes())
+            needed.update(entry.sha256 for entry in manifest.files)
+        freed = Store(prefix).sweep(needed)
     return Freed(tuple(f"{item.recipe}/{item.number}" for item in items), freed)

@@ -1,12 +1,16 @@
 """Several versions, several models, one prefix: list, go back, give space back, remove."""
 
+import os
 import subprocess
 
 import pytest
 
+from llava_pack.cli.installations import changed_files
 from llava_pack.cli.installed import installed
 from llava_pack.format.errors import InstallError
-from llava_target import generations
+from llava_target import generations, receipt
+
+WEIGHTS = "model-00001-of-00001.safetensors"
 
 
 @pytest.fixture
@@ -98,3 +102,48 @@ def test_the_command_runs_where_the_current_environment_is_broken(host, two):
         host.run("--version")
     assert failure.value.returncode == 14
     assert "install the bundle again" in failure.value.stderr
+
+
+@pytest.fixture
+def one(host, medium):
+    assert host.install_sh(medium()).returncode == 0
+    return installed(host.prefix)
+
+
+def test_a_link_that_goes_away_is_read_again_and_noted(one):
+    weights = one.model_dir / WEIGHTS
+    extra = one.root / "another-name"
+    extra.hardlink_to(weights)
+    assert receipt.broken(one.root) == (f"model/tiny-llava/{WEIGHTS}",)
+    extra.unlink()
+    assert changed_files(one) == ()
+    assert receipt.broken(one.root) == ()
+
+
+def test_bytes_that_were_changed_are_found_whatever_their_dates_say(one):
+    weights = one.model_dir / WEIGHTS
+    before = weights.stat()
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[::-1])
+    weights.chmod(0o444)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changed_files(one) == (f"model/tiny-llava/{WEIGHTS}",)
+    assert receipt.broken(one.root) == (f"model/tiny-llava/{WEIGHTS}",)
+
+
+@pytest.mark.parametrize("what", ["seal.json", "MANIFEST.json", "an extra file"])
+def test_what_is_missing_or_new_is_named(one, what):
+    if what == "an extra file":
+        (one.model_dir / "modeling.py").write_text("import os")
+    else:
+        (one.root / what).unlink()
+    assert changed_files(one) == (
+        {"an extra file": "model/tiny-llava/modeling.py"}.get(what, what),
+    )
+
+
+def test_files_that_two_models_share_stay_as_they_were_noted(host, medium, one, cli):
+    assert host.install_sh(medium("two", recipe="two")).returncode == 0
+    assert receipt.broken(one.root) == ()
+    assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 0
+    assert receipt.broken(one.root) == ()

@@ -223,6 +223,17 @@ def test_every_problem_of_a_machine_is_named_at_once(host, medium):
         assert f"{name}: expected" in done.stderr
 
 
+def test_a_bundle_that_is_not_whole_is_named_beside_what_the_machine_lacks(host, medium):
+    broken = medium(floors={"arch": "riscv64"})
+    (broken.root / WEIGHTS).unlink()
+    done = host.install_sh(broken)
+    assert done.returncode == 3
+    assert re.search(r"✗ arch: \w+ \(need riscv64\); fix: build with --platform", done.stderr)
+    assert re.search(rf"✗ files: 1 of \d+ files differ: {WEIGHTS}: missing", done.stderr)
+    assert "✓ prefix: " in done.stderr
+    assert not host.prefix.exists()
+
+
 def test_a_python_that_does_not_run_is_passed_over(host, medium, tmp_path):
     broken = tmp_path / "shims"
     broken.mkdir()
