@@ -50,8 +50,10 @@ def main() -> int:
         told = _test_message(controller, folder)
         assert f"Models: ['{MODEL}']" in told, told
         assert f"worker_addr: {controller}" in told, told
+        turns = _turns_of_llavas_own_code(controller)
         with _page(controller, folder) as url:
             answer = _asked_on_the_page(url)
+    print(f"{turns} prompts of LLaVA's own code were answered as that code answers them")
     print(f"LLaVA's page showed: {answer}")
     assert "red circle" in answer
     return 0
@@ -95,6 +97,20 @@ def _test_message(controller: str, folder: str) -> str:
         command, cwd=folder, capture_output=True, text=True, check=True, timeout=WITHIN_S
     )
     return done.stdout
+
+
+def _turns_of_llavas_own_code(controller: str) -> int:
+    """Send the prompts that LLaVA's own code rendered, and compare with what it answered."""
+    golden = json.loads((ROOT / "tests" / "upstream" / "goldens" / "demo.json").read_text())
+    turns = [(chat["png"], turn) for chat in golden["chats"] for turn in chat["turns"]]
+    for png, turn in turns:
+        body = {"model": MODEL, "prompt": turn["prompt"], "images": [png] if png else []}
+        body |= {"temperature": 0, "max_new_tokens": golden["max_new_tokens"], "stop": "</s>"}
+        url = f"{controller}/worker_generate_stream"
+        said = httpx.post(url, json=body, trust_env=False, timeout=WITHIN_S).content
+        last = json.loads(said.split(b"\0")[-2])
+        assert last == {"text": turn["prompt"] + turn["text"], "error_code": 0}, last
+    return len(turns)
 
 
 @contextmanager
