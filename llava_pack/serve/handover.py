@@ -117,7 +117,9 @@ def _start(prefix: Path, server: Server) -> None:
     (prefix / "logs").mkdir(exist_ok=True)
     log = prefix / "logs" / "restarted.log"
     folder = Path(server.folder)
-    with log.open("ab", opener=_private) as output:
+    # for this account alone: the page's address in it holds the token
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with os.fdopen(os.open(log, flags, 0o600), "ab") as output:
         child = subprocess.Popen(
             [str(prefix / "bin" / "llava-pack"), "serve", *server.arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
@@ -125,11 +127,6 @@ def _start(prefix: Path, server: Server) -> None:
         )  # fmt: skip
     _wait_ready(prefix, child, log)
     _say(f"it runs in the background now, process {child.pid}, and writes to {log}")
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a log for this account alone: the page's address in it holds the token."""
-    return os.open(path, flags, 0o600)
 
 
 def _wait_ready(prefix: Path, child: "subprocess.Popen[bytes]", log: Path) -> None:
