@@ -45,6 +45,22 @@ def health(
             help="Keep the known answers of what serves here: on a machine that you trust.",
         ),
     ] = False,
+    tunnel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER@HOST",
+            help="On the laptop: check the way to this server, and what answers there.",
+        ),
+    ] = None,
+    ssh_port: Annotated[
+        int | None, typer.Option("-p", "--ssh-port", help="With --tunnel: port of its sshd.")
+    ] = None,
+    jump: Annotated[
+        str | None, typer.Option("-J", "--jump", help="With --tunnel: a bastion to go through.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: for ssh, as -o.")
+    ] = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,6 +76,7 @@ def health(
       llava-pack health --json
       llava-pack health --wait-ready 120
       llava-pack health --record
+      llava-pack health --tunnel ada@gpu01 -p 30022
     """
     from llava_pack.cli.examination import Examination
     from llava_pack.health.report import Report
@@ -67,6 +84,13 @@ def health(
     began_s = time.monotonic()
     if wait_ready is not None:
         found = [_wait(wait_ready)]
+        _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
+    if tunnel is not None:
+        from llava_pack.cli.passage import Login
+        from llava_pack.cli.tunnel_checks import check_tunnel
+
+        way = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
+        found = list(check_tunnel(way))
         _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
     examination = Examination(chosen_prefix(prefix), deep=deep)
     if record:

@@ -145,7 +145,8 @@ class Passage:
 
     def __init__(self, process: "subprocess.Popen[str]", local_port: int) -> None:
         self._process = process
-        self._port = local_port
+        self.port = local_port
+        """On this laptop."""
         self._said: list[str] = []
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
@@ -162,7 +163,7 @@ class Passage:
                 raise error_of(self._complaint())
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
                 probe.settimeout(1)
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(_LOOK_EVERY_S)
         raise error_of(self._complaint())
@@ -177,7 +178,7 @@ class Passage:
         import httpx
 
         headers = {"Authorization": f"Bearer {remote.token}"} if remote.token else {}
-        url = f"http://127.0.0.1:{self._port}/readyz"
+        url = f"http://127.0.0.1:{self.port}/readyz"
         try:
             answer = httpx.get(url, headers=headers, trust_env=False, timeout=_ANSWER_S)
         except httpx.HTTPError:

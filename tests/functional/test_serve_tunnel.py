@@ -1,5 +1,6 @@
 """`llava-pack tunnel USER@HOST` through a real sshd on loopback: what works, and which hop fails."""
 
+import json
 import os
 import socket
 import subprocess
@@ -175,3 +176,27 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
 def test_the_server_is_the_one_or_not(status: int, body: object, expected: str, why: str) -> None:
     blame = blame_answer(status, body, expected)
     assert (blame is None) if why is None else (blame is not None and why in blame.why)
+
+
+def _health(sshd: LoopbackSshd) -> tuple[int, list[dict[str, str]]]:
+    command = [sys.executable, "-m", "llava_pack", "health", "--json"]
+    command += ["--tunnel", f"{sshd.user}@127.0.0.1", "-p", str(sshd.port)]
+    command += [part for one in sshd.options for part in ("-o", one)]
+    done = _run(command)
+    return done.returncode, json.loads(done.stdout)["findings"]
+
+
+def test_health_checks_the_way_from_the_laptop(served: Gateway, sshd: LoopbackSshd) -> None:
+    code, findings = _health(sshd)
+    assert code == 0
+    assert [(one["layer"], one["level"]) for one in findings] == [
+        ("tunnel", "ok"),
+        ("engine", "ok"),
+    ]
+
+
+def test_health_names_the_hop_that_fails(served: Gateway, closed: LoopbackSshd) -> None:
+    code, (finding,) = _health(closed)
+    assert (code, finding["layer"], finding["level"]) == (2, "tunnel", "fail")
+    assert "sshd" in finding["text"]
+    assert "AllowTcpForwarding" in finding["fix"]
