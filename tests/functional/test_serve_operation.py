@@ -88,9 +88,9 @@ def _streaming(served: Gateway, body: dict[str, Any]) -> Iterator[Iterator[str]]
 
 @pytest.mark.parametrize("how", ["a wedged request", "SIGSTOP"])
 def test_an_engine_that_hangs_is_seen_told_and_started_again(temporary: Path, how: str) -> None:
-    """Two seconds for a step, half of one for grace: within seconds, and with the place in the log."""
+    """One second for a step, half of one for grace: within seconds, and with the place in the log."""
     log = temporary / "serve.log"
-    options = ("--stall-s", "2", "--grace-s", "0.5", "--log", str(log))
+    options = ("--stall-s", "1", "--grace-s", "0.5", "--log", str(log))
     with gateway(temporary / "run", *options, engine="--step-s 0.02 --wedge") as served:
         (engine,) = served.engine_pids()
         with _streaming(served, _LONG) as lines, served.client() as http:
@@ -120,10 +120,13 @@ def test_an_engine_that_hangs_is_seen_told_and_started_again(temporary: Path, ho
 
 def test_being_busy_is_no_alarm_and_probes_make_no_work(temporary: Path) -> None:
     with (
-        gateway(temporary / "run", "--stall-s", "2", engine="--step-s 0.02 --slots 4") as served,
+        gateway(temporary / "run", "--stall-s", "1", engine="--step-s 0.02 --slots 4") as served,
         served.client() as http,
     ):
-        threads = [threading.Thread(target=_ask, args=(served, _LONG)) for _ in range(12)]
+        threads = [
+            threading.Thread(target=_ask, args=(served, {**_LONG, "max_tokens": 60}))
+            for _ in range(12)
+        ]
         for thread in threads:
             thread.start()
         codes = set()
@@ -193,7 +196,7 @@ def test_it_is_ready_only_after_the_known_answer(temporary: Path) -> None:
 
 
 def test_models_come_go_and_change_places_and_the_others_go_on(temporary: Path) -> None:
-    with gateway(temporary / "run", engine="--step-s 0.02") as served, served.client() as http:
+    with gateway(temporary / "run", engine="--step-s 0.01") as served, served.client() as http:
         (engine,) = served.engine_pids()
         with _streaming(served, _LONG) as lines:
             assert "You " in next(lines)
