@@ -23,6 +23,14 @@ def test_the_command_reference_is_what_the_commands_say(tmp_path):
     assert written == (tmp_path / "cli.md").read_text(), "run: make reference"
 
 
+def test_the_page_of_known_failures_is_what_the_knowledge_base_says(tmp_path):
+    made = (ROOT / "docs/reference/known-failures.md").read_text()
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, '.ci'); import known_failures"]
+    command[-1] += "; print(known_failures.page(), end='')"
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert made == done.stdout, "run: make reference"
+
+
 def test_every_exit_code_is_documented_with_its_word():
     page = (ROOT / "docs/reference/exit-codes.md").read_text().partition("follows Nagios")[0]
     rows = dict(re.findall(r"^\| (\d+) \| ([a-z-]+) \|", page, flags=re.MULTILINE))
