@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "reference" / "known-failures.md"
 _HEAD = """# Known failures
 
 What `llava-pack explain` knows, in English and Chinese; `health` and every command that fails name
-the one that they show. This page is made from `llava_pack/health/knowledge.toml` by `make reference`.
+the one that they show. This page is made from `llava_pack/health/knowledge.toml`: `make reference`.
 
 *Provoked by* says which test brings the failure about for real and holds what is said against the
 signature. The others are held against the recorded words of the program
