@@ -38,11 +38,9 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
     yield f"licence       {manifest.licence.id}, {manifest.licence.url}"
     yield f"installed     {_utc(receipt.installed_at)} by {receipt.installed_by}"
     yield f"              on {receipt.python}"
-    yield ""
-    yield "WHY IT WAS TRUSTED"
+    yield from ("", "WHY IT WAS TRUSTED")
     yield from _pairs(receipt.verified)
-    yield ""
-    yield "WHAT WAS CHECKED"
+    yield from ("", "WHAT WAS CHECKED")
     yield f"✓ {receipt.files} files, {receipt.size_bytes} bytes: SHA-256, {receipt.hashed_with}"
     for way, size_bytes in receipt.placed.items():
         yield f"    {size_bytes} bytes {_WAYS[way]}"
@@ -53,8 +51,7 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
     yield ""
     yield "SILENCE: A FENCED PROCESS ENDS WHEN IT REACHES FOR ANOTHER HOST, AND FAILS THE INSTALL"
     yield from _pairs(receipt.silence)
-    yield ""
-    yield "FILES: SHA-256, BYTES, PATH, ORIGIN"
+    yield from ("", "FILES: SHA-256, BYTES, PATH, ORIGIN")
     yield from map(_file, sorted(manifest.files, key=lambda entry: entry.path))
 
 

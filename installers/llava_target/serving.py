@@ -37,13 +37,7 @@ def serves(prefix: Path, recipe: str) -> bool:
 
 
 def hand_over(prefix: Path, recipe: str, number: int, verb: str) -> None:
-    """Have a generation's own code stop the servers of a recipe, or restart and examine them.
-
-    Args:
-        prefix: of the installation.
-        recipe: what they serve.
-        number: of the generation.
-        verb: `stop` or `restart`.
+    """Have a generation's own code `stop` the servers of a recipe, or `restart` and examine them.
 
     Raises:
         InstallError: with what it said.
@@ -62,12 +56,7 @@ def switch(
 ) -> None:
     """Make a complete generation the current one by one rename, and have it served.
 
-    Args:
-        prefix: of the installation.
-        recipe: whose generations they are.
-        numbers: of the one to go back to where the other does not serve, and of that other.
-        progress: hears of a way back.
-        operation: for the journal.
+    `numbers` are those of the one to go back to where the other does not serve, and of that other.
 
     Raises:
         InstallError: it does not serve; the one before is current again, and serves.
