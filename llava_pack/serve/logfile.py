@@ -47,6 +47,7 @@ def kept(path: Path | None) -> Iterator[None]:
         why = error.strerror or type(error).__name__
         raise ServeError(f"the log cannot be written: {why}", subject=str(path)) from error
     root, ours = logging.getLogger(), logging.getLogger("llava_pack")
+    levels = [(one, one.level) for one in (*root.handlers, ours)]
     for handler in root.handlers:
         handler.setLevel(logging.ERROR)
     root.addHandler(file)
@@ -55,6 +56,8 @@ def kept(path: Path | None) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(file)
+        for one, level in levels:
+            one.setLevel(level)
         file.close()
 
 
