@@ -47,7 +47,8 @@ def kept(path: Path | None) -> Iterator[None]:
         why = error.strerror or type(error).__name__
         raise ServeError(f"the log cannot be written: {why}", subject=str(path)) from error
     root, ours = logging.getLogger(), logging.getLogger("llava_pack")
-    levels = [(one, one.level) for one in (*root.handlers, ours)]
+    levels = [(handler, handler.level) for handler in root.handlers]
+    before = ours.level
     for handler in root.handlers:
         handler.setLevel(logging.ERROR)
     root.addHandler(file)
@@ -56,8 +57,9 @@ def kept(path: Path | None) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(file)
-        for one, level in levels:
-            one.setLevel(level)
+        for handler, level in levels:
+            handler.setLevel(level)
+        ours.setLevel(before)
         file.close()
 
 
