@@ -30,8 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def scrubbed_environment(tmp_path_factory):
-    """Take foreign settings away, and give Hugging Face a home of its own."""
+    """Take foreign settings away; Hugging Face's home and the run states are this run's own."""
     _scrub()
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state-home"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf-home"))
 
 

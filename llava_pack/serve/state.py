@@ -120,7 +120,10 @@ def _write(path: Path, state: RunState) -> int:
 
 
 def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
-    """Return the servers that run on this machine, the latest started first.
+    """Return the servers that run on this machine.
+
+    Those of the first folder come first, so that an installation meets its own before others of the
+    account; among them the latest started.
 
     Files that a killed server left are removed where that is allowed.
 
@@ -128,9 +131,12 @@ def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
         where: folders to look in; those of `directories()` by default.
     """
     folders = directories() if where is None else tuple(where)
-    paths = [path for folder in folders for path in sorted(folder.glob(f"{_stem()}*.json"))]
-    states = [state for path in paths if (state := _read_live(path)) is not None]
-    return tuple(sorted(states, key=lambda state: state.started, reverse=True))
+    found: list[RunState] = []
+    for folder in folders:
+        states = (_read_live(path) for path in sorted(folder.glob(f"{_stem()}*.json")))
+        live = [state for state in states if state is not None]
+        found += sorted(live, key=lambda state: state.started, reverse=True)
+    return tuple(found)
 
 
 def _stem() -> str:

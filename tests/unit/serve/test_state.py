@@ -45,6 +45,14 @@ def test_the_latest_started_comes_first(tmp_path: Path) -> None:
         publication.withdraw()
 
 
+def test_an_installation_meets_its_own_server_before_another_of_the_account(tmp_path: Path) -> None:
+    own, account = tmp_path / "own", tmp_path / "account"
+    held = [publish(own, _state(pid=1, started=1)), publish(account, _state(pid=2, started=2))]
+    assert [state.pid for state in running([own, account])] == [1, 2]
+    for publication in held:
+        publication.withdraw()
+
+
 def test_a_file_left_by_a_killed_server_is_stale_and_removed(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
