@@ -103,11 +103,9 @@ def check_named(verdict: Verdict, bundle: Path) -> None:
         CannotVerifyError: there is nothing to verify it against.
     """
     if verdict.by == "nothing":
-        raise CannotVerifyError(
-            "there is nothing to verify this bundle against, expected --expect or --trust-key",
-            subject=str(bundle),
-            hint=f"llava-pack install {bundle} --expect ID, with the id from the card",
-        )
+        message = "there is nothing to verify this bundle against, expected --expect or --trust-key"
+        hint = f"llava-pack install {bundle} --expect ID, with the id from the card"
+        raise CannotVerifyError(message, subject=str(bundle), hint=hint)
 
 
 def pinned_key(prefix: Path) -> PublicKey | None:
@@ -192,12 +190,7 @@ def _accepts(program: str, folder: Path) -> bool:
 
 
 def _accepting(signed: Signed) -> tuple[str, ...]:
-    """Return the tools that accept a signature: every tool here that can tell.
-
-    Raises:
-        SignatureError: one of them does not.
-        CannotVerifyError: there is none.
-    """
+    """Return the tools that accept a signature: every tool here that can tell, and at least one."""
     with tempfile.TemporaryDirectory(prefix="llava-pack-") as scratch:
         folder = Path(scratch)
         _lay(folder / "signed", signed)
@@ -208,17 +201,13 @@ def _accepting(signed: Signed) -> tuple[str, ...]:
         tools = [tool for tool in tools if not _accepts(tool, folder / "forged")]
         for tool in tools:
             if not _accepts(tool, folder / "signed"):
-                raise SignatureError(
-                    f"{tool} says that it was not signed by the key {signed.key.fingerprint}",
-                    subject=SUMS_NAME,
-                    hint="the bundle was changed, or is somebody else's: ask who built it",
-                )
+                message = f"{tool} says that it was not signed by the key {signed.key.fingerprint}"
+                hint = "the bundle was changed, or is somebody else's: ask who built it"
+                raise SignatureError(message, subject=SUMS_NAME, hint=hint)
     if not tools:
-        raise CannotVerifyError(
-            "neither openssl nor an ssh-keygen of OpenSSH 8.1 or newer works on this machine",
-            subject=SUMS_NAME,
-            hint="install one of them: a signature has to be checked",
-        )
+        message = "neither openssl nor an ssh-keygen of OpenSSH 8.1 or newer works on this machine"
+        hint = "install one of them: a signature has to be checked"
+        raise CannotVerifyError(message, subject=SUMS_NAME, hint=hint)
     return tuple(tools)
 
 
@@ -226,15 +215,7 @@ def check_change(
     prefix: Path, manifest: Manifest, bundle_id: str, *, recipe: str | None, named: bool,
     allow_downgrade: bool,
 ) -> None:  # fmt: skip
-    """Refuse what would change a prefix without anybody having said so.
-
-    Args:
-        prefix: of the installation.
-        manifest: of the bundle that is to be installed.
-        bundle_id: of the same.
-        recipe: what a person said that the bundle must be.
-        named: a person named this very bundle, by its id.
-        allow_downgrade: an older release was asked for.
+    """Refuse what would change a prefix without anybody having said so, by `recipe` or an id.
 
     Raises:
         UsageError: the bundle is of another recipe than the prefix has, or than was said.
@@ -253,11 +234,9 @@ def check_change(
         return
     newest = max((item.receipt.release for item in items), default=0)
     if manifest.release < newest:
-        raise DowngradeError(
-            f"the bundle is of release {manifest.release}, expected {newest} or newer",
-            subject=name,
-            hint="llava-pack revert goes back to what is installed; --allow-downgrade to insist",
-        )
+        message = f"the bundle is of release {manifest.release}, expected {newest} or newer"
+        hint = "llava-pack revert goes back to what is installed; --allow-downgrade to insist"
+        raise DowngradeError(message, subject=name, hint=hint)
 
 
 def pin(prefix: Path, verdict: Verdict) -> None:
