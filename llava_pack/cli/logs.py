@@ -1,9 +1,10 @@
 """`llava-pack logs`: what `serve` and its engines wrote down."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -32,10 +33,11 @@ def logs(
       llava-pack logs --follow
     """
     path = _path()
-    for line in last_lines(path, lines):
-        console.data(line)
-    if follow:
-        _follow(path)
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for line in last_lines(path, stream, lines):
+            console.data(line)
+        if follow:
+            _follow(path, stream)
 
 
 def _path() -> Path:
@@ -48,24 +50,13 @@ def _path() -> Path:
     raise ServeError("nothing was served here yet", subject=str(kept[0]), hint="llava-pack serve")
 
 
-def _follow(path: Path) -> None:
+def _follow(path: Path, stream: TextIO) -> None:
     """Print lines as they come, also from a file that was begun anew."""
-    stream = path.open(encoding="utf-8", errors="replace")
-    stream.seek(0, 2)
-    try:
+    with contextlib.ExitStack() as opened:
         while True:
-            line = stream.readline()
-            if line:
+            if line := stream.readline():
                 console.stream(line)
-                continue
-            if path.is_file() and path.stat().st_ino != _inode(stream.fileno()):
-                stream.close()
-                stream = path.open(encoding="utf-8", errors="replace")
-                continue
-            time.sleep(_LOOK_EVERY_S)
-    finally:
-        stream.close()
-
-
-def _inode(descriptor: int) -> int:
-    return os.fstat(descriptor).st_ino
+            elif path.is_file() and path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                stream = opened.enter_context(path.open(encoding="utf-8", errors="replace"))
+            else:
+                time.sleep(_LOOK_EVERY_S)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import TextIO
 
 from llava_pack.format.errors import ServeError
 
@@ -90,15 +91,15 @@ class LogFile(WatchedFileHandler):
         super().emit(record)
 
 
-def last_lines(path: Path, count: int) -> list[str]:
+def last_lines(path: Path, stream: TextIO, count: int) -> list[str]:
     """Return the last lines of a log, also from the file before it.
 
     Args:
-        path: of the log; neither file needs to be there.
+        path: of the log.
+        stream: the log, open at its beginning; it is left at its end.
         count: how many lines at most.
     """
-    lines: list[str] = []
-    for one in (path.with_name(f"{path.name}.1"), path):
-        if one.is_file():
-            lines += one.read_text(encoding="utf-8", errors="replace").splitlines()
+    before = path.with_name(f"{path.name}.1")
+    older = before.read_text(encoding="utf-8", errors="replace") if before.is_file() else ""
+    lines = [*older.splitlines(), *stream.read().splitlines()]
     return lines[-count:] if count else []

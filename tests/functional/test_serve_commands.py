@@ -1,6 +1,7 @@
 """The commands that look after a server that runs: status, logs, start, swap, stop."""
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,3 +78,23 @@ def test_without_a_server_each_says_what_to_do(
     done = _run(*arguments)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     assert "hint: " in done.stderr
+
+
+def test_logs_follow_what_comes_also_into_a_new_file(temporary: Path) -> None:
+    path = temporary / "llava-pack" / "logs" / "serve.log"
+    path.parent.mkdir(parents=True)
+    path.write_text("before\nlast\n")
+    command = [sys.executable, "-m", "llava_pack", "logs", "-n", "1", "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout is not None
+            assert following.stdout.readline() == "last\n"
+            with path.open("a") as log:
+                log.write("one\n")
+            assert following.stdout.readline() == "one\n"
+            path.rename(path.with_name("serve.log.1"))
+            path.write_text("two\n")
+            assert following.stdout.readline() == "two\n"
+        finally:
+            following.send_signal(signal.SIGINT)
+        assert following.wait(timeout=20) == 130

@@ -23,9 +23,12 @@ def test_a_full_file_is_kept_once_and_two_writers_agree(tmp_path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["serve.log", "serve.log.1"]
     assert path.stat().st_size < 400
     assert path.stat().st_mode & 0o777 == 0o600
-    shown = [line.rpartition(" ")[2] for line in last_lines(path, 5)]
-    assert shown == ["25", "26", "27", "28", "29"]
-    assert last_lines(path, 0) == last_lines(tmp_path / "none", 5) == []
+    with path.open() as stream:
+        shown = [line.rpartition(" ")[2] for line in last_lines(path, stream, 5)]
+        assert shown == ["25", "26", "27", "28", "29"]
+        assert stream.read() == "", "whoever follows goes on from here"
+    with path.open() as stream:
+        assert last_lines(path, stream, 0) == []
 
 
 def test_errors_go_to_stderr_too_and_everything_to_the_file(tmp_path: Path) -> None:
