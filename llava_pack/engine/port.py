@@ -39,6 +39,7 @@ class Picture:
     width: int
     height: int
     rgb: bytes = field(repr=False)
+    _digest: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         expected = self.width * self.height * 3
@@ -53,9 +54,12 @@ class Picture:
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of the size and the pixels, as hex."""
-        head = f"{self.width}x{self.height}:".encode()
-        return hashlib.sha256(head + self.rgb).hexdigest()
+        """Return the SHA-256 of the size and the pixels, as hex; computed once."""
+        if not self._digest:
+            found = hashlib.sha256(f"{self.width}x{self.height}:".encode())
+            found.update(self.rgb)
+            object.__setattr__(self, "_digest", found.hexdigest())
+        return self._digest
 
 
 Part = str | Picture
