@@ -119,5 +119,5 @@ def test_the_tutorial_works_as_printed(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "A red circle" in done.stdout
-    assert "OK - 5 checks passed" in done.stdout
+    assert re.search(r"^OK - \d+ checks passed", done.stdout, re.MULTILINE)
     assert not (tmp_path / "run").exists()
