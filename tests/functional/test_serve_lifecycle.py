@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from llava_pack.serve.state import running
+from llava_pack.serve.supervisor import DRAIN_S
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
 
 _LONG = {
@@ -57,8 +58,8 @@ def test_a_signal_ends_everything_within_seconds(temporary: Path, number: int) -
         assert [state.port for state in running([temporary / "run"])] == [served.port]
         began_s = time.monotonic()
         served.process.send_signal(number)
-        assert served.process.wait(timeout=15) == 0
-        assert time.monotonic() - began_s < 5
+        assert served.process.wait(timeout=60) == 0
+        assert time.monotonic() - began_s < DRAIN_S / 2, "nothing runs that it could wait for"
         assert not _alive(engine)
         assert running([temporary / "run"]) == ()
         assert _scratch_folders(temporary) == []
@@ -85,8 +86,8 @@ def test_what_runs_may_end_and_a_second_signal_does_not_wait(temporary: Path) ->
             assert any("word" in next(lines) for _ in range(10))
             began_s = time.monotonic()
             served.process.send_signal(signal.SIGINT)
-            assert served.process.wait(timeout=15) == 130
-            assert time.monotonic() - began_s < 3
+            assert served.process.wait(timeout=60) == 130
+            assert time.monotonic() - began_s < 10, "the answer takes 20 s"
         assert not _alive(engine)
 
 
@@ -153,7 +154,7 @@ def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
                 assert [m["id"] for m in http.get("/v1/models").json()["data"]] == ["echo"]
         finally:
             process.terminate()
-            assert process.wait(timeout=15) == 0
+            assert process.wait(timeout=60) == 0
 
 
 def test_an_engine_that_cannot_start_ends_the_run_with_its_words(temporary: Path) -> None:

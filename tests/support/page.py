@@ -14,6 +14,16 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.support.gateway import TOKEN, Gateway
 
 PATIENCE_MS = 30_000
+# Counts how often the box was locked: between a click and its lock nothing else shows what comes.
+_COUNT_LOCKS = """
+    window.locks = 0;
+    let locked = false;
+    new MutationObserver(() => {
+        const now = document.querySelector("#ask .stop-button") !== null;
+        if (now && !locked) window.locks += 1;
+        locked = now;
+    }).observe(document, {childList: true, subtree: true});
+"""
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _QUIET = [
     "--no-sandbox",
@@ -32,6 +42,8 @@ class Tab:
     page: Page
     hosts: set[str] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
+    locks: int = 0
+    """How often the box had been locked when the last question was sent or answered."""
 
     @property
     def answers(self) -> Locator:
@@ -63,12 +75,21 @@ class Tab:
             self.page.set_input_files("#ask input[type=file]", [str(path) for path in pictures])
             expect(self.thumbnails).to_have_count(len(pictures))
         self.box.fill(question)
+        self.locks = self.page.evaluate("window.locks")
         self.page.locator("#ask .submit-button").click()
 
     def answered(self) -> None:
         """Wait until the answer is whole and the box takes another question."""
+        self.page.wait_for_function("before => window.locks > before", arg=self.locks)
         expect(self.page.locator("#ask .submit-button")).to_be_visible()
         expect(self.box).to_be_enabled()
+        self.locks = self.page.evaluate("window.locks")
+
+    def clear(self) -> None:
+        """Clear an answered conversation, and wait until the server has heard of it."""
+        self.button("Clear").click()
+        expect(self.answers).to_have_count(0)
+        expect(self.page.locator("#speed p")).to_have_count(0)
 
     def said(self, text: str) -> Locator:
         """Return the model's messages with a text."""
@@ -93,6 +114,8 @@ def opened_tab(browser: Browser, **settings: Any) -> Iterator[Tab]:
     context = browser.new_context(**{"locale": "en-US", **settings})
     tab = Tab(context.new_page())
     page = tab.page
+    page.set_default_timeout(PATIENCE_MS)
+    page.add_init_script(_COUNT_LOCKS)
     page.on("request", lambda request: tab.hosts.add(urlsplit(request.url).netloc))
     page.on("console", lambda said: _complain(tab, said.type, said.text))
     page.on("pageerror", lambda error: _complain(tab, "error", str(error)))
