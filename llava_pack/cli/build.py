@@ -1,13 +1,26 @@
 """`llava-pack build`: a recipe becomes a bundle."""
 
-import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.asked import (
+    AsJson,
+    Cuda,
+    ExcludeNewer,
+    Layout,
+    Merge,
+    Platform,
+    Python,
+    Quantize,
+    RecipeName,
+    Runtime,
+    Target,
+    TorchBackend,
+    Wanted,
+)
 from llava_pack.cli.keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.cli.laptop import need_laptop
 
@@ -17,31 +30,15 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    recipe: RecipeName,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder. Default: ./RECIPE-bundle")
     ] = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(help="The server's facts, as `llava-pack probe` saved them; they decide."),
-    ] = None,
-    platform: Annotated[
-        str | None,
-        typer.Option(
-            help="What the target accepts: ARCH-manylinux_2_N. Default: x86_64-manylinux_2_35"
-        ),
-    ] = None,
-    python: Annotated[
-        str,
-        typer.Option(help="Python of the target: a version, or 'target' to carry none."),
-    ] = "",
-    cuda: Annotated[
-        Literal["none", "12", "13"] | None,
-        typer.Option(help="CUDA of the target's torch; 12 needs driver 525.60, 13 needs 580.65."),
-    ] = None,
-    torch_backend: Annotated[
-        str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
-    ] = None,
+    target: Target = None,
+    platform: Platform = None,
+    python: Python = "",
+    cuda: Cuda = None,
+    torch_backend: TorchBackend = None,
     python_archive: Annotated[
         Path | None,
         typer.Option(help="A standalone CPython .tar.gz to carry, top folder python/."),
@@ -52,27 +49,11 @@ def build(
     locked: Annotated[
         Path | None, typer.Option(help="A lock from `llava-pack lock`: build exactly that.")
     ] = None,
-    exclude_newer: Annotated[
-        str | None, typer.Option(help="Take no package that is newer than this date, 2026-10-31.")
-    ] = None,
-    runtime: Annotated[
-        Literal["transformers", "upstream"] | None,
-        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
-    ] = None,
-    layout: Annotated[
-        Literal["original", "hf"] | None,
-        typer.Option(
-            "--format",
-            help="Layout of the packed model: as published, or transformers-native (hf).",
-        ),
-    ] = None,
-    quantize: Annotated[
-        Literal["nf4", "int8"] | None,
-        typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
-    ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
-    ] = False,
+    exclude_newer: ExcludeNewer = None,
+    runtime: Runtime = None,
+    layout: Layout = None,
+    quantize: Quantize = None,
+    merge: Merge = False,
     record: Annotated[
         bool | None,
         typer.Option(
@@ -92,7 +73,7 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch a model, its vision tower and its packages, and write one verified bundle.
 
@@ -117,46 +98,37 @@ def build(
 
     need_laptop("build")
     from llava_pack.assemble.build import build as build_bundle
-    from llava_pack.assemble.build import release_now
-    from llava_pack.assemble.planning import BuildOptions, locked_options, plan_build
-    from llava_pack.assemble.runtimes import with_runtime
+    from llava_pack.assemble.planning import locked_options, plan_build
     from llava_pack.cli.acceptance import accepted_terms
     from llava_pack.fetch.cache import Cache
     from llava_pack.fetch.python_archive import open_archive
-    from llava_pack.lock.choice import Asked, choose
     from llava_pack.lock.document import read_lock
-    from llava_pack.lock.profile import read_profile
-    from llava_pack.recipe import find_recipe, read_recipe
 
-    path = find_recipe(recipe)
-    asked = with_runtime(read_recipe(path), runtime)
-    profile = None if target is None else read_profile(target)
-    said = Asked(
+    given = None if python_archive is None else open_archive(python_archive, python_sha256)
+    wanted = Wanted(
+        recipe=recipe,
+        target=target,
         platform=platform,
-        python=python or None,
+        python=python,
         cuda=cuda,
         torch_backend=torch_backend,
         exclude_newer=exclude_newer,
-    )
-    given = None if python_archive is None else open_archive(python_archive, python_sha256)
-    if given is not None and not python:
-        said = replace(said, python=given.minor)
-    options = BuildOptions(
-        recipe=path,
-        out=out if out is not None else Path(f"{asked.name}-bundle"),
-        choice=choose(asked, profile, said),
-        release=release_now(os.environ, time.time()),
-        target=profile,
         runtime=runtime,
-        format=layout,
+        layout=layout,
         quantize=quantize,
         merge=merge,
+    )
+    if given is not None and not python:
+        wanted = replace(wanted, python=given.minor)
+    asked, options = wanted.options(out)
+    options = replace(
+        options,
         python_archive=given,
         record=record,
         answers=None if locked is None else locked.with_name(f"{locked.name}.answers.json"),
     )
     if locked is not None:
-        plain = said if given is None else replace(said, python=None)
+        plain = wanted.said if given is None else replace(wanted.said, python=None)
         options = locked_options(options, read_lock(locked), plain)
     signer = None if sign is None else _open_signer(sign, passphrase_file)
     progress = console.progress()

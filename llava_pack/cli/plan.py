@@ -1,13 +1,24 @@
 """`llava-pack plan`: what a bundle will be, and whether it will run there."""
 
 import re
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.asked import (
+    AsJson,
+    Cuda,
+    Layout,
+    Platform,
+    Python,
+    Quantize,
+    RecipeName,
+    Runtime,
+    Target,
+    TorchBackend,
+    Wanted,
+)
 from llava_pack.cli.laptop import need_laptop
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
@@ -23,38 +34,20 @@ _SHOWN_WHEELS = 8
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
-    target: Annotated[
-        Path | None, typer.Option(help="The server's facts, as `llava-pack probe` saved them.")
-    ] = None,
-    platform: Annotated[
-        str | None, typer.Option(help="What the target accepts: ARCH-manylinux_2_N.")
-    ] = None,
-    python: Annotated[
-        str, typer.Option(help="Python of the target: a version, or 'target' to carry none.")
-    ] = "",
-    cuda: Annotated[
-        Literal["none", "12", "13"] | None, typer.Option(help="CUDA of the target's torch.")
-    ] = None,
-    torch_backend: Annotated[
-        str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
-    ] = None,
-    runtime: Annotated[
-        Literal["transformers", "upstream"] | None,
-        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
-    ] = None,
-    layout: Annotated[
-        Literal["original", "hf"] | None,
-        typer.Option("--format", help="Layout of the packed model."),
-    ] = None,
-    quantize: Annotated[
-        Literal["nf4", "int8"] | None, typer.Option(help="Quantize while packing.")
-    ] = None,
+    recipe: RecipeName,
+    target: Target = None,
+    platform: Platform = None,
+    python: Python = "",
+    cuda: Cuda = None,
+    torch_backend: TorchBackend = None,
+    runtime: Runtime = None,
+    layout: Layout = None,
+    quantize: Quantize = None,
     link: Annotated[
         str | None,
         typer.Option(help="How it crosses: a rate like 100Mbit/s or 30MB/s, 'USB 2' or 'USB 3'."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what will be in a bundle and why, what it needs, and whether the target has it.
 
@@ -69,28 +62,21 @@ def plan(
     """
     need_laptop("plan")
     from llava_pack.assemble.outlook import look_ahead
-    from llava_pack.assemble.planning import BuildOptions
-    from llava_pack.assemble.runtimes import with_runtime
     from llava_pack.fetch.cache import Cache
-    from llava_pack.lock.choice import Asked, choose
-    from llava_pack.lock.profile import read_profile
-    from llava_pack.recipe import find_recipe, read_recipe
 
     links = dict(_LINKS) if link is None else _link(link)
-    path = find_recipe(recipe)
-    asked = with_runtime(read_recipe(path), runtime)
-    profile = None if target is None else read_profile(target)
-    said = Asked(platform=platform, python=python or None, cuda=cuda, torch_backend=torch_backend)
-    options = BuildOptions(
-        recipe=path,
-        out=Path(f"{asked.name}-bundle"),
-        choice=choose(asked, profile, said),
-        release=int(time.time()),
-        target=profile,
+    wanted = Wanted(
+        recipe=recipe,
+        target=target,
+        platform=platform,
+        python=python,
+        cuda=cuda,
+        torch_backend=torch_backend,
         runtime=runtime,
-        format=layout,
+        layout=layout,
         quantize=quantize,
     )
+    _, options = wanted.options()
     outlook = look_ahead(options, Cache(), console.progress())
     minutes = {name: round(outlook.bundle_bytes / rate / 60, 1) for name, rate in links.items()}
     if as_json:
@@ -165,18 +151,28 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
     console.data(f"  crossing: {ways}")
     serving = outlook.serving
     console.data(
-        f"  serves {serving.precision}: {serving.slots} requests at a time, "
+        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} requests at a time, "
         f"{serving.context_tokens} tokens each"
     )
     for fit in outlook.fits:
         told = f"{fit.slots} of {fit.context_tokens} tokens" if fit.fits else "does not fit"
         console.data(
             f"    {fit.precision:<5}{told}, {size(fit.needs_bytes)} of {size(fit.has_bytes)}"
+            f"{_over(fit.gpus)}"
         )
     if not outlook.findings:
         console.data("  needs: " + ", ".join(_needs(outlook)))
     for finding in outlook.findings:
         _print_finding(finding)
+
+
+def _over(gpus: int) -> str:
+    """Return how many GPUs share a model, nothing for one.
+
+    >>> _over(1), _over(2)
+    ('', ' over 2 GPUs')
+    """
+    return f" over {gpus} GPUs" if gpus > 1 else ""
 
 
 def _print_wheels(outlook: "Outlook") -> None:
