@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.cli import main
 from tests.support.hub import LoopbackHub, RepoSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,26 @@ def llava_pack(monkeypatch):
         return subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=280, cwd=cwd
         )
+
+    return run
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Run the command line as `llava_pack` does, in this process: what starting Python costs is saved."""
+
+    def run(*arguments, env=None, cwd=None):
+        given = [str(argument) for argument in arguments]
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["llava-pack", *given])
+            if cwd is not None:
+                patch.chdir(cwd)
+            capsys.readouterr()
+            code = main(given)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(given, code, said.out, said.err)
 
     return run
 
