@@ -133,10 +133,18 @@ class LlavaWorker(OpenAi):
 @contextmanager
 def running(server: OpenAi) -> Iterator[psutil.Process]:
     """Run a server until it answers, and end it."""
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "GOMP_SPINCOUNT": "1000"}
+    offline = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "GOMP_SPINCOUNT": "1000",
+        "PYTHONPATH": str(ROOT),
+    }
     with (
+        tempfile.TemporaryDirectory() as folder,  # LLaVA's worker writes its log where it is
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(server.command, stdout=log, stderr=log, env=offline, cwd=ROOT) as process,
+        subprocess.Popen(
+            server.command, stdout=log, stderr=log, env=offline, cwd=folder
+        ) as process,
     ):
         try:
             deadline_s = time.monotonic() + 240
