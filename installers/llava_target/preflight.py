@@ -17,7 +17,7 @@ from llava_pack.format.target import Finding, Gpu, TargetProfile, check_floors, 
 from llava_target import disk, programs
 
 _MIB = 1024 * 1024
-_GPU_FIELDS = "name,driver_version,compute_cap,memory.total,memory.free"
+_GPU_FIELDS = "name,driver_version,compute_cap,memory.total,memory.free,mig.mode.current"
 _FACTS_BYTES = 256 * 1024
 
 
@@ -41,7 +41,8 @@ def findings(
     floors = manifest.floors
     profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
     rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
-    found = check_floors(profile, rest, precision=manifest.serving.precision)
+    serving = manifest.serving
+    found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
     return (*found, *_place(prefix, len(manifest.files)), _clock(manifest.release, now))
 
 
@@ -72,7 +73,8 @@ def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tupl
     need = manifest.floors.memory_bytes.get(manifest.serving.precision)
     if manifest.floors.driver is None or need is None:
         return ()
-    free = max((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), default=0)
+    room = sorted((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), reverse=True)
+    free = sum(room[: manifest.serving.gpus])
     name, value, wants = "free GPU memory", f"{free} bytes", f"{need} bytes"
     if free >= need:
         return (Finding(name, "ok", value, wants, ""),)
@@ -178,7 +180,7 @@ def _gpus() -> tuple[Gpu, ...] | None:
 
 
 def _gpu(row: list[str]) -> Gpu:
-    name, driver, capability, *amounts = row
+    name, driver, capability, *amounts, mig = row
     total, free = (int(text) * _MIB if text.isdecimal() else None for text in amounts)
     return Gpu(
         name=name,
@@ -186,4 +188,5 @@ def _gpu(row: list[str]) -> Gpu:
         compute_capability=capability,
         memory_bytes=total,
         memory_free_bytes=free,
+        mig=mig == "Enabled",
     )

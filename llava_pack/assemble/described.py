@@ -127,7 +127,7 @@ def _floors(facts: BuildFacts) -> Floors:
         if name in facts.sources
     }
     serving = facts.serving
-    wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots)
+    wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots, gpus=serving.gpus)
     return bundle_floors(contents, model_configs(found), wish)
 
 

@@ -44,7 +44,7 @@ def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
     Args:
         contents: its packages and its size.
         configs: of the model and its tower.
-        wish: context and requests at a time that it is to serve.
+        wish: context, requests at a time and GPUs that it is to serve with.
 
     Raises:
         CheckpointError: a size is missing from a configuration.
@@ -65,6 +65,7 @@ def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
             context_tokens=wish.context_tokens,
             slots=wish.slots,
             device="cpu" if torch.cuda is None else "cuda",
+            gpus=wish.gpus,
         ),
         cpu_flags=proved.cpu_flags if proved else (),
     )

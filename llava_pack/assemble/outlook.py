@@ -11,12 +11,13 @@ from llava_pack.assemble.floors import Contents, bundle_floors
 from llava_pack.assemble.placing import Place, choose_place, place_finding
 from llava_pack.assemble.planning import (
     MODERN_GLIBC_MINOR,
-    OLD_GLIBC_FIX,
     BuildOptions,
     Plan,
+    old_glibc_fix,
     plan_build,
 )
 from llava_pack.assemble.proved import recalled
+from llava_pack.assemble.sharing import gpu_findings, model_gpus
 from llava_pack.checkpoint.footprint import (
     Precision,
     count_parameters,
@@ -30,7 +31,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import Finding, TargetProfile, check_floors
-from llava_pack.lock.fit import Fit, serving_gpu, usable_bytes
+from llava_pack.lock.fit import Fit, usable_bytes
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
 _PORT = 7860
@@ -123,6 +124,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
             plan.serving.wish,
             context_tokens=plan.serving.profile.context_tokens,
             slots=plan.serving.profile.slots,
+            gpus=plan.serving.profile.gpus,
         ),
     )
     absent = sum(
@@ -194,25 +196,27 @@ def packed_weights_bytes(plan: Plan) -> int:
 
 def _findings(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Finding]:
     place = choose_place(target, floors.disk_bytes)
-    gpu = serving_gpu(target)
+    gpus = model_gpus(target, plan.serving.profile, plan.packages.torch.capability)
     machine = replace(
         target,
         python_version=_python(target, plan, floors),
         disk_free_bytes=None if place is None else place.free_bytes,
         gpus=None
         if target.gpus is None
-        else (() if gpu is None else (replace(gpu, memory_bytes=usable_bytes(gpu)),)),
+        else tuple(replace(gpu, memory_bytes=usable_bytes(gpu)) for gpu in gpus),
     )
-    for one in check_floors(machine, floors, precision=plan.serving.profile.precision):
+    profile = plan.serving.profile
+    for one in check_floors(machine, floors, precision=profile.precision, gpus=profile.gpus):
         if one.name == "disk":
             yield place_finding(one, target, floors.disk_bytes)
         elif one.name == "glibc" and one.level == "fail":
-            yield replace(one, fix=OLD_GLIBC_FIX)
+            yield replace(one, fix=old_glibc_fix(plan.recipe))
         elif one.name in {"GPU memory", "memory"} and one.level == "fail":
             yield replace(one, fix=_memory_fix(plan))
         else:
             yield one
     yield from _remarks(target, plan, place)
+    yield from gpu_findings(target, gpus, plan.serving.chosen)
 
 
 def _remarks(target: TargetProfile, plan: Plan, place: Place | None) -> Iterator[Finding]:
@@ -220,12 +224,7 @@ def _remarks(target: TargetProfile, plan: Plan, place: Place | None) -> Iterator
     if plan.packages.torch.cuda is None:
         fix = "expect seconds a word with a 7B model; a GPU makes it usable"
         yield Finding("device", "warn", "CPU", "a GPU to answer quickly", fix)
-    gpu, chosen = serving_gpu(target), plan.serving.chosen
-    free_bytes = None if gpu is None or gpu.mig else gpu.memory_free_bytes
-    if chosen is not None and free_bytes is not None and free_bytes < chosen.needs_bytes:
-        fix = "stop what uses the GPU before serving, or choose fewer slots"
-        need = f"{chosen.needs_bytes} bytes"
-        yield Finding("GPU memory free", "warn", f"{free_bytes} bytes", need, fix)
+    chosen = plan.serving.chosen
     if chosen and (chosen.slots, chosen.context_tokens) != (
         plan.recipe.serving.slots,
         plan.recipe.serving.context_tokens,
@@ -234,10 +233,6 @@ def _remarks(target: TargetProfile, plan: Plan, place: Place | None) -> Iterator
         asked = plan.recipe.serving
         need = f"{asked.slots} with {asked.context_tokens}"
         yield Finding("requests", "warn", value, need, "a GPU with more memory serves more")
-    if len(target.gpus or ()) > 1:
-        value = f"{len(target.gpus or ())} GPUs"
-        fix = "serve a second model on the other with CUDA_VISIBLE_DEVICES"
-        yield Finding("GPUs", "warn", value, "a model is on one of them", fix)
     absent = [name for name in _NEEDED_TOOLS if (target.tools or {}).get(name) is None]
     if target.tools is not None and absent:
         fix = "install coreutils, or busybox"

@@ -19,7 +19,7 @@ from llava_pack.convert.native_config import check_native
 from llava_pack.convert.quantize import Precision, need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
-from llava_pack.format.errors import PreflightError, RecipeError, UsageError
+from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
@@ -28,9 +28,9 @@ from llava_pack.recipe import Engine, Recipe, read_recipe
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
-OLD_GLIBC_FIX = (
-    "--runtime upstream packs LLaVA's own code, which runs there; or use a system with a newer C "
-    "library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a container of one"
+_NEWER_SYSTEM = (
+    "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
+    "container of one"
 )
 
 
@@ -126,7 +126,9 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if packing.format == "hf" and not packing.converted:
         check_native(configs[0])
     cpu = packages.torch.cuda is None
-    serving = plan_serving(recipe, packing, options.target, configs, cpu=cpu)
+    serving = plan_serving(
+        recipe, packing, options.target, configs, cpu=cpu, capability=packages.torch.capability
+    )
     if lock is not None:
         serving = replace(serving, profile=lock.serving)
     return Plan(
@@ -157,8 +159,19 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
             f"no set of wheels of llava-pack's engine for glibc {platform.glibc}, "
             f"expected 2.{MODERN_GLIBC_MINOR} or newer",
             subject="target",
-            hint=OLD_GLIBC_FIX,
+            hint=old_glibc_fix(recipe),
         ) from error
+
+
+def old_glibc_fix(recipe: Recipe) -> str:
+    """Return what to do where the C library is too old: LLaVA's own code, if it takes the model."""
+    try:
+        other = with_runtime(recipe, "upstream")
+    except PackError:
+        return _NEWER_SYSTEM
+    if other == recipe:
+        return _NEWER_SYSTEM
+    return f"--runtime upstream packs LLaVA's own code, which runs there; or {_NEWER_SYSTEM}"
 
 
 def work_folder(out: Path) -> Path:

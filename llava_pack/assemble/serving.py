@@ -11,7 +11,7 @@ from llava_pack.checkpoint.footprint import Precision, count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.target import TargetProfile
-from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, serving_gpu, usable_bytes
+from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.recipe import Recipe
 
 UPSTREAM_CPU_PRECISION: Precision = "fp16"
@@ -48,7 +48,13 @@ def source_configs(sources: Mapping[str, RemoteSource], recipe: Recipe) -> Confi
 
 
 def plan_serving(
-    recipe: Recipe, packing: Packing, target: TargetProfile | None, configs: Configs, *, cpu: bool
+    recipe: Recipe,
+    packing: Packing,
+    target: TargetProfile | None,
+    configs: Configs,
+    *,
+    cpu: bool,
+    capability: str | None = None,
 ) -> ServingPlan:
     """Return what to serve with.
 
@@ -58,9 +64,9 @@ def plan_serving(
         target: the facts.
         configs: of the model and its tower.
         cpu: torch is for the CPU.
+        capability: the least that torch has code for.
     """
     asked = recipe.serving
-    gpu = None if target is None or cpu else serving_gpu(target)
     upstream = recipe.runtime.engine == "upstream"
     default = asked.precision if not (upstream and cpu) else UPSTREAM_CPU_PRECISION
     fixed = packing.precision or (default if cpu else None)
@@ -69,13 +75,13 @@ def plan_serving(
         slots=asked.slots,
         precisions=BY_QUALITY if fixed is None else (fixed,),
         device="cpu" if cpu else "cuda",
-        capability=None if gpu is None else gpu.compute_capability,
     )
-    memory = None if target is None else target.memory_bytes
-    has_bytes = memory if cpu else (None if gpu is None else usable_bytes(gpu))
     found: tuple[Fit, ...] = ()
-    if has_bytes is not None:
-        found = fits(count_parameters(*configs), configs[0], wish, has_bytes=has_bytes)
+    if target is not None and target.gpus and not cpu:
+        found = gpu_fits(count_parameters(*configs), configs[0], wish, target, capability)
+    elif target is not None and target.memory_bytes is not None and cpu:
+        has = (target.memory_bytes,)
+        found = fits(count_parameters(*configs), configs[0], wish, has_bytes=has)
     chosen = choose_fit(found, wish)
     profile = ServingProfile(
         engine=recipe.runtime.engine,
@@ -83,5 +89,6 @@ def plan_serving(
         device="cpu" if cpu else "auto",
         context_tokens=chosen.context_tokens if chosen else asked.context_tokens,
         slots=chosen.slots if chosen else asked.slots,
+        gpus=chosen.gpus if chosen else 1,
     )
     return ServingPlan(profile=profile, wish=wish, fits=found, chosen=chosen)

@@ -2,6 +2,9 @@
 
 weights + slots · context · key-value bytes per token + working memory, and a tenth on top.
 
+Over several GPUs each has its layers with their keys and values, and a context and working memory
+of its own; embeddings, head, projector and tower are on the first.
+
 Only the language model's linear layers are quantized; embeddings, head, projector and tower stay
 16-bit (32-bit for fp32, and on a CPU, where 16-bit arithmetic is slow or missing).
 
@@ -11,11 +14,12 @@ int8 with one scale a row).
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, size, tower_shapes
+from llava_pack.checkpoint.spread import spread_layers
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 Device = Literal["cpu", "cuda"]
@@ -52,11 +56,16 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Predicted memory in bytes."""
+    """Predicted memory in bytes, of all devices together.
+
+    `kept_bytes` of the weights are in no layer, and stay on the first device.
+    """
 
     weights_bytes: int
+    kept_bytes: int
     cache_bytes: int
     work_bytes: int
+    layers: int
 
     @property
     def expected_bytes(self) -> int:
@@ -68,6 +77,24 @@ class Footprint:
         """What a machine should have: a tenth more, for what fragments."""
         return round(self.expected_bytes * (1 + _MARGIN))
 
+    @property
+    def layer_bytes(self) -> int:
+        """Weights, keys and values of one layer."""
+        return (self.weights_bytes - self.kept_bytes + self.cache_bytes) // self.layers
+
+    def places(self, has_bytes: Sequence[int]) -> tuple[int, ...]:
+        """Return the device of each layer, as a place in `has_bytes`: the memory of each."""
+        work = self.work_bytes // len(has_bytes)
+        rooms = [max(1, round(has / (1 + _MARGIN)) - work) for has in has_bytes]
+        return spread_layers(self.layers, self.layer_bytes, self.kept_bytes, rooms)
+
+    def shares(self, has_bytes: Sequence[int]) -> tuple[int, ...]:
+        """Return what each device should have once the layers are on them."""
+        places, work = self.places(has_bytes), self.work_bytes // len(has_bytes)
+        held = [work + places.count(device) * self.layer_bytes for device in range(len(has_bytes))]
+        held[0] += self.kept_bytes
+        return tuple(round(one * (1 + _MARGIN)) for one in held)
+
 
 def memory_bytes(
     config: Mapping[str, Any],
@@ -76,6 +103,7 @@ def memory_bytes(
     context_tokens: int,
     slots: int,
     device: Device = "cuda",
+    gpus: int = 1,
 ) -> dict[str, int]:
     """Return the predicted memory of every precision.
 
@@ -85,6 +113,7 @@ def memory_bytes(
         context_tokens: longest conversation of a slot.
         slots: conversations at a time.
         device: where it runs.
+        gpus: how many share the layers.
 
     Raises:
         CheckpointError: a size is missing from a configuration.
@@ -98,6 +127,7 @@ def memory_bytes(
             device=device,
             context_tokens=context_tokens,
             slots=slots,
+            gpus=gpus,
         ).total_bytes
         for precision in PRECISIONS
     }
@@ -111,6 +141,7 @@ def footprint(
     device: Device,
     context_tokens: int,
     slots: int,
+    gpus: int = 1,
 ) -> Footprint:
     """Return the predicted memory of one precision.
 
@@ -121,8 +152,10 @@ def footprint(
     work = working_bytes(config, context_tokens=context_tokens, slots=slots, element_bytes=kept)
     return Footprint(
         weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
+        kept_bytes=parameters.kept * kept,
         cache_bytes=slots * context_tokens * cache_bytes_per_token(config, kept),
-        work_bytes=_process_bytes(precision, device) + work,
+        work_bytes=gpus * (_process_bytes(precision, device) + work),
+        layers=size(config, "num_hidden_layers"),
     )
 
 

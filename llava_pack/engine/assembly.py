@@ -13,7 +13,7 @@ from llava_pack.engine import templates
 from llava_pack.engine.architecture import build, build_native, computed_buffers
 from llava_pack.engine.arrivals import Placement, open_sources
 from llava_pack.engine.checkpoints import Checkpoint
-from llava_pack.engine.devices import follow_devices, spread_layers, visible_devices
+from llava_pack.engine.devices import follow_devices, visible_devices
 from llava_pack.engine.environment import trim_memory
 from llava_pack.engine.images import PictureProcessor, picture_processor
 from llava_pack.engine.llava import LlavaModel
@@ -156,7 +156,7 @@ def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Place
     Raises:
         SpaceError: the predicted weights are larger than what is free, before any is read.
     """
-    precision = place.precision
+    precision, devices = place.precision, visible_devices(place.device, options.gpus)
     predicted = footprint(
         count_parameters(checkpoint.config, checkpoint.tower_config),
         checkpoint.config,
@@ -164,8 +164,8 @@ def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Place
         device="cpu" if place.device.type == "cpu" else "cuda",
         context_tokens=options.context_tokens or _USUAL_CONTEXT,
         slots=options.slots,
+        gpus=len(devices),
     )
-    devices = visible_devices(place.device)
     free = [free_memory(device) for device in devices]
     if predicted.weights_bytes > sum(free):
         raise SpaceError(
@@ -174,10 +174,7 @@ def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Place
             subject=checkpoint.model.folder.name,
             hint="take a lower precision (--precision nf4), or free some memory",
         )
-    layers = int(checkpoint.config["num_hidden_layers"])
-    layer_bytes = (predicted.weights_bytes + predicted.cache_bytes) // layers
-    # Nothing is predicted for what stays on the first device: half a layer stands for it.
-    places = spread_layers(layers, layer_bytes, layer_bytes // 2, free)
+    places = predicted.places(free)
     if max(places) == 0:
         return place
     return replace(place, device=devices[0], spread=tuple(devices[one] for one in places))

@@ -44,6 +44,7 @@ class Options:
     slots: int = DEFAULT_SLOTS
     context_tokens: int | None = None
     conv_mode: str | None = None
+    gpus: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -54,6 +55,8 @@ class Options:
                 raise UsageError(f"unknown {name} {value!r}, expected one of: {', '.join(known)}")
         if not 1 <= self.slots <= _MAX_SLOTS:
             raise UsageError(f"slots must be from 1 to {_MAX_SLOTS}, got {self.slots}")
+        if self.gpus is not None and self.gpus < 1:
+            raise UsageError(f"gpus must be at least 1, got {self.gpus}")
         if self.context_tokens is not None and self.context_tokens < _MIN_CONTEXT:
             got = self.context_tokens
             raise UsageError(f"context_tokens must be at least {_MIN_CONTEXT}, got {got}")
@@ -71,6 +74,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     slots: int = DEFAULT_SLOTS,
     context_tokens: int | None = None,
     conv_mode: str | None = None,
+    gpus: int | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Return an engine for a checkpoint of any kind of LLaVA, warmed up.
@@ -85,6 +89,8 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         slots: requests that run at once; fewer where memory is short.
         context_tokens: longest prompt with its answer; at most what the model was trained for.
         conv_mode: the conversation template; None lets the checkpoint's name and type choose.
+        gpus: how many may share the layers, where one does not hold them; None for all that are
+            visible.
         progress: hears the phases and the bytes.
 
     Raises:
@@ -101,6 +107,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         slots=slots,
         context_tokens=context_tokens,
         conv_mode=conv_mode,
+        gpus=gpus,
     )
     progress = progress or Silent()
     checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base)

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             slots=given.slots,
             context_tokens=given.context_tokens,
             conv_mode=given.conv_mode,
+            gpus=given.gpus,
             progress=progress,
         )
 
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS)
     parser.add_argument("--context-tokens", type=int)
     parser.add_argument("--conv-mode")
+    parser.add_argument("--gpus", type=int)
     parser.add_argument("--drain-s", type=float, default=30.0)
     return parser
 

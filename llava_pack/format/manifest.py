@@ -79,7 +79,7 @@ class Floors:
     compute_capability: str | None
     disk_bytes: int
     memory_bytes: Mapping[str, int]
-    """By precision: of the GPU where `driver` is given, of the machine elsewhere."""
+    """By precision: of the GPUs that share it where `driver` is given, else of the machine."""
     cpu_flags: tuple[str, ...]
     glibcxx: str | None = None
     """Newest symbol version of the system's C++ library that is used, for example 3.4.22."""
@@ -95,6 +95,8 @@ class ServingProfile:
     device: Literal["auto", "cpu", "cuda"]
     context_tokens: int
     slots: int
+    gpus: int = 1
+    """How many share the layers of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ class Finding:
 
 
 def check_floors(
-    profile: TargetProfile, floors: Floors, *, precision: str | None = None
+    profile: TargetProfile, floors: Floors, *, precision: str | None = None, gpus: int = 1
 ) -> tuple[Finding, ...]:
     """Hold a machine against what a bundle needs; a fact that is not known does not pass.
 
@@ -115,6 +115,7 @@ def check_floors(
         profile: the facts.
         floors: the least that the bundle needs.
         precision: the one that will be served; None takes the smallest footprint.
+        gpus: how many share the layers of the model.
     """
     python = ".".join((profile.python_version or "").split(".")[:2]) or None
     fix = f"install Python {floors.python}, or build a bundle that carries its own"
@@ -124,7 +125,7 @@ def check_floors(
         _same("python", python, floors.python, fix),
         *_system(profile, floors),
         *_gpu(profile, floors),
-        *_sizes(profile, floors, precision),
+        *_sizes(profile, floors, precision, gpus),
     )
 
 
@@ -165,7 +166,21 @@ def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
         yield _at_least("compute capability", have, floors.compute_capability, fix)
 
 
-def _sizes(profile: TargetProfile, floors: Floors, precision: str | None) -> Iterator[Finding]:
+def _shared(profile: TargetProfile, floors: Floors, gpus: int) -> int | None:
+    """Return what so many GPUs have together: whole ones, new enough, the largest."""
+    found, least = profile.gpus or (), version(floors.compute_capability or "")
+    sizes = [
+        one.memory_bytes or 0
+        for one in found
+        if gpus == 1 or (not one.mig and version(one.compute_capability or "") >= least)
+    ]
+    sizes.sort(reverse=True)
+    return sum(sizes[:gpus]) if sizes else None
+
+
+def _sizes(
+    profile: TargetProfile, floors: Floors, precision: str | None, gpus: int
+) -> Iterator[Finding]:
     fix = "free some space, or choose another place with --prefix"
     yield _room("disk", profile.disk_free_bytes, floors.disk_bytes, fix)
     needs = floors.memory_bytes
@@ -176,8 +191,7 @@ def _sizes(profile: TargetProfile, floors: Floors, precision: str | None) -> Ite
     if floors.driver is None:
         yield _room("memory", profile.memory_bytes, need, fix)
     else:
-        have = max((gpu.memory_bytes or 0 for gpu in profile.gpus or ()), default=None)
-        yield _room("GPU memory", have, need, fix)
+        yield _room("GPU memory", _shared(profile, floors, gpus), need, fix)
 
 
 def _same(name: str, value: str | None, need: str, fix: str) -> Finding:

@@ -22,6 +22,7 @@ from llava_pack.shipped import shipped
 
 _SERVE = ["-I", "-m", "llava_pack", "serve"]
 _KEPT = (
+    "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",

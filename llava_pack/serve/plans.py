@@ -36,6 +36,8 @@ class EnginePlan:
     conv_mode: str | None
     python: Path
     """The interpreter of its own environment."""
+    gpus: int | None = None
+    """How many may share its layers; None for all that are visible."""
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
 
@@ -94,6 +96,7 @@ def installed_plan(
         python: the interpreter of its generation.
     """
     profile = manifest.serving
+    as_planned = (options.precision, options.slots, options.context_tokens) == (None, None, None)
     return EnginePlan(
         name=manifest.model.name,
         model_dir=model_dir,
@@ -105,6 +108,7 @@ def installed_plan(
         context_tokens=options.context_tokens or profile.context_tokens,
         conv_mode=options.conv_mode or manifest.model.conv_mode,
         python=python,
+        gpus=profile.gpus if as_planned else None,
         known_answers=manifest.known_answers,
     )
 
@@ -127,6 +131,7 @@ def engine_command(plan: EnginePlan, socket: Path) -> EngineCommand:
         ("--model-base", plan.model_base),
         ("--context-tokens", plan.context_tokens),
         ("--conv-mode", plan.conv_mode),
+        ("--gpus", plan.gpus),
     ):
         if value is not None:
             argv += [option, str(value)]

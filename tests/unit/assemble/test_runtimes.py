@@ -3,6 +3,7 @@
 import pytest
 
 from llava_pack.assemble.packing import Packing, choose_packing
+from llava_pack.assemble.planning import old_glibc_fix
 from llava_pack.assemble.runtimes import upstream_requirements, upstream_torch, with_runtime
 from llava_pack.assemble.serving import plan_serving
 from llava_pack.format.errors import RecipeError, UsageError
@@ -79,3 +80,10 @@ def test_it_quantizes_on_a_gpu_only(cpu, precision):
     configs = ({"hidden_size": 8}, {})
     plan = plan_serving(recipe(), Packing(), None, configs, cpu=cpu)
     assert (plan.profile.engine, plan.profile.precision) == ("upstream", precision)
+
+
+def test_its_code_is_recommended_for_an_old_c_library_only_where_it_takes_the_model():
+    assert "--runtime upstream" in old_glibc_fix(recipe("llava-v1.5-7b", "transformers"))
+    assert "--runtime" not in old_glibc_fix(recipe("llava-1.5-7b-hf", "transformers"))
+    assert "--runtime" not in old_glibc_fix(recipe("llava-v1.5-7b", "upstream"))
+    assert "RHEL 8" in old_glibc_fix(recipe("llava-1.5-7b-hf", "transformers"))

@@ -67,6 +67,26 @@ def test_gpu_floors():
     assert failed(replace(MACHINE, gpus=None), on_cpu) == {"memory": ExitCode.SPACE}
 
 
+@pytest.mark.parametrize(
+    ("other", "gpus", "passes"),
+    [
+        ({}, 2, True),
+        ({}, 1, False),
+        ({"memory_bytes": 399}, 2, False),
+        ({"memory_bytes": None}, 2, False),
+        ({"mig": True}, 2, False),
+        ({"compute_capability": "7.0"}, 2, False),
+        ({"compute_capability": None}, 2, False),
+    ],
+)
+def test_gpus_that_share_a_model_are_added_up(other, gpus, passes):
+    large = replace(MACHINE.gpus[0], memory_bytes=400)
+    two = replace(MACHINE, gpus=(MACHINE.gpus[0], replace(large, **other)))
+    found = check_floors(two, FLOORS, precision="fp16", gpus=gpus)
+    wrong = {f.name: f.exit_code for f in found if f.level == "fail"}
+    assert wrong == ({} if passes else {"GPU memory": ExitCode.SPACE})
+
+
 def test_what_is_not_known_does_not_pass():
     found = check_floors(TargetProfile(), FLOORS, precision="nf4")
     assert all(finding.level == "fail" for finding in found)

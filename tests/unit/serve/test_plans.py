@@ -1,6 +1,7 @@
 """From options and manifests to engine processes."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.serve.plans import (
@@ -30,6 +31,17 @@ def test_an_installed_model_is_served_as_its_bundle_says() -> None:
     plan = installed_plan(manifest, asked, **folders)
     assert (plan.precision, plan.slots, plan.context_tokens) == ("fp32", 1, 64)
     assert plan.conv_mode == "llava_v0"
+
+
+def test_a_model_is_on_as_many_gpus_as_planned_unless_something_else_is_asked_for() -> None:
+    bundle = BundleSimulator()
+    manifest = bundle.manifest(bundle.payload())
+    manifest = replace(manifest, serving=replace(manifest.serving, gpus=2))
+    folders = {"model_dir": Path("/p/m"), "vision_tower": Path("/p/t"), "python": Path("/p/python")}
+    argv = engine_command(installed_plan(manifest, LoadOptions(), **folders), Path("/run/s")).argv
+    assert argv[argv.index("--gpus") + 1] == "2"
+    asked = installed_plan(manifest, LoadOptions(precision="fp16"), **folders)
+    assert "--gpus" not in engine_command(asked, Path("/run/s")).argv
 
 
 def test_the_command_runs_isolated_and_says_everything() -> None:

@@ -1,0 +1,57 @@
+"""Which GPUs of a target a model is on, and what is worth knowing of them and of the others."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+from llava_pack.format.manifest import ServingProfile
+from llava_pack.format.target import Finding, Gpu, TargetProfile
+from llava_pack.lock.fit import Fit, sharing_gpus
+
+if TYPE_CHECKING:
+    from llava_pack.checkpoint.footprint import Precision
+
+
+def model_gpus(
+    target: TargetProfile, profile: ServingProfile, capability: str | None
+) -> tuple[Gpu, ...]:
+    """Return the GPUs that a model will be on, largest first.
+
+    Args:
+        target: the facts.
+        profile: what is served.
+        capability: the least that torch has code for.
+    """
+    precision = cast("Precision", profile.precision)
+    return sharing_gpus(target, profile.gpus, precision, capability)
+
+
+def gpu_findings(
+    target: TargetProfile, gpus: Sequence[Gpu], chosen: Fit | None
+) -> Iterator[Finding]:
+    """Yield what does not stop an installation: memory in use, and GPUs that the model is not on.
+
+    Args:
+        target: the facts.
+        gpus: those that the model will be on.
+        chosen: what is served, None where nothing fits or nothing is known.
+    """
+    free = [gpu.memory_free_bytes for gpu in gpus if not gpu.mig]
+    known = [one for one in free if one is not None]
+    if chosen is not None and known and len(known) == len(free) and sum(known) < chosen.needs_bytes:
+        fix = "stop what uses the GPU before serving, or choose fewer slots"
+        need = f"{chosen.needs_bytes} bytes"
+        yield Finding("GPU memory free", "warn", f"{sum(known)} bytes", need, fix)
+    if len(target.gpus or ()) > 1 and gpus:
+        yield _others(target.gpus or (), gpus)
+
+
+def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> Finding:
+    value = f"{len(have)} GPUs"
+    if len(gpus) == len(have):
+        return Finding("GPUs", "ok", f"{value} share the layers of the model", "all", "")
+    numbers = [str(place) for place, one in enumerate(have) if any(one is gpu for gpu in gpus)]
+    fix = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(numbers)}"
+    if any(gpu.mig for gpu in gpus):
+        fix = "CUDA_VISIBLE_DEVICES=MIG-…, as nvidia-smi -L names the slice,"
+    fix = f"start it with {fix} so that it is there; the others can serve other models"
+    return Finding("GPUs", "warn", value, f"the model is on {len(gpus)} of them", fix)
