@@ -49,7 +49,7 @@ def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> Finding:
     value = f"{len(have)} GPUs"
     if len(gpus) == len(have):
         return Finding("GPUs", "ok", f"{value} share the layers of the model", "all", "")
-    numbers = [str(place) for place, one in enumerate(have) if any(one is gpu for gpu in gpus)]
+    numbers = [str(place) for gpu in gpus for place, one in enumerate(have) if one is gpu]
     fix = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(numbers)}"
     if any(gpu.mig for gpu in gpus):
         fix = "CUDA_VISIBLE_DEVICES=MIG-…, as nvidia-smi -L names the slice,"
