@@ -21,6 +21,7 @@ from llava_pack import __version__
 from llava_pack.assemble.planning import Plan
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.footprint import count_parameters, footprint
+from llava_pack.engine.questions import missing_words
 from llava_pack.fetch.cache import Cache
 from llava_pack.format import records
 from llava_pack.format.errors import CheckpointError, UsageError
@@ -152,11 +153,7 @@ def _run(
 def _check_words(model: str, known: Sequence[KnownAnswer], recorded: Sequence[Reference]) -> None:
     questions = {one.name: one for one in known}
     for one in recorded:
-        missing = [
-            word
-            for word in questions[one.answer].contains
-            if not any(part.casefold() in one.text.casefold() for part in word.split("|"))
-        ]
+        missing = missing_words(questions[one.answer], one.text)
         if missing:
             raise CheckpointError(
                 f"to {one.answer!r} in {one.precision} it answers {one.text.strip()!r:.200}, "

@@ -45,7 +45,7 @@ def _name_known(text: str) -> None:
     """Say which known failures an error shows, and how to read about them."""
     from llava_pack.health.knowledge import known_failures, language_of, recognise
 
-    language = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG") or "")
+    language = language_of(os.environ)
     for failure in recognise(text, known_failures()):
         console.say(f"known: {failure.advice[language].title}: llava-pack explain {failure.id}")
 

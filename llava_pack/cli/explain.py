@@ -93,7 +93,7 @@ def _language(wanted: str | None) -> "Language":
     from llava_pack.health.knowledge import LANGUAGES, language_of
 
     if wanted is None:
-        return language_of(os.environ.get("LC_ALL") or os.environ.get("LANG") or "")
+        return language_of(os.environ)
     for language in LANGUAGES:
         if wanted == language:
             return language

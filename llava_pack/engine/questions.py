@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +33,25 @@ def question(known: KnownAnswer) -> Request:
         messages=(Message("user", (*parts, known.prompt)),),
         sampling=Sampling(max_tokens=MAX_TOKENS, logprobs=TOP),
     )
+
+
+def missing_words(known: KnownAnswer, text: str) -> tuple[str, ...]:
+    """Return the words that an answer should have and has not, whatever the case.
+
+    Words with `|` between them are spellings of one.
+
+    >>> two = KnownAnswer(name="n", picture_png="", prompt="?", contains=("two|2", "stars"))
+    >>> missing_words(two, "2 Stars"), missing_words(two, "One star")
+    ((), ('two|2', 'stars'))
+    """
+    said = _folded(text)
+    return tuple(
+        word for word in known.contains if not any(_folded(one) in said for one in word.split("|"))
+    )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def picture_bytes(known: KnownAnswer) -> bytes:

@@ -1,8 +1,8 @@
 """Known answers: the questions that a model is asked to prove that it sees, and their grading."""
 
-import unicodedata
 from dataclasses import dataclass
 
+from llava_pack.engine.questions import missing_words
 from llava_pack.format.manifest import KnownAnswer
 
 
@@ -29,18 +29,9 @@ class Grade:
 def grade(known: KnownAnswer, text: str) -> Grade:
     """Return how an answer compares: every expected word in it, whatever the case.
 
-    Words with `|` between them are spellings of one: `two|2`.
-
     >>> red = KnownAnswer(name="red", picture_png="", prompt="?", contains=("red", "circle"))
     >>> grade(red, "A Red square.").missing
     ('circle',)
     """
-    said = _folded(text)
-    missing = tuple(
-        word for word in known.contains if not any(_folded(one) in said for one in word.split("|"))
-    )
+    missing = missing_words(known, text)
     return Grade(name=known.name, ok=not missing, text=text, missing=missing)
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()

@@ -75,4 +75,4 @@ def test_the_end_of_a_long_log_is_what_counts():
     ("locale", "language"), [("zh_CN.UTF-8", "zh"), ("zh_TW", "zh"), ("", "en"), ("de_DE", "en")]
 )
 def test_the_language_follows_the_locale(locale, language):
-    assert language_of(locale) == language
+    assert language_of({"LANG": locale}) == language

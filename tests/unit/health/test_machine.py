@@ -2,8 +2,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from llava_pack.health.facts import HostFacts, MemoryFacts, ProcessFacts, SilenceFacts
@@ -79,6 +81,11 @@ def test_an_engine_whose_server_is_gone_is_found():
     shell = ["sh", "-c", '"$@" <&0 & echo $!; wait', "sh", *wait]
     with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         orphan = int(parent.stdout.readline())
+        until = time.monotonic() + 30
+        while "llava_pack.engine.worker" not in psutil.Process(orphan).cmdline():
+            assert (
+                time.monotonic() < until
+            )  # it was forked, and is not yet the program that it becomes
         facts = probe_processes((), "")
         parent.stdin.close()
     assert orphan in facts.orphans
