@@ -63,12 +63,16 @@ def recipes(tmp_path_factory):
 
 
 @pytest.fixture
-def plan(llava_pack, recipes, tmp_path):
+def plan(command_line, recipes, tmp_path):
+    return _planning(command_line, recipes, tmp_path)
+
+
+def _planning(command_line, recipes, tmp_path):
     def run(target, *options, model="7b"):
         arguments = ["plan", recipes[model], "--python", "target", "--json"]
         place = TARGETS / f"{target}.json" if isinstance(target, str) else target
         arguments += [] if target is None else ["--target", place]
-        done = llava_pack(*arguments, *options, cwd=tmp_path)
+        done = command_line(*arguments, *options, cwd=tmp_path)
         assert list(tmp_path.iterdir()) == [], "plan wrote something"
         said = json.loads(done.stdout.splitlines()[-1])
         said["exit_code"] = done.returncode
@@ -196,11 +200,47 @@ def test_24_gb(plan, model, precisions):
     assert outlook["serving"]["slots"] >= 2
 
 
-def test_of_two_gpus_one_is_counted_and_the_other_named(plan):
+def with_gpus(folder, *changes):
+    """Write the machine of two GPUs with others: each a change of its first."""
+    profile = json.loads((TARGETS / "two-12gb.json").read_text())
+    gpus = [{**profile["gpus"][0], **change} for change in changes]
+    file = folder / "gpus.json"
+    file.write_text(json.dumps({**profile, "gpus": gpus}))
+    return file
+
+
+def test_two_gpus_of_12_gb_take_13b_in_int8_together(plan):
     outlook = plan("two-12gb", model="13b")
     assert outlook["exit_code"] == 0, outlook
-    assert outlook["serving"]["precision"] == "nf4"
+    serving = outlook["serving"]
+    assert (serving["precision"], serving["gpus"]) == ("int8", 2)
+    assert (serving["slots"], serving["context_tokens"]) == (2, 4096)
+    assert found(outlook, "GPUs")["level"] == "ok"
+    memory = outlook["floors"]["memory_bytes"]["int8"]
+    assert 12884901888 < memory <= 2 * 12884901888
+    assert found(outlook, "GPU memory")["value"] == f"{2 * 12884901888} bytes"
+
+
+def test_a_model_that_one_gpu_of_two_serves_stays_on_it(plan, tmp_path_factory):
+    file = with_gpus(tmp_path_factory.mktemp("two-24gb"), {}, {"memory_bytes": 25757220864})
+    outlook = plan(file, model="13b")
+    assert outlook["exit_code"] == 0, outlook
+    assert (outlook["serving"]["precision"], outlook["serving"]["gpus"]) == ("int8", 1)
     assert found(outlook, "GPUs")["level"] == "warn"
+    assert "CUDA_VISIBLE_DEVICES=1 " in found(outlook, "GPUs")["fix"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"mig": True, "mig_slices": ["1g.5gb", "1g.5gb"]}, {"compute_capability": "6.1"}],
+    ids=["mig", "old"],
+)
+def test_a_gpu_that_cannot_share_is_not_counted(plan, tmp_path_factory, other):
+    outlook = plan(with_gpus(tmp_path_factory.mktemp("other"), other, {}), model="13b")
+    assert outlook["exit_code"] == 0, outlook
+    assert (outlook["serving"]["precision"], outlook["serving"]["gpus"]) == ("nf4", 1)
+    assert found(outlook, "GPU memory")["value"] == "12884901888 bytes"
+    assert "CUDA_VISIBLE_DEVICES=1 " in found(outlook, "GPUs")["fix"]
 
 
 def test_without_a_gpu_it_is_the_cpu_and_said_to_be_slow(plan):
@@ -260,8 +300,9 @@ def test_what_will_cross_is_counted(plan):
     assert outlook["target_bytes"] > outlook["bundle_bytes"]
 
 
-def test_it_is_quick_from_a_warm_cache(plan):
+def test_it_is_quick_from_a_warm_cache(llava_pack, recipes, tmp_path):
     """Counted in what it computes: on a busy machine a clock on the wall tells of the others."""
+    plan = _planning(llava_pack, recipes, tmp_path)
     plan("l40s-driver-580")
     before = os.times()
     plan("l40s-driver-580")
