@@ -45,14 +45,14 @@ def hub(repos):
 
 
 @pytest.fixture
-def build(llava_pack, tmp_path):
+def build(command_line, tmp_path):
     def run(hub_url, *options, recipe="demo", cache=None):
         environ = {"HF_ENDPOINT": hub_url}
         if cache is not None:
             environ["LLAVA_PACK_CACHE"] = str(tmp_path / cache)
         arguments = ["build", recipe, "--out", tmp_path / "bundle", "--python", "target"]
         arguments.append("--no-record")
-        return llava_pack(*arguments, *options, env=environ)
+        return command_line(*arguments, *options, env=environ)
 
     return run
 

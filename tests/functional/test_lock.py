@@ -28,11 +28,11 @@ def locked(demo_hub, tmp_path_factory):
 
 
 @pytest.fixture
-def build(llava_pack, demo_hub, tmp_path):
+def build(command_line, demo_hub, tmp_path):
     def run(lock, *options, recipe="demo", **env):
         arguments = ["build", recipe, "--locked", lock, "--json", "--no-record"]
         arguments += ["--out", tmp_path / "bundle"]
-        done = llava_pack(*arguments, *options, env={"HF_ENDPOINT": demo_hub.url, **env})
+        done = command_line(*arguments, *options, env={"HF_ENDPOINT": demo_hub.url, **env})
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
     return run
@@ -112,10 +112,10 @@ def test_a_file_that_is_no_lock_is_10(text, build, tmp_path):
     assert build(file)[0] == 10
 
 
-def test_a_date_keeps_newer_packages_out(llava_pack, demo_hub, tmp_path):
+def test_a_date_keeps_newer_packages_out(command_line, demo_hub, tmp_path):
     versions = []
     for date in ("2026-10-15", "2026-11-15"):
-        done = llava_pack(
+        done = command_line(
             "lock", "demo", "--python", "target", "--exclude-newer", date, "--out", "l.json",
             env={"HF_ENDPOINT": demo_hub.url}, cwd=tmp_path,
         )  # fmt: skip
