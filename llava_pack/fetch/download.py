@@ -81,8 +81,10 @@ def _run(
             transport=transport, cache=cache, patience=patience, stop=stop, count=progress.advance
         )
         order = sorted(wanted, key=lambda file: file.size_bytes or 0, reverse=True)
-        futures = {file: pool.submit(transfer.fetch, file) for file in order}
-        try:
+        futures: dict[RemoteFile, Future[Fetched]] = {}
+        try:  # from the first one on: Ctrl-C may come before the last one is begun
+            for file in order:
+                futures[file] = pool.submit(transfer.fetch, file)
             wait(futures.values(), return_when=FIRST_EXCEPTION)
         finally:
             stop.set()

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -151,11 +153,26 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(server: OneFile, cache: Cache)
     with child(server.url + NAME, cache.root) as process:
         wait_for_half(process)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=50)  # silence is borne for 60 s
     assert err.strip().endswith("KeyboardInterrupt")
     assert part_bytes(cache) == HALF
     server.heal()
     assert fetch(promised(server), cache) == DATA
+
+
+def test_ctrl_c_while_transfers_begin_does_not_wait_either(
+    server: OneFile, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault, begin = hold(server), ThreadPoolExecutor.submit
+
+    def interrupted(pool: ThreadPoolExecutor, *given: Any) -> NoReturn:
+        begin(pool, *given)
+        assert fault.held.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download_all([promised(server)], cache, patience=Patience(attempts=1, read_s=1000.0))
 
 
 def test_two_processes_share_one_transfer(server: OneFile, cache: Cache) -> None:
