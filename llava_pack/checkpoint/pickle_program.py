@@ -8,6 +8,7 @@ Source: Python `pickletools` (opcode arguments); torch/_utils.py, torch/serializ
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,18 +73,23 @@ class _Machine:
     def run(self, program: bytes) -> Any:
         """Return the value that the program leaves behind."""
         try:
-            for opcode, argument, position in pickletools.genops(program):
-                if opcode.name == "STOP":
-                    return self._finish(position, len(program))
-                action = self._opcodes.get(opcode.name)
-                if action is None:
-                    self.refuse(f"pickle opcode {opcode.name} at byte {position}")
-                else:
-                    action(argument)
-        except (ValueError, IndexError, KeyError, TypeError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of an escape in a name that Python does not know
+                return self._run(program)
+        except (ValueError, IndexError, KeyError, TypeError, Warning) as error:
             raise CheckpointError(
                 f"its pickle is damaged: {error}", subject=self._subject, hint="download it again"
             ) from error
+
+    def _run(self, program: bytes) -> Any:
+        for opcode, argument, position in pickletools.genops(program):
+            if opcode.name == "STOP":
+                return self._finish(position, len(program))
+            action = self._opcodes.get(opcode.name)
+            if action is None:
+                self.refuse(f"pickle opcode {opcode.name} at byte {position}")
+            else:
+                action(argument)
         raise CheckpointError("its pickle has no end", subject=self._subject)
 
     def refuse(self, what: str) -> None:

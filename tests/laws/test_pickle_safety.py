@@ -38,6 +38,7 @@ def test_any_program(program):
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
 @example(0, 0)
+@example(81, 92)
 def test_any_changed_byte_of_a_file(tmp_path_factory, place, value):
     path = tmp_path_factory.getbasetemp() / "changed.bin"
     data = bytearray(_whole(path.parent))
