@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
 
-test: $(VENV)/.ready lint test-pythons
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+# The long files of tests come first (tests/conftest.py), and in that order they are handed out.
+test: $(VENV)/.ready
+	$(MAKE) --no-print-directory -j2 lint test-pythons
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The packages without torch, on the other Pythons that this machine has.
 test-pythons: $(VENV)/.ready

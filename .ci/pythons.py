@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -13,25 +14,36 @@ MARKERS = "not engine and not browser"
 
 
 def main(versions: list[str]) -> int:
-    """Make one environment a version, run the tests in it, and return the first bad exit code."""
+    """Test the versions beside each other, print what each said, and return the worst exit code."""
+    with ThreadPoolExecutor(len(versions)) as pool:
+        codes = []
+        for version, (code, said) in zip(versions, pool.map(_tested, versions), strict=True):
+            print(f"Python {version}: {said.rstrip()}", flush=True)
+            codes.append(code)
+    return max(codes)
+
+
+def _tested(version: str) -> tuple[int, str]:
+    """Make an environment, run the tests in it, and return the exit code and what was said."""
     uv = find_uv_bin()
-    for version in versions:
-        found = next((python for python in _candidates(version) if _runs(python, version)), None)
-        if found is None:
-            print(f"Python {version}: not on this machine, its run is left out", flush=True)
-            continue
-        folder = f".venv-{version}"
-        python = Path(folder, "bin", "python")
-        steps = [
-            [uv, "venv", "--quiet", "--clear", "--seed", "--python", found, folder],
-            [uv, "pip", "install", "--quiet", "--python", str(python), "--editable", ".[dev]"],
-            [str(python), "-m", "pytest", "-n", "2", "-m", MARKERS, *TESTS],
-        ]
-        for step in steps:
-            code = subprocess.run(step, check=False).returncode
-            if code:
-                return code
-    return 0
+    found = next((python for python in _candidates(version) if _runs(python, version)), None)
+    if found is None:
+        return 0, "not on this machine, its run is left out"
+    folder = f".venv-{version}"
+    python = str(Path(folder, "bin", "python"))
+    said = ""
+    for step in (
+        [uv, "venv", "--quiet", "--clear", "--seed", "--python", found, folder],
+        [uv, "pip", "install", "--quiet", "--python", python, "--editable", ".[dev]"],
+        [python, "-m", "pytest", "-n", "0", "-m", MARKERS, *TESTS],
+    ):
+        done = subprocess.run(
+            step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        said += done.stdout
+        if done.returncode:
+            return abs(done.returncode), said
+    return 0, said
 
 
 def _candidates(version: str) -> Iterator[str]:

@@ -26,6 +26,32 @@ _FOREIGN = (
     "NO_PROXY",
 )
 ROOT = Path(__file__).resolve().parent.parent
+_LONG = (
+    "functional/test_crossing.py",
+    "functional/test_carried_python.py",
+    "functional/test_build.py",
+    "functional/test_parity_forms.py",
+    "functional/test_recorded_answers.py",
+    "functional/test_engine_exactness.py",
+    "functional/test_plan.py",
+    "target/test_trust.py",
+    "functional/test_quantize_ahead.py",
+    "target/test_bad_bundles.py",
+    "target/test_probe.py",
+    "functional/test_lock.py",
+    "functional/test_package_indexes.py",
+    "faults/test_killed.py",
+    "target/test_attacks.py",
+    "target/test_install.py",
+    "functional/test_serve_demo.py",
+    "functional/test_memory_prediction.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: two workers then end together."""
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)
