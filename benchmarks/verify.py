@@ -138,9 +138,8 @@ def sums_of(_: Path) -> Command:
 def parallel(files: Sequence[Path], count: int, program: str) -> Command:
     """Return a command that hashes every file, `count` processes at a time, large files first."""
     names = sorted(files, key=lambda path: -path.stat().st_size)
-    listing = Path(tempfile.mkstemp(prefix="names-")[1])
-    listing.write_text("\0".join(map(str, names)))
-    return ["sh", "-c", f"xargs -0 -n 1 -P {count} {program} <{listing} >/dev/null"]
+    listing = "\\0".join(map(str, names))
+    return ["sh", "-c", f"printf '{listing}' | xargs -0 -n 1 -P {count} {program} >/dev/null"]
 
 
 def of_peers(peers: Path, bundle: Path, folder: Path) -> dict[str, tuple[Command, Path]]:
