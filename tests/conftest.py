@@ -1,6 +1,7 @@
 """What every test starts from: an environment without settings of the person who runs it."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,19 +33,24 @@ _LONG = (
     "functional/test_build.py",
     "functional/test_parity_forms.py",
     "functional/test_recorded_answers.py",
-    "functional/test_engine_exactness.py",
-    "functional/test_plan.py",
+    "functional/test_engine_native.py",
+    "functional/test_build_layouts.py",
     "target/test_trust.py",
-    "functional/test_quantize_ahead.py",
+    "functional/test_plan.py",
     "target/test_bad_bundles.py",
     "target/test_probe.py",
+    "functional/test_engine_exactness.py",
     "functional/test_lock.py",
     "functional/test_package_indexes.py",
     "faults/test_killed.py",
+    "functional/test_quantize_ahead.py",
     "target/test_attacks.py",
     "target/test_install.py",
     "functional/test_serve_demo.py",
+    "functional/test_engine_chat.py",
     "functional/test_memory_prediction.py",
+    "functional/test_page.py",
+    "functional/test_page_use.py",
 )
 
 
@@ -73,3 +79,5 @@ def own_settings():
 def _scrub():
     for name in _FOREIGN:
         os.environ.pop(name, None)
+    if hub := sys.modules.get("huggingface_hub.constants"):
+        hub.HF_HUB_OFFLINE = False  # what it read when it was imported, maybe beside an engine

@@ -20,7 +20,7 @@ def archive(tmp_path_factory):
 
 
 @pytest.fixture
-def build(llava_pack, demo_hub, tmp_path):
+def build(command_line, demo_hub, tmp_path):
     def run(*options, **env):
         arguments = [
             "build",
@@ -31,7 +31,7 @@ def build(llava_pack, demo_hub, tmp_path):
             tmp_path / "bundle",
             *options,
         ]
-        done = llava_pack(*arguments, env={"HF_ENDPOINT": demo_hub.url, **env})
+        done = command_line(*arguments, env={"HF_ENDPOINT": demo_hub.url, **env})
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
     return run
