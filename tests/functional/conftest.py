@@ -1,5 +1,6 @@
 """The demo, built once for all tests that need a whole bundle."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.cli import main
+from llava_pack.lock import configuration
 from tests.support.hub import LoopbackHub, RepoSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +42,19 @@ def llava_pack(monkeypatch):
     return run
 
 
+def _pip_says(pip, environ):
+    """Ask pip once for what it says in one environment: that costs as much as resolving does."""
+    kept = {
+        k: v for k, v in environ.items() if k.startswith(("PIP_", "HOME", "XDG_CONFIG", "PATH"))
+    }
+    return _said(tuple(pip), tuple(sorted(kept.items())))
+
+
+@functools.cache
+def _said(pip, environ, ask=configuration._pip_says):
+    return ask(pip, dict(environ))
+
+
 @pytest.fixture
 def command_line(monkeypatch, capsys):
     """Run the command line as `llava_pack` does, in this process: what starting Python costs is saved."""
@@ -50,6 +65,7 @@ def command_line(monkeypatch, capsys):
             monkeypatch.setenv(name, value)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["llava-pack", *given])
+            patch.setattr(configuration, "_pip_says", _pip_says)
             if cwd is not None:
                 patch.chdir(cwd)
             capsys.readouterr()
