@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
 
+# Python keeps what it compiles, apart from the sources: compiling anew is a third of many tests.
+test: export PYTHONDONTWRITEBYTECODE :=
+test: export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # The long files of tests come first (tests/conftest.py), and in that order they are handed out.
 test: $(VENV)/.ready
 	$(MAKE) --no-print-directory -j2 lint test-pythons
