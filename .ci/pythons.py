@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -15,17 +16,18 @@ MARKERS = "not engine and not browser"
 
 def main(versions: list[str]) -> int:
     """Test the versions beside each other, print what each said, and return the worst exit code."""
+    uv = find_uv_bin()  # once: before 3.12 two threads that ask sysconfig first disturb each other
     with ThreadPoolExecutor(len(versions)) as pool:
         codes = []
-        for version, (code, said) in zip(versions, pool.map(_tested, versions), strict=True):
+        ended = pool.map(partial(_tested, uv), versions)
+        for version, (code, said) in zip(versions, ended, strict=True):
             print(f"Python {version}: {said.rstrip()}", flush=True)
             codes.append(code)
     return max(codes)
 
 
-def _tested(version: str) -> tuple[int, str]:
+def _tested(uv: str, version: str) -> tuple[int, str]:
     """Make an environment, run the tests in it, and return the exit code and what was said."""
-    uv = find_uv_bin()
     found = next((python for python in _candidates(version) if _runs(python, version)), None)
     if found is None:
         return 0, "not on this machine, its run is left out"
