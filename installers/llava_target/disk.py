@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -84,6 +85,19 @@ def sync_all(root: Path) -> None:
             raise OSError(ctypes.get_errno(), "cannot be flushed", str(root))
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def flushing(root: Path) -> Iterator[None]:
+    """Flush what was written so far while the block runs; both have ended after it.
+
+    Raises:
+        OSError: a write did not reach the disk.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        flushed = pool.submit(sync_all, root)
+        yield
+        flushed.result()
 
 
 def clone(source: BinaryIO, destination: BinaryIO) -> bool:

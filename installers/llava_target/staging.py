@@ -107,7 +107,8 @@ def _build(staging: Staging, store: Store) -> None:
             progress.note("too little GPU memory is free: what serves now stops for the swap")
             serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
         progress.start("asking the known questions", None)
-        report = smoke.ask(manifest, folder, interpreter)
+        with disk.flushing(folder):  # the environment reaches the disk meanwhile
+            report = smoke.ask(manifest, folder, interpreter)
         progress.done()
     with staging.step("seal"):
         disk.remove_tree(scratch)
