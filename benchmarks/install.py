@@ -65,6 +65,7 @@ def uv_s(bundle: Path, folder: Path) -> float:
     subprocess.run([uv, "-q", "venv", "--no-config", str(folder / "venv")], check=True, env=env)
     wheels = [str(path) for path in sorted((bundle / "wheels").glob("*.whl"))]
     install = ["pip", "install", "--no-config", "--offline", "--no-index", "--no-deps"]
+    os.sync()
     took = seconds([uv, "-q", *install, "--python", python, *wheels], env=env)
     shutil.rmtree(folder)
     return took
@@ -110,10 +111,10 @@ def main() -> None:
         size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
         figures: dict[str, list[float]] = {}
         for _ in range(options.rounds):
-            read, uv = read_s(bundle), uv_s(bundle, folder / "uv")
-            figures.setdefault("one read", []).append(read)
-            figures.setdefault("uv alone", []).append(uv)
-            for way in WAYS:
+            for way in WAYS:  # each beside a uv of its own: what a disk gives changes by the minute
+                read, uv = read_s(bundle), uv_s(bundle, folder / "uv")
+                figures.setdefault("one read", []).append(read)
+                figures.setdefault("uv alone", []).append(uv)
                 took, smoke, again = install_s(bundle, bundle_id, folder / way, way)
                 figures.setdefault(f"install, {way}", []).append(took)
                 figures.setdefault(f"install, {way}: ratio", []).append(
