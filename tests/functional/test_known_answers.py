@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from llava_pack.engine import images
 from llava_pack.engine.load import load_engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import CheckpointError
@@ -137,7 +138,14 @@ def test_a_wrong_template(recorded):
     assert {one.stage for one in found} == {"template"}
 
 
-def test_a_wrong_padding_colour(recorded):
+def test_a_wrong_padding_colour(recorded, monkeypatch):
+    padded = images._square
+    monkeypatch.setattr(images, "_square", lambda image, _colour: padded(image, (0, 0, 0)))
+    found = judged(load(), recorded)
+    assert [one.stage for one in found] == ["picture", "", "picture"]  # the circle is square
+
+
+def test_a_picture_that_is_cropped_and_not_padded(recorded):
     engine = load()
     vision = engine._model._vision
     vision.processor = replace(vision.processor, pad=False)
