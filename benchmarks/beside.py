@@ -96,7 +96,8 @@ class OpenAi:
             for line in lines:
                 if not line.startswith(b"data: {"):
                     continue
-                event = json.loads(line.removeprefix(b"data: "))
+                # Not strict: `transformers serve` leaves control characters in its strings.
+                event = json.loads(line.removeprefix(b"data: "), strict=False)
                 text = "".join(c["delta"].get("content") or "" for c in event.get("choices") or ())
                 yield text, (event.get("usage") or {}).get("completion_tokens") or 0
 
