@@ -31,7 +31,18 @@ from llava_pack.format.progress import Progress
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
 _SMALL_PRECISIONS = ("fp32", "int8", "nf4")
-_NEEDED = ("torch", "transformers", "bitsandbytes", "accelerate")
+_NEEDED = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "accelerate",
+    "numpy",
+    "safetensors",
+    "PIL",
+    "sentencepiece",
+    "psutil",
+)
+"""What the engine imports: the extra `quantize` alone has not all of it."""
 _CONTEXT_TOKENS = 4096
 _HINT = "pip install 'llava-pack[serve]' on the laptop, or leave out --record"
 

@@ -80,9 +80,11 @@ def engine_bytes(server: int, model: str) -> int | None:
         model: the name of its folder, which is among its arguments.
     """
     try:
-        family = psutil.Process(server).children(recursive=True)
-        engines = [one for one in family if _ENGINE in one.cmdline()]
-        mine = [one for one in engines if any(model in Path(word).parts for word in one.cmdline())]
+        mine = [
+            engine
+            for engine in _engines(server)
+            if any(model in Path(word).parts for word in engine.cmdline())
+        ]
         return sum(one.memory_info().rss for one in mine) if mine else None
     except psutil.Error:
         return None
@@ -91,10 +93,14 @@ def engine_bytes(server: int, model: str) -> int | None:
 def engine_pids(server: int) -> frozenset[int]:
     """Return the process numbers of a server's engines."""
     try:
-        family = psutil.Process(server).children(recursive=True)
-        return frozenset(one.pid for one in family if _ENGINE in one.cmdline())
+        return frozenset(engine.pid for engine in _engines(server))
     except psutil.Error:
         return frozenset()
+
+
+def _engines(server: int) -> list[psutil.Process]:
+    family = psutil.Process(server).children(recursive=True)
+    return [one for one in family if _ENGINE in one.cmdline()]
 
 
 def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:

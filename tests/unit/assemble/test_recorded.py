@@ -1,0 +1,14 @@
+"""Known answers are recorded where the whole engine can be imported, and nowhere else."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from llava_pack.assemble import recorded
+
+
+@pytest.mark.parametrize("missing", ["torch", "PIL", "sentencepiece"])
+def test_a_laptop_with_part_of_the_engine_says_what_is_missing(monkeypatch, missing):
+    monkeypatch.setattr(recorded, "find_spec", lambda name: None if name == missing else name)
+    plan = SimpleNamespace()  # not looked at: nothing of a model can be run
+    assert recorded._cannot(plan, ("nf4",)) == f"{missing} is not installed here"
