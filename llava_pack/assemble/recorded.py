@@ -40,6 +40,7 @@ _NEEDED = (
     "safetensors",
     "PIL",
     "sentencepiece",
+    "google.protobuf",
     "psutil",
 )
 """What the engine imports: the extra `quantize` alone has not all of it."""
@@ -108,7 +109,7 @@ def _key(staging: Staging, known: Sequence[KnownAnswer], precisions: Sequence[st
 
 def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
     """Return why this machine cannot run the model, empty where it can."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _NEEDED if not _importable(name)]
     if missing:
         return f"{', '.join(missing)} is not installed here"
     import psutil  # type: ignore[import-untyped]
@@ -127,6 +128,13 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
     )
     free = psutil.virtual_memory().available
     return f"it takes {needed} bytes of memory, {free} are free" if needed > free else ""
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 def _run(
