@@ -1,10 +1,12 @@
 """What every test starts from: an environment without settings of the person who runs it."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _FOREIGN = (
     "HF_ENDPOINT",
@@ -17,6 +19,7 @@ _FOREIGN = (
     "XDG_RUNTIME_DIR",
     "SSH_CONNECTION",
     "NO_COLOR",
+    "FORCE_COLOR",
     "http_proxy",
     "https_proxy",
     "all_proxy",
@@ -53,6 +56,12 @@ _LONG = (
     "functional/test_page_use.py",
 )
 
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
+
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest: two workers then end together."""
@@ -62,8 +71,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def scrubbed_environment(tmp_path_factory):
-    """Take foreign settings away; Hugging Face's home and the run states are this run's own."""
+    """Take foreign settings away; Hugging Face's home and the run states are this run's own.
+
+    What a script starts in the background ignores Ctrl-C, and so would all that tests start; modes
+    of files are those of the usual umask.
+    """
     _scrub()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o022)
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state-home"))
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf-home"))
 

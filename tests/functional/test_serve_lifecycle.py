@@ -1,5 +1,6 @@
 """A run from its start to its end: loading, signals, an engine that dies, nothing left behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,20 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
 
 from llava_pack.serve.state import running
-from llava_pack.serve.supervisor import DRAIN_S
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
+
+_Found = TypeVar("_Found")
 
 _LONG = {
     "model": "echo",
     "stream": True,
-    "messages": [{"role": "user", "content": "word " * 400}],
-    "max_tokens": 400,
+    "messages": [{"role": "user", "content": "word " * 4000}],
+    "max_tokens": 4000,
 }
+_WIDE = "--context 10000 --step-s 0.05"  # the long answer takes minutes: nobody sees its end
 
 
 def _alive(pid: int) -> bool:
@@ -34,10 +38,11 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _until(condition: Callable[[], object]) -> None:
-    """Ask again until it holds; pytest's time-out ends what never does."""
-    while not condition():
+def _until(condition: Callable[[], _Found]) -> _Found:
+    """Ask again until it holds, and return what it gave; pytest's time-out ends what never does."""
+    while not (found := condition()):
         time.sleep(0.02)
+    return found
 
 
 def _scratch_folders(parent: Path) -> list[Path]:
@@ -52,14 +57,12 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_everything_within_seconds(temporary: Path, number: int) -> None:
-    with gateway(temporary / "run") as served:
+def test_a_signal_ends_everything_and_waits_for_nothing(temporary: Path, number: int) -> None:
+    with gateway(temporary / "run", "--drain-s", "800") as served:
         (engine,) = served.engine_pids()
         assert [state.port for state in running([temporary / "run"])] == [served.port]
-        began_s = time.monotonic()
         served.process.send_signal(number)
-        assert served.process.wait(timeout=60) == 0
-        assert time.monotonic() - began_s < DRAIN_S / 2, "nothing runs that it could wait for"
+        assert served.process.wait(timeout=400) == 0, "nothing runs that it could wait for"
         assert not _alive(engine)
         assert running([temporary / "run"]) == ()
         assert _scratch_folders(temporary) == []
@@ -72,11 +75,12 @@ def test_ctrl_c_in_a_terminal_reaches_the_engine_through_serve_only(temporary: P
 
 
 def test_what_runs_may_end_and_a_second_signal_does_not_wait(temporary: Path) -> None:
-    with gateway(temporary / "run", engine="--step-s 0.05") as served, served.client() as http:
+    options = ("--drain-s", "800")
+    with gateway(temporary / "run", *options, engine=_WIDE) as served, served.client() as http:
         (engine,) = served.engine_pids()
         with http.stream("POST", "/v1/chat/completions", json=_LONG) as stream:
             lines = stream.iter_lines()
-            assert "You " in next(lines)
+            assert any("You " in line for line in lines)
             served.process.send_signal(signal.SIGINT)
             with served.client() as other:
                 _until(lambda: other.get("/readyz").status_code == 503)
@@ -84,10 +88,8 @@ def test_what_runs_may_end_and_a_second_signal_does_not_wait(temporary: Path) ->
                 assert refused.status_code == 503
                 assert refused.json()["error"]["code"] == "not_ready"
             assert any("word" in next(lines) for _ in range(10))
-            began_s = time.monotonic()
             served.process.send_signal(signal.SIGINT)
-            assert served.process.wait(timeout=60) == 130
-            assert time.monotonic() - began_s < 10, "the answer takes 20 s"
+            assert served.process.wait(timeout=100) == 130, "the answer takes 200 s"
         assert not _alive(engine)
 
 
@@ -103,19 +105,30 @@ def test_a_killed_serve_leaves_no_engine_and_no_state(temporary: Path) -> None:
         assert len(_scratch_folders(temporary)) == 1
 
 
+def _cause(served: Gateway, http: httpx.Client) -> str:
+    """Return why the engine rests after its end; where it is back already, end it once more.
+
+    The first rest is half a second, which may go by unseen; each one is twice the last.
+    """
+    echo = http.get("/startupz").json()["models"]["echo"]
+    if echo["phase"] == "ready":
+        for engine in served.engine_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(engine, signal.SIGKILL)
+    return str(echo["detail"]) if echo["phase"] == "restarting" else ""
+
+
 def test_an_engine_that_dies_is_started_again_and_its_cause_is_shown(temporary: Path) -> None:
-    with gateway(temporary / "run", engine="--step-s 0.05") as served, served.client() as http:
+    with gateway(temporary / "run", engine=_WIDE) as served, served.client() as http:
         (engine,) = served.engine_pids()
         with http.stream("POST", "/v1/chat/completions", json=_LONG) as stream:
             lines = stream.iter_lines()
-            assert "You " in next(lines)
+            assert any("You " in line for line in lines)
             os.kill(engine, signal.SIGKILL)
             last = [line for line in lines if line][-1]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "not_ready"
         with served.client() as other:
-            _until(lambda: other.get("/startupz").json()["models"]["echo"]["phase"] == "restarting")
-            detail = other.get("/startupz").json()["models"]["echo"]["detail"]
-            assert "SIGKILL" in detail
+            assert "SIGKILL" in _until(lambda: _cause(served, other))
             assert other.get("/livez").status_code == 200
             _until(lambda: other.get("/readyz").status_code == 200)
         assert served.engine_pids() != [engine]
@@ -135,7 +148,7 @@ def test_an_engine_that_hangs_is_seen_by_livez_and_not_by_readyz_alone(temporary
 
 def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
     script = ROOT / "tests" / "support" / "gateway.py"
-    argv = [sys.executable, str(script), "--state-dir", str(temporary), "--engine", "--load-s 3"]
+    argv = [sys.executable, str(script), "--state-dir", str(temporary), "--engine", "--load-s 100"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as process:
         try:
@@ -154,14 +167,14 @@ def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
                 assert [m["id"] for m in http.get("/v1/models").json()["data"]] == ["echo"]
         finally:
             process.terminate()
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=200) == 0
 
 
 def test_an_engine_that_cannot_start_ends_the_run_with_its_words(temporary: Path) -> None:
     script = ROOT / "tests" / "support" / "gateway.py"
     argv = [sys.executable, str(script), "--state-dir", str(temporary), "--engine=--nonsense"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(argv, capture_output=True, env=environment, timeout=60, check=False)
+    ended = subprocess.run(argv, capture_output=True, env=environment, timeout=600, check=False)
     assert ended.returncode == 15
     said = json.loads(ended.stdout)
     assert said["error"] == "serve"
@@ -236,4 +249,4 @@ def test_slow_senders_do_not_keep_serve_from_ending(temporary: Path) -> None:
             b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n{"
         )
         served.process.terminate()
-        assert served.process.wait(timeout=15) == 0
+        assert served.process.wait(timeout=200) == 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -25,13 +25,16 @@ from llava_pack.serve.plans import LoadOptions, folder_plan
 from llava_pack.serve.state import running
 from tests.support.gateway import ROOT, Gateway, gateway
 
+_Found = TypeVar("_Found")
+
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
 _LONG = {
     "model": "echo",
     "stream": True,
-    "messages": [{"role": "user", "content": "word " * 400}],
-    "max_tokens": 400,
+    "messages": [{"role": "user", "content": "word " * 4000}],
+    "max_tokens": 4000,
 }
+_WIDE = "--context 10000 --step-s 0.02"  # the long answer takes minutes: nobody sees its end
 _WEDGE = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": "wedge"}]}
 
 
@@ -42,10 +45,11 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _until(condition: Callable[[], object]) -> None:
-    """Ask again until it holds; pytest's time-out ends what never does."""
-    while not condition():
+def _until(condition: Callable[[], _Found]) -> _Found:
+    """Ask again until it holds, and return what it gave; pytest's time-out ends what never does."""
+    while not (found := condition()):
         time.sleep(0.02)
+    return found
 
 
 def _ask(served: Gateway, body: dict[str, Any]) -> httpx.Response:
@@ -61,14 +65,10 @@ def _metric(http: httpx.Client, name: str, **labels: str) -> float:
     raise AssertionError(f"no metric {name} {labels}")
 
 
-def _steps_at_rest(http: httpx.Client) -> int:
-    """Return the engine's steps once they have been the same for longer than they are looked at."""
-    seen, since_s = -1, time.monotonic()
-    while time.monotonic() - since_s < 1.1:
-        steps = http.get("/livez").json()["models"]["echo"]["steps"]
-        if steps != seen:
-            seen, since_s = steps, time.monotonic()
-    return seen
+def _steps(http: httpx.Client, tokens: int) -> int:
+    """Return the engine's steps once it has told of so many tokens."""
+    _until(lambda: _metric(http, "vllm:generation_tokens_total") >= tokens)
+    return int(http.get("/livez").json()["models"]["echo"]["steps"])
 
 
 def _order(served: Gateway, **wanted: Any) -> dict[str, Any]:
@@ -80,6 +80,11 @@ def _plan(name: str) -> dict[str, Any]:
     return plan_fields(replace(folder_plan(ROOT, LoadOptions()), name=name))
 
 
+def _stalled(http: httpx.Client) -> httpx.Response | None:
+    answer = http.get("/livez")
+    return answer if answer.status_code == 503 else None
+
+
 @contextlib.contextmanager
 def _streaming(served: Gateway, body: dict[str, Any]) -> Iterator[Iterator[str]]:
     with served.client() as http, http.stream("POST", "/v1/chat/completions", json=body) as stream:
@@ -88,25 +93,22 @@ def _streaming(served: Gateway, body: dict[str, Any]) -> Iterator[Iterator[str]]
 
 @pytest.mark.parametrize("how", ["a wedged request", "SIGSTOP"])
 def test_an_engine_that_hangs_is_seen_told_and_started_again(temporary: Path, how: str) -> None:
-    """One second for a step, half of one for grace: within seconds, and with the place in the log."""
+    """Two seconds for a step, two of grace, and the place where it hung is in the log."""
     log = temporary / "serve.log"
-    options = ("--stall-s", "1", "--grace-s", "0.5", "--log", str(log))
-    with gateway(temporary / "run", *options, engine="--step-s 0.02 --wedge") as served:
+    options = ("--stall-s", "2", "--grace-s", "2", "--log", str(log))
+    with gateway(temporary / "run", *options, engine=f"{_WIDE} --wedge") as served:
         (engine,) = served.engine_pids()
         with _streaming(served, _LONG) as lines, served.client() as http:
-            assert "You " in next(lines)
+            assert any("You " in line for line in lines)
             if how == "SIGSTOP":
                 os.kill(engine, signal.SIGSTOP)
             else:
                 wedged = threading.Thread(target=_ask, args=(served, _WEDGE))
                 wedged.start()
-            _until(lambda: http.get("/livez").status_code == 503)
-            seen_s = time.monotonic()
-            assert http.get("/livez").json()["stalled"] == ["echo"]
-            _until(lambda: http.get("/startupz").json()["models"]["echo"]["phase"] == "restarting")
-            assert time.monotonic() - seen_s < 30
-            detail = http.get("/startupz").json()["models"]["echo"]["detail"]
-            assert f"process {engine}, hung: no step for" in detail
+            seen = _until(lambda: _stalled(http))
+            assert seen.json()["stalled"] == ["echo"]
+            _until(lambda: "; started again in" in log.read_text())
+            assert f"process {engine}, hung: no step for" in log.read_text()
             last = [line for line in lines if line][-1]
             assert json.loads(last.removeprefix("data: "))["error"]["code"] == "not_ready"
             _until(lambda: http.get("/readyz").status_code == 200)
@@ -120,11 +122,12 @@ def test_an_engine_that_hangs_is_seen_told_and_started_again(temporary: Path, ho
 
 def test_being_busy_is_no_alarm_and_probes_make_no_work(temporary: Path) -> None:
     with (
-        gateway(temporary / "run", "--stall-s", "1", engine="--step-s 0.02 --slots 4") as served,
+        gateway(temporary / "run", "--stall-s", "3", engine="--step-s 0.02 --slots 4") as served,
         served.client() as http,
     ):
+        said = {**_HI, "messages": [{"role": "user", "content": "word " * 100}]}
         threads = [
-            threading.Thread(target=_ask, args=(served, {**_LONG, "max_tokens": 60}))
+            threading.Thread(target=_ask, args=(served, {**said, "max_tokens": 80}))
             for _ in range(12)
         ]
         for thread in threads:
@@ -133,19 +136,20 @@ def test_being_busy_is_no_alarm_and_probes_make_no_work(temporary: Path) -> None
         while any(thread.is_alive() for thread in threads):
             codes |= {http.get(path).status_code for path in ("/livez", "/readyz", "/metrics")}
         assert codes == {200}
-        before = _steps_at_rest(http)
+        before = _steps(http, 12 * 80)
         for _ in range(50):
             for path in ("/livez", "/readyz", "/startupz", "/metrics", "/health"):
                 assert http.get(path).status_code == 200
-        assert _steps_at_rest(http) == before
+        assert _ask(served, _HI).status_code == 200
+        assert _steps(http, 12 * 80 + 4) == before + 4
         assert _metric(http, "llava_pack:engine_restarts_total") == 0
 
 
 def test_a_full_queue_is_503_with_retry_after_and_readyz_says_so(temporary: Path) -> None:
     options = ("--queue", "1")
-    with gateway(temporary / "run", *options, engine="--step-s 0.02 --slots 1") as served:
+    with gateway(temporary / "run", *options, engine=f"{_WIDE} --slots 1") as served:
         with _streaming(served, _LONG) as first, _streaming(served, _LONG), served.client() as http:
-            assert "You " in next(first)
+            assert any("You " in line for line in first)
             refused = _ask(served, _HI)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
             assert refused.json()["error"]["code"] == "overloaded"
@@ -188,7 +192,7 @@ def test_it_is_ready_only_after_the_known_answer(temporary: Path) -> None:
         temporary,
     ]
     ended = subprocess.run(
-        [*argv, "--proof", "something else"], capture_output=True, timeout=60, check=False,
+        [*argv, "--proof", "something else"], capture_output=True, timeout=600, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert ended.returncode == 15
@@ -196,10 +200,10 @@ def test_it_is_ready_only_after_the_known_answer(temporary: Path) -> None:
 
 
 def test_models_come_go_and_change_places_and_the_others_go_on(temporary: Path) -> None:
-    with gateway(temporary / "run", engine="--step-s 0.01") as served, served.client() as http:
+    with gateway(temporary / "run", engine=_WIDE) as served, served.client() as http:
         (engine,) = served.engine_pids()
-        with _streaming(served, _LONG) as lines:
-            assert "You " in next(lines)
+        with _streaming(served, {**_LONG, "max_tokens": 200}) as lines:
+            assert any("You " in line for line in lines)
             assert _order(served, do="start", plan=_plan("two"))["models"] == ["echo", "two"]
             assert http.get("/readyz").json()["models"] == {"echo": "ready", "two": "ready"}
             assert _ask(served, {**_HI, "model": "two"}).status_code == 200
@@ -250,14 +254,15 @@ def test_the_log_tells_requests_by_id_and_never_what_was_said_or_shown(temporary
     log = temporary / "logs" / "serve.log"
     options = ("--log", str(log))
     picture = "data:image/png;base64,aGVsbG8gY2FuYXJ5IHBpY3R1cmU="
-    with gateway(temporary / "run", *options, engine="--step-s 0.02") as served:
+    with gateway(temporary / "run", *options, engine=_WIDE) as served:
         said = {"model": "echo", "messages": [{"role": "user", "content": "the-canary sings"}]}
         answer = _ask(served, said)
         shown = [{"type": "image_url", "image_url": {"url": picture}}]
         assert _ask(served, {**_HI, "messages": [{"role": "user", "content": shown}]}).is_error
         assert _ask(served, {**said, "temperature": "canary"}).is_error
         (engine,) = served.engine_pids()
-        with _streaming(served, {**_LONG, "messages": said["messages"]}) as lines:
+        sung = [{"role": "user", "content": "the-canary sings " * 2000}]
+        with _streaming(served, {**_LONG, "messages": sung}) as lines:
             next(lines)
             os.kill(engine, signal.SIGKILL)
             list(lines)
@@ -274,12 +279,12 @@ def test_the_log_tells_requests_by_id_and_never_what_was_said_or_shown(temporary
 def test_what_runs_is_cut_when_its_time_is_over(temporary: Path) -> None:
     options = ("--drain-s", "0.5")
     with (
-        gateway(temporary / "run", *options, engine="--step-s 0.05") as served,
+        gateway(temporary / "run", *options, engine=_WIDE) as served,
         _streaming(served, _LONG) as lines,
     ):
-        assert "You " in next(lines)
+        assert any("You " in line for line in lines)
         served.process.terminate()
-        assert served.process.wait(timeout=15) == 0
+        assert served.process.wait(timeout=60) == 0, "the answer takes 80 s"
 
 
 class _Systemd:
@@ -321,7 +326,7 @@ def test_systemd_hears_loading_ready_signs_of_life_and_stopping(
         monkeypatch.setenv("NOTIFY_SOCKET", str(temporary / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "600000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
-        options = ("--proof", "you", "--stall-s", "1", "--grace-s", "0.5")
+        options = ("--proof", "you", "--stall-s", "2", "--grace-s", "2")
         with gateway(temporary / "run", *options, engine="--load-s 2") as served:
             systemd.until("READY=1")
             before = "\n".join(systemd.heard).partition("READY=1")[0]
@@ -334,10 +339,11 @@ def test_systemd_hears_loading_ready_signs_of_life_and_stopping(
             assert b"NOTIFY_SOCKET" not in environment
             os.kill(engine, signal.SIGSTOP)
             with served.client() as http:
-                _until(lambda: http.get("/livez").status_code == 503)
-                lives = systemd.lives()
-                _until(lambda: http.get("/livez").status_code == 200)
-                assert systemd.lives() <= lives + 1
+                _until(lambda: _stalled(http))
+                lives = during = heard = systemd.lives()
+                while _stalled(http):
+                    during, heard = heard, systemd.lives()
+                assert during <= lives + 1
             _until(lambda: systemd.lives() > lives + 1)
             served.process.terminate()
             systemd.until("STOPPING=1")

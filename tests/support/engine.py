@@ -3,7 +3,8 @@
 Its tokens are words. It keeps slots, a waiting line, cancellation, stop strings, limits and
 failures as the port's contract wants them, and runs in the same worker process.
 
-Run it: `python tests/support/engine.py --socket PATH [--slots N] [--step-s S] [--load-s S]`.
+Run it: `python tests/support/engine.py --socket PATH [--slots N] [--context N] [--step-s S]
+[--load-s S]`. One answer is at most as long as the context: with a large one it never ends by itself.
 """
 
 import argparse
@@ -237,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--step-s", type=float, default=0.0)
     parser.add_argument("--load-s", type=float, default=0.0)
     parser.add_argument("--drain-s", type=float, default=5.0)
@@ -248,7 +250,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         time.sleep(given.load_s)
         progress.advance(1000)
         progress.done()
-        return EchoEngine(slots=given.slots, step_s=given.step_s, wedge=given.wedge)
+        return EchoEngine(
+            slots=given.slots,
+            context_tokens=given.context,
+            step_s=given.step_s,
+            wedge=given.wedge,
+        )
 
     return process.run(load, given.socket, drain_s=given.drain_s)
 

@@ -56,7 +56,7 @@ class Gateway:
             headers={"Authorization": f"Bearer {TOKEN}", **headers},
             transport=httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None,
             trust_env=False,
-            timeout=30,
+            timeout=200,
         )
 
     def engine_pids(self) -> list[int]:
@@ -81,7 +81,7 @@ def gateway(state_directory: Path, *options: str, engine: str = "") -> Iterator[
             yield Gateway(process, said["port"], state_directory, socket)
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=200)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

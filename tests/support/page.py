@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.support.gateway import TOKEN, Gateway
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 200_000
 # Counts how often the box was locked: between a click and its lock nothing else shows what comes.
 _COUNT_LOCKS = """
     window.locks = 0;
