@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +16,15 @@ import pytest
 from llava_pack.engine import protocol
 from llava_pack.engine.client import EngineClient
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
+from tests.support.connection import connected
 
 ECHO = Path(__file__).parent.parent / "support" / "engine.py"
 HELLO = Message("user", ("one two three four five six seven",))
+LONG = Message("user", ("word " * 4000,))
+WIDE = ("--slots", "1", "--context", "10000", "--step-s", "0.02")
+"""The long answer takes 80 s: nobody waits for its end."""
 
 
 def request(*messages: Message, **sampling: object) -> Request:
@@ -32,7 +36,7 @@ def request(*messages: Message, **sampling: object) -> Request:
 
 
 @asynccontextmanager
-async def engine(folder: Path, *options: str):
+async def engine(folder: Path, *options: str | Path):
     """Run an echo engine and yield its process and a client that is connected to it."""
     path = folder / "run" / "engine.sock"
     process = subprocess.Popen([sys.executable, ECHO, "--socket", path, *options])
@@ -48,28 +52,18 @@ async def engine(folder: Path, *options: str):
         process.wait()
 
 
-async def connected(path: Path, process: subprocess.Popen[bytes]) -> EngineClient:
-    deadline_s = time.monotonic() + 30
-    while True:
-        try:
-            return await EngineClient.connect(path)
-        except ServeError:
-            assert process.poll() is None, "the engine ended"
-            assert time.monotonic() < deadline_s, "the engine does not listen"
-            await asyncio.sleep(0.01)
-
-
 async def answer(client: EngineClient, asked: Request) -> list[Delta | Finished | Failed]:
     return [event async for event in client.generate(asked)]
 
 
-async def idle(client: EngineClient) -> None:
+async def idle(client: EngineClient) -> Stats:
     while (stats := await client.stats()).running or stats.waiting:
         await asyncio.sleep(0)
+    return stats
 
 
 async def ended(process: subprocess.Popen[bytes]) -> int:
-    return await asyncio.to_thread(process.wait, 20)
+    return await asyncio.to_thread(process.wait, 200)
 
 
 def test_answers_carry_the_clients_own_id(tmp_path):
@@ -104,13 +98,13 @@ def test_many_at_once_share_one_socket(tmp_path):
 
 def test_closing_the_iterator_frees_the_slot(tmp_path):
     async def run():
-        async with engine(tmp_path, "--slots", "1", "--step-s", "0.02") as (_, client):
+        async with engine(tmp_path, *WIDE) as (_, client):
             await client.ready()
-            events = client.generate(request(Message("user", ("word " * 400,))))
+            events = client.generate(request(LONG, max_tokens=4000))
             await anext(events)
             assert (await client.stats()).running == 1
             await events.aclose()
-            await idle(client)
+            assert (await idle(client)).generated_tokens < 2000
             assert isinstance((await answer(client, request()))[-1], Finished)
 
     asyncio.run(run())
@@ -118,15 +112,15 @@ def test_closing_the_iterator_frees_the_slot(tmp_path):
 
 def test_a_client_that_goes_takes_its_requests_along(tmp_path):
     async def run():
-        async with engine(tmp_path, "--slots", "1", "--step-s", "0.02") as (_, client):
+        async with engine(tmp_path, *WIDE) as (_, client):
             await client.ready()
             other = await EngineClient.connect(tmp_path / "run" / "engine.sock")
-            events = other.generate(request(Message("user", ("word " * 400,))))
+            events = other.generate(request(LONG, max_tokens=4000))
             await anext(events)
             await other.close()
             with pytest.raises(ServeError):
                 _ = [event async for event in events]
-            await idle(client)
+            assert (await idle(client)).generated_tokens < 2000
 
     asyncio.run(run())
 
@@ -148,14 +142,14 @@ def test_a_bad_request_fails_alone_and_in_its_own_class(tmp_path):
 
 def test_loading_can_be_watched(tmp_path):
     async def run():
-        async with engine(tmp_path, "--load-s", "0.5") as (_, client):
-            seen = [client.status]
+        loaded = tmp_path / "loaded"
+        async with engine(tmp_path, "--load-until", loaded) as (_, client):
             with pytest.raises(ServeError, match="still loading"):
                 _ = client.info
-            while client.status.info is None:
-                seen.append(await client.changed())
-            assert seen[0].state == "loading"
-            assert any(s.phase == "weights" and s.total_bytes == 1000 for s in seen)
+            while client.status.phase != "weights":
+                await client.changed()
+            assert (client.status.state, client.status.total_bytes) == ("loading", 1000)
+            loaded.touch()
             assert (await client.ready()).slots == 2
 
     asyncio.run(run())
@@ -192,9 +186,10 @@ def test_another_protocol_version_is_refused(tmp_path):
 
 def test_sigterm_lets_running_requests_end_and_refuses_new_ones(tmp_path):
     async def run():
-        async with engine(tmp_path, "--step-s", "0.05") as (process, client):
+        options = ("--step-s", "0.05", "--drain-s", "600")
+        async with engine(tmp_path, *options) as (process, client):
             await client.ready()
-            running = client.generate(request())
+            running = client.generate(request(Message("user", ("word " * 60,))))
             await anext(running)
             process.send_signal(signal.SIGTERM)
             while client.status.state != "draining":
@@ -210,10 +205,9 @@ def test_sigterm_lets_running_requests_end_and_refuses_new_ones(tmp_path):
 
 def test_a_drain_that_takes_too_long_is_cut(tmp_path):
     async def run():
-        options = ("--step-s", "0.05", "--drain-s", "0.1")
-        async with engine(tmp_path, *options) as (process, client):
+        async with engine(tmp_path, *WIDE, "--drain-s", "0.1") as (process, client):
             await client.ready()
-            running = client.generate(request(Message("user", ("word " * 400,))))
+            running = client.generate(request(LONG, max_tokens=4000))
             await anext(running)
             process.send_signal(signal.SIGTERM)
             events = [event async for event in running]

@@ -185,5 +185,5 @@ def test_the_runnable_hub_serves_until_told_to_stop(folder: Path, tmp_path: Path
         )
         huggingface_hub.close_session()
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=200) == 0
     assert Path(got).read_bytes() == FILES["config.json"]

@@ -17,7 +17,7 @@ from llava_pack.fetch.download import Patience, RemoteFile, Sha256, download_all
 from llava_pack.format.errors import FetchError, IntegrityError
 from tests.support.loopback import Answer, Asked, Fault, Loopback
 
-QUICK = Patience(attempts=3, backoff_s=0.0, connect_s=5.0, read_s=10.0)
+QUICK = Patience(attempts=3, backoff_s=0.0, connect_s=60.0, read_s=60.0)
 DATA = hashlib.shake_256(b"llava").digest(3_000_000)
 HALF = 1_500_000
 NAME = "/shard.bin"
@@ -105,7 +105,7 @@ def wait_for_half(process: subprocess.Popen[str]) -> None:
 
 
 def last_line(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     return out.strip().rpartition("\n")[2] or err
 
 
@@ -167,7 +167,7 @@ def test_ctrl_c_while_transfers_begin_does_not_wait_either(
 
     def interrupted(pool: ThreadPoolExecutor, *given: Any) -> NoReturn:
         begin(pool, *given)
-        assert fault.held.wait(60)
+        assert fault.held.wait(400)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
@@ -181,7 +181,7 @@ def test_two_processes_share_one_transfer(server: OneFile, cache: Cache) -> None
         child(server.url + NAME, cache.root) as first,
         child(server.url + NAME, cache.root) as second,
     ):
-        assert fault.held.wait(30)
+        assert fault.held.wait(400)
         fault.released.set()
         said = [last_line(process) for process in (first, second)]
     assert said == [hashlib.sha256(DATA).hexdigest()] * 2
@@ -192,7 +192,7 @@ def test_two_processes_share_one_transfer(server: OneFile, cache: Cache) -> None
 def test_two_processes_one_killed_the_other_goes_on(server: OneFile, cache: Cache) -> None:
     fault = hold(server)
     with child(server.url + NAME, cache.root) as first:
-        assert fault.held.wait(30)
+        assert fault.held.wait(400)
         with child(server.url + NAME, cache.root) as second:
             first.kill()
             fault.released.set()

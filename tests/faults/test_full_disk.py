@@ -26,7 +26,7 @@ def test_wherever_the_disk_fills_up_the_old_generation_stays(site):
     arguments = [site.folder, old, site.ids["old"], new, site.ids["new"], STEP_BYTES]
     done = subprocess.run(
         ["unshare", "-rm", sys.executable, "-I", "-B", driver, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=280,
+        capture_output=True, text=True, check=False, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *failed, last = json.loads(done.stdout)

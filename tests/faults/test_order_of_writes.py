@@ -76,7 +76,7 @@ def test_two_at_once_one_is_told_to_wait(site):
             with pytest.raises(InstallError, match="another install, revert or removal is running"):
                 site.install("other")
             opened.write("go on\n")
-        assert first.wait(timeout=120) == 0
+        assert first.wait(timeout=600) == 0
     assert generations.recipes(site.prefix) == ("tiny",)
     site.install("other")
     complete(site.prefix)

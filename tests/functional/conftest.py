@@ -36,7 +36,7 @@ def llava_pack(monkeypatch):
         for name, value in (env or {}).items():
             monkeypatch.setenv(name, value)
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=280, cwd=cwd
+            command, capture_output=True, text=True, check=False, timeout=800, cwd=cwd
         )
 
     return run

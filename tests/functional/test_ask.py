@@ -56,7 +56,7 @@ def _ask(
 ) -> "subprocess.CompletedProcess[str]":
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     command = [sys.executable, "-m", "llava_pack", "ask", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_folder_is_asked_about_and_asked_again_only_for_what_is_missing(

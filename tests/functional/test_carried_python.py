@@ -52,7 +52,7 @@ def test_uv_finds_it_and_an_installation_runs_on_it(archive, build, tmp_path):
     command += ["--expect", card["bundle_id"], "--prefix", str(prefix), "--json"]
     done = subprocess.run(
         command, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, cwd="/",
-        capture_output=True, text=True, check=False, timeout=250,
+        capture_output=True, text=True, check=False, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     python = prefix / "models" / "demo" / "current" / "venv" / "bin" / "python"

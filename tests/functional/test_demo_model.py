@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from llava_pack.engine.load import load_engine
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.engine
 
 DEMO = Path(__file__).resolve().parents[2] / "bundles" / "demo-model"
 ITEMS, SEED, SLOTS = 200, 20_261, 25

@@ -6,16 +6,17 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from llava_pack.engine import protocol
 from llava_pack.engine.client import EngineClient
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
 from llava_pack.format.errors import CheckpointError, ServeError, SpaceError
 from tests.support.checkpoints import TinyLlava, make_llava, make_tower
+from tests.support.connection import connected
 
 pytestmark = pytest.mark.engine
 SPEC = TinyLlava(hidden=64, inner=128)
@@ -40,17 +41,26 @@ async def worker(model_dir: Path, folder: Path, *options: str):
         stdout=subprocess.PIPE,
     )
     try:
-        deadline_s = time.monotonic() + 60
-        while not path.exists():
-            assert time.monotonic() < deadline_s, "no socket"
-            assert process.poll() is None, "the worker ended"
-            await asyncio.sleep(0.01)
-        async with await EngineClient.connect(path) as client:
+        async with await connected(path, process) as client:
             yield process, client
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+async def phases(folder: Path) -> set[str]:
+    """Return all phases up to readiness: a client keeps only the last of those that come together."""
+    reader, writer = await asyncio.open_unix_connection(folder / "run" / "engine.sock")
+    writer.writelines(protocol.encode({"op": "hello", "protocol": protocol.PROTOCOL}))
+    found = set()
+    while message := await protocol.read_message(reader):
+        status = message[0]["status"]
+        found.add(status["phase"])
+        if status["info"]:
+            break
+    writer.close()
+    return found
 
 
 async def tokens(client: EngineClient, request: Request) -> list[int]:
@@ -75,11 +85,8 @@ def test_a_worker_from_start_to_end(tmp_path):
 
     async def run():
         async with worker(model_dir, tmp_path, "--slots", "3") as (process, client):
-            phases = [client.status.phase]
-            while client.status.info is None:
-                phases.append((await client.changed()).phase)
-            assert {"libraries", "weights", "warm-up"} <= set(phases)
-            assert client.info.slots == 3
+            assert {"libraries", "weights", "warm-up"} <= await phases(tmp_path)
+            assert (await client.ready()).slots == 3
             got = await asyncio.gather(*(tokens(client, question(n)) for n in range(4)))
             assert got == want
 
@@ -90,7 +97,7 @@ def test_a_worker_from_start_to_end(tmp_path):
             while (await client.stats()).running:
                 await asyncio.sleep(0)
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(process.wait, 20) == 0
+            assert await asyncio.to_thread(process.wait, 200) == 0
             assert process.stdout.read() == b""
 
     asyncio.run(run())
@@ -105,7 +112,7 @@ def test_a_worker_that_cannot_load_says_why_and_ends_with_its_code(tmp_path):
                 await client.ready()
             assert isinstance(caught.value, CheckpointError)
             assert "vision tower" in str(caught.value)
-            assert await asyncio.to_thread(process.wait, 20) == 13
+            assert await asyncio.to_thread(process.wait, 200) == 13
 
     asyncio.run(run())
 

@@ -51,7 +51,7 @@ def _smoke(model: Path, manifest: Path, name: str = "llava-tiny") -> tuple[int, 
     command = [sys.executable, "-I", "-m", "llava_pack.health.smoke", "--manifest", str(manifest)]
     command += ["--model-dir", str(model / name), "--vision-tower", str(model / "tower")]
     command += ["--precision", "fp32", "--device", "cpu", "--json"]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=120, text=True)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=600, text=True)
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
 

@@ -160,7 +160,7 @@ def test_refused_at_once(make, tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         preexec_fn=limited,
     )
     assert done.returncode == 13, done.stdout + done.stderr

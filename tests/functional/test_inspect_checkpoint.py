@@ -21,7 +21,7 @@ def inspect(*arguments):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

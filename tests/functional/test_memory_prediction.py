@@ -77,7 +77,7 @@ def check(folder, precision):
         check=True,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
         cwd=ROOT,
     )
     resident = json.loads(done.stdout.splitlines()[-1])["resident_bytes"]

@@ -89,6 +89,7 @@ def test_long_text_that_is_pasted_stays_text(tab: Tab, served: Gateway) -> None:
 
 def test_an_example_fills_the_box(tab: Tab, served: Gateway) -> None:
     tab.open(served)
+    tab.page.locator("#chat .example img").nth(2).wait_for()
     sources = tab.page.locator("#chat .example img").evaluate_all("all => all.map((i) => i.src)")
     assert [source.split("/")[-2] for source in sources] == ["examples"] * 3, "not copies that age"
     tab.page.get_by_role("button", name="How many things are there?").click()
@@ -129,6 +130,8 @@ def test_the_keyboard_is_enough(tab: Tab, served: Gateway) -> None:
     tab.page.keyboard.press("Enter")
     tab.said("first line").wait_for()
     tab.answered()
+    tab.button("Retry").wait_for()
+    tab.button("Copy message").nth(1).wait_for()
     names = set()
     for _ in range(20):
         tab.page.keyboard.press("Tab")
@@ -142,8 +145,8 @@ def test_the_keyboard_is_enough(tab: Tab, served: Gateway) -> None:
 def test_a_phone_shows_all_of_it(browser: "playwright.Browser", served: Gateway) -> None:
     with opened_tab(browser, **_PHONE) as tab:
         tab.open(served)
-        widths = "[document.documentElement.scrollWidth, innerWidth]"
-        assert tab.page.evaluate(widths) == [390, 390]
+        fits = "document.documentElement.scrollWidth === 390 && innerWidth === 390"
+        tab.page.wait_for_function(fits)
         tab.box.tap()
         tab.box.fill("from a phone")
         send = tab.page.locator("#ask .submit-button")
@@ -151,7 +154,7 @@ def test_a_phone_shows_all_of_it(browser: "playwright.Browser", served: Gateway)
         send.tap()
         tab.said("You said: from a phone").wait_for()
         tab.answered()
-        assert tab.page.evaluate(widths) == [390, 390]
+        tab.page.wait_for_function(fits)
         assert tab.complaints == []
 
 
@@ -191,10 +194,10 @@ def test_light_and_dark_follow_the_browser_and_can_be_switched(
     }"""
     with opened_tab(browser, color_scheme=scheme) as tab:
         tab.open(served)
-        at_first = tab.page.evaluate(brightness)
-        assert (at_first < 100) is (scheme == "dark")
+        dark = f"({brightness})() < 100"
+        tab.page.wait_for_function(dark if scheme == "dark" else f"!({dark})")
         tab.page.get_by_role("button", name="Light / dark").click()
-        tab.page.wait_for_function(f"({brightness})() < 100 !== {str(at_first < 100).lower()}")
+        tab.page.wait_for_function(f"!({dark})" if scheme == "dark" else dark)
         assert tab.complaints == []
 
 

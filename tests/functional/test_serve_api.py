@@ -16,11 +16,12 @@ from PIL import Image
 from tests.support.gateway import TOKEN, Gateway, gateway
 
 _HI = [{"role": "user", "content": "hi"}]
+_ENGINE = "--step-s 0.01 --slots 2 --context 8192"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("run"), engine="--step-s 0.01 --slots 2") as running:
+    with gateway(tmp_path_factory.mktemp("run"), engine=_ENGINE) as running:
         yield running
 
 
@@ -136,8 +137,8 @@ def test_a_stop_may_be_one_string(client: openai.OpenAI) -> None:
 
 
 def test_too_long_a_prompt_has_the_code_that_clients_know(client: openai.OpenAI) -> None:
-    long = [{"role": "user", "content": "word " * 600}]
-    with pytest.raises(openai.BadRequestError, match="the model's limit is 512") as refused:
+    long = [{"role": "user", "content": "word " * 9000}]
+    with pytest.raises(openai.BadRequestError, match="the model's limit is 8192") as refused:
         client.chat.completions.create(model="echo", messages=long)
     assert refused.value.code == "context_length_exceeded"
 
@@ -151,7 +152,7 @@ def test_a_prompt_is_tokenized(served: Gateway, client: openai.OpenAI) -> None:
         unknown = http.post("/tokenize", json={"model": "other", "prompt": "x"})
     assert told["tokens"].count(-200) == 4
     assert told["count"] == len(told["tokens"])
-    assert told["max_model_len"] == 512
+    assert told["max_model_len"] == 8192
     assert (text["count"], both.status_code, unknown.status_code) == (2, 400, 404)
     usage = client.chat.completions.create(model="echo", messages=pictured).usage
     assert usage is not None
@@ -230,7 +231,7 @@ def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
         ([_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
         ([_picture("red")] * 17, "too many pictures: 17"),
         ([_picture("red", (5000, 5000))] * 5, "too large together: 125 megapixels"),
-        ("word " * 600, "the model's limit is 512"),
+        ("word " * 9000, "the model's limit is 8192"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
@@ -336,7 +337,7 @@ def test_too_large_a_body_is_refused_before_it_is_read(served: Gateway) -> None:
         f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {100 * 1024 * 1024}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=200) as raw:
         raw.sendall(head.encode())
         assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
 
@@ -422,12 +423,12 @@ def test_token_ids_come_where_they_are_asked_for(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_frees_the_slot(served: Gateway, *, stream: bool) -> None:
-    """A word every 10 ms, 400 words: a client that leaves after a moment ends the work."""
+    """A word every 10 ms, 4000 words: a client that leaves after a moment ends the work."""
     body = {
         "model": "echo",
         "stream": stream,
-        "messages": [{"role": "user", "content": "word " * 400}],
-        "max_tokens": 400,
+        "messages": [{"role": "user", "content": "word " * 4000}],
+        "max_tokens": 4000,
     }
     text = json.dumps(body).encode()
     head = (
@@ -436,12 +437,12 @@ def test_leaving_frees_the_slot(served: Gateway, *, stream: bool) -> None:
         f"Content-Length: {len(text)}\r\n\r\n"
     )
     with served.client() as http:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as raw:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=200) as raw:
             raw.sendall(head.encode() + text)
             _until(lambda: _busy(http) == 1)
             before = _steps(http)
         _until(lambda: _busy(http) == 0)
-        assert _steps(http) - before < 250, "2.5 s of them, however busy the machine is"
+        assert _steps(http) - before < 3000, "half a minute, however busy the machine is"
         assert _post(served, {"model": "echo", "messages": _HI}).status_code == 200
 
 

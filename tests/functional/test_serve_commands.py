@@ -32,7 +32,7 @@ def served(temporary: Path) -> Iterator[Gateway]:
 
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "llava_pack", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Pat
     assert "control: start" in _run("logs", "-n", "1000").stdout
     ended = _run("stop")
     assert ended.returncode == 0
-    assert served.process.wait(timeout=20) == 0
+    assert served.process.wait(timeout=200) == 0
     assert "stopping" in _run("logs").stdout
 
 
@@ -97,4 +97,4 @@ def test_logs_follow_what_comes_also_into_a_new_file(temporary: Path) -> None:
             assert following.stdout.readline() == "two\n"
         finally:
             following.send_signal(signal.SIGINT)
-        assert following.wait(timeout=20) == 130
+        assert following.wait(timeout=200) == 130

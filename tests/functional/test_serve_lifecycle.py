@@ -148,7 +148,8 @@ def test_an_engine_that_hangs_is_seen_by_livez_and_not_by_readyz_alone(temporary
 
 def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
     script = ROOT / "tests" / "support" / "gateway.py"
-    argv = [sys.executable, str(script), "--state-dir", str(temporary), "--engine", "--load-s 100"]
+    argv = [sys.executable, str(script), "--state-dir", str(temporary)]
+    argv += ["--engine", f"--load-until {temporary / 'never'}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as process:
         try:

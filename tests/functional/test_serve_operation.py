@@ -327,10 +327,16 @@ def test_systemd_hears_loading_ready_signs_of_life_and_stopping(
         monkeypatch.setenv("WATCHDOG_USEC", "600000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
         options = ("--proof", "you", "--stall-s", "2", "--grace-s", "2")
-        with gateway(temporary / "run", *options, engine="--load-s 2") as served:
+        loaded = temporary / "loaded"
+
+        def load() -> None:
+            _until(lambda: "STATUS=echo loading weights" in "\n".join(systemd.heard))
+            loaded.touch()
+
+        threading.Thread(target=load, daemon=True).start()
+        with gateway(temporary / "run", *options, engine=f"--load-until {loaded}") as served:
             systemd.until("READY=1")
             before = "\n".join(systemd.heard).partition("READY=1")[0]
-            assert "STATUS=echo loading weights" in before
             assert "EXTEND_TIMEOUT_USEC=" in before
             assert "STATUS=echo warming known answers" in before
             systemd.until("WATCHDOG=1")

@@ -15,6 +15,7 @@ import pytest
 
 from llava_pack.serve.hops import blame_answer, blame_ssh
 from tests.support.gateway import TOKEN, Gateway, gateway
+from tests.support.ports import quiet_ports
 from tests.support.sshd import PROGRAM, LoopbackSshd
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no sshd on this machine")
@@ -63,7 +64,7 @@ def _command(sshd: LoopbackSshd, *arguments: str) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def _taken() -> socket.socket:
@@ -90,7 +91,7 @@ def test_it_asks_there_opens_looks_and_forwards_until_it_is_closed(
             assert [model["id"] for model in answer.json()["data"]] == ["echo"]
         finally:
             process.terminate()
-        assert process.wait(timeout=20) == 143
+        assert process.wait(timeout=200) == 143
 
 
 def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
@@ -126,11 +127,10 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
 def test_the_hop_that_fails_is_named(
     served: Gateway, sshd: LoopbackSshd, options: list[str], hop: str, hint: str
 ) -> None:
-    with _taken() as taken, _taken() as unused, _taken() as free:
-        values = {"TAKEN": taken.getsockname()[1], "UNUSED": unused.getsockname()[1]}
-        values |= {"FREE": free.getsockname()[1], "PORT": served.port}
-        unused.close()
-        free.close()
+    unused, free = quiet_ports(2)
+    with _taken() as taken:
+        values = {"TAKEN": taken.getsockname()[1], "UNUSED": unused}
+        values |= {"FREE": free, "PORT": served.port}
         given = [str(values.get(option, option)) for option in options]
         done = _run(_command(sshd, "--check", *given))
     assert done.returncode == 9, done.stderr

@@ -49,7 +49,7 @@ def run(*options, **environ):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
     )
 

@@ -11,6 +11,7 @@ import pytest
 
 from llava_pack.health.knowledge import known_failures, recognise
 from tests.conftest import ROOT
+from tests.support.ports import quiet_ports
 from tests.support.provocations import PROVOCATIONS
 from tests.support.sshd import LoopbackSshd
 
@@ -72,14 +73,9 @@ def ssh(server, *options, user=None):
             f"{user or server.user}@127.0.0.1"]  # fmt: skip
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 def test_a_tunnel_that_sshd_forbids_or_that_leads_nowhere(sshd):
     allowed, server = sshd
-    local, nowhere = free_port(), free_port()
+    local, nowhere = quiet_ports(2)
     command = ssh(server, "-v", "-N", "-L", f"127.0.0.1:{local}:127.0.0.1:{nowhere}")
     with (
         contextlib.ExitStack() as opened,
@@ -89,7 +85,7 @@ def test_a_tunnel_that_sshd_forbids_or_that_leads_nowhere(sshd):
         for line in tunnel.stderr:
             said += line if not line.startswith("debug") else ""
             if "Entering interactive session" in line:
-                opened.enter_context(socket.create_connection(("127.0.0.1", local), timeout=10))
+                opened.enter_context(socket.create_connection(("127.0.0.1", local), timeout=200))
             if "open failed" in line:
                 break
         tunnel.terminate()
@@ -103,7 +99,7 @@ def test_the_laptops_port_is_taken(sshd):
         port = taken.getsockname()[1]
         forward = ["-o", "ExitOnForwardFailure=yes", "-N", "-L", f"127.0.0.1:{port}:127.0.0.1:1"]
         done = subprocess.run(
-            ssh(server, *forward), capture_output=True, text=True, check=False, timeout=30
+            ssh(server, *forward), capture_output=True, text=True, check=False, timeout=300
         )
     assert codes(done.stderr)[0] == "local-port-taken"
 
@@ -111,9 +107,10 @@ def test_the_laptops_port_is_taken(sshd):
 def test_a_server_that_does_not_let_in_or_is_not_there(sshd):
     _, server = sshd
     done = subprocess.run(
-        ssh(server, user="nobody"), capture_output=True, text=True, check=False, timeout=30
+        ssh(server, user="nobody"), capture_output=True, text=True, check=False, timeout=300
     )
     assert codes(done.stderr)[0] == "ssh-key-refused"
-    absent = ["ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-p", str(free_port()), "127.0.0.1"]
-    done = subprocess.run(absent, capture_output=True, text=True, check=False, timeout=30)
+    [port] = quiet_ports(1)
+    absent = ["ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-p", str(port), "127.0.0.1"]
+    done = subprocess.run(absent, capture_output=True, text=True, check=False, timeout=300)
     assert codes(done.stderr)[0] == "ssh-unreachable"

@@ -4,7 +4,7 @@ Its tokens are words. It keeps slots, a waiting line, cancellation, stop strings
 failures as the port's contract wants them, and runs in the same worker process.
 
 Run it: `python tests/support/engine.py --socket PATH [--slots N] [--context N] [--step-s S]
-[--load-s S]`. One answer is at most as long as the context: with a large one it never ends by itself.
+[--load-until PATH]`. One answer is at most as long as the context: with a large one it never ends by itself.
 """
 
 import argparse
@@ -240,14 +240,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--step-s", type=float, default=0.0)
-    parser.add_argument("--load-s", type=float, default=0.0)
+    parser.add_argument("--load-until", type=Path, help="loading takes until this is there")
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--wedge", action="store_true", help="the question `wedge` never ends")
     given = parser.parse_args(argv)
 
     def load(progress: Progress) -> Engine:
         progress.start("weights", 1000)
-        time.sleep(given.load_s)
+        while given.load_until and not given.load_until.exists():
+            time.sleep(0.02)
         progress.advance(1000)
         progress.done()
         return EchoEngine(

@@ -103,7 +103,9 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("no chromium on this machine")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=_CHROMIUM, args=_QUIET)
+        browser = driver.chromium.launch(
+            executable_path=_CHROMIUM, args=_QUIET, timeout=PATIENCE_MS
+        )
         yield browser
         browser.close()
 

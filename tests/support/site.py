@@ -54,7 +54,7 @@ class Site:
         return installer.install(self.request(name, **more), Silent())
 
     def killed(
-        self, point: str, *operation: str, timeout_s: float = 120
+        self, point: str, *operation: str, timeout_s: float = 600
     ) -> "subprocess.CompletedProcess[str]":
         """Run an operation in a process of its own that is killed at a point; see killed.py."""
         command = [sys.executable, "-I", "-B", str(KILLED), point, str(self.prefix), *operation]

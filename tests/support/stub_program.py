@@ -40,7 +40,7 @@ def ask(run: Path) -> str:
     """Return what the server answers; empty where none does."""
     try:
         address = ("127.0.0.1", json.loads(run.read_text())["port"])
-        with socket.create_connection(address, timeout=10) as connection:
+        with socket.create_connection(address, timeout=200) as connection:
             return connection.recv(64).decode()
     except (OSError, ValueError):
         return ""

@@ -43,7 +43,7 @@ class Host:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
 
     def current(self, recipe="tiny"):

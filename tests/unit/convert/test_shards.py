@@ -219,7 +219,7 @@ def test_memory_stays_near_one_tensor_without_torch(tmp_path, weights):
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         cwd=Path(__file__).parents[3],
     )
     grown, torch, numpy = done.stdout.split()

@@ -12,7 +12,7 @@ from llava_pack.fetch.download import GitBlob, Patience, RemoteFile, Sha256, dow
 from llava_pack.format.errors import AccessError, FetchError, IntegrityError, NetworkError
 from tests.support.loopback import Answer, Asked, Loopback
 
-QUICK = Patience(attempts=3, backoff_s=0.0, connect_s=5.0, read_s=10.0)
+QUICK = Patience(attempts=3, backoff_s=0.0, connect_s=60.0, read_s=60.0)
 DATA = bytes(range(256)) * 3000
 
 
