@@ -214,6 +214,6 @@ def test_memory_is_that_of_one_tensor_however_deep(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=800)
     *held, peak = [int(number) for number in done.stdout.split()]
     assert peak < (2 << 30) + largest_bytes()
-    # After the embedding table a layer's nine tensors, 100 MB in nf4, then another's. What threads
-    # have in hand comes on top of some.
-    assert min(held[10:19]) - min(held[1:10]) < 32 << 20, held
+    # After the embedding table a layer's nine tensors, 104 MB in nf4, then another's. What threads
+    # have in hand, and what is left of it in the heap, comes on top of some.
+    assert min(held[10:19]) - min(held[1:10]) < 50 << 20, held
