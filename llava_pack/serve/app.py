@@ -50,12 +50,13 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     )
     decoder = PictureDecoder()
     install_handlers(app)
+    has_page = settings.web_folder is not None
+    # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
+    app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))
     app.include_router(openai_router(models, decoder))
     app.include_router(tokenize_router(models, decoder))
     app.include_router(observation_router(models, decoder))
     app.include_router(llava_router(models, decoder))
-    has_page = settings.web_folder is not None
-    app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Guard, policy=settings.policy)
     app.add_middleware(Boundary)

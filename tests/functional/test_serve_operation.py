@@ -137,8 +137,9 @@ def test_being_busy_is_no_alarm_and_probes_make_no_work(temporary: Path) -> None
             codes |= {http.get(path).status_code for path in ("/livez", "/readyz", "/metrics")}
         assert codes == {200}
         before = _steps(http, 12 * 80)
+        aliases = ("/health", "/v1/health/live", "/v1/health/ready")
         for _ in range(50):
-            for path in ("/livez", "/readyz", "/startupz", "/metrics", "/health"):
+            for path in ("/livez", "/readyz", "/startupz", "/metrics", *aliases):
                 assert http.get(path).status_code == 200
         assert _ask(served, _HI).status_code == 200
         assert _steps(http, 12 * 80 + 4) == before + 4
