@@ -134,7 +134,7 @@ def test_a_person_talks_at_a_terminal(model_dir, red):
     os.close(theirs)
     lines = [f"/image {red}", "what is it?", "/image nothing.png", "and now?", "/reset", "/exit"]
     os.write(ours, "".join(f"{line}\n" for line in lines).encode())
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(800, process.kill)
     watchdog.start()
     said = b""
     while True:
