@@ -11,34 +11,52 @@ from llava_pack.cli import console
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 
+_BUG = "this is a bug in llava-pack: please report the lines above"
+_REINSTALL = "a package is missing or damaged: install the bundle, or llava-pack, again"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    from llava_pack.cli.app import app
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     try:
+        from llava_pack.cli.app import app
+
         result = app(args=arguments, prog_name="llava-pack", standalone_mode=True)
     except SystemExit as ended:
         return _exit_status(ended.code)
     except PackError as error:
-        console.failure(error, as_json="--json" in arguments)
-        _name_known(f"{error}\n{error.hint}")
-        return int(error.exit_code)
+        return _failed(error, arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
     except Exception as error:  # noqa: BLE001 - the boundary: a bug gets its own exit code
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        hint = "this is a bug in llava-pack: please report the lines above"
-        console.failure(PackError(message, hint=hint))
-        _name_known(traceback.format_exc())
-        return int(ExitCode.BUG)
+        said = traceback.format_exc()
+        console.say(said.rstrip())
+        hint = _REINSTALL if isinstance(error, ImportError) else _BUG
+        return _failed(PackError(f"{type(error).__name__}: {error}", hint=hint), arguments, said)
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _failed(error: PackError, arguments: Sequence[str], said: str = "") -> int:
+    """Show an error and return its exit code; `health` could then not find out: UNKNOWN."""
+    as_json = "--json" in arguments
+    if arguments[:1] != ["health"]:
+        console.failure(error, as_json=as_json)
+        _name_known(f"{said}{error}\n{error.hint}")
+        return int(error.exit_code)
+    from llava_pack.health.report import Finding, Report, nagios_line, to_json
+
+    console.failure(error)
+    finding = Finding(layer="environment", level="unknown", text=str(error), fix=error.hint)
+    report = Report(findings=(finding,), metrics=(), took_s=0.0)
+    if as_json:
+        console.document("health", to_json(report))
+    else:
+        console.data(nagios_line(report))
+    return int(report.code)
 
 
 def _name_known(text: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
 from llava_pack.cli.installations import changed_files
-from llava_pack.cli.served_checks import ServedChecks, address
 from llava_pack.format.errors import PackError
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
@@ -18,7 +17,6 @@ from llava_pack.health.knowledge import Failure, known_failures, recognise
 from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
 from llava_pack.health.probes import probe_environment, rehash, wheel_versions
 from llava_pack.health.report import Finding, Metric, in_order
-from llava_pack.health.server import ServerProbe
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
@@ -30,7 +28,10 @@ _IMPORTS_S = 15
 
 
 class Examination:
-    """One run of all checks; a probe that breaks is a finding, never the end."""
+    """One run of all checks; a probe that breaks is a finding, never the end.
+
+    What needs packages is imported in its own check: one that is missing leaves the others.
+    """
 
     def __init__(self, prefix: Path, *, deep: bool) -> None:
         self._prefix = prefix
@@ -81,13 +82,23 @@ class Examination:
 
     def _record(self, server: RunState) -> Iterator[Finding]:
         from llava_pack.cli.known_answers import record_here
+        from llava_pack.cli.served_checks import address
+        from llava_pack.health.server import ServerProbe
 
         with ServerProbe(address(server)) as probe:
-            for item in self._installed:
-                if item.manifest.model.name in server.models:
-                    kept = record_here(item, probe)
-                    text = f"{item.recipe}: {len(kept)} answers kept, in {kept[0].precision}"
-                    yield Finding(layer="answers", level="ok", text=f"{text} on {kept[0].made_on}")
+            served = [one for one in self._installed if one.manifest.model.name in server.models]
+            for item in served:
+                kept = record_here(item, probe)
+                text = f"{item.recipe}: {len(kept)} answers kept, in {kept[0].precision}"
+                yield Finding(layer="answers", level="ok", text=f"{text} on {kept[0].made_on}")
+        if not served:
+            yield Finding(
+                layer="answers",
+                level="fail",
+                text=f"nothing recorded: {', '.join(server.models)} is not installed here",
+                why="the questions to ask come from an installed bundle",
+                fix=f"{self._program} serve, or give --prefix",
+            )
 
     def explained(self) -> tuple[Finding, ...]:
         """Return the findings in order, those that show a known failure with its code."""
@@ -163,6 +174,8 @@ class Examination:
         yield from check_environment(facts, self._program)
 
     def _served(self, server: RunState) -> Iterator[Finding]:
+        from llava_pack.cli.served_checks import ServedChecks
+
         checks = ServedChecks(
             server, self._installed, self._program, self._gpu_facts, deep=self._deep
         )

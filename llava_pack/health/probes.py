@@ -1,11 +1,12 @@
-"""Probes of what is installed: files and environments. Each has its time-out; none writes."""
+"""Probes of what is installed: files and environments. Each has its time-out; none writes.
+
+Packages are imported where they are used: one that is missing fails its own check alone.
+"""
 
 import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError
@@ -80,6 +81,8 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
         wanted: versions by normalised name.
         deep: also import what serving needs.
     """
+    from packaging.utils import canonicalize_name
+
     try:
         said = json.loads(_run(python, _VERSIONS, (), _VERSIONS_WITHIN_S))
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -101,6 +104,8 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
 
 def wheel_versions(manifest: Manifest) -> dict[str, str]:
     """Return the version of each wheel of a bundle by normalised name."""
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
     versions = {}
     for entry in manifest.under("wheels"):
         try:

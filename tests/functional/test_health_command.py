@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,10 +79,13 @@ class Machine:
                 break
         return done
 
-    def run(self, *options: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "llava_pack", "health", "--prefix", str(self.prefix)]
+    def run(self, *options: str, without: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run health; `without` names a package that cannot be imported then."""
+        program = "import runpy, sys; sys.modules[sys.argv.pop(1)] = None; "
+        program += "runpy.run_module('llava_pack', run_name='__main__', alter_sys=True)"
+        command = [sys.executable, "-c", program, without or "none"]
         return subprocess.run(
-            [*command, *options],
+            [*command, "health", "--prefix", str(self.prefix), *options],
             capture_output=True,
             text=True,
             timeout=600,
@@ -126,11 +130,14 @@ def broken(sound: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     return _install(tmp_path)
 
 
+def _schema() -> Any:
+    return json.loads((CHECKOUT / "docs/reference/health.schema.json").read_text())
+
+
 def test_all_is_well(sound: Machine, served: Gateway) -> None:
     done = sound.settled("--json")
     ended = Ended(done.returncode, json.loads(done.stdout))
-    schema = json.loads((CHECKOUT / "docs/reference/health.schema.json").read_text())
-    jsonschema.validate(ended.report, schema)
+    jsonschema.validate(ended.report, _schema())
     assert (ended.code, ended.report["status"], ended.bad()) == (0, "OK", [])
     layers = ["integrity", "environment", "gpu", "host", "processes", "engine", "api", "silence"]
     assert ended.levels() == dict.fromkeys(layers, "ok")
@@ -148,9 +155,51 @@ def test_the_line_for_nagios_and_the_findings_for_people(sound: Machine, served:
     assert "✓ api: tiny-llava: knows its answers" in done.stderr
 
 
+@pytest.mark.parametrize("missing", ["typer", "pydantic", "packaging", "httpx"])
+def test_a_package_that_health_needs_itself_is_unknown_and_not_a_bug(
+    sound: Machine, served: Gateway, missing: str
+) -> None:
+    done = sound.run("--json", without=missing)
+    ended = Ended(done.returncode, json.loads(done.stdout))
+    jsonschema.validate(ended.report, _schema())
+    unknown = [one for one in ended.report["findings"] if one["level"] == "unknown"]
+    assert (ended.code, [missing in one["text"] for one in unknown]) == (3, [True])
+    assert missing in {"typer", "pydantic"} or ended.levels()["integrity"] == "ok"
+
+
+def test_the_line_for_nagios_where_health_itself_cannot_run(sound: Machine) -> None:
+    done = sound.run(without="typer")
+    assert (done.returncode, done.stdout.count("\n")) == (3, 1)
+    assert done.stdout.startswith("UNKNOWN - environment: ModuleNotFoundError")
+    assert "hint: a package is missing" in done.stderr
+
+
 def test_ready_can_be_waited_for(sound: Machine, served: Gateway) -> None:
     ended = sound.health("--wait-ready", "300")
     assert (ended.code, ended.levels()) == (0, {"engine": "ok"})
+
+
+def test_answers_recorded_here_are_what_later_checks_are_held_against(
+    sound: Machine, served: Gateway
+) -> None:
+    recorded = sound.health("--record")
+    assert (recorded.code, recorded.levels()) == (0, {"answers": "ok"})
+    deep = sound.health("--deep").report["findings"]
+    answers = [one["text"] for one in deep if one["layer"] == "answers"]
+    for name in ("255,0,0", "8x4"):
+        exact = f"tiny-llava: {name}: exact, against what install recorded: "
+        assert [exact in text for text in answers].count(True) == 1
+
+
+def test_recording_says_why_it_recorded_nothing(
+    sound: Machine, served: Gateway, tmp_path: Path
+) -> None:
+    ended = sound.health("--record", "--prefix", str(tmp_path))
+    assert ended.code == 2
+    (finding,) = ended.report["findings"]
+    assert finding["text"] == "nothing recorded: tiny-llava is not installed here"
+    assert finding["why"]
+    assert finding["fix"]
 
 
 def _kill_engines(served: Gateway, enough: threading.Event) -> None:
@@ -232,6 +281,13 @@ def test_a_flipped_bit_is_found_by_the_deep_check(broken: Machine) -> None:
     assert deep.bad()[0]["text"].endswith(f"not the bytes that were verified: {name}")
 
 
+def test_the_deep_check_says_its_time_and_imports_what_serving_needs(broken: Machine) -> None:
+    done = broken.run("--deep", "--json")
+    assert re.search(r"^deep: .* to hash, .* about \d+ s$", done.stderr, re.MULTILINE)
+    texts = [one["text"] for one in json.loads(done.stdout)["findings"]]
+    assert any("llava_pack.cli cannot be imported: ModuleNotFound" in text for text in texts)
+
+
 def test_the_finalised_config_is_derived_again(broken: Machine) -> None:
     config = broken.generation / "model/tiny-llava/config.json"
     _replace(config, config.read_bytes().replace(b"/tower", b"/other"))
@@ -276,7 +332,9 @@ def test_a_model_that_does_not_see_is_critical(broken: Machine) -> None:
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     _replace(broken.generation / "MANIFEST.json", text.encode())
     with gateway(broken.prefix / "run", "--models", "tiny-llava", "--bundle-id", broken.bundle_id):
-        ended = broken.health()
-    assert ended.code == 2
+        ended, refused = broken.health(), broken.health("--record")
+    assert (ended.code, refused.code) == (2, 2)
+    assert "expected 'a unicorn' in the answer" in refused.bad()[0]["text"]
+    assert not list(broken.prefix.rglob("recorded-*.json"))
     api = [finding for finding in ended.bad() if finding["layer"] == "api"]
     assert "expected 'a unicorn' in the answer, got 'You said" in api[0]["text"]

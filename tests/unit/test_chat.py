@@ -1,0 +1,60 @@
+"""A conversation in the terminal: what the model is told with each question."""
+
+import pytest
+
+from llava_pack.cli.chat import Conversation, _obey
+from llava_pack.cli.speakers import Attachment
+from llava_pack.engine.port import Sampling
+from llava_pack.format.errors import ServeError
+
+
+class Listener:
+    """A speaker that keeps what it was told and answers with how many turns these were."""
+
+    name = "listener"
+
+    def __init__(self) -> None:
+        self.told = []
+        self.fails = False
+
+    def answer(self, turns, sampling, answer):
+        self.told.append([(turn.role, turn.text, len(turn.attachments)) for turn in turns])
+        if self.fails:
+            raise ServeError("no answer")
+        answer.text = f"{len(turns)} turns"
+        yield answer.text
+
+
+@pytest.fixture
+def listener():
+    return Listener()
+
+
+@pytest.fixture
+def talk(listener):
+    return Conversation(listener, Sampling(), (Attachment(b"", None),))
+
+
+def test_each_question_comes_with_all_turns_before(listener, talk):
+    talk.ask("What is it?")
+    talk.ask("And its colour?")
+    first = ("user", "What is it?", 1)
+    said = ("assistant", "1 turns", 0)
+    assert listener.told == [[first], [first, said, ("user", "And its colour?", 0)]]
+
+
+def test_reset_forgets_turns_and_pictures(listener, talk):
+    talk.ask("What is it?")
+    talk.add(Attachment(b"", None))
+    _obey(talk, "/reset")
+    talk.ask("What is it?")
+    assert listener.told[-1] == [("user", "What is it?", 0)]
+
+
+def test_a_question_that_fails_is_not_remembered_and_keeps_its_picture(listener, talk):
+    listener.fails = True
+    with pytest.raises(ServeError):
+        talk.ask("What is it?")
+    listener.fails = False
+    talk.ask("Again: what is it?")
+    assert listener.told[-1] == [("user", "Again: what is it?", 1)]
