@@ -174,7 +174,7 @@ def _numbers(models: Sequence[Served]) -> Iterator[str]:
         name = f"{number.name}_total" if number.kind == "counter" else number.name
         yield from _head(name, number.kind, number.about)
         for model in models:
-            yield f"{name}{{{_labels(model)}}} {number.value(model):g}"
+            yield f"{name}{{{_labels(model)}}} {number.value(model):.15g}"
 
 
 def _distributions(models: Sequence[Served]) -> Iterator[str]:
