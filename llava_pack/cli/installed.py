@@ -3,8 +3,10 @@
 Imported once `llava_target` can be: see `llava_pack.cli.target`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest, parse_manifest
@@ -25,6 +27,8 @@ class Installation:
     venv_python: Path
     manifest: Manifest
     bundle_id: str
+    smoke: Mapping[str, Any]
+    """What its smoke test found."""
 
 
 def chosen_recipe(prefix: Path, recipe: str | None) -> str:
@@ -73,4 +77,5 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         venv_python=root / "venv" / "bin" / "python",
         manifest=manifest,
         bundle_id=proof.bundle_id,
+        smoke=proof.smoke,
     )

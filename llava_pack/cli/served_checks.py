@@ -12,6 +12,14 @@ from llava_pack.health.machine import check_memory
 from llava_pack.health.report import Finding
 from llava_pack.health.server import Address, ServerProbe
 from llava_pack.health.suite import AnswerSuite
+from llava_pack.health.throughput import (
+    ThroughputFacts,
+    check_device,
+    check_throughput,
+    forecast_of,
+    in_doubt,
+    suspects,
+)
 from llava_pack.health.upstream import UpstreamProbe
 from llava_pack.serve.state import RunState
 
@@ -81,17 +89,65 @@ class ServedChecks:
     def _model(
         self, probe: ServerProbe | UpstreamProbe, name: str, model: ModelFacts
     ) -> Iterator[Finding]:
-        for known in self._known(name):
-            answer = probe.answer(name, known, model.device)
-            self.answers.append(answer)
-            yield check_answer(answer, self._program)
-        yield from check_memory(self._memory(name, model))
         item = self._item(name)
+        forecast = forecast_of(item.smoke, model.precision, model.device) if item else None
+        if forecast is not None and isinstance(probe, ServerProbe):
+            yield from self._timed(probe, name, model, forecast)
+        else:
+            yield from self._asked(probe, name, model)
+        yield from check_memory(self._memory(name, model))
+        if item is not None:
+            yield from self._device(item, name, model)
         if self._deep and item is not None and isinstance(probe, ServerProbe):
             from llava_pack.cli.known_answers import black_like, subject
 
             suite = AnswerSuite(probe, subject(item, model), black_like, self._program)
             yield from suite.run()
+
+    def _asked(
+        self, probe: ServerProbe | UpstreamProbe, name: str, model: ModelFacts
+    ) -> Iterator[Finding]:
+        for known in self._known(name):
+            answer = probe.answer(name, known, model.device)
+            self.answers.append(answer)
+            yield check_answer(answer, self._program)
+
+    def _timed(
+        self, probe: ServerProbe, name: str, model: ModelFacts, forecast_per_s: float
+    ) -> Iterator[Finding]:
+        """Ask a model while its server's counters are looked at; again where it seems slow."""
+        from llava_pack.health.host import engine_pids
+        from llava_pack.health.pace import Pace
+
+        pace = Pace(probe, self._server.pid, name)
+        asked = list(self._asked(probe, name, model))
+        yield from asked
+        laps = [pace.lap(len(asked))]
+        while in_doubt(laps, forecast_per_s):
+            probe.answer(name, self._known(name)[0], model.device)
+            laps.append(pace.lap(1))
+        yield from check_throughput(
+            ThroughputFacts(
+                model=name,
+                device=model.device or "",
+                forecast_per_s=forecast_per_s,
+                laps=tuple(laps),
+                suspects=suspects(self._gpus, engine_pids(self._server.pid)),
+            )
+        )
+
+    def _device(self, item: "Installation", name: str, model: ModelFacts) -> Iterator[Finding]:
+        """Say where an engine that could choose took another device than at the install."""
+        from llava_pack.health.host import engine_device
+
+        asked = engine_device(self._server.pid, name) if model.device == "cpu" else ""
+        yield from check_device(
+            name,
+            asked=asked,
+            device=model.device,
+            measured_on=item.smoke.get("device"),
+            program=self._program,
+        )
 
     def _item(self, name: str) -> "Installation | None":
         return next((one for one in self._installed if one.manifest.model.name == name), None)

@@ -13,7 +13,6 @@ from llava_pack.health.report import Finding, Level, Metric
 
 TTFT_WARN_S = 2.0
 TTFT_CRITICAL_S = 5.0
-STALL_S = 60.0
 _SHOWN = 5
 
 
@@ -100,7 +99,7 @@ def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
 
 def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
     model = facts.models[name]
-    if model.stalled_s > STALL_S:
+    if model.stalled:
         return Finding(
             layer="engine",
             level="fail",

@@ -45,6 +45,8 @@ class ModelFacts:
     running: int
     waiting: int
     stalled_s: float
+    stalled: bool = False
+    """Whether that is longer than the server lets it be: `serve --stall-s`."""
     precision: str = ""
     slots: int = 1
     context_tokens: int = 0
@@ -168,6 +170,28 @@ class MemoryFacts:
     """None where it cannot be seen."""
     forecast_bytes: int | None
     """None where the bundle forecasts nothing for this precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What the machine's CPUs did so far, in seconds; only differences mean something."""
+
+    at_s: float
+    idle_s: float
+    own_s: float
+    """For the server, its engines and this check."""
+    cpus: int
+
+    def others_part(self, before: "Spent") -> float:
+        """Return the part of the CPUs that other programs took since, 0 to 1.
+
+        >>> then = Spent(at_s=10, idle_s=0, own_s=0, cpus=2)
+        >>> Spent(at_s=20, idle_s=9, own_s=6, cpus=2).others_part(then)
+        0.25
+        """
+        whole_s = self.cpus * (self.at_s - before.at_s)
+        known_s = self.idle_s - before.idle_s + self.own_s - before.own_s
+        return max(0.0, 1 - known_s / whole_s) if whole_s else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts
+from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts, Spent
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -80,14 +80,41 @@ def engine_bytes(server: int, model: str) -> int | None:
         model: the name of its folder, which is among its arguments.
     """
     try:
-        mine = [
-            engine
-            for engine in _engines(server)
-            if any(model in Path(word).parts for word in engine.cmdline())
-        ]
+        mine = _engines_of(server, model)
         return sum(one.memory_info().rss for one in mine) if mine else None
     except psutil.Error:
         return None
+
+
+def engine_device(server: int, model: str) -> str:
+    """Return the device that the engine of a model was told to take, empty where it is not seen."""
+    try:
+        (engine,) = _engines_of(server, model)
+        words = engine.cmdline()
+        return str(words[words.index("--device") + 1])
+    except (psutil.Error, ValueError, IndexError):
+        return ""
+
+
+def spent(server: int) -> Spent:
+    """Return what the machine's CPUs did so far, and what of that was done for llava-pack.
+
+    Args:
+        server: the process that supervises the engines.
+    """
+    times = psutil.cpu_times()
+    try:
+        root = psutil.Process(server)
+        family = [psutil.Process(), root, *root.children(recursive=True)]
+        own_s = sum(sum(one.cpu_times()[:2]) for one in family)
+    except psutil.Error:
+        own_s = 0.0
+    return Spent(
+        at_s=time.monotonic(),
+        idle_s=times.idle + getattr(times, "iowait", 0.0),
+        own_s=own_s,
+        cpus=psutil.cpu_count() or 1,
+    )
 
 
 def engine_pids(server: int) -> frozenset[int]:
@@ -101,6 +128,14 @@ def engine_pids(server: int) -> frozenset[int]:
 def _engines(server: int) -> list[psutil.Process]:
     family = psutil.Process(server).children(recursive=True)
     return [one for one in family if _ENGINE in one.cmdline()]
+
+
+def _engines_of(server: int, model: str) -> list[psutil.Process]:
+    return [
+        engine
+        for engine in _engines(server)
+        if any(model in Path(word).parts for word in engine.cmdline())
+    ]
 
 
 def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:

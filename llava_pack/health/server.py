@@ -17,9 +17,12 @@ from llava_pack.format.errors import ServeError
 from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
+from llava_pack.health.throughput import Counted, counted
 
 _QUICK_S = 5.0
 _ANSWER_S = 120.0
+_SETTLED_S = 1.0
+_LOOK_EVERY_S = 0.05
 _PAGE_SIGN = "gradio"
 
 
@@ -59,14 +62,17 @@ class ServerProbe:
         try:
             live, ready = self._http.get("/livez"), self._http.get("/readyz")
             startup = self._http.get("/startupz").json()["models"]
-            vitals = live.json()["models"]
+            vitals, stalled = live.json()["models"], live.json()["stalled"]
             return ServerFacts(
                 url=url,
                 pid=pid,
                 live=live.status_code == 200,
                 ready=ready.status_code == 200,
                 has_page=bool(ready.json().get("page")),
-                models={name: _model(startup[name], vitals[name]) for name in startup},
+                models={
+                    name: _model(startup[name], vitals[name], stalled=name in stalled)
+                    for name in startup
+                },
             )
         except httpx.HTTPError as error:
             return ServerFacts(url=url, pid=pid, error=_said(error))
@@ -131,6 +137,26 @@ class ServerProbe:
         asked = {"model": model, "messages": question["messages"]}
         return int(self._asked("/tokenize", asked)["count"])
 
+    def counted(self, model: str, since: Counted | None = None) -> Counted | None:
+        """Return what the server has counted of a model, None where it does not tell.
+
+        Args:
+            model: its name.
+            since: what was counted before a question that has been answered: the server looks at
+                its engine twice a second, and is waited for.
+        """
+        until_s = time.monotonic() + _SETTLED_S
+        while True:
+            try:
+                found = counted(self._http.get("/metrics").text, model)
+            except httpx.HTTPError:
+                return None
+            if found is None or since is None or since.busy or found.settled(since):
+                return found
+            if time.monotonic() > until_s:
+                return found
+            time.sleep(_LOOK_EVERY_S)
+
     def _asked(self, path: str, body: Mapping[str, Any]) -> Any:
         try:
             answer = self._http.post(path, json=body, timeout=_ANSWER_S)
@@ -174,7 +200,7 @@ def _question(model: str, known: KnownAnswer) -> dict[str, Any]:
     }
 
 
-def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any]) -> ModelFacts:
+def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any], *, stalled: bool) -> ModelFacts:
     return ModelFacts(
         phase=startup["phase"],
         detail=startup["detail"],
@@ -182,6 +208,7 @@ def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any]) -> ModelFacts:
         running=vitals["running"],
         waiting=vitals["waiting"],
         stalled_s=vitals["stalled_s"],
+        stalled=stalled,
         precision=startup["precision"] or "",
         slots=startup["slots"] or 1,
         context_tokens=startup["context_tokens"] or 0,

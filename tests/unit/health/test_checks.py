@@ -91,8 +91,12 @@ def test_packages_beside_the_lock_do_not_matter() -> None:
         (replace(_MODEL, phase="loading", detail="weights"), "warn", "loading weights"),
         (replace(_MODEL, phase="starting"), "warn", "starting"),
         (replace(_MODEL, phase="restarting", detail="SIGKILL"), "fail", "restarting: SIGKILL"),
-        (replace(_MODEL, running=2, stalled_s=61), "fail", "no step for 61 s with 2 running"),
-        (replace(_MODEL, running=2, stalled_s=59), "ok", "2 running"),
+        (
+            replace(_MODEL, running=2, stalled_s=61, stalled=True),
+            "fail",
+            "no step for 61 s with 2 running",
+        ),
+        (replace(_MODEL, running=2, stalled_s=61), "ok", "2 running"),
     ],
 )
 def test_engines_are_judged_by_progress(model: ModelFacts, level: str, text: str) -> None:
