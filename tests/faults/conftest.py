@@ -1,22 +1,21 @@
 """A prefix in memory, and tiny bundles for it."""
 
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.memory_disk import memory_disk
 from tests.support.site import Site
 
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory):
-    """Give a folder in memory where there is some: a flush is free there, nothing else differs."""
-    shm = Path("/dev/shm")
-    if not os.access(shm, os.W_OK) or os.statvfs(shm).f_flag & os.ST_NOEXEC:
+    """Give a folder in memory where there is some."""
+    if (disk := memory_disk()) is None:
         yield tmp_path_factory.mktemp("faults")
         return
-    with tempfile.TemporaryDirectory(dir=shm, prefix="llava-pack-") as folder:
+    with tempfile.TemporaryDirectory(dir=disk, prefix="llava-pack-") as folder:
         yield Path(folder)
 
 

@@ -1,6 +1,5 @@
 """Law: whatever is done to a prefix and wherever it is killed, `current` is complete and verified."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from llava_pack.format.errors import InstallError
 from llava_pack.format.progress import Silent
 from llava_target import generations
 from tests.support.bundle import BASE_PYTHON, PYTHON_MINOR
+from tests.support.memory_disk import memory_disk
 from tests.support.site import RECIPE, Site, complete
 
 QUICK_UV = f"""\
@@ -41,9 +41,7 @@ class Installation(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        memory = Path("/dev/shm")
-        place = memory if os.access(memory, os.W_OK) else None
-        self.folder = Path(tempfile.mkdtemp(prefix="llava-pack-", dir=place))
+        self.folder = Path(tempfile.mkdtemp(prefix="llava-pack-", dir=memory_disk()))
         self.site = Site(self.folder)
         for number, name in enumerate(("one", "two", "three")):
             self.site.write(

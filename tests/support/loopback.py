@@ -85,7 +85,7 @@ class Loopback(ABC):
         tls: a PEM file with a certificate and its key, to answer over https.
 
     Attributes:
-        served: body bytes sent, by path.
+        served: body bytes sent, or just being sent, by path.
         asked: every request, in the order they came.
         faults: by path, or by the end of one.
     """
@@ -268,9 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
                 piece = bytearray(source.read(min(_PIECE_BYTES, limit - at)))
                 if fault.corrupt_at is not None and at <= fault.corrupt_at < at + len(piece):
                     piece[fault.corrupt_at - at] ^= 1
-                self.wfile.write(piece)
                 at += len(piece)
-                self.server.owner.served[path] += len(piece)
+                self.server.owner.served[path] += len(piece)  # before the client can act on it
+                self.wfile.write(piece)
         if stop < end:
             self.close_connection = True
 

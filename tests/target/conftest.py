@@ -12,6 +12,7 @@ import pytest
 from llava_pack.cli import main
 from tests.support import bundle as simulator
 from tests.support.bundle import BASE_PYTHON, BundleSimulator
+from tests.support.memory_disk import memory_disk
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,11 @@ class Ended:
 
 @pytest.fixture
 def tmp_path(tmp_path):
-    """Give memory for a disk where there is some: a flush is free there, and nothing else differs."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK) or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+    """Give memory for a disk where there is some."""
+    if (disk := memory_disk()) is None:
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="llava-pack-") as folder:
+    with tempfile.TemporaryDirectory(dir=disk, prefix="llava-pack-") as folder:
         yield Path(folder)
 
 
