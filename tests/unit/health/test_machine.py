@@ -9,7 +9,13 @@ import psutil
 import pytest
 
 from llava_pack.health.facts import HostFacts, MemoryFacts, ProcessFacts, SilenceFacts
-from llava_pack.health.host import probe_host, probe_processes, probe_silence
+from llava_pack.health.host import (
+    engine_device,
+    probe_host,
+    probe_processes,
+    probe_silence,
+    spent,
+)
 from llava_pack.health.machine import (
     check_host,
     check_memory,
@@ -91,6 +97,24 @@ def test_an_engine_whose_server_is_gone_is_found():
     assert orphan in facts.orphans
     (finding,) = check_processes(replace(facts, orphans=(orphan,)), "llava-pack", 7860)
     assert (finding.level, finding.fix) == ("warn", f"kill {orphan}")
+
+
+def test_an_engine_was_told_its_device_by_its_arguments():
+    wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "llava_pack.engine.worker"]
+    told = [*wait, "--model-dir", "/models/llava-tiny", "--device", "auto"]
+    with subprocess.Popen(told, stdin=subprocess.PIPE) as engine:
+        assert engine_device(os.getpid(), "llava-tiny") == "auto"
+        assert engine_device(os.getpid(), "another") == ""
+        engine.stdin.close()
+
+
+def test_the_work_of_the_server_is_not_that_of_others():
+    before = spent(os.getpid())
+    while (after := spent(os.getpid())).own_s - before.own_s < 0.1:
+        pass
+    assert 0 <= after.others_part(before) < 1
+    idle = replace(before, at_s=before.at_s + 1, idle_s=before.idle_s + before.cpus)
+    assert idle.others_part(before) == 0
 
 
 def test_a_port_held_by_another_program_is_named():
