@@ -74,7 +74,11 @@ class Boundary:
 
 
 class Guard:
-    """Lets a request through when the access policy does."""
+    """Lets a request through when the access policy does.
+
+    A `Range` is taken away, and the whole file comes: Gradio's routes fail at several ranges, and
+    answer one with the request's own headers. Source: RFC 9110, 14.2, a server may ignore it.
+    """
 
     def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
         self._app = app
@@ -92,7 +96,8 @@ class Guard:
         elif scope["path"] == LOGIN_PATH:
             await self._login.answer(scope["method"])(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
+            await self._app({**scope, "headers": kept}, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}

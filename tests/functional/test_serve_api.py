@@ -13,6 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
+from llava_pack.health.knowledge import known_failures, recognise
 from tests.support.gateway import TOKEN, Gateway, gateway
 
 _HI = [{"role": "user", "content": "hi"}]
@@ -194,9 +195,11 @@ def test_a_wrong_token_is_401(served: Gateway) -> None:
         openai.OpenAI(
             base_url=f"{served.url}/v1", api_key="wrong", http_client=httpx.Client(trust_env=False)
         ) as stranger,
-        pytest.raises(openai.AuthenticationError, match="missing or wrong"),
+        pytest.raises(openai.AuthenticationError, match="missing or wrong") as refused,
     ):
         stranger.models.list()
+    known = [failure.id for failure in recognise(str(refused.value), known_failures())]
+    assert known == ["wrong-token"]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +245,12 @@ def test_what_a_person_can_mend_is_said(
     response = _post(served, body)
     assert response.status_code == 400
     assert message in _error(response)["message"]
+
+
+def test_no_tensors_are_taken_for_a_picture(served: Gateway) -> None:
+    content = [{"type": "image_embeds", "image_embeds": "AAAA"}]
+    answer = _post(served, {"model": "echo", "messages": [{"role": "user", "content": content}]})
+    assert (answer.status_code, _error(answer)["code"]) == (400, "invalid_value")
 
 
 def test_a_picture_belongs_to_the_person(served: Gateway) -> None:

@@ -55,7 +55,12 @@ def test_the_description_holds_every_route_of_the_api(
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("/v1/chat/completions", "POST"), ("/tokenize", "POST"), ("/v1/models/{name}", "GET")],
+    [
+        ("/v1/chat/completions", "POST"),
+        ("/tokenize", "POST"),
+        ("/observe", "POST"),
+        ("/v1/models/{name}", "GET"),
+    ],
 )
 def test_no_request_is_a_bug(
     schema: schemathesis.schemas.BaseSchema, client: httpx.Client, path: str, method: str

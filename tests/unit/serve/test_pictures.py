@@ -3,12 +3,16 @@
 import asyncio
 import base64
 import io
+import threading
 
+import anyio.to_thread
 import pytest
 from PIL import Image
 
-from llava_pack.engine.pictures import Limits
+from llava_pack.engine.pictures import Limits, decode_picture
+from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError
+from llava_pack.serve import pictures
 from llava_pack.serve.pictures import PictureDecoder, data_bytes
 
 
@@ -71,3 +75,52 @@ def test_something_else_than_a_picture_is_refused() -> None:
 def test_a_picture_beyond_the_limits_is_refused() -> None:
     with pytest.raises(UsageError, match="too large: 50x50"):
         asyncio.run(PictureDecoder(Limits(pixels=100)).from_url(_url(_png(50, 50))))
+
+
+def test_two_pictures_are_decoded_at_once_and_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = [], threading.Event()
+
+    def decoded(data: bytes, limits: Limits) -> Picture:
+        begun.append(data)
+        go_on.wait()
+        return decode_picture(data, limits)
+
+    monkeypatch.setattr(pictures, "decode_picture", decoded)
+
+    async def flood() -> int:
+        decoder = PictureDecoder()
+        tasks = [asyncio.create_task(decoder.from_bytes(_png())) for _ in range(5)]
+        while len(begun) < 2:
+            await anyio.to_thread.run_sync(lambda: None)
+        for _ in range(20):  # threads that were started before these have begun by then
+            await anyio.to_thread.run_sync(lambda: None)
+        at_once = len(begun)
+        go_on.set()
+        await asyncio.gather(*tasks)
+        return at_once
+
+    assert asyncio.run(flood()) == 2
+    assert len(begun) == 5
+
+
+def test_the_seventeenth_request_with_pictures_waits_for_a_seat() -> None:
+    async def flood() -> None:
+        decoder, leave = PictureDecoder(), asyncio.Event()
+        seated = []
+
+        async def held(number: int) -> None:
+            async with decoder.seated(1):
+                seated.append(number)
+                await leave.wait()
+
+        tasks = [asyncio.create_task(held(number)) for number in range(17)]
+        for _ in range(3):  # each task has gone as far as it can
+            await asyncio.sleep(0)
+        assert len(seated) == 16
+        async with decoder.seated(0):
+            pass
+        leave.set()
+        await asyncio.gather(*tasks)
+        assert len(seated) == 17
+
+    asyncio.run(flood())

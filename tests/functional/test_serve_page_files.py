@@ -1,0 +1,61 @@
+"""What the page's own routes give out: files of the page, and nothing else of this machine."""
+
+import io
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.support.gateway import ROOT, Gateway, gateway
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway(tmp_path_factory.mktemp("run"), "--web") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "file=/etc/passwd",
+        "file=../../../../etc/passwd",
+        "file=%2e%2e/%2e%2e/etc/passwd",
+        f"file={ROOT}/pyproject.toml",
+        "file=pyproject.toml",
+        "file=/proc/self/environ",
+        "file=http://127.0.0.1:9/x.png",
+        "file=http://169.254.169.254/latest/meta-data",
+        "proxy=http://127.0.0.1:9/x.png",
+        "component_server",
+    ],
+)
+def test_no_file_and_no_address_of_elsewhere_is_read(served: Gateway, path: str) -> None:
+    """CVE-2024-1561, CVE-2026-28414, CVE-2026-59806 and their like."""
+    with served.client() as http:
+        answer = http.get(f"/gradio_api/{path}")
+    assert answer.status_code in {400, 403, 404, 405}, answer.text
+    assert "root:" not in answer.text
+    assert "llava-pack" not in answer.text
+
+
+def test_several_ranges_of_an_uploaded_file_are_the_whole_file(served: Gateway) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(data, "PNG")
+    with served.client() as http:
+        sent = {"files": ("a.png", data.getvalue(), "image/png")}
+        (path,) = http.post("/gradio_api/upload", files=sent).json()
+        for asked in ("bytes=0-1,3-4", "bytes=0-1-2", "bytes=0-3"):
+            answer = http.get(f"/gradio_api/file={path}", headers={"Range": asked})
+            assert (answer.status_code, answer.content) == (200, data.getvalue())
+
+
+@pytest.mark.parametrize(
+    "path", ["", "config", "theme.css", "assets/x", "static/x", "gradio_api/info",
+             "gradio_api/upload", "gradio_api/queue/join", "gradio_api/file=/etc/passwd"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_page_asks_for_the_token(served: Gateway, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{served.url}/{path}", trust_env=False)
+    assert answer.status_code == 401
