@@ -1,5 +1,6 @@
 """What loads, what is refused, and with which error."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,20 @@ def test_the_tower_may_be_elsewhere(plain, tmp_path):
     model_dir = shutil.copytree(plain[0], tmp_path / "llava-v1-tiny")
     elsewhere = shutil.copytree(plain[0].parent / "clip-tiny", tmp_path / "tower" / "mine")
     assert answer(model_dir, vision_tower=elsewhere) == plain[1]
+
+
+def test_a_chat_template_beside_the_model_is_never_run(plain, tmp_path):
+    """CVE-2026-5760: a template of a checkpoint is a program; the prompt is made by our own."""
+    model_dir, mark = make(tmp_path / "model"), tmp_path / "ran"
+    called = "cycler.__init__.__globals__.os.mkdir"
+    hostile = f"{{{{ {called}({str(mark)!r}) }}}}{{{{ raise_exception('run') }}}}"
+    (model_dir / "chat_template.jinja").write_text(hostile)
+    (model_dir / "chat_template.json").write_text(json.dumps({"chat_template": hostile}))
+    settings = model_dir / "tokenizer_config.json"
+    told = json.loads(settings.read_bytes()) if settings.exists() else {}
+    settings.write_text(json.dumps({**told, "chat_template": hostile}))
+    assert answer(model_dir) == plain[1]
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "nf4"])
