@@ -1,13 +1,13 @@
 """The receipt of a generation: what was checked, how, and what the files looked like then."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format import canonical, records
-from llava_pack.format.errors import IntegrityError
+from llava_pack.format.errors import IntegrityError, SpaceError
 from llava_target import disk
 
 NAME = "receipt.json"
@@ -59,8 +59,7 @@ def void(folder: Path) -> None:
 
 def read(folder: Path) -> Receipt | None:
     """Return the receipt of a generation, None where it is not complete."""
-    value = _load(folder / NAME)
-    return records.decode(Receipt, value, records.Defects())
+    return records.decode(Receipt, _load(folder / NAME), records.Defects())
 
 
 def seal(folder: Path) -> None:
@@ -70,13 +69,17 @@ def seal(folder: Path) -> None:
 
 @contextmanager
 def unshaken(roots: Iterable[Path]) -> Iterator[None]:
-    """Seal generations anew after links to files that they share came or went, which is no harm."""
+    """Seal generations anew after links to files that they share came or went, which is no harm.
+
+    Where a full disk has no room for that, the files are hashed when they are looked at next.
+    """
     sealed = [root for root in roots if not broken(root)]
     try:
         yield
     finally:
         for root in filter(Path.exists, sealed):
-            seal(root)
+            with suppress(SpaceError), disk.room_on(root):
+                seal(root)
 
 
 def broken(folder: Path, *, ctime: bool = True) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ Imported once `llava_target` can be: see `llava_pack.cli.target`.
 """
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.cli.installed import chosen_recipe
-from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import InstallError, SpaceError
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
@@ -17,7 +18,10 @@ from llava_target import disk, generations, installer, journal, receipt, serving
 from llava_target.generations import Generation
 from llava_target.store import Store
 
-_OURS = ("bin", "models", "run", "store", "trust", "logs", "lock", journal.NAME)
+_OURS = (
+    *("bin", "models", "run", "store", "trust", "logs", "lock"),
+    *(f".{journal.NAME}.new", journal.NAME),
+)
 """The journal goes last: until then, the next run knows what to finish."""
 
 
@@ -39,9 +43,10 @@ def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progr
 
     Raises:
         InstallError: there is no such generation, or it does not serve.
+        SpaceError: the disk is full; nothing was changed, or the same command goes on.
     """
     name = chosen_recipe(prefix, recipe)
-    with journal.locked(prefix):
+    with disk.room_on(prefix), journal.locked(prefix):
         left = journal.unfinished(prefix)
         installer.recover(prefix, name, progress)
         current = generations.current_number(prefix, name) or 0
@@ -73,7 +78,7 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
         InstallError: nothing is installed.
     """
     chosen_recipe(prefix, None)
-    with journal.locked(prefix):
+    with disk.room_on(prefix), journal.locked(prefix):
         installer.recover(prefix, "", progress)
         old = []
         for recipe in generations.recipes(prefix):
@@ -98,7 +103,7 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
     halfway = left.get("operation") == "uninstall" and recipe in {left.get("recipe"), None}
     if not halfway:
         chosen_recipe(prefix, recipe)
-    with journal.locked(prefix):
+    with disk.room_on(prefix), journal.locked(prefix):
         installer.recover(prefix, recipe or "", progress)
         for server in running(prefix, recipe):
             raise InstallError(
@@ -109,7 +114,7 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
         names = (
             [path.name for path in (prefix / "models").glob("*")] if recipe is None else [recipe]
         )
-        journal.record(prefix, "deactivate", operation="uninstall", recipe=recipe)
+        _record(prefix, "deactivate", operation="uninstall", recipe=recipe)
         for name in names:
             (generations.recipe_folder(prefix, name) / "current").unlink(missing_ok=True)
         gone = [item for name in names for item in generations.listing(prefix, name)]
@@ -133,16 +138,22 @@ def _runs(root: Path) -> bool:
     return any(argv[0].startswith(f"{root}/") for _, argv in serving.processes())
 
 
+def _record(prefix: Path, step: str, **facts: str | None) -> None:
+    """Write the step that begins now, where there is room: what frees some must not need any."""
+    with suppress(SpaceError), disk.room_on(prefix):
+        journal.record(prefix, step, **facts)
+
+
 def _remove(
     prefix: Path, items: list[Generation], operation: str, recipe: str | None = None
 ) -> Freed:
     facts = {"operation": operation, "recipe": recipe}
     with receipt.unshaken([item.root for item in generations.listing(prefix)]):
         for item in items:
-            journal.record(prefix, "remove", **facts)
+            _record(prefix, "remove", **facts)
             receipt.void(item.root)
             disk.remove_tree(item.root)
-        journal.record(prefix, "sweep", **facts)
+        _record(prefix, "sweep", **facts)
         needed: set[str] = set()
         for item in generations.listing(prefix):
             manifest = parse_manifest((item.root / MANIFEST_NAME).read_bytes())

@@ -1,4 +1,4 @@
-"""A disk that is full at every write of an upgrade: exit 7, and the old generation stays."""
+"""A disk that is full: at every write of an upgrade, and where something is to be removed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def unshared(*flags):
 
 
 @pytest.mark.skipif(unshared("-rm") != 0, reason="no mount namespaces here")
-def test_wherever_the_disk_fills_up_the_old_generation_stays(site):
+def test_on_a_full_disk_the_old_generation_stays_and_what_frees_space_works(site):
     floors = {"disk_bytes": 1}
     old = site.write("old", floors=floors)
     new = site.write("new", floors=floors, weights=os.urandom(100_000), release=1_800_000_000)
@@ -29,8 +29,13 @@ def test_wherever_the_disk_fills_up_the_old_generation_stays(site):
         capture_output=True, text=True, check=False, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    *failed, last = json.loads(done.stdout)
+    said = json.loads(done.stdout)
+    *failed, last = said["installed"]
     assert {(code, number) for code, number, _ in failed} == {(7, 1)}
     assert len(failed) > 10
     assert {step for _, _, step in failed} >= {"place", "venv"}
     assert last[:2] == [0, 2]
+    back, old_removed, all_removed = said["removed"]
+    assert back == [7, 1, 2]
+    assert old_removed == [0, 2]
+    assert (all_removed, said["left"]) == ([0], ["filler"])

@@ -1,4 +1,4 @@
-"""Install on a disk of each size from too small on, in a mount namespace of its own.
+"""Install and remove on a disk that is full, in a mount namespace of its own.
 
 `unshare -rm python full_disk.py FOLDER OLD ID NEW ID STEP_BYTES`: a tmpfs is mounted on
 FOLDER/prefix, the old bundle installed, the tmpfs made too small for the new one, and larger step
@@ -9,6 +9,8 @@ by step until that is installed. Prints one JSON list: for each size the exit co
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ _PAGE = 4096
 def main(arguments: list[str]) -> None:
     """Run all sizes and print what came of each."""
     sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "installers")]
+    from llava_pack.cli import removal
     from llava_pack.format.errors import PackError
     from llava_pack.format.progress import Silent
     from llava_target import generations, installer, journal
@@ -57,7 +60,25 @@ def main(arguments: list[str]) -> None:
         code, last = install(new, new_id)
         complete(prefix)
         found.append((code, generations.current_number(prefix, "tiny"), last))
-    sys.stdout.write(json.dumps(found) + "\n")
+
+    def without_room(remove: Callable[..., object], *arguments: Any, **more: Any) -> list[int]:
+        code = 0
+        with Path(prefix, "filler").open("ab", buffering=0) as filler, suppress(OSError):
+            while filler.write(bytes(_PAGE)):
+                pass
+        try:
+            remove(prefix, *arguments, Silent(), **more)
+        except PackError as error:
+            code = int(error.exit_code)
+        return [code, *(item.number for item in generations.listing(prefix))]
+
+    removed = [
+        without_room(removal.revert, None, None),
+        without_room(removal.gc, keep=1),
+        without_room(removal.uninstall, None),
+    ]
+    left = sorted(path.name for path in prefix.iterdir())
+    sys.stdout.write(json.dumps({"installed": found, "removed": removed, "left": left}) + "\n")
 
 
 if __name__ == "__main__":
