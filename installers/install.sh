@@ -43,9 +43,7 @@ scrub() {
     LC_ALL=C
     export LC_ALL
     unset ENV BASH_ENV CDPATH TAR_OPTIONS GZIP
-    for name in $(env | sed -n -e 's/^\(LD_[A-Za-z0-9_]*\)=.*/\1/p' \
-        -e 's/^\(PYTHON[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(UV_[A-Za-z0-9_]*\)=.*/\1/p' \
-        -e 's/^\(PIP_[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(OPENSSL_[A-Za-z0-9_]*\)=.*/\1/p'); do
+    for name in $(env | sed -nE 's/^((LD_|PYTHON|UV_|PIP_|OPENSSL_)[A-Za-z0-9_]*)=.*/\1/p'); do
         unset "$name"
     done
 }

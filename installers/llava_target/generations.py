@@ -82,18 +82,16 @@ def activate(prefix: Path, recipe: str, number: int) -> None:
     (prefix / "bin").mkdir(exist_ok=True)
     python = shlex.quote(str(folder / "current" / "venv" / "bin" / "python"))
     others = f"{shlex.quote(str(prefix / 'models'))}/*/generations/*/venv/bin/python"
-    lines = [
-        "#!/bin/sh",
-        f"LLAVA_PACK_PREFIX={shlex.quote(str(prefix))}",
-        "export LLAVA_PACK_PREFIX",
-        "# health and revert are needed most where the environment of the current one is broken",
-        f"for python in {python} {others}; do",
-        '    "$python" -I -S -c \'\' 2>/dev/null && exec "$python" -I -m llava_pack "$@"',
-        "done",
-        "echo 'error: no Python under this prefix runs; hint: install the bundle again' >&2",
-        "exit 14",
-    ]
-    script = "".join(f"{line}\n" for line in lines)
+    script = f"""#!/bin/sh
+LLAVA_PACK_PREFIX={shlex.quote(str(prefix))}
+export LLAVA_PACK_PREFIX
+# health and revert are needed most where the environment of the current one is broken
+for python in {python} {others}; do
+    "$python" -I -S -c '' 2>/dev/null && exec "$python" -I -m llava_pack "$@"
+done
+echo 'error: no Python under this prefix runs; hint: install the bundle again' >&2
+exit 14
+"""
     disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
 
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - the boundary: a bug gets its own exit code
-        traceback.print_exc()
+        print(visible(traceback.format_exc(), keep="\n"), file=sys.stderr, end="")
         return _failure(PackError(f"{type(error).__name__}: {error}"), as_json=options.json)
     if options.json:
         line = json.dumps({"schema": _SCHEMA, "kind": options.command, **facts})

@@ -1,12 +1,17 @@
-"""What only a mount namespace can show: other programs at the places where programs are."""
+"""What only namespaces can show: other programs where programs are, and another account."""
 
 import subprocess
 
+AS_A_USER = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
+
+
+def allowed(*command):
+    """Say whether such a namespace can be had here."""
+    return subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+
 
 def may_mount():
-    return (
-        subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
-    )
+    return allowed("unshare", "-rm")
 
 
 def covering(files):

@@ -6,6 +6,7 @@ attack succeeds: so the check is there for a reason, and the attack would tell i
 
 import os
 import py_compile
+import re
 import shutil
 import stat
 import tarfile
@@ -19,9 +20,17 @@ from pathlib import Path
 import pytest
 
 from tests.support import bundle as simulator
-from tests.support.bundle import BASE_PYTHON, CHECKOUT, PYTHON_MINOR, change, seal
+from tests.support.bundle import (
+    BASE_PYTHON,
+    CHECKOUT,
+    PYTHON_MINOR,
+    SMOKE_PASSES,
+    change,
+    seal,
+)
 from tests.support.keys import Publisher, new_publisher, openssl, other_key
-from tests.target.namespaces import covering, may_mount
+from tests.target.conftest import Medium
+from tests.target.namespaces import AS_A_USER, allowed, covering, may_mount
 
 MAIN = "installer/llava_target/main.py"
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
@@ -183,6 +192,101 @@ def settings_of_python(scene):
         (trap / name).write_text(scene.evil)
     env = {"PYTHONPATH": str(trap), "PYTHONSTARTUP": str(trap / "json.py")}
     scene.refused(scene.host.install_sh(scene.medium(), env=env, cwd=trap), 0)
+
+
+def settings_of_the_caller(scene):
+    names = ("LD_X", "PYTHONX", "UV_X", "PIP_X", "OPENSSL_CONF", "TAR_OPTIONS", "GZIP")
+    names += ("ENV", "BASH_ENV", "CDPATH")
+    seen = scene.folder / "seen"
+    bundle = scene.medium(extra=_python_that(f"env >>{seen}"))
+    scene.refused(scene.host.install_sh(bundle, env=dict.fromkeys(names, "")), 0)
+    handed_on = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert "PATH" in handed_on
+    assert not handed_on & set(names)
+
+
+def settings_of_the_linker(scene):
+    """Its own log of what it started; the shell itself and what it looks with come before."""
+    env = {"LD_DEBUG": "libs", "LD_DEBUG_OUTPUT": str(scene.folder / "linked")}
+    scene.refused(scene.host.install_sh(scene.medium(), env=env), 0)
+    said = "".join(path.read_text() for path in scene.folder.glob("linked.*"))
+    started = {path.rpartition("/")[2] for path in re.findall(r"initialize program: (\S+)", said)}
+    assert started == {"sh", "env", "sed"}
+
+
+def settings_of_openssl(scene):
+    """With a configuration that leaves it no algorithm it would count as absent: 6, not 5."""
+    bad = scene.medium()
+    scene.publisher.sign(bad.root)
+    (bad.root / "SHA256SUMS.sig").write_bytes(b"bad")
+    broken = scene.folder / "openssl.cnf"
+    lines = ("openssl_conf = a", "[a]", "providers = b", "[b]", "null = c", "[c]", "activate = 1")
+    broken.write_text("\n".join(lines))
+    wrap = covering({shutil.which("ssh-keygen"): scene.fake("absent", "exit 1")})
+    key, env = ["--trust-key", str(scene.publisher.public_file)], {"OPENSSL_CONF": str(broken)}
+    scene.refused(scene.host.install_sh(bad, *key, expect=False, env=env, wrap=wrap), 5)
+
+
+def a_program_on_the_caller_s_path(scene):
+    trap = scene.folder / "trap"
+    trap.mkdir()
+    scene.fake("trap/sha256sum", f'touch {scene.ran}; exec /usr/bin/sha256sum "$@"')
+    env = {"PATH": f"{trap}:{Path(BASE_PYTHON).parent}:{os.environ['PATH']}"}
+    scene.refused(scene.host.install_sh(scene.medium(), env=env), 0)
+
+
+def a_list_without_end(scene):
+    """A hole of 100 MB, where no file of more than 20 MB can be written."""
+    bad = scene.medium()
+    os.truncate(bad.root / "SHA256SUMS", 100_000_000)
+    wrap = ("sh", "-c", 'ulimit -f 20480; exec "$@"', "sh")
+    scene.refused(scene.host.install_sh(bad, wrap=wrap), 5)
+
+
+def a_manifest_without_end(scene):
+    bad = scene.medium()
+    change(bad.root / "MANIFEST.json", lambda data: data.replace(b"A tiny", b"A" * 9_000_000))
+    typed = Medium(bad.root, seal(bad.root))
+    scene.refused(scene.host.install_sh(typed), 4)
+
+
+def a_name_that_steers_the_terminal(scene):
+    bad = scene.medium()
+    (bad.root / "\x1b]0;owned\x07").write_text("")
+    done = scene.host.install_sh(bad)
+    scene.refused(done, 4)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def a_model_that_reaches_out(scene):
+    reaching = (
+        "import socket\ntry:\n    socket.getaddrinfo('example.org', 1)\nexcept OSError: pass\n"
+    )
+    scene.refused(scene.host.install_sh(scene.medium(smoke=reaching + SMOKE_PASSES)), 9)
+
+
+def _own_medium(scene):
+    """Return a bundle that only this account can write, and an account that is not root."""
+    bundle = scene.medium()
+    for path in (scene.folder, bundle.root.parent, bundle.root, *bundle.root.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o022)
+    return bundle, AS_A_USER if os.geteuid() == 0 else ()
+
+
+def weights_that_others_can_write(scene):
+    bundle, wrap = _own_medium(scene)
+    (bundle.root / WEIGHTS).chmod(0o666)
+    scene.refused(scene.host.install_sh(bundle, wrap=wrap), 0)
+    kept = scene.host.prefix / "models/tiny/current" / WEIGHTS
+    assert not kept.samefile(bundle.root / WEIGHTS)
+
+
+def weights_that_somebody_writes(scene):
+    bundle, wrap = _own_medium(scene)
+    with (bundle.root / WEIGHTS).open("r+b"):
+        scene.refused(scene.host.install_sh(bundle, wrap=wrap), 0)
+    kept = scene.host.prefix / "models/tiny/current" / WEIGHTS
+    assert not kept.samefile(bundle.root / WEIGHTS)
 
 
 def settings_of_uv(scene):
@@ -347,8 +451,24 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_module_that_shadows_the_stdlib: ((SH, COPIED, COPIED + '    cp -rp "$bundle/installer" .\n'),),
     bytecode_beside_the_source: ((SH, COPIED, COPIED + '    cp -rp "$bundle/installer" .\n'),),
     settings_of_python: (
-        (SH, "^\\(PYTHON[", "^\\(NOTHING["),
+        (SH, "|PYTHON|", "|"),
         (SH, START, START.replace(" -I -S", "")),
+    ),
+    settings_of_the_caller: ((SH, "    scrub\n", ""),),
+    settings_of_the_linker: ((SH, "((LD_|", "(("),),
+    settings_of_openssl: ((SH, "|OPENSSL_)", ")"),),
+    a_program_on_the_caller_s_path: ((SH, "    PATH=/usr/local/sbin", "    SOME=/usr/local/sbin"),),
+    a_list_without_end: ((SH, 'head -c "$2" <"$bundle/$1"', 'cat <"$bundle/$1"'),),
+    a_manifest_without_end: (("../llava_pack/format/manifest.py", "BYTES = 8 * 1024", "BYTES = 99 * 1024"),),
+    a_name_that_steers_the_terminal: (
+        ("llava_target/main.py", "print(visible(text), file", "print(text, file"),
+    ),
+    a_model_that_reaches_out: (("llava_target/silence.py", "    fence()\n    sys.argv", "    sys.argv"),),
+    weights_that_others_can_write: (
+        ("llava_target/store.py", "not disk.only_ours(source, top)", "False"),
+    ),
+    weights_that_somebody_writes: (
+        ("llava_target/store.py", "if disk.nobody_writes(source):", "if True:"),
     ),
     settings_of_uv: (("llava_target/venv.py", '"--no-config", ', ""),),
     a_link_of_the_right_content: (
@@ -385,12 +505,15 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
         (TRUST, '            if not _accepts(tool, folder / "signed"):\n', "            if False:\n"),
     ),
 }  # fmt: skip
-NEEDS_MOUNT = {an_openssl_that_is_content_with_anything}
+NEEDS_MOUNT = {an_openssl_that_is_content_with_anything, settings_of_openssl}
+NEEDS_A_USER = {weights_that_others_can_write, weights_that_somebody_writes}
 
 
 def _skip(attack):
     if attack in NEEDS_MOUNT and not may_mount():
         pytest.skip("no mount namespaces here")
+    if attack in NEEDS_A_USER and os.geteuid() == 0 and not allowed(*AS_A_USER):
+        pytest.skip("no user namespaces here")
     if attack is a_device and os.geteuid() != 0:
         pytest.skip("only root makes devices")
 

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from llava_target import main
 from tests.support.bundle import change, seal
 
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
@@ -229,3 +230,16 @@ def test_verify_lists_every_defect_as_json(medium, cli):
 def test_install_sh_says_errors_as_json_too(medium, host):
     done = host.install_sh(medium(), "--json", expect=False)
     assert done.returncode == json.loads(done.stdout)["exit_code"] == 6
+
+
+def test_a_bug_is_told_as_text(monkeypatch, capsys):
+    def fails(_options):
+        raise ValueError("\x1b[31mred")
+
+    monkeypatch.setattr(main, "_install", fails)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    assert main.main(["install", "--bundle", "b"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert r"ValueError: \x1b[31mred" in said
+    assert "\x1b" not in said

@@ -14,14 +14,10 @@ from llava_pack.format.progress import Silent
 from llava_target import disk, smoke
 from llava_target.planning import plan
 from tests.support.site import Site, complete
+from tests.target.namespaces import AS_A_USER, allowed
 
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
-AS_A_USER = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
 MARKED = "the weights of a small model, to be found again " * 1000
-
-
-def allowed(*command):
-    return subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
 
 
 as_a_user = pytest.mark.skipif(
@@ -168,6 +164,26 @@ def test_a_dry_run_foresees_every_byte(site):
     assert before["copy_bytes"] == sum(path.stat().st_size for path in objects)
     after = plan(site.request("bundle"), Silent()).facts()
     assert (after["copy_bytes"], after["stored_bytes"]) == (0, before["copy_bytes"])
+
+
+def test_what_a_file_system_clones_is_hashed_as_it_was_cloned(site, monkeypatch):
+    """As the kernel does it, without a file system that can: FICLONE takes all bytes at once."""
+
+    def clones(spoil):
+        def ioctl(destination, request, source):
+            assert request == 0x40049409  # Source: linux/fs.h, FICLONE
+            with open(source, "rb", closefd=False) as held:
+                os.pwrite(destination, spoil(held.read()), 0)
+
+        monkeypatch.setattr(disk.fcntl, "ioctl", ioctl)
+
+    clones(lambda data: data.replace(b"to be found again", b"to be found never"))
+    with pytest.raises(IntegrityError, match=f"{WEIGHTS}: changed"):
+        site.install("bundle")
+    clones(lambda data: data)
+    site.install("bundle")
+    assert receipt(site.prefix)["placed"]["cloned"] == len(MARKED)
+    complete(site.prefix)
 
 
 def test_a_clone_takes_no_room_and_is_what_was_hashed(site, tmp_path, monkeypatch):
