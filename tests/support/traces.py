@@ -9,6 +9,8 @@ _LINE = re.compile(r"^(\d+)\s+(.*)$")
 _CHILD = re.compile(r"(?:clone3?|v?fork)\b.* = (\d+)$")
 _ADDRESS = re.compile(r'sin6?_port=htons\((\d+)\).*?inet_(?:addr|pton)\((?:AF_INET6, )?"([^"]+)"')
 _NAME_PORTS = {53, 853, 5353, 5355}
+# Source: systemd, man/nss-resolve; glibc, nscd/nscd-client.h (a request for the table "hosts")
+_LOCAL_LOOK_UP = re.compile(r'sun_path="[^"]*/io\.systemd\.Resolve"|send(?:to|msg)\(.*hosts\\0"')
 CALLS = "execve,clone,clone3,fork,vfork,connect,sendto,sendmsg,sendmmsg"
 
 
@@ -32,7 +34,7 @@ def traced(log: Path) -> list[str]:
 def reached(log: Path, program: str) -> tuple[int, list[str]]:
     """Return how many addresses `program` and its children spoke to, and which were outside.
 
-    A name look-up counts as outside wherever its resolver is.
+    A name look-up counts as outside wherever its resolver is, behind a Unix socket too.
 
     Args:
         log: of `traced`.
@@ -54,7 +56,8 @@ def reached(log: Path, program: str) -> tuple[int, list[str]]:
         for address, port, call in spoken
         if port in _NAME_PORTS or not ipaddress.ip_address(address).is_loopback
     ]
-    return len(spoken), outside
+    asked = [call[:120] for pid, call in calls if pid in inside and _LOCAL_LOOK_UP.search(call)]
+    return len(spoken), outside + asked
 
 
 def _lines(log: Path) -> list[str]:

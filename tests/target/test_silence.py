@@ -1,7 +1,9 @@
 """Silence of an installation: fenced processes, a trace of everything else, and the receipt."""
 
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -76,3 +78,26 @@ def test_the_trace_would_have_seen_it(tmp_path):
     subprocess.run([*traced(log), "sh", "-c", '"$@"; true', "sh", *command], check=True)
     spoken, outside = reached(log, "sh")
     assert (spoken, outside[0].startswith("192.0.2.1 port 9")) == (1, True)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace here")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "there.connect('io.systemd.Resolve')",
+        "there.connect('nscd'); there.send(b'\\2\\0\\0\\0\\r\\0\\0\\0\\6\\0\\0\\0hosts\\0')",
+    ],
+    ids=["systemd-resolved", "nscd"],
+)
+def test_a_name_that_a_daemon_here_looks_up_is_seen_too(tmp_path, code):
+    log = tmp_path / "trace"
+    name = re.search(r"'([^']+)'", code)[1]
+    code = code.replace(f"'{name}'", repr(str(tmp_path / name)))
+    program = f"import socket; there = socket.socket(socket.AF_UNIX); {code}"
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / name))
+        daemon.listen()
+        command = [sys.executable, "-c", program]
+        subprocess.run([*traced(log), "sh", "-c", '"$@"; true', "sh", *command], check=True)
+    spoken, outside = reached(log, "sh")
+    assert (spoken, len(outside)) == (0, 1)
