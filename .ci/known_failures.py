@@ -17,7 +17,7 @@ the one that they show. This page is made from `llava_pack/health/knowledge.toml
 
 *Provoked by* says which test brings the failure about for real and holds what is said against the
 signature. The others are held against the recorded words of the program
-(`tests/fixtures/failures/symptoms.toml`): they need a GPU, another machine, or an old release.
+(`tests/fixtures/failures/symptoms.toml`): most need a GPU, another machine or an old release.
 
 | code | what it is | provoked by |
 |---|---|---|

@@ -1,16 +1,19 @@
 """Known failures provoked for real, and recognised by what the programs themselves say."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from llava_pack.health.knowledge import known_failures, recognise
 from tests.conftest import ROOT
+from tests.support.hub import LoopbackHub, RepoSpec
 from tests.support.ports import quiet_ports
 from tests.support.provocations import PROVOCATIONS
 from tests.support.sshd import LoopbackSshd
@@ -59,6 +62,36 @@ def test_a_package_that_is_missing_is_named(missing, statement, code):
     assert codes(done.stderr) == [code]
 
 
+def test_a_repository_that_is_gated_is_named(tmp_path):
+    program = (
+        "import huggingface_hub; huggingface_hub.hf_hub_download('someone/gated', 'config.json')"
+    )
+    with LoopbackHub({"someone/gated": RepoSpec(folder=DEMO, gated=True)}) as hub:
+        environ = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environ,
+        )
+    assert codes(done.stderr) == ["gated-repository"]
+
+
+@pytest.mark.namespace
+def test_a_disk_that_may_run_nothing_is_named(tmp_path):
+    steps = (
+        'mount -t tmpfs -o noexec none "$1" && cp "$2" "$1/library.so" && '
+        'exec "$3" -c "import ctypes, sys; ctypes.CDLL(sys.argv[1])" "$1/library.so"'
+    )
+    library = importlib.util.find_spec("_hashlib").origin
+    command = ["unshare", "-rm", "sh", "-c", steps, "sh", str(tmp_path), library, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip("no mount namespaces here")
+    assert codes(done.stderr) == ["no-exec"]
+
+
 @pytest.fixture(scope="module", params=["yes", "no"])
 def sshd(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"sshd-{request.param}")
@@ -104,8 +137,15 @@ def test_the_laptops_port_is_taken(sshd):
     assert codes(done.stderr)[0] == "local-port-taken"
 
 
-def test_a_server_that_does_not_let_in_or_is_not_there(sshd):
+def test_a_server_that_does_not_let_in_or_is_another_or_is_not_there(sshd, tmp_path):
     _, server = sshd
+    known = tmp_path / "known"
+    other = Path(server.options[0].partition("=")[2] + ".pub").read_text()
+    known.write_text(f"[127.0.0.1]:{server.port} {other}")
+    command = ssh(server)
+    command[1:1] = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert codes(done.stderr)[0] == "ssh-host-key-changed"
     done = subprocess.run(
         ssh(server, user="nobody"), capture_output=True, text=True, check=False, timeout=300
     )

@@ -68,6 +68,19 @@ def original_in_transformers(demo: Path) -> None:
         AutoConfig.from_pretrained(folder)
 
 
+def processor_without_patch_size(_demo: Path) -> None:
+    from PIL import Image
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    words = Tokenizer(WordLevel({"a": 0, "<image>": 1}, unk_token="a"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="a")
+    processor = LlavaProcessor(LlavaImageProcessorPil(), tokenizer)
+    processor(images=Image.new("RGB", (8, 8)), text="<image> a", return_tensors="pt")
+
+
 def no_gpu_found(_demo: Path) -> None:
     import torch
 
@@ -78,6 +91,18 @@ def out_of_memory_killer(_demo: Path) -> None:
     import torch
 
     torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def meta_tensor(_demo: Path) -> None:
+    import torch
+
+    torch.empty(1, device="meta").to("cpu")
+
+
+def hub_unreachable(_demo: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download("liuhaotian/llava-v1.5-7b", "config.json")
 
 
 def port_taken(_demo: Path) -> None:
@@ -118,8 +143,11 @@ PROVOCATIONS: tuple[Callable[[Path], None], ...] = (
     tower_asked_from_hub,
     model_path_not_found,
     original_in_transformers,
+    processor_without_patch_size,
     no_gpu_found,
     out_of_memory_killer,
+    meta_tensor,
+    hub_unreachable,
     port_taken,
     shared_library_missing,
     no_space_left,
