@@ -47,7 +47,9 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
     yield from map(mark, receipt.preflight)
     for answer in receipt.smoke.get("answers", ()):
         said = answer if isinstance(answer, dict) else {"text": answer}
-        yield f"✓ known answer {said.get('name', '')}: {said.get('text')!r}"
+        who = said.get("reference")
+        held = f"against what {who} recorded" if who else "by its words only"
+        yield f"✓ known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
     yield ""
     yield "SILENCE: A FENCED PROCESS ENDS WHEN IT REACHES FOR ANOTHER HOST, AND FAILS THE INSTALL"
     yield from _pairs(receipt.silence)

@@ -1,22 +1,23 @@
 """One run of all health checks over a prefix and whatever serves on this machine."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava_pack.cli import console
-from llava_pack.cli.installations import changed_files
+from llava_pack.cli.installations import read_again
 from llava_pack.format.errors import PackError
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
 from llava_pack.health.knowledge import Failure, known_failures, recognise
 from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
-from llava_pack.health.probes import probe_environment, rehash, wheel_versions
+from llava_pack.health.probes import probe_environment, wheel_versions
 from llava_pack.health.report import Finding, Metric, in_order
+from llava_pack.health.suite import question_count
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HASH_BYTES_PER_S = 1e9
 _IMPORTS_S = 15
+_ANSWER_S = 2
 
 
 class Examination:
@@ -54,6 +56,8 @@ class Examination:
         names = recipes(self._prefix)
         for name in names:
             self._contained("integrity", partial(self._open, name))
+        if self._deep and self._installed:
+            self._contained("integrity", partial(self._say_how_long, servers))
         for item in self._installed:
             self._contained("integrity", partial(self._integrity, item))
             self._contained("environment", partial(self._environment, item))
@@ -144,26 +148,34 @@ class Examination:
             fix="sh install.sh --bundle DIR --expect ID, or give --prefix",
         )
 
+    def _say_how_long(self, servers: Sequence[RunState]) -> Iterator[Finding]:
+        """Say ahead what a deep check does and about how long that takes."""
+        hashed = sum(map(_size_bytes, self._installed))
+        served = self._ours(servers).models if servers else ()
+        asked = [item for item in self._installed if item.manifest.model.name in served]
+        about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
+        about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)
+        questions = sum(map(_question_count, asked))
+        parts = [f"{console.human_bytes(hashed)} to hash", "libraries to import"]
+        parts += [f"{questions} questions to ask"] if questions else []
+        console.say(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
+        yield from ()
+
     def _integrity(self, item: "Installation") -> Iterator[Finding]:
-        from llava_target.store import Store
+        from llava_target import receipt
 
         entries = item.manifest.under("model")
-        size_bytes = sum(entry.size_bytes for entry in entries)
-        changed = changed_files(item)
-        if self._deep:
-            about_s = size_bytes / _HASH_BYTES_PER_S + _IMPORTS_S
-            amount = console.human_bytes(size_bytes)
-            console.say(f"deep: {amount} to hash, libraries to import: about {about_s:.0f} s")
-            store = Store(self._prefix)
-            changed = rehash(item.manifest, item.root, store.path, console.progress())
+        looks = () if self._deep else receipt.broken(item.root, ctime=False)
+        touched = () if self._deep else receipt.broken(item.root)
         yield check_installed(
             InstalledFacts(
                 recipe=item.recipe,
                 generation=item.number,
                 program=self._program,
                 files=len(entries),
-                size_bytes=size_bytes,
-                changed=changed,
+                size_bytes=_size_bytes(item),
+                changed=read_again(item) if self._deep else looks,
+                touched=touched,
                 deep=self._deep,
             )
         )
@@ -215,6 +227,24 @@ class Examination:
             why="nothing answers",
             fix=f"{self._program} serve",
         )
+
+
+def _size_bytes(item: "Installation") -> int:
+    return sum(entry.size_bytes for entry in item.manifest.under("model"))
+
+
+def _question_count(item: "Installation") -> int:
+    return question_count(len(item.manifest.known_answers), item.manifest.serving.slots)
+
+
+def _answer_s(smoke: Mapping[str, Any]) -> float:
+    """Return the seconds that the longest answer of a smoke test took, a guess if it tells none."""
+    took = [
+        answer["ttft_s"] + answer["tokens"] / answer["tokens_per_s"]
+        for answer in smoke.get("answers", ())
+        if isinstance(answer, Mapping) and "ttft_s" in answer and answer.get("tokens_per_s")
+    ]
+    return float(max(took, default=_ANSWER_S))
 
 
 def _explained(finding: Finding, failures: Sequence[Failure]) -> Finding:

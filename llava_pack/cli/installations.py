@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llava_pack.cli import console
 from llava_pack.cli.target import chosen_prefix
 from llava_pack.format.errors import IntegrityError
-from llava_pack.health.probes import rehash
+from llava_pack.health.probes import rehash, unpromised
 from llava_pack.serve.plans import EnginePlan, LoadOptions, installed_plan
 
 if TYPE_CHECKING:
@@ -36,14 +36,23 @@ def changed_files(item: "Installation") -> tuple[str, ...]:
     say), the bytes are read again; if they are right, that is how the files look from now on.
     """
     from llava_target import receipt
-    from llava_target.store import Store
 
     if changed := receipt.broken(item.root, ctime=False):
         return changed
-    if not receipt.broken(item.root):
-        return ()
-    changed = rehash(item.manifest, item.root, Store(item.prefix).path, console.progress())
-    if not changed and os.access(item.root, os.W_OK):
+    return read_again(item) if receipt.broken(item.root) else ()
+
+
+def read_again(item: "Installation") -> tuple[str, ...]:
+    """Return the files that are not what the bundle id promises, every byte read.
+
+    Where all are right, how they look now is how they look from now on.
+    """
+    from llava_target import receipt
+    from llava_target.store import Store
+
+    changed = unpromised(item.manifest, item.root, item.bundle_id)
+    changed += rehash(item.manifest, item.root, Store(item.prefix).path, console.progress())
+    if not changed and receipt.broken(item.root) and os.access(item.root, os.W_OK):
         receipt.seal(item.root)
     return changed
 

@@ -20,6 +20,14 @@ def check_installed(facts: InstalledFacts) -> Finding:
     """Judge the files of the active generation."""
     name = f"{facts.recipe} generation {facts.generation}"
     how = ", every byte as verified" if facts.deep else " look as they did when verified"
+    if facts.touched and not facts.changed:
+        return Finding(
+            layer="integrity",
+            level="warn",
+            text=f"{name}: other links, owner or permissions than verified: {_some(facts.touched)}",
+            why="likely no harm, but only reading every byte again can tell",
+            fix=f"{facts.program} health --deep, as who installed it",
+        )
     if not facts.changed:
         return Finding(layer="integrity", level="ok", text=f"{name}: {facts.files} files{how}")
     if not facts.deep:

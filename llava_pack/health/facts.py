@@ -18,6 +18,8 @@ class InstalledFacts:
     size_bytes: int
     changed: tuple[str, ...]
     """Files that look different, or in a deep check are different, from what was verified."""
+    touched: tuple[str, ...] = ()
+    """Files whose links, owner or permissions alone changed; their bytes were not read again."""
     deep: bool
 
 

@@ -13,6 +13,7 @@ from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, parse_sums
 from llava_pack.health.facts import EnvironmentFacts
 
 _VERSIONS_WITHIN_S = 20.0
@@ -73,6 +74,33 @@ def rehash(
     return tuple(changed)
 
 
+def unpromised(manifest: Manifest, root: Path, promised_id: str) -> tuple[str, ...]:
+    """Return the manifest if the bundle's id does not cover it, and files that it does not know.
+
+    Args:
+        manifest: of the bundle.
+        root: the generation's folder.
+        promised_id: the bundle's id, as it was verified.
+    """
+    known = {entry.path for entry in manifest.under("model")}
+    found = (path for path in (root / "model").rglob("*") if not path.is_dir())
+    names = sorted(path.relative_to(root).as_posix() for path in found)
+    return (
+        *(() if _covered(root, promised_id) else (MANIFEST_NAME,)),
+        *(name for name in names if name not in known),
+    )
+
+
+def _covered(root: Path, promised_id: str) -> bool:
+    """Return whether SHA256SUMS is what the bundle's id says, and the manifest what that says."""
+    try:
+        sums = (root / SUMS_NAME).read_bytes()
+        promised = parse_sums(sums).get(MANIFEST_NAME)
+    except (OSError, IntegrityError):
+        return False
+    return bundle_id(sums) == promised_id and _digest(root / MANIFEST_NAME) == promised
+
+
 def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) -> EnvironmentFacts:
     """Return what an environment holds.
 
@@ -121,7 +149,7 @@ def _derived(
 ) -> bool:
     try:
         source = packed(entry.sha256)
-        if _digest(source, lambda _size: None) != entry.sha256:
+        if _digest(source) != entry.sha256:
             return False
         rules = [rule for rule in manifest.rewrites if rule.path == entry.path]
         expected = installed_file(source.read_bytes(), rules, str(root / "model"))
@@ -130,7 +158,7 @@ def _derived(
         return False
 
 
-def _digest(path: Path, on_bytes: Callable[[int], None]) -> str:
+def _digest(path: Path, on_bytes: Callable[[int], None] = lambda _size: None) -> str:
     """Return the SHA-256 of a file, empty where it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -92,6 +92,7 @@ def _ask(engine: Engine, known: KnownAnswer, references: Sequence[Reference]) ->
         "ok": found.level != "broken",
         "grade": found.level,
         "stage": found.stage,
+        "reference": found.reference,
         "why": found.why,
         "text": seen.text,
         "tokens": end.usage.completion_tokens,

@@ -26,6 +26,16 @@ _SPARE_TOKENS = 96
 _WORD, _SAMPLE = "again ", 64
 
 
+def question_count(known: int, slots: int) -> int:
+    """Return how many questions the test asks.
+
+    >>> question_count(4, 8)
+    20
+    """
+    alone, again, crossed, blind, at_the_limit = known, 1, 4, 2, 1
+    return alone + again + max(slots, known) + crossed + blind + at_the_limit
+
+
 Black = Callable[[KnownAnswer], str]
 
 
@@ -87,9 +97,11 @@ class AnswerSuite:
         yield self._at_the_limit(known[0])
 
     def _judged(self, one: Judgement) -> Finding:
-        by = f", against what {one.reference} recorded" if one.reference else ""
+        against = "by its words only: nothing was recorded"
+        if one.reference:
+            against = f"against what {one.reference} recorded"
         stage = f" ({one.stage})" if one.stage else ""
-        text = f"{one.name}: {one.level}{stage}{by}: {one.text.strip()!r:.80}"
+        text = f"{one.name}: {one.level}{stage}, {against}: {one.text.strip()!r:.80}"
         level = _LEVELS[one.level]
         if level == "ok":
             return self._finding("ok", text)

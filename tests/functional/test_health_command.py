@@ -119,6 +119,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def served(sound: Machine) -> Iterator[Gateway]:
     options = ["--models", "tiny-llava", "--bundle-id", sound.bundle_id]
+    options += ["--log", str(sound.prefix / "serve.log")]
     with gateway(sound.prefix / "run", *options) as running:
         yield running
 
@@ -184,7 +185,9 @@ def test_answers_recorded_here_are_what_later_checks_are_held_against(
 ) -> None:
     recorded = sound.health("--record")
     assert (recorded.code, recorded.levels()) == (0, {"answers": "ok"})
-    deep = sound.health("--deep").report["findings"]
+    done = sound.run("--deep", "--json")
+    assert re.search(r"^deep: .*, 12 questions to ask: about \d+ s$", done.stderr, re.MULTILINE)
+    deep = json.loads(done.stdout)["findings"]
     answers = [one["text"] for one in deep if one["layer"] == "answers"]
     for name in ("255,0,0", "8x4"):
         exact = f"tiny-llava: {name}: exact, against what install recorded: "
@@ -213,6 +216,8 @@ def _kill_engines(served: Gateway, enough: threading.Event) -> None:
 def test_an_engine_that_keeps_dying_is_critical_with_its_cause(
     sound: Machine, served: Gateway
 ) -> None:
+    log = sound.prefix / "serve.log"
+    log.write_text("torch.OutOfMemoryError: CUDA out of memory\n")
     enough = threading.Event()
     killer = threading.Thread(target=_kill_engines, args=(served, enough))
     killer.start()
@@ -222,8 +227,10 @@ def test_an_engine_that_keeps_dying_is_critical_with_its_cause(
     finally:
         enough.set()
         killer.join()
+        log.write_text("")
     assert ended.code == 2
     assert "SIGKILL" in next(one["text"] for one in ended.bad() if "restarting" in one["text"])
+    assert "out-of-gpu-memory" in [one["code"] for one in ended.bad()]
     assert sound.health("--wait-ready", "300").code == 0
 
 
@@ -283,9 +290,25 @@ def test_a_flipped_bit_is_found_by_the_deep_check(broken: Machine) -> None:
 
 def test_the_deep_check_says_its_time_and_imports_what_serving_needs(broken: Machine) -> None:
     done = broken.run("--deep", "--json")
-    assert re.search(r"^deep: .* to hash, .* about \d+ s$", done.stderr, re.MULTILINE)
+    assert re.search(r"^deep: .* B to hash, .*import: about 15 s$", done.stderr, re.MULTILINE)
     texts = [one["text"] for one in json.loads(done.stdout)["findings"]]
     assert any("llava_pack.cli cannot be imported: ModuleNotFound" in text for text in texts)
+
+
+def test_files_that_only_look_changed_are_read_by_the_deep_check_alone(broken: Machine) -> None:
+    _weights(broken).chmod(0o440)
+    assert broken.health().bad()[0]["level"] == "warn"
+    assert broken.health().levels()["integrity"] == "warn"
+    assert broken.health("--deep").levels()["integrity"] == "ok"
+    assert broken.health().levels()["integrity"] == "ok"
+
+
+def test_what_the_bundle_id_does_not_promise_is_found_by_the_deep_check(broken: Machine) -> None:
+    manifest = broken.generation / "MANIFEST.json"
+    _replace(manifest, manifest.read_bytes().replace(b"A tiny LLaVA", b"Another LLaVA"))
+    (broken.generation / "model/tiny-llava/modeling.py").write_text("import os")
+    text = broken.health("--deep").bad()[0]["text"]
+    assert text.endswith("verified: MANIFEST.json, model/tiny-llava/modeling.py")
 
 
 def test_the_finalised_config_is_derived_again(broken: Machine) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.format.manifest import KnownAnswer, render_manifest
+from llava_pack.format.manifest import KnownAnswer, Reference, render_manifest
 from tests.support.bundle import BundleSimulator
 from tests.support.checkpoints import make_llava, make_tower
 
@@ -33,12 +33,13 @@ def _png() -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _manifest(folder: Path, *known: KnownAnswer) -> Path:
+def _manifest(folder: Path, *known: KnownAnswer, references: tuple[Reference, ...] = ()) -> Path:
     bundle = BundleSimulator()
     manifest = bundle.manifest(bundle.payload())
     entry = replace(manifest.model, conv_mode="llava_v1")
     path = folder / "MANIFEST.json"
-    path.write_bytes(render_manifest(replace(manifest, model=entry, known_answers=known)))
+    manifest = replace(manifest, model=entry, known_answers=known, references=references)
+    path.write_bytes(render_manifest(manifest))
     return path
 
 
@@ -56,10 +57,17 @@ def _smoke(model: Path, manifest: Path, name: str = "llava-tiny") -> tuple[int, 
 
 
 def test_a_model_that_says_what_it_should_passes(model: Path, tmp_path: Path) -> None:
-    code, report = _smoke(model, _manifest(tmp_path, _known("")))
+    recorded = Reference(
+        answer="recorded", precision="fp32", made_on="elsewhere", recorded="build", text="",
+        prompt="", words="", pixels="", tower=(), projector=(),
+        token_ids=(), likeliest=(), micronats=(),
+    )  # fmt: skip
+    known = replace(_known(""), name="recorded")
+    code, report = _smoke(model, _manifest(tmp_path, _known(""), known, references=(recorded,)))
     assert (code, report["ok"]) == (0, True)
     assert report["answers"][0]["tokens"] > 0
     assert report["precision"] == "fp32"
+    assert [answer["reference"] for answer in report["answers"]] == ["", "build"]
 
 
 def test_a_model_that_does_not_see_it_fails(model: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from llava_pack.format.sums import MANIFEST_NAME
+from tests.support.bundle import SMOKE_PASSES
 
 CONFIG = "model/tiny-llava/config.json"
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
@@ -54,7 +55,8 @@ def test_weights_are_links_into_the_store_that_nobody_writes(host, medium):
 
 
 def test_the_receipt_says_what_was_checked(host, medium):
-    tiny = medium()
+    answer = '{"name": "seen", "text": "red", "reference": "build"}'
+    tiny = medium(smoke=SMOKE_PASSES.replace('"answers": []', f'"answers": [{answer}]'))
     host.install_sh(tiny)
     receipt = json.loads((host.prefix / "models/tiny/current/receipt.json").read_text())
     assert receipt["bundle_id"] == tiny.id
@@ -68,7 +70,8 @@ def test_the_receipt_says_what_was_checked(host, medium):
     seal = json.loads((host.prefix / "models/tiny/current/seal.json").read_text())
     assert set(seal) >= {WEIGHTS, CONFIG, MANIFEST_NAME}
     page = (host.prefix / "models/tiny/current/receipt.txt").read_text()
-    for text in (tiny.id, "by            --expect", "✓ arch:", "fenced", WEIGHTS):
+    asked = "✓ known answer seen, against what build recorded: 'red'"
+    for text in (tiny.id, "by            --expect", "✓ arch:", "fenced", WEIGHTS, asked):
         assert text in page
 
 

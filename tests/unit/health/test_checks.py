@@ -58,6 +58,14 @@ def test_touched_files_ask_for_a_deep_check_and_bad_ones_for_the_bundle() -> Non
     assert "model/m/a, model/m/b" in deep.text
 
 
+def test_other_permissions_alone_are_a_warning_and_left_to_the_deep_check() -> None:
+    touched = replace(_INSTALLED, touched=("model/m/a",))
+    found = check_installed(touched)
+    assert (found.level, "model/m/a" in found.text) == ("warn", True)
+    assert "health --deep" in found.fix
+    assert check_installed(replace(touched, changed=("model/m/b",))).level == "fail"
+
+
 def test_many_changed_files_are_counted_not_listed() -> None:
     changed = tuple(f"f{n}" for n in range(9))
     assert check_installed(replace(_INSTALLED, changed=changed)).text.endswith("f4 and 4 more")

@@ -1,12 +1,12 @@
 """The deep test against servers that fail in one way each."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from llava_pack.format.manifest import KnownAnswer, Reference
-from llava_pack.health.suite import AnswerSuite, Subject
+from llava_pack.health.suite import AnswerSuite, Subject, question_count
 
 KNOWN = tuple(
     KnownAnswer(name=name, picture_png="cmVk", prompt=prompt, contains=(word,))
@@ -84,8 +84,22 @@ def test_a_server_that_is_well():
     found, suite = run()
     assert bad(found) == []
     assert [one.level for one in suite.judgements] == ["equivalent", "equivalent"]
+    assert "colour: equivalent, by its words only: nothing was recorded: 'a red circle'" in found
     assert "the same alone and among 3" in found
     assert "twice the same: bit by bit" in found
+
+
+def test_the_questions_are_counted_ahead():
+    server = Server()
+    subject = Subject(name="m", known=KNOWN, references=(), slots=SLOTS, context_tokens=512)
+    list(AnswerSuite(server, subject, lambda _: "YmxhY2s=", "llava-pack").run())
+    assert server.asked == question_count(len(KNOWN), SLOTS)
+
+
+def test_who_recorded_is_named():
+    recorded = [replace(Server().observe("m", one), recorded="install") for one in KNOWN]
+    found, _ = run(references=recorded)
+    assert "colour: exact, against what install recorded: 'a red circle'" in found
 
 
 @pytest.mark.parametrize(
