@@ -44,7 +44,7 @@ def manner(device: str, precision: str, context_tokens: int, *, graphs: bool = T
     chunk = _CPU_CHUNK if on_cpu else _GPU_CHUNK
     return Manner(
         chunk_tokens=context_tokens if precision == "int8" else min(chunk, context_tokens),
-        exact=on_cpu,
+        exact=on_cpu and precision not in {"fp16", "bf16"},
         padded=not on_cpu,
         pictures_at_once=1 if on_cpu and quantized else _GPU_PICTURES,
         captured=graphs and device == "cuda" and precision != "int8",

@@ -164,9 +164,9 @@ def test_the_way_of_the_picture_is_cut(recorded):
 
 def test_a_language_model_that_was_changed(recorded):
     engine = load()
-    layer = engine._model._network.model.language_model.layers[1].mlp.down_proj
+    layer = engine._model._network.model.language_model.layers[1]
     with torch.no_grad():
-        layer.weight.mul_(1.5)
+        layer.post_attention_layernorm.weight.mul_(1.5)
     found = judged(engine, recorded)
     assert {one.stage for one in found} == {"model"}
 
