@@ -98,6 +98,8 @@ class OpenAi:
                     continue
                 # Not strict: `transformers serve` leaves control characters in its strings.
                 event = json.loads(line.removeprefix(b"data: "), strict=False)
+                if "error" in event:
+                    raise RuntimeError(event["error"])
                 text = "".join(c["delta"].get("content") or "" for c in event.get("choices") or ())
                 yield text, (event.get("usage") or {}).get("completion_tokens") or 0
 
@@ -137,7 +139,7 @@ def running(server: OpenAi) -> Iterator[psutil.Process]:
     offline = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
-        "GOMP_SPINCOUNT": "1000",
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONPATH": str(ROOT),
     }
     with (
@@ -201,7 +203,15 @@ async def measured(
     tokens: int,
     counts: list[int],
 ) -> dict[str, float]:
-    """Return the figures of one server; `counts` are the tokens of answers, told by the first."""
+    """Return the figures of one server.
+
+    Args:
+        server: that is asked.
+        process: its own.
+        questions: three are asked alone, eight together, the last one before all.
+        tokens: the most that an answer has.
+        counts: tokens of each answer as the first server told them, for one that tells none.
+    """
     url = f"http://127.0.0.1:{server.port}"
     async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False) as client:
         await ask(client, server, questions[-1], 4)
@@ -213,15 +223,18 @@ async def measured(
         together = await asyncio.gather(*(ask(client, server, one, tokens) for one in eight))
         took_s = time.perf_counter() - began_s
         eight_cpu_s = cpu_s(process)
+    told = [one.tokens for one in (*alone, *together)]
     if not counts:
-        counts += [one.tokens for one in (*alone, *together)]
-    rates = [counts[n] / one.total_s for n, one in enumerate(alone)]
+        counts += told
+    said = told if all(told) else counts
+    rates = [count / one.total_s for count, one in zip(said, alone, strict=False)]
     return {
+        "tokens": sum(said) / len(said),
         "one_rate": statistics.median(rates),
         "one_first_s": statistics.median(one.first_s for one in alone),
-        "eight_rate": sum(counts[3:]) / took_s,
-        "one_cpu": sum(counts[:3]) / (alone_cpu_s - idle_cpu_s),
-        "eight_cpu": sum(counts[3:]) / (eight_cpu_s - alone_cpu_s),
+        "eight_rate": sum(said[3:]) / took_s,
+        "one_cpu": sum(said[:3]) / (alone_cpu_s - idle_cpu_s),
+        "eight_cpu": sum(said[3:]) / (eight_cpu_s - alone_cpu_s),
         "eight_first_s": max(one.first_s for one in together),
     }
 
@@ -289,7 +302,7 @@ def servers(given: argparse.Namespace, tower: Path, folder: Path, precision: str
         theirs += ["--dtype", "float32", "--quantization", QUANTIZED[precision]]
     found.append(OpenAi("transformers serve", theirs, ports[1], str(folder), "/health"))
     if given.llava_python and precision in DTYPES:
-        command = [str(given.llava_python), str(ROOT / "benchmarks" / "llava_worker.py")]
+        command = [str(given.llava_python.absolute()), str(ROOT / "benchmarks" / "llava_worker.py")]
         command += [DTYPES[precision], str(ports[2]), str(model_dir), str(tower)]
         found.append(LlavaWorker(command, ports[2]))
     return found
@@ -321,14 +334,15 @@ def main() -> None:
                         rows[server.name] = asyncio.run(run)
                 except RuntimeError as error:
                     print(f"not compared: {error}", file=sys.stderr)
-            _print(given.model_dir.name, precision, rows, sum(counts) / max(1, len(counts)))
+            _print(given.model_dir.name, precision, rows)
 
 
-def _print(model: str, precision: str, rows: dict[str, dict[str, float]], tokens: float) -> None:
-    print(f"{model}, {precision}, {tokens:.0f} tokens an answer")
+def _print(model: str, precision: str, rows: dict[str, dict[str, float]]) -> None:
+    print(f"{model}, {precision}")
     for name, row in rows.items():
         print(
-            f"  {name:<22} one: {row['one_rate']:7.1f} tokens/s, first {row['one_first_s']:.3f} s; "
+            f"  {name:<22} {row['tokens']:.0f} tokens an answer; "
+            f"one: {row['one_rate']:7.1f} tokens/s, first {row['one_first_s']:.3f} s; "
             f"eight: {row['eight_rate']:7.1f} tokens/s, first (p95) {row['eight_first_s']:.3f} s; "
             f"for a CPU second {row['one_cpu']:.1f} and {row['eight_cpu']:.1f}"
         )

@@ -14,6 +14,9 @@ import torch
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes
 from tests.support.checkpoints import TinyLlava, TinyTower, llava_config, make_llava, make_tower
 
+UNSAID = 259
+"""Ids below it end an answer, or are bytes, at which `transformers serve` breaks a stream off."""
+
 
 def make(folder: Path, spec: TinyLlava) -> Path:
     """Write tower and model below `folder` and return the model's folder."""
@@ -30,6 +33,7 @@ def make(folder: Path, spec: TinyLlava) -> Path:
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=generator) * 0.05
         tensors[name] = (values + ("norm" in name)).half()
+    tensors["lm_head.weight"][:UNSAID] = 0  # a score that is never the highest
     torch.save(tensors, model_dir / "pytorch_model.bin")
     return model_dir
 
