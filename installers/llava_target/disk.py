@@ -88,16 +88,17 @@ def sync_all(root: Path) -> None:
 
 
 @contextmanager
-def flushing(root: Path) -> Iterator[None]:
-    """Flush what was written so far while the block runs; both have ended after it.
+def settling(root: Path, *, without: Path) -> Iterator[None]:
+    """Remove a part of a tree and flush the rest while the block runs; all have ended after it.
 
     Raises:
-        OSError: a write did not reach the disk.
+        OSError: the part cannot be removed, or a write did not reach the disk.
     """
     with ThreadPoolExecutor(1) as pool:
-        flushed = pool.submit(sync_all, root)
+        done = [pool.submit(remove_tree, without), pool.submit(sync_all, root)]
         yield
-        flushed.result()
+        for one in done:
+            one.result()
 
 
 def clone(source: BinaryIO, destination: BinaryIO) -> bool:

@@ -1,6 +1,7 @@
 """The question that a staged generation must answer before it may become the current one."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
         command += ["--vision-tower", generation / manifest.model.vision_tower]
     command += ["--precision", manifest.serving.precision]
     command += ["--device", manifest.serving.device, "--json"]
-    scratch = generation / ".build"
-    said = programs.run(command, what="smoke test", scratch=scratch, timeout_s=_TIMEOUT_S)
+    with tempfile.TemporaryDirectory(prefix=".smoke.", dir=generation) as home:
+        said = programs.run(command, what="smoke test", scratch=Path(home), timeout_s=_TIMEOUT_S)
     try:
         report = json.loads(said.strip().rpartition("\n")[2])
     except ValueError as error:

@@ -87,12 +87,11 @@ def stage(staging: Staging) -> None:
 def _build(staging: Staging, store: Store) -> None:
     request, manifest = staging.request, staging.plan.manifest
     folder, progress = staging.folder, staging.progress
-    scratch = folder / ".build"
     with staging.step("place"):
         files, consume = manifest.files, request.consume
         placed = store.place(request.bundle, files, progress, consume=consume)
     with staging.step("python"):
-        scratch.mkdir(parents=True)
+        folder.mkdir(parents=True)
         python = venv.unpack_python(manifest, store, folder) or staging.plan.python
     with staging.step("venv"):
         progress.start("building the venv", None)
@@ -107,11 +106,10 @@ def _build(staging: Staging, store: Store) -> None:
             progress.note("too little GPU memory is free: what serves now stops for the swap")
             serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
         progress.start("asking the known questions", None)
-        with disk.flushing(folder):  # the environment reaches the disk meanwhile
+        with disk.settling(folder, without=folder / venv.SCRATCH):
             report = smoke.ask(manifest, folder, interpreter)
         progress.done()
     with staging.step("seal"):
-        disk.remove_tree(scratch)
         receipt.seal(folder)
         proof = _receipt(staging, python, placed, report)
         page = receipt_page.render(proof, manifest).encode()

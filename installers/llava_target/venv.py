@@ -12,6 +12,7 @@ from llava_target.store import Store
 
 UV = "runtime/uv"
 LOCK = "lock/pylock.toml"
+SCRATCH = ".build"  # what uv needs, of no use once the venv is made
 _TIMEOUT_S = 1800
 
 
@@ -57,7 +58,7 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
     Raises:
         InstallError: uv failed, with what it said.
     """
-    scratch = generation / ".build"
+    scratch = generation / SCRATCH
     for entry in manifest.files:
         if entry.path in {UV, LOCK} or entry.path.startswith("wheels/"):
             disk.link_or_copy(store.path(entry.sha256), scratch / entry.path)

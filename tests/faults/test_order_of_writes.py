@@ -1,16 +1,18 @@
 """A power cut, a second installer, a clock that is wrong."""
 
+import errno
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from llava_pack.format.errors import InstallError
-from llava_target import generations, planning, staging
+from llava_target import disk, generations, planning, staging
 from tests.support.site import KILLED, complete
 
 TRACED = "rename,renameat,renameat2,fsync,fdatasync,syncfs,symlink,symlinkat"
@@ -62,6 +64,26 @@ def test_a_file_of_the_store_is_on_disk_before_it_has_its_name(trace):
         digest = re.search(r'/incoming/([0-9a-f]{64})"', lines[number])[1]
         assert places(lines[:number], rf"^fsync\(\d+<{store}/incoming/{digest}>"), digest
         assert number < everything, "its name is flushed before anything depends on it"
+
+
+@pytest.mark.parametrize("name", ["remove_tree", "sync_all"])
+def test_what_fails_beside_the_smoke_test_fails_the_install(site, monkeypatch, name):
+    site.write("tiny")
+    call, failed = getattr(disk, name), []
+
+    def failing(path):
+        if threading.current_thread() is threading.main_thread():
+            return call(path)
+        failed.append(path)
+        raise OSError(errno.EIO, "it is broken", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, name, failing)
+        with pytest.raises(InstallError, match=r"it is broken.*; no generation is active"):
+            site.install("tiny")
+    assert len(failed) == 1
+    assert generations.numbers(site.prefix, "tiny") == []
+    assert site.install("tiny").generation == 1
 
 
 def test_two_at_once_one_is_told_to_wait(site):
