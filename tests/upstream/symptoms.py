@@ -87,7 +87,7 @@ def _provoked(case: Case) -> str:
 
 
 def _loader(python: Path) -> list[tuple[str, str]]:
-    """Return what LLaVA's loader says to a folder without its name, and to a tower that is gone."""
+    """Return what LLaVA's loader says to wrong names of folders, and to a tower that is gone."""
     found = []
     with tempfile.TemporaryDirectory() as place:
         nameless = Path(place, "my-model")
@@ -98,6 +98,8 @@ def _loader(python: Path) -> list[tuple[str, str]]:
         config = (lost / "config.json").read_text()
         (lost / "config.json").write_text(config.replace('"llava-pack/clip-demo"', '"../gone"'))
         found.append(("tower-unknown", _run([str(python), "-c", _LOAD, str(lost)])))
+        adapter = nameless.rename(Path(place, "llava-v1-demo-lora"))
+        found.append(("lora-without-base", _run([str(python), "-c", _LOAD, str(adapter)])))
     return found
 
 
