@@ -35,7 +35,7 @@ def test_on_a_full_disk_the_old_generation_stays_and_what_frees_space_works(site
     assert len(failed) > 10
     assert {step for _, _, step in failed} >= {"place", "venv"}
     assert last[:2] == [0, 2]
-    back, old_removed, all_removed = said["removed"]
-    assert back == [7, 1, 2]
+    back, none_removed, old_removed, all_removed = said["removed"]
+    assert (back, none_removed) == ([7, 1, 2], [0, 1, 2])
     assert old_removed == [0, 2]
     assert (all_removed, said["left"]) == ([0], ["filler"])

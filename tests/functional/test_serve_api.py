@@ -253,6 +253,17 @@ def test_no_tensors_are_taken_for_a_picture(served: Gateway) -> None:
     assert (answer.status_code, _error(answer)["code"]) == (400, "invalid_value")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_memory_runs_out_it_is_said_and_others_go_on(
+    served: Gateway, *, stream: bool
+) -> None:
+    asked = [{"role": "user", "content": "starve"}]
+    answer = _post(served, {"model": "echo", "messages": asked, "stream": stream})
+    assert (answer.status_code, _error(answer)["code"]) == (503, "out_of_memory")
+    assert answer.headers["retry-after"] == "2"
+    assert _post(served, {"model": "echo", "messages": _HI}).status_code == 200
+
+
 def test_a_picture_belongs_to_the_person(served: Gateway) -> None:
     body = {"model": "echo", "messages": [{"role": "assistant", "content": [_picture("red")]}]}
     assert "role assistant" in _error(_post(served, body))["message"]

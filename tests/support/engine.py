@@ -39,7 +39,7 @@ from llava_pack.engine.port import (
     Usage,
 )
 from llava_pack.engine.stats import Work
-from llava_pack.format.errors import PackError
+from llava_pack.format.errors import PackError, SpaceError
 from llava_pack.format.progress import Progress
 
 IMAGE_TOKENS = 4
@@ -154,6 +154,8 @@ class EchoEngine:
                 raise ContextLengthError(
                     f"the prompt has {count} tokens, the model's limit is {limit}"
                 )
+            if request.messages[-1].text == "starve":
+                raise SpaceError("the GPU's memory is used up")
         except PackError as error:
             return [Failed.of(request.request_id, error)]
         if self._wedge and request.messages[-1].text == "wedge":

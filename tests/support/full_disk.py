@@ -2,8 +2,11 @@
 
 `unshare -rm python full_disk.py FOLDER OLD ID NEW ID STEP_BYTES`: a tmpfs is mounted on
 FOLDER/prefix, the old bundle installed, the tmpfs made too small for the new one, and larger step
-by step until that is installed. Prints one JSON list: for each size the exit code, whether
-`current` was complete, its number, and the last phase that began.
+by step until that is installed. Then, at each turn with not a byte free: back to the old one,
+nothing removed, the old one removed, everything removed. Prints one JSON object: `installed`, for
+each size the exit code, the number of `current`, which was complete, and the last phase that began;
+`removed`, for each turn the exit code and the generations that were left; `left`, what is there at
+the end.
 """
 
 import json
@@ -74,6 +77,7 @@ def main(arguments: list[str]) -> None:
 
     removed = [
         without_room(removal.revert, None, None),
+        without_room(removal.gc, keep=2),
         without_room(removal.gc, keep=1),
         without_room(removal.uninstall, None),
     ]
