@@ -31,6 +31,7 @@ PROVOKED: dict[str, str] = {
             "numpy-2",
             "name-without-llava",
             "tower-unknown",
+            "lora-without-base",
         ),
         _UPSTREAM,
     ),
