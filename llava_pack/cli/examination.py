@@ -24,6 +24,7 @@ from llava_pack.serve.state import RunState, running
 if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
 
+_HASHED = ("model", "wheels")
 _HASH_BYTES_PER_S = 1e9
 _IMPORTS_S = 15
 _ANSWER_S = 2
@@ -150,7 +151,8 @@ class Examination:
 
     def _say_how_long(self, servers: Sequence[RunState]) -> Iterator[Finding]:
         """Say ahead what a deep check does and about how long that takes."""
-        hashed = sum(map(_size_bytes, self._installed))
+        files = (item.manifest.under(name) for item in self._installed for name in _HASHED)
+        hashed = sum(entry.size_bytes for entries in files for entry in entries)
         served = self._ours(servers).models if servers else ()
         asked = [item for item in self._installed if item.manifest.model.name in served]
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
@@ -173,7 +175,7 @@ class Examination:
                 generation=item.number,
                 program=self._program,
                 files=len(entries),
-                size_bytes=_size_bytes(item),
+                size_bytes=sum(entry.size_bytes for entry in entries),
                 changed=read_again(item) if self._deep else looks,
                 touched=touched,
                 deep=self._deep,
@@ -227,10 +229,6 @@ class Examination:
             why="nothing answers",
             fix=f"{self._program} serve",
         )
-
-
-def _size_bytes(item: "Installation") -> int:
-    return sum(entry.size_bytes for entry in item.manifest.under("model"))
 
 
 def _question_count(item: "Installation") -> int:

@@ -76,6 +76,16 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
                 fix=mend,
             )
         )
+    if facts.changed:
+        findings.append(
+            Finding(
+                layer="environment",
+                level="fail",
+                text=f"files of packages are not as installed: {_some(facts.changed)}",
+                why="what runs is not what was carried over",
+                fix=mend,
+            )
+        )
     findings += [
         Finding(
             layer="environment",

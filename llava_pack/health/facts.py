@@ -33,6 +33,8 @@ class EnvironmentFacts:
     """Versions by normalised name, as the bundle's wheels say."""
     found: Mapping[str, str]
     """Versions by normalised name, as installed."""
+    changed: tuple[str, ...] = ()
+    """Files of packages that are not as they were installed; only in a deep check."""
     failed_imports: Mapping[str, str] = field(default_factory=dict)
     """By module, the last line of what its import said; only in a deep check."""
 

@@ -18,6 +18,7 @@ from llava_pack.health.facts import EnvironmentFacts
 
 _VERSIONS_WITHIN_S = 20.0
 _IMPORTS_WITHIN_S = 180.0
+_HASHES_WITHIN_S = 600.0
 _NEEDED = {
     "torch": "torch",
     "transformers": "transformers",
@@ -43,6 +44,19 @@ _IMPORTS = (
     "    except Exception as e: failed[name] = f'{type(e).__name__}: {e}'[:300]\n"
     "print(json.dumps(failed))\n"
 )
+_CHANGED = """
+import base64, hashlib, importlib.metadata, json
+def right(file):
+    try:
+        with open(file.locate(), "rb") as stream:
+            digest = hashlib.file_digest(stream, file.hash.mode).digest()
+    except OSError:
+        return False
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file.hash.value
+files = [file for one in importlib.metadata.distributions() for file in one.files or ()]
+print(json.dumps([str(file) for file in files if file.hash and not right(file)]))
+"""
+"""Source: packaging.python.org, "Recording installed projects", the RECORD file."""
 
 
 def rehash(
@@ -107,7 +121,7 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
     Args:
         python: its interpreter.
         wanted: versions by normalised name.
-        deep: also import what serving needs.
+        deep: also hash the installed files and import what serving needs.
     """
     from packaging.utils import canonicalize_name
 
@@ -117,7 +131,9 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
         return EnvironmentFacts(python="", wanted=wanted, found={})
     found = {str(canonicalize_name(name)): str(said["found"][name]) for name in said["found"]}
     failed: Mapping[str, str] = {}
+    changed: tuple[str, ...] = ()
     if deep:
+        changed = tuple(json.loads(_run(python, _CHANGED, (), _HASHES_WITHIN_S)))
         needed = tuple(module for module, name in _NEEDED.items() if name in wanted)
         try:
             failed = json.loads(_run(python, _IMPORTS, needed, _IMPORTS_WITHIN_S))
@@ -126,7 +142,11 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
         except (ValueError, subprocess.SubprocessError) as error:
             failed = {", ".join(needed): f"the interpreter ended: {error}"[:300]}
     return EnvironmentFacts(
-        python=said["python"], wanted=wanted, found=found, failed_imports=failed
+        python=said["python"],
+        wanted=wanted,
+        found=found,
+        changed=changed,
+        failed_imports=failed,
     )
 
 

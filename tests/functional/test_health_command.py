@@ -287,10 +287,13 @@ def test_a_flipped_bit_is_found_by_the_deep_check(broken: Machine) -> None:
     assert deep.bad()[0]["text"].endswith(f"not the bytes that were verified: {name}")
 
 
-def test_the_deep_check_says_its_time_and_imports_what_serving_needs(broken: Machine) -> None:
+def test_the_deep_check_says_its_time_and_hashes_and_imports_packages(broken: Machine) -> None:
+    (package,) = broken.generation.glob("venv/lib/python3*/site-packages/llava_pack")
+    _replace(package / "serve/handover.py", b"import os")
     done = broken.run("--deep", "--json")
-    assert re.search(r"^deep: .* B to hash, .*import: about 15 s$", done.stderr, re.MULTILINE)
+    assert re.search(r"^deep: .* kB to hash, .*import: about 15 s$", done.stderr, re.MULTILINE)
     texts = [one["text"] for one in json.loads(done.stdout)["findings"]]
+    assert "files of packages are not as installed: llava_pack/serve/handover.py" in texts
     assert any("llava_pack.cli cannot be imported: ModuleNotFound" in text for text in texts)
 
 

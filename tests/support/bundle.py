@@ -228,18 +228,24 @@ def stub_wheel(smoke: str, *, fate: str = "works", release: int = 0) -> bytes:
         f"{info}/WHEEL": (
             "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         ),
-        f"{info}/RECORD": "",
     }
     real = [*(CHECKOUT / "llava_pack" / name for name in _REAL)]
     real += sorted((CHECKOUT / "llava_pack/format").glob("*.py"))
     for path in (*real, *sorted((CHECKOUT / "installers/llava_target").glob("*.py"))):
         name = path.relative_to(CHECKOUT).as_posix()
         files[name.replace("installers/", "llava_pack/_shipped/installers/")] = path.read_text()
+    files[f"{info}/RECORD"] = "".join(map(_recorded, files.items()))
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name), text)
     return data.getvalue()
+
+
+def _recorded(file: tuple[str, str]) -> str:
+    """Return the line of RECORD for a file's name and text."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(file[1].encode()).digest()).decode()
+    return f"{file[0]},sha256={digest.rstrip('=')},\n"
 
 
 def pylock(sha256: str) -> bytes:
