@@ -154,7 +154,13 @@ class Examination:
         files = (item.manifest.under(name) for item in self._installed for name in _HASHED)
         hashed = sum(entry.size_bytes for entries in files for entry in entries)
         served = self._ours(servers).models if servers else ()
-        asked = [item for item in self._installed if item.manifest.model.name in served]
+        asked = [
+            item
+            for item in self._installed
+            if item.manifest.model.name in served
+            and item.manifest.known_answers
+            and item.manifest.serving.engine != "upstream"
+        ]
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
         about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)
         questions = sum(map(_question_count, asked))
