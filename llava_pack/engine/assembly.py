@@ -20,7 +20,6 @@ from llava_pack.engine.llava import LlavaModel
 from llava_pack.engine.load import Options
 from llava_pack.engine.manner import manner
 from llava_pack.engine.memory import Room, free_memory, plan_room
-from llava_pack.engine.onednn import lay_out
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
 from llava_pack.engine.quantization import QUANTIZED, Precision
@@ -66,8 +65,6 @@ def assemble(
     fill(network, sources, place, progress)
     computed_buffers(network, place.device)
     follow_devices(network, place)
-    if device == "cpu" and options.precision not in QUANTIZED:
-        lay_out(network)
     trim_memory()
     _limit_threads(network)
     room, features_bytes = _room(checkpoint, network, options, place)

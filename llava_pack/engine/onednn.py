@@ -1,4 +1,4 @@
-"""Linears of a CPU in oneDNN's own layout: a weight is laid out once, not in every product.
+"""Linears of a CPU multiplied by oneDNN, the largest laid out for it once, not in every product.
 
 torch multiplies fp32 by MKL, which takes a slow path on processors that are not Intel's; oneDNN
 asks the processor what it can do.
@@ -6,64 +6,72 @@ asks the processor what it can do.
 Source: torch/_inductor/mkldnn_lowerings.py, the operators and their arguments.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
 _ROWS = 8
-"""Rows of the product that the layout is chosen for; it serves all others too."""
+"""Rows of the product that a layout is chosen for; it serves all others too."""
 
 
-class LaidOutLinear(nn.Module):
-    """A linear layer whose weight only oneDNN can read.
+class OneDnnLinear(nn.Module):
+    """A linear layer that oneDNN computes.
 
     Args:
-        linear: on a CPU.
-
-    Raises:
-        RuntimeError: this processor has no product in the weight's type.
+        linear: gives the bias.
+        weight: (out, in) on a CPU, plain or laid out.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, weight: torch.Tensor) -> None:
         super().__init__()
         self.bias = linear.bias
-        self._laid_out = _operator("_reorder_linear_weight")(linear.weight.detach(), _ROWS)
+        self._weight = weight
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the products as (..., out)."""
         multiply = _operator("_linear_pointwise")
-        out: torch.Tensor = multiply(inputs, self._laid_out, self.bias, "none", [], "")
+        out: torch.Tensor = multiply(inputs, self._weight, self.bias, "none", [], "")
         return out
 
 
-def lay_out(network: Any) -> int:
-    """Put laid-out linears in the place of a model's plain ones, and return how many.
-
-    Those of the projector, and an output layer that is the embedding table, stay as they are; so do
-    all where torch or the processor has no such product. One weight at a time is there twice.
+def laid_out(weight: torch.Tensor) -> torch.Tensor:
+    """Return a copy of a weight that only oneDNN can read.
 
     Args:
-        network: LLaVA on a CPU, loaded, for inference only.
+        weight: (out, in) on a CPU.
+
+    Raises:
+        RuntimeError: this processor has no product in the weight's type.
     """
-    table = network.model.language_model.embed_tokens.weight
-    count = 0
-    for parent in _parents(network):
-        for name, child in list(parent.named_children()):
-            if type(child) is not nn.Linear or child.weight is table:
-                continue
-            try:
-                setattr(parent, name, LaidOutLinear(child))
-            except (RuntimeError, AttributeError):
-                return count
-            count += 1
-    return count
+    made: torch.Tensor = _operator("_reorder_linear_weight")(weight, _ROWS)
+    return made
 
 
-def _parents(network: Any) -> list[nn.Module]:
-    """Return the modules that linears are replaced in."""
-    towers = (network.model.language_model, network.model.vision_tower)
-    return [network, *(module for tower in towers for module in tower.modules())]
+class Scratch:
+    """Memory that one weight after another is cast in: new memory each time takes as long again."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return a weight in a type, itself or in memory that the next call uses again."""
+        if weight.dtype == dtype:
+            return weight
+        if self._memory.numel() < weight.numel() or self._memory.dtype != dtype:
+            self._memory = torch.empty(weight.numel(), dtype=dtype)
+        return self._memory[: weight.numel()].view(weight.shape).copy_(weight)
+
+
+@cache
+def has_products(dtype: torch.dtype) -> bool:
+    """Return whether torch and this processor can multiply a type by oneDNN."""
+    try:
+        laid_out(torch.zeros(8, 8, dtype=dtype))
+    except (RuntimeError, AttributeError):
+        return False
+    return True
 
 
 def _operator(name: str) -> Any:

@@ -9,11 +9,17 @@ from torch import nn
 from llava_pack.engine.ahead import put_ahead, taken_ahead
 from llava_pack.engine.arrivals import FLOATS as _FLOATS
 from llava_pack.engine.arrivals import Arriving, Placement, Source
+from llava_pack.engine.onednn import OneDnnLinear, Scratch, has_products, laid_out
 from llava_pack.engine.quantization import QUANTIZED, fits, quantized
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
 
 _LANGUAGE = "model.language_model.layers."
+_ONEDNN = ("model.language_model.", "model.vision_tower.", "lm_head.")
+_LAID_OUT = ("gate_proj.weight", "up_proj.weight", "fc1.weight")
+"""Half of all weights: laying out the rest too makes loading a third slower."""
+_SMALL_BYTES = 4 << 20
+"""Weights up to here are laid out too: that takes no time."""
 _EMBEDDING = "model.language_model.embed_tokens.weight"
 _SHOWN = 5
 
@@ -45,8 +51,9 @@ def fill(model: nn.Module, sources: Sequence[Source], place: Placement, progress
     for name, group in packed.items():
         put_ahead(model, name, group, place.of(name))
         progress.advance(sum(one.entry.size_bytes for one in group.values()))
+    scratch = Scratch()
     for name, one in chosen.items():
-        _place(model, name, one.tensor(), place.of(name))
+        _place(model, name, one.tensor(), place.of(name), scratch)
         if _copied(one, place):
             one.file.release(one.entry)
         progress.advance(one.entry.size_bytes)
@@ -76,23 +83,45 @@ def _check(wanted: dict[str, Any], chosen: Mapping[str, Arriving], packed: Colle
         raise CheckpointError("; ".join(defects), hint="copy the checkpoint again, whole")
 
 
-def _place(model: nn.Module, name: str, tensor: torch.Tensor, place: Placement) -> None:
+def _place(
+    model: nn.Module, name: str, tensor: torch.Tensor, place: Placement, scratch: Scratch
+) -> None:
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
+    if leaf == "weight" and isinstance(module, nn.Linear):
+        other = _other_linear(module, name, tensor, place, scratch)
+        if other is not None:
+            above, _, last = parent.rpartition(".")
+            setattr(model.get_submodule(above), last, other)
+            return
     moved = tensor.to(device=place.device, dtype=place.dtype)
-    inside = place.precision in QUANTIZED and name.startswith(_LANGUAGE) and leaf == "weight"
-    if inside and isinstance(module, nn.Linear) and fits(module, place.precision, place.device):
-        above, _, last = parent.rpartition(".")
-        setattr(model.get_submodule(above), last, quantized(module, moved, place.precision))
-    else:
-        setattr(module, leaf, nn.Parameter(moved, requires_grad=False))
+    setattr(module, leaf, nn.Parameter(moved, requires_grad=False))
+
+
+def _other_linear(
+    linear: nn.Linear, name: str, tensor: torch.Tensor, place: Placement, scratch: Scratch
+) -> nn.Module | None:
+    """Return what stands in the place of a linear where it is not torch's own that computes."""
+    if place.precision in QUANTIZED:
+        if not (name.startswith(_LANGUAGE) and fits(linear, place.precision, place.device)):
+            return None
+        moved = tensor.to(device=place.device, dtype=place.dtype)
+        return quantized(linear, moved, place.precision)
+    here = place.device.type == "cpu" and name.startswith(_ONEDNN)
+    if not (here and has_products(place.dtype)):
+        return None
+    small = tensor.numel() * place.dtype.itemsize <= _SMALL_BYTES
+    if small or name.endswith(_LAID_OUT):
+        return OneDnnLinear(linear, laid_out(scratch.cast(tensor, place.dtype)))
+    return OneDnnLinear(linear, tensor.to(place.dtype))
 
 
 def _tie(model: nn.Module) -> None:
     """Give the output layer the embedding table where the checkpoint has no own one for it."""
-    head = model.get_submodule("lm_head")
-    if head.weight.is_meta:
-        head.weight = model.get_submodule("model.language_model.embed_tokens").weight
+    head: nn.Module = model.get_submodule("lm_head")
+    if isinstance(head, nn.Linear) and head.weight.is_meta:
+        table = model.get_submodule("model.language_model.embed_tokens")
+        head.weight = table.get_parameter("weight")
 
 
 def _copied(one: Arriving, place: Placement) -> bool:

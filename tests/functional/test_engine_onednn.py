@@ -1,7 +1,6 @@
 """Laid-out linears multiply as plain ones do, and stand where they can."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,7 +36,7 @@ def kinds(network: Any) -> dict[str, type]:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (8, 1), (1, 100)])
 def test_products_are_those_of_a_plain_linear(dtype, nearness, bias, shape):
-    from llava_pack.engine.onednn import LaidOutLinear
+    from llava_pack.engine.onednn import OneDnnLinear, has_products, laid_out
 
     generator = torch.Generator().manual_seed(1)
     plain = nn.Linear(96, 64, bias=bias).requires_grad_(requires_grad=False)
@@ -46,51 +45,69 @@ def test_products_are_those_of_a_plain_linear(dtype, nearness, bias, shape):
     given = torch.randn((*shape, 96), generator=generator)
     kind = getattr(torch, dtype)
     if dtype == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        with pytest.raises(RuntimeError):
-            LaidOutLinear(plain.to(kind))
+        assert not has_products(kind)
         return
-    made = LaidOutLinear(plain.to(kind))
-    with torch.inference_mode():
-        want, got = plain(given.to(kind)), made(given.to(kind))
-    assert (got.dtype, got.shape) == (kind, (*shape, 64))
-    assert (got - want).abs().max() <= nearness * want.abs().max()
+    plain = plain.to(kind)
+    for weight in (plain.weight, laid_out(plain.weight)):
+        with torch.inference_mode():
+            want, got = plain(given.to(kind)), OneDnnLinear(plain, weight)(given.to(kind))
+        assert (got.dtype, got.shape) == (kind, (*shape, 64))
+        assert (got - want).abs().max() <= nearness * want.abs().max()
 
 
-def test_in_32_bits_tower_and_language_model_are_laid_out(checkpoint):
-    from llava_pack.engine.onednn import LaidOutLinear
+def test_one_memory_casts_them_all():
+    from llava_pack.engine.onednn import Scratch
+
+    scratch = Scratch()
+    halves = [torch.full(shape, value).half() for shape, value in (((2, 3), 1.5), ((4, 5), 2.5))]
+    for half in (*halves, halves[0]):
+        cast = scratch.cast(half, torch.float32)
+        assert torch.equal(cast, half.float())
+    assert cast.data_ptr() == scratch.cast(halves[1], torch.float32).data_ptr()
+    assert scratch.cast(halves[0], torch.float16) is halves[0]
+
+
+@pytest.mark.parametrize("small_bytes", [0, 4 << 20])
+def test_of_a_large_model_only_a_part_is_laid_out(checkpoint, monkeypatch, small_bytes):
+    from llava_pack.engine import weights
+
+    monkeypatch.setattr(weights, "_SMALL_BYTES", small_bytes)
+    layer = network(checkpoint, "fp32").model.language_model.layers[0]
+    assert layer.mlp.up_proj._weight.is_mkldnn
+    assert layer.self_attn.q_proj._weight.is_mkldnn == bool(small_bytes)
+
+
+def test_in_32_bits_onednn_computes_tower_and_language_model(checkpoint):
+    from llava_pack.engine.onednn import OneDnnLinear
 
     found = network(checkpoint, "fp32")
     inside = [*found.model.language_model.modules(), *found.model.vision_tower.modules()]
     assert nn.Linear not in {type(module) for module in inside}
-    assert type(found.lm_head) is LaidOutLinear
+    assert type(found.lm_head) is OneDnnLinear
     assert type(found.model.multi_modal_projector.linear_1) is nn.Linear
 
 
 def test_a_quantized_model_is_as_transformers_makes_it(checkpoint):
-    from llava_pack.engine.onednn import LaidOutLinear
+    from llava_pack.engine.onednn import OneDnnLinear
 
-    assert LaidOutLinear not in kinds(network(checkpoint, "nf4")).values()
+    assert OneDnnLinear not in kinds(network(checkpoint, "nf4")).values()
 
 
-def test_without_such_products_the_plain_linears_stay(checkpoint, monkeypatch):
+@pytest.fixture
+def without_products(monkeypatch):
     from llava_pack.engine import onednn
 
     def absent(_name: str) -> Any:
         raise AttributeError("no such operator")
 
+    onednn.has_products.cache_clear()
     monkeypatch.setattr(onednn, "_operator", absent)
-    assert onednn.LaidOutLinear not in kinds(network(checkpoint, "fp32")).values()
+    yield
+    onednn.has_products.cache_clear()
 
 
-def test_an_output_layer_that_is_the_embedding_table_stays_so(checkpoint):
-    from llava_pack.engine import onednn
+@pytest.mark.usefixtures("without_products")
+def test_without_such_products_the_plain_linears_stay(checkpoint):
+    from llava_pack.engine.onednn import OneDnnLinear
 
-    table = nn.Embedding(32, 16)
-    language, head = nn.Module(), nn.Linear(16, 32, bias=False)
-    language.embed_tokens, head.weight = table, table.weight
-    model = SimpleNamespace(language_model=language, vision_tower=nn.Linear(16, 16))
-    tied = nn.Module()
-    tied.lm_head = head
-    object.__setattr__(tied, "model", model)
-    assert onednn.lay_out(tied) == 0
-    assert tied.lm_head.weight is table.weight
+    assert OneDnnLinear not in kinds(network(checkpoint, "fp32")).values()
