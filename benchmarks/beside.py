@@ -208,7 +208,7 @@ async def measured(
     Args:
         server: that is asked.
         process: its own.
-        questions: three are asked alone, eight together, the last one before all.
+        questions: three are asked alone, then eight at a time, and the last one before all.
         tokens: the most that an answer has.
         counts: tokens of each answer as the first server told them, for one that tells none.
     """
@@ -218,43 +218,48 @@ async def measured(
         idle_cpu_s = cpu_s(process)
         alone = [await ask(client, server, one, tokens) for one in questions[:3]]
         alone_cpu_s = cpu_s(process)
-        began_s = time.perf_counter()
-        eight = questions[3 : 3 + AT_ONCE]
-        together = await asyncio.gather(*(ask(client, server, one, tokens) for one in eight))
-        took_s = time.perf_counter() - began_s
+        together: list[list[Timed]] = []
+        took_s: list[float] = []
+        for begin in range(3, len(questions) - 1, AT_ONCE):
+            began_s = time.perf_counter()
+            eight = questions[begin : begin + AT_ONCE]
+            asked = (ask(client, server, one, tokens) for one in eight)
+            together.append(await asyncio.gather(*asked))
+            took_s.append(time.perf_counter() - began_s)
         eight_cpu_s = cpu_s(process)
-    told = [one.tokens for one in (*alone, *together)]
+    told = [one.tokens for one in (*alone, *(one for group in together for one in group))]
     if not counts:
         counts += told
     said = told if all(told) else counts
     rates = [count / one.total_s for count, one in zip(said, alone, strict=False)]
+    eights = [sum(said[3 + AT_ONCE * n :][:AT_ONCE]) / s for n, s in enumerate(took_s)]
     return {
         "tokens": sum(said) / len(said),
         "one_rate": statistics.median(rates),
         "one_first_s": statistics.median(one.first_s for one in alone),
-        "eight_rate": sum(said[3:]) / took_s,
+        "eight_rate": statistics.median(eights),
         "one_cpu": sum(said[:3]) / (alone_cpu_s - idle_cpu_s),
         "eight_cpu": sum(said[3:]) / (eight_cpu_s - alone_cpu_s),
-        "eight_first_s": max(one.first_s for one in together),
+        "eight_first_s": statistics.median(max(one.first_s for one in g) for g in together),
     }
 
 
-def noise_questions() -> list[Question]:
+def noise_questions(rounds: int) -> list[Question]:
     """Pictures of noise, none twice."""
     made = []
-    for number in range(AT_ONCE + 4):
+    for number in range(AT_ONCE * rounds + 4):
         image = Image.frombytes("RGB", (64, 48), random.Random(number).randbytes(64 * 48 * 3))
         made.append(Question(_png(image), "what is it " * 4))
     return made
 
 
-def demo_questions() -> list[Question]:
+def demo_questions(rounds: int) -> list[Question]:
     """Pictures of shapes, to be described."""
     sys.path.insert(0, str(DEMO))
     import scenes
 
     chance = scenes.training_random(20_261)
-    pictures = [scenes.render(scenes.make_scene(chance)) for _ in range(AT_ONCE + 4)]
+    pictures = [scenes.render(scenes.make_scene(chance)) for _ in range(AT_ONCE * rounds + 4)]
     return [Question(_png(picture), "What is in this picture?") for picture in pictures]
 
 
@@ -321,7 +326,7 @@ def main() -> None:
         given.model_dir, tower = DEMO / "llava-v1-demo", DEMO / "clip-demo"
     else:
         tower = given.vision_tower or given.model_dir.parent / "clip-tiny"
-    questions = demo_questions() if given.demo else noise_questions()
+    questions = (demo_questions if given.demo else noise_questions)(given.rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = native(given.model_dir, tower, Path(name))
         for precision in given.precision:
@@ -369,6 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vision-tower", type=Path)
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=[*DTYPES, *QUANTIZED])
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=1, help="of eight; the median counts")
     parser.add_argument("--llava-python", type=Path, help="of LLaVA's own environment")
     return parser
 
