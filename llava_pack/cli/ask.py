@@ -10,6 +10,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.batch import Asker, LocalAsker, ServedAsker, keep_answered, left, read_items
+from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def ask(
     top_p: Annotated[float, typer.Option(help="Part of the likely words to draw from.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Draws the same words again.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+    as_json: AsJson = False,
 ) -> None:
     """Ask about every picture of a folder or a list, as many at once as the engine takes.
 
@@ -65,34 +67,38 @@ def ask(
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
     items = read_items(images, prompt)
     wanted = left(items, keep_answered(out))
-    console.say(f"{len(items)} pictures, {len(items) - len(wanted)} answered before")
-    if not wanted:
-        return
-    asker: Asker
-    if model_path is not None:
-        from llava_pack.engine.load import load_engine
+    before = len(items) - len(wanted)
+    console.say(f"{len(items)} pictures, {before} answered before")
+    failures = 0
+    if wanted:
+        asker: Asker
+        if model_path is None:
+            from llava_pack.cli.openai_stream import find_server
 
-        asker = LocalAsker(
-            load_engine(
-                model_path.expanduser(),
-                vision_tower=vision_tower,
-                precision=precision,
-                device=device,
-                slots=slots,
-                progress=console.progress(),
+            asker = ServedAsker(*find_server(model))
+        else:
+            from llava_pack.engine.load import load_engine
+
+            asker = LocalAsker(
+                load_engine(
+                    model_path.expanduser(),
+                    vision_tower=vision_tower,
+                    precision=precision,
+                    device=device,
+                    slots=slots,
+                    progress=console.progress(),
+                )
             )
-        )
-    else:
-        from llava_pack.cli.openai_stream import find_server
-
-        asker = ServedAsker(*find_server(model))
-    failures = _write(asker, wanted, sampling, out)
+        failures = _write(asker, wanted, sampling, out)
     if failures:
         raise UsageError(
             f"{failures} of {len(wanted)} pictures were not answered: see `error` in their lines",
             subject=str(out),
             hint="run the same command again: only these are asked about",
         )
+    if as_json:
+        told = {"pictures": len(items), "answered_before": before, "answers": str(out)}
+        console.document("ask", told)
 
 
 def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> int:

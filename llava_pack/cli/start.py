@@ -1,5 +1,6 @@
 """`llava-pack start` and `swap`: models come to a server that runs, or change places there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.serve import chosen_precision, plans_of
 from llava_pack.cli.servers import chosen_server, ordered
-from llava_pack.cli.target import Prefix
+from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def start(
     device: Annotated[_Text, _DEVICE] = None,
     slots: Annotated[int | None, _SLOTS] = None,
     prefix: Prefix = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve one more model on the server that runs; the others go on meanwhile.
 
@@ -44,7 +46,7 @@ def start(
     from llava_pack.serve.control import plan_fields
 
     served = ordered(chosen_server(), do="start", plan=plan_fields(plan))["models"]
-    console.say(f"{console.mark('ok')} {plan.name} is ready; served: {', '.join(served)}")
+    _tell("start", plan.name, served, as_json=as_json)
 
 
 def swap(
@@ -56,6 +58,7 @@ def swap(
     device: Annotated[_Text, _DEVICE] = None,
     slots: Annotated[int | None, _SLOTS] = None,
     prefix: Prefix = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put another model in one's place: that one ends first, for both may not fit in memory.
 
@@ -71,7 +74,13 @@ def swap(
 
     wanted = plan_fields(plan)
     served = ordered(chosen_server(model), do="swap", model=model, plan=wanted)["models"]
-    console.say(f"{console.mark('ok')} {plan.name} is ready; served: {', '.join(served)}")
+    _tell("swap", plan.name, served, as_json=as_json)
+
+
+def _tell(kind: str, model: str, served: Sequence[str], *, as_json: bool) -> None:
+    console.say(f"{console.mark('ok')} {model} is ready; served: {', '.join(served)}")
+    if as_json:
+        console.document(kind, {"model": model, "models": list(served)})
 
 
 def _plan(

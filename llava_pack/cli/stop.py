@@ -9,6 +9,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.servers import chosen_server, ordered
+from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.state import RunState, running
 
@@ -22,6 +23,7 @@ def stop(
         str | None, typer.Argument(help="One model; without it, the whole server.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Cut off what runs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """End the server that was started last, or one of its models; the others go on.
 
@@ -37,9 +39,12 @@ def stop(
     if model is not None:
         left = ordered(server, do="stop", model=model)["models"]
         console.say(f"{console.mark('ok')} {model} is stopped; served: {', '.join(left)}")
-        return
-    _end(server, force=force)
-    console.say(f"{console.mark('ok')} the server, process {server.pid}, has ended")
+    else:
+        left = []
+        _end(server, force=force)
+        console.say(f"{console.mark('ok')} the server, process {server.pid}, has ended")
+    if as_json:
+        console.document("stop", {"pid": server.pid, "model": model, "models": left})
 
 
 def _end(server: RunState, *, force: bool) -> None:

@@ -97,9 +97,10 @@ def test_a_list_may_have_questions_of_its_own(
     assert lines["blue.png"]["text"].startswith("You said: own Picture 4x2")
     assert lines["a/red.png"]["text"].startswith("You said: common Picture")
     none_left = _ask(
-        monkeypatch, state, "--images", str(asked), "--prompt", "common", "-o", str(out)
+        monkeypatch, state, "--images", str(asked), "--prompt", "common", "-o", str(out), "--json"
     )  # fmt: skip
-    assert none_left.returncode == 0
+    told = json.loads(none_left.stdout)
+    assert (told["kind"], told["pictures"], told["answered_before"]) == ("ask", 2, 2)
     assert "2 pictures, 2 answered before" in none_left.stderr
 
 

@@ -35,13 +35,20 @@ def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
+def _told(done: "subprocess.CompletedProcess[str]") -> tuple[str, dict[str, object]]:
+    fields = json.loads(done.stdout)
+    assert fields.pop("schema")
+    return fields.pop("kind"), fields
+
+
 def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Path) -> None:
     shown = _run("status").stdout
     assert f"http://127.0.0.1:{served.port}  process {served.process.pid}, since " in shown
     assert "✓ echo: fp32 on cpu, 512 tokens, 2 slots; 0 running, 0 waiting" in shown
     folder = tmp_path / "second"
-    started = _run("start", "--model-path", str(folder))
+    started = _run("start", "--model-path", str(folder), "--json")
     assert started.returncode == 0, started.stderr
+    assert _told(started) == ("start", {"model": "second", "models": ["echo", "second"]})
     assert "✓ second is ready; served: echo, second" in started.stderr
     assert "second loading" in started.stderr or "second starting" in started.stderr
     broken = _run("swap", "second", "--model-path", str(tmp_path / "broken"))
@@ -53,10 +60,13 @@ def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Pat
         "echo": "ready",
         "second": "ready",
     }
-    assert "✓ second is stopped; served: echo" in _run("stop", "second").stderr
+    stopped = _run("stop", "second", "--json")
+    assert "✓ second is stopped; served: echo" in stopped.stderr
+    pid = served.process.pid
+    assert _told(stopped) == ("stop", {"pid": pid, "model": "second", "models": ["echo"]})
     assert "control: start" in _run("logs", "-n", "1000").stdout
-    ended = _run("stop")
-    assert ended.returncode == 0
+    ended = _run("stop", "--json")
+    assert _told(ended) == ("stop", {"pid": pid, "model": None, "models": []})
     assert served.process.wait(timeout=200) == 0
     assert "stopping" in _run("logs").stdout
 
