@@ -1,10 +1,11 @@
 """Health under full load: false alarms, time and memory of the quick check, time of the deep test.
 
-    python benchmarks/health.py --minutes 10
+    python benchmarks/health.py --minutes 10 [--installed demo-run/server/bin/llava-pack]
 
-Serves the demo model in nf4 on a free port of loopback, keeps every slot and the queue busy, and
-runs `llava-pack health --json` again and again. An alarm of a layer that looks at the server
-(engine, page, api, silence) is a false one. What the machine lacks is counted apart.
+Serves the demo model in nf4, or what a program's own installation serves, on a free port of
+loopback, keeps every slot and the queue busy, and runs `llava-pack health --json` again and again.
+An alarm of a layer that looks at the server (engine, page, api, silence), or at what is installed,
+is a false one. What the machine lacks is counted apart.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "bundles" / "demo-model"
 PICTURE = ROOT / "bundles" / "known-answers" / "red-circle.png"
-OURS = {"engine", "page", "api", "answers", "silence"}
+OURS = {"integrity", "environment", "engine", "page", "api", "answers", "silence"}
 
 
 def main() -> None:
@@ -32,21 +33,28 @@ def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--minutes", type=float, default=10.0)
     given.add_argument("--clients", type=int, default=12)
+    given.add_argument("--installed", type=Path, help="the program of an installation")
     options = given.parse_args()
+    program = [sys.executable, "-m", "llava_pack"]
+    if options.installed:
+        program = [str(options.installed.absolute())]
     with tempfile.TemporaryDirectory() as state:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": state}
-        command = [sys.executable, "-m", "llava_pack", "serve", "--json", "--port", "0", "--no-web"]
-        command += ["--model-path", str(DEMO / "llava-v1-demo"), "--load-4bit"]
-        command += ["--vision-tower", str(DEMO / "clip-demo")]
+        command = [*program, "serve", "--json", "--port", "0", "--no-web"]
+        if not options.installed:
+            command += ["--model-path", str(DEMO / "llava-v1-demo"), "--load-4bit"]
+            command += ["--vision-tower", str(DEMO / "clip-demo")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as server:
             try:
                 said = json.loads((server.stdout or sys.stdin).readline())
-                _measure(said, environ, options)
+                _measure(said, [*program, "health", "--json"], environ, options)
             finally:
                 server.terminate()
 
 
-def _measure(said: dict[str, str], environ: dict[str, str], options: argparse.Namespace) -> None:
+def _measure(
+    said: dict[str, str], check: list[str], environ: dict[str, str], options: argparse.Namespace
+) -> None:
     stop = threading.Event()
     answered = [0] * options.clients
     clients = [
@@ -58,11 +66,12 @@ def _measure(said: dict[str, str], environ: dict[str, str], options: argparse.Na
     until = time.monotonic() + options.minutes * 60
     took, peaks, false, other = [], [], 0, 0
     while time.monotonic() < until:
-        report, took_s, peak_bytes = _health(environ)
+        report, took_s, peak_bytes = _health(check, environ)
         took.append(took_s)
         peaks.append(peak_bytes)
         wrong = [one for one in report["findings"] if one["level"] != "ok"]
-        wrong = [one for one in wrong if one["layer"] != "integrity"]  # nothing is installed
+        if not options.installed:
+            wrong = [one for one in wrong if one["layer"] != "integrity"]
         false += any(one["layer"] in OURS for one in wrong)
         other += any(one["layer"] not in OURS for one in wrong)
         for one in wrong:
@@ -92,10 +101,11 @@ def _ask(said: dict[str, str], stop: threading.Event, answered: list[int], numbe
             answered[number] += http.post("/v1/chat/completions", json=body).status_code == 200
 
 
-def _health(environ: dict[str, str]) -> tuple[dict[str, list[dict[str, str]]], float, int]:
+def _health(
+    command: list[str], environ: dict[str, str]
+) -> tuple[dict[str, list[dict[str, str]]], float, int]:
     """Return the report, the seconds and the peak resident bytes of one check."""
     began_s = time.monotonic()
-    command = [sys.executable, "-m", "llava_pack", "health", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as check:
         text = (check.stdout or sys.stdin).read()
         _, _, usage = os.wait4(check.pid, 0)
