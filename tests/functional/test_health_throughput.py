@@ -16,6 +16,7 @@ _MEASURED = """ | {
     "precision": "fp32", "device": "cpu", "answers": [{"tokens": 9, "tokens_per_s": 100.0}]
 }"""
 _BUSY = "other programs took"
+_OTHERS = "it may have answered others meanwhile"
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def _speed(prefix: Path) -> dict[str, str]:
     return finding
 
 
+def _speed_alone(prefix: Path) -> dict[str, str]:
+    """Return the finding once the counters have come to rest: on a busy machine that may take."""
+    for _ in range(10):
+        finding = _speed(prefix)
+        if _OTHERS not in finding["text"]:
+            return finding
+    raise AssertionError(finding)
+
+
 def _keep_asking(served: Gateway, enough: threading.Event) -> None:
     messages = [{"role": "user", "content": "hello"}]
     with served.client() as http:
@@ -59,7 +69,7 @@ def _keep_asking(served: Gateway, enough: threading.Event) -> None:
 def test_a_model_that_became_slow_is_told_unless_others_are_at_work(prefix: Path) -> None:
     """Twenty tokens a second, then many, where the smoke test measured a hundred."""
     with gateway(prefix / "run", "--models", "tiny-llava", engine="--step-s 0.05") as served:
-        alone = _speed(prefix)
+        alone = _speed_alone(prefix)
         enough = threading.Event()
         others = threading.Thread(target=_keep_asking, args=(served, enough))
         others.start()
@@ -69,7 +79,7 @@ def test_a_model_that_became_slow_is_told_unless_others_are_at_work(prefix: Path
             enough.set()
             others.join()
     with gateway(prefix / "run", "--models", "tiny-llava"):
-        quick = _speed(prefix)
+        quick = _speed_alone(prefix)
     slow = (alone["level"], alone["code"]) == ("warn", "slower-than-installed")
     assert slow or _BUSY in alone["text"], alone
     assert (beside["level"], "is not held against" in beside["text"]) == ("ok", True), beside

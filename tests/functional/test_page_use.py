@@ -106,10 +106,13 @@ def test_parameters_reach_the_model(tab: Tab, served: Gateway) -> None:
     tab.said("Lucky number").wait_for()  # said where it draws
     tab.answered()
     tab.page.get_by_text("Parameters").click()
-    for label, value in (("Temperature", "0"), ("Longest answer", "16")):
-        field = tab.page.get_by_label(f"number input for {label}")
-        field.fill(value)
-        field.press("Tab")
+    chosen = {"Temperature": "0", "Longest answer": "16"}
+    fields = {label: tab.page.get_by_label(f"number input for {label}") for label in chosen}
+    while {label: field.input_value() for label, field in fields.items()} != chosen:
+        for label, field in fields.items():  # a panel that still opens sets its first values again
+            field.fill(chosen[label])
+            field.press("Tab")
+        tab.page.wait_for_timeout(500)
     tab.ask("b " * 40)
     tab.said("You said: b").wait_for()
     tab.answered()
