@@ -67,9 +67,11 @@ class Scratch:
 @cache
 def has_products(dtype: torch.dtype) -> bool:
     """Return whether torch and this processor can multiply a type by oneDNN."""
+    weight, linear = torch.zeros(8, 8, dtype=dtype), nn.Linear(8, 8, bias=False, device="meta")
     try:
-        laid_out(torch.zeros(8, 8, dtype=dtype))
-    except (RuntimeError, AttributeError):
+        for one in (weight, laid_out(weight)):
+            OneDnnLinear(linear, one)(weight)
+    except (RuntimeError, AttributeError, TypeError):
         return False
     return True
 
