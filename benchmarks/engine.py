@@ -4,9 +4,12 @@ Then what a picture that was seen before, and a conversation that goes on, take 
 
     python benchmarks/engine.py bundles/demo-model/llava-v1-demo --precision nf4 --at-once 8
 
+    python benchmarks/engine.py llava-v1.5-7b --device cuda --precision nf4 --at-once 32
+
 Both load the same weights in the same process and answer the same questions about pictures of
 noise, `--tokens` tokens each, one after the other where `generate` is concerned. Ratios of one run
-mean something; tokens per second depend on the machine.
+mean something; tokens per second depend on the machine. On CUDA the engine's memory is told, too:
+weights, cache and what a step takes.
 """
 
 import argparse
@@ -33,23 +36,36 @@ def main() -> None:
     tower = read_checkpoint(given.model_dir, given.vision_tower).tower
     if tower is None:
         raise SystemExit("a checkpoint in the original layout is needed")
+    began_s = time.perf_counter()
     engine: Any = load_engine(
         given.model_dir,
         vision_tower=given.vision_tower,
         precision=given.precision,
-        device="cpu",
+        device=given.device,
         slots=given.at_once,
         conv_mode=MODE,
     )
     questions = [_question(number, given.words) for number in range(given.at_once)]
-    print(f"{engine.info.model} {given.precision}, {given.tokens} tokens an answer")
+    loaded_s = time.perf_counter() - began_s
+    print(f"{engine.info.model} {given.precision} on {engine.info.made_on}")
+    print(f"loaded and warm in {loaded_s:.1f} s, {given.tokens} tokens an answer")
     sequential = _generate(given, tower.folder, questions)
     print(f"transformers, one by one: {sequential:.1f} tokens/s")
-    for count in sorted({1, 2, 4, given.at_once}):
+    for count in [*(n for n in (1, 2, 4, 8, 16) if n < given.at_once), given.at_once]:
         rates = [_engine(engine, questions[:count], given.tokens) for _ in range(given.repeat)]
         rate = statistics.median(rates)
-        print(f"engine, {count} at once: {rate:.1f} tokens/s, {rate / sequential:.2f} x")
+        print(f"engine, {count} at once: {rate:.1f} tokens/s, {rate / sequential:.2f} x{_memory()}")
     _again(engine, given.tokens)
+
+
+def _memory() -> str:
+    """Return the most that the process had of its GPUs so far, empty without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    peaks = [torch.cuda.max_memory_allocated(one) for one in range(torch.cuda.device_count())]
+    return f", {sum(peaks) / 1e9:.2f} GB at most"
 
 
 def _again(engine: Any, tokens: int) -> None:
@@ -121,18 +137,27 @@ def _engine(engine: Any, questions: list[tuple[Message, ...]], tokens: int) -> f
 def _generate(
     given: argparse.Namespace, tower_dir: Path, questions: list[tuple[Message, ...]]
 ) -> float:
+    import torch
+
     from tests.support.reference import reference
 
+    cuda = given.device == "cuda"
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = kinds.get(given.precision, torch.float16 if cuda else torch.float32)
     with tempfile.TemporaryDirectory() as folder:
-        precision = "fp32" if given.precision == "bf16" else given.precision
-        oracle = reference(given.model_dir, tower_dir, Path(folder), precision)
-    if given.precision == "bf16":
-        oracle.model.bfloat16()
+        work = Path(folder)
+        oracle = reference(given.model_dir, tower_dir, work, given.precision, dtype)
+    if cuda and given.precision in kinds:
+        oracle.model.to("cuda")
     pieces = [render(messages, MODE) for messages in questions]
     oracle.answer(pieces[0], 2)
     began_s = time.perf_counter()
     count = sum(len(oracle.answer(one, given.tokens)) for one in pieces)
-    return count / (time.perf_counter() - began_s)
+    took_s = time.perf_counter() - began_s
+    if cuda:  # what is told from here on is the engine's own
+        del oracle
+        torch.cuda.reset_peak_memory_stats()
+    return count / took_s
 
 
 def _question(number: int, words: int) -> tuple[Message, ...]:
@@ -145,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--vision-tower", type=Path)
-    parser.add_argument("--precision", default="nf4", choices=["fp32", "bf16", "int8", "nf4"])
+    precisions = ["fp32", "bf16", "fp16", "int8", "nf4"]
+    parser.add_argument("--precision", default="nf4", choices=precisions)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--words", type=int, default=4)

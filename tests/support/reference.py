@@ -45,13 +45,14 @@ class Reference:
             else:
                 ids += [self.image_id] * self._picture_tokens()
         pictures = [piece for piece in pieces if isinstance(piece, Picture)]
-        given: dict[str, Any] = {"input_ids": torch.tensor([ids])}
+        device = self.model.device
+        given: dict[str, Any] = {"input_ids": torch.tensor([ids], device=device)}
         if pictures:
-            given["pixel_values"] = self.pixels(pictures).to(self.model.dtype)
+            given["pixel_values"] = self.pixels(pictures).to(device, self.model.dtype)
         with torch.inference_mode():
             out = self.model.generate(
                 **given,
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
                 max_new_tokens=max_tokens,
                 do_sample=False,
                 pad_token_id=0,
@@ -70,7 +71,11 @@ class Reference:
 
 
 def reference(
-    model_dir: Path, tower_dir: Path, work_dir: Path, precision: str = "fp32"
+    model_dir: Path,
+    tower_dir: Path,
+    work_dir: Path,
+    precision: str = "fp32",
+    dtype: torch.dtype = torch.float32,
 ) -> Reference:
     """Return a checkpoint in the original layout as transformers loads it."""
     config = _read(model_dir / "config.json")
@@ -86,7 +91,7 @@ def reference(
     )
     _save(model_dir, tower_dir, work_dir, whole)
     model = LlavaForConditionalGeneration.from_pretrained(
-        work_dir, dtype=torch.float32, quantization_config=_quantization(precision)
+        work_dir, dtype=dtype, quantization_config=_quantization(precision, dtype)
     )
     edge = processing["size"] if isinstance(processing["size"], int) else processing["size"]["shortest_edge"]  # fmt: skip
     return Reference(
@@ -103,13 +108,13 @@ def reference(
     )
 
 
-def _quantization(precision: str) -> BitsAndBytesConfig | None:
+def _quantization(precision: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     if precision == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=_SKIP,
         )
     if precision == "int8":
