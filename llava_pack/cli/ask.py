@@ -69,7 +69,6 @@ def ask(
     wanted = left(items, keep_answered(out))
     before = len(items) - len(wanted)
     console.say(f"{len(items)} pictures, {before} answered before")
-    failures = 0
     if wanted:
         asker: Asker
         if model_path is None:
@@ -77,32 +76,36 @@ def ask(
 
             asker = ServedAsker(*find_server(model))
         else:
-            from llava_pack.engine.load import load_engine
-
-            asker = LocalAsker(
-                load_engine(
-                    model_path.expanduser(),
-                    vision_tower=vision_tower,
-                    precision=precision,
-                    device=device,
-                    slots=slots,
-                    progress=console.progress(),
-                )
-            )
-        failures = _write(asker, wanted, sampling, out)
-    if failures:
-        raise UsageError(
-            f"{failures} of {len(wanted)} pictures were not answered: see `error` in their lines",
-            subject=str(out),
-            hint="run the same command again: only these are asked about",
-        )
+            asker = _local(model_path, vision_tower, precision, device, slots)
+        _write(asker, wanted, sampling, out)
     if as_json:
         told = {"pictures": len(items), "answered_before": before, "answers": str(out)}
         console.document("ask", told)
 
 
-def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> int:
-    """Write a line for each answer as it comes and return how many are errors."""
+def _local(
+    model_path: Path, vision_tower: Path | None, precision: str, device: str, slots: int
+) -> LocalAsker:
+    from llava_pack.engine.load import load_engine
+
+    return LocalAsker(
+        load_engine(
+            model_path.expanduser(),
+            vision_tower=vision_tower,
+            precision=precision,
+            device=device,
+            slots=slots,
+            progress=console.progress(),
+        )
+    )
+
+
+def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> None:
+    """Write a line for each answer as it comes.
+
+    Raises:
+        UsageError: the file cannot be written, or a picture was not answered.
+    """
     failures = tokens = 0
     began_s = told_s = time.monotonic()
     try:
@@ -119,7 +122,12 @@ def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -
                 told_s = time.monotonic()
                 _tell(count, len(items), tokens, told_s - began_s)
         os.fsync(stream.fileno())
-    return failures
+    if failures:
+        raise UsageError(
+            f"{failures} of {len(items)} pictures were not answered: see `error` in their lines",
+            subject=str(out),
+            hint="run the same command again: only these are asked about",
+        )
 
 
 def _tell(count: int, total: int, tokens: int, took_s: float) -> None:
