@@ -18,6 +18,7 @@ from llava_pack.health.machine import check_gpus, check_host, check_processes, c
 from llava_pack.health.probes import probe_environment, wheel_versions
 from llava_pack.health.report import Finding, Metric, in_order
 from llava_pack.health.suite import question_count
+from llava_pack.health.throughput import timed_answers
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 
@@ -173,8 +174,12 @@ class Examination:
         from llava_target import receipt
 
         entries = item.manifest.under("model")
-        looks = () if self._deep else receipt.broken(item.root, ctime=False)
-        touched = () if self._deep else receipt.broken(item.root)
+        changed: tuple[str, ...]
+        touched: tuple[str, ...] = ()
+        if self._deep:
+            changed = read_again(item)
+        else:
+            changed, touched = receipt.broken(item.root, ctime=False), receipt.broken(item.root)
         yield check_installed(
             InstalledFacts(
                 recipe=item.recipe,
@@ -182,7 +187,7 @@ class Examination:
                 program=self._program,
                 files=len(entries),
                 size_bytes=sum(entry.size_bytes for entry in entries),
-                changed=read_again(item) if self._deep else looks,
+                changed=changed,
                 touched=touched,
                 deep=self._deep,
             )
@@ -245,8 +250,8 @@ def _answer_s(smoke: Mapping[str, Any]) -> float:
     """Return the seconds that the longest answer of a smoke test took, a guess if it tells none."""
     took = [
         answer["ttft_s"] + answer["tokens"] / answer["tokens_per_s"]
-        for answer in smoke.get("answers", ())
-        if isinstance(answer, Mapping) and "ttft_s" in answer and answer.get("tokens_per_s")
+        for answer in timed_answers(smoke)
+        if "ttft_s" in answer
     ]
     return float(max(took, default=_ANSWER_S))
 

@@ -129,16 +129,15 @@ def forecast_of(smoke: Mapping[str, Any], precision: str, device: str | None) ->
     """
     if (smoke.get("precision"), smoke.get("device")) != (precision, device):
         return None
-    return max(
-        (
-            answer["tokens_per_s"]
-            for answer in smoke.get("answers", ())
-            if isinstance(answer, Mapping)
-            and answer.get("tokens", 0) >= _LEAST_TOKENS
-            and answer.get("tokens_per_s")
-        ),
-        default=None,
-    )
+    long = (one for one in timed_answers(smoke) if one.get("tokens", 0) >= _LEAST_TOKENS)
+    return max((answer["tokens_per_s"] for answer in long), default=None)
+
+
+def timed_answers(smoke: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the answers of a smoke test that tell how fast they came."""
+    for answer in smoke.get("answers", ()):
+        if isinstance(answer, Mapping) and answer.get("tokens_per_s"):
+            yield answer
 
 
 def keeps_up(lap: Lap, forecast_per_s: float) -> bool:
