@@ -25,6 +25,7 @@ from llava_pack.engine.checkpoints import read_checkpoint
 from llava_pack.engine.load import load_engine
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.engine.prompt import Prompt
+from llava_pack.engine.quantization import QUANTIZED
 from llava_pack.engine.scheduler import SlotEngine
 from llava_pack.engine.templates import render
 
@@ -139,15 +140,15 @@ def _generate(
 ) -> float:
     import torch
 
+    from llava_pack.engine.assembly import compute_dtype
     from tests.support.reference import reference
 
     cuda = given.device == "cuda"
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = kinds.get(given.precision, torch.float16 if cuda else torch.float32)
+    dtype = compute_dtype(given.precision, given.device)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         oracle = reference(given.model_dir, tower_dir, work, given.precision, dtype)
-    if cuda and given.precision in kinds:
+    if cuda and given.precision not in QUANTIZED:
         oracle.model.to("cuda")
     pieces = [render(messages, MODE) for messages in questions]
     oracle.answer(pieces[0], 2)

@@ -33,8 +33,9 @@ def manner(device: str, precision: str, context_tokens: int, *, graphs: bool = T
 
     On a CPU rows are attended at their true lengths and, where 4 or 8 bits would make another
     word of another last bit, pictures go one by one: nothing is lost there, and an answer does
-    not depend on its neighbours. int8 decides over a whole prompt which columns stay in 16 bits,
-    so its prompts are not cut; it asks the GPU while it computes, which no graph can hold.
+    not depend on its neighbours; but for its last bits in fp16 and bf16, so nothing is exact there.
+    int8 decides over a whole prompt which columns stay in 16 bits, so its prompts are not cut; it
+    asks the GPU while it computes, which no graph can hold.
 
     >>> manner("cpu", "nf4", 2048).pictures_at_once, manner("cuda", "nf4", 2048).pictures_at_once
     (1, 8)
