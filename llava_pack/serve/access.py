@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llava_pack.serve.caller import ANYONE, Caller
+
 LOGIN_PATH = "/login"
 LLAVA_PREFIX = "/llava/"
 """Before LLaVA's own routes, with a key of their own, for clients that can send no header."""
@@ -59,6 +61,18 @@ class AccessPolicy:
         if path.startswith(LLAVA_PREFIX):
             return "allowed" if method == "POST" and self._opens(path) else "no-token"
         return "allowed" if self._known(headers) else "no-token"
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Return who sends a request that was allowed.
+
+        Args:
+            headers: as `judge` takes them.
+        """
+        offered = _offered(headers)
+        for number, secret in enumerate(self.secrets or ()):
+            if _same(offered, secret):
+                return Caller(name=f"key {number}" if number else "token")
+        return Caller(name="token") if self.secrets else ANYONE
 
     @property
     def llava_path(self) -> str:

@@ -96,11 +96,12 @@ class Guard:
         elif scope["path"] == LOGIN_PATH:
             await self._login.answer(scope["method"])(scope, receive, send)
         else:
+            self._policy.caller(_headers(scope)).note(scope)
             kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
             await self._app({**scope, "headers": kept}, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        headers = _headers(scope)
         if sum(name == b"host" for name, _ in scope["headers"]) != 1:
             return plain_error(400, "exactly one Host header is expected")
         path, method = scope["path"], scope["method"]
@@ -117,6 +118,10 @@ class Guard:
                 if path in PAGE_PATHS and "text/html" in headers.get("accept", ""):
                     return RedirectResponse(LOGIN_PATH, status_code=303)
                 return _unauthorized()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _unauthorized() -> Response:
