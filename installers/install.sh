@@ -7,6 +7,29 @@
 # folder below the prefix, checked there, and only the copies run.
 # Exit codes: docs/reference/exit-codes.md.
 
+# It starts itself once more, in an environment that holds these names and no other: a function that
+# the caller exported would be taken for a program, `sha256sum` for one. With POSIXLY_CORRECT, bash of
+# any name finds `exec` itself before such a function; a function's name holds no slash; and a
+# pattern that stays a pattern says that there is no such file. Nothing here can be a function.
+POSIXLY_CORRECT=1
+case ${1-} in
+--in-a-clean-environment) shift ;;
+*)
+    set -- /bin/sh "$0" --in-a-clean-environment "$@"
+    for name in HOME TERM NO_COLOR XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR SSH_CONNECTION OMP_NUM_THREADS \
+        CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES; do
+        eval "case \${$name+set} in set) set -- \"$name=\$$name\" \"\$@\" ;; esac"
+    done
+    set -- LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CALLER_PATH="${PATH-}" "$@"
+    for env in /usr/bin/en[v] /bin/en[v]; do
+        # shellcheck disable=SC2093  # nothing continues after it
+        case $env in *'['*) ;; *) exec "$env" -i "$@" ;; esac
+    done
+    unset env
+    : "${env:?there is no such program on this machine: expected /usr/bin/env or /bin/env}"
+    ;;
+esac
+
 usage() {
     cat <<'USAGE'
 Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
@@ -38,13 +61,54 @@ fail() {
     exit "$1"
 }
 
-# Drops every variable that could change what sh, tar, Python or uv do.
-scrub() {
-    LC_ALL=C
-    export LC_ALL
-    unset ENV BASH_ENV CDPATH TAR_OPTIONS GZIP
-    for name in $(env | sed -nE 's/^((LD_|PYTHON|UV_|PIP_|OPENSSL_)[A-Za-z0-9_]*)=.*/\1/p'); do
-        unset "$name"
+# own PLACE: refuses a folder or link that another account owns or can write; where there is more of
+# the way (`rest`), one that is sticky will do. The system is whoever owns `/`.
+own() {
+    # shellcheck disable=SC2046  # mode, links, owner and group: a word each
+    set -- "$1" $(ls -ldn -- "$1")
+    [ "$1" != / ] || system=$4
+    mend='look at owner and mode (ls -ld); chmod go-w, or choose another --prefix'
+    case $4 in
+    "$me" | 0 | "$system") ;;
+    *) fail 3 "$1: it belongs to account $4, which could change what is run here" "$mend" ;;
+    esac
+    case $2 in
+    l* | ?????-??-*) return ;;
+    ?????????[tT]*) [ -z "$rest" ] || return 0 ;;
+    ?????w??-? | ?????w??-?.) ! private "$4" "$5" || return 0 ;;
+    esac
+    fail 3 "$1: others can write it ($2), so they could change what is run here" "$mend"
+}
+
+# private UID GID: whether the group is one account alone, as umask 002 supposes.
+private() {
+    members=$(getent group "$2" 2>/dev/null || grep "^[^:]*:[^:]*:$2:" /etc/group) || return
+    others=$(grep -c "^[^:]*:[^:]*:[^:]*:$2:" /etc/passwd) || [ "$others" = 0 ] || return
+    [ "$1" = "$2" ] && [ "$others" -le 1 ] && [ -z "${members##*:}" ]
+}
+
+# walk PATH: follows a path from / on as the kernel does, every link too, and refuses where another
+# account could have it lead elsewhere; what is not there yet is no danger.
+walk() {
+    here='' rest=$1 links=0
+    own /
+    while [ -n "$rest" ]; do
+        name=${rest%%/*}
+        case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
+        case $name in
+        '' | .) continue ;;
+        ..) here=${here%/*} && continue ;;
+        esac
+        [ -e "$here/$name" ] || [ -L "$here/$name" ] || return 0
+        own "$here/$name"
+        if [ -L "$here/$name" ]; then
+            links=$((links + 1))
+            [ "$links" -le 40 ] || fail 3 "$1: too many links on the way" 'choose another --prefix'
+            rest=$(readlink -- "$here/$name")${rest:+/$rest}
+            case $rest in /*) here='' ;; esac
+        else
+            here=$here/$name
+        fi
     done
 }
 
@@ -100,6 +164,9 @@ check_arguments() {
         prefix=${XDG_DATA_HOME:-${HOME:?}/.local/share}/llava-pack
     fi
     case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
+    while [ "$prefix" != "${prefix%/}" ] && [ "$prefix" != / ]; do prefix=${prefix%/}; done
+    me=$(id -u)
+    walk "$prefix"
     case $python in '' | /*) ;; *) python=$(pwd -P)/$python ;; esac
     [ -n "$expect$trust" ] || [ -e "$prefix/trust/key.pem" ] ||
         fail 6 'neither --expect nor --trust-key given: there is nothing to verify this bundle against' \
@@ -110,7 +177,8 @@ check_arguments() {
 
 make_work_folder() {
     [ -d "$prefix" ] || created=yes
-    { mkdir -p -- "$prefix" && work=$(mktemp -d "$prefix/.bootstrap.$$.XXXXXX") && cd -- "$work"; } ||
+    mkdir -p -- "$prefix" 2>/dev/null && walk "$prefix"
+    { work=$(mktemp -d "$prefix/.bootstrap.$$.XXXXXX") && cd -- "$work"; } ||
         fail 3 "$prefix: cannot be made or written" 'choose another --prefix'
 }
 
@@ -248,6 +316,8 @@ bootstrap() {
 # try FILE: sets `real` where FILE runs and is the Python that the bundle was built for.
 try() {
     [ -x "$1" ] || return 1
+    # what root runs, no other account may change
+    [ "$me" != 0 ] || (walk "$1") >/dev/null 2>&1 || { tried="$tried $1 (another account's)" && return 1; }
     found=$("$1" -I -S -B -c 'import sys
 print("%d.%d" % sys.version_info[:2], getattr(sys, "_base_executable", sys.executable))' \
         2>/dev/null </dev/null) || found=broken
@@ -302,11 +372,9 @@ stop() {
 
 main() {
     bundle='' expect='' trust='' prefix='' recipe='' python='' downgrade=no more='' dry_run=no json=no
-    work='' created=no child='' search=$PATH
+    work='' created=no child='' search=${CALLER_PATH-} system=0
+    unset CALLER_PATH
     umask 022
-    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    export PATH
-    scrub
     arguments "$@"
     check_arguments
     trap clean_up EXIT

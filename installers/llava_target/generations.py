@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.format.paths import safe_component
-from llava_target import disk, receipt
+from llava_target import disk, ownership, receipt
 from llava_target.receipt import Receipt
 
 
@@ -80,19 +80,56 @@ def activate(prefix: Path, recipe: str, number: int) -> None:
     folder = recipe_folder(prefix, recipe)
     disk.point(folder / "current", f"generations/{number}")
     (prefix / "bin").mkdir(exist_ok=True)
-    python = shlex.quote(str(folder / "current" / "venv" / "bin" / "python"))
-    others = f"{shlex.quote(str(prefix / 'models'))}/*/generations/*/venv/bin/python"
-    script = f"""#!/bin/sh
-LLAVA_PACK_PREFIX={shlex.quote(str(prefix))}
+    script = _launcher(prefix, folder / "current")
+    disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
+
+
+def _launcher(prefix: Path, current: Path) -> str:
+    """Return `bin/llava-pack`, which looks at who could have changed what it starts, first.
+
+    It runs before any code of the prefix; `ownership` looks closer, once it can be believed.
+    """
+    quoted = {name: shlex.quote(str(prefix / name)) for name in ("", "bin", "models")}
+    root, binary, models = quoted.values()
+    python = shlex.quote(str(current / "venv" / "bin" / "python"))
+    on_the_way = " ".join(shlex.quote(str(place)) for place in ownership.way(prefix))
+    within = f"{root} {binary} {models} {models}/* {models}/*/generations"
+    within += f" {models}/*/generations/* {models}/*/current"
+    return f"""#!/bin/sh
+# a function that the caller exported would be taken for a program; bash looks for `unset` itself
+# before functions only where POSIXLY_CORRECT is set
+POSIXLY_CORRECT=1
+unset -f find id ls echo return
+others() {{
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    me=$(id -u) || return
+    # shellcheck disable=SC2046
+    set -- $(ls -ldn /)
+    strange="! -user 0 ! -user $me ! -user $3"
+    open="! -type l -perm -0002" grouped="! -type l -perm -0020 ! -group 0 ! -group $me"
+    # shellcheck disable=SC2086
+    find {on_the_way} -prune '(' $strange -o ! -perm -1000 '(' $open -o $grouped ')' ')'
+    # shellcheck disable=SC2086
+    find {within} -prune '(' $strange -o $open -o $grouped ')'
+}}
+wrong=$(others 2>&1) || wrong="$wrong (could not be looked at)"
+case $wrong in
+'') ;;
+*)
+    echo "error: another account could change what is run here: $wrong" >&2
+    echo 'hint: look at owner and mode (ls -ld); chmod go-w, or install with another --prefix' >&2
+    exit 3
+    ;;
+esac
+LLAVA_PACK_PREFIX={root}
 export LLAVA_PACK_PREFIX
 # health and revert are needed most where the environment of the current one is broken
-for python in {python} {others}; do
+for python in {python} {models}/*/generations/*/venv/bin/python; do
     "$python" -I -S -c '' 2>/dev/null && exec "$python" -I -m llava_pack "$@"
 done
 echo 'error: no Python under this prefix runs; hint: install the bundle again' >&2
 exit 14
 """
-    disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
 
 
 def command(prefix: Path) -> str:

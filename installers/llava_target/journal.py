@@ -9,7 +9,7 @@ from typing import Any
 
 from llava_pack.format import canonical
 from llava_pack.format.errors import InstallError, PackError
-from llava_target import disk
+from llava_target import disk, ownership
 
 NAME = "journal.json"
 _MAX_BYTES = 1024 * 1024
@@ -21,10 +21,13 @@ def locked(prefix: Path) -> Iterator[None]:
 
     Raises:
         InstallError: another installer holds it.
+        PreflightError: another account could change what is under the prefix.
     """
+    ownership.check_prefix(prefix)
     mask = os.umask(0o022)
     prefix.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(prefix / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    ownership.check_prefix(prefix)  # in a sticky folder it could have been made meanwhile
+    descriptor = ownership.opened(prefix / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

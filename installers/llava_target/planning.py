@@ -1,5 +1,6 @@
 """What an install would do: everything that can be found out before anything is written."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import Finding
-from llava_target import inventory, preflight, receipt_page, serving, trust, venv
+from llava_target import inventory, ownership, preflight, receipt_page, serving, trust, venv
 from llava_target.inventory import Listing
 from llava_target.store import Store
 
@@ -76,9 +77,11 @@ def plan(request: Request, progress: Progress) -> Plan:
         SignatureError: the bundle has another id, or its signature is bad.
         DowngradeError: a newer release is installed.
         IntegrityError: files are missing, extra or no plain files, or the manifest is changed.
-        PreflightError: this machine cannot run the bundle; every reason is named.
+        PreflightError: another account could change what is under the prefix, or this machine
+            cannot run the bundle; every reason is named.
         SpaceError: only disk or memory is short.
     """
+    ownership.check_prefix(request.prefix)
     listing = inventory.read_listing(request.bundle, expect=request.expect)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
     trust.check_named(verdict, request.bundle)
@@ -128,6 +131,8 @@ def _python(request: Request, manifest: Manifest) -> tuple[Path, str | None]:
     python = venv.host_python(request.python)
     if manifest.python.kind != "target":
         return python, manifest.python.version
+    if os.geteuid() == 0:
+        ownership.check(python)  # whoever can change it, root would run
     # an interpreter below the prefix would vanish with the generation that holds it
     lasting = not python.is_relative_to(request.prefix)
     return python, venv.host_version(python) if lasting else None

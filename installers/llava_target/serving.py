@@ -1,8 +1,15 @@
-"""What serves from a prefix: handed to another generation, whose own code stops and starts it."""
+"""What serves from a prefix: handed to another generation, whose own code stops and starts it.
+
+A process can call itself anything: its arguments are a claim, which is enough to have it looked at.
+What is stopped and started proves itself first: llava_pack/serve/own_servers.py.
+"""
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from llava_pack.format.errors import InstallError
@@ -12,6 +19,8 @@ from llava_target import generations, journal
 PENDING = "handover.json"
 """Holds what was stopped and is to run again."""
 _SERVE = ["-I", "-m", "llava_pack", "serve"]
+_HANDOVER = "llava_pack.serve.handover"
+_PROVES = "venv/lib/python*/site-packages/llava_pack/serve/own_servers.py"
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:
@@ -25,15 +34,37 @@ def processes() -> Iterator[tuple[int, list[str]]]:
             yield int(process.name), os.fsdecode(line).rstrip("\0").split("\0")
 
 
+def claims(prefix: Path, recipe: str | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Yield what calls itself a server of a prefix, or one that a change of `recipe` is about."""
+    for pid, argv in processes():
+        if argv[1:5] == _SERVE and argv[0].startswith(f"{prefix}/models/"):
+            own = argv[0].removeprefix(f"{prefix}/models/").partition("/")[0]
+            if recipe in {None, own, *argv[5:]}:
+                yield pid, argv
+
+
 def serves(prefix: Path, recipe: str) -> bool:
-    """Say whether a server runs, or is to run again, that a change of `recipe` is about."""
-    own = f"{prefix}/models/{recipe}/"
-    return (prefix / PENDING).exists() or any(
-        argv[1:5] == _SERVE
-        and argv[0].startswith(f"{prefix}/models/")
-        and (argv[0].startswith(own) or recipe in argv[5:])
-        for _, argv in processes()
-    )
+    """Say whether something may serve, or is to run again, that a change of `recipe` is about."""
+    return (prefix / PENDING).exists() or any(claims(prefix, recipe))
+
+
+def _handing(prefix: Path, recipe: str, number: int) -> list[str]:
+    """Return the start of a hand-over: by a generation's own code, where that asks for proof.
+
+    Older code takes a process for what it calls itself, so it is never run for that.
+
+    Raises:
+        InstallError: only such code is there.
+    """
+    numbers = [number, *reversed(generations.numbers(prefix, recipe))]
+    roots = [generations.generation_folder(prefix, recipe, one) for one in numbers]
+    roots += [item.root for item in reversed(generations.listing(prefix))]
+    asking = [str(root / "venv/bin/python") for root in roots if any(root.glob(_PROVES))]
+    with suppress(ModuleNotFoundError):
+        asking += [sys.executable] if find_spec(_HANDOVER) else []
+    if not asking:
+        raise InstallError("no installed version here can tell servers from what looks like one")
+    return [asking[0], "-I", "-m", _HANDOVER]
 
 
 def hand_over(prefix: Path, recipe: str, number: int, verb: str) -> None:
@@ -42,8 +73,7 @@ def hand_over(prefix: Path, recipe: str, number: int, verb: str) -> None:
     Raises:
         InstallError: with what it said.
     """
-    python = generations.generation_folder(prefix, recipe, number) / "venv" / "bin" / "python"
-    command = [str(python), "-I", "-m", "llava_pack.serve.handover", verb, str(prefix), recipe]
+    command = [*_handing(prefix, recipe, number), verb, str(prefix), recipe]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise InstallError(

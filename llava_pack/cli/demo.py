@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.demo_target import Phase, TargetRun, child, ran, unwinding
+from llava_pack.cli.demo_target import Phase, TargetRun, child, ran, serving, unwinding
 from llava_pack.cli.silence import silenced
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.listener import listen_on_port
@@ -96,7 +96,7 @@ def _keep_serving(program: Path, port: int) -> None:
     console.say("\nserving until Ctrl-C; from another terminal:")
     console.say(f"  {program} chat --image {PICTURE}")
     console.say(f"  {program} health\n")
-    code = ran([str(program), "serve", "--port", str(port)])
+    code = ran(serving(str(program), port))
     if code:
         raise typer.Exit(code)
 

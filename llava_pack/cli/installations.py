@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
-from llava_pack.cli.target import chosen_prefix
+from llava_pack.cli.target import own_prefix
 from llava_pack.format.errors import IntegrityError
 from llava_pack.health.probes import rehash, unpromised
 from llava_pack.serve.plans import EnginePlan, LoadOptions, installed_plan
@@ -22,8 +22,9 @@ def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Install
 
     Raises:
         InstallError: one is not installed.
+        PreflightError: another account could change what would be served.
     """
-    place = chosen_prefix(prefix)
+    place = own_prefix(prefix)
     from llava_pack.cli.installed import installed
 
     return tuple(installed(place, recipe) for recipe in recipes) or (installed(place),)

@@ -13,8 +13,8 @@ from llava_pack.format.errors import InstallError, SpaceError
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.serve.handover import running
-from llava_target import disk, generations, installer, journal, receipt, serving
+from llava_pack.serve.origin import user_of
+from llava_target import disk, generations, installer, journal, ownership, receipt, serving
 from llava_target.generations import Generation
 from llava_target.store import Store
 
@@ -43,6 +43,7 @@ def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progr
 
     Raises:
         InstallError: there is no such generation, or it does not serve.
+        PreflightError: another account could change what is under the prefix.
         SpaceError: the disk is full; nothing was changed, or the same command goes on.
     """
     name = chosen_recipe(prefix, recipe)
@@ -105,9 +106,10 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
         chosen_recipe(prefix, recipe)
     with disk.room_on(prefix), journal.locked(prefix):
         installer.recover(prefix, recipe or "", progress)
-        for server in running(prefix, recipe):
+        for pid, _ in serving.claims(prefix, recipe):
+            whose = ownership.account(user_of(pid))
             raise InstallError(
-                f"expected nothing that serves, got process {server.pid}; nothing was removed",
+                f"expected nothing that serves, got process {pid} of {whose}; nothing was removed",
                 subject=recipe or str(prefix),
                 hint=f"{prefix}/bin/llava-pack service remove, or end that process",
             )

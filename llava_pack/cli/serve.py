@@ -79,6 +79,12 @@ def serve(
     stall_s: Annotated[
         float, typer.Option(min=1, help="Seconds that one step of an engine may take.")
     ] = 60.0,
+    as_root: Annotated[
+        bool,
+        typer.Option(
+            "--as-root", envvar="LLAVA_PACK_AS_ROOT", help="Serve what is installed as root, too."
+        ),
+    ] = False,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +93,8 @@ def serve(
     It listens on loopback; the lines that it prints open an ssh tunnel from your laptop. Ctrl-C
     lets what runs end, a second one ends at once. An engine that dies or hangs is started again;
     `llava-pack status`, `logs`, `start`, `swap` and `stop` look after a server that runs. No
-    network is needed, and none is used.
+    network is needed, and none is used. Root does not serve what is installed, unless --as-root
+    says so: `llava-pack service install --account NAME` has an account of its own do it.
 
     \b
     Examples:
@@ -104,6 +111,8 @@ def serve(
             "it would let everybody's text become special tokens", subject="--conv-mode raw"
         )
     chosen = chosen_precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
+    if model_path is None:
+        _refuse_root(as_root=as_root)
     if model_path is None and (own := installed_upstream(prefix, recipes or [])) is not None:
         refused: dict[str, object] = {"--vision-tower": vision_tower, "--model-base": model_base}
         refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
@@ -166,6 +175,24 @@ def serve(
         console.progress(),
     )
     raise typer.Exit(code)
+
+
+def _refuse_root(*, as_root: bool) -> None:
+    """Refuse to serve as root, for what reads strangers' requests needs none of root's rights.
+
+    Raises:
+        UsageError: it is root, and nobody said that it may be.
+    """
+    if os.geteuid() != 0:
+        return
+    if not as_root:
+        raise UsageError(
+            "root does not serve: whoever got into the server would be root",
+            subject="serve",
+            hint="llava-pack service install --system --account NAME has an account of its own "
+            "serve; where everything is root, in a container, say: llava-pack serve --as-root",
+        )
+    console.say("! it serves as root: whoever got into the server would be root")
 
 
 def chosen_precision(precision: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:

@@ -39,6 +39,20 @@ def chosen_prefix(prefix: Path | None) -> Path:
     return (prefix or default_prefix()).absolute()
 
 
+def own_prefix(prefix: Path | None) -> Path:
+    """Return the prefix that is meant, where nobody else could change what is run there.
+
+    Raises:
+        PreflightError: another account owns or can write it, or a folder on the way to it.
+    """
+    place = chosen_prefix(prefix)
+    from llava_target.ownership import check_prefix
+
+    if place.exists():
+        check_prefix(place)
+    return place
+
+
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
     """List the installed versions of each model; * marks the one that serves.
 
@@ -77,7 +91,7 @@ def revert(
       llava-pack revert
       llava-pack revert --recipe llava-v1.5-7b --generation 3
     """
-    place = chosen_prefix(prefix)
+    place = own_prefix(prefix)
     from llava_pack.cli.removal import revert as revert_to
     from llava_target.generations import command
 
@@ -101,7 +115,7 @@ def gc(
       llava-pack gc
       llava-pack gc --keep 1
     """
-    place = chosen_prefix(prefix)
+    place = own_prefix(prefix)
     from llava_pack.cli.removal import gc as collect
 
     _show("gc", collect(place, console.progress(), keep=keep), as_json=as_json)
@@ -115,7 +129,7 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
       llava-pack uninstall --recipe llava-v1.5-7b
       llava-pack uninstall
     """
-    place = chosen_prefix(prefix)
+    place = own_prefix(prefix)
     from llava_pack.cli.removal import uninstall as remove
 
     _show("uninstall", remove(place, recipe, console.progress()), as_json=as_json)

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from llava_pack.serve.origin import origin, user_of
+
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024
 
@@ -92,8 +94,18 @@ def directories() -> tuple[Path, ...]:
     if not prefix:
         return (account,)
     installed = Path(prefix) / "run"
-    writable = os.access(installed if installed.exists() else Path(prefix), os.W_OK | os.X_OK)
-    return (installed, account) if writable else (account, installed)
+    return (installed, account) if _own(installed) else (account, installed)
+
+
+def _own(folder: Path) -> bool:
+    """Say whether this account alone writes a folder; a service's is not root's place to write."""
+    place = folder if folder.exists() else folder.parent
+    try:
+        facts = place.stat()
+    except OSError:
+        return False
+    mine = facts.st_uid == os.geteuid() and not facts.st_mode & stat.S_IWOTH
+    return mine and os.access(place, os.W_OK | os.X_OK)
 
 
 def publish(directory: Path, state: RunState) -> Publication:
@@ -113,7 +125,8 @@ def _write(path: Path, state: RunState) -> int:
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.write(descriptor, json.dumps(asdict(state), sort_keys=True).encode() + b"\n")
+    facts = {**asdict(state), **origin(state.pid)}
+    os.write(descriptor, json.dumps(facts, sort_keys=True).encode() + b"\n")
     os.fsync(descriptor)
     beside.rename(path)
     return descriptor
@@ -157,10 +170,16 @@ def _read_live(path: Path) -> RunState | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _parse(file.read(_MAX_BYTES))
+            state = _parse(file.read(_MAX_BYTES))
+            return state if state and _speaks(state, facts.st_uid) else None
     with contextlib.suppress(OSError):
         path.unlink()
     return None
+
+
+def _speaks(state: RunState, uid: int) -> bool:
+    """Say whether a state is about a process of its file's owner: root believes no other."""
+    return uid == os.getuid() or user_of(state.pid) == uid
 
 
 def _parse(data: bytes) -> RunState | None:

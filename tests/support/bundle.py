@@ -38,7 +38,10 @@ PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
-_REAL = ("__init__.py", "shipped.py", "serve/__init__.py", "serve/handover.py")
+_REAL = (
+    *("__init__.py", "shipped.py", "serve/__init__.py", "serve/handover.py"),
+    *("serve/own_servers.py", "serve/origin.py"),
+)
 SMOKE_PASSES = """\
 import argparse, json, os, sys
 from pathlib import Path

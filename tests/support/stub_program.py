@@ -4,26 +4,43 @@ Run by the interpreter of a generation. `FATE` is filled in by the simulator: `w
 its start, or `unwell` when it is asked. Any other command prints the prefix and its arguments.
 """
 
+import fcntl
 import json
 import os
+import platform
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 FATE = "works"
 RELEASE = 0
 
 
-def serve(run: Path) -> int:
+def publish(folder: Path, *, as_earlier: bool) -> IO[bytes]:
+    """Write the run state of this process as `serve` does, and return the file that is its lock."""
+    from llava_pack.serve.origin import origin
+
+    state = {"pid": os.getpid(), **({} if as_earlier else origin(os.getpid()))}
+    path = folder / f"serve-{platform.node() or 'localhost'}-{os.getpid()}.json"
+    held = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    held.write(json.dumps(state).encode())
+    held.flush()
+    return held
+
+
+def serve(run: Path, *, as_earlier: bool) -> int:
     """Answer every connection with the release, until told to end."""
     if FATE == "crashes":
         sys.stderr.write("the new engine cannot be loaded\n")
         return 15
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run.parent.mkdir(exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    listening = socket.create_server(("127.0.0.1", 0))
+    with listening, publish(run.parent, as_earlier=as_earlier) as held:
         beside = run.with_suffix(".new")
         beside.write_text(json.dumps({"pid": os.getpid(), "port": listening.getsockname()[1]}))
         beside.rename(run)
@@ -34,6 +51,7 @@ def serve(run: Path) -> int:
                     connection.sendall(str(RELEASE).encode())
         finally:
             run.unlink(missing_ok=True)
+            Path(f"/proc/self/fd/{held.fileno()}").readlink().unlink()
 
 
 def ask(run: Path) -> str:
@@ -61,7 +79,7 @@ def main(arguments: list[str]) -> int:
     prefix = Path(os.environ["LLAVA_PACK_PREFIX"])
     run = prefix / "run" / "stub.json"
     if arguments[:1] == ["serve"] and "--really" in arguments:
-        return serve(run)
+        return serve(run, as_earlier="--as-earlier" in arguments)
     if arguments[:1] == ["health"]:
         return health(run, wait_s=float(arguments[2]) if len(arguments) > 1 else 0)
     sys.stdout.write(" ".join([str(prefix), *arguments]) + "\n")

@@ -1,0 +1,67 @@
+"""How a server was started, as its run state keeps it: what a restart after an upgrade goes by.
+
+Read from the kernel, which it is compared with then. Where there is no /proc, nothing is kept, and
+nothing is restarted. Stdlib only.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+KEPT = (
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "LLAVA_PACK_GRAPHS",
+    "HOME",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+)
+"""What of a server's environment decides how it serves."""
+
+
+def origin(pid: int) -> dict[str, Any]:
+    """Return when and how a server of this account was started; empty where that is not known."""
+    process = Path("/proc", str(pid))
+    try:
+        argv, environ = (texts(process / name) for name in ("cmdline", "environ"))
+        folder = str((process / "cwd").readlink())
+    except OSError:
+        return {}
+    found = dict(text.partition("=")[::2] for text in environ)
+    return {
+        "start_ticks": start_ticks(pid),
+        "arguments": argv[argv.index("serve") + 1 :] if "serve" in argv else [],
+        "folder": folder,
+        "environ": {name: found[name] for name in KEPT if name in found},
+    }
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process began, None where it has ended. Source: proc(5), stat, starttime."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = line.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def user_of(pid: int) -> int | None:
+    """Return whose process it is; None where it has ended, has several users, or cannot be told.
+
+    Not the owner of its folder in /proc: that is root for whatever may not be looked at.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        uids = {int(word) for word in status.split("\nUid:")[1].splitlines()[0].split()}
+    except (OSError, IndexError, ValueError):
+        return None
+    return uids.pop() if len(uids) == 1 else None
+
+
+def texts(path: Path) -> list[str]:
+    """Return the texts of a file of /proc that ends each with a zero byte."""
+    return os.fsdecode(path.read_bytes()).rstrip("\0").split("\0")
