@@ -30,7 +30,7 @@ from llava_target import disk, ownership
 from llava_target.serving import PENDING
 
 AS_ROOT = "LLAVA_PACK_AS_ROOT"
-"""Lets root serve. Not an option of the command line, which earlier generations do not know."""
+"""Lets root serve; earlier generations do not know the option, and overlook this."""
 _READY_S = 1800
 _STOP_S = 40.0
 _LOOK_EVERY_S = 0.05
@@ -79,6 +79,7 @@ def _start(prefix: Path, server: Server) -> None:
         _systemctl(server, "restart")
         return
     environ = {**os.environ, **server.environ}
+    arguments = [word for word in server.arguments if word != "--as-root"]
     if os.geteuid() == 0:
         _say("! it serves as root, as it did: llava-pack service install --account NAME ends that")
         environ[AS_ROOT] = "1"
@@ -87,7 +88,7 @@ def _start(prefix: Path, server: Server) -> None:
     descriptor = ownership.opened(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as output:
         child = subprocess.Popen(
-            [str(prefix / "bin" / "llava-pack"), "serve", *server.arguments],
+            [str(prefix / "bin" / "llava-pack"), "serve", *arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             cwd=folder if folder.is_dir() else prefix, env=environ,
         )  # fmt: skip
