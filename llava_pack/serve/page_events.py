@@ -7,7 +7,6 @@ field that is not known is not there any more. Without Gradio; its parts are kno
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -87,7 +86,7 @@ class Number:
     def read(self, value: Any, _may_use: MayUse) -> Any:
         """Return the number."""
         known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or not math.isfinite(value) or not self.low <= value <= self.high:
+        if not known or not self.low <= value <= self.high:  # what is no number is not between
             raise UsageError(f"a number from {self.low:g} to {self.high:g} is expected")
         return value
 
@@ -99,6 +98,8 @@ class EventShape:
     queued: bool
     """Whether it waits in the queue."""
     inputs: tuple[Shape, ...]
+    picks: bool = False
+    """Whether it says which of the examples was clicked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,9 @@ def shapes_of(blocks: Any) -> Mapping[int, EventShape]:
     """
     return {
         number: EventShape(
-            queued=event.queue is not False, inputs=tuple(_shape(part) for part in event.inputs)
+            queued=event.queue is not False,
+            inputs=tuple(_shape(part) for part in event.inputs),
+            picks=any(name == "example_select" for _, name in event.targets),
         )
         for number, event in blocks.fns.items()
         if event.fn and not event.cancels
@@ -177,7 +180,7 @@ def read_call(
     values = zip(event.inputs, data, strict=True)
     kept = {
         "data": [shape.read(value, may_use) for shape, value in values],
-        "event_data": _picked(given.get("event_data")),
+        "event_data": _picked(given.get("event_data")) if event.picks else None,
         "fn_index": number,
         "trigger_id": None if given.get("trigger_id") is None else _whole(given["trigger_id"]),
         "session_hash": session,
@@ -245,9 +248,7 @@ def _file(value: Any, may_use: MayUse) -> Any:
 
 def _picked(value: Any) -> Any:
     """Return which of several was clicked; what is behind it, the server knows itself."""
-    if not isinstance(value, dict) or "index" not in value:
-        return None
-    return {"index": _whole(value["index"]), "value": None}
+    return {"index": _whole(_mapping(value).get("index")), "value": None}
 
 
 def _json(body: bytes) -> Any:

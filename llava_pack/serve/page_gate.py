@@ -10,12 +10,14 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,7 +48,7 @@ _NOTHING_TO_RESET = b'{"event_id": ""}'
 # A picture that is opened by itself is shown, and whatever it really is runs nothing.
 _FILE_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; sandbox"),
-    (b"cache-control", b"private, no-store"),
+    (b"cache-control", b"private"),
 )
 
 
@@ -77,24 +79,29 @@ class PageGate:
         if found is None:
             raise _absent()
         owner = Owner(caller=caller_of(scope).name, browser=_browser(scope))
-        kept = _kept(scope, found)
+        with suppress(ClientDisconnect):
+            await self._serve(found, owner, _kept(scope, found), receive, send)
+
+    async def _serve(
+        self, found: Found, owner: Owner, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         match found.use:
             case "document":
-                await self._app(kept, receive, _with_cookie(send, owner))
+                await self._app(scope, receive, _with_cookie(send, owner))
             case "public":
-                await self._app(kept, receive, send)
+                await self._app(scope, receive, send)
             case "file":
-                await self._show(found.name, owner, kept, receive, send)
+                await self._show(found.name, owner, scope, receive, send)
             case "upload":
-                await self._take(owner, kept, receive, send)
+                await self._take(owner, scope, receive, send)
             case "run" | "join":
-                await self._run(owner, kept, receive, send, queued=found.use == "join")
+                await self._run(owner, scope, receive, send, queued=found.use == "join")
             case "stream":
-                await self._tell(owner, kept, receive, send)
+                await self._tell(owner, scope, receive, send)
             case "cancel":
-                await self._cancel(owner, kept, receive, send)
+                await self._cancel(owner, scope, receive, send)
             case "reset":
-                await self._app(*replayed(kept, receive, _NOTHING_TO_RESET), send)
+                await self._app(*replayed(scope, receive, _NOTHING_TO_RESET), send)
 
     async def _show(
         self, path: str, owner: Owner, scope: Scope, receive: Receive, send: Send
