@@ -8,6 +8,7 @@ import anyio
 
 from llava_pack.engine.port import Message, Part
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.page_text import plain
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.wire import MAX_PICTURES
 
@@ -42,15 +43,15 @@ async def engine_messages(
 
 
 def contents(entry: Mapping[str, Any]) -> list[tuple[bool, str]]:
-    """Return (is a file, path or text) for each part of a message."""
+    """Return (is a file, path or text) for each part of a message; a text as it was written."""
     content = entry.get("content")
     parts = content if isinstance(content, list) else [content]
     found: list[tuple[bool, str]] = []
     for part in parts:
         if isinstance(part, str):
-            found.append((False, part))
+            found.append((False, plain(part)))
         elif isinstance(part, Mapping) and part.get("type") == "text":
-            found.append((False, str(part.get("text", ""))))
+            found.append((False, plain(str(part.get("text", "")))))
         elif isinstance(part, Mapping):
             file = part.get("file", part)
             found.append((True, str(file.get("path", ""))))

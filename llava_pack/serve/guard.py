@@ -23,12 +23,13 @@ from llava_pack.serve.login import PAGE_PATHS, LoginPage
 
 _log = logging.getLogger(__name__)
 _ROUTE_CHARS = 80
-# Nothing is loaded from outside, and nothing that a model writes can make the page do so.
+# Nothing is loaded from outside, and nothing that a model writes can make the page do so: it is
+# text by then (page_text), and this holds where that fails.
 _CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "media-src 'self' data: blob:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    "media-src 'none'; frame-src 'none'; worker-src 'self' blob:; connect-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = (
     (b"content-security-policy", _CONTENT_POLICY.encode()),

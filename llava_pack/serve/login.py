@@ -4,6 +4,9 @@ A fragment never travels to a server or into its logs. The page sends it once as
 gets a cookie that scripts cannot read and that no other site's requests carry.
 """
 
+import base64
+import hashlib
+
 from starlette.responses import HTMLResponse, Response
 
 from llava_pack.serve.access import LOGIN_PATH, AccessPolicy
@@ -65,14 +68,17 @@ class LoginPage:
 
     def __init__(self, policy: AccessPolicy) -> None:
         self._policy = policy
-        self._page = (
-            _PAGE.replace("STYLE", _STYLE).replace("SCRIPT", _SCRIPT).replace("PATH", LOGIN_PATH)
-        )
+        script = _SCRIPT.replace("PATH", LOGIN_PATH)
+        self._page = _PAGE.replace("STYLE", _STYLE).replace("SCRIPT", script)
+        self._headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": _content_policy(script, _STYLE),
+        }
 
     def answer(self, method: str) -> Response:
         """Return the form for GET, the cookie for POST."""
         if method in {"GET", "HEAD"}:
-            return HTMLResponse(self._page, headers={"Cache-Control": "no-store"})
+            return HTMLResponse(self._page, headers=self._headers)
         if method != "POST":
             return Response(status_code=405, headers={"Allow": "GET, POST"})
         response = Response(status_code=204, headers={"Cache-Control": "no-store"})
@@ -84,3 +90,22 @@ class LoginPage:
             path="/",
         )
         return response
+
+
+def _content_policy(script: str, style: str) -> str:
+    """Return a policy by which a page runs this script, asks its own server, and nothing else."""
+    allowed = [
+        "default-src 'none'",
+        f"script-src '{_digest(script)}'",
+        f"style-src '{_digest(style)}'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return "; ".join(allowed)
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

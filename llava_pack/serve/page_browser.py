@@ -18,8 +18,23 @@ footer { display: none !important; }
 """
 # The choice lasts as long as the tab; a new one follows the browser's preference again.
 THEME_SCRIPT = "() => { document.body.classList.toggle('dark'); }"
-# Screen readers and the choice of Chinese glyphs go by it; Gradio's page says English.
-LANGUAGE_SCRIPT = "() => { document.documentElement.lang = navigator.language; }"
+# Screen readers and the choice of Chinese glyphs go by the language; Gradio's page says English.
+# What is copied from a conversation is what was written, without the joiners that disarm it.
+LOAD_SCRIPT = """() => {
+    document.documentElement.lang = navigator.language;
+    const plain = (text) => text.replaceAll("\\u2060", "");
+    const board = navigator.clipboard;
+    if (board) {
+        const write = board.writeText.bind(board);
+        board.writeText = (text) => write(plain(text));
+    }
+    document.addEventListener("copy", (event) => {
+        const chosen = String(getSelection());
+        if (!chosen.includes("\\u2060")) return;
+        event.clipboardData.setData("text/plain", plain(chosen));
+        event.preventDefault();
+    });
+}"""
 # Gradio asks the server to end a stream and goes on: what is still on its way is drawn after the
 # chat was cleared, and brings it back. So clearing is noted, and the end of the stream, which comes
 # last, clears again.

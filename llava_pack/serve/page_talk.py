@@ -20,6 +20,7 @@ from llava_pack.serve.conversation import contents, engine_messages
 from llava_pack.serve.failures import describe
 from llava_pack.serve.models import Served
 from llava_pack.serve.page_status import Speed
+from llava_pack.serve.page_text import disarmed
 from llava_pack.serve.pictures import PictureDecoder
 
 Entry = Mapping[str, Any]
@@ -122,7 +123,7 @@ def spoken(box: Mapping[str, Any]) -> dict[str, Any] | None:
         box: `text`, and `files` as paths of uploads.
     """
     files = [str(path) for path in box.get("files") or ()]
-    text = str(box.get("text") or "").strip()
+    text = disarmed(str(box.get("text") or "").strip())
     if not (text or files):
         return None
     content: list[Any] = [{"path": path} for path in files]

@@ -1,7 +1,8 @@
-"""The page: a Gradio chat with pictures. The only module that knows Gradio.
+"""The page: a Gradio chat with pictures. The only module that imports Gradio.
 
 Nothing is loaded from outside and nothing is told outside: no analytics, no share button, no
-remote fonts. The guard and its content policy stand in front of every route of it.
+remote fonts. The guard and its content policy stand in front of every route of it, and behind
+them a gate of our own: Gradio hears of nothing but what this page asks for.
 
 The events are wired here and not by Gradio's ChatInterface, which keeps a second copy of the
 conversation: a cleared chat came back with the end of a stream, and after an error its box stayed
@@ -23,10 +24,12 @@ from llava_pack.serve.page_browser import (
     CLEAR_SCRIPT,
     CSS,
     END_SCRIPT,
-    LANGUAGE_SCRIPT,
+    LOAD_SCRIPT,
     THEME_SCRIPT,
 )
+from llava_pack.serve.page_events import PICTURE_TYPES, shapes_of
 from llava_pack.serve.page_examples import Example, draw_examples
+from llava_pack.serve.page_gate import PageFacts, PageGate
 from llava_pack.serve.page_status import speed_line, status_lines
 from llava_pack.serve.page_talk import (
     Choices,
@@ -37,6 +40,7 @@ from llava_pack.serve.page_talk import (
     spoken,
     taken_back,
 )
+from llava_pack.serve.page_text import disarmed
 from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.wire import MAX_TEXT_CHARS
@@ -45,7 +49,6 @@ _MAX_FILE = "20mb"
 _KEEP_S = (600, 24 * 3600)
 _AT_ONCE = 64
 _STATUS_EVERY_S = 3.0
-_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".gif"]
 # Source: haotian-liu/LLaVA, llava/serve/gradio_web_server.py: the sliders of its page.
 _TEMPERATURE, _TOP_P, _MAX_TOKENS = 0.2, 0.7, 512
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -66,7 +69,7 @@ def mount_page(
     # Served from where they are: a copy in Gradio's cache would be deleted after _KEEP_S.
     gr.set_static_paths([example.picture for example in examples])
     page = _Page(models, Talk(models, decoder, uploads), examples).blocks()
-    page.queue(default_concurrency_limit=_AT_ONCE)
+    page.queue(default_concurrency_limit=_AT_ONCE, api_open=False)
     gr.mount_gradio_app(
         app,
         page,
@@ -83,6 +86,23 @@ def mount_page(
         i18n=gr.I18n(**translations()),
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
+    # Only `launch` sets it, and without it Gradio copies any file that an event names.
+    page.has_launched = True
+    _put_the_gate_before(app, page, uploads, examples)
+
+
+def _put_the_gate_before(
+    app: FastAPI, page: Any, uploads: Path, examples: Sequence[Example]
+) -> None:
+    """Mount what was mounted last once more, behind the gate."""
+    facts = PageFacts(
+        events=shapes_of(page),
+        uploads=uploads,
+        examples=frozenset(str(example.picture) for example in examples),
+        waits=lambda session: session in page._queue.pending_messages_per_session,  # noqa: SLF001
+    )
+    library: Any = app.router.routes.pop()
+    app.mount("/", PageGate(library.app, facts))
 
 
 class _Page:
@@ -153,7 +173,7 @@ class _Page:
 
     def _box(self) -> Any:
         return gr.MultimodalTextbox(
-            file_types=_TYPES,
+            file_types=list(PICTURE_TYPES),
             file_count="multiple",
             sources=["upload"],
             placeholder=self._say("ask"),
@@ -190,7 +210,7 @@ class _Page:
                 return gr.skip()
             return gr.Chatbot(examples=self._shown_examples(language))
 
-        page.load(None, None, None, js=LANGUAGE_SCRIPT, api_visibility="private")
+        page.load(None, None, None, js=LOAD_SCRIPT, api_visibility="private")
         page.load(examples, None, chat, queue=False, **_QUIET)
 
     def _wire_answers(self, chat: Any, box: Any, speed: Any, choices: Sequence[Any]) -> None:
@@ -209,10 +229,11 @@ class _Page:
                 async for outputs in shown:
                     yield outputs
 
-        def picked(example: gr.SelectData) -> Any:
-            files = [file["file"]["path"] if "file" in file else file["path"]
-                     for file in example.value.get("files", [])]  # fmt: skip
-            return {"text": example.value.get("text", ""), "files": files}
+        def picked(clicked: gr.SelectData) -> Any:
+            if not 0 <= clicked.index < len(self._examples):
+                return gr.skip()
+            example = self._examples[clicked.index]
+            return {"text": example.question, "files": [str(example.picture)]}
 
         asking = {
             "fn": answer,
@@ -288,7 +309,7 @@ class _Page:
 
 
 def _said(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
+    return {"role": "assistant", "content": disarmed(text)}
 
 
 def _speed(shown: Shown, language: Language) -> str:

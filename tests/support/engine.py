@@ -66,6 +66,7 @@ class EchoEngine:
         context_tokens: int = 512,
         step_s: float = 0.0,
         wedge: bool = False,
+        says: Path | None = None,
     ) -> None:
         self._info = EngineInfo(
             model="echo",
@@ -78,6 +79,7 @@ class EchoEngine:
         )
         self._step_s = step_s
         self._wedge = wedge
+        self._says = says
         self._waiting: list[_Job] = []
         self._running: list[_Job] = []
         self._cancelled: set[str] = set()
@@ -160,10 +162,13 @@ class EchoEngine:
             return [Failed.of(request.request_id, error)]
         if self._wedge and request.messages[-1].text == "wedge":
             threading.Event().wait()
-        job.words = deque(re.findall(r"\S+\s*", _answer(request)))
+        job.words = deque(re.findall(r"\s*\S+\s*", self._answer(request)))
         self._running.append(job)
         self._prefilled += job.prompt_tokens
         return []
+
+    def _answer(self, request: Request) -> str:
+        return _answer(request) if self._says is None else self._says.read_text()
 
     def _speak(self, job: _Job) -> list[Event]:
         request_id, sampling = job.request.request_id, job.request.sampling
@@ -244,6 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step-s", type=float, default=0.0)
     parser.add_argument("--load-until", type=Path, help="loading takes until this is there")
     parser.add_argument("--drain-s", type=float, default=5.0)
+    parser.add_argument("--says", type=Path, help="every answer is what this file holds")
     parser.add_argument("--wedge", action="store_true", help="the question `wedge` never ends")
     given = parser.parse_args(argv)
 
@@ -258,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             context_tokens=given.context,
             step_s=given.step_s,
             wedge=given.wedge,
+            says=given.says,
         )
 
     return process.run(load, given.socket, drain_s=given.drain_s)

@@ -31,6 +31,7 @@ from llava_pack.serve.plans import EnginePlan
 from llava_pack.serve.process import EngineCommand
 from llava_pack.serve.state import RunState
 from llava_pack.serve.supervisor import ServePlan, run
+from tests.support.mutations import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
@@ -49,11 +50,11 @@ class Gateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self, **headers: str) -> httpx.Client:
-        """Return a client that shows the token."""
+    def client(self, key: str = TOKEN, **headers: str) -> httpx.Client:
+        """Return a client that shows the token, or another key."""
         return httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {TOKEN}", **headers},
+            headers={"Authorization": f"Bearer {key}", **headers},
             transport=httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None,
             trust_env=False,
             timeout=200,
@@ -93,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
+    parser.add_argument("--key", action="append", default=[], help="opens it beside the token")
+    parser.add_argument("--note-calls", type=Path, help="every look-up and connection, by line")
+    parser.add_argument("--without", help="a check to leave out: one of mutations.py")
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
@@ -101,6 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
+    if given.note_calls:
+        _note_calls(given.note_calls)
+    if given.without:
+        MUTATIONS[given.without]()
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
@@ -126,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=lambda plan, socket: _command(plan.name, socket, given),
         prover=proof_of,
         care=Care(stall_s=given.stall_s, grace_s=given.grace_s, queue=given.queue),
-        policy=AccessPolicy(secrets=None if given.no_token else (TOKEN,)),
+        policy=AccessPolicy(secrets=None if given.no_token else (TOKEN, *given.key)),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
@@ -139,6 +147,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PackError as error:
         print(json.dumps({"error": error.kind, "message": str(error)}), flush=True)
         return int(error.exit_code)
+
+
+def _note_calls(path: Path) -> None:
+    """Write down every name that is looked up and every address that is connected to."""
+    path.touch()
+
+    def note(event: str, details: tuple[Any, ...]) -> None:
+        if event.startswith(("socket.connect", "socket.get")):
+            with path.open("a") as file:
+                file.write(f"{event} {details[-1] if 'connect' in event else details}\n")
+
+    sys.addaudithook(note)
 
 
 def _plan(name: str, proof: str | None) -> EnginePlan:

@@ -1,0 +1,59 @@
+"""Checks left out of a gateway that runs, one at a time: what they hold back must come through."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llava_pack.serve import page_events, page_gate, page_text
+from llava_pack.serve.page_owners import Owners
+
+
+def _no_gate() -> None:
+    """Leave out the gate, and the library's own check behind it."""
+
+    async def through(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        self._app.get_blocks().has_launched = False
+        await self._app(scope, receive, send)
+
+    page_gate.PageGate.__call__ = through  # type: ignore[method-assign]
+
+
+def _only_the_library() -> None:
+    """Leave out the gate; the library's own check stays."""
+
+    async def through(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+    page_gate.PageGate.__call__ = through  # type: ignore[method-assign]
+
+
+def _any_file() -> None:
+    page_gate.PageGate._may_use = lambda *_: True  # type: ignore[method-assign]
+    page_events.PICTURE_TYPES = _AnyType()
+
+
+class _AnyType(dict[str, str]):
+    def get(self, _name: str, _other: Any = None) -> Any:
+        return "image/png"
+
+
+def _any_owner() -> None:
+    Owners.may_use = lambda *_: True  # type: ignore[method-assign]
+
+
+def _any_session() -> None:
+    Owners.claim = Owners.holds = Owners.runs = lambda *_: True  # type: ignore[method-assign,assignment]
+
+
+def _armed_text() -> None:
+    page_text._SEAMS = re.compile(r"(?!)")
+
+
+MUTATIONS: Mapping[str, Callable[[], None]] = {
+    "gate": _no_gate,
+    "gate alone": _only_the_library,
+    "files": _any_file,
+    "owners": _any_owner,
+    "sessions": _any_session,
+    "text": _armed_text,
+}
