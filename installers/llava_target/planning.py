@@ -11,7 +11,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import Finding
-from llava_target import inventory, preflight, receipt_page, serving, trust, venv
+from llava_target import inventory, preflight, receipt_page, serving, trust, unlisted, venv
 from llava_target.inventory import Listing
 from llava_target.store import Store
 
@@ -107,7 +107,11 @@ def plan(request: Request, progress: Progress) -> Plan:
         present_bytes=sum(placing.values()) - placing["copied"],
         now=time.time(),
     )
-    found = (*found, *memory, _files(listing, store))
+    found = (
+        *found,
+        *memory,
+        _files(listing, store, unlisted.account(listing, manifest, verdict.key)),
+    )
     for item in found:
         progress.note(receipt_page.mark(records.encode(item)))
     preflight.check(found)
@@ -133,14 +137,15 @@ def _python(request: Request, manifest: Manifest) -> tuple[Path, str | None]:
     return python, venv.host_version(python) if lasting else None
 
 
-def _files(listing: Listing, store: Store) -> Finding:
+def _files(listing: Listing, store: Store, others: unlisted.Accounted) -> Finding:
     """Hold the names on the medium against the list; what is stored already may be gone there."""
     defects = tuple(
         defect
         for defect in inventory.survey(listing)
         if defect.problem != "missing" or not store.path(listing.sums[defect.path]).is_file()
     )
-    total = len(listing.sums)
-    value = inventory.refusal(defects, of=total).message if defects else f"all {total} are there"
+    defects, total = (*defects, *others.defects), len(listing.sums)
+    value = f"all {total} are there; {', '.join(others.sizes)}: not a byte more"
+    value = inventory.refusal(defects, of=total).message if defects else value
     need, fix = "every listed file, and no other", inventory.COPY_AGAIN
     return Finding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)

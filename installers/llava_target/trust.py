@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llava_pack.format.errors import CannotVerifyError, DowngradeError, SignatureError, UsageError
+from llava_pack.format.errors import (
+    CannotVerifyError,
+    DowngradeError,
+    IntegrityError,
+    SignatureError,
+    UsageError,
+)
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.signature import (
     CONTROL,
@@ -66,6 +72,7 @@ def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Ve
     Raises:
         SignatureError: a signature is bad, one is missing, or it is by another key.
         CannotVerifyError: no tool can check it, or the pinned key cannot be read.
+        IntegrityError: a file of the signer's is larger than any of them.
         UsageError: `trust_key` is not usable.
     """
     pinned = None if prefix is None else pinned_key(prefix)
@@ -165,7 +172,11 @@ def _optional(root: Path, name: str) -> bytes | None:
         (root / name).lstat()
     except FileNotFoundError:
         return None
-    return inventory.read_file(root, name, MAX_SIGNATURE_BYTES)
+    data = inventory.read_file(root, name, MAX_SIGNATURE_BYTES)
+    if len(data) > MAX_SIGNATURE_BYTES:
+        message = f"size, expected at most {MAX_SIGNATURE_BYTES} bytes, got more"
+        raise IntegrityError(message, subject=name, hint=inventory.COPY_AGAIN)
+    return data
 
 
 def _lay(folder: Path, signed: Signed) -> None:
