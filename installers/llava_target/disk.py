@@ -15,6 +15,8 @@ from typing import BinaryIO
 from llava_pack.format.errors import SpaceError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+SHORT = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What this machine is short of, whichever file it was that could not be opened or read."""
 _FICLONE = 0x40049409  # Source: linux/fs.h, _IOW(0x94, 9, int)
 
 

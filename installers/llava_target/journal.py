@@ -22,10 +22,10 @@ def locked(prefix: Path) -> Iterator[None]:
     Raises:
         InstallError: another installer holds it.
     """
-    mask = os.umask(0o022)
-    prefix.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(prefix / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    mask, descriptor = os.umask(0o022), None
     try:
+        prefix.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(prefix / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -36,7 +36,8 @@ def locked(prefix: Path) -> Iterator[None]:
             ) from error
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         os.umask(mask)
 
 

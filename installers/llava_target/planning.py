@@ -11,7 +11,16 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import Finding
-from llava_target import inventory, preflight, receipt_page, serving, trust, unlisted, venv
+from llava_target import (
+    failures,
+    inventory,
+    preflight,
+    receipt_page,
+    serving,
+    trust,
+    unlisted,
+    venv,
+)
 from llava_target.inventory import Listing
 from llava_target.store import Store
 
@@ -79,6 +88,11 @@ def plan(request: Request, progress: Progress) -> Plan:
         PreflightError: this machine cannot run the bundle; every reason is named.
         SpaceError: only disk or memory is short.
     """
+    with failures.explained(request.prefix):
+        return _plan(request, progress)
+
+
+def _plan(request: Request, progress: Progress) -> Plan:
     listing = inventory.read_listing(request.bundle, expect=request.expect)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
     trust.check_named(verdict, request.bundle)

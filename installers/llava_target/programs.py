@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
+from llava_target.disk import SHORT
 from llava_target.silence import REACHED_OUT
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,7 +60,9 @@ def answer(command: Sequence[str]) -> str | None:
     """Return what a program prints, None where it is absent, fails or does not end."""
     try:
         done = _run(command, {}, Path("/"), timeout_s=60)
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired) as error:
+        if isinstance(error, OSError) and error.errno in SHORT:
+            raise
         return None
     return done.stdout if done.returncode == 0 else None
 

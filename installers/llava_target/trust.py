@@ -128,6 +128,7 @@ def pinned_key(prefix: Path) -> PublicKey | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, SignatureError) as error:
+        _pass_on(error)
         message = "expected the key that was pinned here, got something else"
         hint = f"put the publisher's key back, or rm {path} and give --trust-key"
         raise CannotVerifyError(message, subject=str(path), hint=hint) from error
@@ -155,8 +156,15 @@ def given_key(trust_key: str, bundle: Path) -> PublicKey:
         with path.open("rb") as stream:
             return parse_public_key(stream.read(MAX_SIGNATURE_BYTES))
     except (OSError, SignatureError) as error:
+        _pass_on(error)
         message = "expected a file with one P-256 public key in PEM, or 64 hex digits"
         raise UsageError(message, subject=f"--trust-key {trust_key}", hint=hint) from error
+
+
+def _pass_on(error: Exception) -> None:
+    """Raise what says nothing about a key or a tool: that this machine is short of something."""
+    if isinstance(error, OSError) and error.errno in disk.SHORT:
+        raise error
 
 
 def _unsigned_hint(prefix: Path | None) -> str:
@@ -195,7 +203,8 @@ def _accepts(program: str, folder: Path) -> bool:
                 [program, *TOOLS[Path(program).name]], stdin=message, env=environ, cwd=folder,
                 capture_output=True, check=False, timeout=_TIMEOUT_S,
             )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as error:
+            _pass_on(error)
             return False
     return done.returncode == 0
 
