@@ -22,7 +22,7 @@ MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SHOWN_DEFECTS = 20
-_INODE_BYTES = 6_000
+_INODE_BYTES = 7_000
 _WHEEL_INODES = 15_000
 
 
