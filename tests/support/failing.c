@@ -1,8 +1,8 @@
 /* Lets the N-th call of a kind fail, where it is about a file below one folder.
 
    LD_PRELOAD=failing.so FAIL_UNDER=/a/folder FAIL_CALL=open|write|fsync|rename|unlink|make
-   FAIL_AT=N FAIL_ERRNO=E. With FAIL_AT=0 nothing fails, and how many calls there were is written to
-   the file FAIL_COUNT at the end. */
+   FAIL_AT=N FAIL_ERRNO=E. How many calls of each kind there were is written to the file FAIL_COUNT,
+   where one is named, at the end. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,7 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static atomic_int seen;
+static const char *const calls[] = {"open", "write", "fsync", "rename", "unlink", "make"};
+enum { CALLS = sizeof calls / sizeof *calls };
+static atomic_int seen[CALLS];
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -40,8 +42,11 @@ static int below_at(int folder, const char *path) {
 
 static int fails(const char *call, int ours) {
     const char *chosen = getenv("FAIL_CALL"), *at = getenv("FAIL_AT");
-    if (!ours || !chosen || !at || strcmp(chosen, call)) return 0;
-    if (atomic_fetch_add(&seen, 1) + 1 != atoi(at)) return 0;
+    int kind = 0, number;
+    if (!ours) return 0;
+    while (strcmp(calls[kind], call)) kind++;
+    number = atomic_fetch_add(&seen[kind], 1) + 1;
+    if (!chosen || !at || strcmp(chosen, call) || number != atoi(at)) return 0;
     errno = atoi(getenv("FAIL_ERRNO"));
     return 1;
 }
@@ -50,7 +55,7 @@ __attribute__((destructor)) static void told(void) {
     const char *place = getenv("FAIL_COUNT");
     FILE *out = place ? fopen(place, "w") : NULL;
     if (!out) return;
-    fprintf(out, "%d", seen);
+    for (int kind = 0; kind < CALLS; kind++) fprintf(out, "%s %d\n", calls[kind], seen[kind]);
     fclose(out);
 }
 

@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class FailingMachine:
         self._untouched: dict[str, object] = {}
 
     def draw(self, chance: random.Random, tries: int) -> Iterator[Fault]:
-        """Yield faults at calls that each operation really makes."""
+        """Yield faults of calls that the operations really make."""
         counts = {one: self._counts(one) for one in OPERATIONS}
         for _ in range(tries):
             operation = chance.choice(OPERATIONS)
@@ -69,11 +69,18 @@ class FailingMachine:
             at = chance.randint(1, counts[operation][call])
             yield Fault(operation, call, at, chance.choice(list(CODES)))
 
-    def meet(self, fault: Fault) -> str:
-        """Let it happen, then do the same again without; return what was wrong, else nothing."""
+    def meet(self, fault: Fault, *, exactly: int | None = None) -> str:
+        """Let it happen, then do the same again without; return what was wrong, else nothing.
+
+        Args:
+            fault: what fails.
+            exactly: the exit code that must come; None for any of `CODES`.
+        """
+        if fault.operation not in self._untouched:
+            self._counts(fault.operation)
         self.site.restore()
         done = self._run(fault.operation, fault.call, fault.at, fault.code)
-        if done.returncode not in CODES[fault.code]:
+        if done.returncode not in (CODES[fault.code] if exactly is None else {exactly}):
             return f"{fault}: exit {done.returncode}: {done.stderr}"
         if "Traceback" in done.stderr:
             return f"{fault}: {done.stderr}"
@@ -88,15 +95,21 @@ class FailingMachine:
         return ""
 
     def _counts(self, operation: str) -> dict[str, int]:
-        counts = {}
         told = self.site.folder / "count"
-        for call in CALLS:
-            self.site.restore()
-            done = self._run(operation, call, 0, 0, FAIL_COUNT=str(told))
-            assert done.returncode == 0, done.stderr
-            counts[call] = int(told.read_text())
+        self.site.restore()
+        done = self._run(operation, CALLS[0], FAIL_COUNT=str(told))
+        assert done.returncode == 0, done.stderr
         self._untouched[operation] = self.site.state()
-        return counts
+        rows = (line.split() for line in told.read_text().splitlines())
+        return {call: int(count) for call, count in rows}
+
+    def run(
+        self, operation: str, *, wrap: Sequence[str] = ()
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run an operation on the saved site, below another command."""
+        self.site.restore()
+        command = [*wrap, *self._command(operation)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def _run(
         self, operation: str, call: str = "", at: int = 0, code: int = 0, **more: str

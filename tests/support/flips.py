@@ -1,6 +1,7 @@
 """One flipped bit anywhere in a signed bundle: no way in may take it."""
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from llava_pack.cli.verification import examine
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Silent
 from llava_pack.format.signature import SIG_NAME, SSHSIG_NAME
-from llava_pack.format.sums import SUMS_NAME
+from llava_pack.format.sums import SUMS_NAME, UNLISTED
 from llava_target import inventory, trust
 from llava_target.inventory import refusal
 from tests.support.keys import Publisher
@@ -31,12 +32,14 @@ def flip(path: Path, bit: int) -> None:
 
 
 def flips(root: Path, ways: dict[str, Way], chance: random.Random, tries: int) -> Iterator[str]:
-    """Flip one bit after the other, each file as often as any, and try every way in.
+    """Flip one bit after the other, first of what is not listed, and try every way in.
 
     Yields:
         What went wrong, or nothing.
     """
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    paths = [path for path in root.rglob("*") if path.is_file()]
+    chance.shuffle(paths)
+    paths.sort(key=lambda path: path.name not in UNLISTED)
     for number in range(tries):
         path, bit = paths[number % len(paths)], chance.randrange(2**40)
         name = path.relative_to(root).as_posix()
@@ -59,6 +62,7 @@ def ways_into(site: Site, publisher: Publisher, name: str) -> dict[str, Way]:
         return int(refusal(found.defects, of=1).exit_code) if found.defects else 0
 
     def install(_root: Path) -> int:
+        shutil.rmtree(site.prefix, ignore_errors=True)  # what is stored is not read from the medium
         site.install(name, trust_key=key)
         return 0
 
