@@ -273,7 +273,8 @@ check_signature() {
     [ -n "$key" ] || return 0
     for name in SHA256SUMS.sig SHA256SUMS.sshsig; do
         [ -e "$bundle/$name" ] || fail 5 "$name: missing, expected a signature by the trusted key" "$ask"
-        take "$name" 4096
+        take "$name" 4097
+        [ "$(wc -c <"$name")" -le 4096 ] || fail 4 "$name: size, expected at most 4096 bytes, got more" "$copy_again"
     done
     mkdir signed && cp SHA256SUMS signed/message && lay signed "$key"
     mv SHA256SUMS.sig signed/sig && mv SHA256SUMS.sshsig signed/sshsig

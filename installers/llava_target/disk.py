@@ -8,13 +8,15 @@ import shutil
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from llava_pack.format.errors import SpaceError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+SHORT = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What this machine is short of, whichever file it was that could not be opened or read."""
 _FICLONE = 0x40049409  # Source: linux/fs.h, _IOW(0x94, 9, int)
 
 
@@ -50,12 +52,17 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file by `data`, at once and for good."""
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
-    with beside.open("xb") as stream:
-        os.fchmod(stream.fileno(), mode)
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.rename(path)
+    try:
+        with beside.open("xb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.rename(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+        raise
     sync(path.parent)
 
 

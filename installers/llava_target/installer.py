@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.progress import Progress
-from llava_target import disk, generations, journal, receipt, serving, trust
+from llava_target import disk, failures, generations, journal, receipt, serving, trust
 from llava_target.planning import Plan, Request, plan
 from llava_target.staging import Staging, stage
 from llava_target.store import Store
@@ -37,12 +37,13 @@ def install(request: Request, progress: Progress) -> Outcome:
     Raises:
         PackError: as `plan`; `InstallError` where the venv or the smoke test fails, the new
             generation does not serve, or another installer is running; `SpaceError` where the disk
-            fills up; `NetworkError` where the smoke test reaches for another host.
+            fills up; `PreflightError` where the prefix cannot be written; `NetworkError` where the
+            smoke test reaches for another host.
     """
     planned = plan(request, progress)
     prefix, recipe = request.prefix, planned.manifest.recipe.name
     bundle_id = planned.listing.bundle_id
-    with disk.room_on(prefix), journal.locked(prefix):
+    with failures.explained(prefix), journal.locked(prefix):
         left = journal.unfinished(prefix)
         number = recover(prefix, recipe, progress)
         current = generations.current_number(prefix, recipe)

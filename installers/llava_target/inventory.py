@@ -20,6 +20,7 @@ from llava_pack.format.manifest import (
 )
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
 _SHOWN_DEFECTS = 10
@@ -109,6 +110,7 @@ def read_file(root: Path, name: str, most_bytes: int) -> bytes:
         with open_file(root, name) as stream:
             return stream.read(most_bytes + 1)
     except OSError as error:
+        _pass_on(error)
         hint = "give the folder of a whole bundle, the one that holds SHA256SUMS"
         raise IntegrityError(_reason(error), subject=name, hint=hint) from error
 
@@ -130,6 +132,7 @@ def _walk(listing: Listing, below: str, folders: set[str], present: set[str]) ->
     try:
         entries = os.scandir(listing.root / below)
     except OSError as error:
+        _pass_on(error)
         yield Defect(below, "unreadable", "a folder that can be read", _reason(error))
         return
     with entries:
@@ -184,8 +187,45 @@ def check(
                 return Defect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
             got = sha256_stream(stream, progress.advance)
     except OSError as error:
-        return Defect(path, "unreadable", "a file that can be read", _reason(error))
+        return unreadable(path, error)
     return None if got == sha256 else Defect(path, "changed", f"sha256 {sha256}", got)
+
+
+def unreadable(path: str, error: OSError) -> Defect:
+    """Return the defect of a file that cannot be read, where that is not this machine's doing."""
+    _pass_on(error)
+    return Defect(path, "unreadable", "a file that can be read", _reason(error))
+
+
+def _pass_on(error: OSError) -> None:
+    if error.errno in disk.SHORT:
+        raise error
+
+
+class UnreadableError(Exception):
+    """The medium fails while it is read."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A file that is being read, whose failures are told from those of the file written to."""
+
+    stream: BinaryIO
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            UnreadableError: they cannot be read.
+        """
+        try:
+            return self.stream.read(size_bytes)
+        except OSError as error:
+            raise UnreadableError(error) from error
 
 
 def _reason(error: OSError) -> str:

@@ -24,11 +24,11 @@ def locked(prefix: Path) -> Iterator[None]:
         PreflightError: another account could change what is under the prefix.
     """
     ownership.check_prefix(prefix)
-    mask = os.umask(0o022)
-    prefix.mkdir(parents=True, exist_ok=True)
-    ownership.check_prefix(prefix)  # in a sticky folder it could have been made meanwhile
-    descriptor = ownership.opened(prefix / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    mask, descriptor = os.umask(0o022), None
     try:
+        prefix.mkdir(parents=True, exist_ok=True)
+        ownership.check_prefix(prefix)  # in a sticky folder it could have been made meanwhile
+        descriptor = ownership.opened(prefix / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -39,7 +39,8 @@ def locked(prefix: Path) -> Iterator[None]:
             ) from error
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         os.umask(mask)
 
 

@@ -12,7 +12,17 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import Finding
-from llava_target import inventory, ownership, preflight, receipt_page, serving, trust, venv
+from llava_target import (
+    failures,
+    inventory,
+    ownership,
+    preflight,
+    receipt_page,
+    serving,
+    trust,
+    unlisted,
+    venv,
+)
 from llava_target.inventory import Listing
 from llava_target.store import Store
 
@@ -81,7 +91,12 @@ def plan(request: Request, progress: Progress) -> Plan:
             cannot run the bundle; every reason is named.
         SpaceError: only disk or memory is short.
     """
-    ownership.check_prefix(request.prefix)
+    with failures.explained(request.prefix):
+        ownership.check_prefix(request.prefix)
+        return _plan(request, progress)
+
+
+def _plan(request: Request, progress: Progress) -> Plan:
     listing = inventory.read_listing(request.bundle, expect=request.expect)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
     trust.check_named(verdict, request.bundle)
@@ -110,7 +125,11 @@ def plan(request: Request, progress: Progress) -> Plan:
         present_bytes=sum(placing.values()) - placing["copied"],
         now=time.time(),
     )
-    found = (*found, *memory, _files(listing, store))
+    found = (
+        *found,
+        *memory,
+        _files(listing, store, unlisted.account(listing, manifest, verdict.key)),
+    )
     for item in found:
         progress.note(receipt_page.mark(records.encode(item)))
     preflight.check(found)
@@ -138,14 +157,15 @@ def _python(request: Request, manifest: Manifest) -> tuple[Path, str | None]:
     return python, venv.host_version(python) if lasting else None
 
 
-def _files(listing: Listing, store: Store) -> Finding:
+def _files(listing: Listing, store: Store, others: unlisted.Accounted) -> Finding:
     """Hold the names on the medium against the list; what is stored already may be gone there."""
     defects = tuple(
         defect
         for defect in inventory.survey(listing)
         if defect.problem != "missing" or not store.path(listing.sums[defect.path]).is_file()
     )
-    total = len(listing.sums)
-    value = inventory.refusal(defects, of=total).message if defects else f"all {total} are there"
+    defects, total = (*defects, *others.defects), len(listing.sums)
+    value = f"all {total} are there; {', '.join(others.sizes)}: not a byte more"
+    value = inventory.refusal(defects, of=total).message if defects else value
     need, fix = "every listed file, and no other", inventory.COPY_AGAIN
     return Finding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)

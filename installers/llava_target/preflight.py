@@ -43,7 +43,7 @@ def findings(
     rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
     serving = manifest.serving
     found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
-    return (*found, *_place(prefix, len(manifest.files)), _clock(manifest.release, now))
+    return (*found, *_place(prefix, manifest.inodes), _clock(manifest.release, now))
 
 
 def check(found: Iterable[Finding]) -> None:
@@ -102,7 +102,7 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Tar
     )
 
 
-def _place(prefix: Path, files: int) -> Iterator[Finding]:
+def _place(prefix: Path, inodes: int) -> Iterator[Finding]:
     place = disk.existing(prefix)
     value, facts = str(place), os.statvfs(place)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
@@ -113,8 +113,8 @@ def _place(prefix: Path, files: int) -> Iterator[Finding]:
     fix = "choose another place with --prefix"
     yield Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
     if facts.f_files:  # some file systems make inodes as they need them, and say 0
-        level: Literal["ok", "fail"] = "ok" if facts.f_favail >= files else "fail"
-        value, need = f"{facts.f_favail} free", f"at least {files}"
+        level: Literal["ok", "fail"] = "ok" if facts.f_favail >= inodes else "fail"
+        value, need = f"{facts.f_favail} free", f"at least {inodes}"
         yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
 
 

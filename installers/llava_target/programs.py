@@ -1,12 +1,12 @@
 """Other programs, run with a known environment and without a way to ask the network."""
 
-import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
+from llava_target.disk import FULL, SHORT
 from llava_target.silence import REACHED_OUT
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,7 +49,7 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
         failure: type[PackError] = InstallError
         if done.returncode == REACHED_OUT:
             failure = NetworkError
-        elif os.strerror(errno.ENOSPC) in tail:
+        elif any(os.strerror(one) in tail for one in FULL):
             failure = SpaceError
         raise failure(f"{what}: expected exit 0, got {done.returncode}: {tail}")
     return done.stdout
@@ -59,7 +59,9 @@ def answer(command: Sequence[str]) -> str | None:
     """Return what a program prints, None where it is absent, fails or does not end."""
     try:
         done = _run(command, {}, Path("/"), timeout_s=60)
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired) as error:
+        if isinstance(error, OSError) and error.errno in SHORT:
+            raise
         return None
     return done.stdout if done.returncode == 0 else None
 

@@ -1,5 +1,6 @@
 """The receipt of a generation: what was checked, how, and what the files looked like then."""
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -111,5 +112,8 @@ def _facts(folder: Path) -> dict[str, list[int]]:
 def _load(path: Path) -> Any:
     try:
         return canonical.loads(path.read_bytes(), max_bytes=_MAX_BYTES)
-    except (OSError, IntegrityError):
+    except (OSError, IntegrityError) as error:
+        # what cannot be read now is not gone: a generation without a receipt is removed
+        if isinstance(error, OSError) and error.errno in {*disk.SHORT, errno.EIO}:
+            raise
         return None

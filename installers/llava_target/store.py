@@ -116,9 +116,13 @@ class Store:
         incoming = self.incoming / entry.sha256
         incoming.unlink(missing_ok=True)
         try:
-            with inventory.open_file(bundle, entry.path) as source:
+            source = inventory.open_file(bundle, entry.path)
+            way = self._way(bundle, entry, consume=consume)
+        except OSError as error:
+            return inventory.unreadable(entry.path, error)
+        try:
+            with source:
                 before = os.fstat(source.fileno())
-                way = self._way(bundle, entry, consume=consume)
                 if way != "copied" and _link(source, incoming, _mode(entry)):
                     defect = _differs(entry, source, None, progress)
                 else:
@@ -134,11 +138,8 @@ class Store:
                 if way in {"moved", "linked"}:
                     _restore(source, before)
                 return defect
-        except OSError as error:
-            if error.errno in disk.FULL:
-                raise
-            got = f"cannot be read: {error.strerror}"
-            return Defect(entry.path, "unreadable", "a file that can be read", got)
+        except inventory.UnreadableError as failed:
+            return inventory.unreadable(entry.path, failed.error)
         finally:
             incoming.unlink(missing_ok=True)
 
@@ -170,7 +171,7 @@ def _differs(
     """Read a stream to its end, and return what is wrong with it; `copy` gets what was hashed."""
     size_bytes = os.fstat(stream.fileno()).st_size
     if size_bytes == entry.size_bytes:
-        size_bytes, got = copy_hashing(stream, copy, progress.advance)
+        size_bytes, got = copy_hashing(inventory.Medium(stream), copy, progress.advance)
         if copy is not None:
             copy.flush()
         if (size_bytes, got) == (entry.size_bytes, entry.sha256):

@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llava_pack.format.errors import CannotVerifyError, DowngradeError, SignatureError, UsageError
+from llava_pack.format.errors import (
+    CannotVerifyError,
+    DowngradeError,
+    IntegrityError,
+    SignatureError,
+    UsageError,
+)
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.signature import (
     CONTROL,
@@ -66,6 +72,7 @@ def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Ve
     Raises:
         SignatureError: a signature is bad, one is missing, or it is by another key.
         CannotVerifyError: no tool can check it, or the pinned key cannot be read.
+        IntegrityError: a file of the signer's is larger than any of them.
         UsageError: `trust_key` is not usable.
     """
     pinned = None if prefix is None else pinned_key(prefix)
@@ -121,6 +128,7 @@ def pinned_key(prefix: Path) -> PublicKey | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, SignatureError) as error:
+        _pass_on(error)
         message = "expected the key that was pinned here, got something else"
         hint = f"put the publisher's key back, or rm {path} and give --trust-key"
         raise CannotVerifyError(message, subject=str(path), hint=hint) from error
@@ -148,8 +156,15 @@ def given_key(trust_key: str, bundle: Path) -> PublicKey:
         with path.open("rb") as stream:
             return parse_public_key(stream.read(MAX_SIGNATURE_BYTES))
     except (OSError, SignatureError) as error:
+        _pass_on(error)
         message = "expected a file with one P-256 public key in PEM, or 64 hex digits"
         raise UsageError(message, subject=f"--trust-key {trust_key}", hint=hint) from error
+
+
+def _pass_on(error: Exception) -> None:
+    """Raise what says nothing about a key or a tool: that this machine is short of something."""
+    if isinstance(error, OSError) and error.errno in disk.SHORT:
+        raise error
 
 
 def _unsigned_hint(prefix: Path | None) -> str:
@@ -165,7 +180,11 @@ def _optional(root: Path, name: str) -> bytes | None:
         (root / name).lstat()
     except FileNotFoundError:
         return None
-    return inventory.read_file(root, name, MAX_SIGNATURE_BYTES)
+    data = inventory.read_file(root, name, MAX_SIGNATURE_BYTES)
+    if len(data) > MAX_SIGNATURE_BYTES:
+        message = f"size, expected at most {MAX_SIGNATURE_BYTES} bytes, got more"
+        raise IntegrityError(message, subject=name, hint=inventory.COPY_AGAIN)
+    return data
 
 
 def _lay(folder: Path, signed: Signed) -> None:
@@ -184,7 +203,8 @@ def _accepts(program: str, folder: Path) -> bool:
                 [program, *TOOLS[Path(program).name]], stdin=message, env=environ, cwd=folder,
                 capture_output=True, check=False, timeout=_TIMEOUT_S,
             )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as error:
+            _pass_on(error)
             return False
     return done.returncode == 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llava_pack.assemble.card import Card
 from llava_pack.assemble.described import BuildFacts, describe, known_answers
+from llava_pack.assemble.inodes import installed_inodes
 from llava_pack.assemble.layouts import stage_packing
 from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
@@ -80,6 +81,7 @@ def build(
         proved=proved,
         python=plan.packages.python.entry(),
         wheels=len(plan.packages.wheels) + 1,
+        inodes=installed_inodes(staging.root, staging.entries),
         release=options.release,
         licences=licence_entries(recipe, options.accepted),
         references=references,

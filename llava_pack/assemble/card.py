@@ -1,8 +1,10 @@
-"""The words around a bundle: the card that `build` prints, and START-HERE.txt."""
+"""The card that `build` prints: what a person needs to carry a bundle over and install it."""
 
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from llava_pack.format.welcome import contact_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,35 +57,4 @@ def carry_lines(bundle: str, folder: str) -> tuple[str, ...]:
         f"rsync -a --partial --append-verify -e 'ssh -p PORT' {source}/ {there}",
         f"scp -P PORT -r {source} USER@SERVER:",
         f"cp -r {source} /media/USB/     # any file system, FAT32 too: no file is over 3.9 GB",
-    )
-
-
-def contact_lines(bundle: str, bundle_id: str, key: str | None = None) -> tuple[str, ...]:
-    """Return what is typed on the server for the first installation.
-
-    Args:
-        bundle: its folder there.
-        bundle_id: that the installer holds it against.
-        key: fingerprint of the signing key, which is pinned then: upgrades need no card.
-    """
-    trusted = "" if key is None else f" --trust-key {key}"
-    return (
-        f'B={bundle}; D=$(mktemp -d) && cp "$B"/install.sh "$B"/SHA256SUMS "$D" && cd "$D"',
-        "sha256sum SHA256SUMS",
-        "grep '  install.sh$' SHA256SUMS | sha256sum -c -",
-        f'sh install.sh --bundle "$B" --expect {bundle_id}{trusted}',
-    )
-
-
-def start_here(recipe: str, title: str) -> str:
-    """Return START-HERE.txt: it cannot hold the id, and is never evidence."""
-    steps = "\n".join(f"  {line}" for line in contact_lines("/path/to/this/folder", "ID"))
-    return (
-        f"llava-pack bundle: {recipe}\n{title}\n\n"
-        "This folder holds a vision-language model, its Python packages and an installer that\n"
-        "needs no network. It was made by `llava-pack build`, which printed a card with the\n"
-        "bundle's id. Take ID from that card, never from this folder.\n\n"
-        f"On the server:\n\n{steps}\n\n"
-        "The second line must print the id of the card, the third must print `install.sh: OK`.\n"
-        "The installer's last line is the next command to type.\n"
     )

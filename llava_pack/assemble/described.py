@@ -47,6 +47,7 @@ class BuildFacts:
         serving: what `serve` starts with.
         proved: what the wheels' own files need.
         wheels: how many there are.
+        inodes: files and folders that installing makes.
         release: UTC seconds.
         licences: of the models, the model's own first.
         references: what the model answered to its known questions.
@@ -62,6 +63,7 @@ class BuildFacts:
     proved: ProvedFloors
     python: PythonEntry
     wheels: int
+    inodes: int
     release: int
     licences: Sequence[LicenceEntry]
     references: tuple[Reference, ...] = ()
@@ -120,6 +122,7 @@ def _floors(facts: BuildFacts) -> Floors:
         wheels=wheels,
         total_bytes=sum(entry.size_bytes for entry in facts.entries),
         proved=facts.proved,
+        inodes=facts.inodes,
     )
     found = {
         name: parse_config((facts.sources[name].folder / "config.json").read_bytes())

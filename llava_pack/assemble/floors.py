@@ -6,7 +6,7 @@ from typing import Any
 
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.footprint import memory_bytes
-from llava_pack.format.manifest import Floors
+from llava_pack.format.manifest import Floors, guessed_inodes
 from llava_pack.format.target import version
 from llava_pack.lock.fit import Wish
 from llava_pack.lock.platform import Platform
@@ -29,6 +29,7 @@ class Contents:
         wheels: file names and sizes.
         total_bytes: of the whole bundle.
         proved: what the wheels' own files need, None before they were read.
+        inodes: files and folders that installing makes, None before they can be counted.
     """
 
     platform: Platform
@@ -36,6 +37,7 @@ class Contents:
     wheels: Mapping[str, int]
     total_bytes: int
     proved: ProvedFloors | None = None
+    inodes: int | None = None
 
 
 def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
@@ -68,6 +70,7 @@ def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
             gpus=wish.gpus,
         ),
         cpu_flags=proved.cpu_flags if proved else (),
+        disk_inodes=contents.inodes or guessed_inodes(contents.wheels.values()),
     )
 
 

@@ -215,11 +215,13 @@ def _findings(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Fin
             yield replace(one, fix=_memory_fix(plan))
         else:
             yield one
-    yield from _remarks(target, plan, place)
+    yield from _remarks(target, plan, place, floors.disk_inodes)
     yield from gpu_findings(target, gpus, plan.serving.chosen)
 
 
-def _remarks(target: TargetProfile, plan: Plan, place: Place | None) -> Iterator[Finding]:
+def _remarks(
+    target: TargetProfile, plan: Plan, place: Place | None, inodes: int
+) -> Iterator[Finding]:
     """Yield what does not stop an installation and is worth knowing."""
     if plan.packages.torch.cuda is None:
         fix = "expect seconds a word with a 7B model; a GPU makes it usable"
@@ -237,6 +239,11 @@ def _remarks(target: TargetProfile, plan: Plan, place: Place | None) -> Iterator
     if target.tools is not None and absent:
         fix = "install coreutils, or busybox"
         yield Finding("tools", "fail", f"without {', '.join(absent)}", "all of them", fix)
+    if place is not None and place.free_inodes:  # some file systems say 0, and mean no limit
+        level: Literal["ok", "fail"] = "ok" if place.free_inodes >= inodes else "fail"
+        value, need = f"{place.free_inodes} free at {place.path}", f"at least {inodes}"
+        fix = "remove files there, or choose another --prefix"
+        yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
     if place is not None and place.noexec:
         fix = "install where programs may run: choose another --prefix"
         yield Finding("noexec", "fail", f"{place.path} is noexec", "a place that is not", fix)

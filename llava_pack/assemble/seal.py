@@ -3,18 +3,17 @@
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from llava_pack.assemble.card import start_here
 from llava_pack.assemble.signing import Signer, sign
 from llava_pack.assemble.staging import Staging
 from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Manifest, render_manifest
 from llava_pack.format.signature import KEY_NAME, SIG_NAME, SSHSIG_NAME
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, render_sums
-
-START = "START-HERE.txt"
+from llava_pack.format.welcome import START_NAME, start_here
 
 
 def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None = None) -> str:
@@ -29,12 +28,13 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
     Raises:
         SignatureError: openssl did not sign.
     """
+    welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
+    manifest = replace(manifest, start_here_sha256=sha256(welcome).hexdigest())
     described = render_manifest(manifest)
     digests = {entry.path: entry.sha256 for entry in staging.entries}
     digests[MANIFEST_NAME] = sha256(described).hexdigest()
     sums = render_sums(digests)
-    welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
-    contents = {MANIFEST_NAME: described, START: welcome, SUMS_NAME: sums}
+    contents = {MANIFEST_NAME: described, START_NAME: welcome, SUMS_NAME: sums}
     if signer is not None:
         signatures = sign(signer, sums)
         contents |= {SIG_NAME: signatures.der, SSHSIG_NAME: signatures.sshsig}

@@ -4,7 +4,6 @@ A passphrase goes to openssl through its standard input: never on a command line
 environment.
 """
 
-import base64
 import hashlib
 import os
 import shutil
@@ -17,9 +16,11 @@ from pathlib import Path
 from llava_pack.format.errors import CannotVerifyError, SignatureError, UsageError
 from llava_pack.format.signature import (
     NAMESPACE,
-    SSH_KEY_TYPE,
+    SSHSIG_MAGIC,
     PublicKey,
+    der_numbers,
     parse_public_key,
+    ssh_signature,
     ssh_string,
 )
 
@@ -27,8 +28,6 @@ MIN_PASSPHRASE = 8
 MAX_PASSPHRASE = 1000
 """openssl reads one line of at most 1,024 bytes."""
 _ITERATIONS = 600_000
-_ARMOR_COLUMNS = 70
-_MAGIC = b"SSHSIG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,16 +169,10 @@ def sign(signer: Signer, message: bytes) -> Signatures:
         SignatureError: openssl failed, with what it said.
     """
     digest = ssh_string(b"sha512") + ssh_string(hashlib.sha512(message).digest())
-    # Source: OpenSSH, PROTOCOL.sshsig, sections 2 and 3
+    # Source: OpenSSH, PROTOCOL.sshsig, section 2
     namespace = ssh_string(NAMESPACE.encode()) + ssh_string(b"")
-    inner = _der_signature(signer, _MAGIC + namespace + digest)
-    values = b"".join(ssh_string(number) for number in _der_integers(inner))
-    blob = _MAGIC + (1).to_bytes(4, "big") + ssh_string(signer.public.ssh_blob) + namespace
-    blob += ssh_string(b"sha512") + ssh_string(ssh_string(SSH_KEY_TYPE) + ssh_string(values))
-    text = base64.b64encode(blob).decode()
-    rows = [text[at : at + _ARMOR_COLUMNS] for at in range(0, len(text), _ARMOR_COLUMNS)]
-    lines = ("-----BEGIN SSH SIGNATURE-----", *rows, "-----END SSH SIGNATURE-----")
-    sshsig = "".join(f"{line}\n" for line in lines).encode()
+    inner = _der_signature(signer, SSHSIG_MAGIC + namespace + digest)
+    sshsig = ssh_signature(signer.public, *der_numbers(inner))
     return Signatures(der=_der_signature(signer, message), sshsig=sshsig)
 
 
@@ -189,13 +182,6 @@ def _der_signature(signer: Signer, message: bytes) -> bytes:
         path.write_bytes(message)
         command = ["dgst", "-sha256", "-sign", str(signer.key), "-passin", "stdin", str(path)]
         return _openssl(command, signer.passphrase)
-
-
-def _der_integers(signature: bytes) -> tuple[bytes, bytes]:
-    """Return both integers of an ECDSA signature; DER and ssh write the same bytes for them."""
-    first = signature[4 : 4 + signature[3]]
-    rest = signature[4 + len(first) :]
-    return first, rest[2 : 2 + rest[1]]
 
 
 def _openssl(arguments: Sequence[str], passphrase: str, *, lines: int = 1) -> bytes:

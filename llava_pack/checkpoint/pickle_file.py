@@ -26,6 +26,10 @@ from llava_pack.checkpoint.tensors import (
 )
 from llava_pack.format.errors import CheckpointError
 
+MAX_EXPANDED_BYTES = 64 << 20
+"""Of a tensor that is larger than its storage, as after `expand`: a buffer, never a weight."""
+MAX_TIMES = 8
+"""How often the bytes of a file may be counted, in tensors that share them: tied weights, twice."""
 _PIECE_BYTES = 8 << 20
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _CONVERT_HINT = (
@@ -71,17 +75,7 @@ class PickleFile:
         member = self._unverified[place]
         if entry.offset_bytes >= member.offset_bytes + member.size_bytes:
             return
-        found = 0
-        for start in range(0, member.size_bytes, _PIECE_BYTES):
-            size = min(_PIECE_BYTES, member.size_bytes - start)
-            found = zlib.crc32(self._mapped.view(member.offset_bytes + start, size), found)
-        if found != member.crc32:
-            raise CheckpointError(
-                f"{member.name} (tensor {entry.name!r}) has CRC-32 {found:08x}, "
-                f"expected {member.crc32:08x}: the bytes are damaged",
-                subject=self.path.name,
-                hint="download it again",
-            )
+        _check_crc(member, self._mapped, self.path.name)
         del self._unverified[place]
 
     def release(self, entry: TensorEntry) -> None:
@@ -121,12 +115,14 @@ def open_pickle(path: Path, *, writable: bool = False) -> PickleFile:
             f"its pickle claims {program.size_bytes} bytes, expected at most {MAX_PROGRAM_BYTES}",
             subject=path.name,
         )
+    _check_crc(program, mapped, path.name)
     records = read_state_dict(
         bytes(mapped.view(program.offset_bytes, program.size_bytes)), subject=path.name
     )
     entries = tuple(
         _placed(name, record, members, folder, path.name) for name, record in records.items()
     )
+    _refuse_too_much(entries, mapped.size_bytes, path.name)
     storages = [m for name, m in members.items() if name.startswith(f"{folder}/data/")]
     return PickleFile(path, mapped, entries, storages)
 
@@ -170,6 +166,7 @@ def _check_byte_order(
     marker = members.get(f"{folder}/byteorder")
     if marker is None:
         return
+    _check_crc(marker, mapped, subject)
     order = bytes(mapped.view(marker.offset_bytes, min(marker.size_bytes, 16)))
     if order != b"little":
         raise CheckpointError(
@@ -200,7 +197,7 @@ def _placed(
     size = ELEMENT_BYTES[record.dtype]
     total = math.prod(record.shape) * size
     extent = _extent_bytes(record.shape, record.strides, record.dtype)
-    if record.offset * size + extent > stored or total > stored:
+    if record.offset * size + extent > stored or total > max(stored, MAX_EXPANDED_BYTES):
         raise CheckpointError(
             f"tensor {name!r} of shape {record.shape} claims {total} bytes, "
             f"its storage has {stored}",
@@ -213,6 +210,30 @@ def _placed(
         offset_bytes=member.offset_bytes + record.offset * size,
         strides=None if is_row_by_row(record.shape, record.strides) else record.strides,
     )
+
+
+def _refuse_too_much(entries: Iterable[TensorEntry], file_bytes: int, subject: str) -> None:
+    """Refuse a small file that would be written as an endless one: many tensors, one storage."""
+    total, most = sum(entry.size_bytes for entry in entries), MAX_TIMES * file_bytes
+    if total > most + MAX_EXPANDED_BYTES:
+        raise CheckpointError(
+            f"its tensors claim {total} bytes together, the file has {file_bytes}", subject=subject
+        )
+
+
+def _check_crc(member: Member, mapped: MappedFile, subject: str) -> None:
+    """Hold a member's bytes against the CRC-32 that the archive's directory keeps of them."""
+    found = 0
+    for start in range(0, member.size_bytes, _PIECE_BYTES):
+        size = min(_PIECE_BYTES, member.size_bytes - start)
+        found = zlib.crc32(mapped.view(member.offset_bytes + start, size), found)
+    if found != member.crc32:
+        raise CheckpointError(
+            f"{member.name} has CRC-32 {found:08x}, expected {member.crc32:08x}: "
+            "the bytes are damaged",
+            subject=subject,
+            hint="download it again",
+        )
 
 
 def _extent_bytes(shape: tuple[int, ...], strides: tuple[int, ...], dtype: str) -> int:

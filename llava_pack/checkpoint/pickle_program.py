@@ -24,6 +24,8 @@ from llava_pack.checkpoint.state_records import (
 from llava_pack.format.errors import CheckpointError
 
 MAX_PROGRAM_BYTES = 8 << 20
+MAX_OPCODES = 1_000_000
+"""So that every one may leave a value in memory. A tensor of a state dict takes about 40."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,11 @@ def read_state_dict(program: bytes, *, subject: str) -> dict[str, TensorRecord]:
         )
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, TensorRecord):
+            # a number may have more digits than Python is willing to write down
+            short = isinstance(name, str) or name.bit_length() <= 64
+            shown = repr(name)[:200] if short else "a number of many digits"
             raise CheckpointError(
-                f"{name!r} is a {kind_of(tensor)}, expected a tensor", subject=subject
+                f"{shown} is a {kind_of(tensor)}, expected a tensor", subject=subject
             )
     return value
 
@@ -82,7 +87,9 @@ class _Machine:
             ) from error
 
     def _run(self, program: bytes) -> Any:
-        for opcode, argument, position in pickletools.genops(program):
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(program)):
+            if count >= MAX_OPCODES:
+                self.refuse(f"a pickle of more than {MAX_OPCODES} opcodes")
             if opcode.name == "STOP":
                 return self._finish(position, len(program))
             action = self._opcodes.get(opcode.name)

@@ -1,7 +1,8 @@
 """What every weight file holds: named tensors of a known type, shape and place."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,8 @@ ELEMENT_BYTES = {
 
 MAX_RANK = 16
 MAX_ELEMENTS = 1 << 48
+_ONE = (1, 1, 1)
+"""The axis of a tensor that has none: size, and strides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +142,14 @@ def gathered(view: memoryview, entry: TensorEntry) -> memoryview:
     if not out:
         return memoryview(out)
     target = _cells(memoryview(out), size)
-    count, step = (entry.shape[-1], strides[-1]) if entry.shape else (1, 1)
-    for row, start in enumerate(_row_starts(entry.shape[:-1], strides[:-1])):
-        last = start + (count - 1) * step
-        target[row * count : (row + 1) * count] = cells[start : last + 1 : max(step, 1)]
+    axes = list(zip(entry.shape, strides, row_strides(entry.shape), strict=True))
+    # one axis is copied at a time: the longest, so that as few copies as can be are made
+    count, step, gap = axes.pop(max(range(len(axes)), key=lambda at: axes[at][0])) if axes else _ONE
+    for start, place in _starts(axes):
+        line = cells[start : start + (count - 1) * step + 1 : step or 1]
+        if step == 0:  # as after `expand`: one element, again and again
+            line = _cells(memoryview(bytes(line) * count), size)
+        target[place : place + (count - 1) * gap + 1 : gap] = line
     return memoryview(out)
 
 
@@ -153,10 +160,12 @@ def _cells(view: memoryview, size: int) -> memoryview:
     return flat.cast("H") if size == 2 else flat.cast("I") if size == 4 else flat.cast("Q")
 
 
-def _row_starts(shape: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[int]:
-    if not shape:
-        yield 0
-        return
-    for index in range(shape[0]):
-        for start in _row_starts(shape[1:], strides[1:]):
-            yield index * strides[0] + start
+def _starts(axes: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield, for each place on some axes, where it is among the cells and in the result.
+
+    Args:
+        axes: of each its size, its stride among the cells, and its stride in the result.
+    """
+    for places in itertools.product(*(range(size) for size, _, _ in axes)):
+        steps = list(zip(places, axes, strict=True))
+        yield sum(at * axis[1] for at, axis in steps), sum(at * axis[2] for at, axis in steps)

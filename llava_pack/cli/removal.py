@@ -14,7 +14,16 @@ from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.serve.origin import user_of
-from llava_target import disk, generations, installer, journal, ownership, receipt, serving
+from llava_target import (
+    disk,
+    failures,
+    generations,
+    installer,
+    journal,
+    ownership,
+    receipt,
+    serving,
+)
 from llava_target.generations import Generation
 from llava_target.store import Store
 
@@ -47,7 +56,7 @@ def revert(prefix: Path, recipe: str | None, number: int | None, progress: Progr
         SpaceError: the disk is full; nothing was changed, or the same command goes on.
     """
     name = chosen_recipe(prefix, recipe)
-    with disk.room_on(prefix), journal.locked(prefix):
+    with failures.explained(prefix), journal.locked(prefix):
         left = journal.unfinished(prefix)
         installer.recover(prefix, name, progress)
         current = generations.current_number(prefix, name) or 0
@@ -79,7 +88,7 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
         InstallError: nothing is installed.
     """
     chosen_recipe(prefix, None)
-    with disk.room_on(prefix), journal.locked(prefix):
+    with failures.explained(prefix), journal.locked(prefix):
         installer.recover(prefix, "", progress)
         old = []
         for recipe in generations.recipes(prefix):
@@ -95,16 +104,19 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
 
 
 def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
-    """Remove one recipe, or everything that was installed under a prefix.
+    """Remove one recipe, or everything that was installed under a prefix; nothing, where it is not.
 
     Raises:
-        InstallError: it is not installed, or is being served.
+        InstallError: it is being served.
+        PreflightError: the prefix cannot be written.
     """
-    left = journal.unfinished(prefix)
+    with failures.explained(prefix):
+        left = journal.unfinished(prefix)
     halfway = left.get("operation") == "uninstall" and recipe in {left.get("recipe"), None}
-    if not halfway:
-        chosen_recipe(prefix, recipe)
-    with disk.room_on(prefix), journal.locked(prefix):
+    held = generations.recipes(prefix)
+    if not halfway and (not held or recipe not in {*held, None}):
+        return Freed((), 0)
+    with failures.explained(prefix), journal.locked(prefix):
         installer.recover(prefix, recipe or "", progress)
         for pid, _ in serving.claims(prefix, recipe):
             whose = ownership.account(user_of(pid))

@@ -132,7 +132,10 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
     place = own_prefix(prefix)
     from llava_pack.cli.removal import uninstall as remove
 
-    _show("uninstall", remove(place, recipe, console.progress()), as_json=as_json)
+    freed = remove(place, recipe, console.progress())
+    if not freed.generations and not freed.store_bytes:
+        console.say(f"{recipe or 'nothing'} is {'not ' if recipe else ''}installed under {place}")
+    _show("uninstall", freed, as_json=as_json)
 
 
 def _row(item: "Generation") -> dict[str, Any]:

@@ -4,6 +4,7 @@ Imported once `llava_target` can be: see `llava_pack.cli.target`.
 """
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,10 @@ from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
+from llava_pack.format.signature import PublicKey
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_target.inventory import Defect, Listing, check, read_manifest, survey
+from llava_target.unlisted import Accounted, account
 
 _STRANGE = ("extra", "too-many")
 
@@ -26,6 +29,8 @@ class Examination:
     manifest: Manifest | None
     defects: tuple[Defect, ...]
     size_bytes: int
+    unlisted: Mapping[str, int]
+    """Files that SHA256SUMS does not list and that are as they must be, with their sizes."""
 
     def facts(self) -> dict[str, Any]:
         """Return what `--json` shows."""
@@ -35,26 +40,35 @@ class Examination:
             "expected": self.listing.expected,
             "files": len(self.listing.sums),
             "size_bytes": self.size_bytes,
+            "unlisted": dict(self.unlisted),
             "defects": records.encode(self.defects),
             "copy_again": [one.path for one in self.defects if one.problem not in _STRANGE],
         }
 
 
-def examine(listing: Listing, *, progress: Progress, threads: int | None = None) -> Examination:
+def examine(
+    listing: Listing,
+    *,
+    progress: Progress,
+    key: PublicKey | None = None,
+    threads: int | None = None,
+) -> Examination:
     """Read a whole bundle, each byte once, and report every difference.
 
     Args:
         listing: of the bundle.
         progress: told the bytes.
+        key: that signed it, None where nobody did.
         threads: how many files are read at once, None for one each processor.
 
     Raises:
         IntegrityError: SHA256SUMS is malformed.
     """
     defects = {defect.path: defect for defect in survey(listing)}
-    manifest, sizes = None, dict[str, int]()
+    manifest, sizes, others = None, dict[str, int](), Accounted({}, ())
     try:
         manifest, _ = read_manifest(listing)
+        others = account(listing, manifest, key)
         sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     except IntegrityError as error:
         bad = Defect(MANIFEST_NAME, "changed", "the manifest", error.message)
@@ -66,10 +80,12 @@ def examine(listing: Listing, *, progress: Progress, threads: int | None = None)
         promises = {path: (listing.sums[path], sizes.get(path)) for path in paths}
         found = pool.map(lambda path: check(listing.root, path, promises[path], progress), paths)
         defects |= {defect.path: defect for defect in found if defect is not None}
+    defects |= {defect.path: defect for defect in others.defects}
     progress.done()
     return Examination(
         listing=listing,
         manifest=manifest,
         defects=tuple(defects[path] for path in sorted(defects)),
         size_bytes=sum(sizes.values()),
+        unlisted=others.sizes,
     )

@@ -42,7 +42,7 @@ def verify(
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)
     verdict = trust.judge(listing, trust_key=trust_key, prefix=None)
-    found = examine(listing, progress=console.progress())
+    found = examine(listing, key=verdict.key, progress=console.progress())
     facts = {**found.facts(), "trust": verdict.facts()}
     facts["took_s"] = round(time.monotonic() - began, 3)
     if found.defects:
@@ -59,6 +59,8 @@ def verify(
         return
     size = console.human_bytes(found.size_bytes)
     console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
+    extra = ", ".join(f"{name} ({size} bytes)" for name, size in found.unlisted.items())
+    console.say(f"{console.mark('ok')} what is not listed is accounted for: {extra}")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
     console.data(found.listing.bundle_id)

@@ -83,6 +83,7 @@ class Arriving:
         dtype = DTYPES[self.entry.dtype]
         if 0 in self.entry.shape:
             return torch.empty(self.entry.shape, dtype=dtype)
+        self.file.verify(self.entry)
         found = torch.frombuffer(self.file.read(self.entry), dtype=dtype)
         shaped = found.reshape(self.entry.shape)
         return shaped if self.change is None else self.change(shaped)

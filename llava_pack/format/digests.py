@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -12,8 +12,15 @@ def sha256_stream(stream: BinaryIO, on_bytes: Callable[[int], None] | None = Non
     return copy_hashing(stream, None, on_bytes)[1]
 
 
+class Readable(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return at most so many bytes, none at the end."""
+
+
 def copy_hashing(
-    source: BinaryIO, destination: BinaryIO | None, on_bytes: Callable[[int], None] | None = None
+    source: Readable, destination: BinaryIO | None, on_bytes: Callable[[int], None] | None = None
 ) -> tuple[int, str]:
     """Copy what is left in `source`, and return the size and digest of the bytes written.
 

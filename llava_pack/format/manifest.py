@@ -4,7 +4,7 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SHOWN_DEFECTS = 20
+_INODE_BYTES = 7_000
+_WHEEL_INODES = 15_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class Floors:
     cpu_flags: tuple[str, ...]
     glibcxx: str | None = None
     """Newest symbol version of the system's C++ library that is used, for example 3.4.22."""
+    disk_inodes: int = 0
+    """Files and folders that an installation makes, at most; 0 where nobody counted them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,15 +192,31 @@ class Manifest:
     other_licences: tuple[LicenceEntry, ...] = ()
     """Of the base and of the vision tower, as far as the recipe states them."""
     references: tuple[Reference, ...] = ()
+    start_here_sha256: str | None = None
+    """Of START-HERE.txt, which is not listed; None where it is as `start_here` renders it today."""
 
     @property
     def size_bytes(self) -> int:
         """The bytes of all files."""
         return sum(entry.size_bytes for entry in self.files)
 
+    @property
+    def inodes(self) -> int:
+        """The files and folders that an installation makes; about, where nobody counted them."""
+        wheels = (entry.size_bytes for entry in self.under("wheels"))
+        return self.floors.disk_inodes or len(self.files) + guessed_inodes(wheels)
+
     def under(self, folder: str) -> tuple[FileEntry, ...]:
         """Return the files below `folder`, in their order."""
         return tuple(entry for entry in self.files if entry.path.startswith(f"{folder}/"))
+
+
+def guessed_inodes(wheels: Iterable[int]) -> int:
+    """Return about how many files and folders wheels of these sizes in bytes unpack to.
+
+    Source: docs/reference/benchmarks.md, "Inodes".
+    """
+    return sum(10 + min(size // _INODE_BYTES, _WHEEL_INODES) for size in wheels)
 
 
 def render_manifest(manifest: Manifest) -> bytes:
@@ -248,6 +268,9 @@ def _check(manifest: Manifest, defects: records.Defects) -> None:
     for where, name in (("recipe.name", manifest.recipe.name), ("model.name", manifest.model.name)):
         if defect := component_defect(name):
             defects.add(where, defect)
+    welcome = manifest.start_here_sha256
+    if welcome is not None and not _SHA256.fullmatch(welcome):
+        defects.add("start_here_sha256", f"expected 64 hex digits, got {welcome!r:.80}")
     if len(manifest.files) > MAX_FILES:
         defects.add("files", f"expected at most {MAX_FILES}, got {len(manifest.files)}")
         return

@@ -19,7 +19,9 @@ KEY_NAME = "key.pem"
 NAMESPACE = "llava-pack-bundle-v1"
 PRINCIPAL = "llava-pack"
 SSH_KEY_TYPE = b"ecdsa-sha2-nistp256"
+SSHSIG_MAGIC = b"SSHSIG"
 MAX_SIGNATURE_BYTES = 4096
+_ARMOR_COLUMNS = 70
 TOOLS = {
     "openssl": ["dgst", "-sha256", "-verify", "key.pem", "-signature", "sig", "message"],
     "ssh-keygen": f"-Y verify -f allowed_signers -I {PRINCIPAL} -n {NAMESPACE} -s sshsig".split(),
@@ -68,6 +70,63 @@ class PublicKey:
         return options + SSH_KEY_TYPE + b" " + base64.b64encode(self.ssh_blob) + b"\n"
 
 
+def der_signature(r: int, s: int) -> bytes:
+    """Return a signature as openssl writes it. Source: RFC 3279, section 2.2.3."""
+    body = b"".join(b"\x02" + bytes([len(number)]) + number for number in map(_signed, (r, s)))
+    return b"\x30" + bytes([len(body)]) + body
+
+
+def der_numbers(signature: bytes) -> tuple[int, int]:
+    """Return both numbers of a signature that openssl made, or accepted."""
+    first = signature[4 : 4 + signature[3]]
+    rest = signature[4 + len(first) :]
+    return int.from_bytes(first, "big"), int.from_bytes(rest[2 : 2 + rest[1]], "big")
+
+
+def ssh_signature(key: PublicKey, r: int, s: int) -> bytes:
+    """Return a signature as `ssh-keygen -Y sign` writes it."""
+    numbers = ssh_string(_signed(r)) + ssh_string(_signed(s))
+    blob = _ssh_head(key) + ssh_string(ssh_string(SSH_KEY_TYPE) + ssh_string(numbers))
+    text = base64.b64encode(blob)
+    rows = [text[at : at + _ARMOR_COLUMNS] for at in range(0, len(text), _ARMOR_COLUMNS)]
+    lines = (b"-----BEGIN SSH SIGNATURE-----", *rows, b"-----END SSH SIGNATURE-----")
+    return b"".join(line + b"\n" for line in lines)
+
+
+def ssh_numbers(signature: bytes, key: PublicKey) -> tuple[int, int]:
+    """Return both numbers of a signature by `key` that ssh-keygen made, or accepted."""
+    rows = signature.partition(b"-----\n")[2].partition(b"-----END")[0]
+    # the lengths of the signature, of its type, of both numbers, and of the first of them
+    rest = base64.b64decode(rows)[len(_ssh_head(key)) + 12 + len(SSH_KEY_TYPE) :]
+    size = int.from_bytes(rest[:4], "big")
+    return int.from_bytes(rest[4 : 4 + size], "big"), int.from_bytes(rest[8 + size :], "big")
+
+
+def as_made(name: str, data: bytes, key: PublicKey) -> bytes | None:
+    """Return the one form of a signer's file, with the numbers in `data`; None where it has none.
+
+    Tools overlook text after a signature, and a field of it that is reserved.
+    """
+    try:
+        if name == SIG_NAME:
+            return der_signature(*der_numbers(data))
+        return key.pem if name == KEY_NAME else ssh_signature(key, *ssh_numbers(data, key))
+    except (ValueError, IndexError):
+        return None
+
+
+def _ssh_head(key: PublicKey) -> bytes:
+    """Return all but the signature itself. Source: OpenSSH, PROTOCOL.sshsig, section 3."""
+    namespace = ssh_string(NAMESPACE.encode()) + ssh_string(b"")
+    return SSHSIG_MAGIC + (1).to_bytes(4, "big") + ssh_string(key.ssh_blob) + namespace + _HASH
+
+
+def _signed(number: int) -> bytes:
+    if number >> 256:
+        raise ValueError("expected a number of P-256")
+    return number.to_bytes(number.bit_length() // 8 + 1, "big")
+
+
 def ssh_string(data: bytes) -> bytes:
     """Return bytes with their length before them. Source: RFC 4251, section 5."""
     return len(data).to_bytes(4, "big") + data
@@ -84,6 +143,9 @@ def parse_public_key(data: bytes) -> PublicKey:
     if len(der) != DER_BYTES or not der.startswith(_PREFIX):
         raise SignatureError("expected one PEM block with a P-256 public key", subject=KEY_NAME)
     return PublicKey(der)
+
+
+_HASH = ssh_string(b"sha512")
 
 
 @dataclass(frozen=True)

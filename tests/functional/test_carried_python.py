@@ -55,6 +55,8 @@ def test_uv_finds_it_and_an_installation_runs_on_it(archive, build, tmp_path):
         capture_output=True, text=True, check=False, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    used = len({path.lstat().st_ino for path in prefix.rglob("*")})
+    assert used <= manifest["floors"]["disk_inodes"] <= 1.1 * used
     python = prefix / "models" / "demo" / "current" / "venv" / "bin" / "python"
     code = "import sys; print(sys.base_prefix, '%d.%d' % sys.version_info[:2])"
     said = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)

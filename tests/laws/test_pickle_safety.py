@@ -12,20 +12,13 @@ from llava_pack.checkpoint.pickle_file import open_pickle
 from llava_pack.checkpoint.pickle_program import read_state_dict
 from llava_pack.format.errors import CheckpointError
 from tests.support import pickles
+from tests.support.mutants import PIECES, mutants
 from tests.support.pickles import Stored
+from tests.support.tries import Tries
 
 HALVES = Stored("F16", (2, 3), bytes(range(12)))
-PIECES = [
-    *(bytes([code]) for code in b"}]()(tu.QRbqahe0N\x88\x89\x85\x86\x87\x93\x94\x81"),
-    b"\x80\x02", b"q\x00", b"h\x00", b"K\x01", b"r\xff\xff\xff\x7f",
-    pickles.text("w"), pickles.text("storage"), pickles.text("0"),
-    pickles.EMPTY_ORDERED_DICT, pickles.storage("F16", "0", 6),
-    pickles.tensor("F16", "0", 6, (2, 3)),
-    pickles.name("torch._utils", "_rebuild_tensor_v2"),
-    pickles.name("torch._utils", "_rebuild_parameter"),
-    pickles.name("builtins", "eval"), pickles.name("os", "system"),
-    pickles.name("torch", "HalfStorage"), pickles.text("1/0"),
-]  # fmt: skip
+PROGRAM = pickles.state_dict({"w": pickles.tensor("F16", "0", 6, (2, 3))})
+FIRST_STRIDE = PROGRAM.index(pickles.group([b"K\x03", b"K\x01"])) + 2
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map(b"".join))
@@ -50,6 +43,28 @@ def test_any_changed_byte_of_a_file(tmp_path_factory, place, value):
     except CheckpointError:
         return
     assert [len(view) for view in views] == [entry.size_bytes for entry in file.entries]
+
+
+@given(st.integers(0, len(PROGRAM) - 1), st.integers(0, 255))
+@example(FIRST_STRIDE, 0)
+@example(FIRST_STRIDE, 1)
+def test_any_changed_byte_of_a_pickle_whose_crc_was_written_anew(tmp_path_factory, place, value):
+    program = bytearray(PROGRAM)
+    program[place] = value
+    path = tmp_path_factory.getbasetemp() / "program.bin"
+    pickles.save_program(path, bytes(program), {"0": HALVES.data})
+    try:
+        file = open_pickle(path)
+        views = [bytes(file.read(entry)) for entry in file.entries]
+    except CheckpointError:
+        return
+    assert [len(view) for view in views] == [entry.size_bytes for entry in file.entries]
+
+
+def test_a_sample_of_changed_weight_files(tmp_path):
+    """The first of the thousands that tests/attack/pickles.py tries."""
+    tries = Tries("changed weight files")
+    tries.all(mutants(tmp_path / "pytorch_model.bin", tries.chance, 200))
 
 
 def _whole(folder):

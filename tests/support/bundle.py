@@ -32,6 +32,7 @@ from llava_pack.format.manifest import (
     render_manifest,
 )
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, UNLISTED, bundle_id, render_sums
+from llava_pack.format.welcome import START_NAME, start_here
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -82,6 +83,8 @@ class BundleSimulator:
     """Carry uv itself, not a script that starts it."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
     """More listed files."""
+    welcome: str = ""
+    """START-HERE.txt in another version's words, which the manifest states then."""
 
     def write(self, root: Path) -> str:
         """Write the bundle into a new folder and return its id."""
@@ -94,7 +97,8 @@ class BundleSimulator:
             contents["runtime/uv"] = uv_path().read_bytes()
         manifest = self.manifest(contents)
         place(root / MANIFEST_NAME, render_manifest(manifest), 0o644)
-        place(root / "START-HERE.txt", b"Read me.\n", 0o644)
+        welcome = self.welcome or start_here(self.recipe, self.title)
+        place(root / START_NAME, welcome.encode(), 0o644)
         return seal(root)
 
     def payload(self) -> dict[str, bytes]:
@@ -147,6 +151,9 @@ class BundleSimulator:
             ),
             lock={"wheels": 1},
             files=entries,
+            start_here_sha256=hashlib.sha256(self.welcome.encode()).hexdigest()
+            if self.welcome
+            else None,
             rewrites=(
                 Rewrite(
                     path="model/tiny-llava/config.json",

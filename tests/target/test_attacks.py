@@ -246,7 +246,7 @@ def a_list_without_end(scene):
 
 def a_manifest_without_end(scene):
     bad = scene.medium()
-    change(bad.root / "MANIFEST.json", lambda data: data.replace(b"A tiny", b"A" * 9_000_000))
+    change(bad.root / "MANIFEST.json", lambda data: data.replace(b"bundle sim", b"A" * 9_000_000))
     typed = Medium(bad.root, seal(bad.root))
     scene.refused(scene.host.install_sh(typed), 4)
 
@@ -403,7 +403,7 @@ def an_extra_file(scene):
 
 def a_changed_manifest(scene):
     bad = scene.medium()
-    change(bad.root / "MANIFEST.json", lambda data: data.replace(b"A tiny", b"A tidy"))
+    change(bad.root / "MANIFEST.json", lambda data: data.replace(b"bundle sim", b"bundle Sim"))
     scene.refused(scene.host.install_sh(bad), 4)
 
 
@@ -440,7 +440,50 @@ def one_signature_left_out_under_a_good_id(scene):
     scene.refused(scene.host.install_sh(bad), 5)
 
 
+def words_after_the_welcome(scene):
+    bad = scene.medium()
+    change(bad.root / "START-HERE.txt", lambda data: data + b"and 5 GB more\n")
+    scene.refused(scene.host.install_sh(bad), 4)
+
+
+def _after(scene, name, edit):
+    """Let something ride along with a file of the signer's that the tools overlook."""
+    bad = scene.medium()
+    scene.publisher.sign(bad.root)
+    edit(bad.root / name)
+    key = ["--trust-key", str(scene.publisher.public_file)]
+    scene.refused(scene.host.install_sh(bad, *key), 4)
+
+
+def text_after_an_ssh_signature(scene):
+    _after(scene, "SHA256SUMS.sshsig", lambda path: change(path, lambda data: data + b"more\n"))
+
+
+def a_stranger_s_key_beside_good_signatures(scene):
+    other = scene.stranger.signer.public.pem
+    _after(scene, "key.pem", lambda path: path.write_bytes(other))
+
+
+def a_signature_without_end(scene):
+    _after(scene, "SHA256SUMS.sig", lambda path: os.truncate(path, 5_000_000_000))
+
+
+def a_signature_without_end_under_a_good_id(scene):
+    bad = scene.medium()
+    scene.publisher.sign(bad.root)
+    os.truncate(bad.root / "SHA256SUMS.sig", 5_000_000_000)
+    scene.refused(scene.host.install_sh(bad), 4)
+
+
+def a_key_beside_no_signature(scene):
+    bad = scene.medium()
+    (bad.root / "key.pem").write_bytes(scene.publisher.signer.public.pem)
+    scene.refused(scene.host.install_sh(bad), 4)
+
+
 SH, TRUST, INVENTORY = "install.sh", "llava_target/trust.py", "llava_target/inventory.py"
+UNLISTED = "llava_target/unlisted.py"
+AS_MADE = (UNLISTED, "data == as_made(name, data, key)", "True")
 START = '"$python" -I -S -B "$work/installer/llava_target" install'
 CLEAN = 'exec "$env" -i "$@"'
 COPIED = '        take "$path" 1073741824\n    done <LISTED\n'
@@ -511,6 +554,16 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     one_signature_left_out_under_a_good_id: (
         (TRUST, "(trusted is not None or len(missing) == 1)", "trusted is not None"),
+    ),
+    words_after_the_welcome: ((UNLISTED, "sha256(data).hexdigest() == stated", "True"),),
+    text_after_an_ssh_signature: (AS_MADE,),
+    a_stranger_s_key_beside_good_signatures: (AS_MADE,),
+    a_signature_without_end: ((SH, '[ "$(wc -c <"$name")" -le 4096 ] ||', "true ||"),),
+    a_signature_without_end_under_a_good_id: (
+        (TRUST, "    if len(data) > MAX_SIGNATURE_BYTES:\n", "    if False:\n"),
+    ),
+    a_key_beside_no_signature: (
+        (UNLISTED, '"nothing in a bundle that is not signed", False', '"", True'),
     ),
     an_older_release: ((TRUST, "    if manifest.release < newest:\n", "    if False:\n"),),
     another_recipe: ((TRUST, "    if silent or (", "    if ("),),

@@ -170,13 +170,24 @@ def test_a_linked_folder_is_no_folder(way, medium, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["START-HERE.txt", "key.pem"])
-def test_what_vouches_for_nothing_may_differ_but_not_be_a_link(way, medium, name):
+def test_what_vouches_for_nothing_may_be_away_but_not_differ_or_be_a_link(way, medium, name):
     free = medium()
-    (free.root / name).write_text("anything")
+    (free.root / name).unlink(missing_ok=True)
     assert way(free)[0] == 0
+    (free.root / name).write_text("anything")
+    code, said = way(free)
+    assert code == 4
+    assert f"{name}: changed" in said
     (free.root / name).unlink()
     (free.root / name).symlink_to("MANIFEST.json")
     assert way(free)[0] == 4
+
+
+def test_another_version_s_words_are_those_that_the_manifest_states(way, medium):
+    other = medium(welcome="Welcome. Type the lines on the card.\n")
+    assert way(other)[0] == 0
+    change(other.root / "START-HERE.txt", lambda data: data + b"\n")
+    assert way(other)[0] == 4
 
 
 @pytest.mark.parametrize("line", ["0" * 64 + "  ../../evil", "0" * 64 + "  /etc/passwd", "hello"])

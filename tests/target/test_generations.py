@@ -82,14 +82,28 @@ def test_two_models_share_the_store_and_part_again(host, medium, cli):
     assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 0
     assert generations.recipes(host.prefix) == ("one",)
     assert host.run("x") == f"{host.prefix} x"
-    assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 14
+    assert cli("uninstall", "--prefix", host.prefix, "--recipe", "two").code == 0
 
 
 def test_nothing_is_left_behind_but_what_is_not_ours(host, two, cli):
     (host.prefix / "notes.txt").write_text("mine")
     assert cli("uninstall", "--prefix", host.prefix).code == 0
     assert [path.name for path in host.prefix.iterdir()] == ["notes.txt"]
-    assert cli("uninstall", "--prefix", host.prefix).code == 14
+    again = cli("uninstall", "--prefix", host.prefix)
+    assert (again.code, f"nothing is installed under {host.prefix}" in again.err) == (0, True)
+    assert [path.name for path in host.prefix.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_was_never_a_prefix_is_left_alone(tmp_path, cli):
+    """A mistyped --prefix may have a bin, a run and a logs of its own."""
+    for name in ("bin", "logs", "run", "store"):
+        (tmp_path / "usr" / name).mkdir(parents=True)
+    before = sorted((tmp_path / "usr").iterdir())
+    ended = cli("uninstall", "--prefix", tmp_path / "usr", "--json")
+    assert (ended.code, ended.document["generations"]) == (0, [])
+    assert sorted((tmp_path / "usr").iterdir()) == before
+    assert cli("uninstall", "--prefix", tmp_path / "absent").code == 0
+    assert not (tmp_path / "absent").exists()
 
 
 def test_the_command_runs_where_the_current_environment_is_broken(host, two):

@@ -203,6 +203,7 @@ def test_large_files_are_moved_off_the_medium_where_that_is_asked_for(host, medi
         ({"floors": {"cpu_flags": ("flying",)}}, 3, "without flying"),
         ({"floors": {"platform": "plan9"}}, 3, "os: expected plan9"),
         ({"floors": {"disk_bytes": 2**52}}, 7, "disk: expected at least"),
+        ({"floors": {"disk_inodes": 2**52}}, 7, "inodes: expected at least"),
         ({"floors": {"memory_bytes": {"nf4": 2**52}}}, 7, "memory: expected at least"),
         ({"python": "3.99"}, 3, "3.99"),
     ],

@@ -135,6 +135,7 @@ def test_every_other_name_is_refused(module, attribute):
         (pickles.state_dict({"w": b"K\x01"}), "is a int, expected a tensor"),
         (pickles.state_dict({"w": b"}"}), "is a dict, expected a tensor"),
         (b"\x80\x02}(K\x01K\x02u.", "1 is a int"),
+        (b"\x80\x02}(\x8b\xd0\x07\0\0" + b"\x7f" * 2000 + b"K\x02u.", "many digits is a int"),
         (b"\x80\x02}(" + text("a") + b"N" + text("a") + b"Nu.", "appears twice"),
         (
             b"\x80\x02" + name("collections", "OrderedDict") + b"(]tR.",

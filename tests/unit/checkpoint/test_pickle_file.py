@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from llava_pack.checkpoint import pickle_file, pickle_program
 from llava_pack.checkpoint.pickle_file import open_pickle
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
@@ -100,6 +101,79 @@ def test_transposed_and_sliced_tensors_are_written_row_by_row(tmp_path, dtype):
             wanted = b"".join(cells[number] for number in expected[entry.name])
             assert bytes(file.read(entry)) == wanted, entry
             file.release(entry)
+
+
+def test_tensors_whose_elements_lie_over_each_other(tmp_path):
+    """As after `expand`, and after a window that slides."""
+    cells = [bytes([number, 0]) for number in range(6)]
+    values = {
+        "rows": pickles.tensor("F16", "0", 6, (4, 3), strides=(0, 1)),
+        "columns": pickles.tensor("F16", "0", 6, (2, 4), strides=(3, 0)),
+        "one": pickles.tensor("F16", "0", 6, (2, 2, 3), offset=5, strides=(0, 0, 0)),
+        "windows": pickles.tensor("F16", "0", 6, (4, 3), strides=(1, 1)),
+    }
+    path = pickles.save_program(
+        tmp_path / "w.bin", pickles.state_dict(values), {"0": b"".join(cells)}
+    )
+    expected = {
+        "rows": [0, 1, 2] * 4,
+        "columns": [0] * 4 + [3] * 4,
+        "one": [5] * 12,
+        "windows": [0, 1, 2, 1, 2, 3, 2, 3, 4, 3, 4, 5],
+    }
+    with open_pickle(path) as file:
+        for entry in file.entries:
+            wanted = b"".join(cells[number] for number in expected[entry.name])
+            assert bytes(file.read(entry)) == wanted, entry
+
+
+def a_tensor_of_a_tebibyte(path):
+    """Four bytes, expanded."""
+    value = pickles.tensor("F32", "0", 1, (10**12,), strides=(0,))
+    return saved(path, value, {"0": b"\0" * 4})
+
+
+def many_tensors_over_one_storage(path):
+    data = bytes(1 << 20)
+    value = pickles.tensor("U8", "0", len(data), (len(data),))
+    program = pickles.state_dict({f"w{number}": value for number in range(200)})
+    return pickles.save_program(path, program, {"0": data})
+
+
+def a_pickle_that_differs_from_its_crc(path):
+    path = saved(path, pickles.tensor("F16", "0", 6, (2, 3)))
+    path.write_bytes(path.read_bytes().replace(b"\x01\x00\x00\x00w", b"\x01\x00\x00\x00v", 1))
+    return path
+
+
+def a_pickle_of_too_many_opcodes(path):
+    return pickles.save_program(path, b"\x80\x02" + b"}" * 1_000_001 + b".")
+
+
+BOUNDS = {
+    a_tensor_of_a_tebibyte: ("claims 4000000000000 bytes, its storage has 4", "MAX_EXPANDED_BYTES"),
+    many_tensors_over_one_storage: ("claim 209715200 bytes together", "MAX_TIMES"),
+    a_pickle_that_differs_from_its_crc: ("data.pkl has CRC-32", "_check_crc"),
+    a_pickle_of_too_many_opcodes: ("more than 1000000 opcodes", "MAX_OPCODES"),
+}
+
+
+@pytest.mark.parametrize("attack", BOUNDS)
+def test_what_is_out_of_bounds_is_refused(tmp_path, attack):
+    assert BOUNDS[attack][0] in refusal(attack(tmp_path / "w.bin"))
+
+
+@pytest.mark.parametrize("attack", BOUNDS)
+def test_without_its_bound_it_is_not(tmp_path, monkeypatch, attack):
+    said, check = BOUNDS[attack]
+    module = pickle_program if check == "MAX_OPCODES" else pickle_file
+    monkeypatch.setattr(module, check, 1 << 60 if check.isupper() else lambda *_: None)
+    got = ""
+    try:
+        open_pickle(attack(tmp_path / "w.bin")).close()
+    except CheckpointError as error:
+        got = str(error)
+    assert said not in got
 
 
 def test_a_parameter_is_its_tensor(tmp_path):
