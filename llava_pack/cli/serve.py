@@ -114,8 +114,8 @@ def serve(
         )
     _need_extra(web=web)
     from llava_pack.cli.proof import proof_of
+    from llava_pack.serve.care import Care
     from llava_pack.serve.credentials import credentials
-    from llava_pack.serve.engines import Care
     from llava_pack.serve.logfile import log_path
     from llava_pack.serve.notify import Notifier
     from llava_pack.serve.supervisor import ServePlan, run

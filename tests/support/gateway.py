@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.engines import Care
+from llava_pack.serve.care import Care
 from llava_pack.serve.listener import listen_on_port, listen_on_socket
 from llava_pack.serve.notify import Notifier
 from llava_pack.serve.plans import EnginePlan
 from llava_pack.serve.process import EngineCommand
+from llava_pack.serve.restarts import RESTS_S
 from llava_pack.serve.state import RunState
 from llava_pack.serve.supervisor import ServePlan, run
 
@@ -61,9 +63,25 @@ class Gateway:
 
     def engine_pids(self) -> list[int]:
         """Return the engine processes of this gateway."""
+        return [pid for pid in self._children() if not _is_gateway(pid)]
+
+    def gateway_pid(self) -> int:
+        """Return the process that answers; waits where one is being replaced."""
+        while not (found := [pid for pid in self._children() if _is_gateway(pid)]):
+            time.sleep(0.02)
+        return found[0]
+
+    def _children(self) -> list[int]:
         path = Path(f"/proc/{self.process.pid}/task")
         children = [(task / "children").read_text().split() for task in path.iterdir()]
         return [int(pid) for pids in children for pid in pids]
+
+
+def _is_gateway(pid: int) -> bool:
+    try:
+        return b"llava_pack.serve.gateway_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -96,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
+    parser.add_argument("--gateway-s", type=float)
+    parser.add_argument("--rests-s", type=float, nargs="+", default=list(RESTS_S))
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
@@ -125,7 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         plans=tuple(_plan(name, given.proof) for name in given.models),
         command=lambda plan, socket: _command(plan.name, socket, given),
         prover=proof_of,
-        care=Care(stall_s=given.stall_s, grace_s=given.grace_s, queue=given.queue),
+        care=Care(
+            stall_s=given.stall_s,
+            grace_s=given.grace_s,
+            queue=given.queue,
+            gateway_s=given.gateway_s,
+            rests_s=tuple(given.rests_s),
+        ),
         policy=AccessPolicy(secrets=None if given.no_token else (TOKEN,)),
         state=state,
         state_directory=given.state_dir,
