@@ -145,6 +145,7 @@ def serve(
         started=int(time.time()),
         bundle_id=bundle_id,
         log=str(log),
+        drain_s=drain_s,
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
@@ -158,7 +159,6 @@ def serve(
             state=state,
             state_directory=directory,
             web=web,
-            drain_s=drain_s,
             log=log,
             notifier=Notifier.from_environment(os.environ),
         ),

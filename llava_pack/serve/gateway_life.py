@@ -163,11 +163,17 @@ class GatewayLife:
     async def _live(self, process: Process, channel: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=channel, limit=BEAT_BYTES)
         telling = asyncio.create_task(self._tell(writer))
-        watching = asyncio.create_task(self._watch(process))
+        watching = asyncio.create_task(self._watch())
         hearing = asyncio.create_task(self._listen(reader))
         tasks = {telling, watching, hearing}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if watching in done:
+                await dump(process)
+                raise ServeError(
+                    f"the gateway, process {process.pid}, hung: no sign of life for "
+                    f"{self._heart.silent_s:.0f} s"
+                )
             for task in done:
                 task.result()
             raise LostError("it went away")
@@ -199,16 +205,11 @@ class GatewayLife:
                 self._heart.heard()
             self._hear(beat)
 
-    async def _watch(self, process: Process) -> None:
-        """Look for signs of life; one that hangs says where, and is ended."""
+    async def _watch(self) -> None:
+        """Look for signs of life, until there was none for too long."""
         while not self._heart.stalled:
             await asyncio.sleep(TELL_EVERY_S)
             self._heart.look()
-        await dump(process)
-        raise ServeError(
-            f"the gateway, process {process.pid}, hung: no sign of life for "
-            f"{self._heart.silent_s:.0f} s"
-        )
 
     def _take_line(self, line: str) -> None:
         """Keep a line of its stderr, and pass it on: the log has it already, or will."""

@@ -36,7 +36,6 @@ from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import Publication, RunState, publish
 
 _log = logging.getLogger(__name__)
-DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +60,6 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
-    drain_s: float = DRAIN_S
-    """How long what runs may take to end."""
     log: Path | None = None
     """Where the log is kept; None keeps none."""
     notifier: Notifier = field(default_factory=Notifier)
@@ -129,7 +126,7 @@ class _Run:
         watchdog = asyncio.create_task(self._feed_watchdog())
         enforcing = asyncio.create_task(self._enforce())
         control = ControlServer(
-            self._fleet, self._plan.drain_s, lambda: self._changed(publication, state)
+            self._fleet, self._plan.state.drain_s, lambda: self._changed(publication, state)
         )
         try:
             async with control.serve(self._scratch.control):
@@ -169,9 +166,9 @@ class _Run:
 
     async def _drain(self) -> None:
         """Let what runs end for a while."""
-        self._plan.notifier.stopping(self._plan.drain_s)
+        self._plan.notifier.stopping(self._plan.state.drain_s)
         _log.info("stopping")
-        await self._fleet.drain(self._plan.drain_s, self._forced)
+        await self._fleet.drain(self._plan.state.drain_s, self._forced)
 
     async def _close(self) -> None:
         """End gateway and engines, each within seconds; whoever hangs is killed."""

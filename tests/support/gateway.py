@@ -139,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         started=1,
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
+        drain_s=given.drain_s,
     )
     plan = ServePlan(
         listening=listening,
@@ -156,7 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         state=state,
         state_directory=given.state_dir,
         web=given.web,
-        drain_s=given.drain_s,
         log=given.log,
         notifier=notifier,
     )
