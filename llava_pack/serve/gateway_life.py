@@ -52,7 +52,11 @@ class GatewayPlan:
     directory: Path
     """Where it stands: empty, so that nothing is served by accident."""
     environment: Mapping[str, str]
+    """The whole environment of the process."""
     care: Care
+    """How it is looked after."""
+    argv: tuple[str, ...] = python_program("llava_pack.serve.gateway_process")
+    """The program; it is given the numbers of two descriptors: to us, and where it listens."""
 
 
 def gateway_environment(
@@ -151,10 +155,7 @@ class GatewayLife:
     def _program(self, channel: socket.socket) -> Program:
         descriptors = (channel.fileno(), self._plan.listening.fileno())
         return Program(
-            argv=(
-                *python_program("llava_pack.serve.gateway_process"),
-                *(str(number) for number in descriptors),
-            ),
+            argv=(*self._plan.argv, *(str(number) for number in descriptors)),
             environment=self._plan.environment,
             directory=self._plan.directory,
             descriptors=descriptors,
@@ -181,7 +182,7 @@ class GatewayLife:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            writer.close()
+            writer.transport.abort()  # what it was still to be told is of no use
 
     async def _tell(self, writer: asyncio.StreamWriter) -> None:
         """Tell what changed; one that does not listen is told nothing more until it does."""

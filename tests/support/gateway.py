@@ -67,9 +67,13 @@ class Gateway:
 
     def gateway_pid(self) -> int:
         """Return the process that answers; waits where one is being replaced."""
-        while not (found := [pid for pid in self._children() if _is_gateway(pid)]):
+        while not (found := self.gateway_pids()):
             time.sleep(0.02)
         return found[0]
+
+    def gateway_pids(self) -> list[int]:
+        """Return the process that answers, where there is one."""
+        return [pid for pid in self._children() if _is_gateway(pid)]
 
     def _children(self) -> list[int]:
         path = Path(f"/proc/{self.process.pid}/task")
