@@ -130,7 +130,8 @@ class SupervisedGateway:
         if self._stopping.is_set():
             return
         rest_s = self._restarts.rest_s()
-        _log.warning("%s; another is started in %g s\n%s", cause, rest_s, last_words)
-        self._note(f"{cause}; another is started in {rest_s:g} s")
+        said = f"{cause}; another is started in {rest_s:g} s"
+        _log.warning("%s", f"{said}\n{last_words}".strip())
+        self._note(said)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), rest_s)
