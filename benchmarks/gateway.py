@@ -41,7 +41,7 @@ def _stream(served: Gateway, answers: int, tokens: list[int]) -> None:
 
 def _round(served: Gateway, clients: int, answers: int) -> tuple[int, float]:
     """Return tokens and seconds of processor time of the gateway."""
-    process = psutil.Process(served.process.pid)
+    process = psutil.Process(served.gateway_pid())
     tokens: list[int] = []
     before = process.cpu_times()
     threads = [

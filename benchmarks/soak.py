@@ -89,7 +89,7 @@ def soak(served: Gateway, clients: int, seconds: float) -> tuple[Counter[str], l
         threading.Thread(target=client, args=(served, number, until_s, outcome))
         for number in range(clients)
     ]
-    process = psutil.Process(served.process.pid)
+    process = psutil.Process(served.gateway_pid())
     memory: list[int] = []
     for thread in threads:
         thread.start()

@@ -123,8 +123,8 @@ def serve(
         )
     _need_extra(web=web)
     from llava_pack.cli.proof import proof_of
+    from llava_pack.serve.care import Care
     from llava_pack.serve.credentials import credentials
-    from llava_pack.serve.engines import Care
     from llava_pack.serve.logfile import log_path
     from llava_pack.serve.notify import Notifier
     from llava_pack.serve.supervisor import ServePlan, run
@@ -154,6 +154,7 @@ def serve(
         started=int(time.time()),
         bundle_id=bundle_id,
         log=str(log),
+        drain_s=drain_s,
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
@@ -167,7 +168,6 @@ def serve(
             state=state,
             state_directory=directory,
             web=web,
-            drain_s=drain_s,
             log=log,
             notifier=Notifier.from_environment(os.environ),
         ),

@@ -1,9 +1,12 @@
 """`llava-pack stop`: end a server that runs on this machine, or one of its models."""
 
+import contextlib
 import os
 import signal
 import time
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +14,18 @@ from llava_pack.cli import console
 from llava_pack.cli.servers import chosen_server, ordered
 from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import ServeError
+from llava_pack.serve.scratch import sweep
 from llava_pack.serve.state import RunState, running
 
+if TYPE_CHECKING:
+    import psutil  # type: ignore[import-untyped]
+
 _LOOK_EVERY_S = 0.1
-_LONGEST_S = 600.0
 _FORCE_AFTER_S = 0.5
+_KILL_AFTER_S = 3.0
+_CLOSE_S = 10.0
+"""What a server needs at most to end its processes, once what runs has had its time."""
+_LAST_S = 5.0
 
 
 def stop(
@@ -27,7 +37,8 @@ def stop(
 ) -> None:
     """End the server that was started last, or one of its models; the others go on.
 
-    What runs may end first, as long as `serve --drain-s` says.
+    What runs may end first, as long as `serve --drain-s` says; with --force it is cut, and all
+    ends within seconds. A server that does not end in time is killed, with everything it started.
 
     \b
     Examples:
@@ -50,25 +61,69 @@ def stop(
 def _end(server: RunState, *, force: bool) -> None:
     """Tell a server to end and wait until it has; its lock on its state says so."""
     began_s = time.monotonic()
-    forced = not force
-    _signal(server)
-    while server.pid in {one.pid for one in running()}:
+    due = list(_orders(server, force=force))
+    while _runs(server):
+        after_s, number = due[0]
         waited_s = time.monotonic() - began_s
-        if not forced and waited_s > _FORCE_AFTER_S:
-            forced = True
-            _signal(server)
-        if waited_s > _LONGEST_S:
+        if waited_s < after_s:
+            time.sleep(_LOOK_EVERY_S)
+            continue
+        if number is None:
             raise ServeError(
-                f"process {server.pid} has not ended after {waited_s:.0f} s",
-                hint="llava-pack stop --force",
+                f"process {server.pid} was killed and is still there: the kernel keeps it",
+                hint="its driver may hang: see `dmesg`",
             )
-        time.sleep(_LOOK_EVERY_S)
+        if number == signal.SIGKILL:
+            console.say(f"! process {server.pid} does not end: it is killed")
+            _kill(server)
+        else:
+            _signal(server, number)
+        due.pop(0)
+    if server.control:  # what a killed one left, people's pictures among it
+        sweep(Path(server.control).parent.parent)
 
 
-def _signal(server: RunState) -> None:
+def _orders(server: RunState, *, force: bool) -> Iterator[tuple[float, signal.Signals | None]]:
+    """Yield what a server is told and after how many seconds; at the end, nothing helps."""
+    forced_s = _FORCE_AFTER_S if force else server.drain_s + _CLOSE_S
+    yield 0.0, signal.SIGTERM
+    yield forced_s, signal.SIGTERM
+    yield forced_s + _KILL_AFTER_S, signal.SIGKILL
+    yield forced_s + _KILL_AFTER_S + _LAST_S, None
+
+
+def _runs(server: RunState) -> bool:
+    return server.pid in {one.pid for one in running()}
+
+
+def _signal(server: RunState, number: signal.Signals) -> None:
     try:
-        os.kill(server.pid, signal.SIGTERM)
+        os.kill(server.pid, number)
     except ProcessLookupError:
         return
     except PermissionError as error:
         raise ServeError(f"process {server.pid} belongs to another account") from error
+
+
+def _kill(server: RunState) -> None:
+    """Kill a server and what it started: that ends with it by itself on Linux alone."""
+    family = _family(server.pid)
+    _signal(server, signal.SIGKILL)
+    for process in family:
+        with contextlib.suppress(_gone()):
+            process.kill()
+
+
+def _family(pid: int) -> "list[psutil.Process]":
+    import psutil
+
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _gone() -> type[Exception]:
+    import psutil
+
+    return psutil.Error  # type: ignore[no-any-return]

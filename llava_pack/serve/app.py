@@ -15,7 +15,7 @@ from llava_pack.serve.models import Served
 from llava_pack.serve.observation import observation_router
 from llava_pack.serve.openai import openai_router
 from llava_pack.serve.pictures import PictureDecoder
-from llava_pack.serve.probes import probe_router
+from llava_pack.serve.probes import Signs, probe_router
 from llava_pack.serve.tokenizing import tokenize_router
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -31,6 +31,8 @@ class GatewaySettings:
     """A private, empty folder for the page's uploads; None serves no page."""
     bundle_id: str | None = None
     """Shown by `/readyz`, so that a laptop can tell which server it reached."""
+    restarts: int = 0
+    """How many gateways there were before this one, for `/metrics`."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request that is taken."""
 
@@ -52,7 +54,13 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     install_handlers(app)
     has_page = settings.web_folder is not None
     # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
-    app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))
+    signs = Signs(
+        bundle_id=settings.bundle_id,
+        page=has_page,
+        restarts=settings.restarts,
+        pictures_stall=lambda: decoder.stalled,
+    )
+    app.include_router(probe_router(models, signs))
     app.include_router(openai_router(models, decoder))
     app.include_router(tokenize_router(models, decoder))
     app.include_router(observation_router(models, decoder))

@@ -14,7 +14,9 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024 * 1024
 _CREDENTIALS = struct.Struct("3i")
 _TELL_EVERY_S = 0.5
+_REPEAT_EVERY_S = 5.0
+"""How often the same is said again: silence for longer means that the server hangs."""
+PATIENCE_S = 30.0
+_ORDER_S = 10.0
+"""How long somebody who connected may take to say what is wanted, or to hear the last line."""
 _PATHS = ("model_dir", "vision_tower", "model_base", "python")
 
 
@@ -45,28 +52,43 @@ class ControlServer:
         self._fleet = fleet
         self._drain_s = drain_s
         self._on_change = on_change
+        self._heard: set[asyncio.Task[None]] = set()
 
-    async def serve(self, path: Path) -> asyncio.AbstractServer:
-        """Return the server that listens at `path`, whose folder is private."""
+    @asynccontextmanager
+    async def serve(self, path: Path) -> AsyncIterator[None]:
+        """Listen at `path`, whose folder is private, while the block runs; then wait for nobody."""
         before = os.umask(0o177)
         try:
-            return await asyncio.start_unix_server(self._connected, path, limit=_MAX_BYTES)
+            server = await asyncio.start_unix_server(self._accepted, path, limit=_MAX_BYTES)
         finally:
             os.umask(before)
+        try:
+            yield
+        finally:
+            server.close()  # not waited for: that would wait for who is connected
+            for task in self._heard:
+                task.cancel()
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._connected(reader, writer))
+        self._heard.add(task)
+        task.add_done_callback(self._heard.discard)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError):
+        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError):
             if not _is_owner(writer.get_extra_info("socket")):
                 return
             try:
-                order: Any = json.loads(await reader.readline())
+                async with asyncio.timeout(_ORDER_S):
+                    order: Any = json.loads(await reader.readline())
                 work = self._work(order)
             except (ValueError, KeyError, TypeError, AttributeError):
                 _write(writer, _error(ServeError("an order that this version does not know")))
                 return
             _log.info("control: %s", order["do"])
             _write(writer, await self._obey(work, writer))
-            await writer.drain()
+            async with asyncio.timeout(_ORDER_S):
+                await writer.drain()
 
     def _work(self, order: Mapping[str, Any]) -> Awaitable[None]:
         match order["do"]:
@@ -83,12 +105,13 @@ class ControlServer:
     async def _obey(self, work: Awaitable[None], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
         """Do it and return the last line; what was begun is ended whoever stays to hear."""
         doing = asyncio.ensure_future(work)
-        told, within_s = "", 0.0
+        told, within_s, told_s = "", 0.0, 0.0
         while not doing.done():
             await asyncio.wait({doing}, timeout=within_s)
             within_s = _TELL_EVERY_S
-            if (now := phases(self._fleet.values())) != told:
-                told = now
+            now, now_s = phases(self._fleet.values()), time.monotonic()
+            if now != told or now_s - told_s > _REPEAT_EVERY_S:
+                told, told_s = now, now_s
                 _write(writer, {"said": told})
         self._on_change()
         error = doing.exception()
@@ -98,30 +121,47 @@ class ControlServer:
         return {"done": True, "models": list(self._fleet)}
 
 
-def order(path: str, wanted: Mapping[str, Any], hear: Callable[[str], None]) -> dict[str, Any]:
+def order(
+    path: str,
+    wanted: Mapping[str, Any],
+    hear: Callable[[str], None],
+    *,
+    patience_s: float = PATIENCE_S,
+) -> dict[str, Any]:
     """Have a running server do something and return its last line.
 
     Args:
         path: of its control socket.
         wanted: the order.
         hear: called with each line that tells how far it is.
+        patience_s: how long it may say nothing at all.
 
     Raises:
         PackError: it was not done, with the server's own error.
         ServeError: the server cannot be reached.
     """
+    told = ""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.settimeout(patience_s)
             control.connect(path)
             control.sendall(json.dumps(wanted).encode() + b"\n")
             for line in _lines(control):
                 if "said" in line:
-                    hear(str(line["said"]))
+                    said = str(line["said"])
+                    if said != told:
+                        hear(said)
+                    told = said
                 elif "error" in line:
                     error = line["error"]
                     raise error_of_kind(error["kind"], error["message"], error["hint"])
                 else:
                     return line
+    except TimeoutError as error:
+        raise ServeError(
+            f"the server says nothing for {patience_s:g} s: it hangs",
+            hint="llava-pack stop --force; then start it again with `llava-pack serve`",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ServeError("the server cannot be reached", hint="llava-pack status") from error
     raise ServeError("the server went away before it was done", hint="llava-pack logs")

@@ -8,9 +8,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.engines import Care, SupervisedEngine
+from llava_pack.serve.care import Care
+from llava_pack.serve.engines import SupervisedEngine
+from llava_pack.serve.feed import News
 from llava_pack.serve.life import Proof
 from llava_pack.serve.models import Status
 from llava_pack.serve.plans import EnginePlan
@@ -24,6 +27,19 @@ Prover = Callable[[EnginePlan], Proof | None]
 """Says what a plan's model must answer before it counts as ready."""
 
 
+class Front(Protocol):
+    """The gateway, as those who change the models see it."""
+
+    def in_flight(self, engine: int) -> int:
+        """Return how many requests of an engine are being answered."""
+
+    def changed(self) -> None:
+        """Tell it at once how the models stand."""
+
+    async def told(self) -> None:
+        """Wait until it goes by how the models stand now."""
+
+
 class Fleet(Mapping[str, SupervisedEngine]):
     """The models that are served.
 
@@ -31,6 +47,7 @@ class Fleet(Mapping[str, SupervisedEngine]):
         command: how an engine is started.
         prover: what a model must answer before it counts as ready.
         care: how engines are looked after.
+        front: the gateway, which is told what changes.
         on_status: hears every change of every model.
     """
 
@@ -39,17 +56,20 @@ class Fleet(Mapping[str, SupervisedEngine]):
         command: Commander,
         prover: Prover,
         care: Care,
+        front: Front,
         on_status: Callable[[str, Status], None],
     ) -> None:
         self._command = command
         self._prover = prover
         self._care = care
+        self._front = front
         self._on_status = on_status
         self._numbers = itertools.count()
         self._engines: dict[str, SupervisedEngine] = {}
         self._tasks: dict[SupervisedEngine, asyncio.Task[None]] = {}
         self._plans: dict[str, EnginePlan] = {}
         self._changing = asyncio.Lock()
+        self._closed = False
 
     def __getitem__(self, name: str) -> SupervisedEngine:
         return self._engines[name]
@@ -63,28 +83,40 @@ class Fleet(Mapping[str, SupervisedEngine]):
     @property
     def busy(self) -> bool:
         """Return whether a request is being answered."""
-        return any(engine.in_flight for engine in self._tasks if not self._tasks[engine].done())
+        alive = (engine for engine, task in self._tasks.items() if not task.done())
+        return any(self._front.in_flight(engine.number) for engine in alive)
+
+    @property
+    def news(self) -> tuple[News, ...]:
+        """Return how every model stands."""
+        return tuple(engine.news for engine in self._engines.values())
 
     def launch(self, plan: EnginePlan) -> asyncio.Task[None]:
         """Begin to start a model and return the task that keeps it running.
 
         Raises:
             UsageError: there is one of that name.
+            ServeError: the run ends.
         """
+        if self._closed:
+            raise ServeError("the server is about to end")
         if plan.name in self._engines:
             raise UsageError(
                 f"a model of that name is served already: {plan.name}",
                 hint=f"llava-pack stop {plan.name}, or llava-pack swap",
             )
+        number = next(self._numbers)
         engine = SupervisedEngine(
-            self._command(plan, next(self._numbers)),
-            self._on_status,
+            self._command(plan, number),
+            self._hear,
+            number=number,
             care=self._care,
             proof=self._prover(plan),
         )
         task = asyncio.create_task(engine.run(), name=f"model {plan.name}")
         self._engines[plan.name], self._plans[plan.name] = engine, plan
         self._tasks[engine] = task
+        self._front.changed()
         return task
 
     async def ready(self) -> None:
@@ -106,6 +138,7 @@ class Fleet(Mapping[str, SupervisedEngine]):
         async with self._changing:
             self.launch(plan)
             await self._settle(plan.name)
+            await self._front.told()
 
     async def stop(self, name: str, drain_s: float) -> None:
         """Stop one model: what runs may end within `drain_s`, then it is cut.
@@ -144,6 +177,8 @@ class Fleet(Mapping[str, SupervisedEngine]):
                 self.launch(before)
                 await self._settle(before.name)
                 raise
+            finally:
+                await self._front.told()
 
     async def drain(self, drain_s: float, forced: asyncio.Event) -> None:
         """Take nothing new, and let what runs end for so long, or until forced to."""
@@ -152,9 +187,15 @@ class Fleet(Mapping[str, SupervisedEngine]):
         await _idle(lambda: not self.busy or forced.is_set(), drain_s)
 
     async def close(self, *, force: bool) -> None:
-        """End every engine and wait for it."""
+        """End every engine and wait for it; no other is started any more."""
+        self._closed = True
         await asyncio.gather(*(engine.stop(force=force) for engine in self._tasks))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def kill(self) -> None:
+        """Kill every engine, and wait for nothing."""
+        for engine in self._tasks:
+            engine.kill()
 
     def _known(self, name: str) -> None:
         if name not in self._engines:
@@ -182,14 +223,21 @@ class Fleet(Mapping[str, SupervisedEngine]):
             await self._ready(name)
         except BaseException:
             engine = self._engines.pop(name)
+            self._front.changed()
             await self._end(engine)
             raise
 
     async def _retire(self, name: str, drain_s: float) -> None:
         engine = self._engines.pop(name)
         engine.refuse()
-        await _idle(lambda: not engine.in_flight, drain_s)
+        self._front.changed()
+        await self._front.told()
+        await _idle(lambda: not self._front.in_flight(engine.number), drain_s)
         await self._end(engine)
+
+    def _hear(self, name: str, status: Status) -> None:
+        self._front.changed()
+        self._on_status(name, status)
 
     async def _end(self, engine: SupervisedEngine) -> None:
         await engine.stop()

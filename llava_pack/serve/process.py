@@ -1,11 +1,13 @@
-"""Engine processes: started so that none outlives this one, and ended in good order."""
+"""Processes that `serve` starts: none outlives this one, and each is ended in good order."""
 
 import asyncio
 import contextlib
 import ctypes
 import functools
+import logging
 import os
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +15,27 @@ from pathlib import Path
 
 from llava_pack.format.errors import PackError, ServeError
 
+_log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _TERM_S = 5.0
 _DUMP_S = 2.0
+_REAP_S = 2.0
 _ERROR_LINE = "ERROR "
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """How a process is started."""
+
+    argv: tuple[str, ...]
+    """The program and its arguments."""
+    environment: Mapping[str, str]
+    """The whole environment of the process."""
+    directory: Path
+    """Where it stands."""
+    descriptors: tuple[int, ...] = ()
+    """What of ours stays open in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +51,47 @@ class EngineCommand:
     environment: Mapping[str, str]
     """The whole environment of the process."""
 
+    @property
+    def program(self) -> Program:
+        """The process."""
+        return Program(argv=self.argv, environment=self.environment, directory=self.socket.parent)
 
-async def start(command: EngineCommand) -> Process:
-    """Start the process in a session of its own, tied to this one's life by the kernel."""
+
+def python_program(module: str) -> tuple[str, ...]:
+    """Return how one of our modules is run: isolated, and saying where it hangs when aborted."""
+    compiled = (("-B",) if sys.dont_write_bytecode else ()) + (
+        ("-X", f"pycache_prefix={sys.pycache_prefix}") if sys.pycache_prefix else ()
+    )
+    return (sys.executable, "-I", *compiled, "-X", "faulthandler", "-m", module)
+
+
+async def start(program: Program, what: str) -> Process:
+    """Start a process in a session of its own, tied to this one's life by the kernel.
+
+    The kernel watches the thread that starts it, so that has to be the main one.
+
+    Args:
+        program: the process; its stderr can be read.
+        what: it is, for the error.
+
+    Raises:
+        ServeError: it cannot be started.
+    """
     try:
         return await asyncio.create_subprocess_exec(
-            *command.argv,
+            *program.argv,
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,
-            env=dict(command.environment),
-            cwd=command.socket.parent,
+            env=dict(program.environment),
+            cwd=program.directory,
+            pass_fds=program.descriptors,
             start_new_session=True,
             preexec_fn=functools.partial(_die_with, os.getpid()),
         )
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ServeError(f"cannot start the engine: {why}", subject=command.argv[0]) from error
+        raise ServeError(f"cannot start {what}: {why}", subject=program.argv[0]) from error
 
 
 def _die_with(parent: int) -> None:
@@ -61,41 +103,57 @@ def _die_with(parent: int) -> None:
 
 
 async def end(process: Process, *, force: bool = False) -> None:
-    """End a process: told to first, unless `force`; killed when it does not listen."""
-    with contextlib.suppress(ProcessLookupError):
-        if process.returncode is None and not force:
+    """End a process and what it started: told to first, unless `force`; then killed.
+
+    One that the kernel keeps, within a driver that hangs, is left to it: waiting would not help.
+    """
+    if not force and process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             process.terminate()
-            try:
-                async with asyncio.timeout(_TERM_S):
-                    await process.wait()
-            except TimeoutError:
-                force = True
-        if process.returncode is None and force:
-            process.kill()
-    await process.wait()
+        await ended(process, _TERM_S)
+    kill(process)
+    if not await ended(process, _REAP_S):
+        _log.error("process %d was killed and is still there: the kernel keeps it", process.pid)
+
+
+def kill(process: Process) -> None:
+    """Kill a process and what it started; it leads a session, so that its group is its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def ended(process: Process, within_s: float) -> bool:
+    """Wait for the end of a process for so long, and return whether it came."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    return process.returncode is not None
 
 
 async def dump(process: Process) -> None:
-    """Make a process that hangs say where, on its stderr, and end.
+    """Make a process that hangs say where, on its stderr, and end; also one that was stopped.
 
-    Source: Python's faulthandler, which the engine is started with.
+    Source: Python's faulthandler, which it is started with.
     """
-    with contextlib.suppress(ProcessLookupError, TimeoutError):
+    with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGABRT)
-        async with asyncio.timeout(_DUMP_S):
-            await process.wait()
+        process.send_signal(signal.SIGCONT)
+    await ended(process, _DUMP_S)
     await end(process, force=True)
 
 
-def cause_of_death(name: str, process: Process, lines: Sequence[str]) -> PackError:
-    """Return the error for an engine that has ended, or that can no longer be reached.
+def cause_of_death(
+    whose: str, pid: int, returncode: int | None, lines: Sequence[str], *, subject: str = ""
+) -> PackError:
+    """Return the error for a process that has ended, or that can no longer be reached.
 
     Args:
-        name: of its model.
-        process: the engine's.
+        whose: `its engine` or `the gateway`.
+        pid: its process number.
+        returncode: what it ended with; None where it has not.
         lines: the last ones of its stderr.
+        subject: name of its model.
     """
-    returncode = process.returncode
     if (error := own_error(returncode, lines)) is not None:
         return error
     how = f"ended with exit code {returncode}" if returncode is not None else "went silent"
@@ -104,11 +162,11 @@ def cause_of_death(name: str, process: Process, lines: Sequence[str]) -> PackErr
     hint = "\n".join(line for line in lines if line.strip())
     if returncode == -signal.SIGKILL:
         hint = "the kernel ends processes when memory runs out: see `dmesg`, or take --load-4bit"
-    return ServeError(f"its engine, process {process.pid}, {how}", subject=name, hint=hint)
+    return ServeError(f"{whose}, process {pid}, {how}", subject=subject, hint=hint)
 
 
 def own_error(returncode: int | None, lines: Sequence[str]) -> PackError | None:
-    """Return the error that an engine ended with, by its exit code and its last words.
+    """Return the error that a process ended with, by its exit code and its last words.
 
     An engine tells its error to whoever is connected; this is for one that ended too soon.
 

@@ -28,7 +28,7 @@ class Scratch:
         """The folder itself, mode 0700."""
 
     def __enter__(self) -> Self:
-        _sweep(self._parent)
+        sweep(self._parent)
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
         self._descriptor = os.open(self.root / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +67,7 @@ def _temporary() -> Path:
     return chosen if fits else Path("/tmp")  # noqa: S108 - the folder made in it is private
 
 
-def _sweep(parent: Path) -> None:
+def sweep(parent: Path) -> None:
     """Remove the folders of runs that were killed, as far as they are ours."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):

@@ -21,6 +21,7 @@ from llava_pack.serve.origin import origin, user_of
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024
+DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class RunState:
     """Path of the control socket; empty until it listens."""
     log: str = ""
     """Path of its log."""
+    drain_s: float = DRAIN_S
+    """How long what runs may take when it is told to end."""
     controller: str = ""
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
 

@@ -1,7 +1,9 @@
-"""`serve` as one run: listen, start the engines, answer, and leave nothing behind.
+"""`serve` as one run: start engines and gateway, watch them, and leave nothing behind.
 
-The port is taken first, so that a wrong one is known before anything is loaded. The first signal
-lets what runs end for a while, the second ends everything at once.
+This process answers nobody: what strangers send is read by the gateway, which is a process of its
+own, and so this one is there to end and replace it. The port is taken first, so that a wrong one is
+known before anything is loaded. The first signal lets what runs end for a while, the second ends
+everything at once.
 """
 
 import asyncio
@@ -15,15 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import uvicorn
-
 from llava_pack.engine.port import EngineInfo
-from llava_pack.format.errors import ServeError
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.care import Care
 from llava_pack.serve.control import ControlServer
-from llava_pack.serve.engines import Care
+from llava_pack.serve.feed import Start
 from llava_pack.serve.fleet import Fleet, Prover, phases
+from llava_pack.serve.gateway_life import GATEWAY_PROGRAM, GatewayPlan, gateway_environment
+from llava_pack.serve.gateways import SupervisedGateway
 from llava_pack.serve.logfile import kept
 from llava_pack.serve.models import Status
 from llava_pack.serve.narration import Narration
@@ -34,8 +36,6 @@ from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import Publication, RunState, publish
 
 _log = logging.getLogger(__name__)
-_CLOSE_S = 1
-DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ServePlan:
     prover: Prover = lambda _plan: None
     """What a model must answer before it counts as ready."""
     care: Care = field(default_factory=Care)
-    """How engines are looked after."""
+    """How engines and the gateway are looked after."""
     policy: AccessPolicy
     """Who may ask."""
     state: RunState
@@ -60,8 +60,8 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
-    drain_s: float = DRAIN_S
-    """How long what runs may take to end."""
+    gateway_argv: tuple[str, ...] = GATEWAY_PROGRAM
+    """How the gateway is started."""
     log: Path | None = None
     """Where the log is kept; None keeps none."""
     notifier: Notifier = field(default_factory=Notifier)
@@ -69,14 +69,6 @@ class ServePlan:
 
 
 Announce = Callable[[tuple[EngineInfo, ...]], None]
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the supervisor decides what a signal means."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def run(plan: ServePlan, announce: Announce, progress: Progress) -> int:
@@ -96,9 +88,7 @@ def run(plan: ServePlan, announce: Announce, progress: Progress) -> int:
         contextlib.closing(plan.listening),
         _removed(plan.state.socket),
     ):
-        _settle_environment(scratch)
-        with contextlib.chdir(scratch.empty):
-            return asyncio.run(_Run(plan, scratch, progress).serve(announce))
+        return asyncio.run(_Run(plan, scratch, progress).serve(announce))
 
 
 class _Run:
@@ -111,10 +101,17 @@ class _Run:
         self._signal = 0
         self._announced = False
         self._log = Narration(progress)
+        self._gateway = SupervisedGateway(
+            _gateway_plan(plan, scratch),
+            _start(plan, scratch),
+            lambda: self._fleet.news,
+            progress.note,
+        )
         self._fleet = Fleet(
             lambda wanted, number: plan.command(wanted, scratch.socket(number)),
             plan.prover,
             plan.care,
+            self._gateway,
             self._hear,
         )
 
@@ -127,34 +124,29 @@ class _Run:
         publication = publish(self._plan.state_directory, state)
         _log.info("serving %s, process %d", ", ".join(state.models), os.getpid())
         tasks = [self._fleet.launch(plan) for plan in self._plan.plans]
+        tasks.append(asyncio.create_task(self._gateway.run(), name="gateway"))
         watchdog = asyncio.create_task(self._feed_watchdog())
-        await asyncio.sleep(0)  # the engines are forked before other threads begin to import
+        enforcing = asyncio.create_task(self._enforce())
+        control = ControlServer(
+            self._fleet, self._plan.state.drain_s, lambda: self._changed(publication, state)
+        )
         try:
-            server = await self._server()
-            gateway = asyncio.create_task(server.serve([self._plan.listening]))
-            tasks.append(gateway)
-            control = ControlServer(
-                self._fleet, self._plan.drain_s, lambda: self._changed(publication, state)
-            )
-            async with await control.serve(self._scratch.control):
-                await self._serve(server, gateway, announce)
+            async with control.serve(self._scratch.control):
+                await self._serve(tasks[-1], announce)
         finally:
             publication.withdraw()
-            await self._fleet.close(force=self._forced.is_set())
-            watchdog.cancel()
-            await asyncio.gather(watchdog, *tasks, return_exceptions=True)
+            await self._close()
+            for task in (watchdog, enforcing):
+                task.cancel()
+            await asyncio.gather(watchdog, enforcing, *tasks, return_exceptions=True)
         for task in tasks:
             task.result()
-        if not self._told.is_set():
-            raise ServeError("the gateway ended by itself", hint="start it again with `serve`")
         return 128 + self._signal if self._forced.is_set() else 0
 
-    async def _serve(
-        self, server: uvicorn.Server, gateway: asyncio.Task[None], announce: Announce
-    ) -> None:
-        """Serve until told to end, or until the gateway or a model's start has failed."""
+    async def _serve(self, gateway: asyncio.Task[None], announce: Announce) -> None:
+        """Serve until told to end, or until the start of the gateway or of a model has failed."""
         told = asyncio.create_task(self._told.wait())
-        ready = asyncio.create_task(self._fleet.ready())
+        ready = asyncio.create_task(self._ready())
         try:
             await asyncio.wait({told, ready, gateway}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and ready.exception() is None:
@@ -167,43 +159,36 @@ class _Run:
             ready.cancel()
             told.cancel()
             await asyncio.gather(ready, told, return_exceptions=True)
-            server.should_exit = True
-            server.force_exit = self._forced.is_set()
 
-    async def _server(self) -> uvicorn.Server:
-        from llava_pack.serve.app import GatewaySettings, create_app
-
-        settings = GatewaySettings(
-            policy=self._plan.policy,
-            web_folder=self._scratch.uploads if self._plan.web else None,
-            bundle_id=self._plan.state.bundle_id,
-        )
-        app = await asyncio.to_thread(create_app, self._fleet, settings)
-        return _Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                ws="none",
-                timeout_graceful_shutdown=_CLOSE_S,
-            )
-        )
+    async def _ready(self) -> None:
+        """Wait until every model is ready, and the gateway answers for it."""
+        await self._fleet.ready()
+        await self._gateway.answers.wait()
+        await self._gateway.told()
 
     async def _drain(self) -> None:
         """Let what runs end for a while."""
-        # What is cut off after that is no error to be told with a traceback.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._plan.notifier.stopping(self._plan.drain_s)
+        self._plan.notifier.stopping(self._plan.state.drain_s)
         _log.info("stopping")
-        await self._fleet.drain(self._plan.drain_s, self._forced)
+        await self._fleet.drain(self._plan.state.drain_s, self._forced)
+
+    async def _close(self) -> None:
+        """End gateway and engines, each within seconds; whoever hangs is killed."""
+        force = self._forced.is_set()
+        await asyncio.gather(self._gateway.stop(force=force), self._fleet.close(force=force))
+
+    async def _enforce(self) -> None:
+        """Kill everything once it is forced, whatever is waited for elsewhere."""
+        await self._forced.wait()
+        self._gateway.kill()
+        self._fleet.kill()
 
     async def _feed_watchdog(self) -> None:
-        """Tell the watchdog that engines move, or have nothing to do; never that we do."""
+        """Tell the watchdog that engines and gateway move, or rest; never that we do."""
         every_s = self._plan.notifier.every_s
         while every_s is not None:
-            if not any(engine.vitals.stalled for engine in self._fleet.values()):
+            stalled = any(engine.vitals.stalled for engine in self._fleet.values())
+            if not (stalled or self._gateway.stalled):
                 self._plan.notifier.alive()
             await asyncio.sleep(every_s)
 
@@ -227,12 +212,25 @@ class _Run:
         self._progress.note("stopping; once more to stop at once")
 
 
-def _settle_environment(scratch: Scratch) -> None:
-    """Keep the page's files private, and libraries from telling anybody outside what happens."""
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        del os.environ[name]
-    os.environ["GRADIO_TEMP_DIR"] = str(scratch.uploads)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:
+    return GatewayPlan(
+        listening=plan.listening,
+        directory=scratch.empty,
+        environment=gateway_environment(os.environ, scratch.uploads, scratch.empty),
+        care=plan.care,
+        argv=plan.gateway_argv,
+    )
+
+
+def _start(plan: ServePlan, scratch: Scratch) -> Start:
+    return Start(
+        policy=plan.policy,
+        uploads=scratch.uploads if plan.web else None,
+        bundle_id=plan.state.bundle_id,
+        queue=plan.care.queue,
+        restarts=0,
+        log=plan.log,
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counters of one model since `serve` began; they outlive an engine that is started again."""
+    """Counters of one model since its gateway began; an engine that ends leaves them alone."""
 
     ended: Counter[str] = field(default_factory=Counter)
     """Requests by how they ended: stop, length, abort, error."""

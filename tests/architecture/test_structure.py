@@ -34,6 +34,18 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_supervisor_loads_nothing_that_strangers_reach():
+    """It stays light, and a hole in a web framework or a picture library is none of its own."""
+    foreign = (*HEAVY, "fastapi", "starlette", "uvicorn", "pydantic", "PIL", "httpx", "numpy")
+    code = (
+        "import sys, llava_pack.serve.supervisor\n"
+        f"found = sorted(set({foreign!r}) & set(sys.modules))\n"
+        "sys.exit(f'loaded {found}' if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_torch_stays_in_engine_and_convert():
     for path in SOURCES:
         where = path.relative_to(ROOT).parts[1]

@@ -17,6 +17,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from llava_pack.serve.gateway_life import _KEPT
 from llava_pack.serve.state import running
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
 
@@ -213,12 +214,19 @@ def test_proxy_variables_do_not_matter(temporary: Path, monkeypatch: pytest.Monk
         assert http.post("/v1/chat/completions", json=body).status_code == 200
 
 
-def test_no_collector_is_known_to_the_run(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The web framework would export every request to what these variables name."""
+def test_the_gateway_knows_no_collector_and_nothing_else_of_the_environment(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The web framework would export every request to what OTEL's variables name."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.example")
+    monkeypatch.setenv("SOME_PASSWORD", "hunter2")
+    monkeypatch.setenv("LANG", "C.UTF-8")
     with gateway(temporary / "run") as served:
-        (engine,) = served.engine_pids()
-        assert b"OTEL_" not in Path(f"/proc/{engine}/environ").read_bytes()
+        found = Path(f"/proc/{served.gateway_pid()}/environ").read_bytes().split(b"\0")
+    names = {text.partition(b"=")[0].decode() for text in found if text}
+    ours = {"GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_OFFLINE", "HOME"}
+    assert names >= ours | {"LANG", "PATH", "TMPDIR"}
+    assert names <= ours | {*_KEPT, "TRANSFORMERS_OFFLINE"}
 
 
 def test_many_clients_at_once_all_get_their_own_answer(temporary: Path) -> None:

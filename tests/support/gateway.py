@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,14 +25,15 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.engines import Care
+from llava_pack.serve.care import Care
+from llava_pack.serve.gateway_life import GATEWAY_PROGRAM
 from llava_pack.serve.listener import listen_on_port, listen_on_socket
 from llava_pack.serve.notify import Notifier
 from llava_pack.serve.plans import EnginePlan
 from llava_pack.serve.process import EngineCommand
+from llava_pack.serve.restarts import RESTS_S
 from llava_pack.serve.state import RunState
 from llava_pack.serve.supervisor import ServePlan, run
-from tests.support.mutations import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
@@ -62,9 +64,29 @@ class Gateway:
 
     def engine_pids(self) -> list[int]:
         """Return the engine processes of this gateway."""
+        return [pid for pid in self._children() if not _is_gateway(pid)]
+
+    def gateway_pid(self) -> int:
+        """Return the process that answers; waits where one is being replaced."""
+        while not (found := self.gateway_pids()):
+            time.sleep(0.02)
+        return found[0]
+
+    def gateway_pids(self) -> list[int]:
+        """Return the process that answers, where there is one."""
+        return [pid for pid in self._children() if _is_gateway(pid)]
+
+    def _children(self) -> list[int]:
         path = Path(f"/proc/{self.process.pid}/task")
         children = [(task / "children").read_text().split() for task in path.iterdir()]
         return [int(pid) for pids in children for pid in pids]
+
+
+def _is_gateway(pid: int) -> bool:
+    try:
+        return b"gateway_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -100,15 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
+    parser.add_argument("--gateway-s", type=float)
+    parser.add_argument("--rests-s", type=float, nargs="+", default=list(RESTS_S))
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
-    if given.note_calls:
-        _note_calls(given.note_calls)
-    if given.without:
-        MUTATIONS[given.without]()
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
@@ -127,18 +147,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         started=1,
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
+        drain_s=given.drain_s,
     )
     plan = ServePlan(
         listening=listening,
         plans=tuple(_plan(name, given.proof) for name in given.models),
         command=lambda plan, socket: _command(plan.name, socket, given),
         prover=proof_of,
-        care=Care(stall_s=given.stall_s, grace_s=given.grace_s, queue=given.queue),
+        care=Care(
+            stall_s=given.stall_s,
+            grace_s=given.grace_s,
+            queue=given.queue,
+            gateway_s=given.gateway_s,
+            rests_s=tuple(given.rests_s),
+        ),
         policy=AccessPolicy(secrets=None if given.no_token else (TOKEN, *given.key)),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
-        drain_s=given.drain_s,
+        gateway_argv=_gateway_argv(given),
         log=given.log,
         notifier=notifier,
     )
@@ -149,16 +176,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
 
 
-def _note_calls(path: Path) -> None:
-    """Write down every name that is looked up and every address that is connected to."""
-    path.touch()
-
-    def note(event: str, details: tuple[Any, ...]) -> None:
-        if event.startswith(("socket.connect", "socket.get")):
-            with path.open("a") as file:
-                file.write(f"{event} {details[-1] if 'connect' in event else details}\n")
-
-    sys.addaudithook(note)
+def _gateway_argv(given: argparse.Namespace) -> tuple[str, ...]:
+    """Return the gateway's own program, or one that leaves out a check or tells whom it calls."""
+    if not (given.without or given.note_calls):
+        return GATEWAY_PROGRAM
+    script = str(ROOT / "tests" / "support" / "gateway_process.py")
+    notes = str(given.note_calls or "-")
+    return (sys.executable, "-X", "faulthandler", script, given.without or "-", notes)
 
 
 def _plan(name: str, proof: str | None) -> EnginePlan:

@@ -20,7 +20,7 @@ class ShortLife:
         self._observer: Any = arguments[-1]
 
     async def run(self) -> None:
-        self._observer.ready(None, None)
+        self._observer.ready(None)
         raise ServeError("it ended")
 
 

@@ -1,0 +1,187 @@
+"""The gateway's process: `python -I -m llava_pack.serve.gateway_process CHANNEL LISTENING`.
+
+Both are numbers of descriptors that it was started with: its end of the pair of sockets to the
+supervisor, and the socket that clients connect to. It is the only process that reads what strangers
+send. It ends with the supervisor, and when it is told to.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import uvicorn
+
+from llava_pack.format.errors import PackError
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.serve.feed import (
+    BEAT_EVERY_S,
+    BULLETIN_BYTES,
+    Beat,
+    Bulletin,
+    Start,
+    from_line,
+    lines,
+    to_line,
+)
+from llava_pack.serve.logfile import kept
+from llava_pack.serve.served import ServedModels
+
+_CLOSE_S = 1
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """Serve until told to end."""
+    channel, listening = (int(number) for number in argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(_main(socket.socket(fileno=channel), _listening(listening)))
+        code = ExitCode.OK
+    except PackError as error:
+        sys.stderr.write(f"ERROR {__name__}: {error}\n")
+        code = error.exit_code
+    _leave(code)
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    """End this process: a thread that is busy with what somebody sent must not keep it."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(int(code))
+
+
+async def _main(channel: socket.socket, listening: socket.socket) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=BULLETIN_BYTES)
+    messages = lines(reader)
+    start = from_line(Start, await anext(messages))
+    with kept(start.log):
+        # What closes this process in (file system, system calls) belongs here: everything that it
+        # needs is open or known, and no other thread runs yet.
+        await _Gateway(start, messages, writer).serve(listening)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that tells when it listens, and leaves signals to the supervisor."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Gateway:
+    def __init__(
+        self, start: Start, messages: AsyncIterator[bytes], writer: asyncio.StreamWriter
+    ) -> None:
+        self._start = start
+        self._messages = messages
+        self._writer = writer
+        self._due = asyncio.Event()
+        self._models = ServedModels(start.queue, self._due.set)
+        self._server: uvicorn.Server | None = None
+        self._seen = -1
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve until the supervisor says that it is over, or is gone."""
+        self._take(await anext(self._messages))
+        tasks = {
+            asyncio.create_task(self._listen()),
+            asyncio.create_task(self._beat()),
+            asyncio.create_task(self._answer(listening)),
+        }
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _answer(self, listening: socket.socket) -> None:
+        self._server = await asyncio.to_thread(self._make_server)
+        await self._server.serve([listening])
+
+    def _make_server(self) -> uvicorn.Server:
+        from llava_pack.serve.app import GatewaySettings, create_app
+
+        start = self._start
+        settings = GatewaySettings(
+            policy=start.policy,
+            web_folder=start.uploads,
+            bundle_id=start.bundle_id,
+            restarts=start.restarts,
+        )
+        return _Server(
+            uvicorn.Config(
+                create_app(self._models, settings),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                timeout_graceful_shutdown=_CLOSE_S,
+            ),
+            self._due.set,
+        )
+
+    async def _listen(self) -> None:
+        async for line in self._messages:
+            if self._take(line).ending:
+                self._close()
+        _leave(ExitCode.SERVE)  # with the supervisor, whatever still runs
+
+    def _take(self, line: bytes) -> Bulletin:
+        bulletin = from_line(Bulletin, line)
+        self._models.take(bulletin)
+        self._seen = bulletin.number
+        self._due.set()
+        return bulletin
+
+    def _close(self) -> None:
+        if self._server is None:
+            _leave(ExitCode.OK)
+        # What is cut off now is no error to be told with a traceback.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self._server.should_exit = True
+
+    async def _beat(self) -> None:
+        """Give signs of life; where they stop, this loop does not move."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._due.clear()
+                self._writer.write(to_line(self._sign()))
+                await self._writer.drain()
+                await self._models.let_go()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._due.wait(), BEAT_EVERY_S)
+
+    def _sign(self) -> Beat:
+        return Beat(
+            seen=self._seen,
+            listening=self._server is not None and self._server.started,
+            in_flight=self._models.in_flight,
+            reached=self._models.reached,
+        )
+
+
+def _listening(descriptor: int) -> socket.socket:
+    """Return the socket that clients connect to.
+
+    The protocol is named: asyncio turns Nagle off only where it is, and tokens would clump.
+    """
+    found = socket.socket(fileno=descriptor)
+    if found.family == socket.AF_UNIX:
+        return found
+    return socket.socket(found.family, found.type, socket.IPPROTO_TCP, fileno=found.detach())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

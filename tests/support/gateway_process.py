@@ -1,0 +1,35 @@
+"""The gateway's process with a check left out, or telling whom it calls.
+
+Run by `gateway.py`: `python gateway_process.py WITHOUT NOTES CHANNEL LISTENING`; `-` leaves out
+nothing, and notes nothing.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llava_pack.serve.gateway_process import main
+from tests.support.mutations import MUTATIONS
+
+
+def _note_calls(path: Path) -> None:
+    """Write down every name that is looked up and every address that is connected to."""
+    path.touch()
+
+    def note(event: str, details: tuple[Any, ...]) -> None:
+        if event.startswith(("socket.connect", "socket.get")):
+            with path.open("a") as file:
+                file.write(f"{event} {details[-1] if 'connect' in event else details}\n")
+
+    sys.addaudithook(note)
+
+
+if __name__ == "__main__":
+    without, notes, *descriptors = sys.argv[1:]
+    if notes != "-":
+        _note_calls(Path(notes))
+    if without != "-":
+        MUTATIONS[without]()
+    main(descriptors)
