@@ -96,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-token", action="store_true")
     parser.add_argument("--key", action="append", default=[], help="opens it beside the token")
     parser.add_argument("--note-calls", type=Path, help="every look-up and connection, by line")
-    parser.add_argument("--without", help="a check to leave out: one of mutations.py")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="checks of mutations.py to leave out"
+    )
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
@@ -107,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.note_calls:
         _note_calls(given.note_calls)
-    if given.without:
-        MUTATIONS[given.without]()
+    for check in given.without:
+        MUTATIONS[check]()
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
