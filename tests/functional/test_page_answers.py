@@ -78,6 +78,7 @@ _HOSTILE: dict[str, tuple[str, str]] = {
 _ACTIVE = """(said) => [...said.querySelectorAll("*")]
     .filter((part) => part.closest(".copy_code_button") === null)
     .filter((part) => TAGS.includes(part.localName.toLowerCase())
+        || part.classList.contains("mermaid")
         || part.getAttributeNames().some((name) => /^on|^style$|href|src|ping|background/i.test(name)))
     .map((part) => part.outerHTML)""".replace(
     "TAGS",

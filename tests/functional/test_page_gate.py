@@ -25,6 +25,7 @@ from tests.support.page_client import (
     said,
     shown,
 )
+from tests.support.page_tries import spoilt_events
 
 _ANN, _BOB = "key-of-ann", "key-of-bob"
 _KEYS = ("--key", _ANN, "--key", _BOB)
@@ -40,7 +41,23 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("run"), "--web", *_KEYS) as running:
+    yield from _serving(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def ungated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from _serving(tmp_path_factory, "--without", "gate")
+
+
+@pytest.fixture(scope="module")
+def ownerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from _serving(tmp_path_factory, "--without", "owners", "sessions")
+
+
+def _serving(folders: pytest.TempPathFactory, *options: str) -> Iterator[Gateway]:
+    folder = folders.mktemp("run")
+    noted = ("--note-calls", str(folder / "calls"))
+    with gateway(folder, "--web", *_KEYS, *noted, *options) as running:
         yield running
 
 
@@ -514,30 +531,26 @@ def test_nothing_of_the_machine_is_in_the_page_but_where_the_examples_are(
         assert told not in text
 
 
-def _calls_while_addresses_are_named(folder: Path, *options: str) -> list[str]:
+def _calls_while_addresses_are_named(served: Gateway) -> list[str]:
     """Return what the gateway's own process looked up or connected to."""
-    noted = folder / "calls"
-    with (
-        gateway(folder, "--web", "--note-calls", str(noted), *options) as served,
-        page_client(served) as page,
-    ):
-        before = len(noted.read_text().splitlines())
+    noted = served.state_directory / "calls"
+    before = len(noted.read_text().splitlines())
+    with page_client(served) as page:
         for url in ("http://a.example/x.png", "https://127.0.0.1:9/x.png", "//a.example/x.png"):
             page.file(url)
             page.http.get(f"/gradio_api/proxy={url}")
             page.run("_again", [said(shown(url), "x")])
             page.run("_again", [said(shown(page.upload(), url=url), "x")])
             page.run("_taken", {"text": url, "files": [file_data(url)]}, [])
-        return noted.read_text().splitlines()[before:]
+    return noted.read_text().splitlines()[before:]
 
 
-def test_no_name_is_looked_up_and_no_address_called(tmp_path: Path) -> None:
-    assert _calls_while_addresses_are_named(tmp_path) == []
+def test_no_name_is_looked_up_and_no_address_called(served: Gateway) -> None:
+    assert _calls_while_addresses_are_named(served) == []
 
 
-def test_without_the_gate_a_name_is_looked_up(tmp_path: Path) -> None:
-    calls = _calls_while_addresses_are_named(tmp_path, "--without", "gate")
-    assert any("a.example" in call for call in calls)
+def test_without_the_gate_a_name_is_looked_up(ungated: Gateway) -> None:
+    assert any("a.example" in call for call in _calls_while_addresses_are_named(ungated))
 
 
 def _steals_by_event(page: PageClient, secret: Path) -> bool:
@@ -553,12 +566,24 @@ def _uses_anothers(mine: PageClient, theirs: PageClient) -> bool:
 
 
 def _hears_another(mine: PageClient, theirs: PageClient) -> bool:
-    mine.join("answer", [said("mine alone")], "echo", *_NUMBERS, session="annssession")
-    return "mine alone" in json.dumps(theirs.heard("annssession"))
+    mine.join("answer", [said("mine alone")], "echo", *_NUMBERS)
+    return "mine alone" in json.dumps(theirs.heard(mine.session))
 
 
-def test_without_the_gate_a_file_is_stolen(tmp_path: Path, secret: Path) -> None:
-    with gateway(tmp_path, "--web", "--without", "gate") as served, page_client(served) as page:
+def test_no_spoilt_event_gets_anything_out(page: PageClient, secret: Path) -> None:
+    """A sample of tests/attack/page.py."""
+    tally = spoilt_events(page, secret, seed=10, count=150)
+    assert tally.wrong == []
+    assert {200, 400, 404} <= set(tally.by_status)
+
+
+def test_without_the_check_of_files_spoilt_events_get_through(tmp_path: Path, secret: Path) -> None:
+    with gateway(tmp_path, "--web", "--without", "files") as served, page_client(served) as page:
+        assert spoilt_events(page, secret, seed=1, count=200).wrong != []
+
+
+def test_without_the_gate_a_file_is_stolen(ungated: Gateway, secret: Path) -> None:
+    with page_client(ungated) as page:
         assert _steals_by_event(page, secret)
         assert page.http.get("/config").status_code == 200
 
@@ -571,19 +596,13 @@ def test_behind_the_gate_the_library_checks_too(tmp_path: Path, secret: Path) ->
         assert not _steals_by_event(page, secret)
 
 
-def test_without_their_owners_uploads_are_everybodys(tmp_path: Path) -> None:
-    with (
-        gateway(tmp_path, "--web", *_KEYS, "--without", "owners") as served,
-        _two(served, _ANN, _BOB) as (mine, theirs),
-    ):
+def test_without_their_owners_uploads_are_everybodys(ownerless: Gateway) -> None:
+    with _two(ownerless, _ANN, _BOB) as (mine, theirs):
         assert _uses_anothers(mine, theirs)
 
 
-def test_without_their_owners_sessions_are_everybodys(tmp_path: Path) -> None:
-    with (
-        gateway(tmp_path, "--web", *_KEYS, "--without", "sessions") as served,
-        _two(served, _ANN, _BOB) as (mine, theirs),
-    ):
+def test_without_their_owners_sessions_are_everybodys(ownerless: Gateway) -> None:
+    with _two(ownerless, _ANN, _BOB) as (mine, theirs):
         assert _hears_another(mine, theirs)
 
 

@@ -118,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-token", action="store_true")
     parser.add_argument("--key", action="append", default=[], help="opens it beside the token")
     parser.add_argument("--note-calls", type=Path, help="every look-up and connection, by line")
-    parser.add_argument("--without", help="a check to leave out: one of mutations.py")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="checks of mutations.py to leave out"
+    )
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
@@ -182,7 +184,7 @@ def _gateway_argv(given: argparse.Namespace) -> tuple[str, ...]:
         return GATEWAY_PROGRAM
     script = str(ROOT / "tests" / "support" / "gateway_process.py")
     notes = str(given.note_calls or "-")
-    return (sys.executable, "-X", "faulthandler", script, given.without or "-", notes)
+    return (sys.executable, "-X", "faulthandler", script, ",".join(given.without) or "-", notes)
 
 
 def _plan(name: str, proof: str | None) -> EnginePlan:
