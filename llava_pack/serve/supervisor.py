@@ -21,6 +21,7 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import ServeError
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.control import ControlServer
 from llava_pack.serve.engines import Care
 from llava_pack.serve.fleet import Fleet, Prover, phases
@@ -54,6 +55,8 @@ class ServePlan:
     """How engines are looked after."""
     policy: AccessPolicy
     """Who may ask."""
+    audit: AuditPlan = field(default_factory=AuditPlan)
+    """Where is written which key asked what."""
     state: RunState
     """What `chat` and `health` are told."""
     state_directory: Path
@@ -177,6 +180,7 @@ class _Run:
             policy=self._plan.policy,
             web_folder=self._scratch.uploads if self._plan.web else None,
             bundle_id=self._plan.state.bundle_id,
+            audit=self._plan.audit,
         )
         app = await asyncio.to_thread(create_app, self._fleet, settings)
         return _Server(

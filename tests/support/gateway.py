@@ -24,6 +24,7 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.engines import Care
 from llava_pack.serve.listener import listen_on_port, listen_on_socket
 from llava_pack.serve.notify import Notifier
@@ -34,6 +35,7 @@ from llava_pack.serve.supervisor import ServePlan, run
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
+START_SECRET = "what cookies and the like are derived from"
 
 
 @dataclass
@@ -99,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--keys", type=Path, help="the store of keys")
+    parser.add_argument("--audit", type=Path, help="the audit log")
     parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
@@ -126,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=lambda plan, socket: _command(plan.name, socket, given),
         prover=proof_of,
         care=Care(stall_s=given.stall_s, grace_s=given.grace_s, queue=given.queue),
-        policy=AccessPolicy(secrets=None if given.no_token else (TOKEN,)),
+        policy=_policy(given),
+        audit=AuditPlan(to="file" if given.audit else "off", path=str(given.audit or "")),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
@@ -139,6 +144,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PackError as error:
         print(json.dumps({"error": error.kind, "message": str(error)}), flush=True)
         return int(error.exit_code)
+
+
+def _policy(given: argparse.Namespace) -> AccessPolicy:
+    return AccessPolicy(
+        secrets=None if given.no_token else (TOKEN,),
+        start_secret=START_SECRET,
+        key_store=str(given.keys or ""),
+    )
 
 
 def _plan(name: str, proof: str | None) -> EnginePlan:
