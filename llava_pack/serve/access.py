@@ -107,7 +107,7 @@ class AccessPolicy:
             return Ruling(verdict="wrong-host")
         if not _from_our_page(host, asked.headers):
             return Ruling(verdict="wrong-origin")
-        route = route_of(asked.path)
+        route = route_of(asked.path, asked.method)
         if asked.path == LOGIN_PATH and asked.method in _FORM_METHODS:
             return Ruling(verdict="allowed", route=route)
         key, session = self._shown(asked, store, now_s)

@@ -30,7 +30,7 @@ from llava_pack.serve.failures import (
 from llava_pack.serve.key_store import LiveKeys
 from llava_pack.serve.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
 from llava_pack.serve.quota import QuotaError
-from llava_pack.serve.scopes import CONTROLLER_PATH, LLAVA_PREFIX, LOGIN_PATH
+from llava_pack.serve.scopes import CONTROLLER_PATH, LLAVA_PREFIX, LOGIN_PATH, METHODS
 from llava_pack.serve.visits import Ledger, Visit
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ _ROUTE_CHARS = 80
 _LEFT = 499
 """The status of a request whose client went away before an answer began. Source: nginx."""
 _NOWHERE = "-"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NO_KEY = (
     "the token of this start is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
     "token that `llava-pack serve` printed, or a key of `llava-pack keys add`"
@@ -167,7 +166,7 @@ class Guard:
 
     def _visit(self, scope: Scope, ruling: Ruling) -> Visit:
         template = ruling.route.template if ruling.route else _NOWHERE
-        method = scope["method"] if scope["method"] in _METHODS else _NOWHERE
+        method = scope["method"] if scope["method"] in METHODS else _NOWHERE
         return Visit(
             ruling.caller,
             key=ruling.key,

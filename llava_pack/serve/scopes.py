@@ -22,6 +22,8 @@ LLAVA_ROUTES = frozenset(
     {"refresh_all_workers", "list_models", "get_worker_address", "worker_get_status",
      "worker_generate_stream", "register_worker", "receive_heart_beat"}
 )  # fmt: skip
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""A router hands on what its routes have no method for: with others, `/v1` would reach the page."""
 _DELETE = 0x7F
 
 
@@ -51,8 +53,8 @@ def _page(template: str) -> Route:
 
 
 _EXACT = {
-    **_rows(None, "/livez", "/health", "/v1/health/live"),
-    **_rows("observe", "/readyz", "/v1/health/ready", "/startupz", "/metrics"),
+    **_rows(None, "/livez", "/health"),
+    **_rows("observe", "/readyz", "/startupz", "/metrics"),
     **_rows("observe", "/observe", metered=True),
     **_rows("ask", "/v1/models", "/openapi.json", CONTROLLER_PATH),
     **_rows("ask", "/v1/chat/completions", "/tokenize", metered=True),
@@ -67,6 +69,8 @@ _EXACT = {
                      "/manifest.json", "/pwa_icon")
     },
 }  # fmt: skip
+_ONLY_GET = {**_rows(None, "/v1/health/live"), **_rows("observe", "/v1/health/ready")}
+"""With another method, the API's own answer to what it does not have is reached."""
 _PREFIXES = {
     "/v1/models/": Route("/v1/models/{name}", "ask"),
     "/v1/": Route("/v1/{rest}", "ask"),
@@ -77,20 +81,25 @@ _PREFIXES = {
 }
 
 
-def route_of(path: str) -> Route | None:
-    r"""Return the row that a path is in, None where it is in none.
+def route_of(path: str, method: str = "GET") -> Route | None:
+    r"""Return the row that a request is in, None where it is in none.
 
     >>> route_of("/metrics").needs, route_of("/llava/k3y/list_models").template
     ('observe', '/llava/{key}/list_models')
     >>> [route_of(path) for path in ("/metrics\n", "//metrics", "/METRICS", "/monitoring")]
     [None, None, None, None]
     """
-    if any(ord(char) < ord(" ") or ord(char) == _DELETE for char in path):
+    if method not in METHODS or _is_odd(path):
         return None
     if path.startswith(LLAVA_PREFIX):
         route = path.removeprefix(LLAVA_PREFIX).partition("/")[2]
         row = _EXACT[f"/{route}"] if route in LLAVA_ROUTES else None
         return row and Route(f"{LLAVA_PREFIX}{{key}}/{route}", row.needs, metered=row.metered)
-    if found := _EXACT.get(path):
+    if found := _EXACT.get(path) or (_ONLY_GET.get(path) if method == "GET" else None):
         return found
     return next((row for prefix, row in _PREFIXES.items() if path.startswith(prefix)), None)
+
+
+def _is_odd(path: str) -> bool:
+    """Return whether a path has a character that no route has, and a pattern may overlook."""
+    return any(char < " " or ord(char) == _DELETE for char in path)
