@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from socket import socket as socket_type
 
     from llava_pack.engine.port import EngineInfo
-    from llava_pack.serve.audit import Destination
     from llava_pack.serve.plans import EnginePlan, LoadOptions
     from llava_pack.serve.tunnel import Endpoint
 
@@ -129,7 +128,7 @@ def serve(
         )
     _need_extra(web=web)
     from llava_pack.cli.proof import proof_of
-    from llava_pack.serve.audit import AuditPlan, audit_path
+    from llava_pack.serve.audit import AuditPlan, audit_path, destination
     from llava_pack.serve.credentials import credentials
     from llava_pack.serve.engines import Care
     from llava_pack.serve.key_store import store_path
@@ -156,7 +155,7 @@ def serve(
         key_store=keys.expanduser().absolute() if keys else store_path(directory),
     )
     audit = AuditPlan(
-        to=audit_destination(audit_to),
+        to=destination(audit_to),
         path=str(audit_path(directory)),
         max_mb=audit_size_mb,
         keep=audit_keep,
@@ -215,20 +214,6 @@ def chosen_precision(precision: str | None, *, load_4bit: bool, load_8bit: bool)
             hint="leave it out to serve in the bundle's own",
         )
     return next(iter(named), None)
-
-
-def audit_destination(name: str) -> "Destination":
-    """Return where the audit log goes.
-
-    Raises:
-        UsageError: there is no such place.
-    """
-    from llava_pack.serve.audit import DESTINATIONS
-
-    for known in DESTINATIONS:
-        if name == known:
-            return known
-    raise UsageError(f"expected one of {', '.join(DESTINATIONS)}, got {name}", subject="--audit-to")
 
 
 def _need_extra(*, web: bool) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from llava_pack.format.errors import UsageError
 from llava_pack.serve.quota import Bucket
 
 Destination = Literal["file", "journal", "syslog", "off"]
@@ -174,6 +175,21 @@ class AuditLog:
             if not self._lost:
                 _log.error("the audit log cannot be written: %s", error.strerror or error)
             self._lost += 1
+
+
+def destination(name: str) -> Destination:
+    """Return where the audit log goes.
+
+    Raises:
+        UsageError: there is no such place.
+
+    >>> destination("journal")
+    'journal'
+    """
+    for known in DESTINATIONS:
+        if name == known:
+            return known
+    raise UsageError(f"expected one of {', '.join(DESTINATIONS)}, got {name}", subject="--audit-to")
 
 
 def audit_path(run_directory: Path) -> Path:

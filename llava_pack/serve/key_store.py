@@ -7,6 +7,7 @@ that.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PackError, SpaceError, UsageError
 from llava_pack.serve.keys import Key, from_document, to_document
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class KeyStore:
 
         Raises:
             UsageError: there is one of this name, or the file cannot be changed.
+            SpaceError: the disk is full; nothing was changed.
         """
         with self._locked():
             keys = self.read()
@@ -85,6 +87,7 @@ class KeyStore:
 
         Raises:
             UsageError: there is none of this name, or the file cannot be changed.
+            SpaceError: the disk is full; nothing was changed.
         """
         with self._locked():
             keys = self.read()
@@ -167,7 +170,7 @@ class LiveKeys:
     def _read(self, store: KeyStore) -> Mapping[str, Key]:
         try:
             keys = store.read()
-        except UsageError as error:
+        except PackError as error:
             _log.error("%s; none of its keys is taken until it can be read", error)
             return {}
         _log.info("%d keys are known", len(keys))
@@ -208,8 +211,10 @@ def _read(path: Path) -> bytes | None:
     return data
 
 
-def _unusable(path: Path, error: OSError) -> UsageError:
+def _unusable(path: Path, error: OSError) -> PackError:
     why = error.strerror or type(error).__name__
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return SpaceError(f"the keys are as they were: {why}", subject=str(path))
     return UsageError(
         f"the keys cannot be used: {why}",
         subject=str(path),

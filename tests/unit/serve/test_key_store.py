@@ -1,5 +1,6 @@
 """Where keys are kept: shut to others, whole at any moment, and seen by a server that runs."""
 
+import errno
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import SpaceError, UsageError
 from llava_pack.serve.key_store import KeyStore, LiveKeys, store_path
 from llava_pack.serve.keys import Key, digest_of
 
@@ -96,6 +97,20 @@ def test_an_add_that_was_killed_leaves_the_keys_before(store: KeyStore) -> None:
     assert store.read() == (_key(),)
     store.add(_key("bob"))
     assert [key.name for key in store.read()] == ["ann", "bob"]
+
+
+def test_a_full_disk_leaves_the_keys_before(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add(_key())
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SpaceError, match="the keys are as they were"):
+        store.add(_key("bob"))
+    assert store.read() == (_key(),)
 
 
 def test_a_server_sees_adds_and_revokes_a_second_later(store: KeyStore) -> None:
