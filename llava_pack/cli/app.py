@@ -15,6 +15,7 @@ from llava_pack.cli.health import NagiosCommand, health
 from llava_pack.cli.inspect import inspect
 from llava_pack.cli.install import install
 from llava_pack.cli.keygen import keygen
+from llava_pack.cli.keys import app as keys
 from llava_pack.cli.lock import lock
 from llava_pack.cli.logs import logs
 from llava_pack.cli.plan import plan
@@ -79,4 +80,5 @@ app.command(cls=NagiosCommand)(health)
 app.command()(explain)
 app.command("support-bundle")(support_bundle)
 app.command()(tunnel)
+app.add_typer(keys)
 app.add_typer(service)

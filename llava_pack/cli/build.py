@@ -21,8 +21,8 @@ from llava_pack.cli.asked import (
     TorchBackend,
     Wanted,
 )
-from llava_pack.cli.keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.cli.laptop import need_laptop
+from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import Plan

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.keys import TrustKey
+from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.cli.laptop import need_laptop
+from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 
 
 def keygen(

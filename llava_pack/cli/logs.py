@@ -10,7 +10,8 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.logfile import last_lines, log_path
+from llava_pack.serve.audit import NAME as AUDIT_NAME
+from llava_pack.serve.logfile import NAME, last_lines, log_path
 from llava_pack.serve.state import directories, running
 
 _LOOK_EVERY_S = 0.3
@@ -20,6 +21,9 @@ def logs(
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="The last so many.")] = 50,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")
+    ] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="The audit log: which key asked, one JSON line each.")
     ] = False,
 ) -> None:
     """Show the log of `serve`: when requests came and how they ended, and what engines said.
@@ -31,8 +35,9 @@ def logs(
       llava-pack logs
       llava-pack logs -n 500
       llava-pack logs --follow
+      llava-pack logs --audit -n 1000
     """
-    path = _path()
+    path = _path(AUDIT_NAME if audit else NAME)
     with path.open(encoding="utf-8", errors="replace") as stream:
         for line in last_lines(path, stream, lines):
             console.data(line)
@@ -40,10 +45,10 @@ def logs(
             _follow(path, stream)
 
 
-def _path() -> Path:
+def _path(name: str) -> Path:
     """Return the log of the server that runs, else the one that the next would write."""
-    kept = [Path(server.log) for server in running() if server.log]
-    kept += [log_path(directory) for directory in directories()]
+    kept = [Path(server.log).with_name(name) for server in running() if server.log]
+    kept += [log_path(directory).with_name(name) for directory in directories()]
     for path in kept:
         if path.is_file():
             return path

@@ -28,7 +28,7 @@ from llava_target.generations import Generation
 from llava_target.store import Store
 
 _OURS = (
-    *("bin", "models", "run", "store", "trust", "logs", "lock"),
+    *("bin", "models", "run", "store", "trust", "logs", "keys", "lock"),
     *(f".{journal.NAME}.new", journal.NAME),
 )
 """The journal goes last: until then, the next run knows what to finish."""

@@ -67,8 +67,21 @@ def serve(
         bool, typer.Option("--token/--no-token", help="Ask for the token of this start.")
     ] = True,
     api_key_file: Annotated[
-        _Folder, typer.Option(help="Keys that are accepted too, one a line; needed off loopback.")
+        _Folder, typer.Option(help="Keys without names that are accepted too, one a line.")
     ] = None,
+    keys: Annotated[
+        _Folder,
+        typer.Option(help="Keys of people, in another file than `llava-pack keys` writes to."),
+    ] = None,
+    audit_to: Annotated[
+        str, typer.Option(help="Where it says who asked: file, journal, syslog or off.")
+    ] = "file",
+    audit_size_mb: Annotated[
+        int, typer.Option(min=1, help="Size at which the audit log's file is put aside.")
+    ] = 16,
+    audit_keep: Annotated[
+        int, typer.Option(min=0, help="Files of the audit log that are kept beside the current.")
+    ] = 8,
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the page at /.")] = True,
     queue: Annotated[
         int, typer.Option(min=0, help="Requests of a model that may wait for a slot.")
@@ -117,14 +130,17 @@ def serve(
         refused: dict[str, object] = {"--vision-tower": vision_tower, "--model-base": model_base}
         refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
         refused |= {"--host": host != "127.0.0.1", "--no-web": not web}
+        refused |= {"--api-key-file": api_key_file, "--keys": keys}
         load = LoadOptions(precision=chosen, device=device, slots=slots)
         raise typer.Exit(
             serve_upstream(own, load, port=port, token=token, refused=refused, as_json=as_json)
         )
     _need_extra(web=web)
     from llava_pack.cli.proof import proof_of
+    from llava_pack.serve.audit import AuditPlan, audit_path, destination
     from llava_pack.serve.care import Care
     from llava_pack.serve.credentials import credentials
+    from llava_pack.serve.key_store import store_path
     from llava_pack.serve.logfile import log_path
     from llava_pack.serve.notify import Notifier
     from llava_pack.serve.supervisor import ServePlan, run
@@ -140,9 +156,20 @@ def serve(
     )
     plans, bundle_id = plans_of(model_path, recipes or [], prefix, options)
     path = socket.expanduser().absolute() if socket else None
-    allowed = credentials("localhost" if path else host, token=token, key_file=api_key_file)
-    listening = _listen(host, port, path)
     directory = directories()[0]
+    allowed = credentials(
+        "localhost" if path else host,
+        token=token,
+        key_file=api_key_file,
+        key_store=keys.expanduser().absolute() if keys else store_path(directory),
+    )
+    audit = AuditPlan(
+        to=destination(audit_to),
+        path=str(audit_path(directory)),
+        max_mb=audit_size_mb,
+        keep=audit_keep,
+    )
+    listening = _listen(host, port, path)
     log = log_path(directory)
     state = RunState(
         pid=os.getpid(),
@@ -155,6 +182,7 @@ def serve(
         bundle_id=bundle_id,
         log=str(log),
         drain_s=drain_s,
+        llava_path=allowed.policy.llava_path,
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
@@ -165,6 +193,7 @@ def serve(
             prover=proof_of,
             care=Care(stall_s=stall_s, queue=queue),
             policy=allowed.policy,
+            audit=audit,
             state=state,
             state_directory=directory,
             web=web,
@@ -278,6 +307,7 @@ def _announce(
     if as_json:
         fields = {"url": state.url, "port": state.port, "socket": state.socket, "pid": state.pid}
         fields |= {"token": state.token, "models": list(state.models), "bundle_id": state.bundle_id}
+        fields |= {"controller": f"{state.url}{state.llava_path}"}
         console.document("serve", {**fields, "tunnel": told.tunnel, "page": told.page})
         return
     for line in ready_lines(state, infos):

@@ -1,31 +1,76 @@
 """Who may ask: rules over headers, without I/O.
 
 Loopback is open to every account of a shared server, and a web page on the laptop can send
-requests into a tunnel. So every request carries the token of this start (a header, or the cookie
-that the login page got for it), names a host that is ours, and comes from our own page or from
-no page at all. What decides is the path and the headers as they came, never a rebuilt URL.
+requests into a tunnel. So every request shows a key (the token of this start, one of a person, or
+the cookie that the login page got for either), names a host that is ours, and comes from our own
+page or from no page at all; and the key must open the route. What decides is the path and the
+headers as they came, never a rebuilt URL.
 
 Source: docs/explanation/threat-model.md; RFC 9110 (421); Fetch Metadata (Sec-Fetch-Site).
 """
 
-import hashlib
 import hmac
 import ipaddress
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 from llava_pack.serve.caller import ANYONE, Caller
+from llava_pack.serve.keys import Key, digest_of, id_of
+from llava_pack.serve.scopes import (
+    LLAVA_PREFIX,
+    LLAVA_ROUTES,
+    LOGIN_PATH,
+    SCOPES,
+    Route,
+    Scope,
+    route_of,
+)
+from llava_pack.serve.sessions import Session, StartSecret, same
 
-LOGIN_PATH = "/login"
-LLAVA_PREFIX = "/llava/"
-"""Before LLaVA's own routes, with a key of their own, for clients that can send no header."""
-LLAVA_ROUTES = frozenset(
-    {"refresh_all_workers", "list_models", "get_worker_address", "worker_get_status",
-     "worker_generate_stream", "register_worker", "receive_heart_beat"}
-)  # fmt: skip
-Verdict = Literal["allowed", "no-token", "wrong-host", "wrong-origin"]
+Verdict = Literal[
+    "allowed", "no-token", "expired", "wrong-scope", "no-route", "wrong-host", "wrong-origin"
+]
+_FORM_METHODS = frozenset({"GET", "HEAD"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_SECRET_BYTES = 32
+_BESIDE_ADMIN: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope != "admin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request, as far as it decides who may ask.
+
+    Attributes:
+        path: as it came, decoded once.
+        method: GET, POST and so on.
+        headers: by lower-case name; of a repeated one the last.
+    """
+
+    path: str
+    method: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What the policy says of a request.
+
+    Attributes:
+        verdict: whether it is taken, or why not.
+        caller: who asks, as far as that is known.
+        key: whose it is; None where no key is asked for, or none was shown.
+        route: the row of the route; None where there is none.
+        session: of the cookie that was shown, where it was one.
+    """
+
+    verdict: Verdict
+    caller: Caller = ANYONE
+    key: Key | None = None
+    route: Route | None = None
+    session: Session | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,71 +78,135 @@ class AccessPolicy:
     """What a request must show.
 
     Args:
-        secrets: tokens and API keys that are accepted; None asks for none.
+        secrets: tokens of this start, which open everything; None asks for no key at all.
+        start_secret: what cookies, LLaVA's keys and salts are derived from; drawn for each start.
+        keys: keys beside the store's, of an API-key file.
+        key_store: where the store of keys is; empty where there is none.
         host_names: names beside loopback's under which the server is reached.
         any_address: whether a bare IP address in Host is ours too, for listeners that face a
             network; a name that was rebound to our address is still refused.
     """
 
-    secrets: tuple[str, ...] | None
+    secrets: tuple[str, ...] | None = field(repr=False)
+    start_secret: str = field(default_factory=lambda: secrets.token_hex(_SECRET_BYTES), repr=False)
+    keys: tuple[Key, ...] = ()
+    key_store: str = ""
     host_names: frozenset[str] = frozenset()
     any_address: bool = False
 
-    def judge(self, path: str, method: str, headers: Mapping[str, str]) -> Verdict:
-        """Return whether a request is taken, or why not.
+    def judge(self, asked: Asked, store: Mapping[str, Key], now_s: int) -> Ruling:
+        """Return whether a request is taken, and who asks.
 
         Args:
-            path: as it came, decoded once.
-            method: GET, POST and so on.
-            headers: by lower-case name; of a repeated one the last.
+            asked: the request.
+            store: the store's keys as they are now, by id.
+            now_s: UTC seconds.
         """
-        host = headers.get("host", "")
+        host = asked.headers.get("host", "")
         if not self._ours(host):
-            return "wrong-host"
-        if not _from_our_page(host, headers):
-            return "wrong-origin"
-        if path == LOGIN_PATH and method in {"GET", "HEAD"}:
-            return "allowed"
-        if path.startswith(LLAVA_PREFIX):
-            return "allowed" if method == "POST" and self._opens(path) else "no-token"
-        return "allowed" if self._known(headers) else "no-token"
+            return Ruling(verdict="wrong-host")
+        if not _from_our_page(host, asked.headers):
+            return Ruling(verdict="wrong-origin")
+        route = route_of(asked.path, asked.method)
+        if asked.path == LOGIN_PATH and asked.method in _FORM_METHODS:
+            return Ruling(verdict="allowed", route=route)
+        key, session = self._shown(asked, store, now_s)
+        if key is None:
+            return self._without_key(asked, route)
+        return Ruling(
+            verdict=_verdict(key, route, now_s),
+            caller=Caller(name=key.name, salt=self.derived.salt(key.id)),
+            key=key,
+            route=route,
+            session=session,
+        )
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Return who sends a request that was allowed.
-
-        Args:
-            headers: as `judge` takes them.
-        """
-        offered = _offered(headers)
-        for number, secret in enumerate(self.secrets or ()):
-            if _same(offered, secret):
-                return Caller(name=f"key {number}" if number else "token")
-        return Caller(name="token") if self.secrets else ANYONE
+    @property
+    def derived(self) -> StartSecret:
+        """What is derived from this start's secret."""
+        return StartSecret(self.start_secret)
 
     @property
     def llava_path(self) -> str:
         """Where LLaVA's own clients find their routes; empty where no token is asked for."""
-        return f"{LLAVA_PREFIX}{self._session('llava')[:32]}" if self.secrets else ""
+        return self.llava_path_of(self.own[0]) if self.own else ""
 
-    def _opens(self, path: str) -> bool:
-        """Return whether a path's key is that of LLaVA's routes, and it is one of them."""
-        key, _, route = path.removeprefix(LLAVA_PREFIX).partition("/")
-        expected = self.llava_path.removeprefix(LLAVA_PREFIX)
-        return route in LLAVA_ROUTES and (self.secrets is None or _same(key, expected))
+    def llava_path_of(self, key: Key) -> str:
+        """Return where LLaVA's own clients find their routes with a key."""
+        return f"{LLAVA_PREFIX}{self.derived.llava_key(key.id)}"
 
-    @property
-    def cookie_name(self) -> str:
-        """The cookie's name; it differs by start, since a browser shares cookies among ports."""
-        return f"llava-pack-{self._session('name')[:12]}"
+    @cached_property
+    def own(self) -> tuple[Key, ...]:
+        """The tokens of this start, as keys."""
+        names = ("token", *(f"token-{number}" for number in range(2, len(self.secrets or ()) + 1)))
+        return tuple(
+            Key(id=name, name=name, digest=digest_of(secret))
+            for name, secret in zip(names, self.secrets or (), strict=False)
+        )
 
-    @property
-    def cookie_value(self) -> str:
-        """What the cookie holds: made from the token, and not the token."""
-        return self._session("value")
+    def to_fields(self) -> dict[str, Any]:
+        """Return the policy as JSON values, for another process of this start; it holds secrets."""
+        return {
+            "secrets": None if self.secrets is None else list(self.secrets),
+            "start_secret": self.start_secret,
+            "keys": [key.to_fields() for key in self.keys],
+            "key_store": self.key_store,
+            "host_names": sorted(self.host_names),
+            "any_address": self.any_address,
+        }
 
-    def _session(self, purpose: str) -> str:
-        secret = self.secrets[0] if self.secrets else ""
-        return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "AccessPolicy":
+        """Return the policy that `to_fields` wrote."""
+        given = fields["secrets"]
+        return cls(
+            secrets=None if given is None else tuple(given),
+            start_secret=fields["start_secret"],
+            keys=tuple(Key.from_fields(one) for one in fields["keys"]),
+            key_store=fields["key_store"],
+            host_names=frozenset(fields["host_names"]),
+            any_address=fields["any_address"],
+        )
+
+    def _without_key(self, asked: Asked, route: Route | None) -> Ruling:
+        """Rule on a request that shows no key, or none that is known."""
+        if self.secrets is not None:
+            return Ruling(verdict="no-token", route=route)
+        if route is None or (asked.path.startswith(LLAVA_PREFIX) and asked.method != "POST"):
+            return Ruling(verdict="no-route")
+        return Ruling(verdict="allowed", route=route)
+
+    def _shown(
+        self, asked: Asked, store: Mapping[str, Key], now_s: int
+    ) -> tuple[Key | None, Session | None]:
+        """Return the key that a request shows: in its path, in a header, or by a cookie."""
+        if asked.path.startswith(LLAVA_PREFIX):
+            return (self._in_path(asked.path, store) if asked.method == "POST" else None), None
+        if (key := self._offered(_offered(asked.headers), store)) is not None:
+            return key, None
+        cookie = _cookie(asked.headers, self.derived.cookie_name)
+        session = self.derived.session(cookie, now_s)
+        return (self._by_id(session.key_id, store), session) if session else (None, None)
+
+    def _offered(self, text: str, store: Mapping[str, Key]) -> Key | None:
+        """Return the key whose text was offered; every comparison takes the same time."""
+        if not text:
+            return None
+        digest = digest_of(text)
+        stored = store.get(id_of(text))
+        tried = (*self.own, *self.keys, *((stored,) if stored else ()))
+        return next((key for key in tried if hmac.compare_digest(key.digest, digest)), None)
+
+    def _in_path(self, path: str, store: Mapping[str, Key]) -> Key | None:
+        """Return the key that a path of LLaVA's own clients is for."""
+        offered, _, route = path.removeprefix(LLAVA_PREFIX).partition("/")
+        key = self._by_id(offered.partition(".")[0], store)
+        expected = self.derived.llava_key(key.id if key else "")
+        return key if same(offered, expected) and route in LLAVA_ROUTES else None
+
+    def _by_id(self, key_id: str, store: Mapping[str, Key]) -> Key | None:
+        known = {key.id: key for key in (*self.own, *self.keys)}
+        return known.get(key_id) or store.get(key_id)
 
     def _ours(self, host: str) -> bool:
         name, _, port = host.rpartition(":") if _has_port(host) else (host, "", "")
@@ -106,13 +215,18 @@ class AccessPolicy:
         name = name.lower()
         return name in _LOOPBACK_NAMES | self.host_names or (self.any_address and _is_address(name))
 
-    def _known(self, headers: Mapping[str, str]) -> bool:
-        if self.secrets is None:
-            return True
-        offered = _offered(headers)
-        if any(_same(offered, secret) for secret in self.secrets):
-            return True
-        return _same(_cookie(headers, self.cookie_name), self.cookie_value)
+
+def keys_of_file(text: str) -> tuple[Key, ...]:
+    r"""Return the keys of an API-key file, of which only digests are kept: all scopes but admin.
+
+    >>> [key.name for key in keys_of_file("# team\nabc\n\nxyz\n")]
+    ['file-1', 'file-2']
+    """
+    return tuple(
+        Key(id=name, name=name, digest=digest_of(secret), scopes=_BESIDE_ADMIN)
+        for number, secret in enumerate(read_keys(text), start=1)
+        for name in (f"file-{number}",)
+    )
 
 
 def read_keys(text: str) -> tuple[str, ...]:
@@ -125,10 +239,12 @@ def read_keys(text: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def _same(offered: str, expected: str) -> bool:
-    """Compare in constant time, whatever the lengths."""
-    ours, theirs = (hashlib.sha256(text.encode()).digest() for text in (expected, offered))
-    return hmac.compare_digest(ours, theirs) and bool(offered)
+def _verdict(key: Key, route: Route | None, now_s: int) -> Verdict:
+    if key.expired(now_s):
+        return "expired"
+    if route is None:
+        return "no-route"
+    return "allowed" if key.opens(route.needs) else "wrong-scope"
 
 
 def _offered(headers: Mapping[str, str]) -> str:

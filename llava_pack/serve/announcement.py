@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine.port import EngineInfo
-from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.state import RunState
 from llava_pack.serve.tunnel import Endpoint, tunnel_lines
 
@@ -59,8 +58,7 @@ def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcem
         more += ["", f"VS Code: {lines.vscode}"]
     key = f", API key {state.token}" if state.token else ""
     more += ["", f"OpenAI-compatible API: {api}{key}"]
-    policy = AccessPolicy(secrets=(state.token,) if state.token else None)
-    controller = f"http://localhost:{endpoint.local_port}{policy.llava_path}"
+    controller = f"http://localhost:{endpoint.local_port}{state.llava_path}"
     more += [f"For LLaVA's own programs: --controller-url {controller}"]
     return Announcement(
         tunnel=lines.openssh,

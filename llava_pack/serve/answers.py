@@ -103,8 +103,16 @@ class Answer:
         return ChoiceOdds(content=tuple(self.odds[count:]))
 
 
-async def engine_request(body: ChatRequest, request_id: str, decoder: PictureDecoder) -> Request:
+async def engine_request(
+    body: ChatRequest, request_id: str, decoder: PictureDecoder, salt: str
+) -> Request:
     """Return what the engine is asked, with every picture decoded.
+
+    Args:
+        body: what was sent.
+        request_id: of the answer.
+        decoder: for the pictures.
+        salt: of the caller; what the engine keeps is reused within it only.
 
     Raises:
         UsageError: a picture is not usable, or stands where none can, or there are too many.
@@ -120,6 +128,7 @@ async def engine_request(body: ChatRequest, request_id: str, decoder: PictureDec
             stop=body.stop or (),
             logprobs=body.odds,
         ),
+        salt=salt,
     )
 
 

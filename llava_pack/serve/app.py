@@ -1,13 +1,15 @@
 """The gateway: one ASGI application made from what it is given."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi import FastAPI
 
 import llava_pack
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditLog, AuditPlan
+from llava_pack.serve.audit_sinks import sink_of
 from llava_pack.serve.failures import install_handlers
 from llava_pack.serve.guard import BodyLimit, Boundary, Guard
 from llava_pack.serve.llava import llava_router
@@ -17,6 +19,7 @@ from llava_pack.serve.openai import openai_router
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.probes import Signs, probe_router
 from llava_pack.serve.tokenizing import tokenize_router
+from llava_pack.serve.visits import Ledger
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -35,6 +38,8 @@ class GatewaySettings:
     """How many gateways there were before this one, for `/metrics`."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request that is taken."""
+    audit: AuditPlan = field(default_factory=AuditPlan)
+    """Where is written which key asked what."""
 
 
 def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastAPI:
@@ -43,7 +48,11 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     Args:
         models: by the name for `model` in the API; the first is the page's first choice.
         settings: access, limits and the page.
+
+    Raises:
+        ServeError: the audit log cannot be written.
     """
+    ledger = Ledger(AuditLog(sink_of(settings.audit)))
     app = FastAPI(
         title="llava-pack",
         version=llava_pack.__version__,
@@ -66,7 +75,7 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     app.include_router(observation_router(models, decoder))
     app.include_router(llava_router(models, decoder))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Guard, policy=settings.policy)
+    app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary)
     if settings.web_folder is not None:
         from llava_pack.serve.web import mount_page

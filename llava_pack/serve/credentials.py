@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.access import AccessPolicy, read_keys
+from llava_pack.serve.access import AccessPolicy, keys_of_file, read_keys
+from llava_pack.serve.key_store import KeyStore
+from llava_pack.serve.keys import Key
 
 _MIN_KEY_CHARS = 16
 _TOKEN_BYTES = 32
@@ -23,30 +25,38 @@ class Credentials:
     policy: AccessPolicy
 
 
-def credentials(host: str, *, token: bool, key_file: Path | None) -> Credentials:
+def credentials(
+    host: str, *, token: bool, key_file: Path | None = None, key_store: Path | None = None
+) -> Credentials:
     """Return the token of this start and the policy that asks for it.
 
     Args:
         host: what the gateway listens on; a Unix socket counts as loopback.
         token: whether a token is asked for.
         key_file: API keys that are accepted beside the token, one a line.
+        key_store: keys of people, which a running server sees come and go.
 
     Raises:
-        UsageError: another address than loopback without a key file, or without any check; or
-            the file holds no key, a short one, or is open to others.
+        UsageError: another address than loopback without any key, or without any check; or a
+            file holds a short key or none, is open to others, or cannot be read.
     """
     loopback = is_loopback(host)
-    if not loopback and (key_file is None or not token):
+    stored = KeyStore(key_store).read() if key_store is not None else ()
+    if not loopback and not (token and (key_file is not None or stored)):
         raise UsageError(
-            f"{host} can be reached from other machines, which needs an API-key file",
+            f"{host} can be reached from other machines, which needs keys",
             subject="--host",
-            hint="stay on loopback and use the ssh tunnel; or add --api-key-file FILE",
+            hint="stay on loopback and use the ssh tunnel; or llava-pack keys add NAME",
         )
     keys = _keys(key_file) if key_file is not None else ()
     made = secrets.token_urlsafe(_TOKEN_BYTES) if token else ""
     names = frozenset() if loopback else frozenset({platform.node().lower()})
     policy = AccessPolicy(
-        secrets=(made, *keys) if token else None, host_names=names, any_address=not loopback
+        secrets=(made,) if token else None,
+        keys=keys,
+        key_store=str(key_store) if key_store is not None else "",
+        host_names=names,
+        any_address=not loopback,
     )
     return Credentials(token=made, policy=policy)
 
@@ -65,7 +75,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _keys(path: Path) -> tuple[str, ...]:
+def _keys(path: Path) -> tuple[Key, ...]:
     try:
         mode = path.stat().st_mode
         text = path.read_text()
@@ -84,4 +94,4 @@ def _keys(path: Path) -> tuple[str, ...]:
             subject=str(path),
             hint=f"head -c 32 /dev/urandom | base64 > {path}",
         )
-    return keys
+    return keys_of_file(text)

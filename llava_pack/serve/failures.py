@@ -14,6 +14,7 @@ from llava_pack.engine.port import ContextLengthError
 from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
 from llava_pack.format.text import visible
 from llava_pack.serve.models import OverloadedError
+from llava_pack.serve.quota import QuotaError
 from llava_pack.serve.wire import ErrorBody, ErrorEnvelope
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,9 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
             )
         case SpaceError():
             return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
+        case QuotaError():
+            limited = "rate_limit_exceeded"
+            return 429, ErrorBody(message=message, type=limited, code=limited)
         case OverloadedError():
             return 503, ErrorBody(message=message, type="server_error", code="overloaded")
         case ServeError():
@@ -63,6 +67,13 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
         case _:
             _log.error("request %s failed: %s", request_id, error)
             return 500, internal_error(request_id)
+
+
+def quota_response(error: QuotaError) -> JSONResponse:
+    """Return the answer to a key that has asked as much as it may for now."""
+    response = error_response(*describe(error, ""))
+    response.headers["Retry-After"] = str(error.retry_s)
+    return response
 
 
 def internal_error(request_id: str) -> ErrorBody:

@@ -16,6 +16,7 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.models import Status, Vitals
 from llava_pack.serve.plain import from_plain, to_plain
 
@@ -36,6 +37,8 @@ class Start:
 
     policy: AccessPolicy
     """Who may ask."""
+    audit: AuditPlan
+    """Where is written which key asked what."""
     uploads: Path | None
     """A private folder for the page's uploads; None serves no page."""
     bundle_id: str | None

@@ -115,6 +115,7 @@ class _Gateway:
         start = self._start
         settings = GatewaySettings(
             policy=start.policy,
+            audit=start.audit,
             web_folder=start.uploads,
             bundle_id=start.bundle_id,
             restarts=start.restarts,

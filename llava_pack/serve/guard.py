@@ -11,18 +11,37 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_pack.format.text import visible
-from llava_pack.serve.access import LLAVA_PREFIX, LOGIN_PATH, AccessPolicy
-from llava_pack.serve.failures import error_response, internal_error, plain_error
-from llava_pack.serve.login import PAGE_PATHS, LoginPage
+from llava_pack.serve.access import AccessPolicy, Asked, Ruling
+from llava_pack.serve.audit import AuditLog
+from llava_pack.serve.failures import (
+    error_response,
+    internal_error,
+    plain_error,
+    quota_response,
+)
+from llava_pack.serve.key_store import LiveKeys
+from llava_pack.serve.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
+from llava_pack.serve.quota import QuotaError
+from llava_pack.serve.scopes import CONTROLLER_PATH, LLAVA_PREFIX, LOGIN_PATH, METHODS
+from llava_pack.serve.visits import Ledger, Visit
 
 _log = logging.getLogger(__name__)
 _ROUTE_CHARS = 80
+_LEFT = 499
+"""The status of a request whose client went away before an answer began. Source: nginx."""
+_NOWHERE = "-"
+_NO_KEY = (
+    "the token of this start is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
+    "token that `llava-pack serve` printed, or a key of `llava-pack keys add`"
+)
 # Nothing is loaded from outside, and nothing that a model writes can make the page do so: it is
 # text by then (page_text), and this holds where that fails.
 _CONTENT_POLICY = (
@@ -75,62 +94,138 @@ class Boundary:
 
 
 class Guard:
-    """Lets a request through when the access policy does.
+    """Lets a request through when the access policy does, and accounts for it.
 
     A `Range` is taken away, and the whole file comes: Gradio's routes fail at several ranges, and
     answer one with the request's own headers. Source: RFC 9110, 14.2, a server may ignore it.
+
+    Args:
+        app: what stands behind it.
+        policy: who may ask.
+        ledger: quotas and the audit log; None keeps quotas only.
     """
 
-    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, ledger: Ledger | None = None) -> None:
         self._app = app
         self._policy = policy
         self._login = LoginPage(policy)
+        self._ledger = ledger or Ledger(AuditLog(None))
+        self._store = LiveKeys(Path(policy.key_store) if policy.key_store else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._ledger.audit.close()
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
-        elif (refusal := self._refusal(scope)) is not None:
-            await refusal(scope, receive, send)
-        elif scope["path"] == LOGIN_PATH:
-            await self._login.answer(scope["method"])(scope, receive, send)
         else:
-            self._policy.caller(_headers(scope)).note(scope)
-            kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
-            await self._app({**scope, "headers": kept}, receive, send)
+            await self._serve(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = _headers(scope)
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Asked(path=scope["path"], method=scope["method"], headers=_headers(scope))
+        ruling = self._policy.judge(asked, self._store.now(), int(time.time()))
+        visit = self._visit(scope, ruling)
+        status = _LEFT
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = self._with_newer_cookie(message, ruling)
+            await send(message)
+
+        try:
+            answer = self._answer(scope, ruling, visit)
+            if answer is not None:
+                await answer(scope, receive, watched)
+            else:
+                visit.note(scope)
+                kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
+                await self._app({**scope, "headers": kept}, receive, watched)
+        finally:
+            self._account(ruling, visit, status)
+
+    def _answer(self, scope: Scope, ruling: Ruling, visit: Visit) -> Response | None:
+        """Return what is answered here: refusals and the login; None lets the request through."""
         if sum(name == b"host" for name, _ in scope["headers"]) != 1:
             return plain_error(400, "exactly one Host header is expected")
-        path, method = scope["path"], scope["method"]
-        match self._policy.judge(path, method, headers):
-            case "allowed":
-                return None
-            case "wrong-host":
-                message = "this server does not answer under that name; open http://localhost"
-                return plain_error(421, message, code="wrong_host")
-            case "wrong-origin":
-                message = "requests from other web pages are refused"
-                return plain_error(403, message, code="wrong_origin")
-            case "no-token":
-                if path in PAGE_PATHS and "text/html" in headers.get("accept", ""):
-                    return RedirectResponse(LOGIN_PATH, status_code=303)
-                return _unauthorized()
+        if ruling.verdict != "allowed":
+            return _refusal(scope, ruling)
+        if scope["path"] == LOGIN_PATH:
+            return self._login.answer(scope["method"], ruling)
+        if scope["path"] == CONTROLLER_PATH:
+            return controller_answer(self._policy, ruling, dict(scope["headers"])[b"host"])
+        try:
+            if ruling.route is not None and ruling.route.metered:
+                visit.admit()
+        except QuotaError as error:
+            return quota_response(error)
+        return None
+
+    def _visit(self, scope: Scope, ruling: Ruling) -> Visit:
+        template = ruling.route.template if ruling.route else _NOWHERE
+        method = scope["method"] if scope["method"] in METHODS else _NOWHERE
+        return Visit(
+            ruling.caller,
+            key=ruling.key,
+            request_id=scope.get("state", {}).get("request_id", ""),
+            route=f"{method} {template}",
+            ledger=self._ledger,
+        )
+
+    def _account(self, ruling: Ruling, visit: Visit, status: int) -> None:
+        """Charge and write down what a key did; of strangers only that they came."""
+        passed = ruling.verdict == "allowed"
+        if ruling.key is None and not passed:
+            self._ledger.audit.stranger()
+        elif ruling.key is not None or self._policy.secrets is None:
+            visit.close(status, listed=not passed or ruling.route is None or ruling.route.listed)
+
+    def _with_newer_cookie(self, message: Message, ruling: Ruling) -> Message:
+        """Give a session that goes on a cookie of now."""
+        session, now_s = ruling.session, int(time.time())
+        if session is None or ruling.verdict != "allowed" or not session.due(now_s):
+            return message
+        newer = self._policy.derived.cookie(replace(session, seen=now_s))
+        pair = cookie_header(self._policy.derived.cookie_name, newer)
+        return {**message, "headers": [*message["headers"], pair]}
+
+
+def _refusal(scope: Scope, ruling: Ruling) -> Response:
+    """Return why a request is not taken; who shows no key learns nothing of what is there."""
+    match ruling.verdict:
+        case "wrong-host":
+            message = "this server does not answer under that name; open http://localhost"
+            return plain_error(421, message, code="wrong_host")
+        case "wrong-origin":
+            message = "requests from other web pages are refused"
+            return plain_error(403, message, code="wrong_origin")
+        case "wrong-scope":
+            held = ", ".join(ruling.key.scopes) if ruling.key else ""
+            needs = ruling.route.needs if ruling.route else ""
+            message = f"the key {ruling.caller.name} opens {held}; this needs the scope {needs}"
+            return plain_error(403, message, code="wrong_scope")
+        case "no-route":
+            return plain_error(404, "there is nothing here")
+        case "expired":
+            message = f"the key {ruling.caller.name} has expired; ask who runs this server"
+            return _unauthorized(message, code="expired_api_key")
+        case _:
+            html = "text/html" in _headers(scope).get("accept", "")
+            if scope["path"] in PAGE_PATHS and html:
+                return RedirectResponse(LOGIN_PATH, status_code=303)
+            return _unauthorized(_NO_KEY)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def _unauthorized() -> Response:
-    message = (
-        "the token of this start is missing or wrong; expected `Authorization: Bearer TOKEN` "
-        "with the token that `llava-pack serve` printed"
-    )
-    response = plain_error(401, message)
+def _unauthorized(message: str, *, code: str | None = None) -> Response:
+    response = plain_error(401, message, code=code)
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
 

@@ -1,9 +1,9 @@
 """LLaVA's own protocol on the one port: its controller and its worker, for its own clients.
 
 `--controller-url http://localhost:7860/llava/KEY` is what LLaVA's web server, `test_message` and
-others of its family are given. They can send no header, so the key is in the path: it is made
-from the token of this start, is not the token, and opens these routes only. There are no workers
-to register: the controller is also the worker of every model.
+others of its family are given. They can send no header, so there is a key in the path: it is made
+for one key and one start, is not that key, and opens these routes only. There are no workers to
+register: the controller is also the worker of every model.
 
 Errors are `{"text": …, "error_code": N}` in the stream, as those clients expect.
 
@@ -34,11 +34,12 @@ from llava_pack.engine.port import (
 )
 from llava_pack.engine.templates import RAW
 from llava_pack.format.errors import PackError, UsageError
-from llava_pack.serve.access import LLAVA_PREFIX
 from llava_pack.serve.answers import Answer
 from llava_pack.serve.failures import describe, plain_error
 from llava_pack.serve.models import Served
 from llava_pack.serve.pictures import PictureDecoder, check_pixels
+from llava_pack.serve.scopes import LLAVA_PREFIX
+from llava_pack.serve.visits import Visit, visit_of
 from llava_pack.serve.wire import MAX_PICTURES, MAX_PROMPT_CHARS
 
 _log = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ def llava_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRo
     async def worker_generate_stream(
         body: StreamRequest, request: HttpRequest
     ) -> StreamingResponse:
-        return StreamingResponse(worker.stream(body, f"llava-{request.state.request_id}"))
+        asked = f"llava-{request.state.request_id}"
+        return StreamingResponse(worker.stream(body, asked, visit_of(request.scope)))
 
     @router.post("/register_worker")
     @router.post("/receive_heart_beat")
@@ -114,7 +116,9 @@ class _Worker:
         self._models = models
         self._decoder = decoder
 
-    async def stream(self, body: StreamRequest, request_id: str) -> AsyncIterator[bytes]:
+    async def stream(
+        self, body: StreamRequest, request_id: str, visit: Visit
+    ) -> AsyncIterator[bytes]:
         """Yield the prompt with the answer so far, again and again, each ended by NUL."""
         text = body.prompt
         try:
@@ -122,7 +126,7 @@ class _Worker:
                 yield _frame(f"there is no model {body.model[:200]!r} here", _NO_MODEL)
                 return
             yield _frame(text)
-            async with aclosing(self._events(body, request_id)) as events:
+            async with aclosing(self._events(body, request_id, visit)) as events:
                 answer = Answer()
                 async for event in events:
                     if answer.take(event):
@@ -135,17 +139,19 @@ class _Worker:
             _log.exception("request %s failed", request_id)
             yield _frame(f"the server failed: {request_id}", _WORKER_FAILED)
 
-    async def _events(self, body: StreamRequest, request_id: str) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, body: StreamRequest, request_id: str, visit: Visit
+    ) -> AsyncGenerator[Event, None]:
         model = self._models[body.model]
         model.admit()
         async with self._decoder.seated(len(body.images or ())) as seat:
-            request = await self._request(body, request_id)
-            events = seat.until_seen(model.generate(request))
+            request = await self._request(body, request_id, visit.caller.salt)
+            events = seat.until_seen(visit.counted(model.name, request, model.generate(request)))
         async with aclosing(events):
             async for event in events:
                 yield event
 
-    async def _request(self, body: StreamRequest, request_id: str) -> Request:
+    async def _request(self, body: StreamRequest, request_id: str, salt: str) -> Request:
         images = body.images or []
         texts = body.prompt.split(_IMAGE)
         if len(images) != len(texts) - 1:
@@ -163,6 +169,7 @@ class _Worker:
             request_id=request_id,
             messages=(message,),
             conv_mode=RAW,
+            salt=salt,
             sampling=Sampling(
                 temperature=0.0 if greedy else body.temperature,
                 top_p=body.top_p or 1.0,

@@ -6,10 +6,13 @@ gets a cookie that scripts cannot read and that no other site's requests carry.
 
 import base64
 import hashlib
+import time
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from llava_pack.serve.access import LOGIN_PATH, AccessPolicy
+from llava_pack.serve.access import AccessPolicy, Ruling
+from llava_pack.serve.scopes import LOGIN_PATH
+from llava_pack.serve.sessions import Session
 
 PAGE_PATHS = frozenset({"", "/"})
 _STYLE = """
@@ -30,7 +33,7 @@ async function enter(token) {
     method: "POST", headers: {"Authorization": "Bearer " + token}, credentials: "same-origin",
   });
   if (answer.ok) { location.replace("/"); return; }
-  said.textContent = "That token is not the one of this start. / 令牌与本次启动的不符。";
+  said.textContent = "This key does not open the page. / 此密钥不能打开页面。";
 }
 document.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -52,7 +55,7 @@ _PAGE = """<!doctype html>
 <body>
 <form>
 <h1>llava-pack</h1>
-<label for="token">Token that <code>llava-pack serve</code> printed / 启动时打印的令牌</label>
+<label for="token">Your key, or the token of this start / 您的密钥或本次启动的令牌</label>
 <input id="token" type="password" autocomplete="off" autofocus required>
 <button>Open / 打开</button>
 <div id="said" role="status"></div>
@@ -75,20 +78,18 @@ class LoginPage:
             "Content-Security-Policy": _content_policy(script, _STYLE),
         }
 
-    def answer(self, method: str) -> Response:
-        """Return the form for GET, the cookie for POST."""
+    def answer(self, method: str, ruling: Ruling) -> Response:
+        """Return the form for GET, the cookie for POST: of the key that was shown, and its own."""
         if method in {"GET", "HEAD"}:
             return HTMLResponse(self._page, headers=self._headers)
         if method != "POST":
             return Response(status_code=405, headers={"Allow": "GET, POST"})
         response = Response(status_code=204, headers={"Cache-Control": "no-store"})
-        response.set_cookie(
-            self._policy.cookie_name,
-            self._policy.cookie_value,
-            httponly=True,
-            samesite="strict",
-            path="/",
-        )
+        if ruling.key is not None:
+            now_s = int(time.time())
+            session = ruling.session or Session(ruling.key.id, began=now_s, seen=now_s)
+            derived = self._policy.derived
+            _set_cookie(response, derived.cookie_name, derived.cookie(session))
         return response
 
 
@@ -109,3 +110,21 @@ def _content_policy(script: str, style: str) -> str:
 
 def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def cookie_header(name: str, value: str) -> tuple[bytes, bytes]:
+    """Return the header that sets a session's cookie."""
+    response = Response()
+    _set_cookie(response, name, value)
+    return next(pair for pair in response.raw_headers if pair[0] == b"set-cookie")
+
+
+def _set_cookie(response: Response, name: str, value: str) -> None:
+    response.set_cookie(name, value, httponly=True, samesite="strict", path="/")
+
+
+def controller_answer(policy: AccessPolicy, ruling: Ruling, host: bytes) -> Response:
+    """Return where LLaVA's own clients find their routes with the key that asks."""
+    path = policy.llava_path_of(ruling.key) if ruling.key else ""
+    address = f"http://{host.decode('latin-1')}{path}"
+    return JSONResponse({"controller": address}, headers={"Cache-Control": "no-store"})

@@ -4,20 +4,30 @@ The answer comes through the same engine and queue as everybody's; nothing that 
 questions is used for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
-from llava_pack.engine.port import Delta, EngineInfo, Failed, Message, Part, Request, Sampling
+from llava_pack.engine.port import (
+    Delta,
+    EngineInfo,
+    Event,
+    Failed,
+    Message,
+    Part,
+    Request,
+    Sampling,
+)
 from llava_pack.engine.questions import TOP, answer_of
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.models import Served
 from llava_pack.serve.openai import find_model
 from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import ErrorEnvelope, ObservationRequest
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -43,9 +53,9 @@ def observation_router(models: Mapping[str, Served], decoder: PictureDecoder) ->
                 sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
                 salt=http.state.request_id,
             )
-            seen = answer_of(
-                _info(model), request, await _deltas(model, request), await model.trace(request)
-            )
+            visit = visit_of(http.scope)
+            deltas = await _deltas(visit.counted(model.name, request, model.generate(request)))
+            seen = answer_of(_info(model), request, deltas, await model.trace(request))
         return {**records.encode(seen), "answer": body.name}
 
     return router
@@ -57,9 +67,9 @@ def _info(model: Served) -> EngineInfo:
     return model.info
 
 
-async def _deltas(model: Served, request: Request) -> list[Delta]:
+async def _deltas(answering: AsyncGenerator[Event, None]) -> list[Delta]:
     deltas: list[Delta] = []
-    async with aclosing(model.generate(request)) as events:
+    async with aclosing(answering) as events:
         async for event in events:
             if isinstance(event, Failed):
                 raise event.error()

@@ -27,6 +27,7 @@ from llava_pack.serve.answers import Answer, engine_request, paced, picture_coun
 from llava_pack.serve.failures import describe, internal_error, plain_error
 from llava_pack.serve.models import Served
 from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import (
     AnswerMessage,
     ChatCompletion,
@@ -87,8 +88,9 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
         )
         model.admit()
         async with decoder.seated(picture_count(body.messages)) as seat:
-            wanted = await engine_request(body, asked.request_id, decoder)
-            events = seat.until_seen(model.generate(wanted))
+            visit = visit_of(request.scope)
+            wanted = await engine_request(body, asked.request_id, decoder, visit.caller.salt)
+            events = seat.until_seen(visit.counted(model.name, wanted, model.generate(wanted)))
         if not body.stream:
             return await _whole(events, asked, request)
         return await _streamed(events, asked)

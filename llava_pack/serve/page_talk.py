@@ -22,7 +22,10 @@ from llava_pack.serve.models import Served
 from llava_pack.serve.page_status import Speed
 from llava_pack.serve.page_text import disarmed
 from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.visits import Visit
 
+ROUTE = "page answer"
+"""How the audit log names an answer on the page."""
 Entry = Mapping[str, Any]
 _SHOW_EVERY_S = 0.05
 
@@ -64,13 +67,22 @@ class Talk:
         self._uploads = uploads
 
     async def answer(
-        self, conversation: Sequence[Entry], choices: Choices
+        self, conversation: Sequence[Entry], choices: Choices, page: Visit | None = None
     ) -> AsyncGenerator[Shown, None]:
-        """Yield the answer to the last message as far as it has come; closing frees the slot."""
+        """Yield the answer to the last message as far as it has come; closing frees the slot.
+
+        Args:
+            conversation: all of it.
+            choices: for this answer.
+            page: the request that began it, which has ended; the answer is a visit of its own.
+                None counts it for nobody.
+        """
         request_id = f"page-{secrets.token_hex(8)}"
+        visit = (page or Visit()).another(request_id, ROUTE)
         answer, began_s, first_s, shown_s = Answer(), time.monotonic(), 0.0, 0.0
+        status = 499
         try:
-            async with aclosing(self._events(request_id, conversation, choices)) as events:
+            async with aclosing(self._events(visit, conversation, choices)) as events:
                 async for event in events:
                     now_s = time.monotonic()
                     if answer.take(event):
@@ -78,30 +90,36 @@ class Talk:
                     if answer.text and now_s - shown_s >= _SHOW_EVERY_S:
                         shown_s = now_s
                         yield _shown(answer, began_s, first_s)
+            status = 200
         except PackError as error:
-            message = describe(error, request_id)[1].message
-            yield Shown(text=answer.text, failure=message)
+            status, told = describe(error, request_id)
+            yield Shown(text=answer.text, failure=told.message)
             return
+        finally:
+            visit.close(status)
         yield _shown(answer, began_s, first_s)
 
     async def _events(
-        self, request_id: str, conversation: Sequence[Entry], choices: Choices
+        self, visit: Visit, conversation: Sequence[Entry], choices: Choices
     ) -> AsyncGenerator[Any, None]:
+        visit.admit()
         model = self._models.get(choices.model)
         if model is None:
             raise UsageError(f"{choices.model} is not served any more; load the page again")
         model.admit()
         messages = await engine_messages(conversation, self._decoder, self._uploads)
         request = Request(
-            request_id=request_id,
+            request_id=visit.request_id,
             messages=messages,
+            salt=visit.caller.salt,
             sampling=Sampling(
                 temperature=choices.temperature,
                 top_p=choices.top_p,
                 max_tokens=choices.max_tokens,
             ),
         )
-        async with aclosing(model.generate(request)) as events:
+        answering = visit.counted(choices.model, request, model.generate(request))
+        async with aclosing(answering) as events:
             async for event in events:
                 yield event
 

@@ -52,6 +52,14 @@ class RunState:
     """How long what runs may take when it is told to end."""
     controller: str = ""
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
+    llava_path: str = ""
+    """Path of LLaVA's own routes, with a key in it; empty where none is asked for."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What whoever reads it could use: literals for who redacts."""
+        key = self.llava_path.rpartition("/")[2]
+        return tuple(value for value in (self.token, key) if value)
 
     @property
     def url(self) -> str:

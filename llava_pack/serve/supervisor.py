@@ -20,6 +20,7 @@ from pathlib import Path
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.care import Care
 from llava_pack.serve.control import ControlServer
 from llava_pack.serve.feed import Start
@@ -54,6 +55,8 @@ class ServePlan:
     """How engines and the gateway are looked after."""
     policy: AccessPolicy
     """Who may ask."""
+    audit: AuditPlan = field(default_factory=AuditPlan)
+    """Where is written which key asked what."""
     state: RunState
     """What `chat` and `health` are told."""
     state_directory: Path
@@ -225,6 +228,7 @@ def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:
 def _start(plan: ServePlan, scratch: Scratch) -> Start:
     return Start(
         policy=plan.policy,
+        audit=plan.audit,
         uploads=scratch.uploads if plan.web else None,
         bundle_id=plan.state.bundle_id,
         queue=plan.care.queue,

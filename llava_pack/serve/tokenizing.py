@@ -15,6 +15,7 @@ from llava_pack.serve.answers import engine_messages, picture_count
 from llava_pack.serve.models import Served
 from llava_pack.serve.openai import find_model
 from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import ErrorEnvelope, TokenizeRequest, TokenList
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -30,6 +31,7 @@ def tokenize_router(models: Mapping[str, Served], decoder: PictureDecoder) -> AP
     async def tokenize(body: TokenizeRequest, request: HttpRequest) -> TokenList:
         model = find_model(models, body.model)
         model.admit()
+        visit_of(request.scope).model = model.name
         asked = f"tokenize-{request.state.request_id}"
         if body.prompt is not None:
             text = (Message("user", (body.prompt,)),)

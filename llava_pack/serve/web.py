@@ -43,6 +43,7 @@ from llava_pack.serve.page_talk import (
 from llava_pack.serve.page_text import disarmed
 from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
 from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import MAX_TEXT_CHARS
 
 _MAX_FILE = "20mb"
@@ -225,7 +226,8 @@ class _Page:
             chosen = Choices(
                 model=model, temperature=temperature, top_p=top_p, max_tokens=int(max_tokens)
             )
-            async with aclosing(self._answered(conversation, chosen, _language(request))) as shown:
+            turn = self._answered(conversation, chosen, request)
+            async with aclosing(turn) as shown:
                 async for outputs in shown:
                     yield outputs
 
@@ -262,15 +264,16 @@ class _Page:
         chat.example_select(picked, None, box, queue=False, **_QUIET)
 
     async def _answered(
-        self, conversation: list[Entry], chosen: Choices, language: Language
+        self, conversation: list[Entry], chosen: Choices, request: Any
     ) -> AsyncGenerator[tuple[Any, Any, Any], None]:
         """Yield conversation, box and speed while an answer comes."""
-        skip = gr.skip()
+        skip, language = gr.skip(), _language(request)
         if not conversation or conversation[-1].get("role") != "user":
             yield skip, self._open_box(), skip  # cleared meanwhile, or nothing was asked
             return
         shown = Shown()
-        async with aclosing(self._talk.answer(conversation, chosen)) as pieces:
+        page = visit_of(request.request.scope)
+        async with aclosing(self._talk.answer(conversation, chosen, page)) as pieces:
             async for shown in pieces:
                 if shown.failure is None and shown.text:
                     yield [*conversation, _said(shown.text)], skip, _speed(shown, language)

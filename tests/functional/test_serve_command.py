@@ -135,12 +135,13 @@ def test_a_taken_port_is_15_before_anything_is_loaded(environment: dict[str, str
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--host", "0.0.0.0"], 2, "needs an API-key file"),
-        (["--no-token", "--host", "10.0.0.5"], 2, "needs an API-key file"),
+        (["--host", "0.0.0.0"], 2, "which needs keys"),
+        (["--no-token", "--host", "10.0.0.5"], 2, "which needs keys"),
         (["--load-4bit", "--load-8bit"], 2, "more than one precision"),
         (["--load-4bit", "--precision", "fp32"], 2, "more than one precision"),
         (["--host", "192.0.2.1", "--api-key-file", "KEYS"], 2, "not an address of this machine"),
         (["--socket", "/tmp"], 15, "not a socket"),
+        (["--audit-to", "printer"], 2, "expected one of file, journal, syslog, off"),
         (["some-recipe"], 2, "cannot be served together"),
         (["--port", "70000"], 2, "--port"),
         (["--slots", "0"], 2, "--slots"),

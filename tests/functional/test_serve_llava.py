@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from llava_pack.serve.access import AccessPolicy
-from tests.support.gateway import TOKEN, Gateway, gateway
+from tests.support.gateway import START_SECRET, TOKEN, Gateway, gateway
 
-_KEYED = AccessPolicy(secrets=(TOKEN,)).llava_path
+_KEYED = AccessPolicy(secrets=(TOKEN,), start_secret=START_SECRET).llava_path
 # As test_message and gradio_web_server of llava-torch 1.2.2.post1 sent them to this server;
 # `make test-upstream` runs the programs themselves.
 _TEST_MESSAGE = {

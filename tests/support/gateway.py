@@ -25,6 +25,7 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.care import Care
 from llava_pack.serve.gateway_life import GATEWAY_PROGRAM
 from llava_pack.serve.listener import listen_on_port, listen_on_socket
@@ -37,6 +38,7 @@ from llava_pack.serve.supervisor import ServePlan, run
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
+START_SECRET = "what cookies and the like are derived from"
 
 
 @dataclass
@@ -129,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--keys", type=Path, help="the store of keys")
+    parser.add_argument("--audit", type=Path, help="the audit log")
     parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
@@ -163,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             gateway_s=given.gateway_s,
             rests_s=tuple(given.rests_s),
         ),
-        policy=AccessPolicy(secrets=None if given.no_token else (TOKEN, *given.key)),
+        policy=_policy(given),
+        audit=AuditPlan(to="file" if given.audit else "off", path=str(given.audit or "")),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
@@ -185,6 +190,14 @@ def _gateway_argv(given: argparse.Namespace) -> tuple[str, ...]:
     script = str(ROOT / "tests" / "support" / "gateway_process.py")
     notes = str(given.note_calls or "-")
     return (sys.executable, "-X", "faulthandler", script, ",".join(given.without) or "-", notes)
+
+
+def _policy(given: argparse.Namespace) -> AccessPolicy:
+    return AccessPolicy(
+        secrets=None if given.no_token else (TOKEN, *given.key),
+        start_secret=START_SECRET,
+        key_store=str(given.keys or ""),
+    )
 
 
 def _plan(name: str, proof: str | None) -> EnginePlan:

@@ -26,7 +26,6 @@ from playwright.sync_api import expect, sync_playwright
 from uv import find_uv_bin
 
 from llava_pack.lock.indexes import configured_indexes
-from llava_pack.serve.access import AccessPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-upstream" / "bin" / "python"
@@ -45,8 +44,7 @@ def main() -> int:
     _make_page_folder()
     _make_examples()
     with tempfile.TemporaryDirectory(prefix="lp-") as folder, _serving(Path(folder)) as said:
-        key = AccessPolicy(secrets=(said["token"],)).llava_path
-        controller = f"http://localhost:{said['port']}{key}"
+        controller = said["controller"].replace("127.0.0.1", "localhost")
         told = _test_message(controller, folder)
         assert f"Models: ['{MODEL}']" in told, told
         assert f"worker_addr: {controller}" in told, told

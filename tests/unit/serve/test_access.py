@@ -1,34 +1,67 @@
-"""The access policy: who may ask, decided on headers alone."""
+"""The access policy: who may ask for what, decided on a path and headers alone."""
+
+import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from llava_pack.serve import access
-from llava_pack.serve.access import AccessPolicy, read_keys
+from llava_pack.serve import access, sessions
+from llava_pack.serve.access import AccessPolicy, Asked, Ruling, keys_of_file, read_keys
+from llava_pack.serve.keys import Key, digest_of
+from llava_pack.serve.scopes import LLAVA_PREFIX
+from llava_pack.serve.sessions import IDLE_S, LONGEST_S, RENEW_S, Session
 
 _TOKEN = "s3cret-token"
-_POLICY = AccessPolicy(secrets=(_TOKEN, "team-key"))
+_NOW = 1_800_000_000
+_ANN = "lp_0123456789ab_" + "a" * 43
+_POLICY = AccessPolicy(secrets=(_TOKEN,), start_secret="s", keys=keys_of_file("team-key\n"))
+_STORE = {
+    "0123456789ab": Key(
+        id="0123456789ab", name="ann", digest=digest_of(_ANN), scopes=("ask",), expires=_NOW + 60
+    )
+}
 _HOST = {"host": "localhost:7860"}
 _GOOD = {**_HOST, "authorization": f"Bearer {_TOKEN}"}
 
 
-def _judge(
-    policy: AccessPolicy = _POLICY, path: str = "/v1/models", method: str = "GET", **headers: str
-):
-    return policy.judge(path, method, {k.replace("_", "-"): v for k, v in headers.items()})
+def _rule(
+    policy: AccessPolicy = _POLICY,
+    path: str = "/v1/models",
+    method: str = "GET",
+    now_s: int = _NOW,
+    **headers: str,
+) -> Ruling:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return policy.judge(Asked(path=path, method=method, headers=named), _STORE, now_s)
+
+
+def _judge(*given: Any, **changes: Any) -> str:
+    return _rule(*given, **changes).verdict
+
+
+def _cookie(key_id: str = "token", began: int = _NOW, seen: int = _NOW) -> str:
+    derived = _POLICY.derived
+    return f"{derived.cookie_name}={derived.cookie(Session(key_id, began, seen))}"
 
 
 @pytest.mark.parametrize(
-    "shown",
+    ("shown", "name"),
     [
-        {"authorization": f"Bearer {_TOKEN}"},
-        {"authorization": f"bearer  {_TOKEN}"},
-        {"authorization": "Bearer team-key"},
-        {"x_api_key": _TOKEN},
-        {"cookie": f"other={{json: 1}}; {_POLICY.cookie_name}={_POLICY.cookie_value}"},
+        ({"authorization": f"Bearer {_TOKEN}"}, "token"),
+        ({"authorization": f"bearer  {_TOKEN}"}, "token"),
+        ({"authorization": "Bearer team-key"}, "file-1"),
+        ({"authorization": f"Bearer {_ANN}"}, "ann"),
+        ({"x_api_key": _TOKEN}, "token"),
+        ({"x_api_key": _ANN}, "ann"),
+        ({"cookie": f"other={{json: 1}}; {_cookie()}"}, "token"),
+        ({"cookie": _cookie("0123456789ab")}, "ann"),
+        ({"cookie": _cookie("file-1")}, "file-1"),
     ],
 )
-def test_the_token_is_taken_in_each_form(shown: dict[str, str]) -> None:
-    assert _judge(**_HOST, **shown) == "allowed"
+def test_a_key_is_taken_in_each_form_and_has_its_name(shown: dict[str, str], name: str) -> None:
+    ruling = _rule(**_HOST, **shown)
+    assert (ruling.verdict, ruling.caller.name) == ("allowed", name)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +72,54 @@ def test_the_token_is_taken_in_each_form(shown: dict[str, str]) -> None:
         {"authorization": f"Basic {_TOKEN}"},
         {"authorization": f"Bearer {_TOKEN}x"},
         {"authorization": f"Bearer {_TOKEN[:-1]}"},
+        {"authorization": f"Bearer {_ANN[:-1]}b"},
+        {"authorization": f"Bearer {_STORE['0123456789ab'].digest}"},
+        {"authorization": "Bearer 0123456789ab"},
         {"x_api_key": ""},
-        {"cookie": f"{_POLICY.cookie_name}="},
-        {"cookie": f"{_POLICY.cookie_name}={_TOKEN}"},
-        {"cookie": f"x{_POLICY.cookie_name}={_POLICY.cookie_value}"},
+        {"cookie": f"{_POLICY.derived.cookie_name}="},
+        {"cookie": f"{_POLICY.derived.cookie_name}={_TOKEN}"},
+        {"cookie": f"{_cookie()}0"},
+        {"cookie": _cookie().replace("=token.", "=file-1.")},
+        {"cookie": _cookie("gone")},
+        {"cookie": f"x{_cookie()}"},
+        {"cookie": _cookie(seen=_NOW - IDLE_S)},
+        {"cookie": _cookie(began=_NOW - LONGEST_S)},
         {"authorization": "Bearer \xff\udcff".encode("utf-8", "replace").decode()},
     ],
 )
-def test_anything_else_is_not_the_token(shown: dict[str, str]) -> None:
-    assert _judge(**_HOST, **shown) == "no-token"
+def test_anything_else_is_no_key(shown: dict[str, str]) -> None:
+    ruling = _rule(**_HOST, **shown)
+    assert (ruling.verdict, ruling.key) == ("no-token", None)
+
+
+def test_a_key_whose_time_is_over_is_told_so_and_nobody_else_is() -> None:
+    shown = {**_HOST, "authorization": f"Bearer {_ANN}"}
+    assert _judge(now_s=_NOW + 59, **shown) == "allowed"
+    assert _judge(now_s=_NOW + 60, **shown) == "expired"
+    assert _judge(now_s=_NOW + 60, **_HOST, cookie=_cookie("0123456789ab")) == "expired"
+    guessed = {**_HOST, "authorization": f"Bearer {_ANN[:-1]}b"}
+    assert _judge(now_s=_NOW + 60, **guessed) == "no-token"
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [
+        ("/v1/chat/completions", "allowed"), ("/tokenize", "allowed"), ("/livez", "allowed"),
+        ("/v1/nothing", "allowed"), ("/metrics", "wrong-scope"), ("/readyz", "wrong-scope"),
+        ("/observe", "wrong-scope"), ("/", "wrong-scope"), ("/gradio_api/upload", "wrong-scope"),
+        ("/login", "wrong-scope"), ("/monitoring", "no-route"), ("//v1/models", "no-route"),
+        ("/v1/health/ready\n", "no-route"), ("/V1/models", "no-route"),
+        ("http://localhost/v1/models", "no-route"), ("", "no-route"), ("*", "no-route"),
+    ],
+)  # fmt: skip
+def test_a_key_opens_its_scopes_and_nothing_that_is_in_no_row(path: str, verdict: str) -> None:
+    shown = {**_HOST, "authorization": f"Bearer {_ANN}"}
+    assert _judge(path=path, method="POST", **shown) == verdict
+    assert _judge(path=path, method="POST", **_HOST) == "no-token"
+
+
+def test_keys_of_a_file_open_everything_but_what_is_kept_for_admins() -> None:
+    assert keys_of_file("a\nb")[1].scopes == ("ask", "observe", "page")
 
 
 @pytest.mark.parametrize(
@@ -100,18 +172,45 @@ def test_only_the_login_form_is_open() -> None:
         assert _judge(path=path, **_HOST) == "no-token"
 
 
-def test_without_a_token_host_and_origin_still_count() -> None:
+def test_without_a_token_host_origin_and_route_still_count() -> None:
     policy = AccessPolicy(secrets=None)
     assert _judge(policy, **_HOST) == "allowed"
     assert _judge(policy, host="evil.example") == "wrong-host"
     assert _judge(policy, **_HOST, origin="http://evil.example") == "wrong-origin"
+    assert _judge(policy, path="/monitoring", **_HOST) == "no-route"
+    assert _judge(policy, path="/llava/x/list_models", method="POST", **_HOST) == "allowed"
+    assert _judge(policy, path="/llava/x/list_models", **_HOST) == "no-route"
+    assert policy.llava_path == ""
+    assert _rule(policy, **_HOST).caller.name == "anyone"
+    assert _rule(policy, **_HOST, authorization=f"Bearer {_ANN}").caller.name == "ann"
 
 
-def test_the_cookie_differs_by_start_and_does_not_tell_the_token() -> None:
-    other = AccessPolicy(secrets=("another",))
-    assert other.cookie_name != _POLICY.cookie_name
-    assert other.cookie_value != _POLICY.cookie_value
-    assert _TOKEN not in _POLICY.cookie_name + _POLICY.cookie_value
+def test_a_cookie_is_worth_nothing_in_another_start() -> None:
+    other = replace(_POLICY, start_secret="another")
+    assert other.derived.cookie_name != _POLICY.derived.cookie_name
+    renamed = _cookie().replace(_POLICY.derived.cookie_name, other.derived.cookie_name)
+    assert _judge(other, **_HOST, cookie=renamed) == "no-token"
+    assert _TOKEN not in _cookie()
+    made = [AccessPolicy(secrets=(_TOKEN,)).start_secret for _ in range(2)]
+    assert made[0] != made[1]
+    assert len(made[0]) == 64
+
+
+def test_a_cookie_in_use_is_renewed_until_its_longest_time_is_over() -> None:
+    session = Session("token", began=_NOW, seen=_NOW)
+    assert not session.due(_NOW + RENEW_S - 1)
+    assert session.due(_NOW + RENEW_S)
+    late = _NOW + LONGEST_S - 1
+    assert _judge(now_s=late, **_HOST, cookie=_cookie(seen=late)) == "allowed"
+    assert _judge(now_s=late + 1, **_HOST, cookie=_cookie(seen=late)) == "no-token"
+
+
+def test_a_cookie_dies_with_its_key() -> None:
+    asked = Asked(
+        path="/v1/models", method="GET", headers={**_HOST, "cookie": _cookie("0123456789ab")}
+    )
+    assert _POLICY.judge(asked, _STORE, _NOW).verdict == "allowed"
+    assert _POLICY.judge(asked, {}, _NOW).verdict == "no-token"
 
 
 def test_keys_are_lines_of_a_file() -> None:
@@ -128,18 +227,85 @@ def test_secrets_are_compared_as_digests_in_constant_time(monkeypatch: pytest.Mo
         return digest(ours, theirs)
 
     monkeypatch.setattr(access.hmac, "compare_digest", seen)
-    for offered in ("", "x", _TOKEN[:-1], "y" * 10_000):
+    assert sessions.hmac is access.hmac
+    for offered in ("", "x", _TOKEN[:-1], "y" * 10_000, f"{_ANN[:-1]}b"):
         assert _judge(**_HOST, authorization=f"Bearer {offered}") == "no-token"
-        assert _judge(**_HOST, cookie=f"{_POLICY.cookie_name}={offered}") == "no-token"
         path = f"/llava/{offered}/list_models"
         assert _judge(path=path, method="POST", **_HOST) == "no-token"
-    assert set(compared) == {(32, 32)}
-    assert len(compared) >= 12
+    assert _judge(**_HOST, cookie=f"{_cookie()[:-1]}0") == "no-token"
+    assert set(compared) == {(32, 32), (64, 64)}
+    assert len(compared) >= 4 * 2 + 5 + 1
 
 
-def test_the_key_of_llavas_routes_is_not_the_token_and_differs_from_the_cookie() -> None:
-    key = _POLICY.llava_path.removeprefix(access.LLAVA_PREFIX)
-    assert key not in {_TOKEN, _POLICY.cookie_value[:32]}
-    assert _judge(path=f"/llava/{key}/list_models", method="POST", **_HOST) == "allowed"
+def test_llavas_key_is_each_keys_own_and_opens_its_routes_only() -> None:
+    paths = [_POLICY.llava_path_of(key) for key in (*_POLICY.own, *_STORE.values())]
+    assert paths[0] == _POLICY.llava_path
+    names = [
+        _rule(path=f"{path}/list_models", method="POST", **_HOST).caller.name for path in paths
+    ]
+    assert names == ["token", "ann"]
+    key = paths[0].removeprefix(LLAVA_PREFIX)
+    assert _TOKEN not in key
     assert _judge(**_HOST, authorization=f"Bearer {key}") == "no-token"
-    assert AccessPolicy(secrets=None).llava_path == ""
+    assert _judge(**_HOST, cookie=f"{_POLICY.derived.cookie_name}={key}") == "no-token"
+    foreign = f"/llava/0123456789ab.{key.partition('.')[2]}/list_models"
+    assert _judge(path=foreign, method="POST", **_HOST) == "no-token"
+    assert _judge(path=f"{paths[0]}/metrics", method="POST", **_HOST) == "no-token"
+    observer = replace(_STORE["0123456789ab"], scopes=("observe",))
+    asked = Asked(path=f"{paths[1]}/list_models", method="POST", headers=_HOST)
+    assert _POLICY.judge(asked, {observer.id: observer}, _NOW).verdict == "wrong-scope"
+
+
+def test_salts_differ_by_key_and_by_start() -> None:
+    ids = ("token", "file-1", "0123456789ab")
+    salts = {_POLICY.derived.salt(key_id) for key_id in ids}
+    salts |= {replace(_POLICY, start_secret="x").derived.salt(key_id) for key_id in ids}
+    assert len(salts) == 6
+    assert _rule(**_GOOD).caller.salt in salts
+
+
+def test_a_policy_crosses_to_another_process_as_json() -> None:
+    policy = replace(_POLICY, key_store="/k", host_names=frozenset({"gpu01"}), any_address=True)
+    assert AccessPolicy.from_fields(json.loads(json.dumps(policy.to_fields()))) == policy
+    assert AccessPolicy.from_fields(AccessPolicy(secrets=None, start_secret="s").to_fields()) == (
+        AccessPolicy(secrets=None, start_secret="s")
+    )
+
+
+def test_what_is_printed_of_a_policy_holds_no_secret() -> None:
+    assert _TOKEN not in repr(_POLICY)
+    assert "start_secret" not in repr(_POLICY)
+    assert "value" not in repr(_POLICY.derived)
+
+
+# an attack, what it gets, and the check that refuses it with what takes its place
+_CHECKS: dict[str, tuple[dict[str, Any], str, tuple[Any, ...]]] = {
+    "digest": (
+        {"authorization": f"Bearer {_ANN[:-1]}b"}, "no-token",
+        (access.hmac, "compare_digest", lambda ours, theirs: True),
+    ),
+    "mac of a cookie": (
+        {"cookie": f"{_cookie('file-1')[:-1]}{'1' if _cookie('file-1')[-1] == '0' else '0'}"},
+        "no-token", (sessions, "same", lambda *_: True),
+    ),
+    "mac of LLaVA's key": (
+        {"path": "/llava/token.0/list_models", "method": "POST"}, "no-token",
+        (access, "same", lambda *_: True),
+    ),
+    "scope": (
+        {"path": "/metrics", "authorization": f"Bearer {_ANN}"}, "wrong-scope",
+        (Key, "opens", lambda *_: True),
+    ),
+    "expiry": (
+        {"now_s": _NOW + 60, "authorization": f"Bearer {_ANN}"}, "expired",
+        (Key, "expired", lambda *_: False),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _CHECKS)
+def test_each_check_of_a_key_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, verdict, check = _CHECKS[name]
+    assert _judge(**_HOST, **shown) == verdict
+    monkeypatch.setattr(*check)
+    assert _judge(**_HOST, **shown) == "allowed"

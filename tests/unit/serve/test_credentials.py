@@ -6,6 +6,8 @@ import pytest
 
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.credentials import credentials
+from llava_pack.serve.key_store import KeyStore
+from llava_pack.serve.keys import Key, digest_of
 
 _KEY = "k" * 24
 
@@ -17,27 +19,51 @@ def _key_file(folder: Path, text: str = f"# team\n{_KEY}\n", mode: int = 0o600) 
     return path
 
 
-def test_each_start_has_its_own_token() -> None:
-    first, second = (credentials("127.0.0.1", token=True, key_file=None) for _ in range(2))
+def _store(folder: Path) -> Path:
+    path = folder / "store" / "keys.json"
+    KeyStore(path).add(Key(id="0123456789ab", name="ann", digest=digest_of(_KEY)))
+    return path
+
+
+def test_each_start_has_its_own_token_and_secret() -> None:
+    first, second = (credentials("127.0.0.1", token=True) for _ in range(2))
     assert first.token != second.token
     assert len(first.token) >= 43
     assert first.policy.secrets == (first.token,)
+    assert first.policy.start_secret != second.policy.start_secret
+    assert first.policy.start_secret not in {first.token, ""}
 
 
 def test_no_token_is_only_for_loopback(tmp_path: Path) -> None:
-    assert credentials("localhost", token=False, key_file=None).policy.secrets is None
+    assert credentials("localhost", token=False).policy.secrets is None
     with pytest.raises(UsageError, match="other machines"):
         credentials("0.0.0.0", token=False, key_file=_key_file(tmp_path))
+    with pytest.raises(UsageError, match="other machines"):
+        credentials("0.0.0.0", token=False, key_store=_store(tmp_path))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "gpu01", ""])
-def test_another_address_needs_a_key_file(host: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs an API-key file"):
-        credentials(host, token=True, key_file=None)
-    policy = credentials(host, token=True, key_file=_key_file(tmp_path)).policy
-    assert policy.secrets is not None
-    assert _KEY in policy.secrets
+def test_another_address_needs_keys(host: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="which needs keys"):
+        credentials(host, token=True)
+    with pytest.raises(UsageError, match="which needs keys"):
+        credentials(host, token=True, key_store=tmp_path / "none.json")
+    policy = credentials(host, token=True, key_store=_store(tmp_path)).policy
     assert policy.any_address
+    policy = credentials(host, token=True, key_file=_key_file(tmp_path)).policy
+    assert policy.any_address
+
+
+def test_of_an_api_key_file_only_digests_are_kept(tmp_path: Path) -> None:
+    policy = credentials("127.0.0.1", token=True, key_file=_key_file(tmp_path)).policy
+    assert [(key.name, key.digest) for key in policy.keys] == [("file-1", digest_of(_KEY))]
+    assert _KEY not in str(policy.to_fields())
+
+
+def test_a_damaged_store_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    _store(tmp_path).write_text("{")
+    with pytest.raises(UsageError, match="the keys cannot be read"):
+        credentials("127.0.0.1", token=True, key_store=tmp_path / "store" / "keys.json")
 
 
 @pytest.mark.parametrize(

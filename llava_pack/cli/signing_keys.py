@@ -1,0 +1,67 @@
+"""Keys on the command line: the one to trust, and the passphrase of the one that signs.
+
+A passphrase is asked on the terminal or read from a file; it is never an argument.
+"""
+
+import getpass
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.format.errors import UsageError
+
+TrustKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="The key that must have signed it: a file that did not come with the bundle, or the "
+        "fingerprint from the card.",
+    ),
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Read the key's passphrase from the first line of this file, not the terminal."
+    ),
+]
+
+
+def read_passphrase(file: Path) -> str:
+    """Return the first line of a file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            if stat.S_ISREG(file.stat().st_mode) and file.stat().st_mode & 0o077:
+                console.say(f"! {file} can be read by others: chmod 600 {file}")
+            return stream.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "cannot be read as text, expected a passphrase on its first line",
+            subject=str(file),
+            hint="give another --passphrase-file, or leave it out to be asked",
+        ) from error
+
+
+def ask_passphrase(prompt: str, *, twice: bool = False) -> str:
+    """Ask on the terminal, without showing what is typed.
+
+    Raises:
+        UsageError: there is no terminal, or what was typed the second time differs.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "a passphrase is needed and there is no terminal to ask on",
+            subject="passphrase",
+            hint="give it with --passphrase-file FILE",
+        )
+    typed = getpass.getpass(f"{prompt}: ")
+    if twice and getpass.getpass("once more: ") != typed:
+        raise UsageError("typed differently the second time", subject="passphrase")
+    return typed

@@ -1,0 +1,170 @@
+"""What the guard finds out reaches the engine, the quota and the audit log, by every door."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from llava_pack.engine.port import Delta, Event, Finished, Message, Request, Timings, Usage
+from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.app import GatewaySettings, create_app
+from llava_pack.serve.audit import AuditLog
+from llava_pack.serve.caller import Caller
+from llava_pack.serve.keys import Key, Quota, digest_of
+from llava_pack.serve.page_talk import Choices, Talk
+from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.quota import QuotaError
+from llava_pack.serve.sessions import RENEW_S, Session
+from llava_pack.serve.visits import Ledger, Visit, visit_of
+
+_ANN, _BOB = (Key(id=name, name=name, digest=digest_of(name)) for name in ("ann", "bob"))
+_POLICY = AccessPolicy(secrets=("t",), start_secret="s", keys=(_ANN, _BOB))
+_TIMES = Timings(queued_s=0, first_token_s=0, total_s=0)
+
+
+class Listening:
+    """A model that says one word, and remembers what it was asked."""
+
+    name = "m"
+    status = SimpleNamespace(phase="ready")
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def admit(self) -> None:
+        """Take whatever comes."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        self.asked.append(request)
+        yield Delta(request.request_id, "word", (7,))
+        yield Finished(request.request_id, "stop", Usage(30, 1), _TIMES)
+
+
+_DOORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "whole": (
+        "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+    ),
+    "streamed": (
+        "/v1/chat/completions",
+        {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True},
+    ),
+    "llava": ("/worker_generate_stream", {"model": "m", "prompt": "hi"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("door", _DOORS)
+def test_a_request_has_the_salt_of_its_key_whatever_the_door(door: str) -> None:
+    model = Listening()
+    settings = GatewaySettings(policy=_POLICY, web_folder=None)
+    app = create_app({"m": cast("Any", model)}, settings)
+    path, body = _DOORS[door]
+    keyed = _POLICY.llava_path_of(_ANN)
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            for name in ("ann", "bob", "t"):
+                headers = {"Authorization": f"Bearer {name}"}
+                assert (await http.post(path, json=body, headers=headers)).status_code == 200
+            if door == "llava":
+                assert (await http.post(f"{keyed}{path}", json=body)).status_code == 200
+
+    asyncio.run(ask())
+    salts = [request.salt for request in model.asked]
+    derived = [_POLICY.derived.salt(key_id) for key_id in ("ann", "bob", "token", "ann")]
+    assert salts == derived[: len(salts)]
+    assert len(set(salts)) == 3
+
+
+def test_an_answer_on_the_page_has_the_salt_of_who_logged_in(tmp_path: Path) -> None:
+    model = Listening()
+    talk = Talk({"m": cast("Any", model)}, PictureDecoder(), tmp_path)
+    choices = Choices(model="m", temperature=0.0, top_p=1.0, max_tokens=5)
+
+    async def turn() -> None:
+        page = Visit(Caller(name="ann", salt="salt of ann"), key=_ANN)
+        async with aclosing(
+            talk.answer([{"role": "user", "content": ["hi"]}], choices, page)
+        ) as shown:
+            async for _ in shown:
+                pass
+
+    asyncio.run(turn())
+    assert [request.salt for request in model.asked] == ["salt of ann"]
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def write(self, line: str) -> None:
+        self.said.append(json.loads(line))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _left_after(count: int, key: Key) -> tuple[Visit, Lines]:
+    """Ask for an answer, and leave after so many events."""
+    lines = Lines()
+    visit = Visit(Caller(name="ann"), key=key, ledger=Ledger(AuditLog(lines)))
+    request = Request(request_id="r", messages=(Message("user", ("twelve chars",)),))
+
+    async def ask() -> None:
+        async with aclosing(visit.counted("m", request, Listening().generate(request))) as events:
+            for _ in range(count):
+                await anext(events)
+
+    asyncio.run(ask())
+    visit.close(499 if count == 1 else 200)
+    return visit, lines
+
+
+def test_an_answer_that_was_left_is_charged_by_an_estimate() -> None:
+    quota = Quota(tokens_per_day=5)
+    visit, lines = _left_after(1, Key(id="ann", name="ann", digest="", quota=quota))
+    assert (lines.said[0]["tokens_in"], lines.said[0]["tokens_out"]) == (4, 1)
+    with pytest.raises(QuotaError):
+        visit.another("next", "page answer").admit()
+
+
+def test_an_answer_that_came_whole_is_charged_as_the_engine_counted() -> None:
+    visit, lines = _left_after(2, _ANN)
+    assert (visit.tokens_in, visit.tokens_out) == (30, 1)
+    assert (lines.said[0]["model"], lines.said[0]["key"], lines.said[0]["status"]) == (
+        "m", "ann", 200,
+    )  # fmt: skip
+
+
+def test_where_no_guard_stands_nobody_is_charged() -> None:
+    visit = visit_of({})
+    visit.admit()
+    visit.close(200)
+    assert visit.caller.salt == ""
+
+
+def test_a_cookie_that_gets_old_is_replaced_by_one_of_now() -> None:
+    app = create_app({}, GatewaySettings(policy=_POLICY, web_folder=None))
+    derived = _POLICY.derived
+
+    async def ask(age_s: int) -> httpx.Response:
+        seen = int(time.time()) - age_s
+        cookie = f"{derived.cookie_name}={derived.cookie(Session('ann', seen, seen))}"
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return await http.get("/v1/models", headers={"Cookie": cookie})
+
+    assert "set-cookie" not in asyncio.run(ask(RENEW_S - 5)).headers
+    renewed = asyncio.run(ask(RENEW_S + 5))
+    assert renewed.status_code == 200
+    given = renewed.headers["set-cookie"]
+    assert given.startswith(f"{derived.cookie_name}=ann.")
+    assert "HttpOnly" in given
+    assert "SameSite=strict" in given
