@@ -95,6 +95,7 @@ def _launcher(prefix: Path, current: Path) -> str:
     on_the_way = " ".join(shlex.quote(str(place)) for place in ownership.way(prefix))
     within = f"{root} {binary} {models} {models}/* {models}/*/generations"
     within += f" {models}/*/generations/* {models}/*/current"
+    shown = "-exec ls -ld '{}' ';'"
     return f"""#!/bin/sh
 # a function that the caller exported would be taken for a program; bash looks for `unset` itself
 # before functions only where POSIXLY_CORRECT is set
@@ -108,16 +109,16 @@ others() {{
     strange="! -user 0 ! -user $me ! -user $3"
     open="! -type l -perm -0002" grouped="! -type l -perm -0020 ! -group 0 ! -group $me"
     # shellcheck disable=SC2086
-    find {on_the_way} -prune '(' $strange -o ! -perm -1000 '(' $open -o $grouped ')' ')'
+    find {on_the_way} -prune '(' $strange -o ! -perm -1000 '(' $open -o $grouped ')' ')' {shown}
     # shellcheck disable=SC2086
-    find {within} -prune '(' $strange -o $open -o $grouped ')'
+    find {within} -prune '(' $strange -o $open -o $grouped ')' {shown}
 }}
 wrong=$(others 2>&1) || wrong="$wrong (could not be looked at)"
 case $wrong in
 '') ;;
 *)
-    echo "error: another account could change what is run here: $wrong" >&2
-    echo 'hint: look at owner and mode (ls -ld); chmod go-w, or install with another --prefix' >&2
+    echo "error: another account could change what is run here, by owner or mode of: $wrong" >&2
+    echo 'hint: run it as the owner, chmod go-w, or install with another --prefix' >&2
     exit 3
     ;;
 esac

@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -120,9 +121,18 @@ def install(
             subject="service",
             hint="llava-pack service show prints the unit: its ExecStart is what another init runs",
         )
-    _give_folders(unit)
+    try:
+        _give_folders(unit)
+    except OSError as error:
+        raise InstallError(
+            f"expected folders of its own, got {error.strerror}",
+            subject=str(error.filename),
+            hint="look at it: ls -ld; the account of the service writes there and nowhere else",
+        ) from error
     unit.path.parent.mkdir(parents=True, exist_ok=True)
-    unit.path.write_text(unit.text(), encoding="utf-8")
+    from llava_target.disk import write_file
+
+    write_file(unit.path, unit.text().encode())
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)
@@ -204,6 +214,10 @@ def _unit(
         )
     if of_system and not _exists(chosen or ""):
         raise UsageError(f"there is no account {chosen}", subject="--account")
+    if of_system:
+        from llava_target.ownership import check_prefix
+
+        check_prefix(place, pwd.getpwnam(str(chosen)).pw_uid)
     if control := [word for word in arguments or () if not word.isprintable()]:
         raise UsageError(f"expected printable text, got {control[0]!r}", subject="service")
     return Unit(
@@ -237,9 +251,15 @@ def _give_folders(unit: Unit) -> None:
     """Let the account of a system's service write run states and logs, and nothing else."""
     for name in ("run", "logs") if unit.system else ():
         folder = unit.prefix / name
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         facts = pwd.getpwnam(unit.account or "")
-        os.chown(folder, facts.pw_uid, facts.pw_gid)
+        # what the owner of the prefix put there could be a link, or a file of root's
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchown(descriptor, facts.pw_uid, facts.pw_gid)
+        finally:
+            os.close(descriptor)
 
 
 def _lingers() -> bool:

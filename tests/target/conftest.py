@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.cli import main
+from llava_target.programs import SEARCH_PATH
 from tests.support import bundle as simulator
 from tests.support.bundle import BASE_PYTHON, BundleSimulator
 from tests.support.memory_disk import memory_disk
@@ -30,13 +31,26 @@ class Host:
     prefix: Path
 
     def install_sh(
-        self, medium, *arguments, shell="sh", expect=True, env=None, cwd="/", wrap=(), script=None
+        self,
+        medium,
+        *arguments,
+        shell="sh",
+        body="",
+        expect=True,
+        env=None,
+        cwd="/",
+        wrap=(),
+        script=None,
     ):
+        """Run install.sh; it goes on in /bin/sh, or where `body` names another shell, in that."""
         script = script or simulator.CHECKOUT / "installers" / "install.sh"
-        command = [*wrap, *shell.split(), str(script)]
+        command = [*wrap, *(body or shell).split(), str(script)]
         command += ["--bundle", str(medium.root), "--prefix", str(self.prefix)]
         command += ["--expect", medium.id] if expect else []
         path = f"{Path(BASE_PYTHON).parent}:{os.environ['PATH']}"
+        if body:
+            command.insert(command.index(str(script)) + 1, "--in-a-clean-environment")
+            env = {"CALLER_PATH": path, "LC_ALL": "C", "PATH": SEARCH_PATH, **(env or {})}
         return subprocess.run(
             [*command, *arguments],
             env={"PATH": path, "HOME": "/nonexistent", **(env or {})},

@@ -378,7 +378,7 @@ def a_script_that_changes_while_it_runs(scene):
     swap = f"echo 'touch {scene.ran}' >>{script}"
     bundle = scene.medium(extra=_python_that(swap))
     for shell in ("dash", "bash --posix", "busybox ash"):
-        scene.refused(scene.host.install_sh(bundle, script=script, shell=shell), 0)
+        scene.refused(scene.host.install_sh(bundle, script=script, body=shell), 0)
 
 
 def names_that_climb(scene):

@@ -23,7 +23,7 @@ def last_line(done):
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_bundle_is_installed_and_the_last_line_runs(host, medium, shell):
-    done = host.install_sh(medium(), shell=shell)
+    done = host.install_sh(medium(), body=shell)
     assert done.returncode == 0, done.stderr
     assert last_line(done) == f"{host.prefix}/bin/llava-pack serve"
     said = subprocess.run(["sh", "-c", last_line(done)], capture_output=True, text=True, check=True)

@@ -81,6 +81,32 @@ def test_the_service_of_a_system_runs_as_an_account_of_its_own(installed, system
         assert "systemctl restart llava-pack" in systemd()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+@pytest.mark.parametrize("plant", ["a link", "a file"])
+def test_what_was_put_where_folders_are_given_is_not_given_away(
+    installed, systemd, cli, tmp_path, plant
+):
+    precious = tmp_path / "precious"
+    precious.mkdir() if plant == "a link" else precious.touch()
+    run = installed.prefix / "run"
+    run.symlink_to(precious) if plant == "a link" else os.link(precious, run)
+    ended = cli("service", "install", "--prefix", installed.prefix, "--account", "daemon")
+    assert ended.code == 14, ended.err
+    assert precious.owner() == "root"
+    assert systemd() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes another account's prefix")
+def test_an_account_serves_from_its_own_prefix_or_from_root_s(installed, systemd, cli):
+    for path in (installed.prefix, *installed.prefix.rglob("*")):
+        os.lchown(path, 1, 1)
+    arguments = ["service", "show", "--system", "--prefix", installed.prefix]
+    assert "User=daemon\n" in cli(*arguments).out
+    ended = cli(*arguments, "--account", "bin")
+    assert ended.code == 3
+    assert "it belongs to daemon, expected bin or root" in ended.err
+
+
 def test_what_systemd_cannot_do_is_said(installed, systemd, cli, tmp_path, monkeypatch):
     (tmp_path / "broken").touch()
     ended = cli("service", "install", "--user", "--prefix", installed.prefix)

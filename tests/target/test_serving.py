@@ -20,10 +20,10 @@ from llava_target.installer import Request, install
 class Served:
     """A stub server of a host, as a person starts it."""
 
-    def __init__(self, host) -> None:
+    def __init__(self, host, *arguments) -> None:
         self.host = host
         self.process = subprocess.Popen(
-            [str(host.prefix / "bin/llava-pack"), "serve", "--really"],
+            [str(host.prefix / "bin/llava-pack"), "serve", "--really", *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         assert self.until(self.answer), "it never answered"
@@ -74,6 +74,19 @@ def test_an_upgrade_restarts_what_serves_and_asks_for_its_health(host, medium, s
     assert not (host.prefix / "handover.json").exists()
     log = host.prefix / "logs/restarted.log"
     assert log.stat().st_mode & 0o077 == 0, "the page's address in it holds the token"
+
+
+def test_a_server_of_an_earlier_version_wrote_down_less_and_is_restarted_too(host, medium):
+    assert host.install_sh(medium("old", release=1)).returncode == 0
+    server = Served(host, "--as-earlier")
+    try:
+        (state,) = (host.prefix / "run").glob("serve-*.json")
+        assert json.loads(state.read_text()) == {"pid": server.pid}
+        done = host.install_sh(medium("new", release=2))
+        assert done.returncode == 0, done.stderr
+        assert server.answer() == 2
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def pinned(host):
 def test_the_key_in_a_file_is_enough_and_is_pinned(host, signed, publisher, shell):
     bundle = signed()
     options = ["--trust-key", str(publisher.public_file)]
-    done = host.install_sh(bundle, *options, shell=shell, expect=False)
+    done = host.install_sh(bundle, *options, body=shell, expect=False)
     assert done.returncode == 0, done.stderr
     assert pinned(host) == publisher.signer.public.pem
     assert receipt(host)["verified"] == {

@@ -43,8 +43,12 @@ def prefix(tmp_path_factory):
     return root / "prefix"
 
 
+AS_ROOT = {"LLAVA_PACK_AS_ROOT": "1"}
+"""In a namespace of its own it is root, and means it."""
+
+
 def llava_pack(prefix, *arguments, **more):
-    environ = {"PATH": "/usr/bin:/bin", "HOME": str(prefix.parent), **more}
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(prefix.parent), **AS_ROOT, **more}
     return subprocess.run(
         [prefix / "bin" / "llava-pack", *arguments],
         env=environ, capture_output=True, text=True, check=False, timeout=200,
@@ -55,6 +59,7 @@ def llava_pack(prefix, *arguments, **more):
 def served(prefix):
     """Serve it, with a proxy in the environment that nobody answers at."""
     environ = {
+        **AS_ROOT,
         "PATH": "/usr/bin:/bin",
         "HOME": str(prefix.parent),
         "http_proxy": "http://127.0.0.1:9",

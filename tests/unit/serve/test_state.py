@@ -1,5 +1,6 @@
 """Run states: who serves on this machine, and stale files that a killed server leaves."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.serve.origin import KEPT
 from llava_pack.serve.state import RunState, directories, publish, running
 
 
@@ -113,3 +115,38 @@ def test_the_installation_comes_before_the_account(
 )
 def test_the_url_is_one_that_a_local_client_can_open(changes: dict[str, object], url: str) -> None:
     assert _state(**changes).url == url
+
+
+def test_a_state_says_how_its_server_was_started(tmp_path: Path) -> None:
+    """As the kernel has it: what a restart goes by, and what proves that it is this process."""
+    publication = publish(tmp_path, _state())
+    told = json.loads(publication.path.read_bytes())
+    publication.withdraw()
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    assert told["start_ticks"] == int(stat[19])
+    assert told["folder"] == str(Path.cwd())
+    assert set(told["environ"]) <= set(KEPT)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root reads what others wrote")
+def test_root_believes_a_state_only_about_a_process_of_who_wrote_it(tmp_path: Path) -> None:
+    """`stop` would else have root end whatever process a service's account names."""
+    publication = publish(tmp_path, _state())
+    os.chown(publication.path, 12345, 12345)
+    assert running([tmp_path]) == ()
+    with subprocess.Popen(["sleep", "1000"], user=12345, group=12345) as own:
+        theirs = publish(tmp_path, _state(pid=own.pid))
+        os.chown(theirs.path, 12345, 12345)
+        assert [state.pid for state in running([tmp_path])] == [own.pid]
+        own.kill()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another account")
+def test_a_folder_of_another_account_is_not_where_root_writes_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAVA_PACK_PREFIX", str(tmp_path))
+    assert directories()[0] == tmp_path / "run"
+    (tmp_path / "run").mkdir()
+    os.chown(tmp_path / "run", 12345, 12345)
+    assert directories()[1] == tmp_path / "run"
