@@ -97,7 +97,9 @@ def test_a_bare_folder_answers_through_the_port_and_the_terminal(
         chatted = json.loads(done.stdout.splitlines()[-1])
         assert chatted["text"] == answer.json()["choices"][0]["message"]["content"]
         supervisor = Path(f"/proc/{server.process.pid}")
-        assert int(re.findall(r"VmRSS:\s+(\d+) kB", (supervisor / "status").read_text())[0]) < 60_000
+        assert (
+            int(re.findall(r"VmRSS:\s+(\d+) kB", (supervisor / "status").read_text())[0]) < 60_000
+        )
         assert not re.findall("/(?:torch|PIL|numpy)/", (supervisor / "maps").read_text())
     assert server.process.returncode == 0
 
