@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _CLOSE_S = 3.0
 """How long it may take to close its connections: what runs has had its time before."""
 _LAST_LINES = 200
-_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "TZ")
 
 GATEWAY_PROGRAM = python_program("llava_pack.serve.gateway_process")
 
@@ -62,17 +62,17 @@ class GatewayPlan:
 
 
 def gateway_environment(
-    environment: Mapping[str, str], uploads: Path, home: Path
+    environment: Mapping[str, str], uploads: Path, temporary: Path
 ) -> dict[str, str]:
     """Return the environment of a gateway: a fixed list, and what keeps libraries quiet.
 
     Args:
         environment: of this process.
         uploads: where the page keeps files.
-        home: an empty folder.
+        temporary: where anything else may be written.
 
-    >>> sorted(gateway_environment({"PATH": "/bin", "SECRET": "x"}, Path("u"), Path("h")))[-2:]
-    ['PATH', 'TRANSFORMERS_OFFLINE']
+    >>> sorted(gateway_environment({"PATH": "/bin", "SECRET": "x"}, Path("u"), Path("t")))[-3:]
+    ['PATH', 'TMPDIR', 'TRANSFORMERS_OFFLINE']
     """
     kept = {name: environment[name] for name in _KEPT if name in environment}
     return {
@@ -80,7 +80,8 @@ def gateway_environment(
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(uploads),
         "HF_HUB_OFFLINE": "1",
-        "HOME": str(home),
+        "HOME": str(temporary),
+        "TMPDIR": str(temporary),
         "TRANSFORMERS_OFFLINE": "1",
     }
 
@@ -110,6 +111,7 @@ class GatewayLife:
         self._heart = Heartbeat(plan.care.starting_s)
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process: Process | None = None
+        self._over = False
 
     @property
     def stalled(self) -> bool:
@@ -127,6 +129,8 @@ class GatewayLife:
             process = await start(self._program(theirs), "the gateway")
             theirs.close()
             self._process = process
+            if self._over:
+                kill(process)
             try:
                 returncode = await live_with(process, self._live(process, ours), self._take_line)
             finally:
@@ -139,6 +143,7 @@ class GatewayLife:
 
     async def stop(self, *, force: bool) -> None:
         """End the process: it was told to by its bulletin, unless `force`."""
+        self._over = True
         if (process := self._process) is not None:
             if not force:
                 self.changed()
@@ -147,6 +152,7 @@ class GatewayLife:
 
     def kill(self) -> None:
         """Kill the process, and wait for nothing."""
+        self._over = True
         if self._process is not None:
             kill(self._process)
 

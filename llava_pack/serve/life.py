@@ -66,6 +66,7 @@ class EngineLife:
         self._observer = observer
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process: Process | None = None
+        self._over = False
 
     async def run(self) -> None:
         """Start the process, make it ready, and raise what it ended with.
@@ -76,6 +77,8 @@ class EngineLife:
         self._observer.status(Status(phase="starting"))
         process = await start(self._command.program, "the engine")
         self._process = process
+        if self._over:
+            kill(process)
         try:
             returncode = await live_with(process, self._live(process), self._hear)
         finally:
@@ -86,11 +89,13 @@ class EngineLife:
 
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
+        self._over = True
         if self._process is not None:
             await end(self._process, force=force)
 
     def kill(self) -> None:
         """Kill the process, and wait for nothing."""
+        self._over = True
         if self._process is not None:
             kill(self._process)
 

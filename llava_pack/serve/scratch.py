@@ -32,7 +32,7 @@ class Scratch:
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
         self._descriptor = os.open(self.root / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in (self.uploads, self.empty):
+        for folder in (self.uploads, self.empty, self.temporary):
             folder.mkdir(mode=0o700)
         return self
 
@@ -49,6 +49,11 @@ class Scratch:
     def empty(self) -> Path:
         """A working directory with nothing in it to be served by accident."""
         return self.root / "empty"
+
+    @property
+    def temporary(self) -> Path:
+        """Where the gateway may write what it needs for a moment."""
+        return self.root / "temporary"
 
     @property
     def control(self) -> Path:

@@ -219,7 +219,7 @@ def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:
     return GatewayPlan(
         listening=plan.listening,
         directory=scratch.empty,
-        environment=gateway_environment(os.environ, scratch.uploads, scratch.empty),
+        environment=gateway_environment(os.environ, scratch.uploads, scratch.temporary),
         care=plan.care,
         argv=plan.gateway_argv,
     )

@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -253,3 +255,20 @@ def test_a_model_that_changes_places_with_itself_lets_its_answers_end(temporary:
                 assert any("[DONE]" in line for line in lines), "it was answered to its end"
         assert _answer(served).status_code == 200
         assert served.engine_pids() != [engine]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_while_it_starts_ends_it_with_what_was_just_started(
+    temporary: Path, place: Path, times: int
+) -> None:
+    argv = [sys.executable, str(ROOT / "tests" / "support" / "gateway.py")]
+    argv += ["--state-dir", str(place), "--engine", f"--load-until {temporary / 'never'}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, env=environment) as process:
+        _until(lambda: running([place]))
+        family = psutil.Process(process.pid).children(recursive=True)
+        for _ in range(times):
+            process.terminate()
+        assert process.wait(timeout=60) in {0, 128 + signal.SIGTERM}
+    assert _gone(family)
+    assert list(temporary.glob("llava-pack-serve-*")) == []
