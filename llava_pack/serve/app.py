@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 import llava_pack
+from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.failures import install_handlers
 from llava_pack.serve.guard import BodyLimit, Boundary, Guard
@@ -31,6 +32,8 @@ class GatewaySettings:
     """A private, empty folder for the page's uploads; None serves no page."""
     bundle_id: str | None = None
     """Shown by `/readyz`, so that a laptop can tell which server it reached."""
+    standing: Standing | None = None
+    """Which fence stands around this process, for `health`."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request that is taken."""
 
@@ -52,7 +55,14 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
     install_handlers(app)
     has_page = settings.web_folder is not None
     # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
-    app.include_router(probe_router(models, bundle_id=settings.bundle_id, page=has_page))
+    app.include_router(
+        probe_router(
+            models,
+            bundle_id=settings.bundle_id,
+            page=has_page,
+            standing=settings.standing,
+        )
+    )
     app.include_router(openai_router(models, decoder))
     app.include_router(tokenize_router(models, decoder))
     app.include_router(observation_router(models, decoder))

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from llava_pack.engine.client import EngineClient
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
@@ -64,6 +65,7 @@ class SupervisedEngine:
         self._proof = proof
         self._status = Status(phase="starting")
         self._info: EngineInfo | None = None
+        self._standing: Standing | None = None
         self._client: EngineClient | None = None
         self._life: EngineLife | None = None
         self._pulse = Pulse(self._care.stall_s)
@@ -89,6 +91,11 @@ class SupervisedEngine:
     def info(self) -> EngineInfo | None:
         """What its engine said of itself; None until it was ready once."""
         return self._info
+
+    @property
+    def standing(self) -> Standing | None:
+        """Which fence stands around its engine; None where that is not known."""
+        return self._standing
 
     @property
     def vitals(self) -> Vitals:
@@ -219,7 +226,7 @@ class SupervisedEngine:
         )  # fmt: skip
 
     def _on_ready(self, client: EngineClient, info: EngineInfo) -> None:
-        self._client, self._info = client, info
+        self._client, self._info, self._standing = client, info, client.standing
         self._tell(Status(phase="ready"))
         self.ready.set()
 

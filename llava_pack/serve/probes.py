@@ -7,23 +7,32 @@ Source: docs/reference/http-api.md, "Probes"; the aliases are vLLM's `/health` a
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.failures import RETRY_AFTER_S
 from llava_pack.serve.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.models import Served
 
 
-def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: bool) -> APIRouter:
+def probe_router(
+    models: Mapping[str, Served],
+    *,
+    bundle_id: str | None,
+    page: bool,
+    standing: Standing | None = None,
+) -> APIRouter:
     """Return the probes of a gateway.
 
     Args:
         models: what it serves.
         bundle_id: of what is installed, so that a laptop can tell which server it reached.
         page: whether it has a page.
+        standing: which fence stands around the gateway.
     """
     router = APIRouter()
 
@@ -63,6 +72,7 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
         body = {
             "status": "started" if started else "starting",
             "models": {name: _startup(model) for name, model in models.items()},
+            "fence": _fence(standing),
         }
         return _answer(body, ok=started)
 
@@ -96,4 +106,12 @@ def _startup(model: Served) -> dict[str, Any]:
         "device": info.device if info else None,
         "context_tokens": info.context_tokens if info else None,
         "slots": info.slots if info else None,
+        "fence": _fence(model.standing),
     }
+
+
+def _fence(standing: Standing | None) -> dict[str, Any] | None:
+    """Return which fence stands, for `health`; None where that is not known."""
+    if standing is None:
+        return None
+    return {**asdict(standing), "whole": standing.whole, "said": str(standing)}
