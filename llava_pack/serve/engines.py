@@ -65,7 +65,6 @@ class SupervisedEngine:
         self._proof = proof
         self._status = Status(phase="starting")
         self._info: EngineInfo | None = None
-        self._standing: Standing | None = None
         self._client: EngineClient | None = None
         self._life: EngineLife | None = None
         self._pulse = Pulse(self._care.stall_s)
@@ -95,7 +94,7 @@ class SupervisedEngine:
     @property
     def standing(self) -> Standing | None:
         """Which fence stands around its engine; None where that is not known."""
-        return self._standing
+        return self._client.standing if self._client else None
 
     @property
     def vitals(self) -> Vitals:
@@ -226,7 +225,7 @@ class SupervisedEngine:
         )  # fmt: skip
 
     def _on_ready(self, client: EngineClient, info: EngineInfo) -> None:
-        self._client, self._info, self._standing = client, info, client.standing
+        self._client, self._info = client, info
         self._tell(Status(phase="ready"))
         self.ready.set()
 
