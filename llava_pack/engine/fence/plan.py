@@ -94,7 +94,14 @@ def engine_fence(place: Place, model: Iterable[Path], home: Path, *, gpu: bool) 
     )
 
 
-def gateway_fence(place: Place, uploads: Path, home: Path, log: Path | None) -> Fence:
+def gateway_fence(
+    place: Place,
+    *,
+    uploads: Path,
+    home: Path,
+    read: Iterable[Path] = (),
+    write: Iterable[Path] = (),
+) -> Fence:
     """Return the fence of a gateway: its Python, its uploads, and Unix sockets.
 
     It listens on a socket that was handed over, and may start its own interpreter, to decode.
@@ -103,12 +110,13 @@ def gateway_fence(place: Place, uploads: Path, home: Path, log: Path | None) -> 
         place: where it runs.
         uploads: where the page keeps pictures.
         home: a private folder for whatever else is written.
-        log: the folder of the log, where it is the gateway that writes it.
+        read: what else is read.
+        write: which other folders are written.
     """
     return Fence(
-        read=(*place.python, *_paths(_SYSTEM), *_paths(_PROC)),
+        read=(*place.python, *_paths(_SYSTEM), *_paths(_PROC), *read),
         run=place.programs,
-        write=(uploads, home, *(() if log is None else (log,))),
+        write=(uploads, home, *write),
         devices=_paths(_NULL),
         sockets="unix",
         starts=True,

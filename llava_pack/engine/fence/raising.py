@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from llava_pack.engine.fence import landlock, seccomp
@@ -43,7 +44,7 @@ def raise_fence(fence: Fence, *, required: bool = False) -> Standing:
 def _raised(fence: Fence) -> Standing:
     if sys.platform != "linux":
         return Standing(why=f"{platform.system()} has no Landlock and no seccomp")
-    if _THREADS.is_dir() and (count := len(list(_THREADS.iterdir()))) > 1:
+    if (count := _threads()) > 1:
         raise PackError(f"{count} threads run already, a fence would hold one of them")
     try:
         seccomp.forbid_new_privileges()
@@ -52,6 +53,14 @@ def _raised(fence: Fence) -> Standing:
     abi, no_files = _hold_files(fence)
     calls, no_calls = _hold_calls(fence)
     return Standing(landlock=abi, seccomp=calls, why="; ".join(filter(None, (no_files, no_calls))))
+
+
+def _threads() -> int:
+    """Return how many threads there are; behind another fence, as far as Python knows."""
+    try:
+        return len(list(_THREADS.iterdir()))
+    except OSError:
+        return threading.active_count()
 
 
 def _hold_files(fence: Fence) -> tuple[int, str]:
