@@ -3,7 +3,9 @@
 import getpass
 import os
 import platform
+import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from socket import socket as socket_type
 
     from llava_pack.engine.port import EngineInfo
-    from llava_pack.serve.plans import EnginePlan, LoadOptions
+    from llava_pack.serve.plans import EnginePlan, FenceMode, LoadOptions
     from llava_pack.serve.tunnel import Endpoint
 
 _Folder = Path | None
@@ -98,6 +100,14 @@ def serve(
             "--as-root", envvar="LLAVA_PACK_AS_ROOT", help="Serve what is installed as root, too."
         ),
     ] = False,
+    fence: Annotated[
+        bool,
+        typer.Option("--fence/--no-fence", help="Keep what serves from other files and networks."),
+    ] = True,
+    require_fence: Annotated[
+        bool,
+        typer.Option("--require-fence", help="Do not serve where the kernel cannot hold a fence."),
+    ] = False,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -117,12 +127,13 @@ def serve(
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
     from llava_pack.cli.upstream import installed_upstream, serve_upstream
-    from llava_pack.serve.plans import LoadOptions
+    from llava_pack.serve.plans import LoadOptions, engine_command
 
     if conv_mode == "raw":
         raise UsageError(
             "it would let everybody's text become special tokens", subject="--conv-mode raw"
         )
+    fence_mode = chosen_fence(fence=fence, required=require_fence)
     chosen = chosen_precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
     if model_path is None:
         _refuse_root(as_root=as_root)
@@ -131,6 +142,7 @@ def serve(
         refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
         refused |= {"--host": host != "127.0.0.1", "--no-web": not web}
         refused |= {"--api-key-file": api_key_file, "--keys": keys}
+        refused |= {"--require-fence": require_fence}
         load = LoadOptions(precision=chosen, device=device, slots=slots)
         raise typer.Exit(
             serve_upstream(own, load, port=port, token=token, refused=refused, as_json=as_json)
@@ -186,10 +198,14 @@ def serve(
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
+    if not fence:
+        console.say("! no fence: what serves can open every file that you can, and any network")
     code = run(
         ServePlan(
             listening=listening,
             plans=tuple(plans),
+            fence=fence_mode,
+            command=partial(engine_command, fence=fence_mode, pycache=sys.pycache_prefix),
             prover=proof_of,
             care=Care(stall_s=stall_s, queue=queue),
             policy=allowed.policy,
@@ -241,6 +257,15 @@ def chosen_precision(precision: str | None, *, load_4bit: bool, load_8bit: bool)
             hint="leave it out to serve in the bundle's own",
         )
     return next(iter(named), None)
+
+
+def chosen_fence(*, fence: bool, required: bool) -> "FenceMode":
+    """Return whether a fence is raised around what serves, and whether it has to be whole."""
+    if required and not fence:
+        raise UsageError("they contradict each other", subject="--no-fence and --require-fence")
+    if required:
+        return "required"
+    return "on" if fence else "off"
 
 
 def _need_extra(*, web: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.format.manifest import KnownAnswer
-from llava_pack.health.checks import check_answer, check_engine, check_page
+from llava_pack.health.checks import check_answer, check_engine, check_fences, check_page
 from llava_pack.health.facts import AnswerFacts, GpusFacts, MemoryFacts, ModelFacts
 from llava_pack.health.knowledge import known_failures, recognise
 from llava_pack.health.machine import check_memory
@@ -80,6 +80,8 @@ class ServedChecks:
                 yield from self._log()
             if facts.error:
                 return
+            if isinstance(probe, ServerProbe):
+                yield from check_fences(facts, self._program)
             if facts.has_page:
                 yield check_page(probe.page(), self._program)
             for name, model in facts.models.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from llava_pack.engine import protocol
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
 from llava_pack.engine.stats import Stats
@@ -31,6 +32,7 @@ class EngineClient:
         self._events: dict[str, asyncio.Queue[Event | PackError]] = {}
         self._answers: dict[int, asyncio.Future[Wire]] = {}
         self._status: Status | None = None
+        self._standing: Standing | None = None
         self._changed = asyncio.Event()
         self._gone: PackError | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -64,6 +66,11 @@ class EngineClient:
         if self._status is None:
             raise ServeError("the engine has not said anything yet")
         return self._status
+
+    @property
+    def standing(self) -> Standing | None:
+        """Return which fence stands around the engine, None where it does not tell."""
+        return self._standing
 
     @property
     def info(self) -> EngineInfo:
@@ -195,6 +202,7 @@ class EngineClient:
             got = hello.get("protocol")
             raise ServeError(f"the engine speaks protocol {got}, expected {PROTOCOL}")
         self._status = protocol.status_from_wire(hello["status"])
+        self._standing = Standing.from_wire(hello.get("fence"))
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:

@@ -7,9 +7,13 @@ import os
 import signal
 import socket
 import stat
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.loop import Load
 from llava_pack.engine.server import BUFFER_BYTES, EngineServer
 from llava_pack.format.errors import ServeError
@@ -20,9 +24,17 @@ _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _PARENT_CHECK_S = 1.0
 _CUT_S = 5.0
 _LAST_WORDS_S = 0.2
+# A fenced engine cannot remove its socket: whoever made the folder does, or the next engine.
+_KEPT: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
-def run(load: Load, socket_path: Path, *, drain_s: float = 30.0) -> int:
+def run(
+    load: Load,
+    socket_path: Path,
+    *,
+    drain_s: float = 30.0,
+    fence: Callable[[], Standing | None] = lambda: None,
+) -> int:
     """Serve the engine that `load` returns at `socket_path` until told to end.
 
     SIGTERM and SIGINT drain: running requests may end within `drain_s`, new ones are refused;
@@ -32,26 +44,36 @@ def run(load: Load, socket_path: Path, *, drain_s: float = 30.0) -> int:
         load: called once, on the engine's thread.
         socket_path: made with mode 0600; its folder, where absent, with 0700.
         drain_s: seconds that running requests get.
+        fence: called once, with the socket made, nothing loaded and no other thread running;
+            what it returns is told to whoever connects.
 
     Returns:
         The exit code: 0 after a drain, the error's where loading or stepping failed.
 
     Raises:
-        ServeError: the socket cannot be made, or somebody serves there already.
+        ServeError: the socket cannot be made, or somebody serves there already; or the fence's.
     """
     parent = os.getppid()
     _die_with_parent()
     listening = _listen(socket_path)
     try:
-        return asyncio.run(_serve(load, listening, parent=parent, drain_s=drain_s))
+        standing = fence()
+        return asyncio.run(_serve(load, listening, standing, parent=parent, drain_s=drain_s))
     finally:
         with suppress(OSError):
             socket_path.unlink()
 
 
-async def _serve(load: Load, listening: socket.socket, *, parent: int, drain_s: float) -> int:
+async def _serve(
+    load: Load,
+    listening: socket.socket,
+    standing: Standing | None,
+    *,
+    parent: int,
+    drain_s: float,
+) -> int:
     loop = asyncio.get_running_loop()
-    server = EngineServer(load)
+    server = EngineServer(load, standing)
     told, forced = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -59,7 +81,9 @@ async def _serve(load: Load, listening: socket.socket, *, parent: int, drain_s: 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    acceptor = await asyncio.start_unix_server(server.connected, sock=listening, limit=BUFFER_BYTES)
+    acceptor = await asyncio.start_unix_server(
+        server.connected, sock=listening, limit=BUFFER_BYTES, **_KEPT
+    )
     server.thread.start()
     watch = asyncio.create_task(_watch_parent(parent, forced))
     try:

@@ -5,12 +5,14 @@ frame is a 4-byte big-endian length and that many bytes. The client speaks first
 
     client: hello {protocol} · generate {request} + pictures · cancel {request_id} ·
             stats {tag} · tokenize, trace {tag, request} + pictures
-    engine: hello {protocol, status} · status {status} · delta · finished · failed ·
+    engine: hello {protocol, status, fence} · status {status} · delta · finished · failed ·
             stats {tag, stats} · answer {tag, token_ids | trace | failed}
 
-A status is pushed whenever it changes, so a client sees loading progress without asking. Other
-versions are refused in `hello`. Both sides are ours and the socket is private to one account:
-bounds are there against bugs, not against strangers.
+A status is pushed whenever it changes, so a client sees loading progress without asking. `fence`
+is the engine's `Standing`, null where it tells none; an engine of an earlier release has no such
+field, and an earlier client does not look for one. Other versions are refused in `hello`. Both
+sides are ours and the socket is private to one account: bounds are there against bugs, not against
+strangers.
 """
 
 import asyncio

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from llava_pack.engine import protocol
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.loop import EngineThread, Listener, Load
 from llava_pack.engine.port import Engine, Event, Failed, Finished, Request
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
@@ -28,13 +29,14 @@ class EngineServer:
     a connection that ends takes its requests with it.
     """
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, standing: Standing | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, asyncio.StreamWriter] = {}
         self._ids = itertools.count(1)
         self._active: set[str] = set()
         self._questions: set[asyncio.Task[None]] = set()
         self._status = Status(state="loading")
+        self._standing = standing
         self._draining = False
         self.quiet = asyncio.Event()
         self.quiet.set()
@@ -68,7 +70,8 @@ class EngineServer:
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         received = await protocol.read_message(reader)
-        hello = {"op": "hello", "protocol": PROTOCOL, "status": asdict(self._status)}
+        hello: Wire = {"op": "hello", "protocol": PROTOCOL, "status": asdict(self._status)}
+        hello["fence"] = asdict(self._standing) if self._standing else None
         writer.writelines(protocol.encode(hello))
         if received is None or received[0].get("protocol") != PROTOCOL:
             got = received[0].get("protocol") if received else None

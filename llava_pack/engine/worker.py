@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava_pack.engine import environment, process
+from llava_pack.engine.enclosure import MODES, Enclosure
 from llava_pack.engine.load import DEFAULT_SLOTS, DEVICES, PRECISIONS, load_engine
 from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError
@@ -27,22 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     environment.prepare()
 
+    enclosure = Enclosure(
+        given.model_dir,
+        tower=given.vision_tower,
+        base=given.model_base,
+        home=given.socket.absolute().with_suffix(".home"),
+        device=given.device,
+        mode=given.fence,
+    )
+
     def load(progress: Progress) -> Engine:
-        return load_engine(
-            given.model_dir,
-            vision_tower=given.vision_tower,
-            model_base=given.model_base,
-            precision=given.precision,
-            device=given.device,
-            slots=given.slots,
-            context_tokens=given.context_tokens,
-            conv_mode=given.conv_mode,
-            gpus=given.gpus,
-            progress=progress,
-        )
+        return enclosure.load(lambda: _load(given, progress))
 
     try:
-        code = process.run(load, given.socket, drain_s=given.drain_s)
+        code = process.run(load, given.socket, drain_s=given.drain_s, fence=enclosure.enter)
     except PackError as error:
         _log.error("%s", error)
         code = int(error.exit_code)
@@ -51,6 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.shutdown()
     # A step that is still running must not keep a process that was told to end.
     os._exit(code)
+
+
+def _load(given: argparse.Namespace, progress: Progress) -> Engine:
+    return load_engine(
+        given.model_dir,
+        vision_tower=given.vision_tower,
+        model_base=given.model_base,
+        precision=given.precision,
+        device=given.device,
+        slots=given.slots,
+        context_tokens=given.context_tokens,
+        conv_mode=given.conv_mode,
+        gpus=given.gpus,
+        progress=progress,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--conv-mode")
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--drain-s", type=float, default=30.0)
+    parser.add_argument("--fence", choices=MODES, default="on")
     return parser
 
 

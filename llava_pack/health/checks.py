@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from llava_pack.health.facts import (
     AnswerFacts,
     EnvironmentFacts,
+    FenceFacts,
     InstalledFacts,
     PageFacts,
     ServerFacts,
@@ -14,6 +15,7 @@ from llava_pack.health.report import Finding, Level, Metric
 TTFT_WARN_S = 2.0
 TTFT_CRITICAL_S = 5.0
 _SHOWN = 5
+_SWITCHED_OFF = "--no-fence"
 
 
 def check_installed(facts: InstalledFacts) -> Finding:
@@ -142,6 +144,37 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
         text=f"{name}: {model.phase} {model.detail}".rstrip(),
         why="it does not answer yet",
         fix=f"{program} health --wait-ready 600",
+    )
+
+
+def check_fences(facts: ServerFacts, program: str) -> list[Finding]:
+    """Judge the fences around the gateway and around each engine that is ready.
+
+    Args:
+        facts: of a server that answered.
+        program: the installation's own command, for the hints.
+    """
+    engines = {name: one.fence for name, one in facts.models.items() if one.phase == "ready"}
+    told = {} if facts.fence is None else {"gateway": facts.fence}
+    return [_fence(name, fence, program) for name, fence in {**told, **engines}.items()]
+
+
+def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:
+    if fence is not None and fence.whole:
+        return Finding(layer="fence", level="ok", text=f"{name}: {fence.said}")
+    if fence is None:
+        text, fix = "tells of no fence: its engine is of an earlier version", "install BUNDLE"
+    elif _SWITCHED_OFF in fence.said:
+        text, fix = fence.said, f"serve, without {_SWITCHED_OFF}"
+    else:
+        text, fix = fence.said, "explain no-fence"
+    return Finding(
+        layer="fence",
+        level="warn",
+        text=f"{name}: {text}",
+        why="a hole in it would open every file of the account that serves, and the network",
+        fix=f"{program} {fix}",
+        code="" if fence is None or _SWITCHED_OFF in fence.said else "no-fence",
     )
 
 

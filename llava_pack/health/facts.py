@@ -40,6 +40,16 @@ class EnvironmentFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FenceFacts:
+    """Which fence stands around a process, as it says itself."""
+
+    said: str
+    """One line."""
+    whole: bool
+    """Whether files and system calls are held."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """One model of the running server."""
 
@@ -54,6 +64,8 @@ class ModelFacts:
     precision: str = ""
     slots: int = 1
     context_tokens: int = 0
+    fence: FenceFacts | None = None
+    """Around its engine; None where it does not tell, or has not been ready yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,8 @@ class ServerFacts:
     live: bool = False
     ready: bool = False
     has_page: bool = False
+    fence: FenceFacts | None = None
+    """Around the gateway; None where it does not tell."""
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
 
 

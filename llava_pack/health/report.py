@@ -25,6 +25,7 @@ LAYERS = (
     "host",
     "processes",
     "engine",
+    "fence",
     "page",
     "api",
     "answers",

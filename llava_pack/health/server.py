@@ -15,7 +15,13 @@ from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
 from llava_pack.format.manifest import KnownAnswer, Reference
-from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
+from llava_pack.health.facts import (
+    AnswerFacts,
+    FenceFacts,
+    ModelFacts,
+    PageFacts,
+    ServerFacts,
+)
 from llava_pack.health.known_answers import grade
 from llava_pack.health.throughput import Counted, counted
 
@@ -61,7 +67,8 @@ class ServerProbe:
         pid, url = self._address.pid, self._address.url
         try:
             live, ready = self._http.get("/livez"), self._http.get("/readyz")
-            startup = self._http.get("/startupz").json()["models"]
+            started = self._http.get("/startupz").json()
+            startup = started["models"]
             vitals, stalled = live.json()["models"], live.json()["stalled"]
             return ServerFacts(
                 url=url,
@@ -69,6 +76,7 @@ class ServerProbe:
                 live=live.status_code == 200,
                 ready=ready.status_code == 200,
                 has_page=bool(ready.json().get("page")),
+                fence=_fence(started),
                 models={
                     name: _model(startup[name], vitals[name], stalled=name in stalled)
                     for name in startup
@@ -212,7 +220,16 @@ def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any], *, stalled: bo
         precision=startup["precision"] or "",
         slots=startup["slots"] or 1,
         context_tokens=startup["context_tokens"] or 0,
+        fence=_fence(startup),
     )
+
+
+def _fence(told: Mapping[str, Any]) -> FenceFacts | None:
+    """Return the fence that is told of, None where none is: earlier releases know none."""
+    fence = told.get("fence")
+    if not fence:
+        return None
+    return FenceFacts(said=str(fence["said"]), whole=bool(fence["whole"]))
 
 
 def _error_text(answer: httpx.Response) -> str:

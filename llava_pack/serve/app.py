@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 import llava_pack
+from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.audit import AuditLog, AuditPlan
 from llava_pack.serve.audit_sinks import sink_of
@@ -36,6 +37,8 @@ class GatewaySettings:
     """Shown by `/readyz`, so that a laptop can tell which server it reached."""
     restarts: int = 0
     """How many gateways there were before this one, for `/metrics`."""
+    standing: Standing | None = None
+    """Which fence stands around this process, for `health`."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request that is taken."""
     audit: AuditPlan = field(default_factory=AuditPlan)
@@ -67,6 +70,7 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
         bundle_id=settings.bundle_id,
         page=has_page,
         restarts=settings.restarts,
+        standing=settings.standing,
         pictures_stall=lambda: decoder.stalled,
     )
     app.include_router(probe_router(models, signs))

@@ -19,6 +19,7 @@ from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.models import Status, Vitals
 from llava_pack.serve.plain import from_plain, to_plain
+from llava_pack.serve.plans import FenceMode
 
 TELL_EVERY_S = 0.25
 """How often the supervisor looks whether there is something to tell."""
@@ -49,6 +50,10 @@ class Start:
     """How many gateways there were before this one."""
     log: Path | None
     """Where the log is kept; None keeps none."""
+    fence: FenceMode
+    """Whether a fence is raised around it, and whether it has to be whole."""
+    home: Path
+    """A private folder that it makes, when there is a fence."""
 
 
 @dataclass(frozen=True, kw_only=True)

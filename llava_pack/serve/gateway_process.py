@@ -13,10 +13,12 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 
+from llava_pack.engine.fence.value import Standing
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.serve.feed import (
@@ -29,6 +31,7 @@ from llava_pack.serve.feed import (
     lines,
     to_line,
 )
+from llava_pack.serve.fencing import enter_gateway_fence
 from llava_pack.serve.logfile import kept
 from llava_pack.serve.served import ServedModels
 
@@ -60,9 +63,17 @@ async def _main(channel: socket.socket, listening: socket.socket) -> None:
     messages = lines(reader)
     start = from_line(Start, await anext(messages))
     with kept(start.log):
-        # What closes this process in (file system, system calls) belongs here: everything that it
-        # needs is open or known, and no other thread runs yet.
-        await _Gateway(start, messages, writer).serve(listening)
+        standing = _close_in(start)
+        await _Gateway(start, standing, messages, writer).serve(listening)
+
+
+def _close_in(start: Start) -> Standing:
+    """Raise the fence: what is needed is open or known, and no other thread runs yet."""
+    audit = [Path(start.audit.path)] if start.audit.path else []
+    logs = [path.parent for path in (start.log, *audit) if path is not None]
+    keys = [Path(start.policy.key_store).parent] if start.policy.key_store else []
+    uploads = start.uploads or start.home / "uploads"
+    return enter_gateway_fence(uploads, start.home, read=keys, write=logs, mode=start.fence)
 
 
 class _Server(uvicorn.Server):
@@ -83,9 +94,14 @@ class _Server(uvicorn.Server):
 
 class _Gateway:
     def __init__(
-        self, start: Start, messages: AsyncIterator[bytes], writer: asyncio.StreamWriter
+        self,
+        start: Start,
+        standing: Standing,
+        messages: AsyncIterator[bytes],
+        writer: asyncio.StreamWriter,
     ) -> None:
         self._start = start
+        self._standing = standing
         self._messages = messages
         self._writer = writer
         self._due = asyncio.Event()
@@ -119,6 +135,7 @@ class _Gateway:
             web_folder=start.uploads,
             bundle_id=start.bundle_id,
             restarts=start.restarts,
+            standing=self._standing,
         )
         return _Server(
             uvicorn.Config(

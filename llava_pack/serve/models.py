@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import EngineInfo, Event, Request, Trace
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
@@ -62,6 +63,10 @@ class Served(Protocol):
     @property
     def info(self) -> EngineInfo | None:
         """What its engine said of itself; None until it was loaded once."""
+
+    @property
+    def standing(self) -> Standing | None:
+        """Which fence stands around its engine; None where that is not known."""
 
     @property
     def vitals(self) -> Vitals:

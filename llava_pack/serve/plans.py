@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.serve.process import EngineCommand
@@ -15,6 +16,8 @@ DEFAULT_PRECISION = "auto"
 """What a checkpoint was quantized to ahead, else nf4."""
 
 DEFAULT_SLOTS = 8
+
+FenceMode = Literal["on", "off", "required"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +116,27 @@ def installed_plan(
     )
 
 
-def engine_command(plan: EnginePlan, socket: Path) -> EngineCommand:
+def engine_command(
+    plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
+) -> EngineCommand:
     """Return how the plan's process is started.
 
     Args:
         plan: the model.
         socket: where the engine listens.
+        fence: whether one is raised around it, and whether it has to be whole.
+        pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
+            it there, and writes nowhere.
 
     Source: llava_pack/engine/worker.py, its options.
     """
-    argv = [str(plan.python), "-I", "-X", "faulthandler", "-m", "llava_pack.engine.worker"]
+    kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
+    argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
     argv += ["--precision", plan.precision, "--device", plan.device, "--slots", str(plan.slots)]
     argv += ["--drain-s", str(_DRAIN_S)]
+    if fence != "on":  # its own choice; engines of earlier versions know no fence
+        argv += ["--fence", fence]
     for option, value in (
         ("--vision-tower", plan.vision_tower),
         ("--model-base", plan.model_base),

@@ -7,12 +7,13 @@ Source: docs/reference/http-api.md, "Probes"; the aliases are vLLM's `/health` a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.failures import RETRY_AFTER_S
 from llava_pack.serve.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.models import Served
@@ -28,6 +29,8 @@ class Signs:
     """Whether it has a page."""
     restarts: int = 0
     """How many gateways there were before this one."""
+    standing: Standing | None = None
+    """Which fence stands around the gateway; None where that is not known."""
     pictures_stall: Callable[[], bool] = lambda: False
     """Whether pictures do not get through."""
 
@@ -83,6 +86,7 @@ def probe_router(models: Mapping[str, Served], signs: Signs) -> APIRouter:
         body = {
             "status": "started" if started else "starting",
             "models": {name: _startup(model) for name, model in models.items()},
+            "fence": _fence(signs.standing),
         }
         return _answer(body, ok=started)
 
@@ -118,4 +122,12 @@ def _startup(model: Served) -> dict[str, Any]:
         "device": info.device if info else None,
         "context_tokens": info.context_tokens if info else None,
         "slots": info.slots if info else None,
+        "fence": _fence(model.standing),
     }
+
+
+def _fence(standing: Standing | None) -> dict[str, Any] | None:
+    """Return which fence stands, for `health`; None where that is not known."""
+    if standing is None:
+        return None
+    return {**asdict(standing), "whole": standing.whole, "said": str(standing)}

@@ -56,6 +56,11 @@ class Scratch:
         return self.root / "temporary"
 
     @property
+    def gateway_home(self) -> Path:
+        """Where the gateway makes a folder for what its libraries keep."""
+        return self.root / "gateway"
+
+    @property
     def control(self) -> Path:
         """Return the path of the control socket."""
         return self.root / "control.sock"

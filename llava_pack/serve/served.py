@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 
 from llava_pack.engine.client import EngineClient
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
@@ -62,6 +63,11 @@ class ServedEngine:
     def info(self) -> EngineInfo | None:
         """What its engine said of itself; None until it was ready once."""
         return self._news.info
+
+    @property
+    def standing(self) -> Standing | None:
+        """Which fence stands around its engine; None where that is not known."""
+        return self._client.standing if self._client else None
 
     @property
     def vitals(self) -> Vitals:

@@ -31,7 +31,7 @@ from llava_pack.serve.logfile import kept
 from llava_pack.serve.models import Status
 from llava_pack.serve.narration import Narration
 from llava_pack.serve.notify import Notifier
-from llava_pack.serve.plans import EnginePlan, engine_command
+from llava_pack.serve.plans import EnginePlan, FenceMode, engine_command
 from llava_pack.serve.process import EngineCommand
 from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import Publication, RunState, publish
@@ -63,6 +63,8 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    fence: FenceMode = "on"
+    """Whether a fence is raised around the gateway, and whether it has to be whole."""
     gateway_argv: tuple[str, ...] = GATEWAY_PROGRAM
     """How the gateway is started."""
     log: Path | None = None
@@ -234,6 +236,8 @@ def _start(plan: ServePlan, scratch: Scratch) -> Start:
         queue=plan.care.queue,
         restarts=0,
         log=plan.log,
+        fence=plan.fence,
+        home=scratch.gateway_home,
     )
 
 

@@ -140,8 +140,8 @@ def test_all_is_well(sound: Machine, served: Gateway) -> None:
     ended = Ended(done.returncode, json.loads(done.stdout))
     jsonschema.validate(ended.report, _schema())
     assert (ended.code, ended.report["status"], ended.bad()) == (0, "OK", [])
-    layers = ["integrity", "environment", "gpu", "host", "processes", "engine", "api", "silence"]
-    assert ended.levels() == dict.fromkeys(layers, "ok")
+    layers = ["integrity", "environment", "gpu", "host", "processes", "engine", "fence", "api"]
+    assert ended.levels() == dict.fromkeys([*layers, "silence"], "ok")
     assert set(ended.report["metrics"]) == {"ttft_s", "tokens_per_s"}
     tries = (sound.health().report["took_s"] for _ in range(30))
     assert ended.report["took_s"] < 3 or any(took_s < 3 for took_s in tries), "the best counts"
@@ -150,10 +150,11 @@ def test_all_is_well(sound: Machine, served: Gateway) -> None:
 def test_the_line_for_nagios_and_the_findings_for_people(sound: Machine, served: Gateway) -> None:
     done = sound.settled()
     assert done.returncode == 0
-    assert done.stdout.startswith("OK - 8 checks passed | ttft=")
+    assert done.stdout.startswith("OK - 9 checks passed | ttft=")
     assert ";2;5 tokens_per_s=" in done.stdout
     assert done.stdout.count("\n") == 1
     assert "✓ api: tiny-llava: knows its answers" in done.stderr
+    assert re.search("✓ fence: tiny-llava: Landlock ABI [0-9]+ and seccomp", done.stderr)
 
 
 @pytest.mark.parametrize("missing", ["typer", "pydantic", "packaging", "httpx"])

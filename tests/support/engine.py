@@ -4,11 +4,12 @@ Its tokens are words. It keeps slots, a waiting line, cancellation, stop strings
 failures as the port's contract wants them, and runs in the same worker process.
 
 Run it: `python tests/support/engine.py --socket PATH [--slots N] [--context N] [--step-s S]
-[--load-until PATH]`. One answer is at most as long as the context: with a large one it never ends by itself.
+[--load-until PATH] [--fence]`. One answer is at most as long as the context: with a large one it never ends by itself.
 """
 
 import argparse
 import hashlib
+import os
 import random
 import re
 import sys
@@ -21,6 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava_pack.engine import process, templates
+from llava_pack.engine.fence.home import move_in
+from llava_pack.engine.fence.place import this_place
+from llava_pack.engine.fence.plan import engine_fence
+from llava_pack.engine.fence.raising import raise_fence
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import (
     ContextLengthError,
     Delta,
@@ -251,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--says", type=Path, help="every answer is what this file holds")
     parser.add_argument("--wedge", action="store_true", help="the question `wedge` never ends")
+    parser.add_argument("--fence", action="store_true", help="stand behind an engine's fence")
     given = parser.parse_args(argv)
 
     def load(progress: Progress) -> Engine:
@@ -267,7 +274,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             says=given.says,
         )
 
-    return process.run(load, given.socket, drain_s=given.drain_s)
+    def fence() -> Standing | None:
+        if not given.fence:
+            return None
+        home = given.socket.with_suffix(".home")
+        move_in(home)
+        return raise_fence(engine_fence(this_place(os.environ), (), home, gpu=False))
+
+    return process.run(load, given.socket, drain_s=given.drain_s, fence=fence)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,7 @@ def _command(name: str, socket: Path, given: argparse.Namespace) -> EngineComman
     script = ROOT / "tests" / "support" / "engine.py"
     broken = ("--no-such-option",) if name == "broken" else ()
     argv = [sys.executable, "-X", "faulthandler", str(script), "--socket", str(socket)]
+    argv += ["--fence"]
     return EngineCommand(
         name=name,
         argv=(*argv, *shlex.split(given.engine), *broken),

@@ -1,0 +1,42 @@
+"""Whether a failure may be the fence's own doing, said where it is read."""
+
+from llava_pack.engine.fence.value import Standing
+from llava_pack.format.errors import PackError, PreflightError, ServeError
+
+_ASK = "llava-pack serve --no-fence tells whether the fence is in the way"
+
+
+def blamed(error: PackError | PermissionError, standing: Standing, *, gpu: bool) -> PackError:
+    """Return what to tell of a failure to load.
+
+    Args:
+        error: of loading.
+        standing: of the process that loads.
+        gpu: whether a GPU was let through: then it may be the fence that a missing device is
+            missing for.
+    """
+    if isinstance(error, PermissionError):
+        stood = ", and the fence stood" if standing.stands else ""
+        hint = _ASK if standing.stands else ""
+        return ServeError(f"{error.strerror}{stood}", subject=str(error.filename or ""), hint=hint)
+    suspect = _refused(error) or (gpu and isinstance(error, PreflightError))
+    if not (standing.stands and suspect):
+        return error
+    hint = "\n".join(filter(None, (error.hint, _ASK)))
+    return type(error)(f"{error.message}; the fence stood", subject=error.subject, hint=hint)
+
+
+def passed_over(device: str, *, gpu: bool) -> str:
+    """Return a line where the CPU computes though a GPU's devices are there, else nothing."""
+    if device != "cpu" or not gpu:
+        return ""
+    return f"the CPU computes, though a GPU's devices are here; {_ASK}"
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Return whether a refusal is among an error's causes."""
+    while error is not None:
+        if isinstance(error, PermissionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

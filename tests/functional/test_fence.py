@@ -1,0 +1,199 @@
+"""What a fence holds, with the attack as its input; and that the attack works where none stands."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llava_pack.engine.fence import landlock
+from tests.support import escapes
+from tests.support.connection import connected
+from tests.support.escapes import FOR_ENGINE, FOR_GATEWAY, HELD, OF_PROGRAMS, Surroundings
+from tests.support.gateway import TOKEN, Gateway
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = str(ROOT / "tests/support/engine.py")
+GATEWAY = str(ROOT / "tests/support/fenced_gateway.py")
+
+
+def _abi() -> int:
+    try:
+        return landlock.version()
+    except landlock.LandlockError:
+        return 0
+
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not _abi(), reason="this kernel has no Landlock"
+)
+
+
+def _data_url() -> str:
+    out = io.BytesIO()
+    Image.new("RGB", (1, 1), "red").save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    folder = tmp_path_factory.mktemp("account")
+    (folder / "secret").write_bytes(b"hunter2")
+    (folder / "secret").chmod(0o600)
+    (folder / "other-model").write_bytes(b"weights")
+    (folder / "home").mkdir()
+    abstract = f"llava-pack-test-{os.getpid()}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as nameless,
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        unix.bind(str(folder / "unix"))
+        nameless.bind(f"\0{abstract}")
+        for listening in (unix, nameless):
+            listening.listen(64)
+        yield Surroundings(
+            secret=str(folder / "secret"),
+            model=str(folder / "other-model"),
+            folder=str(folder),
+            home=str(folder / "home"),
+            port=tcp.getsockname()[1],
+            datagrams=udp.getsockname()[1],
+            unix=str(folder / "unix"),
+            abstract=abstract,
+            victim=victim.pid,
+        )
+        victim.kill()
+
+
+def _tried(fence: str, one: Surroundings, tmp_path: Path) -> dict[str, Any]:
+    own_model = tmp_path / "own-model"
+    own_model.write_bytes(b"own")
+    parts = tmp_path / "parts.json"
+    told = {"fence": fence, "surroundings": asdict(one), "own_model": str(own_model)}
+    parts.write_text(json.dumps(told))
+    done = subprocess.run(
+        [sys.executable, escapes.__file__, str(parts)],
+        capture_output=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("fence", ["engine", "decoder"])
+def test_nothing_gets_out_of_a_fence(
+    fence: str, surroundings: Surroundings, tmp_path: Path
+) -> None:
+    found = _tried(fence, surroundings, tmp_path)
+    assert found["standing"] == {"landlock": _abi(), "seccomp": True, "why": ""}
+    assert found["outcomes"] == dict.fromkeys({**FOR_ENGINE, **OF_PROGRAMS}, HELD)
+
+
+def test_without_a_fence_each_of_the_attempts_succeeds(
+    surroundings: Surroundings, tmp_path: Path
+) -> None:
+    outcomes = _tried("none", surroundings, tmp_path)["outcomes"]
+    held = {name for name, outcome in outcomes.items() if outcome == HELD}
+    assert held <= _held_by_others(), "what the machine itself refuses proves nothing of a fence"
+    assert len(outcomes) - len(held) > 40
+
+
+def _held_by_others() -> set[str]:
+    """Return what this machine refuses by itself: to whom is not root, mostly."""
+    if os.getuid() == 0:
+        return {"type into a terminal", "set up io_uring"}
+    return {
+        "read /etc/shadow", "open the kernel's log", "trace a process",
+        "open a process's memory", "type into a terminal", "set up io_uring",
+        "leave for another user namespace",
+    }  # fmt: skip
+
+
+@contextmanager
+def _gateway(one: Surroundings, tmp_path: Path, mode: str) -> Iterator[Gateway]:
+    """Run a gateway behind a fence, over an engine behind another."""
+    (tmp_path / "uploads").mkdir()
+    run = tmp_path / "run"
+    engine = [sys.executable, ENGINE, "--socket", str(run / "engine.sock"), "--fence"]
+    home = tmp_path / "gateway-home"
+    told = {
+        "uploads": str(tmp_path / "uploads"),
+        "engine": str(run / "engine.sock"),
+        "mode": mode,
+        "token": TOKEN,
+    }
+    surroundings = asdict(replace(one, home=str(home)))
+    (tmp_path / "parts.json").write_text(json.dumps({**told, "surroundings": surroundings}))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": told["uploads"]}
+    env["GRADIO_ANALYTICS_ENABLED"] = "False"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        number = listening.fileno()
+        argv = [sys.executable, GATEWAY, str(tmp_path / "parts.json"), str(number)]
+        with subprocess.Popen(engine, env=env) as serving:
+            asyncio.run(_ready(run / "engine.sock", serving))
+            with subprocess.Popen(argv, env=env, pass_fds=(number,), cwd=run) as process:
+                listening.close()  # who connects hears of it if the gateway ends
+                try:
+                    yield Gateway(process, port, tmp_path)
+                finally:
+                    for each in (process, serving):
+                        each.terminate()
+
+
+async def _ready(path: Path, process: subprocess.Popen[bytes]) -> None:
+    async with await connected(path, process) as client:
+        await client.ready()
+
+
+def test_a_gateway_behind_its_fence_answers_and_nothing_gets_out(
+    surroundings: Surroundings, tmp_path: Path
+) -> None:
+    with _gateway(surroundings, tmp_path, "required") as served, served.client() as http:
+        parts = [{"type": "text", "text": "hello"}]
+        parts.append({"type": "image_url", "image_url": {"url": _data_url()}})  # type: ignore[dict-item]
+        asked = {"model": "echo", "messages": [{"role": "user", "content": parts}]}
+        said = http.post("/v1/chat/completions", json={**asked, "temperature": 0}).json()
+        assert said["choices"][0]["message"]["content"].startswith("You said: hello Picture 1x1")
+        told = http.get("/startupz").json()
+        assert [told["fence"]["whole"], told["models"]["echo"]["fence"]["whole"]] == [True, True]
+        found = http.get("/escapes", timeout=300).json()
+        assert found == dict.fromkeys(FOR_GATEWAY, HELD)
+
+
+@pytest.mark.browser
+def test_the_page_works_behind_the_fence(surroundings: Surroundings, tmp_path: Path) -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from tests.support.page import chromium, opened_tab
+
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (8, 4), "red").save(picture)
+    with (
+        _gateway(surroundings, tmp_path, "on") as served,
+        chromium() as browser,
+        opened_tab(browser) as tab,
+    ):
+        tab.open(served)
+        tab.ask("hello", picture)
+        tab.answered()
+        assert "Picture 8x4 of 255,0,0." in tab.answers.last.inner_text()
+        assert tab.complaints == []
