@@ -63,21 +63,14 @@ _EXACT = {
         for name in sorted(LLAVA_ROUTES)
     },
     **_rows("page", LOGIN_PATH),
-    **{
-        path: _page(path)
-        for path in ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/robots.txt",
-                     "/manifest.json", "/pwa_icon")
-    },
+    **{path: _page(path) for path in ("/", "/theme.css", "/favicon.ico")},
 }  # fmt: skip
 _ONLY_GET = {**_rows(None, "/v1/health/live"), **_rows("observe", "/v1/health/ready")}
 """With another method, the API's own answer to what it does not have is reached."""
 _PREFIXES = {
     "/v1/models/": Route("/v1/models/{name}", "ask"),
     "/v1/": Route("/v1/{rest}", "ask"),
-    **{
-        prefix: _page(f"{prefix}{{rest}}")
-        for prefix in ("/gradio_api/", "/static/", "/assets/", "/svelte/", "/pwa_icon/")
-    },
+    **{prefix: _page(f"{prefix}{{rest}}") for prefix in ("/gradio_api/", "/static/", "/assets/")},
 }
 
 

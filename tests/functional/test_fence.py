@@ -176,7 +176,7 @@ def test_a_gateway_behind_its_fence_answers_and_nothing_gets_out(
         assert said["choices"][0]["message"]["content"].startswith("You said: hello Picture 1x1")
         told = http.get("/startupz").json()
         assert [told["fence"]["whole"], told["models"]["echo"]["fence"]["whole"]] == [True, True]
-        found = http.get("/escapes", timeout=300).json()
+        found = http.get("/v1/models/escapes", timeout=300).json()
         assert found == dict.fromkeys(FOR_GATEWAY, HELD)
 
 

@@ -46,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def ungated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    yield from _serving(tmp_path_factory, "--without", "gate")
+    yield from _serving(tmp_path_factory, "--without", "gate", "--no-fence")
 
 
 @pytest.fixture(scope="module")
@@ -578,19 +578,28 @@ def test_no_spoilt_event_gets_anything_out(page: PageClient, secret: Path) -> No
 
 
 def test_without_the_check_of_files_spoilt_events_get_through(tmp_path: Path, secret: Path) -> None:
-    with gateway(tmp_path, "--web", "--without", "files") as served, page_client(served) as page:
+    unfenced = gateway(tmp_path, "--web", "--without", "files", "--no-fence")
+    with unfenced as served, page_client(served) as page:
         assert spoilt_events(page, secret, seed=1, count=200).wrong != []
 
 
 def test_without_the_gate_a_file_is_stolen(ungated: Gateway, secret: Path) -> None:
     with page_client(ungated) as page:
         assert _steals_by_event(page, secret)
-        assert page.http.get("/config").status_code == 200
+        assert page.http.get("/gradio_api/startup-events").status_code == 200
 
 
 def test_behind_the_gate_the_library_checks_too(tmp_path: Path, secret: Path) -> None:
     with (
-        gateway(tmp_path, "--web", "--without", "gate alone") as served,
+        gateway(tmp_path, "--web", "--without", "gate alone", "--no-fence") as served,
+        page_client(served) as page,
+    ):
+        assert not _steals_by_event(page, secret)
+
+
+def test_behind_the_gate_and_the_library_stands_the_fence(tmp_path: Path, secret: Path) -> None:
+    with (
+        gateway(tmp_path, "--web", "--without", "gate") as served,
         page_client(served) as page,
     ):
         assert not _steals_by_event(page, secret)

@@ -63,8 +63,8 @@ async def serve() -> None:
     async def tried(_request: Request) -> dict[str, Any]:
         return attempt(FOR_GATEWAY, Surroundings(**PARTS["surroundings"]))
 
-    app.add_api_route("/escapes", tried)
-    app.router.routes.insert(0, app.router.routes.pop())  # before the page, which is everywhere
+    app.add_api_route("/v1/models/escapes", tried)
+    app.router.routes.insert(0, app.router.routes.pop())  # before the other routes of that name
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
     await server.serve([socket.socket(fileno=int(sys.argv[2]))])
 

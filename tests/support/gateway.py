@@ -123,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--without", nargs="*", default=[], help="checks of mutations.py to leave out"
     )
+    parser.add_argument("--no-fence", action="store_true", help="around the gateway")
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
@@ -172,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         state=state,
         state_directory=given.state_dir,
         web=given.web,
+        fence="off" if given.no_fence else "on",
         gateway_argv=_gateway_argv(given),
         log=given.log,
         notifier=notifier,

@@ -14,6 +14,7 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.stats import WAIT_S, Histogram, Stats, Work
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.feed import (
     BEAT_BYTES,
     BULLETIN_BYTES,
@@ -48,6 +49,9 @@ _START = Start(
     queue=256,
     restarts=0,
     log=None,
+    audit=AuditPlan(to="file", path="/a"),
+    fence="required",
+    home=Path("/h"),
 )
 _BEAT = Beat(seen=4, listening=True, in_flight={0: 1, 3: 0}, reached=(0, 3))
 

@@ -13,6 +13,7 @@ import pytest
 
 from llava_pack.format.errors import CheckpointError, ServeError
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import Start
 from llava_pack.serve.gateway_life import GatewayPlan
@@ -57,7 +58,7 @@ class _Seen:
             ),
             Start(
                 policy=AccessPolicy(secrets=None), uploads=None, bundle_id=None, queue=1, restarts=0,
-                log=None,
+                log=None, audit=AuditPlan(), fence="off", home=Path("/nowhere"),
             ),
             tuple,
             self._note,

@@ -1,20 +1,15 @@
 """The table of routes: every route of the gateway is in one row, and everything else is shut."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.app import GatewaySettings, create_app
+from llava_pack.serve.page_routes import OPEN_ROUTES
 from llava_pack.serve.scopes import LLAVA_ROUTES, route_of
-from tests.conftest import ROOT
 
 # What each route of the API needs, written down once more by hand; None is open to every key.
 NEEDS: dict[str, str | None] = {
@@ -26,8 +21,6 @@ NEEDS: dict[str, str | None] = {
     **{f"/{name}": "ask" for name in LLAVA_ROUTES},
     **{f"/llava/{{key}}/{name}": "ask" for name in LLAVA_ROUTES},
 }  # fmt: skip
-# Routes of Gradio that nobody needs here: no key opens them.
-CLOSED = {"/login/", "/logout", "/monitoring", "/monitoring/summary", "/monitoring/{key}"}
 METERED = {
     "/v1/chat/completions", "/tokenize", "/observe", "/worker_generate_stream",
     "/llava/{key}/worker_generate_stream",
@@ -62,20 +55,12 @@ def test_every_route_of_the_api_is_in_one_row() -> None:
         assert re.sub(r":path", "", template) == row.template
 
 
-@pytest.mark.engine
-def test_every_route_of_the_page_is_in_one_row_or_shut(tmp_path: Path) -> None:
-    """In a process of its own: Gradio leaves open what pytest counts as a failure."""
-    pytest.importorskip("gradio")
-    environ = {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.serve.test_scopes", str(tmp_path)],
-        env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    templates = set(json.loads(done.stdout.splitlines()[-1])) - set(NEEDS)
-    assert "/gradio_api/queue/join" in templates
-    rows = {template: route_of(_sample(template)) for template in templates}
-    assert {template for template, row in rows.items() if row is None} == CLOSED
-    assert {row.needs for row in rows.values() if row is not None} == {"page"}
+def test_every_open_route_of_the_page_needs_the_page() -> None:
+    for route in OPEN_ROUTES:
+        row = route_of(_sample(route.template), route.method)
+        assert row is not None, route.template
+        assert row.needs == "page"
+        assert not row.listed
 
 
 @pytest.mark.parametrize(
@@ -93,8 +78,3 @@ def test_what_is_in_no_row_is_shut(path: str) -> None:
 def test_an_odd_method_is_in_no_row(method: str) -> None:
     """The API's router hands it on to the page, which is another scope."""
     assert route_of("/v1/models", method) is None
-
-
-if __name__ == "__main__":
-    served = GatewaySettings(policy=AccessPolicy(secrets=None), web_folder=Path(sys.argv[1]))
-    print(json.dumps(sorted(routes(create_app({}, served)))))
