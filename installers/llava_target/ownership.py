@@ -19,7 +19,7 @@ from llava_pack.format.errors import PreflightError
 _LINKS = 40  # Source: path_resolution(7)
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _WITHIN = (
-    *("bin", "bin/llava-pack", "lock", "store", "trust", "trust/key.pem", "models", "models/*"),
+    *("bin", "bin/llava-pack", "lock", "store", "trust", "models", "models/*"),
     *("models/*/generations", "models/*/generations/*", "journal.json", "handover.json"),
 )
 """Of a prefix, what is run, written or believed; run states and logs may be a service's."""
@@ -69,7 +69,7 @@ def own_folder(folder: Path) -> bool:
 
 
 def opened(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a plain file of this account and return its descriptor; no link is followed.
+    """Open a plain file of this account, or root's, and return its descriptor; follow no link.
 
     Raises:
         PreflightError: it is a link, no plain file, another account's, or others can write it.
@@ -84,7 +84,7 @@ def opened(path: Path, flags: int, mode: int = 0o600) -> int:
             raise
         raise _refusal(path, "it is a link, expected a file of this account", look) from error
     facts = os.fstat(descriptor)
-    mine = facts.st_uid == os.geteuid() and not facts.st_mode & _OTHERS
+    mine = facts.st_uid in {os.geteuid(), 0} and not facts.st_mode & _OTHERS
     if stat.S_ISREG(facts.st_mode) and mine:
         return descriptor
     os.close(descriptor)

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     folder, old, old_id, new, new_id, step = arguments
     prefix = Path(folder, "prefix")
     prefix.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", prefix], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "none", prefix], check=True)
 
     def install(bundle: str, expect: str) -> tuple[int, str]:
         steps = [""]

@@ -434,7 +434,10 @@ LINKS = (
     (SH, 'rest=$(readlink -- "$here/$name")${rest:+/$rest}', 'here=$(cd -P "$here/$name" && pwd -P)'),
     (OWN, "        target = (here / name).readlink()\n", "        target = (here / name).resolve()\n"),
 )  # fmt: skip
-MINE = (OWN, "mine = facts.st_uid == os.geteuid() and", "mine = True and")
+MINE = (
+    (OWN, "mine = facts.st_uid == os.geteuid() and", "mine = True and"),
+    (OWN, "mine = facts.st_uid in {os.geteuid(), 0} and", "mine = True and"),
+)
 WITHIN = (OWN, '"journal.json", "handover.json"', '"journal.json"')
 PLAIN = (HAND, "ownership.opened(prefix / PENDING, os.O_RDONLY)", "os.open(prefix / PENDING, 0)")
 CLAIMED = "{'arguments': argv[5:], 'folder': '/', 'environ': {}}"
@@ -452,7 +455,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_run_state_of_an_earlier_process_of_that_number: (
         (SERVERS, 'if state.get("start_ticks", began) == began else None', ""),
     ),
-    a_run_state_of_another_account: (MINE,),
+    a_run_state_of_another_account: MINE,
     a_program_from_elsewhere: ((SERVERS, ' or not _runs_from(prefix, process / "exe")', ""),),
     a_list_of_servers_that_another_account_wrote: (WITHIN, PLAIN),
     a_list_that_is_a_link: (WITHIN, PLAIN),
