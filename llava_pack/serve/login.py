@@ -31,7 +31,7 @@ async function enter(token) {
     method: "POST", headers: {"Authorization": "Bearer " + token}, credentials: "same-origin",
   });
   if (answer.ok) { location.replace("/"); return; }
-  said.textContent = "That is not the one of this start, or not for the page. / 密钥与本次启动不符。";
+  said.textContent = "That is not the one of this start, or opens no page. / 密钥与本次启动不符。";
 }
 document.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
