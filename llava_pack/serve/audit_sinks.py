@@ -66,8 +66,9 @@ class FileSink:
             raise OSError("the disk is full")
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+        """Close the file; a line that comes after that is lost, and goes nowhere else."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def _is_other(self) -> bool:
         """Return whether the path names another file by now, or none."""

@@ -145,6 +145,9 @@ class Guard:
                 visit.note(scope)
                 kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
                 await self._app({**scope, "headers": kept}, receive, watched)
+        except Exception:
+            status = 500
+            raise
         finally:
             self._account(ruling, visit, status)
 

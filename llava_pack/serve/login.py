@@ -33,7 +33,7 @@ async function enter(token) {
     method: "POST", headers: {"Authorization": "Bearer " + token}, credentials: "same-origin",
   });
   if (answer.ok) { location.replace("/"); return; }
-  said.textContent = "This key does not open the page. / 此密钥不能打开页面。";
+  said.textContent = "That is not the one of this start, or opens no page. / 密钥与本次启动不符。";
 }
 document.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();

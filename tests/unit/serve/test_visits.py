@@ -1,6 +1,7 @@
 """What the guard finds out reaches the engine, the quota and the audit log, by every door."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator
@@ -11,12 +12,14 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava_pack.engine.port import Delta, Event, Finished, Message, Request, Timings, Usage
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.app import GatewaySettings, create_app
 from llava_pack.serve.audit import AuditLog
 from llava_pack.serve.caller import Caller
+from llava_pack.serve.guard import Guard
 from llava_pack.serve.keys import Key, Quota, digest_of
 from llava_pack.serve.page_talk import Choices, Talk
 from llava_pack.serve.pictures import PictureDecoder
@@ -141,6 +144,29 @@ def test_an_answer_that_came_whole_is_charged_as_the_engine_counted() -> None:
     assert (lines.said[0]["model"], lines.said[0]["key"], lines.said[0]["status"]) == (
         "m", "ann", 200,
     )  # fmt: skip
+
+
+async def _breaks(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise ValueError("a bug")
+
+
+async def _stays_silent(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Answer nothing, as where the client has left."""
+
+
+@pytest.mark.parametrize(("app", "status"), [(_breaks, 500), (_stays_silent, 499)])
+def test_a_request_that_never_got_an_answer_is_written_down_too(app: ASGIApp, status: int) -> None:
+    lines = Lines()
+    guard = Guard(app, _POLICY, Ledger(AuditLog(lines)))
+    headers = [(b"host", b"localhost"), (b"x-api-key", b"ann")]
+    scope = {"type": "http", "path": "/v1/models", "method": "GET", "headers": headers}
+
+    async def ask() -> None:
+        with contextlib.suppress(ValueError):
+            await guard(scope, cast("Any", None), cast("Any", None))
+
+    asyncio.run(ask())
+    assert [(line["key"], line["status"]) for line in lines.said] == [("ann", status)]
 
 
 def test_where_no_guard_stands_nobody_is_charged() -> None:
