@@ -1,8 +1,9 @@
 """What supervisor and gateway tell each other, over a pair of sockets that only they have.
 
-The supervisor first sends a `Start`, then a `Bulletin` whenever something changed: always all of
-it, so that the latest one is enough. The gateway sends a `Beat` from its event loop, twice a second
-and at every change: as long as they come, it moves. One JSON object a line, bounded.
+The supervisor first sends a `Start`, then a `Bulletin` whenever something changed, and every two
+seconds: always all of it, so that the latest one is enough. The gateway sends a `Beat` from its
+event loop, twice a second and at every change: as long as they come, it moves. One JSON object a
+line, bounded.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from llava_pack.serve.plans import FenceMode
 
 TELL_EVERY_S = 0.25
 """How often the supervisor looks whether there is something to tell."""
+REPEAT_EVERY_S = 2.0
+"""How often the same is told again, so that who hears knows that somebody still looks."""
 BEAT_EVERY_S = 0.5
 BULLETIN_BYTES = 4 << 20
 """The longest line for the gateway: thousands of models."""

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import sys
+import time
 from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from llava_pack.format.errors import ServeError
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import (
     BEAT_BYTES,
+    REPEAT_EVERY_S,
     TELL_EVERY_S,
     Beat,
     Bulletin,
@@ -196,11 +198,12 @@ class GatewayLife:
         """Tell what changed; one that does not listen is told nothing more until it does."""
         with contextlib.suppress(OSError):
             writer.write(to_line(self._settings))
-            told = None
+            told, told_s = None, 0.0
             while True:
                 self._due.clear()
-                if (bulletin := self._bulletin()) != told:
-                    told = bulletin
+                bulletin, now_s = self._bulletin(), time.monotonic()
+                if bulletin != told or now_s - told_s > REPEAT_EVERY_S:
+                    told, told_s = bulletin, now_s
                     writer.write(to_line(bulletin))
                     await writer.drain()
                 with contextlib.suppress(TimeoutError):

@@ -6,8 +6,10 @@ The gateway starts and ends no engine. It holds a connection to each, and asks.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 
 from llava_pack.engine.client import EngineClient
 from llava_pack.engine.fence.value import Standing
@@ -16,6 +18,7 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.feed import Bulletin, News
 from llava_pack.serve.models import OverloadedError, Status, Vitals
+from llava_pack.serve.pulse import SILENT_S
 from llava_pack.serve.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -30,10 +33,18 @@ class ServedEngine:
         news: how it stands.
         queue: requests that may wait for a slot.
         on_change: called when its engine is reached or lost, and when nothing is left to answer.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, news: News, queue: int, on_change: Callable[[], None]) -> None:
-        self._news = news
+    def __init__(
+        self,
+        news: News,
+        queue: int,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._news, self._told_s = news, clock()
         self._queue = queue
         self._on_change = on_change
         self._client: EngineClient | None = None
@@ -71,8 +82,11 @@ class ServedEngine:
 
     @property
     def vitals(self) -> Vitals:
-        """The latest signs of progress."""
-        return self._news.vitals
+        """The latest signs of progress; where nobody looks any more, nothing is known to move."""
+        seen, age_s = self._news.vitals, self._clock() - self._told_s
+        if age_s <= SILENT_S:
+            return seen
+        return replace(seen, stalled_s=max(seen.stalled_s, age_s))
 
     @property
     def stats(self) -> Stats:
@@ -87,7 +101,7 @@ class ServedEngine:
 
     def take(self, news: News) -> None:
         """Take how it stands now."""
-        self._news = news
+        self._news, self._told_s = news, self._clock()
         self.tally.restarts = news.restarts
 
     def leave(self) -> None:

@@ -236,11 +236,14 @@ def test_an_engine_that_keeps_dying_is_critical_with_its_cause(
 
 
 def test_a_server_that_hangs_is_critical_within_seconds(sound: Machine, served: Gateway) -> None:
-    served.process.send_signal(signal.SIGSTOP)
+    hanging = (served.process.pid, served.gateway_pid())
+    for pid in hanging:
+        os.kill(pid, signal.SIGSTOP)
     try:
         ended = sound.health()
     finally:
-        served.process.send_signal(signal.SIGCONT)
+        for pid in hanging[::-1]:
+            os.kill(pid, signal.SIGCONT)
     assert ended.code == 2
     [finding] = [one for one in ended.bad() if "does not answer" in one["text"]]
     assert finding["fix"].startswith(f"kill {served.process.pid}; ")
