@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from llava_pack.engine.stats import Histogram
 from llava_pack.serve.models import Served
+from llava_pack.serve.refusals import CONNECTIONS, COUNTED, Refusals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = ("stop", "length", "abort", "error")
@@ -154,16 +155,23 @@ _DISTRIBUTIONS = (
 )
 
 
-def exposition(models: Mapping[str, Served]) -> str:
+def exposition(models: Mapping[str, Served], refusals: Refusals) -> str:
     """Return the metrics of some models, as Prometheus reads them.
 
     Args:
         models: by name.
+        refusals: what was refused before a model was asked.
     """
     served = tuple(models.values())
     lines = [
         line
-        for part in (_numbers(served), _distributions(served), _ended(served), _phases(served))
+        for part in (
+            _numbers(served),
+            _distributions(served),
+            _ended(served),
+            _phases(served),
+            _refused(refusals),
+        )
         for line in part
     ]
     return "\n".join(lines) + "\n"
@@ -210,6 +218,17 @@ def _phases(models: Sequence[Served]) -> Iterator[str]:
         for phase in _PHASES:
             labels = f'{_labels(model)},phase="{phase}"'
             yield f"{name}{{{labels}}} {int(model.status.phase == phase)}"
+
+
+def _refused(refusals: Refusals) -> Iterator[str]:
+    name = "llava_pack:responses_refused_total"
+    yield from _head(name, "counter", "Requests that were refused, by status.")
+    for status in sorted(COUNTED):
+        yield f'{name}{{status="{status}"}} {refusals.statuses[status]}'
+    name = "llava_pack:connections_ended_total"
+    yield from _head(name, "counter", "Connections without a request that could be answered.")
+    for reason in CONNECTIONS:
+        yield f'{name}{{reason="{reason}"}} {refusals.connections[reason]}'
 
 
 def _head(name: str, kind: str, about: str) -> Iterator[str]:

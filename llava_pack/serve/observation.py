@@ -5,59 +5,60 @@ questions is used for it.
 """
 
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
-from llava_pack.engine.port import Delta, EngineInfo, Failed, Message, Part, Request, Sampling
+from llava_pack.engine.port import Delta, EngineInfo, Failed, Message, Request, Sampling
 from llava_pack.engine.questions import TOP, answer_of
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.models import Served
+from llava_pack.serve.admission import drop_copies
+from llava_pack.serve.caller import caller_of
+from llava_pack.serve.fairness import Shared
 from llava_pack.serve.openai import find_model
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.wire import ErrorEnvelope, ObservationRequest
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 500, 503)
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
 }
 
 
-def observation_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
+def observation_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
     """Return the route."""
     router = APIRouter(responses=_ERRORS)
 
     @router.post("/observe")
     async def observe(body: ObservationRequest, http: HttpRequest) -> dict[str, Any]:
         model = find_model(models, body.model)
-        model.admit()
-        async with decoder.seated(int(body.picture is not None)):
-            parts: tuple[Part, ...] = (body.prompt,)
-            if body.picture is not None:
-                parts = (await decoder.from_url(body.picture), body.prompt)
-            request = Request(
-                request_id=f"observe-{http.state.request_id}",
-                messages=(Message("user", parts),),
-                sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
-                salt=http.state.request_id,
-            )
-            seen = answer_of(
-                _info(model), request, await _deltas(model, request), await model.trace(request)
-            )
+        drop_copies(http)
+        caller = caller_of(http.scope)
+        urls = () if body.picture is None else (body.picture,)
+        async with model.turn(caller):
+            with closing(await decoder.admitted(urls, caller)) as admitted:
+                request = Request(
+                    request_id=f"observe-{http.state.request_id}",
+                    messages=(Message("user", (*admitted.pictures, body.prompt)),),
+                    sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
+                    salt=http.state.request_id,
+                )
+                deltas, trace = await _deltas(model, request), await model.trace(request)
+            seen = answer_of(_info(model), request, deltas, trace)
         return {**records.encode(seen), "answer": body.name}
 
     return router
 
 
-def _info(model: Served) -> EngineInfo:
+def _info(model: Shared) -> EngineInfo:
     if model.info is None:
         raise ServeError("the model is not ready", subject=model.name)
     return model.info
 
 
-async def _deltas(model: Served, request: Request) -> list[Delta]:
+async def _deltas(model: Shared, request: Request) -> list[Delta]:
     deltas: list[Delta] = []
     async with aclosing(model.generate(request)) as events:
         async for event in events:

@@ -9,16 +9,17 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.port import Request, Sampling
+from llava_pack.engine.port import Event, Request, Sampling
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.answers import Answer
-from llava_pack.serve.conversation import contents, engine_messages
+from llava_pack.serve.caller import ANYONE, Caller
+from llava_pack.serve.conversation import contents, engine_messages, picture_files, turns
 from llava_pack.serve.failures import describe
-from llava_pack.serve.models import Served
+from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.page_status import Speed
 from llava_pack.serve.pictures import PictureDecoder
 
@@ -56,20 +57,20 @@ class Talk:
     """
 
     def __init__(
-        self, models: Mapping[str, Served], decoder: PictureDecoder, uploads: Path
+        self, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
     ) -> None:
         self._models = models
         self._decoder = decoder
         self._uploads = uploads
 
     async def answer(
-        self, conversation: Sequence[Entry], choices: Choices
+        self, conversation: Sequence[Entry], choices: Choices, caller: Caller = ANYONE
     ) -> AsyncGenerator[Shown, None]:
         """Yield the answer to the last message as far as it has come; closing frees the slot."""
         request_id = f"page-{secrets.token_hex(8)}"
         answer, began_s, first_s, shown_s = Answer(), time.monotonic(), 0.0, 0.0
         try:
-            async with aclosing(self._events(request_id, conversation, choices)) as events:
+            async with aclosing(self._events(request_id, conversation, choices, caller)) as events:
                 async for event in events:
                     now_s = time.monotonic()
                     if answer.take(event):
@@ -83,26 +84,31 @@ class Talk:
             return
         yield _shown(answer, began_s, first_s)
 
-    async def _events(
-        self, request_id: str, conversation: Sequence[Entry], choices: Choices
-    ) -> AsyncGenerator[Any, None]:
+    def _events(
+        self, request_id: str, conversation: Sequence[Entry], choices: Choices, caller: Caller
+    ) -> AsyncGenerator[Event, None]:
         model = self._models.get(choices.model)
         if model is None:
             raise UsageError(f"{choices.model} is not served any more; load the page again")
-        model.admit()
-        messages = await engine_messages(conversation, self._decoder, self._uploads)
-        request = Request(
+        told = turns(conversation)
+        wanted = Request(
             request_id=request_id,
-            messages=messages,
+            messages=(),
+            salt=caller.salt,
             sampling=Sampling(
                 temperature=choices.temperature,
                 top_p=choices.top_p,
                 max_tokens=choices.max_tokens,
             ),
         )
-        async with aclosing(model.generate(request)) as events:
-            async for event in events:
-                yield event
+
+        async def prepare() -> Prepared:
+            files = await picture_files(told, self._uploads)
+            admitted = await self._decoder.admitted(files, caller)
+            messages = engine_messages(told, admitted.pictures)
+            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
+
+        return model.answer(caller, prepare)
 
 
 def _shown(answer: Answer, began_s: float, first_s: float) -> Shown:

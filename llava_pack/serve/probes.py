@@ -15,15 +15,26 @@ from fastapi.responses import JSONResponse, Response
 from llava_pack.serve.failures import RETRY_AFTER_S
 from llava_pack.serve.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.models import Served
+from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.refusals import Refusals
 
 
-def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: bool) -> APIRouter:
+def probe_router(
+    models: Mapping[str, Served],
+    *,
+    bundle_id: str | None,
+    page: bool,
+    decoder: PictureDecoder,
+    refusals: Refusals,
+) -> APIRouter:
     """Return the probes of a gateway.
 
     Args:
         models: what it serves.
         bundle_id: of what is installed, so that a laptop can tell which server it reached.
         page: whether it has a page.
+        decoder: of the pictures.
+        refusals: what was refused.
     """
     router = APIRouter()
 
@@ -52,9 +63,15 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
     @router.get("/v1/health/ready", include_in_schema=False)
     async def readyz() -> JSONResponse:
         phases = {name: _readiness(model) for name, model in models.items()}
-        ready = bool(phases) and all(phase == "ready" for phase in phases.values())
-        said = "ready" if ready else "not ready"
-        body = {"status": said, "models": phases, "bundle_id": bundle_id, "page": page}
+        pictures = "stalled" if decoder.stalled else "ready"
+        ready = bool(phases) and {*phases.values(), pictures} == {"ready"}
+        body = {
+            "status": "ready" if ready else "not ready",
+            "models": phases,
+            "pictures": pictures,
+            "bundle_id": bundle_id,
+            "page": page,
+        }
         return _answer(body, ok=ready)
 
     @router.get("/startupz")
@@ -68,7 +85,7 @@ def probe_router(models: Mapping[str, Served], *, bundle_id: str | None, page: b
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(exposition(models), media_type=CONTENT_TYPE)
+        return Response(exposition(models, refusals), media_type=CONTENT_TYPE)
 
     return router
 

@@ -172,13 +172,18 @@ class _Run:
 
     async def _server(self) -> uvicorn.Server:
         from llava_pack.serve.app import GatewaySettings, create_app
+        from llava_pack.serve.connections import raise_open_files, uvicorn_options
+        from llava_pack.serve.refusals import Refusals
 
         settings = GatewaySettings(
             policy=self._plan.policy,
             web_folder=self._scratch.uploads if self._plan.web else None,
             bundle_id=self._plan.state.bundle_id,
+            queue=self._plan.care.queue,
         )
-        app = await asyncio.to_thread(create_app, self._fleet, settings)
+        refusals = Refusals()
+        app = await asyncio.to_thread(create_app, self._fleet, settings, refusals)
+        raise_open_files()
         return _Server(
             uvicorn.Config(
                 app,
@@ -188,6 +193,7 @@ class _Run:
                 proxy_headers=False,
                 ws="none",
                 timeout_graceful_shutdown=_CLOSE_S,
+                **uvicorn_options(refusals),
             )
         )
 

@@ -17,7 +17,8 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from llava_pack.serve.models import Served
+from llava_pack.serve.caller import Caller, caller_of
+from llava_pack.serve.fairness import Shared
 from llava_pack.serve.page_browser import (
     BEGIN_SCRIPT,
     CLEAR_SCRIPT,
@@ -52,9 +53,9 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 def mount_page(
-    app: FastAPI, models: Mapping[str, Served], decoder: PictureDecoder, uploads: Path
-) -> None:
-    """Mount the page at the root of the gateway.
+    app: FastAPI, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
+) -> Any:
+    """Mount the page at the root of the gateway and return it.
 
     Args:
         app: with every other route already in place.
@@ -83,13 +84,14 @@ def mount_page(
         i18n=gr.I18n(**translations()),
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
+    return page
 
 
 class _Page:
     """The page's parts, and what happens to them."""
 
     def __init__(
-        self, models: Mapping[str, Served], talk: Talk, examples: Sequence[Example]
+        self, models: Mapping[str, Shared], talk: Talk, examples: Sequence[Example]
     ) -> None:
         self._models = models
         self._talk = talk
@@ -205,7 +207,8 @@ class _Page:
             chosen = Choices(
                 model=model, temperature=temperature, top_p=top_p, max_tokens=int(max_tokens)
             )
-            async with aclosing(self._answered(conversation, chosen, _language(request))) as shown:
+            answered = self._answered(conversation, chosen, _caller(request), _language(request))
+            async with aclosing(answered) as shown:
                 async for outputs in shown:
                     yield outputs
 
@@ -241,7 +244,7 @@ class _Page:
         chat.example_select(picked, None, box, queue=False, **_QUIET)
 
     async def _answered(
-        self, conversation: list[Entry], chosen: Choices, language: Language
+        self, conversation: list[Entry], chosen: Choices, caller: Caller, language: Language
     ) -> AsyncGenerator[tuple[Any, Any, Any], None]:
         """Yield conversation, box and speed while an answer comes."""
         skip = gr.skip()
@@ -249,7 +252,7 @@ class _Page:
             yield skip, self._open_box(), skip  # cleared meanwhile, or nothing was asked
             return
         shown = Shown()
-        async with aclosing(self._talk.answer(conversation, chosen)) as pieces:
+        async with aclosing(self._talk.answer(conversation, chosen, caller)) as pieces:
             async for shown in pieces:
                 if shown.failure is None and shown.text:
                     yield [*conversation, _said(shown.text)], skip, _speed(shown, language)
@@ -293,6 +296,11 @@ def _said(text: str) -> dict[str, Any]:
 
 def _speed(shown: Shown, language: Language) -> str:
     return speed_line(shown.speed, language) if shown.speed and shown.speed.tokens else ""
+
+
+def _caller(request: Any) -> Caller:
+    """Return who sends an event; Gradio's request holds the one that came."""
+    return caller_of(request.request.scope)
 
 
 def _language(request: Any) -> Language:

@@ -61,9 +61,18 @@ class Gateway:
 
     def engine_pids(self) -> list[int]:
         """Return the engine processes of this gateway."""
+        return self._children(b"--socket")
+
+    def decoder_pids(self) -> list[int]:
+        """Return the processes that decode pictures for this gateway."""
+        return self._children(b"llava_pack.engine.decoder")
+
+    def _children(self, word: bytes) -> list[int]:
+        """Return the child processes that have a word on their command line."""
         path = Path(f"/proc/{self.process.pid}/task")
         children = [(task / "children").read_text().split() for task in path.iterdir()]
-        return [int(pid) for pids in children for pid in pids]
+        pids = [int(pid) for pids in children for pid in pids]
+        return [p for p in pids if word in Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")]
 
 
 @contextmanager
