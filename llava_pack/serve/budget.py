@@ -34,6 +34,11 @@ class Budget:
         """How much is held now."""
         return self._held.total()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for some."""
+        return len(self._waiting)
+
     async def take(self, who: str, amount: int) -> "Holding":
         """Wait until so much is free for a caller, and return it as held.
 
@@ -63,9 +68,11 @@ class Budget:
         self._grant()
 
     def _grant(self) -> None:
-        """Grant in the order of asking; one whose share is used up is passed over."""
+        """Grant in the order of asking; a caller whose share is used up is passed over."""
+        passed: set[str] = set()
         for asked in list(self._waiting):
-            if self._held[asked.who] + asked.amount > self._share:
+            if asked.who in passed or self._held[asked.who] + asked.amount > self._share:
+                passed.add(asked.who)
                 continue
             if self.held + asked.amount > self._total:
                 return

@@ -25,7 +25,7 @@ import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, FailFast, Field
+from pydantic import BaseModel, Field
 
 from llava_pack.engine.port import (
     ContextLengthError,
@@ -66,7 +66,7 @@ class StreamRequest(BaseModel):
 
     model: str
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
-    images: Annotated[list[str], Field(max_length=MAX_PICTURES), FailFast()] | None = None
+    images: Annotated[list[str], Field(max_length=MAX_PICTURES, fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=0)] = 256

@@ -72,6 +72,16 @@ class PictureDecoder:
         """Whether pictures wait too long for a decoder, or there is none."""
         return self._broken or self._line.oldest_s > _STALL_S
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a decoder."""
+        return self._line.queue.waiting > 0
+
+    @property
+    def room_waiting(self) -> int:
+        """How many requests wait for room for their pixels."""
+        return self._room.waiting
+
     async def admitted(self, sources: Sequence[Source], caller: Caller = ANYONE) -> Admitted:
         """Return the pictures of one request, in their order.
 

@@ -88,9 +88,9 @@ def _as_parts(content: Any) -> Any:
 
 Parts = Annotated[
     tuple[ContentPart, ...],
-    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
-    Field(max_length=MAX_PARTS),
     FailFast(),
+    Field(max_length=MAX_PARTS),
+    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
 ]
 
 
@@ -103,7 +103,7 @@ class ChatMessage(_Wire):
 
 # One wrong message is told; an error is kept for none of the others.
 Messages = Annotated[
-    tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES), FailFast()
+    tuple[ChatMessage, ...], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)
 ]
 
 
@@ -129,12 +129,11 @@ class ChatRequest(_Wire):
     stop: (
         Annotated[
             tuple[StopString, ...],
+            Field(max_length=16, fail_fast=True),
             BeforeValidator(
                 lambda stop: [stop] if isinstance(stop, str) else stop,
                 json_schema_input_type=str | tuple[StopString, ...],
             ),
-            Field(max_length=16),
-            FailFast(),
         ]
         | None
     ) = None
