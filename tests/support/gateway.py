@@ -34,6 +34,8 @@ from llava_pack.serve.supervisor import ServePlan, run
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
+KEY = "the-key-of-somebody-else"
+"""Accepted too, where `--key` gives it."""
 
 
 @dataclass
@@ -102,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
+    parser.add_argument("--key", action="append", default=[])
     parser.add_argument("--bundle-id")
     parser.add_argument("--stall-s", type=float, default=60.0)
     parser.add_argument("--grace-s", type=float, default=5.0)
@@ -135,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=lambda plan, socket: _command(plan.name, socket, given),
         prover=proof_of,
         care=Care(stall_s=given.stall_s, grace_s=given.grace_s, queue=given.queue),
-        policy=AccessPolicy(secrets=None if given.no_token else (TOKEN,)),
+        policy=AccessPolicy(secrets=None if given.no_token else (TOKEN, *given.key)),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
