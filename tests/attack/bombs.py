@@ -11,8 +11,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from tests.support.bombs import json_bombs, picture_bombs
 from tests.support.bombing import Attack
+from tests.support.bombs import json_bombs, picture_bombs
 from tests.support.gateway import KEY, gateway
 
 

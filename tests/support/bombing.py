@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from tests.support import bombs
 from tests.support.gateway import KEY, Gateway

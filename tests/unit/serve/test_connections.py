@@ -68,7 +68,7 @@ async def _served(limits: ConnectionLimits) -> AsyncIterator[_Running]:
     server = uvicorn.Server(uvicorn.Config(_app, log_config=None, lifespan="off", **options))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server._serve([listening]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - uvicorn tells no event
             await asyncio.sleep(0.001)
         yield _Running(listening.getsockname()[1], refusals)
         server.should_exit = server.force_exit = True
@@ -80,6 +80,19 @@ async def _ends(reader: asyncio.StreamReader) -> bytes:
         return await asyncio.wait_for(reader.read(), 30)
     except ConnectionError:
         return b""
+
+
+def test_with_all_the_time_there_is_they_would_stay() -> None:
+    async def attacked() -> None:
+        async with _served(ConnectionLimits(header_s=1000, body_s=1000)) as running:
+            held = [await running.connect(sent) for sent in (b"GET / HT", _POST % 10_000)]
+            await asyncio.sleep(0.5)
+            assert not any(reader.at_eof() for reader, _ in held)
+            assert not running.refusals.connections
+            for _, writer in held:
+                writer.close()
+
+    asyncio.run(attacked())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +154,7 @@ def test_an_answer_that_nobody_reads_is_given_up() -> None:
                 client.setblocking(False)
                 await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", running.port))
                 client.send(_GET.replace(b"/ ", b"/large "))
-                while not running.refusals.connections["unread_answers"]:
+                while not running.refusals.connections["unread_answers"]:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
     asyncio.run(attacked())

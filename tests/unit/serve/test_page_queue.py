@@ -58,7 +58,7 @@ def _join(http: httpx.AsyncClient, session: str) -> Any:
 
 
 async def _until(what: Any) -> None:
-    while not what():
+    while not what():  # noqa: ASYNC110 - Gradio tells no event
         await asyncio.sleep(0.01)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-import os
 import re
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,7 @@ from llava_pack.format.errors import UsageError
 from llava_pack.serve import pictures
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.pictures import PictureDecoder, Source, data_bytes
-from tests.support.bombs import png_that_claims, progressive_bomb
+from tests.support.bombs import png_of_zeros, png_that_claims, progressive_bomb
 
 
 def _png(width: int = 2, height: int = 3) -> bytes:
@@ -115,6 +114,23 @@ def test_a_picture_that_is_a_line_is_refused(size: tuple[int, int]) -> None:
         _decoded(png_that_claims(*size))
 
 
+@pytest.mark.parametrize(
+    ("bound", "pictures_"),
+    [
+        ({"ratio": 10_000}, [png_of_zeros(10_000, 1)]),
+        ({"scans": 1000}, [progressive_bomb(300, side=64)]),
+        ({"total_pixels": 10**9}, [png_of_zeros(3000, 3000)] * 12),
+        ({"count": 17}, [_png()] * 17),
+        ({"pixels": 10**8}, [png_of_zeros(5100, 5100)]),
+        ({"side_pixels": 20_000}, [png_of_zeros(10_001, 101)]),
+    ],
+)
+def test_each_bound_is_what_refuses(bound: dict[str, int], pictures_: list[bytes]) -> None:
+    with pytest.raises(UsageError, match="too"):
+        _decoded(*pictures_)
+    assert len(_decoded(*pictures_, limits=Limits(**bound))) == len(pictures_)
+
+
 def test_many_scans_are_refused_by_their_markers() -> None:
     with pytest.raises(UsageError, match="too many scans: 306, at most 100 are taken"):
         _decoded(progressive_bomb(300, side=64))
@@ -143,7 +159,7 @@ def test_an_honest_picture_beside_bombs_of_another_key_is_answered_at_once() -> 
         with closing(PictureDecoder(_BOMB)) as decoder:
             await decoder.admitted([_png()], bob)  # he is around
             bombs = [asyncio.create_task(decoder.admitted([bomb], ann)) for _ in range(6)]
-            while not decoder.busy:
+            while not decoder.busy:  # noqa: ASYNC110 - a line tells no event
                 await asyncio.sleep(0)
             await decoder.admitted([_png()], bob)
             ended = sum(task.done() for task in bombs)
@@ -167,16 +183,20 @@ def test_a_decoder_that_died_is_replaced() -> None:
     asyncio.run(survived())
 
 
+def _facts(pid: int) -> tuple[str, set[str]]:
+    folder = Path(f"/proc/{pid}")
+    return (folder / "limits").read_text(), {str(p.readlink()) for p in (folder / "fd").iterdir()}
+
+
 def test_a_decoder_has_bounds_and_nothing_of_ours_open() -> None:
     async def looked() -> None:
         with closing(PictureDecoder()) as decoder:
             await decoder.admitted([_png()])
             (child, *_) = psutil.Process().children()
-            limits = Path(f"/proc/{child.pid}/limits").read_text()
+            limits, files = await asyncio.to_thread(_facts, child.pid)
             assert re.search(r"Max core file size +0 +0", limits)
             assert re.search(r"Max open files +64 +64", limits)
             assert re.search(r"Max address space +2147483648 +2147483648", limits)
-            files = {os.readlink(link) for link in Path(f"/proc/{child.pid}/fd").iterdir()}
             assert all(name.startswith(("socket:", "/dev/null", "/memfd:")) for name in files), (
                 files
             )
@@ -193,7 +213,7 @@ def test_pictures_that_wait_too_long_are_a_stall(monkeypatch: pytest.MonkeyPatch
         with closing(PictureDecoder(_BOMB)) as decoder:
             before = decoder.stalled
             bombs = [asyncio.create_task(decoder.admitted([bomb])) for _ in range(3)]
-            while not decoder.busy:
+            while not decoder.busy:  # noqa: ASYNC110 - a line tells no event
                 await asyncio.sleep(0)
             await asyncio.sleep(0.01)  # the clock of the line must have moved
             stalled = decoder.stalled
@@ -211,7 +231,7 @@ def test_pixels_wait_for_room_until_others_were_seen() -> None:
             first = await decoder.admitted([_png(9, 9)])
             second = asyncio.create_task(decoder.admitted([_png(8, 8)]))
             third = asyncio.create_task(decoder.admitted([_png(2, 2)]))
-            while decoder.room_waiting < 2:
+            while decoder.room_waiting < 2:  # noqa: ASYNC110 - decoding is on threads
                 await asyncio.sleep(0.001)
             assert not second.done()
             first.close()

@@ -5,11 +5,11 @@ import logging
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.guard import Boundary, Guard
 from llava_pack.serve.refusals import Refusals, route_of
-from starlette.types import Receive, Scope, Send
 
 
 async def _missing(_scope: Scope, receive: Receive, send: Send) -> None:
