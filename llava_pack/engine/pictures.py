@@ -6,8 +6,10 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageOps
 
@@ -15,6 +17,8 @@ from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+T = TypeVar("T")
+_START_OF_SCAN = b"\xff\xda"
 _ACCEPTED = "expected a JPEG, PNG, WebP or GIF file"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.ASCII)
 # What Pillow's decoders raise for damaged files.
@@ -35,11 +39,28 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a picture may be; the side is bounded because pictures are padded to a square."""
+    """What a picture may be, and those of one request together: the same at every door.
+
+    Attributes:
+        size_bytes: of the file.
+        pixels: of one picture.
+        side_pixels: of its longer side, for pictures are padded to a square: 300 MB at most.
+        ratio: of its sides. A tower that does not pad scales the short side to its own 336 pixels:
+            1:100 becomes 11 megapixels by that, and 1:10,000 would be 1,100 and 3.4 GB.
+        scans: of a progressive JPEG. Encoders make about ten; every one goes over all pixels.
+        count: of pictures in a request.
+        total_pixels: of all pictures of a request together: 300 MB once decoded.
+        decode_s: how long one may take to decode; 25 megapixels take a second.
+    """
 
     size_bytes: int = 20_000_000
     pixels: int = 25_000_000
     side_pixels: int = 10_000
+    ratio: int = 100
+    scans: int = 100
+    count: int = 16
+    total_pixels: int = 100_000_000
+    decode_s: float = 10.0
 
 
 def decode_picture(data: bytes, limits: Limits | None = None) -> Picture:
@@ -49,7 +70,20 @@ def decode_picture(data: bytes, limits: Limits | None = None) -> Picture:
         UsageError: not a picture, damaged, or larger than the limits; nothing is decoded before
             its header was found to be within them.
     """
-    limits = limits or Limits()
+    return _opened(data, limits or Limits(), _upright_rgb)
+
+
+def measure_picture(data: bytes, limits: Limits | None = None) -> tuple[int, int]:
+    """Return the (width, height) that the header of a picture tells; nothing is decoded.
+
+    Raises:
+        UsageError: as `decode_picture`, as far as the header shows it.
+    """
+    return _opened(data, limits or Limits(), lambda image: image.size)
+
+
+def _opened(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
+    """Return what is made of a picture that was opened, its header within the limits."""
     if len(data) > limits.size_bytes:
         raise UsageError(
             f"the picture is too large: {len(data)} bytes, at most {limits.size_bytes} are taken",
@@ -60,7 +94,9 @@ def decode_picture(data: bytes, limits: Limits | None = None) -> Picture:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, limits)
-                return _upright_rgb(image)
+                if image.format == "JPEG":
+                    _check_scans(data, limits)
+                return use(image)
         except UsageError:
             raise
         except Image.DecompressionBombError as error:  # the library's own bound, in open()
@@ -113,6 +149,25 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise UsageError(f"the picture has no pixels: {width}x{height}")
     if width * height > limits.pixels or max(size) > limits.side_pixels:
         raise _too_large(f"{width}x{height}", limits)
+    if max(size) > limits.ratio * min(size):
+        raise UsageError(
+            f"the picture is too narrow: {width}x{height}, sides of 1 to {limits.ratio} at most "
+            "are taken",
+            hint="cut it into pieces and try again",
+        )
+
+
+def _check_scans(data: bytes, limits: Limits) -> None:
+    """Refuse a JPEG of very many scans; within one, a byte FF is never followed by DA.
+
+    Source: ITU-T T.81, B.1.1.2 (markers), B.1.1.5 (bytes FF within a scan).
+    """
+    scans = data.count(_START_OF_SCAN)
+    if scans > limits.scans:
+        raise UsageError(
+            f"the picture has too many scans: {scans}, at most {limits.scans} are taken",
+            hint="save it again as a plain JPEG",
+        )
 
 
 def _too_large(got: str, limits: Limits) -> UsageError:

@@ -1,7 +1,7 @@
 """From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -13,16 +13,16 @@ from llava_pack.engine.port import (
     Likely,
     Message,
     Odds,
-    Part,
+    Picture,
     Request,
     Role,
     Sampling,
     Usage,
 )
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.pictures import PictureDecoder, check_pixels
+from llava_pack.serve.caller import Caller
+from llava_pack.serve.pictures import check_count
 from llava_pack.serve.wire import (
-    MAX_PICTURES,
     ChatMessage,
     ChatRequest,
     ChoiceOdds,
@@ -103,23 +103,21 @@ class Answer:
         return ChoiceOdds(content=tuple(self.odds[count:]))
 
 
-async def engine_request(
-    body: ChatRequest, request_id: str, decoder: PictureDecoder, salt: str
-) -> Request:
-    """Return what the engine is asked, with every picture decoded.
+def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
+    """Return what the engine is asked, still without the conversation: see `engine_messages`.
 
     Args:
         body: what was sent.
         request_id: of the answer.
-        decoder: for the pictures.
-        salt: of the caller; what the engine keeps is reused within it only.
+        caller: who asks; what the engine keeps is reused within their salt only.
 
     Raises:
-        UsageError: a picture is not usable, or stands where none can, or there are too many.
+        UsageError: a number is out of its range.
     """
     return Request(
         request_id=request_id,
-        messages=await engine_messages(body.messages, decoder),
+        messages=(),
+        salt=caller.salt,
         sampling=Sampling(
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -128,30 +126,45 @@ async def engine_request(
             stop=body.stop or (),
             logprobs=body.odds,
         ),
-        salt=salt,
     )
 
 
-async def engine_messages(
-    messages: Sequence[ChatMessage], decoder: PictureDecoder
-) -> tuple[Message, ...]:
-    """Return a conversation as the engine takes it, with every picture decoded.
+def picture_urls(messages: Sequence[ChatMessage]) -> tuple[str, ...]:
+    """Return the pictures of a conversation in their order, as they came.
 
     Raises:
-        UsageError: a picture is not usable, or stands where none can, or there are too many.
+        UsageError: one stands where none can, or there are too many.
     """
-    if (count := picture_count(messages)) > MAX_PICTURES:
-        raise UsageError(f"too many pictures: {count}, at most {MAX_PICTURES} are taken")
-    told: list[Message] = []
+    urls: list[str] = []
     for message in messages:
-        told.append(await _message(message, decoder))
-        check_pixels(picture for one in told for picture in one.pictures)
-    return tuple(told)
+        found = [part.image_url.url for part in message.content if isinstance(part, ImagePart)]
+        if found and message.role != "user":
+            raise UsageError(f"a picture in a message of role {message.role}; expected role user")
+        urls += found
+    check_count(len(urls))
+    return tuple(urls)
 
 
-def picture_count(messages: Sequence[ChatMessage]) -> int:
-    """Return how many pictures a conversation holds."""
-    return sum(isinstance(part, ImagePart) for m in messages for part in m.content)
+def engine_messages(
+    messages: Sequence[ChatMessage], pictures: Iterable[Picture]
+) -> tuple[Message, ...]:
+    """Return a conversation as the engine takes it.
+
+    Args:
+        messages: as they came.
+        pictures: those of `picture_urls`, decoded.
+    """
+    decoded = iter(pictures)
+    return tuple(
+        Message(
+            _ROLES[message.role],
+            tuple(
+                next(decoded) if isinstance(part, ImagePart) else part.text
+                for part in message.content
+            ),
+        )
+        for message in messages
+    )
 
 
 def _token_odds(odds: Odds) -> TokenOdds:
@@ -165,18 +178,6 @@ def _likely(likely: Likely) -> LikelyToken:
     logprob = max(likely.logprob, _NEVER)
     text = likely.data.decode(errors="replace")
     return LikelyToken(token=text, logprob=logprob, bytes=tuple(likely.data) or None)
-
-
-async def _message(message: ChatMessage, decoder: PictureDecoder) -> Message:
-    parts: list[Part] = []
-    for part in message.content:
-        if not isinstance(part, ImagePart):
-            parts.append(part.text)
-        elif message.role == "user":
-            parts.append(await decoder.from_url(part.image_url.url))
-        else:
-            raise UsageError(f"a picture in a message of role {message.role}; expected role user")
-    return Message(_ROLES[message.role], tuple(parts))
 
 
 async def paced(

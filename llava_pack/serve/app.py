@@ -1,6 +1,9 @@
 """The gateway: one ASGI application made from what it is given."""
 
-from collections.abc import Mapping
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,20 +12,22 @@ from fastapi import FastAPI
 import llava_pack
 from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.admission import Admission, BodyLimits
 from llava_pack.serve.audit import AuditLog, AuditPlan
 from llava_pack.serve.audit_sinks import sink_of
 from llava_pack.serve.failures import install_handlers
-from llava_pack.serve.guard import BodyLimit, Boundary, Guard
+from llava_pack.serve.fairness import QUEUE, SharedModels
+from llava_pack.serve.guard import Boundary, Guard
 from llava_pack.serve.llava import llava_router
 from llava_pack.serve.models import Served
 from llava_pack.serve.observation import observation_router
 from llava_pack.serve.openai import openai_router
+from llava_pack.serve.page_queue import UnheardEvents
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.probes import Signs, probe_router
+from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.tokenizing import tokenize_router
 from llava_pack.serve.visits import Ledger
-
-MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,30 +44,38 @@ class GatewaySettings:
     """How many gateways there were before this one, for `/metrics`."""
     standing: Standing | None = None
     """Which fence stands around this process, for `health`."""
-    max_body_bytes: int = MAX_BODY_BYTES
-    """The largest request that is taken."""
+    bodies: BodyLimits = field(default_factory=BodyLimits)
+    """How large requests may be."""
+    queue: int = QUEUE
+    """How many requests may wait for each model."""
     audit: AuditPlan = field(default_factory=AuditPlan)
     """Where is written which key asked what."""
 
 
-def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastAPI:
+def create_app(
+    served: Mapping[str, Served], settings: GatewaySettings, refusals: Refusals | None = None
+) -> FastAPI:
     """Return the gateway over some models: API, probes and, if asked for, the page.
 
     Args:
-        models: by the name for `model` in the API; the first is the page's first choice.
+        served: by the name for `model` in the API; the first is the page's first choice.
         settings: access, limits and the page.
+        refusals: where what is refused is counted.
 
     Raises:
         ServeError: the audit log cannot be written.
     """
+    refusals = refusals or Refusals()
     ledger = Ledger(AuditLog(sink_of(settings.audit)))
+    models = SharedModels(served, settings.queue)
+    decoder = PictureDecoder()
     app = FastAPI(
         title="llava-pack",
         version=llava_pack.__version__,
         docs_url=None,
         redoc_url=None,
+        lifespan=functools.partial(_decoding, decoder),
     )
-    decoder = PictureDecoder()
     install_handlers(app)
     has_page = settings.web_folder is not None
     # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
@@ -73,16 +86,27 @@ def create_app(models: Mapping[str, Served], settings: GatewaySettings) -> FastA
         standing=settings.standing,
         pictures_stall=lambda: decoder.stalled,
     )
-    app.include_router(probe_router(models, signs))
+    app.include_router(probe_router(models, signs, refusals))
     app.include_router(openai_router(models, decoder))
     app.include_router(tokenize_router(models, decoder))
     app.include_router(observation_router(models, decoder))
     app.include_router(llava_router(models, decoder))
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
-    app.add_middleware(Boundary)
     if settings.web_folder is not None:
         from llava_pack.serve.web import mount_page
 
-        mount_page(app, models, decoder, settings.web_folder)
+        page = mount_page(app, models, decoder, settings.web_folder)
+        app.add_middleware(UnheardEvents, queue=lambda: page._queue)  # noqa: SLF001 - it has no name
+    app.add_middleware(Admission, limits=settings.bodies)
+    app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
+    app.add_middleware(Boundary, refusals=refusals)
     return app
+
+
+@asynccontextmanager
+async def _decoding(decoder: PictureDecoder, _app: FastAPI) -> AsyncIterator[None]:
+    """Keep the picture decoders running while the gateway serves."""
+    decoder.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(decoder.close)

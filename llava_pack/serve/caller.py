@@ -28,6 +28,11 @@ ANYONE = Caller()
 """Where no key is asked for, and where no guard stands in front."""
 
 
+def is_known(scope: MutableMapping[str, Any]) -> bool:
+    """Return whether the guard let a request through."""
+    return _KEY in scope.get("state", {})
+
+
 def caller_of(scope: MutableMapping[str, Any]) -> Caller:
     """Return who asks, as the guard wrote it down.
 

@@ -1,45 +1,77 @@
 """The page's conversation as the engine's: without Gradio, from the plain values it hands over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import anyio
+import anyio.to_thread
 
-from llava_pack.engine.port import Message, Part
+from llava_pack.engine.pictures import read_picture_bytes
+from llava_pack.engine.port import Message, Picture
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.page_text import plain
-from llava_pack.serve.pictures import PictureDecoder
-from llava_pack.serve.wire import MAX_PICTURES
+from llava_pack.serve.pictures import check_count
 
 
-async def engine_messages(
-    conversation: Sequence[Mapping[str, Any]], decoder: PictureDecoder, uploads: Path
-) -> tuple[Message, ...]:
-    """Return the conversation for the engine.
+@dataclass(frozen=True)
+class Turn:
+    """One message: its role, and its texts and files in order."""
+
+    role: Literal["user", "assistant"]
+    contents: tuple[tuple[bool, str], ...]
+    """(is a file, path or text)."""
+
+
+def turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:
+    """Return the conversation on the screen.
 
     Args:
         conversation: messages: `role` and `content`, a list of texts and files.
-        decoder: for the pictures.
+
+    Raises:
+        UsageError: nothing was asked, or there are too many pictures.
+    """
+    told = tuple(
+        Turn("assistant" if entry.get("role") == "assistant" else "user", tuple(contents(entry)))
+        for entry in conversation
+    )
+    if not told or told[-1].role != "user" or not told[-1].contents:
+        raise UsageError("say something about the picture, or add one")
+    check_count(sum(is_file for turn in told for is_file, _ in turn.contents))
+    return told
+
+
+async def picture_files(told: Sequence[Turn], uploads: Path) -> tuple[bytes, ...]:
+    """Return the bytes of each picture, in order; a file that is there twice is read once.
+
+    Args:
+        told: the conversation.
         uploads: the only folder that a file may be in.
 
     Raises:
-        UsageError: nothing was asked, a file is no picture or gone, or there are too many.
+        UsageError: a file is elsewhere, too large, or gone.
     """
-    told = [(str(entry.get("role")), contents(entry)) for entry in conversation]
-    if not told or told[-1][0] != "user" or not told[-1][1]:
-        raise UsageError("say something about the picture, or add one")
-    if sum(is_file for _, parts in told for is_file, _ in parts) > MAX_PICTURES:
-        raise UsageError(f"too many pictures: at most {MAX_PICTURES} fit; clear the conversation")
-    messages: list[Message] = []
-    for role, values in told:
-        parts: list[Part] = []
-        for is_file, value in values:
-            parts.append(
-                await decoder.from_bytes(await _read(value, uploads)) if is_file else value
-            )
-        messages.append(Message("assistant" if role == "assistant" else "user", tuple(parts)))
-    return tuple(messages)
+    paths = [value for turn in told for is_file, value in turn.contents if is_file]
+    read = {path: await anyio.to_thread.run_sync(_read, path, uploads) for path in set(paths)}
+    return tuple(read[path] for path in paths)
+
+
+def engine_messages(told: Sequence[Turn], pictures: Iterable[Picture]) -> tuple[Message, ...]:
+    """Return the conversation for the engine.
+
+    Args:
+        told: the conversation.
+        pictures: those of `picture_files`, decoded.
+    """
+    decoded = iter(pictures)
+    return tuple(
+        Message(
+            turn.role,
+            tuple(next(decoded) if is_file else value for is_file, value in turn.contents),
+        )
+        for turn in told
+    )
 
 
 def contents(entry: Mapping[str, Any]) -> list[tuple[bool, str]]:
@@ -58,13 +90,13 @@ def contents(entry: Mapping[str, Any]) -> list[tuple[bool, str]]:
     return found
 
 
-async def _read(path_text: str, uploads: Path) -> bytes:
+def _read(path_text: str, uploads: Path) -> bytes:
     """Return an upload's bytes; a path out of the uploads never gets this far by the page."""
     if not _is_inside(path_text, uploads):
         raise UsageError("a picture must be uploaded first")
     try:
-        return await anyio.Path(path_text).read_bytes()
-    except OSError as error:
+        return read_picture_bytes(path_text)
+    except UsageError as error:
         raise UsageError("a picture of this conversation is gone; add it again") from error
 
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from llava_pack.engine.port import ContextLengthError
 from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
 from llava_pack.format.text import visible
-from llava_pack.serve.models import OverloadedError
+from llava_pack.serve.models import OverloadedError, ShareError
 from llava_pack.serve.quota import QuotaError
 from llava_pack.serve.wire import ErrorBody, ErrorEnvelope
 
@@ -24,16 +24,18 @@ _CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
 
 
 def error_response(status: int, body: ErrorBody) -> JSONResponse:
-    """Return an error response; 503 says when to come back."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    """Return an error response; 429 and 503 say when to come back."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in {429, 503} else None
     return JSONResponse(ErrorEnvelope(error=body).model_dump(), status_code=status, headers=headers)
 
 
-def plain_error(status: int, message: str, *, code: str | None = None) -> JSONResponse:
+def plain_error(
+    status: int, message: str, *, code: str | None = None, param: str | None = None
+) -> JSONResponse:
     """Return an error response whose type and code follow from the status."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return error_response(
-        status, ErrorBody(message=message, type=kind, code=code or _CODES.get(status))
+        status, ErrorBody(message=message, type=kind, param=param, code=code or _CODES.get(status))
     )
 
 
@@ -57,7 +59,7 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
             )
         case SpaceError():
             return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
-        case QuotaError():
+        case QuotaError() | ShareError():
             limited = "rate_limit_exceeded"
             return 429, ErrorBody(message=message, type=limited, code=limited)
         case OverloadedError():

@@ -14,13 +14,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
+from llava_pack.serve.connections import raise_open_files, uvicorn_options
 from llava_pack.serve.feed import (
     BEAT_EVERY_S,
     BULLETIN_BYTES,
@@ -33,7 +34,11 @@ from llava_pack.serve.feed import (
 )
 from llava_pack.serve.fencing import enter_gateway_fence
 from llava_pack.serve.logfile import kept
+from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.served import ServedModels
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _CLOSE_S = 1
 
@@ -63,6 +68,7 @@ async def _main(channel: socket.socket, listening: socket.socket) -> None:
     messages = lines(reader)
     start = from_line(Start, await anext(messages))
     with kept(start.log):
+        raise_open_files()
         standing = _close_in(start)
         await _Gateway(start, standing, messages, writer).serve(listening)
 
@@ -122,33 +128,36 @@ class _Gateway:
             task.result()
 
     async def _answer(self, listening: socket.socket) -> None:
-        self._server = await asyncio.to_thread(self._make_server)
-        await self._server.serve([listening])
-
-    def _make_server(self) -> uvicorn.Server:
-        from llava_pack.serve.app import GatewaySettings, create_app
-
-        start = self._start
-        settings = GatewaySettings(
-            policy=start.policy,
-            audit=start.audit,
-            web_folder=start.uploads,
-            bundle_id=start.bundle_id,
-            restarts=start.restarts,
-            standing=self._standing,
-        )
-        return _Server(
+        refusals = Refusals()
+        self._server = _Server(
             uvicorn.Config(
-                create_app(self._models, settings),
+                await asyncio.to_thread(self._make_app, refusals),
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 ws="none",
                 timeout_graceful_shutdown=_CLOSE_S,
+                **uvicorn_options(refusals),
             ),
             self._due.set,
         )
+        await self._server.serve([listening])
+
+    def _make_app(self, refusals: Refusals) -> "FastAPI":
+        from llava_pack.serve.app import GatewaySettings, create_app
+
+        start = self._start
+        settings = GatewaySettings(
+            policy=start.policy,
+            audit=start.audit,
+            queue=start.queue,
+            web_folder=start.uploads,
+            bundle_id=start.bundle_id,
+            restarts=start.restarts,
+            standing=self._standing,
+        )
+        return create_app(self._models, settings, refusals)
 
     async def _listen(self) -> None:
         async for line in self._messages:

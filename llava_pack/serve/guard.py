@@ -1,8 +1,8 @@
-"""The gateway's outer layers, as plain ASGI: errors with an id, access, and the size of a body.
+"""The gateway's outer layers, as plain ASGI: errors with an id, and access.
 
 Outermost first: `Boundary` numbers every request, adds the security headers and turns what
-nobody caught into a 500 that tells nothing; `Guard` asks the access policy; `BodyLimit` counts
-before anything is parsed.
+nobody caught into a 500 that tells nothing, and counts what was refused; `Guard` asks the access
+policy.
 
 Source: ASGI specification 3.0 (HTTP and WebSocket messages).
 """
@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_pack.format.text import visible
 from llava_pack.serve.access import AccessPolicy, Asked, Ruling
 from llava_pack.serve.audit import AuditLog
+from llava_pack.serve.caller import is_known
 from llava_pack.serve.failures import (
     error_response,
     internal_error,
@@ -30,7 +30,8 @@ from llava_pack.serve.failures import (
 from llava_pack.serve.key_store import LiveKeys
 from llava_pack.serve.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
 from llava_pack.serve.quota import QuotaError
-from llava_pack.serve.scopes import CONTROLLER_PATH, LLAVA_PREFIX, LOGIN_PATH, METHODS
+from llava_pack.serve.refusals import Refusals
+from llava_pack.serve.scopes import CONTROLLER_PATH, LLAVA_PREFIX, LOGIN_PATH, METHODS, route_of
 from llava_pack.serve.visits import Ledger, Visit
 
 _log = logging.getLogger(__name__)
@@ -63,8 +64,9 @@ _HEADERS = (
 class Boundary:
     """Numbers requests, adds headers, and answers for what nobody caught."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, refusals: Refusals | None = None) -> None:
         self._app = app
+        self._refusals = refusals or Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,7 +82,7 @@ class Boundary:
             nonlocal began
             if message["type"] == "http.response.start":
                 began = True
-                _note(scope, request_id, message["status"], time.monotonic() - began_s)
+                self._note(scope, request_id, message["status"], time.monotonic() - began_s)
                 message = {**message, "headers": _with_ours(message["headers"], request_id)}
             await send(message)
 
@@ -91,6 +93,19 @@ class Boundary:
             if began:
                 raise
             await error_response(500, internal_error(request_id))(scope, receive, numbered)
+
+    def _note(self, scope: Scope, request_id: str, status: int, took_s: float) -> None:
+        """Log an API's request, and one that failed; the page's files would drown them.
+
+        What was refused before anybody was known is counted, and no more.
+        """
+        counted = self._refusals.answered(status)
+        row = route_of(scope["path"], scope["method"])
+        route = row.template if row else _NOWHERE
+        known = route.startswith(("/v1/", LLAVA_PREFIX)) or (status >= 400 and status != 404)
+        if known and (not counted or is_known(scope)):
+            said = visible(f"{scope['method']} {route}")[:_ROUTE_CHARS]
+            _log.info("request %s: %s is %d after %.3f s", request_id, said, status, took_s)
 
 
 class Guard:
@@ -231,47 +246,6 @@ def _unauthorized(message: str, *, code: str | None = None) -> Response:
     response = plain_error(401, message, code=code)
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
-
-
-class BodyLimit:
-    """Refuses bodies above a size: by what is announced, and by counting what comes."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self._max_bytes:
-            await plain_error(413, self._message())(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise HTTPException(413, self._message())
-            return message
-
-        await self._app(scope, counted, send)
-
-    def _message(self) -> str:
-        return f"the request is too large: at most {self._max_bytes} bytes are taken"
-
-
-def _note(scope: Scope, request_id: str, status: int, took_s: float) -> None:
-    """Log a request of an API, and every one that failed; the page's files would drown them."""
-    path = LLAVA_PREFIX if scope["path"].startswith(LLAVA_PREFIX) else scope["path"]
-    known = path.startswith("/v1/") or path == LLAVA_PREFIX
-    if known or (status >= 400 and status != 404):
-        route = visible(f"{scope['method']} {path}")[:_ROUTE_CHARS]
-        _log.info("request %s: %s is %d after %.3f s", request_id, route, status, took_s)
 
 
 def _with_ours(

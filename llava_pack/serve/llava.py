@@ -13,12 +13,15 @@ CVE-2024-9309, CVE-2024-10044 for why nobody registers from outside.
 
 import base64
 import binascii
+import functools
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -29,15 +32,18 @@ from llava_pack.engine.port import (
     Event,
     Message,
     Part,
+    Picture,
     Request,
     Sampling,
 )
 from llava_pack.engine.templates import RAW
 from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.admission import body_is_gone, drop_copies
 from llava_pack.serve.answers import Answer
+from llava_pack.serve.caller import Caller
 from llava_pack.serve.failures import describe, plain_error
-from llava_pack.serve.models import Served
-from llava_pack.serve.pictures import PictureDecoder, check_pixels
+from llava_pack.serve.fairness import Prepared, Shared
+from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.scopes import LLAVA_PREFIX
 from llava_pack.serve.visits import Visit, visit_of
 from llava_pack.serve.wire import MAX_PICTURES, MAX_PROMPT_CHARS
@@ -61,14 +67,14 @@ class StreamRequest(BaseModel):
 
     model: str
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
-    images: Annotated[list[str], Field(max_length=MAX_PICTURES)] | None = None
+    images: Annotated[list[str], Field(max_length=MAX_PICTURES, fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=0)] = 256
     stop: Annotated[str, Field(max_length=256)] | None = None
 
 
-def llava_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
+def llava_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
     """Return the routes, at the root and behind the key's path."""
     router = APIRouter()
     worker = _Worker(models, decoder)
@@ -95,8 +101,10 @@ def llava_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRo
     async def worker_generate_stream(
         body: StreamRequest, request: HttpRequest
     ) -> StreamingResponse:
-        asked = f"llava-{request.state.request_id}"
-        return StreamingResponse(worker.stream(body, asked, visit_of(request.scope)))
+        request_id, visit = f"llava-{request.state.request_id}", visit_of(request.scope)
+        drop_copies(request)
+        gone = functools.partial(body_is_gone, request)
+        return StreamingResponse(worker.stream(body, request_id, visit, gone))
 
     @router.post("/register_worker")
     @router.post("/receive_heart_beat")
@@ -112,21 +120,28 @@ def llava_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRo
 class _Worker:
     """Answers as LLaVA's model worker does."""
 
-    def __init__(self, models: Mapping[str, Served], decoder: PictureDecoder) -> None:
+    def __init__(self, models: Mapping[str, Shared], decoder: PictureDecoder) -> None:
         self._models = models
         self._decoder = decoder
 
     async def stream(
-        self, body: StreamRequest, request_id: str, visit: Visit
+        self, body: StreamRequest, request_id: str, visit: Visit, gone: Callable[[], None]
     ) -> AsyncIterator[bytes]:
-        """Yield the prompt with the answer so far, again and again, each ended by NUL."""
+        """Yield the prompt with the answer so far, again and again, each ended by NUL.
+
+        Args:
+            body: what was asked; its pictures are taken out of it.
+            request_id: of the answer.
+            visit: of who asks.
+            gone: called once the pictures as they came are held no more.
+        """
         text = body.prompt
         try:
             if body.model not in self._models:
                 yield _frame(f"there is no model {body.model[:200]!r} here", _NO_MODEL)
                 return
             yield _frame(text)
-            async with aclosing(self._events(body, request_id, visit)) as events:
+            async with aclosing(self._events(body, request_id, visit, gone)) as events:
                 answer = Answer()
                 async for event in events:
                     if answer.take(event):
@@ -139,53 +154,62 @@ class _Worker:
             _log.exception("request %s failed", request_id)
             yield _frame(f"the server failed: {request_id}", _WORKER_FAILED)
 
-    async def _events(
-        self, body: StreamRequest, request_id: str, visit: Visit
+    def _events(
+        self, body: StreamRequest, request_id: str, visit: Visit, gone: Callable[[], None]
     ) -> AsyncGenerator[Event, None]:
-        model = self._models[body.model]
-        model.admit()
-        async with self._decoder.seated(len(body.images or ())) as seat:
-            request = await self._request(body, request_id, visit.caller.salt)
-            events = seat.until_seen(visit.counted(model.name, request, model.generate(request)))
-        async with aclosing(events):
-            async for event in events:
-                yield event
+        texts, wanted = _question(body, request_id, visit.caller)
+        images, body.images = body.images or [], None
 
-    async def _request(self, body: StreamRequest, request_id: str, salt: str) -> Request:
-        images = body.images or []
-        texts = body.prompt.split(_IMAGE)
-        if len(images) != len(texts) - 1:
-            raise UsageError(
-                f"{len(texts) - 1} times {_IMAGE} in the prompt and {len(images)} pictures"
-            )
-        parts: list[Part] = [texts[0]] if texts[0] else []
-        for image, text in zip(images, texts[1:], strict=True):
-            parts.append(await self._decoder.from_bytes(_decoded(image)))
-            parts += [text] if text else []
-        message = Message("user", tuple(parts))
-        check_pixels(message.pictures)
-        greedy = body.temperature <= _GREEDY
-        return Request(
-            request_id=request_id,
-            messages=(message,),
-            conv_mode=RAW,
-            salt=salt,
-            sampling=Sampling(
-                temperature=0.0 if greedy else body.temperature,
-                top_p=body.top_p or 1.0,
-                max_tokens=max(1, min(body.max_new_tokens, _MOST_TOKENS)),
-                stop=(body.stop,) if body.stop else (),
-            ),
+        async def prepare() -> Prepared:
+            files = await anyio.to_thread.run_sync(_decoded, images)
+            images.clear()
+            gone()
+            admitted = await self._decoder.admitted(files, visit.caller)
+            message = Message("user", _parts(texts, admitted.pictures))
+            return Prepared(request=replace(wanted, messages=(message,)), seen=admitted.close)
+
+        model = self._models[body.model]
+        return visit.counted(model.name, model.answer(visit.caller, visit.asking(prepare)))
+
+
+def _question(body: StreamRequest, request_id: str, caller: Caller) -> tuple[list[str], Request]:
+    """Return the texts between the pictures, and what is asked, still without its message."""
+    texts, images = body.prompt.split(_IMAGE), body.images or []
+    if len(images) != len(texts) - 1:
+        raise UsageError(
+            f"{len(texts) - 1} times {_IMAGE} in the prompt and {len(images)} pictures"
         )
+    greedy = body.temperature <= _GREEDY
+    wanted = Request(
+        request_id=request_id,
+        messages=(),
+        conv_mode=RAW,
+        salt=caller.salt,
+        sampling=Sampling(
+            temperature=0.0 if greedy else body.temperature,
+            top_p=body.top_p or 1.0,
+            max_tokens=max(1, min(body.max_new_tokens, _MOST_TOKENS)),
+            stop=(body.stop,) if body.stop else (),
+        ),
+    )
+    return texts, wanted
+
+
+def _parts(texts: Sequence[str], pictures: Sequence[Picture]) -> tuple[Part, ...]:
+    """Return texts and pictures in turn, without the texts that are empty."""
+    parts: list[Part] = [texts[0]]
+    for picture, text in zip(pictures, texts[1:], strict=True):
+        parts += [picture, text]
+    return tuple(part for part in parts if part != "")
 
 
 def _frame(text: str, error_code: int = 0) -> bytes:
     return json.dumps({"text": text, "error_code": error_code}).encode() + b"\0"
 
 
-def _decoded(image: str) -> bytes:
+def _decoded(images: Sequence[str]) -> list[bytes]:
     try:
-        return base64.b64decode(image, validate=True)
+        return [base64.b64decode(image, validate=True) for image in images]
     except (binascii.Error, ValueError) as error:
         raise UsageError("a picture is not base64") from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from llava_pack.engine.stats import Histogram
 from llava_pack.serve.models import Served
+from llava_pack.serve.refusals import CONNECTIONS, COUNTED, Refusals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = ("stop", "length", "abort", "error")
@@ -154,11 +155,12 @@ _DISTRIBUTIONS = (
 )
 
 
-def exposition(models: Mapping[str, Served], restarts: int = 0) -> str:
+def exposition(models: Mapping[str, Served], refusals: Refusals, restarts: int = 0) -> str:
     """Return the metrics of some models, as Prometheus reads them.
 
     Args:
         models: by name.
+        refusals: what was refused before a model was asked.
         restarts: how often the gateway was started again.
     """
     served = tuple(models.values())
@@ -170,6 +172,7 @@ def exposition(models: Mapping[str, Served], restarts: int = 0) -> str:
             _ended(served),
             _phases(served),
             _gateway(restarts),
+            _refused(refusals),
         )
         for line in part
     ]
@@ -223,6 +226,17 @@ def _gateway(restarts: int) -> Iterator[str]:
     name = "llava_pack:gateway_restarts_total"
     yield from _head(name, "counter", "How often the gateway was started again.")
     yield f"{name} {restarts}"
+
+
+def _refused(refusals: Refusals) -> Iterator[str]:
+    name = "llava_pack:responses_refused_total"
+    yield from _head(name, "counter", "Requests that were refused, by status.")
+    for status in sorted(COUNTED):
+        yield f'{name}{{status="{status}"}} {refusals.statuses[status]}'
+    name = "llava_pack:connections_ended_total"
+    yield from _head(name, "counter", "Connections without a request that could be answered.")
+    for reason in CONNECTIONS:
+        yield f'{name}{{reason="{reason}"}} {refusals.connections[reason]}'
 
 
 def _head(name: str, kind: str, about: str) -> Iterator[str]:

@@ -17,6 +17,10 @@ class OverloadedError(ServeError):
     """The queue of a model is full; trying again in a moment may help."""
 
 
+class ShareError(ServeError):
+    """One caller's share of a queue is full; others are still taken."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """Where a model stands, for `/startupz` and for the person who waits."""

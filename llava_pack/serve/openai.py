@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -23,9 +23,16 @@ from starlette.exceptions import HTTPException
 
 from llava_pack.engine.port import Event
 from llava_pack.format.errors import PackError
-from llava_pack.serve.answers import Answer, engine_request, paced, picture_count
+from llava_pack.serve.admission import body_is_gone, drop_copies
+from llava_pack.serve.answers import (
+    Answer,
+    engine_messages,
+    engine_request,
+    paced,
+    picture_urls,
+)
 from llava_pack.serve.failures import describe, internal_error, plain_error
-from llava_pack.serve.models import Served
+from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import (
@@ -46,7 +53,7 @@ _ROUTES = {"chat/completions": "POST", "models": "GET"}
 _FIRST_EVENT_S = 1.0
 _PING_S = 10.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 500, 503)
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
 }
 
 
@@ -62,7 +69,7 @@ class _Asked:
     odds: bool
 
 
-def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
+def openai_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
     """Return the routes under `/v1`."""
     router = APIRouter(prefix="/v1", responses=_ERRORS)
     started = int(time.time())
@@ -86,11 +93,20 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
             token_ids=body.return_token_ids,
             odds=body.odds is not None,
         )
-        model.admit()
-        async with decoder.seated(picture_count(body.messages)) as seat:
-            visit = visit_of(request.scope)
-            wanted = await engine_request(body, asked.request_id, decoder, visit.caller.salt)
-            events = seat.until_seen(visit.counted(model.name, wanted, model.generate(wanted)))
+        drop_copies(request)
+        visit = visit_of(request.scope)
+        urls = picture_urls(body.messages)
+        wanted = engine_request(body, asked.request_id, visit.caller)
+
+        async def prepare() -> Prepared:
+            admitted = await decoder.admitted(urls, visit.caller)
+            if body.stream:  # then only the urls are left of it, and they go with this function
+                body_is_gone(request)
+            messages = engine_messages(body.messages, admitted.pictures)
+            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
+
+        answering = model.answer(visit.caller, visit.asking(prepare))
+        events = visit.counted(model.name, answering)
         if not body.stream:
             return await _whole(events, asked, request)
         return await _streamed(events, asked)
@@ -107,7 +123,7 @@ def openai_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIR
     return router
 
 
-def find_model(models: Mapping[str, Served], name: str) -> Served:
+def find_model(models: Mapping[str, Shared], name: str) -> Shared:
     """Return a model by its name.
 
     Raises:

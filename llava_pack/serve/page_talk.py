@@ -9,16 +9,16 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.port import Request, Sampling
+from llava_pack.engine.port import Event, Request, Sampling
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.answers import Answer
-from llava_pack.serve.conversation import contents, engine_messages
+from llava_pack.serve.conversation import contents, engine_messages, picture_files, turns
 from llava_pack.serve.failures import describe
-from llava_pack.serve.models import Served
+from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.page_status import Speed
 from llava_pack.serve.page_text import disarmed
 from llava_pack.serve.pictures import PictureDecoder
@@ -60,7 +60,7 @@ class Talk:
     """
 
     def __init__(
-        self, models: Mapping[str, Served], decoder: PictureDecoder, uploads: Path
+        self, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
     ) -> None:
         self._models = models
         self._decoder = decoder
@@ -99,18 +99,17 @@ class Talk:
             visit.close(status)
         yield _shown(answer, began_s, first_s)
 
-    async def _events(
+    def _events(
         self, visit: Visit, conversation: Sequence[Entry], choices: Choices
-    ) -> AsyncGenerator[Any, None]:
+    ) -> AsyncGenerator[Event, None]:
         visit.admit()
         model = self._models.get(choices.model)
         if model is None:
             raise UsageError(f"{choices.model} is not served any more; load the page again")
-        model.admit()
-        messages = await engine_messages(conversation, self._decoder, self._uploads)
-        request = Request(
+        told = turns(conversation)
+        wanted = Request(
             request_id=visit.request_id,
-            messages=messages,
+            messages=(),
             salt=visit.caller.salt,
             sampling=Sampling(
                 temperature=choices.temperature,
@@ -118,10 +117,15 @@ class Talk:
                 max_tokens=choices.max_tokens,
             ),
         )
-        answering = visit.counted(choices.model, request, model.generate(request))
-        async with aclosing(answering) as events:
-            async for event in events:
-                yield event
+
+        async def prepare() -> Prepared:
+            files = await picture_files(told, self._uploads)
+            admitted = await self._decoder.admitted(files, visit.caller)
+            messages = engine_messages(told, admitted.pictures)
+            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
+
+        answering = model.answer(visit.caller, visit.asking(prepare))
+        return visit.counted(choices.model, answering)
 
 
 def _shown(answer: Answer, began_s: float, first_s: float) -> Shown:

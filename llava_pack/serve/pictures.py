@@ -1,4 +1,8 @@
-"""Pictures of a request: data: URLs only, decoded away from the event loop, few at a time.
+"""Pictures of a request, the same at every door: data: URLs and uploads, counted, then decoded.
+
+Nothing is fetched. Headers are read before pixels, what is the same is decoded once, and decoding
+goes on in processes of its own, which are killed when they take too long. Pixels that are held at
+once, until the model has seen them, have a budget.
 
 Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing is fetched.
 """
@@ -6,119 +10,172 @@ Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing 
 import asyncio
 import base64
 import binascii
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
-import anyio
-import anyio.to_thread
+from llava_pack.engine.pictures import Limits
+from llava_pack.engine.port import Picture
+from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.serve.budget import Budget, Holding
+from llava_pack.serve.caller import ANYONE, Caller
+from llava_pack.serve.decoders import Decoder, DecoderPool
+from llava_pack.serve.fair_queue import Seats
+from llava_pack.serve.fairness import Line
 
-from llava_pack.engine.pictures import Limits, decode_picture
-from llava_pack.engine.port import Event, Picture
-from llava_pack.format.errors import UsageError
-
+T = TypeVar("T")
+Source = str | bytes
+"""A data: URL, or a file's bytes."""
 _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
 _DECODERS = 2
-MAX_REQUEST_PIXELS = 100_000_000
-"""Of all pictures of a request together: 300 MB once decoded."""
-_SEATS = 16
-"""Requests whose decoded pictures may be held at once, until the model has seen them."""
+_STALL_S = 5.0
 _EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
 
 
-class Seat:
-    """The right to hold decoded pictures; given back once, however often that is asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """The pictures of a request, and the room that they take; close it once they were seen."""
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back = give_back
-        self._taken = True
-        self.handed_on = False
-        """Whether somebody else gives it back."""
+    pictures: tuple[Picture, ...] = ()
+    room: Holding | None = None
 
-    def leave(self) -> None:
-        """Give it back."""
-        if self._taken:
-            self._taken = False
-            self._give_back()
-
-    def until_seen(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """Return the events, which give it back: with the first one the pictures were seen."""
-        self.handed_on = True
-        return self._watched(events)
-
-    async def _watched(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    self.leave()
-                    yield event
-        finally:
-            self.leave()
+    def close(self) -> None:
+        """Give the room back; more than once is no harm."""
+        if self.room is not None:
+            self.room.give_back()
 
 
 class PictureDecoder:
-    """Decodes pictures in at most two threads, so that a flood of them cannot take the machine."""
+    """Admits and decodes pictures: two at a time, callers in turn."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._threads = anyio.CapacityLimiter(_DECODERS)
-        self._seats = asyncio.Semaphore(_SEATS)
+        self._pool = DecoderPool(_DECODERS)
+        self._line = Line(lambda: Seats(_DECODERS, kept=1))
+        self._room = Budget(3 * self._limits.total_pixels)
+        self._broken = False
+
+    def start(self) -> None:
+        """Start the processes, so that the first picture finds them warm."""
+        self._pool.start()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
 
     @property
     def stalled(self) -> bool:
-        """Return whether no picture gets through; a thread that decodes cannot be seen to hang."""
-        return False
+        """Whether pictures wait too long for a decoder, or there is none."""
+        return self._broken or self._line.oldest_s > _STALL_S
 
-    @asynccontextmanager
-    async def seated(self, pictures: int) -> AsyncIterator[Seat]:
-        """Wait until there is room for a request's pictures; without any there always is.
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a decoder."""
+        return self._line.queue.waiting > 0
 
-        The seat is given back at the end of the block, unless `until_seen` took it over.
+    @property
+    def room_waiting(self) -> int:
+        """How many requests wait for room for their pixels."""
+        return self._room.waiting
+
+    async def admitted(self, sources: Sequence[Source], caller: Caller = ANYONE) -> Admitted:
+        """Return the pictures of one request, in their order.
+
+        Raises:
+            UsageError: one of them, or all of them together, is not within the limits.
+            ServeError: no decoder can be started.
         """
-        if pictures:
-            await self._seats.acquire()
-        seat = Seat(self._seats.release if pictures else lambda: None)
+        check_count(len(sources), self._limits)
+        if not sources:
+            return Admitted()
+        distinct = tuple(dict.fromkeys(sources))
+        files, pixels = await self._run(caller, lambda decoder: self._measured(decoder, distinct))
+        check_pixels((pixels[source] for source in sources), self._limits)
+        room = await self._room.take(caller.name, 3 * sum(pixels.values()))
         try:
-            yield seat
+            decoded = {
+                name: await self._run(caller, _decoding(file, self._limits))
+                for name, file in files.items()
+            }
         except BaseException:
-            seat.leave()
+            room.give_back()
             raise
-        if not seat.handed_on:
-            seat.leave()
+        return Admitted(pictures=tuple(decoded[source] for source in sources), room=room)
 
-    async def from_url(self, url: str) -> Picture:
-        """Return the picture in a data: URL.
+    def _measured(
+        self, decoder: Decoder, sources: Iterable[Source]
+    ) -> tuple[dict[Source, bytes], dict[Source, int]]:
+        """Return the file and the pixels of each picture; on the decoder's thread."""
+        files = {one: _file(one, self._limits) for one in sources}
+        pixels = {
+            one: math.prod(decoder.measure(file, self._limits)) for one, file in files.items()
+        }
+        return files, pixels
 
-        Raises:
-            UsageError: any other URL, base64 that is none, or not a picture within the limits.
+    async def _run(self, caller: Caller, job: Callable[[Decoder], T]) -> T:
+        """Run a job on a decoder when it is the caller's turn.
+
+        Whoever goes away meanwhile keeps the decoder until it is done, or its time is over.
         """
-        return await anyio.to_thread.run_sync(
-            lambda: decode_picture(data_bytes(url, self._limits.size_bytes), self._limits),
-            limiter=self._threads,
+        loop = asyncio.get_running_loop()
+        ticket = await self._line.enter(caller.name)
+        future = self._pool.submit(job)
+
+        def done(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._line.leave, ticket)
+
+        future.add_done_callback(done)
+        try:
+            result = await asyncio.wrap_future(future)
+        except PackError as error:
+            self._broken = isinstance(error, ServeError)
+            raise
+        self._broken = False
+        return cast("T", result)
+
+
+def _file(source: Source, limits: Limits) -> bytes:
+    return source if isinstance(source, bytes) else data_bytes(source, limits.size_bytes)
+
+
+def _decoding(file: bytes, limits: Limits) -> Callable[[Decoder], Picture]:
+    return lambda decoder: decoder.decode(file, limits)
+
+
+def check_count(count: int, limits: Limits | None = None) -> None:
+    """Refuse more pictures than a request may have.
+
+    Raises:
+        UsageError: there are more.
+    """
+    most = (limits or Limits()).count
+    if count > most:
+        raise UsageError(
+            f"too many pictures: {count}, at most {most} are taken",
+            hint="ask about fewer, or begin a new conversation",
         )
 
-    async def from_bytes(self, data: bytes) -> Picture:
-        """Return the picture in a file's bytes.
 
-        Raises:
-            UsageError: not a picture within the limits.
-        """
-        return await anyio.to_thread.run_sync(
-            lambda: decode_picture(data, self._limits), limiter=self._threads
-        )
-
-
-def check_pixels(pictures: Iterable[Picture]) -> None:
+def check_pixels(pixels: Iterable[int], limits: Limits | None = None) -> None:
     """Refuse pictures that are too much together.
+
+    Args:
+        pixels: of each picture.
+        limits: what a request may have.
 
     Raises:
         UsageError: they are.
     """
-    pixels = sum(picture.width * picture.height for picture in pictures)
-    if pixels > MAX_REQUEST_PIXELS:
+    total, most = sum(pixels), (limits or Limits()).total_pixels
+    if total > most:
         raise UsageError(
-            f"the pictures are too large together: {pixels / 1e6:.0f} megapixels, at most "
-            f"{MAX_REQUEST_PIXELS / 1e6:g} are taken",
+            f"the pictures are too large together: {total / 1e6:.0f} megapixels, at most "
+            f"{most / 1e6:g} are taken",
             hint="make them smaller, or ask about fewer",
         )
 

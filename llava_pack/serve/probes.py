@@ -17,6 +17,7 @@ from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.failures import RETRY_AFTER_S
 from llava_pack.serve.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.models import Served
+from llava_pack.serve.refusals import Refusals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,13 @@ class Signs:
     """Whether pictures do not get through."""
 
 
-def probe_router(models: Mapping[str, Served], signs: Signs) -> APIRouter:
+def probe_router(models: Mapping[str, Served], signs: Signs, refusals: Refusals) -> APIRouter:
     """Return the probes of a gateway.
 
     Args:
         models: what it serves.
         signs: what is to be told of itself.
+        refusals: what was refused.
     """
     router = APIRouter()
 
@@ -92,7 +94,7 @@ def probe_router(models: Mapping[str, Served], signs: Signs) -> APIRouter:
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(exposition(models, signs.restarts), media_type=CONTENT_TYPE)
+        return Response(exposition(models, refusals, signs.restarts), media_type=CONTENT_TYPE)
 
     return router
 

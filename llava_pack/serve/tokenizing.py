@@ -4,6 +4,7 @@ Source: vllm entrypoints/openai/protocol.py, TokenizeChatRequest and TokenizeRes
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,34 +12,37 @@ from fastapi import Request as HttpRequest
 
 from llava_pack.engine.port import Message, Request
 from llava_pack.engine.templates import RAW
-from llava_pack.serve.answers import engine_messages, picture_count
-from llava_pack.serve.models import Served
+from llava_pack.serve.answers import engine_messages, picture_urls
+from llava_pack.serve.fairness import Shared
 from llava_pack.serve.openai import find_model
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import ErrorEnvelope, TokenizeRequest, TokenList
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 500, 503)
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
 }
 
 
-def tokenize_router(models: Mapping[str, Served], decoder: PictureDecoder) -> APIRouter:
+def tokenize_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
     """Return the route."""
     router = APIRouter(responses=_ERRORS)
 
     @router.post("/tokenize")
     async def tokenize(body: TokenizeRequest, request: HttpRequest) -> TokenList:
         model = find_model(models, body.model)
-        model.admit()
-        visit_of(request.scope).model = model.name
+        visit = visit_of(request.scope)
+        caller = visit.caller
+        model.admit(caller)
+        visit.model = model.name
         asked = f"tokenize-{request.state.request_id}"
         if body.prompt is not None:
             text = (Message("user", (body.prompt,)),)
             ids = await model.tokenize(Request(request_id=asked, messages=text, conv_mode=RAW))
         else:
-            async with decoder.seated(picture_count(body.messages)):
-                messages = await engine_messages(body.messages, decoder)
+            urls = picture_urls(body.messages)
+            with closing(await decoder.admitted(urls, caller)) as admitted:
+                messages = engine_messages(body.messages, admitted.pictures)
                 ids = await model.tokenize(Request(request_id=asked, messages=messages))
         limit = model.info.context_tokens if model.info else 0
         return TokenList(count=len(ids), max_model_len=limit, tokens=ids)

@@ -8,6 +8,7 @@ from typing import Any
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
 from llava_pack.serve.audit import AuditLog, Entry
 from llava_pack.serve.caller import ANYONE, Caller
+from llava_pack.serve.fairness import Prepare, Prepared
 from llava_pack.serve.keys import Key
 from llava_pack.serve.quota import Books
 
@@ -42,6 +43,7 @@ class Visit:
         self.route = route
         self.model = ""
         self.pictures = 0
+        self._chars = 0
         self.tokens_in = 0
         self.tokens_out = 0
         self._ledger = ledger
@@ -67,18 +69,31 @@ class Visit:
         if self._ledger is not None and self.key is not None:
             self._ledger.books.admit(self.key)
 
+    def asks(self, request: Request) -> None:
+        """Note what a model is asked."""
+        self.pictures = sum(len(message.pictures) for message in request.messages)
+        self._chars = sum(len(message.text) for message in request.messages)
+
+    def asking(self, prepare: Prepare) -> Prepare:
+        """Return a preparation that notes what the model is asked, once that is known."""
+
+        async def noted() -> Prepared:
+            prepared = await prepare()
+            self.asks(prepared.request)
+            return prepared
+
+        return noted
+
     async def counted(
-        self, model: str, request: Request, events: AsyncGenerator[Event, None]
+        self, model: str, events: AsyncGenerator[Event, None]
     ) -> AsyncGenerator[Event, None]:
         """Yield what comes of a request to a model, and count what it takes."""
         self.model = model
-        self.pictures = sum(len(message.pictures) for message in request.messages)
-        chars = sum(len(message.text) for message in request.messages)
         async with aclosing(events):
             async for event in events:
                 match event:
                     case Delta():
-                        self.tokens_in = self.tokens_in or 1 + chars // _CHARS_A_TOKEN
+                        self.tokens_in = self.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
                         self.tokens_out += len(event.token_ids)
                     case Finished():
                         self.tokens_in = event.usage.prompt_tokens

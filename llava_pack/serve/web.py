@@ -18,7 +18,8 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from llava_pack.serve.models import Served
+from llava_pack.serve.caller import Caller, caller_of
+from llava_pack.serve.fairness import Shared
 from llava_pack.serve.page_browser import (
     BEGIN_SCRIPT,
     CLEAR_SCRIPT,
@@ -56,9 +57,9 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 def mount_page(
-    app: FastAPI, models: Mapping[str, Served], decoder: PictureDecoder, uploads: Path
-) -> None:
-    """Mount the page at the root of the gateway.
+    app: FastAPI, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
+) -> Any:
+    """Mount the page at the root of the gateway and return it.
 
     Args:
         app: with every other route already in place.
@@ -90,6 +91,7 @@ def mount_page(
     # Only `launch` sets it, and without it Gradio copies any file that an event names.
     page.has_launched = True
     _put_the_gate_before(app, page, uploads, examples)
+    return page
 
 
 def _put_the_gate_before(
@@ -110,7 +112,7 @@ class _Page:
     """The page's parts, and what happens to them."""
 
     def __init__(
-        self, models: Mapping[str, Served], talk: Talk, examples: Sequence[Example]
+        self, models: Mapping[str, Shared], talk: Talk, examples: Sequence[Example]
     ) -> None:
         self._models = models
         self._talk = talk
@@ -317,6 +319,11 @@ def _said(text: str) -> dict[str, Any]:
 
 def _speed(shown: Shown, language: Language) -> str:
     return speed_line(shown.speed, language) if shown.speed and shown.speed.tokens else ""
+
+
+def _caller(request: Any) -> Caller:
+    """Return who sends an event; Gradio's request holds the one that came."""
+    return caller_of(request.request.scope)
 
 
 def _language(request: Any) -> Language:

@@ -5,13 +5,22 @@ Source: OpenAI API reference, "Create chat completion" and "Streaming".
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    model_validator,
+)
 
+from llava_pack.engine.pictures import Limits
 from llava_pack.engine.port import MAX_TOP_LOGPROBS
 
 MAX_MESSAGES = 256
 MAX_PARTS = 64
-MAX_PICTURES = 16
+MAX_PICTURES = Limits().count
 MAX_TEXT_CHARS = 1_000_000
 MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
@@ -79,8 +88,9 @@ def _as_parts(content: Any) -> Any:
 
 Parts = Annotated[
     tuple[ContentPart, ...],
-    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
+    FailFast(),
     Field(max_length=MAX_PARTS),
+    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
 ]
 
 
@@ -89,6 +99,12 @@ class ChatMessage(_Wire):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Parts
+
+
+# One wrong message is told; an error is kept for none of the others.
+Messages = Annotated[
+    tuple[ChatMessage, ...], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)
+]
 
 
 class StreamOptions(_Wire):
@@ -104,7 +120,7 @@ class ChatRequest(_Wire):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -113,11 +129,11 @@ class ChatRequest(_Wire):
     stop: (
         Annotated[
             tuple[StopString, ...],
+            Field(max_length=16, fail_fast=True),
             BeforeValidator(
                 lambda stop: [stop] if isinstance(stop, str) else stop,
                 json_schema_input_type=str | tuple[StopString, ...],
             ),
-            Field(max_length=16),
         ]
         | None
     ) = None
@@ -158,7 +174,7 @@ class TokenizeRequest(_Wire):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] = ()
+    messages: Messages = ()
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
 
     @model_validator(mode="after")

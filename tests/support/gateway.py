@@ -5,6 +5,7 @@ it prints one JSON line when it is ready and serves until told to end.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -39,6 +40,8 @@ from llava_pack.serve.supervisor import ServePlan, run
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
+KEY = "the-key-of-somebody-else"
+"""Accepted too, where `--key` gives it."""
 
 
 @dataclass
@@ -66,7 +69,12 @@ class Gateway:
 
     def engine_pids(self) -> list[int]:
         """Return the engine processes of this gateway."""
-        return [pid for pid in self._children() if not _is_gateway(pid)]
+        return self._children(b"--socket")
+
+    def decoder_pids(self) -> list[int]:
+        """Return the processes that decode pictures for this gateway."""
+        decoder = b"llava_pack.engine.decoder"
+        return [pid for own in self.gateway_pids() for pid in _children(own, decoder)]
 
     def gateway_pid(self) -> int:
         """Return the process that answers; waits where one is being replaced."""
@@ -76,19 +84,21 @@ class Gateway:
 
     def gateway_pids(self) -> list[int]:
         """Return the process that answers, where there is one."""
-        return [pid for pid in self._children() if _is_gateway(pid)]
+        return self._children(b"gateway_process")
 
-    def _children(self) -> list[int]:
-        path = Path(f"/proc/{self.process.pid}/task")
-        children = [(task / "children").read_text().split() for task in path.iterdir()]
-        return [int(pid) for pids in children for pid in pids]
+    def _children(self, word: bytes) -> list[int]:
+        return _children(self.process.pid, word)
 
 
-def _is_gateway(pid: int) -> bool:
-    try:
-        return b"gateway_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+def _children(parent: int, word: bytes) -> list[int]:
+    """Return the child processes that have a word on their command line."""
+    found: list[int] = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+    return found
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The page's conversation as the engine's."""
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from llava_pack.engine.port import Message
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.conversation import engine_messages
+from llava_pack.serve.conversation import engine_messages, picture_files, turns
 from llava_pack.serve.pictures import PictureDecoder
 
 
@@ -22,7 +23,13 @@ def uploads(tmp_path: Path) -> Path:
 
 
 def _messages(uploads: Path, *conversation: dict[str, Any]) -> tuple[Message, ...]:
-    return asyncio.run(engine_messages(conversation, PictureDecoder(), uploads))
+    async def made() -> tuple[Message, ...]:
+        told = turns(conversation)
+        with closing(PictureDecoder()) as decoder:
+            admitted = await decoder.admitted(await picture_files(told, uploads))
+            return engine_messages(told, admitted.pictures)
+
+    return asyncio.run(made())
 
 
 def _asked(*content: Any) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from starlette.types import Message, Receive, Scope, Send
 from llava_pack.engine.port import ContextLengthError
 from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.admission import Admission, BodyLimits
 from llava_pack.serve.app import GatewaySettings, create_app
 from llava_pack.serve.failures import describe
-from llava_pack.serve.guard import BodyLimit, Boundary, Guard
+from llava_pack.serve.guard import Boundary, Guard
+from llava_pack.serve.json_bounds import JsonLimits
 
 _TOKEN = "the-token"
 
@@ -65,7 +67,8 @@ def test_each_error_has_its_status_and_code(error: PackError, status: int, code:
 
 def _asked(headers: dict[str, str], content: bytes = b"") -> int:
     async def ask() -> int:
-        layers = Guard(BodyLimit(_works, max_bytes=10), AccessPolicy(secrets=(_TOKEN,)))
+        limits = BodyLimits(other=JsonLimits(size_bytes=10))
+        layers = Guard(Admission(_works, limits), AccessPolicy(secrets=(_TOKEN,)))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(layers)) as http:
             sent = {"Host": "localhost", "Authorization": f"Bearer {_TOKEN}", **headers}
             return (await http.post("http://x/", headers=sent, content=content)).status_code
@@ -86,7 +89,7 @@ _CHECKS = {
     "origin": (
         {"Origin": "http://evil.example"}, b"", 403, ("llava_pack.serve.access._from_our_page",),
     ),
-    "body": ({}, b"more than ten", 413, (BodyLimit, "__call__")),
+    "body": ({}, b"more than ten", 413, (Admission, "__call__")),
 }  # fmt: skip
 
 
@@ -96,10 +99,10 @@ def test_each_check_of_the_guard_is_needed(name: str, monkeypatch: pytest.Monkey
     assert _asked(headers, content) == refused
     if name == "body":
 
-        async def unlimited(self: BodyLimit, *connection: object) -> None:
+        async def unlimited(self: Admission, *connection: object) -> None:
             await self._app(*connection)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(BodyLimit, "__call__", unlimited)
+        monkeypatch.setattr(Admission, "__call__", unlimited)
     else:
         monkeypatch.setattr(*check, lambda *_: True)
     assert _asked(headers, content) == 200

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from llava_pack.engine.stats import Stats
 from llava_pack.serve.metrics import exposition
 from llava_pack.serve.models import Status, Vitals
+from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.tally import Tally
 
 
@@ -17,7 +18,12 @@ def test_large_counters_are_told_to_the_last_digit():
         vitals=Vitals(steps=0, running=0, waiting=0, stalled_s=0.25, bound_s=60.0),
         tally=Tally(ended=Counter(stop=1)),
     )
-    lines = exposition({"m": served}).splitlines()
+    refusals = Refusals()
+    refusals.answered(401)
+    refusals.connection("header_timeouts")
+    lines = exposition({"m": served}, refusals).splitlines()
+    assert 'llava_pack:responses_refused_total{status="401"} 1' in lines
+    assert 'llava_pack:connections_ended_total{reason="header_timeouts"} 1' in lines
     assert 'vllm:generation_tokens_total{model_name="m",engine="0"} 123456789' in lines
     assert 'llava_pack:engine_steps_total{model_name="m",engine="0"} 7654321' in lines
     assert 'llava_pack:engine_stalled_seconds{model_name="m",engine="0"} 0.25' in lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request, Timings, Usage
 from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.fairness import Shared
 from llava_pack.serve.models import OverloadedError
 from llava_pack.serve.page_talk import (
     Choices,
@@ -30,6 +31,8 @@ SAID: Mapping[str, Any] = MappingProxyType({"role": "assistant", "content": "hel
 
 class Scripted:
     """A model that says what it is told to, and remembers what it was asked."""
+
+    info = None
 
     def __init__(self, *events: Event) -> None:
         self.events = events
@@ -56,7 +59,7 @@ def _finished() -> Finished:
 
 
 def _talk(model: Scripted, folder: Path) -> Talk:
-    return Talk({"m": cast("Served", model)}, PictureDecoder(), folder)
+    return Talk({"m": Shared(cast("Served", model))}, PictureDecoder(), folder)
 
 
 def _shown(model: Scripted, folder: Path, conversation: list[Mapping[str, Any]]) -> list[Shown]:

@@ -3,17 +3,21 @@
 import asyncio
 import base64
 import io
-import threading
+import re
+from contextlib import closing
+from pathlib import Path
 
-import anyio.to_thread
+import psutil
 import pytest
 from PIL import Image
 
-from llava_pack.engine.pictures import Limits, decode_picture
+from llava_pack.engine.pictures import Limits
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError
 from llava_pack.serve import pictures
-from llava_pack.serve.pictures import PictureDecoder, data_bytes
+from llava_pack.serve.caller import Caller
+from llava_pack.serve.pictures import PictureDecoder, Source, data_bytes
+from tests.support.bombs import png_of_zeros, png_that_claims, progressive_bomb
 
 
 def _png(width: int = 2, height: int = 3) -> bytes:
@@ -26,8 +30,16 @@ def _url(data: bytes, head: str = "data:image/png;base64,") -> str:
     return head + base64.b64encode(data).decode()
 
 
+def _decoded(*sources: Source, limits: Limits | None = None) -> tuple[Picture, ...]:
+    async def decoded() -> tuple[Picture, ...]:
+        with closing(PictureDecoder(limits)) as decoder:
+            return (await decoder.admitted(sources)).pictures
+
+    return asyncio.run(decoded())
+
+
 def test_a_data_url_is_decoded() -> None:
-    picture = asyncio.run(PictureDecoder().from_url(_url(_png())))
+    (picture,) = _decoded(_url(_png()))
     assert (picture.width, picture.height, picture.rgb[:3]) == (2, 3, b"\xff\x00\x00")
 
 
@@ -69,58 +81,162 @@ def test_the_size_is_known_before_it_is_decoded() -> None:
 
 def test_something_else_than_a_picture_is_refused() -> None:
     with pytest.raises(UsageError, match="not a picture"):
-        asyncio.run(PictureDecoder().from_bytes(b"GIF89a but no more"))
+        _decoded(b"GIF89a but no more")
 
 
 def test_a_picture_beyond_the_limits_is_refused() -> None:
     with pytest.raises(UsageError, match="too large: 50x50"):
-        asyncio.run(PictureDecoder(Limits(pixels=100)).from_url(_url(_png(50, 50))))
+        _decoded(_url(_png(50, 50)), limits=Limits(pixels=100))
 
 
-def test_two_pictures_are_decoded_at_once_and_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on = [], threading.Event()
-
-    def decoded(data: bytes, limits: Limits) -> Picture:
-        begun.append(data)
-        go_on.wait()
-        return decode_picture(data, limits)
-
-    monkeypatch.setattr(pictures, "decode_picture", decoded)
-
-    async def flood() -> int:
-        decoder = PictureDecoder()
-        tasks = [asyncio.create_task(decoder.from_bytes(_png())) for _ in range(5)]
-        while len(begun) < 2:
-            await anyio.to_thread.run_sync(lambda: None)
-        for _ in range(20):  # threads that were started before these have begun by then
-            await anyio.to_thread.run_sync(lambda: None)
-        at_once = len(begun)
-        go_on.set()
-        await asyncio.gather(*tasks)
-        return at_once
-
-    assert asyncio.run(flood()) == 2
-    assert len(begun) == 5
+def test_the_same_picture_is_decoded_once_and_counts_each_time() -> None:
+    first, second, other = _decoded(_png(), _png(), _png(4, 4))
+    assert first is second
+    assert (other.width, other.height) == (4, 4)
+    with pytest.raises(UsageError, match="too large together"):
+        _decoded(*[_png(10, 10)] * 3, limits=Limits(total_pixels=200))
 
 
-def test_the_seventeenth_request_with_pictures_waits_for_a_seat() -> None:
-    async def flood() -> None:
-        decoder, leave = PictureDecoder(), asyncio.Event()
-        seated = []
+def test_pictures_are_counted_before_any_is_looked_at() -> None:
+    with pytest.raises(UsageError, match="too many pictures: 17, at most 16 are taken"):
+        _decoded(*[b"no picture"] * 17)
 
-        async def held(number: int) -> None:
-            async with decoder.seated(1):
-                seated.append(number)
-                await leave.wait()
 
-        tasks = [asyncio.create_task(held(number)) for number in range(17)]
-        for _ in range(3):  # each task has gone as far as it can
-            await asyncio.sleep(0)
-        assert len(seated) == 16
-        async with decoder.seated(0):
-            pass
-        leave.set()
-        await asyncio.gather(*tasks)
-        assert len(seated) == 17
+def test_pixels_are_counted_by_headers_before_any_is_decoded() -> None:
+    claims = png_that_claims(5000, 5000)
+    with pytest.raises(UsageError, match="too large together: 125 megapixels"):
+        _decoded(*[claims] * 5)
 
-    asyncio.run(flood())
+
+@pytest.mark.parametrize("size", [(101, 1), (1, 101), (10_000, 99)])
+def test_a_picture_that_is_a_line_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"too narrow: .*, sides of 1 to 100 at most are taken"):
+        _decoded(png_that_claims(*size))
+
+
+@pytest.mark.parametrize(
+    ("bound", "pictures_"),
+    [
+        ({"ratio": 10_000}, [png_of_zeros(10_000, 1)]),
+        ({"scans": 1000}, [progressive_bomb(300, side=64)]),
+        ({"total_pixels": 10**9}, [png_of_zeros(3000, 3000)] * 12),
+        ({"count": 17}, [_png()] * 17),
+        ({"pixels": 10**8}, [png_of_zeros(5100, 5100)]),
+        ({"side_pixels": 20_000}, [png_of_zeros(10_001, 101)]),
+    ],
+)
+def test_each_bound_is_what_refuses(bound: dict[str, int], pictures_: list[bytes]) -> None:
+    with pytest.raises(UsageError, match="too"):
+        _decoded(*pictures_)
+    assert len(_decoded(*pictures_, limits=Limits(**bound))) == len(pictures_)
+
+
+def test_many_scans_are_refused_by_their_markers() -> None:
+    with pytest.raises(UsageError, match="too many scans: 306, at most 100 are taken"):
+        _decoded(progressive_bomb(300, side=64))
+
+
+_BOMB = Limits(scans=100_000, decode_s=1.0)
+
+
+def test_what_takes_too_long_is_killed_and_the_next_one_is_decoded() -> None:
+    """The attack of issue 10: few bytes, thousands of scans; told apart from damage."""
+
+    async def attacked() -> Picture:
+        with closing(PictureDecoder(_BOMB)) as decoder:
+            with pytest.raises(UsageError, match="takes too long to decode: more than 1 s"):
+                await decoder.admitted([progressive_bomb(20_000, side=512)])
+            return (await decoder.admitted([_png()])).pictures[0]
+
+    assert asyncio.run(attacked()).width == 2
+
+
+def test_an_honest_picture_beside_bombs_of_another_key_is_answered_at_once() -> None:
+    bomb = progressive_bomb(20_000, side=512)
+    ann, bob = Caller(name="ann"), Caller(name="bob")
+
+    async def attacked() -> tuple[bool, int]:
+        with closing(PictureDecoder(_BOMB)) as decoder:
+            await decoder.admitted([_png()], bob)  # he is around
+            bombs = [asyncio.create_task(decoder.admitted([bomb], ann)) for _ in range(6)]
+            while not decoder.busy:  # noqa: ASYNC110 - a line tells no event
+                await asyncio.sleep(0)
+            await decoder.admitted([_png()], bob)
+            ended = sum(task.done() for task in bombs)
+            for task in bombs:
+                task.cancel()
+            await asyncio.gather(*bombs, return_exceptions=True)
+            return decoder.stalled, ended
+
+    assert asyncio.run(attacked()) == (False, 0)
+
+
+def test_a_decoder_that_died_is_replaced() -> None:
+    async def survived() -> None:
+        with closing(PictureDecoder()) as decoder:
+            await decoder.admitted([_png()])
+            for process in psutil.Process().children():
+                process.kill()
+                process.wait()
+            assert (await decoder.admitted([_png()])).pictures[0].width == 2
+
+    asyncio.run(survived())
+
+
+def _facts(pid: int) -> tuple[str, set[str]]:
+    folder = Path(f"/proc/{pid}")
+    return (folder / "limits").read_text(), {str(p.readlink()) for p in (folder / "fd").iterdir()}
+
+
+def test_a_decoder_has_bounds_and_nothing_of_ours_open() -> None:
+    async def looked() -> None:
+        with closing(PictureDecoder()) as decoder:
+            await decoder.admitted([_png()])
+            (child, *_) = psutil.Process().children()
+            limits, files = await asyncio.to_thread(_facts, child.pid)
+            assert re.search(r"Max core file size +0 +0", limits)
+            assert re.search(r"Max open files +64 +64", limits)
+            assert re.search(r"Max address space +2147483648 +2147483648", limits)
+            assert all(name.startswith(("socket:", "/dev/null", "/memfd:")) for name in files), (
+                files
+            )
+            assert set(child.environ()) <= {"PATH", "LANG", "LC_ALL", "TMPDIR"}
+
+    asyncio.run(looked())
+
+
+def test_pictures_that_wait_too_long_are_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_STALL_S", 0.0)
+    bomb = progressive_bomb(20_000, side=512)
+
+    async def attacked() -> tuple[bool, bool]:
+        with closing(PictureDecoder(_BOMB)) as decoder:
+            before = decoder.stalled
+            bombs = [asyncio.create_task(decoder.admitted([bomb])) for _ in range(3)]
+            while not decoder.busy:  # noqa: ASYNC110 - a line tells no event
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)  # the clock of the line must have moved
+            stalled = decoder.stalled
+            for task in bombs:
+                task.cancel()
+            await asyncio.gather(*bombs, return_exceptions=True)
+            return before, stalled
+
+    assert asyncio.run(attacked()) == (False, True)
+
+
+def test_pixels_wait_for_room_until_others_were_seen() -> None:
+    async def flooded() -> None:
+        with closing(PictureDecoder(Limits(total_pixels=100))) as decoder:
+            first = await decoder.admitted([_png(9, 9)])
+            second = asyncio.create_task(decoder.admitted([_png(8, 8)]))
+            third = asyncio.create_task(decoder.admitted([_png(2, 2)]))
+            while decoder.room_waiting < 2:  # noqa: ASYNC110 - decoding is on threads
+                await asyncio.sleep(0.001)
+            assert not second.done()
+            first.close()
+            first.close()
+            assert (await second).pictures[0].size == (8, 8)
+            assert (await third).pictures[0].size == (2, 2)
+
+    asyncio.run(flooded())

@@ -1,0 +1,137 @@
+"""A process that decodes pictures for somebody else: `python -I -m llava_pack.engine.decoder`.
+
+A decoder reads bytes from strangers in a library of C. Here it can take no more than its memory
+and its time, opens nothing, and can be killed: nobody but the one who sent the picture feels it.
+
+On the socket, which is file 0, the client sends a frame of JSON and the picture's bytes, and hears
+a frame of JSON: `{"size": [width, height]}` or `{"error": kind, "message", "hint"}`. The pixels are
+in the file whose number is the argument, which both sides have open: a memory file where there are
+any. A frame is a 4-byte big-endian length and that many bytes.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from llava_pack.engine.pictures import Limits, decode_picture, measure_picture
+from llava_pack.engine.port import error_of_kind
+from llava_pack.format.errors import PackError, ServeError
+
+LENGTH = struct.Struct(">I")
+MAX_HEAD_BYTES = 4096
+_PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
+_MEMORY_BYTES = 2 << 30
+"""25 megapixels of four bytes are held about five times on their way to RGB."""
+_FILES = 64
+_SPARE_S = 2
+
+
+def ask(data: bytes, limits: Limits, *, measure: bool = False) -> list[bytes]:
+    """Return the frames that ask for a picture.
+
+    Args:
+        data: the file's bytes.
+        limits: what it may be.
+        measure: its size is asked for, and no pixels.
+    """
+    head = json.dumps({"measure": measure, "limits": asdict(limits)}).encode()
+    return [LENGTH.pack(len(head)), head, LENGTH.pack(len(data)), data]
+
+
+def told(frame: bytes) -> tuple[int, int]:
+    """Return the size in an answer.
+
+    Raises:
+        PackError: what went wrong, in its own class.
+        ServeError: it is no answer.
+    """
+    try:
+        answer: dict[str, Any] = json.loads(frame)
+        if "error" in answer:
+            raise error_of_kind(answer["error"], answer["message"], answer["hint"])
+        width, height = answer["size"]
+        return int(width), int(height)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServeError("the picture decoder said something that is no answer") from error
+
+
+def main() -> int:
+    """Decode what comes until the socket is closed."""
+    pixels = int(sys.argv[1])
+    _restrict()
+    with socket.socket(fileno=os.dup(0)) as connection:
+        while (head := _frame(connection)) is not None:
+            data = _frame(connection)
+            if data is None:
+                break
+            answer = json.dumps(_answer(json.loads(head), data, pixels)).encode()
+            connection.sendall(LENGTH.pack(len(answer)) + answer)
+    return 0
+
+
+def _answer(asked: dict[str, Any], data: bytes, pixels: int) -> dict[str, Any]:
+    limits = Limits(**asked["limits"])
+    _give_time(limits.decode_s)
+    try:
+        if asked["measure"]:
+            return {"size": measure_picture(data, limits)}
+        picture = decode_picture(data, limits)
+    except PackError as error:
+        return {"error": error.kind, "message": error.message, "hint": error.hint}
+    os.lseek(pixels, 0, os.SEEK_SET)
+    view = memoryview(picture.rgb)
+    while view:
+        view = view[os.write(pixels, view) :]
+    return {"size": picture.size}
+
+
+def _frame(connection: socket.socket) -> bytes | None:
+    length = _exactly(connection, LENGTH.size)
+    return None if length is None else _exactly(connection, LENGTH.unpack(length)[0])
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        received = connection.recv_into(view)
+        if not received:
+            return None
+        view = view[received:]
+    return bytes(data)
+
+
+def _restrict() -> None:
+    """End with the parent; leave no core; open and take no more than a decoder needs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the server
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    bounds = (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_AS, _MEMORY_BYTES),
+    )
+    for kind, most in bounds:
+        with contextlib.suppress(ValueError, OSError):  # macOS knows no bound of addresses
+            resource.setrlimit(kind, (most, most))
+
+
+def _give_time(seconds: float) -> None:
+    """Bound the processor's time for what comes next, in case that nobody is there to kill us."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    until = int(used.ru_utime + used.ru_stime + seconds + _SPARE_S)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

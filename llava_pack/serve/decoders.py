@@ -1,0 +1,200 @@
+"""Two processes that decode pictures, each with a thread that talks to it and kills it in time.
+
+The threads live as long as the server: a child's end with its parent is bound to the thread that
+started it. Which picture is next is decided on the event loop, see `FairQueue`; here one is
+decoded.
+"""
+
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from llava_pack.engine import decoder
+from llava_pack.engine.pictures import Limits
+from llava_pack.engine.port import Picture
+from llava_pack.format.errors import ServeError, UsageError
+
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+Job = Callable[["Decoder"], object]
+
+
+class Decoder:
+    """One process; used from one thread."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._pixels = -1
+
+    def start(self) -> None:
+        """Start the process, where none runs.
+
+        Raises:
+            ServeError: it cannot be started.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.end()
+        try:
+            self._start()
+        except OSError as error:
+            self.end()
+            why = error.strerror or type(error).__name__
+            raise ServeError(f"the picture decoder cannot be started: {why}") from error
+
+    def _start(self) -> None:
+        self._pixels = _memory_file()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", decoder.__name__, str(self._pixels)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(self._pixels,),
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def decode(self, data: bytes, limits: Limits) -> Picture:
+        """Return the picture in a file's bytes.
+
+        Raises:
+            UsageError: not a picture within the limits, that of time among them.
+            ServeError: there is no process to decode it.
+        """
+        width, height = self._ask(data, limits, measure=False)
+        rgb = os.pread(self._pixels, width * height * 3, 0)
+        os.ftruncate(self._pixels, 0)
+        return Picture(width, height, rgb)
+
+    def measure(self, data: bytes, limits: Limits) -> tuple[int, int]:
+        """Return the (width, height) that a picture's header tells.
+
+        Raises:
+            UsageError, ServeError: as `decode`.
+        """
+        return self._ask(data, limits, measure=True)
+
+    def _ask(self, data: bytes, limits: Limits, *, measure: bool) -> tuple[int, int]:
+        self.start()
+        assert self._socket is not None  # noqa: S101 - start has set it
+        until_s = time.monotonic() + limits.decode_s
+        try:
+            for frame in decoder.ask(data, limits, measure=measure):
+                self._socket.settimeout(_left(until_s))
+                self._socket.sendall(frame)
+            answer = self._frame(until_s)
+        except TimeoutError:
+            self.end()
+            raise UsageError(
+                f"the picture takes too long to decode: more than {limits.decode_s:g} s",
+                hint="save it again as a plain PNG or JPEG",
+            ) from None
+        except OSError as error:
+            self.end()
+            raise UsageError(
+                "the picture cannot be decoded: its decoder ran out of memory, or failed",
+                hint="save it again as a plain PNG or JPEG",
+            ) from error
+        return decoder.told(answer)
+
+    def _frame(self, until_s: float) -> bytes:
+        (length,) = decoder.LENGTH.unpack(self._exactly(decoder.LENGTH.size, until_s))
+        if length > decoder.MAX_HEAD_BYTES:
+            raise ConnectionError
+        return self._exactly(length, until_s)
+
+    def _exactly(self, size: int, until_s: float) -> bytes:
+        assert self._socket is not None  # noqa: S101 - as above
+        data = b""
+        while len(data) < size:
+            self._socket.settimeout(_left(until_s))
+            piece = self._socket.recv(size - len(data))
+            if not piece:
+                raise ConnectionResetError
+            data += piece
+        return data
+
+    def end(self) -> None:
+        """Kill the process, and keep nothing of it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._pixels >= 0:
+            os.close(self._pixels)
+            self._pixels = -1
+
+
+class DecoderPool:
+    """Decoders, each on a thread of its own; jobs go to whichever is free."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[object]] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads and their processes, which are ready some tenths of a second later."""
+        while len(self._threads) < self._count:
+            thread = threading.Thread(target=self._work, name="pictures", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def submit(self, job: Job) -> "Future[object]":
+        """Run a job on the next free decoder; one that was cancelled before is not begun."""
+        self.start()
+        future: Future[object] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """End threads and processes, once what they decode is done."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _work(self) -> None:
+        with contextlib.ExitStack() as stack:
+            own = Decoder()
+            stack.callback(own.end)
+            with contextlib.suppress(ServeError):  # the first picture will say so
+                own.start()
+            while (taken := self._jobs.get()) is not None:
+                job, future = taken
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    future.set_result(job(own))
+                except Exception as error:  # noqa: BLE001 - it is the asker's, who hears it
+                    future.set_exception(error)
+
+
+def _left(until_s: float) -> float:
+    left_s = until_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
+
+
+def _memory_file() -> int:
+    """Return a file for pixels that no folder lists, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("picture")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,227 @@
+"""Turns go round the callers: laws of the queue, and the model behind it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_pack.engine.port import Event, Request
+from llava_pack.engine.stats import Stats
+from llava_pack.format.errors import UsageError
+from llava_pack.serve.caller import Caller
+from llava_pack.serve.fair_queue import FairQueue, Seats, Ticket
+from llava_pack.serve.fairness import Prepared, Shared, SharedModels
+from llava_pack.serve.models import OverloadedError, Served, ShareError, Vitals
+from llava_pack.serve.tally import Tally
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["join", "join", "join", "end"]), st.integers(0, 5)), max_size=80
+)
+ANN, BOB = Caller(name="ann"), Caller(name="bob")
+
+
+@given(_STEPS, st.integers(1, 4), st.integers(0, 2))
+def test_who_has_no_seat_waits_for_one_turn_of_each_other_at_most(
+    steps: list[tuple[str, int]], total: int, kept: int
+) -> None:
+    queue, seated = FairQueue(Seats(total, kept)), list[Ticket]()
+    passed: dict[str, int] = {}
+    for step, number in steps:
+        if step == "join":
+            queue.join(f"caller {number}", 0)
+        elif seated:
+            queue.leave(seated.pop(number % len(seated)), 0)
+        for ticket in queue.seat(0):
+            seated.append(ticket)
+            passed.pop(ticket.who, None)
+            for who in {f"caller {n}" for n in range(6)} - {ticket.who}:
+                if queue.waiting_of(who) and all(other.who != who for other in seated):
+                    passed[who] = passed.get(who, 0) + 1
+                    assert passed[who] <= 5
+        assert len(seated) == queue.held <= total
+        if queue.waiting and queue.held == 0:
+            raise AssertionError("seats are free and nobody is seated")
+
+
+@given(_STEPS, st.integers(1, 3))
+def test_a_caller_alone_has_every_seat_in_the_order_of_coming(
+    steps: list[tuple[str, int]], total: int
+) -> None:
+    queue, joined, seated = FairQueue(Seats(total, kept=1)), list[Ticket](), list[Ticket]()
+    for step, _ in steps:
+        if step == "join":
+            joined.append(queue.join("ann", 0))
+        elif seated:
+            queue.leave(seated.pop(0), 0)
+        seated += queue.seat(0)
+        assert queue.held == min(total, queue.held + queue.waiting)
+    assert [ticket for ticket in joined if ticket.seated] == joined[: len(joined) - queue.waiting]
+
+
+def test_the_last_seat_is_kept_while_somebody_else_is_around() -> None:
+    queue = FairQueue(Seats(3, kept=1))
+    queue.leave(queue.join("bob", 0), 0)
+    anns = [queue.join("ann", 0) for _ in range(4)]
+    assert queue.seat(0) == anns[:2]
+    (bob,) = [queue.join("bob", 1)]
+    assert queue.seat(1) == [bob]
+    queue.leave(bob, 1)
+    assert queue.seat(2) == []
+    assert queue.seat(100) == anns[2:3], "he was not seen for a minute"
+
+
+def test_who_leaves_the_line_is_not_seated() -> None:
+    queue = FairQueue(Seats(1))
+    first, second = queue.join("ann", 0), queue.join("ann", 5)
+    assert queue.seat(5) == [first]
+    assert queue.oldest_s(7) == 2
+    queue.leave(second, 7)
+    queue.leave(first, 7)
+    assert (queue.seat(7), queue.waiting, queue.held, queue.oldest_s(9)) == ([], 0, 0, 0)
+
+
+_QUIET = Vitals(steps=0, running=0, waiting=0, stalled_s=0, bound_s=60)
+
+
+@dataclass(eq=False)
+class _Model:
+    """A model whose answers end when they are told to."""
+
+    slots: int = 2
+    name: str = "m"
+    tally: Tally = field(default_factory=Tally)
+    running: list[str] = field(default_factory=list)
+    full: bool = False
+    ends: dict[str, asyncio.Event] = field(default_factory=dict)
+    stats: Stats = field(default_factory=Stats)
+    vitals: Vitals = _QUIET
+
+    @property
+    def info(self) -> Any:
+        return SimpleNamespace(slots=self.slots)
+
+    def admit(self) -> None:
+        return None
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        self.running.append(request.request_id)
+        await self.ends.setdefault(request.request_id, asyncio.Event()).wait()
+        self.running.remove(request.request_id)
+        return
+        yield
+
+
+def _ask(model: Shared, name: str, caller: Caller) -> asyncio.Task[None]:
+    async def prepare() -> Prepared:
+        return Prepared(request=Request(request_id=name, messages=()))
+
+    async def ask() -> None:
+        async for _ in model.answer(caller, prepare):
+            pass
+
+    return asyncio.create_task(ask())
+
+
+async def _settle() -> None:
+    for _ in range(12):  # each task has gone as far as it can
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("other", [BOB, ANN])
+def test_forty_requests_of_one_key_let_another_one_in_next(other: Caller) -> None:
+    """The attack of issue 10: bob's 0.2 s became 8 s behind ann's forty; as they do without names."""
+
+    async def asked() -> None:
+        model = _Model()
+        shared = Shared(cast("Served", model))
+        anns = [_ask(shared, f"ann {n}", ANN) for n in range(40)]
+        await _settle()
+        bob = _ask(shared, "bob", other)
+        await _settle()
+        assert len(model.running) == 4, "two slots, and two that are ready for them"
+        assert (shared.stats.waiting, shared.vitals.waiting) == (37, 37)
+        for end in range(2):
+            model.ends[f"ann {end}"].set()
+            await _settle()
+        assert ("bob" in model.running) == (other is BOB)
+        for task in (*anns, bob):
+            task.cancel()
+        await asyncio.gather(*anns, bob, return_exceptions=True)
+        assert (shared.stats.waiting, shared.full) == (0, False)
+
+    asyncio.run(asked())
+
+
+def test_while_others_are_around_a_slot_is_free_for_them_at_once() -> None:
+    async def asked() -> None:
+        model = _Model(slots=4)
+        shared = Shared(cast("Served", model))
+        model.ends["first"] = asyncio.Event()
+        model.ends["first"].set()
+        await _ask(shared, "first", BOB)
+        anns = [_ask(shared, f"ann {n}", ANN) for n in range(40)]
+        await _settle()
+        assert len(model.running) == 3
+        bob = _ask(shared, "bob", BOB)
+        await _settle()
+        assert len(model.running) == 4
+        assert "bob" in model.running
+        for task in (*anns, bob):
+            task.cancel()
+        await asyncio.gather(*anns, bob, return_exceptions=True)
+
+    asyncio.run(asked())
+
+
+def test_a_full_line_has_room_for_who_has_nothing_in_it_and_a_share_for_each() -> None:
+    async def asked() -> None:
+        model = _Model(slots=1)
+        shared = Shared(cast("Served", model), queue=8)
+        anns = [_ask(shared, f"ann {n}", ANN) for n in range(9)]
+        await _settle()
+        assert shared.full
+        with pytest.raises(OverloadedError, match="the queue is full: 9 requests"):
+            shared.admit(ANN)
+        shared.admit(BOB)
+        bob = _ask(shared, "bob", BOB)
+        await _settle()
+        with pytest.raises(ShareError, match="6 requests of this key wait already"):
+            shared.admit(ANN)
+        assert model.tally.refused == 2
+        for task in (*anns, bob):
+            task.cancel()
+        await asyncio.gather(*anns, bob, return_exceptions=True)
+        shared.admit(ANN)
+
+    asyncio.run(asked())
+
+
+def test_what_cannot_be_prepared_frees_its_seat() -> None:
+    async def fails() -> Prepared:
+        raise UsageError("no picture")
+
+    async def asked() -> None:
+        shared = Shared(cast("Served", _Model(slots=1)), queue=0)
+        for _ in range(3):
+            with pytest.raises(UsageError, match="no picture"):
+                await anext(shared.answer(ANN, fails))
+
+    asyncio.run(asked())
+
+
+def test_a_model_of_the_same_name_has_a_line_of_its_own() -> None:
+    async def swapped() -> None:
+        models = {"m": cast("Served", _Model())}
+        shared = SharedModels(models)
+        first = shared["m"]
+        assert shared["m"] is first
+        models["m"] = cast("Served", _Model())
+        assert shared["m"] is not first
+        assert list(shared) == ["m"]
+
+    asyncio.run(swapped())

@@ -1,0 +1,72 @@
+"""What is refused is counted; the log has a line a minute, and no path that somebody made up."""
+
+import asyncio
+import logging
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.guard import Boundary, Guard
+from llava_pack.serve.refusals import Refusals, route_of
+
+
+async def _missing(_scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 400, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _asked(refusals: Refusals, paths: list[str], token: str) -> None:
+    async def ask() -> None:
+        layers = Boundary(Guard(_missing, AccessPolicy(secrets=("the-token",))), refusals)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(layers)) as http:
+            for path in paths:
+                headers = {"Host": "localhost", "Authorization": f"Bearer {token}"}
+                await http.get(f"http://x{path}", headers=headers)
+
+    asyncio.run(ask())
+
+
+def test_strangers_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The attack of issue 10: 32 MiB of log were gone within a minute."""
+    caplog.set_level(logging.INFO)
+    now_s = [0.0]
+    refusals = Refusals(clock=lambda: now_s[0])
+    _asked(refusals, [f"/v1/the-token/{n}" for n in range(50)], "wrong")
+    assert refusals.statuses == {401: 50}
+    assert "refused" not in caplog.text
+    now_s[0] = 61.0
+    _asked(refusals, ["/v1/the-token/50", "/v1/the-token/51"], "wrong")
+    assert "refused in the last 61 s: 51 x 401" in caplog.text
+    lines = [r for r in caplog.records if r.name.startswith("llava_pack")]
+    assert len(lines) == 1
+
+
+def test_a_failure_of_who_is_known_has_its_line_without_the_path(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    refusals = Refusals()
+    _asked(refusals, ["/the-token/x", "/llava/KEY/list_models"], "the-token")
+    assert "GET another path is 400" in caplog.text
+    assert refusals.statuses == {400: 1, 401: 1}
+    assert "the-token" not in "".join(r.getMessage() for r in caplog.records if "llava" in r.name)
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/models/secret", "/v1/models/{name}"),
+        ("/llava/secret/worker_generate_stream", "/llava/{key}/worker_generate_stream"),
+        ("/llava/secret", "/llava/{key}/…"),
+        ("/llava/x/secret", "/llava/{key}/…"),
+        ("/gradio_api/file=/etc/secret", "/gradio_api/…"),
+        ("/v1/secret", "another path"),
+        ("/secret\n", "another path"),
+        ("/list_models", "/list_models"),
+    ],
+)
+def test_a_route_tells_nothing_that_was_sent(path: str, route: str) -> None:
+    assert route_of(path) == route
