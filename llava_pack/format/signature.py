@@ -105,7 +105,7 @@ def ssh_numbers(signature: bytes, key: PublicKey) -> tuple[int, int]:
 def as_made(name: str, data: bytes, key: PublicKey) -> bytes | None:
     """Return the one form of a signer's file, with the numbers in `data`; None where it has none.
 
-    Tools overlook text after a signature, and a field of it that is reserved.
+    Tools overlook what follows a signature (openssl reads 72 bytes), and a field that is reserved.
     """
     try:
         if name == SIG_NAME:

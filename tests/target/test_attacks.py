@@ -483,6 +483,7 @@ def a_key_beside_no_signature(scene):
 
 SH, TRUST, INVENTORY = "install.sh", "llava_target/trust.py", "llava_target/inventory.py"
 UNLISTED = "llava_target/unlisted.py"
+ANY_SIZE = (TRUST, "    if len(data) > MAX_SIGNATURE_BYTES:\n", "    if False:\n")
 AS_MADE = (UNLISTED, "data == as_made(name, data, key)", "True")
 START = '"$python" -I -S -B "$work/installer/llava_target" install'
 CLEAN = 'exec "$env" -i "$@"'
@@ -558,10 +559,10 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     words_after_the_welcome: ((UNLISTED, "sha256(data).hexdigest() == stated", "True"),),
     text_after_an_ssh_signature: (AS_MADE,),
     a_stranger_s_key_beside_good_signatures: (AS_MADE,),
-    a_signature_without_end: ((SH, '[ "$(wc -c <"$name")" -le 4096 ] ||', "true ||"),),
-    a_signature_without_end_under_a_good_id: (
-        (TRUST, "    if len(data) > MAX_SIGNATURE_BYTES:\n", "    if False:\n"),
+    a_signature_without_end: (
+        (SH, '[ "$(wc -c <"$name")" -le 4096 ] ||', "true ||"), ANY_SIZE, AS_MADE,
     ),
+    a_signature_without_end_under_a_good_id: (ANY_SIZE, AS_MADE),
     a_key_beside_no_signature: (
         (UNLISTED, '"nothing in a bundle that is not signed", False', '"", True'),
     ),
