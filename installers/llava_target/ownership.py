@@ -153,7 +153,7 @@ def _private(place: Path, facts: os.stat_result) -> bool:
         listed = "system.posix_acl_access" in os.listxattr(place, follow_symlinks=False)
     except KeyError:
         return False
-    except OSError:  # a file system without such lists
+    except (OSError, AttributeError):  # a file system, or a system, without such lists
         listed = False
     own = owner.pw_uid == owner.pw_gid == facts.st_gid and {*group.gr_mem} <= {owner.pw_name}
     users = {entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == facts.st_gid}

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import PreflightError
+from llava_pack.serve import own_servers
+from llava_pack.serve.origin import start_ticks
+from llava_pack.serve.state import RunState, publish
 from llava_target import ownership
 from llava_target.programs import SEARCH_PATH
 from tests.support.bundle import CHECKOUT
@@ -149,6 +152,18 @@ def test_each_command_that_uses_a_prefix_refuses_one_of_another_account(place, c
     ended = cli(command, "--prefix", place, *(["--as-root"] if command == "serve" else []))
     assert ended.code == 3, ended.err
     assert "it belongs to bin" in ended.err
+
+
+def test_what_serve_publishes_is_what_a_hand_over_asks_for(place):
+    """The two ends of a run state, which no stub stands between."""
+    told = {"host": "", "port": 1, "token": "", "socket": None, "models": ("demo",)}
+    state = RunState(pid=os.getpid(), started=1, bundle_id=None, **told)
+    publication = publish(place / "run", state)
+    facts = own_servers._run_state(place, os.getpid())
+    assert (facts["pid"], facts["start_ticks"]) == (os.getpid(), start_ticks(os.getpid()))
+    assert {"arguments", "folder", "environ"} < facts.keys()
+    publication.withdraw()
+    assert own_servers._run_state(place, os.getpid()) is None
 
 
 def test_root_does_not_serve_what_is_installed_unless_told_to(tmp_path, cli):
