@@ -99,6 +99,19 @@ def test_nothing_gets_out_of_a_fence(
     assert found["outcomes"] == dict.fromkeys({**FOR_ENGINE, **OF_PROGRAMS}, HELD)
 
 
+def test_a_gpus_fence_lets_through_what_it_says_and_no_more(
+    surroundings: Surroundings, tmp_path: Path
+) -> None:
+    """No GPU is needed to see what its fence would hold."""
+    outcomes = _tried("gpu", surroundings, tmp_path)["outcomes"]
+    let_through = {
+        "read its own environment", "read a command line", "make shared memory",
+        "make shared memory by number", "start a program", "start a program from memory", "fork",
+        "start a shell", "change a process's limits",
+    }  # fmt: skip
+    assert {name for name, outcome in outcomes.items() if outcome != HELD} == let_through
+
+
 def test_without_a_fence_each_of_the_attempts_succeeds(
     surroundings: Surroundings, tmp_path: Path
 ) -> None:

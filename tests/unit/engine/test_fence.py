@@ -182,6 +182,8 @@ def test_sockets(architecture):
         (loopback, socket.AF_INET, socket.SOCK_RAW, EPERM),
     ):
         assert decided(fence, architecture, "socket", family, kind) == expected, (family, kind)
+    for fence, expected in ((ENGINE, EPERM), (ON_GPU, EPERM), (GATEWAY, ALLOW), (loopback, ALLOW)):
+        assert decided(fence, architecture, "connect") == expected
     assert decided(ENGINE, architecture, "socketpair", socket.AF_UNIX, stream | flags) == ALLOW
     assert decided(ENGINE, architecture, "socketpair", socket.AF_UNIX, datagram) == EPERM
 
