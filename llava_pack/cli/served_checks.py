@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
 
 _LOG_BYTES = 64 * 1024
+_UNFENCED = Finding(
+    layer="fence",
+    level="ok",
+    text="LLaVA's own programs stand behind none: they speak TCP to each other",
+)
 
 
 def address(server: RunState) -> Address:
@@ -80,8 +85,8 @@ class ServedChecks:
                 yield from self._log()
             if facts.error:
                 return
-            if isinstance(probe, ServerProbe):
-                yield from check_fences(facts, self._program)
+            own = isinstance(probe, ServerProbe)
+            yield from check_fences(facts, self._program) if own else [_UNFENCED]
             if facts.has_page:
                 yield check_page(probe.page(), self._program)
             for name, model in facts.models.items():

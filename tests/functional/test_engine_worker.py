@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC110, ASYNC220 - a real process, and a socket that appears some time
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Re
 from llava_pack.format.errors import CheckpointError, ServeError, SpaceError
 from tests.support.checkpoints import TinyLlava, make_llava, make_tower
 from tests.support.connection import connected
+from tests.support.fences import landlock_abi
 
 pytestmark = pytest.mark.engine
 SPEC = TinyLlava(hidden=64, inner=128)
@@ -31,11 +33,17 @@ def question(number: int) -> Request:
     )
 
 
+def _compiled() -> list[str]:
+    """Have a worker read what this run compiled: behind its fence it writes nothing."""
+    return ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
+
+
 @asynccontextmanager
 async def worker(model_dir: Path, folder: Path, *options: str):
     """Run a worker and yield its process and a client, connected as early as can be."""
     path = folder / "run" / "engine.sock"
-    command = [sys.executable, "-I", "-m", "llava_pack.engine.worker", "--model-dir", model_dir]
+    command = [sys.executable, "-I", *_compiled(), "-m", "llava_pack.engine.worker"]
+    command += ["--model-dir", model_dir]
     process = subprocess.Popen(
         [*command, "--socket", path, "--precision", "fp32", "--device", "cpu", *options],
         stdout=subprocess.PIPE,
@@ -87,6 +95,8 @@ def test_a_worker_from_start_to_end(tmp_path):
         async with worker(model_dir, tmp_path, "--slots", "3") as (process, client):
             assert {"libraries", "weights", "warm-up"} <= await phases(tmp_path)
             assert (await client.ready()).slots == 3
+            assert client.standing is not None
+            assert client.standing.whole == (landlock_abi() > 0), client.standing
             got = await asyncio.gather(*(tokens(client, question(n)) for n in range(4)))
             assert got == want
 
@@ -101,6 +111,43 @@ def test_a_worker_from_start_to_end(tmp_path):
             assert process.stdout.read() == b""
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+def test_a_model_of_scattered_links_is_read_and_nothing_beside_it(tmp_path):
+    """As a Hub's cache keeps it: every file a link to somewhere else."""
+    blobs, linked = tmp_path / "blobs", tmp_path / "snapshots" / "llava-v1-tiny"
+    tower = make_tower(tmp_path / "clip-tiny", SPEC.tower)
+    make_llava(blobs, SPEC)
+    linked.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (linked / file.name).symlink_to(file)
+
+    async def run():
+        async with worker(linked, tmp_path, "--vision-tower", str(tower)) as (_, client):
+            assert (await client.ready()).model == "llava-v1-tiny"
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+def test_what_the_fence_refuses_is_told_as_that(tmp_path):
+    """Weights that change into a link to outside between the look and the load."""
+    make_tower(tmp_path / "clip-tiny", SPEC.tower)
+    model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
+    outside = tmp_path / "elsewhere.json"
+    shutil.copy(model_dir / "tokenizer_config.json", outside)
+    code = "import sys; from pathlib import Path; from llava_pack.engine import enclosure, worker\n"
+    code += "enclosure.with_targets = tuple\n"  # the rule is not planned, as if it had been a file
+    code += "worker.main(sys.argv[1:])\n"
+    (model_dir / "tokenizer_config.json").unlink()
+    (model_dir / "tokenizer_config.json").symlink_to(outside)
+    command = [sys.executable, *_compiled(), "-c", code, "--model-dir", str(model_dir)]
+    command += ["--socket", str(tmp_path / "run" / "engine.sock"), "--precision", "fp32"]
+    done = subprocess.run(
+        [*command, "--device", "cpu"], capture_output=True, text=True, check=False
+    )
+    assert "the fence stood" in done.stderr, done.stderr
 
 
 def test_a_worker_that_cannot_load_says_why_and_ends_with_its_code(tmp_path):

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.engine.fence import landlock
+from tests.attack import fences
 from tests.support import escapes
 from tests.support.connection import connected
 from tests.support.escapes import FOR_ENGINE, FOR_GATEWAY, HELD, OF_PROGRAMS, Surroundings
+from tests.support.fences import landlock_abi
 from tests.support.gateway import TOKEN, Gateway
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,16 +28,7 @@ ENGINE = str(ROOT / "tests/support/engine.py")
 GATEWAY = str(ROOT / "tests/support/fenced_gateway.py")
 
 
-def _abi() -> int:
-    try:
-        return landlock.version()
-    except landlock.LandlockError:
-        return 0
-
-
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not _abi(), reason="this kernel has no Landlock"
-)
+pytestmark = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
 
 
 def _data_url() -> str:
@@ -104,8 +95,21 @@ def test_nothing_gets_out_of_a_fence(
     fence: str, surroundings: Surroundings, tmp_path: Path
 ) -> None:
     found = _tried(fence, surroundings, tmp_path)
-    assert found["standing"] == {"landlock": _abi(), "seccomp": True, "why": ""}
+    assert found["standing"] == {"landlock": landlock_abi(), "seccomp": True, "why": ""}
     assert found["outcomes"] == dict.fromkeys({**FOR_ENGINE, **OF_PROGRAMS}, HELD)
+
+
+def test_a_gpus_fence_lets_through_what_it_says_and_no_more(
+    surroundings: Surroundings, tmp_path: Path
+) -> None:
+    """No GPU is needed to see what its fence would hold."""
+    outcomes = _tried("gpu", surroundings, tmp_path)["outcomes"]
+    let_through = {
+        "read its own environment", "read a command line", "make shared memory",
+        "make shared memory by number", "start a program", "start a program from memory", "fork",
+        "start a shell", "change a process's limits",
+    }  # fmt: skip
+    assert {name for name, outcome in outcomes.items() if outcome != HELD} == let_through
 
 
 def test_without_a_fence_each_of_the_attempts_succeeds(
@@ -128,9 +132,12 @@ def _held_by_others() -> set[str]:
     }  # fmt: skip
 
 
-@contextmanager
-def _gateway(one: Surroundings, tmp_path: Path, mode: str) -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def gateway(
+    surroundings: Surroundings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """Run a gateway behind a fence, over an engine behind another."""
+    tmp_path = tmp_path_factory.mktemp("run")
     (tmp_path / "uploads").mkdir()
     run = tmp_path / "run"
     engine = [sys.executable, ENGINE, "--socket", str(run / "engine.sock"), "--fence"]
@@ -138,11 +145,11 @@ def _gateway(one: Surroundings, tmp_path: Path, mode: str) -> Iterator[Gateway]:
     told = {
         "uploads": str(tmp_path / "uploads"),
         "engine": str(run / "engine.sock"),
-        "mode": mode,
+        "mode": "required",
         "token": TOKEN,
     }
-    surroundings = asdict(replace(one, home=str(home)))
-    (tmp_path / "parts.json").write_text(json.dumps({**told, "surroundings": surroundings}))
+    around = asdict(replace(surroundings, home=str(home)))
+    (tmp_path / "parts.json").write_text(json.dumps({**told, "surroundings": around}))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": told["uploads"]}
     env["GRADIO_ANALYTICS_ENABLED"] = "False"
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -165,10 +172,112 @@ async def _ready(path: Path, process: subprocess.Popen[bytes]) -> None:
         await client.ready()
 
 
-def test_a_gateway_behind_its_fence_answers_and_nothing_gets_out(
+@pytest.mark.parametrize("fence", ["engine", "gateway", "decoder"])
+def test_the_kernel_and_the_plan_agree_on_paths_of_this_machine(fence: str, tmp_path: Path) -> None:
+    """A sample of tests/attack/fences.py."""
+    assert fences.wrong(fence, tmp_path, seed=1, tries=200) == []
+
+
+_AT_EACH_ABI = """
+import os, sys
+from pathlib import Path
+from llava_pack.engine.fence import landlock, seccomp
+from llava_pack.engine.fence.value import Fence
+
+secret, own, newest = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+seccomp.forbid_new_privileges()
+for abi in range(1, newest + 1):
+    if os.fork() == 0:
+        landlock.restrict(Fence(write=(own,)), abi)
+        (own / "made").write_text("mine")
+        try:
+            open(secret)
+        except PermissionError:
+            os._exit(0)
+        os._exit(1)
+    print(abi, os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_files_are_held_by_every_version_of_landlock(
     surroundings: Surroundings, tmp_path: Path
 ) -> None:
-    with _gateway(surroundings, tmp_path, "required") as served, served.client() as http:
+    """As kernels from 5.13 on have them: what a version does not know yet is left out."""
+    arguments = [surroundings.secret, str(tmp_path), str(landlock_abi())]
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_EACH_ABI, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [
+        word for n in range(1, landlock_abi() + 1) for word in (str(n), "0")
+    ]
+
+
+_WITHOUT = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from llava_pack.engine.fence import landlock, seccomp
+from llava_pack.engine.fence.raising import raise_fence
+from llava_pack.engine.fence.value import Fence
+from llava_pack.format.errors import PackError
+
+missing, required = sys.argv[1], sys.argv[2] == "required"
+
+def refused(*_):
+    raise (landlock.LandlockError if missing == "landlock" else seccomp.SeccompError)("not here")
+
+if missing == "landlock":
+    landlock.version = refused
+elif missing == "seccomp":
+    seccomp.install = refused
+elif missing == "both":
+    seccomp.forbid_new_privileges = refused
+elif missing == "rules":
+    landlock.restrict = lambda *_: None  # as a kernel that says yes and does nothing
+elif missing == "filter":
+    seccomp.install = lambda *_: None
+elif missing == "time":
+    import threading
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+try:
+    told = asdict(raise_fence(Fence(), required=required))
+except PackError as error:
+    told = {"error": error.kind}
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "held"),
+    [("landlock", "calls"), ("rules", "calls"), ("seccomp", "files"), ("filter", "files"),
+     ("both", "")],
+)  # fmt: skip
+def test_a_fence_that_is_not_whole_is_told_as_that_and_refused_where_it_is_required(
+    missing: str, held: str
+) -> None:
+    told = _told(missing, "on")
+    assert (told["landlock"] > 0, told["seccomp"]) == (held == "files", held == "calls")
+    assert told["why"]
+    assert _told(missing, "required") == {"error": "serve"}
+
+
+def test_a_fence_that_would_hold_one_thread_of_several_is_a_bug() -> None:
+    assert _told("time", "on") == {"error": "bug"}
+    assert _told("nothing", "required")["why"] == ""
+
+
+def _told(missing: str, mode: str) -> dict[str, Any]:
+    argv = [sys.executable, "-c", _WITHOUT, missing, mode]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_gateway_behind_its_fence_answers_and_nothing_gets_out(gateway: Gateway) -> None:
+    with gateway.client() as http:
         parts = [{"type": "text", "text": "hello"}]
         parts.append({"type": "image_url", "image_url": {"url": _data_url()}})  # type: ignore[dict-item]
         asked = {"model": "echo", "messages": [{"role": "user", "content": parts}]}
@@ -181,18 +290,14 @@ def test_a_gateway_behind_its_fence_answers_and_nothing_gets_out(
 
 
 @pytest.mark.browser
-def test_the_page_works_behind_the_fence(surroundings: Surroundings, tmp_path: Path) -> None:
+def test_the_page_works_behind_the_fence(gateway: Gateway, tmp_path: Path) -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from tests.support.page import chromium, opened_tab
 
     picture = tmp_path / "red.png"
     Image.new("RGB", (8, 4), "red").save(picture)
-    with (
-        _gateway(surroundings, tmp_path, "on") as served,
-        chromium() as browser,
-        opened_tab(browser) as tab,
-    ):
-        tab.open(served)
+    with chromium() as browser, opened_tab(browser) as tab:
+        tab.open(gateway)
         tab.ask("hello", picture)
         tab.answered()
         assert "Picture 8x4 of 255,0,0." in tab.answers.last.inner_text()

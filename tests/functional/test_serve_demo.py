@@ -19,6 +19,7 @@ from llava_pack.cli.known_answers import black_like
 from llava_pack.health.server import Address, ServerProbe
 from llava_pack.health.suite import AnswerSuite, Subject
 from llava_pack.recipe import read_recipe
+from tests.support.fences import landlock_abi
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "bundles" / "demo-model"
@@ -46,6 +47,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         finally:
             process.terminate()
             assert process.wait(timeout=400) == 0
+
+
+def test_a_fence_stands_around_the_engine(served: dict[str, Any]) -> None:
+    headers = {"Authorization": f"Bearer {served['token']}"}
+    with httpx.Client(base_url=served["url"], headers=headers, trust_env=False) as http:
+        fence = http.get("/startupz").json()["models"]["llava-v1-demo"]["fence"]
+    assert fence["whole"] == (landlock_abi() > 0), fence["said"]
 
 
 def _knows(text: str) -> bool:

@@ -276,13 +276,15 @@ def main(argv: Sequence[str]) -> None:
     one = Surroundings(**parts["surroundings"])
     open_terminal()
     standing = None
-    if parts["fence"] == "engine":
+    if parts["fence"] in {"engine", "gpu"}:
         from llava_pack.engine.fence.place import this_place
         from llava_pack.engine.fence.plan import engine_fence
         from llava_pack.engine.fence.raising import raise_fence
 
         model = (Path(parts["own_model"]),)
-        standing = raise_fence(engine_fence(this_place({}), model, Path(one.home), gpu=False))
+        standing = raise_fence(
+            engine_fence(this_place({}), model, Path(one.home), gpu=parts["fence"] == "gpu")
+        )
     elif parts["fence"] == "decoder":
         from llava_pack.serve.fencing import enter_decoder_fence
 

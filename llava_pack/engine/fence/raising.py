@@ -7,8 +7,9 @@ import sys
 import threading
 from pathlib import Path
 
-from llava_pack.engine.fence import landlock, seccomp
+from llava_pack.engine.fence import capabilities, landlock, seccomp
 from llava_pack.engine.fence.calls import ARCHITECTURES
+from llava_pack.engine.fence.capabilities import CapabilitiesError
 from llava_pack.engine.fence.landlock import LandlockError
 from llava_pack.engine.fence.seccomp import SeccompError
 from llava_pack.engine.fence.value import Fence, Standing
@@ -48,7 +49,8 @@ def _raised(fence: Fence) -> Standing:
         raise PackError(f"{count} threads run already, a fence would hold one of them")
     try:
         seccomp.forbid_new_privileges()
-    except SeccompError as error:
+        capabilities.give_up()
+    except (SeccompError, CapabilitiesError) as error:
         return Standing(why=str(error))
     abi, no_files = _hold_files(fence)
     calls, no_calls = _hold_calls(fence)

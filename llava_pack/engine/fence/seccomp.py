@@ -56,6 +56,7 @@ _SHARED = (
     "msgrcv", "msgctl", "mq_open", "mq_unlink",
 )  # fmt: skip
 """Memory and queues that all processes of an account can open by a number or a name."""
+_CONNECTS = ("unix", "loopback")
 _STARTING = ("fork", "vfork", "execve", "execveat")
 _TO_SELF = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _CLONE_THREAD = 0x00010000
@@ -107,6 +108,7 @@ def assemble(fence: Fence, architecture: Architecture, pid: int) -> tuple[Instru
     """
     numbers = architecture.numbers
     refused = [*_ALWAYS, *(() if fence.driver else _SHARED), *(() if fence.starts else _STARTING)]
+    refused += [] if fence.sockets in _CONNECTS else ["connect"]
     program = [(_LOAD, 0, 0, _AUDIT), (_IF_EQUAL, 1, 0, architecture.audit), _error(_EPERM)]
     program += [(_LOAD, 0, 0, _NUMBER)]
     if architecture.foreign_from is not None:

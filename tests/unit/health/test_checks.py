@@ -8,6 +8,7 @@ from llava_pack.health.checks import (
     check_answer,
     check_engine,
     check_environment,
+    check_fences,
     check_installed,
     check_page,
     metrics_of,
@@ -15,6 +16,7 @@ from llava_pack.health.checks import (
 from llava_pack.health.facts import (
     AnswerFacts,
     EnvironmentFacts,
+    FenceFacts,
     InstalledFacts,
     ModelFacts,
     PageFacts,
@@ -161,3 +163,24 @@ def test_the_figures_are_the_worst_and_leave_out_what_failed() -> None:
     figures = [str(metric) for metric in metrics_of([_ANSWER, slow, failed])]
     assert figures == ["ttft=1.5s;2;5", "tokens_per_s=10"]
     assert metrics_of([failed]) == ()
+
+
+def test_each_fence_is_told_and_what_is_missing_is_a_warning() -> None:
+    whole = FenceFacts(said="Landlock ABI 7 and seccomp", whole=True)
+    part = FenceFacts(said="seccomp alone: Linux 5.4 has no Landlock", whole=False)
+    off = FenceFacts(said="none: switched off by --no-fence", whole=False)
+    models = {
+        "held": replace(_MODEL, fence=whole),
+        "part": replace(_MODEL, fence=part),
+        "off": replace(_MODEL, fence=off),
+        "old": _MODEL,
+        "loading": replace(_MODEL, phase="loading"),
+    }
+    found = check_fences(replace(_SERVER, fence=whole, models=models), _PROGRAM)
+    told = {one.text.partition(":")[0]: one for one in found}
+    assert list(told) == ["gateway", "held", "part", "off", "old"]
+    assert [one.level for one in found] == ["ok", "ok", "warn", "warn", "warn"]
+    assert (told["part"].code, told["off"].code) == ("no-fence", "")
+    assert told["part"].fix == f"{_PROGRAM} explain no-fence"
+    assert "without --no-fence" in told["off"].fix
+    assert [one.text for one in check_fences(_SERVER, _PROGRAM)] == [f"m: {told['old'].text[5:]}"]

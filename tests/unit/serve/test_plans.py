@@ -61,6 +61,14 @@ def test_the_command_runs_isolated_and_says_everything() -> None:
     assert "--conv-mode" not in given
 
 
+def test_a_fence_is_the_engines_own_choice_unless_something_else_is_asked_for() -> None:
+    plan = folder_plan(Path("/m/x"), LoadOptions())
+    assert "--fence" not in engine_command(plan, Path("/s")).argv, "earlier engines know none"
+    argv = engine_command(plan, Path("/s"), fence="required", pycache="/c").argv
+    assert argv[-2:] == ("--fence", "required")
+    assert argv[4:7] == ("-X", "pycache_prefix=/c", "-m")
+
+
 def test_an_engine_has_no_proxies_and_no_tokens() -> None:
     given = {"http_proxy": "p", "ALL_PROXY": "p", "HF_TOKEN": "t", "HF_ENDPOINT": "e", "HOME": "/h"}
     given["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector.example"
