@@ -28,6 +28,7 @@ from llava_pack.health.vocabulary import (
     ANSWER,
     COUNT,
     CPU_FLAGS,
+    CPU_NAME,
     DEVICE,
     DIGEST_TEXT,
     DISTRIBUTIONS,
@@ -38,6 +39,7 @@ from llava_pack.health.vocabulary import (
     LICENCE,
     MODEL,
     PACKAGE,
+    PACKAGE_VERSION,
     PRECISION,
     PRECISIONS,
     RECIPE,
@@ -45,19 +47,18 @@ from llava_pack.health.vocabulary import (
     TOOLS,
     VERSION,
     VERSION_TEXT,
-    words,
 )
 
 _LEVEL = OneOf("ok", "warn", "fail", "unknown")
 _ARCH = OneOf("x86_64", "aarch64", "arm64", "ppc64le")
-_BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}), r"(?!)")
+_BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}))
 _STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "deactivate", "remove",
               "sweep")  # fmt: skip
 _MEASURE = Either(
     Form(rf"(?:at least )?{VERSION}"),
     Form(r"(?:at least )?[0-9]{1,15}(?: bytes)?"),
     OneOf("linux", "x86_64", "aarch64", "all present", "could not be found out", "none"),
-    Words(CPU_FLAGS | {f"{flag}," for flag in CPU_FLAGS} | {"without"}, r"(?!)"),
+    Words(CPU_FLAGS | {f"{flag}," for flag in CPU_FLAGS} | {"without"}),
 )
 _PREFLIGHT = Fields(
     {
@@ -134,7 +135,7 @@ MANIFEST = Fields(
         "licence": Fields({"id": LICENCE, "gated": Flag(), "accepted": Flag()}),
         "model": Fields({"name": MODEL, "format": OneOf("original", "hf")}),
         "python": Fields({"kind": OneOf("standalone", "target"), "version": VERSION_TEXT}),
-        "wheels": Table(PACKAGE, VERSION_TEXT),
+        "wheels": Table(PACKAGE, PACKAGE_VERSION),
         "files": COUNT,
         "known_answers": COUNT,
         "floors": Fields(
@@ -210,10 +211,7 @@ MACHINE = Fields(
         "libc": OneOf("glibc", "musl"),
         "glibc": VERSION_TEXT,
         "glibcxx": VERSION_TEXT,
-        "cpu_model": Words(
-            words("Intel(R) Xeon(R) Core(TM) AMD EPYC Ryzen Threadripper ARM Neoverse"),
-            r"[0-9]{4,5}[A-Z+]{0,2}|i[3579]-[0-9]{4,5}[A-Z]{0,2}|[0-9.]{1,5}GHz|@|CPU|[0-9]{1,3}-Core",
-        ),
+        "cpu_model": CPU_NAME,
         "cpu_count": COUNT,
         "cpu_flags": Several(OneOf(*CPU_FLAGS)),
         "memory_bytes": COUNT,
@@ -283,7 +281,7 @@ GPUS = Fields(
         ),
     }
 )  # fmt: skip
-PACKAGES = Table(PACKAGE, VERSION_TEXT)
+PACKAGES = Table(PACKAGE, PACKAGE_VERSION)
 SERVERS = Several(
     Fields(
         {

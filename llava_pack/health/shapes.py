@@ -161,30 +161,32 @@ class Name:
 
 @dataclass(frozen=True)
 class Words:
-    """A text each of whose words is a public one, or has a form: names of products.
+    """A text each of whose words is a public one; a few may have a form: names of products.
 
     Words that are neither are left out of it.
 
-    >>> shape = Words(frozenset({"NVIDIA", "Tesla"}), r"[A-Z][0-9]{2,4}")
-    >>> shape.admit("NVIDIA A100 of-anna", Told(salt=b""))
-    'NVIDIA A100 …'
+    >>> shape = Words(frozenset({"NVIDIA", "Tesla"}), r"[A-Z][0-9]{2,4}", 1)
+    >>> shape.admit("NVIDIA A100 of-anna B200", Told(salt=b""))
+    'NVIDIA A100 … …'
     """
 
     public: frozenset[str]
-    form: str
+    form: str = r"(?!)"
+    most: int = 0
+    """How many words may have the form: more of them could add up to something."""
 
     def admit(self, value: Any, told: Told) -> Any:
         """Return the text of public words."""
         if not isinstance(value, str):
             return told.stays()
-        words = value.split()[:12]
-        shown = [word if self._is_public(word) else "…" for word in words]
+        left, shown = self.most, []
+        for word in value.split()[:12]:
+            fits = word not in self.public and left > 0 and re.fullmatch(self.form, word, re.ASCII)
+            left -= bool(fits)
+            shown.append(word if fits or word in self.public else "…")
         if "…" in shown:
             told.stays()
         return " ".join(shown)
-
-    def _is_public(self, word: str) -> bool:
-        return word in self.public or re.fullmatch(self.form, word, re.ASCII) is not None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ belong here could tell something about the person: only what is published under 
 
 from pathlib import Path
 
-from llava_pack.health.shapes import Begins, Form, Name, Number, OneOf, Words
+from llava_pack.health.shapes import Begins, Either, Form, Name, Number, OneOf, Words
 
 
 def words(text: str) -> frozenset[str]:
@@ -118,9 +118,10 @@ TOOLS = words(
 )
 
 VERSION = (
-    r"[0-9]{1,8}(?:\.[0-9]{1,6}){0,4}(?:(?:a|b|rc)[0-9]{1,3})?(?:\.?post[0-9]{1,3})?"
+    r"[0-9]{1,8}(?:\.[0-9]{1,8}){0,2}(?:(?:a|b|rc)[0-9]{1,3})?(?:\.?post[0-9]{1,3})?"
     r"(?:\.?dev[0-9]{1,8})?(?:\+(?:cu[0-9]{2,3}|cpu|rocm[0-9.]{1,6}))?"
 )
+"""With three numbers at most: four could be an address."""
 DECIMAL = r"-?[0-9]{1,15}(?:\.[0-9]{1,12})?(?:e[+-]?[0-9]{1,3})?"
 DIGEST = r"[0-9a-f]{64}"
 
@@ -128,7 +129,8 @@ COUNT = Number()
 SECONDS = Number(0, 4_000_000_000)
 VERSION_TEXT = Form(VERSION)
 DIGEST_TEXT = Form(DIGEST)
-LEADING_VERSION = Begins(r"[0-9]{1,4}(?:\.[0-9]{1,6}){1,3}")
+LEADING_VERSION = Begins(r"[0-9]{1,4}(?:\.[0-9]{1,6}){1,2}")
+PACKAGE_VERSION = Either(VERSION_TEXT, Begins(r"[0-9]{1,4}\.[0-9]{1,4}"))
 RECIPE = Name("recipe", RECIPES)
 MODEL = Name("model", MODELS)
 ANSWER = Name("answer", ANSWERS)
@@ -141,10 +143,21 @@ GPU_NAME = Words(
     words(
         "NVIDIA Tesla GeForce Quadro TITAN GRID GTX RTX Ti SUPER Ada Generation Blackwell Server "
         "Workstation Edition Max-Q Laptop GPU Pro PRO Graphics Device PCIe Xp Orin Thor MIG seen "
-        "on the PCI bus, none"
+        "on the PCI bus, none NVL HBM3 HBM3e 1050 1060 1070 1080 1650 1660 2000 2050 2060 2070 "
+        "2080 3000 3050 3060 3070 3080 3090 3500 4000 4050 4060 4070 4080 4090 4500 5000 5050 "
+        "5060 5070 5080 5090 5880 6000 8000"
     ),
-    r"(?:[A-Z]{1,2}|RTX|GB|GH)?[0-9]{1,4}[A-Za-z]{0,3}(?:-(?:[0-9]{1,3}[A-Z]{1,2}|SXM[0-9]?|PCIE|"
-    r"NVL|HBM[0-9]e?|[0-9]{1,3}GB)){0,3}",
+    r"[A-Z]{1,2}[0-9]{1,4}[A-Z]?(?:-(?:[0-9]{1,3}[A-Z]{1,2}|SXM[0-9]?|PCIE|NVL|HBM[0-9]e?)){0,3}|"
+    r"[0-9]{1,3}GB",
+    2,
+)
+CPU_NAME = Words(
+    words(
+        "Intel(R) Xeon(R) Core(TM) Platinum Gold Silver Bronze AMD EPYC Ryzen Threadripper PRO "
+        "Processor CPU ARM Neoverse @"
+    ),
+    r"[0-9]{4,5}[A-Z+]{0,2}|i[3579]-[0-9]{4,5}[A-Z]{0,2}",
+    1,
 )
 
 
