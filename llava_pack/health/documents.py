@@ -56,14 +56,15 @@ _STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "de
               "sweep")  # fmt: skip
 _MEASURE = Either(
     Form(rf"(?:at least )?{VERSION}"),
-    Form(r"(?:at least )?[0-9]{1,15}(?: bytes)?"),
+    Form(r"(?:at least )?[0-9]{1,15}(?: bytes| free)?"),
     OneOf("linux", "x86_64", "aarch64", "all present", "could not be found out", "none"),
     Words(CPU_FLAGS | {f"{flag}," for flag in CPU_FLAGS} | {"without"}),
 )
 _PREFLIGHT = Fields(
     {
         "name": OneOf("os", "arch", "python", "glibc", "libstdc++", "cpu", "driver", "disk",
-                      "compute capability", "memory", "GPU memory"),
+                      "compute capability", "memory", "GPU memory", "free GPU memory", "prefix",
+                      "inodes", "clock", "files", other="another fact"),
         "level": _LEVEL,
         "value": _MEASURE,
         "need": _MEASURE,
