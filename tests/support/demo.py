@@ -21,7 +21,10 @@ def hub_recipe(folder: Path) -> Path:
     """
     bundles = shipped("bundles")
     text = re.sub(
-        r"^files = \[\n.*?^\]\n", "", (bundles / "demo.toml").read_text(), flags=re.MULTILINE | re.DOTALL
+        r"^files = \[\n.*?^\]\n",
+        "",
+        (bundles / "demo.toml").read_text(),
+        flags=re.MULTILINE | re.DOTALL,
     )
     for here, there in _SOURCES.items():
         assert here in text
