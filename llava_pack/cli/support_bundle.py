@@ -80,7 +80,7 @@ def support_bundle(
         console.say("! with the logs' own words: a program took out what looks private, and cannot")
         console.say("! know the rest. Read UNREVIEWED-logs before you send it.")
     if dry_run:
-        _preview(contents)
+        _preview(contents, as_json=as_json)
         return
     console.say("it holds:")
     for line in contents.lines():
@@ -107,7 +107,10 @@ def _name(*, unreviewed: bool) -> str:
     return time.strftime(f"llava-pack-support-{mark}%Y%m%d-%H%M%S.tar.gz", time.gmtime())
 
 
-def _preview(contents: "Contents") -> None:
+def _preview(contents: "Contents", *, as_json: bool) -> None:
+    if as_json:
+        console.document("support-bundle", {"documents": contents.documents, **_counts(contents)})
+        return
     for name, text in contents.documents.items():
         console.data(f"--- {name}")
         console.data(text)
@@ -115,14 +118,8 @@ def _preview(contents: "Contents") -> None:
 
 def _tell(path: Path, size_bytes: int, contents: "Contents", *, as_json: bool) -> None:
     if as_json:
-        told = {
-            "files": contents.files,
-            "left_out": contents.left_out,
-            "redacted": contents.redacted,
-            "dropped": contents.dropped,
-            "known": contents.known,
-        }
-        console.document("support-bundle", {"path": str(path), "size_bytes": size_bytes, **told})
+        facts = {"path": str(path), "size_bytes": size_bytes, **_counts(contents)}
+        console.document("support-bundle", facts)
         return
     console.data(str(path))
     stayed = sum(contents.left_out.values())
@@ -135,8 +132,18 @@ def _tell(path: Path, size_bytes: int, contents: "Contents", *, as_json: bool) -
     console.say("read it before you send it: it is plain text in a .tar.gz")
 
 
+def _counts(contents: "Contents") -> Mapping[str, Any]:
+    return {
+        "files": contents.files,
+        "left_out": contents.left_out,
+        "redacted": contents.redacted,
+        "dropped": contents.dropped,
+        "known": contents.known,
+    }
+
+
 def _parts(prefix: Path, servers: tuple[RunState, ...]) -> Mapping[str, "Part"]:
-    from llava_pack.health import documents, evidence
+    from llava_pack.health import documents, evidence, hardware
     from llava_pack.health.evidence import Part
     from llava_pack.health.knowledge import known_failures
     from llava_pack.health.logbook import Log
@@ -146,8 +153,8 @@ def _parts(prefix: Path, servers: tuple[RunState, ...]) -> Mapping[str, "Part"]:
     codes = frozenset(one.id for one in known_failures())
     installed = partial(evidence.installed, prefix, chosen_prefix(None))
     return {
-        "machine.json": Part(read=_machine, shape=documents.MACHINE),
-        "gpus.json": Part(read=evidence.gpus, shape=documents.GPUS),
+        "machine.json": Part(read=_machine, shape=hardware.MACHINE),
+        "gpus.json": Part(read=evidence.gpus, shape=hardware.GPUS),
         "installed.json": Part(read=installed, shape=documents.INSTALLED),
         "journal.json": Part(
             read=partial(evidence.journal, prefix), shape=documents.JOURNAL, tells=True

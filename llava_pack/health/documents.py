@@ -10,7 +10,6 @@ from llava_pack.format.exit_codes import HealthCode
 from llava_pack.health.messages import FOUND, read
 from llava_pack.health.report import LAYERS
 from llava_pack.health.shapes import (
-    Begins,
     Either,
     Fields,
     Flag,
@@ -26,16 +25,12 @@ from llava_pack.health.shapes import (
 )
 from llava_pack.health.vocabulary import (
     ANSWER,
+    ARCH,
     COUNT,
     CPU_FLAGS,
-    CPU_NAME,
     DEVICE,
     DIGEST_TEXT,
-    DISTRIBUTIONS,
     ENGINE,
-    FILESYSTEMS,
-    GPU_NAME,
-    LEADING_VERSION,
     LICENCE,
     MODEL,
     PACKAGE,
@@ -44,13 +39,11 @@ from llava_pack.health.vocabulary import (
     PRECISIONS,
     RECIPE,
     SECONDS,
-    TOOLS,
     VERSION,
     VERSION_TEXT,
 )
 
 _LEVEL = OneOf("ok", "warn", "fail", "unknown")
-_ARCH = OneOf("x86_64", "aarch64", "arm64", "ppc64le")
 _BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}))
 _STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "deactivate", "remove",
               "sweep")  # fmt: skip
@@ -144,7 +137,7 @@ MANIFEST = Fields(
                 "python": VERSION_TEXT,
                 "python_tag": Form(r"cp[0-9]{2,3}"),
                 "platform": OneOf("linux"),
-                "arch": _ARCH,
+                "arch": ARCH,
                 "glibc": VERSION_TEXT,
                 "glibcxx": VERSION_TEXT,
                 "driver": VERSION_TEXT,
@@ -201,87 +194,6 @@ JOURNAL = Fields(
         "previous": COUNT,
     }
 )
-MACHINE = Fields(
-    {
-        "schema": COUNT,
-        "clock": SECONDS,
-        "os": OneOf("linux", "darwin"),
-        "distribution": Begins(DISTRIBUTIONS),
-        "kernel": LEADING_VERSION,
-        "arch": _ARCH,
-        "libc": OneOf("glibc", "musl"),
-        "glibc": VERSION_TEXT,
-        "glibcxx": VERSION_TEXT,
-        "cpu_model": CPU_NAME,
-        "cpu_count": COUNT,
-        "cpu_flags": Several(OneOf(*CPU_FLAGS)),
-        "memory_bytes": COUNT,
-        "memory_free_bytes": COUNT,
-        "pythons": Several(Fields({"version": VERSION_TEXT})),
-        "driver": VERSION_TEXT,
-        "gpus": Several(
-            Fields(
-                {
-                    "name": GPU_NAME,
-                    "driver": VERSION_TEXT,
-                    "compute_capability": VERSION_TEXT,
-                    "memory_bytes": COUNT,
-                    "memory_free_bytes": COUNT,
-                    "mig": Flag(),
-                    "mig_slices": Several(Form(r"[0-9]g\.[0-9]{1,3}gb(?:\+me)?")),
-                }
-            )
-        ),
-        "disks": Several(
-            Fields(
-                {
-                    "path": OneOf("/opt", "/var/tmp", "/", other="another place"),  # noqa: S108 - a name, not used
-                    "filesystem": OneOf(*FILESYSTEMS, other="another kind"),
-                    "free_bytes": COUNT,
-                    "free_inodes": COUNT,
-                    "noexec": Flag(),
-                    "writable": Flag(),
-                }
-            )
-        ),
-        "open_files": Either(Form(r"[0-9]{1,10}"), OneOf("unlimited")),
-        "locked_memory": Either(Form(r"[0-9]{1,12}"), OneOf("unlimited")),
-        "port_7860_taken": Flag(),
-        "selinux": OneOf("enforcing", "permissive", "disabled"),
-        "fips": Flag(),
-        "container": OneOf("docker", "podman", "kubernetes", "apptainer", "lxc", "systemd-nspawn",
-                           "wsl", "none", other="another kind"),
-        "init": OneOf("systemd", "init", "openrc-init", "runit", "tini", "sh", "bash",
-                      other="another one"),
-        "tools": Table(OneOf(*TOOLS), Flag()),
-    }
-)  # fmt: skip
-GPUS = Fields(
-    {
-        "driver": VERSION_TEXT,
-        "error": OneOf("", "the driver could not be asked", "nvidia-ml-py is not installed",
-                       "the driver did not answer within 2 s", other="another error"),
-        "gpus": Several(
-            Fields(
-                {
-                    "index": COUNT,
-                    "name": GPU_NAME,
-                    "total_bytes": COUNT,
-                    "free_bytes": COUNT,
-                    "temperature_c": Number(-100, 1000),
-                    "slowdown_c": Number(-100, 1000),
-                    "throttles": Several(
-                        OneOf("hardware slowdown", "hardware too hot", "too hot", "power brake")
-                    ),
-                    "ecc_uncorrected": COUNT,
-                    "remap_pending": Flag(),
-                    "remap_failed": Flag(),
-                    "processes": Several(Fields({"pid": COUNT, "used_bytes": COUNT})),
-                }
-            )
-        ),
-    }
-)  # fmt: skip
 PACKAGES = Table(PACKAGE, PACKAGE_VERSION)
 SERVERS = Several(
     Fields(
@@ -330,7 +242,8 @@ class _Code(Name):
 
     def admit(self, value: Any, told: Told) -> Any:
         """Return the code."""
-        return value if value in self.public or value == "" else told.stays()
+        known = isinstance(value, str) and (value in self.public or not value)
+        return value if known else told.stays()
 
 
 def health(codes: frozenset[str]) -> Shape:

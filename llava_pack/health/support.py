@@ -114,7 +114,10 @@ def packed(contents: Contents) -> bytes:
 def _document(part: Part, raw: Any, told: Told) -> str:
     if isinstance(raw, Exception):
         return _why(raw)
-    shown = None if raw is None else part.shape.admit(raw, told)
+    try:
+        shown = None if raw is None else part.shape.admit(raw, told)
+    except Exception as error:  # noqa: BLE001 - one document never ends the others
+        return _why(error)
     facts = {} if shown is LEFT_OUT else shown
     value = {"schema": _SCHEMA, "facts": facts, "stays": told.left_out[told.document]}
     return json.dumps(value, indent=1) + "\n"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from llava_pack.health import documents
+from llava_pack.health import documents, hardware
 from llava_pack.health.evidence import Part
 from llava_pack.health.knowledge import known_failures
 from llava_pack.health.logbook import Log
@@ -216,7 +216,7 @@ VALUES: Mapping[str, tuple[Any, Shape]] = {
          "home": "/home/anna", "user": "anna", "uid": 1000, "open_files": "1024",
          "locked_memory": "unlimited", "selinux": "enforcing", "fips": False, "container": "docker",
          "init": "systemd", "tools": {"openssl": True}, "ssh_address": "10.1.2.3", "ssh_port": 22},
-        documents.MACHINE,
+        hardware.MACHINE,
     ),
     "gpus.json": (
         {"driver": "580.65.06", "error": "the driver could not be asked", "xids": ["NVRM: Xid"],
@@ -224,7 +224,7 @@ VALUES: Mapping[str, tuple[Any, Shape]] = {
                    "temperature_c": 40, "slowdown_c": 90, "throttles": ["too hot"],
                    "ecc_uncorrected": 0, "remap_pending": False, "remap_failed": False,
                    "processes": [{"pid": 1, "used_bytes": 1}]}]},
-        documents.GPUS,
+        hardware.GPUS,
     ),
     "installed.json": (
         {"prefix": {"exists": True, "default": False, "mode": "755", "free_bytes": 1},

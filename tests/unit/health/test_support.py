@@ -226,6 +226,24 @@ def test_a_reader_that_fails_or_hangs_says_so_and_ends_nobody(monkeypatch):
     assert said["fine.json"]["facts"]["lines"] == 1
 
 
+@pytest.mark.parametrize("bad", [[1], {"a": [1]}, {"findings": [{"code": [1]}]}, 7, "text"])
+def test_values_of_another_kind_end_no_document(bad):
+    for name, (_, shape) in VALUES.items():
+        contents = collect({name: part(bad, shape)}, salt=b"salt")
+        assert "could_not_be_read" not in contents.documents[name]
+
+
+def test_a_shape_that_fails_ends_no_other_document():
+    class Broken:
+        def admit(self, value, told):
+            raise ValueError("hunter2")
+
+    contents = collect({"a.json": part("x", Broken()), "b.json": part("fine")}, salt=b"salt")
+    assert json.loads(contents.documents["a.json"])["could_not_be_read"] == "ValueError"
+    assert facts(contents, "b.json")["lines"] == 1
+    assert "hunter2" not in contents.documents["a.json"]
+
+
 def support_path(name):
     return ROOT / name
 
