@@ -82,6 +82,7 @@ class TowerPart(_Part):
 
     source: SourceText
     name: Name
+    files: tuple[ExpectedFile, ...] = ()
     licence: Licence | None = None
 
 

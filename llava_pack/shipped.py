@@ -20,9 +20,3 @@ def shipped(name: str) -> Path:
         f"folder {name!r} is missing from this installation of llava-pack",
         hint="install llava-pack again",
     )
-
-
-def checkout() -> Path | None:
-    """Return the root of the source checkout that is running, or None for an installed wheel."""
-    root = _PACKAGE.parent
-    return root if (root / "pyproject.toml").is_file() and (root / "bundles").is_dir() else None

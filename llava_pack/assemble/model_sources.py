@@ -10,8 +10,10 @@ from llava_pack.checkpoint.findings import pair_defects
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout
 from llava_pack.fetch.cache import Cache
+from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
 from llava_pack.recipe import Recipe
+from llava_pack.shipped import shipped
 
 
 def list_sources(
@@ -35,19 +37,37 @@ def list_sources(
     parts = {
         "model": (model.source, adapted if base else whole, model.files),
         "base": (base.source, (Kind.LANGUAGE,), base.files) if base else None,
-        "vision_tower": (tower.source, (Kind.TOWER,), ()) if tower else None,
+        "vision_tower": (tower.source, (Kind.TOWER,), tower.files) if tower else None,
     }
     sources: dict[str, RemoteSource] = {}
     for name, part in parts.items():
         if part is None:
             continue
         text, kinds, files = part
+        _check_beside(text, base_dir)
         source = RemoteSource(text, base_dir, cache, work / name)
         source.small(progress)
         source.check_kind(*kinds)
         source.check_expected(files)
         sources[name] = source
     return sources
+
+
+def _check_beside(text: str, base_dir: Path) -> None:
+    """Say what to do where a shipped recipe's folder is not part of this copy of llava-pack.
+
+    Raises:
+        RecipeError: it is not there.
+    """
+    path = text.removeprefix("dir:")
+    if text == path or base_dir != shipped("bundles") or (base_dir / path).expanduser().is_dir():
+        return
+    raise RecipeError(
+        "its folder is not part of this copy of llava-pack",
+        subject=text,
+        hint="the demo's is in llava-pack's repository: clone it, then make demo; for a folder of "
+        "your own, copy the recipe beside it",
+    )
 
 
 def fetch_sources(

@@ -18,7 +18,7 @@ from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
 from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.pylock import LockedWheel
-from llava_pack.lock.resolve import find_sources, find_wheels
+from llava_pack.lock.resolve import find_sources, find_wheels, refuse_own_name
 from llava_pack.lock.torch_build import torch_needs
 from llava_pack.recipe import Recipe
 
@@ -83,11 +83,15 @@ def pinned_packages(
         archive: a standalone CPython given by hand, which must be the lock's.
 
     Raises:
-        RecipeError: an index no longer has a wheel, or has another one under its name.
+        RecipeError: an index no longer has a wheel, or has another one under its name; a wheel has
+            llava-pack's own.
         NetworkError: the package index cannot be reached.
     """
     minor = ".".join(lock.python.version.split(".")[:2])
     platform = parse_platform(lock.platform, minor)
+    refuse_own_name(
+        name for wheel in lock.packages for name in (wheel.name, wheel.filename.partition("-")[0])
+    )
     gone = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
     absent = [wheel for wheel in gone if wheel.source_sha256 is None]
     found: dict[str, LockedWheel] = {}

@@ -45,7 +45,7 @@ _NEEDED = (
 )
 """What the engine imports: the extra `quantize` alone has not all of it."""
 _CONTEXT_TOKENS = 4096
-_HINT = "pip install 'llava-pack[serve]' on the laptop, or leave out --record"
+_HINT = "pip install '.[serve]' in a clone of llava-pack, or leave out --record"
 
 
 def record(

@@ -16,10 +16,12 @@ from llava_pack.fetch.source import (
     HubSource,
     Listing,
     Snapshot,
+    Source,
     list_source,
     materialise,
     parse_source,
 )
+from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import CheckpointError, IntegrityError
 from llava_pack.format.progress import Progress
 from llava_pack.recipe import ExpectedFile
@@ -47,7 +49,8 @@ class Fetched:
     """A source, whole: its small files, its weights, its licence texts.
 
     Attributes:
-        pinned: the source at the commit that was fetched, as a recipe would write it.
+        pinned: the source at the commit that was fetched, as a recipe would write it; of a folder
+            its last name alone: where it lay on this machine is nobody's business.
         weights: names of the weight files in `folder`.
     """
 
@@ -82,6 +85,7 @@ class RemoteSource:
         self._into = into
         self.listing: Listing = list_source(parse_source(text, base=base))
         self.kind = Kind.UNKNOWN
+        self._expected: dict[str, str] = {}
 
     def small(self, progress: Progress) -> None:
         """Fetch configuration, tokenizer, indexes and licence texts; a projector may have none."""
@@ -144,12 +148,18 @@ class RemoteSource:
         )
 
     def whole(self, progress: Progress) -> Fetched:
-        """Fetch the weights too, and return everything."""
+        """Fetch the weights too, and return everything.
+
+        Raises:
+            PackError: what fetching raises.
+            IntegrityError: a file has another digest than the recipe knows.
+        """
         weights = self.weight_files()
         snapshot = self._fetch((*SMALL, *LICENCES, *weights), progress)
+        self._check_digests(snapshot)
         return Fetched(
             folder=snapshot.folder,
-            pinned=str(self.listing.pinned),
+            pinned=_public(self.listing.pinned),
             origins=snapshot.origins,
             weights=weights,
         )
@@ -174,6 +184,21 @@ class RemoteSource:
                 raise IntegrityError(
                     f"expected {file.size_bytes} bytes, got {found}", subject=file.path
                 )
+        self._expected = {file.path: file.sha256 for file in expected if file.sha256 is not None}
+
+    def _check_digests(self, snapshot: Snapshot) -> None:
+        """Hold what was fetched against the digests that the recipe knows."""
+        for path, wanted in self._expected.items():
+            if path not in snapshot.origins:
+                continue
+            with (snapshot.folder / path).open("rb") as stream:
+                found = sha256_stream(stream, lambda _size: None)
+            if found != wanted:
+                raise IntegrityError(
+                    f"expected SHA-256 {wanted}, as the recipe has it, got {found}",
+                    subject=f"{_public(self.listing.pinned)}: {path}",
+                    hint="the source holds another model than the recipe means",
+                )
 
     def _fetch(self, wanted: Collection[str], progress: Progress) -> Snapshot:
         present = [one for one in wanted if self._has(one)]
@@ -183,3 +208,7 @@ class RemoteSource:
 
     def _has(self, pattern: str) -> bool:
         return any(fnmatchcase(path, pattern) for path in self.listing.sizes)
+
+
+def _public(source: Source) -> str:
+    return str(source) if isinstance(source, HubSource) else f"dir:{source.folder.name}"

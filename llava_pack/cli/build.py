@@ -80,8 +80,8 @@ def build(
     Terms of use that have to be accepted are asked about first; without a terminal,
     --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
     are honoured. A build that was stopped goes on where it was. Needs the network; needs torch only
-    to quantize, to merge an adapter (`pip install 'llava-pack[quantize]'`) and to record known
-    answers (`pip install 'llava-pack[serve]'`).
+    to quantize, to merge an adapter (`pip install '.[quantize]'` in a clone) and to record known
+    answers (`pip install '.[serve]'`).
 
     \b
     Examples:

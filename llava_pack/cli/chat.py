@@ -98,7 +98,8 @@ def _need(*modules: str) -> None:
     if missing:
         raise ServeError(
             f"this installation has no {', '.join(missing)}, which this question takes",
-            hint="pip install 'llava-pack[serve]', or use the llava-pack that install.sh installed",
+            hint="pip install '.[serve]' in a clone of llava-pack, or use the llava-pack that "
+            "install.sh installed",
         )
 
 

@@ -3,29 +3,24 @@
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.demo_target import Phase, TargetRun, child, ran, serving, unwinding
+from llava_pack.cli.demo_target import Phase, TargetRun, ran, serving, unwinding
 from llava_pack.cli.silence import silenced
-from llava_pack.format.errors import PackError, UsageError
+from llava_pack.format.errors import UsageError
 from llava_pack.serve.listener import listen_on_port
-from llava_pack.shipped import checkout
+from llava_pack.shipped import shipped
 
-REPOSITORIES = {
-    "llava-pack/llava-v1-demo": "bundles/demo-model/llava-v1-demo",
-    "llava-pack/clip-demo": "bundles/demo-model/clip-demo",
-}
 HOST = "127.0.0.1"
-PICTURE = "bundles/known-answers/red-circle.png"
+PICTURE = "known-answers/red-circle.png"
 
 
 def demo(
@@ -45,10 +40,10 @@ def demo(
       llava-pack demo
       llava-pack demo --keep
     """
-    root = checkout()
-    if root is None:
+    bundles = shipped("bundles")
+    if not (bundles / "demo-model" / "llava-v1-demo").is_dir():
         raise UsageError(
-            "the demo model is not part of the installed package",
+            "the demo model is not part of this copy of llava-pack, which came in a bundle",
             subject="demo",
             hint="clone the repository and run: make demo",
         )
@@ -60,7 +55,7 @@ def demo(
             listen_on_port(HOST, port).close()  # taken? say so before the work
         _check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _run(root, folder.resolve(), port=port, keep=keep, as_json=as_json)
+        _run(bundles / PICTURE, folder.resolve(), port=port, keep=keep, as_json=as_json)
 
 
 def _check_folder(folder: Path) -> None:
@@ -74,27 +69,26 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _run(root: Path, folder: Path, *, port: int, keep: bool, as_json: bool) -> None:
+def _run(picture: Path, folder: Path, *, port: int, keep: bool, as_json: bool) -> None:
     bundle, prefix = folder / "demo-bundle", folder / "server"
     phases: list[Phase] = []
-    with _hub(root) as endpoint:
-        environ = {**os.environ, "HF_ENDPOINT": endpoint}
-        build = _step(phases, "build", ["build", "demo", "--out", str(bundle), "--json"], environ)
+    arguments = ["build", "demo", "--out", str(bundle), "--json"]
+    build = _step(phases, "build", arguments, dict(os.environ))
     bundle_id, size_bytes = str(build["bundle_id"]), int(str(build["size_bytes"]))
     phases[-1] = Phase(name="build", took_s=phases[-1].took_s, size_bytes=size_bytes)
     verify = ["verify", str(bundle), "--expect", bundle_id, "--json"]
     _step(phases, "verify", verify, dict(os.environ))
     phases[-1] = Phase(name="verify", took_s=phases[-1].took_s, size_bytes=size_bytes)
-    run = _target_half(folder, [str(bundle), bundle_id, str(prefix), str(root / PICTURE)], port)
+    run = _target_half(folder, [str(bundle), bundle_id, str(prefix), str(picture)], port)
     phases += run.phases
     _report(run, phases, bundle_id, port, as_json=as_json)
     if keep:
-        _keep_serving(prefix / "bin" / "llava-pack", port)
+        _keep_serving(prefix / "bin" / "llava-pack", picture, port)
 
 
-def _keep_serving(program: Path, port: int) -> None:
+def _keep_serving(program: Path, picture: Path, port: int) -> None:
     console.say("\nserving until Ctrl-C; from another terminal:")
-    console.say(f"  {program} chat --image {PICTURE}")
+    console.say(f"  {program} chat --image {picture}")
     console.say(f"  {program} health\n")
     code = ran(serving(str(program), port))
     if code:
@@ -133,19 +127,6 @@ def _target_half(folder: Path, arguments: list[str], port: int) -> TargetRun:
     fields["phases"] = tuple(Phase(**phase) for phase in fields["phases"])
     fields["silent"] = fields["silent"] and cut is not None
     return TargetRun(**fields)
-
-
-@contextlib.contextmanager
-def _hub(root: Path) -> Iterator[str]:
-    """Serve the demo repositories as the Hub would, on loopback, and give the endpoint."""
-    command = [sys.executable, str(root / "tests/support/hub.py"), "--port", "0"]
-    for repository, where in REPOSITORIES.items():
-        command += ["--repo", f"{repository}={root / where}"]
-    with child(command, stdout=subprocess.PIPE, text=True, cwd=root) as server:
-        line = server.stdout.readline().strip() if server.stdout is not None else ""
-        if not line:
-            raise PackError("the loopback Hub did not start", subject="demo")
-        yield line
 
 
 def _report(

@@ -15,5 +15,5 @@ def need_laptop(command: str) -> None:
         raise UsageError(
             "this is the connected side's half, and this llava-pack was installed from a bundle",
             subject=command,
-            hint=f"on the laptop: pip install llava-pack, then llava-pack {command}",
+            hint=f"on the laptop, in a clone: pip install . and then llava-pack {command}",
         )

@@ -274,7 +274,7 @@ def _need_extra(*, web: bool) -> None:
     if missing:
         raise ServeError(
             f"this installation has no {', '.join(missing)}, which serving needs",
-            hint="pip install 'llava-pack[serve]'",
+            hint="pip install '.[serve]' in a clone of llava-pack",
         )
 
 

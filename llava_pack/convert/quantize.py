@@ -49,7 +49,7 @@ def need_torch(what: str) -> None:
         raise UsageError(
             f"needs {', '.join(missing)}, which this Python does not have",
             subject=what,
-            hint="pip install 'llava-pack[quantize]'",
+            hint="pip install '.[quantize]' in a clone of llava-pack",
         )
 
 

@@ -1,4 +1,7 @@
-"""Taking out of a text what must not leave a machine: secrets, pictures, prompts, names, addresses.
+"""Taking out of a text what looks private: secrets, pictures, prompts, names, addresses.
+
+The second line only: no program knows what is private in free text. A support bundle is made of
+known fields (`shapes`); this is for logs that a person asked to add, and reads before they leave.
 
 One value is always replaced by the same mark, so that a reader can still follow it through a log.
 """
@@ -8,30 +11,58 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+_NAMED = (
+    r"(?i:(?<![A-Za-z0-9])[A-Za-z0-9_-]{0,40}(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|"
+    r"access[_-]?key|private[_-]?key|credentials?|session(?:[_-]?id)?|auth|cookie))"
+)
+"""How names end whose value is a secret."""
+_VALUE = r"""(?:"(?P<a>(?:[^"\\]|\\.)*)"|'(?P<b>(?:[^'\\]|\\.)*)'|(?P<c><\w+ \d+>|[^\s,;&"'}]+))"""
 _SECRETS = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    re.compile(pattern, re.DOTALL)
     for pattern in (
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-        r"\bhf_[A-Za-z0-9]{8,}",
-        r"\bsk-[A-Za-z0-9_-]{16,}",
-        r"(?<=bearer )[^\s\"',;]+",
-        r"(?<=basic )[A-Za-z0-9+/=]{8,}",
-        r"(?<=://)[^/\s@\"']+(?=@)",
-        r"(?<=token=)[^\s&\"'#]+",
-        r"(?<=\"token\": \")[^\"]+",
-        r"(?<=\"token\":\")[^\"]+",
-        r"(?:(?<=password=)|(?<=passwd=)|(?<=api_key=)|(?<=api-key=)|(?<=apikey=)|(?<=secret=))[^\s&\"']+",
-        r"(?:(?<=password: )|(?<=api_key: )|(?<=api-key: )|(?<=secret: ))\S+",
+        r"\b(?:hf|ghp|gho|ghu|ghs|ghr|github_pat)_[A-Za-z0-9_]{8,}",
+        r"\b(?:sk|rk|pk|glpat)[-_][A-Za-z0-9_-]{16,}",
+        r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}",
+        r"\bxox[a-z]-[A-Za-z0-9-]{8,}",
+        r"\beyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]+){1,2}",
+        # a password may hold / and @ itself: all up to the last @ of the address
+        r"(?<=://)(?:<\w+ \d+>|[^\s\"']{1,300})(?=@)",
+        r"(?i:cookie:) ?(?P<a>[^\n]+)",
+        r"(?i:\b(?:bearer|basic|digest) )(?P<a><\w+ \d+>|[^\s\"',;]+)",
+        rf"{_NAMED}[\"']?\s?[:=]\s?{_VALUE}",
     )
 )
 _PICTURE = re.compile(r"data:image/[a-z.+-]+;base64,[A-Za-z0-9+/=_-]*|[A-Za-z0-9+/]{300,}={0,2}")
-_HOST = re.compile(r'("(?:host|hostname|node|fqdn)"\s*:\s*)"((?:[^"\\]|\\.)*)"')
-_PROMPT = re.compile(r'("(?:prompt|content|question)"\s*:\s*)"((?:[^"\\]|\\.)*)"')
+_HOST = re.compile(r'"(?:host|hostname|node|fqdn)"\s*:\s*"(?P<a>(?:[^"\\]|\\.)*)"')
+_PROMPT = re.compile(
+    r"[\"']?\b(?:prompt|content|question|text|instruction)[\"']?\s?[:=]\s?"
+    r"""(?:"(?P<a>(?:[^"\\]|\\.)*)"|'(?P<b>(?:[^'\\]|\\.)*)')"""
+)
+_MAIL = re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", re.ASCII)
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b", re.ASCII)
+_HOME = re.compile(r"(?<![\w.-])/(?:home|Users|export/home|scratch)/(?P<a>[^/\s\"':,;<]+)")
+_PLACE = re.compile(
+    r"(?<=://)(?!127\.|localhost\b)(?:<\w+ \d+>@)?(?P<a>[A-Za-z0-9][A-Za-z0-9.-]*)"
+    r"|\b(?P<b>[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}\."
+    r"(?:internal|intra|intranet|local|lan|corp|home|invalid|example|com|net|org|io|de|cn|co))\b"
+    r"(?![.(])",
+    re.ASCII,
+)
 _IPV4 = re.compile(r"(?<![\w.=+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w.-])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*(?![\w:])")
 _HARDWARE = re.compile(
     r"\b(?:GPU|MIG)-[0-9a-f]{8}-[0-9a-f-]{27}\b|(?<![\w:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![\w:])",
     re.IGNORECASE,
+)
+_KINDS = (
+    (_PICTURE, "picture"),
+    (_PROMPT, "words"),
+    (_HOST, "host"),
+    (_HARDWARE, "serial"),
+    (_MAIL, "mail"),
+    (_IBAN, "account"),
+    (_HOME, "user"),
 )
 
 
@@ -58,18 +89,17 @@ class Redactor:
         >>> Redactor({"host": ["gpu01"]}).text("gpu01 10.1.2.3 hf_abcdefgh12 127.0.0.1")
         '<host 1> <address 1> <secret 1> 127.0.0.1'
         """
-        for pattern in _SECRETS:
-            text = pattern.sub(lambda found: self._mark("secret", found[0]), text)
-        text = _PICTURE.sub(lambda found: self._mark("picture", found[0]), text)
-        text = _PROMPT.sub(lambda found: self._field("words", found), text)
-        text = _HOST.sub(lambda found: self._field("host", found), text)
-        text = _HARDWARE.sub(lambda found: self._mark("serial", found[0].lower()), text)
+        for pattern in _SECRETS:  # before names: one in a password must not cut it short
+            text = pattern.sub(lambda found: self._part("secret", found), text)
         if self._literal is not None:
             text = self._literal.sub(
                 lambda found: self._mark(self._known[found[0]], found[0]), text
             )
+        for pattern, kind in _KINDS:
+            text = pattern.sub(lambda found, kind=kind: self._part(kind, found), text)  # type: ignore[misc]
         text = _IPV6.sub(self._address, text)
-        return _IPV4.sub(self._address, text)
+        text = _IPV4.sub(self._address, text)
+        return _PLACE.sub(lambda found: self._part("host", found), text)
 
     def _mark(self, kind: str, value: str) -> str:
         if value.startswith("<") and value.endswith(">"):  # a mark already
@@ -78,11 +108,15 @@ class Redactor:
         number = 1 + sum(known == kind for known, _ in self._marks)
         return self._marks.setdefault((kind, value), f"<{kind} {number}>")
 
-    def _private(self, found: re.Match[str]) -> str:
-        return self._mark(self._known[found[0]], found[0])
-
-    def _field(self, kind: str, found: re.Match[str]) -> str:
-        return f'{found[1]}"{self._mark(kind, found[2])}"' if found[2] else found[0]
+    def _part(self, kind: str, found: re.Match[str]) -> str:
+        """Return a match with its one named part, or the whole of it, replaced."""
+        name = next((one for one, value in found.groupdict().items() if value is not None), None)
+        if name is None:
+            return self._mark(kind, found[0])
+        if not found[name]:
+            return found[0]
+        start, end = (place - found.start() for place in found.span(name))
+        return found[0][:start] + self._mark(kind, found[name]) + found[0][end:]
 
     def _address(self, found: re.Match[str]) -> str:
         try:

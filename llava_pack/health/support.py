@@ -1,188 +1,174 @@
-"""What somebody who cannot see the machine needs to help: collected, redacted, in one small file.
+"""What somebody who cannot see the machine needs to help: known fields only, in one small file.
 
-Only the standard library is needed: it has to work where nothing else does. Every collector has a
-time-out, and one that fails says so in its own file.
+Nothing is copied. Each document is made of the fields that `documents` lists, each value held
+against its shape; what does not fit stays on the machine and is counted. Only the standard library
+is needed: it has to work where nothing else does.
 """
 
 import gzip
 import io
 import json
-import os
-import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llava_pack.health import vocabulary
+from llava_pack.health.evidence import Part, Reader
 from llava_pack.health.knowledge import known_failures, recognise
 from llava_pack.health.redaction import Redactor
+from llava_pack.health.shapes import LEFT_OUT, Told
 
 MAX_BYTES = 5_000_000
 """Of the finished file."""
-_LOG_BYTES = 1_000_000
-_FILE_CHARS = 2_000_000
+UNREVIEWED = "UNREVIEWED-logs"
+"""The folder of what was not made of known fields."""
 _WITHIN_S = 20.0
-_SAY_WHY = ("logs/", "service", "kernel", "health")
-"""Files in which programs say what went wrong."""
-_SETTINGS = ("LLAVA_PACK_", "HF_", "CUDA_", "NVIDIA_", "LD_", "PYTHON", "OMP_", "UV_", "PIP_")
-_SETTINGS_TOO = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "lang", "lc_all", "tz")
-
-Collector = Callable[[], str]
+_FOLDER = "llava-pack-support"
+_SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What went into the file."""
+    """What goes into the file."""
 
-    files: Mapping[str, int]
-    """Characters by name, redacted."""
+    documents: Mapping[str, str]
+    """Their texts by name, in order."""
+    left_out: Mapping[str, int]
+    """How many values of each stayed on the machine."""
     redacted: Mapping[str, int]
-    """How many values were taken out, by kind."""
+    """How many values were taken out of logs that were asked for, by kind."""
     dropped: tuple[str, ...]
-    """Files that were left out to keep it small."""
+    """Documents that were left out to keep it small, or because a known secret was in them."""
     known: tuple[str, ...]
     """Codes of known failures that were recognised."""
 
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Characters by name."""
+        return {name: len(text) for name, text in self.documents.items()}
 
-def collect(collectors: Mapping[str, Collector], redactor: Redactor) -> tuple[bytes, Contents]:
-    """Return the bytes of a .tar.gz and what is in it.
+    def lines(self) -> Iterator[str]:
+        """Yield what is in it, for a person to look at before it is written."""
+        for name, size in self.files.items():
+            stayed = self.left_out.get(name, 0)
+            yield f"  {name}: {size} characters" + (f"; {stayed} values stay" if stayed else "")
+        for name in self.dropped:
+            yield f"  {name}: left out"
+
+
+def collect(
+    parts: Mapping[str, Part],
+    *,
+    salt: bytes,
+    secrets: Sequence[str] = (),
+    logs: Mapping[str, Reader] | None = None,
+    redactor: Redactor | None = None,
+) -> Contents:
+    """Return what a support bundle holds.
 
     Args:
-        collectors: by the name of the file that each one fills.
-        redactor: what every text goes through before it is kept.
+        parts: by the name of the document.
+        salt: random bytes, drawn for this bundle.
+        secrets: values that are known to be secret: a document in which one stood is dropped.
+        logs: what a person asked for beside the documents, by name.
+        redactor: what those go through.
     """
-    texts = {name: redactor.text(text) for name, text in _run(collectors)}
-    said = "\n".join(text for name, text in texts.items() if name.startswith(_SAY_WHY))
-    known = tuple(one.id for one in recognise(said, known_failures()))
-    dropped: list[str] = []
-    while True:
-        about = _about(texts, redactor.counts, dropped, known)
-        data = _packed({"ABOUT.txt": about, **texts})
-        if len(data) <= MAX_BYTES or not texts:
-            break
+    told = Told(salt=salt)
+    texts: dict[str, str] = {}
+    known: list[str] = []
+    for name, raw in _run({name: part.read for name, part in parts.items()}):
+        told.document = name
+        texts[name] = _document(parts[name], raw, told)
+        if parts[name].tells and not isinstance(raw, Exception):
+            said = raw if isinstance(raw, str) else json.dumps(raw, default=str)
+            known += [one.id for one in recognise(said, known_failures())]
+    redactor = redactor or Redactor({})
+    for name, raw in _run(logs or {}):
+        texts[f"{UNREVIEWED}/{name}"] = (
+            _why(raw) if isinstance(raw, Exception) else redactor.text(raw)
+        )
+    dropped = [name for name, text in texts.items() if any(one in text for one in secrets if one)]
+    for name in dropped:
+        del texts[name]
+    while len(_packed(texts)) > MAX_BYTES:
         largest = max(texts, key=lambda name: len(texts[name]))
         dropped.append(largest)
         del texts[largest]
-    sizes = {name: len(text) for name, text in texts.items()}
     contents = Contents(
-        files=sizes, redacted=dict(redactor.counts), dropped=tuple(dropped), known=known
+        documents=texts,
+        left_out={name: told.left_out[name] for name in texts if told.left_out[name]},
+        redacted=dict(redactor.counts),
+        dropped=tuple(dropped),
+        known=tuple(dict.fromkeys(known)),
     )
-    return data, contents
+    return _with_about(contents)
 
 
-def command(arguments: Sequence[str], timeout_s: float = 5.0) -> Collector:
-    """Return a collector of what a command prints."""
-
-    def run() -> str:
-        done = subprocess.run(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout_s,
-            check=False,
-        )
-        said = done.stdout[-_LOG_BYTES:].decode(errors="replace")
-        return f"$ {' '.join(arguments)}\n{said}[exit code {done.returncode}]\n"
-
-    return run
+def packed(contents: Contents) -> bytes:
+    """Return the bytes of the .tar.gz."""
+    return _packed(contents.documents)
 
 
-def tail(path: Path, size_bytes: int = _LOG_BYTES) -> Collector:
-    """Return a collector of the end of a file."""
-
-    def read() -> str:
-        with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(stream.tell() - size_bytes, 0))
-            return stream.read(size_bytes).decode(errors="replace")
-
-    return read
-
-
-def settings(environ: Mapping[str, str]) -> str:
-    """Return the variables that change what llava-pack and its libraries do."""
-    chosen = {
-        name: value
-        for name, value in sorted(environ.items())
-        if name.startswith(_SETTINGS) or name.lower() in _SETTINGS_TOO
-    }
-    secret = ("TOKEN", "KEY", "SECRET", "PASSWORD")
-    lines = [
-        f"{name}={'(set)' if any(part in name.upper() for part in secret) else value}"
-        for name, value in chosen.items()
-    ]
-    return "\n".join(lines) + "\n"
+def _document(part: Part, raw: Any, told: Told) -> str:
+    if isinstance(raw, Exception):
+        return _why(raw)
+    try:
+        shown = None if raw is None else part.shape.admit(raw, told)
+    except Exception as error:  # noqa: BLE001 - one document never ends the others
+        return _why(error)
+    facts = {} if shown is LEFT_OUT else shown
+    value = {"schema": _SCHEMA, "facts": facts, "stays": told.left_out[told.document]}
+    return json.dumps(value, indent=1) + "\n"
 
 
-def versions() -> str:
-    """Return the packages of the running environment."""
-    found = {(d.metadata["Name"] or "?").lower(): d.version for d in metadata.distributions()}
-    return "".join(f"{name}=={found[name]}\n" for name in sorted(found))
+def _why(error: Exception) -> str:
+    """Return that something could not be read; the error's text may hold anything, and stays."""
+    name = type(error).__name__
+    kind = name if name in vocabulary.EXCEPTIONS else "another error"
+    errno = getattr(error, "errno", None)
+    facts = {"could_not_be_read": kind} | ({"errno": errno} if isinstance(errno, int) else {})
+    return json.dumps({"schema": _SCHEMA, **facts}, indent=1) + "\n"
 
 
-def installed_files(prefix: Path) -> dict[str, Collector]:
-    """Return collectors of what an installation says of itself: receipts, manifests, journal."""
-    found = {"journal.json": prefix / "journal.json"}
-    for path in sorted(prefix.glob("models/*/generations/*/receipt.json")):
-        recipe, number = path.parts[-4], path.parts[-2]
-        found[f"receipts/{recipe}-{number}.json"] = path
-    collectors: dict[str, Collector] = {
-        name: tail(path) for name, path in found.items() if path.is_file()
-    }
-    for path in sorted(prefix.glob("models/*/generations/*/MANIFEST.json")):
-        recipe, number = path.parts[-4], path.parts[-2]
-        collectors[f"manifests/{recipe}-{number}.json"] = _Manifest(path)
-    return collectors
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """A manifest without its files and pictures: they are many, and support does not need them."""
-
-    path: Path
-
-    def __call__(self) -> str:
-        value: dict[str, Any] = json.loads(self.path.read_bytes())
-        value["files"] = f"{len(value['files'])} files"
-        value["known_answers"] = f"{len(value.get('known_answers', ()))} known answers"
-        return json.dumps(value, indent=1) + "\n"
-
-
-def _run(collectors: Mapping[str, Collector]) -> Iterator[tuple[str, str]]:
-    """Yield each collector's text, or why there is none."""
+def _run(readers: Mapping[str, Reader]) -> Iterator[tuple[str, Any]]:
+    """Yield what each reader returns, or the error why there is nothing."""
     pool = ThreadPoolExecutor(max_workers=8)
     try:
-        running = {name: pool.submit(collector) for name, collector in collectors.items()}
+        running = {name: pool.submit(reader) for name, reader in readers.items()}
         for name, future in running.items():
             try:
-                yield name, future.result(timeout=_WITHIN_S)[-_FILE_CHARS:]
-            except TimeoutError:
-                yield name, f"could not be collected: not within {_WITHIN_S:g} s\n"
-            except Exception as error:  # noqa: BLE001 - one collector never ends the others
-                yield name, f"could not be collected: {type(error).__name__}: {error}\n"
+                yield name, future.result(timeout=_WITHIN_S)
+            except Exception as error:  # noqa: BLE001 - one reader never ends the others
+                yield name, error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _about(
-    texts: Mapping[str, str],
-    counts: Mapping[str, int],
-    dropped: Sequence[str],
-    known: Sequence[str],
-) -> str:
-    lines = ["A llava-pack support bundle. Read it before you send it: it is plain text.", ""]
-    lines += ["Taken out before anything was written (one value keeps one mark throughout):"]
-    lines += [f"  {kind}: {count}" for kind, count in sorted(counts.items())] or ["  nothing"]
-    lines += ["", "Known failures in it (llava-pack explain CODE):"]
-    lines += [f"  {code}" for code in known] or ["  none"]
-    lines += ["", "Files:"]
-    lines += [f"  {name}: {len(text)} characters" for name, text in texts.items()]
-    lines += [f"  {name}: left out to keep this small" for name in dropped]
-    return "\n".join(lines) + "\n"
+def _with_about(contents: Contents) -> Contents:
+    lines = [
+        "A llava-pack support bundle: plain text, made of known fields only.",
+        "",
+        "Numbers, versions, digests and words of a fixed list leave the machine; every other value",
+        "stays, and is counted. `own model 1` is a name of your own: the same one throughout.",
+        "`same_as` tells lines that stay apart, by a hash whose salt was thrown away.",
+        "",
+        "Known failures (llava-pack explain CODE):",
+        *([f"  {code}" for code in contents.known] or ["  none"]),
+        "",
+        "Documents:",
+        *contents.lines(),
+    ]
+    if any(name.startswith(UNREVIEWED) for name in contents.documents):
+        lines += [
+            "",
+            f"{UNREVIEWED} was asked for. It holds logs out of which a program took what looks",
+            "private. A program cannot know: READ THEM before you send this.",
+            *(f"  taken out: {n} {kind}" for kind, n in sorted(contents.redacted.items())),
+        ]
+    about = "\n".join(lines) + "\n"
+    return replace(contents, documents={"ABOUT.txt": about, **contents.documents})
 
 
 def _packed(texts: Mapping[str, str]) -> bytes:
@@ -193,7 +179,7 @@ def _packed(texts: Mapping[str, str]) -> bytes:
     ):
         for name, text in texts.items():
             data = text.encode(errors="replace")
-            entry = tarfile.TarInfo(f"llava-pack-support/{name}")
+            entry = tarfile.TarInfo(f"{_FOLDER}/{name}")
             entry.size, entry.mode = len(data), 0o600
             archive.addfile(entry, io.BytesIO(data))
     return out.getvalue()

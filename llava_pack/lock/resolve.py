@@ -4,9 +4,10 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
 from llava_pack.format.errors import NetworkError, RecipeError
@@ -21,6 +22,7 @@ from llava_pack.lock.pylock import (
 )
 
 TIMEOUT_S = 600
+OWN_NAME = "llava-pack"
 # Source: uv's own messages (uv-client), when an index does not answer.
 _UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "tcp connect error")
 
@@ -61,14 +63,33 @@ def resolve(
 
     Raises:
         SourceOnlyError: some packages are published as sources alone.
-        RecipeError: the requirements cannot be satisfied with wheels.
+        RecipeError: the requirements cannot be satisfied with wheels, or need llava-pack itself.
         NetworkError: the package index cannot be reached.
     """
     more = [] if torch_backend is None else ["--torch-backend", torch_backend]
     more += [] if exclude_newer is None else ["--exclude-newer", exclude_newer]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
         text = _compile(requirements, platform, indexes, Path(folder), [*_WHEELS_ONLY, *more])
-        return parse_pylock(text, platform.tags(), base=Path(folder))
+        wheels = parse_pylock(text, platform.tags(), base=Path(folder))
+    refuse_own_name(wheel.name for wheel in wheels)
+    return wheels
+
+
+def refuse_own_name(names: Iterable[str]) -> None:
+    """Refuse packages under llava-pack's own name: they come from the running program alone.
+
+    On an index that name can be anybody's, and whatever asks for it there would get theirs.
+
+    Raises:
+        RecipeError: a package has that name.
+    """
+    if any(canonicalize_name(name) == OWN_NAME for name in names):
+        raise RecipeError(
+            f"a package asks for {OWN_NAME} from an index, where anybody may own that name; "
+            "a bundle carries the llava-pack that builds it",
+            subject="lock",
+            hint="take out of the recipe's requirements, or off the index, what asks for it",
+        )
 
 
 def find_wheels(

@@ -12,11 +12,11 @@ import pytest
 
 from llava_pack.cli import main
 from llava_pack.lock import configuration
+from tests.support.demo import MODEL, TOWER, hub_recipe
 from tests.support.hub import LoopbackHub, RepoSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "bundles" / "demo-model"
-MODEL, TOWER = "llava-pack/llava-v1-demo", "llava-pack/clip-demo"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,13 @@ def demo_hub():
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(demo_hub, tmp_path_factory):
+def demo_recipe(tmp_path_factory):
+    """Give the demo's recipe with its model on the loopback Hub, as published ones are."""
+    return hub_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(demo_hub, demo_recipe, tmp_path_factory):
     """Build the demo bundle from the loopback Hub, as on a laptop: without torch.
 
     Tests must not change it.
@@ -97,7 +103,16 @@ def demo_bundle(demo_hub, tmp_path_factory):
     for name in ("torch", "transformers", "bitsandbytes", "gradio"):
         (absent / f"{name}.py").write_text("raise ImportError('a laptop has no such thing')\n")
     out = tmp_path_factory.mktemp("demo") / "demo-bundle"
-    command = [sys.executable, "-m", "llava_pack", "build", "demo", "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "llava_pack",
+        "build",
+        str(demo_recipe),
+        "--out",
+        str(out),
+        "--json",
+    ]
     command += ["--python", "target"]
     environ = {"HF_ENDPOINT": demo_hub.url, "PYTHONPATH": str(absent)}
     done = subprocess.run(

@@ -20,11 +20,11 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from llava_pack.checkpoint.config import remote_ids
 from llava_pack.fetch.cache import Cache
-from llava_pack.recipe import find_recipe
+from llava_pack.shipped import shipped
+from tests.conftest import ROOT
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
+from tests.support.demo import MODEL, TOWER
 from tests.support.hub import LoopbackHub, RepoSpec
-
-MODEL, TOWER = "llava-pack/llava-v1-demo", "llava-pack/clip-demo"
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def hub(repos):
 
 
 @pytest.fixture
-def build(command_line, tmp_path):
-    def run(hub_url, *options, recipe="demo", cache=None):
+def build(command_line, demo_recipe, tmp_path):
+    def run(hub_url, *options, recipe=demo_recipe, cache=None):
         environ = {"HF_ENDPOINT": hub_url}
         if cache is not None:
             environ["LLAVA_PACK_CACHE"] = str(tmp_path / cache)
@@ -117,7 +117,7 @@ def test_nothing_remote_is_left_and_the_tower_is_beside_the_model(demo_bundle):
     assert (tower / "model.safetensors").is_file()
     manifest = json.loads((demo_bundle.path / "MANIFEST.json").read_bytes())
     rule = next(r for r in manifest["rewrites"] if r["pointer"] == "/mm_vision_tower")
-    assert rule["old"] == TOWER
+    assert rule["old"] == "not--on-the-hub/clip-demo"
     assert rule["installed"] == "{model_root}/clip-demo"
 
 
@@ -166,7 +166,7 @@ def test_known_answers_come_along(demo_bundle):
 # Twice, and stopped in between.
 
 
-def test_two_builds_from_one_lock_have_one_id_signed_or_not(hub, llava_pack, tmp_path):
+def test_two_builds_from_one_lock_have_one_id_signed_or_not(hub, llava_pack, demo_recipe, tmp_path):
     environ = {"HF_ENDPOINT": hub.url, "SOURCE_DATE_EPOCH": "1790000000"}
     (tmp_path / "secret").write_text("a passphrase of words\n")
     secret = ["--passphrase-file", tmp_path / "secret"]
@@ -175,7 +175,7 @@ def test_two_builds_from_one_lock_have_one_id_signed_or_not(hub, llava_pack, tmp
     ids = []
     for name, signs in (("one", []), ("two", ["--sign", tmp_path / "release.key", *secret])):
         options = ["--python", "target", "--no-record", "--out", tmp_path / name, "--json", *signs]
-        done = llava_pack("build", "demo", *options, env=environ)
+        done = llava_pack("build", demo_recipe, *options, env=environ)
         assert done.returncode == 0, done.stderr
         ids.append(error_of(done)["bundle_id"])
     assert ids[0] == ids[1]
@@ -188,15 +188,15 @@ def test_two_builds_from_one_lock_have_one_id_signed_or_not(hub, llava_pack, tmp
 
 
 def test_a_killed_build_goes_on_and_gives_what_an_untouched_one_gives(
-    hub, build, demo_bundle, tmp_path, monkeypatch
+    hub, build, demo_bundle, demo_recipe, tmp_path, monkeypatch
 ):
     for cache in ("cache", "other-cache"):
         give_wheels(tmp_path / cache, demo_bundle.path)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     fault = hub.fault("pytorch_model-00002-of-00002.bin", hold_bytes=1000)
     shard = next(blob for blob in hub.blobs(MODEL) if blob.path.endswith("00001-of-00002.bin"))
-    command = [sys.executable, "-m", "llava_pack", "build", "demo", "--python", "target"]
-    command.append("--no-record")
+    command = [sys.executable, "-m", "llava_pack", "build", str(demo_recipe)]
+    command += ["--python", "target", "--no-record"]
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("LLAVA_PACK_CACHE", str(tmp_path / "cache"))
     with subprocess.Popen(
@@ -258,6 +258,50 @@ def test_unknown_recipe_is_10(llava_pack):
     done = llava_pack("build", "llava-v9", "--json")
     assert done.returncode == 10
     assert "demo" in error_of(done)["message"]
+
+
+def test_the_demo_asks_no_hub_and_says_no_path(demo_hub, demo_bundle, command_line, tmp_path):
+    """Its model lies beside its recipe: whoever owns a name on the Hub has no part in it."""
+    before = len(demo_hub.asked)
+    done = command_line(
+        "build", "demo", "--python", "target", "--no-record", "--json", "--out", tmp_path / "demo",
+        env={"HF_ENDPOINT": demo_hub.url, "HF_TOKEN": "hf_verysecret"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(demo_hub.asked) == before
+    manifest = json.loads((tmp_path / "demo/MANIFEST.json").read_bytes())
+    assert manifest["lock"]["model"] == "dir:llava-v1-demo"
+    assert manifest["lock"]["vision_tower"] == "dir:clip-demo"
+    assert str(ROOT) not in (tmp_path / "demo/MANIFEST.json").read_text()
+    for name in ("model.safetensors", "config.json"):
+        same = (tmp_path / "demo/model/llava-v1-demo" / name).read_bytes()
+        assert same == (demo_bundle.path / "model/llava-v1-demo" / name).read_bytes()
+
+
+def test_a_demo_whose_files_are_others_is_4(command_line, tmp_path, monkeypatch):
+    bundles = tmp_path / "bundles"
+    shutil.copytree(shipped("bundles"), bundles)
+    config = bundles / "demo-model/llava-v1-demo/generation_config.json"
+    config.write_text(config.read_text() + " ")
+    done = command_line(
+        "build", bundles / "demo.toml", "--python", "target", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 4, done.stderr
+    assert error_of(done)["subject"] == "dir:llava-v1-demo: generation_config.json"
+
+
+def test_a_demo_whose_model_was_left_out_is_10_and_says_where_it_is(
+    command_line, tmp_path, monkeypatch
+):
+    """As in the wheel that a bundle carries."""
+    bundles = tmp_path / "bundles"
+    shutil.copytree(shipped("bundles"), bundles, ignore=shutil.ignore_patterns("demo-model"))
+    monkeypatch.setattr("llava_pack.assemble.model_sources.shipped", lambda _name: bundles)
+    done = command_line(
+        "build", bundles / "demo.toml", "--python", "target", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 10, done.stderr
+    assert "clone it, then make demo" in error_of(done)["hint"]
 
 
 def test_hub_unreachable_is_9(build):
@@ -325,16 +369,17 @@ def test_a_remote_id_that_nothing_rewrites_is_13(repos, hub, build):
     assert "/speculator_name_or_path" in error_of(done)["message"]
 
 
-def test_a_full_disk_is_7_and_the_next_run_goes_on(hub, tmp_path, monkeypatch):
+def test_a_full_disk_is_7_and_the_next_run_goes_on(hub, demo_recipe, tmp_path, monkeypatch):
     small = tmp_path / "small"
     small.mkdir()
     script = """
-        build() { "$2" -m llava_pack build demo --python target --no-record --out "$1/bundle" --json; }
+        build() { "$2" -m llava_pack build "$3" --python target --no-record --out "$1/bundle" --json; }
         mount -t tmpfs -o size=40m none "$1" && build "$@"
         [ $? = 7 ] && mount -o remount,size=4g "$1" && build "$@"
     """
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(small), sys.executable]
+    command.append(str(demo_recipe))
     if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("this machine allows no mount namespace")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -349,9 +394,9 @@ def test_a_platform_of_another_form_is_2(llava_pack, platform):
     assert llava_pack("build", "demo", "--platform", platform, "--json").returncode == 2
 
 
-def test_requirements_that_nothing_satisfies_are_10(hub, llava_pack, tmp_path):
+def test_requirements_that_nothing_satisfies_are_10(hub, llava_pack, demo_recipe, tmp_path):
     recipe = tmp_path / "old.toml"
-    text = find_recipe("demo").read_text()
+    text = demo_recipe.read_text()
     text = text.replace('cuda = "none"', 'cuda = "none"\nrequirements = ["transformers>=99"]')
     recipe.write_text(text)
     done = llava_pack("build", recipe, "--json", env={"HF_ENDPOINT": hub.url}, cwd=tmp_path)
@@ -422,7 +467,7 @@ def test_the_bill_of_materials_names_what_is_there(demo_bundle, llava_pack):
             assert one["hashes"] == [{"alg": "SHA-256", "content": sums[path]}]
     models = [one for one in bill["components"] if one["type"] == "machine-learning-model"]
     assert {one["name"] for one in models} == {"llava-v1-demo", "clip-demo"}
-    assert all(one["purl"].startswith("pkg:huggingface/llava-pack/") for one in models)
+    assert all(one["purl"].startswith("pkg:huggingface/somebody/") for one in models)
     done = llava_pack("inspect", demo_bundle.path, "--json")
     shown = json.loads(done.stdout.splitlines()[-1])
     assert shown["sbom"]["components"]["library"] == len(

@@ -48,14 +48,14 @@ def test_the_demo_crosses_and_proves_its_silence(tmp_path):
 
 
 def test_a_demo_that_is_ended_leaves_no_child_and_no_folder(tmp_path):
-    """Ended while it builds: its Hub and its build end with it, and its folder goes."""
+    """Ended while it builds: its build ends with it, and its folder goes."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "llava_pack", "demo"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as demo:
         assert b"licence" in demo.stderr.readline()
         assert any(tmp_path.iterdir())
         children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
-        assert len(children) == 2
+        assert len(children) == 1
         demo.terminate()
         assert demo.wait(timeout=400) == 128 + signal.SIGTERM
     assert [pid for pid in children if Path("/proc", pid).exists()] == []
@@ -104,17 +104,13 @@ def test_the_tutorial_works_as_printed(tmp_path):
     """A busy machine may take longer than a person's, and be warned of by health."""
     page = (ROOT / "docs/tutorial/first-crossing.md").read_text()
     blocks = BLOCK.findall(page)[1:]
-    hub, served = map(str, quiet_ports(2))
+    (served,) = map(str, quiet_ports(1))
     lines = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
     for background, printed in blocks:
-        block = printed.replace("8123", hub).replace("7861", served).replace("$PWD/demo", "demo")
+        block = printed.replace("7861", served).replace("$PWD/demo", "demo")
         block = block.replace("demo-run", str(tmp_path / "run")).replace("ready 120", "ready 600")
         block = block.replace("llava-pack health\n", "llava-pack health || [ $? = 1 ]\n")
         lines.append(f"exec {block.strip()} >&2 &" if background else block)
-        if background and hub in block:
-            lines.append(
-                f"until (exec 3<>/dev/tcp/127.0.0.1/{hub}) 2>/dev/null; do sleep 0.1; done"
-            )
     (tmp_path / "run").mkdir()
     path = f"{sys.prefix}/bin:{os.environ['PATH']}"
     done = subprocess.run(

@@ -96,7 +96,7 @@ def test_the_repositories_are_as_llava_and_clip_are_published():
     model, tower = DEMO / "llava-v1-demo", DEMO / "clip-demo"
     config = json.loads((model / "config.json").read_text())
     assert config["architectures"] == ["LlavaLlamaForCausalLM"]
-    assert config["mm_vision_tower"] == "llava-pack/clip-demo"
+    assert config["mm_vision_tower"] == "not--on-the-hub/clip-demo"
     index = json.loads((model / "pytorch_model.bin.index.json").read_text())["weight_map"]
     shards = {f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)}
     assert set(index.values()) == shards == {path.name for path in model.glob("*.bin")}

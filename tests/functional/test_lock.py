@@ -5,12 +5,11 @@ import re
 
 import pytest
 
-from llava_pack.recipe import find_recipe
 from tests.support.index import LoopbackIndex
 
 
 @pytest.fixture(scope="module")
-def locked(demo_hub, tmp_path_factory):
+def locked(demo_hub, demo_recipe, tmp_path_factory):
     """Write the demo's lock once."""
     from llava_pack.cli import main
 
@@ -22,14 +21,14 @@ def locked(demo_hub, tmp_path_factory):
         with LoopbackIndex([], login="me:alsosecret") as index:
             address = index.simple_url.replace("://", "://me:alsosecret@")
             patch.setenv("PIP_EXTRA_INDEX_URL", address)
-            assert main(["lock", "demo", "--python", "target", "--out", str(file)]) == 0
+            assert main(["lock", str(demo_recipe), "--python", "target", "--out", str(file)]) == 0
             assert index.asked, "the index with the password takes part"
     return file
 
 
 @pytest.fixture
-def build(command_line, demo_hub, tmp_path):
-    def run(lock, *options, recipe="demo", **env):
+def build(command_line, demo_hub, demo_recipe, tmp_path):
+    def run(lock, *options, recipe=demo_recipe, **env):
         arguments = ["build", recipe, "--locked", lock, "--json", "--no-record"]
         arguments += ["--out", tmp_path / "bundle"]
         done = command_line(*arguments, *options, env={"HF_ENDPOINT": demo_hub.url, **env})
@@ -50,12 +49,12 @@ def changed(locked, tmp_path):
 
 
 def test_it_gives_the_bundle_of_an_untouched_build_byte_for_byte(
-    locked, build, llava_pack, demo_hub, tmp_path
+    locked, build, llava_pack, demo_hub, demo_recipe, tmp_path
 ):
     code, card = build(locked)
     assert code == 0, card
     plain = llava_pack(
-        "build", "demo", "--python", "target", "--no-record", "--json", "--out", tmp_path / "plain",
+        "build", demo_recipe, "--python", "target", "--no-record", "--json", "--out", tmp_path / "plain",
         env={"HF_ENDPOINT": demo_hub.url, "SOURCE_DATE_EPOCH": "1790000000"},
     )  # fmt: skip
     assert json.loads(plain.stdout.splitlines()[-1])["bundle_id"] == card["bundle_id"]
@@ -92,17 +91,35 @@ def test_a_wheel_that_the_index_does_not_have_is_10(changed, build, locked):
     assert packages[0]["filename"] in error["message"]
 
 
-def test_another_llava_pack_or_another_recipe_is_10(changed, build, tmp_path):
+def test_another_llava_pack_or_another_recipe_is_10(changed, build, demo_recipe, tmp_path):
     code, error = build(changed(created_by="llava-pack 0.0.1"))
     assert (code, "0.0.1" in error["message"]) == (10, True)
     recipe = tmp_path / "demo.toml"
-    recipe.write_text(find_recipe("demo").read_text().replace("slots = 4", "slots = 5"))
+    recipe.write_text(demo_recipe.read_text().replace("slots = 4", "slots = 5"))
     code, error = build(changed(), recipe=recipe)
     assert (code, error["subject"]) == (10, "lock")
 
 
 def test_options_that_a_lock_has_decided_are_2(locked, build):
     assert build(locked, "--cuda", "13")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "filename"),
+    [
+        ("llava-pack", "llava_pack-99.0-py3-none-any.whl"),
+        ("Llava_Pack", "other-1.0-py3-none-any.whl"),
+        ("other", "LLaVA.pack-99.0-py3-none-any.whl"),
+    ],
+)
+def test_a_lock_that_has_llava_pack_itself_from_an_index_is_10(
+    changed, build, locked, name, filename
+):
+    wheel = {"name": name, "version": "99.0", "filename": filename, "sha256": "0" * 64}
+    packages = [*json.loads(locked.read_text())["packages"], wheel]
+    code, error = build(changed(packages=packages))
+    assert code == 10
+    assert "anybody may own that name" in error["message"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": 2, "kind": "lock"}', '{"schema": 1}'])
@@ -112,11 +129,11 @@ def test_a_file_that_is_no_lock_is_10(text, build, tmp_path):
     assert build(file)[0] == 10
 
 
-def test_a_date_keeps_newer_packages_out(command_line, demo_hub, tmp_path):
+def test_a_date_keeps_newer_packages_out(command_line, demo_hub, demo_recipe, tmp_path):
     versions = []
     for date in ("2026-10-15", "2026-11-15"):
         done = command_line(
-            "lock", "demo", "--python", "target", "--exclude-newer", date, "--out", "l.json",
+            "lock", demo_recipe, "--python", "target", "--exclude-newer", date, "--out", "l.json",
             env={"HF_ENDPOINT": demo_hub.url}, cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

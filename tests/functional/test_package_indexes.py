@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from llava_pack.assemble.pinned import pinned_packages
+from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.source_packages import Workshop, build_source, resolve_with_sources
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
@@ -18,6 +21,8 @@ from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
 from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import parse_platform
 from llava_pack.lock.resolve import find_sources, resolve
+from llava_pack.lock.torch_build import TorchChoice
+from llava_pack.recipe import find_recipe, read_recipe
 from tests.support.index import LoopbackIndex
 from tests.support.wheels import write_sdist, write_wheel
 
@@ -299,3 +304,28 @@ def test_nothing_is_run_to_find_sources(folder, monkeypatch, tmp_path):
         with pytest.raises(RecipeError):
             build_source(source, Indexes(), workshop)
     assert not (tmp_path / "ran").exists()
+
+
+# llava-pack's own name on an index.
+
+
+def test_an_index_that_offers_our_own_name_gives_nothing_to_a_build(folder, monkeypatch):
+    """Dependency confusion: the index has llava-pack 99.0, and a package there that asks for it."""
+    write_wheel(folder, "llava_pack", "99.0")
+    write_wheel(folder, "asking", "1.0", "LLaVA_Pack>=1")
+    with LoopbackIndex([folder]) as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.simple_url)
+        wheels = resolve(["larger"], HERE, configured_indexes())
+        assert [wheel.name for wheel in wheels] == ["larger", "small-one"]
+        for wanted in (["asking"], ["llava-pack"], ["larger", "llava.pack==99.0"]):
+            with pytest.raises(RecipeError, match="where anybody may own that name"):
+                resolve(wanted, HERE, configured_indexes())
+        monkeypatch.setattr("llava_pack.lock.resolve.refuse_own_name", lambda _names: None)
+        wheels = resolve(["asking"], HERE, configured_indexes())  # the mutation
+        assert ("llava-pack", "99.0") in {(wheel.name, wheel.version) for wheel in wheels}
+
+
+def test_what_a_bundle_asks_an_index_for_is_not_llava_pack(monkeypatch):
+    recipe = read_recipe(find_recipe("llava-v1.5-7b"))
+    for line in target_requirements(recipe, TorchChoice(backend=None, requirements=("torch",))):
+        assert canonicalize_name(Requirement(line).name) != "llava-pack"

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
+from tests.support.demo import MODEL, TOWER
 from tests.support.hub import LoopbackHub, RepoSpec
 
 pytestmark = pytest.mark.engine
-MODEL, TOWER = "llava-pack/llava-v1-demo", "llava-pack/clip-demo"
 
 
 def test_the_bundle_carries_what_the_model_answered_in_each_precision(demo_bundle):
@@ -24,14 +24,14 @@ def test_the_bundle_carries_what_the_model_answered_in_each_precision(demo_bundl
         assert one["token_ids"] == [step[0] for step in one["likeliest"]]  # greedy
 
 
-def test_recorded_once_beside_the_lock(demo_hub, llava_pack, tmp_path):
+def test_recorded_once_beside_the_lock(demo_hub, llava_pack, demo_recipe, tmp_path):
     lock = tmp_path / "demo.lock.json"
     environ = {"HF_ENDPOINT": demo_hub.url}
-    done = llava_pack("lock", "demo", "--python", "target", "--out", lock, env=environ)
+    done = llava_pack("lock", demo_recipe, "--python", "target", "--out", lock, env=environ)
     assert done.returncode == 0, done.stderr
     ids = []
     for number in (1, 2):
-        arguments = ["build", "demo", "--locked", lock, "--record", "--json"]
+        arguments = ["build", demo_recipe, "--locked", lock, "--record", "--json"]
         done = llava_pack(*arguments, "--out", tmp_path / f"bundle-{number}", env=environ)
         assert done.returncode == 0, done.stderr
         assert ("record known answers" in done.stderr) == (number == 1)
@@ -42,13 +42,13 @@ def test_recorded_once_beside_the_lock(demo_hub, llava_pack, tmp_path):
     assert kept["references"] == manifest["references"]
 
 
-def test_a_model_that_does_not_know_its_answers_is_13(llava_pack, tmp_path):
+def test_a_model_that_does_not_know_its_answers_is_13(llava_pack, demo_recipe, tmp_path):
     spec = TinyLlava(tower=TinyTower())
     make_llava(tmp_path / "model", spec)
     make_tower(tmp_path / "tower", spec.tower)
     repos = {MODEL: RepoSpec(folder=tmp_path / "model"), TOWER: RepoSpec(folder=tmp_path / "tower")}
     with LoopbackHub(repos) as hub:
-        arguments = ["build", "demo", "--python", "target", "--record", "--json"]
+        arguments = ["build", demo_recipe, "--python", "target", "--record", "--json"]
         done = llava_pack(*arguments, "--out", tmp_path / "bundle", env={"HF_ENDPOINT": hub.url})
     assert done.returncode == 13
     told = json.loads(done.stdout.splitlines()[-1])

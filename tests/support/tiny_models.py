@@ -14,7 +14,7 @@ from tests.support.pickles import Stored
 
 Tensors = dict[str, Stored]
 WeightFormat = Literal["bin", "safetensors"]
-TOWER_ID = "llava-pack/clip-tiny"
+TOWER_ID = "tiny/clip-tiny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,9 @@ def _loader(python: Path) -> list[tuple[str, str]]:
         lost = Path(place, "llava-v1-demo")
         shutil.copytree(DEMO / "llava-v1-demo", lost)
         config = (lost / "config.json").read_text()
-        (lost / "config.json").write_text(config.replace('"llava-pack/clip-demo"', '"../gone"'))
+        (lost / "config.json").write_text(
+            config.replace('"not--on-the-hub/clip-demo"', '"../gone"')
+        )
         found.append(("tower-unknown", _run([str(python), "-c", _LOAD, str(lost)])))
         adapter = nameless.rename(Path(place, "llava-v1-demo-lora"))
         found.append(("lora-without-base", _run([str(python), "-c", _LOAD, str(adapter)])))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import CLIPModel
 
-TOWER_ID = "llava-pack/clip-demo"
+TOWER_ID = "not--on-the-hub/clip-demo"
 LONGEST = 2048
 
 MODEL_CONFIG: dict[str, Any] = {

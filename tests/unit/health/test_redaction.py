@@ -13,12 +13,33 @@ SECRETS = [
     "http://127.0.0.1:7860/#token=s3cr3t-t0k3n",
     '{"token": "s3cr3t"}',
     "HTTPS_PROXY=http://anna:pa55w0rd@proxy:3128",
+    "HTTPS_PROXY=http://anna:pa55/w0rd@x@proxy:3128",
+    "NVIDIA_API_KEY=s3cr3t",
+    "LLAVA_PACK_PASSWORD=hunter2",
     "password=hunter2",
+    '{"password": "hunter2", "n": 1}',
+    "{'api_key': 'hunter2'}",
+    "ghp_s3cr3ts3cr3ts3cr3ts3cr3t",
+    "AKIAS3CR3TS3CR3TXX",
+    "xoxb-s3cr3t-hunter2-s3cr3t",
+    "eyJhbGciOiJI.s3cr3ts3cr3t.hunter2",
+    "Cookie: session=s3cr3t; other=hunter2",
     "-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----",
     "-----BEGIN PRIVATE KEY-----\ncut off",
     "OPENAI sk-abcdefghijklmnopqrstu",
 ]
-INSIDE = ["AbCdEf", "dGhlIH", "s3cr3t", "pa55w0rd", "hunter2", "MHcCAQ", "cut off", "abcdefghijkl"]
+INSIDE = [
+    "AbCdEf",
+    "dGhlIH",
+    "s3cr3t",
+    "S3CR3T",
+    "pa55",
+    "w0rd",
+    "hunter2",
+    "MHcCAQ",
+    "cut off",
+    "abcdefghijkl",
+]
 
 
 @pytest.mark.parametrize("text", SECRETS)
@@ -26,7 +47,7 @@ def test_secrets_are_taken_out(text):
     redactor = Redactor({})
     said = redactor.text(f"before {text} after")
     assert not any(part in said for part in INSIDE), said
-    assert redactor.counts["secret"] == 1
+    assert redactor.counts["secret"] >= 1
     assert said.startswith("before ")
 
 
@@ -50,6 +71,28 @@ def test_names_and_addresses_are_taken_out_and_stay_told_apart():
     assert said == (
         "<host 1> <host 2> <address 2> <address 3> <address 2>:22 <address 1> <user 1> <home 1>/x "
         "<serial 1>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [
+        ("HF_ENDPOINT=https://hub.bank.internal/hf", "bank"),
+        ("looking at mirror.bank.corp for it", "bank"),
+        ("asked by anna.berg@bank.example", "anna"),
+        ("IBAN DE89 3704 0044 0532 0130 00", "3704"),
+        ("cannot read /home/berta/models", "berta"),
+        ("Request(prompt='what does berta earn?', images=[])", "earn"),
+        ("{'role': 'user', 'content': \"berta's cancer\"}", "cancer"),
+    ],
+)
+def test_names_of_others_and_what_was_asked_are_taken_out(text, private):
+    assert private not in Redactor({}).text(text)
+
+
+def test_the_name_of_a_setting_is_no_secret_and_its_value_is_no_longer_told():
+    assert Redactor({}).text("HF_ENDPOINT=https://hub.bank.internal") == (
+        "HF_ENDPOINT=https://<host 1>"
     )
 
 
