@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-faults test-upstream lint format reference clean
+.PHONY: demo test test-pythons test-faults test-attack test-upstream lint format reference clean
 
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
@@ -24,6 +24,11 @@ test-pythons: $(VENV)/.ready
 # The demo bundle, killed in the middle of an upgrade and resumed: minutes.
 test-faults: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 0 tests/faults/kill_demo.py
+
+# Thousands of tries at what crosses the gap and at what serves, each with the seed that it prints:
+# minutes. ATTACK_SEED repeats a run.
+test-attack: $(VENV)/.ready
+	$(BIN)/python -m pytest -n 0 -s tests/attack/*.py
 
 # LLaVA's own code, in an environment of its own: records its answers again and compares.
 test-upstream: $(VENV)/.ready
