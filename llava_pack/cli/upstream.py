@@ -115,6 +115,7 @@ def serve_upstream(
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
+    console.say("! no fence stands around LLaVA's own programs")
     plan = UpstreamPlan(model=model, state=state, state_directory=directories()[0])
     return run(
         plan, lambda ready: _announce(ready, model.precision, as_json=as_json), console.progress()

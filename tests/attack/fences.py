@@ -116,6 +116,42 @@ def test_the_kernel_and_the_plan_agree_on_every_path(fence: str, tmp_path: Path)
     assert wrong(fence, tmp_path, seed, TRIES) == []
 
 
+_FORGETFUL = """
+import os, sys
+from pathlib import Path
+from llava_pack.engine.fence.place import this_place
+from llava_pack.engine.fence.plan import decoder_fence
+from llava_pack.engine.fence.raising import raise_fence
+
+raise_fence(decoder_fence(this_place({})))
+if sys.argv[1] == "closed":
+    os.closerange(3, 100)
+print("standing", flush=True)
+input()
+open("/proc/cpuinfo").close()
+open("/proc/self/maps").close()
+"""
+
+
+@pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone can make the kernel forget")
+@pytest.mark.parametrize("kept", ["open", "closed"])
+def test_a_kernel_that_forgets_what_it_knew_of_proc_takes_no_rule_away(kept: str) -> None:
+    """And where the descriptors on it are closed, as a mutation, it does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _FORGETFUL, kept],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "standing\n"
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        _, said = process.communicate("\n")
+    assert ("PermissionError" in said) == (kept == "closed"), said
+
+
 def main() -> None:
     """Raise a fence, try to open what is asked for, and print what could be."""
     fence, folder, paths = json.loads(Path(sys.argv[1]).read_text())
