@@ -25,7 +25,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -112,7 +111,8 @@ def _picture_bombs(http: httpx.Client, dice: random.Random) -> None:
 
 
 def _flood(http: httpx.Client, dice: random.Random) -> None:
-    asked = {"model": "echo", "messages": [{"role": "user", "content": "word " * 200}]}
+    words = "word " * dice.randrange(100, 300)
+    asked = {"model": "echo", "messages": [{"role": "user", "content": words}]}
 
     def one() -> None:
         with contextlib.suppress(httpx.HTTPError):
@@ -135,7 +135,7 @@ def _dribble(http: httpx.Client, dice: random.Random) -> None:
     """Open connections that send a byte now and then, and let them go."""
     host, port = http.base_url.host, http.base_url.port
     held = []
-    for _ in range(50):
+    for _ in range(dice.randrange(20, 80)):
         connection = socket.create_connection((host, port or 80), timeout=5)
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX: ")
         held.append(connection)
