@@ -37,7 +37,7 @@ def fences(folder: Path) -> dict[str, Fence]:
     place, home, model = this_place({}), folder / "home", folder / "model"
     return {
         "engine": engine_fence(place, [model], home, gpu=False),
-        "gateway": gateway_fence(place, uploads=folder / "uploads", home=home),
+        "gateway": gateway_fence(place, home=home, write=[folder / "uploads"]),
         "decoder": decoder_fence(place),
     }
 

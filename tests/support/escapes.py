@@ -286,7 +286,7 @@ def main(argv: Sequence[str]) -> None:
             engine_fence(this_place({}), model, Path(one.home), gpu=parts["fence"] == "gpu")
         )
     elif parts["fence"] == "decoder":
-        from llava_pack.serve.fencing import enter_decoder_fence
+        from llava_pack.engine.fence.decoding import enter_decoder_fence
 
         standing = enter_decoder_fence()
     ways = FOR_GATEWAY if parts["fence"] == "gateway" else {**FOR_ENGINE, **OF_PROGRAMS}

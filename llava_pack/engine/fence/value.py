@@ -56,8 +56,8 @@ class Standing:
 
     @property
     def whole(self) -> bool:
-        """Whether files and system calls are held."""
-        return self.landlock > 0 and self.seccomp
+        """Whether files and system calls are held, and nothing is missing otherwise."""
+        return self.landlock > 0 and self.seccomp and not self.why
 
     @property
     def stands(self) -> bool:
@@ -75,7 +75,7 @@ class Standing:
         files = f"Landlock ABI {self.landlock}" if self.landlock else ""
         calls = "seccomp" if self.seccomp else ""
         if files and calls:
-            return f"{files} and {calls}"
+            return f"{files} and {calls}" + (f", but {self.why}" if self.why else "")
         return f"{files or calls} alone: {self.why}" if files or calls else f"none: {self.why}"
 
     @classmethod
