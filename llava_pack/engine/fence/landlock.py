@@ -94,6 +94,7 @@ def rules(fence: Fence) -> Iterator[tuple[Path, int]]:
         (fence.run, RUN),
         (fence.write, WRITE),
         (fence.devices, DEVICE),
+        (fence.names, _READ_DIR),
     ):
         yield from ((path, rights) for path in paths)
 

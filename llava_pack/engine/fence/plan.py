@@ -116,6 +116,7 @@ def gateway_fence(
         run=place.programs,
         write=(home, *write),
         devices=_paths(_NULL),
+        names=() if place.checkout is None else (place.checkout,),
         sockets="unix",
         starts=True,
     )

@@ -31,6 +31,8 @@ class Fence:
     """Folders to read, write, make and remove plain files and folders in."""
     devices: tuple[Path, ...] = ()
     """What is opened for reading and writing; nothing is made or removed there."""
+    names: tuple[Path, ...] = ()
+    """Folders that are listed, without a file in them being opened."""
     sockets: Sockets = "none"
     ports: tuple[int, ...] = ()
     """TCP ports, where sockets are `loopback`."""
