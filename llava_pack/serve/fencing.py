@@ -1,4 +1,4 @@
-"""The fences of the gateway's processes, raised first thing in each of them.
+"""The fence of the gateway, raised first thing in its process.
 
 A gateway is handed what it listens on, and speaks to engines by Unix sockets: it needs to make no
 socket of any network, and to open no file of the account that serves.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import this_place
-from llava_pack.engine.fence.plan import decoder_fence, gateway_fence
+from llava_pack.engine.fence.plan import gateway_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, Standing
 from llava_pack.format.errors import ServeError
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def enter_gateway_fence(
-    uploads: Path,
+    uploads: Path | None,
     home: Path,
     *,
     read: Iterable[Path] = (),
@@ -34,7 +34,7 @@ def enter_gateway_fence(
     everything open that was handed over. What it starts later stands behind it too.
 
     Args:
-        uploads: the page's folder, made already.
+        uploads: the page's folder, made already; None without a page.
         home: a private folder to be made; HOME and TMPDIR become it.
         read: other files and folders that it reads, such as the keys'.
         write: other folders that it writes, such as the log's.
@@ -51,15 +51,8 @@ def enter_gateway_fence(
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise ServeError(f"cannot be made: {why}", subject=str(home)) from error
-    fence = gateway_fence(place, uploads=uploads, home=home, read=read, write=write)
+    written = (*write, *(() if uploads is None else (uploads,)))
+    fence = gateway_fence(place, home=home, read=read, write=written)
     standing = raise_fence(fence, required=mode == "required")
     _log.info("fence: %s", standing)
     return standing
-
-
-def enter_decoder_fence() -> Standing:
-    """Raise the fence around this process, which decodes pictures, and return which one stands.
-
-    It keeps what is open, reads its Python, and can make, reach and start nothing.
-    """
-    return raise_fence(decoder_fence(this_place(os.environ)))

@@ -37,7 +37,7 @@ def fences(folder: Path) -> dict[str, Fence]:
     place, home, model = this_place({}), folder / "home", folder / "model"
     return {
         "engine": engine_fence(place, [model], home, gpu=False),
-        "gateway": gateway_fence(place, uploads=folder / "uploads", home=home),
+        "gateway": gateway_fence(place, home=home, write=[folder / "uploads"]),
         "decoder": decoder_fence(place),
     }
 
@@ -75,7 +75,8 @@ def allowed(path: Path, fence: Fence) -> bool:
     """Return whether the fence lets a path through."""
     real = Path(os.path.realpath(path))
     rules = [Path(os.path.realpath(one)) for one in (*fence.read, *fence.run, *fence.write)]
-    return any(real.is_relative_to(rule) for rule in rules)
+    listed = [Path(os.path.realpath(one)) for one in fence.names] if real.is_dir() else []
+    return any(real.is_relative_to(rule) for rule in (*rules, *listed))
 
 
 def opened(fence: str, folder: Path, paths: list[Path]) -> list[bool]:

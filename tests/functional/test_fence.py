@@ -219,7 +219,7 @@ _WITHOUT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from llava_pack.engine.fence import landlock, seccomp
+from llava_pack.engine.fence import capabilities, landlock, seccomp
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Fence
 from llava_pack.format.errors import PackError
@@ -235,6 +235,10 @@ elif missing == "seccomp":
     seccomp.install = refused
 elif missing == "both":
     seccomp.forbid_new_privileges = refused
+elif missing == "rights":
+    def kept():
+        raise capabilities.CapabilitiesError("not here")
+    capabilities.give_up = kept
 elif missing == "rules":
     landlock.restrict = lambda *_: None  # as a kernel that says yes and does nothing
 elif missing == "filter":
@@ -253,13 +257,13 @@ print(json.dumps(told))
 @pytest.mark.parametrize(
     ("missing", "held"),
     [("landlock", "calls"), ("rules", "calls"), ("seccomp", "files"), ("filter", "files"),
-     ("both", "")],
+     ("both", ""), ("rights", "files and calls")],
 )  # fmt: skip
 def test_a_fence_that_is_not_whole_is_told_as_that_and_refused_where_it_is_required(
     missing: str, held: str
 ) -> None:
     told = _told(missing, "on")
-    assert (told["landlock"] > 0, told["seccomp"]) == (held == "files", held == "calls")
+    assert (told["landlock"] > 0, told["seccomp"]) == ("files" in held, "calls" in held)
     assert told["why"]
     assert _told(missing, "required") == {"error": "serve"}
 

@@ -160,6 +160,19 @@ def _exec_memory(_one: Surroundings) -> None:
     subprocess.run([f"/proc/self/fd/{program}"], check=True, close_fds=False)
 
 
+def _decode(one: Surroundings) -> None:
+    """Start a decoder, which raises a fence of its own: it works, and opens no more than this one."""
+    code = "from llava_pack.engine.fence.decoding import enter_decoder_fence as enter\n"
+    code += "from PIL import Image\nassert enter().whole\nImage.new('RGB', (1, 1)).tobytes('jpeg', 'RGB')\n"
+    code += f"open({one.secret!r})"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, check=False, timeout=200
+    )
+    if b"PermissionError" in done.stderr:
+        raise PermissionError
+    raise AssertionError(done.stderr)
+
+
 def _interpreter(one: Surroundings) -> bytes:
     code = f"print(open({one.secret!r}).read())"
     done = subprocess.run(
@@ -240,8 +253,9 @@ OF_PROGRAMS: dict[str, Attempt] = {
     "start a shell": lambda _: subprocess.run(["sh", "-c", "true"], check=True),
     "read a private file by its own interpreter": _interpreter,
 }
+BY_DECODER: dict[str, Attempt] = {"read a private file by a decoder": _decode}
 FOR_ENGINE = {**READING, **WRITING, **REACHING, **CONNECTING, **STARTING}
-FOR_GATEWAY = {**READING, **WRITING, **REACHING, **OF_PROGRAMS}
+FOR_GATEWAY = {**READING, **WRITING, **REACHING, **OF_PROGRAMS, **BY_DECODER}
 
 _TERMINAL = -1
 
@@ -286,7 +300,7 @@ def main(argv: Sequence[str]) -> None:
             engine_fence(this_place({}), model, Path(one.home), gpu=parts["fence"] == "gpu")
         )
     elif parts["fence"] == "decoder":
-        from llava_pack.serve.fencing import enter_decoder_fence
+        from llava_pack.engine.fence.decoding import enter_decoder_fence
 
         standing = enter_decoder_fence()
     ways = FOR_GATEWAY if parts["fence"] == "gateway" else {**FOR_ENGINE, **OF_PROGRAMS}

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from llava_pack.cli import service
+from tests.conftest import ROOT
 
 MOST_EXPOSED = 3.0
 """Of 10, as `systemd-analyze security` counts; an ordinary service without any care has 9.6."""
@@ -129,6 +130,20 @@ def test_no_value_ends_its_line_or_is_expanded(host, medium, cli):
     assert f'Environment="LLAVA_PACK_PREFIX={escaped}"\n' in text
     bad = cli("service", "show", "--user", "--prefix", host.prefix, "--", "--host\nUser=root")
     assert bad.code == 2
+
+
+@pytest.mark.parametrize("unit", ["llava-pack", "llava-pack-user"])
+def test_a_unit_lets_what_serves_raise_its_fence(unit):
+    """A filter of systemd 252 leaves these four out of every group."""
+    lines = (ROOT / f"installers/units/{unit}.service").read_text().splitlines()
+    allowed = {
+        word
+        for line in lines
+        if line.startswith("SystemCallFilter=") and "~" not in line
+        for word in line.partition("=")[2].split()
+    }
+    raised = {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"}
+    assert raised <= allowed
 
 
 @pytest.mark.parametrize("scope", ["--system", "--user"])

@@ -55,7 +55,7 @@ def version() -> int:
         why = {
             errno.ENOSYS: f"Linux {release} has no Landlock",
             errno.EOPNOTSUPP: f"Linux {release} was booted without Landlock",
-            errno.EPERM: "this container does not let Landlock be used",
+            errno.EPERM: "this container or service does not let Landlock be used",
         }
         other = f"Landlock is refused: {error.strerror}"
         raise LandlockError(why.get(error.errno or 0, other)) from error
@@ -94,6 +94,7 @@ def rules(fence: Fence) -> Iterator[tuple[Path, int]]:
         (fence.run, RUN),
         (fence.write, WRITE),
         (fence.devices, DEVICE),
+        (fence.names, _READ_DIR),
     ):
         yield from ((path, rights) for path in paths)
 

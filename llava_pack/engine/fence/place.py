@@ -34,6 +34,8 @@ class Place:
     Attributes:
         python: folders of its interpreter, its packages and this one.
         programs: its interpreter as a file, and what loads it.
+        checkout: the folder that this package is found in, where it is not installed: an
+            interpreter that is started has to list it.
         devices: of GPUs.
         libraries: folders that LD_LIBRARY_PATH names.
         mps: where the pipes of NVIDIA's MPS are, None where it is not in use.
@@ -41,6 +43,7 @@ class Place:
 
     python: tuple[Path, ...]
     programs: tuple[Path, ...]
+    checkout: Path | None = None
     devices: tuple[Path, ...] = ()
     libraries: tuple[Path, ...] = ()
     mps: Path | None = None
@@ -62,6 +65,7 @@ def this_place(environment: Mapping[str, str]) -> Place:
     return Place(
         python=_distinct(_python()),
         programs=_distinct(_programs()),
+        checkout=_checkout(),
         devices=_distinct(path for pattern in _DEVICES for path in Path("/dev").glob(pattern)),
         libraries=_distinct(Path(one) for one in named if one.startswith("/")),
         mps=pipes if pipes.is_dir() else None,
@@ -107,6 +111,12 @@ def _python() -> Iterator[Path]:
     yield Path(llava_pack.__file__).parent
     if sys.pycache_prefix:
         yield Path(sys.pycache_prefix)
+
+
+def _checkout() -> Path | None:
+    folder = Path(llava_pack.__file__).parents[1]
+    installed = any(folder.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+    return None if installed else folder
 
 
 def _programs() -> Iterator[Path]:

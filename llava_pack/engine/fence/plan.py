@@ -97,7 +97,6 @@ def engine_fence(place: Place, model: Iterable[Path], home: Path, *, gpu: bool) 
 def gateway_fence(
     place: Place,
     *,
-    uploads: Path,
     home: Path,
     read: Iterable[Path] = (),
     write: Iterable[Path] = (),
@@ -108,16 +107,16 @@ def gateway_fence(
 
     Args:
         place: where it runs.
-        uploads: where the page keeps pictures.
         home: a private folder for whatever else is written.
         read: what else is read.
-        write: which other folders are written.
+        write: which other folders are written, that of the uploads among them.
     """
     return Fence(
         read=(*place.python, *_paths(_SYSTEM), *_paths(_PROC), *read),
         run=place.programs,
-        write=(uploads, home, *write),
+        write=(home, *write),
         devices=_paths(_NULL),
+        names=() if place.checkout is None else (place.checkout,),
         sockets="unix",
         starts=True,
     )

@@ -49,12 +49,22 @@ def _raised(fence: Fence) -> Standing:
         raise PackError(f"{count} threads run already, a fence would hold one of them")
     try:
         seccomp.forbid_new_privileges()
-        capabilities.give_up()
-    except (SeccompError, CapabilitiesError) as error:
+    except SeccompError as error:
         return Standing(why=str(error))
+    kept = _give_up_rights()
     abi, no_files = _hold_files(fence)
     calls, no_calls = _hold_calls(fence)
-    return Standing(landlock=abi, seccomp=calls, why="; ".join(filter(None, (no_files, no_calls))))
+    why = "; ".join(filter(None, (no_files, no_calls, kept)))
+    return Standing(landlock=abi, seccomp=calls, why=why)
+
+
+def _give_up_rights() -> str:
+    """Return why root's rights stay, empty where there are none any more."""
+    try:
+        capabilities.give_up()
+    except CapabilitiesError as error:
+        return str(error)
+    return ""
 
 
 def _threads() -> int:

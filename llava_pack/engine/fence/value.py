@@ -31,6 +31,8 @@ class Fence:
     """Folders to read, write, make and remove plain files and folders in."""
     devices: tuple[Path, ...] = ()
     """What is opened for reading and writing; nothing is made or removed there."""
+    names: tuple[Path, ...] = ()
+    """Folders that are listed, without a file in them being opened."""
     sockets: Sockets = "none"
     ports: tuple[int, ...] = ()
     """TCP ports, where sockets are `loopback`."""
@@ -56,8 +58,8 @@ class Standing:
 
     @property
     def whole(self) -> bool:
-        """Whether files and system calls are held."""
-        return self.landlock > 0 and self.seccomp
+        """Whether files and system calls are held, and nothing is missing otherwise."""
+        return self.landlock > 0 and self.seccomp and not self.why
 
     @property
     def stands(self) -> bool:
@@ -75,7 +77,7 @@ class Standing:
         files = f"Landlock ABI {self.landlock}" if self.landlock else ""
         calls = "seccomp" if self.seccomp else ""
         if files and calls:
-            return f"{files} and {calls}"
+            return f"{files} and {calls}" + (f", but {self.why}" if self.why else "")
         return f"{files or calls} alone: {self.why}" if files or calls else f"none: {self.why}"
 
     @classmethod

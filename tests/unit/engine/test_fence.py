@@ -23,7 +23,7 @@ GPU = replace(PLACE, devices=(Path("/dev/nvidia0"), Path("/dev/nvidia-uvm")))
 WHOLE = Standing(landlock=7, seccomp=True)
 ENGINE = engine_fence(PLACE, [Path("/m")], Path("/run/home"), gpu=False)
 ON_GPU = engine_fence(GPU, [Path("/m")], Path("/run/home"), gpu=True)
-GATEWAY = gateway_fence(PLACE, uploads=Path("/run/uploads"), home=Path("/run/home"))
+GATEWAY = gateway_fence(PLACE, home=Path("/run/home"), write=[Path("/run/uploads")])
 DECODER = decoder_fence(PLACE)
 FENCES = {"engine": ENGINE, "gpu": ON_GPU, "gateway": GATEWAY, "decoder": DECODER}
 PID = 4242
