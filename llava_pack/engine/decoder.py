@@ -21,6 +21,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from llava_pack.engine.fence.decoding import enter_decoder_fence
 from llava_pack.engine.pictures import Limits, decode_picture, measure_picture
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
@@ -64,9 +65,10 @@ def told(frame: bytes) -> tuple[int, int]:
 
 
 def main() -> int:
-    """Decode what comes until the socket is closed."""
+    """Decode what comes until the socket is closed, behind a fence where the kernel has any."""
     pixels = int(sys.argv[1])
     _restrict()
+    enter_decoder_fence()
     with socket.socket(fileno=os.dup(0)) as connection:
         while (head := _frame(connection)) is not None:
             data = _frame(connection)
