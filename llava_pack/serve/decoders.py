@@ -73,9 +73,7 @@ class Decoder:
             ServeError: there is no process to decode it.
         """
         width, height = self._ask(data, limits, measure=False)
-        rgb = os.pread(self._pixels, width * height * 3, 0)
-        os.ftruncate(self._pixels, 0)
-        return Picture(width, height, rgb)
+        return Picture(width, height, os.pread(self._pixels, width * height * 3, 0))
 
     def measure(self, data: bytes, limits: Limits) -> tuple[int, int]:
         """Return the (width, height) that a picture's header tells.
