@@ -12,6 +12,7 @@ any. A frame is a 4-byte big-endian length and that many bytes.
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import resource
 import signal
@@ -66,7 +67,7 @@ def told(frame: bytes) -> tuple[int, int]:
 
 def main() -> int:
     """Decode what comes until the socket is closed, behind a fence where the kernel has any."""
-    pixels = int(sys.argv[1])
+    pixels = _Pixels(int(sys.argv[1]))
     _restrict()
     enter_decoder_fence()
     with socket.socket(fileno=os.dup(0)) as connection:
@@ -79,7 +80,22 @@ def main() -> int:
     return 0
 
 
-def _answer(asked: dict[str, Any], data: bytes, pixels: int) -> dict[str, Any]:
+class _Pixels:
+    """The file for the pixels, mapped as large as it had to be: pages that are there cost least."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._mapped: mmap.mmap | None = None
+
+    def put(self, rgb: bytes) -> None:
+        """Write a picture's pixels at the file's beginning."""
+        if self._mapped is None or len(self._mapped) < len(rgb):
+            os.ftruncate(self._number, len(rgb))
+            self._mapped = mmap.mmap(self._number, len(rgb))
+        self._mapped[: len(rgb)] = rgb
+
+
+def _answer(asked: dict[str, Any], data: bytes, pixels: _Pixels) -> dict[str, Any]:
     limits = Limits(**asked["limits"])
     _give_time(limits.decode_s)
     try:
@@ -88,10 +104,7 @@ def _answer(asked: dict[str, Any], data: bytes, pixels: int) -> dict[str, Any]:
         picture = decode_picture(data, limits)
     except PackError as error:
         return {"error": error.kind, "message": error.message, "hint": error.hint}
-    os.lseek(pixels, 0, os.SEEK_SET)
-    view = memoryview(picture.rgb)
-    while view:
-        view = view[os.write(pixels, view) :]
+    pixels.put(picture.rgb)
     return {"size": picture.size}
 
 

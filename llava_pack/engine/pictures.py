@@ -181,5 +181,6 @@ def _too_large(got: str, limits: Limits) -> UsageError:
 def _upright_rgb(image: Image.Image) -> Picture:
     image.seek(0)
     image.load()
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = image if image.mode == "RGB" else image.convert("RGB")
     return Picture(upright.width, upright.height, upright.tobytes())

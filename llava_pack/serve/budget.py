@@ -89,6 +89,11 @@ class Holding:
         self._who = who
         self._amount = amount
 
+    def keep(self, amount: int) -> None:
+        """Give back all but so much."""
+        more, self._amount = max(0, self._amount - amount), min(self._amount, amount)
+        self._budget.give(self._who, more)
+
     def give_back(self) -> None:
         """Give back what is still held."""
         if self._amount:

@@ -32,6 +32,7 @@ Source = str | bytes
 """A data: URL, or a file's bytes."""
 _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
 _DECODERS = 2
+_COLOURS = 3
 _STALL_S = 5.0
 _EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
 
@@ -56,7 +57,9 @@ class PictureDecoder:
         self._limits = limits or Limits()
         self._pool = DecoderPool(_DECODERS)
         self._line = Line(lambda: Seats(_DECODERS, kept=1))
-        self._room = Budget(3 * self._limits.total_pixels)
+        most, one = (_COLOURS * n for n in (self._limits.total_pixels, self._limits.pixels))
+        # one caller's most, and two of somebody else
+        self._room = Budget(most + 2 * one, share=most)
         self._broken = False
 
     def start(self) -> None:
@@ -92,19 +95,35 @@ class PictureDecoder:
         check_count(len(sources), self._limits)
         if not sources:
             return Admitted()
+        if len(sources) == 1:
+            return await self._single(sources[0], caller)
         distinct = tuple(dict.fromkeys(sources))
         files, pixels = await self._run(caller, lambda decoder: self._measured(decoder, distinct))
         check_pixels((pixels[source] for source in sources), self._limits)
-        room = await self._room.take(caller.name, 3 * sum(pixels.values()))
+        room = await self._room.take(caller.name, _COLOURS * sum(pixels.values()))
         try:
-            decoded = {
-                name: await self._run(caller, _decoding(file, self._limits))
-                for name, file in files.items()
-            }
+            decoded = {name: await self._decoded(file, caller) for name, file in files.items()}
         except BaseException:
             room.give_back()
             raise
         return Admitted(pictures=tuple(decoded[source] for source in sources), room=room)
+
+    async def _single(self, source: Source, caller: Caller) -> Admitted:
+        """Return the one picture of a request: its bound is enough, and its header is read once."""
+        room = await self._room.take(caller.name, _COLOURS * self._limits.pixels)
+        try:
+            picture = await self._decoded(source, caller)
+        except BaseException:
+            room.give_back()
+            raise
+        room.keep(len(picture.rgb))
+        return Admitted(pictures=(picture,), room=room)
+
+    async def _decoded(self, source: Source, caller: Caller) -> Picture:
+        limits = self._limits
+        return await self._run(
+            caller, lambda decoder: decoder.decode(_file(source, limits), limits)
+        )
 
     def _measured(
         self, decoder: Decoder, sources: Iterable[Source]
@@ -141,10 +160,6 @@ class PictureDecoder:
 
 def _file(source: Source, limits: Limits) -> bytes:
     return source if isinstance(source, bytes) else data_bytes(source, limits.size_bytes)
-
-
-def _decoding(file: bytes, limits: Limits) -> Callable[[Decoder], Picture]:
-    return lambda decoder: decoder.decode(file, limits)
 
 
 def check_count(count: int, limits: Limits | None = None) -> None:

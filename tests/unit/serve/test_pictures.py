@@ -200,7 +200,7 @@ def test_a_decoder_has_bounds_and_nothing_of_ours_open() -> None:
             assert all(name.startswith(("socket:", "/dev/null", "/memfd:")) for name in files), (
                 files
             )
-            assert set(child.environ()) <= {"PATH", "LANG", "LC_ALL", "TMPDIR"}
+            assert set(child.environ()) <= {"PATH", "LANG", "LC_ALL", "TMPDIR", "PILLOW_BLOCKS_MAX"}
 
     asyncio.run(looked())
 
@@ -227,7 +227,7 @@ def test_pictures_that_wait_too_long_are_a_stall(monkeypatch: pytest.MonkeyPatch
 
 def test_pixels_wait_for_room_until_others_were_seen() -> None:
     async def flooded() -> None:
-        with closing(PictureDecoder(Limits(total_pixels=100))) as decoder:
+        with closing(PictureDecoder(Limits(total_pixels=100, pixels=100))) as decoder:
             first = await decoder.admitted([_png(9, 9)])
             second = asyncio.create_task(decoder.admitted([_png(8, 8)]))
             third = asyncio.create_task(decoder.admitted([_png(2, 2)]))
@@ -236,7 +236,9 @@ def test_pixels_wait_for_room_until_others_were_seen() -> None:
             assert not second.done()
             first.close()
             first.close()
-            assert (await second).pictures[0].size == (8, 8)
+            seen = await second
+            assert seen.pictures[0].size == (8, 8)
+            seen.close()
             assert (await third).pictures[0].size == (2, 2)
 
     asyncio.run(flooded())
