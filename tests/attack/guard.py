@@ -29,9 +29,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.admission import Admission
 from llava_pack.serve.app import GatewaySettings, create_app
 from llava_pack.serve.caller import caller_of
-from llava_pack.serve.guard import BodyLimit, Boundary, Guard
+from llava_pack.serve.guard import Boundary, Guard
 from llava_pack.serve.key_store import KeyStore
 from llava_pack.serve.keys import Quota, new_key
 from llava_pack.serve.scopes import Scope as KeyScope
@@ -128,7 +129,7 @@ def attacked(folder: Path, *, web: bool) -> Iterator[tuple[Spy, int, list[Attack
     policy = AccessPolicy(secrets=(TOKEN,), key_store=str(store.path))
     app = create_app({}, GatewaySettings(policy=policy, web_folder=folder if web else None))
     spy = Spy(app)
-    layers = Boundary(Guard(BodyLimit(spy, max_bytes=1000), policy))
+    layers = Boundary(Guard(Admission(spy), policy))
     config = uvicorn.Config(
         layers, log_config=None, lifespan="off", ws="none", timeout_keep_alive=0
     )

@@ -76,7 +76,7 @@ def test_a_body_arrives_whole() -> None:
 
 @pytest.mark.parametrize("announced", [-1, None])
 def test_what_is_beyond_a_bound_never_reaches_the_parser(announced: int | None) -> None:
-    """The attack of issue 10: 300,000 messages of two bytes."""
+    """An attack: 300,000 messages of two bytes."""
     app, body = _App(), b'{"model":"echo","messages":[' + b"{}," * 300_000 + b"{}]}"
     status, told = asyncio.run(_post(Admission(app), body, announced=announced))
     assert (status, told["error"]["code"], told["error"]["param"]) == (

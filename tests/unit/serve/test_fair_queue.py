@@ -134,7 +134,7 @@ async def _settle() -> None:
 
 @pytest.mark.parametrize("other", [BOB, ANN])
 def test_forty_requests_of_one_key_let_another_one_in_next(other: Caller) -> None:
-    """The attack of issue 10: bob's 0.2 s became 8 s behind ann's forty; as they do without names."""
+    """An attack: bob's 0.2 s became 8 s behind ann's forty; as they do without names."""
 
     async def asked() -> None:
         model = _Model()

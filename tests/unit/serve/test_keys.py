@@ -33,7 +33,7 @@ def test_a_key_is_random_and_only_its_digest_is_kept() -> None:
     assert re.fullmatch(r"lp_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", text)
     assert len({key.id, other.id, text, again}) == 4
     assert (id_of(text), digest_of(text)) == (key.id, key.digest)
-    assert text.rpartition("_")[2] not in str(to_document([key]))
+    assert text.split("_", 2)[2] not in str(to_document([key]))
     assert key.scopes == ("ask", "page")
     assert re.search(SECRET_SHAPES[0], f"Bearer {text}")
 

@@ -11,6 +11,7 @@ from llava_pack.engine.stats import Stats
 from llava_pack.serve import probes
 from llava_pack.serve.models import Phase, Status, Vitals
 from llava_pack.serve.probes import Signs, probe_router
+from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.tally import Tally
 
 
@@ -31,7 +32,7 @@ class _Model:
 def _ask(path: str, model: _Model, *, pictures_stall: bool = False) -> tuple[int, Any]:
     app = FastAPI()
     signs = Signs(bundle_id="b", page=False, restarts=3, pictures_stall=lambda: pictures_stall)
-    app.include_router(probe_router({"m": model}, signs))  # type: ignore[dict-item]
+    app.include_router(probe_router({"m": model}, signs, Refusals()))  # type: ignore[dict-item]
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

@@ -19,6 +19,7 @@ from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.app import GatewaySettings, create_app
 from llava_pack.serve.audit import AuditLog
 from llava_pack.serve.caller import Caller
+from llava_pack.serve.fairness import SharedModels
 from llava_pack.serve.guard import Guard
 from llava_pack.serve.keys import Key, Quota, digest_of
 from llava_pack.serve.page_talk import Choices, Talk
@@ -37,6 +38,8 @@ class Listening:
 
     name = "m"
     status = SimpleNamespace(phase="ready")
+    info = None
+    full = False
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
@@ -88,7 +91,7 @@ def test_a_request_has_the_salt_of_its_key_whatever_the_door(door: str) -> None:
 
 def test_an_answer_on_the_page_has_the_salt_of_who_logged_in(tmp_path: Path) -> None:
     model = Listening()
-    talk = Talk({"m": cast("Any", model)}, PictureDecoder(), tmp_path)
+    talk = Talk(SharedModels({"m": cast("Any", model)}), PictureDecoder(), tmp_path)
     choices = Choices(model="m", temperature=0.0, top_p=1.0, max_tokens=5)
 
     async def turn() -> None:
@@ -119,9 +122,10 @@ def _left_after(count: int, key: Key) -> tuple[Visit, Lines]:
     lines = Lines()
     visit = Visit(Caller(name="ann"), key=key, ledger=Ledger(AuditLog(lines)))
     request = Request(request_id="r", messages=(Message("user", ("twelve chars",)),))
+    visit.asks(request)
 
     async def ask() -> None:
-        async with aclosing(visit.counted("m", request, Listening().generate(request))) as events:
+        async with aclosing(visit.counted("m", Listening().generate(request))) as events:
             for _ in range(count):
                 await anext(events)
 
