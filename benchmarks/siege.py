@@ -36,9 +36,9 @@ from benchmarks.soak import body
 from tests.support.gateway import Gateway, gateway
 
 _SLOWER = 5
-_GROWTH_BYTES = 200_000_000
+GROWTH_BYTES = 200_000_000
 _PAUSE_S = (2.0, 6.0)
-_MALLORY = "the-key-of-somebody-who-attacks"
+MALLORY = "the-key-of-somebody-who-attacks"
 _ENGINE = "--slots 8 --step-s 0.005"
 
 
@@ -182,7 +182,7 @@ def attack(url: str, seconds: float) -> None:
 
     def on(what: Attack, pause_s: float, seed: int) -> None:
         dice = random.Random(seed)
-        headers = {"authorization": f"Bearer {_MALLORY}"}
+        headers = {"authorization": f"Bearer {MALLORY}"}
         limits = httpx.Limits(max_connections=50)
         with httpx.Client(
             base_url=url, headers=headers, trust_env=False, timeout=60, limits=limits
@@ -238,7 +238,7 @@ def verdict(quiet: Phase, beside: Phase, memory: Sequence[int]) -> list[str]:
     slow = [seconds for seconds in beside.seconds if seconds > bound_s]
     if slow:
         wrong.append(f"{len(slow)} took over {bound_s:.2f} s, the longest {max(slow):.2f} s")
-    if memory[-1] > memory[0] + _GROWTH_BYTES:
+    if memory[-1] > memory[0] + GROWTH_BYTES:
         wrong.append(f"the gateway grew from {memory[0] / 1e6:.0f} to {memory[-1] / 1e6:.0f} MB")
     return wrong
 
@@ -256,7 +256,7 @@ def main() -> int:
         return 0
     with (
         tempfile.TemporaryDirectory(prefix="lp-") as folder,
-        gateway(Path(folder) / "run", "--web", "--key", _MALLORY, engine=_ENGINE) as served,
+        gateway(Path(folder) / "run", "--web", "--key", MALLORY, engine=_ENGINE) as served,
     ):
         times = 60 * given.quiet_minutes, 60 * given.minutes
         quiet, beside, memory = siege(served, given.clients, *times)
