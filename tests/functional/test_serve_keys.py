@@ -1,6 +1,9 @@
 """Keys of people at a server that runs: they come, ask within their bounds, are written down, go."""
 
 import json
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -263,3 +266,56 @@ def test_without_a_file_the_keys_are_those_of_the_account(
     assert command_line("keys", "list").stdout == ""
     assert command_line("keys", "add", "ann").returncode == 0
     assert (prefix / "keys" / "keys.json").is_file()
+
+
+_BEHIND_A_FENCE = """
+import socket, sys
+from pathlib import Path
+from llava_pack.serve import audit_sinks
+from llava_pack.serve.audit import AuditPlan
+from llava_pack.serve.fencing import enter_gateway_fence
+
+audit_sinks.SYSLOG = Path(sys.argv[1])
+sink = audit_sinks.sink_of(AuditPlan(to="syslog")) if sys.argv[3] == "before" else None
+enter_gateway_fence(None, Path(sys.argv[2]))
+sink = sink or audit_sinks.sink_of(AuditPlan(to="syslog"))
+for _ in sys.stdin:
+    sink.write("{}")
+    print("written", flush=True)
+"""
+
+
+def test_lines_reach_syslog_from_behind_the_fence_also_after_its_restart(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    argv = [sys.executable, "-c", _BEHIND_A_FENCE, str(path), str(tmp_path / "home"), "before"]
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again,
+    ):
+        log.bind(str(path))
+        log.settimeout(60)
+        again.settimeout(60)
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        ) as fenced:
+            assert fenced.stdin is not None
+            fenced.stdin.write(b"once\n")
+            assert log.recv(100).endswith(b": {}")
+            log.close()
+            path.unlink()
+            again.bind(str(path))
+            fenced.stdin.write(b"again\n")
+            assert again.recv(100).endswith(b": {}")
+            fenced.stdin.close()
+        assert fenced.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no fence")
+def test_behind_the_fence_no_way_to_syslog_is_opened(tmp_path: Path) -> None:
+    """Why it is opened before."""
+    path = tmp_path / "log"
+    argv = [sys.executable, "-c", _BEHIND_A_FENCE, str(path), str(tmp_path / "home"), "after"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(path))
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    assert b"the audit log cannot be written" in done.stderr
