@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from llava_pack.cli import console
 from llava_pack.cli.servers import chosen_server, ordered
 from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import ServeError
+from llava_pack.serve.origin import start_ticks, user_of
 from llava_pack.serve.scratch import sweep
 from llava_pack.serve.state import RunState, running
 
@@ -79,7 +82,8 @@ def _end(server: RunState, *, force: bool) -> None:
         else:
             _signal(server, number)
         due.pop(0)
-    if server.control:  # what a killed one left, people's pictures among it
+    # What a killed one left, people's pictures among it; root goes to no folder that others name.
+    if server.control and server.owner == os.geteuid():
         sweep(Path(server.control).parent.parent)
 
 
@@ -97,21 +101,68 @@ def _runs(server: RunState) -> bool:
 
 
 def _signal(server: RunState, number: signal.Signals) -> None:
+    """Signal the process that wrote a run state, and no other that has its number by now.
+
+    Raises:
+        ServeError: it does not prove to be that one, or belongs to another account.
+    """
     try:
-        os.kill(server.pid, number)
+        with _held(server.pid) as send:
+            _check(server)
+            send(number)
     except ProcessLookupError:
         return
     except PermissionError as error:
         raise ServeError(f"process {server.pid} belongs to another account") from error
 
 
+@contextmanager
+def _held(pid: int) -> Iterator[Callable[[signal.Signals], None]]:
+    """Yield what signals a process; on Linux the one that has the number now, whatever follows."""
+    if not hasattr(os, "pidfd_open"):
+        yield lambda number: os.kill(pid, number)
+        return
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield lambda number: signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def _check(server: RunState) -> None:
+    """Have a process prove that it wrote the run state: by the kernel's word on user and start.
+
+    A run state is a file. Of another account's, root asks for both; of this account's own, what an
+    earlier version wrote adds no right that the account has not.
+
+    Raises:
+        ServeError: it does not.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    own = server.owner == os.geteuid()
+    began = start_ticks(server.pid)
+    if began is None:
+        raise ProcessLookupError
+    known = began == server.start_ticks or (own and server.start_ticks is None)
+    if not (known and user_of(server.pid) == server.owner):
+        raise ServeError(
+            f"process {server.pid} does not prove to be the server: it is left as it is",
+            hint="end it as the account that serves, or with `systemctl stop`",
+        )
+
+
 def _kill(server: RunState) -> None:
-    """Kill a server and what it started: that ends with it by itself on Linux alone."""
+    """Kill a server and what it started: that ends with it by itself on Linux alone.
+
+    Only what runs as the server does: a program with more rights that it started is not ours.
+    """
     family = _family(server.pid)
     _signal(server, signal.SIGKILL)
     for process in family:
-        with contextlib.suppress(_gone()):
-            process.kill()
+        if not sys.platform.startswith("linux") or user_of(process.pid) == server.owner:
+            with contextlib.suppress(_gone()):
+                process.kill()
 
 
 def _family(pid: int) -> "list[psutil.Process]":

@@ -149,9 +149,11 @@ def _is_upload(scope: Scope) -> bool:
 def _announced(scope: Scope, most: int) -> int:
     """Return how large a body says it is; one that does not say may be the largest there is."""
     headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers:  # it decides, whatever length is told beside it: RFC 9112
+        return most
     length = headers.get(b"content-length")
     if length is None:
-        return most if b"transfer-encoding" in headers else 0
+        return 0
     return int(length) if length.isdigit() and len(length) < _LENGTH_DIGITS else most + 1
 
 

@@ -13,8 +13,7 @@ import llava_pack
 from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.admission import Admission, BodyLimits
-from llava_pack.serve.audit import AuditLog, AuditPlan
-from llava_pack.serve.audit_sinks import sink_of
+from llava_pack.serve.audit import AuditLog, Sink
 from llava_pack.serve.failures import install_handlers
 from llava_pack.serve.fairness import QUEUE, SharedModels
 from llava_pack.serve.guard import Boundary, Guard
@@ -48,8 +47,8 @@ class GatewaySettings:
     """How large requests may be."""
     queue: int = QUEUE
     """How many requests may wait for each model."""
-    audit: AuditPlan = field(default_factory=AuditPlan)
-    """Where is written which key asked what."""
+    sink: Sink | None = None
+    """Where is written which key asked what, open already; None writes nothing."""
 
 
 def create_app(
@@ -61,12 +60,9 @@ def create_app(
         served: by the name for `model` in the API; the first is the page's first choice.
         settings: access, limits and the page.
         refusals: where what is refused is counted.
-
-    Raises:
-        ServeError: the audit log cannot be written.
     """
     refusals = refusals or Refusals()
-    ledger = Ledger(AuditLog(sink_of(settings.audit)))
+    ledger = Ledger(AuditLog(settings.sink))
     models = SharedModels(served, settings.queue)
     decoder = PictureDecoder()
     app = FastAPI(

@@ -1,6 +1,7 @@
 """Where audit lines go: a file with its predecessors, systemd's journal, or syslog."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -15,6 +16,7 @@ JOURNAL = Path("/run/systemd/journal/socket")
 SYSLOG = Path("/dev/log")
 _IDENTIFIER = "llava-pack-audit"
 _INFORMATIONAL, _AUTHPRIV = 6, 10
+_GONE = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE})
 
 
 def sink_of(plan: AuditPlan) -> Sink | None:
@@ -116,6 +118,8 @@ class FileSink:
 class DatagramSink:
     """Sends each line to a socket of this machine; it never waits for who reads there.
 
+    Who reads there may be started again, and listens at another socket of the same name then.
+
     Args:
         path: of the socket.
         framed: what is sent for a line.
@@ -123,17 +127,25 @@ class DatagramSink:
 
     def __init__(self, path: Path, framed: Callable[[str], str]) -> None:
         self._framed = framed
+        self._path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            self._socket.connect(str(path))
+            self._socket.connect(self._path)
         except OSError:
             self._socket.close()
             raise
         self._socket.setblocking(False)
 
     def write(self, line: str) -> None:
-        """Send one line."""
-        self._socket.send(self._framed(line).encode())
+        """Send one line, and once more where nobody reads at the socket of before."""
+        data = self._framed(line).encode()
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            self._socket.connect(self._path)
+            self._socket.send(data)
 
     def close(self) -> None:
         """Close the socket."""

@@ -21,6 +21,8 @@ import uvicorn
 from llava_pack.engine.fence.value import Standing
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
+from llava_pack.serve.audit import Sink
+from llava_pack.serve.audit_sinks import sink_of
 from llava_pack.serve.connections import raise_open_files, uvicorn_options
 from llava_pack.serve.feed import (
     BEAT_EVERY_S,
@@ -33,6 +35,7 @@ from llava_pack.serve.feed import (
     to_line,
 )
 from llava_pack.serve.fencing import enter_gateway_fence
+from llava_pack.serve.key_store import KeyStore
 from llava_pack.serve.logfile import kept
 from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.served import ServedModels
@@ -69,17 +72,22 @@ async def _main(channel: socket.socket, listening: socket.socket) -> None:
     start = from_line(Start, await anext(messages))
     with kept(start.log):
         raise_open_files()
+        sink = sink_of(start.audit)  # behind the fence no socket for datagrams is made any more
         standing = _close_in(start)
-        await _Gateway(start, standing, messages, writer).serve(listening)
+        await _Gateway(start, standing, sink, messages, writer).serve(listening)
 
 
 def _close_in(start: Start) -> Standing:
     """Raise the fence: what is needed is open or known, and no other thread runs yet."""
-    audit = [Path(start.audit.path)] if start.audit.path else []
+    audit = [Path(start.audit.path)] if start.audit.to == "file" else []
     logs = [path.parent for path in (start.log, *audit) if path is not None]
-    keys = [Path(start.policy.key_store).parent] if start.policy.key_store else []
+    keys = [KeyStore(Path(start.policy.key_store))] if start.policy.key_store else []
+    for store in keys:  # what is not there yet can be let through no more once somebody makes it
+        with contextlib.suppress(OSError):
+            store.make_folder()
     uploads = start.uploads or start.home / "uploads"
-    return enter_gateway_fence(uploads, start.home, read=keys, write=logs, mode=start.fence)
+    read = [store.path.parent for store in keys]
+    return enter_gateway_fence(uploads, start.home, read=read, write=logs, mode=start.fence)
 
 
 class _Server(uvicorn.Server):
@@ -103,11 +111,13 @@ class _Gateway:
         self,
         start: Start,
         standing: Standing,
+        sink: Sink | None,
         messages: AsyncIterator[bytes],
         writer: asyncio.StreamWriter,
     ) -> None:
         self._start = start
         self._standing = standing
+        self._sink = sink
         self._messages = messages
         self._writer = writer
         self._due = asyncio.Event()
@@ -150,7 +160,7 @@ class _Gateway:
         start = self._start
         settings = GatewaySettings(
             policy=start.policy,
-            audit=start.audit,
+            sink=self._sink,
             queue=start.queue,
             web_folder=start.uploads,
             bundle_id=start.bundle_id,

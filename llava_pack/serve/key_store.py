@@ -99,11 +99,26 @@ class KeyStore:
             self._write(tuple(key for key in keys if key is not gone))
             return gone
 
+    def make_folder(self) -> None:
+        """Make the folder, private; where root does, it belongs to whom the run states belong to.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        folder = self.path.parent
+        if folder.is_dir():
+            return
+        folder.mkdir(mode=0o700, parents=True)
+        run = folder.parent / "run"
+        if os.geteuid() == 0 and self.path.name == NAME and run.is_dir():
+            facts = run.lstat()
+            os.chown(folder, facts.st_uid, facts.st_gid, follow_symlinks=False)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the store's folder for oneself; the lock goes with the process."""
         try:
-            self._make_folder()
+            self.make_folder()
             descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _unusable(self.path, error) from error
@@ -115,17 +130,6 @@ class KeyStore:
             raise _unusable(self.path, error) from error
         finally:
             os.close(descriptor)
-
-    def _make_folder(self) -> None:
-        """Make the folder; where root does, it belongs to whom the run states belong to."""
-        folder = self.path.parent
-        if folder.is_dir():
-            return
-        folder.mkdir(mode=0o700, parents=True)
-        run = folder.parent / "run"
-        if os.geteuid() == 0 and self.path.name == NAME and run.is_dir():
-            facts = run.lstat()
-            os.chown(folder, facts.st_uid, facts.st_gid, follow_symlinks=False)
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         beside = self.path.with_name(f".{self.path.name}.new")

@@ -221,7 +221,9 @@ def _boundary(scope: Scope) -> bytes:
     Raises:
         UsageError: the body is no form.
     """
-    kind = dict(scope["headers"]).get(b"content-type", b"")
+    kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+    # Of two, the library goes by the first, and would split the form where nobody counts.
+    kind = kinds[0] if len(kinds) == 1 else b""
     match = re.fullmatch(rb"multipart/form-data;\s*boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", kind)
     if match is None:
         raise UsageError("files are expected, as multipart/form-data")

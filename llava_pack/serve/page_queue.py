@@ -21,6 +21,7 @@ _JOIN = "/gradio_api/queue/join"
 _LISTEN = "/gradio_api/queue/data"
 _PATIENCE_S = 60.0
 _UNHEARD = 32
+_OK = 200
 
 
 class UnheardEvents:
@@ -61,14 +62,23 @@ class UnheardEvents:
             await self._app(scope, receive, send)
 
     async def _listen(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session = _session(scope)
-        self._listeners[session] += 1
-        self._heard(session)
+        session, listens = _session(scope), False
+
+        async def told(message: Message) -> None:
+            nonlocal listens
+            # Whoever is refused there, since the session is not theirs, listens to nothing.
+            if message["type"] == "http.response.start" and message["status"] == _OK:
+                listens = True
+                self._listeners[session] += 1
+                self._heard(session)
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, told)
         finally:
-            self._listeners[session] -= 1
-            self._listeners += Counter()  # drops what is zero
+            if listens:
+                self._listeners[session] -= 1
+                self._listeners += Counter()  # drops what is zero
 
     async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
         who = caller_of(scope).name
@@ -124,8 +134,9 @@ class UnheardEvents:
 
 
 def _session(scope: Scope) -> str:
+    """Return whose events are asked for: of several the last, as the gate and Gradio have it."""
     query: bytes = scope["query_string"]
-    return parse_qs(query.decode("latin-1")).get("session_hash", [""])[0]
+    return parse_qs(query.decode("latin-1")).get("session_hash", [""])[-1]
 
 
 def _event_id(answer: bytes) -> str:

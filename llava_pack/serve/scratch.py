@@ -7,6 +7,7 @@ one starts: a lock tells the two apart.
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Self
 
 _PREFIX = "llava-pack-serve-"
 _LOCK = "lock"
+_NAME_BYTES = 12
 _LONGEST_PARENT_BYTES = 60
 """So that a socket below it stays within the 107 bytes of unix(7)."""
 
@@ -24,6 +26,7 @@ class Scratch:
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent or _temporary()
         self._descriptor = -1
+        self._control = f"c-{secrets.token_urlsafe(_NAME_BYTES)}"
         self.root = self._parent
         """The folder itself, mode 0700."""
 
@@ -62,8 +65,12 @@ class Scratch:
 
     @property
     def control(self) -> Path:
-        """Return the path of the control socket."""
-        return self.root / "control.sock"
+        """Return the path of the control socket: a name that only the run state tells.
+
+        No fence keeps a process from connecting to a socket whose path it knows. Those that stand
+        behind one can neither list this folder nor read the run state.
+        """
+        return self.root / self._control
 
     def socket(self, number: int) -> Path:
         """Return the path of an engine's socket; short, for the kernel takes 107 bytes."""

@@ -13,11 +13,11 @@ import os
 import platform
 import stat
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.serve.origin import origin, user_of
+from llava_pack.serve.origin import origin, start_ticks, user_of
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024
@@ -54,6 +54,10 @@ class RunState:
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""
     """Path of LLaVA's own routes, with a key in it; empty where none is asked for."""
+    start_ticks: int | None = field(default=None, compare=False)
+    """When the process began, as the kernel counts; None where nobody wrote it down."""
+    owner: int | None = field(default=None, compare=False)
+    """Whose file the state is: found out by who reads it, and never believed of the file."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -182,6 +186,7 @@ def _read_live(path: Path) -> RunState | None:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             state = _parse(file.read(_MAX_BYTES))
+            state = state and replace(state, owner=facts.st_uid)
             return state if state and _speaks(state, facts.st_uid) else None
     with contextlib.suppress(OSError):
         path.unlink()
@@ -189,16 +194,19 @@ def _read_live(path: Path) -> RunState | None:
 
 
 def _speaks(state: RunState, uid: int) -> bool:
-    """Say whether a state is about a process of its file's owner: root believes no other."""
+    """Say whether a state is about a process of its file's owner, and still about that one.
+
+    Root believes no other; and a number that was given to another process since names nobody.
+    """
+    if state.start_ticks is not None and start_ticks(state.pid) != state.start_ticks:
+        return False
     return uid == os.getuid() or user_of(state.pid) == uid
 
 
 def _parse(data: bytes) -> RunState | None:
     try:
         values: Any = json.loads(data)
-        known = {
-            field.name: values[field.name] for field in fields(RunState) if field.name in values
-        }
+        known = {one.name: values[one.name] for one in fields(RunState) if one.name in values}
         return RunState(**{**known, "models": tuple(known["models"])})
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,6 +1,9 @@
 """Keys of people at a server that runs: they come, ask within their bounds, are written down, go."""
 
 import json
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ import pytest
 
 from llava_pack.serve.key_store import KeyStore
 from tests.support.gateway import TOKEN, Gateway, gateway
+from tests.support.page_client import page_client, said
 
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
 _SECRET_WORDS = "the patient's name is Ada"
@@ -175,27 +179,19 @@ def test_an_answer_on_the_page_is_charged_and_written_down(
 ) -> None:
     """Asked as the page's script does: an event is put into the queue, and its stream is read."""
     key = added("painter", "--quota", "1/min")
-    headers = {"Authorization": f"Bearer {key}"}
-    said = [_page_answer(serving, headers, session) for session in ("first", "second")]
-    assert "You said: hi" in said[0]
-    assert "1 requests a minute are used up" in said[1]
+    told = [_page_answer(serving, key) for _ in range(2)]
+    assert "You said: hi" in told[0]
+    assert "1 requests a minute are used up" in told[1]
     lines = serving.written("painter", "page answer", 2)
-    told = [(line["status"], line["tokens_out"] > 0) for line in lines]
-    assert told == [(200, True), (429, False)]
+    written = [(line["status"], line["tokens_out"] > 0) for line in lines]
+    assert written == [(200, True), (429, False)]
     assert all(line["request"].startswith("page-") for line in lines)
 
 
-def _page_answer(serving: Serving, headers: dict[str, str], session: str) -> str:
-    with httpx.Client(
-        base_url=serving.gateway.url, headers=headers, trust_env=False, timeout=60
-    ) as http:
-        events = http.get("/config").json()["dependencies"]
-        asking = next(e for e in events if len(e["inputs"]) == 5 and len(e["outputs"]) == 3)
-        conversation = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
-        data = [conversation, "echo", 0.0, 1.0, 16]
-        body = {"data": data, "fn_index": asking["id"], "session_hash": session}
-        assert http.post("/gradio_api/queue/join", json=body).status_code == 200
-        return http.get("/gradio_api/queue/data", params={"session_hash": session}).text
+def _page_answer(serving: Serving, key: str) -> str:
+    with page_client(serving.gateway, key) as page:
+        assert page.join("answer", [said("hi")], "echo", 0.0, 1.0, 16).status_code == 200
+        return json.dumps(page.heard())
 
 
 def test_each_key_has_its_own_address_for_llavas_programs(
@@ -263,3 +259,53 @@ def test_without_a_file_the_keys_are_those_of_the_account(
     assert command_line("keys", "list").stdout == ""
     assert command_line("keys", "add", "ann").returncode == 0
     assert (prefix / "keys" / "keys.json").is_file()
+
+
+_BEHIND_A_FENCE = """
+import socket, sys
+from pathlib import Path
+from llava_pack.serve import audit_sinks
+from llava_pack.serve.audit import AuditPlan
+from llava_pack.serve.fencing import enter_gateway_fence
+
+audit_sinks.SYSLOG = Path(sys.argv[1])
+sink = audit_sinks.sink_of(AuditPlan(to="syslog")) if sys.argv[3] == "before" else None
+enter_gateway_fence(None, Path(sys.argv[2]))
+sink = sink or audit_sinks.sink_of(AuditPlan(to="syslog"))
+for _ in sys.stdin:
+    sink.write("{}")
+"""
+
+
+def test_lines_reach_syslog_from_behind_the_fence_also_after_its_restart(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    argv = [sys.executable, "-c", _BEHIND_A_FENCE, str(path), str(tmp_path / "home"), "before"]
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again,
+    ):
+        log.bind(str(path))
+        log.settimeout(60)
+        again.settimeout(60)
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, bufsize=0) as fenced:
+            assert fenced.stdin is not None
+            fenced.stdin.write(b"once\n")
+            assert log.recv(100).endswith(b": {}")
+            log.close()
+            path.unlink()
+            again.bind(str(path))
+            fenced.stdin.write(b"again\n")
+            assert again.recv(100).endswith(b": {}")
+            fenced.stdin.close()
+        assert fenced.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no fence")
+def test_behind_the_fence_no_way_to_syslog_is_opened(tmp_path: Path) -> None:
+    """Why it is opened before."""
+    path = tmp_path / "log"
+    argv = [sys.executable, "-c", _BEHIND_A_FENCE, str(path), str(tmp_path / "home"), "after"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(path))
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    assert b"the audit log cannot be written" in done.stderr

@@ -46,6 +46,7 @@ async def _post(
     who: str = "ann",
     announced: int | None = -1,
     kind: bytes = b"application/json",
+    more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> tuple[int, dict[str, Any]]:
     pieces = [body[at : at + 65536] for at in range(0, max(1, len(body)), 65536)]
     headers = [(b"content-type", kind)]
@@ -53,6 +54,7 @@ async def _post(
         headers.append((b"transfer-encoding", b"chunked"))
     else:
         headers.append((b"content-length", b"%d" % (len(body) if announced < 0 else announced)))
+    headers += more
     scope: Scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
     Caller(name=who).note(scope)
     sent: list[Message] = []
@@ -185,3 +187,26 @@ def test_a_budget_goes_on_when_who_waits_or_holds_goes_away() -> None:
         assert (budget.waiting, budget.held) == (0, 0)
 
     asyncio.run(used())
+
+
+def test_a_length_beside_chunks_is_not_believed() -> None:
+    """An attack: `Content-Length: 1` beside chunks, of which as many MiB come as may.
+
+    h11 goes by the chunks, as RFC 9112 has it; the budget has to, too.
+    """
+
+    async def attacked() -> None:
+        app = _App(waits=True)
+        limits = BodyLimits(
+            pictured=JsonLimits(size_bytes=_MIB), held_bytes=2 * _MIB, patience_s=0.05
+        )
+        layer = Admission(app, limits)
+        chunks = ((b"transfer-encoding", b"chunked"),)
+        first = asyncio.create_task(_post(layer, b'"x"', announced=1, more=chunks))
+        await app.read.acquire()
+        status, told = await _post(layer, b'"x"', announced=1, more=chunks)
+        assert (status, told["error"]["code"]) == (503, "overloaded")
+        app.let.set()
+        assert (await first)[0] == 200
+
+    asyncio.run(asyncio.wait_for(attacked(), 60))

@@ -173,3 +173,19 @@ def test_off_writes_nothing() -> None:
     audit.write(_entry())
     audit.stranger()
     audit.close()
+
+
+def test_who_reads_may_be_started_again(tmp_path: Path) -> None:
+    """A syslog that is restarted binds anew: what was connected to before is nobody's."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as before:
+        before.bind(str(path))
+        sink = DatagramSink(path, for_syslog)
+    path.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        sink.write("{}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as after:
+        after.bind(str(path))
+        sink.write("{}")
+        assert after.recv(100) == b"<86>llava-pack-audit: {}"
+    sink.close()

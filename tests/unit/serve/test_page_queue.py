@@ -9,6 +9,7 @@ import gradio as gr
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
 
 from llava_pack.serve.page_queue import UnheardEvents
 
@@ -39,10 +40,12 @@ class _Page:
 
 
 @asynccontextmanager
-async def _served(page: _Page, **limits: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def _served(
+    page: _Page, refused: tuple[str, ...] = (), **limits: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     gr.mount_gradio_app(app, page.blocks, path="/", ssr_mode=False)
-    layer = UnheardEvents(app, lambda: page.queue, **limits)
+    layer = UnheardEvents(_Refusing(app, *refused), lambda: page.queue, **limits)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
@@ -125,3 +128,34 @@ def test_an_event_with_a_listener_goes_on() -> None:
             await _until(lambda: page.ended == 1)
 
     asyncio.run(asyncio.wait_for(asked(), 60))
+
+
+class _Refusing:
+    """The gate, as far as this goes: the stream of a session is refused, or of the last named."""
+
+    def __init__(self, app: Any, *refused: str) -> None:
+        self._app, self._refused = app, refused
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        named = scope.get("query_string", b"").decode().rpartition("session_hash=")[2]
+        if scope.get("path") == "/gradio_api/queue/data" and named in self._refused:
+            await PlainTextResponse("", status_code=404)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("query", ["session_hash=nobody", "session_hash=nobody&session_hash=other"])
+def test_who_is_refused_listens_to_nothing(query: str) -> None:
+    """An attack: a stream is asked for that is refused, and the events run on for nobody."""
+
+    async def attacked() -> None:
+        page = _Page()
+        async with _served(page, refused=("nobody", "other"), patience_s=0.2, most=1) as http:
+            assert (await _join(http, "nobody")).status_code == 200
+            told = await http.get(f"/gradio_api/queue/data?{query}")
+            assert told.status_code == 404
+            assert (await _join(http, "nobody")).status_code == 429
+            await _until(lambda: page.ended == page.began == 1)
+
+    asyncio.run(asyncio.wait_for(attacked(), 60))
