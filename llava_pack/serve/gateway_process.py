@@ -33,6 +33,7 @@ from llava_pack.serve.feed import (
     to_line,
 )
 from llava_pack.serve.fencing import enter_gateway_fence
+from llava_pack.serve.key_store import KeyStore
 from llava_pack.serve.logfile import kept
 from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.served import ServedModels
@@ -77,9 +78,19 @@ def _close_in(start: Start) -> Standing:
     """Raise the fence: what is needed is open or known, and no other thread runs yet."""
     audit = [Path(start.audit.path)] if start.audit.path else []
     logs = [path.parent for path in (start.log, *audit) if path is not None]
-    keys = [Path(start.policy.key_store).parent] if start.policy.key_store else []
+    keys = _folder_of_keys(start.policy.key_store)
     uploads = start.uploads or start.home / "uploads"
     return enter_gateway_fence(uploads, start.home, read=keys, write=logs, mode=start.fence)
+
+
+def _folder_of_keys(store: str) -> list[Path]:
+    """Return the folder of the keys, made: a fence lets through only what is there already."""
+    if not store:
+        return []
+    path = Path(store)
+    with contextlib.suppress(OSError):  # keys that are added later need a restart then
+        KeyStore(path).make_folder()
+    return [path.parent]
 
 
 class _Server(uvicorn.Server):

@@ -103,7 +103,7 @@ class KeyStore:
     def _locked(self) -> Iterator[None]:
         """Hold the store's folder for oneself; the lock goes with the process."""
         try:
-            self._make_folder()
+            self.make_folder()
             descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _unusable(self.path, error) from error
@@ -116,8 +116,12 @@ class KeyStore:
         finally:
             os.close(descriptor)
 
-    def _make_folder(self) -> None:
-        """Make the folder; where root does, it belongs to whom the run states belong to."""
+    def make_folder(self) -> None:
+        """Make the folder; where root does, it belongs to whom the run states belong to.
+
+        Raises:
+            OSError: it cannot be made.
+        """
         folder = self.path.parent
         if folder.is_dir():
             return
