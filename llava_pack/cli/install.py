@@ -73,10 +73,8 @@ def install(
     if as_json:
         console.document("install", outcome.facts())
         return
-    word, following = (
-        "is installed already" if outcome.unchanged else "is installed",
-        outcome.next(),
-    )
+    word = "is installed already" if outcome.unchanged else "is installed"
+    following = outcome.next()
     if following.why:
         console.say(following.why)
     console.say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
