@@ -133,11 +133,6 @@ exit 14
 """
 
 
-def command(prefix: Path) -> str:
-    """Return the absolute command to run next, to be pasted into a shell."""
-    return f"{shlex.quote(str(prefix / 'bin' / 'llava-pack'))} serve"
-
-
 def state(prefix: Path, recipe: str) -> str:
     """Return which generation of a recipe is active, in words for a message."""
     number = current_number(prefix, recipe)

@@ -7,6 +7,7 @@ from typing import Any
 
 from llava_pack.format.progress import Progress
 from llava_target import disk, failures, generations, journal, receipt, serving, trust
+from llava_target.next_step import NextStep, next_step
 from llava_target.planning import Plan, Request, plan
 from llava_target.staging import Staging, stage
 from llava_target.store import Store
@@ -25,10 +26,13 @@ class Outcome:
     unchanged: bool
     """This very bundle was installed and active already."""
 
+    def next(self) -> NextStep:
+        """Return what to do now: how it is served, or how what serves it is reached."""
+        return next_step(self.prefix, self.recipe)
+
     def facts(self) -> dict[str, Any]:
         """Return what `--json` shows; `next` is the absolute command to run next."""
-        next_command = generations.command(self.prefix)
-        return {**vars(self), "prefix": str(self.prefix), "next": next_command}
+        return {**vars(self), "prefix": str(self.prefix), "next": self.next().command}
 
 
 def install(request: Request, progress: Progress) -> Outcome:

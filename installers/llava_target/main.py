@@ -75,8 +75,11 @@ def _install(options: _Options) -> _Result:
         return {"dry_run": True, **plan.facts()}, "nothing was written"
     outcome = installer.install(request, Lines())
     word = "is installed already" if outcome.unchanged else "is installed"
+    following = outcome.next()
+    if following.why:
+        _say(following.why)
     _say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    return outcome.facts(), generations.command(outcome.prefix)
+    return outcome.facts(), following.command
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {

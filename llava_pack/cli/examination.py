@@ -233,12 +233,14 @@ class Examination:
             yield check_silence(probe_silence(server.pid, (server.port,)))
 
     def _nothing_runs(self) -> Finding:
+        from llava_target.next_step import next_step
+
         return Finding(
             layer="engine",
             level="fail",
             text="no server of this installation runs",
             why="nothing answers",
-            fix=f"{self._program} serve",
+            fix=next_step(self._prefix).command,
         )
 
 

@@ -74,8 +74,11 @@ def install(
         console.document("install", outcome.facts())
         return
     word = "is installed already" if outcome.unchanged else "is installed"
+    following = outcome.next()
+    if following.why:
+        console.say(following.why)
     console.say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    console.data(outcome.facts()["next"])
+    console.data(following.command)
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> None:

@@ -101,7 +101,7 @@ def revoke(
     file: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a key: new requests are refused a second later, those that run may end.
+    """Forget a key: new requests are refused two seconds later, those that run may end.
 
     \b
     Examples:
@@ -111,7 +111,7 @@ def revoke(
     if as_json:
         console.document("keys", {**_shown(key, time.time()), "revoked": True})
         return
-    console.say(f"{key.name} ({key.id}) is revoked; a server that runs knows within a second")
+    console.say(f"{key.name} ({key.id}) is revoked; a server that runs knows within two seconds")
 
 
 def _store(file: Path | None) -> "KeyStore":

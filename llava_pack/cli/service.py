@@ -248,8 +248,11 @@ def _exists(account: str) -> bool:
 
 
 def _give_folders(unit: Unit) -> None:
-    """Let the account of a system's service write run states and logs, and nothing else."""
-    for name in ("run", "logs") if unit.system else ():
+    """Let the account of a system's service write run states and logs, and read its keys.
+
+    The folder of the keys is there from the start: a fence lets through only what is.
+    """
+    for name in ("run", "logs", "keys") if unit.system else ():
         folder = unit.prefix / name
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -257,9 +260,21 @@ def _give_folders(unit: Unit) -> None:
         # what the owner of the prefix put there could be a link, or a file of root's
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
+            if name == "keys":
+                _give_keys(descriptor, facts)
             os.fchown(descriptor, facts.pw_uid, facts.pw_gid)
         finally:
             os.close(descriptor)
+
+
+def _give_keys(folder: int, account: pwd.struct_passwd) -> None:
+    """Let an account read the keys that root added before; only root can have put them there."""
+    from llava_pack.serve.key_store import NAME
+
+    if os.fstat(folder).st_uid != 0:
+        return
+    with suppress(FileNotFoundError):
+        os.chown(NAME, account.pw_uid, account.pw_gid, dir_fd=folder, follow_symlinks=False)
 
 
 def _lingers() -> bool:

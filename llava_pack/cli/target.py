@@ -93,14 +93,17 @@ def revert(
     """
     place = own_prefix(prefix)
     from llava_pack.cli.removal import revert as revert_to
-    from llava_target.generations import command
+    from llava_target.next_step import next_step
 
     item = revert_to(place, recipe, generation, console.progress())
     if as_json:
         console.document("revert", _row(item))
         return
-    console.say(f"{item.recipe} generation {item.number} is active; restart what serves it:")
-    console.data(command(place))
+    following = next_step(place, item.recipe)
+    if following.why:
+        console.say(following.why)
+    console.say(f"{item.recipe} generation {item.number} is active; next:")
+    console.data(following.command)
 
 
 def gc(

@@ -25,6 +25,7 @@ from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.manifest import KnownAnswer
 from llava_pack.serve.fleet import Fleet, phases
+from llava_pack.serve.listener import listen_on_socket
 from llava_pack.serve.plans import EnginePlan
 
 _log = logging.getLogger(__name__)
@@ -57,11 +58,9 @@ class ControlServer:
     @asynccontextmanager
     async def serve(self, path: Path) -> AsyncIterator[None]:
         """Listen at `path`, whose folder is private, while the block runs; then wait for nobody."""
-        before = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(self._accepted, path, limit=_MAX_BYTES)
-        finally:
-            os.umask(before)
+        # bound before anything is awaited: its umask must not reach what else is started meanwhile
+        listening = listen_on_socket(path)
+        server = await asyncio.start_unix_server(self._accepted, sock=listening, limit=_MAX_BYTES)
         try:
             yield
         finally:

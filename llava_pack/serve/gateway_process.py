@@ -81,13 +81,19 @@ def _close_in(start: Start) -> Standing:
     """Raise the fence: what is needed is open or known, and no other thread runs yet."""
     audit = [Path(start.audit.path)] if start.audit.to == "file" else []
     logs = [path.parent for path in (start.log, *audit) if path is not None]
-    keys = [KeyStore(Path(start.policy.key_store))] if start.policy.key_store else []
-    for store in keys:  # what is not there yet can be let through no more once somebody makes it
-        with contextlib.suppress(OSError):
-            store.make_folder()
+    keys = _folder_of_keys(start.policy.key_store)
     uploads = start.uploads or start.home / "uploads"
-    read = [store.path.parent for store in keys]
-    return enter_gateway_fence(uploads, start.home, read=read, write=logs, mode=start.fence)
+    return enter_gateway_fence(uploads, start.home, read=keys, write=logs, mode=start.fence)
+
+
+def _folder_of_keys(store: str) -> list[Path]:
+    """Return the folder of the keys, made: a fence lets through only what is there already."""
+    if not store:
+        return []
+    path = Path(store)
+    with contextlib.suppress(OSError):  # keys that are added later need a restart then
+        KeyStore(path).make_folder()
+    return [path.parent]
 
 
 class _Server(uvicorn.Server):

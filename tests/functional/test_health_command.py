@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from llava_pack.format.manifest import KnownAnswer, Manifest
+from llava_target.next_step import next_step
 from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
 from tests.support.gateway import Gateway, gateway
 
@@ -254,7 +255,7 @@ def test_when_nothing_runs_it_says_how_to_serve(broken: Machine) -> None:
     assert ended.code == 2
     (finding,) = ended.bad()
     assert finding["text"] == "no server of this installation runs"
-    assert finding["fix"] == f"{broken.prefix}/bin/llava-pack serve"
+    assert finding["fix"] == next_step(Path(broken.prefix)).command
 
 
 def test_when_nothing_is_installed_it_says_so(tmp_path: Path, monkeypatch: Any) -> None:

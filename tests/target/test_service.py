@@ -78,8 +78,16 @@ def test_the_service_of_a_system_runs_as_an_account_of_its_own(installed, system
     if os.geteuid() == 0:
         assert cli("service", "install", *arguments, "daemon").code == 0
         assert "User=daemon\n" in (tmp_path / "system/llava-pack.service").read_text()
-        assert (installed.prefix / "run").owner() == "daemon"
+        assert {(installed.prefix / name).owner() for name in ("run", "logs", "keys")} == {"daemon"}
         assert "systemctl restart llava-pack" in systemd()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root adds keys for another account")
+def test_keys_that_root_added_first_are_the_service_s(installed, systemd, cli, tmp_path):
+    keys = installed.prefix / "keys/keys.json"
+    assert cli("keys", "add", "ann", "--file", keys).code == 0
+    ended = cli("service", "install", "--prefix", installed.prefix, "--account", "daemon")
+    assert (ended.code, keys.owner()) == (0, "daemon"), ended.err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
