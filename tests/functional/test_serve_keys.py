@@ -330,3 +330,26 @@ def test_whoever_brings_the_gateway_down_gains_no_quota(tmp_path: Path, command_
 
 def _status(http: httpx.Client) -> int:
     return http.post("/v1/chat/completions", json=_HI).status_code
+
+
+def test_who_gets_a_name_that_another_had_gets_nothing_else_of_theirs(
+    serving: Serving, added: Callable[..., str], command_line: Any
+) -> None:
+    with page_client(serving.gateway, added("trainee")) as page:
+        path, cookies = page.upload(), page.http.cookies
+        assert page.file(path).status_code == 200
+    command_line("keys", "revoke", "trainee", "--file", serving.keys)
+    with page_client(serving.gateway, added("trainee")) as other:
+        other.http.cookies = cookies
+        assert other.file(path).status_code == 404
+
+
+def test_a_form_of_two_types_is_refused(serving: Serving) -> None:
+    """An attack: parts are counted between the marks of one, and split at those of the other."""
+    part = b'--a\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n'
+    kinds = [("Content-Type", f"multipart/form-data; boundary={mark}") for mark in ("a", "b")]
+    with page_client(serving.gateway) as page:
+        answer = page.http.post(
+            "/gradio_api/upload", content=part * 100 + b"--a--\r\n", headers=kinds
+        )
+    assert answer.status_code == 400
