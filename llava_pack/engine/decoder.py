@@ -3,10 +3,11 @@
 A decoder reads bytes from strangers in a library of C. Here it can take no more than its memory
 and its time, opens nothing, and can be killed: nobody but the one who sent the picture feels it.
 
-On the socket, which is file 0, the client sends a frame of JSON and the picture's bytes, and hears
-a frame of JSON: `{"size": [width, height]}` or `{"error": kind, "message", "hint"}`. The pixels are
-in the file whose number is the argument, which both sides have open: a memory file where there are
-any. A frame is a 4-byte big-endian length and that many bytes.
+On the socket, which is file 0, it says by the frame `{}` that it is ready: what ends before that
+failed by itself, and not by a picture. Then the client sends a frame of JSON and the picture's
+bytes, and hears a frame of JSON: `{"size": [width, height]}` or `{"error": kind, "message",
+"hint"}`. The pixels are in the file whose number is the argument, which both sides have open: a
+memory file where there are any. A frame is a 4-byte big-endian length and that many bytes.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ _MEMORY_BYTES = 2 << 30
 """25 megapixels of four bytes are held about five times on their way to RGB."""
 _FILES = 64
 _SPARE_S = 2
+_READY = b"{}"
 
 
 def ask(data: bytes, limits: Limits, *, measure: bool = False) -> list[bytes]:
@@ -71,6 +73,7 @@ def main() -> int:
     _restrict()
     enter_decoder_fence()
     with socket.socket(fileno=os.dup(0)) as connection:
+        connection.sendall(LENGTH.pack(len(_READY)) + _READY)
         while (head := _frame(connection)) is not None:
             data = _frame(connection)
             if data is None:

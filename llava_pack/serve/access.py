@@ -115,7 +115,7 @@ class AccessPolicy:
             return self._without_key(asked, route)
         return Ruling(
             verdict=_verdict(key, route, now_s),
-            caller=Caller(name=key.name, salt=self.derived.salt(key.id)),
+            caller=Caller(name=key.name, id=key.id, salt=self.derived.salt(key.id)),
             key=key,
             route=route,
             session=session,

@@ -24,6 +24,7 @@ from llava_pack.serve.openai import openai_router
 from llava_pack.serve.page_queue import UnheardEvents
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.probes import Signs, probe_router
+from llava_pack.serve.quota import Books
 from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.tokenizing import tokenize_router
 from llava_pack.serve.visits import Ledger
@@ -47,6 +48,8 @@ class GatewaySettings:
     """How large requests may be."""
     queue: int = QUEUE
     """How many requests may wait for each model."""
+    books: Books | None = None
+    """What keys may still ask; None begins anew."""
     sink: Sink | None = None
     """Where is written which key asked what, open already; None writes nothing."""
 
@@ -62,7 +65,7 @@ def create_app(
         refusals: where what is refused is counted.
     """
     refusals = refusals or Refusals()
-    ledger = Ledger(AuditLog(settings.sink))
+    ledger = Ledger(AuditLog(settings.sink), settings.books)
     models = SharedModels(served, settings.queue)
     decoder = PictureDecoder()
     app = FastAPI(

@@ -13,10 +13,12 @@ class Caller:
 
     Attributes:
         name: what a log calls the key; never the key.
+        id: of the key, which tells it from another that had the name before; empty for anyone.
         salt: keeps what was computed for one key from being seen by another; empty shares it.
     """
 
     name: str = "anyone"
+    id: str = ""
     salt: str = ""
 
     def note(self, scope: MutableMapping[str, Any]) -> None:

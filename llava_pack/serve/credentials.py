@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.format.errors import UsageError
+from llava_pack.format.text import visible
 from llava_pack.serve.access import AccessPolicy, keys_of_file, read_keys
 from llava_pack.serve.key_store import KeyStore
 from llava_pack.serve.keys import Key
@@ -38,10 +39,11 @@ def credentials(
 
     Raises:
         UsageError: another address than loopback without any key, or without any check; or a
-            file holds a short key or none, is open to others, or cannot be read.
+            file holds a short key or none, is open to others, or cannot be read; or other files
+            lie beside the store of keys.
     """
     loopback = is_loopback(host)
-    stored = KeyStore(key_store).read() if key_store is not None else ()
+    stored = _stored(key_store) if key_store is not None else ()
     if not loopback and not (token and (key_file is not None or stored)):
         raise UsageError(
             f"{host} can be reached from other machines, which needs keys",
@@ -73,6 +75,27 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _stored(path: Path) -> tuple[Key, ...]:
+    """Return the keys of a store, whose folder is its own.
+
+    The file is replaced as a whole, so what serves is let through to its folder and not to the file
+    alone: whatever else lay there would stand within the fence.
+    """
+    keys = KeyStore(path).read()
+    try:
+        beside = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        beside = []
+    if others := sorted(name for name in beside if not name.lstrip(".").startswith(path.name)):
+        raise UsageError(
+            f"the keys' folder holds other files too, such as {visible(others[0])}: what serves "
+            "could read them",
+            subject=str(path),
+            hint="move the keys into a folder of their own, and name that one by --keys",
+        )
+    return keys
 
 
 def _keys(path: Path) -> tuple[Key, ...]:

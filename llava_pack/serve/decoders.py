@@ -10,7 +10,6 @@ import os
 import queue
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,11 +19,13 @@ from concurrent.futures import Future
 from llava_pack.engine import decoder
 from llava_pack.engine.pictures import Limits
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.serve.process import python_program
 
 _KEPT_BLOCKS = "8"
 """Of 16 MB, which Pillow keeps for the next picture: pages that are there already cost least."""
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT")
+_STARTING_S = 60.0
 Job = Callable[["Decoder"], object]
 
 
@@ -37,16 +38,17 @@ class Decoder:
         self._pixels = -1
 
     def start(self) -> None:
-        """Start the process, where none runs.
+        """Start the process, where none runs, and wait until it can decode.
 
         Raises:
-            ServeError: it cannot be started.
+            ServeError: it cannot be started, or ended before it was given anything.
         """
         if self._process is not None and self._process.poll() is None:
             return
         self.end()
         try:
             self._start()
+            self._frame(time.monotonic() + _STARTING_S)
         except OSError as error:
             self.end()
             why = error.strerror or type(error).__name__
@@ -57,7 +59,7 @@ class Decoder:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", decoder.__name__, str(self._pixels)],
+                [*python_program(decoder.__name__), str(self._pixels)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -75,7 +77,11 @@ class Decoder:
             ServeError: there is no process to decode it.
         """
         width, height = self._ask(data, limits, measure=False)
-        return Picture(width, height, os.pread(self._pixels, width * height * 3, 0))
+        rgb = os.pread(self._pixels, width * height * 3, 0)
+        if len(rgb) != width * height * 3:
+            self.end()
+            raise _no_picture()
+        return Picture(width, height, rgb)
 
     def measure(self, data: bytes, limits: Limits) -> tuple[int, int]:
         """Return the (width, height) that a picture's header tells.
@@ -102,11 +108,18 @@ class Decoder:
             ) from None
         except OSError as error:
             self.end()
-            raise UsageError(
-                "the picture cannot be decoded: its decoder ran out of memory, or failed",
-                hint="save it again as a plain PNG or JPEG",
-            ) from error
-        return decoder.told(answer)
+            raise _no_picture() from error
+        try:
+            width, height = decoder.told(answer)
+        except UsageError:
+            raise
+        except PackError as error:
+            self.end()
+            raise _no_picture() from error
+        if min(width, height) < 1 or width * height > limits.pixels:  # whatever got into it says so
+            self.end()
+            raise _no_picture()
+        return width, height
 
     def _frame(self, until_s: float) -> bytes:
         (length,) = decoder.LENGTH.unpack(self._exactly(decoder.LENGTH.size, until_s))
@@ -183,6 +196,13 @@ class DecoderPool:
                     future.set_result(job(own))
                 except Exception as error:  # noqa: BLE001 - it is the asker's, who hears it
                     future.set_exception(error)
+
+
+def _no_picture() -> UsageError:
+    return UsageError(
+        "the picture cannot be decoded: its decoder ran out of memory, or failed",
+        hint="save it again as a plain PNG or JPEG",
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ line, bounded.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ REPEAT_EVERY_S = 2.0
 BEAT_EVERY_S = 0.5
 BULLETIN_BYTES = 4 << 20
 """The longest line for the gateway: thousands of models."""
+LEFT_AT_ONCE = 256
+"""Keys of which a beat tells what is left."""
 BEAT_BYTES = 64 << 10
 """The longest line from the gateway, which may have fallen into wrong hands."""
 
@@ -57,6 +59,8 @@ class Start:
     """Whether a fence is raised around it, and whether it has to be whole."""
     home: Path
     """A private folder that it makes, when there is a fence."""
+    left: Mapping[str, tuple[float, ...]]
+    """What earlier gateways told of quotas, by key: see `quota.Books`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,8 @@ class Beat:
     """Requests that are being answered, by engine."""
     reached: tuple[int, ...] = ()
     """Engines that would be asked."""
+    left: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What is left of quotas, of keys that asked since the last beat."""
 
 
 def to_line(value: Start | Bulletin | Beat) -> bytes:
@@ -119,7 +125,7 @@ def from_line(kind: type[T], line: bytes) -> T:
         raise ServeError("another process sent a line that is not JSON") from error
     try:
         return from_plain(kind, value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ServeError(f"another process sent a {kind.__name__} that is none") from error
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from llava_pack.serve.connections import raise_open_files, uvicorn_options
 from llava_pack.serve.feed import (
     BEAT_EVERY_S,
     BULLETIN_BYTES,
+    LEFT_AT_ONCE,
     Beat,
     Bulletin,
     Start,
@@ -37,6 +39,7 @@ from llava_pack.serve.feed import (
 from llava_pack.serve.fencing import enter_gateway_fence
 from llava_pack.serve.key_store import KeyStore
 from llava_pack.serve.logfile import kept
+from llava_pack.serve.quota import Books
 from llava_pack.serve.refusals import Refusals
 from llava_pack.serve.served import ServedModels
 
@@ -124,6 +127,7 @@ class _Gateway:
         self._start = start
         self._standing = standing
         self._sink = sink
+        self._books = Books(time.monotonic, start.left)
         self._messages = messages
         self._writer = writer
         self._due = asyncio.Event()
@@ -166,6 +170,7 @@ class _Gateway:
         start = self._start
         settings = GatewaySettings(
             policy=start.policy,
+            books=self._books,
             sink=self._sink,
             queue=start.queue,
             web_folder=start.uploads,
@@ -212,6 +217,7 @@ class _Gateway:
             listening=self._server is not None and self._server.started,
             in_flight=self._models.in_flight,
             reached=self._models.reached,
+            left=self._books.changes(LEFT_AT_ONCE),
         )
 
 

@@ -17,6 +17,8 @@ from llava_pack.serve.restarts import Restarts
 
 _log = logging.getLogger(__name__)
 _TOLD_S = 10.0
+_MOST_LEFT, _LEFT_VALUES, _ID_CHARS = 10_000, 3, 32
+"""Of how many keys what is left is passed on, and what each is: a gateway may be in wrong hands."""
 
 
 class SupervisedGateway:
@@ -44,6 +46,7 @@ class SupervisedGateway:
         self._beat: Beat | None = None
         self._heard = asyncio.Event()
         self._number = 0
+        self._left: dict[str, tuple[float, ...]] = {}
         self._ending = False
         self._stopping = asyncio.Event()
         self._restarts = Restarts(plan.care.rests_s)
@@ -86,7 +89,7 @@ class SupervisedGateway:
         """
         while not self._stopping.is_set():
             self._restarts.begin()
-            settings = replace(self._settings, restarts=self._restarts.count)
+            settings = replace(self._settings, restarts=self._restarts.count, left=dict(self._left))
             self._life = GatewayLife(self._plan, settings, self._bulletin, self._hear)
             try:
                 await self._life.run()
@@ -120,6 +123,12 @@ class SupervisedGateway:
         return beat.seen >= self._number and ready <= set(beat.reached)
 
     def _hear(self, beat: Beat) -> None:
+        for key_id, told in beat.left.items():
+            if len(told) == _LEFT_VALUES and len(key_id) <= _ID_CHARS:
+                self._left.pop(key_id, None)
+                self._left[key_id] = told
+        while len(self._left) > _MOST_LEFT:  # the latest are kept
+            del self._left[next(iter(self._left))]
         if beat.listening:
             self._beat = beat
             self.answers.set()

@@ -258,6 +258,8 @@ def from_document(document: Any) -> tuple[Key, ...]:
     keys = tuple(Key.from_fields(fields) for fields in listed)
     if not all(_ID.fullmatch(key.id) for key in keys):
         raise ValueError("not a key's id")
+    if taken := next((key.name for key in keys if _OURS.fullmatch(key.name)), ""):
+        raise ValueError(f"{taken} is not a key's name, but one of those that are not in the store")
     if len({key.id for key in keys}) < len(keys) or len({key.name for key in keys}) < len(keys):
         raise ValueError("a name or an id is there twice")
     return keys

@@ -78,7 +78,8 @@ class PageGate:
         found = find_route(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if found is None:
             raise _absent()
-        owner = Owner(caller=caller_of(scope).name, browser=_browser(scope))
+        caller = caller_of(scope)
+        owner = Owner(caller=caller.id or caller.name, browser=_browser(scope))
         with suppress(ClientDisconnect):
             await self._serve(found, owner, _kept(scope, found), receive, send)
 

@@ -23,7 +23,7 @@ class Owner:
     """One browser under one key."""
 
     caller: str
-    """The key's name."""
+    """The key's id: a name can be given again."""
     browser: str
     """What the page's cookie says; empty for a client without one."""
 

@@ -34,6 +34,7 @@ _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64
 _DECODERS = 2
 _COLOURS = 3
 _STALL_S = 5.0
+_MEND_EVERY_S = 2.0
 _EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
 
 
@@ -61,6 +62,7 @@ class PictureDecoder:
         # one caller's most, and two of somebody else
         self._room = Budget(most + 2 * one, share=most)
         self._broken = False
+        self._mending: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the processes, so that the first picture finds them warm."""
@@ -153,9 +155,19 @@ class PictureDecoder:
             result = await asyncio.wrap_future(future)
         except PackError as error:
             self._broken = isinstance(error, ServeError)
+            if self._broken and (self._mending is None or self._mending.done()):
+                self._mending = asyncio.create_task(self._mend())
             raise
         self._broken = False
         return cast("T", result)
+
+    async def _mend(self) -> None:
+        """Start a decoder until one starts: while `/readyz` is false, nobody brings a picture."""
+        while self._broken:
+            await asyncio.sleep(_MEND_EVERY_S)
+            with suppress(ServeError):
+                await asyncio.wrap_future(self._pool.submit(Decoder.start))
+                self._broken = False
 
 
 def _file(source: Source, limits: Limits) -> bytes:

@@ -10,7 +10,11 @@ from typing import Literal
 from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.serve.process import EngineCommand
 
-_DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
+_DROPPED = (
+    "_PROXY", "HF_ENDPOINT", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS",
+    "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "_KEY", "_KEY_ID",
+)  # fmt: skip
+"""How names of variables end that programs of other kinds are told secrets by."""
 _DRAIN_S = 1
 DEFAULT_PRECISION = "auto"
 """What a checkpoint was quantized to ahead, else nf4."""
@@ -152,7 +156,7 @@ def engine_command(
 
 
 def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of an engine: no proxies, no tokens, nothing that fetches.
+    """Return the environment of an engine: no proxies, no secrets, nothing that fetches.
 
     >>> engine_environment({"HTTP_PROXY": "p", "https_proxy": "p", "HOME": "/h"})["HOME"]
     '/h'

@@ -3,17 +3,20 @@
 Both are buckets that fill evenly and hold one minute's, or one day's, at most. A request takes one
 from the first at once. What an answer costs is known when it ends: it is taken from the second
 then, below zero where many ran at once, and what is owed has to fill up again before the next.
-Buckets are full at each start.
+Buckets are full at each start. Where one gateway takes another's place within a start, the
+supervisor tells it what was left: whoever brings a gateway down gains no quota by it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.keys import Key
 
 _MINUTE_S, _DAY_S = 60.0, 24 * 3600.0
+_UNBOUND = 1e15
+"""More than any quota: there is no bound, or nothing was taken yet."""
 
 
 class QuotaError(ServeError):
@@ -71,13 +74,35 @@ class Books:
     """What each key has taken.
 
     Args:
-        clock: monotonic seconds.
+        clock: monotonic seconds, the same in every process of a machine.
+        left: what an earlier gateway told by `changes`, by key.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], left: Mapping[str, tuple[float, ...]] | None = None
+    ) -> None:
         self._clock = clock
         self._requests: dict[str, Bucket] = {}
         self._tokens: dict[str, Bucket] = {}
+        self._left = dict(left or {})
+        self._changed: dict[str, None] = {}
+
+    def changes(self, most: int) -> dict[str, tuple[float, ...]]:
+        """Return what is left of keys that asked since this was last called, as `left` takes it.
+
+        Args:
+            most: so many keys at once; the others are told next time.
+        """
+        told = list(self._changed)[:most]
+        for key_id in told:
+            del self._changed[key_id]
+        return {key_id: self._told(key_id) for key_id in told}
+
+    def _told(self, key_id: str) -> tuple[float, ...]:
+        """Return when, and what was left then of requests and tokens; infinite where unbounded."""
+        now_s = self._clock()
+        buckets = (each.get(key_id) for each in (self._requests, self._tokens))
+        return now_s, *(each.later(now_s).level if each else _UNBOUND for each in buckets)
 
     def admit(self, key: Key) -> None:
         """Take one request of a key.
@@ -96,12 +121,14 @@ class Books:
                 f"{key.quota.requests_per_min} requests a minute are used up", retry_s=wait_s
             )
         self._requests[key.id] = requests.less(1)
+        self._changed[key.id] = None
 
     def charge(self, key: Key, tokens: int) -> None:
         """Take the tokens of an answer."""
         left = self._filled(self._tokens, key.id, key.quota.tokens_per_day, _DAY_S)
         if left is not None:
             self._tokens[key.id] = left.less(tokens)
+            self._changed[key.id] = None
 
     def _filled(
         self, buckets: dict[str, Bucket], key_id: str, capacity: int, every_s: float
@@ -111,4 +138,9 @@ class Books:
             return None
         now_s = self._clock()
         known = buckets.get(key_id)
-        return known.later(now_s) if known else Bucket.full(capacity, every_s, now_s)
+        if known is None:
+            known = Bucket.full(capacity, every_s, now_s)
+            at_s, *levels = self._left.get(key_id, (now_s, _UNBOUND, _UNBOUND))
+            level = levels[buckets is self._tokens]
+            known = replace(known, level=min(capacity, level), at_s=min(at_s, now_s))
+        return known.later(now_s)

@@ -238,6 +238,7 @@ def _start(plan: ServePlan, scratch: Scratch) -> Start:
         log=plan.log,
         fence=plan.fence,
         home=scratch.gateway_home,
+        left={},
     )
 
 

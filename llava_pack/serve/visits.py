@@ -129,9 +129,9 @@ class Visit:
 class Ledger:
     """What is kept of visits: quotas and the audit log."""
 
-    def __init__(self, audit: AuditLog) -> None:
+    def __init__(self, audit: AuditLog, books: Books | None = None) -> None:
         self.audit = audit
-        self.books = Books(time.monotonic)
+        self.books = books or Books(time.monotonic)
 
 
 def visit_of(scope: MutableMapping[str, Any]) -> Visit:

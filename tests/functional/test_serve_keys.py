@@ -1,6 +1,8 @@
 """Keys of people at a server that runs: they come, ask within their bounds, are written down, go."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -309,3 +311,45 @@ def test_behind_the_fence_no_way_to_syslog_is_opened(tmp_path: Path) -> None:
         log.bind(str(path))
         done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     assert b"the audit log cannot be written" in done.stderr
+
+
+def test_whoever_brings_the_gateway_down_gains_no_quota(tmp_path: Path, command_line: Any) -> None:
+    keys = tmp_path / "keys" / "keys.json"
+    done = command_line("keys", "add", "ann", "--quota", "2/min", "--file", keys, "--json")
+    key = json.loads(done.stdout)["key"]
+    with gateway(tmp_path / "run", "--keys", str(keys), "--rests-s", "0.1") as served:
+        with served.client(key) as http:
+            assert [_status(http) for _ in range(3)] == [200, 200, 429]
+            first = served.gateway_pid()
+            time.sleep(1.5)  # a beat, which tells what is left, comes twice a second
+            os.kill(first, signal.SIGKILL)
+        with served.client(key) as http:
+            assert _status(http) == 429
+        assert served.gateway_pid() != first
+
+
+def _status(http: httpx.Client) -> int:
+    return http.post("/v1/chat/completions", json=_HI).status_code
+
+
+def test_who_gets_a_name_that_another_had_gets_nothing_else_of_theirs(
+    serving: Serving, added: Callable[..., str], command_line: Any
+) -> None:
+    with page_client(serving.gateway, added("trainee")) as page:
+        path, cookies = page.upload(), page.http.cookies
+        assert page.file(path).status_code == 200
+    command_line("keys", "revoke", "trainee", "--file", serving.keys)
+    with page_client(serving.gateway, added("trainee")) as other:
+        other.http.cookies = cookies
+        assert other.file(path).status_code == 404
+
+
+def test_a_form_of_two_types_is_refused(serving: Serving) -> None:
+    """An attack: parts are counted between the marks of one, and split at those of the other."""
+    part = b'--a\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n'
+    kinds = [("Content-Type", f"multipart/form-data; boundary={mark}") for mark in ("a", "b")]
+    with page_client(serving.gateway) as page:
+        answer = page.http.post(
+            "/gradio_api/upload", content=part * 100 + b"--a--\r\n", headers=kinds
+        )
+    assert answer.status_code == 400

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -72,10 +73,19 @@ def _restarts(served: Gateway) -> int:
 
 
 def _family(served: Gateway) -> list[psutil.Process]:
-    """Return the supervisor's children; each is known by its start, not by its number alone."""
+    """Return gateway, engine and decoders; each is known by its start, not by its number alone."""
+    decoders = _until(lambda: len(found := served.decoder_pids()) == 2 and found)
+    assert decoders
+    _until(lambda: all(map(_is_bound, decoders)))
     found = psutil.Process(served.process.pid).children(recursive=True)
-    assert len(found) == 2
+    assert len(found) == 4
     return list(found)
+
+
+def _is_bound(decoder: int) -> bool:
+    """Return whether a decoder has come so far that it ends with its parent."""
+    limits = Path(f"/proc/{decoder}/limits").read_text()
+    return re.search(r"Max open files +64 +64", limits) is not None
 
 
 def _gone(family: list[psutil.Process]) -> bool:

@@ -12,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 
 from tests.support import bombs
 from tests.support.gateway import KEY, Gateway
+from tests.support.page_client import page_events
 
 _MIB = 1 << 20
 _MOST_GROWTH_BYTES = 200 * _MIB
@@ -43,7 +44,7 @@ class Attack:
 
     def __init__(self, served: Gateway) -> None:
         self._served = served
-        self._process = psutil.Process(served.process.pid)
+        self._process = psutil.Process(served.gateway_pid())
         self._over = threading.Event()
         self._honest = bombs.asked(bombs.png(64, 48), max_tokens=4)
         self._wrong: list[str] = []
@@ -57,6 +58,7 @@ class Attack:
 
     def __enter__(self) -> Self:
         self._http = self._served.client()
+        self._answer = page_events(self._http)["answer"]
         self._each_door_takes_an_honest_one()
         self._quiet_s = max(self._asked() for _ in range(10))
         for thread in self._threads:
@@ -138,11 +140,9 @@ class Attack:
         content = [{"type": "file", "file": {"path": path, "meta": meta}} for path in paths]
         conversation = [{"role": "user", "content": content}]
         session = f"bomb{self.tries}"
-        config = self._http.get("/config").json()
-        asking = next(d for d in config["dependencies"] if len(d["inputs"]) == 5)
         body = {
             "data": [conversation, "echo", 0, 1, 16],
-            "fn_index": asking["id"],
+            "fn_index": self._answer,
             "session_hash": session,
         }
         joined = self._http.post("/gradio_api/queue/join", json=body)

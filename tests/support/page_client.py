@@ -73,10 +73,14 @@ class PageClient:
 def page_client(served: Gateway, key: str = TOKEN) -> Iterator[PageClient]:
     """Load the page as a browser does, and keep its cookie."""
     with served.client(key) as http:
-        text = http.get("/").text
-        config, _ = json.JSONDecoder().raw_decode(text[text.index(_CONFIG) + len(_CONFIG) :])
-        events = {each["api_name"]: each["id"] for each in config["dependencies"]}
-        yield PageClient(http, events, secrets.token_hex(8))
+        yield PageClient(http, page_events(http), secrets.token_hex(8))
+
+
+def page_events(http: httpx.Client) -> dict[str, int]:
+    """Load the page, which gives a client its cookie; return its events' numbers by name."""
+    text = http.get("/").text
+    config, _ = json.JSONDecoder().raw_decode(text[text.index(_CONFIG) + len(_CONFIG) :])
+    return {each["api_name"]: each["id"] for each in config["dependencies"]}
 
 
 def png(colour: str = "red") -> bytes:

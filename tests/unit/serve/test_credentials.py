@@ -83,3 +83,14 @@ def test_a_weak_key_file_is_refused(tmp_path: Path, text: str, mode: int, messag
 def test_an_absent_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         credentials("127.0.0.1", token=True, key_file=tmp_path / "none")
+
+
+def test_nothing_but_keys_lies_in_the_keys_folder(tmp_path: Path) -> None:
+    """An attack: keys beside /etc/shadow, and the fence lets through to both."""
+    store = _store(tmp_path)
+    for name in (".keys.json.new", "keys.json.bak"):
+        store.with_name(name).touch()
+    credentials("localhost", token=True, key_store=store)
+    store.with_name("shadow").touch()
+    with pytest.raises(UsageError, match="holds other files too, such as shadow"):
+        credentials("localhost", token=True, key_store=store)

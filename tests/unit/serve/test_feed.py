@@ -18,6 +18,7 @@ from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.feed import (
     BEAT_BYTES,
     BULLETIN_BYTES,
+    LEFT_AT_ONCE,
     Beat,
     Bulletin,
     News,
@@ -52,8 +53,11 @@ _START = Start(
     audit=AuditPlan(to="file", path="/a"),
     fence="required",
     home=Path("/h"),
+    left={"0123456789ab": (1.5, 1e15, -3.0)},
 )
-_BEAT = Beat(seen=4, listening=True, in_flight={0: 1, 3: 0}, reached=(0, 3))
+_BEAT = Beat(
+    seen=4, listening=True, in_flight={0: 1, 3: 0}, reached=(0, 3), left={"a": (1.0, 2.0, 3.0)}
+)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +75,9 @@ def test_a_bulletin_of_hundreds_of_models_fits_its_line() -> None:
 
 def test_a_beat_for_hundreds_of_engines_fits_its_line() -> None:
     engines = range(10**6, 10**6 + 1000)
-    beat = Beat(in_flight=dict.fromkeys(engines, 10**4), reached=tuple(engines))
-    assert len(to_line(beat)) < BEAT_BYTES / 2
+    left = {f"{number:012x}": (1e6 + 1 / 3, 1e15, -1e6 / 3) for number in range(LEFT_AT_ONCE)}
+    beat = Beat(in_flight=dict.fromkeys(engines, 10**4), reached=tuple(engines), left=left)
+    assert len(to_line(beat)) < BEAT_BYTES
 
 
 def _changed(change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -85,6 +90,7 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> bytes:
     "line",
     [
         b"", b"{}", b"[]", b"null", b"\xff", b"[" * 50_000, b"1",
+        _changed(lambda f: f.update(left={"a": [10**400]})), _changed(lambda f: f.update(left=[])),
         _changed(lambda f: f.update(seen="4")), _changed(lambda f: f.update(seen=True)),
         _changed(lambda f: f.update(seen=1.5)), _changed(lambda f: f.update(in_flight=[])),
         _changed(lambda f: f.update(in_flight={"x": 1})), _changed(lambda f: f.pop("reached")),

@@ -27,7 +27,7 @@ channel = socket.socket(fileno=int(sys.argv[1]))
 stream = channel.makefile("rb")
 start, bulletin = json.loads(stream.readline()), json.loads(stream.readline())
 def beat():
-    fields = {"seen": bulletin["number"], "listening": True, "in_flight": {}, "reached": []}
+    fields = {"seen": bulletin["number"], "listening": True, "in_flight": {}, "reached": [], "left": {}}
     channel.sendall(json.dumps(fields).encode() + b"\\n")
 beat()
 """
@@ -58,7 +58,7 @@ class _Seen:
             ),
             Start(
                 policy=AccessPolicy(secrets=None), uploads=None, bundle_id=None, queue=1, restarts=0,
-                log=None, audit=AuditPlan(), fence="off", home=Path("/nowhere"),
+                log=None, audit=AuditPlan(), fence="off", home=Path("/nowhere"), left={},
             ),
             tuple,
             self._note,

@@ -124,3 +124,12 @@ def test_a_key_ends_at_its_second() -> None:
 def test_an_unknown_scope_is_named() -> None:
     with pytest.raises(UsageError, match="got root"):
         ordered(["ask", "root"])
+
+
+@pytest.mark.parametrize("name", ["token", "token-2", "anyone", "file-1"])
+def test_a_store_that_somebody_edited_has_no_name_of_another_caller(name: str) -> None:
+    """Who has it would share turns, uploads and lines of the audit log with the start's token."""
+    document = to_document([_made()[0]])
+    document["keys"][0]["name"] = name
+    with pytest.raises(ValueError, match="not a key's name"):
+        from_document(document)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import re
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from PIL import Image
 
 from llava_pack.engine.pictures import Limits
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import UsageError
-from llava_pack.serve import pictures
+from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve import decoders, pictures
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.pictures import PictureDecoder, Source, data_bytes
 from tests.support.bombs import png_of_zeros, png_that_claims, progressive_bomb
@@ -188,6 +189,9 @@ def _facts(pid: int) -> tuple[str, set[str]]:
     return (folder / "limits").read_text(), {str(p.readlink()) for p in (folder / "fd").iterdir()}
 
 
+_TOLD = {"PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PILLOW_BLOCKS_MAX"}
+
+
 def test_a_decoder_has_bounds_and_nothing_of_ours_open() -> None:
     async def looked() -> None:
         with closing(PictureDecoder()) as decoder:
@@ -202,7 +206,7 @@ def test_a_decoder_has_bounds_and_nothing_of_ours_open() -> None:
             ours = re.compile(rf"socket:|/dev/null|/memfd:|{own}|/proc/[a-z]")
             assert all(ours.match(name) for name in files), files
             assert not {f"{own}environ", f"{own}mem"} & files
-            assert set(child.environ()) <= {"PATH", "LANG", "LC_ALL", "TMPDIR", "PILLOW_BLOCKS_MAX"}
+            assert set(child.environ()) <= _TOLD
 
     asyncio.run(looked())
 
@@ -244,3 +248,58 @@ def test_pixels_wait_for_room_until_others_were_seen() -> None:
             assert (await third).pictures[0].size == (2, 2)
 
     asyncio.run(flooded())
+
+
+def test_where_no_decoder_starts_it_is_a_stall_until_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends before it was given anything is no fault of a picture's."""
+    monkeypatch.setattr(pictures, "_MEND_EVERY_S", 0.01)
+    right = decoders.python_program
+    monkeypatch.setattr(decoders, "python_program", lambda _module: (sys.executable, "-c", ""))
+
+    async def seen() -> None:
+        with closing(PictureDecoder()) as decoder:
+            with pytest.raises(ServeError, match="the picture decoder cannot be started"):
+                await decoder.admitted([_png()])
+            assert decoder.stalled
+            monkeypatch.setattr(decoders, "python_program", right)
+            while decoder.stalled:  # noqa: ASYNC110 - nobody asks for a picture meanwhile
+                await asyncio.sleep(0.01)
+            await decoder.admitted([_png()])
+
+    asyncio.run(asyncio.wait_for(seen(), 60))
+
+
+_TAKEN = """
+import json, os, socket, struct, sys
+connection, length = socket.socket(fileno=os.dup(0)), struct.Struct(">I")
+def say(text):
+    connection.sendall(length.pack(len(text)) + text)
+say(b"{}")
+while connection.recv(1 << 20):
+    say(json.dumps(ANSWER).encode())
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"size": [10**6, 10**6]}, {"size": [-1, -1]}, {"size": [0, 5]}, {"size": [40, 40]},
+        {"size": "x"}, [], {"error": "serve", "message": "m", "hint": ""}, {"error": "usage"},
+    ],
+)  # fmt: skip
+def test_a_decoder_that_was_taken_over_is_not_believed(
+    answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how much of its memory is a picture: terabytes, less than none, more than is there."""
+    script = _TAKEN.replace("ANSWER", repr(answer))
+    monkeypatch.setattr(decoders, "python_program", lambda _module: (sys.executable, "-c", script))
+
+    async def asked() -> bool:
+        with closing(PictureDecoder()) as decoder:
+            with pytest.raises(UsageError, match="the picture cannot be decoded"):
+                await decoder.admitted([_png()])
+            return decoder.stalled
+
+    assert asyncio.run(asked()) is False

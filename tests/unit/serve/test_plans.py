@@ -72,5 +72,9 @@ def test_a_fence_is_the_engines_own_choice_unless_something_else_is_asked_for() 
 def test_an_engine_has_no_proxies_and_no_tokens() -> None:
     given = {"http_proxy": "p", "ALL_PROXY": "p", "HF_TOKEN": "t", "HF_ENDPOINT": "e", "HOME": "/h"}
     given["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector.example"
+    secret = (
+        "AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID GH_TOKEN PGPASSWORD OPENAI_API_KEY SSH_AUTH_SOCK"
+    )
+    given |= dict.fromkeys(secret.split(), "s")
     made = engine_environment(given)
     assert set(made) == {"HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}

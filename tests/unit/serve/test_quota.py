@@ -66,3 +66,45 @@ def test_a_clock_that_goes_back_gives_and_takes_nothing() -> None:
     bucket = Bucket.full(60, 60.0, 100.0).less(60)
     assert bucket.later(50.0).level == 0
     assert bucket.later(50.0).later(51.0).level == 1
+
+
+def test_who_comes_after_knows_what_was_left() -> None:
+    """An attack: whoever brings the gateway down begins with a full quota."""
+    clock = Clock()
+    before, key = Books(clock), _key(requests_per_min=6, tokens_per_day=86_400)
+    assert before.changes(9) == {}
+    assert _taken(before, key) == 6
+    before.charge(key, 86_400 + 99)
+    told = before.changes(9)
+    assert (told, before.changes(9)) == ({"ann": (0.0, 0.0, -99.0)}, {})
+    clock.now_s = 50.0
+    after = Books(clock, told)
+    with pytest.raises(QuotaError, match="86400 tokens a day") as refused:
+        after.admit(key)
+    assert refused.value.retry_s == 50
+    clock.now_s = 100.0
+    after.admit(key)
+
+
+def test_requests_that_were_taken_are_known_to_who_comes_after() -> None:
+    clock = Clock()
+    before, key = Books(clock), _key(requests_per_min=6)
+    assert _taken(before, key) == 6
+    clock.now_s = 25.0
+    after = Books(clock, before.changes(9))
+    assert _taken(after, key) == 2, "what came back meanwhile"
+    assert _taken(Books(clock), key) == 6, "the mutation: nobody tells"
+
+
+def test_what_is_left_is_told_of_so_many_keys_at_once_and_of_all_in_the_end() -> None:
+    books = Books(Clock())
+    for number in range(5):
+        books.admit(_key(f"k{number}", requests_per_min=9))
+    told = [set(books.changes(2)) for _ in range(4)]
+    assert told == [{"k0", "k1"}, {"k2", "k3"}, {"k4"}, set()]
+    assert Books(Clock(), {"k0": (0.0, 8.0, 1e15)}).changes(2) == {}
+
+
+@pytest.mark.parametrize("told", [(float("nan"),) * 3, (1e300, 1e300, 1e300)])
+def test_what_is_no_time_and_no_number_gives_no_more_than_there_is(told: tuple[float, ...]) -> None:
+    assert _taken(Books(Clock(), {"ann": told}), _key(requests_per_min=6)) == 6
