@@ -35,7 +35,9 @@ def next_step(prefix: Path, recipe: str | None = None, *, systemd: Path = _SYSTE
     """
     program = shlex.quote(str(prefix / "bin" / "llava-pack"))
     if recipe is not None and any(serving.claims(prefix, recipe)):
-        return NextStep(f"{program} tunnel", "it is being served; how a laptop reaches it:")
+        return NextStep(
+            f"{program} tunnel", "it is being served; `tunnel` prints how a laptop reaches it"
+        )
     if os.geteuid() != 0:
         return NextStep(f"{program} serve")
     if why := _why_root(prefix, systemd):
