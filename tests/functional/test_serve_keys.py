@@ -12,6 +12,7 @@ import pytest
 
 from llava_pack.serve.key_store import KeyStore
 from tests.support.gateway import TOKEN, Gateway, gateway
+from tests.support.page_client import page_client, said
 
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
 _SECRET_WORDS = "the patient's name is Ada"
@@ -175,27 +176,19 @@ def test_an_answer_on_the_page_is_charged_and_written_down(
 ) -> None:
     """Asked as the page's script does: an event is put into the queue, and its stream is read."""
     key = added("painter", "--quota", "1/min")
-    headers = {"Authorization": f"Bearer {key}"}
-    said = [_page_answer(serving, headers, session) for session in ("first", "second")]
-    assert "You said: hi" in said[0]
-    assert "1 requests a minute are used up" in said[1]
+    told = [_page_answer(serving, key) for _ in range(2)]
+    assert "You said: hi" in told[0]
+    assert "1 requests a minute are used up" in told[1]
     lines = serving.written("painter", "page answer", 2)
-    told = [(line["status"], line["tokens_out"] > 0) for line in lines]
-    assert told == [(200, True), (429, False)]
+    written = [(line["status"], line["tokens_out"] > 0) for line in lines]
+    assert written == [(200, True), (429, False)]
     assert all(line["request"].startswith("page-") for line in lines)
 
 
-def _page_answer(serving: Serving, headers: dict[str, str], session: str) -> str:
-    with httpx.Client(
-        base_url=serving.gateway.url, headers=headers, trust_env=False, timeout=60
-    ) as http:
-        events = http.get("/config").json()["dependencies"]
-        asking = next(e for e in events if len(e["inputs"]) == 5 and len(e["outputs"]) == 3)
-        conversation = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
-        data = [conversation, "echo", 0.0, 1.0, 16]
-        body = {"data": data, "fn_index": asking["id"], "session_hash": session}
-        assert http.post("/gradio_api/queue/join", json=body).status_code == 200
-        return http.get("/gradio_api/queue/data", params={"session_hash": session}).text
+def _page_answer(serving: Serving, key: str) -> str:
+    with page_client(serving.gateway, key) as page:
+        assert page.join("answer", [said("hi")], "echo", 0.0, 1.0, 16).status_code == 200
+        return json.dumps(page.heard())
 
 
 def test_each_key_has_its_own_address_for_llavas_programs(
