@@ -100,10 +100,11 @@ def _launcher(prefix: Path, current: Path) -> str:
 # a function that the caller exported would be taken for a program; bash looks for `unset` itself
 # before functions only where POSIXLY_CORRECT is set
 POSIXLY_CORRECT=1
-unset -f find id ls echo return
+unset -f cd find id ls echo return
 others() {{
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    me=$(id -u) || return
+    # find goes back to where it was started, which root may have been and this account may not
+    cd / && me=$(id -u) || return
     # shellcheck disable=SC2046
     set -- $(ls -ldn /)
     strange="! -user 0 ! -user $me ! -user $3"

@@ -35,11 +35,13 @@ def next_step(prefix: Path, recipe: str | None = None, *, systemd: Path = _SYSTE
     """
     program = shlex.quote(str(prefix / "bin" / "llava-pack"))
     if recipe is not None and any(serving.claims(prefix, recipe)):
-        return NextStep(f"{program} tunnel", "it is being served; how a laptop reaches it:")
+        return NextStep(
+            f"{program} tunnel", "it is being served; `tunnel` prints how a laptop reaches it"
+        )
     if os.geteuid() != 0:
         return NextStep(f"{program} serve")
     if why := _why_root(prefix, systemd):
-        why = f"! {why}: root would serve, hence --as-root; an account that installs needs no root"
+        why = f"! root has to serve it itself, for {why}; an ordinary account could install it too"
         return NextStep(f"{program} serve --as-root", why)
     made = "" if _exists(ACCOUNT) else f"useradd --system --shell /usr/sbin/nologin {ACCOUNT} && "
     install = f"{program} service install --account {ACCOUNT}"
@@ -49,7 +51,7 @@ def next_step(prefix: Path, recipe: str | None = None, *, systemd: Path = _SYSTE
 def _why_root(prefix: Path, systemd: Path) -> str:
     """Return why no other account can serve what root installed, empty where one can."""
     if not systemd.is_dir():
-        return "no systemd is here to start it under another account"
+        return "no systemd runs that could have another account do it"
     folders = [place for place in ownership.way(prefix) if place.is_dir()]
     if shut := [place for place in folders if not place.stat().st_mode & _OTHERS_ENTER]:
         return f"no other account can enter {shut[0]}"

@@ -148,6 +148,6 @@ def _wait(seconds: float) -> "Finding":
                 level="fail",
                 text=f"not ready after {seconds:g} s: {seen}",
                 why="clients would be turned away",
-                fix="llava-pack serve",
+                fix="llava-pack serve; as root in a container, serve --as-root",
             )
         time.sleep(_LOOK_EVERY_S)

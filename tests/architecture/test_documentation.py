@@ -87,3 +87,14 @@ def test_the_chinese_pages_have_the_commands_of_the_english_ones(page):
 def _typed(page):
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [re.sub(r"\s+# .*", "", block) for block in blocks]
+
+
+def test_every_page_can_be_reached_from_the_first_one():
+    seen, left = set(), [ROOT / "README.md"]
+    while left:
+        page = left.pop()
+        if page not in seen:
+            seen.add(page)
+            links = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", page.read_text())
+            left += [(page.parent / link).resolve() for link in links]
+    assert set((ROOT / "docs").rglob("*.md")) - seen == set()

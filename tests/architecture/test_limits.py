@@ -40,5 +40,5 @@ def test_every_limit_is_in_the_table():
     for what, most in expected.items():
         assert f"| {what} | {most} |" in page, (what, most)
     assert f"waits, {bodies.patience_s:g} s at most, then 503" in page
-    assert f"| those of one key | {page_queue._UNHEARD} | 429 |" in page
+    assert f"| events of the page that one key has open | {page_queue._UNHEARD} | 429 |" in page
     assert f"waits for a decoder for more than {pictures._STALL_S:g} s" in page

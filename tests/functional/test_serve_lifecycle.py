@@ -57,6 +57,15 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
+def test_who_has_none_of_roots_rights_serves(temporary: Path) -> None:
+    """Root passes over modes and owners: what only it can do would be seen by nobody."""
+    wrap = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    options = ("--keys", str(temporary / "keys/keys.json"), "--log", str(temporary / "logs/log"))
+    with gateway(temporary / "run", *options, wrap=wrap) as served, served.client() as http:
+        assert http.get("/readyz").status_code == 200
+        assert (temporary / "keys").is_dir()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_everything_and_waits_for_nothing(temporary: Path, number: int) -> None:
     with gateway(temporary / "run", "--drain-s", "800") as served:

@@ -102,9 +102,11 @@ def _children(parent: int, word: bytes) -> list[int]:
 
 
 @contextmanager
-def gateway(state_directory: Path, *options: str, engine: str = "") -> Iterator[Gateway]:
-    """Run a gateway, ready, until the block ends."""
-    argv = [sys.executable, __file__, "--state-dir", str(state_directory), *options]
+def gateway(
+    state_directory: Path, *options: str, engine: str = "", wrap: Sequence[str] = ()
+) -> Iterator[Gateway]:
+    """Run a gateway, ready, until the block ends; `wrap` is a command that runs commands."""
+    argv = [*wrap, sys.executable, __file__, "--state-dir", str(state_directory), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [*argv, "--engine", engine], stdout=subprocess.PIPE, env=environment

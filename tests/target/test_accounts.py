@@ -488,7 +488,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_start_from_models_of_another_account: (LOOKED,),
     a_start_from_a_prefix_that_all_can_write: (LOOKED,),
     a_start_below_a_folder_that_all_can_write: (LOOKED,),
-    a_start_with_functions_that_the_caller_exported: ((START, "unset -f find id ls echo return\n", ""),),
+    a_start_with_functions_that_the_caller_exported: ((START, "unset -f cd find id ls echo return\n", ""),),
 }  # fmt: skip
 LAYERED = (
     a_process_of_another_account,

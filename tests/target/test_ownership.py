@@ -12,7 +12,7 @@ from llava_pack.format.errors import PreflightError
 from llava_pack.serve import own_servers
 from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.state import RunState, publish
-from llava_target import ownership
+from llava_target import generations, ownership
 from llava_target.programs import SEARCH_PATH
 from tests.support.bundle import CHECKOUT
 
@@ -152,6 +152,23 @@ def test_each_command_that_uses_a_prefix_refuses_one_of_another_account(place, c
     ended = cli(command, "--prefix", place, *(["--as-root"] if command == "serve" else []))
     assert ended.code == 3, ended.err
     assert "it belongs to bin" in ended.err
+
+
+def test_the_launcher_runs_from_a_folder_that_its_account_may_not_enter(place, tmp_path):
+    """As `sudo -u daemon …/bin/llava-pack health` does, typed in root's home."""
+    python = place / "models/demo/generations/1/venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$2" = -S ] || echo "$@"\n')
+    python.chmod(0o755)
+    generations.activate(place, "demo", 1)
+    home = tmp_path / "root"
+    home.mkdir(mode=0o700)
+    done = subprocess.run(
+        [place / "bin/llava-pack", "health"], user=DAEMON, group=DAEMON, extra_groups=[], cwd=home,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "-I -m llava_pack health\n"
 
 
 def test_what_serve_publishes_is_what_a_hand_over_asks_for(place):

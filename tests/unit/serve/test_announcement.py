@@ -38,7 +38,14 @@ def test_each_model_has_a_line() -> None:
 
 def test_every_other_way_is_there() -> None:
     more = "\n".join(_told("t0k").more)
-    for word in ("-J YOU@BASTION", "Host llava-pack", "plink -N", "VS Code", "/v1, API key t0k"):
+    for word in (
+        "to a container",
+        "-J YOU@BASTION",
+        "Host llava-pack",
+        "plink -N",
+        "VS Code",
+        "/v1, API key t0k",
+    ):
         assert word in more
 
 
