@@ -151,7 +151,7 @@ def test_all_is_well(sound: Machine, served: Gateway) -> None:
 def test_the_line_for_nagios_and_the_findings_for_people(sound: Machine, served: Gateway) -> None:
     done = sound.settled()
     assert done.returncode == 0
-    assert done.stdout.startswith("OK - 9 checks passed | ttft=")
+    assert done.stdout.startswith("OK - 10 checks passed | ttft=")
     assert ";2;5 tokens_per_s=" in done.stdout
     assert done.stdout.count("\n") == 1
     assert "✓ api: tiny-llava: knows its answers" in done.stderr

@@ -279,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return None
         home = given.socket.with_suffix(".home")
         move_in(home)
-        return raise_fence(engine_fence(this_place(os.environ), (), home, gpu=False))
+        own = () if given.says is None else (given.says.parent,)
+        return raise_fence(engine_fence(this_place(os.environ), own, home, gpu=False))
 
     return process.run(load, given.socket, drain_s=given.drain_s, fence=fence)
 
