@@ -135,8 +135,9 @@ def serve(
         )
     fence_mode = chosen_fence(fence=fence, required=require_fence)
     chosen = chosen_precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
-    if model_path is None and (own := installed_upstream(prefix, recipes or [])) is not None:
+    if model_path is None:
         _refuse_root(as_root=as_root)
+    if model_path is None and (own := installed_upstream(prefix, recipes or [])) is not None:
         refused: dict[str, object] = {"--vision-tower": vision_tower, "--model-base": model_base}
         refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
         refused |= {"--host": host != "127.0.0.1", "--no-web": not web}
@@ -166,8 +167,6 @@ def serve(
         conv_mode=conv_mode,
     )
     plans, bundle_id = plans_of(model_path, recipes or [], prefix, options)
-    if model_path is None:
-        _refuse_root(as_root=as_root)
     path = socket.expanduser().absolute() if socket else None
     directory = directories()[0]
     allowed = credentials(
