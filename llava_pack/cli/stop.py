@@ -29,6 +29,7 @@ _KILL_AFTER_S = 3.0
 _CLOSE_S = 10.0
 """What a server needs at most to end its processes, once what runs has had its time."""
 _LAST_S = 5.0
+_CLEAR_S = 2.0
 
 
 def stop(
@@ -84,7 +85,15 @@ def _end(server: RunState, *, force: bool) -> None:
         due.pop(0)
     # What a killed one left, people's pictures among it; root goes to no folder that others name.
     if server.control and server.owner == os.geteuid():
-        sweep(Path(server.control).parent.parent)
+        _clear(Path(server.control).parent)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run's folder; what was killed with the server may hold on to it for a moment."""
+    until_s = time.monotonic() + _CLEAR_S
+    while folder.exists() and time.monotonic() < until_s:
+        sweep(folder.parent)
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _orders(server: RunState, *, force: bool) -> Iterator[tuple[float, signal.Signals | None]]:

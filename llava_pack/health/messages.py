@@ -29,11 +29,26 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.llava": ("request {request} failed",),
     "llava_pack.serve.failures": ("request {request} failed: {cause}",),
     "llava_pack.serve.state": ("{text}: ignored, it is not a file of this account",),
-    "llava_pack.serve.engines": (
-        _ENDED,
-        "{model}: {request} ended: {reason}",
-        "{model}: {cause}; started again in {number} s",
+    "llava_pack.serve.engines": ("{model}: {cause}; started again in {number} s",),
+    "llava_pack.serve.served": (_ENDED, "{model}: {request} ended: {reason}"),
+    "llava_pack.serve.gateways": (
+        "{cause}; another is started in {number} s",
+        "its last words: {text}",
     ),
+    "llava_pack.serve.process": (
+        "process {count} was killed and is still there: the kernel keeps it",
+    ),
+    "llava_pack.serve.refusals": ("refused in the last {number} s: {text}",),
+    "llava_pack.serve.key_store": (
+        "{count} keys are known",
+        "{text}; none of its keys is taken until it can be read",
+    ),
+    "llava_pack.serve.audit": (
+        "{count} lines of the audit log could not be written",
+        "the audit log cannot be written: {text}",
+    ),
+    "llava_pack.serve.fencing": ("fence: {fence}",),
+    "llava_pack.engine.enclosure": ("fence: {fence}", "{text}"),
     "llava_pack.serve.life": ("{model}: {text}",),
     "llava_pack.engine": ("{cause}",),
     "llava_pack.engine.process": ("the parent process is gone: ending",),
@@ -59,7 +74,10 @@ CAUSES = (
     "its engine, process {count}, hung: no step for {number} s, {count} requests running",
     "the model is not ready: {phase}",
     "the queue is full: {count} requests are being answered or wait",
-    "the gateway ended by itself",
+    "the gateway, process {count}, ended with exit code {number}",
+    "the gateway, process {count}, was ended by {signal}",
+    "the gateway, process {count}, went silent",
+    "the gateway, process {count}, hung: no sign of life for {number} s",
 )
 """What ends an engine, or a request; also behind the name of a model."""
 
@@ -69,6 +87,7 @@ _DRIVER = (
     "nvidia-ml-py is not installed",
 )
 FOUND = (
+    "LLaVA's own programs stand behind none: they speak TCP to each other",
     "{recipe} generation {count}: {count} files, every byte as verified",
     "{recipe} generation {count}: {count} files look as they did when verified",
     "{recipe} generation {count}: other links, owner or permissions than verified: {files}",
@@ -212,6 +231,7 @@ _SHAPES: dict[str, Shape] = {
     "module": OneOf(*vocabulary.MODULES, other="another module"),
     "exception": OneOf(*vocabulary.EXCEPTIONS, other="another error"),
     "gpu": vocabulary.GPU_NAME,
+    "fence": Form(r"Landlock ABI [0-9]{1,2} and seccomp"),
     "memory": OneOf("GPU memory", "memory"),
     "resource": OneOf("disk", "inodes of the disk", "memory", "file handles"),
     "proxies": _Parts(

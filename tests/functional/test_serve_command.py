@@ -161,7 +161,9 @@ def test_bad_options_have_their_exit_codes(
 
 @pytest.mark.engine
 def test_with_nothing_installed_it_says_what_to_do(environment: dict[str, str]) -> None:
-    code, said, hint = _refused(environment, "--prefix", "/no/such/prefix", "--port", "0")
+    code, said, hint = _refused(
+        environment, "--prefix", "/no/such/prefix", "--port", "0", "--as-root"
+    )
     assert code == 14
     assert "none installed" in said
     assert "install.sh" in hint
