@@ -101,7 +101,8 @@ def test_a_gateway_that_hangs_is_replaced_and_who_waited_is_answered(temporary: 
     log = temporary / "serve.log"
     with gateway(temporary / "run", *_WATCHED, "--log", str(log)) as served:
         first, engines = served.gateway_pid(), served.engine_pids()
-        os.kill(first, signal.SIGSTOP)
+        os.kill(first, signal.SIGSTOP)  # whom it still took in before that is lost with it
+        _until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
         assert _answer(served).status_code == 200, "asked while it hung, at the same port"
         assert served.gateway_pid() != first
         assert served.engine_pids() == engines, "no engine was touched"
