@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.keys import Key, digest_of, id_of
@@ -142,30 +142,6 @@ class AccessPolicy:
         return tuple(
             Key(id=name, name=name, digest=digest_of(secret))
             for name, secret in zip(names, self.secrets or (), strict=False)
-        )
-
-    def to_fields(self) -> dict[str, Any]:
-        """Return the policy as JSON values, for another process of this start; it holds secrets."""
-        return {
-            "secrets": None if self.secrets is None else list(self.secrets),
-            "start_secret": self.start_secret,
-            "keys": [key.to_fields() for key in self.keys],
-            "key_store": self.key_store,
-            "host_names": sorted(self.host_names),
-            "any_address": self.any_address,
-        }
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> "AccessPolicy":
-        """Return the policy that `to_fields` wrote."""
-        given = fields["secrets"]
-        return cls(
-            secrets=None if given is None else tuple(given),
-            start_secret=fields["start_secret"],
-            keys=tuple(Key.from_fields(one) for one in fields["keys"]),
-            key_store=fields["key_store"],
-            host_names=frozenset(fields["host_names"]),
-            any_address=fields["any_address"],
         )
 
     def _without_key(self, asked: Asked, route: Route | None) -> Ruling:

@@ -9,6 +9,7 @@ import pytest
 from llava_pack.serve import access, sessions
 from llava_pack.serve.access import AccessPolicy, Asked, Ruling, keys_of_file, read_keys
 from llava_pack.serve.keys import Key, digest_of
+from llava_pack.serve.plain import from_plain, to_plain
 from llava_pack.serve.scopes import LLAVA_PREFIX
 from llava_pack.serve.sessions import IDLE_S, LONGEST_S, RENEW_S, Session
 
@@ -266,8 +267,8 @@ def test_salts_differ_by_key_and_by_start() -> None:
 
 def test_a_policy_crosses_to_another_process_as_json() -> None:
     policy = replace(_POLICY, key_store="/k", host_names=frozenset({"gpu01"}), any_address=True)
-    assert AccessPolicy.from_fields(json.loads(json.dumps(policy.to_fields()))) == policy
-    assert AccessPolicy.from_fields(AccessPolicy(secrets=None, start_secret="s").to_fields()) == (
+    assert from_plain(AccessPolicy, json.loads(json.dumps(to_plain(policy)))) == policy
+    assert from_plain(AccessPolicy, to_plain(AccessPolicy(secrets=None, start_secret="s"))) == (
         AccessPolicy(secrets=None, start_secret="s")
     )
 
