@@ -78,20 +78,24 @@ def test_this_machine_has_facts(tmp_path):
     assert facts.release == 5
 
 
+def _wait_for_its_program(pid):
+    """Return once a process that was forked has the arguments of the program that it becomes."""
+    until = time.monotonic() + 30
+    while "llava_pack.engine.worker" not in psutil.Process(pid).cmdline():
+        assert time.monotonic() < until
+
+
 def test_an_engine_whose_server_is_gone_is_found():
     # the arguments of an engine; what it runs waits for the end of its input
     wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "llava_pack.engine.worker"]
     with subprocess.Popen(wait, stdin=subprocess.PIPE) as adopted:
+        _wait_for_its_program(adopted.pid)
         assert adopted.pid not in probe_processes((), "").orphans
         adopted.stdin.close()
     shell = ["sh", "-c", '"$@" <&0 & echo $!; wait', "sh", *wait]
     with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         orphan = int(parent.stdout.readline())
-        until = time.monotonic() + 30
-        while "llava_pack.engine.worker" not in psutil.Process(orphan).cmdline():
-            assert (
-                time.monotonic() < until
-            )  # it was forked, and is not yet the program that it becomes
+        _wait_for_its_program(orphan)
         facts = probe_processes((), "")
         parent.stdin.close()
     assert orphan in facts.orphans
@@ -103,6 +107,7 @@ def test_an_engine_was_told_its_device_by_its_arguments():
     wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "llava_pack.engine.worker"]
     told = [*wait, "--model-dir", "/models/llava-tiny", "--device", "auto"]
     with subprocess.Popen(told, stdin=subprocess.PIPE) as engine:
+        _wait_for_its_program(engine.pid)
         assert engine_device(os.getpid(), "llava-tiny") == "auto"
         assert engine_device(os.getpid(), "another") == ""
         engine.stdin.close()
