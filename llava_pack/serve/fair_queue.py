@@ -1,7 +1,12 @@
-"""Whose turn it is: seats go round the callers, however many requests each of them has. Pure.
+"""Whose turn it is: seats are shared among the callers, however many requests each has. Pure.
 
-Of callers who wait, the one whose last turn is longest ago is next. While more than one caller is
-around, the last free seats go only to somebody who has none: whoever comes meanwhile finds one.
+Of callers who wait, the one with the fewest seats is next; of several, the one whose last turn is
+longest ago. Seats are counted and not turns: whoever asks what takes long would have most of the
+time by having every second turn.
+
+A seat is free again when its answer ends, and not when somebody else comes. So what others needed
+lately is kept free for them, up to an equal share; and while more than one caller is around, the
+last free seats go only to somebody who has none: whoever comes meanwhile finds one.
 """
 
 from collections import Counter, deque
@@ -16,6 +21,22 @@ class Seats(NamedTuple):
 
     total: int
     kept: int = 0
+
+
+@dataclass(slots=True)
+class _Lately:
+    """What a caller was seen to need: the most requests at once, for a while after it was so."""
+
+    seen_s: float
+    needed: int = 1
+    needed_s: float = 0.0
+    turn: int = 0
+    """The number of its last turn; whoever had none comes first."""
+
+    def needs(self, count: int, now_s: float) -> None:
+        self.seen_s = now_s
+        if count >= self.needed or now_s - self.needed_s > _AROUND_S:
+            self.needed, self.needed_s = max(1, count), now_s
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +68,8 @@ class FairQueue:
         self.seats = seats
         self._lines: dict[str, deque[Ticket]] = {}
         self._held: Counter[str] = Counter()
-        self._seen_s: dict[str, float] = {}
+        self._lately: dict[str, _Lately] = {}
+        self._turns = 0
 
     @property
     def waiting(self) -> int:
@@ -68,20 +90,26 @@ class FairQueue:
         return any(other != who for other in (*self._lines, *self._held))
 
     def oldest_s(self, now_s: float) -> float:
-        """Return how long the ticket that came first has waited; 0 where none waits."""
-        return max((now_s - line[0].since_s for line in self._lines.values()), default=0.0)
+        """Return how long the ticket that came first has waited; 0 where none waits.
+
+        While others are around, a caller that has a seat waits for its own to end, and not for
+        what is behind the line: many long requests of one key are no sign that something is wrong.
+        """
+        alone = len(self._lately) == 1
+        lines = [line for who, line in self._lines.items() if alone or not self._held[who]]
+        return max((now_s - line[0].since_s for line in lines), default=0.0)
 
     def join(self, who: str, now_s: float) -> Ticket:
         """Return a new ticket at the end of its caller's line."""
         ticket = Ticket(who, now_s)
-        # A caller without a line goes behind the others: it moves there with every turn, too.
         self._lines.setdefault(who, deque()).append(ticket)
-        self._seen_s[who] = now_s
+        wanted = self._held[who] + len(self._lines[who])
+        self._lately.setdefault(who, _Lately(now_s)).needs(wanted, now_s)
         return ticket
 
     def leave(self, ticket: Ticket, now_s: float) -> None:
         """Take a ticket out of the line, or off its seat."""
-        self._seen_s[ticket.who] = now_s
+        self._lately[ticket.who].seen_s = now_s
         if ticket.seated:
             self._held[ticket.who] -= 1
             self._held += Counter()  # drops what is zero
@@ -94,12 +122,13 @@ class FairQueue:
         """Return the tickets whose turn has come, and seat them."""
         seated: list[Ticket] = []
         while (who := self._next(now_s)) is not None:
-            line = self._lines.pop(who)
-            ticket = line.popleft()
-            if line:
-                self._lines[who] = line  # behind all the others
+            ticket = self._lines[who].popleft()
+            if not self._lines[who]:
+                del self._lines[who]
             ticket.seated = True
             self._held[who] += 1
+            self._turns += 1
+            self._lately[who].turn = self._turns
             seated.append(ticket)
         return seated
 
@@ -107,17 +136,25 @@ class FairQueue:
         free = self.seats.total - self.held
         if free < 1:
             return None
-        kept = free <= self.seats.kept
-        return next(
-            (who for who in self._lines if not (kept and self._has_enough(who, now_s))), None
-        )
+        self._forget(now_s)
+        in_order = sorted(self._lines, key=lambda who: (self._held[who], self._lately[who].turn))
+        return next((who for who in in_order if self._may_sit(who, free)), None)
 
-    def _has_enough(self, who: str, now_s: float) -> bool:
-        return self._held[who] > 0 and self._others(who, now_s)
+    def _may_sit(self, who: str, free: int) -> bool:
+        others = self._lately.keys() - {who}
+        if self._held[who] < self._share(who) or not others:
+            return True
+        kept = sum(max(0, self._share(other) - self._held[other]) for other in others)
+        return free > max(kept, self.seats.kept)
 
-    def _others(self, who: str, now_s: float) -> bool:
-        """Return whether somebody else was around lately."""
-        for gone in [name for name, at_s in self._seen_s.items() if now_s - at_s > _AROUND_S]:
+    def _share(self, who: str) -> int:
+        """Return how many seats are a caller's own: what it needs, up to an equal share."""
+        # One more than there are: whoever is not here yet finds a seat as well.
+        equal = (self.seats.total - 1) // len(self._lately)
+        return min(self._lately[who].needed, max(1, equal))
+
+    def _forget(self, now_s: float) -> None:
+        """Forget who was not seen for a while."""
+        for gone in [name for name, one in self._lately.items() if now_s - one.seen_s > _AROUND_S]:
             if gone not in self._lines and gone not in self._held:
-                del self._seen_s[gone]
-        return any(name != who for name in self._seen_s)
+                del self._lately[gone]

@@ -75,6 +75,70 @@ def test_the_last_seat_is_kept_while_somebody_else_is_around() -> None:
     assert queue.seat(100) == anns[2:3], "he was not seen for a minute"
 
 
+def _turns_that_bob_waited(queue: FairQueue) -> int:
+    """Ann has forty requests that take long; bob has three now and then that do not."""
+    ends: list[tuple[int, Ticket]] = []
+    waited = 0
+    for now in range(300):
+        for _, ticket in (ended := [end for end in ends if end[0] <= now]):
+            queue.leave(ticket, now)
+        ends = [end for end in ends if end not in ended]
+        while queue.waiting_of("ann") < 40:
+            queue.join("ann", now)
+        if now % 10 == 0:
+            for _ in range(3):
+                queue.join("bob", now)
+        ends += [(now + (20 if one.who == "ann" else 1), one) for one in queue.seat(now)]
+        waited += queue.waiting_of("bob")
+    return waited
+
+
+def test_who_asks_what_takes_long_has_no_more_than_a_share() -> None:
+    """An attack: of every two turns one was ann's, and with it nearly all of the time."""
+    assert _turns_that_bob_waited(FairQueue(Seats(10, kept=3))) == 0
+
+
+def test_without_shares_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FairQueue, "_share", lambda *_: 1)
+    assert _turns_that_bob_waited(FairQueue(Seats(10, kept=3))) > 30
+
+
+def test_what_others_needed_lately_is_kept_for_them_up_to_an_equal_share() -> None:
+    queue = FairQueue(Seats(10))
+    bobs = [queue.join("bob", 0) for _ in range(6)]
+    assert queue.seat(0) == bobs, "nobody else is around"
+    for bob in bobs:
+        queue.leave(bob, 1)
+    anns = [queue.join("ann", 30) for _ in range(20)]
+    assert queue.seat(30) == anns[:6], "(10 - 1) // 2 are bob's"
+    bobs = [queue.join("bob", 31) for _ in range(6)]
+    assert queue.seat(31) == bobs[:4]
+    queue.leave(anns[0], 32)
+    assert queue.seat(32) == [bobs[4]], "he has fewer"
+
+
+def test_what_somebody_needed_is_forgotten() -> None:
+    queue = FairQueue(Seats(10))
+    for bob in [queue.join("bob", 0) for _ in range(4)]:
+        queue.leave(bob, 0)
+    queue.leave(queue.join("bob", 61), 61)
+    for _ in range(20):
+        queue.join("ann", 62)
+    assert len(queue.seat(62)) == 9, "one is enough for him now"
+    assert len(queue.seat(200)) == 1, "and he is not around any more"
+
+
+def test_many_long_requests_of_one_key_are_no_stall_while_others_are_around() -> None:
+    queue = FairQueue(Seats(2, kept=1))
+    for _ in range(3):
+        queue.join("ann", 0)
+    assert len(queue.seat(0)) == 2
+    assert queue.oldest_s(30) == 30, "nobody else would be better off"
+    queue.join("bob", 30)
+    assert queue.seat(30) == []
+    assert queue.oldest_s(31) == 1, "bob's"
+
+
 def test_who_leaves_the_line_is_not_seated() -> None:
     queue = FairQueue(Seats(1))
     first, second = queue.join("ann", 0), queue.join("ann", 5)
