@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Self
 
 from llava_pack.engine import protocol
 from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.outbox import Outbox
+from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
 from llava_pack.engine.protocol import PROTOCOL, Status, Wire
 from llava_pack.engine.stats import Stats
@@ -28,6 +30,7 @@ class EngineClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._outbox = Outbox(writer)
         self._ids = itertools.count(1)
         self._events: dict[str, asyncio.Queue[Event | PackError]] = {}
         self._answers: dict[int, asyncio.Future[Wire]] = {}
@@ -53,10 +56,10 @@ class EngineClient:
         try:
             await client._greet()
         except OSError as error:
-            writer.close()
+            await client.close()
             raise ServeError(f"the engine went away: {error}", subject=str(path)) from error
         except BaseException:
-            writer.close()
+            await client.close()
             raise
         return client
 
@@ -182,6 +185,7 @@ class EngineClient:
             self._listener.cancel()
             with suppress(asyncio.CancelledError):
                 await self._listener
+        await self._outbox.close()
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
@@ -238,7 +242,7 @@ class EngineClient:
                 answer.set_exception(self._gone)
         self._changed.set()
 
-    async def _ask(self, message: Wire, attachments: list[bytes] | None = None) -> Wire:
+    async def _ask(self, message: Wire, attachments: Sequence[Pixels] = ()) -> Wire:
         """Send a message under a tag of its own and return its answer."""
         tag = next(self._ids)
         answer: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
@@ -249,15 +253,14 @@ class EngineClient:
         finally:
             self._answers.pop(tag, None)
 
-    async def _send(self, message: Wire, attachments: list[bytes] | None = None) -> None:
+    async def _send(self, message: Wire, attachments: Sequence[Pixels] = ()) -> None:
         if self._gone is not None:
             raise self._gone
         try:
-            self._writer.writelines(protocol.encode(message, attachments or []))
-            await self._writer.drain()
+            await self._outbox.send(protocol.encode(message, attachments))
         except OSError as error:
             raise ServeError(f"the engine went away: {error}") from error
 
     def _post(self, message: Wire) -> None:
-        with suppress(OSError, RuntimeError):
-            self._writer.writelines(protocol.encode(message))
+        with suppress(RuntimeError):  # the loop is closed
+            self._outbox.post(protocol.encode(message))

@@ -25,6 +25,7 @@ from typing import Any
 
 from llava_pack.engine.fence.decoding import enter_decoder_fence
 from llava_pack.engine.pictures import Limits, decode_picture, measure_picture
+from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 
@@ -90,7 +91,7 @@ class _Pixels:
         self._number = number
         self._mapped: mmap.mmap | None = None
 
-    def put(self, rgb: bytes) -> None:
+    def put(self, rgb: Pixels) -> None:
         """Write a picture's pixels at the file's beginning."""
         if self._mapped is None or len(self._mapped) < len(rgb):
             os.ftruncate(self._number, len(rgb))

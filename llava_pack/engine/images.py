@@ -109,7 +109,7 @@ def _colour(values: Iterable[float]) -> tuple[float, ...]:
 
 
 def _image(picture: Picture) -> Image.Image:
-    return Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+    return Image.frombytes("RGB", (picture.width, picture.height), bytes(picture.rgb))
 
 
 def _square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
+from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.stats import Work
 from llava_pack.format import errors
 from llava_pack.format.errors import PackError, UsageError
@@ -38,7 +39,7 @@ class Picture:
 
     width: int
     height: int
-    rgb: bytes = field(repr=False)
+    rgb: Pixels = field(repr=False)
     _digest: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

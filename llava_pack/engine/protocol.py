@@ -20,8 +20,9 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
@@ -51,6 +52,7 @@ _HISTOGRAMS = ("first_token_s", "token_gap_s", "step_tokens")
 
 State = Literal["loading", "ready", "draining", "failed"]
 Wire = dict[str, Any]
+_Bytes = TypeVar("_Bytes", bytes, Pixels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +67,8 @@ class Status:
     error: Failed | None = None
 
 
-def encode(message: Mapping[str, Any], attachments: Sequence[bytes] = ()) -> list[bytes]:
-    """Return the frames of one message, ready for `StreamWriter.writelines`.
+def encode(message: Mapping[str, Any], attachments: Sequence[_Bytes] = ()) -> list[_Bytes]:
+    """Return the frames of one message, ready to be sent one after the other.
 
     Raises:
         UsageError: the message is larger than the other side would take.
@@ -78,8 +80,8 @@ def encode(message: Mapping[str, Any], attachments: Sequence[bytes] = ()) -> lis
         )
     if len(body) > MAX_JSON_BYTES or any(len(part) > MAX_ATTACHMENT_BYTES for part in attachments):
         raise UsageError("the request is too large", hint="ask with less text or smaller pictures")
-    frames: list[bytes] = []
-    for part in (body, *attachments):
+    frames: list[_Bytes] = [_LENGTH.pack(len(body)), body]
+    for part in attachments:
         frames += [_LENGTH.pack(len(part)), part]
     return frames
 
@@ -117,9 +119,9 @@ async def _read_frame(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
     return await reader.readexactly(size)
 
 
-def request_to_wire(request: Request) -> tuple[Wire, list[bytes]]:
+def request_to_wire(request: Request) -> tuple[Wire, list[Pixels]]:
     """Return a request as JSON fields, and its pictures' pixels."""
-    pixels: list[bytes] = []
+    pixels: list[Pixels] = []
     messages = []
     for message in request.messages:
         parts: list[Any] = []

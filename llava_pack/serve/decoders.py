@@ -10,7 +10,6 @@ import os
 import queue
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from concurrent.futures import Future
 
 from llava_pack.engine import decoder
 from llava_pack.engine.pictures import Limits
+from llava_pack.engine.pixels import kept, memory_file
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.process import python_program
@@ -55,7 +55,7 @@ class Decoder:
             raise ServeError(f"the picture decoder cannot be started: {why}") from error
 
     def _start(self) -> None:
-        self._pixels = _memory_file()
+        self._pixels = memory_file()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -77,11 +77,11 @@ class Decoder:
             ServeError: there is no process to decode it.
         """
         width, height = self._ask(data, limits, measure=False)
-        rgb = os.pread(self._pixels, width * height * 3, 0)
-        if len(rgb) != width * height * 3:
+        try:
+            return Picture(width, height, kept(self._pixels, width * height * 3))
+        except (EOFError, OSError) as error:
             self.end()
-            raise _no_picture()
-        return Picture(width, height, rgb)
+            raise _no_picture() from error
 
     def measure(self, data: bytes, limits: Limits) -> tuple[int, int]:
         """Return the (width, height) that a picture's header tells.
@@ -216,11 +216,3 @@ def _left(until_s: float) -> float:
     if left_s <= 0:
         raise TimeoutError
     return left_s
-
-
-def _memory_file() -> int:
-    """Return a file for pixels that no folder lists, in memory where the system has such."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("picture")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

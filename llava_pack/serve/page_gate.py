@@ -9,13 +9,14 @@ the few that a page needs: no token, no cookie, and nothing that says which addr
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -121,12 +122,13 @@ class PageGate:
         if counted.refusal:
             raise HTTPException(413, counted.refusal)
         if answer.status == 200:
-            self._owners.brought(owner, self._landed(answer))
+            gone = self._owners.brought(owner, self._landed(answer))
+            await anyio.to_thread.run_sync(_remove, gone)
         await answer.send(send)
 
-    def _landed(self, answer: Answer) -> list[str]:
-        paths = json.loads(answer.body)
-        return [path for path in paths if self._facts.uploads in PurePath(path).parents]
+    def _landed(self, answer: Answer) -> dict[str, int]:
+        paths = map(Path, json.loads(answer.body))
+        return {str(p): p.stat().st_size for p in paths if self._facts.uploads in p.parents}
 
     async def _run(
         self, owner: Owner, scope: Scope, receive: Receive, send: Send, *, queued: bool
@@ -161,6 +163,13 @@ class PageGate:
 
     def _may_use(self, owner: Owner, path: str) -> bool:
         return path in self._facts.examples or self._owners.may_use(owner, path)
+
+
+def _remove(files: Sequence[str]) -> None:
+    """Remove uploads; what cannot be removed now goes with the run's folder."""
+    for file in files:
+        with suppress(OSError):
+            Path(file).unlink()
 
 
 def _absent() -> HTTPException:

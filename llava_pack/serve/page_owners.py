@@ -6,7 +6,7 @@ showed; a session is read and ended only by the one that began it.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ _UPLOADS = 4096
 _SESSIONS = 1024
 _EVENTS = 64
 """How many are remembered: uploads and sessions of a key, events of a session. The oldest go."""
+_UPLOAD_BYTES = 1 << 30
+"""What the uploads of a key may take of the disk. The oldest go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,8 @@ class _Session:
 
 @dataclass
 class _Holdings:
-    uploads: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    uploads: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+    """Bytes of each, by browser and path."""
     sessions: OrderedDict[str, _Session] = field(default_factory=OrderedDict)
 
 
@@ -46,11 +49,25 @@ class Owners:
     def __init__(self) -> None:
         self._holdings: dict[str, _Holdings] = {}
 
-    def brought(self, owner: Owner, paths: Iterable[str]) -> None:
-        """Note uploads; the same file brought by several belongs to each of them."""
-        uploads = self._of(owner).uploads
-        for path in paths:
-            _keep(uploads, (owner.browser, path), None, _UPLOADS)
+    def brought(self, owner: Owner, sizes: Mapping[str, int]) -> list[str]:
+        """Note uploads; the same file brought by several belongs to each of them.
+
+        Args:
+            owner: who brought them.
+            sizes: bytes of each, by path.
+
+        Returns:
+            Files that made room, and are nobody's any more.
+        """
+        uploads, dropped = self._of(owner).uploads, []
+        for path, size in sizes.items():
+            uploads[owner.browser, path] = size
+            uploads.move_to_end((owner.browser, path))
+        while len(uploads) > _UPLOADS or sum(uploads.values()) > _UPLOAD_BYTES:
+            (_, path), _ = uploads.popitem(last=False)
+            dropped.append(path)
+        held = {path for one in self._holdings.values() for _, path in one.uploads}
+        return [path for path in dict.fromkeys(dropped) if path not in held]
 
     def may_use(self, owner: Owner, path: str) -> bool:
         """Return whether a file is an upload of this browser."""

@@ -1,12 +1,15 @@
 """A sample of tests/attack/bombs.py: bombs at every door, and an honest question beside them."""
 
 import random
+import re
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.support.bombing import Attack
-from tests.support.bombs import json_bombs, picture_bombs
-from tests.support.gateway import KEY, gateway
+from tests.support.bombs import asked, json_bombs, picture_bombs, png_of_zeros
+from tests.support.gateway import KEY, Gateway, gateway
 
 
 def test_a_sample_of_bombs_hurts_nobody() -> None:
@@ -26,3 +29,23 @@ def test_a_sample_of_bombs_hurts_nobody() -> None:
             attack.pictures_at_every_door(name, pictures)
         verdict = attack.verdict()
     assert not verdict.wrong, str(verdict) + "\n" + "\n".join(verdict.wrong)
+
+
+def _most_memory(served: Gateway) -> int:
+    """Return the most bytes that the gateway's process ever had in memory."""
+    status = Path(f"/proc/{served.gateway_pid()}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+@pytest.mark.parametrize(("without", "grows"), [((), False), (("--without", "pixels"), True)])
+def test_decoded_pictures_do_not_lie_in_the_gateway(
+    tmp_path: Path, without: tuple[str, ...], *, grows: bool
+) -> None:
+    """Four pictures of 75 MB each were 1.2 GB of it: decoded, joined, waiting to be sent."""
+    pictures = [png_of_zeros(5000, 5000 - number) for number in range(4)]
+    with gateway(tmp_path / "run", *without) as served, served.client() as http:
+        before = _most_memory(served)
+        headers = {"Content-Type": "application/json"}
+        answer = http.post("/v1/chat/completions", content=asked(*pictures), headers=headers)
+        assert "Picture 5000x5000" in answer.text
+        assert (_most_memory(served) - before > 50_000_000) is grows

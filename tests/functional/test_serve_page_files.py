@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -49,6 +50,20 @@ def test_several_ranges_of_an_uploaded_file_are_the_whole_file(served: Gateway) 
         for asked in ("bytes=0-1,3-4", "bytes=0-1-2", "bytes=0-3"):
             answer = http.get(f"/gradio_api/file={path}", headers={"Range": asked})
             assert (answer.status_code, answer.content) == (200, data.getvalue())
+
+
+def test_uploads_of_a_key_make_room_for_its_next_ones(tmp_path: Path) -> None:
+    """An attack: a page key that uploads until the disk is full."""
+    with gateway(tmp_path / "run", "--web", "--without", "room") as little, little.client() as http:
+        paths = []
+        for number in range(4):
+            (path,) = http.post(
+                "/gradio_api/upload", files={"files": (f"{number}.png", bytes([number]) * 2_000)}
+            ).json()
+            paths.append(path)
+        assert [Path(path).is_file() for path in paths] == [False, False, True, True]
+        shown = [http.get(f"/gradio_api/file={path}").status_code for path in paths]
+        assert shown == [404, 404, 200, 200]
 
 
 @pytest.mark.parametrize(

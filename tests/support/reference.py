@@ -61,7 +61,7 @@ class Reference:
 
     def pixels(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Return what transformers makes of pictures, padded to squares."""
-        images = [Image.frombytes("RGB", (p.width, p.height), p.rgb) for p in pictures]
+        images = [Image.frombytes("RGB", (p.width, p.height), bytes(p.rgb)) for p in pictures]
         values: torch.Tensor = self.processor(images, return_tensors="pt")["pixel_values"]
         return values
 
