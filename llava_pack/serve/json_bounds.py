@@ -51,9 +51,9 @@ class JsonCount:
 
     >>> count = JsonCount(JsonLimits(size_bytes=100))
     >>> count.take(b'{"a": ["x", "[[[')
-    >>> count.take(b'\"]", 1]}')
+    >>> count.take(b'\\"]", 1]}')
     >>> count.values, count.depth
-    (6, 0)
+    (5, 0)
     """
 
     def __init__(self, limits: JsonLimits) -> None:
