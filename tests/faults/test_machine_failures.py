@@ -8,6 +8,7 @@ import errno
 import resource
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -52,6 +53,23 @@ def test_too_few_open_files(machine, operation, files):
     assert "ulimit -n" in done.stderr
     assert "Traceback" not in done.stderr
     complete(machine.site.prefix)
+
+
+_UNEXPLAINED = """
+import contextlib, runpy, sys
+from llava_target import failures
+failures.explained = lambda prefix: contextlib.nullcontext()
+runpy.run_module("llava_pack", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("operation", "files"), [("gc", 6), ("uninstall", 8)])
+def test_without_its_explanation_it_would_be_a_traceback(machine, operation, files):
+    unexplained = [sys.executable, "-I", "-B", "-c", _UNEXPLAINED]
+    few = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
+    done = machine.run(operation, wrap=few, start=unexplained)
+    assert done.returncode != 14
+    assert "Traceback" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace here")

@@ -23,6 +23,7 @@ CODES = {
     errno.EROFS: {0, 3, 14},
 }
 """What may come of each; 0 where what failed need not be done now."""
+_START = (sys.executable, "-I", "-B", "-m", "llava_pack")
 OPERATIONS = ("install", "install.sh's installer", "revert", "gc", "uninstall")
 
 
@@ -104,11 +105,11 @@ class FailingMachine:
         return {call: int(count) for call, count in rows}
 
     def run(
-        self, operation: str, *, wrap: Sequence[str] = ()
+        self, operation: str, *, wrap: Sequence[str] = (), start: Sequence[str] = _START
     ) -> "subprocess.CompletedProcess[str]":
-        """Run an operation on the saved site, below another command."""
+        """Run an operation on the saved site, below another command, and begun in another way."""
         self.site.restore()
-        command = [*wrap, *self._command(operation)]
+        command = [*wrap, *self._command(operation, start)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def _run(
@@ -121,14 +122,13 @@ class FailingMachine:
             env={**os.environ, **(settings if call else {})},
         )  # fmt: skip
 
-    def _command(self, operation: str) -> list[str]:
+    def _command(self, operation: str, start: Sequence[str] = _START) -> list[str]:
         site = self.site
         prefix, bundle = str(site.prefix), str(site.medium("newest"))
         expect = ["--expect", site.ids["newest"], "--prefix", prefix]
         if operation == "install.sh's installer":
-            start = [sys.executable, "-I", "-S", "-B", f"{bundle}/installer/llava_target"]
-            return [*start, "install", "--bundle", bundle, *expect]
-        start = [sys.executable, "-I", "-B", "-m", "llava_pack"]
+            own = [sys.executable, "-I", "-S", "-B", f"{bundle}/installer/llava_target"]
+            return [*own, "install", "--bundle", bundle, *expect]
         more = {
             "install": ["install", bundle, *expect],
             "revert": ["revert", "--generation", "1", "--prefix", prefix],

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from llava_pack.serve.admission import Admission, BodyLimits, body_is_gone
-from llava_pack.serve.budget import Budget
+from llava_pack.serve.budget import Budget, Holding
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.json_bounds import JsonCount, JsonLimits
 from tests.support.bombs import asked, png
@@ -137,6 +137,24 @@ def test_bodies_that_are_held_have_a_budget_and_a_caller_has_half_of_it() -> Non
         assert len(app.bodies) == 6
 
     asyncio.run(flooded())
+
+
+def test_without_the_budget_all_of_them_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def granted(budget: Budget, who: str, amount: int) -> Holding:
+        return Holding(budget, who, amount)
+
+    monkeypatch.setattr(Budget, "take", granted)
+
+    async def flooded() -> None:
+        app = _App(waits=True)
+        layer, body = Admission(app, BodyLimits(held_bytes=_MIB)), b'"' + b"x" * _MIB + b'"'
+        anns = [asyncio.create_task(_post(layer, body)) for _ in range(5)]
+        for _ in anns:
+            await app.read.acquire()
+        app.let.set()
+        assert {status for status, _ in await asyncio.gather(*anns)} == {200}
+
+    asyncio.run(asyncio.wait_for(flooded(), 60))
 
 
 def test_who_waits_too_long_for_room_is_told_to_come_back() -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import errno
+import logging
 import resource
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,13 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from llava_pack.serve.connections import ConnectionLimits, raise_open_files, uvicorn_options
+from llava_pack.serve import connections
+from llava_pack.serve.connections import (
+    ConnectionLimits,
+    Connections,
+    raise_open_files,
+    uvicorn_options,
+)
 from llava_pack.serve.refusals import Refusals
 
 _GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -73,6 +80,16 @@ async def _served(limits: ConnectionLimits) -> AsyncIterator[_Running]:
         yield _Running(listening.getsockname()[1], refusals)
         server.should_exit = server.force_exit = True
         await task
+
+
+@contextmanager
+def _unfiltered(logger: logging.Logger) -> Iterator[None]:
+    """Let everything through that earlier servers of this process let nobody see."""
+    before, logger.filters = logger.filters, []
+    try:
+        yield
+    finally:
+        logger.filters = before
 
 
 async def _ends(reader: asyncio.StreamReader) -> bytes:
@@ -175,6 +192,21 @@ def test_the_oldest_that_asks_nothing_makes_room() -> None:
     asyncio.run(flooded())
 
 
+def test_without_a_number_all_would_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connections, "admit", lambda *_: True)
+
+    async def flooded() -> None:
+        async with _served(ConnectionLimits(total=3, of_peer=3)) as running:
+            held = [await running.connect(b"GET / HT") for _ in range(20)]
+            assert await running.answered()
+            assert not any(reader.at_eof() for reader, _ in held)
+            assert not running.refusals.connections
+            for _, writer in held:
+                writer.close()
+
+    asyncio.run(flooded())
+
+
 def test_where_everybody_asks_a_new_one_is_turned_away() -> None:
     async def flooded() -> None:
         async with _served(ConnectionLimits(total=3, of_peer=8)) as running:
@@ -202,6 +234,23 @@ def test_what_is_no_http_is_counted_and_not_written(caplog: pytest.LogCaptureFix
 
     asyncio.run(attacked())
     assert not [record for record in caplog.records if record.name == "uvicorn.error"]
+
+
+def test_without_the_count_each_has_its_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_is_no_counted_line", lambda _: True)
+
+    async def attacked() -> None:
+        async with _served(_QUICK) as running:
+            for _ in range(5):
+                reader, writer = await running.connect(b"the-token \x00\r\n\r\n")
+                await _ends(reader)
+                writer.close()
+
+    with _unfiltered(logging.getLogger("uvicorn.error")):
+        asyncio.run(attacked())
+    assert len([record for record in caplog.records if record.name == "uvicorn.error"]) == 5
 
 
 def test_errors_of_accept_are_counted_and_an_idle_one_makes_room(

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -150,6 +151,21 @@ def test_what_takes_too_long_is_killed_and_the_next_one_is_decoded() -> None:
             return (await decoder.admitted([_png()])).pictures[0]
 
     assert asyncio.run(attacked()).width == 2
+
+
+def test_without_the_kill_it_would_go_on() -> None:
+    """Twice the time that it is given above, and nothing has come of it."""
+
+    async def attacked() -> None:
+        with closing(PictureDecoder(replace(_BOMB, decode_s=3.0))) as decoder:
+            bomb = progressive_bomb(90_000, side=512)
+            held = asyncio.create_task(decoder.admitted([bomb]))
+            await asyncio.wait({held}, timeout=2.0)
+            assert not held.done()
+            with pytest.raises(UsageError, match="more than 3 s"):
+                await held
+
+    asyncio.run(attacked())
 
 
 def test_an_honest_picture_beside_bombs_of_another_key_is_answered_at_once() -> None:

@@ -43,6 +43,15 @@ def test_strangers_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
     assert len(lines) == 1
 
 
+def test_without_the_count_each_would_have_its_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(Refusals, "answered", lambda *_: False)
+    _asked(Refusals(), [f"/v1/{n}" for n in range(50)], "wrong")
+    assert len([r for r in caplog.records if r.name.startswith("llava_pack")]) == 50
+
+
 def test_a_failure_of_who_is_known_has_its_line_without_the_path(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
