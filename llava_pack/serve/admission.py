@@ -8,6 +8,7 @@ page are written to files as they come, so only their size is counted.
 """
 
 import asyncio
+import io
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -159,16 +160,16 @@ def _announced(scope: Scope, most: int) -> int:
 
 async def _whole(receive: Receive, count: JsonCount) -> bytes | None:
     """Return a body that was counted piece by piece; None where the client went away."""
-    pieces: list[bytes] = []
+    taken = io.BytesIO()  # unlike a list of pieces, it is the body in the end, and no copy of it
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         piece = message.get("body", b"")
         count.take(piece)
-        pieces.append(piece)
+        taken.write(piece)
         if not message.get("more_body", False):
-            return b"".join(pieces)
+            return taken.getvalue()
 
 
 def _replayed(bodies: list[bytes], receive: Receive) -> Receive:

@@ -188,14 +188,21 @@ class DecoderPool:
             stack.callback(own.end)
             with contextlib.suppress(ServeError):  # the first picture will say so
                 own.start()
-            while (taken := self._jobs.get()) is not None:
-                job, future = taken
-                if not future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    future.set_result(job(own))
-                except Exception as error:  # noqa: BLE001 - it is the asker's, who hears it
-                    future.set_exception(error)
+            while self._did_next(own):
+                pass  # and nothing of the last job is held while there is none
+
+    def _did_next(self, own: Decoder) -> bool:
+        """Do the next job, and return whether there was one."""
+        taken = self._jobs.get()
+        if taken is None:
+            return False
+        job, future = taken
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(job(own))
+            except Exception as error:  # noqa: BLE001 - it is the asker's, who hears it
+                future.set_exception(error)
+        return True
 
 
 def _no_picture() -> UsageError:
