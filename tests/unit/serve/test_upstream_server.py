@@ -8,6 +8,8 @@ import pytest
 
 from llava_pack.cli.openai_stream import find_server
 from llava_pack.cli.servers import ordered
+from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.upstream.bounds import tell
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import Program
 from llava_pack.format.errors import ServeError
@@ -26,6 +28,15 @@ def server(monkeypatch, tmp_path):
     published.withdraw()
 
 
+def python(role, code, folder):
+    argv = (sys.executable, "-c", code)
+    return Program(role=role, argv=argv, environment={}, directory=folder)
+
+
+def processes(program):
+    return UpstreamProcesses([program], free_ports(0), "llava-x", token="")
+
+
 def test_chat_says_that_it_has_no_such_api(server):
     with pytest.raises(ServeError, match="has no OpenAI-compatible API") as refused:
         find_server()
@@ -40,22 +51,37 @@ def test_orders_are_refused_with_what_ends_it(server):
 
 def test_a_program_that_ends_too_soon_is_15_with_its_last_words(tmp_path):
     code = "import sys; sys.exit('no such checkpoint')"
-    program = Program(role="controller", argv=(sys.executable, "-c", code), environment={})
-    ports = free_ports(0)
+    program = python("controller", code, tmp_path / "run")
     with (
-        UpstreamProcesses(
-            [program], ports, "llava-x", token="", folder=tmp_path / "run"
-        ) as running,
+        processes(program) as running,
         pytest.raises(ServeError, match="its last words: no such checkpoint") as ended,
     ):
         running.start(lambda: False, lambda _: None)
     assert ended.value.exit_code == 15
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("import sys; sys.exit('it ended\\nhint: boot another kernel')", "boot another kernel"),
+        ("import sys; sys.exit('Permission denied')", "--no-fence"),
+        ("import sys; sys.exit('no such checkpoint')", ""),
+    ],
+)
+def test_what_to_do_is_told_where_it_is_known(tmp_path, code, hint):
+    program = python("worker", code, tmp_path)
+    tell(Standing(landlock=7, seccomp=True), tmp_path)
+    with processes(program) as running, pytest.raises(ServeError) as ended:
+        running.start(lambda: False, lambda _: None)
+    assert hint in ended.value.hint
+    assert bool(ended.value.hint) == bool(hint)
+    assert "hint" not in ended.value.message
+
+
 def test_being_told_to_end_while_it_starts_leaves_no_process(tmp_path):
     code = "import time; time.sleep(600)"
-    program = Program(role="controller", argv=(sys.executable, "-c", code), environment={})
-    with UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running:
+    program = python("controller", code, tmp_path)
+    with processes(program) as running:
         assert running.start(lambda: True, lambda _: None) is False
         pid = running.pids()[0]
     assert not Path("/proc", str(pid)).exists()
@@ -64,9 +90,9 @@ def test_being_told_to_end_while_it_starts_leaves_no_process(tmp_path):
 def test_what_ended_is_started_again(tmp_path):
     mark = tmp_path / "starts"
     code = f"import time; open({str(mark)!r}, 'a').write('x'); time.sleep(0.5)"
-    program = Program(role="worker", argv=(sys.executable, "-c", code), environment={})
+    program = python("worker", code, tmp_path)
     notes = []
-    with UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running:
+    with processes(program) as running:
         running.start(lambda: True, notes.append)
         while not mark.exists() or len(mark.read_text()) < 2:
             running.revive(notes.append)
@@ -74,9 +100,9 @@ def test_what_ended_is_started_again(tmp_path):
 
 
 def test_a_program_that_is_not_there_is_15(tmp_path):
-    program = Program(role="page", argv=("/nowhere/python",), environment={})
+    program = Program(role="page", argv=("/nowhere/python",), environment={}, directory=tmp_path)
     with (
-        UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running,
+        processes(program) as running,
         pytest.raises(ServeError, match="cannot be started"),
     ):
         running.start(lambda: False, lambda _: None)
