@@ -21,7 +21,7 @@ import pytest
 from llava_pack.cli.silence import has_route
 from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from tests.conftest import ROOT
-from tests.support.fences import landlock_abi
+from tests.support.fences import PORTS_SINCE, landlock_abi
 
 pytestmark = pytest.mark.upstream
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -29,7 +29,6 @@ RED_CIRCLE = ROOT / "bundles" / "known-answers" / "red-circle.png"
 MODEL = "llava-v1-demo"
 ROLES = ("controller", "worker", "page")
 LONG_MS = 120_000
-PORTS_SINCE = 4
 FENCED = ["--require-fence"] if landlock_abi() >= PORTS_SINCE else []
 fenced = pytest.mark.skipif(not FENCED, reason="this kernel's Landlock holds no ports")
 

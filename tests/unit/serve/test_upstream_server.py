@@ -2,18 +2,21 @@
 
 import os
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from llava_pack.cli.openai_stream import find_server
 from llava_pack.cli.servers import ordered
-from llava_pack.engine.fence.value import Standing
+from llava_pack.cli.upstream import _missing
+from llava_pack.engine.fence.value import OFF, Standing
 from llava_pack.engine.upstream.bounds import tell
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import Program
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.state import RunState, directories, publish
+from llava_pack.health.upstream import _fences
+from llava_pack.serve.state import RunState, directories, publish, running
 
 
 @pytest.fixture
@@ -35,6 +38,20 @@ def python(role, code, folder):
 
 def processes(program):
     return UpstreamProcesses([program], free_ports(0), "llava-x", token="")
+
+
+def test_what_stands_around_each_program_crosses_by_the_run_state(tmp_path, server):
+    part = Standing(landlock=3, seccomp=True, why="Linux 6.6 cannot hold TCP ports")
+    stand = {"controller": Standing(landlock=7, seccomp=True), "worker": part, "page": part}
+    fences = {role: asdict(one) for role, one in stand.items()}
+    published = publish(tmp_path, replace(server, fences=fences))
+    (found,) = running([tmp_path])
+    published.withdraw()
+    told = _fences({**found.fences, "of an earlier version": None})
+    assert {role: one.said for role, one in told.items()} == {r: str(s) for r, s in stand.items()}
+    assert [role for role, one in sorted(told.items()) if not one.whole] == ["page", "worker"]
+    assert _missing(found) == [str(part)]
+    assert _missing(replace(found, fences={"page": asdict(OFF)})) == []
 
 
 def test_chat_says_that_it_has_no_such_api(server):
