@@ -126,7 +126,7 @@ def serve(
       llava-pack serve --socket ~/llava.sock
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
-    from llava_pack.cli.upstream import installed_upstream, serve_upstream
+    from llava_pack.cli.upstream import UNFENCED, installed_upstream, serve_upstream
     from llava_pack.serve.plans import LoadOptions, engine_command
 
     if conv_mode == "raw":
@@ -142,10 +142,17 @@ def serve(
         refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
         refused |= {"--host": host != "127.0.0.1", "--no-web": not web}
         refused |= {"--api-key-file": api_key_file, "--keys": keys}
-        refused |= {"--require-fence": require_fence}
         load = LoadOptions(precision=chosen, device=device, slots=slots)
         raise typer.Exit(
-            serve_upstream(own, load, port=port, token=token, refused=refused, as_json=as_json)
+            serve_upstream(
+                own,
+                load,
+                port=port,
+                token=token,
+                fence=fence_mode,
+                refused=refused,
+                as_json=as_json,
+            )
         )
     _need_extra(web=web)
     from llava_pack.cli.proof import proof_of
@@ -199,7 +206,7 @@ def serve(
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not fence:
-        console.say("! no fence: what serves can open every file that you can, and any network")
+        console.say(UNFENCED)
     code = run(
         ServePlan(
             listening=listening,

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
 
 _LOG_BYTES = 64 * 1024
-_UNFENCED = Finding(
-    layer="fence",
-    level="ok",
-    text="LLaVA's own programs stand behind none: they speak TCP to each other",
-)
 
 
 def address(server: RunState) -> Address:
@@ -44,7 +39,12 @@ def probe_of(server: RunState) -> ServerProbe | UpstreamProbe:
     if not server.controller:
         return ServerProbe(address(server))
     return UpstreamProbe(
-        server.controller, server.url, token=server.token, pid=server.pid, models=server.models
+        server.controller,
+        server.url,
+        token=server.token,
+        pid=server.pid,
+        models=server.models,
+        fences=server.fences,
     )
 
 
@@ -85,8 +85,7 @@ class ServedChecks:
                 yield from self._log()
             if facts.error:
                 return
-            own = isinstance(probe, ServerProbe)
-            yield from check_fences(facts, self._program) if own else [_UNFENCED]
+            yield from check_fences(facts, self._program)
             if facts.has_page:
                 yield check_page(probe.page(), self._program)
             for name, model in facts.models.items():

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
+from llava_pack.engine.fence.value import OFF, Standing
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.plans import LoadOptions
+from llava_pack.serve.plans import FenceMode, LoadOptions
 from llava_pack.serve.state import RunState, directories, running
 
 if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
 
 _TOKEN_BYTES = 16
+UNFENCED = "! no fence: what serves can open every file that you can, and any network"
 
 
 def installed_upstream(prefix: Path | None, recipes: Sequence[str]) -> "Installation | None":
@@ -55,6 +57,7 @@ def serve_upstream(
     *,
     port: int,
     token: bool,
+    fence: FenceMode,
     refused: Mapping[str, object],
     as_json: bool,
 ) -> int:
@@ -65,6 +68,7 @@ def serve_upstream(
         load: precision, device and slots, each None for the bundle's.
         port: of the page, on loopback; 0 takes a free one.
         token: whether the page and the programs ask for one.
+        fence: whether one is raised around each program, and whether it has to be whole.
         refused: options that LLaVA's programs have no means for, by name; None or False where
             not given.
         as_json: announce as one JSON object.
@@ -75,6 +79,7 @@ def serve_upstream(
         ServeError: the port is taken, or a program ended; with its last words.
     """
     from llava_pack.cli.installations import plan_of
+    from llava_pack.engine.upstream.files import model_files
     from llava_pack.engine.upstream.programs import (
         CPU_PRECISION,
         LOOPBACK,
@@ -98,6 +103,7 @@ def serve_upstream(
     model = UpstreamModel(
         name=checked.name,
         model_dir=checked.model_dir,
+        files=model_files(checked.model_dir),
         precision=checked.precision,
         device=where,
         slots=checked.slots,
@@ -115,8 +121,9 @@ def serve_upstream(
     )
     if not token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
-    console.say("! no fence stands around LLaVA's own programs")
-    plan = UpstreamPlan(model=model, state=state, state_directory=directories()[0])
+    if fence == "off":
+        console.say(UNFENCED)
+    plan = UpstreamPlan(model=model, state=state, state_directory=directories()[0], fence=fence)
     return run(
         plan, lambda ready: _announce(ready, model.precision, as_json=as_json), console.progress()
     )
@@ -138,6 +145,8 @@ def _announce(state: RunState, precision: str, *, as_json: bool) -> None:
         )
     )
     page = f"http://localhost:{state.port}/"
+    for missing in _missing(state):
+        console.say(f"! a fence is not whole: {missing}")
     if as_json:
         fields = {"url": state.url, "port": state.port, "pid": state.pid, "token": state.token}
         fields |= {"models": list(state.models), "bundle_id": state.bundle_id}
@@ -154,3 +163,9 @@ def _announce(state: RunState, precision: str, *, as_json: bool) -> None:
     console.say(f"\nThrough a bastion:\n  {lines.bastion}")
     console.say(f"\nLLaVA's controller, for its own clients: {state.controller}")
     console.say("\nCtrl-C stops it.")
+
+
+def _missing(state: RunState) -> list[str]:
+    """Return which fences stand, as far as they are neither whole nor switched off; each once."""
+    stand = (Standing.from_wire(told) for told in state.fences.values())
+    return sorted({str(one) for one in stand if one and one != OFF and not one.whole})

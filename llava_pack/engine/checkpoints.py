@@ -37,6 +37,12 @@ class Checkpoint:
     base: Layout | None = None
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of its parts."""
+        parts = (self.model, self.tower, self.base)
+        return tuple(part.folder for part in parts if part is not None)
+
+    @property
     def native(self) -> bool:
         """Whether the folder is in transformers' own layout."""
         return self.model.kind is Kind.CONVERTED

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from llava_pack.engine.checkpoints import read_checkpoint
 from llava_pack.engine.fence.blame import blamed, passed_over
@@ -12,13 +11,11 @@ from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import make_devices, this_place, with_targets
 from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
-from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.fence.value import OFF, Mode, Standing
 from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError, ServeError
 
 _log = logging.getLogger(__name__)
-Mode = Literal["on", "off", "required"]
-MODES: tuple[Mode, ...] = ("on", "off", "required")
 
 
 class Enclosure:
@@ -101,5 +98,4 @@ class Enclosure:
         except PackError as error:
             self._unreadable = error
             return given
-        parts = (found.model, found.tower, found.base)
-        return [*given, *(part.folder for part in parts if part is not None)]
+        return [*given, *found.folders]

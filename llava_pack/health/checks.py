@@ -148,7 +148,7 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
 
 
 def check_fences(facts: ServerFacts, program: str) -> list[Finding]:
-    """Judge the fences around the gateway and around each engine that is ready.
+    """Judge the fences around the gateway and each engine that is ready, or LLaVA's programs.
 
     Args:
         facts: of a server that answered.
@@ -156,7 +156,9 @@ def check_fences(facts: ServerFacts, program: str) -> list[Finding]:
     """
     engines = {name: one.fence for name, one in facts.models.items() if one.phase == "ready"}
     told = {} if facts.fence is None else {"gateway": facts.fence}
-    return [_fence(name, fence, program) for name, fence in {**told, **engines}.items()]
+    # Each program of LLaVA's tells by itself: its model is no engine's, and tells nothing.
+    around = {**told, **engines} if facts.programs is None else facts.programs or engines
+    return [_fence(name, fence, program) for name, fence in around.items()]
 
 
 def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:

@@ -81,6 +81,8 @@ class ServerFacts:
     has_page: bool = False
     fence: FenceFacts | None = None
     """Around the gateway; None where it does not tell."""
+    programs: Mapping[str, FenceFacts] | None = None
+    """Around each of LLaVA's own programs that has told; None where llava-pack's engine serves."""
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
 
 

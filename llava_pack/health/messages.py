@@ -87,7 +87,6 @@ _DRIVER = (
     "nvidia-ml-py is not installed",
 )
 FOUND = (
-    "LLaVA's own programs stand behind none: they speak TCP to each other",
     "{recipe} generation {count}: {count} files, every byte as verified",
     "{recipe} generation {count}: {count} files look as they did when verified",
     "{recipe} generation {count}: other links, owner or permissions than verified: {files}",

@@ -1,22 +1,27 @@
 """Probes of LLaVA's own `llava.serve`: its ports, its page, and known answers by its protocol."""
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.engine.templates import choose
 from llava_pack.engine.upstream.client import UpstreamClient
+from llava_pack.engine.upstream.files import model_files
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, programs
 from llava_pack.format.errors import ServeError
 from llava_pack.format.manifest import KnownAnswer, Manifest
-from llava_pack.health.facts import AnswerFacts, ModelFacts, PageFacts, ServerFacts
+from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
 
+_PROGRAMS = "llava.serve.controller, llava.serve.model_worker, llava.serve.gradio_web_server"
 _TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test
 
 
@@ -29,13 +34,22 @@ class UpstreamProbe:
         token: of its start.
         pid: the process that supervises it.
         models: names that it is to serve.
+        fences: which fence stands around each program, as it told.
     """
 
     def __init__(
-        self, controller: str, page: str, *, token: str, pid: int, models: tuple[str, ...]
+        self,
+        controller: str,
+        page: str,
+        *,
+        token: str,
+        pid: int,
+        models: tuple[str, ...],
+        fences: Mapping[str, Any],
     ) -> None:
         self._client = UpstreamClient(controller, token)
         self._page, self._pid, self._models = page, pid, models
+        self._fences = fences
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +69,7 @@ class UpstreamProbe:
             live=True,
             ready=set(self._models) <= set(listed),
             has_page=True,
+            programs=_fences(self._fences),
             models={name: _phase(ready=name in listed) for name in self._models},
         )
 
@@ -102,6 +117,7 @@ def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -
     model = UpstreamModel(
         name=manifest.model.name,
         model_dir=model_dir.absolute(),
+        files=model_files(model_dir.absolute()),
         precision=precision,
         device=chosen_device(device),
         slots=1,
@@ -111,13 +127,14 @@ def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -
     with tempfile.TemporaryDirectory(prefix="llava-pack-smoke-") as folder:
         home = Path(folder)
         three = programs(model, ports, token=_TOKEN, environment=os.environ, home=home)
-        with UpstreamProcesses(
-            three, ports, model.name, token=_TOKEN, folder=home / "run"
-        ) as running:
+        _compile(model.python, home, three[0].environment)
+        with UpstreamProcesses(three, ports, model.name, token=_TOKEN) as running:
             running.start(lambda: False, lambda _text: None)
             load_s = time.monotonic() - began_s
             urls = ports.url("controller"), ports.url("page")
-            with UpstreamProbe(*urls, token=_TOKEN, pid=os.getpid(), models=(model.name,)) as probe:
+            with UpstreamProbe(
+                *urls, token=_TOKEN, pid=os.getpid(), models=(model.name,), fences={}
+            ) as probe:
                 answers = [
                     _told(known, probe.answer(model.name, known))
                     for known in manifest.known_answers
@@ -131,6 +148,27 @@ def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -
         "answers": answers,
         "page": {"status": page.status, "ok": page.is_page, "error": page.error},
     }
+
+
+def _compile(python: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Have Python keep what it compiles of LLaVA's programs: behind a fence nothing is kept.
+
+    What is wrong with them is told when they are started.
+    """
+    subprocess.run(
+        [python, "-I", "-c", f"import {_PROGRAMS}"],
+        env=dict(environment),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+
+
+def _fences(told: Mapping[str, Any]) -> dict[str, FenceFacts]:
+    """Return what the run state tells of fences, as far as it can be read."""
+    stand = {name: Standing.from_wire(fields) for name, fields in told.items()}
+    return {name: FenceFacts(said=str(one), whole=one.whole) for name, one in stand.items() if one}
 
 
 def _told(known: KnownAnswer, facts: AnswerFacts) -> dict[str, Any]:

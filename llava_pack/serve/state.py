@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class RunState:
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""
     """Path of LLaVA's own routes, with a key in it; empty where none is asked for."""
+    fences: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Which fence stands around each of LLaVA's own programs, as they told; by their names."""
     start_ticks: int | None = field(default=None, compare=False)
     """When the process began, as the kernel counts; None where nobody wrote it down."""
     owner: int | None = field(default=None, compare=False)

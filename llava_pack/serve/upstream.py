@@ -7,10 +7,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from llava_pack.engine.fence.value import Mode, Standing
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import UpstreamModel, programs
 from llava_pack.format.progress import Progress
@@ -27,11 +28,13 @@ class UpstreamPlan:
     Attributes:
         state: what `health` is told; its port is the page's, and free.
         state_directory: where it is told.
+        fence: whether one is raised around each program, and whether it has to be whole.
     """
 
     model: UpstreamModel
     state: RunState
     state_directory: Path
+    fence: Mode = "on"
 
 
 def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Progress) -> int:
@@ -49,15 +52,25 @@ def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Prog
     ports = free_ports(plan.state.port)
     state = replace(plan.state, controller=ports.url("controller"))
     with Scratch() as scratch, _signals(progress) as told:
-        given = {"token": state.token}
-        three = programs(plan.model, ports, **given, environment=os.environ, home=scratch.root)
-        folder = scratch.root / "llava"
+        three = programs(
+            plan.model,
+            ports,
+            token=state.token,
+            environment=os.environ,
+            home=scratch.root,
+            fence=plan.fence,
+        )
         with (
-            UpstreamProcesses(three, ports, plan.model.name, **given, folder=folder) as running,
-            contextlib.closing(_Published(plan.state_directory, state)),
+            UpstreamProcesses(three, ports, plan.model.name, token=state.token) as running,
+            contextlib.closing(_Published(plan.state_directory, state)) as published,
         ):
-            if running.start(told.is_set, progress.note):
-                announce(state)
+
+            def note(text: str) -> None:
+                progress.note(text)
+                published.fences(running.standings())
+
+            if running.start(told.is_set, note):
+                announce(published.fences(running.standings()))
             while not told.wait(_LOOK_EVERY_S):
                 running.revive(progress.note)
     return 0
@@ -67,7 +80,16 @@ class _Published:
     """The run state on disk for as long as this is open."""
 
     def __init__(self, directory: Path, state: RunState) -> None:
+        self._state = state
         self._publication = publish(directory, state)
+
+    def fences(self, standings: Mapping[str, Standing]) -> RunState:
+        """Tell which fences stand, and return what is told now."""
+        fences = {role: asdict(standing) for role, standing in standings.items()}
+        if fences != self._state.fences:
+            self._state = replace(self._state, fences=fences)
+            self._publication.update(self._state)
+        return self._state
 
     def close(self) -> None:
         """Withdraw it."""

@@ -20,7 +20,12 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.fence.place import this_place
-from llava_pack.engine.fence.plan import decoder_fence, engine_fence, gateway_fence
+from llava_pack.engine.fence.plan import (
+    decoder_fence,
+    engine_fence,
+    gateway_fence,
+    upstream_fence,
+)
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Fence
 from tests.support.fences import landlock_abi
@@ -39,6 +44,7 @@ def fences(folder: Path) -> dict[str, Fence]:
         "engine": engine_fence(place, [model], home, gpu=False),
         "gateway": gateway_fence(place, home=home, write=[folder / "uploads"]),
         "decoder": decoder_fence(place),
+        "upstream": upstream_fence(place, [model], home, ports=(21001,), gpu=False),
     }
 
 
@@ -110,7 +116,7 @@ def wrong(fence: str, folder: Path, seed: int, tries: int) -> list[str]:
 
 
 @pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
-@pytest.mark.parametrize("fence", ["engine", "gateway", "decoder"])
+@pytest.mark.parametrize("fence", ["engine", "gateway", "decoder", "upstream"])
 def test_the_kernel_and_the_plan_agree_on_every_path(fence: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("SEED", random.SystemRandom().randrange(2**32)))
     print(f"SEED={seed} TRIES={TRIES}")
@@ -157,7 +163,8 @@ def main() -> None:
     """Raise a fence, try to open what is asked for, and print what could be."""
     fence, folder, paths = json.loads(Path(sys.argv[1]).read_text())
     plan = fences(Path(folder))[fence]
-    assert raise_fence(plan).whole
+    standing = raise_fence(plan)
+    assert (standing.landlock > 0, standing.seccomp) == (True, True)
     sys.stdout.write(json.dumps([_opens(path) for path in paths]))
 
 

@@ -16,11 +16,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
+from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
+from llava_pack.engine.upstream.programs import Program
+from llava_pack.format.errors import ServeError
 from tests.attack import fences
 from tests.support import escapes
 from tests.support.connection import connected
-from tests.support.escapes import FOR_ENGINE, FOR_GATEWAY, HELD, OF_PROGRAMS, Surroundings
-from tests.support.fences import landlock_abi
+from tests.support.escapes import (
+    FOR_ENGINE,
+    FOR_GATEWAY,
+    HELD,
+    OF_PROGRAMS,
+    OF_THE_RUN,
+    Surroundings,
+)
+from tests.support.fences import PORTS_SINCE, landlock_abi
 from tests.support.gateway import TOKEN, Gateway
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,11 +58,16 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
     abstract = f"llava-pack-test-{os.getpid()}"
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.create_server(("127.0.0.1", 0)) as within,
+        socket.socket() as free,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         socket.socket(socket.AF_UNIX) as unix,
         socket.socket(socket.AF_UNIX) as nameless,
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim,
     ):
+        free.bind(("127.0.0.1", 0))
+        unused = free.getsockname()[1]
+        free.close()
         udp.bind(("127.0.0.1", 0))
         unix.bind(str(folder / "unix"))
         nameless.bind(f"\0{abstract}")
@@ -67,6 +83,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
             unix=str(folder / "unix"),
             abstract=abstract,
             victim=victim.pid,
+            within=(within.getsockname()[1], unused),
         )
         victim.kill()
 
@@ -97,6 +114,16 @@ def test_nothing_gets_out_of_a_fence(
     found = _tried(fence, surroundings, tmp_path)
     assert found["standing"] == {"landlock": landlock_abi(), "seccomp": True, "why": ""}
     assert found["outcomes"] == dict.fromkeys({**FOR_ENGINE, **OF_PROGRAMS}, HELD)
+
+
+@pytest.mark.skipif(landlock_abi() < PORTS_SINCE, reason="this kernel's Landlock holds no ports")
+def test_llavas_own_programs_reach_the_ports_of_their_run_and_nothing_else(
+    surroundings: Surroundings, tmp_path: Path
+) -> None:
+    found = _tried("upstream", surroundings, tmp_path)
+    assert found["standing"] == {"landlock": landlock_abi(), "seccomp": True, "why": ""}
+    held = dict.fromkeys({**FOR_ENGINE, **OF_PROGRAMS}, HELD)
+    assert found["outcomes"] == {**held, **dict.fromkeys(OF_THE_RUN, "done")}
 
 
 def test_a_gpus_fence_lets_through_what_it_says_and_no_more(
@@ -172,7 +199,7 @@ async def _ready(path: Path, process: subprocess.Popen[bytes]) -> None:
         await client.ready()
 
 
-@pytest.mark.parametrize("fence", ["engine", "gateway", "decoder"])
+@pytest.mark.parametrize("fence", ["engine", "gateway", "decoder", "upstream"])
 def test_the_kernel_and_the_plan_agree_on_paths_of_this_machine(fence: str, tmp_path: Path) -> None:
     """A sample of tests/attack/fences.py."""
     assert fences.wrong(fence, tmp_path, seed=1, tries=200) == []
@@ -224,6 +251,7 @@ from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Fence
 from llava_pack.format.errors import PackError
 
+fence, newest = Fence(), landlock.version()
 missing, required = sys.argv[1], sys.argv[2] == "required"
 
 def refused(*_):
@@ -243,11 +271,18 @@ elif missing == "rules":
     landlock.restrict = lambda *_: None  # as a kernel that says yes and does nothing
 elif missing == "filter":
     seccomp.install = lambda *_: None
+elif missing == "ports":
+    landlock.version = lambda: min(3, newest)  # as Linux 6.2 to 6.6
+    fence = Fence(sockets="tcp", ports=(21001,))
+elif missing == "rules of ports":
+    landlock.holds_ports = lambda _: True
+    landlock.version = lambda: min(3, newest)
+    fence = Fence(sockets="tcp", ports=(21001,))
 elif missing == "time":
     import threading
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 try:
-    told = asdict(raise_fence(Fence(), required=required))
+    told = asdict(raise_fence(fence, required=required))
 except PackError as error:
     told = {"error": error.kind}
 print(json.dumps(told))
@@ -257,7 +292,8 @@ print(json.dumps(told))
 @pytest.mark.parametrize(
     ("missing", "held"),
     [("landlock", "calls"), ("rules", "calls"), ("seccomp", "files"), ("filter", "files"),
-     ("both", ""), ("rights", "files and calls")],
+     ("both", ""), ("rights", "files and calls"), ("ports", "files and calls"),
+     ("rules of ports", "files and calls")],
 )  # fmt: skip
 def test_a_fence_that_is_not_whole_is_told_as_that_and_refused_where_it_is_required(
     missing: str, held: str
@@ -266,6 +302,38 @@ def test_a_fence_that_is_not_whole_is_told_as_that_and_refused_where_it_is_requi
     assert (told["landlock"] > 0, told["seccomp"]) == ("files" in held, "calls" in held)
     assert told["why"]
     assert _told(missing, "required") == {"error": "serve"}
+
+
+def test_a_kernel_that_holds_no_ports_is_told_as_that() -> None:
+    release = os.uname().release
+    assert _told("ports", "on")["why"] == f"Linux {release} cannot hold TCP ports"
+
+
+_LAUNCHED = """
+import sys
+from llava_pack.engine.fence import landlock
+from llava_pack.engine.upstream import launcher
+
+newest = landlock.version()
+landlock.version = lambda: min(3, newest)
+launcher.main(["controller"])
+"""
+
+
+def test_a_launcher_ends_where_its_fence_is_required_and_not_whole(tmp_path: Path) -> None:
+    bounds = Bounds(mode="required", ports=(21001,))
+    argv = (sys.executable, "-c", _LAUNCHED)
+    environment = {**os.environ, FENCE_VARIABLE: str(bounds)}
+    program = Program(role="controller", argv=argv, environment=environment, directory=tmp_path)
+    with (
+        UpstreamProcesses([program], free_ports(0), "m", token="") as running,
+        pytest.raises(ServeError, match=r"ended with 15.*cannot hold TCP ports") as ended,
+    ):
+        running.start(lambda: False, lambda _: None)
+    assert ended.value.hint == (
+        "leave out --require-fence, or boot a kernel from 6.7 on with Landlock"
+    )
+    assert running.standings() == {}
 
 
 def test_a_fence_that_would_hold_one_thread_of_several_is_a_bug() -> None:

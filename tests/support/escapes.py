@@ -29,6 +29,8 @@ _NUMBERS = {
     "aarch64": {"getpid": 172, "shmget": 194, "process_vm_readv": 270, "keyctl": 219},
 }[os.uname().machine]
 _TIOCSTI = 0x5412
+_MPTCP = 262
+_MSG_FASTOPEN = 0x20000000
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Surroundings:
     """Name of an abstract one."""
     victim: int
     """A process of the same account."""
+    within: tuple[int, int] = (0, 0)
+    """TCP ports that LLaVA's own programs are let through: somebody listens, and nobody does."""
 
 
 class HeldError(Exception):
@@ -118,9 +122,20 @@ def _in_a_thread(one: Surroundings) -> bytes:
     return found[0]
 
 
-def _connect(family: int, address: object, kind: int = socket.SOCK_STREAM) -> None:
-    with socket.socket(family, kind) as made:
+def _connect(family: int, address: object, protocol: int = 0) -> None:
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as made:
         made.connect(address)  # type: ignore[arg-type]
+
+
+def _connect_by_sending(one: Surroundings) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+        made.sendto(b"x", _MSG_FASTOPEN, ("127.0.0.1", one.port))
+
+
+def _listen(port: int, protocol: int = 0) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol) as made:
+        made.bind(("127.0.0.1", port))
+        made.listen()
 
 
 def _datagram_by_name(one: Surroundings) -> None:
@@ -218,6 +233,12 @@ WRITING: dict[str, Attempt] = {
 }
 REACHING: dict[str, Attempt] = {
     "connect to 127.0.0.1": lambda one: _connect(socket.AF_INET, ("127.0.0.1", one.port)),
+    "connect to 127.0.0.1 by MPTCP": lambda one: _connect(
+        socket.AF_INET, ("127.0.0.1", one.port), _MPTCP
+    ),
+    "connect to 127.0.0.1 by sending": _connect_by_sending,
+    "listen at another port": lambda _: _listen(0),
+    "listen at another port by MPTCP": lambda _: _listen(0, _MPTCP),
     "make a socket of IPv6": lambda _: socket.socket(socket.AF_INET6).close(),
     "send a datagram": _send_datagram,
     "make a netlink socket": lambda _: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
@@ -253,8 +274,14 @@ OF_PROGRAMS: dict[str, Attempt] = {
     "start a shell": lambda _: subprocess.run(["sh", "-c", "true"], check=True),
     "read a private file by its own interpreter": _interpreter,
 }
+OF_THE_RUN: dict[str, Attempt] = {
+    "connect within the run": lambda one: _connect(socket.AF_INET, ("127.0.0.1", one.within[0])),
+    "listen within the run": lambda one: _listen(one.within[1]),
+}
+"""What LLaVA's own programs need of TCP."""
 BY_DECODER: dict[str, Attempt] = {"read a private file by a decoder": _decode}
 FOR_ENGINE = {**READING, **WRITING, **REACHING, **CONNECTING, **STARTING}
+FOR_UPSTREAM = {**FOR_ENGINE, **OF_PROGRAMS, **OF_THE_RUN}
 FOR_GATEWAY = {**READING, **WRITING, **REACHING, **OF_PROGRAMS, **BY_DECODER}
 
 _TERMINAL = -1
@@ -303,7 +330,14 @@ def main(argv: Sequence[str]) -> None:
         from llava_pack.engine.fence.decoding import enter_decoder_fence
 
         standing = enter_decoder_fence()
-    ways = FOR_GATEWAY if parts["fence"] == "gateway" else {**FOR_ENGINE, **OF_PROGRAMS}
+    elif parts["fence"] == "upstream":
+        from llava_pack.engine.upstream.bounds import Bounds
+        from llava_pack.engine.upstream.fencing import enter_upstream_fence
+
+        files = (Path(parts["own_model"]),)
+        bounds = Bounds(mode="on", ports=tuple(one.within), files=files)
+        standing = enter_upstream_fence(Bounds.parse(str(bounds)), Path(one.home))
+    ways = FOR_UPSTREAM if parts["fence"] in {"upstream", "none"} else FOR_ENGINE | OF_PROGRAMS
     told = {"outcomes": attempt(ways, one), "standing": asdict(standing) if standing else None}
     sys.stdout.write(json.dumps(told))
 

@@ -52,7 +52,9 @@ async def serve() -> None:
         stats=Stats(),
         restarts=0,
     )
-    engine = ServedEngine(news, 8, lambda: None)
+    reached = asyncio.Event()
+    engine = ServedEngine(news, 8, reached.set)
+    await reached.wait()
     settings = GatewaySettings(
         policy=AccessPolicy(secrets=(PARTS["token"],)),
         web_folder=Path(PARTS["uploads"]),

@@ -5,6 +5,9 @@ import sys
 from llava_pack.engine.fence import landlock
 from llava_pack.engine.fence.landlock import LandlockError
 
+PORTS_SINCE = 4
+"""The first version that holds TCP ports. Source: linux/landlock.h."""
+
 
 def landlock_abi() -> int:
     """Return the version of its Landlock, 0 where there is none."""

@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +19,9 @@ import httpx
 import pytest
 
 from llava_pack.cli.silence import has_route
+from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from tests.conftest import ROOT
+from tests.support.fences import PORTS_SINCE, landlock_abi
 
 pytestmark = pytest.mark.upstream
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -25,6 +29,8 @@ RED_CIRCLE = ROOT / "bundles" / "known-answers" / "red-circle.png"
 MODEL = "llava-v1-demo"
 ROLES = ("controller", "worker", "page")
 LONG_MS = 120_000
+FENCED = ["--require-fence"] if landlock_abi() >= PORTS_SINCE else []
+fenced = pytest.mark.skipif(not FENCED, reason="this kernel's Landlock holds no ports")
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +63,14 @@ def llava_pack(prefix, *arguments, **more):
 
 @pytest.fixture(scope="module")
 def served(prefix):
-    """Serve it, with a proxy in the environment that nobody answers at."""
+    """Serve it behind a fence, with a proxy in the environment that nobody answers at."""
     environ = {
         **AS_ROOT,
         "PATH": "/usr/bin:/bin",
         "HOME": str(prefix.parent),
         "http_proxy": "http://127.0.0.1:9",
     }
-    command = [prefix / "bin" / "llava-pack", "serve", "--port", "0", "--json"]
+    command = [prefix / "bin" / "llava-pack", "serve", "--port", "0", "--json", *FENCED]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as server:
         try:
             line = server.stdout.readline()
@@ -165,6 +171,100 @@ def test_health_looks_at_programs_page_and_answer(prefix, served):
     layers = {one["layer"]: one["level"] for one in found["findings"]}
     assert (layers["engine"], layers["page"], layers["api"]) == ("ok", "ok", "ok"), found
     assert layers["environment"] == "ok"
+
+
+@fenced
+def test_health_tells_the_fence_of_each_program_and_the_kernel_says_the_same(prefix, served):
+    done = llava_pack(prefix, "health", "--json")
+    found = json.loads(done.stdout.splitlines()[-1])["findings"]
+    said = f"Landlock ABI {landlock_abi()} and seccomp"
+    told = {(one["level"], one["text"]) for one in found if one["layer"] == "fence"}
+    assert told == {("ok", f"{role}: {said}") for role in ROLES}
+    for pid, _ in programs(prefix).values():
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
+
+
+ATTEMPTS = """
+import json, os, socket, sys
+from pathlib import Path
+
+secret, model, other, within = json.loads(Path("parts.json").read_text())
+
+def connect(port, protocol=0):
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol).connect(("127.0.0.1", port))
+
+ways = {
+    "read a file": lambda: open(secret).close(),
+    "read the model": lambda: open(model).close(),
+    "write a file": lambda: open(secret, "a").close(),
+    "write at home": lambda: Path(os.environ["HOME"], "kept").touch(),
+    "connect elsewhere": lambda: connect(other),
+    "connect elsewhere by MPTCP": lambda: connect(other, 262),
+    "connect elsewhere by sending": lambda: socket.socket().sendto(
+        b"x", 0x20000000, ("127.0.0.1", other)
+    ),
+    "listen elsewhere": lambda: socket.socket().bind(("127.0.0.1", 0)),
+    "start a program": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "connect within the run": lambda: connect(within),
+}
+found = {}
+for name, way in ways.items():
+    try:
+        way()
+        found[name] = "done"
+    except PermissionError:
+        found[name] = "refused"
+sys.stdout.write(json.dumps(found))
+sys.stdout.flush()
+"""
+LAUNCHED = """
+import os, sys
+from llava_pack.engine.upstream import launcher
+
+sys.path.insert(0, os.getcwd())
+launcher._MODULES = dict.fromkeys(launcher._MODULES, "attempts")
+launcher.main([sys.argv[1]])
+"""
+
+
+@fenced
+@pytest.mark.parametrize("fence", ["required", "off"])
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_gets_out_of_a_program_and_without_a_fence_everything_does(
+    prefix, served, tmp_path, role, fence
+):
+    """In place of LLaVA's code the launcher runs an attacker's, with all that it was handed."""
+    pid, words = programs(prefix)[role]
+    environ = dict(
+        line.split("=", 1)
+        for line in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        if "=" in line
+    )
+    bounds = Bounds.parse(environ[FENCE_VARIABLE])
+    environ[FENCE_VARIABLE] = str(replace(bounds, mode=fence))
+    own, secret = tmp_path / "own", tmp_path / "secret"
+    own.mkdir()
+    secret.touch()
+    (own / "attempts.py").write_text(ATTEMPTS)
+    model = prefix / "models/demo/current/model" / MODEL / "config.json"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        parts = [str(secret), str(model), other.getsockname()[1], bounds.ports[0]]
+        (own / "parts.json").write_text(json.dumps(parts))
+        done = subprocess.run(
+            [words[0], "-I", "-c", LAUNCHED, role],
+            env=environ, cwd=own, capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    allowed = {"write at home", "connect within the run"}
+    allowed |= {"read the model"} if role == "worker" else set()
+    refused = set() if fence == "off" else set(found) - allowed
+    assert {name for name, outcome in found.items() if outcome == "refused"} == refused
 
 
 def test_a_deep_check_hashes_and_imports_what_this_runtime_has(prefix, served):

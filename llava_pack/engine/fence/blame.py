@@ -1,5 +1,8 @@
 """Whether a failure may be the fence's own doing, said where it is read."""
 
+import errno
+import os
+
 from llava_pack.engine.fence.value import Standing
 from llava_pack.format.errors import PackError, PreflightError, ServeError
 
@@ -24,6 +27,12 @@ def blamed(error: PackError | PermissionError, standing: Standing, *, gpu: bool)
         return error
     hint = "\n".join(filter(None, (error.hint, _ASK)))
     return type(error)(f"{error.message}; the fence stood", subject=error.subject, hint=hint)
+
+
+def suspected(said: str, standing: Standing) -> str:
+    """Return what to try where the last words of a program tell of a refusal, else nothing."""
+    refused = any(os.strerror(code) in said for code in (errno.EPERM, errno.EACCES))
+    return _ASK if refused and standing.stands else ""
 
 
 def passed_over(device: str, *, gpu: bool) -> str:

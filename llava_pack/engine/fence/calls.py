@@ -31,7 +31,7 @@ X86_64 = Architecture(
     audit=0xC000003E,
     foreign_from=0x40000000,
     numbers=_SINCE_424 | {
-        "ioctl": 16, "connect": 42,
+        "ioctl": 16, "connect": 42, "sendto": 44, "sendmsg": 46, "setsockopt": 54, "sendmmsg": 307,
         "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "socketpair": 53,
         "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "semget": 64, "semop": 65,
         "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71, "fcntl": 72,
@@ -65,7 +65,8 @@ AARCH64 = Architecture(
         "setdomainname": 162, "settimeofday": 170, "mq_open": 180, "mq_unlink": 181,
         "msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189, "semget": 190, "semctl": 191,
         "semtimedop": 192, "semop": 193, "shmget": 194, "shmctl": 195, "shmat": 196,
-        "socket": 198, "socketpair": 199, "connect": 203,
+        "socket": 198, "socketpair": 199, "connect": 203, "sendto": 206, "setsockopt": 208,
+        "sendmsg": 211, "sendmmsg": 269,
         "add_key": 217, "request_key": 218, "keyctl": 219,
         "clone": 220, "execve": 221, "swapon": 224, "swapoff": 225, "rt_tgsigqueueinfo": 240,
         "perf_event_open": 241, "prlimit64": 261, "fanotify_init": 262, "name_to_handle_at": 264,

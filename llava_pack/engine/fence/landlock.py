@@ -61,6 +61,11 @@ def version() -> int:
         raise LandlockError(why.get(error.errno or 0, other)) from error
 
 
+def holds_ports(abi: int) -> bool:
+    """Return whether a version of Landlock holds TCP ports."""
+    return since(_PORTS_SINCE, abi) != 0
+
+
 def restrict(fence: Fence, abi: int) -> None:
     """Hold this thread, and all that it starts, behind the fence's files.
 

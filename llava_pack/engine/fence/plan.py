@@ -1,4 +1,4 @@
-"""The fences of an engine and of whoever decodes pictures: what each of them needs. Pure.
+"""The fences of all that reads what strangers send: what each of them needs. Pure.
 
 What is listed was seen with `strace` over the demo model on a CPU. What CUDA opens beside is from
 reports of others (docs/decisions/0019-fences-by-ctypes.md): generous for devices, for no GPU has
@@ -6,6 +6,7 @@ run behind this yet; nothing of it holds what people keep.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.engine.fence.place import Place
@@ -92,6 +93,22 @@ def engine_fence(place: Place, model: Iterable[Path], home: Path, *, gpu: bool) 
         starts=True,
         driver=True,
     )
+
+
+def upstream_fence(
+    place: Place, files: Iterable[Path], folder: Path, *, ports: Iterable[int], gpu: bool
+) -> Fence:
+    """Return the fence of one of LLaVA's own programs: an engine's, and TCP at the run's ports.
+
+    Args:
+        place: where it runs.
+        files: what of the model it reads; nothing for the controller and the page.
+        folder: the private one, in which it stands.
+        ports: where the three programs of the run listen.
+        gpu: whether it may compute on a GPU.
+    """
+    fence = engine_fence(place, files, folder, gpu=gpu)
+    return replace(fence, sockets="unix and tcp" if gpu else "tcp", ports=tuple(ports))
 
 
 def gateway_fence(

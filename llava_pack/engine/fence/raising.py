@@ -34,10 +34,11 @@ def raise_fence(fence: Fence, *, required: bool = False) -> Standing:
     """
     standing = _raised(fence)
     if required and not standing.whole:
+        since = "6.7" if fence.speaks_tcp else "5.13"
         raise ServeError(
             f"a fence is required, and the one that stands is {standing}",
             subject="--require-fence",
-            hint="leave out --require-fence, or boot a kernel from 5.13 on with Landlock",
+            hint=f"leave out --require-fence, or boot a kernel from {since} on with Landlock",
         )
     return standing
 
@@ -76,13 +77,22 @@ def _threads() -> int:
 
 
 def _hold_files(fence: Fence) -> tuple[int, str]:
-    """Return the version of Landlock that holds, 0 where none does, and why."""
+    """Return the version of Landlock that holds, 0 where none does, and what is missing."""
     try:
         abi = landlock.version()
         landlock.restrict(fence, abi)
     except LandlockError as error:
         return 0, str(error)
-    return (0, "Landlock took the rules and holds nothing") if _opens("/") else (abi, "")
+    if _opens("/"):
+        return 0, "Landlock took the rules and holds nothing"
+    return abi, _open_ports(abi) if fence.speaks_tcp else ""
+
+
+def _open_ports(abi: int) -> str:
+    """Return why TCP ports are not held, empty where they are."""
+    if not landlock.holds_ports(abi):
+        return f"Linux {platform.release()} cannot hold TCP ports"
+    return "Landlock took the ports and holds none" if _listens_anywhere() else ""
 
 
 def _hold_calls(fence: Fence) -> tuple[bool, str]:
@@ -102,6 +112,15 @@ def _opens(folder: str) -> bool:
     """Return whether a folder that no fence lets through can be opened."""
     try:
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        return False
+    return True
+
+
+def _listens_anywhere() -> bool:
+    """Return whether a port of the kernel's choice could be taken, which no fence lets through."""
+    try:
+        socket.create_server(("127.0.0.1", 0)).close()
     except OSError:
         return False
     return True

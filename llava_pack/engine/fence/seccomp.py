@@ -11,7 +11,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from llava_pack.engine.fence.calls import Architecture
 from llava_pack.engine.fence.value import Fence, Sockets
@@ -56,7 +56,7 @@ _SHARED = (
     "msgrcv", "msgctl", "mq_open", "mq_unlink",
 )  # fmt: skip
 """Memory and queues that all processes of an account can open by a number or a name."""
-_CONNECTS = ("unix", "loopback")
+_CONNECTS = ("unix", "tcp", "unix and tcp")
 _STARTING = ("fork", "vfork", "execve", "execveat")
 _TO_SELF = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _CLONE_THREAD = 0x00010000
@@ -64,6 +64,10 @@ _CLONE_NAMESPACES = 0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEW
 _SENDS_SIGNALS_LATER = (8, 10, 15)  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
 _TYPES_INTO_A_TERMINAL = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, F- and SIOCSPGRP
 _KIND = 0xF  # of a socket's type; the rest are flags
+_PROTOCOLS = (0, socket.IPPROTO_TCP)
+_CONNECTS_BY_SENDING = 0x20000000  # MSG_FASTOPEN
+_FLAGS_OF = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
+_TCP_ULP = 31  # of linux/tcp.h: makes another protocol of a socket of TCP
 
 
 class SeccompError(Exception):
@@ -120,6 +124,7 @@ def assemble(fence: Fence, architecture: Architecture, pid: int) -> tuple[Instru
     program += _when(numbers["clone3"], [_error(_ENOSYS)])
     program += _when(numbers["clone"], _clone(starts=fence.starts))
     program += _when(numbers["socket"], _socket(fence.sockets))
+    program += _no_way_round_ports(numbers) if fence.speaks_tcp else []
     program += _when(numbers["socketpair"], _stream(socket.AF_UNIX))
     program += _when(numbers["fcntl"], _none_of(1, _SENDS_SIGNALS_LATER))
     program += _when(numbers["ioctl"], _none_of(1, _TYPES_INTO_A_TERMINAL))
@@ -131,7 +136,7 @@ def assemble(fence: Fence, architecture: Architecture, pid: int) -> tuple[Instru
 
 
 def _when(number: int, block: list[Instruction]) -> list[Instruction]:
-    """Return a block that is for one system call; it ends in a decision on each of its ways."""
+    """Return a block that is for one value; it ends in a decision on each of its ways."""
     return [(_IF_EQUAL, 0, len(block), number), *block]
 
 
@@ -144,13 +149,25 @@ def _clone(*, starts: bool) -> list[Instruction]:
 
 
 def _socket(sockets: Sockets) -> list[Instruction]:
-    families: dict[Sockets, tuple[int, ...]] = {
-        "none": (),
-        "listen": (socket.AF_UNIX,),
-        "unix": (socket.AF_UNIX,),
-        "loopback": (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6),
-    }
-    return _stream(*families[sockets])
+    unix = () if sockets in {"none", "tcp"} else (socket.AF_UNIX,)
+    tcp = _when(socket.AF_INET, _tcp()) if sockets in {"tcp", "unix and tcp"} else []
+    return [_argument(0), *tcp, *_stream(*unix)]
+
+
+def _tcp() -> list[Instruction]:
+    """Allow TCP alone: Landlock holds no ports of MPTCP, SCTP and SMC, which are streams, too."""
+    stream = [_argument(1), (_AND, 0, 0, _KIND), (_IF_EQUAL, 1, 0, socket.SOCK_STREAM)]
+    return [*stream, _error(_EPERM), *_one_of(2, _PROTOCOLS)]
+
+
+def _no_way_round_ports(numbers: Mapping[str, int]) -> list[Instruction]:
+    """Refuse to connect by sending, and to make another protocol of TCP: Landlock sees neither."""
+    program: list[Instruction] = []
+    for name, flags in _FLAGS_OF.items():
+        by_sending = [_argument(flags), (_IF_ANY, 0, 1, _CONNECTS_BY_SENDING), _error(_EPERM)]
+        program += _when(numbers[name], [*by_sending, _allow()])
+    of_tcp = [_argument(1), (_IF_EQUAL, 1, 0, socket.IPPROTO_TCP), _allow()]
+    return program + _when(numbers["setsockopt"], [*of_tcp, *_none_of(2, (_TCP_ULP,))])
 
 
 def _stream(*families: int) -> list[Instruction]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Sockets = Literal["none", "listen", "unix", "loopback"]
+Mode = Literal["on", "off", "required"]
+"""Whether there is a fence, and whether it has to be whole."""
+MODES: tuple[Mode, ...] = ("on", "off", "required")
+Sockets = Literal["none", "listen", "unix", "tcp", "unix and tcp"]
 """What may be made. none: nothing, and what was handed over goes on. listen: Unix sockets that
-others connect to. unix: Unix sockets that connect. loopback: TCP as well, to the fence's ports."""
+others connect to. unix: Unix sockets that connect. tcp: TCP over IPv4, at the fence's ports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +38,16 @@ class Fence:
     """Folders that are listed, without a file in them being opened."""
     sockets: Sockets = "none"
     ports: tuple[int, ...] = ()
-    """TCP ports, where sockets are `loopback`."""
+    """TCP ports to connect to and to listen at, of any address: the kernel looks at no more."""
     starts: bool = False
     """Whether other programs may be started; they stand behind the same fence."""
     driver: bool = False
     """Whether a GPU's driver works in the process: calls that it may need are left to it."""
+
+    @property
+    def speaks_tcp(self) -> bool:
+        """Whether sockets of TCP may be made, which the ports bound."""
+        return self.sockets in {"tcp", "unix and tcp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
     python -I -m llava_pack.engine.upstream.launcher controller|worker|page OPTIONS…
 
-LLaVA's code is not changed on disk. What it calls is bounded before it runs:
+LLaVA's code is not changed on disk. A fence is raised before anything of it is imported, and what
+it calls is bounded before it runs:
 
 - every request has to carry the token of the start, and the page asks for it;
 - nothing is sent to another host, whatever proxies and settings say;
@@ -19,10 +20,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
+from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, HINT, Bounds
+from llava_pack.engine.upstream.fencing import enter_upstream_fence
 from llava_pack.engine.upstream.programs import TOKEN_VARIABLE, USER
 from llava_pack.engine.upstream.tether import die_with_parent
+from llava_pack.format.errors import PackError
 
 _MODULES = {
     "controller": "llava.serve.controller",
@@ -47,6 +52,7 @@ def main(argv: list[str]) -> None:
     role, options = argv[0], argv[1:]
     token = os.environ.pop(TOKEN_VARIABLE, "")
     die_with_parent()
+    _enter_fence(Bounds.parse(os.environ.pop(FENCE_VARIABLE)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _bound_sockets()
     _bound_requests(token)
@@ -57,6 +63,15 @@ def main(argv: list[str]) -> None:
     sys.argv = [_MODULES[role], *options]
     # LLaVA's heartbeat is a thread that never ends: the process has to be ended over it.
     os._exit(_ran(_MODULES[role]))
+
+
+def _enter_fence(bounds: Bounds) -> None:
+    """Raise the fence around this program, or end with what is to be done about it."""
+    try:
+        enter_upstream_fence(bounds, Path.cwd())
+    except PackError as error:
+        sys.stderr.write(f"{error}\n{HINT}{error.hint}\n")
+        raise SystemExit(int(error.exit_code)) from error
 
 
 def _ran(module: str) -> int:

@@ -6,11 +6,13 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
+from llava_pack.engine.fence.blame import suspected
+from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.upstream.bounds import HINT, told
 from llava_pack.engine.upstream.client import UpstreamClient
 from llava_pack.engine.upstream.programs import LOOPBACK, Ports, Program, Role
 from llava_pack.format.errors import ServeError
@@ -32,18 +34,17 @@ class UpstreamProcesses:
         ports: where they listen.
         model: the worker's name for the model.
         token: of the start.
-        folder: private; working directory of the three, where they write logs and pictures.
     """
 
     def __init__(
-        self, programs: Sequence[Program], ports: Ports, model: str, *, token: str, folder: Path
+        self, programs: Sequence[Program], ports: Ports, model: str, *, token: str
     ) -> None:
-        self._watched = [_Watched(program, folder) for program in programs]
-        self._ports, self._model = ports, model
-        self._token, self._folder = token, folder
+        self._watched = [_Watched(program) for program in programs]
+        self._ports, self._model, self._token = ports, model, token
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in self._watched:
+            one.program.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,6 +83,10 @@ class UpstreamProcesses:
         """Return the processes that were started, in their order."""
         return tuple(pid for one in self._watched if (pid := one.pid) is not None)
 
+    def standings(self) -> Mapping[str, Standing]:
+        """Return which fence stands around each program, as far as they have told."""
+        return told((one.program.role, one.program.directory) for one in self._watched)
+
     def _answers(self, role: Role) -> bool:
         with UpstreamClient(self._ports.url("controller"), self._token) as client:
             with suppress(ServeError):
@@ -96,9 +101,8 @@ class UpstreamProcesses:
 class _Watched:
     """One program, and the last lines that it wrote."""
 
-    def __init__(self, program: Program, folder: Path) -> None:
+    def __init__(self, program: Program) -> None:
         self.program = program
-        self._folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._reader: threading.Thread | None = None
@@ -116,7 +120,7 @@ class _Watched:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=dict(self.program.environment),
-                cwd=self._folder,
+                cwd=self.program.directory,
                 text=True,
                 errors="backslashreplace",
                 start_new_session=True,
@@ -134,10 +138,11 @@ class _Watched:
         if code is not None:
             if self._reader is not None:
                 self._reader.join(_LAST_WORDS_S)
-            said = " | ".join(self._lines) or "nothing"
+            said, hint = self._last_words()
             raise ServeError(
                 f"ended with {code} before it answered; its last words: {said}",
                 subject=f"LLaVA's {self.program.role}",
+                hint=hint,
             )
 
     def revive(self, note: Callable[[str], None]) -> None:
@@ -175,6 +180,15 @@ class _Watched:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _last_words(self) -> tuple[str, str]:
+        """Return what it said at last, and what to do about it where that is known."""
+        *before, last = self._lines or ("nothing",)
+        if last.startswith(HINT):
+            return " | ".join(before), last.removeprefix(HINT)
+        said = " | ".join((*before, last))
+        one = self.program
+        return said, suspected(said, told([(one.role, one.directory)]).get(one.role, OFF))
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         with process:

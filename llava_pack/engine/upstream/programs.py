@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from llava_pack.engine.fence.value import Mode
+from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from llava_pack.format.errors import UsageError
 
 LOOPBACK = "127.0.0.1"
@@ -36,6 +38,11 @@ class Ports:
     worker: int
     page: int
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The three of them."""
+        return self.controller, self.worker, self.page
+
     def url(self, role: Role) -> str:
         """Return the root of one program."""
         return f"http://{LOOPBACK}:{getattr(self, role)}"
@@ -49,6 +56,8 @@ class UpstreamModel:
     """Name of its folder, which LLaVA's code parses."""
     model_dir: Path
     """Absolute; its config.json names the tower by an absolute path."""
+    files: tuple[Path, ...]
+    """What of the model is read: its folder, the tower's, what links in them lead to."""
     precision: str
     device: Device
     slots: int
@@ -64,6 +73,8 @@ class Program:
     role: Role
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    directory: Path
+    """Private, where it stands: logs, conversations and pictures come to lie there."""
 
 
 def check_loading(precision: str, device: Device) -> None:
@@ -91,7 +102,13 @@ def chosen_device(device: str) -> Device:
 
 
 def programs(
-    model: UpstreamModel, ports: Ports, *, token: str, environment: Mapping[str, str], home: Path
+    model: UpstreamModel,
+    ports: Ports,
+    *,
+    token: str,
+    environment: Mapping[str, str],
+    home: Path,
+    fence: Mode = "on",
 ) -> tuple[Program, ...]:
     """Return controller, worker and page, in the order in which they have to be started.
 
@@ -100,13 +117,13 @@ def programs(
         ports: where they listen.
         token: guards all three; empty for none.
         environment: of the running process.
-        home: a private folder for what the programs and their libraries write.
+        home: a private folder; each program gets one in it for what it and its libraries write.
+        fence: whether one is raised around each, and whether it has to be whole.
 
     Raises:
         UsageError: LLaVA's loader cannot load it so.
     """
     check_loading(model.precision, model.device)
-    own = {**private_environment(environment, home), TOKEN_VARIABLE: token}
     controller, worker = ports.url("controller"), ports.url("worker")
     options: dict[Role, tuple[str, ...]] = {
         "controller": ("--dispatch-method", "shortest_queue"),
@@ -127,10 +144,23 @@ def programs(
                 *("--host", LOOPBACK, "--port", str(getattr(ports, role))),
                 *given,
             ),
-            environment=own,
+            environment={
+                **private_environment(environment, home / role),
+                TOKEN_VARIABLE: token,
+                FENCE_VARIABLE: str(_bounds(role, model, ports, fence)),
+            },
+            directory=home / role,
         )
         for role, given in options.items()
     )
+
+
+def _bounds(role: Role, model: UpstreamModel, ports: Ports, fence: Mode) -> Bounds:
+    """Return what a program is let through: the worker alone has to do with model and GPU."""
+    if role != "worker":
+        return Bounds(mode=fence, ports=ports.numbers)
+    gpu = model.device == "cuda"
+    return Bounds(mode=fence, ports=ports.numbers, files=model.files, gpu=gpu)
 
 
 def private_environment(environment: Mapping[str, str], home: Path) -> dict[str, str]:

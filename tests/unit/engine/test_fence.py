@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.fence import calls, landlock, seccomp
-from llava_pack.engine.fence.blame import blamed, passed_over
+from llava_pack.engine.fence.blame import blamed, passed_over, suspected
 from llava_pack.engine.fence.calls import AARCH64, ARCHITECTURES, X86_64, Architecture
 from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import Place, this_place, with_targets
-from llava_pack.engine.fence.plan import decoder_fence, engine_fence, gateway_fence
+from llava_pack.engine.fence.plan import (
+    decoder_fence,
+    engine_fence,
+    gateway_fence,
+    upstream_fence,
+)
 from llava_pack.engine.fence.value import OFF, Fence, Standing
 from llava_pack.format.errors import CheckpointError, PreflightError, ServeError
 
@@ -25,7 +30,17 @@ ENGINE = engine_fence(PLACE, [Path("/m")], Path("/run/home"), gpu=False)
 ON_GPU = engine_fence(GPU, [Path("/m")], Path("/run/home"), gpu=True)
 GATEWAY = gateway_fence(PLACE, home=Path("/run/home"), write=[Path("/run/uploads")])
 DECODER = decoder_fence(PLACE)
-FENCES = {"engine": ENGINE, "gpu": ON_GPU, "gateway": GATEWAY, "decoder": DECODER}
+PORTS = (21001, 21002, 7860)
+UPSTREAM = upstream_fence(PLACE, [Path("/m")], Path("/run/w"), ports=PORTS, gpu=False)
+UPSTREAM_GPU = upstream_fence(GPU, [Path("/m")], Path("/run/w"), ports=PORTS, gpu=True)
+FENCES = {
+    "engine": ENGINE,
+    "gpu": ON_GPU,
+    "gateway": GATEWAY,
+    "decoder": DECODER,
+    "upstream": UPSTREAM,
+    "upstream gpu": UPSTREAM_GPU,
+}
 PID = 4242
 ALLOW, EPERM, ENOSYS = "allow", "EPERM", "ENOSYS"
 
@@ -49,7 +64,7 @@ def test_nobody_is_let_into_homes_or_secrets(name):
         "/dev/kmsg",
     )
     for path in map(Path, kept):
-        allowed = {Path("/proc")} if name == "gpu" else set()  # said so where it is planned
+        allowed = {Path("/proc")} if "gpu" in name else set()  # said so where it is planned
         reached = {one for one in opened if path.is_relative_to(one) or one.is_relative_to(path)}
         assert reached <= allowed, path
 
@@ -66,6 +81,13 @@ def test_on_a_gpu_its_devices_are_let_through_and_what_its_driver_needs():
     with_mps = replace(GPU, mps=Path("/tmp/nvidia-mps"))
     fence = engine_fence(with_mps, [], Path("/run/home"), gpu=True)
     assert (fence.sockets, Path("/tmp/nvidia-mps") in fence.devices) == ("unix", True)
+
+
+def test_llavas_own_programs_get_what_an_engine_gets_and_the_ports_of_their_run():
+    same = replace(UPSTREAM, sockets="none", ports=())
+    assert same == engine_fence(PLACE, [Path("/m")], Path("/run/w"), gpu=False)
+    assert (UPSTREAM.ports, UPSTREAM.sockets, UPSTREAM.starts) == (PORTS, "tcp", False)
+    assert (UPSTREAM_GPU.ports, UPSTREAM_GPU.sockets) == (PORTS, "unix and tcp")
 
 
 def test_a_screens_card_is_no_gpu():
@@ -167,7 +189,6 @@ def test_calls_of_another_architecture_are_refused(architecture):
 def test_sockets(architecture):
     stream, datagram, packets = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET
     flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    loopback = Fence(sockets="loopback")
     for fence, family, kind, expected in (
         (ENGINE, socket.AF_UNIX, stream, EPERM),
         (ON_GPU, socket.AF_UNIX, packets | flags, ALLOW),
@@ -177,15 +198,37 @@ def test_sockets(architecture):
         (GATEWAY, socket.AF_INET6, stream, EPERM),
         (GATEWAY, socket.AF_NETLINK, socket.SOCK_RAW, EPERM),
         (DECODER, socket.AF_UNIX, stream, EPERM),
-        (loopback, socket.AF_INET, stream | flags, ALLOW),
-        (loopback, socket.AF_INET, datagram, EPERM),
-        (loopback, socket.AF_INET, socket.SOCK_RAW, EPERM),
+        (UPSTREAM, socket.AF_INET, stream | flags, ALLOW),
+        (UPSTREAM, socket.AF_INET, datagram, EPERM),
+        (UPSTREAM, socket.AF_INET, packets, EPERM),
+        (UPSTREAM, socket.AF_INET, socket.SOCK_RAW, EPERM),
+        (UPSTREAM, socket.AF_INET6, stream, EPERM),
+        (UPSTREAM, socket.AF_UNIX, stream, EPERM),
+        (UPSTREAM_GPU, socket.AF_UNIX, stream, ALLOW),
+        (UPSTREAM_GPU, socket.AF_UNIX, datagram, EPERM),
+        (UPSTREAM_GPU, socket.AF_INET, stream, ALLOW),
+        (UPSTREAM_GPU, socket.AF_INET, datagram, EPERM),
     ):
         assert decided(fence, architecture, "socket", family, kind) == expected, (family, kind)
-    for fence, expected in ((ENGINE, EPERM), (ON_GPU, EPERM), (GATEWAY, ALLOW), (loopback, ALLOW)):
+    for fence, expected in ((ENGINE, EPERM), (ON_GPU, EPERM), (GATEWAY, ALLOW), (UPSTREAM, ALLOW)):
         assert decided(fence, architecture, "connect") == expected
     assert decided(ENGINE, architecture, "socketpair", socket.AF_UNIX, stream | flags) == ALLOW
     assert decided(ENGINE, architecture, "socketpair", socket.AF_UNIX, datagram) == EPERM
+
+
+@BOTH
+@pytest.mark.parametrize("fence", [UPSTREAM, UPSTREAM_GPU], ids=["cpu", "gpu"])
+def test_there_is_no_way_round_the_ports_that_landlock_holds(fence, architecture):
+    """Landlock hears of connect and bind, of TCP alone."""
+    fast_open, no_signal = 0x20000000, 0x4000
+    for protocol, expected in ((0, ALLOW), (6, ALLOW), (262, EPERM), (132, EPERM), (256, EPERM)):
+        given = (socket.AF_INET, socket.SOCK_STREAM, protocol)
+        assert decided(fence, architecture, "socket", *given) == expected, protocol
+    for call, before in (("sendto", (3, 0, 0)), ("sendmsg", (3, 0)), ("sendmmsg", (3, 0, 1))):
+        assert decided(fence, architecture, call, *before, no_signal) == ALLOW
+        assert decided(fence, architecture, call, *before, no_signal | fast_open) == EPERM
+    for level, option, expected in ((6, 31, EPERM), (6, 1, ALLOW), (1, 31, ALLOW)):
+        assert decided(fence, architecture, "setsockopt", 3, level, option) == expected
 
 
 @BOTH
@@ -272,6 +315,12 @@ def test_only_a_refusal_is_put_down_to_the_fence():
     told = blamed(caused, WHOLE, gpu=False)
     assert type(told) is CheckpointError
     assert told.hint.startswith("fetch it\n")
+
+
+def test_last_words_of_a_refusal_may_be_the_fences_doing():
+    said = "PermissionError: [Errno 13] Permission denied: '/srv/x'"
+    assert "--no-fence" in suspected(said, WHOLE)
+    assert suspected(said, OFF) == suspected("no such checkpoint", WHOLE) == ""
 
 
 def test_a_gpu_that_is_not_found_may_be_the_fences_doing():

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds, tell, told
 from llava_pack.engine.upstream.launcher import guarded, reaches_out, without_foreign
 from llava_pack.engine.upstream.programs import (
     TOKEN_VARIABLE,
@@ -18,13 +20,21 @@ from llava_pack.format.errors import UsageError
 PORTS = Ports(controller=21001, worker=21002, page=7860)
 
 
-def started(precision="fp16", device="cpu", environment=None):
+FILES = (Path("/m/llava-x"), Path("/m/clip"))
+
+
+def started(precision="fp16", device="cpu", environment=None, fence="on"):
     model = UpstreamModel(
         name="llava-x", model_dir=Path("/m/llava-x"), precision=precision, device=device,
-        slots=3, python=Path("/venv/bin/python"),
+        slots=3, python=Path("/venv/bin/python"), files=FILES,
     )  # fmt: skip
     given = environment or {}
-    return programs(model, PORTS, token="secret", environment=given, home=Path("/run/x"))
+    home = Path("/run/x")
+    return programs(model, PORTS, token="secret", environment=given, home=home, fence=fence)
+
+
+def bounds(program):
+    return Bounds.parse(program.environment[FENCE_VARIABLE])
 
 
 def option(program, name):
@@ -72,6 +82,35 @@ def test_no_proxy_no_token_and_nobody_told():
     assert (kept["GRADIO_SHARE"], kept["GRADIO_ANALYTICS_ENABLED"]) == ("False", "False")
     assert (kept["HF_HUB_OFFLINE"], kept["HOME"]) == ("1", "/h")
     assert started(environment=given)[0].environment[TOKEN_VARIABLE] == "secret"
+
+
+@pytest.mark.parametrize("fence", ["on", "off", "required"])
+def test_each_is_told_its_fence_and_the_worker_alone_gets_the_model(fence):
+    controller, worker, page = map(bounds, started(device="cuda", fence=fence))
+    assert controller == page == Bounds(mode=fence, ports=(21001, 21002, 7860))
+    assert (worker.mode, worker.ports) == (controller.mode, controller.ports)
+    assert (worker.files, worker.gpu) == (FILES, True)
+    assert not bounds(started(device="cpu")[1]).gpu
+
+
+def test_none_writes_where_another_one_does():
+    folders = [one.directory for one in started()]
+    assert folders == [Path("/run/x", role) for role in ("controller", "worker", "page")]
+    for program in started():
+        assert Path(program.environment["GRADIO_TEMP_DIR"]).is_relative_to(program.directory)
+
+
+def test_what_stands_is_read_of_who_has_told_and_of_a_plain_file_alone(tmp_path):
+    names = ("whole", "off", "silent", "lost", "linked")
+    folders = {name: tmp_path / name for name in names}
+    for folder in folders.values():
+        folder.mkdir()
+    tell(Standing(landlock=7, seccomp=True), folders["whole"])
+    tell(OFF, folders["off"])
+    (folders["lost"] / "standing.json").write_text('{"landlock": []}')
+    (folders["linked"] / "standing.json").symlink_to(folders["whole"] / "standing.json")
+    whole = Standing(landlock=7, seccomp=True)
+    assert told(folders.items()) == {"whole": whole, "off": OFF}
 
 
 @pytest.mark.parametrize(

@@ -184,3 +184,20 @@ def test_each_fence_is_told_and_what_is_missing_is_a_warning() -> None:
     assert told["part"].fix == f"{_PROGRAM} explain no-fence"
     assert "without --no-fence" in told["off"].fix
     assert [one.text for one in check_fences(_SERVER, _PROGRAM)] == [f"m: {told['old'].text[5:]}"]
+
+
+def test_the_fences_of_llavas_own_programs_are_told_in_place_of_an_engines() -> None:
+    whole = FenceFacts(said="Landlock ABI 7 and seccomp", whole=True)
+    part = FenceFacts(
+        said="Landlock ABI 3 and seccomp, but Linux 6.6 cannot hold TCP ports", whole=False
+    )
+    programs = {"controller": whole, "worker": part, "page": whole}
+    found = check_fences(replace(_SERVER, programs=programs), _PROGRAM)
+    assert [one.text for one in found] == [f"{name}: {one.said}" for name, one in programs.items()]
+    assert [(one.level, one.code) for one in found] == [
+        ("ok", ""),
+        ("warn", "no-fence"),
+        ("ok", ""),
+    ]
+    earlier = check_fences(replace(_SERVER, programs={}), _PROGRAM)
+    assert ["tells of no fence" in one.text for one in earlier] == [True]

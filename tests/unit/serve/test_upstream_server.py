@@ -2,16 +2,21 @@
 
 import os
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from llava_pack.cli.openai_stream import find_server
 from llava_pack.cli.servers import ordered
+from llava_pack.cli.upstream import _missing
+from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.upstream.bounds import tell
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import Program
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.state import RunState, directories, publish
+from llava_pack.health.upstream import _fences
+from llava_pack.serve.state import RunState, directories, publish, running
 
 
 @pytest.fixture
@@ -24,6 +29,29 @@ def server(monkeypatch, tmp_path):
     published = publish(directories()[0], state)
     yield state
     published.withdraw()
+
+
+def python(role, code, folder):
+    argv = (sys.executable, "-c", code)
+    return Program(role=role, argv=argv, environment={}, directory=folder)
+
+
+def processes(program):
+    return UpstreamProcesses([program], free_ports(0), "llava-x", token="")
+
+
+def test_what_stands_around_each_program_crosses_by_the_run_state(tmp_path, server):
+    part = Standing(landlock=3, seccomp=True, why="Linux 6.6 cannot hold TCP ports")
+    stand = {"controller": Standing(landlock=7, seccomp=True), "worker": part, "page": part}
+    fences = {role: asdict(one) for role, one in stand.items()}
+    published = publish(tmp_path, replace(server, fences=fences))
+    (found,) = running([tmp_path])
+    published.withdraw()
+    told = _fences({**found.fences, "of an earlier version": None})
+    assert {role: one.said for role, one in told.items()} == {r: str(s) for r, s in stand.items()}
+    assert [role for role, one in sorted(told.items()) if not one.whole] == ["page", "worker"]
+    assert _missing(found) == [str(part)]
+    assert _missing(replace(found, fences={"page": asdict(OFF)})) == []
 
 
 def test_chat_says_that_it_has_no_such_api(server):
@@ -40,22 +68,37 @@ def test_orders_are_refused_with_what_ends_it(server):
 
 def test_a_program_that_ends_too_soon_is_15_with_its_last_words(tmp_path):
     code = "import sys; sys.exit('no such checkpoint')"
-    program = Program(role="controller", argv=(sys.executable, "-c", code), environment={})
-    ports = free_ports(0)
+    program = python("controller", code, tmp_path / "run")
     with (
-        UpstreamProcesses(
-            [program], ports, "llava-x", token="", folder=tmp_path / "run"
-        ) as running,
+        processes(program) as running,
         pytest.raises(ServeError, match="its last words: no such checkpoint") as ended,
     ):
         running.start(lambda: False, lambda _: None)
     assert ended.value.exit_code == 15
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("import sys; sys.exit('it ended\\nhint: boot another kernel')", "boot another kernel"),
+        ("import sys; sys.exit('Permission denied')", "--no-fence"),
+        ("import sys; sys.exit('no such checkpoint')", ""),
+    ],
+)
+def test_what_to_do_is_told_where_it_is_known(tmp_path, code, hint):
+    program = python("worker", code, tmp_path)
+    tell(Standing(landlock=7, seccomp=True), tmp_path)
+    with processes(program) as running, pytest.raises(ServeError) as ended:
+        running.start(lambda: False, lambda _: None)
+    assert hint in ended.value.hint
+    assert bool(ended.value.hint) == bool(hint)
+    assert "hint" not in ended.value.message
+
+
 def test_being_told_to_end_while_it_starts_leaves_no_process(tmp_path):
     code = "import time; time.sleep(600)"
-    program = Program(role="controller", argv=(sys.executable, "-c", code), environment={})
-    with UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running:
+    program = python("controller", code, tmp_path)
+    with processes(program) as running:
         assert running.start(lambda: True, lambda _: None) is False
         pid = running.pids()[0]
     assert not Path("/proc", str(pid)).exists()
@@ -64,9 +107,9 @@ def test_being_told_to_end_while_it_starts_leaves_no_process(tmp_path):
 def test_what_ended_is_started_again(tmp_path):
     mark = tmp_path / "starts"
     code = f"import time; open({str(mark)!r}, 'a').write('x'); time.sleep(0.5)"
-    program = Program(role="worker", argv=(sys.executable, "-c", code), environment={})
+    program = python("worker", code, tmp_path)
     notes = []
-    with UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running:
+    with processes(program) as running:
         running.start(lambda: True, notes.append)
         while not mark.exists() or len(mark.read_text()) < 2:
             running.revive(notes.append)
@@ -74,9 +117,9 @@ def test_what_ended_is_started_again(tmp_path):
 
 
 def test_a_program_that_is_not_there_is_15(tmp_path):
-    program = Program(role="page", argv=("/nowhere/python",), environment={})
+    program = Program(role="page", argv=("/nowhere/python",), environment={}, directory=tmp_path)
     with (
-        UpstreamProcesses([program], free_ports(0), "x", token="", folder=tmp_path) as running,
+        processes(program) as running,
         pytest.raises(ServeError, match="cannot be started"),
     ):
         running.start(lambda: False, lambda _: None)

@@ -1,0 +1,47 @@
+"""The fence of one of LLaVA's programs, raised by the launcher before anything foreign is imported.
+
+The three speak TCP to each other, so it lets sockets through that an engine's does not, bounded by
+the ports of the run. Otherwise it is an engine's; only the worker gets the model, and a GPU.
+"""
+
+import os
+from pathlib import Path
+
+from llava_pack.engine.fence.home import move_in
+from llava_pack.engine.fence.place import make_devices, this_place
+from llava_pack.engine.fence.plan import upstream_fence
+from llava_pack.engine.fence.raising import raise_fence
+from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.upstream.bounds import Bounds, tell
+from llava_pack.format.errors import ServeError
+
+_HOME = "home"
+
+
+def enter_upstream_fence(bounds: Bounds, folder: Path) -> Standing:
+    """Raise the fence around this process, before there are threads, and tell which one stands.
+
+    Args:
+        bounds: what it is planned from.
+        folder: private, the only one to write in; HOME and TMPDIR come to lie in it.
+
+    Raises:
+        ServeError: it is required and not whole, or the folder cannot be written.
+    """
+    try:
+        standing = OFF if bounds.mode == "off" else _raised(bounds, folder)
+        tell(standing, folder)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ServeError(f"cannot be written: {why}", subject=str(folder)) from error
+    return standing
+
+
+def _raised(bounds: Bounds, folder: Path) -> Standing:
+    if bounds.gpu:
+        make_devices()
+    place = this_place(os.environ)
+    move_in(folder / _HOME)
+    gpu = bounds.gpu and place.has_gpu
+    fence = upstream_fence(place, bounds.files, folder, ports=bounds.ports, gpu=gpu)
+    return raise_fence(fence, required=bounds.mode == "required")
