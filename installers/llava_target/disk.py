@@ -48,9 +48,14 @@ def free_bytes(folder: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
+def unfinished(path: Path) -> Path:
+    """Return where a file or link is made that then takes this place; a kill leaves it there."""
+    return path.with_name(f".{path.name}.new")
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file by `data`, at once and for good."""
-    beside = path.with_name(f".{path.name}.new")
+    beside = unfinished(path)
     beside.unlink(missing_ok=True)
     try:
         with beside.open("xb") as stream:
@@ -68,7 +73,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def point(link: Path, target: str) -> None:
     """Replace a symbolic link by one to `target`, at once and for good."""
-    beside = link.with_name(f".{link.name}.new")
+    beside = unfinished(link)
     beside.unlink(missing_ok=True)
     beside.symlink_to(target)
     beside.rename(link)

@@ -85,6 +85,8 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
             root = generations.generation_folder(prefix, folder.name, number)
             if receipt.read(root) is None and number != current:
                 disk.remove_tree(root)
+            else:
+                receipt.clear(root)
     serving.resume(prefix, progress)
     return max(generations.numbers(prefix, recipe) if recipe else (), default=0) + 1
 

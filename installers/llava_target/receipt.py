@@ -68,6 +68,11 @@ def seal(folder: Path) -> None:
     disk.write_file(folder / SEAL, canonical.dumps(_facts(folder)), 0o444)
 
 
+def clear(folder: Path) -> None:
+    """Remove what a seal left that was killed: a generation holds nothing beside what is told."""
+    disk.unfinished(folder / SEAL).unlink(missing_ok=True)
+
+
 @contextmanager
 def unshaken(roots: Iterable[Path]) -> Iterator[None]:
     """Seal generations anew after links to files that they share came or went, which is no harm.

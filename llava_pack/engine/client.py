@@ -127,18 +127,20 @@ class EngineClient:
         self._events[wire_id] = queue
         ended = False
         try:
-            fields, pixels = protocol.request_to_wire(replace(request, request_id=wire_id))
+            asked = replace(request, request_id=wire_id)
+            request_id, sending = request.request_id, self._send_request(asked)
+            del request, asked  # once the engine has its pictures, nobody here needs them
             try:
-                await self._send({"op": "generate", "request": fields}, pixels)
+                await sending
             except UsageError as error:
                 ended = True
-                yield Failed.of(request.request_id, error)
+                yield Failed.of(request_id, error)
             while not ended:
                 event = await queue.get()
                 if isinstance(event, PackError):
                     raise event
                 ended = isinstance(event, Finished | Failed)
-                yield replace(event, request_id=request.request_id)
+                yield replace(event, request_id=request_id)
         finally:
             del self._events[wire_id]
             if not ended and self._gone is None:
@@ -241,6 +243,11 @@ class EngineClient:
             if not answer.done():
                 answer.set_exception(self._gone)
         self._changed.set()
+
+    async def _send_request(self, request: Request) -> None:
+        fields, pixels = protocol.request_to_wire(request)
+        del request
+        await self._send({"op": "generate", "request": fields}, pixels)
 
     async def _ask(self, message: Wire, attachments: Sequence[Pixels] = ()) -> Wire:
         """Send a message under a tag of its own and return its answer."""

@@ -7,7 +7,6 @@ it meanwhile: the one behind it would be read as its rest.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 from llava_pack.engine.pixels import Pixels, pieces
 
@@ -45,25 +44,29 @@ class Outbox:
     async def close(self) -> None:
         """Send nothing any more."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
         self._refuse()
 
     async def _send_all(self) -> None:
         while True:
-            frames, sent = await self._waiting.get()
-            if sent.cancelled():
-                continue
-            try:
-                await self._send(frames)
-            except OSError as error:
-                _fail(sent, error)
-            except BaseException:
-                _fail(sent, ConnectionAbortedError("closed"))
-                raise
-            else:
-                if not sent.done():
-                    sent.set_result(None)
+            await self._send_next()  # and nothing of the last one is held while there is none
+
+    async def _send_next(self) -> None:
+        frames, sent = await self._waiting.get()
+        if sent.cancelled():
+            return
+        try:
+            await self._send(frames)
+        except asyncio.CancelledError:
+            _fail(sent, _closed())
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, this one was not ended
+            # What comes next would be read as the rest of it.
+            self._writer.transport.abort()
+            _fail(sent, error if isinstance(error, OSError) else _closed())
+        else:
+            if not sent.done():
+                sent.set_result(None)
 
     async def _send(self, frames: Frames) -> None:
         for piece in _pieces(frames):
@@ -72,12 +75,16 @@ class Outbox:
 
     def _refuse(self) -> None:
         while not self._waiting.empty():
-            _fail(self._waiting.get_nowait()[1], ConnectionAbortedError("closed"))
+            _fail(self._waiting.get_nowait()[1], _closed())
 
 
 def _pieces(frames: Frames) -> Iterator[bytes]:
     for frame in frames:
         yield from pieces(frame)
+
+
+def _closed() -> ConnectionAbortedError:
+    return ConnectionAbortedError("closed")
 
 
 def _fail(sent: "asyncio.Future[None]", error: OSError) -> None:

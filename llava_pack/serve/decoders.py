@@ -197,11 +197,13 @@ class DecoderPool:
         if taken is None:
             return False
         job, future = taken
-        if future.set_running_or_notify_cancel():
-            try:
+        try:
+            if future.set_running_or_notify_cancel():
                 future.set_result(job(own))
-            except Exception as error:  # noqa: BLE001 - it is the asker's, who hears it
-                future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - it is the asker's, who hears it
+            future.set_exception(error)
+        finally:
+            del taken, job, future  # an error holds this frame, and would hold the picture
         return True
 
 

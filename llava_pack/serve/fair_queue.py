@@ -32,6 +32,8 @@ class _Lately:
     needed_s: float = 0.0
     turn: int = 0
     """The number of its last turn; whoever had none comes first."""
+    turn_s: float = 0.0
+    """When that was."""
 
     def needs(self, count: int, now_s: float) -> None:
         self.seen_s = now_s
@@ -90,14 +92,16 @@ class FairQueue:
         return any(other != who for other in (*self._lines, *self._held))
 
     def oldest_s(self, now_s: float) -> float:
-        """Return how long the ticket that came first has waited; 0 where none waits.
+        """Return how long somebody has waited for a turn of theirs; 0 where nobody waits.
 
-        While others are around, a caller that has a seat waits for its own to end, and not for
-        what is behind the line: many long requests of one key are no sign that something is wrong.
+        Who has a seat had a turn: many requests of one key that wait for each other are no sign
+        that something is wrong.
         """
-        alone = len(self._lately) == 1
-        lines = [line for who, line in self._lines.items() if alone or not self._held[who]]
-        return max((now_s - line[0].since_s for line in lines), default=0.0)
+        return max((now_s - self._waits_since_s(who) for who in self._lines), default=0.0)
+
+    def _waits_since_s(self, who: str) -> float:
+        came_s = self._lines[who][0].since_s
+        return max(came_s, self._lately[who].turn_s) if self._held[who] else came_s
 
     def join(self, who: str, now_s: float) -> Ticket:
         """Return a new ticket at the end of its caller's line."""
@@ -128,7 +132,7 @@ class FairQueue:
             ticket.seated = True
             self._held[who] += 1
             self._turns += 1
-            self._lately[who].turn = self._turns
+            self._lately[who].turn, self._lately[who].turn_s = self._turns, now_s
             seated.append(ticket)
         return seated
 
@@ -142,15 +146,19 @@ class FairQueue:
 
     def _may_sit(self, who: str, free: int) -> bool:
         others = self._lately.keys() - {who}
-        if self._held[who] < self._share(who) or not others:
+        if not self._held[who] or not others:
             return True
-        kept = sum(max(0, self._share(other) - self._held[other]) for other in others)
-        return free > max(kept, self.seats.kept)
+        kept = self.seats.kept
+        if self._held[who] < self._share(who):
+            return free > kept
+        owed = sum(max(0, self._share(other) - self._held[other]) for other in others)
+        owed = min(owed, (self.seats.total - kept) // 2)  # many who come rarely idle no more
+        # One that is owed to somebody may be the one that is kept for whoever comes.
+        return free > (max(kept, owed) if owed < 2 else kept + owed)
 
     def _share(self, who: str) -> int:
         """Return how many seats are a caller's own: what it needs, up to an equal share."""
-        # One more than there are: whoever is not here yet finds a seat as well.
-        equal = (self.seats.total - 1) // len(self._lately)
+        equal = (self.seats.total - max(1, self.seats.kept)) // len(self._lately)
         return min(self._lately[who].needed, max(1, equal))
 
     def _forget(self, now_s: float) -> None:

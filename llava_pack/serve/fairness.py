@@ -27,6 +27,7 @@ _MANY_SLOTS = 4
 """From here on, one slot stays free for callers who have none, while others are around."""
 _NEWCOMERS = 64
 """Callers without a request in the line who still find room in a full one."""
+_LOOK_AGAIN_S = 5.0
 _TRY_AGAIN = "try again in a moment"
 
 
@@ -41,6 +42,7 @@ class Line:
         self._seats = seats
         self._queue = FairQueue(seats())
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
+        self._look_again: asyncio.TimerHandle | None = None
 
     @property
     def queue(self) -> FairQueue:
@@ -85,6 +87,14 @@ class Line:
             turn = self._turns.pop(ticket)
             if not turn.done():
                 turn.set_result(None)
+        if self._queue.waiting and self._queue.held < self._queue.seats.total:
+            self._later()
+
+    def _later(self) -> None:
+        """Look again after a while: what is kept for others is free once they are forgotten."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+        self._look_again = asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._move)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,13 +212,15 @@ class Shared:
         async with self.turn(caller):
             prepared = await prepare()
             del prepare  # and with it the pictures as they came
+            events, seen = self._model.generate(prepared.request), prepared.seen
+            del prepared  # and with it the pictures as they were decoded
             try:
-                async with aclosing(self._model.generate(prepared.request)) as events:
+                async with aclosing(events):
                     async for event in events:
-                        prepared.seen()
+                        seen()
                         yield event
             finally:
-                prepared.seen()
+                seen()
 
     def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request whose turn it is, see `turn`."""

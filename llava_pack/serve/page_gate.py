@@ -16,7 +16,6 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -32,6 +31,7 @@ from llava_pack.serve.page_events import (
     read_cancellation,
     session_of,
 )
+from llava_pack.serve.page_halves import half_uploads_removed
 from llava_pack.serve.page_owners import Owner, Owners
 from llava_pack.serve.page_routes import Found, find_route
 from llava_pack.serve.page_streams import Answer, Counted, captured, read_body, replayed
@@ -60,6 +60,8 @@ class PageFacts:
     events: Mapping[int, EventShape]
     uploads: PurePath
     """The folder that uploads land in."""
+    known: set[str]
+    """What the library takes for uploads."""
     examples: frozenset[str]
     """Pictures that are everybody's."""
     waits: Callable[[str], bool]
@@ -116,19 +118,27 @@ class PageGate:
         boundary = _boundary(scope)
         counted = Counted(receive, boundary, max_parts=MAX_PICTURES, max_bytes=MAX_FORM_BYTES)
         try:
-            answer = await captured(self._app, scope, counted)
+            with half_uploads_removed():
+                answer = await captured(self._app, scope, counted)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("the form holds no files") from error
         if counted.refusal:
             raise HTTPException(413, counted.refusal)
         if answer.status == 200:
-            gone = self._owners.brought(owner, self._landed(answer))
-            await anyio.to_thread.run_sync(_remove, gone)
+            self._remove(self._owners.brought(owner, self._landed(answer)))
         await answer.send(send)
 
     def _landed(self, answer: Answer) -> dict[str, int]:
         paths = map(Path, json.loads(answer.body))
         return {str(p): p.stat().st_size for p in paths if self._facts.uploads in p.parents}
+
+    def _remove(self, files: Sequence[str]) -> None:
+        """Remove uploads that nobody has; at once, for the next one may be the same picture."""
+        for file in files:
+            self._facts.known.discard(file)
+            with suppress(OSError):  # what cannot be removed now goes with the run's folder
+                Path(file).unlink()
+                Path(file).parent.rmdir()
 
     async def _run(
         self, owner: Owner, scope: Scope, receive: Receive, send: Send, *, queued: bool
@@ -163,13 +173,6 @@ class PageGate:
 
     def _may_use(self, owner: Owner, path: str) -> bool:
         return path in self._facts.examples or self._owners.may_use(owner, path)
-
-
-def _remove(files: Sequence[str]) -> None:
-    """Remove uploads; what cannot be removed now goes with the run's folder."""
-    for file in files:
-        with suppress(OSError):
-            Path(file).unlink()
 
 
 def _absent() -> HTTPException:

@@ -66,6 +66,8 @@ class Owners:
         while len(uploads) > _UPLOADS or sum(uploads.values()) > _UPLOAD_BYTES:
             (_, path), _ = uploads.popitem(last=False)
             dropped.append(path)
+        if not dropped:
+            return []
         held = {path for one in self._holdings.values() for _, path in one.uploads}
         return [path for path in dict.fromkeys(dropped) if path not in held]
 

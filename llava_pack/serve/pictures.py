@@ -33,7 +33,8 @@ Source = str | bytes
 _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
 _DECODERS = 2
 _COLOURS = 3
-_STALL_S = 5.0
+_STALL_S = 15.0
+"""Half as long again as one picture may take."""
 _MEND_EVERY_S = 2.0
 _EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
 
@@ -45,10 +46,14 @@ class Admitted:
     pictures: tuple[Picture, ...] = ()
     room: Holding | None = None
 
+    @property
+    def seen(self) -> Callable[[], None]:
+        """What gives the room back, and holds no picture; more than once is no harm."""
+        return _nothing if self.room is None else self.room.give_back
+
     def close(self) -> None:
-        """Give the room back; more than once is no harm."""
-        if self.room is not None:
-            self.room.give_back()
+        """Give the room back."""
+        self.seen()
 
 
 class PictureDecoder:
@@ -168,6 +173,10 @@ class PictureDecoder:
             with suppress(ServeError):
                 await asyncio.wrap_future(self._pool.submit(Decoder.start))
                 self._broken = False
+
+
+def _nothing() -> None:
+    """Give back no room."""
 
 
 def _file(source: Source, limits: Limits) -> bytes:

@@ -136,10 +136,12 @@ class ServedEngine:
             OverloadedError: the queue is full.
         """
         self.admit()
-        ended = "abort"
+        ended, asked = "abort", request.request_id
+        events = self._reached().generate(request)
+        del request  # its pictures are as large as they are, and the engine has them soon
         self.in_flight += 1
         try:
-            async with aclosing(self._reached().generate(request)) as events:
+            async with aclosing(events):
                 async for event in events:
                     if isinstance(event, Finished):
                         self._finished(event)
@@ -154,7 +156,7 @@ class ServedEngine:
             self.in_flight -= 1
             if ended:
                 self.tally.ended[ended] += 1
-                _log.info("%s: %s ended: %s", self.name, request.request_id, ended)
+                _log.info("%s: %s ended: %s", self.name, asked, ended)
             if self.in_flight == 0 and self.status.phase == "stopped":
                 self._on_change()
 

@@ -84,8 +84,10 @@ class _Published:
         self._publication = publish(directory, state)
 
     def fences(self, standings: Mapping[str, Standing]) -> RunState:
-        """Tell which fences stand, and return what is told now."""
+        """Tell which fences stand, each as it was told first, and return what is told now."""
+        # Later the program has read what strangers send.
         fences = {role: asdict(standing) for role, standing in standings.items()}
+        fences |= self._state.fences
         if fences != self._state.fences:
             self._state = replace(self._state, fences=fences)
             self._publication.update(self._state)

@@ -31,6 +31,7 @@ from llava_pack.serve.page_browser import (
 from llava_pack.serve.page_events import PICTURE_TYPES, shapes_of
 from llava_pack.serve.page_examples import Example, draw_examples
 from llava_pack.serve.page_gate import PageFacts, PageGate
+from llava_pack.serve.page_halves import note_files_of_forms
 from llava_pack.serve.page_status import speed_line, status_lines
 from llava_pack.serve.page_talk import (
     Choices,
@@ -101,9 +102,11 @@ def _put_the_gate_before(
     facts = PageFacts(
         events=shapes_of(page),
         uploads=uploads,
+        known=page.upload_file_set,
         examples=frozenset(str(example.picture) for example in examples),
         waits=lambda session: session in page._queue.pending_messages_per_session,  # noqa: SLF001
     )
+    note_files_of_forms()
     library: Any = app.router.routes.pop()
     app.mount("/", PageGate(library.app, facts))
 

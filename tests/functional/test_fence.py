@@ -33,6 +33,7 @@ from tests.support.escapes import (
 )
 from tests.support.fences import PORTS_SINCE, landlock_abi
 from tests.support.gateway import TOKEN, Gateway
+from tests.support.ports import quiet_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = str(ROOT / "tests/support/engine.py")
@@ -59,15 +60,12 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
         socket.create_server(("127.0.0.1", 0)) as within,
-        socket.socket() as free,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         socket.socket(socket.AF_UNIX) as unix,
         socket.socket(socket.AF_UNIX) as nameless,
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim,
     ):
-        free.bind(("127.0.0.1", 0))
-        unused = free.getsockname()[1]
-        free.close()
+        (unused,) = quiet_ports(1)
         udp.bind(("127.0.0.1", 0))
         unix.bind(str(folder / "unix"))
         nameless.bind(f"\0{abstract}")

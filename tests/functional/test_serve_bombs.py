@@ -49,3 +49,21 @@ def test_decoded_pictures_do_not_lie_in_the_gateway(
         answer = http.post("/v1/chat/completions", content=asked(*pictures), headers=headers)
         assert "Picture 5000x5000" in answer.text
         assert (_most_memory(served) - before > 50_000_000) is grows
+
+
+def _pictures_held(served: Gateway) -> int:
+    """Return how many files of decoded pictures the gateway has open."""
+    folder = Path(f"/proc/{served.gateway_pid()}/fd")
+    return sum("memfd:picture" in str(link.readlink()) for link in folder.iterdir())
+
+
+def test_decoded_pictures_are_gone_once_the_model_has_them(tmp_path: Path) -> None:
+    """Their room is free from the first token on, so they must not lie there until the last."""
+    with gateway(tmp_path / "run", engine="--step-s 0.05") as served, served.client() as http:
+        body = asked(png_of_zeros(500, 500), png_of_zeros(501, 500), stream=True, max_tokens=200)
+        headers = {"Content-Type": "application/json"}
+        path = "/v1/chat/completions"
+        for _ in range(2):  # after one that is over, and while one is underway
+            with http.stream("POST", path, content=body, headers=headers) as answer:
+                assert "data: {" in next(answer.iter_lines())
+                assert _pictures_held(served) == 2, "the decoders' own"

@@ -1,14 +1,17 @@
 """What the page's own routes give out: files of the page, and nothing else of this machine."""
 
+import contextlib
 import io
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
-from tests.support.gateway import ROOT, Gateway, gateway
+from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,66 @@ def test_uploads_of_a_key_make_room_for_its_next_ones(tmp_path: Path) -> None:
             ).json()
             paths.append(path)
         assert [Path(path).is_file() for path in paths] == [False, False, True, True]
+        assert not Path(paths[0]).parent.exists()
         shown = [http.get(f"/gradio_api/file={path}").status_code for path in paths]
         assert shown == [404, 404, 200, 200]
+
+
+_FORM = (
+    b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"
+    b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 3000000\r\n\r\n"
+    b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+)
+
+
+def _leave_in_the_middle(served: Gateway) -> None:
+    where = httpx.URL(served.url)
+    with socket.create_connection((where.host, where.port or 80)) as connection:
+        connection.sendall(_FORM % TOKEN.encode() + bytes(1_000_000))
+
+
+def _under_another_name(served: Gateway) -> None:
+    with served.client() as http:
+        assert http.post("/gradio_api/upload", files={"other": ("a.png", bytes(1000))}).json() == []
+
+
+def _beyond_the_bound(served: Gateway) -> None:
+    head = b'\r\n--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    pieces = (piece for _ in range(8) for piece in (head, *[bytes(1 << 20)] * 9))
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    with served.client() as http, contextlib.suppress(httpx.WriteError):
+        answer = http.post("/gradio_api/upload", content=pieces, headers=headers)
+        assert answer.status_code == 413
+
+
+def _left(served: Gateway) -> int:
+    """Return how many files lie beside the folders of what was uploaded whole."""
+    with served.client() as http:
+        (path,) = http.post("/gradio_api/upload", files={"files": ("x.png", b"x")}).json()
+    return sum(entry.is_file() for entry in Path(path).parents[1].iterdir())
+
+
+_HALVES = [_leave_in_the_middle, _under_another_name, _beyond_the_bound]
+
+
+@pytest.mark.parametrize("half", _HALVES)
+def test_an_upload_that_comes_to_nothing_leaves_nothing(
+    served: Gateway, half: Callable[[Gateway], None]
+) -> None:
+    """An attack: files that nobody is told of stayed until the disk was full."""
+    half(served)
+    until_s = time.monotonic() + 30
+    while _left(served):  # the server learns a little later that somebody went away
+        assert time.monotonic() < until_s
+
+
+def test_without_that_they_stay(tmp_path: Path) -> None:
+    with gateway(tmp_path / "run", "--web", "--without", "halves") as served:
+        for half in _HALVES:
+            half(served)
+        until_s = time.monotonic() + 30
+        while _left(served) < len(_HALVES):
+            assert time.monotonic() < until_s
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def told(folders: Iterable[tuple[str, Path]]) -> dict[str, Standing]:
     """
     found: dict[str, Standing] = {}
     for name, folder in folders:
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
             file = os.open(folder / _STANDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(file, "rb") as stream:
                 standing = Standing.from_wire(json.loads(stream.read(_MAX_BYTES)))

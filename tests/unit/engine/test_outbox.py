@@ -1,11 +1,14 @@
 """What goes out on a connection: in order, in pieces, each message to its end."""
 
 import asyncio
+import gc
 import mmap
 import os
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -100,9 +103,46 @@ def test_a_file_that_is_too_short_is_told() -> None:
 def test_files_of_pictures_go_with_them() -> None:
     file = memory_file()
     os.pwrite(file, b"123", 0)
+    gc.collect()
     before = psutil.Process().num_fds()
     copies = [kept(file, 3) for _ in range(10)]
     assert psutil.Process().num_fds() == before + 10
     del copies
     assert psutil.Process().num_fds() == before
+
+
+def test_what_was_sent_is_let_go() -> None:
+    file = memory_file()
+    os.pwrite(file, b"123", 0)
+
+    async def sent() -> bool:
+        async with _connected() as (outbox, reader):
+            picture = kept(file, 3)
+            gone = weakref.ref(picture)
+            await outbox.send([picture])
+            del picture
+            assert await reader.readexactly(3) == b"123"
+            return gone() is None
+
+    assert asyncio.run(sent())
     os.close(file)
+
+
+def test_a_message_that_cannot_be_ended_ends_the_connection() -> None:
+    """Else the next one would be read as its rest."""
+
+    class Broken(bytes):
+        def __getitem__(self, _: Any) -> bytes:
+            raise MemoryError
+
+    async def sent() -> bytes:
+        async with _connected() as (outbox, reader):
+            broken = asyncio.create_task(outbox.send([b"1", Broken(b"2")]))
+            later = asyncio.create_task(outbox.send([b"3"]))
+            with pytest.raises(ConnectionAbortedError):
+                await broken
+            with pytest.raises(ConnectionResetError):
+                await later
+            return await reader.read()
+
+    assert asyncio.run(sent()) in {b"", b"1"}

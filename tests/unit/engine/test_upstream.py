@@ -101,13 +101,15 @@ def test_none_writes_where_another_one_does():
 
 
 def test_what_stands_is_read_of_who_has_told_and_of_a_plain_file_alone(tmp_path):
-    names = ("whole", "off", "silent", "lost", "linked")
+    lost = ('{"landlock": []}', '{"landlock": 1e999}', "[" * 4096)
+    names = ("whole", "off", "silent", "linked", *map(str, range(len(lost))))
     folders = {name: tmp_path / name for name in names}
     for folder in folders.values():
         folder.mkdir()
     tell(Standing(landlock=7, seccomp=True), folders["whole"])
     tell(OFF, folders["off"])
-    (folders["lost"] / "standing.json").write_text('{"landlock": []}')
+    for number, text in enumerate(lost):
+        (folders[str(number)] / "standing.json").write_text(text)
     (folders["linked"] / "standing.json").symlink_to(folders["whole"] / "standing.json")
     whole = Standing(landlock=7, seccomp=True)
     assert told(folders.items()) == {"whole": whole, "off": OFF}

@@ -128,15 +128,45 @@ def test_what_somebody_needed_is_forgotten() -> None:
     assert len(queue.seat(200)) == 1, "and he is not around any more"
 
 
-def test_many_long_requests_of_one_key_are_no_stall_while_others_are_around() -> None:
+def test_many_requests_of_one_key_that_wait_for_each_other_are_no_stall() -> None:
     queue = FairQueue(Seats(2, kept=1))
-    for _ in range(3):
+    for _ in range(9):
         queue.join("ann", 0)
-    assert len(queue.seat(0)) == 2
-    assert queue.oldest_s(30) == 30, "nobody else would be better off"
-    queue.join("bob", 30)
-    assert queue.seat(30) == []
-    assert queue.oldest_s(31) == 1, "bob's"
+    for now in range(0, 60, 10):
+        seated = queue.seat(now)
+        assert queue.oldest_s(now + 10) == 10, "since her last turn"
+        queue.leave(seated[0], now + 10)
+    queue.seat(60)
+    queue.join("bob", 60)
+    assert queue.seat(60) == []
+    assert queue.oldest_s(75) == 15, "nothing moves"
+
+
+@pytest.mark.parametrize("slots", [4, 5, 6, 8])
+@pytest.mark.parametrize("others", [1, 3, 5, 8, 20, 100])
+def test_many_who_ask_now_and_then_do_not_idle_half_of_the_slots(slots: int, others: int) -> None:
+    queue = FairQueue(Seats(slots + 2, kept=3))
+    for name in range(others):
+        queue.leave(queue.join(f"other {name}", 0), 0)
+    anns = [queue.join("ann", 1) for _ in range(40)]
+    assert len(queue.seat(1)) >= slots // 2
+    for name in range(others):
+        queue.leave(queue.join(f"other {name}", 61), 61)
+    assert anns[0].seated
+
+
+@pytest.mark.parametrize("slots", [4, 5, 6, 8])
+@pytest.mark.parametrize("busy", [2, 3, 9])
+def test_whoever_comes_finds_a_slot_beside_keys_that_are_busy(slots: int, busy: int) -> None:
+    queue = FairQueue(Seats(slots + 2, kept=3))
+    for name in range(busy):
+        for _ in range(40):
+            queue.join(f"busy {name}", 0)
+    queue.seat(0)
+    assert queue.held == max(slots - 1, min(busy, slots + 2))
+    new = queue.join("new", 1)
+    if busy < slots:
+        assert queue.seat(1) == [new]
 
 
 def test_who_leaves_the_line_is_not_seated() -> None:
