@@ -1,19 +1,22 @@
 """Whose turn it is: seats are shared among the callers, however many requests each has. Pure.
 
-Of callers who wait, the one with the fewest seats is next; of several, the one whose last turn is
-longest ago. Seats are counted and not turns: whoever asks what takes long would have most of the
-time by having every second turn.
+Of callers who wait, the one with the fewest seats is next; of several without one, the one whose
+last turn is longest ago, and of several with as many, the one that had less of the time lately.
+Turns are not counted: whoever asks what takes long would have most of the time by having every
+second turn.
 
 A seat is free again when its answer ends, and not when somebody else comes. So what others needed
-lately is kept free for them, up to an equal share; and while more than one caller is around, the
-last free seats go only to somebody who has none: whoever comes meanwhile finds one.
+lately is kept free for them, up to an equal share; and beyond that, while more than one caller is
+around, the last free seats go only to somebody who has none: whoever comes meanwhile finds one.
 """
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 _AROUND_S = 60.0
+_LATELY_S = 10.0
 
 
 class Seats(NamedTuple):
@@ -34,11 +37,20 @@ class _Lately:
     """The number of its last turn; whoever had none comes first."""
     turn_s: float = 0.0
     """When that was."""
+    _used_s: float = 0.0
+    _used_at_s: float = 0.0
 
     def needs(self, count: int, now_s: float) -> None:
         self.seen_s = now_s
         if count >= self.needed or now_s - self.needed_s > _AROUND_S:
             self.needed, self.needed_s = max(1, count), now_s
+
+    def uses(self, seconds: float, now_s: float) -> None:
+        self._used_s, self._used_at_s = self.used_s(now_s) + seconds, now_s
+
+    def used_s(self, now_s: float) -> float:
+        """Return the time on seats that have ended; what is a while ago counts less."""
+        return self._used_s * math.exp((self._used_at_s - now_s) / _LATELY_S)
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +60,7 @@ class Ticket:
     who: str
     since_s: float
     seated: bool = False
+    seated_s: float = 0.0
 
 
 class FairQueue:
@@ -113,8 +126,10 @@ class FairQueue:
 
     def leave(self, ticket: Ticket, now_s: float) -> None:
         """Take a ticket out of the line, or off its seat."""
-        self._lately[ticket.who].seen_s = now_s
+        caller = self._lately[ticket.who]
+        caller.seen_s = now_s
         if ticket.seated:
+            caller.uses(now_s - ticket.seated_s, now_s)
             self._held[ticket.who] -= 1
             self._held += Counter()  # drops what is zero
             return
@@ -129,7 +144,7 @@ class FairQueue:
             ticket = self._lines[who].popleft()
             if not self._lines[who]:
                 del self._lines[who]
-            ticket.seated = True
+            ticket.seated, ticket.seated_s = True, now_s
             self._held[who] += 1
             self._turns += 1
             self._lately[who].turn, self._lately[who].turn_s = self._turns, now_s
@@ -141,8 +156,12 @@ class FairQueue:
         if free < 1:
             return None
         self._forget(now_s)
-        in_order = sorted(self._lines, key=lambda who: (self._held[who], self._lately[who].turn))
+        in_order = sorted(self._lines, key=lambda who: self._place(who, now_s))
         return next((who for who in in_order if self._may_sit(who, free)), None)
+
+    def _place(self, who: str, now_s: float) -> tuple[int, float]:
+        held, caller = self._held[who], self._lately[who]
+        return held, caller.used_s(now_s) if held else caller.turn
 
     def _may_sit(self, who: str, free: int) -> bool:
         others = self._lately.keys() - {who}
@@ -150,7 +169,7 @@ class FairQueue:
             return True
         kept = self.seats.kept
         if self._held[who] < self._share(who):
-            return free > kept
+            return free > max(0, kept - 1)
         owed = sum(max(0, self._share(other) - self._held[other]) for other in others)
         owed = min(owed, (self.seats.total - kept) // 2)  # many who come rarely idle no more
         # One that is owed to somebody may be the one that is kept for whoever comes.
@@ -158,7 +177,7 @@ class FairQueue:
 
     def _share(self, who: str) -> int:
         """Return how many seats are a caller's own: what it needs, up to an equal share."""
-        equal = (self.seats.total - max(1, self.seats.kept)) // len(self._lately)
+        equal = (self.seats.total - max(0, self.seats.kept - 1)) // len(self._lately)
         return min(self._lately[who].needed, max(1, equal))
 
     def _forget(self, now_s: float) -> None:

@@ -110,11 +110,11 @@ def test_what_others_needed_lately_is_kept_for_them_up_to_an_equal_share() -> No
     for bob in bobs:
         queue.leave(bob, 1)
     anns = [queue.join("ann", 30) for _ in range(20)]
-    assert queue.seat(30) == anns[:6], "(10 - 1) // 2 are bob's"
+    assert queue.seat(30) == anns[:5], "half is bob's"
     bobs = [queue.join("bob", 31) for _ in range(6)]
-    assert queue.seat(31) == bobs[:4]
+    assert queue.seat(31) == bobs[:5]
     queue.leave(anns[0], 32)
-    assert queue.seat(32) == [bobs[4]], "he has fewer"
+    assert queue.seat(32) == [anns[5]], "she has fewer"
 
 
 def test_what_somebody_needed_is_forgotten() -> None:
@@ -157,15 +157,15 @@ def test_many_who_ask_now_and_then_do_not_idle_half_of_the_slots(slots: int, oth
 
 @pytest.mark.parametrize("slots", [4, 5, 6, 8])
 @pytest.mark.parametrize("busy", [2, 3, 9])
-def test_whoever_comes_finds_a_slot_beside_keys_that_are_busy(slots: int, busy: int) -> None:
+def test_whoever_comes_is_next_beside_keys_that_are_busy(slots: int, busy: int) -> None:
     queue = FairQueue(Seats(slots + 2, kept=3))
     for name in range(busy):
         for _ in range(40):
             queue.join(f"busy {name}", 0)
     queue.seat(0)
-    assert queue.held == max(slots - 1, min(busy, slots + 2))
+    assert slots - 1 <= queue.held <= max(slots, min(busy, slots + 2))
     new = queue.join("new", 1)
-    if busy < slots:
+    if queue.held < slots + 2:
         assert queue.seat(1) == [new]
 
 
