@@ -156,21 +156,21 @@ class FairQueue:
         if free < 1:
             return None
         self._forget(now_s)
+        owed = sum(max(0, self._share(who) - self._held[who]) for who in self._lately)
         in_order = sorted(self._lines, key=lambda who: self._place(who, now_s))
-        return next((who for who in in_order if self._may_sit(who, free)), None)
+        return next((who for who in in_order if self._may_sit(who, free, owed)), None)
 
     def _place(self, who: str, now_s: float) -> tuple[int, float]:
         held, caller = self._held[who], self._lately[who]
         return held, caller.used_s(now_s) if held else caller.turn
 
-    def _may_sit(self, who: str, free: int) -> bool:
-        others = self._lately.keys() - {who}
-        if not self._held[who] or not others:
+    def _may_sit(self, who: str, free: int, owed: int) -> bool:
+        """Return whether a caller may have one of the free seats, of which others are owed some."""
+        if not self._held[who] or len(self._lately) == 1:
             return True
         kept = self.seats.kept
         if self._held[who] < self._share(who):
             return free > max(0, kept - 1)
-        owed = sum(max(0, self._share(other) - self._held[other]) for other in others)
         owed = min(owed, (self.seats.total - kept) // 2)  # many who come rarely idle no more
         # One that is owed to somebody may be the one that is kept for whoever comes.
         return free > (max(kept, owed) if owed < 2 else kept + owed)
