@@ -8,6 +8,7 @@ page are written to files as they come, so only their size is counted.
 """
 
 import asyncio
+import ctypes
 import io
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ _PICTURED = frozenset(
 )  # fmt: skip
 _UPLOAD = "/gradio_api/upload"
 _SMALL_BYTES = 64 * 1024
+_LARGE_BYTES = _MIB
+"""From here on a body's memory is given back when it is gone."""
+_LIBC = ctypes.CDLL(None)
 _PATIENCE_S = 120.0
 _KEY = "body_holding"
 _LENGTH_DIGITS = 16
@@ -123,9 +127,13 @@ class Admission:
         try:
             body = await _whole(receive, JsonCount(self._limits.of(scope["path"])))
             if body is not None:
-                await self._app(scope, _replayed([body], receive), send)
+                bodies = [body]
+                del body
+                await self._app(scope, _replayed(bodies, receive), send)
         finally:
             holding.give_back()
+            if size_bytes >= _LARGE_BYTES:
+                _trim()
 
 
 def drop_copies(request: Request) -> None:
@@ -140,6 +148,12 @@ def body_is_gone(request: Request) -> None:
     holding = request.scope.get("state", {}).get(_KEY)
     if isinstance(holding, Holding):
         holding.give_back()
+
+
+def _trim() -> None:
+    """Give memory that is free back to the system, which glibc keeps; Source: malloc_trim(3)."""
+    if trim := getattr(_LIBC, "malloc_trim", None):
+        trim(0)
 
 
 def _is_upload(scope: Scope) -> bool:

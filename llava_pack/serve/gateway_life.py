@@ -42,9 +42,6 @@ _log = logging.getLogger(__name__)
 _CLOSE_S = 3.0
 """How long it may take to close its connections: what runs has had its time before."""
 _LAST_LINES = 200
-_MAPPED_FROM = str(1 << 20)
-"""From this size on glibc maps memory and gives it back when it is free; by itself it goes up to
-32 MB, and what bodies leave stays with the process. Source: mallopt(3), M_MMAP_THRESHOLD."""
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "TZ")
 
 GATEWAY_PROGRAM = python_program("llava_pack.serve.gateway_process")
@@ -86,7 +83,6 @@ def gateway_environment(
         "GRADIO_TEMP_DIR": str(uploads),
         "HF_HUB_OFFLINE": "1",
         "HOME": str(temporary),
-        "MALLOC_MMAP_THRESHOLD_": _MAPPED_FROM,
         "TMPDIR": str(temporary),
         "TRANSFORMERS_OFFLINE": "1",
     }
