@@ -14,11 +14,13 @@ from typing import Any
 _written: ContextVar[list[Path] | None] = ContextVar("written", default=None)
 
 
-def note_files_of_forms() -> None:
-    """Have Gradio's parser note each file that it makes."""
-    from gradio import route_utils
+def note_files_of_forms(parsing: Any) -> None:
+    """Have each file that the library makes for a form noted.
 
-    route_utils.NamedTemporaryFile = _noted
+    Args:
+        parsing: the library's module that parses forms.
+    """
+    parsing.NamedTemporaryFile = _noted
 
 
 def _noted(*arguments: Any, **named: Any) -> Any:

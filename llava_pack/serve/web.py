@@ -106,7 +106,7 @@ def _put_the_gate_before(
         examples=frozenset(str(example.picture) for example in examples),
         waits=lambda session: session in page._queue.pending_messages_per_session,  # noqa: SLF001
     )
-    note_files_of_forms()
+    note_files_of_forms(gr.route_utils)
     library: Any = app.router.routes.pop()
     app.mount("/", PageGate(library.app, facts))
 
