@@ -3,6 +3,7 @@
 import random
 import re
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -66,4 +67,6 @@ def test_decoded_pictures_are_gone_once_the_model_has_them(tmp_path: Path) -> No
         for _ in range(2):  # after one that is over, and while one is underway
             with http.stream("POST", path, content=body, headers=headers) as answer:
                 assert "data: {" in next(answer.iter_lines())
-                assert _pictures_held(served) == 2, "the decoders' own"
+                until_s = time.monotonic() + 8  # the answer takes ten
+                while _pictures_held(served) > 2:  # the decoders' own
+                    assert time.monotonic() < until_s
