@@ -127,14 +127,14 @@ class EngineClient:
         self._events[wire_id] = queue
         ended = False
         try:
-            asked = replace(request, request_id=wire_id)
-            request_id, sending = request.request_id, self._send_request(asked)
-            del request, asked  # once the engine has its pictures, nobody here needs them
+            request_id = request.request_id
+            fields, pixels = protocol.request_to_wire(replace(request, request_id=wire_id))
             try:
-                await sending
+                await self._send({"op": "generate", "request": fields}, pixels)
             except UsageError as error:
                 ended = True
                 yield Failed.of(request_id, error)
+            del request, pixels  # the engine has its pictures, nobody here needs them
             while not ended:
                 event = await queue.get()
                 if isinstance(event, PackError):
@@ -243,11 +243,6 @@ class EngineClient:
             if not answer.done():
                 answer.set_exception(self._gone)
         self._changed.set()
-
-    async def _send_request(self, request: Request) -> None:
-        fields, pixels = protocol.request_to_wire(request)
-        del request
-        await self._send({"op": "generate", "request": fields}, pixels)
 
     async def _ask(self, message: Wire, attachments: Sequence[Pixels] = ()) -> Wire:
         """Send a message under a tag of its own and return its answer."""

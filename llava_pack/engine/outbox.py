@@ -6,7 +6,7 @@ it meanwhile: the one behind it would be read as its rest.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from llava_pack.engine.pixels import Pixels, pieces
 
@@ -69,18 +69,14 @@ class Outbox:
                 sent.set_result(None)
 
     async def _send(self, frames: Frames) -> None:
-        for piece in _pieces(frames):
-            self._writer.write(piece)
-            await self._writer.drain()
+        for frame in frames:
+            for piece in pieces(frame):
+                self._writer.write(piece)
+                await self._writer.drain()
 
     def _refuse(self) -> None:
         while not self._waiting.empty():
             _fail(self._waiting.get_nowait()[1], _closed())
-
-
-def _pieces(frames: Frames) -> Iterator[bytes]:
-    for frame in frames:
-        yield from pieces(frame)
 
 
 def _closed() -> ConnectionAbortedError:

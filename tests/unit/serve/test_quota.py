@@ -42,16 +42,22 @@ def test_requests_of_a_minute_come_back_evenly() -> None:
     assert _taken(books, key) == 6, "no more than a minute's worth is saved up"
 
 
+def _owes(books: Books, key: Key, clock: Clock, *, retry_s: int) -> None:
+    """Assert that a key is refused for its tokens, and admitted when it is told to come back."""
+    with pytest.raises(QuotaError, match="86400 tokens a day") as refused:
+        books.admit(key)
+    assert refused.value.retry_s == retry_s
+    clock.now_s += retry_s
+    assert clock.now_s == 100.0
+    books.admit(key)
+
+
 def test_tokens_are_owed_until_they_came_back() -> None:
     clock = Clock()
     books, key = Books(clock), _key(tokens_per_day=86_400)
     assert _taken(books, key) == 100
     books.charge(key, 86_400 + 99)
-    with pytest.raises(QuotaError, match="86400 tokens a day") as refused:
-        books.admit(key)
-    assert refused.value.retry_s == 100
-    clock.now_s = 100.0
-    books.admit(key)
+    _owes(books, key, clock, retry_s=100)
 
 
 def test_keys_do_not_share_a_quota_and_none_is_no_bound() -> None:
@@ -79,11 +85,7 @@ def test_who_comes_after_knows_what_was_left() -> None:
     assert (told, before.changes(9)) == ({"ann": (0.0, 0.0, -99.0)}, {})
     clock.now_s = 50.0
     after = Books(clock, told)
-    with pytest.raises(QuotaError, match="86400 tokens a day") as refused:
-        after.admit(key)
-    assert refused.value.retry_s == 50
-    clock.now_s = 100.0
-    after.admit(key)
+    _owes(after, key, clock, retry_s=50)
 
 
 def test_requests_that_were_taken_are_known_to_who_comes_after() -> None:
