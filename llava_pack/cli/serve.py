@@ -20,8 +20,9 @@ from llava_pack.serve.state import RunState, directories, running
 if TYPE_CHECKING:
     from socket import socket as socket_type
 
+    from llava_pack.engine.fence.value import FenceMode
     from llava_pack.engine.port import EngineInfo
-    from llava_pack.serve.plans import EnginePlan, FenceMode, LoadOptions
+    from llava_pack.serve.plans import EnginePlan, LoadOptions
     from llava_pack.serve.tunnel import Endpoint
 
 _Folder = Path | None

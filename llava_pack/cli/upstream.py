@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
-from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.plans import FenceMode, LoadOptions
+from llava_pack.serve.plans import LoadOptions
 from llava_pack.serve.state import RunState, directories, running
 
 if TYPE_CHECKING:

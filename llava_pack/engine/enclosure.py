@@ -11,7 +11,7 @@ from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import make_devices, this_place, with_targets
 from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
-from llava_pack.engine.fence.value import OFF, Mode, Standing
+from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError, ServeError
 
@@ -38,7 +38,7 @@ class Enclosure:
         base: Path | None,
         home: Path,
         device: str,
-        mode: Mode,
+        mode: FenceMode,
     ) -> None:
         self._model, self._tower, self._base = model, tower, base
         self._home = home

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
@@ -20,7 +21,6 @@ from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.audit import AuditPlan
 from llava_pack.serve.models import Status, Vitals
 from llava_pack.serve.plain import from_plain, to_plain
-from llava_pack.serve.plans import FenceMode
 
 TELL_EVERY_S = 0.25
 """How often the supervisor looks whether there is something to tell."""

@@ -13,9 +13,8 @@ from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import this_place
 from llava_pack.engine.fence.plan import gateway_fence
 from llava_pack.engine.fence.raising import raise_fence
-from llava_pack.engine.fence.value import OFF, Standing
+from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.plans import FenceMode
 
 _log = logging.getLogger(__name__)
 

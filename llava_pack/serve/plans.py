@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from llava_pack.engine.fence.value import FenceMode
 from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.serve.process import EngineCommand
 
@@ -20,8 +20,6 @@ DEFAULT_PRECISION = "auto"
 """What a checkpoint was quantized to ahead, else nf4."""
 
 DEFAULT_SLOTS = 8
-
-FenceMode = Literal["on", "off", "required"]
 
 
 @dataclass(frozen=True, kw_only=True)

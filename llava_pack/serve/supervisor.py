@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access import AccessPolicy
@@ -31,7 +32,7 @@ from llava_pack.serve.logfile import kept
 from llava_pack.serve.models import Status
 from llava_pack.serve.narration import Narration
 from llava_pack.serve.notify import Notifier
-from llava_pack.serve.plans import EnginePlan, FenceMode, engine_command
+from llava_pack.serve.plans import EnginePlan, engine_command
 from llava_pack.serve.process import EngineCommand
 from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import Publication, RunState, publish

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from llava_pack.engine.fence.value import Mode, Standing
+from llava_pack.engine.fence.value import FenceMode, Standing
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import UpstreamModel, programs
 from llava_pack.format.progress import Progress
@@ -34,7 +34,7 @@ class UpstreamPlan:
     model: UpstreamModel
     state: RunState
     state_directory: Path
-    fence: Mode = "on"
+    fence: FenceMode = "on"
 
 
 def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Progress) -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Mode = Literal["on", "off", "required"]
+FenceMode = Literal["on", "off", "required"]
 """Whether there is a fence, and whether it has to be whole."""
-MODES: tuple[Mode, ...] = ("on", "off", "required")
+MODES: tuple[FenceMode, ...] = ("on", "off", "required")
 Sockets = Literal["none", "listen", "unix", "tcp", "unix and tcp"]
 """What may be made. none: nothing, and what was handed over goes on. listen: Unix sockets that
 others connect to. unix: Unix sockets that connect. tcp: TCP over IPv4, at the fence's ports."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llava_pack.engine.fence.value import Mode, Standing
+from llava_pack.engine.fence.value import FenceMode, Standing
 
 FENCE_VARIABLE = "LLAVA_PACK_UPSTREAM_FENCE"
 """Tells a program its bounds."""
@@ -28,7 +28,7 @@ class Bounds:
         gpu: whether it is to compute on a GPU.
     """
 
-    mode: Mode
+    mode: FenceMode
     ports: tuple[int, ...]
     files: tuple[Path, ...] = ()
     gpu: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llava_pack.engine.fence.value import Mode
+from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from llava_pack.format.errors import UsageError
 
@@ -108,7 +108,7 @@ def programs(
     token: str,
     environment: Mapping[str, str],
     home: Path,
-    fence: Mode = "on",
+    fence: FenceMode = "on",
 ) -> tuple[Program, ...]:
     """Return controller, worker and page, in the order in which they have to be started.
 
@@ -155,7 +155,7 @@ def programs(
     )
 
 
-def _bounds(role: Role, model: UpstreamModel, ports: Ports, fence: Mode) -> Bounds:
+def _bounds(role: Role, model: UpstreamModel, ports: Ports, fence: FenceMode) -> Bounds:
     """Return what a program is let through: the worker alone has to do with model and GPU."""
     if role != "worker":
         return Bounds(mode=fence, ports=ports.numbers)
