@@ -5,6 +5,7 @@ second test leaves the check out and sees the attack succeed.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     done = subprocess.run(
         [sys.executable, "-c", _LIST_ROUTES],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder), "PATH": "/usr/bin:/bin",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder),
              "GRADIO_ANALYTICS_ENABLED": "False", "HOME": str(folder)},
         capture_output=True,
         text=True,

@@ -15,13 +15,15 @@ from tests.support.mutations import MUTATIONS
 
 
 def _note_calls(path: Path) -> None:
-    """Write down every name that is looked up and every address that is connected to."""
-    path.touch()
+    """Write down every name that is looked up and every address that is connected to.
+
+    The file is open before the fence stands: behind it nothing could be written down.
+    """
+    file = path.open("a", buffering=1)
 
     def note(event: str, details: tuple[Any, ...]) -> None:
         if event.startswith(("socket.connect", "socket.get")):
-            with path.open("a") as file:
-                file.write(f"{event} {details[-1] if 'connect' in event else details}\n")
+            file.write(f"{event} {details[-1] if 'connect' in event else details}\n")
 
     sys.addaudithook(note)
 
