@@ -14,10 +14,11 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Torch's threads that wait for work leave the cores to the tests beside them: a fifth of their time.
 test: export OMP_WAIT_POLICY := PASSIVE
-# The long files of tests come first (tests/conftest.py), and in that order they are handed out.
+# The long files of tests come first (tests/conftest.py), and in that order they are handed out. Three
+# at a time, for two cores: many wait for a server.
 test: $(VENV)/.ready
 	$(MAKE) --no-print-directory -j2 lint test-pythons
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The packages without torch, on the other Pythons that this machine has.
 test-pythons: $(VENV)/.ready
