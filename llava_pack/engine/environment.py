@@ -52,6 +52,9 @@ def _keep_freed_memory() -> None:
 
 
 def trim_memory() -> None:
-    """Give freed memory back once: what loading needed beside the weights is not needed again."""
+    """Give freed memory, which glibc keeps, back to the system; elsewhere it does nothing.
+
+    Source: malloc_trim(3).
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

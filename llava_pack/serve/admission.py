@@ -8,7 +8,6 @@ page are written to files as they come, so only their size is counted.
 """
 
 import asyncio
-import ctypes
 import io
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llava_pack.engine.environment import trim_memory
 from llava_pack.serve.budget import Budget, Holding
 from llava_pack.serve.caller import caller_of
 from llava_pack.serve.failures import plain_error
@@ -40,7 +40,6 @@ _UPLOAD = "/gradio_api/upload"
 _SMALL_BYTES = 64 * 1024
 _LARGE_BYTES = _MIB
 """From here on a body's memory is given back when it is gone."""
-_LIBC = ctypes.CDLL(None)
 _PATIENCE_S = 120.0
 _KEY = "body_holding"
 _LENGTH_DIGITS = 16
@@ -133,7 +132,7 @@ class Admission:
         finally:
             holding.give_back()
             if size_bytes >= _LARGE_BYTES:
-                _trim()
+                trim_memory()
 
 
 def drop_copies(request: Request) -> None:
@@ -148,12 +147,6 @@ def body_is_gone(request: Request) -> None:
     holding = request.scope.get("state", {}).get(_KEY)
     if isinstance(holding, Holding):
         holding.give_back()
-
-
-def _trim() -> None:
-    """Give memory that is free back to the system, which glibc keeps; Source: malloc_trim(3)."""
-    if trim := getattr(_LIBC, "malloc_trim", None):
-        trim(0)
 
 
 def _is_upload(scope: Scope) -> bool:
