@@ -166,7 +166,7 @@ class _Worker:
             gone()
             admitted = await self._decoder.admitted(files, visit.caller)
             message = Message("user", _parts(texts, admitted.pictures))
-            return Prepared(request=replace(wanted, messages=(message,)), seen=admitted.seen)
+            return Prepared(request=replace(wanted, messages=(message,)), seen=admitted.close)
 
         model = self._models[body.model]
         return visit.counted(model.name, model.answer(visit.caller, visit.asking(prepare)))

@@ -103,7 +103,7 @@ def openai_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIR
             if body.stream:  # then only the urls are left of it, and they go with this function
                 body_is_gone(request)
             messages = engine_messages(body.messages, admitted.pictures)
-            return Prepared(request=replace(wanted, messages=messages), seen=admitted.seen)
+            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
 
         answering = model.answer(visit.caller, visit.asking(prepare))
         events = visit.counted(model.name, answering)

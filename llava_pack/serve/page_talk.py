@@ -122,7 +122,7 @@ class Talk:
             files = await picture_files(told, self._uploads)
             admitted = await self._decoder.admitted(files, visit.caller)
             messages = engine_messages(told, admitted.pictures)
-            return Prepared(request=replace(wanted, messages=messages), seen=admitted.seen)
+            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
 
         answering = model.answer(visit.caller, visit.asking(prepare))
         return visit.counted(choices.model, answering)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 from llava_pack.engine.pictures import Limits
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError
-from llava_pack.serve.budget import Budget, Holding
+from llava_pack.serve.budget import Budget
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.decoders import Decoder, DecoderPool
 from llava_pack.serve.fair_queue import Seats
@@ -44,16 +44,8 @@ class Admitted:
     """The pictures of a request, and the room that they take; close it once they were seen."""
 
     pictures: tuple[Picture, ...] = ()
-    room: Holding | None = None
-
-    @property
-    def seen(self) -> Callable[[], None]:
-        """What gives the room back, and holds no picture; more than once is no harm."""
-        return _nothing if self.room is None else self.room.give_back
-
-    def close(self) -> None:
-        """Give the room back."""
-        self.seen()
+    close: Callable[[], None] = lambda: None
+    """Gives the room back, and holds no picture; more than once is no harm."""
 
 
 class PictureDecoder:
@@ -113,7 +105,7 @@ class PictureDecoder:
         except BaseException:
             room.give_back()
             raise
-        return Admitted(pictures=tuple(decoded[source] for source in sources), room=room)
+        return Admitted(pictures=tuple(decoded[source] for source in sources), close=room.give_back)
 
     async def _single(self, source: Source, caller: Caller) -> Admitted:
         """Return the one picture of a request: its bound is enough, and its header is read once."""
@@ -124,7 +116,7 @@ class PictureDecoder:
             room.give_back()
             raise
         room.keep(len(picture.rgb))
-        return Admitted(pictures=(picture,), room=room)
+        return Admitted(pictures=(picture,), close=room.give_back)
 
     async def _decoded(self, source: Source, caller: Caller) -> Picture:
         limits = self._limits
@@ -173,10 +165,6 @@ class PictureDecoder:
             with suppress(ServeError):
                 await asyncio.wrap_future(self._pool.submit(Decoder.start))
                 self._broken = False
-
-
-def _nothing() -> None:
-    """Give back no room."""
 
 
 def _file(source: Source, limits: Limits) -> bytes:
