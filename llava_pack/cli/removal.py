@@ -29,7 +29,7 @@ from llava_target.store import Store
 
 _OURS = (
     *("bin", "models", "run", "store", "trust", "logs", "keys", "lock"),
-    *(f".{journal.NAME}.new", journal.NAME),
+    *(disk.unfinished(Path(journal.NAME)).name, journal.NAME),
 )
 """The journal goes last: until then, the next run knows what to finish."""
 

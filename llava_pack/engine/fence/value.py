@@ -8,11 +8,11 @@ starts, and neither can be taken back.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FenceMode = Literal["on", "off", "required"]
 """Whether there is a fence, and whether it has to be whole."""
-MODES: tuple[FenceMode, ...] = ("on", "off", "required")
+MODES: tuple[FenceMode, ...] = get_args(FenceMode)
 Sockets = Literal["none", "listen", "unix", "tcp", "unix and tcp"]
 """What may be made. none: nothing, and what was handed over goes on. listen: Unix sockets that
 others connect to. unix: Unix sockets that connect. tcp: TCP over IPv4, at the fence's ports."""
