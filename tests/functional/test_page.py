@@ -1,8 +1,7 @@
 """The page in a real Chromium: upload, stream, stop, leave; nothing from outside, no error."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.gateway import TOKEN, Gateway, gateway
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -93,11 +93,6 @@ def _steps(served: Gateway) -> int:
         return int(http.get("/livez").json()["models"]["echo"]["steps"])
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.1)
-
-
 def test_upload_stream_text_with_nothing_from_outside(
     tab: Tab, served: Gateway, picture: Path
 ) -> None:
@@ -134,9 +129,9 @@ def test_clear_ends_an_answer_that_still_comes(tab: Tab, served: Gateway) -> Non
     tab.open(served)
     tab.ask(_LONG)
     tab.said("You said").wait_for()
-    _until(lambda: _running(served) == 1)
+    until(lambda: _running(served) == 1)
     tab.button("Clear").click()
-    _until(lambda: _running(served) == 0)
+    until(lambda: _running(served) == 0)
     tab.answered()
     playwright.expect(tab.answers).to_have_count(0)
     tab.ask("again")
@@ -150,9 +145,9 @@ def test_stop_frees_the_slot_and_keeps_what_was_said(tab: Tab, served: Gateway) 
     tab.open(served)
     tab.ask(_LONG)
     tab.said("You said").wait_for()
-    _until(lambda: _running(served) == 1)
+    until(lambda: _running(served) == 1)
     tab.page.locator("#ask .stop-button").click()
-    _until(lambda: _running(served) == 0)
+    until(lambda: _running(served) == 0)
     assert tab.said("You said").count() == 1
     tab.answered()
     tab.ask("again")
@@ -189,9 +184,9 @@ def test_closing_the_tab_mid_stream_frees_the_slot(tab: Tab, served: Gateway) ->
     before = _steps(served)
     tab.ask(_LONG)
     tab.said("You said").wait_for()
-    _until(lambda: _running(served) == 1)
+    until(lambda: _running(served) == 1)
     tab.page.close()
-    _until(lambda: _running(served) == 0)
+    until(lambda: _running(served) == 0)
     assert _steps(served) - before < 500, "the whole answer was worked out for nobody"
 
 
@@ -202,7 +197,7 @@ def test_another_model_can_be_chosen(tab: Tab, served: Gateway) -> None:
     tab.ask("hello")
     tab.said("You said: hello").wait_for()
     with served.client() as http:
-        _until(lambda: http.get("/livez").json()["models"]["other"]["steps"] > 0)
+        until(lambda: http.get("/livez").json()["models"]["other"]["steps"] > 0)
 
 
 def test_what_is_not_a_picture_is_said_and_the_question_comes_back(
@@ -244,7 +239,7 @@ def test_a_model_cannot_make_the_page_load_or_run_anything(
         "<script>document.title='owned'</script> [end](javascript:alert(1))"
     )
     tab.said("end").wait_for()
-    _until(lambda: _running(served) == 0)
+    until(lambda: _running(served) == 0)
     assert tab.page.title() == "llava-pack"
     assert other_site.asked == []
 

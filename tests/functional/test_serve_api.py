@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from llava_pack.health.knowledge import known_failures, recognise
 from tests.support.gateway import TOKEN, Gateway, gateway
+from tests.support.waiting import until
 
 _HI = [{"role": "user", "content": "hi"}]
 _ENGINE = "--step-s 0.01 --slots 2 --context 8192"
@@ -460,14 +460,8 @@ def test_leaving_frees_the_slot(served: Gateway, *, stream: bool) -> None:
     with served.client() as http:
         with socket.create_connection(("127.0.0.1", served.port), timeout=200) as raw:
             raw.sendall(head.encode() + text)
-            _until(lambda: _busy(http) == 1)
+            until(lambda: _busy(http) == 1)
             before = _steps(http)
-        _until(lambda: _busy(http) == 0)
+        until(lambda: _busy(http) == 0)
         assert _steps(http) - before < 3000, "half a minute, however busy the machine is"
         assert _post(served, {"model": "echo", "messages": _HI}).status_code == 200
-
-
-def _until(condition: Any) -> None:
-    """Ask again until it holds; pytest's time-out ends what never does."""
-    while not condition():
-        time.sleep(0.05)

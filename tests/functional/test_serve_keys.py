@@ -18,6 +18,7 @@ import pytest
 from llava_pack.serve.key_store import KeyStore
 from tests.support.gateway import TOKEN, Gateway, gateway
 from tests.support.page_client import page_client, said
+from tests.support.waiting import until
 
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
 _SECRET_WORDS = "the patient's name is Ada"
@@ -75,15 +76,10 @@ def added(serving: Serving, command_line: Any) -> Callable[..., str]:
         done = command_line("keys", "add", name, *options, "--file", serving.keys, "--json")
         assert done.returncode == 0, done.stderr
         key = str(json.loads(done.stdout)["key"])
-        _until(lambda: serving.ask(key, "/livez").status_code != 401)
+        until(lambda: serving.ask(key, "/livez").status_code != 401)
         return key
 
     return add
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.05)
 
 
 def test_a_key_is_known_while_the_server_runs_and_not_any_more_when_it_is_revoked(
@@ -92,7 +88,7 @@ def test_a_key_is_known_while_the_server_runs_and_not_any_more_when_it_is_revoke
     key = added("ann")
     assert serving.ask(key, "/v1/chat/completions", _HI).status_code == 200
     assert command_line("keys", "revoke", "ann", "--file", serving.keys).returncode == 0
-    _until(lambda: serving.ask(key).status_code == 401)
+    until(lambda: serving.ask(key).status_code == 401)
 
 
 def test_a_key_opens_its_scopes_and_is_told_which(
@@ -173,7 +169,7 @@ def test_who_logs_in_on_the_page_is_the_key_that_was_shown(
         assert serving.written("page-user", "POST /v1/chat/completions")
         assert browser.get("/metrics").status_code == 403
         command_line("keys", "revoke", "page-user", "--file", serving.keys)
-        _until(lambda: browser.get("/v1/models").status_code == 401)
+        until(lambda: browser.get("/v1/models").status_code == 401)
 
 
 def test_an_answer_on_the_page_is_charged_and_written_down(
@@ -207,7 +203,7 @@ def test_each_key_has_its_own_address_for_llavas_programs(
     assert listed.json() == {"models": ["echo"]}
     assert serving.written("llava-user", "POST /llava/{key}/list_models")
     command_line("keys", "revoke", "llava-user", "--file", serving.keys)
-    _until(lambda: httpx.post(f"{controller}/list_models", trust_env=False).status_code == 401)
+    until(lambda: httpx.post(f"{controller}/list_models", trust_env=False).status_code == 401)
 
 
 def test_keys_are_listed_without_what_they_are(tmp_path: Path, command_line: Any) -> None:

@@ -9,10 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
@@ -20,8 +18,7 @@ import pytest
 from llava_pack.serve.gateway_life import _KEPT
 from llava_pack.serve.state import running
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
-
-_Found = TypeVar("_Found")
+from tests.support.waiting import until
 
 _LONG = {
     "model": "echo",
@@ -37,13 +34,6 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def _until(condition: Callable[[], _Found]) -> _Found:
-    """Ask again until it holds, and return what it gave; pytest's time-out ends what never does."""
-    while not (found := condition()):
-        time.sleep(0.02)
-    return found
 
 
 def _scratch_folders(parent: Path) -> list[Path]:
@@ -93,7 +83,7 @@ def test_what_runs_may_end_and_a_second_signal_does_not_wait(temporary: Path) ->
             assert any("You " in line for line in lines)
             served.process.send_signal(signal.SIGINT)
             with served.client() as other:
-                _until(lambda: other.get("/readyz").status_code == 503)
+                until(lambda: other.get("/readyz").status_code == 503)
                 refused = other.post("/v1/chat/completions", json={**_LONG, "stream": False})
                 assert refused.status_code == 503
                 assert refused.json()["error"]["code"] == "not_ready"
@@ -108,7 +98,7 @@ def test_a_killed_serve_leaves_no_engine_and_no_state(temporary: Path) -> None:
         (engine,) = served.engine_pids()
         served.process.kill()
         served.process.wait()
-        _until(lambda: not _alive(engine))
+        until(lambda: not _alive(engine))
         assert running([temporary / "run"]) == ()
         assert len(_scratch_folders(temporary)) == 1
     with gateway(temporary / "run"):
@@ -138,9 +128,9 @@ def test_an_engine_that_dies_is_started_again_and_its_cause_is_shown(temporary: 
             last = [line for line in lines if line][-1]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "not_ready"
         with served.client() as other:
-            assert "SIGKILL" in _until(lambda: _cause(served, other))
+            assert "SIGKILL" in until(lambda: _cause(served, other))
             assert other.get("/livez").status_code == 200
-            _until(lambda: other.get("/readyz").status_code == 200)
+            until(lambda: other.get("/readyz").status_code == 200)
         assert served.engine_pids() != [engine]
 
 
@@ -149,11 +139,11 @@ def test_an_engine_that_hangs_is_seen_by_livez_and_not_by_readyz_alone(temporary
         (engine,) = served.engine_pids()
         os.kill(engine, signal.SIGSTOP)
         try:
-            _until(lambda: http.get("/livez").json()["models"]["echo"]["stalled_s"] > 5)
+            until(lambda: http.get("/livez").json()["models"]["echo"]["stalled_s"] > 5)
             assert http.get("/livez").status_code == 200
         finally:
             os.kill(engine, signal.SIGCONT)
-        _until(lambda: http.get("/livez").json()["models"]["echo"]["stalled_s"] == 0)
+        until(lambda: http.get("/livez").json()["models"]["echo"]["stalled_s"] == 0)
 
 
 def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
@@ -163,11 +153,11 @@ def test_while_it_loads_it_is_live_and_not_ready(temporary: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as process:
         try:
-            _until(lambda: running([temporary]))
+            until(lambda: running([temporary]))
             (state,) = running([temporary])
             served = Gateway(process, state.port, temporary)
             with served.client() as http:
-                _until(lambda: http.get("/startupz").json()["models"]["echo"]["detail"])
+                until(lambda: http.get("/startupz").json()["models"]["echo"]["detail"])
                 startup = http.get("/startupz").json()["models"]["echo"]
                 assert (startup["phase"], startup["detail"]) == ("loading", "weights")
                 assert startup["total_bytes"] == 1000

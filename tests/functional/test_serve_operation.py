@@ -10,10 +10,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
@@ -24,8 +24,7 @@ from llava_pack.serve.control import order, plan_fields
 from llava_pack.serve.plans import LoadOptions, folder_plan
 from llava_pack.serve.state import running
 from tests.support.gateway import ROOT, Gateway, gateway
-
-_Found = TypeVar("_Found")
+from tests.support.waiting import until
 
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
 _LONG = {
@@ -45,13 +44,6 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _until(condition: Callable[[], _Found]) -> _Found:
-    """Ask again until it holds, and return what it gave; pytest's time-out ends what never does."""
-    while not (found := condition()):
-        time.sleep(0.02)
-    return found
-
-
 def _ask(served: Gateway, body: dict[str, Any]) -> httpx.Response:
     with served.client() as http:
         return http.post("/v1/chat/completions", json=body)
@@ -67,7 +59,7 @@ def _metric(http: httpx.Client, name: str, **labels: str) -> float:
 
 def _steps(http: httpx.Client, tokens: int) -> int:
     """Return the engine's steps once it has told of so many tokens."""
-    _until(lambda: _metric(http, "vllm:generation_tokens_total") >= tokens)
+    until(lambda: _metric(http, "vllm:generation_tokens_total") >= tokens)
     return int(http.get("/livez").json()["models"]["echo"]["steps"])
 
 
@@ -105,13 +97,13 @@ def test_an_engine_that_hangs_is_seen_told_and_started_again(temporary: Path, ho
             else:
                 wedged = threading.Thread(target=_ask, args=(served, _WEDGE))
                 wedged.start()
-            seen = _until(lambda: _stalled(http))
+            seen = until(lambda: _stalled(http))
             assert seen.json()["stalled"] == ["echo"]
-            _until(lambda: "; started again in" in log.read_text())
+            until(lambda: "; started again in" in log.read_text())
             assert f"process {engine}, hung: no step for" in log.read_text()
             last = [line for line in lines if line][-1]
             assert json.loads(last.removeprefix("data: "))["error"]["code"] == "not_ready"
-            _until(lambda: http.get("/readyz").status_code == 200)
+            until(lambda: http.get("/readyz").status_code == 200)
             assert http.get("/livez").status_code == 200
             assert _metric(http, "llava_pack:engine_restarts_total") == 1
         if how != "SIGSTOP":
@@ -159,14 +151,14 @@ def test_a_full_queue_is_503_with_retry_after_and_readyz_says_so(temporary: Path
             assert http.get("/livez").status_code == 200
             assert _metric(http, "llava_pack:requests_refused_total") == 1
         with served.client() as http:
-            _until(lambda: http.get("/readyz").status_code == 200)
+            until(lambda: http.get("/readyz").status_code == 200)
         assert _ask(served, _HI).status_code == 200
 
 
 def test_metrics_have_the_names_that_dashboards_know(temporary: Path) -> None:
     with gateway(temporary / "run") as served, served.client() as http:
         assert _ask(served, _HI).status_code == 200
-        _until(lambda: _metric(http, "vllm:generation_tokens_total") == 4)
+        until(lambda: _metric(http, "vllm:generation_tokens_total") == 4)
         answer = http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         families = {family.name: family for family in text_string_to_metric_families(answer.text)}
@@ -268,7 +260,7 @@ def test_the_log_tells_requests_by_id_and_never_what_was_said_or_shown(temporary
             os.kill(engine, signal.SIGKILL)
             list(lines)
         with served.client() as http:
-            _until(lambda: _metric(http, "llava_pack:engine_restarts_total") == 1)
+            until(lambda: _metric(http, "llava_pack:engine_restarts_total") == 1)
     text = log.read_text()
     assert answer.headers["x-request-id"] in text
     assert "was ended by SIGKILL" in text
@@ -331,7 +323,7 @@ def test_systemd_hears_loading_ready_signs_of_life_and_stopping(
         loaded = temporary / "loaded"
 
         def load() -> None:
-            _until(lambda: "STATUS=echo loading weights" in "\n".join(systemd.heard))
+            until(lambda: "STATUS=echo loading weights" in "\n".join(systemd.heard))
             loaded.touch()
 
         threading.Thread(target=load, daemon=True).start()
@@ -346,11 +338,11 @@ def test_systemd_hears_loading_ready_signs_of_life_and_stopping(
             assert b"NOTIFY_SOCKET" not in environment
             os.kill(engine, signal.SIGSTOP)
             with served.client() as http:
-                _until(lambda: _stalled(http))
+                until(lambda: _stalled(http))
                 lives = during = heard = systemd.lives()
                 while _stalled(http):
                     during, heard = heard, systemd.lives()
                 assert during <= lives + 1
-            _until(lambda: systemd.lives() > lives + 1)
+            until(lambda: systemd.lives() > lives + 1)
             served.process.terminate()
             systemd.until("STOPPING=1")

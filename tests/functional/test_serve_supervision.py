@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
@@ -25,8 +25,7 @@ from llava_pack.serve.control import order, plan_fields
 from llava_pack.serve.plans import LoadOptions, folder_plan
 from llava_pack.serve.state import RunState, running
 from tests.support.gateway import ROOT, Gateway, gateway
-
-_Found = TypeVar("_Found")
+from tests.support.waiting import until
 
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
 _LONG = {
@@ -54,13 +53,6 @@ def place(temporary: Path) -> Path:
     return temporary / "llava-pack" / "run"
 
 
-def _until(condition: Callable[[], _Found]) -> _Found:
-    """Ask again until it holds, and return what it gave; pytest's time-out ends what never does."""
-    while not (found := condition()):
-        time.sleep(0.02)
-    return found
-
-
 def _answer(served: Gateway) -> httpx.Response:
     with served.client() as http:
         return http.post("/v1/chat/completions", json=_HI)
@@ -75,9 +67,9 @@ def _restarts(served: Gateway) -> int:
 
 def _family(served: Gateway) -> list[psutil.Process]:
     """Return gateway, engine and decoders; each is known by its start, not by its number alone."""
-    decoders = _until(lambda: len(found := served.decoder_pids()) == 2 and found)
+    decoders = until(lambda: len(found := served.decoder_pids()) == 2 and found)
     assert decoders
-    _until(lambda: all(map(_is_bound, decoders)))
+    until(lambda: all(map(_is_bound, decoders)))
     found = psutil.Process(served.process.pid).children(recursive=True)
     assert len(found) == 4
     return list(found)
@@ -103,7 +95,7 @@ def test_a_gateway_that_hangs_is_replaced_and_who_waited_is_answered(temporary: 
     with gateway(temporary / "run", *_WATCHED, "--log", str(log)) as served:
         first, engines = served.gateway_pid(), served.engine_pids()
         os.kill(first, signal.SIGSTOP)  # whom it still took in before that is lost with it
-        _until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
+        until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
         try:
             answer = _answer(served)  # asked while it hung, at the same port
         except httpx.ReadError:  # a stopped one is continued to say where it hung, and took it in
@@ -132,7 +124,7 @@ def test_a_gateway_that_is_killed_is_replaced_and_its_requests_leave_their_slots
                 list(lines)
         assert _answer(served).status_code == 200
         with served.client() as http:
-            _until(lambda: http.get("/livez").json()["models"]["echo"]["running"] == 0)
+            until(lambda: http.get("/livez").json()["models"]["echo"]["running"] == 0)
         assert _restarts(served) == 1
         assert uploaded.read_bytes() == b"x", "what was uploaded is there for the next one"
 
@@ -178,12 +170,12 @@ def test_the_watchdog_is_fed_by_the_gateway_too(
         contextlib.closing(_Systemd(temporary / "notify")) as systemd,
         gateway(temporary / "run", *options) as served,
     ):
-        _until(systemd.lives)
+        until(systemd.lives)
         os.kill(served.gateway_pid(), signal.SIGSTOP)
-        _until(lambda: "; another is started in 5 s" in log.read_text())
+        until(lambda: "; another is started in 5 s" in log.read_text())
         systemd.lives()
         assert systemd.lives_for(0.7) == 0, "while there is none that answers"
-        _until(systemd.lives)
+        until(systemd.lives)
 
 
 def test_a_forced_stop_is_over_in_five_seconds_whoever_hangs(temporary: Path, place: Path) -> None:
@@ -233,7 +225,7 @@ def test_a_supervisor_that_hangs_is_killed_by_stop_with_all_its_processes(
             )
         stop_command._end(state, force=True)
         assert f"! process {state.pid} does not end: it is killed" in capsys.readouterr().err
-        _until(lambda: _gone(family))
+        until(lambda: _gone(family))
         assert list(temporary.glob("llava-pack-serve-*")) == [], "people's pictures were in it"
 
 
@@ -260,7 +252,7 @@ def test_a_killed_supervisor_leaves_no_process_behind_even_one_that_hangs(place:
             one.suspend()
         served.process.kill()
         served.process.wait()
-        _until(lambda: _gone(family))
+        until(lambda: _gone(family))
 
 
 def test_a_model_that_changes_places_with_itself_lets_its_answers_end(temporary: Path) -> None:
@@ -289,7 +281,7 @@ def test_a_signal_while_it_starts_ends_it_with_what_was_just_started(
     argv += ["--state-dir", str(place), "--engine", f"--load-until {temporary / 'never'}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, env=environment) as process:
-        _until(lambda: running([place]))
+        until(lambda: running([place]))
         family = psutil.Process(process.pid).children(recursive=True)
         for _ in range(times):
             process.terminate()

@@ -11,7 +11,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from llava_pack.serve.process import EngineCommand
 from llava_pack.serve.restarts import RESTS_S
 from llava_pack.serve.state import RunState
 from llava_pack.serve.supervisor import ServePlan, run
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
@@ -78,9 +78,7 @@ class Gateway:
 
     def gateway_pid(self) -> int:
         """Return the process that answers; waits where one is being replaced."""
-        while not (found := self.gateway_pids()):
-            time.sleep(0.02)
-        return found[0]
+        return until(self.gateway_pids)[0]
 
     def gateway_pids(self) -> list[int]:
         """Return the process that answers, where there is one."""
