@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.cli import main
-from llava_target.programs import SEARCH_PATH
+from llava_pack.target.programs import SEARCH_PATH
 from tests.support import bundle as simulator
 from tests.support.bundle import BASE_PYTHON, BundleSimulator
 from tests.support.memory_disk import memory_disk

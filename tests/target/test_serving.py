@@ -8,8 +8,8 @@ import pytest
 from llava_pack.format.errors import InstallError, SpaceError
 from llava_pack.format.progress import Silent
 from llava_pack.format.target import Gpu
-from llava_target import preflight, serving, smoke
-from llava_target.installer import Request, install
+from llava_pack.target import preflight, serving, smoke
+from llava_pack.target.installer import Request, install
 from tests.target.conftest import Served
 
 
