@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from llava_target.installer import Request, install
 
 from llava_pack.format.progress import Silent
+from llava_pack.target.installer import Request, install
 from tests.support.kept import FOLDER, unpack
 from tests.target.conftest import Medium, Served
 
