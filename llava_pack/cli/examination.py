@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava_pack.cli import console
-from llava_pack.cli.installations import read_again
 from llava_pack.format.errors import PackError
+from llava_pack.format.progress import Progress
+from llava_pack.format.text import human_bytes
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
@@ -19,6 +19,7 @@ from llava_pack.health.probes import probe_environment, wheel_versions
 from llava_pack.health.report import Finding, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
+from llava_pack.installation.integrity import read_again
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
 from llava_pack.target import receipt
@@ -40,8 +41,9 @@ class Examination:
     What needs packages is imported in its own check: one that is missing leaves the others.
     """
 
-    def __init__(self, prefix: Path, *, deep: bool) -> None:
+    def __init__(self, prefix: Path, progress: Progress, *, deep: bool) -> None:
         self._prefix = prefix
+        self._progress = progress
         self._deep = deep
         self._installed: list[Installation] = []
         self._answers: list[AnswerFacts] = []
@@ -164,9 +166,9 @@ class Examination:
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
         about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)
         questions = sum(map(_question_count, asked))
-        parts = [f"{console.human_bytes(hashed)} to hash", "libraries to import"]
+        parts = [f"{human_bytes(hashed)} to hash", "libraries to import"]
         parts += [f"{questions} questions to ask"] if questions else []
-        console.say(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
+        self._progress.note(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
         yield from ()
 
     def _integrity(self, item: "Installation") -> Iterator[Finding]:
@@ -175,7 +177,7 @@ class Examination:
         changed: tuple[str, ...]
         touched: tuple[str, ...] = ()
         if self._deep:
-            changed = read_again(item)
+            changed = read_again(item, self._progress)
         else:
             changed, touched = receipt.broken(item.root, ctime=False), receipt.broken(item.root)
         yield check_installed(
