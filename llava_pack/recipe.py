@@ -26,7 +26,8 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-SourceText = Annotated[str, StringConstraints(pattern=r"^(hf:[^@\s]+(@\S+)?|dir:.+)$")]
+SourceText = Annotated[str, StringConstraints(pattern=r"^[a-z]+:.+$")]
+"""A scheme and a place. Which there are, and how each is written: `llava_pack.fetch.schemes`."""
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 Engine = Literal["transformers", "upstream"]
 """llava-pack's own engine, or LLaVA's own `llava.serve`."""
@@ -137,11 +138,15 @@ class Recipe(_Part):
             raise ValueError("a model of format 'original' needs [vision_tower]")
         if model.values and model.base is None:
             raise ValueError("model.values are for a projector, which needs [model.base]")
-        parts = [part for part in (model, model.base, tower) if part is not None]
-        names = [part.name.lower() for part in parts]
+        names = [part.name.lower() for part in self.parts().values()]
         if len(set(names)) < len(names):
             raise ValueError("the names of model, base and vision_tower must differ")
         return self
+
+    def parts(self) -> dict[str, ModelPart | BasePart | TowerPart]:
+        """Return what comes from a source of its own: `model`, `base` and `vision_tower`."""
+        parts = {"model": self.model, "base": self.model.base, "vision_tower": self.vision_tower}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         ),
         python=facts.python,
         lock={
-            **{name: source.pinned for name, source in facts.sources.items()},
+            **{name: source.pinned.public for name, source in facts.sources.items()},
             "platform": facts.platform.uv_platform,
             "torch": facts.torch.version,
             "cuda": facts.torch.cuda or "none",

@@ -141,12 +141,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         cuda=packages.torch.cuda,
         python=packages.python.version,
         python_carried=packages.python.archive is not None,
-        weights={
-            str(source.listing.pinned): {
-                name: source.listing.sizes[name] for name in source.weight_files()
-            }
-            for source in plan.sources.values()
-        },
+        weights={str(one.pinned): one.weight_sizes for one in plan.sources.values()},
         wheels=tuple(
             Part(name=wheel.name, version=wheel.version, size_bytes=sizes[wheel.filename])
             for wheel in packages.all_wheels
@@ -184,10 +179,9 @@ def packed_weights_bytes(plan: Plan) -> int:
         parameters, config, precision=precision, device="cuda", context_tokens=1, slots=1
     ).weights_bytes
     published = sum(
-        source.listing.sizes[name]
-        for kind, source in plan.sources.items()
-        if kind != "vision_tower"
-        for name in source.weight_files()
+        sum(one.weight_sizes.values())
+        for name, one in plan.sources.items()
+        if name != "vision_tower"
     )
     if plan.packing.precision is not None:
         return whole

@@ -2,7 +2,6 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.packages import Packages
@@ -53,22 +52,6 @@ def check_lock(lock: Lock, recipe: Recipe, path: Path) -> None:
             subject="lock",
             hint=_NEW_LOCK,
         )
-
-
-def pinned_recipe(recipe: Recipe, lock: Lock) -> Recipe:
-    """Return the recipe with its sources at the lock's commits."""
-    sources = lock.sources
-
-    def at(part: Any, name: str) -> Any:
-        return part if part is None else part.model_copy(update={"source": sources[name]})
-
-    model = recipe.model.model_copy(update={"base": at(recipe.model.base, "base")})
-    return recipe.model_copy(
-        update={
-            "model": at(model, "model"),
-            "vision_tower": at(recipe.vision_tower, "vision_tower"),
-        }
-    )
 
 
 def pinned_packages(

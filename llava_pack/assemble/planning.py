@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
-from llava_pack.assemble.model_sources import list_sources
+from llava_pack.assemble.model_sources import identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
-from llava_pack.assemble.pinned import check_lock, pinned_packages, pinned_recipe
+from llava_pack.assemble.pinned import check_lock, pinned_packages
 from llava_pack.assemble.runtimes import with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
-from llava_pack.assemble.sources import RemoteSource
+from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.native_config import check_native
@@ -81,7 +81,7 @@ class Plan:
 
     recipe: Recipe
     packing: Packing
-    sources: Mapping[str, RemoteSource]
+    sources: Mapping[str, Identified]
     packages: Packages
     serving: ServingPlan
     configs: Configs
@@ -89,11 +89,7 @@ class Plan:
     @property
     def weights_bytes(self) -> int:
         """Return the bytes of model and tower weights as they are published."""
-        return sum(
-            source.listing.sizes[name]
-            for source in self.sources.values()
-            for name in source.weight_files()
-        )
+        return sum(sum(one.weight_sizes.values()) for one in self.sources.values())
 
 
 def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
@@ -105,7 +101,8 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     recipe, lock = with_runtime(read_recipe(options.recipe), options.runtime), options.locked
     if lock is not None:
         check_lock(lock, recipe, options.recipe)
-        recipe = pinned_recipe(recipe, lock)
+    pins = None if lock is None else lock.sources
+    sources = recipe_sources(recipe, options.recipe.parent, pins)
     packing = choose_packing(
         recipe, wanted=options.format, precision=options.quantize, merge=options.merge
     )
@@ -114,15 +111,14 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     check_output(options.out)
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
-    work = work_folder(options.out)
-    sources = list_sources(recipe, options.recipe.parent, work, cache, progress)
-    if packing.merge and sources["model"].kind is Kind.LORA:
+    identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
+    if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
-    configs = source_configs(sources, recipe)
+    configs = source_configs(identified, recipe)
     if packing.format == "hf" and not packing.converted:
         check_native(configs[0])
     cpu = packages.torch.cuda is None
@@ -134,7 +130,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     return Plan(
         recipe=recipe,
         packing=packing,
-        sources=sources,
+        sources=identified,
         packages=packages,
         serving=serving,
         configs=configs,

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from llava_pack import __version__
 from llava_pack.assemble.wheel_facts import spdx
+from llava_pack.fetch.source import Source
 from llava_pack.format.manifest import FileEntry, PythonEntry
 
 PATH = "sbom/bundle.cdx.json"
@@ -39,7 +40,7 @@ class PackedModel:
     """
 
     folder: str
-    pinned: str
+    pinned: Source
     role: str
     licence: str = ""
     url: str = ""
@@ -119,32 +120,20 @@ def licence_field(text: str, url: str = "") -> dict[str, Any]:
 def _models(contents: Contents) -> Iterator[dict[str, Any]]:
     for part in contents.models:
         files = [e for e in contents.entries if e.path.startswith(f"model/{part.folder}/")]
-        repo, _, commit = part.pinned.removeprefix("hf:").partition("@")
-        hub = part.pinned.startswith("hf:")
-        purl = f"pkg:huggingface/{quote(repo)}@{quote(commit)}" if hub else ""
         component = {
             "type": "machine-learning-model",
             "bom-ref": f"model/{part.folder}",
             "name": part.folder,
-            "version": commit if hub else "",
-            **({"purl": purl} if hub else {}),
+            "version": part.pinned.revision,
+            "purl": part.pinned.purl,
             **licence_field(part.licence, part.url),
             "modelCard": {"modelParameters": {"task": "image-text-to-text"}}
             if part.role == "model"
             else {},
-            "properties": _properties(role=part.role, source=_source(part.pinned)),
+            "properties": _properties(role=part.role, source=part.pinned.public),
             "components": [_file(entry) for entry in files],
         }
         yield {name: value for name, value in component.items() if value}
-
-
-def _source(pinned: str) -> str:
-    """Return a source without the path of the machine that packed it.
-
-    >>> _source("dir:/home/me/models/llava"), _source("hf:a/b@c")
-    ('dir:llava', 'hf:a/b@c')
-    """
-    return pinned if pinned.startswith("hf:") else f"dir:{pinned.rpartition('/')[2]}"
 
 
 def _wheels(contents: Contents) -> Iterator[dict[str, Any]]:
