@@ -1,6 +1,7 @@
 """Recipes: what a person asks for, one TOML file each, read once into frozen values."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -149,6 +150,21 @@ class Recipe(_Part):
         return {name: part for name, part in parts.items() if part is not None}
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile:
+    """A recipe as a command read it, once.
+
+    Attributes:
+        value: what it says.
+        folder: where it lies; relative sources and pictures start there.
+        text: its bytes, whose digest a lock has.
+    """
+
+    value: Recipe
+    folder: Path
+    text: bytes
+
+
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the shipped recipes, sorted."""
     return tuple(sorted(path.stem for path in shipped("bundles").glob("*.toml")))
@@ -173,15 +189,15 @@ def find_recipe(name_or_path: str) -> Path:
     )
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> RecipeFile:
     """Read and check one recipe.
 
     Raises:
         RecipeError: the file is not TOML, or does not say what a recipe must say.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe.model_validate(fields)
+        text = path.read_bytes()
+        value = Recipe.model_validate(tomllib.loads(text.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"not TOML: {error}", subject=path.name) from error
     except ValidationError as error:
@@ -194,3 +210,4 @@ def read_recipe(path: Path) -> Recipe:
         ) from error
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", subject=path.name) from error
+    return RecipeFile(value=value, folder=path.parent, text=text)

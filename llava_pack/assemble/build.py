@@ -49,6 +49,7 @@ def build(
     """
     plan = plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
+    known = known_answers(options.recipe)
     _check_target(options, plan, cache)
     _check_space(options.out, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress)
@@ -64,7 +65,7 @@ def build(
     references = record(
         staging,
         plan,
-        known_answers(recipe, options.recipe.parent),
+        known,
         wanted=options.record,
         kept=options.answers,
         cache=cache,
@@ -84,9 +85,10 @@ def build(
         inodes=installed_inodes(staging.root, staging.entries),
         release=options.release,
         licences=licence_entries(recipe, options.accepted),
+        known_answers=known,
         references=references,
     )
-    manifest = describe(recipe, options.recipe.parent, facts)
+    manifest = describe(recipe, facts)
     identity = seal(staging, manifest, options.out, signer)
     shutil.rmtree(work_folder(options.out))
     return Card(

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from llava_pack import __version__
 from llava_pack.assemble.floors import Contents, bundle_floors, model_configs
@@ -28,7 +27,7 @@ from llava_pack.lock.fit import Wish
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import TorchNeeds
 from llava_pack.lock.wheel_needs import ProvedFloors
-from llava_pack.recipe import Recipe
+from llava_pack.recipe import Recipe, RecipeFile
 
 _PICTURE_MAX_BYTES = 256 * 1024
 
@@ -50,7 +49,8 @@ class BuildFacts:
         inodes: files and folders that installing makes.
         release: UTC seconds.
         licences: of the models, the model's own first.
-        references: what the model answered to its known questions.
+        known_answers: the questions that the model is asked.
+        references: what it answered.
     """
 
     sources: Mapping[str, Fetched]
@@ -66,20 +66,12 @@ class BuildFacts:
     inodes: int
     release: int
     licences: Sequence[LicenceEntry]
+    known_answers: tuple[KnownAnswer, ...] = ()
     references: tuple[Reference, ...] = ()
 
 
-def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
-    """Return the manifest of a staged bundle.
-
-    Args:
-        recipe: what was asked for.
-        base: the recipe's folder, where its pictures lie.
-        facts: what the steps did.
-
-    Raises:
-        RecipeError: a picture of a known answer cannot be used.
-    """
+def describe(recipe: Recipe, facts: BuildFacts) -> Manifest:
+    """Return the manifest of a staged bundle."""
     return Manifest(
         release=facts.release,
         created_by=f"llava-pack {__version__}",
@@ -105,7 +97,7 @@ def describe(recipe: Recipe, base: Path, facts: BuildFacts) -> Manifest:
         rewrites=tuple(facts.rewrites),
         floors=_floors(facts),
         serving=facts.serving,
-        known_answers=known_answers(recipe, base),
+        known_answers=facts.known_answers,
         references=facts.references,
     )
 
@@ -139,19 +131,15 @@ def _tower_path(recipe: Recipe, packing: Packing) -> str | None:
     return f"model/{tower.name}" if tower is not None and packing.tower_beside else None
 
 
-def known_answers(recipe: Recipe, base: Path) -> tuple[KnownAnswer, ...]:
+def known_answers(recipe: RecipeFile) -> tuple[KnownAnswer, ...]:
     """Return the questions that a model is asked to prove that it sees.
-
-    Args:
-        recipe: names them.
-        base: the recipe's folder, where its pictures lie.
 
     Raises:
         RecipeError: a picture cannot be used.
     """
     answers = []
-    for part in recipe.known_answers:
-        path = base / part.picture
+    for part in recipe.value.known_answers:
+        path = recipe.folder / part.picture
         if not path.is_file() or path.stat().st_size > _PICTURE_MAX_BYTES:
             raise RecipeError(
                 f"picture of known answer {part.name!r}: expected a file of at most "

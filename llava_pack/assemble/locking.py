@@ -20,7 +20,7 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
         created_by=CREATED_BY,
         release=options.release,
         recipe=plan.recipe.name,
-        recipe_sha256=recipe_digest(plan.recipe, options.recipe),
+        recipe_sha256=recipe_digest(options.recipe),
         sources={name: one.pinned.public for name, one in plan.sources.items()},
         platform=packages.platform.uv_platform,
         cuda=options.choice.cuda,

@@ -15,26 +15,27 @@ from llava_pack.fetch.schemes import parse_source
 from llava_pack.fetch.source import Listing, Source
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
-from llava_pack.recipe import Recipe
+from llava_pack.recipe import Recipe, RecipeFile
 from llava_pack.shipped import shipped
 
 Sources = Mapping[str, Source]
 """Where the parts of a model come from, by `model`, `base` and `vision_tower`."""
 
 
-def recipe_sources(recipe: Recipe, base_dir: Path, pins: Mapping[str, str] | None) -> Sources:
+def recipe_sources(recipe: RecipeFile, pins: Mapping[str, str] | None) -> Sources:
     """Return the sources that a recipe names, by their parts; nothing is asked for.
 
     Args:
         recipe: what is asked for.
-        base_dir: where relative folders start.
         pins: a lock's, for the same parts; None leaves each as the recipe has it.
 
     Raises:
         RecipeError: one is not a source, or a lock has others.
     """
-    parts = recipe.parts()
-    sources = {name: parse_source(part.source, base=base_dir) for name, part in parts.items()}
+    sources = {
+        name: parse_source(part.source, base=recipe.folder)
+        for name, part in recipe.value.parts().items()
+    }
     if pins is None:
         return sources
     if pins.keys() != sources.keys():

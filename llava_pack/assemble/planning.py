@@ -24,7 +24,7 @@ from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
 from llava_pack.lock.document import Lock
-from llava_pack.recipe import Engine, Recipe, read_recipe
+from llava_pack.recipe import Engine, Recipe, RecipeFile
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
@@ -39,6 +39,7 @@ class BuildOptions:
     """What a person asks for beside the recipe.
 
     Attributes:
+        recipe: with the runtime that was asked for.
         out: the bundle's folder.
         choice: what the packages are resolved for.
         release: UTC seconds that the bundle is dated with.
@@ -54,7 +55,7 @@ class BuildOptions:
         answers: where they are kept beside a lock, None for the cache.
     """
 
-    recipe: Path
+    recipe: RecipeFile
     out: Path
     choice: Choice
     release: int
@@ -98,11 +99,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     Raises:
         PackError: the first thing that cannot be had; nothing heavy has been fetched.
     """
-    recipe, lock = with_runtime(read_recipe(options.recipe), options.runtime), options.locked
+    recipe, lock = options.recipe.value, options.locked
     if lock is not None:
-        check_lock(lock, recipe, options.recipe)
-    pins = None if lock is None else lock.sources
-    sources = recipe_sources(recipe, options.recipe.parent, pins)
+        check_lock(lock, options.recipe)
+    sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
     packing = choose_packing(
         recipe, wanted=options.format, precision=options.quantize, merge=options.merge
     )
@@ -197,5 +197,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         format=packing.get("format"),
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
-        runtime=lock.serving.engine,
+        recipe=replace(
+            options.recipe, value=with_runtime(options.recipe.value, lock.serving.engine)
+        ),
     )
