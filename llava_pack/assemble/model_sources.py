@@ -60,6 +60,7 @@ def identify_sources(
 
     Raises:
         PackError: the first source that cannot be had, or is of another kind.
+        RecipeError: values are given for a configuration that is there.
     """
     kinds = {"model": _model_kinds(recipe), "base": (Kind.LANGUAGE,), "vision_tower": (Kind.TOWER,)}
     found = {}
@@ -67,6 +68,12 @@ def identify_sources(
         listing = _listing(sources[name])
         listed = Listed(listing=listing, expected=part.files, cache=cache, folder=work / name)
         found[name] = listed.identify(kinds[name], progress)
+    if recipe.model.values and found["model"].config:
+        raise RecipeError(
+            "the source has a config.json, so nothing would read what the recipe says beside it",
+            subject=f"{recipe.name}: model.values",
+            hint="take [model.values] out of the recipe",
+        )
     return found
 
 

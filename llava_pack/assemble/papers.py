@@ -119,4 +119,5 @@ def _contents(
         licences={**named, "uv": named[packages.uv.filename]},
         python=packages.python.entry(),
         uv_version=packages.uv.version,
+        unverified=recipe.unverified,
     )

@@ -56,6 +56,7 @@ class Contents:
         models: what lies below `model/`, or went into it.
         licences: of wheels, by file name.
         uv_version: of `runtime/uv`.
+        unverified: what the recipe could not check against the real source.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Contents:
     licences: Mapping[str, str]
     python: PythonEntry
     uv_version: str
+    unverified: Sequence[str] = ()
 
 
 def render_sbom(contents: Contents) -> bytes:
@@ -91,6 +93,7 @@ def render_sbom(contents: Contents) -> bytes:
                 "bom-ref": _BUNDLE,
                 "name": contents.name,
                 "version": str(contents.release),
+                **_unverified(contents),
             },
         },
         "components": components,
@@ -115,6 +118,11 @@ def licence_field(text: str, url: str = "") -> dict[str, Any]:
     if (known := spdx(text)) is not None:
         return {"licenses": [{"expression": known}]}
     return {"licenses": [{"license": {"name": text, **({"url": url} if url else {})}}]}
+
+
+def _unverified(contents: Contents) -> dict[str, Any]:
+    lines = [prop for text in contents.unverified for prop in _properties(unverified=text)]
+    return {"properties": lines} if lines else {}
 
 
 def _models(contents: Contents) -> Iterator[dict[str, Any]]:
