@@ -21,6 +21,9 @@ from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
+from llava_pack.target import receipt
+from llava_pack.target.generations import recipes
+from llava_pack.target.next_step import next_step
 
 if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
@@ -52,8 +55,6 @@ class Examination:
 
     def run(self) -> None:
         """Do every check."""
-        from llava_target.generations import recipes
-
         servers = running()
         names = recipes(self._prefix)
         for name in names:
@@ -76,8 +77,6 @@ class Examination:
 
     def record(self) -> None:
         """Keep what the served models answer, for later checks to be held against."""
-        from llava_target.generations import recipes
-
         for name in recipes(self._prefix):
             self._contained("integrity", partial(self._open, name))
         servers = running()
@@ -171,7 +170,6 @@ class Examination:
         yield from ()
 
     def _integrity(self, item: "Installation") -> Iterator[Finding]:
-        from llava_target import receipt
 
         entries = item.manifest.under("model")
         changed: tuple[str, ...]
@@ -233,7 +231,6 @@ class Examination:
             yield check_silence(probe_silence(server.pid, (server.port,)))
 
     def _nothing_runs(self) -> Finding:
-        from llava_target.next_step import next_step
 
         return Finding(
             layer="engine",

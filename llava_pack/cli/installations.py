@@ -10,6 +10,8 @@ from llava_pack.cli.target import own_prefix
 from llava_pack.format.errors import IntegrityError
 from llava_pack.health.probes import rehash, unpromised
 from llava_pack.serve.plans import EnginePlan, LoadOptions, installed_plan
+from llava_pack.target import receipt
+from llava_pack.target.store import Store
 
 if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
@@ -36,8 +38,6 @@ def changed_files(item: "Installation") -> tuple[str, ...]:
     Where links, owner or permissions alone changed (the medium's copy of a linked file was removed,
     say), the bytes are read again; if they are right, that is how the files look from now on.
     """
-    from llava_target import receipt
-
     if changed := receipt.broken(item.root, ctime=False):
         return changed
     return read_again(item) if receipt.broken(item.root) else ()
@@ -48,9 +48,6 @@ def read_again(item: "Installation") -> tuple[str, ...]:
 
     Where all are right, how they look now is how they look from now on.
     """
-    from llava_target import receipt
-    from llava_target.store import Store
-
     changed = unpromised(item.manifest, item.root, item.bundle_id)
     changed += rehash(item.manifest, item.root, Store(item.prefix).path, console.progress())
     if not changed and receipt.broken(item.root) and os.access(item.root, os.W_OK):

@@ -1,17 +1,17 @@
 """What a target keeps: the way to the installer, and the commands over installed versions."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.shipped import shipped
+from llava_pack.target.generations import Generation, default_prefix, listing
+from llava_pack.target.next_step import next_step
+from llava_pack.target.ownership import check_prefix
 
 if TYPE_CHECKING:
     from llava_pack.cli.removal import Freed
-    from llava_target.generations import Generation
 
 Prefix = Annotated[
     Path | None,
@@ -24,18 +24,8 @@ RecipeName = Annotated[str | None, typer.Option("--recipe", help="Only this mode
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def llava_target() -> None:
-    """Make `llava_target` importable: it is shipped as files, for targets without any venv."""
-    folder = str(shipped("installers"))
-    if folder not in sys.path:
-        sys.path.append(folder)
-
-
 def chosen_prefix(prefix: Path | None) -> Path:
     """Return the prefix that is meant, absolute."""
-    llava_target()
-    from llava_target.generations import default_prefix
-
     return (prefix or default_prefix()).absolute()
 
 
@@ -46,8 +36,6 @@ def own_prefix(prefix: Path | None) -> Path:
         PreflightError: another account owns or can write it, or a folder on the way to it.
     """
     place = chosen_prefix(prefix)
-    from llava_target.ownership import check_prefix
-
     if place.exists():
         check_prefix(place)
     return place
@@ -62,8 +50,6 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
       llava-pack generations --recipe llava-v1.5-7b --json
     """
     place = chosen_prefix(prefix)
-    from llava_target.generations import listing
-
     rows = [_row(item) for item in listing(place, recipe)]
     if as_json:
         console.document("generations", {"prefix": str(place), "generations": rows})
@@ -93,7 +79,6 @@ def revert(
     """
     place = own_prefix(prefix)
     from llava_pack.cli.removal import revert as revert_to
-    from llava_target.next_step import next_step
 
     item = revert_to(place, recipe, generation, console.progress())
     if as_json:
@@ -141,7 +126,7 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
     _show("uninstall", freed, as_json=as_json)
 
 
-def _row(item: "Generation") -> dict[str, Any]:
+def _row(item: Generation) -> dict[str, Any]:
     names = ("recipe", "generation", "bundle_id", "release", "installed_at", "size_bytes")
     return {"current": item.current, **{name: getattr(item.receipt, name) for name in names}}
 

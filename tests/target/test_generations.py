@@ -8,7 +8,7 @@ import pytest
 from llava_pack.cli.installations import changed_files
 from llava_pack.cli.installed import installed
 from llava_pack.format.errors import InstallError
-from llava_target import generations, receipt
+from llava_pack.target import generations, receipt
 
 WEIGHTS = "model-00001-of-00001.safetensors"
 
