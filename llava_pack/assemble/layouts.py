@@ -202,7 +202,7 @@ def _tower_link(model: Fetched, tower: str) -> Link:
         raise CheckpointError(
             "names no vision tower, expected mm_vision_tower",
             subject=_CONFIG,
-            hint="the recipe wants a LLaVA checkpoint in its original format",
+            hint="the recipe expects a LLaVA checkpoint in its original format",
         )
     return Link(text=_CONFIG, pointer=pointer, old=vision_tower_id(config), folder=tower)
 

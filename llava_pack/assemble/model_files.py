@@ -135,9 +135,9 @@ def check_nothing_remote(staging: Staging) -> None:
     ]
     if found:
         raise CheckpointError(
-            f"names what a server without network cannot look up: {'; '.join(found)}",
+            f"names things that a server without network cannot look up: {'; '.join(found)}",
             subject="model",
-            hint="take it out of the source, or use a checkpoint that does not name it",
+            hint="remove it from the source, or use a checkpoint that does not name it",
         )
 
 

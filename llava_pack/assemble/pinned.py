@@ -41,14 +41,14 @@ def check_lock(lock: Lock, recipe: RecipeFile) -> None:
     """
     if lock.created_by != CREATED_BY:
         raise RecipeError(
-            f"written by {lock.created_by}, this is {CREATED_BY}: the bundle would be another one",
+            f"written by {lock.created_by}, this is {CREATED_BY}: the bundle would differ",
             subject="lock",
             hint=f"use {lock.created_by}, or {_NEW_LOCK}",
         )
     name = recipe.value.name
     if lock.recipe != name or lock.recipe_sha256 != recipe_digest(recipe):
         raise RecipeError(
-            f"of recipe {lock.recipe}, expected {name} as it is now",
+            f"written for recipe {lock.recipe}, expected {name} in its current state",
             subject="lock",
             hint=_NEW_LOCK,
         )

@@ -165,7 +165,7 @@ def _weight_files(listing: Listing, kind: Kind, folder: Path) -> tuple[str, ...]
     found = find_weights(listing.files, lambda name: (folder / name).read_bytes())
     broken = [str(defect) for defect in found.defects if defect.level == "fail"]
     if broken or not found.files:
-        defects = "; ".join(broken) or "there are no weights, expected *.safetensors or *.bin"
+        defects = "; ".join(broken) or "it contains no weights, expected *.safetensors or *.bin"
         raise _incomplete(defects, listing)
     return found.files
 
@@ -207,7 +207,7 @@ def _check_digest(path: Path, expected: str, subject: str) -> None:
         digest = sha256_stream(stream, lambda _size: None)
     if digest != expected:
         raise IntegrityError(
-            f"expected SHA-256 {expected}, as the recipe has it, got {digest}",
+            f"expected SHA-256 {expected}, as in the recipe, got {digest}",
             subject=subject,
-            hint="the source holds another model than the recipe means",
+            hint="the source holds a different model from the recipe's",
         )

@@ -95,7 +95,7 @@ class HubSource:
             if info.gated:
                 _check_gate(api, self.repo_id)
         if not info.sha or not info.siblings:
-            raise FetchError("the Hub names no commit or no file", subject=subject)
+            raise FetchError("the Hub's answer has no commit or no files", subject=subject)
         return Listing(
             pinned=replace(self, revision=info.sha),
             files={one.rfilename: _listed(one, subject) for one in info.siblings},
@@ -172,7 +172,7 @@ def _listed(sibling: "RepoSibling", subject: str) -> ListedFile:
         digest = Sha256(sibling.lfs.sha256) if sibling.lfs else GitBlob(sibling.blob_id)
     except ValueError as error:
         raise FetchError(
-            f"the Hub's listing is not usable: {sibling.rfilename!r}: {error}",
+            f"the Hub's file listing is invalid: {sibling.rfilename!r}: {error}",
             subject=subject,
             hint="HF_ENDPOINT may point at a mirror that does not list sizes and digests",
         ) from error
@@ -227,7 +227,7 @@ def _answered(error: Exception, subject: str) -> PackError:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, GatedRepoError):
         return AccessError(
-            "gated: the Hub wants its licence accepted and a token that may read it",
+            "gated: its licence must be accepted, and the token needs read access",
             subject=subject,
             hint=_TOKEN_HINT,
         )
