@@ -159,12 +159,7 @@ def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> None:
-    weights = {
-        str(source.listing.pinned): {
-            name: source.listing.sizes[name] for name in source.weight_files()
-        }
-        for source in plan.sources.values()
-    }
+    weights = {str(one.pinned): one.weight_sizes for one in plan.sources.values()}
     wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.packages.wheels]
     if as_json:
         fields = {"recipe": plan.recipe.name, "weights": weights, "wheels": wheels}
