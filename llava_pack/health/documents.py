@@ -7,6 +7,7 @@ stay until somebody adds them here, with a shape.
 from typing import Any
 
 from llava_pack.format.exit_codes import HealthCode
+from llava_pack.format.precision import PRECISIONS
 from llava_pack.health.messages import FOUND, read
 from llava_pack.health.report import LAYERS
 from llava_pack.health.shapes import (
@@ -36,7 +37,6 @@ from llava_pack.health.vocabulary import (
     PACKAGE,
     PACKAGE_VERSION,
     PRECISION,
-    PRECISIONS,
     RECIPE,
     SECONDS,
     VERSION,
