@@ -13,6 +13,7 @@ from typing import Any
 
 from llava_pack.health import vocabulary
 from llava_pack.health.shapes import LEFT_OUT, Form, OneOf, Shape, Told
+from llava_pack.serve.models import PHASES
 
 _ENDED = (
     "{model}: {request} ended: {reason}; {count} tokens in, {count} out; queued {number} s, "
@@ -222,7 +223,7 @@ _SHAPES: dict[str, Shape] = {
     "order": OneOf("start", "stop", "drain", "status", other="…"),
     "route": OneOf(*vocabulary.ROUTES, other="another route"),
     "signal": Form(r"SIG[A-Z0-9]{2,8}"),
-    "phase": OneOf(*vocabulary.PHASES),
+    "phase": OneOf(*PHASES),
     "device": vocabulary.DEVICE,
     "recipe": vocabulary.RECIPE,
     "model": vocabulary.MODEL,

@@ -87,7 +87,6 @@ FILES = (
 """Of a checkpoint; a pattern."""
 OWN_FILES = ("MANIFEST.json", "SHA256SUMS", "seal.json", "receipt.json", "receipt.txt")
 
-PHASES = ("starting", "loading", "warming", "ready", "restarting", "stopped")
 ROUTES = frozenset(
     f"{method} {path}"
     for path in (
