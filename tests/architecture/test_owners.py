@@ -59,3 +59,13 @@ def test_one_precision_may_be_named() -> None:
 
 def test_the_facts_are_those_of_every_precision() -> None:
     assert tuple(FACTS) == PRECISIONS
+
+
+def test_findings_of_health_are_made_by_their_layer() -> None:
+    """Also what a support bundle may tell of them is found by that."""
+    for path in SOURCES:
+        if path.name != "report.py":
+            calls = [
+                node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+            ]
+            assert not any(word.arg == "layer" for call in calls for word in call.keywords), path
