@@ -1,6 +1,10 @@
-"""Text from outside, shown as text: control and direction characters never reach a terminal."""
+"""Text for people: its languages; from outside, no control or direction character reaches them."""
 
 import unicodedata
+from typing import Literal, get_args
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_BREAKS = frozenset("\u2028\u2029")
