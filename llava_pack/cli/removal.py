@@ -27,10 +27,7 @@ from llava_target import (
 from llava_target.generations import Generation
 from llava_target.store import Store
 
-_OURS = (
-    *("bin", "models", "run", "store", "trust", "logs", "keys", "lock"),
-    *(disk.unfinished(Path(journal.NAME)).name, journal.NAME),
-)
+_OURS = ("bin", "models", "run", "store", "trust", "logs", "keys", "lock", journal.NAME)
 """The journal goes last: until then, the next run knows what to finish."""
 
 

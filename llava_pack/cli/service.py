@@ -14,6 +14,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.shipped import shipped
 
@@ -130,9 +131,7 @@ def install(
             hint="look at it: ls -ld; the account of the service writes there and nowhere else",
         ) from error
     unit.path.parent.mkdir(parents=True, exist_ok=True)
-    from llava_target.disk import write_file
-
-    write_file(unit.path, unit.text().encode())
+    files.write(unit.path, unit.text().encode(), 0o644)
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.format import files
 from llava_pack.serve.origin import origin, start_ticks, user_of
 
 _log = logging.getLogger(__name__)
@@ -137,16 +138,12 @@ def publish(directory: Path, state: RunState) -> Publication:
 
 
 def _write(path: Path, state: RunState) -> int:
-    """Write a state beside and rename it; return the descriptor that holds its lock."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Replace a state; return the descriptor that holds its lock."""
     facts = {**asdict(state), **origin(state.pid)}
-    os.write(descriptor, json.dumps(facts, sort_keys=True).encode() + b"\n")
-    os.fsync(descriptor)
-    beside.rename(path)
-    return descriptor
+    with files.replacing(path, 0o600) as file:
+        file.write(json.dumps(facts, sort_keys=True).encode() + b"\n")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or no other process sees that it lives
+        return os.dup(file.fileno())
 
 
 def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
