@@ -6,7 +6,6 @@ answered ends with `Failed`, alone; the others go on.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -98,9 +97,7 @@ class Sampling:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        if not (
-            math.isfinite(self.temperature) and 0 <= self.temperature <= limits.MAX_TEMPERATURE
-        ):
+        if not 0 <= self.temperature <= limits.MAX_TEMPERATURE:  # which NaN is not either
             raise _outside("temperature", "from 0 to 100", self.temperature)
         if not 0 < self.top_p <= 1:
             raise _outside("top_p", "above 0 and at most 1", self.top_p)
