@@ -18,7 +18,8 @@ that fails with one of them, prints its code. `make reference` generates this pa
 
 *Reproduced by* names the test that causes the failure for real and compares the output with the
 signature. The other signatures are compared with recorded output of the program
-(`tests/fixtures/failures/symptoms.toml`): most of them need a GPU, another machine or an old release.
+(`tests/fixtures/failures/symptoms.toml`): most of them need a GPU, another machine or an old
+release.
 
 | code | failure | reproduced by |
 |---|---|---|

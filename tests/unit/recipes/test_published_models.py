@@ -24,7 +24,7 @@ from tests.unit.recipes.recorded import (
 )
 
 NAMES = tuple(name for name in recipe_names() if name != "demo")
-RECIPES = {name: read_recipe(find_recipe(name)) for name in NAMES}
+RECIPES = {name: read_recipe(find_recipe(name)).value for name in NAMES}
 TOKENS = {"<image>": 32000, "<pad>": 32001}
 
 
