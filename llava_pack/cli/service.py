@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
