@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -105,11 +105,11 @@ class Wanted:
         from llava_pack.lock.profile import read_profile
         from llava_pack.recipe import find_recipe, read_recipe
 
-        path = find_recipe(self.recipe)
-        found = with_runtime(read_recipe(path), self.runtime)
+        file = read_recipe(find_recipe(self.recipe))
+        found = with_runtime(file.value, self.runtime)
         profile = None if self.target is None else read_profile(self.target)
         return found, BuildOptions(
-            recipe=path,
+            recipe=replace(file, value=found),
             out=out if out is not None else Path(f"{found.name}-bundle"),
             choice=choose(found, profile, self.said),
             release=release_now(os.environ, time.time()),

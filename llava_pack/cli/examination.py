@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava_pack.cli import console
-from llava_pack.cli.installations import read_again
 from llava_pack.format.errors import PackError
+from llava_pack.format.progress import Progress
+from llava_pack.format.text import human_bytes
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
@@ -19,8 +19,12 @@ from llava_pack.health.probes import probe_environment, wheel_versions
 from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
+from llava_pack.installation.integrity import read_again
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
+from llava_pack.target import receipt
+from llava_pack.target.generations import recipes
+from llava_pack.target.next_step import next_step
 
 if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
@@ -37,8 +41,9 @@ class Examination:
     What needs packages is imported in its own check: one that is missing leaves the others.
     """
 
-    def __init__(self, prefix: Path, *, deep: bool) -> None:
+    def __init__(self, prefix: Path, progress: Progress, *, deep: bool) -> None:
         self._prefix = prefix
+        self._progress = progress
         self._deep = deep
         self._installed: list[Installation] = []
         self._answers: list[AnswerFacts] = []
@@ -52,8 +57,6 @@ class Examination:
 
     def run(self) -> None:
         """Do every check."""
-        from llava_target.generations import recipes
-
         servers = running()
         names = recipes(self._prefix)
         for name in names:
@@ -76,8 +79,6 @@ class Examination:
 
     def record(self) -> None:
         """Keep what the served models answer, for later checks to be held against."""
-        from llava_target.generations import recipes
-
         for name in recipes(self._prefix):
             self._contained(Layer.INTEGRITY, partial(self._open, name))
         servers = running()
@@ -159,19 +160,18 @@ class Examination:
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
         about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)
         questions = sum(map(_question_count, asked))
-        parts = [f"{console.human_bytes(hashed)} to hash", "libraries to import"]
+        parts = [f"{human_bytes(hashed)} to hash", "libraries to import"]
         parts += [f"{questions} questions to ask"] if questions else []
-        console.say(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
+        self._progress.note(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
         yield from ()
 
     def _integrity(self, item: "Installation") -> Iterator[Finding]:
-        from llava_target import receipt
 
         entries = item.manifest.under("model")
         changed: tuple[str, ...]
         touched: tuple[str, ...] = ()
         if self._deep:
-            changed = read_again(item)
+            changed = read_again(item, self._progress)
         else:
             changed, touched = receipt.broken(item.root, ctime=False), receipt.broken(item.root)
         yield check_installed(
@@ -227,7 +227,6 @@ class Examination:
             yield check_silence(probe_silence(server.pid, (server.port,)))
 
     def _nothing_runs(self) -> Finding:
-        from llava_target.next_step import next_step
 
         return Layer.ENGINE.fail(
             "no server of this installation runs",

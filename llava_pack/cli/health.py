@@ -7,8 +7,9 @@ import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.target import AsJson, Prefix, own_prefix
+from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.format.exit_codes import ExitCode, HealthCode
+from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.state import running
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def health(
         way = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
         found = list(check_tunnel(way))
         _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
-    examination = Examination(own_prefix(prefix), deep=deep)
+    examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
     if record:
         examination.record()
     else:

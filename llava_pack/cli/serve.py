@@ -317,7 +317,7 @@ def plans_of(
     from llava_pack.cli.installations import installations, plan_of
 
     found = installations(prefix, recipes)
-    return [plan_of(item, options) for item in found], found[0].bundle_id
+    return [plan_of(item, options, console.progress()) for item in found], found[0].bundle_id
 
 
 def _listen(host: str, port: int, path: Path | None) -> "socket_type":

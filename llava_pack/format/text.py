@@ -25,6 +25,20 @@ def visible(text: str, *, keep: str = "") -> str:
     return "".join(c if c in keep or not _hidden(c) else _escaped(c) for c in text)
 
 
+def human_bytes(size_bytes: float) -> str:
+    """Return a size for people, in powers of ten.
+
+    >>> human_bytes(13_518_798_848)
+    '13.5 GB'
+    """
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return ""  # not reached: the last unit always returns
+
+
 def _hidden(char: str) -> bool:
     return char in _BIDI or char in _LINE_BREAKS or unicodedata.category(char) in {"Cc", "Cs"}
 

@@ -53,7 +53,7 @@ PACKAGES = words(
 """What the locks of the shipped recipes resolve to."""
 MODULES = frozenset(name.replace("-", "_") for name in PACKAGES) | {
     "PIL", "asyncio", "concurrent", "ctypes", "google", "http", "importlib", "json", "llava",
-    "llava_target", "logging", "multiprocessing", "pathlib", "pickle", "pynvml", "runpy", "select",
+    "logging", "multiprocessing", "pathlib", "pickle", "pynvml", "runpy", "select",
     "selectors", "shutil", "socket", "ssl", "subprocess", "tempfile", "threading", "yaml",
     "zipfile",
 }  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llava_pack.format import files
 from llava_pack.format.errors import (
     CannotVerifyError,
     DowngradeError,
@@ -32,8 +33,8 @@ from llava_pack.format.signature import (
     parse_public_key,
 )
 from llava_pack.format.sums import SUMS_NAME
-from llava_target import disk, generations, inventory, programs
-from llava_target.inventory import Listing
+from llava_pack.target import disk, generations, inventory, programs
+from llava_pack.target.inventory import Listing
 
 _TIMEOUT_S = 60
 
@@ -264,4 +265,4 @@ def pin(prefix: Path, verdict: Verdict) -> None:
     if verdict.key is None or not verdict.trusted or pinned_key(prefix) == verdict.key:
         return
     (prefix / "trust").mkdir(mode=0o755, exist_ok=True)
-    disk.write_file(prefix / "trust" / KEY_NAME, verdict.key.pem, 0o444)
+    files.write(prefix / "trust" / KEY_NAME, verdict.key.pem, 0o444)

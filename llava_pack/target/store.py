@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from llava_pack.format import files
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
-from llava_target import disk, inventory
-from llava_target.inventory import Defect
+from llava_pack.target import disk, inventory
+from llava_pack.target.inventory import Defect
 
 Way = Literal["stored", "moved", "linked", "cloned", "copied"]
 """How a file came into the store; only one that was copied takes its bytes once more."""
@@ -132,7 +133,7 @@ class Store:
                         defect = _differs(entry, read, into, progress)
                         os.fchmod(copy.fileno(), _mode(entry))
                 if defect is None:
-                    disk.sync(incoming)
+                    files.sync(incoming)
                     incoming.rename(self.path(entry.sha256))
                     return way
                 if way in {"moved", "linked"}:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.progress import Progress
-from llava_target import generations, journal
+from llava_pack.target import generations, journal
 
 PENDING = "handover.json"
 """Holds what was stopped and is to run again."""
@@ -41,6 +41,11 @@ def claims(prefix: Path, recipe: str | None = None) -> Iterator[tuple[int, list[
             own = argv[0].removeprefix(f"{prefix}/models/").partition("/")[0]
             if recipe in {None, own, *argv[5:]}:
                 yield pid, argv
+
+
+def runs(root: Path) -> bool:
+    """Say whether a process runs a program of a generation, whatever it does."""
+    return any(argv[0].startswith(f"{root}/") for _, argv in processes())
 
 
 def serves(prefix: Path, recipe: str) -> bool:
