@@ -13,6 +13,7 @@ import tempfile
 import typing
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from llava_pack.assemble.locking import lock_of
+from llava_pack.assemble.planning import BuildOptions, plan_build
 from llava_pack.cli import main
+from llava_pack.fetch.cache import Cache
+from llava_pack.format.progress import Silent
 from llava_pack.lock import configuration
-from llava_pack.recipe import Recipe
+from llava_pack.lock.choice import Asked, choose
+from llava_pack.recipe import Recipe, read_recipe
 from llava_pack.shipped import shipped
 from tests.support.checkpoints import (
     TinyLlava,
@@ -221,6 +227,20 @@ def test_values_that_a_configuration_of_the_source_would_hide_are_refused(outcom
     make_projector(place / "example" / "configured", TinyLlava(tower=TinyTower()))
     model = example["model"] | {"source": "dir:configured", "files": []}
     assert outcome(example | {"model": model})[0] == 10
+
+
+def test_a_recipe_is_read_once_whatever_becomes_of_its_file(example, place, offline, monkeypatch):
+    for name, value in offline.items():
+        monkeypatch.setenv(name, value)
+    file = place / "example" / "once.toml"
+    file.write_text(toml(example))
+    recipe, cache = read_recipe(file), Cache(place / "cache")
+    choice = choose(recipe.value, None, Asked(python="target"))
+    options = BuildOptions(recipe=recipe, out=place / "once", choice=choice, release=1)
+    before = lock_of(plan_build(options, cache, Silent()), options, cache)
+    file.write_text("another = 1")
+    assert lock_of(plan_build(options, cache, Silent()), options, cache) == before
+    assert plan_build(replace(options, locked=before), cache, Silent()).recipe == recipe.value
 
 
 @pytest.fixture(scope="session")
