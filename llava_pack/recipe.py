@@ -17,6 +17,7 @@ from pydantic import (
 
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.paths import component_defect
+from llava_pack.format.precision import Precision
 from llava_pack.shipped import shipped
 
 
@@ -29,7 +30,6 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 SourceText = Annotated[str, StringConstraints(pattern=r"^[a-z]+:.+$")]
 """A scheme and a place. Which there are, and how each is written: `llava_pack.fetch.schemes`."""
-Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 Engine = Literal["transformers", "upstream"]
 """llava-pack's own engine, or LLaVA's own `llava.serve`."""
 

@@ -19,7 +19,6 @@ from llava_pack.assemble.planning import (
 from llava_pack.assemble.proved import recalled
 from llava_pack.assemble.sharing import gpu_findings, model_gpus
 from llava_pack.checkpoint.footprint import (
-    Precision,
     count_parameters,
     footprint,
     tower_parameters,
@@ -168,9 +167,13 @@ def packed_weights_bytes(plan: Plan) -> int:
     """Return about what the packed weights will take: a slim tower, quantized where asked."""
     config, tower = plan.configs
     parameters = count_parameters(config, tower)
-    precision: Precision = plan.packing.precision or "fp16"
     whole = footprint(
-        parameters, config, precision=precision, device="cuda", context_tokens=1, slots=1
+        parameters,
+        config,
+        precision=plan.packing.precision or "fp16",
+        device="cuda",
+        context_tokens=1,
+        slots=1,
     ).weights_bytes
     published = sum(
         sum(one.weight_sizes.values())

@@ -16,10 +16,11 @@ from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.native_config import check_native
-from llava_pack.convert.quantize import Precision, need_torch
+from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
+from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
@@ -63,7 +64,7 @@ class BuildOptions:
     locked: Lock | None = None
     python_archive: PythonArchive | None = None
     format: Format | None = None
-    quantize: Precision | None = None
+    quantize: Quantized | None = None
     merge: bool = False
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()

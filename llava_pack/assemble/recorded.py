@@ -26,10 +26,11 @@ from llava_pack.fetch.cache import Cache
 from llava_pack.format import records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.precision import QUANTIZED
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
-_SMALL_PRECISIONS = ("fp32", "int8", "nf4")
+_SMALL_PRECISIONS = ("fp32", *QUANTIZED)
 _NEEDED = (
     "torch",
     "transformers",

@@ -7,11 +7,12 @@ from typing import Any
 from llava_pack.assemble.floors import Configs, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
-from llava_pack.checkpoint.footprint import Precision, count_parameters
+from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
+from llava_pack.format.precision import BY_QUALITY, Precision
 from llava_pack.format.target import TargetProfile
-from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, gpu_fits
+from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.recipe import Recipe
 
 UPSTREAM_CPU_PRECISION: Precision = "fp16"

@@ -8,7 +8,7 @@ from llava_pack.format.target import Finding, Gpu, TargetProfile
 from llava_pack.lock.fit import Fit, sharing_gpus
 
 if TYPE_CHECKING:
-    from llava_pack.checkpoint.footprint import Precision
+    from llava_pack.format.precision import Precision
 
 
 def model_gpus(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llava_pack.format.precision import Quantized
+
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.lock.choice import Asked
@@ -48,7 +50,7 @@ Layout = Annotated[
     ),
 ]
 Quantize = Annotated[
-    Literal["nf4", "int8"] | None,
+    Quantized | None,
     typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
 ]
 Merge = Annotated[
@@ -70,7 +72,7 @@ class Wanted:
     exclude_newer: str | None = None
     runtime: Literal["transformers", "upstream"] | None = None
     layout: Literal["original", "hf"] | None = None
-    quantize: Literal["nf4", "int8"] | None = None
+    quantize: Quantized | None = None
     merge: bool = False
 
     @property

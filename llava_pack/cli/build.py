@@ -23,6 +23,7 @@ from llava_pack.cli.asked import (
 )
 from llava_pack.cli.laptop import need_laptop
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
+from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import Plan
@@ -171,7 +172,7 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
     for source, files in weights.items():
         console.data(source)
         for name, size_bytes in files.items():
-            console.data(f"  {name:<44}{console.human_bytes(size_bytes):>12}")
+            console.data(f"  {name:<44}{human_bytes(size_bytes):>12}")
     carried = "carried" if plan.packages.python.archive is not None else "the target's own"
     console.data(f"Python {plan.packages.python.version}, {carried}")
     console.data(f"{len(wheels)} wheels: {', '.join(wheels)}")

@@ -14,6 +14,7 @@ from llava_pack.format import records
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
+from llava_pack.format.text import human_bytes
 from llava_pack.target.inventory import read_listing, read_manifest
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _scalar(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "none"
     if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
-        return console.human_bytes(value)
+        return human_bytes(value)
     return "none" if value is None or value == {} else str(value)
 
 

@@ -7,7 +7,8 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.signing_keys import TrustKey
-from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.cli.target import AsJson, Prefix
+from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.target import installer
 
 

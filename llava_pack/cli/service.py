@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
+from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
 from llava_pack.target.disk import write_file
 from llava_pack.target.ownership import check_prefix

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_pack.cli import console
-from llava_pack.target.generations import Generation, default_prefix, listing
+from llava_pack.format.text import human_bytes
+from llava_pack.installation.prefix import chosen_prefix, own_prefix
+from llava_pack.target.generations import Generation, listing
 from llava_pack.target.next_step import next_step
-from llava_pack.target.ownership import check_prefix
 
 if TYPE_CHECKING:
     from llava_pack.cli.removal import Freed
@@ -22,23 +23,6 @@ Prefix = Annotated[
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Only this model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-def chosen_prefix(prefix: Path | None) -> Path:
-    """Return the prefix that is meant, absolute."""
-    return (prefix or default_prefix()).absolute()
-
-
-def own_prefix(prefix: Path | None) -> Path:
-    """Return the prefix that is meant, where nobody else could change what is run there.
-
-    Raises:
-        PreflightError: another account owns or can write it, or a folder on the way to it.
-    """
-    place = chosen_prefix(prefix)
-    if place.exists():
-        check_prefix(place)
-    return place
 
 
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
@@ -56,7 +40,7 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
         return
     for row in rows:
         mark = "*" if row["current"] else " "
-        size = console.human_bytes(row["size_bytes"])
+        size = human_bytes(row["size_bytes"])
         console.data(f"{mark} {row['recipe']} {row['generation']}  {size}  {row['bundle_id']}")
     if not rows:
         console.say(f"nothing is installed under {place}")
@@ -137,4 +121,4 @@ def _show(kind: str, freed: "Freed", *, as_json: bool) -> None:
         console.document(kind, facts)
         return
     names = ", ".join(freed.generations) or "no version"
-    console.data(f"removed {names}, and {console.human_bytes(freed.store_bytes)} of stored files")
+    console.data(f"removed {names}, and {human_bytes(freed.store_bytes)} of stored files")

@@ -9,6 +9,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.cli.target import AsJson
+from llava_pack.format.text import human_bytes
 from llava_pack.target import trust
 from llava_pack.target.inventory import read_listing, refusal
 
@@ -53,7 +54,7 @@ def verify(
     if as_json:
         console.document("verify", facts)
         return
-    size = console.human_bytes(found.size_bytes)
+    size = human_bytes(found.size_bytes)
     console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
     extra = ", ".join(f"{name} ({size} bytes)" for name, size in found.unlisted.items())
     console.say(f"{console.mark('ok')} what is not listed is accounted for: {extra}")

@@ -6,6 +6,7 @@ belong here could tell something about the person: only what is published under 
 
 from pathlib import Path
 
+from llava_pack.format.precision import PRECISION_CHOICES
 from llava_pack.health.shapes import Begins, Either, Form, Name, Number, OneOf, Words
 
 
@@ -86,8 +87,6 @@ FILES = (
 """Of a checkpoint; a pattern."""
 OWN_FILES = ("MANIFEST.json", "SHA256SUMS", "seal.json", "receipt.json", "receipt.txt")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
-PHASES = ("starting", "loading", "warming", "ready", "restarting", "stopped")
 ROUTES = frozenset(
     f"{method} {path}"
     for path in (
@@ -138,7 +137,7 @@ LICENCE = Name("licence", LICENCES)
 PACKAGE = Name("package", PACKAGES)
 ARCH = OneOf("x86_64", "aarch64", "arm64", "ppc64le")
 DEVICE = OneOf("cpu", "cuda", "auto")
-PRECISION = OneOf(*PRECISIONS, "auto")
+PRECISION = OneOf(*PRECISION_CHOICES)
 ENGINE = OneOf("transformers", "upstream")
 GPU_NAME = Words(
     words(
