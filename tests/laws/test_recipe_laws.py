@@ -276,27 +276,23 @@ def test_a_recipe_is_read_once_whatever_becomes_of_its_file(example, place, offl
 
 @pytest.fixture(scope="session")
 def demos(place, offline):
-    """Build the demo from one lock as two people do, in folders of their own."""
-    built = {}
+    """Build the demo from one lock as two people do: one says where it is, one is there."""
+    built, lock = {}, place / "demo.lock.json"
     for user, umask in (("ada", 0o022), ("grace", 0o077)):
         home = place / f"home-of-{user}"
         shutil.copytree(shipped("bundles"), home / "recipes")
-        environ = offline | {"HOME": str(home), "USER": user, "LOGNAME": user}
-        environ |= {"LLAVA_PACK_CACHE": str(home / "cache"), "TMPDIR": str(home / "scratch")}
         (home / "scratch").mkdir()
-        lock = place / "demo.lock.json"
-
-        def run(command, *options, home=home, environ=environ, umask=umask):
-            """Run a command on the demo beside the recipes."""
-            subprocess.run(
-                [sys.executable, "-m", "llava_pack", command, "demo.toml", *map(str, options)],
-                cwd=home / "recipes", env=os.environ | environ, umask=umask, check=True,
-                stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-
+        environ = os.environ | offline | {"HOME": str(home), "USER": user, "LOGNAME": user}
+        environ |= {"LLAVA_PACK_CACHE": str(home / "cache"), "TMPDIR": str(home / "scratch")}
+        recipe = "demo.toml" if built else str(home / "recipes" / "demo.toml")
+        commands = [["build", recipe, "--locked", lock, "--no-record", "--out", home / "demo"]]
         if not built:
-            run("lock", "--python", "target", "--out", lock)
-        run("build", "--locked", lock, "--no-record", "--out", home / "demo")
+            commands.insert(0, ["lock", recipe, "--python", "target", "--out", lock])
+        for command in commands:
+            subprocess.run(
+                [sys.executable, "-m", "llava_pack", *map(str, command)],
+                cwd=home / "recipes", env=environ, umask=umask, check=True, capture_output=True,
+            )  # fmt: skip
         built[user] = home / "demo"
     return built
 
