@@ -7,7 +7,6 @@ and gives the same bytes.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.footprint import count_parameters, footprint
 from llava_pack.engine.questions import missing_words
 from llava_pack.fetch.cache import Cache
-from llava_pack.format import records
+from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
@@ -208,7 +207,5 @@ def _read(place: Path, key: str) -> tuple[Reference, ...] | None:
 
 def _write(place: Path, key: str, recorded: Sequence[Reference]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f"{place.name}.new")
     fields = {"key": key, "references": [records.encode(one) for one in recorded]}
-    beside.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-    shutil.move(beside, place)
+    files.write(place, f"{json.dumps(fields, indent=1)}\n".encode())

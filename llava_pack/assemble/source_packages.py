@@ -24,6 +24,7 @@ from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.download import download_all
 from llava_pack.fetch.remote import RemoteFile, Sha256
+from llava_pack.format import files
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
 from llava_pack.lock.indexes import Indexes
@@ -209,7 +210,5 @@ def _build(archive: Path, source: LockedSource, place: Path, indexes: Indexes) -
             raise RecipeError(said, subject=subject, hint=_HINT)
         place.mkdir(parents=True, exist_ok=True)
         kept = place / wheel.name
-        beside = place / f"{wheel.name}.{os.getpid()}.new"
-        beside.write_bytes(wheel.read_bytes())
-        beside.replace(kept)
+        files.write(kept, wheel.read_bytes())
         return kept

@@ -14,10 +14,10 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.target import AsJson, Prefix
+from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
-from llava_pack.target.disk import write_file
 from llava_pack.target.ownership import check_prefix
 
 _SYSTEMD = Path("/run/systemd/system")
@@ -133,7 +133,7 @@ def install(
             hint="look at it: ls -ld; the account of the service writes there and nowhere else",
         ) from error
     unit.path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(unit.path, unit.text().encode())
+    files.write(unit.path, unit.text().encode(), 0o644)
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)

@@ -27,6 +27,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_TEMPERATURE
 from llava_pack.engine.port import (
     ContextLengthError,
     Event,
@@ -68,10 +69,10 @@ class StreamRequest(BaseModel):
     model: str
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
     images: Annotated[list[str], Field(max_length=MAX_PICTURES, fail_fast=True)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=0)] = 256
-    stop: Annotated[str, Field(max_length=256)] | None = None
+    stop: Annotated[str, Field(max_length=MAX_STOP_CHARS)] | None = None
 
 
 def llava_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from llava_pack.engine.pictures import Limits
+from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.budget import Budget

@@ -1,4 +1,4 @@
-"""Writes that survive a power cut: written beside, flushed, renamed."""
+"""What is asked of a disk: room, flushes, links, clones, and whose a file is."""
 
 import ctypes
 import errno
@@ -8,14 +8,14 @@ import shutil
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from llava_pack.format import files
 from llava_pack.format.errors import SpaceError
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-SHORT = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+SHORT = files.FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What this machine is short of, whichever file it was that could not be opened or read."""
 _FICLONE = 0x40049409  # Source: linux/fs.h, _IOW(0x94, 9, int)
 
@@ -26,7 +26,7 @@ def room_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in files.FULL:
             raise
         raise SpaceError(
             f"no space left, {free_bytes(folder)} bytes are free",
@@ -48,45 +48,13 @@ def free_bytes(folder: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def unfinished(path: Path) -> Path:
-    """Return where a file or link is made that then takes this place; a kill leaves it there."""
-    return path.with_name(f".{path.name}.new")
-
-
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file by `data`, at once and for good."""
-    beside = unfinished(path)
-    beside.unlink(missing_ok=True)
-    try:
-        with beside.open("xb") as stream:
-            os.fchmod(stream.fileno(), mode)
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.rename(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
-        raise
-    sync(path.parent)
-
-
 def point(link: Path, target: str) -> None:
-    """Replace a symbolic link by one to `target`, at once and for good."""
-    beside = unfinished(link)
+    """Replace a symbolic link by one to `target`, for good; nobody else may do so meanwhile."""
+    beside = link.with_name(f".{link.name}.new")
     beside.unlink(missing_ok=True)
     beside.symlink_to(target)
     beside.rename(link)
-    sync(link.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush one file or folder."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.sync(link.parent)
 
 
 def sync_all(root: Path) -> None:
@@ -118,7 +86,7 @@ def clone(source: BinaryIO, destination: BinaryIO) -> bool:
     try:
         fcntl.ioctl(destination.fileno(), _FICLONE, source.fileno())
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in files.FULL:
             raise
         return False
     return True
@@ -166,6 +134,6 @@ def link_or_copy(source: Path, destination: Path) -> None:
     try:
         os.link(source, destination)
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in files.FULL:
             raise
         shutil.copy2(source, destination)

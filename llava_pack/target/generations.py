@@ -5,6 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava_pack.format import files
 from llava_pack.format.paths import safe_component
 from llava_pack.target import disk, ownership, receipt
 from llava_pack.target.receipt import Receipt
@@ -81,7 +82,7 @@ def activate(prefix: Path, recipe: str, number: int) -> None:
     disk.point(folder / "current", f"generations/{number}")
     (prefix / "bin").mkdir(exist_ok=True)
     script = _launcher(prefix, folder / "current")
-    disk.write_file(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
+    files.write(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
 
 
 def _launcher(prefix: Path, current: Path) -> str:

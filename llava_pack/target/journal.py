@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llava_pack.format import canonical
+from llava_pack.format import canonical, files
 from llava_pack.format.errors import InstallError, PackError
 from llava_pack.target import disk, ownership
 
@@ -46,7 +46,7 @@ def locked(prefix: Path) -> Iterator[None]:
 
 def record(prefix: Path, step: str, **facts: Any) -> None:
     """Write the step that begins now, with what a later run needs to go on."""
-    disk.write_file(prefix / NAME, canonical.dumps({"step": step, **facts}), 0o600)
+    files.write(prefix / NAME, canonical.dumps({"step": step, **facts}), 0o600)
 
 
 def unfinished(prefix: Path) -> dict[str, Any]:

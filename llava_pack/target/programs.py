@@ -5,8 +5,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llava_pack.format import files
 from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
-from llava_pack.target.disk import FULL, SHORT
+from llava_pack.target.disk import SHORT
 from llava_pack.target.silence import REACHED_OUT
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,7 +50,7 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
         failure: type[PackError] = InstallError
         if done.returncode == REACHED_OUT:
             failure = NetworkError
-        elif any(os.strerror(one) in tail for one in FULL):
+        elif any(os.strerror(one) in tail for one in files.FULL):
             failure = SpaceError
         raise failure(f"{what}: expected exit 0, got {done.returncode}: {tail}")
     return done.stdout

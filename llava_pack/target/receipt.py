@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.format import canonical, records
+from llava_pack.format import canonical, files, records
 from llava_pack.format.errors import IntegrityError, SpaceError
 from llava_pack.target import disk
 
@@ -49,13 +49,13 @@ class Receipt:
 
 def write(folder: Path, receipt: Receipt) -> None:
     """Complete a staged generation."""
-    disk.write_file(folder / NAME, canonical.dumps(records.encode(receipt)), 0o444)
+    files.write(folder / NAME, canonical.dumps(records.encode(receipt)), 0o444)
 
 
 def void(folder: Path) -> None:
     """Say that a generation is not complete any more, before its first file goes."""
     (folder / NAME).unlink(missing_ok=True)
-    disk.sync(folder)
+    files.sync(folder)
 
 
 def read(folder: Path) -> Receipt | None:
@@ -65,12 +65,12 @@ def read(folder: Path) -> Receipt | None:
 
 def seal(folder: Path) -> None:
     """Keep what the files look like, now that they are known to be right."""
-    disk.write_file(folder / SEAL, canonical.dumps(_facts(folder)), 0o444)
+    files.write(folder / SEAL, canonical.dumps(_facts(folder)), 0o444)
 
 
 def clear(folder: Path) -> None:
     """Remove what a seal left that was killed: a generation holds nothing beside what is told."""
-    disk.unfinished(folder / SEAL).unlink(missing_ok=True)
+    files.clear(folder / SEAL)
 
 
 @contextmanager

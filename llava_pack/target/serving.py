@@ -43,6 +43,11 @@ def claims(prefix: Path, recipe: str | None = None) -> Iterator[tuple[int, list[
                 yield pid, argv
 
 
+def runs(root: Path) -> bool:
+    """Say whether a process runs a program of a generation, whatever it does."""
+    return any(argv[0].startswith(f"{root}/") for _, argv in processes())
+
+
 def serves(prefix: Path, recipe: str) -> bool:
     """Say whether something may serve, or is to run again, that a change of `recipe` is about."""
     return (prefix / PENDING).exists() or any(claims(prefix, recipe))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import llava_pack
-from llava_pack.format import records
+from llava_pack.format import files, records
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
@@ -76,7 +76,7 @@ def stage(staging: Staging) -> None:
             disk.remove_tree(staging.folder)
             serving.resume(prefix, staging.progress)
             journal.close(prefix)
-            full = isinstance(error, OSError) and error.errno in disk.FULL
+            full = isinstance(error, OSError) and error.errno in files.FULL
             if full or not isinstance(error, InstallError | OSError):
                 raise
             active = generations.state(prefix, staging.recipe)
@@ -88,8 +88,7 @@ def _build(staging: Staging, store: Store) -> None:
     request, manifest = staging.request, staging.plan.manifest
     folder, progress = staging.folder, staging.progress
     with staging.step("place"):
-        files, consume = manifest.files, request.consume
-        placed = store.place(request.bundle, files, progress, consume=consume)
+        placed = store.place(request.bundle, manifest.files, progress, consume=request.consume)
     with staging.step("python"):
         folder.mkdir(parents=True)
         python = venv.unpack_python(manifest, store, folder) or staging.plan.python
@@ -99,8 +98,8 @@ def _build(staging: Staging, store: Store) -> None:
         progress.done()
     with staging.step("model"):
         place_model(manifest, store, folder)
-        disk.write_file(folder / SUMS_NAME, staging.plan.listing.sums_bytes, 0o444)
-        disk.write_file(folder / MANIFEST_NAME, staging.plan.manifest_bytes, 0o444)
+        files.write(folder / SUMS_NAME, staging.plan.listing.sums_bytes, 0o444)
+        files.write(folder / MANIFEST_NAME, staging.plan.manifest_bytes, 0o444)
     with staging.step("smoke"):
         if staging.plan.pause:
             progress.note("too little GPU memory is free: what serves now stops for the swap")
@@ -113,7 +112,7 @@ def _build(staging: Staging, store: Store) -> None:
         receipt.seal(folder)
         proof = _receipt(staging, python, placed, report)
         page = receipt_page.render(proof, manifest).encode()
-        disk.write_file(folder / receipt_page.NAME, page, 0o444)
+        files.write(folder / receipt_page.NAME, page, 0o444)
         disk.sync_all(folder)
         receipt.write(folder, proof)
 
@@ -133,7 +132,7 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
             continue
         landed = installed_file(source.read_bytes(), rules, model_root)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_file(destination, landed, 0o444)
+        files.write(destination, landed, 0o444)
 
 
 def _receipt(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from llava_pack.format import files
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
@@ -132,7 +133,7 @@ class Store:
                         defect = _differs(entry, read, into, progress)
                         os.fchmod(copy.fileno(), _mode(entry))
                 if defect is None:
-                    disk.sync(incoming)
+                    files.sync(incoming)
                     incoming.rename(self.path(entry.sha256))
                     return way
                 if way in {"moved", "linked"}:

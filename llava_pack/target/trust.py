@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llava_pack.format import files
 from llava_pack.format.errors import (
     CannotVerifyError,
     DowngradeError,
@@ -264,4 +265,4 @@ def pin(prefix: Path, verdict: Verdict) -> None:
     if verdict.key is None or not verdict.trusted or pinned_key(prefix) == verdict.key:
         return
     (prefix / "trust").mkdir(mode=0o755, exist_ok=True)
-    disk.write_file(prefix / "trust" / KEY_NAME, verdict.key.pem, 0o444)
+    files.write(prefix / "trust" / KEY_NAME, verdict.key.pem, 0o444)

@@ -1,6 +1,9 @@
-"""The table of limits says what the code has."""
+"""The limits have one owner, and the table of the docs says what the code has."""
 
-from llava_pack.engine.pictures import Limits
+import ast
+
+from llava_pack.engine import limits, protocol
+from llava_pack.engine.limits import Limits
 from llava_pack.serve import fairness, page_queue, pictures
 from llava_pack.serve.admission import BodyLimits
 from llava_pack.serve.connections import ConnectionLimits
@@ -37,8 +40,31 @@ def test_every_limit_is_in_the_table():
         "an event of the page without a listener": f"{page_queue._PATIENCE_S:g} s",
     }
     page = (ROOT / "docs" / "reference" / "http-api.md").read_text()
+    stops = f"up to {limits.MAX_STOPS} strings of {limits.MAX_STOP_CHARS} characters"
+    assert f"| `top_p`, `seed`, `stop` | above 0, up to 1; an integer; {stops} |" in page
     for what, most in expected.items():
         assert f"| {what} | {most} |" in page, (what, most)
     assert f"waits, {bodies.patience_s:g} s at most, then 503" in page
     assert f"| open events of the page for one key | {page_queue._UNHEARD} | 429 |" in page
     assert f"waits for a decoder for more than {pictures._STALL_S:g} s" in page
+
+
+def test_what_every_door_lets_through_fits_between_gateway_and_engine():
+    most = Limits()
+    assert most.count <= protocol.MAX_ATTACHMENTS
+    assert 3 * most.pixels <= protocol.MAX_ATTACHMENT_BYTES
+
+
+def test_no_door_has_a_number_of_its_own():
+    """A bound that a schema states as a number would not follow the limit that it means."""
+    for path in (ROOT / "llava_pack" / "serve").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                "Field",
+                "StringConstraints",
+            }:
+                for word in node.keywords:
+                    own = word.arg in {"max_length", "max_items"} and isinstance(
+                        word.value, ast.Constant
+                    )
+                    assert not own, f"{path}:{node.lineno}: name the limit"

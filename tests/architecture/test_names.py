@@ -63,7 +63,6 @@ WELL_KEPT = frozenset(
         "pydantic",
         "python-multipart",
         "requests",
-        "rich",
         "safetensors",
         "sentencepiece",
         "setuptools",

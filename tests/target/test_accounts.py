@@ -451,9 +451,9 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_process_of_this_account_that_only_says_so: (
         (SERVERS, "_run_state(prefix, pid), Path(", "_run_state(prefix, pid) or {}, Path("),
     ),
-    a_run_state_that_nobody_holds: ((SERVERS, " if _locked(descriptor) else None", ""),),
+    a_run_state_that_nobody_holds: ((SERVERS, " if held(descriptor) else None", ""),),
     a_run_state_of_an_earlier_process_of_that_number: (
-        (SERVERS, 'if state.get("start_ticks", began) == began else None', ""),
+        (SERVERS, 'if still(pid, state.get("start_ticks")) else None', ""),
     ),
     a_run_state_of_another_account: MINE,
     a_program_from_elsewhere: ((SERVERS, ' or not _runs_from(prefix, process / "exe")', ""),),

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from llava_pack.engine.pictures import Limits
+from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve import decoders, pictures
