@@ -13,7 +13,7 @@ from typing import Literal
 from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.target import Finding, Gpu, TargetProfile, check_floors, version
+from llava_pack.format.target import Finding, Gpu, Machine, check_floors, version
 from llava_target import disk, programs
 
 _MIB = 1024 * 1024
@@ -86,9 +86,9 @@ def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tupl
     return (Finding(name, "fail", value, wants, fix, ExitCode.SPACE),)
 
 
-def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> TargetProfile:
+def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Machine:
     """Return the facts that the floors of a bundle ask for; of GPUs only where `gpus` says so."""
-    return TargetProfile(
+    return Machine(
         os=sys.platform,
         kernel=os.uname().release,
         arch=os.uname().machine,

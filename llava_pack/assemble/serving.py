@@ -10,8 +10,8 @@ from llava_pack.assemble.sources import RemoteSource
 from llava_pack.checkpoint.footprint import Precision, count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.target import TargetProfile
 from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, gpu_fits
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe
 
 UPSTREAM_CPU_PRECISION: Precision = "fp16"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, Precision, footprint
-from llava_pack.format.target import Gpu, TargetProfile, version
+from llava_pack.format.target import Gpu, version
+from llava_pack.lock.profile import TargetProfile
 
 BY_QUALITY: tuple[Precision, ...] = ("fp16", "int8", "nf4")
 LEAST_CONTEXT_TOKENS = 1024
