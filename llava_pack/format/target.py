@@ -101,7 +101,8 @@ def _system(profile: Machine, floors: Floors) -> Iterator[Finding]:
         absent = [flag for flag in floors.cpu_flags if flag not in (profile.cpu_flags or ())]
         value = f"without {', '.join(absent)}" if absent else "all present"
         value = UNKNOWN if profile.cpu_flags is None else value
-        need, fix = ", ".join(floors.cpu_flags), "use a machine with a newer CPU"
+        need = ", ".join(floors.cpu_flags)
+        fix = "use a machine with a newer CPU"
         yield Finding("cpu", "fail" if absent else "ok", value, need, fix)
 
 
@@ -120,7 +121,8 @@ def _gpu(profile: Machine, floors: Floors) -> Iterator[Finding]:
 
 def _shared(profile: Machine, floors: Floors, gpus: int) -> int | None:
     """Return what so many GPUs have together: whole ones, new enough, the largest."""
-    found, least = profile.gpus or (), version(floors.compute_capability or "")
+    found = profile.gpus or ()
+    least = version(floors.compute_capability or "")
     sizes = [
         one.memory_bytes or 0
         for one in found
