@@ -38,9 +38,9 @@ def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe)
             )
         config = _composed(_read(base), _read(tower), recipe)
     before = json.dumps(config, sort_keys=True)
-    config.setdefault("_name_or_path", base.pinned)
+    config.setdefault("_name_or_path", base.pinned.public)
     if vision_tower_id(config) is None:
-        config["mm_vision_tower"] = tower.pinned
+        config["mm_vision_tower"] = tower.pinned.public
     if _CONFIG in projector.origins and json.dumps(config, sort_keys=True) == before:
         return projector
     data = json.dumps(config, indent=2).encode() + b"\n"

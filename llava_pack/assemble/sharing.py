@@ -9,7 +9,7 @@ from llava_pack.lock.fit import Fit, sharing_gpus
 from llava_pack.lock.profile import TargetProfile
 
 if TYPE_CHECKING:
-    from llava_pack.checkpoint.footprint import Precision
+    from llava_pack.format.precision import Precision
 
 
 def model_gpus(

@@ -1,7 +1,4 @@
-"""Going back to an earlier generation, and giving disk space back.
-
-Imported once `llava_target` can be: see `llava_pack.cli.target`.
-"""
+"""Going back to an earlier generation, and giving disk space back."""
 
 import dataclasses
 from contextlib import suppress
@@ -14,7 +11,7 @@ from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.serve.origin import user_of
-from llava_target import (
+from llava_pack.target import (
     disk,
     failures,
     generations,
@@ -24,8 +21,8 @@ from llava_target import (
     receipt,
     serving,
 )
-from llava_target.generations import Generation
-from llava_target.store import Store
+from llava_pack.target.generations import Generation
+from llava_pack.target.store import Store
 
 _OURS = ("bin", "models", "run", "store", "trust", "logs", "keys", "lock", journal.NAME)
 """The journal goes last: until then, the next run knows what to finish."""

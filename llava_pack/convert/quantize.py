@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import cpu_count
 from pathlib import Path
-from typing import Literal
 
 from llava_pack.convert import quantized_tensors
 from llava_pack.convert.late_header import LateHeaderWriter, Written
@@ -27,10 +26,9 @@ from llava_pack.convert.quantized_tensors import Group
 from llava_pack.convert.reloading import check_reloaded
 from llava_pack.convert.shards import INDEX_NAME, SHARD_BYTES, SourceTensor, shard_name
 from llava_pack.format.errors import CheckpointError, UsageError
+from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress, Silent
 
-Precision = Literal["nf4", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("nf4", "int8")
 _LINEAR = re.compile(r"language_model\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 
 
@@ -58,7 +56,7 @@ def quantize(
     tower_dir: Path,
     out_dir: Path,
     *,
-    precision: Precision,
+    precision: Quantized,
     chat_template: str,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
@@ -119,7 +117,7 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def _group(
-    tensor: SourceTensor, precision: Precision, dtype: str, pool: ThreadPoolExecutor
+    tensor: SourceTensor, precision: Quantized, dtype: str, pool: ThreadPoolExecutor
 ) -> Group:
     if not _LINEAR.fullmatch(tensor.entry.name):
         return quantized_tensors.kept(tensor, dtype)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llava_pack.checkpoint.layout import Layout
     from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
     from llava_pack.engine.checkpoints import Checkpoint
-    from llava_pack.engine.quantization import Precision
+    from llava_pack.format.precision import Precision
 
 FLOATS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,

@@ -22,7 +22,6 @@ from llava_pack.engine.manner import manner
 from llava_pack.engine.memory import Room, free_memory, plan_room
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
-from llava_pack.engine.quantization import QUANTIZED, Precision
 from llava_pack.engine.slots import SlotCache, SlotLayer
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tiles import tiling
@@ -31,6 +30,7 @@ from llava_pack.engine.trace import made_on
 from llava_pack.engine.vision import Vision
 from llava_pack.engine.weights import fill, vocabulary_size
 from llava_pack.format.errors import CheckpointError, SpaceError
+from llava_pack.format.precision import Precision, computes_in
 from llava_pack.format.progress import Progress
 
 _SMALL = 512
@@ -38,7 +38,6 @@ _MOST_FEATURES, _FEATURES_SHARE = 1 << 30, 16
 """Features of pictures take at most this many bytes, and this part of what is free."""
 _USUAL_CONTEXT = 4096
 _PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def assemble(
@@ -96,9 +95,8 @@ def assemble(
 
 def compute_dtype(precision: str, device: str) -> torch.dtype:
     """Return what a model computes in; a quantized one in 16 bits on a GPU, in 32 on a CPU."""
-    if precision in QUANTIZED:
-        return torch.float32 if device == "cpu" else torch.float16
-    return _DTYPES[precision]
+    dtype: torch.dtype = getattr(torch, computes_in(precision, device))
+    return dtype
 
 
 def _built(checkpoint: Checkpoint, rows: int) -> Any:

@@ -18,9 +18,9 @@ from llava_pack.engine.port import (
 )
 from llava_pack.engine.scheduler import SlotEngine
 from llava_pack.format.errors import PreflightError, SpaceError, UsageError
+from llava_pack.format.precision import PRECISION_CHOICES, QUANTIZED
 from llava_pack.format.progress import Progress, Silent
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "nf4")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_PRECISION = "nf4"
 DEFAULT_SLOTS = 8
@@ -48,7 +48,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("precision", self.precision, PRECISIONS),
+            ("precision", self.precision, PRECISION_CHOICES),
             ("device", self.device, DEVICES),
         ):
             if value not in known:
@@ -145,12 +145,12 @@ def pick_device(wanted: str, precision: str) -> str:
 
     have = {
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available() and precision not in {"int8", "nf4"},
+        "mps": torch.backends.mps.is_available() and precision not in QUANTIZED,
         "cpu": True,
     }
     if wanted == "auto":
         return next(name for name, there in have.items() if there)
-    if wanted == "mps" and precision in {"int8", "nf4"}:
+    if wanted == "mps" and precision in QUANTIZED:
         raise PreflightError(f"{precision} runs on cuda and cpu, got mps", hint="--precision fp16")
     if not have[wanted]:
         built = f"torch {torch.__version__}, built for CUDA {torch.version.cuda or 'not at all'}"

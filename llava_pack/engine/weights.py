@@ -10,8 +10,9 @@ from llava_pack.engine.ahead import put_ahead, taken_ahead
 from llava_pack.engine.arrivals import FLOATS as _FLOATS
 from llava_pack.engine.arrivals import Arriving, Placement, Source
 from llava_pack.engine.onednn import OneDnnLinear, Scratch, has_products, laid_out
-from llava_pack.engine.quantization import QUANTIZED, fits, quantized
+from llava_pack.engine.quantization import fits, quantized
 from llava_pack.format.errors import CheckpointError
+from llava_pack.format.precision import QUANTIZED
 from llava_pack.format.progress import Progress
 
 _LANGUAGE = "model.language_model.layers."

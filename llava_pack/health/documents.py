@@ -4,11 +4,12 @@ What is not listed here does not leave. A later version of what is read may have
 stay until somebody adds them here, with a shape.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from llava_pack.format.exit_codes import HealthCode
+from llava_pack.format.precision import PRECISIONS
 from llava_pack.health.messages import FOUND, read
-from llava_pack.health.report import LAYERS
+from llava_pack.health.report import Layer, Level
 from llava_pack.health.shapes import (
     Either,
     Fields,
@@ -36,14 +37,13 @@ from llava_pack.health.vocabulary import (
     PACKAGE,
     PACKAGE_VERSION,
     PRECISION,
-    PRECISIONS,
     RECIPE,
     SECONDS,
     VERSION,
     VERSION_TEXT,
 )
 
-_LEVEL = OneOf("ok", "warn", "fail", "unknown")
+_LEVEL = OneOf(*get_args(Level))
 _BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}))
 _STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "deactivate", "remove",
               "sweep")  # fmt: skip
@@ -253,7 +253,7 @@ def health(codes: frozenset[str]) -> Shape:
         codes: of the known failures.
     """
     finding = Fields(
-        {"layer": OneOf(*LAYERS), "level": _LEVEL, "code": _Code("code", codes), "text": _Said()}
+        {"layer": OneOf(*Layer), "level": _LEVEL, "code": _Code("code", codes), "text": _Said()}
     )
     return Fields(
         {

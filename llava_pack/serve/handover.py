@@ -19,16 +19,11 @@ from typing import Any
 
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PackError
-from llava_pack.serve.origin import start_ticks
-from llava_pack.shipped import shipped
-
-if (_shipped := str(shipped("installers"))) not in sys.path:
-    sys.path.append(_shipped)
-
 from llava_pack.serve import own_servers
+from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.own_servers import Server
-from llava_target import ownership
-from llava_target.serving import PENDING
+from llava_pack.target import ownership
+from llava_pack.target.serving import PENDING
 
 AS_ROOT = "LLAVA_PACK_AS_ROOT"
 """Lets root serve; earlier generations do not know the option, and overlook this."""

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine.stats import Histogram
-from llava_pack.serve.models import Served
+from llava_pack.serve.models import PHASES, Served
 from llava_pack.serve.refusals import CONNECTIONS, COUNTED, Refusals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = ("stop", "length", "abort", "error")
-_PHASES = ("starting", "loading", "warming", "ready", "restarting", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +216,7 @@ def _phases(models: Sequence[Served]) -> Iterator[str]:
     name = "llava_pack:model_phase"
     yield from _head(name, "gauge", "1 for the phase that a model is in.")
     for model in models:
-        for phase in _PHASES:
+        for phase in PHASES:
             labels = f'{_labels(model)},phase="{phase}"'
             yield f"{name}{{{labels}}} {int(model.status.phase == phase)}"
 

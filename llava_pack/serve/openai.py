@@ -31,7 +31,13 @@ from llava_pack.serve.answers import (
     paced,
     picture_urls,
 )
-from llava_pack.serve.failures import describe, internal_error, plain_error
+from llava_pack.serve.failures import (
+    ErrorBody,
+    ErrorEnvelope,
+    describe,
+    internal_error,
+    plain_error,
+)
 from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
@@ -40,8 +46,6 @@ from llava_pack.serve.wire import (
     ChatCompletion,
     ChatRequest,
     Choice,
-    ErrorBody,
-    ErrorEnvelope,
     ModelCard,
     ModelList,
     TokenOdds,

@@ -5,7 +5,7 @@ itself by its run state: in a folder that this account alone can write, under th
 server holds, and in agreement with the kernel about user, start and program. A service of the
 system is one by systemd's word. Whatever else claims to be a server is named, and left as it is.
 
-Imported once `llava_target` can be. Stdlib only.
+Stdlib only.
 """
 
 import json
@@ -19,9 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.serve.origin import KEPT, account_folder, held, state_name, still, texts, user_of
-from llava_target import ownership
-from llava_target.serving import claims
+from llava_pack.serve.origin import (
+    KEPT,
+    account_folder,
+    held,
+    state_name,
+    still,
+    texts,
+    user_of,
+)
+from llava_pack.target import ownership
+from llava_pack.target.serving import claims
 
 UNIT = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?\.service")
 _STATE_BYTES = 64 * 1024

@@ -19,6 +19,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from llava_pack.engine.limits import Limits
+from llava_pack.format.text import Language
 from llava_pack.serve.caller import Caller, caller_of
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.page_browser import (
@@ -44,7 +45,7 @@ from llava_pack.serve.page_talk import (
     taken_back,
 )
 from llava_pack.serve.page_text import disarmed
-from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
+from llava_pack.serve.page_words import QUESTIONS, STATUS, language_of, translations
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import MAX_TEXT_CHARS
@@ -171,7 +172,7 @@ class _Page:
         return [
             {
                 "text": example.question,
-                "display_text": WORDS[language][example.word],
+                "display_text": QUESTIONS[language][example.drawn],
                 "files": [str(example.picture)],
             }
             for example in self._examples

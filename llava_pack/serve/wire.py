@@ -276,18 +276,3 @@ class ModelList(_Wire):
 
     object: Literal["list"] = "list"
     data: tuple[ModelCard, ...]
-
-
-class ErrorBody(_Wire):
-    """An error in OpenAI's shape."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorEnvelope(_Wire):
-    """What every error response holds."""
-
-    error: ErrorBody

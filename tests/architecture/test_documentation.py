@@ -89,12 +89,27 @@ def _typed(page):
     return [re.sub(r"\s+# .*", "", block) for block in blocks]
 
 
-def test_every_page_can_be_reached_from_the_first_one():
-    seen, left = set(), [ROOT / "README.md"]
-    while left:
-        page = left.pop()
-        if page not in seen:
-            seen.add(page)
-            links = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", page.read_text())
-            left += [(page.parent / link).resolve() for link in links]
-    assert set((ROOT / "docs").rglob("*.md")) - seen == set()
+def test_every_page_is_two_clicks_from_the_readme():
+    start = ROOT / "README.md"
+    one_click = _links(start)
+    two_clicks = one_click.union(*map(_links, one_click))
+    assert set((ROOT / "docs").rglob("*.md")) - two_clicks == set()
+
+
+def test_the_map_of_the_documentation_describes_each_page_once():
+    """Decisions have a map of their own, and a translation stands beside its original."""
+    page = ROOT / "docs" / "README.md"
+    lines = re.findall(r"^- \[[^]]+\]\(([^)]+)\): \S", page.read_text(), flags=re.MULTILINE)
+    decisions = ROOT / "docs" / "decisions"
+    pages = {
+        path.relative_to(page.parent).as_posix()
+        for path in page.parent.rglob("*.md")
+        if path.parent != decisions and not path.name.endswith(".zh-CN.md")
+    }
+    assert sorted(lines) == sorted(pages - {"README.md", "glossary.md"} | {"decisions/README.md"})
+    assert _links(decisions / "README.md") >= set(decisions.glob("0*.md"))
+
+
+def _links(page):
+    links = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", page.read_text())
+    return {(page.parent / link).resolve() for link in links}

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from llava_pack.format.errors import InstallError
-from llava_target import disk, generations, planning, staging
+from llava_pack.target import disk, generations, planning, staging
 from tests.support.site import KILLED, complete
 
 TRACED = "rename,renameat,renameat2,fsync,fdatasync,syncfs,symlink,symlinkat"

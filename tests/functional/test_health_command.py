@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from llava_pack.format.manifest import KnownAnswer, Manifest
-from llava_target.next_step import next_step
+from llava_pack.target.next_step import next_step
 from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
 from tests.support.gateway import Gateway, gateway
 

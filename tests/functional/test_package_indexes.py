@@ -326,6 +326,6 @@ def test_an_index_that_offers_our_own_name_gives_nothing_to_a_build(folder, monk
 
 
 def test_what_a_bundle_asks_an_index_for_is_not_llava_pack(monkeypatch):
-    recipe = read_recipe(find_recipe("llava-v1.5-7b"))
+    recipe = read_recipe(find_recipe("llava-v1.5-7b")).value
     for line in target_requirements(recipe, TorchChoice(backend=None, requirements=("torch",))):
         assert canonicalize_name(Requirement(line).name) != "llava-pack"

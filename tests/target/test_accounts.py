@@ -415,12 +415,12 @@ def a_start_with_functions_that_the_caller_exported(scene):
 
 
 SH, OWN, HAND, SERVERS, SERVING, START = (
-    "install.sh",
-    "llava_target/ownership.py",
-    "../llava_pack/serve/handover.py",
-    "../llava_pack/serve/own_servers.py",
-    "llava_target/serving.py",
-    "llava_target/generations.py",
+    "installers/install.sh",
+    "llava_pack/target/ownership.py",
+    "llava_pack/serve/handover.py",
+    "llava_pack/serve/own_servers.py",
+    "llava_pack/target/serving.py",
+    "llava_pack/target/generations.py",
 )
 ANYBODY_S = (
     (SH, '*) fail 3 "$1: it belongs', '*) : "$1: it belongs'),

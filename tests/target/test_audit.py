@@ -10,8 +10,8 @@ import pytest
 from tests.support.bundle import CHECKOUT
 
 INSTALLERS = CHECKOUT / "installers"
-FORMAT = CHECKOUT / "llava_pack" / "format"
-MODULES = sorted([*INSTALLERS.rglob("*.py"), *FORMAT.glob("*.py")])
+CODE = [CHECKOUT / "llava_pack" / name for name in ("format", "target")]
+MODULES = sorted(path for folder in CODE for path in folder.glob("*.py"))
 SCRIPTS = sorted(INSTALLERS.rglob("*.sh"))
 DECIDES_TRUST = frozenset(
     [
@@ -35,10 +35,8 @@ def test_the_installer_imports_the_stdlib_and_the_format_only(path):
             names = [node.module]
         for name in names:
             top = name.split(".")[0]
-            own = (
-                name == "llava_pack"
-                or name.startswith("llava_pack.format")
-                or top == "llava_target"
+            own = name == "llava_pack" or name.startswith(
+                ("llava_pack.format", "llava_pack.target")
             )
             assert own or top in sys.stdlib_module_names, name
 

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from llava_target import silence
+from llava_pack.target import silence
 from tests.support.bundle import CHECKOUT, SMOKE_PASSES
 from tests.support.traces import reached, traced
 
-FENCE = CHECKOUT / "installers" / "llava_target" / "silence.py"
+FENCE = CHECKOUT / "llava_pack/target/silence.py"
 REACHING = {
     "a name": "socket.getaddrinfo('example.org', 443)",
     "an old name": "socket.gethostbyname('example.org')",

@@ -140,7 +140,7 @@ def test_a_signature_that_no_tool_here_reads_still_holds_two_numbers_alone(
     """With openssl alone an ssh signature is not verified, and carries no more than 64 bytes."""
     import shutil
 
-    from llava_target import programs
+    from llava_pack.target import programs
 
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/openssl").symlink_to(shutil.which("openssl"))

@@ -6,7 +6,7 @@ from llava_pack.recipe import find_recipe, read_recipe
 
 
 def recipe(name: str):
-    return read_recipe(find_recipe(name))
+    return read_recipe(find_recipe(name)).value
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ LLAMA = "Llama-2-Community"
 
 @pytest.fixture(scope="module")
 def adapter():
-    return read_recipe(find_recipe("llava-v1.5-7b-lora"))
+    return read_recipe(find_recipe("llava-v1.5-7b-lora")).value
 
 
 def test_every_shipped_recipe_over_llama_2_asks():
-    asking = {name for name in recipe_names() if gated(read_recipe(find_recipe(name)))}
+    asking = {name for name in recipe_names() if gated(read_recipe(find_recipe(name)).value)}
     over_llama = {
-        name for name in recipe_names() if read_recipe(find_recipe(name)).licence.id == LLAMA
+        name for name in recipe_names() if read_recipe(find_recipe(name)).value.licence.id == LLAMA
     }
     assert asking == over_llama
     assert len(asking) == 6
@@ -38,7 +38,7 @@ def test_a_yes_to_something_else_is_2(adapter):
 
 
 def test_what_is_not_gated_needs_no_yes():
-    check_accepted(read_recipe(find_recipe("demo")), ())
+    check_accepted(read_recipe(find_recipe("demo")).value, ())
 
 
 def test_model_and_base_are_recorded(adapter):

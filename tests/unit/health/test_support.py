@@ -363,23 +363,38 @@ def test_each_logging_call_has_its_template():
     assert listed - ours == set(), "no logging call says this any more: take it out of LOGGED"
 
 
+_ASKED_FOR = {"suite.py", "health.py", "tunnel_checks.py"}
+"""Of --deep, --wait-ready and --tunnel, which no support bundle runs; nor does it --record."""
+
+
+def texts_of(function):
+    """Yield what each finding of a function says, also where it was put together before."""
+    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and node.args]
+    for call in calls:
+        if isinstance(call.func, ast.Attribute) and "Layer." in ast.unparse(call.func):
+            yield call.args[0]
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assign | ast.AugAssign):
+                    targets = getattr(node, "targets", None) or [node.target]
+                    if ast.unparse(targets[0]) == ast.unparse(call.args[0]):
+                        yield node.value
+
+
 def fixed_words():
     """Yield the fixed parts of what findings say, as far as they are written where they are made."""
-    places = ["health/checks.py", "health/machine.py", "cli/examination.py", "cli/served_checks.py"]
-    for place in places:
-        for node in ast.walk(ast.parse((ROOT / "llava_pack" / place).read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "text":
-                parts = getattr(node.value, "values", [node.value])
-                yield from (
-                    part.value
-                    for part in parts
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
-                )
+    for path in (ROOT / "llava_pack").rglob("*.py"):
+        if path.name in _ASKED_FOR or "Layer." not in path.read_text():
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                for text in texts_of(function):
+                    for part in getattr(text, "values", [text]):
+                        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                            yield part.value
 
 
 def test_each_finding_has_its_template():
     listed = "\n".join(re.sub(r"\{\w+\}", "\0", text) for text in messages.FOUND)
     missing = {words for words in fixed_words() if words.strip() and words not in listed}
-    # of `health --record`, which no support bundle runs
     missing -= {"nothing recorded: ", " is not installed here"}
     assert missing == set(), "add them to FOUND in llava_pack/health/messages.py"

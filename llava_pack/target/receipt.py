@@ -9,7 +9,7 @@ from typing import Any
 
 from llava_pack.format import canonical, files, records
 from llava_pack.format.errors import IntegrityError, SpaceError
-from llava_target import disk
+from llava_pack.target import disk
 
 NAME = "receipt.json"
 SEAL = "seal.json"

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.progress import Progress
-from llava_target import disk, failures, generations, journal, receipt, serving, trust
-from llava_target.next_step import NextStep, next_step
-from llava_target.planning import Plan, Request, plan
-from llava_target.staging import Staging, stage
-from llava_target.store import Store
+from llava_pack.target import disk, failures, generations, journal, receipt, serving, trust
+from llava_pack.target.next_step import NextStep, next_step
+from llava_pack.target.planning import Plan, Request, plan
+from llava_pack.target.staging import Staging, stage
+from llava_pack.target.store import Store
 
 __all__ = ["Outcome", "Plan", "Request", "install", "plan", "recover"]
 

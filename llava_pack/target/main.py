@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import visible
-from llava_target import generations, installer
+from llava_pack.target import generations, installer
 
 _EVERY_S = 5.0
 _SCHEMA = 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from llava_pack.format import canonical, files
 from llava_pack.format.errors import InstallError, PackError
-from llava_target import disk, ownership
+from llava_pack.target import disk, ownership
 
 NAME = "journal.json"
 _MAX_BYTES = 1024 * 1024

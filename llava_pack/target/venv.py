@@ -7,8 +7,8 @@ from pathlib import Path
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
-from llava_target import disk, programs
-from llava_target.store import Store
+from llava_pack.target import disk, programs
+from llava_pack.target.store import Store
 
 UV = "runtime/uv"
 LOCK = "lock/pylock.toml"

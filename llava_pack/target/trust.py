@@ -33,8 +33,8 @@ from llava_pack.format.signature import (
     parse_public_key,
 )
 from llava_pack.format.sums import SUMS_NAME
-from llava_target import disk, generations, inventory, programs
-from llava_target.inventory import Listing
+from llava_pack.target import disk, generations, inventory, programs
+from llava_pack.target.inventory import Listing
 
 _TIMEOUT_S = 60
 

@@ -12,7 +12,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import Finding
-from llava_target import (
+from llava_pack.target import (
     failures,
     inventory,
     ownership,
@@ -23,8 +23,8 @@ from llava_target import (
     unlisted,
     venv,
 )
-from llava_target.inventory import Listing
-from llava_target.store import Store
+from llava_pack.target.inventory import Listing
+from llava_pack.target.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

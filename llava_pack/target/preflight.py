@@ -14,7 +14,7 @@ from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.target import Finding, Gpu, Machine, check_floors, version
-from llava_target import disk, programs
+from llava_pack.target import disk, programs
 
 _MIB = 1024 * 1024
 _GPU_FIELDS = "name,driver_version,compute_cap,memory.total,memory.free,mig.mode.current"

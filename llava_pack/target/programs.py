@@ -7,8 +7,8 @@ from pathlib import Path
 
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
-from llava_target.disk import SHORT
-from llava_target.silence import REACHED_OUT
+from llava_pack.target.disk import SHORT
+from llava_pack.target.silence import REACHED_OUT
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")

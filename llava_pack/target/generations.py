@@ -7,8 +7,8 @@ from pathlib import Path
 
 from llava_pack.format import files
 from llava_pack.format.paths import safe_component
-from llava_target import disk, ownership, receipt
-from llava_target.receipt import Receipt
+from llava_pack.target import disk, ownership, receipt
+from llava_pack.target.receipt import Receipt
 
 
 @dataclass(frozen=True)

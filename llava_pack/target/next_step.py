@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_target import ownership, serving
+from llava_pack.target import ownership, serving
 
 ACCOUNT = "llava"
 """Proposed for a service of root's."""

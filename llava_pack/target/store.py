@@ -13,8 +13,8 @@ from llava_pack.format import files
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
-from llava_target import disk, inventory
-from llava_target.inventory import Defect
+from llava_pack.target import disk, inventory
+from llava_pack.target.inventory import Defect
 
 Way = Literal["stored", "moved", "linked", "cloned", "copied"]
 """How a file came into the store; only one that was copied takes its bytes once more."""

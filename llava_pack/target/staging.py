@@ -16,7 +16,7 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
-from llava_target import (
+from llava_pack.target import (
     disk,
     generations,
     journal,
@@ -27,9 +27,9 @@ from llava_target import (
     smoke,
     venv,
 )
-from llava_target.planning import Plan, Request
-from llava_target.receipt import Receipt
-from llava_target.store import Store
+from llava_pack.target.planning import Plan, Request
+from llava_pack.target.receipt import Receipt
+from llava_pack.target.store import Store
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.text import visible
-from llava_target.receipt import Receipt
+from llava_pack.target.receipt import Receipt
 
 NAME = "receipt.txt"
 _MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}

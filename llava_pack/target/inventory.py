@@ -20,7 +20,7 @@ from llava_pack.format.manifest import (
 )
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
-from llava_target import disk
+from llava_pack.target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
 _SHOWN_DEFECTS = 10

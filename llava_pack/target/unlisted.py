@@ -14,8 +14,8 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.signature import MAX_SIGNATURE_BYTES, PublicKey, as_made
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
 from llava_pack.format.welcome import MAX_START_BYTES, START_NAME, start_here
-from llava_target import inventory
-from llava_target.inventory import Defect, Listing
+from llava_pack.target import inventory
+from llava_pack.target.inventory import Defect, Listing
 
 
 @dataclass(frozen=True)

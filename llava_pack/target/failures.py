@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llava_pack.format.errors import InstallError, PackError, PreflightError, SpaceError
-from llava_target import disk, generations
+from llava_pack.target import disk, generations
 
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _AGAIN = "then run the same command again: it goes on where it stopped"
