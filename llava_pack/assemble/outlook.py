@@ -29,8 +29,9 @@ from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import Finding, TargetProfile, check_floors
+from llava_pack.format.target import Finding, check_floors
 from llava_pack.lock.fit import Fit, usable_bytes
+from llava_pack.lock.profile import TargetProfile
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
 _PORT = 7860

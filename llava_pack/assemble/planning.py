@@ -22,9 +22,9 @@ from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
 from llava_pack.lock.document import Lock
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Engine, Recipe, RecipeFile
 
 MODERN_GLIBC_MINOR = 28

@@ -11,8 +11,8 @@ from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.precision import BY_QUALITY, Precision
-from llava_pack.format.target import TargetProfile
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe
 
 UPSTREAM_CPU_PRECISION: Precision = "fp16"

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.target import Finding, Gpu, TargetProfile
+from llava_pack.format.target import Finding, Gpu
 from llava_pack.lock.fit import Fit, sharing_gpus
+from llava_pack.lock.profile import TargetProfile
 
 if TYPE_CHECKING:
     from llava_pack.format.precision import Precision

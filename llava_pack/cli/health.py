@@ -8,7 +8,8 @@ from typer.core import TyperCommand
 
 from llava_pack.cli import console
 from llava_pack.cli.target import AsJson, Prefix
-from llava_pack.format.exit_codes import ExitCode, HealthCode
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.state import running
 

@@ -10,8 +10,8 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.format.errors import FetchError, UsageError
-from llava_pack.format.target import TargetProfile
 from llava_pack.format.text import human_bytes
+from llava_pack.lock.profile import TargetProfile
 
 _SSH_TIMEOUT_S = 120
 

@@ -57,7 +57,8 @@ def encode(record: Any) -> Any:
 
 
 def _read(hint: Any, value: Any, defects: Defects, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):

@@ -6,10 +6,9 @@ stay until somebody adds them here, with a shape.
 
 from typing import Any, get_args
 
-from llava_pack.format.exit_codes import HealthCode
 from llava_pack.format.precision import PRECISIONS
 from llava_pack.health.messages import FOUND, read
-from llava_pack.health.report import Layer, Level
+from llava_pack.health.report import HealthCode, Layer, Level
 from llava_pack.health.shapes import (
     Either,
     Fields,

@@ -6,10 +6,18 @@ data".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum, auto
+from enum import IntEnum, StrEnum, auto
 from typing import Literal
 
-from llava_pack.format.exit_codes import HealthCode
+
+class HealthCode(IntEnum):
+    """Exit codes of `health`, as Nagios reads them."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
 
 Level = Literal["ok", "warn", "fail", "unknown"]
 _CODES = {

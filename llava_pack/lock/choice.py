@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.format.target import Gpu, TargetProfile, version
+from llava_pack.format.target import Gpu, version
 from llava_pack.lock.fit import serving_gpu
 from llava_pack.lock.platform import Platform, parse_platform
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.lock.torch_build import Cuda, TorchSeries, fitting_series
 from llava_pack.recipe import Recipe
 

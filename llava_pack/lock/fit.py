@@ -7,7 +7,8 @@ from typing import Any
 
 from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, footprint
 from llava_pack.format.precision import BY_QUALITY, FACTS, Precision
-from llava_pack.format.target import Gpu, TargetProfile, version
+from llava_pack.format.target import Gpu, version
+from llava_pack.lock.profile import TargetProfile
 
 LEAST_CONTEXT_TOKENS = 1024
 """A picture (576 tokens), a question and an answer. Source: facts of LLaVA 1.5's projector."""

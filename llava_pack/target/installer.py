@@ -45,7 +45,8 @@ def install(request: Request, progress: Progress) -> Outcome:
             smoke test reaches for another host.
     """
     planned = plan(request, progress)
-    prefix, recipe = request.prefix, planned.manifest.recipe.name
+    prefix = request.prefix
+    recipe = planned.manifest.recipe.name
     bundle_id = planned.listing.bundle_id
     with failures.explained(prefix), journal.locked(prefix):
         left = journal.unfinished(prefix)

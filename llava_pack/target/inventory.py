@@ -88,7 +88,8 @@ def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
         IntegrityError: it is missing, changed, malformed, or names other files than SHA256SUMS.
     """
     data = read_file(listing.root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    expected, got = listing.sums.get(MANIFEST_NAME), sums.bundle_id(data)
+    expected = listing.sums.get(MANIFEST_NAME)
+    got = sums.bundle_id(data)
     if got != expected:
         message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
         raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN)

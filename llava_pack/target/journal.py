@@ -24,7 +24,8 @@ def locked(prefix: Path) -> Iterator[None]:
         PreflightError: another account could change what is under the prefix.
     """
     ownership.check_prefix(prefix)
-    mask, descriptor = os.umask(0o022), None
+    mask = os.umask(0o022)
+    descriptor = None
     try:
         prefix.mkdir(parents=True, exist_ok=True)
         ownership.check_prefix(prefix)  # in a sticky folder it could have been made meanwhile

@@ -118,12 +118,16 @@ class Lines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._what, self._total, self._done = "", 0, 0
+        self._what = ""
+        self._total = 0
+        self._done = 0
         self._began = self._said = 0.0
 
     def start(self, what: str, total_bytes: int | None) -> None:
         """Begin a phase."""
-        self._what, self._total, self._done = what, total_bytes or 0, 0
+        self._what = what
+        self._total = total_bytes or 0
+        self._done = 0
         self._began = self._said = time.monotonic()
 
     def advance(self, size_bytes: int) -> None:

@@ -101,7 +101,9 @@ def account(uid: int | None) -> str:
 
 def _way(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
     """Yield every place on the way to a path, and whether it is the end; none that is missing."""
-    here, rest, links = Path("/"), list(reversed(path.parts[1:])), 0
+    here = Path("/")
+    rest = list(reversed(path.parts[1:]))
+    links = 0
     yield here, here.lstat(), not rest
     while rest:
         name = rest.pop()
@@ -149,7 +151,8 @@ def _private(place: Path, facts: os.stat_result) -> bool:
     With an access control list the group's bits stand for whoever the list names.
     """
     try:
-        owner, group = pwd.getpwuid(facts.st_uid), grp.getgrgid(facts.st_gid)
+        owner = pwd.getpwuid(facts.st_uid)
+        group = grp.getgrgid(facts.st_gid)
         listed = "system.posix_acl_access" in os.listxattr(place, follow_symlinks=False)
     except KeyError:
         return False

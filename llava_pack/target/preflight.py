@@ -13,7 +13,7 @@ from typing import Literal
 from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.target import Finding, Gpu, TargetProfile, check_floors, version
+from llava_pack.format.target import Finding, Gpu, Machine, check_floors, version
 from llava_pack.target import disk, programs
 
 _MIB = 1024 * 1024
@@ -75,7 +75,9 @@ def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tupl
         return ()
     room = sorted((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), reverse=True)
     free = sum(room[: manifest.serving.gpus])
-    name, value, wants = "free GPU memory", f"{free} bytes", f"{need} bytes"
+    name = "free GPU memory"
+    value = f"{free} bytes"
+    wants = f"{need} bytes"
     if free >= need:
         return (Finding(name, "ok", value, wants, ""),)
     if not serves:
@@ -86,9 +88,9 @@ def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tupl
     return (Finding(name, "fail", value, wants, fix, ExitCode.SPACE),)
 
 
-def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> TargetProfile:
+def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Machine:
     """Return the facts that the floors of a bundle ask for; of GPUs only where `gpus` says so."""
-    return TargetProfile(
+    return Machine(
         os=sys.platform,
         kernel=os.uname().release,
         arch=os.uname().machine,
@@ -104,7 +106,8 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Tar
 
 def _place(prefix: Path, inodes: int) -> Iterator[Finding]:
     place = disk.existing(prefix)
-    value, facts = str(place), os.statvfs(place)
+    value = str(place)
+    facts = os.statvfs(place)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         value += ", read-only"
     if facts.f_flag & os.ST_NOEXEC:
@@ -114,7 +117,8 @@ def _place(prefix: Path, inodes: int) -> Iterator[Finding]:
     yield Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
     if facts.f_files:  # some file systems make inodes as they need them, and say 0
         level: Literal["ok", "fail"] = "ok" if facts.f_favail >= inodes else "fail"
-        value, need = f"{facts.f_favail} free", f"at least {inodes}"
+        value = f"{facts.f_favail} free"
+        need = f"at least {inodes}"
         yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
 
 

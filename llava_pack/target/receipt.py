@@ -95,7 +95,8 @@ def broken(folder: Path, *, ctime: bool = True) -> tuple[str, ...]:
         folder: of the generation.
         ctime: False overlooks the time of the last change of links, owner or permissions.
     """
-    kept, now = _load(folder / SEAL), _facts(folder)
+    kept = _load(folder / SEAL)
+    now = _facts(folder)
     if not isinstance(kept, dict):
         return (SEAL,)
     parts = 4 if ctime else 3

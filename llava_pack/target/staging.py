@@ -85,8 +85,10 @@ def stage(staging: Staging) -> None:
 
 
 def _build(staging: Staging, store: Store) -> None:
-    request, manifest = staging.request, staging.plan.manifest
-    folder, progress = staging.folder, staging.progress
+    request = staging.request
+    manifest = staging.plan.manifest
+    folder = staging.folder
+    progress = staging.progress
     with staging.step("place"):
         placed = store.place(request.bundle, manifest.files, progress, consume=request.consume)
     with staging.step("python"):
@@ -125,7 +127,8 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
     """
     model_root = os.fspath(generation / "model")
     for entry in manifest.under("model"):
-        source, destination = store.path(entry.sha256), generation / entry.path
+        source = store.path(entry.sha256)
+        destination = generation / entry.path
         rules = [r for r in manifest.rewrites if r.path == entry.path and r.installed is not None]
         if not rules:
             disk.link_or_copy(source, destination)
@@ -138,7 +141,8 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
 def _receipt(
     staging: Staging, python: Path, placed: Mapping[str, int], report: dict[str, Any]
 ) -> Receipt:
-    manifest, listing = staging.plan.manifest, staging.plan.listing
+    manifest = staging.plan.manifest
+    listing = staging.plan.listing
     return Receipt(
         bundle_id=listing.bundle_id,
         recipe=staging.recipe,

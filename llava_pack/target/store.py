@@ -86,7 +86,8 @@ class Store:
 
         Root links nothing, for it could be another account's file; what it moves, it first owns.
         """
-        top, root = bundle.resolve(), os.geteuid() == 0
+        top = bundle.resolve()
+        root = os.geteuid() == 0
         source = top / entry.path
         if source.lstat().st_dev != disk.existing(self.incoming).stat().st_dev:
             return "copied"
@@ -99,8 +100,10 @@ class Store:
     def _place(
         self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
     ) -> Way | Defect:
-        final, source = self.path(entry.sha256), bundle / entry.path
-        stored, promise = str(final.relative_to(self._objects)), (entry.sha256, entry.size_bytes)
+        final = self.path(entry.sha256)
+        source = bundle / entry.path
+        stored = str(final.relative_to(self._objects))
+        promise = (entry.sha256, entry.size_bytes)
         way: Way | Defect = "stored"
         if not final.exists() or inventory.check(self._objects, stored, promise, progress):
             way = self._take(bundle, entry, progress, consume=consume)
@@ -188,7 +191,8 @@ def _link(source: BinaryIO, incoming: Path, mode: int) -> bool:
     It is the file that is open, whatever its name leads to meanwhile. Where nothing was linked the
     medium is as it was.
     """
-    before, number = os.fstat(source.fileno()), source.fileno()
+    before = os.fstat(source.fileno())
+    number = source.fileno()
     try:
         os.fchown(number, os.geteuid(), -1)
         os.fchmod(number, mode)

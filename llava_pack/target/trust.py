@@ -149,7 +149,8 @@ def given_key(trust_key: str, bundle: Path) -> PublicKey:
             message = f"expected fingerprint {digits}, got {key.fingerprint}"
             raise SignatureError(message, subject=KEY_NAME, hint="compare with the build's card")
         return key
-    path, hint = Path(trust_key).absolute(), "give the publisher's public key, or its fingerprint"
+    path = Path(trust_key).absolute()
+    hint = "give the publisher's public key, or its fingerprint"
     if path.resolve().is_relative_to(bundle.resolve()):
         message = "is part of the bundle, expected a key that came by another way"
         raise UsageError(message, subject=str(path), hint=hint)
@@ -242,7 +243,8 @@ def check_change(
         UsageError: the bundle is of another recipe than the prefix has, or than was said.
         DowngradeError: a newer release of the recipe is installed.
     """
-    name, installed = manifest.recipe.name, generations.recipes(prefix)
+    name = manifest.recipe.name
+    installed = generations.recipes(prefix)
     silent = recipe is None and not named and bool(installed) and name not in installed
     if silent or (recipe is not None and recipe != name):
         raise UsageError(

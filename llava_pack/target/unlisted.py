@@ -36,7 +36,8 @@ def account(listing: Listing, manifest: Manifest, key: PublicKey | None) -> Acco
         manifest: as SHA256SUMS lists it.
         key: that made the signatures, which were accepted; None for a bundle that has none.
     """
-    sizes, defects = {SUMS_NAME: len(listing.sums_bytes)}, []
+    sizes = {SUMS_NAME: len(listing.sums_bytes)}
+    defects = []
     for name in sorted(UNLISTED - {SUMS_NAME}):
         if (data := _read(listing.root, name)) is None:
             continue
@@ -44,9 +45,11 @@ def account(listing: Listing, manifest: Manifest, key: PublicKey | None) -> Acco
         if name == START_NAME:
             expected, right = _welcome(data, manifest)
         elif key is None:
-            expected, right = "nothing in a bundle that is not signed", False
+            expected = "nothing in a bundle that is not signed"
+            right = False
         else:
-            expected, right = "what the signer made, alone", data == as_made(name, data, key)
+            expected = "what the signer made, alone"
+            right = data == as_made(name, data, key)
         if right:
             sizes[name] = size
         else:

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from llava_pack.format.exit_codes import HealthCode
 from llava_pack.health.report import (
+    HealthCode,
     Layer,
     Level,
     Metric,
