@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.speakers import Answer, Attachment, LocalSpeaker, ServedSpeaker, Speaker, Turn
+from llava_pack.cli.speakers import LocalSpeaker, ServedSpeaker, Speaker
+from llava_pack.client.turns import Answer, Attachment, Turn
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
 _HELP = "/image FILE adds a picture, /reset forgets everything, /exit (or Ctrl-D) ends."
