@@ -16,7 +16,7 @@ from llava_pack.engine.padded import Batch, Buckets
 from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
 from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.sampling import TokenChooser
-from llava_pack.engine.slots import Plan, SlotCache
+from llava_pack.engine.slots import Decode, Plan, Prefill, SlotCache
 from llava_pack.engine.stats import Work
 from llava_pack.engine.trace import trace
 from llava_pack.engine.vision import Salted, Vision
@@ -141,8 +141,7 @@ class LlavaModel:
         end = min(begin + self.manner.chunk_tokens, seen.end)
         positions = torch.arange(begin, end, device=self._device)[None]
         with _memory_errors():
-            plan = Plan(row=row, begin=begin, end=end)
-            hidden = self._forward(seen.chunk(begin, end), positions, plan)
+            hidden = self._forward(seen.chunk(begin, end), positions, Prefill(row, begin, end))
             if end < seen.end:
                 return None
             return sampling.choose(self._scores(hidden), [chooser])[0]
@@ -163,7 +162,7 @@ class LlavaModel:
         with _memory_errors():
             if self.manner.padded:
                 return sampling.choose(self.graphs.scores(rows, tokens, lengths), choosers)
-            plan = Plan.decode(rows, lengths, self._device)
+            plan = Decode.of(rows, lengths, self._device)
             ids = torch.tensor(tokens, device=self._device)[:, None]
             positions = torch.tensor(lengths, device=self._device)[:, None]
             hidden = self._forward(self._language.embed_tokens(ids), positions, plan)

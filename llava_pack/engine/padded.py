@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from llava_pack.engine.rows import power_of_two
-from llava_pack.engine.slots import Plan
+from llava_pack.engine.slots import PaddedDecode
 
 _STEP = 64
 _LEAST_CAPTURED = 256
@@ -85,12 +85,6 @@ class Batch:
             self._host[:, row] = torch.tensor((token, length, length, length + 1))
         self._table.copy_(self._host)
 
-    def plan(self) -> Plan:
+    def plan(self) -> PaddedDecode:
         """Return the plan of a forward pass over the buffers."""
-        return Plan(
-            rows=tuple(range(self.shape.rows)),
-            index=self._index,
-            columns=self._table[2],
-            after=self._table[3],
-            kv_length=self.shape.columns,
-        )
+        return PaddedDecode(self._index, self._table[2], self._table[3], self.shape.columns)
