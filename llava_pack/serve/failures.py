@@ -4,6 +4,7 @@ Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
 """
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +20,10 @@ from llava_pack.serve.wire import ErrorBody, ErrorEnvelope
 
 _log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
+}
+"""What a route of the API documents beside its answer."""
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
 

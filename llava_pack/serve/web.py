@@ -18,6 +18,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
+from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.caller import Caller, caller_of
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.page_browser import (
@@ -44,7 +45,6 @@ from llava_pack.serve.page_talk import (
 )
 from llava_pack.serve.page_text import disarmed
 from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
-from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import MAX_TEXT_CHARS
 
@@ -57,21 +57,18 @@ _TEMPERATURE, _TOP_P, _MAX_TOKENS = 0.2, 0.7, 512
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def mount_page(
-    app: FastAPI, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
-) -> Any:
+def mount_page(app: FastAPI, inference: Inference, uploads: Path) -> Any:
     """Mount the page at the root of the gateway and return it.
 
     Args:
         app: with every other route already in place.
-        models: by name; the first is chosen at the start.
-        decoder: for the pictures.
+        inference: what asks the models; the first is chosen at the start.
         uploads: the private folder that GRADIO_TEMP_DIR names; GRADIO_ANALYTICS_ENABLED is False.
     """
     examples = draw_examples(uploads / "examples")
     # Served from where they are: a copy in Gradio's cache would be deleted after _KEEP_S.
     gr.set_static_paths([example.picture for example in examples])
-    page = _Page(models, Talk(models, decoder, uploads), examples).blocks()
+    page = _Page(inference.models, Talk(inference, uploads), examples).blocks()
     page.queue(default_concurrency_limit=_AT_ONCE, api_open=False)
     gr.mount_gradio_app(
         app,
