@@ -33,7 +33,7 @@ from llava_pack.format.signature import (
 )
 from llava_pack.format.sums import SUMS_NAME
 from llava_target import disk, generations, inventory, programs
-from llava_target.inventory import Listing
+from llava_target.inventory import BundleListing
 
 _TIMEOUT_S = 60
 
@@ -61,7 +61,7 @@ class Verdict:
         return facts
 
 
-def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Verdict:
+def judge(listing: BundleListing, *, trust_key: str | None, prefix: Path | None) -> Verdict:
     """Check the signatures of a bundle, with the trusted key where there is one.
 
     Args:

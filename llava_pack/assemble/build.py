@@ -25,8 +25,7 @@ from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
 from llava_pack.assemble.terms import check_accepted, licence_entries
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.download import Fetched as FetchedFile
-from llava_pack.fetch.download import download_all
+from llava_pack.fetch.download import FetchedFile, download_all
 from llava_pack.format.errors import PreflightError, SpaceError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import version

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack import __version__
-from llava_pack.assemble.floors import Contents, bundle_floors, model_configs
+from llava_pack.assemble.floors import FloorInputs, bundle_floors, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Fetched
 from llava_pack.checkpoint.config import parse_config
@@ -116,7 +116,7 @@ def _floors(facts: BuildFacts) -> Floors:
         for entry in facts.entries
         if entry.path.startswith("wheels/")
     }
-    contents = Contents(
+    contents = FloorInputs(
         platform=facts.platform,
         torch=facts.torch,
         wheels=wheels,

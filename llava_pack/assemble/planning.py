@@ -22,7 +22,7 @@ from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import TargetProfile
-from llava_pack.lock.choice import Asked, Choice
+from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.recipe import Engine, Recipe, read_recipe
 
@@ -56,7 +56,7 @@ class BuildOptions:
 
     recipe: Path
     out: Path
-    choice: Choice
+    choice: ResolutionTarget
     release: int
     target: TargetProfile | None = None
     locked: Lock | None = None

@@ -10,7 +10,7 @@ from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
 
 if TYPE_CHECKING:
-    from llava_target.installer import Plan
+    from llava_target.installer import InstallPlan
 
 
 def install(
@@ -55,7 +55,7 @@ def install(
     place = chosen_prefix(prefix)
     from llava_target import installer
 
-    request = installer.Request(
+    request = installer.InstallRequest(
         bundle=bundle,
         expect=expect,
         prefix=place,
@@ -81,7 +81,7 @@ def install(
     console.data(following.command)
 
 
-def _show_plan(plan: "Plan", *, as_json: bool) -> None:
+def _show_plan(plan: "InstallPlan", *, as_json: bool) -> None:
     if as_json:
         console.document("plan", plan.facts())
         return

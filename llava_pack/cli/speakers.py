@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llava_pack.cli.openai_stream import find_server, stream
-from llava_pack.client.turns import Answer, Turn
+from llava_pack.client.turns import ChatAnswer, Turn
 from llava_pack.engine.port import (
     Delta,
     Engine,
@@ -28,7 +28,7 @@ class Speaker(Protocol):
         """Return what answers, for people."""
 
     def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+        self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
     ) -> Generator[str, None, None]:
         """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels."""
 
@@ -51,7 +51,7 @@ class LocalSpeaker:
         return f"{info.model} ({info.precision} on {info.device})"
 
     def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+        self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
     ) -> Generator[str, None, None]:
         """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels.
 
@@ -71,7 +71,7 @@ class LocalSpeaker:
             while not self._engine.idle:
                 self._engine.step()
 
-    def _step(self, answer: Answer) -> Iterator[str]:
+    def _step(self, answer: ChatAnswer) -> Iterator[str]:
         for event in self._engine.step():
             if isinstance(event, Failed):
                 raise event.error()
@@ -83,7 +83,7 @@ class LocalSpeaker:
             else:
                 self._ended(event, answer)
 
-    def _ended(self, event: Finished, answer: Answer) -> None:
+    def _ended(self, event: Finished, answer: ChatAnswer) -> None:
         answer.finish_reason = event.reason
         answer.prompt_tokens = event.usage.prompt_tokens
         answer.completion_tokens = event.usage.completion_tokens
@@ -111,7 +111,7 @@ class ServedSpeaker:
         return f"{self._model} at {self._server.url}"
 
     def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+        self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
     ) -> Generator[str, None, None]:
         """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels.
 

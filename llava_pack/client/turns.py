@@ -23,7 +23,7 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Answer:
+class ChatAnswer:
     """What was said, filled in while it is said; a server tells `token_ids` with its last piece."""
 
     text: str = ""

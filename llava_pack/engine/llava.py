@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from llava_pack.engine import sampling
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.graphs import CudaCapture, Graphs
 from llava_pack.engine.manner import Manner
 from llava_pack.engine.padded import Batch, Buckets
@@ -132,7 +132,9 @@ class LlavaModel:
         return sampling.chooser(given)
 
     @torch.inference_mode()
-    def prefill(self, row: int, seen: Seen, begin: int, chooser: TokenChooser) -> Choice | None:
+    def prefill(
+        self, row: int, seen: Seen, begin: int, chooser: TokenChooser
+    ) -> ChosenToken | None:
         """Process a chunk in a row; return the first token when it was the last chunk.
 
         Raises:
@@ -153,7 +155,7 @@ class LlavaModel:
         tokens: Sequence[int],
         lengths: Sequence[int],
         choosers: Sequence[TokenChooser],
-    ) -> list[Choice]:
+    ) -> list[ChosenToken]:
         """Give each row its last token, at its length, and return the next ones.
 
         Raises:

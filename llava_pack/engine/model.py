@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.manner import Manner
 from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
 from llava_pack.engine.prompt import Prompt
@@ -44,7 +44,9 @@ class Model(Protocol):
     def chooser(self, sampling: Sampling) -> Chooser:
         """Return what chooses the request's tokens."""
 
-    def prefill(self, row: int, embeddings: Any, begin: int, chooser: Chooser) -> Choice | None:
+    def prefill(
+        self, row: int, embeddings: Any, begin: int, chooser: Chooser
+    ) -> ChosenToken | None:
         """Process embeddings in a row; return the first token when `chooser` is to choose one."""
 
     def decode(
@@ -53,7 +55,7 @@ class Model(Protocol):
         tokens: Sequence[int],
         lengths: Sequence[int],
         choosers: Sequence[Chooser],
-    ) -> list[Choice]:
+    ) -> list[ChosenToken]:
         """Give each row its last token, at its length, and return the next ones."""
 
     def copy(self, source: int, target: int, length: int) -> None:

@@ -17,7 +17,7 @@ _STEP = 64
 _LEAST_CAPTURED = 256
 
 
-class Shape(NamedTuple):
+class BatchShape(NamedTuple):
     """How many rows are computed, and how many of their columns are attended."""
 
     rows: int
@@ -35,7 +35,7 @@ class Buckets(NamedTuple):
     columns: int
     captured: bool = False
 
-    def shape(self, rows: Sequence[int], lengths: Sequence[int]) -> Shape:
+    def shape(self, rows: Sequence[int], lengths: Sequence[int]) -> BatchShape:
         """Return the shape for rows that hold `lengths` tokens before the new one.
 
         >>> Buckets(8, 4096).shape([0, 4], [10, 70]), Buckets(8, 4096, True).shape([0], [300])
@@ -46,7 +46,7 @@ class Buckets(NamedTuple):
         if self.captured:
             columns = max(_LEAST_CAPTURED, power_of_two(longest))
         count = min(power_of_two(max(rows) + 1), self.slots)
-        return Shape(count, min(columns, self.columns))
+        return BatchShape(count, min(columns, self.columns))
 
 
 class Batch:
@@ -58,7 +58,7 @@ class Batch:
         device: of the model.
     """
 
-    def __init__(self, shape: Shape, spare: int, device: torch.device) -> None:
+    def __init__(self, shape: BatchShape, spare: int, device: torch.device) -> None:
         self.shape = shape
         self._spare = spare
         self._host = torch.empty(4, shape.rows, dtype=torch.long)

@@ -95,7 +95,7 @@ class TargetProfile:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FloorFinding:
     """One fact held against one need."""
 
     name: str
@@ -108,7 +108,7 @@ class Finding:
 
 def check_floors(
     profile: TargetProfile, floors: Floors, *, precision: str | None = None, gpus: int = 1
-) -> tuple[Finding, ...]:
+) -> tuple[FloorFinding, ...]:
     """Hold a machine against what a bundle needs; a fact that is not known does not pass.
 
     Args:
@@ -138,7 +138,7 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
-def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
+def _system(profile: TargetProfile, floors: Floors) -> Iterator[FloorFinding]:
     if floors.glibc is not None:
         fix = "build for an older glibc with --platform, or use a newer system"
         yield _at_least("glibc", profile.glibc, floors.glibc, fix)
@@ -150,10 +150,10 @@ def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
         value = f"without {', '.join(absent)}" if absent else "all present"
         value = UNKNOWN if profile.cpu_flags is None else value
         need, fix = ", ".join(floors.cpu_flags), "use a machine with a newer CPU"
-        yield Finding("cpu", "fail" if absent else "ok", value, need, fix)
+        yield FloorFinding("cpu", "fail" if absent else "ok", value, need, fix)
 
 
-def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
+def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[FloorFinding]:
     if floors.driver is None:
         return
     gpus = profile.gpus or (Gpu(name="none"),)
@@ -180,7 +180,7 @@ def _shared(profile: TargetProfile, floors: Floors, gpus: int) -> int | None:
 
 def _sizes(
     profile: TargetProfile, floors: Floors, precision: str | None, gpus: int
-) -> Iterator[Finding]:
+) -> Iterator[FloorFinding]:
     fix = "free some space, or choose another place with --prefix"
     yield _room("disk", profile.disk_free_bytes, floors.disk_bytes, fix)
     needs = floors.memory_bytes
@@ -194,16 +194,16 @@ def _sizes(
         yield _room("GPU memory", _shared(profile, floors, gpus), need, fix)
 
 
-def _same(name: str, value: str | None, need: str, fix: str) -> Finding:
-    return Finding(name, "ok" if value == need else "fail", value or UNKNOWN, need, fix)
+def _same(name: str, value: str | None, need: str, fix: str) -> FloorFinding:
+    return FloorFinding(name, "ok" if value == need else "fail", value or UNKNOWN, need, fix)
 
 
-def _at_least(name: str, value: str | None, need: str, fix: str) -> Finding:
+def _at_least(name: str, value: str | None, need: str, fix: str) -> FloorFinding:
     passed = value is not None and version(value) >= version(need)
-    return Finding(name, "ok" if passed else "fail", value or UNKNOWN, f"at least {need}", fix)
+    return FloorFinding(name, "ok" if passed else "fail", value or UNKNOWN, f"at least {need}", fix)
 
 
-def _room(name: str, value: int | None, need: int, fix: str) -> Finding:
+def _room(name: str, value: int | None, need: int, fix: str) -> FloorFinding:
     level: Literal["ok", "fail"] = "ok" if value is not None and value >= need else "fail"
     shown = UNKNOWN if value is None else f"{value} bytes"
-    return Finding(name, level, shown, f"at least {need} bytes", fix, ExitCode.SPACE)
+    return FloorFinding(name, level, shown, f"at least {need} bytes", fix, ExitCode.SPACE)

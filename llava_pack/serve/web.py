@@ -31,7 +31,7 @@ from llava_pack.serve.page_browser import (
 )
 from llava_pack.serve.page_events import PICTURE_TYPES, shapes_of
 from llava_pack.serve.page_examples import Example, draw_examples
-from llava_pack.serve.page_gate import PageFacts, PageGate
+from llava_pack.serve.page_gate import GateFacts, PageGate
 from llava_pack.serve.page_halves import note_files_of_forms
 from llava_pack.serve.page_status import speed_line, status_lines
 from llava_pack.serve.page_talk import (
@@ -96,7 +96,7 @@ def _put_the_gate_before(
     app: FastAPI, page: Any, uploads: Path, examples: Sequence[Example]
 ) -> None:
     """Mount what was mounted last once more, behind the gate."""
-    facts = PageFacts(
+    facts = GateFacts(
         events=shapes_of(page),
         uploads=uploads,
         known=page.upload_file_set,
