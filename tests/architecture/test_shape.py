@@ -4,10 +4,13 @@ Everything is found in the sources, so whatever is added is measured too.
 """
 
 import ast
+import statistics
+from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
+from llava_pack.cli.app import app
 from tests.conftest import ROOT
 
 ROOTS = {"llava_pack": ROOT / "llava_pack", "llava_target": ROOT / "installers" / "llava_target"}
@@ -18,11 +21,15 @@ def module_name(package, path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-TREES = {
-    module_name(package, path): ast.parse(path.read_text())
+SOURCES = {
+    module_name(package, path): path.read_text()
     for package, folder in ROOTS.items()
     for path in sorted(folder.rglob("*.py"))
 }
+TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
+MODULE_LINES = 300
+MEDIAN, P95, MOST = 8, 30, 60
+"""Lines of a function."""
 
 
 def running_nodes(node):
@@ -70,3 +77,61 @@ def test_a_circle_is_found_wherever_it_is_closed(back):
 def test_what_only_a_type_checker_reads_closes_no_circle():
     late = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import p.a"
     assert circle({"p.a": ast.parse("import p.b"), "p.b": ast.parse(late)}) is None
+
+
+def repeated(trees):
+    """Return the modules of each class name that more than one of them has."""
+    places = defaultdict(list)
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name)
+    return {name: modules for name, modules in places.items() if len(modules) > 1}
+
+
+def test_a_class_name_is_there_once():
+    assert repeated(TREES) == {}
+
+
+def test_a_class_name_that_is_there_twice_is_found():
+    trees = {"a": ast.parse("class Plan: ..."), "b": ast.parse("if True:\n    class Plan: ...")}
+    assert repeated(trees) == {"Plan": ["a", "b"]}
+
+
+def commands(tree=app):
+    """Return the functions that typer calls; each of their options takes lines of the signature."""
+    called = [one.callback for one in tree.registered_commands]
+    below = (commands(group.typer_instance) for group in tree.registered_groups)
+    return {f"{one.__module__}.{one.__name__}" for one in called}.union(*below)
+
+
+def lengths(trees, spared=frozenset()):
+    """Return the lines of every function; of those spared, without signature and docstring."""
+    found = {}
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{module}.{node.name}"
+                described = ast.get_docstring(node) is not None and len(node.body) > 1
+                first = node.body[int(described)] if name in spared else node
+                found[f"{name}:{node.lineno}"] = node.end_lineno - first.lineno + 1
+    return found
+
+
+def test_functions_stay_short():
+    found = lengths(TREES, commands())
+    assert {name: lines for name, lines in found.items() if lines > MOST} == {}
+    assert statistics.median(found.values()) <= MEDIAN
+    assert statistics.quantiles(found.values(), n=20)[-1] <= P95
+
+
+def test_only_the_head_of_a_command_is_spared():
+    head = 'def run(\n    a: int,\n) -> None:\n    """Run."""\n'
+    tree = ast.parse(head + 61 * "    a += 1\n")
+    assert lengths({"m": tree}) == {"m.run:1": 65}
+    assert lengths({"m": tree}, {"m.run"}) == {"m.run:1": 61}
+
+
+def test_modules_stay_short():
+    found = {name: len(source.splitlines()) for name, source in SOURCES.items()}
+    assert {name: lines for name, lines in found.items() if lines > MODULE_LINES} == {}
