@@ -11,16 +11,15 @@ from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Fetched
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.format.errors import RecipeError
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import (
     FileEntry,
     Floors,
-    KnownAnswer,
     LicenceEntry,
     Manifest,
     ModelEntry,
     PythonEntry,
     RecipeEntry,
-    Reference,
     Rewrite,
     ServingProfile,
 )

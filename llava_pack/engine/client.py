@@ -10,9 +10,10 @@ from typing import Self
 
 from llava_pack.engine import protocol
 from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.measures import Trace
 from llava_pack.engine.outbox import Outbox
 from llava_pack.engine.pixels import Pixels
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
 from llava_pack.engine.protocol import PROTOCOL, EngineStatus, Wire
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError

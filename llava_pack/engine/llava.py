@@ -12,8 +12,9 @@ from llava_pack.engine import sampling
 from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.graphs import CudaCapture, Graphs
 from llava_pack.engine.manner import Manner
+from llava_pack.engine.measures import Trace
 from llava_pack.engine.padded import Batch, Buckets
-from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
+from llava_pack.engine.port import EngineInfo, Request, Sampling
 from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.sampling import TokenChooser
 from llava_pack.engine.slots import Decode, Plan, Prefill, SlotCache

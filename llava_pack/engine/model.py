@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.manner import Manner
-from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Request, Sampling
 from llava_pack.engine.prompt import Prompt
 from llava_pack.engine.stats import Work
 

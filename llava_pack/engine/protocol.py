@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
+from llava_pack.engine.measures import Likely, Odds, Timings, Trace, Usage
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import (
     Delta,
@@ -29,15 +30,10 @@ from llava_pack.engine.port import (
     Event,
     Failed,
     Finished,
-    Likely,
     Message,
-    Odds,
     Picture,
     Request,
     Sampling,
-    Timings,
-    Trace,
-    Usage,
 )
 from llava_pack.engine.stats import Histogram, Stats, Work
 from llava_pack.format.errors import ServeError, UsageError

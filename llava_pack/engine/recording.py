@@ -20,7 +20,7 @@ from llava_pack.engine.port import Delta, Engine, Failed, Finished
 from llava_pack.engine.questions import Recorded, answer_of, question
 from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError, PackError
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 
 
 def observe(

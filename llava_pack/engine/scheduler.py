@@ -13,18 +13,9 @@ from dataclasses import replace
 
 from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.job import Job
+from llava_pack.engine.measures import Likely, Odds, Trace
 from llava_pack.engine.model import Model
-from llava_pack.engine.port import (
-    Delta,
-    EngineInfo,
-    Event,
-    Failed,
-    Likely,
-    Odds,
-    Reason,
-    Request,
-    Trace,
-)
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Reason, Request
 from llava_pack.engine.rows import Rows
 from llava_pack.engine.stats import Work
 from llava_pack.engine.text import AnswerText

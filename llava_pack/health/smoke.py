@@ -20,7 +20,8 @@ from llava_pack.engine.options import DEVICES, PRECISIONS
 from llava_pack.engine.port import Engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError
-from llava_pack.format.manifest import KnownAnswer, Manifest, Reference, parse_manifest
+from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.health.grading import judge
 
 _SCHEMA = 1

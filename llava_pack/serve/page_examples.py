@@ -1,11 +1,13 @@
 """Example pictures of the page: drawn here, so that none has to be carried or licensed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
-from llava_pack.serve.page_words import WORDS
+from llava_pack.serve.page_words import WORDS, Language
 
 _SIZE = 336
 _RED, _BLUE, _GREEN, _YELLOW = "#e02020", "#2050e0", "#20a040", "#f0d020"
@@ -32,6 +34,18 @@ def draw_examples(folder: Path) -> tuple[Example, ...]:
         picture.save(path, optimize=True)
         examples.append(Example(word=word, picture=path, question=WORDS["en"][word]))
     return tuple(examples)
+
+
+def shown_examples(examples: Iterable[Example], language: Language) -> list[dict[str, Any]]:
+    """Return the examples as the page shows them."""
+    return [
+        {
+            "text": example.question,
+            "display_text": WORDS[language][example.word],
+            "files": [str(example.picture)],
+        }
+        for example in examples
+    ]
 
 
 def _circle() -> Image.Image:

@@ -145,6 +145,11 @@ def spoken(box: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"role": "user", "content": [*content, *([text] if text else [])]}
 
 
+def said(text: str) -> dict[str, Any]:
+    """Return the message of an answer."""
+    return {"role": "assistant", "content": disarmed(text)}
+
+
 def taken_back(conversation: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
     """Return the conversation before the person's last message, and that message for the box."""
     last = next(

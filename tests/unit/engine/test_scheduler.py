@@ -11,6 +11,7 @@ import pytest
 
 from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.manner import Manner
+from llava_pack.engine.measures import Trace, Usage
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
@@ -21,8 +22,6 @@ from llava_pack.engine.port import (
     Picture,
     Request,
     Sampling,
-    Trace,
-    Usage,
 )
 from llava_pack.engine.prompt import PICTURE_ID, Prompt
 from llava_pack.engine.scheduler import SlotEngine

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from llava_pack.engine.port import Delta, Event, Failed, Finished, Request, Timings, Usage
+from llava_pack.engine.measures import Timings, Usage
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.fairness import Shared

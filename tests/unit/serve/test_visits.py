@@ -14,7 +14,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llava_pack.engine.port import Delta, Event, Finished, Message, Request, Timings, Usage
+from llava_pack.engine.measures import Timings, Usage
+from llava_pack.engine.port import Delta, Event, Finished, Message, Request
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.app import GatewaySettings, create_app
