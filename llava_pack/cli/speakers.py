@@ -69,7 +69,7 @@ class LocalSpeaker:
         from llava_pack.engine.load import load_engine
 
         began_s = time.monotonic()
-        self._engine: Engine = load_engine(model_dir, slots=1, progress=progress, **options)
+        self._engine: Engine = load_engine(model_dir, progress=progress, **{"slots": 1, **options})
         self._load_s = time.monotonic() - began_s
         self._ids = itertools.count(1)
 

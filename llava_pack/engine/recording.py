@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine import environment
-from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
+from llava_pack.engine.load import load_engine
+from llava_pack.engine.loading.options import DEVICES, PRECISIONS
 from llava_pack.engine.port import Delta, Engine, Failed, Finished
 from llava_pack.engine.questions import Recorded, answer_of, question
 from llava_pack.format import records
