@@ -58,7 +58,7 @@ def build(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model, its vision tower and its packages, and write one verified bundle.
+    """Fetch a model and its packages into one verified bundle.
 
     Terms of use that have to be accepted are asked about first; without a terminal,
     --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip

@@ -34,9 +34,9 @@ def chat(
         bool, typer.Option("--json", help="One JSON object a line for each answer.")
     ] = False,
 ) -> None:
-    """Ask a model about pictures: one question with --prompt, or a conversation.
+    """Ask a model about pictures: one question or a conversation.
 
-    Without --model-path it asks the server that `llava-pack serve` started on this machine.
+    With --prompt it is one question. Without --model-path it asks the server that `llava-pack serve` started on this machine.
     A question may also come through a pipe. In a conversation, /image FILE adds a picture,
     /reset forgets everything, and /exit ends.
 

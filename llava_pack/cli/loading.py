@@ -59,7 +59,7 @@ class ModelOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        from llava_pack.engine.loading.options import Options
+        from llava_pack.engine.options import Options
 
         options = chosen(self)
         precisions = [options[name] for name in ("precision", "load_4bit", "load_8bit")

@@ -23,7 +23,7 @@ def lock(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pin what a bundle will hold: commits, wheels by hash, Python, release time.
+    """Pin what a bundle will hold: commits, wheels, Python, date.
 
     `build RECIPE --locked FILE` makes the same bundle from it, byte for byte, with the same
     llava-pack. A lock holds no host, no token and no path of this machine.

@@ -33,9 +33,9 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what will be in a bundle and why, what it needs, and whether the target has it.
+    """Say what a bundle will hold, and whether it will run there.
 
-    Fetches lists and small files, no weights and no wheels. Ends with 3 when the bundle cannot run
+    Also why, what it needs, and what of that the target has. Fetches lists and small files, no weights and no wheels. Ends with 3 when the bundle cannot run
     on the target.
 
     \b

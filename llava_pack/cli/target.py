@@ -54,7 +54,9 @@ def own_prefix(prefix: Path | None) -> Path:
 
 
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
-    """List the installed versions of each model; * marks the one that serves.
+    """List the installed versions of each model.
+
+    * marks the one that serves.
 
     \b
     Examples:
@@ -111,7 +113,7 @@ def gc(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old versions, and stored files that no installed version needs.
+    """Remove old versions, and files that no version needs.
 
     \b
     Examples:
@@ -125,7 +127,7 @@ def gc(
 
 
 def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
-    """Remove one model, or everything that was installed under the prefix.
+    """Remove one model, or everything under the prefix.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llava_pack.engine import environment
 from llava_pack.engine.checkpoints import Checkpoint, read_checkpoint
-from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
+from llava_pack.engine.options import DEFAULT_SLOTS, Options
 from llava_pack.engine.port import (
     ContextLengthError,
     Engine,

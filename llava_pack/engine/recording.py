@@ -15,7 +15,7 @@ from typing import Any
 
 from llava_pack.engine import environment
 from llava_pack.engine.load import load_engine
-from llava_pack.engine.loading.options import DEVICES, PRECISIONS
+from llava_pack.engine.options import DEVICES, PRECISIONS
 from llava_pack.engine.port import Delta, Engine, Failed, Finished
 from llava_pack.engine.questions import Recorded, answer_of, question
 from llava_pack.format import records

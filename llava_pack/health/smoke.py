@@ -16,7 +16,7 @@ from typing import Any
 
 from llava_pack.engine import environment
 from llava_pack.engine.load import load_engine
-from llava_pack.engine.loading.options import DEVICES, PRECISIONS
+from llava_pack.engine.options import DEVICES, PRECISIONS
 from llava_pack.engine.port import Engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError

@@ -1,4 +1,4 @@
-"""How a model is loaded: what may be chosen, and the check of it."""
+"""How a model is loaded, checked before anything of it is read."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,1 +1,0 @@
-"""How a model comes into memory."""
