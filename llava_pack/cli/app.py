@@ -42,7 +42,7 @@ FIRST_STEPS = (probe, build, install, serve, tunnel, chat)
 class Panels(TyperGroup):
     """A group whose help has a panel for each side of the air gap, one whole line a command."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """Write the panels, their names aligned."""
         width = max(map(len, self.commands))
         for panel in (LAPTOP, SERVER, BOTH):

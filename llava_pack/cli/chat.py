@@ -36,9 +36,9 @@ def chat(
 ) -> None:
     """Ask a model about pictures: one question or a conversation.
 
-    With --prompt it is one question. Without --model-path it asks the server that `llava-pack serve` started on this machine.
-    A question may also come through a pipe. In a conversation, /image FILE adds a picture,
-    /reset forgets everything, and /exit ends.
+    With --prompt it is one question. Without --model-path it asks the server that `llava-pack
+    serve` started on this machine. A question may also come through a pipe. In a conversation,
+    /image FILE adds a picture, /reset forgets everything, and /exit ends.
 
     \b
     Examples:

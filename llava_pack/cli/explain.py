@@ -34,7 +34,8 @@ def explain(
 ) -> None:
     """Say what an error means, why it happens and what fixes it.
 
-    No network is used. It knows llava-pack's exit codes, what health finds, and the errors of LLaVA's own programs.
+    No network is used. It knows llava-pack's exit codes, what health finds, and the errors of
+    LLaVA's own programs.
 
     \b
     Examples:

@@ -34,7 +34,8 @@ def inspect(
 ) -> None:
     """Show what a bundle or a checkpoint holds and needs.
 
-    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory that it will take.
+    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory
+    that it will take.
 
     \b
     Examples:

@@ -42,9 +42,10 @@ def install(
 ) -> None:
     """Install a bundle or an upgrade, without any network.
 
-    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key given by --trust-key, and against the key
-    that the first installation pinned; one of them must be there. Nothing is run from the bundle.
-    Whatever fails, the version that served before stays active.
+    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key
+    given by --trust-key, and against the key that the first installation pinned; one of them must
+    be there. Nothing is run from the bundle. Whatever fails, the version that served before stays
+    active.
 
     \b
     Examples:

@@ -28,7 +28,8 @@ def logs(
 ) -> None:
     """Show the log of `serve`: requests, engines, errors.
 
-    When requests came and how they ended, and what engines said. It never holds questions, answers or pictures. Times are UTC.
+    When requests came and how they ended, and what engines said. It never holds questions, answers
+    or pictures. Times are UTC.
 
     \b
     Examples:

@@ -35,8 +35,8 @@ def plan(
 ) -> None:
     """Say what a bundle will hold, and whether it will run there.
 
-    Also why, what it needs, and what of that the target has. Fetches lists and small files, no weights and no wheels. Ends with 3 when the bundle cannot run
-    on the target.
+    Also why, what it needs, and what of that the target has. Fetches lists and small files, no
+    weights and no wheels. Ends with 3 when the bundle cannot run on the target.
 
     \b
     Examples:

@@ -38,8 +38,9 @@ def probe(
 ) -> None:
     """Find out what a server has, for `plan` and `build`.
 
-    It is saved for their --target. A shell script of 16 kB runs there; it needs no root and no Python, writes nothing and takes
-    seconds. Your own ssh is used, with its configuration, keys and questions.
+    It is saved for their --target. A shell script of 16 kB runs there; it needs no root and no
+    Python, writes nothing and takes seconds. Your own ssh is used, with its configuration, keys and
+    questions.
 
     \b
     Examples:

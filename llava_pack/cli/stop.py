@@ -41,8 +41,9 @@ def stop(
 ) -> None:
     """Shut down the last server, or one of its models.
 
-    The others go on. What runs may end first, as long as `serve --drain-s` says; with --force it is cut, and all
-    ends within seconds. A server that does not end in time is killed, with everything it started.
+    The others go on. What runs may end first, as long as `serve --drain-s` says; with --force it is
+    cut, and all ends within seconds. A server that does not end in time is killed, with everything
+    it started.
 
     \b
     Examples:

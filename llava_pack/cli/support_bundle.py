@@ -52,10 +52,11 @@ def support_bundle(
 ) -> None:
     """Collect what somebody elsewhere needs to help, in one file.
 
-    The file is under 5 MB. It is made of known fields only: facts of the machine and its GPUs, health, versions, receipts,
-    the installer's journal, and our own log messages without their texts. Numbers, versions,
-    digests and words of a fixed list leave; no line of a log, no path, no name of your own, no
-    host, user or address does. Nothing is sent anywhere. It works where the installation is broken.
+    The file is under 5 MB. It is made of known fields only: facts of the machine and its GPUs,
+    health, versions, receipts, the installer's journal, and our own log messages without their
+    texts. Numbers, versions, digests and words of a fixed list leave; no line of a log, no path, no
+    name of your own, no host, user or address does. Nothing is sent anywhere. It works where the
+    installation is broken.
 
     \b
     Examples:

@@ -54,9 +54,10 @@ def tunnel(
 ) -> None:
     """Open an ssh tunnel to a server, or say which hop fails.
 
-    It uses your own ssh. It asks the llava-pack over there where it listens, takes a free port here, opens the tunnel
-    and looks whether the right server answers. Ctrl-C closes it. On the server, without
-    USER@HOST, it prints the lines to paste: run it in the session that you would tunnel through.
+    It uses your own ssh. It asks the llava-pack over there where it listens, takes a free port
+    here, opens the tunnel and looks whether the right server answers. Ctrl-C closes it. On the
+    server, without USER@HOST, it prints the lines to paste: run it in the session that you would
+    tunnel through.
 
     \b
     Examples:
