@@ -85,7 +85,7 @@ def build(
     from llava_pack.cli.acceptance import accepted_terms
     from llava_pack.fetch.cache import Cache
 
-    archive = _archive(python_archive, python_sha256)
+    archive = archive_of(python_archive, python_sha256)
     recipe, request = _request(pack, out, archive, locked)
     request = replace(request, record=record)
     signer = None if sign is None else _open_signer(sign, passphrase_file)
@@ -102,7 +102,7 @@ def build(
         console.data(line)
 
 
-def _archive(path: Path | None, sha256: str | None) -> "PythonArchive | None":
+def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":
     """Return the CPython that is given by hand, if one is."""
     from llava_pack.fetch.python_archive import open_archive
 

@@ -17,8 +17,7 @@ from llava_pack.format.errors import UsageError
 if TYPE_CHECKING:
     from llava_pack.serve.plans import EnginePlan, LoadOptions
 
-_OWN = ("vision_tower", "model_base")
-"""What an installed model brings along."""
+_NO_CHOICE = ("auto", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,28 +60,29 @@ class ModelOptions:
     def __post_init__(self) -> None:
         from llava_pack.engine.options import Options
 
-        options = chosen(self)
-        precisions = [options[name] for name in ("precision", "load_4bit", "load_8bit")
-                      if name in options]  # fmt: skip
         if len(self._precisions) > 1:
             raise UsageError(
                 f"more than one precision is asked for: {', '.join(sorted(self._precisions))}",
-                subject=" and ".join(precisions),
+                subject=" and ".join(self._typed("precision", "load_4bit", "load_8bit")),
                 hint="give one of --precision, --load-4bit and --load-8bit",
             )
         Options(**self.load.given)
-        if self.model_path is None and (own := [options[name] for name in _OWN if name in options]):
+        if self.model_path is None and (own := self._typed("vision_tower", "model_base")):
             raise UsageError(
                 "an installed model brings its own",
                 subject=" and ".join(own),
                 hint="leave it out, or load a folder with --model-path",
             )
 
+    def _typed(self, *names: str) -> list[str]:
+        """Return what was typed for those of the fields that were chosen."""
+        return [option for name, option in chosen(self).items() if name in names]
+
     @property
     def _precisions(self) -> set[str]:
         """Return every precision that is named."""
         named = {"nf4": self.load_4bit, "int8": self.load_8bit}
-        typed = {self.precision} if self.precision is not None else set()
+        typed = {self.precision} if self.precision else set()
         return typed | {precision for precision, on in named.items() if on}
 
     @property
@@ -94,7 +94,7 @@ class ModelOptions:
             vision_tower=_absolute(self.vision_tower),
             model_base=_absolute(self.model_base),
             precision=next(iter(self._precisions), None),
-            device=self.device,
+            device=self.device or None,
             slots=self.slots,
             context_tokens=self.context,
             conv_mode=self.conv_mode,
@@ -112,10 +112,10 @@ class ModelOptions:
             UsageError: how to load is said, and not what.
         """
         if self.model_path is None:
-            names = [name for field, name in chosen(self).items() if getattr(self, field) != "auto"]
-            if names:
+            choices = [name for name in vars(self) if getattr(self, name) not in _NO_CHOICE]
+            if names := self._typed(*choices):
                 raise UsageError(
-                    "concerns loading a model, and a running server has loaded its own",
+                    "for loading a model, but a running server has loaded its own",
                     subject=", ".join(names),
                     hint="add --model-path DIR, or leave it out to ask the running server",
                 )

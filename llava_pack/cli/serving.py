@@ -10,13 +10,14 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve.audit import KEEP, MAX_MB, AuditPlan, audit_path, destination
+from llava_pack.serve.care import QUEUE, Care
+from llava_pack.serve.pulse import STALL_S
 
 if TYPE_CHECKING:
     from socket import socket as socket_type
 
     from llava_pack.engine.fence.value import FenceMode
-    from llava_pack.serve.audit import AuditPlan
-    from llava_pack.serve.care import Care
     from llava_pack.serve.credentials import Credentials
 
 LOOPBACK = "127.0.0.1"
@@ -53,21 +54,21 @@ class ServerOptions:
     ] = "file"
     audit_size_mb: Annotated[
         int, typer.Option(min=1, help="Size at which the audit log's file is put aside.")
-    ] = 16
+    ] = MAX_MB
     audit_keep: Annotated[
         int, typer.Option(min=0, help="Files of the audit log that are kept beside the current.")
-    ] = 8
+    ] = KEEP
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the page at /.")] = True
     queue: Annotated[
         int, typer.Option(min=0, help="Requests of a model that may wait for a slot.")
-    ] = 256
+    ] = QUEUE
     drain_s: Annotated[
         float,
         typer.Option(min=0, help="Seconds for running requests to finish when it shuts down."),
     ] = 30.0
     stall_s: Annotated[
         float, typer.Option(min=1, help="Seconds that one step of an engine may take.")
-    ] = 60.0
+    ] = STALL_S
     as_root: Annotated[
         bool,
         typer.Option(
@@ -100,10 +101,8 @@ class ServerOptions:
         return None if self.socket is None else self.socket.expanduser().absolute()
 
     @property
-    def care(self) -> "Care":
+    def care(self) -> Care:
         """Return how the processes are looked after."""
-        from llava_pack.serve.care import Care
-
         return Care(stall_s=self.stall_s, queue=self.queue)
 
     def credentials(self, directory: Path) -> "Credentials":
@@ -126,14 +125,12 @@ class ServerOptions:
             key_store=self.keys.expanduser().absolute() if self.keys else store_path(directory),
         )
 
-    def audit(self, directory: Path) -> "AuditPlan":
+    def audit(self, directory: Path) -> AuditPlan:
         """Return where it is written down who asked.
 
         Raises:
             UsageError: there is no such place.
         """
-        from llava_pack.serve.audit import AuditPlan, audit_path, destination
-
         return AuditPlan(
             to=destination(self.audit_to),
             path=str(audit_path(directory)),

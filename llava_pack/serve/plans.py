@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine.fence.value import FenceMode
+from llava_pack.engine.options import DEFAULT_SLOTS
 from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.serve.process import EngineCommand
 
@@ -17,10 +18,6 @@ _DROPPED = (
 )  # fmt: skip
 """How names of variables end that programs of other kinds are told secrets by."""
 _DRAIN_S = 1
-DEFAULT_PRECISION = "auto"
-"""What a checkpoint was quantized to ahead, else nf4."""
-
-DEFAULT_SLOTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,8 @@ class EnginePlan:
     """Absolute; None lets the checkpoint say."""
     model_base: Path | None = None
     """Absolute; what an adapter or a projector was trained on."""
-    precision: str = DEFAULT_PRECISION
+    precision: str = "auto"
+    """`auto` is what a checkpoint was quantized to ahead, else nf4."""
     device: str = "auto"
     slots: int = DEFAULT_SLOTS
     context_tokens: int | None = None
