@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llava_pack.cli.parameters import chosen
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
     from llava_pack.serve.plans import EnginePlan, LoadOptions
 
-_NO_CHOICE = ("auto", "")
+_NO_CHOICE = (None, False, "auto", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +68,15 @@ class ModelOptions:
         Options(**self.load.given)
         if self.model_path is None and (own := self._typed("vision_tower", "model_base")):
             raise UsageError(
-                "an installed model brings its own",
+                "an installed model, or one that is served, brings its own",
                 subject=" and ".join(own),
                 hint="leave it out, or load a folder with --model-path",
             )
 
     def _typed(self, *names: str) -> list[str]:
-        """Return what was typed for those of the fields that were chosen."""
-        return [option for name, option in chosen(self).items() if name in names]
+        """Return the options of those fields that choose something."""
+        chosen = (name for name in names if getattr(self, name) not in _NO_CHOICE)
+        return [f"--{name.replace('_', '-')}" for name in chosen]
 
     @property
     def _precisions(self) -> set[str]:
@@ -111,14 +111,12 @@ class ModelOptions:
         Raises:
             UsageError: how to load is said, and not what.
         """
-        if self.model_path is None:
-            choices = [name for name in vars(self) if getattr(self, name) not in _NO_CHOICE]
-            if names := self._typed(*choices):
-                raise UsageError(
-                    "for loading a model, but a running server has loaded its own",
-                    subject=", ".join(names),
-                    hint="add --model-path DIR, or leave it out to ask the running server",
-                )
+        if self.model_path is None and (names := self._typed(*vars(self))):
+            raise UsageError(
+                "for loading a model, but a running server has loaded its own",
+                subject=", ".join(names),
+                hint="add --model-path DIR, or leave it out to ask the running server",
+            )
         return self.folder
 
     def check_served(self) -> None:

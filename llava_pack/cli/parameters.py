@@ -8,10 +8,8 @@ help and check stand in one place, however many commands have it.
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
-
-from typer.models import OptionInfo
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -64,36 +62,3 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=types[field.name],
         )
-
-
-def chosen(value: Any) -> dict[str, str]:
-    """Return the options that differ from their default: the field's name, and what is typed.
-
-    Args:
-        value: of a dataclass that a command takes whole.
-
-    >>> from llava_pack.cli.loading import ModelOptions
-    >>> chosen(ModelOptions(load_4bit=True, context=64))
-    {'load_4bit': '--load-4bit', 'context': '--context'}
-    """
-    types = get_type_hints(type(value), include_extras=True)
-    return {
-        field.name: option_name(
-            field, types[field.name], on=getattr(value, field.name) is not False
-        )
-        for field in fields(value)
-        if getattr(value, field.name) != field.default
-    }
-
-
-def option_name(field: Field[Any], annotation: Any, *, on: bool = True) -> str:
-    """Return what is typed for a field: of a switch with two names, the one for `on` or off."""
-    metadata = getattr(annotation, "__metadata__", ())
-    info = next((each for each in metadata if isinstance(each, OptionInfo)), OptionInfo())
-    # typer keeps an option's first name where its default would be
-    names = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
-    name = next((each for each in names if each.startswith("--")), None)
-    if name is None:
-        return f"--{field.name.replace('_', '-')}"
-    positive, _, negative = name.partition("/")
-    return positive if on or not negative else negative

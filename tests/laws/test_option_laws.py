@@ -19,7 +19,6 @@ from llava_pack.cli import main
 from llava_pack.cli.app import app
 from llava_pack.cli.asked import PackOptions
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.parameters import chosen
 from llava_pack.cli.sampling import QuestionOptions
 from llava_pack.cli.serve import serve_plan
 from llava_pack.cli.serving import ServerOptions
@@ -128,8 +127,8 @@ def test_how_to_load_without_what_is_refused_alike_by_all_that_ask(
 ):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     value = OTHER_MODEL[field]
-    options = ModelOptions(model_path=Path("m"), **{field: value})
-    typed = [chosen(options)[field], *([] if value is True else [str(value)])]
+    [option] = [each for each in COMMANDS["serve"].params if each.name == field]
+    typed = [option.opts[0], *([] if value is True else [str(value)])]
     outcomes = set()
     for name in ("chat", "ask"):
         code = main([*WAYS[name], *typed])

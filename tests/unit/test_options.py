@@ -1,4 +1,4 @@
-"""Options as dataclasses: what is typed for what was chosen, and mistakes in the options of a run."""
+"""What options allow together, and what contradicts."""
 
 from pathlib import Path
 
@@ -6,16 +6,8 @@ import pytest
 
 from llava_pack.cli.build import archive_of
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.parameters import chosen
 from llava_pack.cli.serving import ServerOptions
 from llava_pack.format.errors import UsageError
-
-
-def test_what_was_chosen_is_named_as_it_was_typed():
-    server = ServerOptions(web=False, token=False, host="::1", as_root=True, fence=True)
-    names = {"web": "--no-web", "token": "--no-token", "host": "--host", "as_root": "--as-root"}
-    assert chosen(server) == names
-    assert chosen(ServerOptions()) == {}
 
 
 @pytest.mark.parametrize("automatic", ["auto", ""])
