@@ -1,8 +1,10 @@
 """The command tree; each command's module is imported here and keeps its heavy imports inside."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import llava_pack
 from llava_pack.cli import console
@@ -30,9 +32,35 @@ from llava_pack.cli.target import gc, generations, revert, uninstall
 from llava_pack.cli.tunnel import tunnel
 from llava_pack.cli.verify import verify
 
+LAPTOP = "On the laptop"
+SERVER = "On the server"
+BOTH = "On both"
+FIRST_STEPS = (probe, build, install, serve, tunnel, chat)
+"""What a newcomer needs, in its order; they come first in their panels."""
+
+
+class Panels(TyperGroup):
+    """A group whose help has a panel for each side of the air gap, one whole line a command."""
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        """Write the panels, their names aligned."""
+        width = max(map(len, self.commands))
+        for panel in (LAPTOP, SERVER, BOTH):
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [
+                        (name.ljust(width), command.get_short_help_str())
+                        for name, command in self.commands.items()
+                        if getattr(command, "rich_help_panel", None) == panel
+                    ]
+                )
+
+
 app = typer.Typer(
     name="llava-pack",
-    help="Carry LLaVA across an air gap: build a verified bundle here, install and serve it there.",
+    cls=Panels,
+    help="Carry LLaVA across an air gap: build a verified bundle here, install and serve it there."
+    f"\n\nThe first steps: {', '.join(step.__name__ for step in FIRST_STEPS)}.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -55,30 +83,27 @@ def root(
     """Carry LLaVA across an air gap."""
 
 
-app.command()(probe)
-app.command()(plan)
-app.command()(lock)
-app.command()(keygen)
-app.command()(build)
-app.command()(demo)
-app.command()(verify)
-app.command()(inspect)
-app.command()(install)
-app.command()(generations)
-app.command()(revert)
-app.command()(gc)
-app.command()(uninstall)
-app.command()(chat)
-app.command()(ask)
-app.command()(serve)
-app.command()(status)
-app.command()(logs)
-app.command()(start)
-app.command()(swap)
-app.command()(stop)
-app.command(cls=NagiosCommand)(health)
-app.command()(explain)
-app.command("support-bundle")(support_bundle)
-app.command()(tunnel)
-app.add_typer(keys)
-app.add_typer(service)
+def _first_line(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
+
+
+def _add(panel: str, *commands: Callable[..., None], cls: type[TyperCommand] | None = None) -> None:
+    """Put commands into a panel, named as their functions are."""
+    for command in commands:
+        name = command.__name__.replace("_", "-")
+        line = _first_line(command.__doc__)
+        app.command(name, cls=cls, rich_help_panel=panel, short_help=line)(command)
+
+
+def _add_group(panel: str, group: typer.Typer) -> None:
+    line = _first_line(group.info.help)
+    app.add_typer(group, rich_help_panel=panel, short_help=line)
+
+
+_add(LAPTOP, probe, build, plan, lock, keygen, demo)
+_add(SERVER, install, serve, status, logs, start, swap, stop)
+_add(SERVER, health, cls=NagiosCommand)
+_add(SERVER, support_bundle, generations, revert, gc, uninstall)
+_add_group(SERVER, keys)
+_add_group(SERVER, service)
+_add(BOTH, tunnel, chat, ask, verify, inspect, explain)

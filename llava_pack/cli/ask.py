@@ -10,6 +10,9 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.batch import Asker, LocalAsker, ServedAsker, keep_answered, left, read_items
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.sampling import QuestionOptions
 from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import UsageError
 
@@ -18,43 +21,25 @@ if TYPE_CHECKING:
     from llava_pack.engine.port import Sampling
 
 _TELL_EVERY_S = 5.0
-_Text = str | None
 
 
+@expanded
 def ask(
+    *,
     images: Annotated[
         Path, typer.Option(help="A folder of pictures, or a JSONL file: one `image` a line.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Where the answers go, one a line.")],
-    prompt: Annotated[_Text, typer.Option(help="What is asked about each picture.")] = None,
-    model: Annotated[
-        _Text, typer.Option(help="Which of the running server's models to ask.")
-    ] = None,
-    model_path: Annotated[
-        Path | None,
-        typer.Option("--model-path", help="A checkpoint's folder; without it, a running server."),
-    ] = None,
-    vision_tower: Annotated[
-        Path | None,
-        typer.Option(help="The vision tower's folder, where the checkpoint does not say it."),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="With --model-path: fp32, fp16, bf16, int8, nf4 or auto.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="With --model-path: auto, cpu, cuda, mps.")] = "auto",
-    slots: Annotated[
-        int, typer.Option(min=1, help="With --model-path: pictures that are answered at once.")
-    ] = 8,
-    temperature: Annotated[float, typer.Option(help="0 is always the likeliest word.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Part of the likely words to draw from.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Draws the same words again.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+    prompt: Annotated[str | None, typer.Option(help="What is asked about each picture.")] = None,
+    options: ModelOptions,
+    question: QuestionOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Ask about every picture of a folder or a list, as many at once as the engine takes.
+    """Ask one question about every picture of a folder or a list.
 
-    Each answer is a JSON line in --out, written when it is there. Running the same command again
-    asks only about pictures without an answer. Exit code 0: every picture has one.
+    As many pictures are asked about concurrently as the engine takes. Each answer is a JSON line
+    in --out, written when it is there. Running the same command again asks only about pictures
+    without an answer. Exit code 0: every picture has one.
 
     \b
     Examples:
@@ -62,42 +47,27 @@ def ask(
       llava-pack ask --images list.jsonl -o answers.jsonl --model llava-v1.5-13b
       llava-pack ask --images photos --prompt "Any text?" -o t.jsonl --model-path llava-v1.5-7b
     """
-    from llava_pack.engine.port import Sampling
-
-    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
+    folder, sampling = options.need_folder(), question.sampling
     items = read_items(images, prompt)
-    wanted = left(items, keep_answered(out))
-    before = len(items) - len(wanted)
+    remaining = left(items, keep_answered(out))
+    before = len(items) - len(remaining)
     console.say(f"{len(items)} pictures, {before} answered before")
-    if wanted:
-        asker: Asker
-        if model_path is None:
-            from llava_pack.cli.openai_stream import find_server
-
-            asker = ServedAsker(*find_server(model))
-        else:
-            asker = _local(model_path, vision_tower, precision, device, slots)
-        _write(asker, wanted, sampling, out)
+    if remaining:
+        _write(_asker(folder, question.model, options), remaining, sampling, out)
     if as_json:
-        told = {"pictures": len(items), "answered_before": before, "answers": str(out)}
-        console.document("ask", told)
+        facts = {"pictures": len(items), "answered_before": before, "answers": str(out)}
+        console.document("ask", facts)
 
 
-def _local(
-    model_path: Path, vision_tower: Path | None, precision: str, device: str, slots: int
-) -> LocalAsker:
+def _asker(folder: Path | None, model: str | None, options: ModelOptions) -> Asker:
+    """Return who answers: a model in this process, or a server that runs."""
+    if folder is None:
+        from llava_pack.cli.openai_stream import find_server
+
+        return ServedAsker(*find_server(model))
     from llava_pack.engine.load import load_engine
 
-    return LocalAsker(
-        load_engine(
-            model_path.expanduser(),
-            vision_tower=vision_tower,
-            precision=precision,
-            device=device,
-            slots=slots,
-            progress=console.progress(),
-        )
-    )
+    return LocalAsker(load_engine(folder, progress=console.progress(), **options.load.given))
 
 
 def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> None:

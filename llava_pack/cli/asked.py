@@ -15,69 +15,58 @@ if TYPE_CHECKING:
     from llava_pack.lock.choice import Asked
     from llava_pack.recipe import Recipe
 
-RecipeName = Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")]
-Target = Annotated[
-    Path | None,
-    typer.Option(help="The server's facts, as `llava-pack probe` saved them; they decide."),
-]
-Platform = Annotated[
-    str | None,
-    typer.Option(
-        help="What the target accepts: ARCH-manylinux_2_N. Default: x86_64-manylinux_2_35"
-    ),
-]
-Python = Annotated[
-    str, typer.Option(help="Python of the target: a version, or 'target' to carry none.")
-]
-Cuda = Annotated[
-    Literal["none", "12", "13"] | None,
-    typer.Option(help="CUDA of the target's torch; 12 needs driver 525.60, 13 needs 580.65."),
-]
-TorchBackend = Annotated[
-    str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
-]
-ExcludeNewer = Annotated[
-    str | None, typer.Option(help="Take no package that is newer than this date, 2026-10-31.")
-]
-Runtime = Annotated[
-    Literal["transformers", "upstream"] | None,
-    typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
-]
-Layout = Annotated[
-    Literal["original", "hf"] | None,
-    typer.Option(
-        "--format", help="Layout of the packed model: as published, or transformers-native (hf)."
-    ),
-]
-Quantize = Annotated[
-    Quantized | None,
-    typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
-]
-Merge = Annotated[
-    bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """The options that say what is packed, as they were typed."""
+class PackOptions:
+    """What is packed and what for, as it was typed."""
 
-    recipe: str
-    target: Path | None = None
-    platform: str | None = None
-    python: str = ""
-    cuda: Literal["none", "12", "13"] | None = None
-    torch_backend: str | None = None
-    exclude_newer: str | None = None
-    runtime: Literal["transformers", "upstream"] | None = None
-    layout: Literal["original", "hf"] | None = None
-    quantize: Quantized | None = None
-    merge: bool = False
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")]
+    target: Annotated[
+        Path | None,
+        typer.Option(help="The server's facts, as `llava-pack probe` saved them; they decide."),
+    ] = None
+    platform: Annotated[
+        str | None,
+        typer.Option(
+            help="What the target accepts: ARCH-manylinux_2_N. Default: x86_64-manylinux_2_35"
+        ),
+    ] = None
+    python: Annotated[
+        str, typer.Option(help="Python of the target: a version, or 'target' to carry none.")
+    ] = ""
+    cuda: Annotated[
+        Literal["none", "12", "13"] | None,
+        typer.Option(help="CUDA of the target's torch; 12 needs driver 525.60, 13 needs 580.65."),
+    ] = None
+    torch_backend: Annotated[
+        str | None, typer.Option(help="Passed on to uv, for example cpu, cu126 or pypi.")
+    ] = None
+    exclude_newer: Annotated[
+        str | None,
+        typer.Option(help="Take no package that is newer than this date, 2026-10-31."),
+    ] = None
+    runtime: Annotated[
+        Literal["transformers", "upstream"] | None,
+        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
+    ] = None
+    layout: Annotated[
+        Literal["original", "hf"] | None,
+        typer.Option(
+            "--format",
+            help="Layout of the packed model: as published, or transformers-native (hf).",
+        ),
+    ] = None
+    quantize: Annotated[
+        Quantized | None,
+        typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
+    ] = None
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
+    ] = False
 
     @property
-    def said(self) -> "Asked":
-        """Return what was said about platform and packages."""
+    def asked(self) -> "Asked":
+        """Return what was typed about platform and packages."""
         from llava_pack.lock.choice import Asked
 
         return Asked(
@@ -88,7 +77,7 @@ class Wanted:
             exclude_newer=self.exclude_newer,
         )
 
-    def options(self, out: Path | None = None) -> "tuple[Recipe, BuildOptions]":
+    def request(self, out: Path | None = None) -> "tuple[Recipe, BuildOptions]":
         """Return the recipe and what a build is asked for.
 
         Args:
@@ -111,7 +100,7 @@ class Wanted:
         return found, BuildOptions(
             recipe=replace(file, value=found),
             out=out if out is not None else Path(f"{found.name}-bundle"),
-            choice=choose(found, profile, self.said),
+            choice=choose(found, profile, self.asked),
             release=release_now(os.environ, time.time()),
             target=profile,
             runtime=self.runtime,

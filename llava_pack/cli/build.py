@@ -6,40 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.asked import (
-    AsJson,
-    Cuda,
-    ExcludeNewer,
-    Layout,
-    Merge,
-    Platform,
-    Python,
-    Quantize,
-    RecipeName,
-    Runtime,
-    Target,
-    TorchBackend,
-    Wanted,
-)
+from llava_pack.cli.asked import PackOptions
 from llava_pack.cli.laptop import need_laptop
+from llava_pack.cli.parameters import expanded
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
+from llava_pack.cli.target import AsJson
+from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
-    from llava_pack.assemble.planning import Plan
+    from llava_pack.assemble.planning import BuildOptions, Plan
     from llava_pack.assemble.signing import Signer
+    from llava_pack.fetch.python_archive import PythonArchive
+    from llava_pack.recipe import Recipe
 
 
+@expanded
 def build(
-    recipe: RecipeName,
+    *,
+    pack: PackOptions,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder. Default: ./RECIPE-bundle")
     ] = None,
-    target: Target = None,
-    platform: Platform = None,
-    python: Python = "",
-    cuda: Cuda = None,
-    torch_backend: TorchBackend = None,
     python_archive: Annotated[
         Path | None,
         typer.Option(help="A standalone CPython .tar.gz to carry, top folder python/."),
@@ -50,11 +38,6 @@ def build(
     locked: Annotated[
         Path | None, typer.Option(help="A lock from `llava-pack lock`: build exactly that.")
     ] = None,
-    exclude_newer: ExcludeNewer = None,
-    runtime: Runtime = None,
-    layout: Layout = None,
-    quantize: Quantize = None,
-    merge: Merge = False,
     record: Annotated[
         bool | None,
         typer.Option(
@@ -76,7 +59,7 @@ def build(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model, its vision tower and its packages, and write one verified bundle.
+    """Fetch a model and its packages into one verified bundle.
 
     Terms of use that have to be accepted are asked about first; without a terminal,
     --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
@@ -95,55 +78,66 @@ def build(
       llava-pack build llava-v1.5-7b --sign release.key
       llava-pack build demo --dry-run
     """
+    need_laptop("build")
     from dataclasses import replace
 
-    need_laptop("build")
     from llava_pack.assemble.build import build as build_bundle
-    from llava_pack.assemble.planning import locked_options, plan_build
+    from llava_pack.assemble.planning import plan_build
     from llava_pack.cli.acceptance import accepted_terms
     from llava_pack.fetch.cache import Cache
-    from llava_pack.fetch.python_archive import open_archive
-    from llava_pack.lock.document import read_lock
 
-    given = None if python_archive is None else open_archive(python_archive, python_sha256)
-    wanted = Wanted(
-        recipe=recipe,
-        target=target,
-        platform=platform,
-        python=python,
-        cuda=cuda,
-        torch_backend=torch_backend,
-        exclude_newer=exclude_newer,
-        runtime=runtime,
-        layout=layout,
-        quantize=quantize,
-        merge=merge,
-    )
-    if given is not None and not python:
-        wanted = replace(wanted, python=given.minor)
-    asked, options = wanted.options(out)
-    options = replace(
-        options,
-        python_archive=given,
-        record=record,
-        answers=None if locked is None else locked.with_name(f"{locked.name}.answers.json"),
-    )
-    if locked is not None:
-        plain = wanted.said if given is None else replace(wanted.said, python=None)
-        options = locked_options(options, read_lock(locked), plain)
+    archive = archive_of(python_archive, python_sha256)
+    recipe, request = _request(pack, out, archive, locked)
+    request = replace(request, record=record)
     signer = None if sign is None else _open_signer(sign, passphrase_file)
-    progress = console.progress()
     if dry_run:
-        _show_plan(plan_build(options, Cache(), progress), as_json=as_json)
+        _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    options = replace(options, accepted=accepted_terms(asked, accept_license or []))
-    card = build_bundle(options, Cache(), progress, signer)
+    request = replace(request, accepted=accepted_terms(recipe, accept_license or []))
+    card = build_bundle(request, Cache(), console.progress(), signer)
     if as_json:
         console.document("bundle", vars(card))
         return
     console.say()
     for line in card.lines():
         console.data(line)
+
+
+def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":
+    """Return the CPython that is given by hand, if one is."""
+    from llava_pack.fetch.python_archive import open_archive
+
+    if path is not None:
+        return open_archive(path, sha256)
+    if sha256 is not None:
+        raise UsageError(
+            "there is no archive to hold against it",
+            subject="--python-sha256",
+            hint="add --python-archive FILE",
+        )
+    return None
+
+
+def _request(
+    pack: PackOptions, out: Path | None, archive: "PythonArchive | None", locked: Path | None
+) -> "tuple[Recipe, BuildOptions]":
+    """Return the recipe and what is asked for: of a lock, exactly that."""
+    from dataclasses import replace
+
+    from llava_pack.assemble.planning import locked_options
+    from llava_pack.lock.document import read_lock
+
+    typed = pack.asked
+    if archive is not None and not pack.python:
+        pack = replace(pack, python=archive.minor)
+    elif archive is not None:
+        typed = replace(typed, python=None)
+    recipe, request = pack.request(out)
+    request = replace(request, python_archive=archive)
+    if locked is None:
+        return recipe, request
+    answers = locked.with_name(f"{locked.name}.answers.json")
+    return recipe, locked_options(replace(request, answers=answers), read_lock(locked), typed)
 
 
 def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":

@@ -11,61 +11,35 @@ from typing import Annotated, Any
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.serve import quantized_by
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.sampling import QuestionOptions
 from llava_pack.cli.speakers import LocalSpeaker, ServedSpeaker, Speaker
 from llava_pack.client.turns import Attachment, ChatAnswer, Turn
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
 _HELP = "/image FILE adds a picture, /reset forgets everything, /exit (or Ctrl-D) ends."
-_Text = str | None
 
 
+@expanded
 def chat(
-    model_path: Annotated[
-        Path | None,
-        typer.Option("--model-path", help="A checkpoint's folder; without it, a running server."),
-    ] = None,
-    vision_tower: Annotated[
-        Path | None,
-        typer.Option(help="The vision tower's folder, where the checkpoint does not say it."),
-    ] = None,
-    model_base: Annotated[
-        Path | None,
-        typer.Option("--model-base", help="What an adapter or a projector was trained on."),
-    ] = None,
+    *,
+    options: ModelOptions,
     image: Annotated[
         list[str] | None,
         typer.Option("--image", "--image-file", help="A picture's file; may be given again."),
     ] = None,
-    prompt: Annotated[_Text, typer.Option(help="One question; answer it and exit.")] = None,
-    model: Annotated[
-        _Text, typer.Option(help="Which of the running server's models to ask.")
-    ] = None,
-    conv_mode: Annotated[
-        _Text, typer.Option(help="Conversation template, in place of the checkpoint's own.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="0 is always the likeliest word.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Part of the likely words to draw from.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Draws the same words again.")] = None,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "--max-new-tokens", help="Longest answer.")
-    ] = 512,
-    precision: Annotated[
-        _Text,
-        typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: as it was quantized, or nf4."),
-    ] = None,
-    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as nf4.")] = False,
-    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as int8.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    prompt: Annotated[str | None, typer.Option(help="One question; answer it and exit.")] = None,
+    question: QuestionOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line for each answer.")
     ] = False,
 ) -> None:
-    """Ask a model about pictures: one question with --prompt, or a conversation.
+    """Ask a model about pictures: one question or a conversation.
 
-    Without --model-path it asks the server that `llava-pack serve` started on this machine.
-    A question may also come through a pipe. In a conversation, /image FILE adds a picture,
-    /reset forgets everything, and /exit ends.
+    With --prompt it is one question. Without --model-path it asks the server that `llava-pack
+    serve` started on this machine. A question may also come through a pipe. In a conversation,
+    /image FILE adds a picture, /reset forgets everything, and /exit ends.
 
     \b
     Examples:
@@ -74,22 +48,13 @@ def chat(
       llava-pack chat --model-path models/llava-v1.5-7b --image photo.jpg --load-4bit
       cat question.txt | llava-pack chat --image photo.jpg --json
     """
-    from llava_pack.engine.port import Sampling
-
-    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
-    options = {
-        "vision_tower": vision_tower,
-        "model_base": model_base,
-        "precision": _precision(precision, load_4bit=load_4bit, load_8bit=load_8bit),
-        "device": device,
-        "conv_mode": conv_mode,
-    }
-    question = _question(prompt)
+    folder, sampling = options.need_folder(), question.sampling
+    text = _question(prompt)
     pictures = tuple(_attachment(path) for path in image or ())
-    speaker = _speaker(model_path, model, options)
+    speaker = _speaker(folder, question.model, options)
     talk = Conversation(speaker, sampling, pictures, as_json=as_json)
-    if question is not None:
-        talk.ask(question)
+    if text is not None:
+        talk.ask(text)
     else:
         _converse(talk)
 
@@ -218,25 +183,8 @@ def _attachment(path: str) -> Attachment:
         raise UsageError(error.message, subject=path, hint=error.hint) from error
 
 
-def _speaker(model_path: Path | None, model: str | None, options: dict[str, Any]) -> Speaker:
-    if model_path is not None:
-        _need("PIL", "torch", "transformers")
-        given = {**options, "precision": options["precision"] or "auto"}
-        return LocalSpeaker(model_path, given, console.progress())
-    local = [name for name, value in options.items() if value not in {None, "auto"}]
-    if local:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in local)
-        raise UsageError(
-            f"{flags} concern loading a model, but no --model-path is given",
-            hint="add --model-path DIR, or leave them out to ask the running server",
-        )
-    return ServedSpeaker(model)
-
-
-def _precision(given: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:
-    asked = quantized_by(load_4bit=load_4bit, load_8bit=load_8bit)
-    asked |= {given} if given else set()
-    if len(asked) > 1:
-        names = ", ".join(sorted(asked))
-        raise UsageError(f"--precision, --load-4bit and --load-8bit ask for {names}: choose one")
-    return asked.pop() if asked else None
+def _speaker(folder: Path | None, model: str | None, options: ModelOptions) -> Speaker:
+    if folder is None:
+        return ServedSpeaker(model)
+    _need("PIL", "torch", "transformers")
+    return LocalSpeaker(folder, options.load.given, console.progress())

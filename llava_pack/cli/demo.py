@@ -34,7 +34,9 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Build, verify, install offline, serve in 4 bits, ask and health-check a small model.
+    """Walk the whole way on this machine, with a small model.
+
+    Build, verify, install offline, serve in 4 bits, ask, and check its health.
 
     \b
     Examples:

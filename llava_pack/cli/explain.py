@@ -33,9 +33,10 @@ def explain(
     everything: Annotated[bool, typer.Option("--list", help="List every known failure.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an error means, why it happens and what mends it. No network is used.
+    """Say what an error means, why it happens and what fixes it.
 
-    It knows llava-pack's exit codes, what health finds, and the errors of LLaVA's own programs.
+    No network is used. It knows llava-pack's exit codes, what health finds, and the errors of
+    LLaVA's own programs.
 
     \b
     Examples:

@@ -66,8 +66,9 @@ def health(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check what is installed and what serves, down to a known answer, and say what mends it.
+    """Check what is installed and served, and say what fixes it.
 
+    It checks down to a known answer.
     The first line on stdout is for Nagios. Exit code 0: all is well; 1: works, with a warning;
     2: does not work; 3: could not be found out. No network is used.
 

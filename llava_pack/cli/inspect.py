@@ -34,9 +34,10 @@ def inspect(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds and what it needs; nothing is verified.
+    """Show what a bundle or a checkpoint holds and needs.
 
-    A checkpoint is told with everything that is wrong with it, and the memory that it will take.
+    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory
+    that it will take.
 
     \b
     Examples:

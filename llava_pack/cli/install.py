@@ -39,11 +39,12 @@ def install(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Install a bundle without any network: verify, place, test, then switch in one step.
+    """Install a bundle or an upgrade, without any network.
 
-    A bundle is held against --expect, against the key given by --trust-key, and against the key
-    that the first installation pinned; one of them must be there. Nothing is run from the bundle.
-    Whatever fails, the version that served before stays active.
+    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key
+    given by --trust-key, and against the key that the first installation pinned; one of them must
+    be there. Nothing is run from the bundle. Whatever fails, the version that served before stays
+    active.
 
     \b
     Examples:

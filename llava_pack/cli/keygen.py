@@ -20,9 +20,10 @@ def keygen(
     passphrase_file: PassphraseFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make a P-256 key with openssl, and print the fingerprint by which servers know it.
+    """Make a key to sign bundles with, and print its fingerprint.
 
-    The private key stays here, behind a passphrase. Its public half, KEY.pub.pem, goes to the
+    The key is on the curve P-256, made by openssl; servers know it by the fingerprint. The private
+    key stays here, behind a passphrase. Its public half, KEY.pub.pem, goes to the
     servers by another way than the bundles.
 
     \b

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="keys",
-    help="Give people keys of their own, with a name, scopes, a quota and an end.",
+    help="Give people keys of their own, with scopes and a quota.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

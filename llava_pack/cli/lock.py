@@ -7,43 +7,23 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.asked import (
-    AsJson,
-    Cuda,
-    ExcludeNewer,
-    Layout,
-    Merge,
-    Platform,
-    Python,
-    Quantize,
-    RecipeName,
-    Runtime,
-    Target,
-    TorchBackend,
-    Wanted,
-)
+from llava_pack.cli.asked import PackOptions
 from llava_pack.cli.laptop import need_laptop
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import UsageError
 
 
+@expanded
 def lock(
-    recipe: RecipeName,
+    *,
+    pack: PackOptions,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The lock. Default: ./RECIPE.lock.json")
     ] = None,
-    target: Target = None,
-    platform: Platform = None,
-    python: Python = "",
-    cuda: Cuda = None,
-    torch_backend: TorchBackend = None,
-    exclude_newer: ExcludeNewer = None,
-    runtime: Runtime = None,
-    layout: Layout = None,
-    quantize: Quantize = None,
-    merge: Merge = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pin what a bundle will hold: commits, wheels by hash, Python, release time.
+    """Pin what a bundle will hold: commits, wheels, Python, date.
 
     `build RECIPE --locked FILE` makes the same bundle from it, byte for byte, with the same
     llava-pack. A lock holds no host, no token and no path of this machine.
@@ -60,24 +40,11 @@ def lock(
     from llava_pack.fetch.cache import Cache
     from llava_pack.lock.document import render_lock
 
-    wanted = Wanted(
-        recipe=recipe,
-        target=target,
-        platform=platform,
-        python=python,
-        cuda=cuda,
-        torch_backend=torch_backend,
-        exclude_newer=exclude_newer,
-        runtime=runtime,
-        layout=layout,
-        quantize=quantize,
-        merge=merge,
-    )
     cache = Cache()
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        found, options = wanted.options(Path(folder, "bundle"))
-        pinned = lock_of(plan_build(options, cache, console.progress()), options, cache)
-    file = out if out is not None else Path(f"{found.name}.lock.json")
+        recipe, request = pack.request(Path(folder, "bundle"))
+        pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
+    file = out if out is not None else Path(f"{recipe.name}.lock.json")
     try:
         file.write_text(render_lock(pinned), encoding="utf-8")
     except OSError as error:
@@ -86,4 +53,4 @@ def lock(
         console.document("lock", {"path": str(file), "packages": len(pinned.packages)})
     else:
         console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
-    console.say(f"next: llava-pack build {recipe} --locked {file}")
+    console.say(f"next: llava-pack build {pack.recipe} --locked {file}")

@@ -26,9 +26,10 @@ def logs(
         bool, typer.Option("--audit", help="The audit log: which key asked, one JSON line each.")
     ] = False,
 ) -> None:
-    """Show the log of `serve`: when requests came and how they ended, and what engines said.
+    """Show the log of `serve`: requests, engines, errors.
 
-    It never holds questions, answers or pictures. Times are UTC.
+    When requests came and how they ended, and what engines said. It never holds questions, answers
+    or pictures. Times are UTC.
 
     \b
     Examples:

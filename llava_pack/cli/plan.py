@@ -6,20 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.asked import (
-    AsJson,
-    Cuda,
-    Layout,
-    Platform,
-    Python,
-    Quantize,
-    RecipeName,
-    Runtime,
-    Target,
-    TorchBackend,
-    Wanted,
-)
+from llava_pack.cli.asked import PackOptions
 from llava_pack.cli.laptop import need_laptop
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import human_bytes
@@ -34,26 +24,20 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)(bit|B)/s", re.IGNORECASE)
 _SHOWN_WHEELS = 8
 
 
+@expanded
 def plan(
-    recipe: RecipeName,
-    target: Target = None,
-    platform: Platform = None,
-    python: Python = "",
-    cuda: Cuda = None,
-    torch_backend: TorchBackend = None,
-    runtime: Runtime = None,
-    layout: Layout = None,
-    quantize: Quantize = None,
+    *,
+    pack: PackOptions,
     link: Annotated[
         str | None,
         typer.Option(help="How it crosses: a rate like 100Mbit/s or 30MB/s, 'USB 2' or 'USB 3'."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what will be in a bundle and why, what it needs, and whether the target has it.
+    """Say what a bundle will hold, and whether it will run there.
 
-    Fetches lists and small files, no weights and no wheels. Ends with 3 when the bundle cannot run
-    on the target.
+    Also why, what it needs, and what of that the target has. Fetches lists and small files, no
+    weights and no wheels. Ends with 3 when the bundle cannot run on the target.
 
     \b
     Examples:
@@ -66,19 +50,8 @@ def plan(
     from llava_pack.fetch.cache import Cache
 
     links = dict(_LINKS) if link is None else _link(link)
-    wanted = Wanted(
-        recipe=recipe,
-        target=target,
-        platform=platform,
-        python=python,
-        cuda=cuda,
-        torch_backend=torch_backend,
-        runtime=runtime,
-        layout=layout,
-        quantize=quantize,
-    )
-    _, options = wanted.options()
-    outlook = look_ahead(options, Cache(), console.progress())
+    _, request = pack.request()
+    outlook = look_ahead(request, Cache(), console.progress())
     minutes = {name: round(outlook.bundle_bytes / rate / 60, 1) for name, rate in links.items()}
     if as_json:
         _print_json(outlook, minutes)
@@ -88,9 +61,9 @@ def plan(
         hint = "; ".join(dict.fromkeys(one.fix for one in outlook.failed))
         console.say(f"✗ it cannot run there: {hint}")
         raise typer.Exit(int(ExitCode.PREFLIGHT))
-    where = "" if target is None else f" --target {target}"
-    where += "" if runtime is None else f" --runtime {runtime}"
-    console.say(f"next: llava-pack build {recipe}{where}")
+    where = "" if pack.target is None else f" --target {pack.target}"
+    where += "" if pack.runtime is None else f" --runtime {pack.runtime}"
+    console.say(f"next: llava-pack build {pack.recipe}{where}")
 
 
 def _link(text: str) -> dict[str, float]:

@@ -37,10 +37,11 @@ def probe(
     out: Annotated[Path, typer.Option(help="Where the profile is saved.")] = Path("TARGET.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
-    """Find out what a server has, and save it for `plan` and `build --target`.
+    """Find out what a server has, for `plan` and `build`.
 
-    A shell script of 16 kB runs there; it needs no root and no Python, writes nothing and takes
-    seconds. Your own ssh is used, with its configuration, keys and questions.
+    It is saved for their --target. A shell script of 16 kB runs there; it needs no root and no
+    Python, writes nothing and takes seconds. Your own ssh is used, with its configuration, keys and
+    questions.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ _NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
 
 app = typer.Typer(
     name="service",
-    help="Start at boot and after failures: a unit of systemd, this account's or the system's.",
+    help="Start at boot and after failures, as a systemd unit.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

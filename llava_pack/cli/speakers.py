@@ -8,15 +8,7 @@ from typing import Any, Protocol
 
 from llava_pack.cli.openai_stream import find_server, stream
 from llava_pack.client.turns import ChatAnswer, Turn
-from llava_pack.engine.port import (
-    Delta,
-    Engine,
-    Failed,
-    Finished,
-    Message,
-    Request,
-    Sampling,
-)
+from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request, Sampling
 from llava_pack.format.progress import Progress
 
 
@@ -40,7 +32,7 @@ class LocalSpeaker:
         from llava_pack.engine.load import load_engine
 
         began_s = time.monotonic()
-        self._engine: Engine = load_engine(model_dir, slots=1, progress=progress, **options)
+        self._engine: Engine = load_engine(model_dir, progress=progress, **{"slots": 1, **options})
         self._load_s = time.monotonic() - began_s
         self._ids = itertools.count(1)
 

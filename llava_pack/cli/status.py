@@ -10,7 +10,7 @@ from llava_pack.serve.state import RunState, running
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show what is served on this machine: models, precision, slots, queue, and since when.
+    """Show what is served on this machine: models, slots, queue.
 
     Exit code 15 where nothing is served. `llava-pack health` finds out whether it works.
 

@@ -39,10 +39,11 @@ def stop(
     force: Annotated[bool, typer.Option("--force", help="Cut off what runs.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End the server that was started last, or one of its models; the others go on.
+    """Shut down the last server, or one of its models.
 
-    What runs may end first, as long as `serve --drain-s` says; with --force it is cut, and all
-    ends within seconds. A server that does not end in time is killed, with everything it started.
+    The others go on. What runs may end first, as long as `serve --drain-s` says; with --force it is
+    cut, and all ends within seconds. A server that does not end in time is killed, with everything
+    it started.
 
     \b
     Examples:

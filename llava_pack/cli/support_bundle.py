@@ -52,12 +52,13 @@ def support_bundle(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Collect what somebody who cannot see this machine needs to help, in one file under 5 MB.
+    """Collect what somebody elsewhere needs to help, in one file.
 
-    It is made of known fields only: facts of the machine and its GPUs, health, versions, receipts,
-    the installer's journal, and our own log messages without their texts. Numbers, versions,
-    digests and words of a fixed list leave; no line of a log, no path, no name of your own, no
-    host, user or address does. Nothing is sent anywhere. It works where the installation is broken.
+    The file is under 5 MB. It is made of known fields only: facts of the machine and its GPUs,
+    health, versions, receipts, the installer's journal, and our own log messages without their
+    texts. Numbers, versions, digests and words of a fixed list leave; no line of a log, no path, no
+    name of your own, no host, user or address does. Nothing is sent anywhere. It works where the
+    installation is broken.
 
     \b
     Examples:

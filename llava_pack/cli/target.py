@@ -26,7 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
-    """List the installed versions of each model; * marks the one that serves.
+    """List the installed versions of each model.
+
+    * marks the one that serves.
 
     \b
     Examples:
@@ -80,7 +82,7 @@ def gc(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old versions, and stored files that no installed version needs.
+    """Remove old versions, and files that no version needs.
 
     \b
     Examples:
@@ -94,7 +96,7 @@ def gc(
 
 
 def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
-    """Remove one model, or everything that was installed under the prefix.
+    """Remove one model, or everything under the prefix.
 
     \b
     Examples:

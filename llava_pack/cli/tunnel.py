@@ -52,11 +52,12 @@ def tunnel(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open a tunnel from this laptop to a server, with your own ssh; say which hop fails.
+    """Open an ssh tunnel to a server, or say which hop fails.
 
-    It asks the llava-pack over there where it listens, takes a free port here, opens the tunnel
-    and looks whether the right server answers. Ctrl-C closes it. On the server, without
-    USER@HOST, it prints the lines to paste: run it in the session that you would tunnel through.
+    It uses your own ssh. It asks the llava-pack over there where it listens, takes a free port
+    here, opens the tunnel and looks whether the right server answers. Ctrl-C closes it. On the
+    server, without USER@HOST, it prints the lines to paste: run it in the session that you would
+    tunnel through.
 
     \b
     Examples:

@@ -22,7 +22,7 @@ def verify(
     trust_key: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of a bundle once, and name every file that is not as it was built.
+    """Read a whole bundle, and name every file that has changed.
 
     Without --expect or --trust-key this proves that the bundle is whole, not who made it. Exit code
     4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from llava_pack.engine import templates
 from llava_pack.format.errors import UsageError
+from llava_pack.format.precision import PRECISION_CHOICES
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "nf4")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_SLOTS = 8
 _MAX_SLOTS = 256
@@ -31,18 +31,22 @@ class Options:
     gpus: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("precision", self.precision, PRECISIONS),
+        for name, choice, choices in (
+            ("precision", self.precision, PRECISION_CHOICES),
             ("device", self.device, DEVICES),
         ):
-            if value not in known:
-                raise UsageError(f"unknown {name} {value!r}, expected one of: {', '.join(known)}")
+            if choice not in choices:
+                raise UsageError(
+                    f"expected one of {', '.join(choices)}, got {choice}", subject=f"--{name}"
+                )
         if not 1 <= self.slots <= _MAX_SLOTS:
-            raise UsageError(f"slots must be from 1 to {_MAX_SLOTS}, got {self.slots}")
+            raise UsageError(f"expected 1 to {_MAX_SLOTS}, got {self.slots}", subject="--slots")
         if self.gpus is not None and self.gpus < 1:
-            raise UsageError(f"gpus must be at least 1, got {self.gpus}")
+            raise UsageError(f"expected at least 1, got {self.gpus}", subject="--gpus")
         if self.context_tokens is not None and self.context_tokens < _MIN_CONTEXT:
-            got = self.context_tokens
-            raise UsageError(f"context_tokens must be at least {_MIN_CONTEXT}, got {got}")
+            tokens = self.context_tokens
+            raise UsageError(
+                f"expected at least {_MIN_CONTEXT} tokens, got {tokens}", subject="--context"
+            )
         if self.conv_mode is not None:
             templates.template(self.conv_mode)

@@ -15,8 +15,9 @@ from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.admission import Admission, BodyLimits
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.audit import AuditLog, Sink
+from llava_pack.serve.care import QUEUE
 from llava_pack.serve.failures import install_handlers
-from llava_pack.serve.fairness import QUEUE, SharedModels
+from llava_pack.serve.fairness import SharedModels
 from llava_pack.serve.guard import Boundary, Guard
 from llava_pack.serve.llava import llava_router
 from llava_pack.serve.models import Served

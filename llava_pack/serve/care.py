@@ -6,6 +6,7 @@ from llava_pack.serve.pulse import STALL_S
 from llava_pack.serve.restarts import RESTS_S
 
 QUEUE = 256
+"""Requests that may wait for a model."""
 _GATEWAY_S = 10.0
 _PART = 6
 _LOADING = 10

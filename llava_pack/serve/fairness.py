@@ -16,12 +16,11 @@ from llava_pack.engine.measures import Trace
 from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.serve.caller import ANYONE, Caller
+from llava_pack.serve.care import QUEUE
 from llava_pack.serve.fair_queue import FairQueue, Seats, Ticket
 from llava_pack.serve.models import OverloadedError, Served, ShareError, Status, Vitals
 from llava_pack.serve.tally import Tally
 
-QUEUE = 256
-"""Requests that may wait for a model."""
 _AHEAD = 2
 """Requests more than slots that are at the engine, so that a free slot has its next one there."""
 _MANY_SLOTS = 4

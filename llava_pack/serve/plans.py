@@ -3,10 +3,12 @@
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from llava_pack.engine.fence.value import FenceMode
+from llava_pack.engine.options import DEFAULT_SLOTS
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest
 from llava_pack.serve.process import EngineCommand
@@ -17,31 +19,31 @@ _DROPPED = (
 )  # fmt: skip
 """How names of variables end that programs of other kinds are told secrets by."""
 _DRAIN_S = 1
-DEFAULT_PRECISION = "auto"
-"""What a checkpoint was quantized to ahead, else nf4."""
-
-DEFAULT_SLOTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnginePlan:
-    """One model and how it is loaded."""
+    """One model and how it is loaded.
+
+    It is not checked here: the engine is of its generation's version, and knows what it can.
+    """
 
     name: str
     """The name for `model` in the API."""
     model_dir: Path
     """Absolute."""
-    vision_tower: Path | None
-    """Absolute; None lets the checkpoint say."""
-    model_base: Path | None
-    """Absolute; what an adapter or a projector was trained on."""
-    precision: str
-    device: str
-    slots: int
-    context_tokens: int | None
-    conv_mode: str | None
     python: Path
     """The interpreter of its own environment."""
+    vision_tower: Path | None = None
+    """Absolute; None lets the checkpoint say."""
+    model_base: Path | None = None
+    """Absolute; what an adapter or a projector was trained on."""
+    precision: str = "auto"
+    """`auto` is what a checkpoint was quantized to ahead, else nf4."""
+    device: str = "auto"
+    slots: int = DEFAULT_SLOTS
+    context_tokens: int | None = None
+    conv_mode: str | None = None
     gpus: int | None = None
     """How many may share its layers; None for all that are visible."""
     known_answers: tuple[KnownAnswer, ...] = ()
@@ -60,6 +62,11 @@ class LoadOptions:
     context_tokens: int | None = None
     conv_mode: str | None = None
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return what was said, by its name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
 
 def folder_plan(model_dir: Path, options: LoadOptions) -> EnginePlan:
     """Return how a bare folder is served, by the running interpreter.
@@ -69,16 +76,7 @@ def folder_plan(model_dir: Path, options: LoadOptions) -> EnginePlan:
         options: the tower may be absent: then the checkpoint says where it is.
     """
     return EnginePlan(
-        name=model_dir.name,
-        model_dir=model_dir,
-        vision_tower=options.vision_tower,
-        model_base=options.model_base,
-        precision=options.precision or DEFAULT_PRECISION,
-        device=options.device or "auto",
-        slots=options.slots or DEFAULT_SLOTS,
-        context_tokens=options.context_tokens,
-        conv_mode=options.conv_mode,
-        python=Path(sys.executable),
+        name=model_dir.name, model_dir=model_dir, python=Path(sys.executable), **options.given
     )
 
 
@@ -103,20 +101,21 @@ def installed_plan(
     """
     profile = manifest.serving
     as_planned = (options.precision, options.slots, options.context_tokens) == (None, None, None)
-    return EnginePlan(
+    bundled = EnginePlan(
         name=manifest.model.name,
         model_dir=model_dir,
         vision_tower=vision_tower,
         model_base=model_base,
-        precision=options.precision or profile.precision,
-        device=options.device or profile.device,
-        slots=options.slots or profile.slots,
-        context_tokens=options.context_tokens or profile.context_tokens,
-        conv_mode=options.conv_mode or manifest.model.conv_mode,
+        precision=profile.precision,
+        device=profile.device,
+        slots=profile.slots,
+        context_tokens=profile.context_tokens,
+        conv_mode=manifest.model.conv_mode,
         python=python,
         gpus=profile.gpus if as_planned else None,
         known_answers=manifest.known_answers,
     )
+    return replace(bundled, **options.given)
 
 
 def engine_command(

@@ -4,7 +4,7 @@ import ast
 
 from llava_pack.engine import limits, protocol
 from llava_pack.engine.limits import Limits
-from llava_pack.serve import fairness, page_queue, pictures
+from llava_pack.serve import care, page_queue, pictures
 from llava_pack.serve.admission import BodyLimits
 from llava_pack.serve.connections import ConnectionLimits
 from tests.conftest import ROOT
@@ -30,7 +30,7 @@ def test_every_limit_is_in_the_table():
         "scans of a progressive JPEG": str(picture.scans),
         "pixels of all pictures of a request": f"{picture.total_pixels // 10**6} megapixels",
         "time to decode a picture": f"{picture.decode_s:g} s",
-        "requests that wait for a model, `--queue`": str(fairness.QUEUE),
+        "requests that wait for a model, `--queue`": str(care.QUEUE),
         "open connections": f"{lines.total:,}",
         "open connections of one address": str(lines.of_peer),
         "time for headers": f"{lines.header_s:g} s",

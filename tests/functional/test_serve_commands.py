@@ -79,7 +79,7 @@ def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Pat
         (["logs"], 15, "nothing was served here yet"),
         (["start", "--model-path", "/m"], 15, "no server runs on this machine"),
         (["start"], 2, "one model is expected"),
-        (["swap", "a", "b", "--model-path", "/m"], 2, "one model is expected"),
+        (["swap", "a", "b", "--model-path", "/m"], 2, "cannot be served together"),
     ],
 )
 def test_without_a_server_each_says_what_to_do(

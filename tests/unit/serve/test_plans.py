@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from llava_pack.serve.control import plan_fields
 from llava_pack.serve.plans import (
     LoadOptions,
     engine_command,
@@ -78,3 +79,23 @@ def test_an_engine_has_no_proxies_and_no_tokens() -> None:
     given |= dict.fromkeys(secret.split(), "s")
     made = engine_environment(given)
     assert set(made) == {"HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+
+
+def test_a_plan_crosses_the_control_socket_as_servers_of_earlier_versions_take_it() -> None:
+    """They take exactly these fields, and know no others."""
+    asked = LoadOptions(model_base=Path("/m/b"), context_tokens=99, conv_mode="llava_v0")
+    fields = plan_fields(folder_plan(Path("/m/x"), asked))
+    assert fields == {
+        "name": "x",
+        "model_dir": "/m/x",
+        "vision_tower": None,
+        "model_base": "/m/b",
+        "precision": "auto",
+        "device": "auto",
+        "slots": 8,
+        "context_tokens": 99,
+        "conv_mode": "llava_v0",
+        "python": sys.executable,
+        "gpus": None,
+        "known_answers": (),
+    }

@@ -1,0 +1,165 @@
+"""The options that load a model, as `serve`, `start`, `swap`, `chat` and `ask` all take them.
+
+Every value is checked when it is made, before a command does anything, so a mistake has one message
+and one exit code whichever command it is made with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.format.errors import UsageError
+from llava_pack.format.precision import FACTS, QUANTIZED
+
+if TYPE_CHECKING:
+    from llava_pack.serve.plans import EnginePlan, LoadOptions
+
+_NO_CHOICE = (None, False, "auto", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is loaded, as it was typed; None leaves it to the bundle or the checkpoint.
+
+    Raises:
+        UsageError: a value is unknown or out of range, or two contradict each other.
+    """
+
+    model_path: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkpoint's folder. Default: an installed model, or the running server."
+        ),
+    ] = None
+    vision_tower: Annotated[
+        Path | None,
+        typer.Option(help="The vision tower's folder, where the checkpoint does not say."),
+    ] = None
+    model_base: Annotated[
+        Path | None, typer.Option(help="What an adapter or a projector was trained on.")
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the bundle's; of a folder nf4."),
+    ] = None
+    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as nf4.")] = False
+    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as int8.")] = False
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
+    slots: Annotated[int | None, typer.Option(help="Maximum concurrent requests, 1 to 256.")] = None
+    context: Annotated[
+        int | None,
+        typer.Option(help="Longest prompt with its answer, in tokens; 16 at least."),
+    ] = None
+    conv_mode: Annotated[
+        str | None, typer.Option(help="Conversation template, in place of the model's own.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        from llava_pack.engine.options import Options
+
+        if len(self._precisions) > 1:
+            raise UsageError(
+                f"more than one precision is asked for: {', '.join(sorted(self._precisions))}",
+                subject=" and ".join(self._typed("precision", "load_4bit", "load_8bit")),
+                hint="give one of --precision, --load-4bit and --load-8bit",
+            )
+        Options(**self.load.given)
+        if self.model_path is None and (own := self._typed("vision_tower", "model_base")):
+            raise UsageError(
+                "an installed model, or one that is served, brings its own",
+                subject=" and ".join(own),
+                hint="leave it out, or load a folder with --model-path",
+            )
+
+    def _typed(self, *names: str) -> list[str]:
+        """Return the options of those fields that choose something."""
+        chosen = (name for name in names if getattr(self, name) not in _NO_CHOICE)
+        return [f"--{name.replace('_', '-')}" for name in chosen]
+
+    @property
+    def _precisions(self) -> set[str]:
+        """Return every precision that is named."""
+        bits = {4: self.load_4bit, 8: self.load_8bit}
+        typed = {self.precision} if self.precision else set()
+        return typed | {name for name in QUANTIZED if bits[FACTS[name].bits]}
+
+    @property
+    def load(self) -> "LoadOptions":
+        """Return the same for what loads: absolute paths, and one precision at most."""
+        from llava_pack.serve.plans import LoadOptions
+
+        return LoadOptions(
+            vision_tower=_absolute(self.vision_tower),
+            model_base=_absolute(self.model_base),
+            precision=next(iter(self._precisions), None),
+            device=self.device or None,
+            slots=self.slots,
+            context_tokens=self.context,
+            conv_mode=self.conv_mode,
+        )
+
+    @property
+    def folder(self) -> Path | None:
+        """Return the checkpoint's folder, absolute; None where an installed model is meant."""
+        return _absolute(self.model_path)
+
+    def need_folder(self) -> Path | None:
+        """Return the folder; None where a running server is asked, which has loaded its own.
+
+        Raises:
+            UsageError: how to load is said, and not what.
+        """
+        if self.model_path is None and (names := self._typed(*vars(self))):
+            raise UsageError(
+                "for loading a model, but a running server has loaded its own",
+                subject=", ".join(names),
+                hint="add --model-path DIR, or leave it out to ask the running server",
+            )
+        return self.folder
+
+    def check_served(self) -> None:
+        """Check what is for oneself alone, and not for a server that others ask too.
+
+        Raises:
+            UsageError: an option must not be served with.
+        """
+        if self.conv_mode == "raw":
+            raise UsageError(
+                "everybody's text could become special tokens",
+                subject="--conv-mode raw",
+                hint="leave it out to take the model's own template; `chat` and `ask` take raw "
+                "with --model-path",
+            )
+
+    def plans(
+        self, recipes: Sequence[str], prefix: Path | None
+    ) -> tuple[list["EnginePlan"], str | None]:
+        """Return the models to serve and, for installed ones, the id of the first one's bundle.
+
+        Raises:
+            UsageError: a folder and installed models are meant together.
+            InstallError: one is not installed.
+            IntegrityError: files do not look as they did when they were verified.
+        """
+        from llava_pack.cli.installations import installations, plan_of
+        from llava_pack.serve.plans import folder_plan
+
+        if self.folder is None:
+            progress = console.progress()
+            items = installations(prefix, recipes)
+            return [plan_of(item, self.load, progress) for item in items], items[0].bundle_id
+        if recipes:
+            raise UsageError(
+                "a folder and installed models cannot be served together",
+                subject="--model-path",
+                hint="leave out --model-path, or the models' names",
+            )
+        return [folder_plan(self.folder, self.load)], None
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().absolute()

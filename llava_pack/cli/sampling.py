@@ -1,0 +1,40 @@
+"""The options of a question, as `chat` and `ask` both take them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llava_pack.engine.port import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """Who is asked, and how the answer is drawn."""
+
+    model: Annotated[
+        str | None, typer.Option(help="Which of the running server's models to ask.")
+    ] = None
+    temperature: Annotated[float, typer.Option(help="0 is greedy: the likeliest token.")] = 0.0
+    top_p: Annotated[float, typer.Option(help="Part of the likely tokens to draw from.")] = 1.0
+    seed: Annotated[int | None, typer.Option(help="Draws the same tokens again.")] = None
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "--max-new-tokens", help="Longest answer, in tokens.")
+    ] = 512
+
+    @property
+    def sampling(self) -> "Sampling":
+        """Return how tokens are drawn.
+
+        Raises:
+            UsageError: a number is out of range.
+        """
+        from llava_pack.engine.port import Sampling
+
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+        )

@@ -1,0 +1,246 @@
+"""Options: the commands that share some share all, a mistake has one message, and each is honoured.
+
+What is looked at comes from the dataclasses and from the commands themselves, so an option that is
+added tomorrow is looked at too; a table below that has no row for it fails.
+"""
+
+import inspect
+import os
+import socket
+import tempfile
+from contextlib import closing
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from llava_pack.cli import main
+from llava_pack.cli.app import app
+from llava_pack.cli.asked import PackOptions
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.sampling import QuestionOptions
+from llava_pack.cli.serve import serve_plan
+from llava_pack.cli.serving import ServerOptions
+from llava_pack.engine.load import load_engine
+from llava_pack.format.errors import UsageError
+from llava_pack.serve.plans import LoadOptions, engine_command, folder_plan
+
+COMMANDS = get_command(app).commands
+TAKEN_WHOLE = {
+    ModelOptions: ("model_path", {"serve", "start", "swap", "chat", "ask"}),
+    QuestionOptions: ("temperature", {"chat", "ask"}),
+    PackOptions: ("torch_backend", {"plan", "lock", "build"}),
+    ServerOptions: ("stall_s", {"serve"}),
+}
+"""Of each dataclass: an option by which the commands that have it are found, and who they are."""
+WAYS = {
+    "serve": ["serve", "--port", "0"],
+    "start": ["start"],
+    "swap": ["swap", "old"],
+    "chat": ["chat", "--prompt", "x"],
+    "ask": ["ask", "--images", "photos", "--prompt", "x", "--out", "answers.jsonl"],
+}
+"""How each command that loads is called, without the options that say what."""
+_FOLDER = ["--model-path", "folder"]
+MISTAKES = {
+    "model_path": ["--vision-tower", "tower", "--model-base", "base"],
+    "vision_tower": ["--vision-tower", "tower"],
+    "model_base": ["--model-base", "base"],
+    "precision": [*_FOLDER, "--precision", "int4"],
+    "load_4bit": [*_FOLDER, "--load-4bit", "--precision", "fp16"],
+    "load_8bit": [*_FOLDER, "--load-8bit", "--load-4bit"],
+    "device": [*_FOLDER, "--device", "tpu"],
+    "slots": [*_FOLDER, "--slots", "257"],
+    "context": [*_FOLDER, "--context", "2"],
+    "conv_mode": [*_FOLDER, "--conv-mode", "none"],
+}
+OTHER_MODEL = {
+    "model_path": Path("another"),
+    "vision_tower": Path("tower"),
+    "model_base": Path("base"),
+    "precision": "fp32",
+    "load_4bit": True,
+    "load_8bit": True,
+    "device": "cpu",
+    "slots": 3,
+    "context": 64,
+    "conv_mode": "llava_v0",
+}
+
+
+def shape(parameter):
+    """Return what a person sees of an option."""
+    names = (*parameter.opts, *parameter.secondary_opts)
+    return names, parameter.help, parameter.default, parameter.envvar
+
+
+@pytest.mark.parametrize("group", TAKEN_WHOLE, ids=lambda group: group.__name__)
+def test_a_command_that_takes_one_option_of_a_dataclass_takes_all_of_it(group):
+    sign, names = TAKEN_WHOLE[group]
+    having = {
+        name: {each.name: shape(each) for each in command.params if each.name in _names(group)}
+        for name, command in COMMANDS.items()
+        if sign in {each.name for each in command.params}
+    }
+    assert having.keys() == names
+    for name, options in having.items():
+        assert options.keys() == _names(group), name
+        assert options == next(iter(having.values())), name
+
+
+def _names(group):
+    return {field.name for field in fields(group)}
+
+
+def test_the_tables_of_this_test_have_a_row_for_each_option():
+    assert MISTAKES.keys() == OTHER_MODEL.keys() == _names(ModelOptions)
+    assert WAYS.keys() == TAKEN_WHOLE[ModelOptions][1]
+
+
+@pytest.mark.parametrize("field", MISTAKES)
+def test_a_mistake_has_one_message_and_one_exit_code_in_every_command(field, capsys):
+    outcomes = {}
+    for name, way in WAYS.items():
+        code = main([*way, *MISTAKES[field]])
+        outcomes[name] = (code, *capsys.readouterr())
+    code, out, err = outcomes["serve"]
+    assert set(outcomes.values()) == {(code, out, err)}, outcomes
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+
+
+def test_what_must_not_be_served_is_refused_alike_by_all_that_serve(capsys):
+    outcomes = set()
+    for name in ("serve", "start", "swap"):
+        code = main([*WAYS[name], *_FOLDER, "--conv-mode", "raw"])
+        outcomes.add((code, *capsys.readouterr()))
+    [(code, _out, err)] = outcomes
+    assert code == 2
+    assert "special tokens" in err
+    assert ModelOptions(model_path=Path("m"), conv_mode="raw").need_folder() is not None
+
+
+@pytest.mark.parametrize("field", sorted(_names(ModelOptions) - {"model_path"}))
+def test_how_to_load_without_what_is_refused_alike_by_all_that_ask(
+    field, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    value = OTHER_MODEL[field]
+    [option] = [each for each in COMMANDS["serve"].params if each.name == field]
+    typed = [option.opts[0], *([] if value is True else [str(value)])]
+    outcomes = set()
+    for name in ("chat", "ask"):
+        code = main([*WAYS[name], *typed])
+        outcomes.add((code, *capsys.readouterr()))
+    [(code, _out, err)] = outcomes
+    assert code == 2
+    assert err.startswith(f"error: {typed[0]}: ")
+
+
+@pytest.mark.parametrize("field", OTHER_MODEL)
+def test_every_option_of_a_model_reaches_the_engine(field):
+    """A process of its own is told it by its command, one in this process as an argument."""
+    plain = ModelOptions(model_path=Path("m"))
+    other = replace(plain, **{field: OTHER_MODEL[field]})
+    commands = [
+        engine_command(folder_plan(each.folder, each.load), Path("/s")).argv
+        for each in (plain, other)
+    ]
+    assert commands[0] != commands[1]
+    assert (plain.folder, plain.load) != (other.folder, other.load)
+    assert inspect.signature(load_engine).parameters.keys() >= _names(LoadOptions)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    path = tmp_path / "team"
+    path.write_text("k" * 32)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def other_server(keys, tmp_path):
+    """Return another value of each option of a server."""
+    with tempfile.TemporaryDirectory(prefix="lp-") as folder:  # short: a socket is made in it
+        yield {
+            "host": "127.0.0.2",
+            "port": _free_port(),
+            "socket": Path(folder, "s"),
+            "token": False,
+            "api_key_file": keys,
+            "keys": tmp_path / "people" / "keys.json",
+            "audit_to": "off",
+            "audit_size_mb": 7,
+            "audit_keep": 7,
+            "web": False,
+            "queue": 7,
+            "drain_s": 7.0,
+            "stall_s": 7.0,
+            "as_root": True,
+            "fence": False,
+            "require_fence": True,
+        }
+
+
+def _free_port():
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        return taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("field", sorted(_names(ServerOptions)))
+def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypatch, tmp_path):
+    """Whoever changes one gets another run, or is let through where the other is refused."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    plain = ServerOptions(port=_free_port())
+    other = replace(plain, **{field: other_server[field]})
+    assert other_server.keys() == _names(ServerOptions)
+    assert _run_of(plain) != _run_of(other)
+
+
+def _run_of(server):
+    """Return what a run would be, but for what is drawn at each start."""
+    plan = serve_plan([], None, server)
+    address = plan.listening.getsockname()
+    plan.listening.close()
+    policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))
+    state = replace(plan.state, token="drawn" if plan.state.token else "", started=0, llava_path="")
+    told = vars(plan) | {"listening": address, "policy": policy, "state": state}
+    return told | {"command": plan.command.keywords, "notifier": None, "root": _as_root(server)}
+
+
+def _as_root(server):
+    try:
+        server.refuse_root()
+    except UsageError:
+        return False
+    return True
+
+
+OTHER_PACK = {
+    "recipe": "llava-v1.5-13b",
+    "target": "TARGET",
+    "platform": "aarch64-manylinux_2_35",
+    "python": "3.12",
+    "cuda": "13",
+    "torch_backend": "cpu",
+    "exclude_newer": "2026-10-01",
+    "runtime": "upstream",
+    "layout": "hf",
+    "quantize": "nf4",
+    "merge": True,
+}
+
+
+@pytest.mark.parametrize("field", sorted(_names(PackOptions)))
+def test_every_option_of_a_build_reaches_it(field, monkeypatch, tmp_path):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    assert OTHER_PACK.keys() == _names(PackOptions)
+    plain = PackOptions(recipe="llava-v1.5-7b")
+    other = replace(plain, **{field: OTHER_PACK[field]})
+    if field == "target":
+        assert main(["probe", "--here", "--out", str(tmp_path / "t.json")]) == 0
+        other = replace(plain, target=tmp_path / "t.json")
+    assert asdict(plain.request()[1]) != asdict(other.request()[1])
