@@ -20,7 +20,7 @@ from llava_pack.health.throughput import (
     in_doubt,
     suspects,
 )
-from llava_pack.health.upstream import UpstreamProbe
+from llava_pack.llava_serve.health import UpstreamProbe
 from llava_pack.serve.state import RunState
 
 if TYPE_CHECKING:

@@ -79,15 +79,15 @@ def serve_upstream(
         ServeError: the port is taken, or a program ended; with its last words.
     """
     from llava_pack.cli.installations import plan_of
-    from llava_pack.engine.upstream.files import model_files
-    from llava_pack.engine.upstream.programs import (
+    from llava_pack.llava_serve.files import model_files
+    from llava_pack.llava_serve.programs import (
         CPU_PRECISION,
         LOOPBACK,
         UpstreamModel,
         chosen_device,
     )
+    from llava_pack.llava_serve.serve import UpstreamPlan, run
     from llava_pack.serve.listener import listen_on_port
-    from llava_pack.serve.upstream import UpstreamPlan, run
 
     if wrong := [name for name, given in refused.items() if given]:
         raise UsageError(
@@ -131,7 +131,7 @@ def serve_upstream(
 
 def _announce(state: RunState, precision: str, *, as_json: bool) -> None:
     """Tell that the page answers: the tunnel and the page as data, the rest as talk."""
-    from llava_pack.engine.upstream.programs import USER
+    from llava_pack.llava_serve.programs import USER
     from llava_pack.serve.tunnel import endpoint, tunnel_lines
 
     lines = tunnel_lines(

@@ -77,7 +77,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
 def _upstream(given: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
     """Return the report of LLaVA's own three programs, started as `serve` starts them."""
-    from llava_pack.health.upstream import smoke
+    from llava_pack.llava_serve.health import smoke
 
     found = smoke(manifest, given.model_dir, precision=given.precision, device=given.device)
     return {"schema": _SCHEMA, "kind": "smoke", **found}

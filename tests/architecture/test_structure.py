@@ -54,7 +54,7 @@ def test_torch_stays_in_engine_and_convert():
             assert not names & {"torch", "transformers", "bitsandbytes"}, path
         if where != "serve" or path.name != "web.py":
             # the launcher runs in LLaVA's own environment alone, with LLaVA's own gradio
-            launcher = path.parts[-2:] == ("upstream", "launcher.py")
+            launcher = path.parts[-2:] == ("llava_serve", "launcher.py")
             assert launcher or "gradio" not in names, path
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from llava_pack.engine.fence.value import FenceMode
-from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from llava_pack.format.errors import UsageError
+from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
 
 LOOPBACK = "127.0.0.1"
 USER = "llava"
 """Who logs in to the page; the password is the token of the start."""
 TOKEN_VARIABLE = "LLAVA_PACK_UPSTREAM_TOKEN"  # noqa: S105 - the variable's name
-_LAUNCHER = "llava_pack.engine.upstream.launcher"
+_LAUNCHER = "llava_pack.llava_serve.launcher"
 _LOADING: Mapping[str, tuple[str, ...]] = {
     "fp16": (),
     "int8": ("--load-8bit",),

@@ -12,14 +12,14 @@ from typing import Any, Self
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.engine.templates import choose
-from llava_pack.engine.upstream.client import UpstreamClient
-from llava_pack.engine.upstream.files import model_files
-from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
-from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, programs
 from llava_pack.format.errors import ServeError
 from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
+from llava_pack.llava_serve.client import UpstreamClient
+from llava_pack.llava_serve.files import model_files
+from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
+from llava_pack.llava_serve.programs import UpstreamModel, chosen_device, programs
 
 _PROGRAMS = "llava.serve.controller, llava.serve.model_worker, llava.serve.gradio_web_server"
 _TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test

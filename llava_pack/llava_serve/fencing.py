@@ -12,8 +12,8 @@ from llava_pack.engine.fence.place import make_devices, this_place
 from llava_pack.engine.fence.plan import upstream_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, Standing
-from llava_pack.engine.upstream.bounds import Bounds, tell
 from llava_pack.format.errors import ServeError
+from llava_pack.llava_serve.bounds import Bounds, tell
 
 _HOME = "home"
 

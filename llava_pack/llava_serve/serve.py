@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from llava_pack.engine.fence.value import FenceMode, Standing
-from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
-from llava_pack.engine.upstream.programs import UpstreamModel, programs
 from llava_pack.format.progress import Progress
+from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
+from llava_pack.llava_serve.programs import UpstreamModel, programs
 from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import RunState, publish
 

@@ -1,6 +1,6 @@
 """One program of `llava.serve`, run as published, in the bundle's environment of its own.
 
-    python -I -m llava_pack.engine.upstream.launcher controller|worker|page OPTIONS…
+    python -I -m llava_pack.llava_serve.launcher controller|worker|page OPTIONS…
 
 LLaVA's code is not changed on disk. A fence is raised before anything of it is imported, and what
 it calls is bounded before it runs:
@@ -23,11 +23,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, HINT, Bounds
-from llava_pack.engine.upstream.fencing import enter_upstream_fence
-from llava_pack.engine.upstream.programs import TOKEN_VARIABLE, USER
-from llava_pack.engine.upstream.tether import die_with_parent
 from llava_pack.format.errors import PackError
+from llava_pack.llava_serve.bounds import FENCE_VARIABLE, HINT, Bounds
+from llava_pack.llava_serve.fencing import enter_upstream_fence
+from llava_pack.llava_serve.programs import TOKEN_VARIABLE, USER
+from llava_pack.llava_serve.tether import die_with_parent
 
 _MODULES = {
     "controller": "llava.serve.controller",
