@@ -16,6 +16,7 @@ from pydantic import (
 
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.paths import component_defect
+from llava_pack.format.runtimes import Engine
 from llava_pack.shipped import shipped
 
 
@@ -28,8 +29,6 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 SourceText = Annotated[str, StringConstraints(pattern=r"^(hf:[^@\s]+(@\S+)?|dir:.+)$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
-Engine = Literal["transformers", "upstream"]
-"""llava-pack's own engine, or LLaVA's own `llava.serve`."""
 
 
 class _Part(BaseModel):

@@ -3,9 +3,8 @@
 import os
 from dataclasses import dataclass, replace
 
-from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import PythonChoice, remote_wheel
-from llava_pack.assemble.runtimes import UPSTREAM_CODE, upstream_requirements, upstream_torch
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.source_packages import Workshop, resolve_with_sources
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
@@ -88,14 +87,13 @@ def resolve_packages(
     progress.start(f"resolve packages for {platform.uv_platform}", None)
     backend = choice.torch_backend
     torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
-    upstream = recipe.runtime.engine == "upstream"
-    if upstream:
-        torch = upstream_torch(torch, platform, choice.cuda)
+    runtime = packed_for(recipe)
+    torch = runtime.torch(torch, platform, choice.cuda)
     newer = choice.exclude_newer
     workshop = Workshop(platform=platform, cache=cache, progress=progress, exclude_newer=newer)
 
     def resolved(torch: TorchChoice) -> tuple[LockedWheel, ...]:
-        wanted = _wanted(recipe, platform, torch, choice)
+        wanted = runtime.requirements(recipe, platform, torch, choice.cuda)
         return resolve_with_sources(
             lambda lines: resolve(
                 lines, platform, indexes, torch_backend=torch.backend, exclude_newer=newer
@@ -113,8 +111,8 @@ def resolve_packages(
         torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
         progress.note(f"! {torch.note}")
         wheels = resolved(torch)
-    if upstream:
-        wheels += tuple(find_wheels([UPSTREAM_CODE], platform, indexes).values())
+    if runtime.code:
+        wheels += tuple(find_wheels(runtime.code, platform, indexes).values())
     progress.done()
     uv = next(wheel for wheel in wheels if wheel.name == "uv")
     return Packages(
@@ -126,15 +124,6 @@ def resolve_packages(
         indexes=indexes,
         backend=torch.backend,
     )
-
-
-def _wanted(
-    recipe: Recipe, platform: Platform, torch: TorchChoice, choice: Choice
-) -> tuple[str, ...]:
-    """Return what the resolver is asked for."""
-    if recipe.runtime.engine == "upstream":
-        return upstream_requirements(recipe, platform, torch, choice.cuda)
-    return target_requirements(recipe, torch)
 
 
 def _choose_python(choice: Choice, progress: Progress) -> PythonChoice:

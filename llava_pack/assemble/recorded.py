@@ -27,6 +27,7 @@ from llava_pack.format import records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.format.progress import Progress
+from llava_pack.format.runtimes import RUNTIMES
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -73,7 +74,7 @@ def record(
         UsageError: it is wanted, and this machine cannot.
         CheckpointError: the model does not give its known answers, or cannot be run.
     """
-    if wanted is False or not known or plan.recipe.runtime.engine == "upstream":
+    if wanted is False or not known or not RUNTIMES[plan.recipe.runtime.engine].graded:
         return ()
     precisions = _precisions(plan)
     key = _key(staging, known, precisions)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llava_pack.format.runtimes import Engine
+
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.lock.choice import Asked
@@ -38,7 +40,7 @@ ExcludeNewer = Annotated[
     str | None, typer.Option(help="Take no package that is newer than this date, 2026-10-31.")
 ]
 Runtime = Annotated[
-    Literal["transformers", "upstream"] | None,
+    Engine | None,
     typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
 ]
 Layout = Annotated[
@@ -68,7 +70,7 @@ class Wanted:
     cuda: Literal["none", "12", "13"] | None = None
     torch_backend: str | None = None
     exclude_newer: str | None = None
-    runtime: Literal["transformers", "upstream"] | None = None
+    runtime: Engine | None = None
     layout: Literal["original", "hf"] | None = None
     quantize: Literal["nf4", "int8"] | None = None
     merge: bool = False

@@ -6,6 +6,7 @@ belong here could tell something about the person: only what is published under 
 
 from pathlib import Path
 
+from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.health.shapes import Begins, Either, Form, Name, Number, OneOf, Words
 
 
@@ -139,7 +140,7 @@ PACKAGE = Name("package", PACKAGES)
 ARCH = OneOf("x86_64", "aarch64", "arm64", "ppc64le")
 DEVICE = OneOf("cpu", "cuda", "auto")
 PRECISION = OneOf(*PRECISIONS, "auto")
-ENGINE = OneOf("transformers", "upstream")
+ENGINE = OneOf(*RUNTIMES)
 GPU_NAME = Words(
     words(
         "NVIDIA Tesla GeForce Quadro TITAN GRID GTX RTX Ti SUPER Ada Generation Blackwell Server "
