@@ -31,6 +31,7 @@ _PRECISIONS = {"auto", "fp32", "fp16", "bf16", "int8", "nf4"}
 
 
 def serve(
+    ctx: typer.Context,
     recipes: Annotated[
         list[str] | None,
         typer.Argument(help="Installed models to serve. Default: the one activated last."),
@@ -127,7 +128,7 @@ def serve(
       llava-pack serve --socket ~/llava.sock
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
-    from llava_pack.cli.upstream import UNFENCED, installed_upstream, serve_upstream
+    from llava_pack.cli.runtimes import UNFENCED, other_runtime, serve_other
     from llava_pack.serve.plans import LoadOptions, engine_command
 
     if conv_mode == "raw":
@@ -138,23 +139,9 @@ def serve(
     chosen = chosen_precision(precision, load_4bit=load_4bit, load_8bit=load_8bit)
     if model_path is None:
         _refuse_root(as_root=as_root)
-    if model_path is None and (own := installed_upstream(prefix, recipes or [])) is not None:
-        refused: dict[str, object] = {"--vision-tower": vision_tower, "--model-base": model_base}
-        refused |= {"--context": context, "--conv-mode": conv_mode, "--socket": socket}
-        refused |= {"--host": host != "127.0.0.1", "--no-web": not web}
-        refused |= {"--api-key-file": api_key_file, "--keys": keys}
+    if model_path is None and (other := other_runtime(prefix, recipes or [])) is not None:
         load = LoadOptions(precision=chosen, device=device, slots=slots)
-        raise typer.Exit(
-            serve_upstream(
-                own,
-                load,
-                port=port,
-                token=token,
-                fence=fence_mode,
-                refused=refused,
-                as_json=as_json,
-            )
-        )
+        raise typer.Exit(serve_other(ctx, other, load, fence_mode))
     _need_extra(web=web)
     from llava_pack.cli.proof import proof_of
     from llava_pack.serve.audit import AuditPlan, audit_path, destination

@@ -20,6 +20,7 @@ from llava_pack.llava_serve.client import UpstreamClient
 from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import UpstreamModel, chosen_device, programs
+from llava_pack.serve.state import RunState
 
 _PROGRAMS = "llava.serve.controller, llava.serve.model_worker, llava.serve.gradio_web_server"
 _TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test
@@ -106,7 +107,19 @@ class UpstreamProbe:
         )
 
 
-def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -> dict[str, Any]:
+def probe(state: RunState) -> UpstreamProbe:
+    """Return what asks a run."""
+    return UpstreamProbe(
+        state.controller,
+        state.url,
+        token=state.token,
+        pid=state.pid,
+        models=state.models,
+        fences=state.fences,
+    )
+
+
+def smoke(manifest: Manifest, model_dir: Path, precision: str, device: str) -> dict[str, Any]:
     """Start the three programs, ask the known questions, look at the page, and end them.
 
     Raises:
@@ -134,12 +147,12 @@ def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -
             urls = ports.url("controller"), ports.url("page")
             with UpstreamProbe(
                 *urls, token=_TOKEN, pid=os.getpid(), models=(model.name,), fences={}
-            ) as probe:
+            ) as asking:
                 answers = [
-                    _told(known, probe.answer(model.name, known))
+                    _told(known, asking.answer(model.name, known))
                     for known in manifest.known_answers
                 ]
-                page = probe.page()
+                page = asking.page()
     return {
         "ok": all(answer["ok"] for answer in answers) and page.is_page,
         "precision": precision,

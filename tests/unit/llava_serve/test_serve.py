@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.cli.openai_stream import find_server
+from llava_pack.cli.runtimes import _missing
 from llava_pack.cli.servers import ordered
-from llava_pack.cli.upstream import _missing
 from llava_pack.engine.fence.value import OFF, Standing
 from llava_pack.format.errors import ServeError
 from llava_pack.llava_serve.bounds import tell
