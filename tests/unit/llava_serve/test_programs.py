@@ -1,6 +1,8 @@
 """LLaVA's three programs as values: their order, their ports, and what they may not do."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,13 @@ def option(program, name):
 
 def test_the_controller_is_first_and_the_page_last():
     assert [one.role for one in started()] == ["controller", "worker", "page"]
+
+
+@pytest.mark.parametrize("room", ["llava_serve", "engine.upstream"])
+def test_the_launcher_is_found_by_its_name_and_by_the_one_of_earlier_versions(room):
+    argv = [sys.executable, "-I", "-m", f"llava_pack.{room}.launcher", "page"]
+    done = subprocess.run(argv, env={}, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(f"KeyError: '{FENCE_VARIABLE}'\n")  # it asks for its bounds first
 
 
 def test_ports_agree_and_all_are_on_loopback():
