@@ -16,7 +16,7 @@ from llava_pack.format.progress import Progress
 from llava_pack.health.runtimes import ServePlan
 from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
-from llava_pack.llava_serve.programs import Ports, Program, UpstreamModel, chosen_device, programs
+from llava_pack.llava_serve.programs import Ports, Program, programs
 from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import RunState, publish
 
@@ -66,18 +66,15 @@ def launched(plan: ServePlan, ports: Ports, home: Path) -> tuple[Program, ...]:
     Raises:
         UsageError: LLaVA's loader cannot load the model so.
     """
-    engine = plan.engine
-    model = UpstreamModel(
-        name=engine.name,
-        model_dir=engine.model_dir,
-        files=model_files(engine.model_dir),
-        precision=engine.precision,
-        device=chosen_device(engine.device),
-        slots=engine.slots,
-        python=engine.python,
+    return programs(
+        plan.engine,
+        ports,
+        files=model_files(plan.engine.model_dir),
+        token=plan.state.token,
+        environment=os.environ,
+        home=home,
+        fence=plan.fence,
     )
-    token = plan.state.token
-    return programs(model, ports, token=token, environment=os.environ, home=home, fence=plan.fence)
 
 
 class _Published:

@@ -14,10 +14,10 @@ from llava_pack.llava_serve.launcher import guarded, reaches_out, without_foreig
 from llava_pack.llava_serve.programs import (
     TOKEN_VARIABLE,
     Ports,
-    UpstreamModel,
     private_environment,
     programs,
 )
+from llava_pack.serve.plans import EnginePlan
 
 PORTS = Ports(controller=21001, worker=21002, page=7860)
 
@@ -26,13 +26,16 @@ FILES = (Path("/m/llava-x"), Path("/m/clip"))
 
 
 def started(precision="fp16", device="cpu", environment=None, fence="on"):
-    model = UpstreamModel(
+    model = EnginePlan(
         name="llava-x", model_dir=Path("/m/llava-x"), precision=precision, device=device,
-        slots=3, python=Path("/venv/bin/python"), files=FILES,
+        slots=3, python=Path("/venv/bin/python"), vision_tower=None, model_base=None,
+        context_tokens=None, conv_mode=None,
     )  # fmt: skip
     given = environment or {}
     home = Path("/run/x")
-    return programs(model, PORTS, token="secret", environment=given, home=home, fence=fence)
+    return programs(
+        model, PORTS, files=FILES, token="secret", environment=given, home=home, fence=fence
+    )
 
 
 def bounds(program):
