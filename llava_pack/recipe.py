@@ -18,6 +18,7 @@ from pydantic import (
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.paths import component_defect
 from llava_pack.format.precision import Precision
+from llava_pack.format.runtimes import Engine
 from llava_pack.shipped import shipped
 
 
@@ -30,8 +31,6 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 SourceText = Annotated[str, StringConstraints(pattern=r"^[a-z]+:.+$")]
 """A scheme and a place. Which there are, and how each is written: `llava_pack.fetch.schemes`."""
-Engine = Literal["transformers", "upstream"]
-"""llava-pack's own engine, or LLaVA's own `llava.serve`."""
 
 
 class _Part(BaseModel):

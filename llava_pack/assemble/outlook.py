@@ -9,14 +9,9 @@ from typing import Literal
 
 from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.placing import Place, choose_place, place_finding
-from llava_pack.assemble.planning import (
-    MODERN_GLIBC_MINOR,
-    BuildOptions,
-    Plan,
-    old_glibc_fix,
-    plan_build,
-)
+from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
 from llava_pack.assemble.proved import recalled
+from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
 from llava_pack.assemble.sharing import gpu_findings, model_gpus
 from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
 from llava_pack.fetch.cache import Cache

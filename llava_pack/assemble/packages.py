@@ -3,9 +3,8 @@
 import os
 from dataclasses import dataclass, replace
 
-from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.runtime_files import PythonChoice, remote_wheel
-from llava_pack.assemble.runtimes import UPSTREAM_CODE, upstream_requirements, upstream_torch
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.source_packages import Workshop, resolve_with_sources
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
@@ -106,8 +105,7 @@ def _resolved(
     """Return what was asked for torch, and all wheels; PyPI's torch where its own index is away."""
     platform, folders, backend = choice.platform, indexes.local_folders(), choice.torch_backend
     torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
-    if recipe.runtime.engine == "upstream":
-        torch = upstream_torch(torch, platform, choice.cuda)
+    torch = packed_for(recipe).torch(torch, platform, choice.cuda)
     workshop = Workshop(
         platform=platform, cache=cache, progress=progress, exclude_newer=choice.exclude_newer
     )
@@ -130,26 +128,18 @@ def _wheels(
 ) -> Wheels:
     """Return what the resolver answers, and the runtime's code beside it."""
     platform, newer = choice.platform, choice.exclude_newer
+    runtime = packed_for(recipe)
     wheels = resolve_with_sources(
         lambda lines: resolve(
             lines, platform, indexes, torch_backend=torch.backend, exclude_newer=newer
         ),
-        _wanted(recipe, platform, torch, choice),
+        runtime.requirements(recipe, platform, torch, choice.cuda),
         indexes,
         workshop,
     )
-    if recipe.runtime.engine == "upstream":
-        wheels += tuple(find_wheels([UPSTREAM_CODE], platform, indexes).values())
+    if runtime.code:
+        wheels += tuple(find_wheels(runtime.code, platform, indexes).values())
     return wheels
-
-
-def _wanted(
-    recipe: Recipe, platform: Platform, torch: TorchChoice, choice: ResolutionTarget
-) -> tuple[str, ...]:
-    """Return what the resolver is asked for."""
-    if recipe.runtime.engine == "upstream":
-        return upstream_requirements(recipe, platform, torch, choice.cuda)
-    return target_requirements(recipe, torch)
 
 
 def _choose_python(choice: ResolutionTarget, progress: Progress) -> PythonChoice:

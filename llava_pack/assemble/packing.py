@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.recipe import Recipe
@@ -61,12 +62,12 @@ def choose_packing(
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )
         return Packing(format="hf", converted=True)
-    upstream = recipe.runtime.engine == "upstream"
-    if upstream and (wanted == "hf" or precision is not None):
+    runtime, native = packed_for(recipe), wanted == "hf" or precision is not None
+    if native and not runtime.native:
         raise UsageError(
-            "LLaVA's own code reads the original layout, and quantizes while it loads",
+            f"{runtime.title} reads the original layout, and quantizes while it loads",
             subject="--format hf" if precision is None else f"--quantize {precision}",
-            hint="leave it out, or leave out --runtime upstream",
+            hint=f"leave it out, or leave out --runtime {recipe.runtime.engine}",
         )
     if merge and recipe.model.base is None:
         raise UsageError(
@@ -78,9 +79,8 @@ def choose_packing(
             subject="--format original",
             hint="leave out --format, or --quantize",
         )
-    native = wanted == "hf" or precision is not None
     return Packing(
         format="hf" if native else "original",
-        merge=merge or ((native or upstream) and recipe.model.base is not None),
+        merge=merge or ((native or runtime.merges) and recipe.model.base is not None),
         precision=precision,
     )

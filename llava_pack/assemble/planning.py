@@ -9,7 +9,7 @@ from llava_pack.assemble.model_sources import identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.pinned import check_lock, pinned_packages
-from llava_pack.assemble.runtimes import with_runtime
+from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import Identified
@@ -19,16 +19,15 @@ from llava_pack.convert.native_config import check_native
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
-from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
+from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
+from llava_pack.format.runtimes import Engine
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
-from llava_pack.recipe import Engine, Recipe, RecipeFile
+from llava_pack.recipe import Recipe, RecipeFile
 
-MODERN_GLIBC_MINOR = 28
-"""What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
 _NEWER_SYSTEM = (
     "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
     "container of one"
@@ -149,26 +148,23 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
         return resolve_packages(recipe, options.choice, cache, progress, archive=archive)
     except RecipeError as error:
         platform = options.choice.platform
-        old = options.target is not None and platform.glibc_minor < MODERN_GLIBC_MINOR
-        if not old or recipe.runtime.engine == "upstream":
+        runtime = packed_for(recipe)
+        if options.target is None or platform.glibc_minor >= runtime.glibc_minor:
             raise
         raise PreflightError(
-            f"no set of wheels of llava-pack's engine for glibc {platform.glibc}, "
-            f"expected 2.{MODERN_GLIBC_MINOR} or newer",
+            f"no set of wheels of {runtime.title} for glibc {platform.glibc}, "
+            f"expected 2.{runtime.glibc_minor} or newer",
             subject="target",
             hint=old_glibc_fix(recipe),
         ) from error
 
 
 def old_glibc_fix(recipe: Recipe) -> str:
-    """Return what to do where the C library is too old: LLaVA's own code, if it takes the model."""
-    try:
-        other = with_runtime(recipe, "upstream")
-    except PackError:
+    """Return what to do where the C library is too old: another runtime, if it takes the model."""
+    other = runs_on_older(recipe)
+    if other is None:
         return _NEWER_SYSTEM
-    if other == recipe:
-        return _NEWER_SYSTEM
-    return f"--runtime upstream packs LLaVA's own code, which runs there; or {_NEWER_SYSTEM}"
+    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def work_folder(out: Path) -> Path:

@@ -26,6 +26,7 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.runtimes import RUNTIMES
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -68,7 +69,7 @@ def record(
         UsageError: it is wanted, and this machine cannot.
         CheckpointError: the model does not give its known answers, or cannot be run.
     """
-    if options.record is False or not known or plan.recipe.runtime.engine == "upstream":
+    if options.record is False or not known or not RUNTIMES[plan.recipe.runtime.engine].graded:
         return ()
     progress = staging.progress
     precisions = _precisions(plan)

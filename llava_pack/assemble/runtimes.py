@@ -1,10 +1,18 @@
-"""Which runtime a bundle gets: llava-pack's own engine, or LLaVA's own code with pins that work."""
+"""How each runtime is packed: llava-pack's own engine, and LLaVA's own code with pins that work."""
 
-from llava_pack.format.errors import RecipeError, UsageError
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from llava_pack.assemble.requirements import target_requirements
+from llava_pack.format.errors import PackError, RecipeError, UsageError
+from llava_pack.format.runtimes import RUNTIMES, Engine
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import Cuda, TorchChoice
-from llava_pack.recipe import Engine, Recipe
+from llava_pack.recipe import Recipe
 
+MODERN_GLIBC_MINOR = 28
+"""What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
 UPSTREAM_CODE = "llava-torch==1.2.2.post1"
 """LLaVA's code as it is published; taken without its requirements, which no longer work together.
 Source: LLaVA's own pyproject.toml at that version."""
@@ -46,20 +54,68 @@ _OLD_TORCH = ("torch>=2.3,<2.5",)
 the first with 12.4. Source: the members of bitsandbytes-0.42.0-py3-none-any.whl."""
 
 
+Requirements = Callable[[Recipe, Platform, TorchChoice, Cuda], tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRuntime:
+    """How a runtime goes into a bundle.
+
+    Attributes:
+        requirements: what the resolver is asked for.
+        torch: the one that it can have, given the one that the target can.
+        check: raises where it cannot load a recipe's model.
+        code: packages at one version that are taken without what they require.
+        python: the only one that it runs on, None for the recipe's.
+        glibc_minor: of the oldest C library that its wheels are for; 0 where they decide.
+        native: it loads the transformers-native layout too, and with it what was quantized ahead.
+        merges: an adapter or a projector is put into its base first: it would load pickled parts.
+    """
+
+    engine: Engine
+    requirements: Requirements
+    torch: Callable[[TorchChoice, Platform, Cuda], TorchChoice] = lambda chosen, *_: chosen
+    check: Callable[[Recipe], None] = lambda _: None
+    code: tuple[str, ...] = ()
+    python: str | None = None
+    glibc_minor: int = 0
+    native: bool = True
+    merges: bool = False
+
+    @property
+    def title(self) -> str:
+        """The runtime as people are told of it."""
+        return RUNTIMES[self.engine].title
+
+
+def packed_for(recipe: Recipe) -> PackedRuntime:
+    """Return how a recipe's runtime is packed."""
+    return PACKED[recipe.runtime.engine]
+
+
 def with_runtime(recipe: Recipe, engine: Engine | None) -> Recipe:
     """Return the recipe with the runtime that a person asks for, checked.
 
     Raises:
-        UsageError: LLaVA's own code cannot load that layout.
+        UsageError: the runtime cannot load that layout.
         RecipeError: it would take the model for something else, by its name.
     """
     if engine is not None and engine != recipe.runtime.engine:
-        python = UPSTREAM_PYTHON if engine == "upstream" else recipe.runtime.python
+        python = PACKED[engine].python or recipe.runtime.python
         runtime = recipe.runtime.model_copy(update={"engine": engine, "python": python})
         recipe = recipe.model_copy(update={"runtime": runtime})
-    if recipe.runtime.engine == "upstream":
-        _check_upstream(recipe)
+    packed_for(recipe).check(recipe)
     return recipe
+
+
+def runs_on_older(recipe: Recipe) -> PackedRuntime | None:
+    """Return a runtime that takes the model and runs on an older C library; None if none does."""
+    for other in PACKED.values():
+        if other.glibc_minor < packed_for(recipe).glibc_minor:
+            with suppress(PackError):
+                with_runtime(recipe, other.engine)
+                return other
+    return None
 
 
 def upstream_requirements(
@@ -110,3 +166,23 @@ def _check_upstream(recipe: Recipe) -> None:
             f"'mpt', got {recipe.model.name!r}",
             subject=f"{recipe.name}: model.name",
         )
+
+
+_PACKED = (
+    PackedRuntime(
+        engine="transformers",
+        requirements=lambda recipe, _platform, torch, _cuda: target_requirements(recipe, torch),
+        glibc_minor=MODERN_GLIBC_MINOR,
+    ),
+    PackedRuntime(
+        engine="upstream",
+        requirements=upstream_requirements,
+        torch=upstream_torch,
+        check=_check_upstream,
+        code=(UPSTREAM_CODE,),
+        python=UPSTREAM_PYTHON,
+        native=False,
+        merges=True,
+    ),
+)
+PACKED: Mapping[Engine, PackedRuntime] = {one.engine: one for one in _PACKED}

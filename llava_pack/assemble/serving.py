@@ -10,13 +10,11 @@ from llava_pack.assemble.sources import Identified
 from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.precision import BY_QUALITY, Precision
+from llava_pack.format.precision import BY_QUALITY
+from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe
-
-UPSTREAM_CPU_PRECISION: Precision = "fp16"
-"""LLaVA's own loader knows no other without a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +66,7 @@ def plan_serving(
         capability: the least that torch has code for.
     """
     asked = recipe.serving
-    upstream = recipe.runtime.engine == "upstream"
-    default = asked.precision if not (upstream and cpu) else UPSTREAM_CPU_PRECISION
+    default = (cpu and RUNTIMES[recipe.runtime.engine].cpu_precision) or asked.precision
     fixed = packing.precision or (default if cpu else None)
     wish = Wish(
         context_tokens=asked.context_tokens,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llava_pack.format.precision import Quantized
+from llava_pack.format.runtimes import Engine
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
@@ -46,7 +47,7 @@ class PackOptions:
         typer.Option(help="Take no package that is newer than this date, 2026-10-31."),
     ] = None
     runtime: Annotated[
-        Literal["transformers", "upstream"] | None,
+        Engine | None,
         typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
     ] = None
     layout: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Progress
+from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.format.text import human_bytes
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
@@ -155,7 +156,7 @@ class Examination:
             for item in self._installed
             if item.manifest.model.name in served
             and item.manifest.known_answers
-            and item.manifest.serving.engine != "upstream"
+            and RUNTIMES[item.manifest.serving.engine].graded
         ]
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
         about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)

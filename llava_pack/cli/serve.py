@@ -13,12 +13,11 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import expanded
-from llava_pack.cli.serving import LOOPBACK, ServerOptions
+from llava_pack.cli.serving import ServerOptions
 from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.serve.state import RunState, directories
 
 if TYPE_CHECKING:
-    from llava_pack.cli.installed import Installation
     from llava_pack.engine.port import EngineInfo
     from llava_pack.serve.plans import EnginePlan
     from llava_pack.serve.supervisor import ServePlan
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 @expanded
 def serve(
+    ctx: typer.Context,
     recipes: Annotated[
         list[str] | None,
         typer.Argument(help="Installed models to serve. Default: the one activated last."),
@@ -53,13 +53,13 @@ def serve(
       llava-pack serve --socket ~/llava.sock
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
-    from llava_pack.cli.upstream import UNFENCED, installed_upstream
+    from llava_pack.cli.runtimes import UNFENCED, other_runtime, serve_other
 
     options.check_served()
     if options.model_path is None:
         server.refuse_root()
-        if (own := installed_upstream(prefix, recipes or [])) is not None:
-            raise typer.Exit(_serve_upstream(own, options, server, as_json=as_json))
+        if (other := other_runtime(prefix, recipes or [])) is not None:
+            raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode))
     server.need_extra()
     from llava_pack.serve.supervisor import run
 
@@ -75,26 +75,6 @@ def serve(
         console.progress(),
     )
     raise typer.Exit(code)
-
-
-def _serve_upstream(
-    own: "Installation", options: ModelOptions, server: ServerOptions, *, as_json: bool
-) -> int:
-    from llava_pack.cli.upstream import serve_upstream
-
-    refused: dict[str, object] = {"--context": options.context, "--conv-mode": options.conv_mode}
-    refused |= {"--socket": server.socket, "--no-web": not server.web}
-    refused |= {"--host": server.host != LOOPBACK}
-    refused |= {"--api-key-file": server.api_key_file, "--keys": server.keys}
-    return serve_upstream(
-        own,
-        options.load,
-        port=server.port,
-        token=server.token,
-        fence=server.fence_mode,
-        refused=refused,
-        as_json=as_json,
-    )
 
 
 def serve_plan(

@@ -10,6 +10,7 @@ from llava_pack.health.facts import AnswerFacts, GpusFacts, MemoryFacts, ModelFa
 from llava_pack.health.knowledge import known_failures, recognise
 from llava_pack.health.machine import check_memory
 from llava_pack.health.report import Finding, Layer
+from llava_pack.health.runtimes import Probe, serving_runtime
 from llava_pack.health.server import Address, ServerProbe
 from llava_pack.health.suite import AnswerSuite
 from llava_pack.health.throughput import (
@@ -20,7 +21,6 @@ from llava_pack.health.throughput import (
     in_doubt,
     suspects,
 )
-from llava_pack.health.upstream import UpstreamProbe
 from llava_pack.serve.state import RunState
 
 if TYPE_CHECKING:
@@ -34,18 +34,10 @@ def address(server: RunState) -> Address:
     return Address(url=server.url, socket=server.socket, token=server.token, pid=server.pid)
 
 
-def probe_of(server: RunState) -> ServerProbe | UpstreamProbe:
-    """Return what asks a running server: llava-pack's own, or LLaVA's."""
-    if not server.controller:
-        return ServerProbe(address(server))
-    return UpstreamProbe(
-        server.controller,
-        server.url,
-        token=server.token,
-        pid=server.pid,
-        models=server.models,
-        fences=server.fences,
-    )
+def probe_of(server: RunState) -> Probe:
+    """Return what asks a running server, whatever serves there."""
+    other = serving_runtime(server.engine)
+    return ServerProbe(address(server)) if other is None else other.probe(server)
 
 
 class ServedChecks:
@@ -92,9 +84,7 @@ class ServedChecks:
                 if model.phase == "ready":
                     yield from self._model(probe, name, model)
 
-    def _model(
-        self, probe: ServerProbe | UpstreamProbe, name: str, model: ModelFacts
-    ) -> Iterator[Finding]:
+    def _model(self, probe: Probe, name: str, model: ModelFacts) -> Iterator[Finding]:
         item = self._item(name)
         forecast = forecast_of(item.smoke, model.precision, model.device) if item else None
         if forecast is not None and isinstance(probe, ServerProbe):
@@ -110,9 +100,7 @@ class ServedChecks:
             suite = AnswerSuite(probe, subject(item, model), black_like, self._program)
             yield from suite.run()
 
-    def _asked(
-        self, probe: ServerProbe | UpstreamProbe, name: str, model: ModelFacts
-    ) -> Iterator[Finding]:
+    def _asked(self, probe: Probe, name: str, model: ModelFacts) -> Iterator[Finding]:
         for known in self._known(name):
             answer = probe.answer(name, known, model.device)
             self.answers.append(answer)

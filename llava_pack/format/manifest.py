@@ -12,6 +12,7 @@ from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
 from llava_pack.format.paths import check_unique, component_defect, path_defect
+from llava_pack.format.runtimes import Engine
 from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
 FORMAT = 1
@@ -93,8 +94,7 @@ class Floors:
 class ServingProfile:
     """What `serve` starts with."""
 
-    engine: Literal["transformers", "upstream"]
-    """llava-pack's own, or LLaVA's own `llava.serve`."""
+    engine: Engine
     precision: str
     device: Literal["auto", "cpu", "cuda"]
     context_tokens: int

@@ -64,7 +64,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
         "a question was not answered",
     ),
     "llava_pack.engine.graphs": ("CUDA graphs are off: {text}",),
-    "llava_pack.engine.upstream.processes": ("{text}: {text}",),
+    "llava_pack.llava_serve.processes": ("{text}: {text}",),
 }
 """By logger."""
 

@@ -21,9 +21,10 @@ from llava_pack.engine.port import Engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
-from llava_pack.format.manifest import Manifest, parse_manifest
+from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.precision import PRECISION_CHOICES
 from llava_pack.health.grading import judge
+from llava_pack.health.runtimes import serving_runtime
 
 _SCHEMA = 1
 
@@ -53,8 +54,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UsageError(f"cannot be read: {why}", subject=str(given.manifest)) from error
-    if manifest.serving.engine == "upstream":
-        return _upstream(given, manifest)
+    if (other := serving_runtime(manifest.serving.engine)) is not None:
+        found = other.smoke(manifest, given.model_dir, given.precision, given.device)
+        return {"schema": _SCHEMA, "kind": "smoke", **found}
     began_s = time.monotonic()
     engine = load_engine(
         given.model_dir,
@@ -76,14 +78,6 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "load_s": round(load_s, 3),
         "answers": answers,
     }
-
-
-def _upstream(given: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
-    """Return the report of LLaVA's own three programs, started as `serve` starts them."""
-    from llava_pack.health.upstream import smoke
-
-    found = smoke(manifest, given.model_dir, precision=given.precision, device=given.device)
-    return {"schema": _SCHEMA, "kind": "smoke", **found}
 
 
 def _ask(engine: Engine, known: KnownAnswer, references: Sequence[Reference]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ belong here could tell something about the person: only what is published under 
 from pathlib import Path
 
 from llava_pack.format.precision import PRECISION_CHOICES
+from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.health.shapes import Begins, Either, Form, Name, Number, OneOf, Words
 
 
@@ -138,7 +139,7 @@ PACKAGE = Name("package", PACKAGES)
 ARCH = OneOf("x86_64", "aarch64", "arm64", "ppc64le")
 DEVICE = OneOf("cpu", "cuda", "auto")
 PRECISION = OneOf(*PRECISION_CHOICES)
-ENGINE = OneOf("transformers", "upstream")
+ENGINE = OneOf(*RUNTIMES)
 GPU_NAME = Words(
     words(
         "NVIDIA Tesla GeForce Quadro TITAN GRID GTX RTX Ti SUPER Ada Generation Blackwell Server "

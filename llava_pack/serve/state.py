@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format import files
+from llava_pack.format.runtimes import Engine
 from llava_pack.serve.origin import account_folder, held, origin, state_name, still, user_of
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ class RunState:
     """When the process began, as the kernel counts; None where nobody wrote it down."""
     owner: int | None = field(default=None, compare=False)
     """Whose file the state is: found out by who reads it, and never believed of the file."""
+
+    @property
+    def engine(self) -> Engine:
+        """The runtime that serves: no state names it, and LLaVA's own has a controller."""
+        return "upstream" if self.controller else "transformers"
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 
+from llava_pack.format.runtimes import RUNTIMES
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "llava_pack"
@@ -52,13 +53,25 @@ def test_torch_stays_in_engine_and_convert():
             assert not names & {"torch", "transformers", "bitsandbytes"}, path
         if where != "serve" or path.name != "web.py":
             # the launcher runs in LLaVA's own environment alone, with LLaVA's own gradio
-            launcher = path.parts[-2:] == ("upstream", "launcher.py")
+            launcher = path.parts[-2:] == ("llava_serve", "launcher.py")
             assert launcher or "gradio" not in names, path
 
 
 def test_click_is_never_imported():
     for path in SOURCES:
         assert "click" not in {name.partition(".")[0] for name in imported(path)}, path
+
+
+def test_a_runtime_is_looked_up_and_never_compared_with():
+    for path in SOURCES:
+        compared = [
+            part.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Compare)
+            for part in ast.walk(node)
+            if isinstance(part, ast.Constant)
+        ]
+        assert not RUNTIMES.keys() & {*compared}, f"{path}: ask its entry in format/runtimes.py"
 
 
 def test_only_two_modules_print():

@@ -24,10 +24,10 @@ from llava_pack.engine.fence.plan import (
     decoder_fence,
     engine_fence,
     gateway_fence,
-    upstream_fence,
 )
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Fence
+from llava_pack.llava_serve.fencing import upstream_fence
 from tests.support.fences import landlock_abi
 
 ROOT = Path(__file__).resolve().parents[2]

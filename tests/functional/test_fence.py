@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
-from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
-from llava_pack.engine.upstream.programs import Program
 from llava_pack.format.errors import ServeError
+from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
+from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
+from llava_pack.llava_serve.programs import Program
 from tests.attack import fences
 from tests.support import escapes
 from tests.support.connection import connected
@@ -310,7 +310,7 @@ def test_a_kernel_that_holds_no_ports_is_told_as_that() -> None:
 _LAUNCHED = """
 import sys
 from llava_pack.engine.fence import landlock
-from llava_pack.engine.upstream import launcher
+from llava_pack.llava_serve import launcher
 
 newest = landlock.version()
 landlock.version = lambda: min(3, newest)

@@ -331,8 +331,8 @@ def main(argv: Sequence[str]) -> None:
 
         standing = enter_decoder_fence()
     elif parts["fence"] == "upstream":
-        from llava_pack.engine.upstream.bounds import Bounds
-        from llava_pack.engine.upstream.fencing import enter_upstream_fence
+        from llava_pack.llava_serve.bounds import Bounds
+        from llava_pack.llava_serve.fencing import enter_upstream_fence
 
         files = (Path(parts["own_model"]),)
         bounds = Bounds(mode="on", ports=tuple(one.within), files=files)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from llava_pack.cli.silence import has_route
-from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
+from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
 from tests.conftest import ROOT
 from tests.support.fences import PORTS_SINCE, landlock_abi
 
@@ -91,7 +91,7 @@ def programs(prefix):
             words = entry.read_bytes().decode().split("\0")
         except OSError:
             continue
-        if words[0].startswith(str(prefix)) and "llava_pack.engine.upstream.launcher" in words:
+        if words[0].startswith(str(prefix)) and "llava_pack.llava_serve.launcher" in words:
             found[words[4]] = (int(entry.parent.name), words)
     return found
 
@@ -224,7 +224,7 @@ sys.stdout.flush()
 """
 LAUNCHED = """
 import os, sys
-from llava_pack.engine.upstream import launcher
+from llava_pack.llava_serve import launcher
 
 sys.path.insert(0, os.getcwd())
 launcher._MODULES = dict.fromkeys(launcher._MODULES, "attempts")

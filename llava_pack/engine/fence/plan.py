@@ -6,7 +6,6 @@ run behind this yet; nothing of it holds what people keep.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.engine.fence.place import Place
@@ -93,22 +92,6 @@ def engine_fence(place: Place, model: Iterable[Path], home: Path, *, gpu: bool) 
         starts=True,
         driver=True,
     )
-
-
-def upstream_fence(
-    place: Place, files: Iterable[Path], folder: Path, *, ports: Iterable[int], gpu: bool
-) -> Fence:
-    """Return the fence of one of LLaVA's own programs: an engine's, and TCP at the run's ports.
-
-    Args:
-        place: where it runs.
-        files: what of the model it reads; nothing for the controller and the page.
-        folder: the private one, in which it stands.
-        ports: where the three programs of the run listen.
-        gpu: whether it may compute on a GPU.
-    """
-    fence = engine_fence(place, files, folder, gpu=gpu)
-    return replace(fence, sockets="unix and tcp" if gpu else "tcp", ports=tuple(ports))
 
 
 def gateway_fence(

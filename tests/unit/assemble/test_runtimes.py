@@ -1,12 +1,16 @@
-"""The upstream runtime: which models it takes, and the pins that it gets on which machine."""
+"""The runtimes: each is registered once. LLaVA's own: which models it takes, and the pins that it gets on which machine."""
+
+from typing import get_args
 
 import pytest
 
 from llava_pack.assemble.packing import Packing, choose_packing
 from llava_pack.assemble.planning import old_glibc_fix
-from llava_pack.assemble.runtimes import upstream_requirements, upstream_torch, with_runtime
+from llava_pack.assemble.runtimes import PACKED, upstream_requirements, upstream_torch, with_runtime
 from llava_pack.assemble.serving import plan_serving
 from llava_pack.format.errors import RecipeError, UsageError
+from llava_pack.format.runtimes import RUNTIMES, Engine
+from llava_pack.health.runtimes import serving_runtime
 from llava_pack.lock.platform import parse_platform
 from llava_pack.lock.torch_build import TorchChoice
 from llava_pack.recipe import find_recipe, read_recipe
@@ -40,6 +44,12 @@ def test_an_old_c_library_gets_the_torch_that_its_bitsandbytes_has_kernels_for()
 def test_a_cpu_needs_no_kernels():
     assert not [line for line in pins(cuda="none") if line.startswith("bitsandbytes")]
     assert [line for line in pins() if line.startswith("bitsandbytes")]
+
+
+def test_each_runtime_is_in_both_tables_and_its_serving_half_is_there():
+    assert set(get_args(Engine)) == RUNTIMES.keys() == PACKED.keys()
+    assert [name for name in RUNTIMES if serving_runtime(name) is None] == ["transformers"]
+    assert [name for name, one in RUNTIMES.items() if not one.package] == ["transformers"]
 
 
 def test_another_python_is_10():

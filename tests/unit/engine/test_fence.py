@@ -18,10 +18,10 @@ from llava_pack.engine.fence.plan import (
     decoder_fence,
     engine_fence,
     gateway_fence,
-    upstream_fence,
 )
 from llava_pack.engine.fence.value import OFF, Fence, Standing
 from llava_pack.format.errors import CheckpointError, PreflightError, ServeError
+from llava_pack.llava_serve.fencing import upstream_fence
 
 PLACE = Place(python=(Path("/venv"),), programs=(Path("/venv/bin/python3"),))
 GPU = replace(PLACE, devices=(Path("/dev/nvidia0"), Path("/dev/nvidia-uvm")))

@@ -8,36 +8,22 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from llava_pack.engine.fence.value import FenceMode, Standing
-from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
-from llava_pack.engine.upstream.programs import UpstreamModel, programs
+from llava_pack.engine.fence.value import Standing
 from llava_pack.format.progress import Progress
+from llava_pack.health.runtimes import ServePlan
+from llava_pack.llava_serve.files import model_files
+from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
+from llava_pack.llava_serve.programs import Ports, Program, programs
 from llava_pack.serve.scratch import Scratch
 from llava_pack.serve.state import RunState, publish
 
 _LOOK_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpstreamPlan:
-    """Everything that one run needs to know.
-
-    Attributes:
-        state: what `health` is told; its port is the page's, and free.
-        state_directory: where it is told.
-        fence: whether one is raised around each program, and whether it has to be whole.
-    """
-
-    model: UpstreamModel
-    state: RunState
-    state_directory: Path
-    fence: FenceMode = "on"
-
-
-def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Progress) -> int:
+def run(plan: ServePlan, announce: Callable[[RunState], None], progress: Progress) -> int:
     """Serve until told to end and return the exit code: a signal's only where it had to be forced.
 
     Args:
@@ -52,16 +38,9 @@ def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Prog
     ports = free_ports(plan.state.port)
     state = replace(plan.state, controller=ports.url("controller"))
     with Scratch() as scratch, _signals(progress) as told:
-        three = programs(
-            plan.model,
-            ports,
-            token=state.token,
-            environment=os.environ,
-            home=scratch.root,
-            fence=plan.fence,
-        )
+        three = launched(plan, ports, scratch.root)
         with (
-            UpstreamProcesses(three, ports, plan.model.name, token=state.token) as running,
+            UpstreamProcesses(three, ports, plan.engine.name, token=state.token) as running,
             contextlib.closing(_Published(plan.state_directory, state)) as published,
         ):
 
@@ -74,6 +53,28 @@ def run(plan: UpstreamPlan, announce: Callable[[RunState], None], progress: Prog
             while not told.wait(_LOOK_EVERY_S):
                 running.revive(progress.note)
     return 0
+
+
+def launched(plan: ServePlan, ports: Ports, home: Path) -> tuple[Program, ...]:
+    """Return the three programs of a run.
+
+    Args:
+        plan: what to serve.
+        ports: where they listen.
+        home: a private folder.
+
+    Raises:
+        UsageError: LLaVA's loader cannot load the model so.
+    """
+    return programs(
+        plan.engine,
+        ports,
+        files=model_files(plan.engine.model_dir),
+        token=plan.state.token,
+        environment=os.environ,
+        home=home,
+        fence=plan.fence,
+    )
 
 
 class _Published:

@@ -1,21 +1,23 @@
 """LLaVA's three programs as values: their order, their ports, and what they may not do."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from llava_pack.engine.fence.value import OFF, Standing
-from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds, tell, told
-from llava_pack.engine.upstream.launcher import guarded, reaches_out, without_foreign
-from llava_pack.engine.upstream.programs import (
+from llava_pack.format.errors import UsageError
+from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds, tell, told
+from llava_pack.llava_serve.launcher import guarded, reaches_out, without_foreign
+from llava_pack.llava_serve.programs import (
     TOKEN_VARIABLE,
     Ports,
-    UpstreamModel,
     private_environment,
     programs,
 )
-from llava_pack.format.errors import UsageError
+from llava_pack.serve.plans import EnginePlan
 
 PORTS = Ports(controller=21001, worker=21002, page=7860)
 
@@ -24,13 +26,16 @@ FILES = (Path("/m/llava-x"), Path("/m/clip"))
 
 
 def started(precision="fp16", device="cpu", environment=None, fence="on"):
-    model = UpstreamModel(
+    model = EnginePlan(
         name="llava-x", model_dir=Path("/m/llava-x"), precision=precision, device=device,
-        slots=3, python=Path("/venv/bin/python"), files=FILES,
+        slots=3, python=Path("/venv/bin/python"), vision_tower=None, model_base=None,
+        context_tokens=None, conv_mode=None,
     )  # fmt: skip
     given = environment or {}
     home = Path("/run/x")
-    return programs(model, PORTS, token="secret", environment=given, home=home, fence=fence)
+    return programs(
+        model, PORTS, files=FILES, token="secret", environment=given, home=home, fence=fence
+    )
 
 
 def bounds(program):
@@ -43,6 +48,13 @@ def option(program, name):
 
 def test_the_controller_is_first_and_the_page_last():
     assert [one.role for one in started()] == ["controller", "worker", "page"]
+
+
+@pytest.mark.parametrize("room", ["llava_serve", "engine.upstream"])
+def test_the_launcher_is_found_by_its_name_and_by_the_one_of_earlier_versions(room):
+    argv = [sys.executable, "-I", "-m", f"llava_pack.{room}.launcher", "page"]
+    done = subprocess.run(argv, env={}, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(f"KeyError: '{FENCE_VARIABLE}'\n")  # it asks for its bounds first
 
 
 def test_ports_agree_and_all_are_on_loopback():

@@ -4,24 +4,25 @@ Source: llava-torch 1.2.2.post1, llava/serve/{controller,model_worker,gradio_web
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from llava_pack.engine.fence.value import FenceMode
-from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import BY_QUALITY, FACTS, QUANTIZED
+from llava_pack.format.runtimes import RUNTIMES
+from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
+from llava_pack.serve.plans import EnginePlan
 
 LOOPBACK = "127.0.0.1"
 USER = "llava"
 """Who logs in to the page; the password is the token of the start."""
 TOKEN_VARIABLE = "LLAVA_PACK_UPSTREAM_TOKEN"  # noqa: S105 - the variable's name
-_LAUNCHER = "llava_pack.engine.upstream.launcher"
+_LAUNCHER = "llava_pack.llava_serve.launcher"
+_CPU_PRECISION = RUNTIMES["upstream"].cpu_precision
 _DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 
-CPU_PRECISION = "fp16"
-"""LLaVA's own loader knows no other without a GPU."""
 Device = Literal["cuda", "cpu"]
 Role = Literal["controller", "worker", "page"]
 
@@ -42,24 +43,6 @@ class Ports:
     def url(self, role: Role) -> str:
         """Return the root of one program."""
         return f"http://{LOOPBACK}:{getattr(self, role)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpstreamModel:
-    """One model and how LLaVA's worker loads it."""
-
-    name: str
-    """Name of its folder, which LLaVA's code parses."""
-    model_dir: Path
-    """Absolute; its config.json names the tower by an absolute path."""
-    files: tuple[Path, ...]
-    """What of the model is read: its folder, the tower's, what links in them lead to."""
-    precision: str
-    device: Device
-    slots: int
-    """Requests that the worker takes at once."""
-    python: Path
-    """The interpreter of its own environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +67,11 @@ def check_loading(precision: str, device: Device) -> None:
             f"LLaVA's own loader has {', '.join(BY_QUALITY)}, got {precision}",
             subject="--precision",
         )
-    if device == "cpu" and precision != CPU_PRECISION:
+    if device == "cpu" and precision != _CPU_PRECISION:
         raise UsageError(
             f"LLaVA's own loader quantizes on a GPU only, got {precision} on the CPU",
             subject="--precision",
-            hint="leave --precision out: fp16 runs on a CPU, slowly",
+            hint=f"leave --precision out: {_CPU_PRECISION} runs on a CPU, slowly",
         )
 
 
@@ -98,9 +81,10 @@ def chosen_device(device: str) -> Device:
 
 
 def programs(
-    model: UpstreamModel,
+    plan: EnginePlan,
     ports: Ports,
     *,
+    files: tuple[Path, ...],
     token: str,
     environment: Mapping[str, str],
     home: Path,
@@ -109,8 +93,9 @@ def programs(
     """Return controller, worker and page, in the order in which they have to be started.
 
     Args:
-        model: what is served.
+        plan: the model and how it is loaded; its name is parsed by LLaVA's code.
         ports: where they listen.
+        files: what of the model is read: its folder, the tower's, what links in them lead to.
         token: guards all three; empty for none.
         environment: of the running process.
         home: a private folder; each program gets one in it for what it and its libraries write.
@@ -119,16 +104,18 @@ def programs(
     Raises:
         UsageError: LLaVA's loader cannot load it so.
     """
-    check_loading(model.precision, model.device)
-    quantized = model.precision in QUANTIZED
+    device = chosen_device(plan.device)
+    check_loading(plan.precision, device)
+    bounds = Bounds(mode=fence, ports=ports.numbers)
+    of_worker = replace(bounds, files=files, gpu=device == "cuda")  # it alone has the model
     controller, worker = ports.url("controller"), ports.url("worker")
     options: dict[Role, tuple[str, ...]] = {
         "controller": ("--dispatch-method", "shortest_queue"),
         "worker": (
             *("--controller-address", controller, "--worker-address", worker),
-            *("--model-path", str(model.model_dir), "--model-name", model.name),
-            *("--device", model.device, "--limit-model-concurrency", str(model.slots)),
-            *([f"--load-{FACTS[model.precision].bits}bit"] if quantized else ()),
+            *("--model-path", str(plan.model_dir), "--model-name", plan.name),
+            *("--device", device, "--limit-model-concurrency", str(plan.slots)),
+            *([f"--load-{FACTS[plan.precision].bits}bit"] if plan.precision in QUANTIZED else ()),
         ),
         # "once" calls gradio with an argument that gradio 4 does not have.
         "page": ("--controller-url", controller, "--model-list-mode", "reload"),
@@ -137,27 +124,19 @@ def programs(
         Program(
             role=role,
             argv=(
-                *(str(model.python), "-I", "-m", _LAUNCHER, role),
+                *(str(plan.python), "-I", "-m", _LAUNCHER, role),
                 *("--host", LOOPBACK, "--port", str(getattr(ports, role))),
                 *given,
             ),
             environment={
                 **private_environment(environment, home / role),
                 TOKEN_VARIABLE: token,
-                FENCE_VARIABLE: str(_bounds(role, model, ports, fence)),
+                FENCE_VARIABLE: str(of_worker if role == "worker" else bounds),
             },
             directory=home / role,
         )
         for role, given in options.items()
     )
-
-
-def _bounds(role: Role, model: UpstreamModel, ports: Ports, fence: FenceMode) -> Bounds:
-    """Return what a program is let through: the worker alone has to do with model and GPU."""
-    if role != "worker":
-        return Bounds(mode=fence, ports=ports.numbers)
-    gpu = model.device == "cuda"
-    return Bounds(mode=fence, ports=ports.numbers, files=model.files, gpu=gpu)
 
 
 def private_environment(environment: Mapping[str, str], home: Path) -> dict[str, str]:

@@ -11,8 +11,8 @@ import httpx
 
 from llava_pack.engine.port import Message, Picture
 from llava_pack.engine.templates import Special, render, template
-from llava_pack.engine.upstream.programs import USER
 from llava_pack.format.errors import ServeError
+from llava_pack.llava_serve.programs import USER
 
 _QUICK_S = 5.0
 _ANSWER_S = 600.0

@@ -12,15 +12,17 @@ from typing import Any, Self
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.engine.templates import choose
-from llava_pack.engine.upstream.client import UpstreamClient
-from llava_pack.engine.upstream.files import model_files
-from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
-from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, programs
 from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest
 from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
+from llava_pack.llava_serve.client import UpstreamClient
+from llava_pack.llava_serve.files import model_files
+from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
+from llava_pack.llava_serve.programs import chosen_device, programs
+from llava_pack.serve.plans import LoadOptions, installed_plan
+from llava_pack.serve.state import RunState
 
 _PROGRAMS = "llava.serve.controller, llava.serve.model_worker, llava.serve.gradio_web_server"
 _TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test
@@ -107,7 +109,19 @@ class UpstreamProbe:
         )
 
 
-def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -> dict[str, Any]:
+def probe(state: RunState) -> UpstreamProbe:
+    """Return what asks a run."""
+    return UpstreamProbe(
+        state.controller,
+        state.url,
+        token=state.token,
+        pid=state.pid,
+        models=state.models,
+        fences=state.fences,
+    )
+
+
+def smoke(manifest: Manifest, model_dir: Path, precision: str, device: str) -> dict[str, Any]:
     """Start the three programs, ask the known questions, look at the page, and end them.
 
     Raises:
@@ -115,36 +129,36 @@ def smoke(manifest: Manifest, model_dir: Path, *, precision: str, device: str) -
         UsageError: LLaVA's loader cannot load it so.
     """
     began_s = time.monotonic()
-    model = UpstreamModel(
-        name=manifest.model.name,
+    options = LoadOptions(precision=precision, device=device, slots=1)
+    plan = installed_plan(
+        manifest,
+        options,
         model_dir=model_dir.absolute(),
-        files=model_files(model_dir.absolute()),
-        precision=precision,
-        device=chosen_device(device),
-        slots=1,
+        vision_tower=None,
         python=Path(sys.executable),
     )
+    files = model_files(plan.model_dir)
     ports = free_ports(0)
     with tempfile.TemporaryDirectory(prefix="llava-pack-smoke-") as folder:
         home = Path(folder)
-        three = programs(model, ports, token=_TOKEN, environment=os.environ, home=home)
-        _compile(model.python, home, three[0].environment)
-        with UpstreamProcesses(three, ports, model.name, token=_TOKEN) as running:
+        three = programs(plan, ports, files=files, token=_TOKEN, environment=os.environ, home=home)
+        _compile(plan.python, home, three[0].environment)
+        with UpstreamProcesses(three, ports, plan.name, token=_TOKEN) as running:
             running.start(lambda: False, lambda _text: None)
             load_s = time.monotonic() - began_s
             urls = ports.url("controller"), ports.url("page")
             with UpstreamProbe(
-                *urls, token=_TOKEN, pid=os.getpid(), models=(model.name,), fences={}
-            ) as probe:
+                *urls, token=_TOKEN, pid=os.getpid(), models=(plan.name,), fences={}
+            ) as asking:
                 answers = [
-                    _told(known, probe.answer(model.name, known))
+                    _told(known, asking.answer(plan.name, known))
                     for known in manifest.known_answers
                 ]
-                page = probe.page()
+                page = asking.page()
     return {
         "ok": all(answer["ok"] for answer in answers) and page.is_page,
         "precision": precision,
-        "device": model.device,
+        "device": chosen_device(device),
         "load_s": round(load_s, 3),
         "answers": answers,
         "page": {"status": page.status, "ok": page.is_page, "error": page.error},

@@ -12,10 +12,10 @@ from typing import Self
 
 from llava_pack.engine.fence.blame import suspected
 from llava_pack.engine.fence.value import OFF, Standing
-from llava_pack.engine.upstream.bounds import HINT, told
-from llava_pack.engine.upstream.client import UpstreamClient
-from llava_pack.engine.upstream.programs import LOOPBACK, Ports, Program, Role
 from llava_pack.format.errors import ServeError
+from llava_pack.llava_serve.bounds import HINT, told
+from llava_pack.llava_serve.client import UpstreamClient
+from llava_pack.llava_serve.programs import LOOPBACK, Ports, Program, Role
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.2

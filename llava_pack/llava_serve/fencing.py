@@ -5,17 +5,35 @@ the ports of the run. Otherwise it is an engine's; only the worker gets the mode
 """
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.engine.fence.home import move_in
-from llava_pack.engine.fence.place import make_devices, this_place
-from llava_pack.engine.fence.plan import upstream_fence
+from llava_pack.engine.fence.place import Place, make_devices, this_place
+from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
-from llava_pack.engine.fence.value import OFF, Standing
-from llava_pack.engine.upstream.bounds import Bounds, tell
+from llava_pack.engine.fence.value import OFF, Fence, Standing
 from llava_pack.format.errors import ServeError
+from llava_pack.llava_serve.bounds import Bounds, tell
 
 _HOME = "home"
+
+
+def upstream_fence(
+    place: Place, files: Iterable[Path], folder: Path, *, ports: Iterable[int], gpu: bool
+) -> Fence:
+    """Return the fence of one of LLaVA's own programs: an engine's, and TCP at the run's ports.
+
+    Args:
+        place: where it runs.
+        files: what of the model it reads; nothing for the controller and the page.
+        folder: the private one, in which it stands.
+        ports: where the three programs of the run listen.
+        gpu: whether it may compute on a GPU.
+    """
+    fence = engine_fence(place, files, folder, gpu=gpu)
+    return replace(fence, sockets="unix and tcp" if gpu else "tcp", ports=tuple(ports))
 
 
 def enter_upstream_fence(bounds: Bounds, folder: Path) -> Standing:

@@ -1,0 +1,41 @@
+"""The runtimes by name, and what both sides of the gap know of each.
+
+`llava_pack.assemble.runtimes` says how each is packed, the module that is named here how it serves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Engine = Literal["transformers", "upstream"]
+"""llava-pack's own engine, or LLaVA's own `llava.serve`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What serves a bundle's model.
+
+    Attributes:
+        title: as people are told of it.
+        serving: module with its `RUNTIME`, None for llava-pack's own engine.
+        package: one that is in its environments and in no other's; empty for llava-pack's own.
+        cpu_precision: the only one that it has without a GPU, None where it has any.
+        graded: its answers can be recorded, and held against a recording token by token.
+    """
+
+    title: str
+    serving: str | None = None
+    package: str = ""
+    cpu_precision: Literal["fp16"] | None = None
+    graded: bool = False
+
+
+RUNTIMES: Mapping[Engine, Runtime] = {
+    "transformers": Runtime(title="llava-pack's engine", graded=True),
+    "upstream": Runtime(
+        title="LLaVA's own code",
+        serving="llava_pack.llava_serve.runtime",
+        package="llava",
+        cpu_precision="fp16",
+    ),
+}
