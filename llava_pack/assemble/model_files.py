@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.config import (
+    is_place,
     parse_config,
     provenance_rewrites,
     remote_ids,
@@ -67,7 +68,7 @@ class ModelFolder:
             Rewrite(
                 path=f"{self.path}/{text}",
                 pointer=rule.pointer,
-                old=rule.old,
+                old=_told(rule.old),
                 new=rule.new,
                 installed=None,
             )
@@ -80,13 +81,18 @@ class ModelFolder:
             Rewrite(
                 path=f"{self.path}/{link.text}",
                 pointer=link.pointer,
-                old=link.old,
+                old=_told(link.old),
                 new=f"../{link.folder}",
                 installed=f"{MODEL_ROOT}/{link.folder}",
             )
             for link in self.links
         )
         return (*emptied, *pointed)
+
+
+def _told(old: str | None) -> str | None:
+    """Return what a rewritten value was; of a path on somebody's machine its last part alone."""
+    return PurePath(old).name if old is not None and is_place(old) else old
 
 
 def stage_folder(

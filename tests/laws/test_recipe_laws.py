@@ -12,7 +12,8 @@ import sys
 import tempfile
 import typing
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from llava_pack.assemble.locking import lock_of
+from llava_pack.assemble.planning import BuildOptions, plan_build
 from llava_pack.cli import main
+from llava_pack.fetch.cache import Cache
+from llava_pack.format.progress import Silent
 from llava_pack.lock import configuration
-from llava_pack.recipe import Recipe
+from llava_pack.lock.choice import Asked, choose
+from llava_pack.recipe import Recipe, read_recipe
 from llava_pack.shipped import shipped
 from tests.support.checkpoints import (
     TinyLlava,
     TinyTower,
     make_language,
+    make_lora,
     make_projector,
     make_tower,
 )
@@ -35,7 +42,8 @@ from tests.support.memory_disk import memory_disk
 from tests.support.tiny_wheels import write_tiny_wheels
 
 ZEROS = "0" * 64
-LICENCE = {"id": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0", "gated": True}
+LICENCES = ("Apache-2.0", "MIT", "BSD-3-Clause")
+LICENCE = {"id": LICENCES[0], "url": "https://www.apache.org/licenses/LICENSE-2.0", "gated": True}
 EXAMPLE: dict[str, Any] = {
     "name": "tiny",
     "title": "A tiny LLaVA of parts",
@@ -51,7 +59,7 @@ EXAMPLE: dict[str, Any] = {
             "source": "dir:language",
             "name": "vicuna-tiny",
             "files": [{"path": "tokenizer.model", "size_bytes": 0, "sha256": ZEROS}],
-            "licence": LICENCE | {"id": "MIT"},
+            "licence": LICENCE | {"id": LICENCES[1]},
         },
         "values": {"mm_vision_select_layer": -2, "mm_projector_type": "mlp2x_gelu"},
     },
@@ -59,7 +67,7 @@ EXAMPLE: dict[str, Any] = {
         "source": "dir:tower",
         "name": "clip-tiny",
         "files": [{"path": "notes.txt", "size_bytes": 0, "sha256": ZEROS}],
-        "licence": LICENCE | {"id": "BSD-3-Clause"},
+        "licence": LICENCE | {"id": LICENCES[2]},
     },
     "runtime": {
         "engine": "transformers",
@@ -150,7 +158,8 @@ def place() -> Iterator[Path]:
 def offline(place):
     """Give the environment of a machine whose only packages are tiny ones."""
     wheels = write_tiny_wheels(place / "wheels")
-    return {"PIP_FIND_LINKS": str(wheels), "PIP_NO_INDEX": "1", "SOURCE_DATE_EPOCH": "1790000000"}
+    index = {"PIP_FIND_LINKS": str(wheels), "PIP_NO_INDEX": "1"}
+    return index | {"SOURCE_DATE_EPOCH": "1790000000", "LLAVA_PACK_CACHE": str(place / "cache")}
 
 
 @pytest.fixture(scope="session")
@@ -183,13 +192,12 @@ def outcome(place, offline):
         recipe.write_text(toml(fields))
         out = place / f"bundle-{next(number)}"
         command = ["build", str(recipe), "--python", "target", "--no-record", "--json"]
-        for name in ("Apache-2.0", "MIT", "BSD-3-Clause"):
-            command += ["--accept-license", name]
+        command += [part for name in LICENCES for part in ("--accept-license", name)]
         with (
             pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(io.StringIO()) as said,
         ):
-            for name, value in (offline | {"LLAVA_PACK_CACHE": str(place / "cache")}).items():
+            for name, value in offline.items():
                 patch.setenv(name, value)
             patch.setattr(configuration, "_pip_says", lambda *_: pip)
             code = main([*command, "--out", str(out)])
@@ -223,29 +231,68 @@ def test_values_that_a_configuration_of_the_source_would_hide_are_refused(outcom
     assert outcome(example | {"model": model})[0] == 10
 
 
+def test_a_model_that_was_trained_here_does_not_say_where(example, place, offline, monkeypatch):
+    for name, value in offline.items():
+        monkeypatch.setenv(name, value)
+    folder = place / "trained"
+    spec = TinyLlava(tower=TinyTower())
+    make_lora(folder / "adapter", spec)
+    make_language(folder / "language", spec)
+    make_tower(folder / "tower", spec.tower)
+    _say(folder / "adapter/adapter_config.json", base_model_name_or_path=f"{folder}/language")
+    _say(folder / "adapter/config.json", mm_vision_tower=f"{folder}/tower", _name_or_path="/x/y")
+    _say(folder / "language/config.json", _name_or_path=f"{folder}/language")
+    _say(folder / "tower/config.json", _name_or_path=f"{folder}/tower")
+    fields = json.loads(json.dumps(example))
+    fields["model"] |= {"source": f"dir:{folder}/adapter", "files": []}
+    del fields["model"]["values"]
+    fields["model"]["base"] |= {"source": "dir:language", "files": []}
+    fields["vision_tower"] |= {"source": "dir:tower", "files": []}
+    fields["known_answers"] = []
+    (folder / "tiny.toml").write_text(toml(fields))
+    command = ["build", str(folder / "tiny.toml"), "--python", "target", "--no-record"]
+    command += [part for name in LICENCES for part in ("--accept-license", name)]
+    assert main([*command, "--out", str(folder / "out")]) == 0
+    assert traces(folder / "out", [str(place), "/x/y"]) == []
+
+
+def _say(path: Path, **values: str) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_recipe_is_read_once_whatever_becomes_of_its_file(example, place, offline, monkeypatch):
+    for name, value in offline.items():
+        monkeypatch.setenv(name, value)
+    file = place / "example" / "once.toml"
+    file.write_text(toml(example))
+    recipe, cache = read_recipe(file), Cache()
+    choice = choose(recipe.value, None, Asked(python="target"))
+    options = BuildOptions(recipe=recipe, out=place / "once", choice=choice, release=1)
+    before = lock_of(plan_build(options, cache, Silent()), options, cache)
+    file.write_text("another = 1")
+    assert lock_of(plan_build(options, cache, Silent()), options, cache) == before
+    assert plan_build(replace(options, locked=before), cache, Silent()).recipe == recipe.value
+
+
 @pytest.fixture(scope="session")
 def demos(place, offline):
-    """Build the demo from one lock as two people do, in folders of their own."""
-    built = {}
+    """Build the demo from one lock as two people do: one says where it is, one is there."""
+    built, lock = {}, place / "demo.lock.json"
     for user, umask in (("ada", 0o022), ("grace", 0o077)):
         home = place / f"home-of-{user}"
         shutil.copytree(shipped("bundles"), home / "recipes")
-        environ = offline | {"HOME": str(home), "USER": user, "LOGNAME": user}
-        environ |= {"LLAVA_PACK_CACHE": str(home / "cache"), "TMPDIR": str(home / "scratch")}
         (home / "scratch").mkdir()
-        lock = place / "demo.lock.json"
-
-        def run(command, *options, home=home, environ=environ, umask=umask):
-            """Run a command on the demo beside the recipes."""
-            subprocess.run(
-                [sys.executable, "-m", "llava_pack", command, "demo.toml", *map(str, options)],
-                cwd=home / "recipes", env=os.environ | environ, umask=umask, check=True,
-                stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-
+        environ = os.environ | offline | {"HOME": str(home), "USER": user, "LOGNAME": user}
+        environ |= {"LLAVA_PACK_CACHE": str(home / "cache"), "TMPDIR": str(home / "scratch")}
+        recipe = "demo.toml" if built else str(home / "recipes" / "demo.toml")
+        commands = [["build", recipe, "--locked", lock, "--no-record", "--out", home / "demo"]]
         if not built:
-            run("lock", "--python", "target", "--out", lock)
-        run("build", "--locked", lock, "--no-record", "--out", home / "demo")
+            commands.insert(0, ["lock", recipe, "--python", "target", "--out", lock])
+        for command in commands:
+            subprocess.run(
+                [sys.executable, "-m", "llava_pack", *map(str, command)],
+                cwd=home / "recipes", env=environ, umask=umask, check=True, capture_output=True,
+            )  # fmt: skip
         built[user] = home / "demo"
     return built
 
@@ -256,16 +303,22 @@ def test_one_lock_gives_one_bundle_whoever_builds_it_and_where(demos):
 
 
 def test_no_file_of_a_bundle_and_no_lock_says_where_or_by_whom_it_was_built(demos, place):
-    traces = [str(place), str(shipped("bundles")), sys.prefix]
-    found = [
-        (name, trace)
-        for path in (*demos["ada"].rglob("*"), place / "demo.lock.json")
+    told = [str(place), str(shipped("bundles")), sys.prefix]
+    assert traces(demos["ada"], told) == []
+    assert not [one for one in told if one in (place / "demo.lock.json").read_text()]
+    assert traces(demos["ada"], ["clip-demo"]), "what is there would be found"
+
+
+def traces(bundle: Path, told: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the files of a bundle in which a text is, with that text."""
+    return [
+        (name, one)
+        for path in bundle.rglob("*")
         if path.is_file()
         for name, data in _contents(path)
-        for trace in traces
-        if trace.encode() in data
+        for one in told
+        if one.encode() in data
     ]
-    assert found == []
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
