@@ -18,9 +18,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llava_pack.engine.pictures import decode_picture
-from llava_pack.serve.json_bounds import JsonCount, JsonLimits
-from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.engine.inputs.picture_decoder import decode_picture
+from llava_pack.serve.admission.json_bounds import JsonCount, JsonLimits
+from llava_pack.serve.api.pictures import PictureDecoder
 
 _ROUNDS = 15
 _PIECE = 1 << 16

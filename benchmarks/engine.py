@@ -21,13 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.checkpoints import read_checkpoint
-from llava_pack.engine.load import load_engine
+from llava_pack.engine.batching.scheduler import SlotEngine
+from llava_pack.engine.inputs.prompt import Prompt
+from llava_pack.engine.inputs.templates import render
+from llava_pack.engine.loading.checkpoints import read_checkpoint
+from llava_pack.engine.loading.load import load_engine
+from llava_pack.engine.loading.quantization import QUANTIZED
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
-from llava_pack.engine.prompt import Prompt
-from llava_pack.engine.quantization import QUANTIZED
-from llava_pack.engine.scheduler import SlotEngine
-from llava_pack.engine.templates import render
 
 MODE = "plain"  # no system prompt: the prompt is a picture and a question
 
@@ -140,7 +140,7 @@ def _generate(
 ) -> float:
     import torch
 
-    from llava_pack.engine.assembly import compute_dtype
+    from llava_pack.engine.loading.assembly import compute_dtype
     from tests.support.reference import reference
 
     cuda = given.device == "cuda"

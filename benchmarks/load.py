@@ -82,8 +82,8 @@ def load_one(kind: str, folder: Path, precision: str) -> dict[str, float]:
     import torch
     from transformers import LlavaForConditionalGeneration
 
-    import llava_pack.engine.assembly  # noqa: F401 - imported before the clock starts
-    from llava_pack.engine.load import load_engine
+    import llava_pack.engine.loading.assembly  # noqa: F401 - imported before the clock starts
+    from llava_pack.engine.loading.load import load_engine
 
     phases = Phases()
     before = rss_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llava_pack.engine.load import load_engine
+from llava_pack.engine.loading.load import load_engine
 from tests.functional.test_parity import golden, logits, recorded_logits
 from tests.support.families import FAMILIES, make
 

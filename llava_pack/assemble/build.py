@@ -4,17 +4,17 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from llava_pack.assemble.abi_floors import prove
 from llava_pack.assemble.card import Card
-from llava_pack.assemble.described import BuildFacts, describe, known_answers
+from llava_pack.assemble.forecast import outlook_of
 from llava_pack.assemble.inodes import installed_inodes
 from llava_pack.assemble.layouts import stage_packing
+from llava_pack.assemble.licences_and_sbom import stage_papers
+from llava_pack.assemble.manifest import BuildFacts, describe, known_answers
 from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
-from llava_pack.assemble.outlook import outlook_of
-from llava_pack.assemble.papers import stage_papers
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
-from llava_pack.assemble.proved import prove
-from llava_pack.assemble.recorded import record
+from llava_pack.assemble.reference_answers import record
 from llava_pack.assemble.runtime_files import stage_installer, stage_runtime, stage_wheels
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer

@@ -27,7 +27,7 @@ from llava_pack.convert.parts import Parts, original_parts
 from llava_pack.convert.quantize import quantize
 from llava_pack.convert.shards import opened, to_safetensors, write_file, write_shards
 from llava_pack.convert.tower import slim_tower
-from llava_pack.engine.tokens import named_specials
+from llava_pack.engine.inputs.tokenizers import named_specials
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.manifest import Rewrite
 from llava_pack.format.progress import Progress

@@ -1,7 +1,7 @@
 """From a plan to a lock: what `llava-pack lock` writes."""
 
+from llava_pack.assemble.locked_inputs import CREATED_BY, recipe_digest
 from llava_pack.assemble.packages import Packages
-from llava_pack.assemble.pinned import CREATED_BY, recipe_digest
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import download_all

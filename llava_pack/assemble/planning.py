@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
+from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
 from llava_pack.assemble.model_sources import identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
-from llava_pack.assemble.pinned import check_lock, pinned_packages
 from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs

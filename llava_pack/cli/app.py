@@ -8,29 +8,29 @@ from typer.core import TyperCommand, TyperGroup
 
 import llava_pack
 from llava_pack.cli import console
-from llava_pack.cli.ask import ask
-from llava_pack.cli.build import build
-from llava_pack.cli.chat import chat
-from llava_pack.cli.demo import demo
-from llava_pack.cli.explain import explain
-from llava_pack.cli.health import NagiosCommand, health
-from llava_pack.cli.inspect import inspect
-from llava_pack.cli.install import install
-from llava_pack.cli.keygen import keygen
-from llava_pack.cli.keys import app as keys
-from llava_pack.cli.lock import lock
-from llava_pack.cli.logs import logs
-from llava_pack.cli.plan import plan
-from llava_pack.cli.probe import probe
-from llava_pack.cli.serve import serve
-from llava_pack.cli.service import app as service
-from llava_pack.cli.start import start, swap
-from llava_pack.cli.status import status
-from llava_pack.cli.stop import stop
-from llava_pack.cli.support_bundle import support_bundle
-from llava_pack.cli.target import gc, generations, revert, uninstall
-from llava_pack.cli.tunnel import tunnel
-from llava_pack.cli.verify import verify
+from llava_pack.cli.both.ask import ask
+from llava_pack.cli.both.chat import chat
+from llava_pack.cli.both.explain import explain
+from llava_pack.cli.both.inspect import inspect
+from llava_pack.cli.both.tunnel import tunnel
+from llava_pack.cli.both.verify import verify
+from llava_pack.cli.laptop.build import build
+from llava_pack.cli.laptop.demo import demo
+from llava_pack.cli.laptop.keygen import keygen
+from llava_pack.cli.laptop.lock import lock
+from llava_pack.cli.laptop.plan import plan
+from llava_pack.cli.laptop.probe import probe
+from llava_pack.cli.server.generations import gc, generations, revert, uninstall
+from llava_pack.cli.server.health import NagiosCommand, health
+from llava_pack.cli.server.install import install
+from llava_pack.cli.server.keys import app as keys
+from llava_pack.cli.server.logs import logs
+from llava_pack.cli.server.serve import serve
+from llava_pack.cli.server.service import app as service
+from llava_pack.cli.server.start import start, swap
+from llava_pack.cli.server.status import status
+from llava_pack.cli.server.stop import stop
+from llava_pack.cli.server.support_bundle import support_bundle
 
 LAPTOP = "On the laptop"
 SERVER = "On the server"

@@ -16,7 +16,7 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import FACTS, QUANTIZED
 
 if TYPE_CHECKING:
-    from llava_pack.serve.plans import EnginePlan, LoadOptions
+    from llava_pack.serve.supervision.plans import EnginePlan, LoadOptions
 
 _NO_CHOICE = (None, False, "auto", "")
 
@@ -59,7 +59,7 @@ class ModelOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        from llava_pack.engine.options import Options
+        from llava_pack.engine.loading.options import Options
 
         if len(self._precisions) > 1:
             raise UsageError(
@@ -90,7 +90,7 @@ class ModelOptions:
     @property
     def load(self) -> "LoadOptions":
         """Return the same for what loads: absolute paths, and one precision at most."""
-        from llava_pack.serve.plans import LoadOptions
+        from llava_pack.serve.supervision.plans import LoadOptions
 
         return LoadOptions(
             vision_tower=_absolute(self.vision_tower),
@@ -145,8 +145,8 @@ class ModelOptions:
             InstallError: one is not installed.
             IntegrityError: files do not look as they did when they were verified.
         """
-        from llava_pack.cli.installations import installations, plan_of
-        from llava_pack.serve.plans import folder_plan
+        from llava_pack.installation.plans import installations, plan_of
+        from llava_pack.serve.supervision.plans import folder_plan
 
         if self.folder is None:
             progress = console.progress()

@@ -17,13 +17,7 @@ from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.convert import native_config
 from llava_pack.convert.native_tokenizer import is_legacy, tokenizer_config, with_image_token
 from llava_pack.convert.output import whole_file
-from llava_pack.convert.parts import (
-    INSIDE,
-    Parts,
-    read_json,
-    read_json_if_there,
-    tower_tensors,
-)
+from llava_pack.convert.parts import INSIDE, Parts, read_json, read_json_if_there, tower_tensors
 from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
 from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
 from llava_pack.format.errors import CheckpointError

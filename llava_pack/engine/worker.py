@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava_pack.engine import environment, process
-from llava_pack.engine.enclosure import Enclosure
+from llava_pack.engine import environment
 from llava_pack.engine.fence.value import MODES
-from llava_pack.engine.load import load_engine
-from llava_pack.engine.options import DEFAULT_SLOTS, DEVICES
+from llava_pack.engine.loading.load import load_engine
+from llava_pack.engine.loading.options import DEFAULT_SLOTS, DEVICES
 from llava_pack.engine.port import Engine
+from llava_pack.engine.process import process
+from llava_pack.engine.process.enclosure import Enclosure
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.precision import PRECISION_CHOICES

@@ -32,7 +32,7 @@ class Reference:
     recorded: Literal["build", "install", "recipe", "now"]
     text: str
     prompt: str
-    """SHA-256 of the prompt's token ids; with the next four, the stages of engine/trace.py."""
+    """Of the prompt's token ids, SHA-256; the next four: the stages of engine/batching/trace.py."""
     words: str
     pixels: str
     tower: tuple[str, ...]

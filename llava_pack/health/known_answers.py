@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llava_pack.engine.questions import missing_words
+from llava_pack.engine.known.questions import missing_words
 from llava_pack.format.known_answers import KnownAnswer
 
 

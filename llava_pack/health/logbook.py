@@ -26,7 +26,7 @@ _LINE = re.compile(
 )
 """Source: llava_pack/serve/logfile.py and llava_pack/engine/worker.py, their formats."""
 _ENGINES = re.compile(r"(?P<model>[^:]{1,200}): (?P<said>.*)")
-_READER = "llava_pack.serve.life"
+_READER = "llava_pack.serve.supervision.engine_process"
 """The logger that writes down what engines say."""
 _OWN_WORDS = f"{_READER}, an engine's own words"
 _FRAME = re.compile(r'\s*File "(?P<path>[^"]{1,1000})", line (?P<line>\d{1,6})', re.ASCII)

@@ -13,57 +13,57 @@ from typing import Any
 
 from llava_pack.health import vocabulary
 from llava_pack.health.shapes import LEFT_OUT, Form, OneOf, Shape, Told
-from llava_pack.serve.models import PHASES
+from llava_pack.serve.port import PHASES
 
 _ENDED = (
     "{model}: {request} ended: {reason}; {count} tokens in, {count} out; queued {number} s, "
     "first token {number} s, all {number} s"
 )
 LOGGED: dict[str, tuple[str, ...]] = {
-    "llava_pack.serve.supervisor": ("serving {models}, process {count}", "stopping"),
-    "llava_pack.serve.control": ("control: {order}",),
-    "llava_pack.serve.guard": (
+    "llava_pack.serve.supervision.supervisor": ("serving {models}, process {count}", "stopping"),
+    "llava_pack.serve.supervision.control": ("control: {order}",),
+    "llava_pack.serve.gateway.guard": (
         "request {request}: {route} is {count} after {number} s",
         "request {request} failed",
     ),
-    "llava_pack.serve.openai": ("request {request} failed",),
-    "llava_pack.serve.llava": ("request {request} failed",),
-    "llava_pack.serve.failures": ("request {request} failed: {cause}",),
-    "llava_pack.serve.state": ("{text}: ignored, it is not a file of this account",),
-    "llava_pack.serve.engines": ("{model}: {cause}; started again in {number} s",),
-    "llava_pack.serve.served": (_ENDED, "{model}: {request} ended: {reason}"),
-    "llava_pack.serve.gateways": (
+    "llava_pack.serve.api.openai": ("request {request} failed",),
+    "llava_pack.serve.api.llava_protocol": ("request {request} failed",),
+    "llava_pack.serve.errors": ("request {request} failed: {cause}",),
+    "llava_pack.serve.run_state": ("{text}: ignored, it is not a file of this account",),
+    "llava_pack.serve.supervision.engine": ("{model}: {cause}; started again in {number} s",),
+    "llava_pack.serve.gateway.served": (_ENDED, "{model}: {request} ended: {reason}"),
+    "llava_pack.serve.supervision.gateway": (
         "{cause}; another is started in {number} s",
         "its last words: {text}",
     ),
-    "llava_pack.serve.process": (
+    "llava_pack.serve.subprocesses": (
         "process {count} was killed and is still there: the kernel keeps it",
     ),
-    "llava_pack.serve.refusals": ("refused in the last {number} s: {text}",),
-    "llava_pack.serve.key_store": (
+    "llava_pack.serve.admission.refusals": ("refused in the last {number} s: {text}",),
+    "llava_pack.serve.access.key_store": (
         "{count} keys are known",
         "{text}; none of its keys is taken until it can be read",
     ),
-    "llava_pack.serve.audit": (
+    "llava_pack.serve.access.audit": (
         "{count} lines of the audit log could not be written",
         "the audit log cannot be written: {text}",
     ),
-    "llava_pack.serve.fencing": ("fence: {fence}",),
-    "llava_pack.engine.enclosure": ("fence: {fence}", "{text}"),
-    "llava_pack.serve.life": ("{model}: {text}",),
+    "llava_pack.serve.gateway.fencing": ("fence: {fence}",),
+    "llava_pack.engine.process.enclosure": ("fence: {fence}", "{text}"),
+    "llava_pack.serve.supervision.engine_process": ("{model}: {text}",),
     "llava_pack.engine": ("{cause}",),
-    "llava_pack.engine.process": ("the parent process is gone: ending",),
-    "llava_pack.engine.loop": ("the engine stopped", "{cause}"),
-    "llava_pack.engine.scheduler": (
+    "llava_pack.engine.process.process": ("the parent process is gone: ending",),
+    "llava_pack.engine.process.loop": ("the engine stopped", "{cause}"),
+    "llava_pack.engine.batching.scheduler": (
         "{count} requests are looked at one by one: {text}",
         "a request failed",
     ),
-    "llava_pack.engine.server": (
+    "llava_pack.engine.process.server": (
         "connection {count} ended: {text}",
         "a client speaks protocol {number}, expected {count}",
         "a question was not answered",
     ),
-    "llava_pack.engine.graphs": ("CUDA graphs are off: {text}",),
+    "llava_pack.engine.batching.cuda_graphs": ("CUDA graphs are off: {text}",),
     "llava_pack.llava_serve.processes": ("{text}: {text}",),
 }
 """By logger."""

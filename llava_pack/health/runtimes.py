@@ -15,8 +15,8 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.runtimes import RUNTIMES, Engine
 from llava_pack.health.facts import AnswerFacts, PageFacts, ServerFacts
-from llava_pack.serve.plans import EnginePlan
-from llava_pack.serve.state import RunState
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.supervision.plans import EnginePlan
 
 
 class Probe(Protocol):

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine import environment
-from llava_pack.engine.load import load_engine
-from llava_pack.engine.options import DEVICES
+from llava_pack.engine.known.recording import observe
+from llava_pack.engine.loading.load import load_engine
+from llava_pack.engine.loading.options import DEVICES
 from llava_pack.engine.port import Engine
-from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import parse_manifest

@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from llava_pack.cli.installed import Installation
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, parse_sums
+from llava_pack.installation.installed import Installation
 from llava_pack.target import receipt
 from llava_pack.target.store import Store
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import httpx
 
+from llava_pack.engine.inputs.templates import Special, render, template
 from llava_pack.engine.port import Message, Picture
-from llava_pack.engine.templates import Special, render, template
 from llava_pack.format.errors import ServeError
 from llava_pack.llava_serve.programs import USER
 

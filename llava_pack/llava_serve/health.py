@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from llava_pack.engine.fence.value import Standing
-from llava_pack.engine.questions import MAX_TOKENS
-from llava_pack.engine.templates import choose
+from llava_pack.engine.inputs.templates import choose
+from llava_pack.engine.known.questions import MAX_TOKENS
 from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest
@@ -21,8 +21,8 @@ from llava_pack.llava_serve.client import UpstreamClient
 from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import chosen_device, programs
-from llava_pack.serve.plans import LoadOptions, installed_plan
-from llava_pack.serve.state import RunState
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.supervision.plans import LoadOptions, installed_plan
 
 _PROGRAMS = "llava.serve.controller, llava.serve.model_worker, llava.serve.gradio_web_server"
 _TOKEN = "smoke-test"  # noqa: S105 - guards nothing but the few seconds of a smoke test

@@ -13,7 +13,7 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import BY_QUALITY, FACTS, QUANTIZED
 from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
-from llava_pack.serve.plans import EnginePlan
+from llava_pack.serve.supervision.plans import EnginePlan
 
 LOOPBACK = "127.0.0.1"
 USER = "llava"

@@ -6,7 +6,7 @@ from llava_pack.health.runtimes import ServingRuntime
 from llava_pack.llava_serve.health import probe, smoke
 from llava_pack.llava_serve.programs import LOOPBACK, USER, chosen_device
 from llava_pack.llava_serve.serve import run
-from llava_pack.serve.state import RunState
+from llava_pack.serve.run_state import RunState
 
 _LOADED_WITH = frozenset({"precision", "load_4bit", "load_8bit", "device", "slots"})
 

@@ -17,8 +17,8 @@ from llava_pack.health.runtimes import ServePlan
 from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Ports, Program, programs
-from llava_pack.serve.scratch import Scratch
-from llava_pack.serve.state import RunState, publish
+from llava_pack.serve.run_state import RunState, publish
+from llava_pack.serve.supervision.run_folder import Scratch
 
 _LOOK_EVERY_S = 0.2
 

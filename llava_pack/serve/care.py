@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from llava_pack.serve.pulse import STALL_S
-from llava_pack.serve.restarts import RESTS_S
+from llava_pack.serve.liveness import STALL_S
 
+RESTS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""How long a process rests after it ended the first time, the second and so on."""
 QUEUE = 256
 """Requests that may wait for a model."""
 _GATEWAY_S = 10.0

@@ -17,10 +17,10 @@ from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.audit import AuditPlan
-from llava_pack.serve.models import Status, Vitals
+from llava_pack.serve.access.audit import AuditPlan
+from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.plain import from_plain, to_plain
+from llava_pack.serve.port import Status, Vitals
 
 TELL_EVERY_S = 0.25
 """How often the supervisor looks whether there is something to tell."""

@@ -2,11 +2,14 @@
 
 import ast
 
-from llava_pack.engine import limits, protocol
+from llava_pack.engine import limits
 from llava_pack.engine.limits import Limits
-from llava_pack.serve import care, page_queue, pictures
-from llava_pack.serve.admission import BodyLimits
-from llava_pack.serve.connections import ConnectionLimits
+from llava_pack.engine.process import protocol
+from llava_pack.serve import care
+from llava_pack.serve.admission.bodies import BodyLimits
+from llava_pack.serve.admission.connections import ConnectionLimits
+from llava_pack.serve.api import pictures
+from llava_pack.serve.page import queue as page_queue
 from tests.conftest import ROOT
 
 _MIB = 1 << 20

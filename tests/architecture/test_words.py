@@ -83,8 +83,8 @@ def test_plain_words_are_asked_for_by_name_alone() -> None:
 
 
 def test_the_page_s_tables_are_seen() -> None:
-    assert ("llava_pack.serve.models", "PHASE_WORDS") in TABLES
-    assert _table("llava_pack.serve.models", "PHASE_WORDS")[1]
+    assert ("llava_pack.serve.port", "PHASE_WORDS") in TABLES
+    assert _table("llava_pack.serve.port", "PHASE_WORDS")[1]
 
 
 @pytest.mark.parametrize(

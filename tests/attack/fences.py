@@ -20,11 +20,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.fence.place import this_place
-from llava_pack.engine.fence.plan import (
-    decoder_fence,
-    engine_fence,
-    gateway_fence,
-)
+from llava_pack.engine.fence.plan import decoder_fence, engine_fence, gateway_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Fence
 from llava_pack.llava_serve.fencing import upstream_fence

@@ -28,15 +28,15 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.admission import Admission
-from llava_pack.serve.app import GatewaySettings, create_app
+from llava_pack.serve.access.key import Quota, new_key
+from llava_pack.serve.access.key_store import KeyStore
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.access.scopes import Scope as KeyScope
+from llava_pack.serve.access.sessions import Session
+from llava_pack.serve.admission.bodies import Admission
 from llava_pack.serve.caller import caller_of
-from llava_pack.serve.guard import Boundary, Guard
-from llava_pack.serve.key_store import KeyStore
-from llava_pack.serve.keys import Quota, new_key
-from llava_pack.serve.scopes import Scope as KeyScope
-from llava_pack.serve.sessions import Session
+from llava_pack.serve.gateway.app import GatewaySettings, create_app
+from llava_pack.serve.gateway.guard import Boundary, Guard
 from tests.conftest import ROOT
 from tests.unit.serve.test_scopes import NEEDS
 

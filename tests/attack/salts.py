@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from llava_pack.engine import environment
+from llava_pack.engine.inputs.templates import RAW
 from llava_pack.engine.port import Finished, Message, Picture, Request, Sampling
-from llava_pack.engine.templates import RAW
-from llava_pack.serve.sessions import StartSecret
+from llava_pack.serve.access.sessions import StartSecret
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
 pytestmark = pytest.mark.engine
@@ -39,7 +39,7 @@ def engine(folder: Path, precision: str) -> Any:
     Where an engine takes over whole chunks only, a chunk is one token here: what can be seen then
     is as fine as it is where single tokens are taken over.
     """
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     make_tower(folder / "clip-tiny", SPEC.tower)
     model = make_llava(folder / "llava-v1-tiny", SPEC)

@@ -24,7 +24,7 @@ RED = Picture(4, 2, bytes((250, 10, 10)) * 8)
 def engine(request, tmp_path_factory) -> Engine:
     if request.param == "echo":
         return EchoEngine(slots=2, context_tokens=200)
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
     from tests.support.checkpoints import TinyLlava, make_llava, make_tower
 
     folder = tmp_path_factory.mktemp("checkpoint")

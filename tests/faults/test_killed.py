@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from llava_pack.cli import removal
 from llava_pack.format.progress import Silent
+from llava_pack.installation import removal
 from tests.support.site import Site, complete
 
 STEPS = ("place", "python", "venv", "model", "smoke", "seal", "switch", "close")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.cli.batch import Item, LocalAsker, keep_answered, left, read_items
+from llava_pack.client.batch import Item, LocalAsker, keep_answered, left, read_items
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.cli import demo, demo_target, main
-from llava_pack.cli.demo_target import Phase, TargetRun
-from llava_pack.cli.silence import silenced
+from llava_pack.cli import main
+from llava_pack.cli.laptop import demo, demo_target
+from llava_pack.cli.laptop.demo_target import Phase, TargetRun
+from llava_pack.cli.laptop.silence import silenced
 from tests.conftest import ROOT
 from tests.support.ports import quiet_ports
 from tests.support.traces import reached, traced
@@ -83,7 +84,7 @@ def test_whatever_ends_the_waiting_ends_the_child_first(tmp_path):
     mark = tmp_path / "ended"
     child = f"trap 'sleep 0.2; echo yes > {mark}; exit 0' TERM; echo; while :; do sleep 0.1; done"
     code = (
-        "from llava_pack.cli.demo_target import ran, unwinding\n"
+        "from llava_pack.cli.laptop.demo_target import ran, unwinding\n"
         f"with unwinding(): ran(['sh', '-c', {child!r}])\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from llava_pack.engine.load import load_engine
+from llava_pack.engine.loading.load import load_engine
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
 
 pytestmark = pytest.mark.engine

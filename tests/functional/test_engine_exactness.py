@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from llava_pack.engine import environment
-from llava_pack.engine.feature_cache import FeatureCache
-from llava_pack.engine.graphs import Graphs
-from llava_pack.engine.padded import Buckets
+from llava_pack.engine.batching.buckets import Buckets
+from llava_pack.engine.batching.cuda_graphs import Graphs
+from llava_pack.engine.batching.scheduler import SlotEngine
+from llava_pack.engine.inputs.feature_cache import FeatureCache
+from llava_pack.engine.inputs.prompt import Prompt
+from llava_pack.engine.inputs.templates import Special, render
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
-from llava_pack.engine.prompt import Prompt
-from llava_pack.engine.scheduler import SlotEngine
-from llava_pack.engine.templates import Special, render
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
 pytestmark = pytest.mark.engine
@@ -65,7 +65,7 @@ FP32 = pytest.mark.parametrize("case", ["fp32"], indirect=True)
 
 @pytest.fixture(scope="module", params=["fp32", "nf4", "int8"])
 def case(request, checkpoint, tmp_path_factory):
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
     from tests.support.reference import reference
 
     folder = tmp_path_factory.mktemp(request.param)
@@ -179,8 +179,8 @@ def test_a_capture_that_fails_is_not_used(case, monkeypatch, caplog, fault):
 @FP32
 def test_layers_on_devices_of_their_own_give_the_same_tokens(case, checkpoint, monkeypatch):
     """With one device under every layer's name: what is moved between them is all there is."""
-    from llava_pack.engine import assembly
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading import assembly
+    from llava_pack.engine.loading.load import load_engine
 
     places = (torch.device("cpu"),) * SPEC.layers
     monkeypatch.setattr(assembly, "_spread", lambda _c, _o, place: replace(place, spread=places))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.engine.checkpoints import read_checkpoint
-from llava_pack.engine.load import load_engine, pick_device
-from llava_pack.engine.options import Options
+from llava_pack.engine.loading.checkpoints import read_checkpoint
+from llava_pack.engine.loading.load import load_engine, pick_device
+from llava_pack.engine.loading.options import Options
 from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling
 from llava_pack.format.errors import CheckpointError, PreflightError, UsageError
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
@@ -184,9 +184,9 @@ def test_too_little_memory_is_an_error_of_its_own(plain, tmp_path):
         "from llava_pack.engine import environment\n"
         "environment.prepare()\n"
         "import torch, transformers\n"
-        "from llava_pack.engine.load import load_engine\n"
+        "from llava_pack.engine.loading.load import load_engine\n"
         "from llava_pack.format.errors import SpaceError\n"
-        "import llava_pack.engine.assembly\n"
+        "import llava_pack.engine.loading.assembly\n"
         "torch.zeros(1)\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20), used + (128 << 20)))\n"

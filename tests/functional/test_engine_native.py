@@ -14,7 +14,7 @@ from llava_pack.convert.native import to_native
 from llava_pack.convert.parts import original_parts
 from llava_pack.convert.quantize import quantize
 from llava_pack.engine import environment
-from llava_pack.engine.load import load_engine
+from llava_pack.engine.loading.load import load_engine
 from llava_pack.engine.port import Delta, Message, Request, Sampling
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.functional.test_native_format import QUESTIONS, SPEC, Native

@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def network(checkpoint: Path, precision: str) -> Any:
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     return load_engine(checkpoint, precision=precision, slots=1)._model._network
 
@@ -36,7 +36,7 @@ def kinds(network: Any) -> dict[str, type]:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (8, 1), (1, 100)])
 def test_products_are_those_of_a_plain_linear(dtype, nearness, bias, shape):
-    from llava_pack.engine.onednn import OneDnnLinear, has_products, laid_out
+    from llava_pack.engine.loading.onednn import OneDnnLinear, has_products, laid_out
 
     generator = torch.Generator().manual_seed(1)
     plain = nn.Linear(96, 64, bias=bias).requires_grad_(requires_grad=False)
@@ -56,7 +56,7 @@ def test_products_are_those_of_a_plain_linear(dtype, nearness, bias, shape):
 
 
 def test_one_memory_casts_them_all():
-    from llava_pack.engine.onednn import CastBuffer
+    from llava_pack.engine.loading.onednn import CastBuffer
 
     scratch = CastBuffer()
     halves = [torch.full(shape, value).half() for shape, value in (((2, 3), 1.5), ((4, 5), 2.5))]
@@ -69,7 +69,7 @@ def test_one_memory_casts_them_all():
 
 @pytest.mark.parametrize("small_bytes", [0, 4 << 20])
 def test_of_a_large_model_only_a_part_is_laid_out(checkpoint, monkeypatch, small_bytes):
-    from llava_pack.engine import weights
+    from llava_pack.engine.loading import weights
 
     monkeypatch.setattr(weights, "_SMALL_BYTES", small_bytes)
     layer = network(checkpoint, "fp32").model.language_model.layers[0]
@@ -78,7 +78,7 @@ def test_of_a_large_model_only_a_part_is_laid_out(checkpoint, monkeypatch, small
 
 
 def test_in_32_bits_onednn_computes_tower_and_language_model(checkpoint):
-    from llava_pack.engine.onednn import OneDnnLinear
+    from llava_pack.engine.loading.onednn import OneDnnLinear
 
     found = network(checkpoint, "fp32")
     inside = [*found.model.language_model.modules(), *found.model.vision_tower.modules()]
@@ -88,14 +88,14 @@ def test_in_32_bits_onednn_computes_tower_and_language_model(checkpoint):
 
 
 def test_a_quantized_model_is_as_transformers_makes_it(checkpoint):
-    from llava_pack.engine.onednn import OneDnnLinear
+    from llava_pack.engine.loading.onednn import OneDnnLinear
 
     assert OneDnnLinear not in kinds(network(checkpoint, "nf4")).values()
 
 
 @pytest.fixture
 def without_products(monkeypatch):
-    from llava_pack.engine import onednn
+    from llava_pack.engine.loading import onednn
 
     def absent(_name: str) -> Any:
         raise AttributeError("no such operator")
@@ -108,6 +108,6 @@ def without_products(monkeypatch):
 
 @pytest.mark.usefixtures("without_products")
 def test_without_such_products_the_plain_linears_stay(checkpoint):
-    from llava_pack.engine.onednn import OneDnnLinear
+    from llava_pack.engine.loading.onednn import OneDnnLinear
 
     assert OneDnnLinear not in kinds(network(checkpoint, "fp32")).values()

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.engine
 environment.prepare()
 pytest.importorskip("torch")
 
-from llava_pack.engine.rows import Rows  # noqa: E402 - needs torch
-from llava_pack.engine.vision import Vision  # noqa: E402 - needs torch
+from llava_pack.engine.batching.rows import Rows  # noqa: E402 - needs torch
+from llava_pack.engine.inputs.vision import Vision  # noqa: E402 - needs torch
 from tests.attack.salts import (  # noqa: E402 - needs torch
     ATTACKER,
     PICTURE,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.engine import protocol
-from llava_pack.engine.client import EngineClient
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.process import protocol
+from llava_pack.engine.process.client import EngineClient
 from llava_pack.format.errors import CheckpointError, ServeError, SpaceError
 from tests.support.checkpoints import TinyLlava, make_llava, make_tower
 from tests.support.connection import connected
@@ -78,7 +78,7 @@ async def tokens(client: EngineClient, request: Request) -> list[int]:
 
 
 def test_a_worker_from_start_to_end(tmp_path):
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     make_tower(tmp_path / "clip-tiny", SPEC.tower)
     model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)

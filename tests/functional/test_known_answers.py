@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llava_pack.engine import images
-from llava_pack.engine.load import load_engine
-from llava_pack.engine.recording import observe
+from llava_pack.engine.inputs import image_processor as images
+from llava_pack.engine.known.recording import observe
+from llava_pack.engine.loading.load import load_engine
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.grading import judge, worst

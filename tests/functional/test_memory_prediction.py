@@ -29,7 +29,7 @@ import ctypes, json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from llava_pack.engine.load import load_engine
+from llava_pack.engine.loading.load import load_engine
 engine = load_engine(
     Path(sys.argv[1]), precision=sys.argv[2], device="cpu",
     slots=int(sys.argv[3]), context_tokens=int(sys.argv[4]),

@@ -91,7 +91,7 @@ def load(folder: Path, **options: Any) -> Native:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     model_dir, out = convert(tmp_path_factory.mktemp("native"))
     return load_engine(model_dir, precision="fp32", slots=1), load(out)

@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from llava_pack.assemble.pinned import pinned_packages
+from llava_pack.assemble.locked_inputs import pinned_packages
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.assemble.source_packages import Workshop, build_source, resolve_with_sources
 from llava_pack.fetch.cache import Cache

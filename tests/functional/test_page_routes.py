@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llava_pack.serve.page_routes import OPEN_ROUTES, find_route
+from llava_pack.serve.page.routes import OPEN_ROUTES, find_route
 from tests.support.gateway import ROOT, gateway
 from tests.support.page_client import PageClient, page_client
 
@@ -105,8 +105,8 @@ _CLOSED: dict[tuple[str, str], tuple[str, ...]] = {
 }
 _LIST_ROUTES = """
 import json, pathlib
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.app import GatewaySettings, create_app
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.gateway.app import GatewaySettings, create_app
 settings = GatewaySettings(policy=AccessPolicy(secrets=None), web_folder=pathlib.Path.cwd())
 gate = create_app({}, settings).routes[-1].app
 def routes(part):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from llava_pack.engine import environment
-from llava_pack.engine.pictures import decode_picture
+from llava_pack.engine.inputs.picture_decoder import decode_picture
+from llava_pack.engine.inputs.templates import TEMPLATES, Special, render
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
-from llava_pack.engine.templates import TEMPLATES, Special, render
 from tests.support.families import (
     CHATS,
     FAMILIES,
@@ -57,7 +57,7 @@ def test_as_llavas_own_code_answers(name, tmp_path):
 
 def check(family: Family, made: Made, recorded: Any) -> None:
     """Hold pixels, ids, logits and greedy tokens of every chat against what was recorded."""
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     engine: Any = load_engine(
         made.model, model_base=made.base, precision="fp32", slots=1, conv_mode=family.conv_mode
@@ -88,7 +88,7 @@ def logits(engine: Any, chat: Chat) -> Any:
     """Return the first logits of a prompt's last position."""
     import torch
 
-    from llava_pack.engine.slots import Prefill
+    from llava_pack.engine.batching.kv_cache import Prefill
 
     model = engine._model
     prompt = model.write(request(chat))
@@ -120,7 +120,7 @@ def collapsed(ids: tuple[int, ...]) -> list[int]:
 
 
 def test_the_demo_model_answers_as_in_llavas_own_code():
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     engine: Any = load_engine(
         DEMO / "llava-v1-demo",

@@ -22,8 +22,8 @@ from llava_pack.convert.native_tokenizer import is_legacy
 from llava_pack.convert.parts import Parts, original_parts, read_json
 from llava_pack.convert.shards import write_shards
 from llava_pack.engine import environment
-from llava_pack.engine.load import load_engine
-from llava_pack.engine.tokens import named_specials
+from llava_pack.engine.inputs.tokenizers import named_specials
+from llava_pack.engine.loading.load import load_engine
 from llava_pack.format.errors import CheckpointError
 from tests.functional.test_native_format import load
 from tests.functional.test_parity import (

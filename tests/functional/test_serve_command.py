@@ -118,7 +118,7 @@ def test_a_tower_that_is_not_there_is_13_and_says_where_it_looked(
 
 @pytest.mark.engine
 def test_a_taken_port_is_15_before_anything_is_loaded(environment: dict[str, str]) -> None:
-    from llava_pack.serve.listener import listen_on_port
+    from llava_pack.serve.supervision.listener import listen_on_port
 
     with listen_on_port("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]

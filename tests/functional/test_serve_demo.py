@@ -14,8 +14,8 @@ import httpx
 import openai
 import pytest
 
-from llava_pack.assemble.described import known_answers
-from llava_pack.cli.known_answers import black_like
+from llava_pack.assemble.manifest import known_answers
+from llava_pack.health.recordings import black_like
 from llava_pack.health.server import Address, ServerProbe
 from llava_pack.health.suite import AnswerSuite, Subject
 from llava_pack.recipe import read_recipe

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llava_pack.serve.key_store import KeyStore
+from llava_pack.serve.access.key_store import KeyStore
 from tests.support.gateway import TOKEN, Gateway, gateway
 from tests.support.page_client import page_client, said
 from tests.support.waiting import until
@@ -262,9 +262,9 @@ def test_without_a_file_the_keys_are_those_of_the_account(
 _BEHIND_A_FENCE = """
 import socket, sys
 from pathlib import Path
-from llava_pack.serve import audit_sinks
-from llava_pack.serve.audit import AuditPlan
-from llava_pack.serve.fencing import enter_gateway_fence
+from llava_pack.serve.access import audit_sinks
+from llava_pack.serve.access.audit import AuditPlan
+from llava_pack.serve.gateway.fencing import enter_gateway_fence
 
 audit_sinks.SYSLOG = Path(sys.argv[1])
 sink = audit_sinks.sink_of(AuditPlan(to="syslog")) if sys.argv[3] == "before" else None

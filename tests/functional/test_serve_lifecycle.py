@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llava_pack.serve.gateway_life import _KEPT
-from llava_pack.serve.state import running
+from llava_pack.serve.run_state import running
+from llava_pack.serve.supervision.gateway_process import _KEPT
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
 from tests.support.waiting import until
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.access.policy import AccessPolicy
 from tests.support.gateway import START_SECRET, TOKEN, Gateway, gateway
 
 _KEYED = AccessPolicy(secrets=(TOKEN,), start_secret=START_SECRET).llava_path

@@ -20,9 +20,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.control import order, plan_fields
-from llava_pack.serve.plans import LoadOptions, folder_plan
-from llava_pack.serve.state import running
+from llava_pack.serve.run_state import running
+from llava_pack.serve.supervision.control import order, plan_fields
+from llava_pack.serve.supervision.plans import LoadOptions, folder_plan
 from tests.support.gateway import ROOT, Gateway, gateway
 from tests.support.waiting import until
 

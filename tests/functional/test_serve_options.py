@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from llava_pack.cli import main
 from llava_pack.cli.app import app
-from llava_pack.cli.runtimes import OF_SERVE
+from llava_pack.cli.server.runtimes import OF_SERVE
 from llava_pack.format.manifest import Manifest
 from llava_pack.health.runtimes import ServePlan
 from llava_pack.llava_serve import runtime

@@ -19,11 +19,11 @@ import httpx
 import psutil
 import pytest
 
-from llava_pack.cli import stop as stop_command
+from llava_pack.cli.server import stop as stop_command
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.control import order, plan_fields
-from llava_pack.serve.plans import LoadOptions, folder_plan
-from llava_pack.serve.state import RunState, running
+from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.supervision.control import order, plan_fields
+from llava_pack.serve.supervision.plans import LoadOptions, folder_plan
 from tests.support.gateway import ROOT, Gateway, gateway
 from tests.support.waiting import until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llava_pack.serve.hops import blame_answer, blame_ssh
+from llava_pack.client.tunnel_diagnosis import blame_answer, blame_ssh
 from tests.support.gateway import TOKEN, Gateway, gateway
 from tests.support.ports import quiet_ports
 from tests.support.sshd import PROGRAM, LoopbackSshd

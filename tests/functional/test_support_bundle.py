@@ -13,11 +13,11 @@ import tarfile
 
 import pytest
 
-from llava_pack.cli.support_bundle import secrets_of
-from llava_pack.serve.engines import SupervisedEngine
+from llava_pack.cli.server.support_bundle import secrets_of
 from llava_pack.serve.logfile import kept
-from llava_pack.serve.process import EngineCommand
-from llava_pack.serve.state import RunState, publish
+from llava_pack.serve.run_state import RunState, publish
+from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.engine import SupervisedEngine
 from tests.conftest import ROOT
 from tests.support.planted import secrets
 from tests.support.provocations import no_space_left, port_taken
@@ -29,7 +29,7 @@ ENGINE = """
 import os, signal, sys, traceback
 sys.path.insert(0, {root!r})
 from tests.support.provocations import shared_library_missing
-print("INFO llava_pack.engine.loop: loading {secret}", file=sys.stderr)
+print("INFO llava_pack.engine.process.loop: loading {secret}", file=sys.stderr)
 try:
     shared_library_missing(None)
 except OSError:
@@ -91,7 +91,7 @@ async def _serve_and_die(prefix, planted_secrets):
     )
     engine = SupervisedEngine(command, hear)
     engine.ready.set()  # as one that has served: its end is waited out, and told
-    log = logging.getLogger("llava_pack.serve.guard")
+    log = logging.getLogger("llava_pack.serve.gateway.guard")
     with kept(prefix / "logs" / "serve.log"):
         await engine.run()
         for provoke in (port_taken, no_space_left):
@@ -101,7 +101,7 @@ async def _serve_and_die(prefix, planted_secrets):
                 log.exception("request %s failed", "0123456789abcdef")
         for secret in planted_secrets:
             log.info("request %s: %s is %d after %.3f s", secret.text, secret.text, 401, 0.1)
-            logging.getLogger("llava_pack.engine.loop").error("%s", secret.text)
+            logging.getLogger("llava_pack.engine.process.loop").error("%s", secret.text)
     assert ended.is_set()
 
 

@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=["fp16", "bf16", "nf4", "int8"])
 def engine(request, checkpoint) -> Any:
-    from llava_pack.engine.load import load_engine
+    from llava_pack.engine.loading.load import load_engine
 
     return load_engine(checkpoint, precision=request.param, device="cuda", slots=8)
 

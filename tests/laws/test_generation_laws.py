@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llava_pack.cli import removal
 from llava_pack.format.errors import InstallError
 from llava_pack.format.progress import Silent
+from llava_pack.installation import removal
 from llava_pack.target import generations
 from tests.support.bundle import BASE_PYTHON, PYTHON_MINOR
 from tests.support.memory_disk import memory_disk

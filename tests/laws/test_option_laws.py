@@ -17,14 +17,14 @@ from typer.main import get_command
 
 from llava_pack.cli import main
 from llava_pack.cli.app import app
-from llava_pack.cli.asked import PackOptions
+from llava_pack.cli.both.sampling import QuestionOptions
+from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.sampling import QuestionOptions
-from llava_pack.cli.serve import serve_plan
-from llava_pack.cli.serving import ServerOptions
-from llava_pack.engine.load import load_engine
+from llava_pack.cli.server.serve import serve_plan
+from llava_pack.cli.server.serving import ServerOptions
+from llava_pack.engine.loading.load import load_engine
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.plans import LoadOptions, engine_command, folder_plan
+from llava_pack.serve.supervision.plans import LoadOptions, engine_command, folder_plan
 
 COMMANDS = get_command(app).commands
 TAKEN_WHOLE = {

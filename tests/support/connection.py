@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 
-from llava_pack.engine.client import EngineClient
+from llava_pack.engine.process.client import EngineClient
 from llava_pack.format.errors import ServeError
 
 

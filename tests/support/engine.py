@@ -23,12 +23,12 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
-from llava_pack.engine import process, templates
 from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import this_place
 from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.inputs import templates
 from llava_pack.engine.measures import Likely, Odds, Timings, Trace, Usage
 from llava_pack.engine.port import (
     ContextLengthError,
@@ -42,6 +42,7 @@ from llava_pack.engine.port import (
     Reason,
     Request,
 )
+from llava_pack.engine.process import process
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import PackError, SpaceError
 from llava_pack.format.progress import Progress

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from llava_pack.serve.fencing import enter_gateway_fence
+from llava_pack.serve.gateway.fencing import enter_gateway_fence
 from tests.support.escapes import FOR_GATEWAY, Surroundings, attempt, open_terminal
 
 open_terminal()
@@ -27,13 +27,13 @@ from typing import Any
 import uvicorn
 from fastapi import Request
 
-from llava_pack.engine.client import EngineClient
+from llava_pack.engine.process.client import EngineClient
 from llava_pack.engine.stats import Stats
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.app import GatewaySettings, create_app
+from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.feed import News
-from llava_pack.serve.models import Status, Vitals
-from llava_pack.serve.served import ServedEngine
+from llava_pack.serve.gateway.app import GatewaySettings, create_app
+from llava_pack.serve.gateway.served import ServedEngine
+from llava_pack.serve.port import Status, Vitals
 
 
 async def serve() -> None:

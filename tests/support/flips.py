@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llava_pack.cli.verification import examine
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Silent
 from llava_pack.format.signature import SIG_NAME, SSHSIG_NAME
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
+from llava_pack.installation.bundle_check import examine
 from llava_pack.target import inventory, trust
 from llava_pack.target.inventory import refusal
 from tests.support.keys import Publisher

@@ -19,22 +19,21 @@ from typing import Any
 
 import httpx
 
-from llava_pack.cli.proof import proof_of
+from llava_pack.cli.server.proof import proof_of
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.progress import Silent
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.audit import AuditPlan
-from llava_pack.serve.care import Care
-from llava_pack.serve.gateway_life import GATEWAY_PROGRAM
-from llava_pack.serve.listener import listen_on_port, listen_on_socket
-from llava_pack.serve.notify import Notifier
-from llava_pack.serve.plans import EnginePlan
-from llava_pack.serve.process import EngineCommand
-from llava_pack.serve.restarts import RESTS_S
-from llava_pack.serve.state import RunState
-from llava_pack.serve.supervisor import ServePlan, run
+from llava_pack.serve.access.audit import AuditPlan
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.care import RESTS_S, Care
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
+from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
+from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.supervisor import ServePlan, run
+from llava_pack.serve.supervision.systemd import Notifier
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +72,7 @@ class Gateway:
 
     def decoder_pids(self) -> list[int]:
         """Return the processes that decode pictures for this gateway."""
-        decoder = b"llava_pack.engine.decoder"
+        decoder = b"llava_pack.engine.inputs.decoder_process"
         return [pid for own in self.gateway_pids() for pid in _children(own, decoder)]
 
     def gateway_pid(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llava_pack.serve.gateway_process import main
+from llava_pack.serve.gateway.process import main
 from tests.support.mutations import MUTATIONS
 
 

@@ -70,8 +70,8 @@ def run(prefix: Path, operation: str, arguments: list[str]) -> None:
     if operation == "build":
         build(Path(arguments[0]))
         return
-    from llava_pack.cli import removal
     from llava_pack.format.progress import Silent
+    from llava_pack.installation import removal
     from llava_pack.target import installer
 
     if operation == "install":
@@ -115,7 +115,7 @@ def main() -> None:
     point, prefix, operation, *arguments = sys.argv[1:]
     kind, _, at = point.partition(":")
     count = Count(int(at) if at else None)
-    from llava_pack.cli import removal  # noqa: F401 - imported before anything is counted
+    from llava_pack.installation import removal  # noqa: F401 - imported before anything is counted
 
     (writes if kind == "write" else steps)(count)
     run(Path(prefix), operation, arguments)

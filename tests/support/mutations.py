@@ -6,8 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llava_pack.serve import decoders, page_events, page_gate, page_owners, page_text
-from llava_pack.serve.page_owners import Owners
+from llava_pack.serve.api import decoders
+from llava_pack.serve.page import events as page_events
+from llava_pack.serve.page import gate as page_gate
+from llava_pack.serve.page import owners as page_owners
+from llava_pack.serve.page import text as page_text
+from llava_pack.serve.page.owners import Owners
 
 
 def _no_gate() -> None:

@@ -312,10 +312,10 @@ def in_templates(text: str) -> Iterator[str]:
         for template in templates:
             for line in _filled(template, text):
                 yield f"{stamp} INFO {logger}: {line}"
-                yield f"{stamp} INFO llava_pack.serve.life: own: ERROR {logger}: {line}"
+                yield f"{stamp} INFO llava_pack.serve.supervision.engine_process: own: ERROR {logger}: {line}"
     for cause in CAUSES:
         for line in _filled(cause, text):
-            yield f"{stamp} ERROR llava_pack.engine.loop: {line}"
+            yield f"{stamp} ERROR llava_pack.engine.process.loop: {line}"
 
 
 def in_findings(text: str) -> Iterator[str]:
@@ -367,7 +367,7 @@ def loose_lines(text: str) -> Iterator[str]:
         f"{text}Error: it failed",
         f"2026-10-01T12:00:00Z 1 INFO {text}: said",
         f"2026-10-01T12:00:00Z 1 INFO llava_pack.{text}: said",
-        f"2026-10-01T12:00:00Z 1 INFO llava_pack.serve.life: {text}: {text}",
+        f"2026-10-01T12:00:00Z 1 INFO llava_pack.serve.supervision.engine_process: {text}: {text}",
         f"NVRM: Xid (PCI:{text}): 79, {text}",
         f"Out of memory: Killed process 77 ({text}) total-vm",
         _OUT_OF_MEMORY + text,

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from llava_pack.cli.installed import installed
 from llava_pack.format.errors import InstallError
 from llava_pack.format.progress import Silent
+from llava_pack.installation.installed import installed
 from llava_pack.installation.integrity import changed_files
 from llava_pack.target import generations, receipt
 

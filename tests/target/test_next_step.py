@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.cli.service import app as service
+from llava_pack.cli.server.service import app as service
 from llava_pack.target import next_step as steps
 from llava_pack.target.next_step import next_step
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from llava_pack.cli import service
+from llava_pack.cli.server import service
 from tests.conftest import ROOT
 
 MOST_EXPOSED = 3.0

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llava_pack.cli import console
-from llava_pack.cli.laptop import need_laptop
+from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.format.errors import RecipeError, UsageError
 
 
@@ -33,7 +33,7 @@ def test_no_color_is_honoured(monkeypatch):
 
 def test_the_packing_half_is_refused_where_there_is_no_resolver(monkeypatch):
     monkeypatch.setitem(sys.modules, "uv", None)
-    monkeypatch.setattr("llava_pack.cli.laptop.find_spec", lambda _: None)
+    monkeypatch.setattr("llava_pack.cli.laptop.side.find_spec", lambda _: None)
     with pytest.raises(UsageError, match="connected side"):
         need_laptop("build")
 

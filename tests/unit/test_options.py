@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.cli.build import archive_of
+from llava_pack.cli.laptop.build import archive_of
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.serving import ServerOptions
+from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.format.errors import UsageError
 
 

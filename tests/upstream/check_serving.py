@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from llava_pack.cli.silence import has_route
+from llava_pack.cli.laptop.silence import has_route
 from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
 from tests.conftest import ROOT
 from tests.support.fences import PORTS_SINCE, landlock_abi

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from llava_pack.cli.silence import silenced
+from llava_pack.cli.laptop.silence import silenced
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,11 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
 from llava_pack.engine.port import Event, Message, Picture, Request
-from llava_pack.serve.admission import drop_copies
-from llava_pack.serve.failures import ErrorBody
-from llava_pack.serve.fairness import Prepared, Shared
-from llava_pack.serve.pictures import Admitted, PictureDecoder, Source
-from llava_pack.serve.visits import Visit, visit_of
+from llava_pack.serve.admission.bodies import drop_copies
+from llava_pack.serve.admission.fair_models import Prepared, Shared
+from llava_pack.serve.admission.visits import Visit, visit_of
+from llava_pack.serve.api.pictures import Admitted, PictureDecoder, Source
+from llava_pack.serve.errors import ErrorBody
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from llava_pack.assemble.chat_template import chat_template
+from llava_pack.engine.inputs.templates import TEMPLATES, Special, render
 from llava_pack.engine.port import Message, Picture
-from llava_pack.engine.templates import TEMPLATES, Special, render
 
 pytestmark = pytest.mark.engine  # Jinja comes with transformers
 DOT = Picture(1, 1, b"\0\0\0")

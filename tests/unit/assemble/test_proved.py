@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import pytest
 
-from llava_pack.assemble import proved
-from llava_pack.assemble.proved import prove, recalled
+from llava_pack.assemble import abi_floors as proved
+from llava_pack.assemble.abi_floors import prove, recalled
 from llava_pack.fetch.cache import Cache
 from llava_pack.format.progress import Silent
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llava_pack.assemble import recorded
+from llava_pack.assemble import reference_answers as recorded
 
 
 @pytest.mark.parametrize("missing", ["torch", "PIL", "sentencepiece", "google.protobuf"])

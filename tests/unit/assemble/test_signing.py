@@ -12,12 +12,7 @@ from llava_pack.assemble.card import Card
 from llava_pack.assemble.signing import Signatures, generate, is_encrypted, open_key, sign
 from llava_pack.cli import main
 from llava_pack.format.errors import CannotVerifyError, UsageError
-from llava_pack.format.signature import (
-    CONTROL,
-    NAMESPACE,
-    PRINCIPAL,
-    parse_public_key,
-)
+from llava_pack.format.signature import CONTROL, NAMESPACE, PRINCIPAL, parse_public_key
 from tests.conftest import ROOT
 from tests.support.keys import openssl
 

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from llava_pack.engine.devices import visible_devices
+from llava_pack.engine.loading.placement import visible_devices
 
 GPUS = ((8, 6, 8), (6, 1, 24), (8, 9, 12), (7, 5, 16))
 """Compute capability and GiB of each."""

@@ -1,6 +1,6 @@
 """Features are kept up to a number of bytes, and counted."""
 
-from llava_pack.engine.feature_cache import FeatureCache
+from llava_pack.engine.inputs.feature_cache import FeatureCache
 
 
 def test_the_oldest_go_first():

@@ -14,11 +14,7 @@ from llava_pack.engine.fence.blame import blamed, passed_over, suspected
 from llava_pack.engine.fence.calls import AARCH64, ARCHITECTURES, X86_64, Architecture
 from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import Place, this_place, with_targets
-from llava_pack.engine.fence.plan import (
-    decoder_fence,
-    engine_fence,
-    gateway_fence,
-)
+from llava_pack.engine.fence.plan import decoder_fence, engine_fence, gateway_fence
 from llava_pack.engine.fence.value import OFF, Fence, Standing
 from llava_pack.format.errors import CheckpointError, PreflightError, ServeError
 from llava_pack.llava_serve.fencing import upstream_fence

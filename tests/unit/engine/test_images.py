@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llava_pack.engine.images import PictureProcessor, picture_processor
+from llava_pack.engine.inputs.image_processor import PictureProcessor, picture_processor
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import CheckpointError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_pack.engine.memory import Room, plan_room
+from llava_pack.engine.loading.memory import Room, plan_room
 from llava_pack.format.errors import SpaceError
 
 GIB = 1 << 30

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from llava_pack.engine.outbox import Outbox
 from llava_pack.engine.pixels import kept, memory_file, pieces
+from llava_pack.engine.process.outbox import Outbox
 
 _LARGE = 5 << 20
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llava_pack.engine.manner import Manner
-from llava_pack.engine.rows import Lease, Rows
+from llava_pack.engine.batching.policy import Manner
+from llava_pack.engine.batching.rows import Lease, Rows
 
 EXACT = Manner(chunk_tokens=4, exact=True, padded=False, pictures_at_once=1)
 LOOSE = Manner(chunk_tokens=4, exact=False, padded=True, pictures_at_once=1)

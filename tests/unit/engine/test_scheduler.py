@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from llava_pack.engine.choice import ChosenToken
-from llava_pack.engine.manner import Manner
+from llava_pack.engine.batching.policy import Manner
+from llava_pack.engine.batching.scheduler import SlotEngine
+from llava_pack.engine.batching.token import ChosenToken
+from llava_pack.engine.inputs.prompt import PICTURE_ID, Prompt
 from llava_pack.engine.measures import Trace, Usage
 from llava_pack.engine.port import (
     Delta,
@@ -23,8 +25,6 @@ from llava_pack.engine.port import (
     Request,
     Sampling,
 )
-from llava_pack.engine.prompt import PICTURE_ID, Prompt
-from llava_pack.engine.scheduler import SlotEngine
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import SpaceError, UsageError
 

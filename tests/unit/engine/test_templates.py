@@ -2,8 +2,8 @@
 
 import pytest
 
+from llava_pack.engine.inputs.templates import RAW, TEMPLATES, Item, Special, choose, render
 from llava_pack.engine.port import Message, Picture
-from llava_pack.engine.templates import RAW, TEMPLATES, Item, Special, choose, render
 from llava_pack.format.errors import UsageError
 
 DOT = Picture(1, 1, b"abc")

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_pack.engine.text import AnswerText
+from llava_pack.engine.batching.detokenizer import AnswerText
 
 
 def said(data: list[bytes], stops: tuple[str, ...] = ()) -> tuple[str, bool]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_pack.engine.tiles import Tiling, tiling
+from llava_pack.engine.inputs.anyres import Tiling, tiling
 from llava_pack.format.errors import CheckpointError
 
 PUBLISHED = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from llava_pack.cli.verification import examine
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import (
     MAX_FILE_BYTES,
@@ -16,6 +15,7 @@ from llava_pack.format.manifest import (
 )
 from llava_pack.format.progress import Silent
 from llava_pack.format.sums import MAX_FILES, MAX_SUMS_BYTES, parse_sums, render_sums
+from llava_pack.installation.bundle_check import examine
 from llava_pack.target.inventory import read_listing
 from tests.support.bundle import BundleSimulator, change, seal
 

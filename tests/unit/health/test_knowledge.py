@@ -4,12 +4,7 @@ import pytest
 
 from llava_pack.format import errors
 from llava_pack.format.text import LANGUAGES
-from llava_pack.health.knowledge import (
-    known_failures,
-    language_of,
-    look_up,
-    recognise,
-)
+from llava_pack.health.knowledge import known_failures, language_of, look_up, recognise
 from tests.conftest import ROOT
 
 FAILURES = known_failures()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_pack.engine.questions import picture_bytes
+from llava_pack.engine.known.questions import picture_bytes
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.known_answers import grade

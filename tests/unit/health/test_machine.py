@@ -16,12 +16,7 @@ from llava_pack.health.host import (
     probe_silence,
     spent,
 )
-from llava_pack.health.machine import (
-    check_host,
-    check_memory,
-    check_processes,
-    check_silence,
-)
+from llava_pack.health.machine import check_host, check_memory, check_processes, check_silence
 
 WELL = HostFacts(
     disk_free_bytes=50_000_000_000,

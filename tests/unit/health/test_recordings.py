@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llava_pack.cli.known_answers import record_here, recorded_here
 from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.health.recordings import record_here, recorded_here
 from tests.support.small_disk import disk_of
 
 KNOWN = KnownAnswer(name="shape", picture_png="aGk=", prompt="What is it?", contains=("circle",))

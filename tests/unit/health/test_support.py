@@ -143,13 +143,13 @@ def test_a_receipt_and_a_manifest_keep_what_support_asks_for():
 
 def test_an_engines_end_its_stack_and_its_error_are_told_without_its_words():
     log = (
-        "2026-10-01T12:00:00Z 7 INFO llava_pack.serve.supervisor: serving my-llava, process 7\n"
-        "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.life: my-llava: Traceback (most recent):\n"
-        "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.life: my-llava:   File "
-        '"/home/anna/v/site-packages/llava_pack/engine/loop.py", line 110, in _run\n'
-        "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.life: my-llava: OSError: [Errno 28] No space "
+        "2026-10-01T12:00:00Z 7 INFO llava_pack.serve.supervision.supervisor: serving my-llava, process 7\n"
+        "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.supervision.engine_process: my-llava: Traceback (most recent):\n"
+        "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.supervision.engine_process: my-llava:   File "
+        '"/home/anna/v/site-packages/llava_pack/engine/process/loop.py", line 110, in _run\n'
+        "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.supervision.engine_process: my-llava: OSError: [Errno 28] No space "
         "left on device: '/home/anna/x'\n"
-        "2026-10-01T12:00:02Z 7 WARNING llava_pack.serve.engines: my-llava: my-llava: its engine, "
+        "2026-10-01T12:00:02Z 7 WARNING llava_pack.serve.supervision.engine: my-llava: my-llava: its engine, "
         "process 9, was ended by SIGKILL; started again in 0 s\n"
     )
     said = shown(Log(), log)
@@ -159,7 +159,7 @@ def test_an_engines_end_its_stack_and_its_error_are_told_without_its_words():
     ]
     (run,) = said["not_included"]
     assert (run["first_line"], run["lines"], run["raised"], run["errno"]) == (2, 3, "OSError", 28)
-    assert run["stack"] == ["llava_pack/engine/loop.py:110"]
+    assert run["stack"] == ["llava_pack/engine/process/loop.py:110"]
 
 
 def test_the_memory_that_was_free_when_a_gpu_was_full_is_told():

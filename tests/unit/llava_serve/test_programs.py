@@ -11,13 +11,8 @@ from llava_pack.engine.fence.value import OFF, Standing
 from llava_pack.format.errors import UsageError
 from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds, tell, told
 from llava_pack.llava_serve.launcher import guarded, reaches_out, without_foreign
-from llava_pack.llava_serve.programs import (
-    TOKEN_VARIABLE,
-    Ports,
-    private_environment,
-    programs,
-)
-from llava_pack.serve.plans import EnginePlan
+from llava_pack.llava_serve.programs import TOKEN_VARIABLE, Ports, private_environment, programs
+from llava_pack.serve.supervision.plans import EnginePlan
 
 PORTS = Ports(controller=21001, worker=21002, page=7860)
 

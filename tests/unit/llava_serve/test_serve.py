@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.cli.openai_stream import find_server
-from llava_pack.cli.runtimes import _missing
-from llava_pack.cli.servers import ordered
+from llava_pack.cli.server.runtimes import _missing
+from llava_pack.client.completions import find_server
+from llava_pack.client.discovery import ordered
 from llava_pack.engine.fence.value import OFF, Standing
 from llava_pack.format.errors import ServeError
 from llava_pack.llava_serve.bounds import tell
 from llava_pack.llava_serve.health import _fences
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Program
-from llava_pack.serve.state import RunState, directories, publish, running
+from llava_pack.serve.run_state import RunState, directories, publish, running
 
 
 @pytest.fixture

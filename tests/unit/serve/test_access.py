@@ -6,12 +6,19 @@ from typing import Any
 
 import pytest
 
-from llava_pack.serve import access, sessions
-from llava_pack.serve.access import AccessPolicy, AccessRequest, Ruling, keys_of_file, read_keys
-from llava_pack.serve.keys import Key, digest_of
+from llava_pack.serve.access import policy as access
+from llava_pack.serve.access import sessions
+from llava_pack.serve.access.key import Key, digest_of
+from llava_pack.serve.access.policy import (
+    AccessPolicy,
+    AccessRequest,
+    Ruling,
+    keys_of_file,
+    read_keys,
+)
+from llava_pack.serve.access.scopes import LLAVA_PREFIX
+from llava_pack.serve.access.sessions import IDLE_S, LONGEST_S, RENEW_S, Session
 from llava_pack.serve.plain import from_plain, to_plain
-from llava_pack.serve.scopes import LLAVA_PREFIX
-from llava_pack.serve.sessions import IDLE_S, LONGEST_S, RENEW_S, Session
 
 _TOKEN = "s3cret-token"
 _NOW = 1_800_000_000

@@ -8,10 +8,10 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from llava_pack.serve.admission import Admission, BodyLimits, body_is_gone
-from llava_pack.serve.budget import Budget, Holding
+from llava_pack.serve.admission.bodies import Admission, BodyLimits, body_is_gone
+from llava_pack.serve.admission.body_budget import Budget, Holding
+from llava_pack.serve.admission.json_bounds import JsonCount, JsonLimits
 from llava_pack.serve.caller import Caller
-from llava_pack.serve.json_bounds import JsonCount, JsonLimits
 from tests.support.bombs import asked, png
 
 _MIB = 1 << 20

@@ -1,9 +1,9 @@
 """What a person is told when a server is ready."""
 
 from llava_pack.engine.port import EngineInfo
-from llava_pack.serve.announcement import Announcement, announcement, ready_lines
-from llava_pack.serve.state import RunState
-from llava_pack.serve.tunnel import endpoint
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.supervision.announcement import Announcement, announcement, ready_lines
+from llava_pack.serve.tunnel_lines import endpoint
 
 
 def _told(token: str = "", *, web: bool = True, socket: str | None = None) -> Announcement:

@@ -8,9 +8,15 @@ from typing import Any
 import pytest
 
 from llava_pack.format.errors import ServeError
-from llava_pack.serve import audit_sinks
-from llava_pack.serve.audit import AuditLog, AuditPlan, Entry
-from llava_pack.serve.audit_sinks import DatagramSink, FileSink, for_journal, for_syslog, sink_of
+from llava_pack.serve.access import audit_sinks
+from llava_pack.serve.access.audit import AuditLog, AuditPlan, Entry
+from llava_pack.serve.access.audit_sinks import (
+    DatagramSink,
+    FileSink,
+    for_journal,
+    for_syslog,
+    sink_of,
+)
 
 _NOW = 1_800_000_000.0
 

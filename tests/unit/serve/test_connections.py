@@ -14,14 +14,14 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from llava_pack.serve import connections
-from llava_pack.serve.connections import (
+from llava_pack.serve.admission import connections
+from llava_pack.serve.admission.connections import (
     ConnectionLimits,
     Connections,
     raise_open_files,
     uvicorn_options,
 )
-from llava_pack.serve.refusals import Refusals
+from llava_pack.serve.admission.refusals import Refusals
 
 _GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 _POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llava_pack.serve.control import ControlServer
+from llava_pack.serve.supervision.control import ControlServer
 
 
 @pytest.fixture

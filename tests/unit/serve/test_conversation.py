@@ -10,8 +10,8 @@ from PIL import Image
 
 from llava_pack.engine.port import Message
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.conversation import engine_messages, picture_files, turns
-from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.api.pictures import PictureDecoder
+from llava_pack.serve.page.conversation import engine_messages, picture_files, turns
 
 
 @pytest.fixture

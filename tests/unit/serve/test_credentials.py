@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.credentials import credentials
-from llava_pack.serve.key_store import KeyStore
-from llava_pack.serve.keys import Key, digest_of
+from llava_pack.serve.access.credentials import credentials
+from llava_pack.serve.access.key import Key, digest_of
+from llava_pack.serve.access.key_store import KeyStore
 from llava_pack.serve.plain import to_plain
 
 _KEY = "k" * 24

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from llava_pack.format.errors import ServeError
-from llava_pack.serve import engines
-from llava_pack.serve.engines import SupervisedEngine
-from llava_pack.serve.process import EngineCommand
+from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision import engine as engines
+from llava_pack.serve.supervision.engine import SupervisedEngine
 
 
 class ShortLife:

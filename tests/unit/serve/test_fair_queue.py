@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from llava_pack.engine.port import Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.admission.fair_models import Prepared, Shared, SharedModels
+from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
 from llava_pack.serve.caller import Caller
-from llava_pack.serve.fair_queue import FairQueue, Seats, Ticket
-from llava_pack.serve.fairness import Prepared, Shared, SharedModels
-from llava_pack.serve.models import OverloadedError, Served, ShareError, Vitals
-from llava_pack.serve.tally import Tally
+from llava_pack.serve.counters import Tally
+from llava_pack.serve.port import OverloadedError, Served, ShareError, Vitals
 
 _STEPS = st.lists(
     st.tuples(st.sampled_from(["join", "join", "join", "end"]), st.integers(0, 5)), max_size=80

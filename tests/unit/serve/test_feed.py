@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.stats import WAIT_S, Histogram, Stats, Work
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.audit import AuditPlan
+from llava_pack.serve.access.audit import AuditPlan
+from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.feed import (
     BEAT_BYTES,
     BULLETIN_BYTES,
@@ -27,7 +27,7 @@ from llava_pack.serve.feed import (
     lines,
     to_line,
 )
-from llava_pack.serve.models import Status, Vitals
+from llava_pack.serve.port import Status, Vitals
 
 _INFO = EngineInfo(
     model="m", precision="nf4", device="cuda", context_tokens=4096, slots=8, conv_mode="llava_v1",

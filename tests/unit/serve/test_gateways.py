@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import CheckpointError, ServeError
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.audit import AuditPlan
+from llava_pack.serve.access.audit import AuditPlan
+from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import Start
-from llava_pack.serve.gateway_life import GatewayPlan
-from llava_pack.serve.gateways import SupervisedGateway
-from llava_pack.serve.heartbeat import Heartbeat
+from llava_pack.serve.supervision.gateway import SupervisedGateway
+from llava_pack.serve.supervision.gateway_process import GatewayPlan
+from llava_pack.serve.supervision.heartbeat import Heartbeat
 
 # Speaks for itself: hears what it is told, and says that it listens.
 _BEATS = """

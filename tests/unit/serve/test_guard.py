@@ -10,12 +10,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llava_pack.engine.port import ContextLengthError
 from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.admission import Admission, BodyLimits
-from llava_pack.serve.app import GatewaySettings, create_app
-from llava_pack.serve.failures import describe
-from llava_pack.serve.guard import Boundary, Guard
-from llava_pack.serve.json_bounds import JsonLimits
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.admission.bodies import Admission, BodyLimits
+from llava_pack.serve.admission.json_bounds import JsonLimits
+from llava_pack.serve.errors import describe
+from llava_pack.serve.gateway.app import GatewaySettings, create_app
+from llava_pack.serve.gateway.guard import Boundary, Guard
 
 _TOKEN = "the-token"
 
@@ -83,11 +83,11 @@ def test_a_range_is_not_passed_on() -> None:
 # what is asked, how it is refused, and the check that refuses it with what takes its place
 _CHECKS = {
     "token": (
-        {"Authorization": "Bearer wrong"}, b"", 401, ("llava_pack.serve.access.hmac.compare_digest",),
+        {"Authorization": "Bearer wrong"}, b"", 401, ("llava_pack.serve.access.policy.hmac.compare_digest",),
     ),
     "host": ({"Host": "evil.example"}, b"", 421, (AccessPolicy, "_ours")),
     "origin": (
-        {"Origin": "http://evil.example"}, b"", 403, ("llava_pack.serve.access._from_our_page",),
+        {"Origin": "http://evil.example"}, b"", 403, ("llava_pack.serve.access.policy._from_our_page",),
     ),
     "body": ({}, b"more than ten", 413, (Admission, "__call__")),
 }  # fmt: skip

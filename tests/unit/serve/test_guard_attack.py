@@ -9,9 +9,10 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="a laptop's half has no server")
 
-from llava_pack.serve import access, scopes, sessions
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.keys import Key
+from llava_pack.serve.access import policy as access
+from llava_pack.serve.access import scopes, sessions
+from llava_pack.serve.access.key import Key
+from llava_pack.serve.access.policy import AccessPolicy
 from tests.attack.guard import TRICKS, violations
 
 _COUNT = len(TRICKS) + 20

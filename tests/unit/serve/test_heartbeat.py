@@ -1,6 +1,6 @@
 """Whether a process gives signs of life, judged with a clock that is given."""
 
-from llava_pack.serve.heartbeat import Heartbeat
+from llava_pack.serve.supervision.heartbeat import Heartbeat
 
 
 class _Clock:

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_pack.serve.json_bounds import JsonCount, JsonLimits, NotJsonError, TooLargeError
+from llava_pack.serve.admission.json_bounds import (
+    JsonCount,
+    JsonLimits,
+    NotJsonError,
+    TooLargeError,
+)
 from tests.support.bombs import json_bombs
 
 _LIMITS = JsonLimits(size_bytes=64 << 20)

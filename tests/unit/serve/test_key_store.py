@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import SpaceError, UsageError
-from llava_pack.serve.key_store import KeyStore, LiveKeys, store_path
-from llava_pack.serve.keys import Key, digest_of
+from llava_pack.serve.access.key import Key, digest_of
+from llava_pack.serve.access.key_store import KeyStore, LiveKeys, store_path
 
 _ADD = """
 import sys
 from pathlib import Path
-from llava_pack.serve.key_store import KeyStore
-from llava_pack.serve.keys import Key
+from llava_pack.serve.access.key_store import KeyStore
+from llava_pack.serve.access.key import Key
 for number in range(10):
     name = f"{sys.argv[2]}-{number}"
     KeyStore(Path(sys.argv[1])).add(Key(id=name.encode().hex().zfill(12), name=name, digest="0" * 64))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.keys import (
+from llava_pack.serve.access.key import (
     Key,
     Quota,
     checked_name,
@@ -18,7 +18,7 @@ from llava_pack.serve.keys import (
     read_quota,
     to_document,
 )
-from llava_pack.serve.sessions import SECRET_SHAPES
+from llava_pack.serve.access.sessions import SECRET_SHAPES
 
 _NOW = 1_800_000_000
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.listener import listen_on_port, listen_on_socket
-from llava_pack.serve.state import RunState
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
 
 
 def test_a_taken_port_names_its_holder_and_another_port() -> None:

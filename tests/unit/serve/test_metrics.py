@@ -4,10 +4,10 @@ from collections import Counter
 from types import SimpleNamespace
 
 from llava_pack.engine.stats import Stats
-from llava_pack.serve.metrics import exposition
-from llava_pack.serve.models import Status, Vitals
-from llava_pack.serve.refusals import Refusals
-from llava_pack.serve.tally import Tally
+from llava_pack.serve.admission.refusals import Refusals
+from llava_pack.serve.api.metrics import exposition
+from llava_pack.serve.counters import Tally
+from llava_pack.serve.port import Status, Vitals
 
 
 def test_large_counters_are_told_to_the_last_digit():

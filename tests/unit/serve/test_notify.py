@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.serve.notify import Notifier
+from llava_pack.serve.supervision.systemd import Notifier
 
 
 def test_the_variables_are_taken_out_of_the_environment() -> None:

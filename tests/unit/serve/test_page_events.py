@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve import page_events
-from llava_pack.serve.page_events import (
+from llava_pack.serve.page import events as page_events
+from llava_pack.serve.page.events import (
     BoundedNumber,
     Box,
     Chat,

@@ -1,7 +1,7 @@
 """Whose an upload, a session and an event is, and how much of it is remembered."""
 
-from llava_pack.serve import page_owners
-from llava_pack.serve.page_owners import Owner, Owners
+from llava_pack.serve.page import owners as page_owners
+from llava_pack.serve.page.owners import Owner, Owners
 
 _ANN = Owner(caller="ann", browser="1")
 _ANN_ELSEWHERE = Owner(caller="ann", browser="2")

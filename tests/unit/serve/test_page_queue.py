@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 
-from llava_pack.serve.page_queue import UnheardEvents
+from llava_pack.serve.page.queue import UnheardEvents
 
 gr = pytest.importorskip("gradio", reason="a laptop's half has no page")
 

@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from llava_pack.serve import page_streams
-from llava_pack.serve.page_streams import CountedForm, captured, read_body, replayed
+from llava_pack.serve.page import streams as page_streams
+from llava_pack.serve.page.streams import CountedForm, captured, read_body, replayed
 
 _PART = b'--mark\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n'
 

@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 from llava_pack.engine.measures import Timings, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
 from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.api.inference import Inference
-from llava_pack.serve.fairness import Shared
-from llava_pack.serve.models import OverloadedError
-from llava_pack.serve.page_talk import (
-    Choices,
-    Shown,
-    Talk,
-    before_the_answer,
-    spoken,
-    taken_back,
-)
-from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.api.pictures import PictureDecoder
+from llava_pack.serve.page.turn import Choices, Shown, Talk, before_the_answer, spoken, taken_back
+from llava_pack.serve.port import OverloadedError
 
 if TYPE_CHECKING:
-    from llava_pack.serve.models import Served
+    from llava_pack.serve.port import Served
 
 CHOICES = Choices(model="m", temperature=0.5, top_p=0.9, max_tokens=7)
 ASKED: Mapping[str, Any] = MappingProxyType({"role": "user", "content": ["hi"]})

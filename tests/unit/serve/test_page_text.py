@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_pack.serve import page_text
-from llava_pack.serve.page_text import JOINER, disarmed, plain
+from llava_pack.serve.page import text as page_text
+from llava_pack.serve.page.text import JOINER, disarmed, plain
 
 # What each thing needs side by side, as the page's parser looks for it.
 _NEEDED = {

@@ -10,10 +10,10 @@ from PIL import Image
 
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.text import LANGUAGES, Language
-from llava_pack.serve.models import PHASE_WORDS, PHASES, Phase, Served, Status
-from llava_pack.serve.page_examples import draw_examples
-from llava_pack.serve.page_status import Speed, speed_line, status_lines
-from llava_pack.serve.page_words import QUESTIONS, STATUS, WORDS, language_of, translations
+from llava_pack.serve.page.examples import draw_examples
+from llava_pack.serve.page.status import Speed, speed_line, status_lines
+from llava_pack.serve.page.words import QUESTIONS, STATUS, WORDS, language_of, translations
+from llava_pack.serve.port import PHASE_WORDS, PHASES, Phase, Served, Status
 
 INFO = EngineInfo(
     model="m",

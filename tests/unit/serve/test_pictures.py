@@ -16,9 +16,9 @@ from PIL import Image
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve import decoders, pictures
+from llava_pack.serve.api import decoders, pictures
+from llava_pack.serve.api.pictures import PictureDecoder, Source, data_bytes
 from llava_pack.serve.caller import Caller
-from llava_pack.serve.pictures import PictureDecoder, Source, data_bytes
 from tests.support.bombs import png_of_zeros, png_that_claims, progressive_bomb
 
 

@@ -4,8 +4,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from llava_pack.serve.control import plan_fields
-from llava_pack.serve.plans import (
+from llava_pack.serve.supervision.control import plan_fields
+from llava_pack.serve.supervision.plans import (
     LoadOptions,
     engine_command,
     engine_environment,

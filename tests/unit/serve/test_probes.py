@@ -8,11 +8,11 @@ import pytest
 from fastapi import FastAPI
 
 from llava_pack.engine.stats import Stats
-from llava_pack.serve import probes
-from llava_pack.serve.models import Phase, Status, Vitals
-from llava_pack.serve.probes import Signs, probe_router
-from llava_pack.serve.refusals import Refusals
-from llava_pack.serve.tally import Tally
+from llava_pack.serve.admission.refusals import Refusals
+from llava_pack.serve.api import probes
+from llava_pack.serve.api.probes import Signs, probe_router
+from llava_pack.serve.counters import Tally
+from llava_pack.serve.port import Phase, Status, Vitals
 
 
 class _Model:

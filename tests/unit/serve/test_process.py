@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import CheckpointError, PackError, SpaceError
-from llava_pack.serve.engines import SupervisedEngine
-from llava_pack.serve.process import EngineCommand, own_error
+from llava_pack.serve.subprocesses import EngineCommand, own_error
+from llava_pack.serve.supervision.engine import SupervisedEngine
 
 
 @pytest.mark.parametrize(("code", "kind"), [(13, CheckpointError), (7, SpaceError)])

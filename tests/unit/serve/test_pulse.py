@@ -1,7 +1,7 @@
 """Whether an engine moves, judged with a clock that is given."""
 
 from llava_pack.engine.stats import Stats
-from llava_pack.serve.pulse import Pulse
+from llava_pack.serve.liveness import Pulse
 
 
 class _Clock:

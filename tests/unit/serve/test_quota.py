@@ -2,8 +2,8 @@
 
 import pytest
 
-from llava_pack.serve.keys import Key, Quota
-from llava_pack.serve.quota import Books, Bucket, QuotaError
+from llava_pack.serve.access.key import Key, Quota
+from llava_pack.serve.access.quota import Books, Bucket, QuotaError
 
 
 class Clock:

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.guard import Boundary, Guard
-from llava_pack.serve.refusals import Refusals
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.admission.refusals import Refusals
+from llava_pack.serve.gateway.guard import Boundary, Guard
 
 
 async def _missing(_scope: Scope, receive: Receive, send: Send) -> None:

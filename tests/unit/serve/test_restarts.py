@@ -1,6 +1,6 @@
 """How long a process rests before it is started again, with a clock that is given."""
 
-from llava_pack.serve.restarts import Restarts
+from llava_pack.serve.supervision.restarts import Restarts
 
 
 def test_each_rest_is_longer_until_a_life_was_long() -> None:

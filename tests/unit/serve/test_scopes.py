@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llava_pack.serve.access import AccessPolicy
-from llava_pack.serve.app import GatewaySettings, create_app
-from llava_pack.serve.page_routes import OPEN_ROUTES
-from llava_pack.serve.scopes import LLAVA_ROUTES, route_of
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.access.scopes import LLAVA_ROUTES, route_of
+from llava_pack.serve.gateway.app import GatewaySettings, create_app
+from llava_pack.serve.page.routes import OPEN_ROUTES
 
 # What each route of the API needs, written down once more by hand; None is open to every key.
 NEEDS: dict[str, str | None] = {

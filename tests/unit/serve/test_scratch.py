@@ -2,7 +2,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from llava_pack.serve.scratch import Scratch
+from llava_pack.serve.supervision.run_folder import Scratch
 
 
 def test_a_long_temporary_folder_still_has_room_for_a_socket(tmp_path, monkeypatch):

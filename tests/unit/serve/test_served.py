@@ -14,8 +14,8 @@ from llava_pack.engine.port import EngineInfo, Finished, Message, Request, Sampl
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.feed import Bulletin, News
-from llava_pack.serve.models import OverloadedError, Status, Vitals
-from llava_pack.serve.served import ServedEngine, ServedModels
+from llava_pack.serve.gateway.served import ServedEngine, ServedModels
+from llava_pack.serve.port import OverloadedError, Status, Vitals
 from tests.support.gateway import ROOT
 
 _INFO = EngineInfo(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.serve.origin import KEPT
-from llava_pack.serve.state import RunState, directories, publish, running
+from llava_pack.serve.run_state import RunState, directories, publish, running
 
 
 def _state(*, pid: int | None = None, started: int = 1, **changes: object) -> RunState:
@@ -58,7 +58,7 @@ def test_an_installation_meets_its_own_server_before_another_of_the_account(tmp_
 def test_a_file_left_by_a_killed_server_is_stale_and_removed(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
-        "from llava_pack.serve.state import RunState, publish\n"
+        "from llava_pack.serve.run_state import RunState, publish\n"
         "held = publish(Path(sys.argv[1]), RunState(pid=os.getpid(), host='127.0.0.1', port=1,"
         " token='', socket=None, models=(), started=1, bundle_id=None))\n"
         "print('written', flush=True); sys.stdin.read()\n"

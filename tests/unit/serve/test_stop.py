@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.cli import stop as stop_command
+from llava_pack.cli.server import stop as stop_command
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.origin import start_ticks
-from llava_pack.serve.state import Publication, RunState, publish, running
+from llava_pack.serve.run_state import Publication, RunState, publish, running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 _STRANGER = 12345

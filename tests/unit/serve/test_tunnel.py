@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llava_pack.serve.tunnel import Endpoint, endpoint, tunnel_lines
+from llava_pack.serve.tunnel_lines import Endpoint, endpoint, tunnel_lines
 
 
 def _endpoint(ssh_connection: str | None = None, **changes: Any) -> Endpoint:

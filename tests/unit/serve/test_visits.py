@@ -16,19 +16,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava_pack.engine.measures import Timings, Usage
 from llava_pack.engine.port import Delta, Event, Finished, Message, Request
-from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.access.audit import AuditLog
+from llava_pack.serve.access.key import Key, Quota, digest_of
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.access.quota import QuotaError
+from llava_pack.serve.access.sessions import RENEW_S, Session
+from llava_pack.serve.admission.fair_models import SharedModels
+from llava_pack.serve.admission.visits import Ledger, Visit, visit_of
 from llava_pack.serve.api.inference import Inference
-from llava_pack.serve.app import GatewaySettings, create_app
-from llava_pack.serve.audit import AuditLog
+from llava_pack.serve.api.pictures import PictureDecoder
 from llava_pack.serve.caller import Caller
-from llava_pack.serve.fairness import SharedModels
-from llava_pack.serve.guard import Guard
-from llava_pack.serve.keys import Key, Quota, digest_of
-from llava_pack.serve.page_talk import Choices, Talk
-from llava_pack.serve.pictures import PictureDecoder
-from llava_pack.serve.quota import QuotaError
-from llava_pack.serve.sessions import RENEW_S, Session
-from llava_pack.serve.visits import Ledger, Visit, visit_of
+from llava_pack.serve.gateway.app import GatewaySettings, create_app
+from llava_pack.serve.gateway.guard import Guard
+from llava_pack.serve.page.turn import Choices, Talk
 
 _ANN, _BOB = (Key(id=name, name=name, digest=digest_of(name)) for name in ("ann", "bob"))
 _POLICY = AccessPolicy(secrets=("t",), start_secret="s", keys=(_ANN, _BOB))

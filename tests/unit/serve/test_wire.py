@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llava_pack.serve.wire import ChatRequest, TextPart
+from llava_pack.serve.api.wire import ChatRequest, TextPart
 
 
 def _body(**changes: Any) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""`llava-pack ask`: one question about many pictures, every slot of the engine busy."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.both.sampling import QuestionOptions
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import expanded
+from llava_pack.client.batch import Asker, LocalAsker, ServedAsker, keep_answered, left, read_items
+from llava_pack.format.errors import UsageError
+
+if TYPE_CHECKING:
+    from llava_pack.client.batch import Item
+    from llava_pack.engine.port import Sampling
+
+_TELL_EVERY_S = 5.0
+
+
+@expanded
+def ask(
+    *,
+    images: Annotated[
+        Path, typer.Option(help="A folder of pictures, or a JSONL file: one `image` a line.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the answers go, one a line.")],
+    prompt: Annotated[str | None, typer.Option(help="What is asked about each picture.")] = None,
+    options: ModelOptions,
+    question: QuestionOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question about every picture of a folder or a list.
+
+    As many pictures are asked about concurrently as the engine takes. Each answer is a JSON line
+    in --out, written when it is there. Running the same command again asks only about pictures
+    without an answer. Exit code 0: every picture has one.
+
+    \b
+    Examples:
+      llava-pack ask --images photos --prompt "Describe it." -o captions.jsonl
+      llava-pack ask --images list.jsonl -o answers.jsonl --model llava-v1.5-13b
+      llava-pack ask --images photos --prompt "Any text?" -o t.jsonl --model-path llava-v1.5-7b
+    """
+    folder, sampling = options.need_folder(), question.sampling
+    items = read_items(images, prompt)
+    remaining = left(items, keep_answered(out))
+    before = len(items) - len(remaining)
+    console.say(f"{len(items)} pictures, {before} answered before")
+    if remaining:
+        _write(_asker(folder, question.model, options), remaining, sampling, out)
+    if as_json:
+        facts = {"pictures": len(items), "answered_before": before, "answers": str(out)}
+        console.document("ask", facts)
+
+
+def _asker(folder: Path | None, model: str | None, options: ModelOptions) -> Asker:
+    """Return who answers: a model in this process, or a server that runs."""
+    if folder is None:
+        from llava_pack.client.completions import find_server
+
+        return ServedAsker(*find_server(model))
+    from llava_pack.engine.loading.load import load_engine
+
+    return LocalAsker(load_engine(folder, progress=console.progress(), **options.load.given))
+
+
+def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> None:
+    """Write a line for each answer as it comes.
+
+    Raises:
+        UsageError: the file cannot be written, or a picture was not answered.
+    """
+    failures = tokens = 0
+    began_s = told_s = time.monotonic()
+    try:
+        stream = out.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
+    with stream:
+        for count, (_item, line) in enumerate(asker.answers(items, sampling), 1):
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.flush()
+            failures += "error" in line
+            tokens += line.get("completion_tokens", 0)
+            if time.monotonic() - told_s >= _TELL_EVERY_S or count == len(items):
+                told_s = time.monotonic()
+                _tell(count, len(items), tokens, told_s - began_s)
+        os.fsync(stream.fileno())
+    if failures:
+        raise UsageError(
+            f"{failures} of {len(items)} pictures were not answered: see `error` in their lines",
+            subject=str(out),
+            hint="run the same command again: only these are asked about",
+        )
+
+
+def _tell(count: int, total: int, tokens: int, took_s: float) -> None:
+    rate = count / max(took_s, 1e-9)
+    left_s = (total - count) / rate
+    console.say(
+        f"{count} of {total}, {rate:.2f} pictures/s, {tokens / max(took_s, 1e-9):.1f} tokens/s"
+        + (f", {left_s:.0f} s left" if count < total else "")
+    )

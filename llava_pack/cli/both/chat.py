@@ -1,0 +1,190 @@
+"""`llava-pack chat`: ask a model about pictures in the terminal."""
+
+import sys
+from collections.abc import Generator
+from contextlib import closing, suppress
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.both.sampling import QuestionOptions
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import expanded
+from llava_pack.client.chat_backends import LocalSpeaker, ServedSpeaker, Speaker
+from llava_pack.client.turns import Attachment, ChatAnswer, Turn
+from llava_pack.format.errors import PackError, ServeError, UsageError
+
+_HELP = "/image FILE adds a picture, /reset forgets everything, /exit (or Ctrl-D) ends."
+
+
+@expanded
+def chat(
+    *,
+    options: ModelOptions,
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", "--image-file", help="A picture's file; may be given again."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="One question; answer it and exit.")] = None,
+    question: QuestionOptions,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line for each answer.")
+    ] = False,
+) -> None:
+    """Ask a model about pictures: one question or a conversation.
+
+    With --prompt it is one question. Without --model-path it asks the server that `llava-pack
+    serve` started on this machine. A question may also come through a pipe. In a conversation,
+    /image FILE adds a picture, /reset forgets everything, and /exit ends.
+
+    \b
+    Examples:
+      llava-pack chat --image photo.jpg
+      llava-pack chat --image photo.jpg --prompt "What is unusual here?"
+      llava-pack chat --model-path models/llava-v1.5-7b --image photo.jpg --load-4bit
+      cat question.txt | llava-pack chat --image photo.jpg --json
+    """
+    folder, sampling = options.need_folder(), question.sampling
+    text = _question(prompt)
+    pictures = tuple(_attachment(path) for path in image or ())
+    speaker = _speaker(folder, question.model, options)
+    talk = Conversation(speaker, sampling, pictures, as_json=as_json)
+    if text is not None:
+        talk.ask(text)
+    else:
+        _converse(talk)
+
+
+def _need(*modules: str) -> None:
+    """Say what is missing where only the laptop's half is installed."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise ServeError(
+            f"this installation has no {', '.join(missing)}, which this question takes",
+            hint="pip install '.[serve]' in a clone of llava-pack, or use the llava-pack that "
+            "install.sh installed",
+        )
+
+
+class Conversation:
+    """Turns so far, the pictures of the next one, and how answers are shown."""
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        sampling: Any,
+        pictures: tuple[Attachment, ...] = (),
+        *,
+        as_json: bool = False,
+    ) -> None:
+        self._speaker = speaker
+        self._sampling = sampling
+        self._as_json = as_json
+        self._turns: list[Turn] = []
+        self._pictures = pictures
+
+    @property
+    def name(self) -> str:
+        """Return what answers, for people."""
+        return self._speaker.name
+
+    def add(self, picture: Attachment) -> None:
+        """Add a picture to the next question."""
+        self._pictures = (*self._pictures, picture)
+
+    def reset(self) -> None:
+        """Forget everything that was said and shown."""
+        self._turns, self._pictures = [], ()
+
+    def ask(self, question: str) -> None:
+        """Show the answer to a question; a question that fails is not remembered.
+
+        Raises:
+            PackError: it cannot be answered.
+        """
+        asked = [*self._turns, Turn("user", question, self._pictures)]
+        answer = ChatAnswer()
+        pieces = self._speaker.answer(asked, self._sampling, answer)
+        self._show(pieces, answer)
+        self._turns = [*asked, Turn("assistant", answer.text)]
+        self._pictures = ()
+
+    def _show(self, pieces: Generator[str, None, None], answer: ChatAnswer) -> None:
+        with closing(pieces):
+            try:
+                for piece in pieces:
+                    if not self._as_json:
+                        console.stream(piece)
+            finally:
+                if answer.text and not self._as_json:
+                    console.data("")
+        if self._as_json:
+            console.document("answer", asdict(answer))
+
+
+def _converse(talk: Conversation) -> None:
+    """Read questions from the terminal until the end."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives input() a history and editing
+    console.say(f"{talk.name}. {_HELP}")
+    while True:
+        try:
+            line = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            console.say()
+            return
+        if line == "/exit":
+            return
+        try:
+            _obey(talk, line)
+        except PackError as error:
+            console.failure(error)
+        except KeyboardInterrupt:
+            console.say()
+            console.say("stopped; Ctrl-D ends")
+
+
+def _obey(talk: Conversation, line: str) -> None:
+    command, _, rest = line.partition(" ")
+    if command == "/image":
+        talk.add(_attachment(rest.strip()))
+        console.say("the picture goes with your next question")
+    elif command == "/reset":
+        talk.reset()
+        console.say("everything is forgotten")
+    elif command in {"/help", "/?"}:
+        console.say(_HELP)
+    elif line:
+        talk.ask(line)
+
+
+def _question(prompt: str | None) -> str | None:
+    """Return the one question, None where a person sits at the terminal."""
+    if prompt is None and sys.stdin.isatty():
+        return None
+    question = (sys.stdin.read() if prompt is None else prompt).strip()
+    if not question:
+        raise UsageError("there is no question", hint='add --prompt "What is in the picture?"')
+    return question
+
+
+def _attachment(path: str) -> Attachment:
+    _need("PIL")
+    from llava_pack.engine.inputs.picture_decoder import decode_picture, read_picture_bytes
+
+    data = read_picture_bytes(path)
+    try:
+        return Attachment(data, decode_picture(data))
+    except UsageError as error:
+        raise UsageError(error.message, subject=path, hint=error.hint) from error
+
+
+def _speaker(folder: Path | None, model: str | None, options: ModelOptions) -> Speaker:
+    if folder is None:
+        return ServedSpeaker(model)
+    _need("PIL", "torch", "transformers")
+    return LocalSpeaker(folder, options.load.given, console.progress())

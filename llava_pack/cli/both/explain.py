@@ -1,0 +1,131 @@
+"""`llava-pack explain`: an error looked up offline, with its cause and what mends it."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.format.errors import UsageError
+from llava_pack.format.text import LANGUAGES, Language
+
+if TYPE_CHECKING:
+    from llava_pack.health.knowledge import Failure
+
+_LABELS = {"en": ("why", "fix", "seen in"), "zh": ("原因", "处理", "见于")}
+
+
+def explain(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="An exit code, a code that health named, or a pasted error; - for stdin."
+        ),
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Look for known errors in a log file.")] = None,
+    language: Annotated[
+        str | None, typer.Option("--lang", help="en or zh. Default: by LC_ALL and LANG.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--list", help="List every known failure.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an error means, why it happens and what fixes it.
+
+    No network is used. It knows llava-pack's exit codes, what health finds, and the errors of
+    LLaVA's own programs.
+
+    \b
+    Examples:
+      llava-pack explain 4
+      llava-pack explain "NETWORK ERROR DUE TO HIGH TRAFFIC (error_code: 1)"
+      llava-pack explain --log model_worker_1a2b3c.log
+      journalctl --user -u llava-pack | llava-pack explain -
+      llava-pack explain --list --lang zh
+    """
+    from llava_pack.health.knowledge import known_failures, look_up, recognise
+
+    chosen = _language(language)
+    failures = known_failures()
+    if everything:
+        found = failures
+    else:
+        said = _said(text or [], log)
+        exact = look_up(said, failures)
+        found = (exact,) if exact else recognise(said, failures)
+    if not found:
+        raise UsageError(
+            "nothing is known about this",
+            subject="explain",
+            hint="llava-pack health; for help from others: llava-pack support-bundle",
+        )
+    if as_json:
+        console.document("explain", {"failures": [facts(one, chosen) for one in found]})
+    elif everything:
+        for one in found:
+            console.data(f"{one.id}: {one.advice[chosen].title}")
+    else:
+        for one in found:
+            _show(one, chosen)
+
+
+def facts(failure: "Failure", language: Language) -> Mapping[str, Any]:
+    """Return a known failure for JSON."""
+    return {
+        "code": failure.id,
+        "exit_code": failure.exit_code,
+        **vars(failure.advice[language]),
+        "sources": list(failure.sources),
+    }
+
+
+def _show(failure: "Failure", language: Language) -> None:
+    advice = failure.advice[language]
+    why, fix, seen = _LABELS[language]
+    console.data(f"{failure.id}: {advice.title}")
+    console.data(f"    {why}: {advice.cause}")
+    console.data(f"    {fix}: {advice.fix}")
+    console.data(f"    {seen}: {', '.join(failure.sources)}")
+
+
+def _language(wanted: str | None) -> Language:
+    from llava_pack.health.knowledge import language_of
+
+    if wanted is None:
+        return language_of(os.environ)
+    for language in LANGUAGES:
+        if wanted == language:
+            return language
+    raise UsageError(f"expected {' or '.join(LANGUAGES)}, got {wanted}", subject="--lang")
+
+
+def _said(words: list[str], log: Path | None) -> str:
+    """Return the text to look up."""
+    from llava_pack.health.knowledge import MAX_TEXT_CHARS
+
+    if log is not None:
+        try:
+            return _end(log, MAX_TEXT_CHARS)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise UsageError(f"cannot be read: {why}", subject=str(log)) from error
+    if words == ["-"] or (not words and not sys.stdin.isatty()):
+        return sys.stdin.read()
+    if not words:
+        raise UsageError(
+            "nothing to look up, expected a code or a text",
+            subject="explain",
+            hint="llava-pack explain --list",
+        )
+    return " ".join(words)
+
+
+def _end(log: Path, size_bytes: int) -> str:
+    """Return the last bytes of a log as text."""
+    with log.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(stream.tell() - size_bytes, 0))
+        return stream.read().decode(errors="replace")

@@ -1,0 +1,173 @@
+"""`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.both.bill import bill_summary
+from llava_pack.format import records
+from llava_pack.format.errors import UsageError
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.sums import SUMS_NAME
+from llava_pack.format.text import human_bytes
+from llava_pack.target.inventory import read_listing, read_manifest
+
+if TYPE_CHECKING:
+    from llava_pack.format.manifest import FileEntry, Manifest
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint's folder.")],
+    vision_tower: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint's tower, if not beside it.")
+    ] = None,
+    context: Annotated[
+        int, typer.Option(min=1, help="Tokens of a conversation that memory is predicted for.")
+    ] = 4096,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Requests at a time that memory is predicted for.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a bundle or a checkpoint holds and needs.
+
+    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory
+    that it will take.
+
+    \b
+    Examples:
+      llava-pack inspect /media/usb/llava-v1.5-7b
+      llava-pack inspect ./demo-bundle --json
+      llava-pack inspect ./llava-v1.5-7b        # a checkpoint
+      llava-pack inspect ./llava-v1.5-7b --context 2048 --slots 8
+    """
+    if (folder / SUMS_NAME).is_file():
+        kind, facts = "bundle", _bundle(folder)
+    elif _is_checkpoint(folder):
+        kind = "checkpoint"
+        facts = _checkpoint(folder, vision_tower, context_tokens=context, requests=slots)
+    else:
+        raise UsageError(
+            f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json or weights)",
+            subject=str(folder),
+            hint="llava-pack build RECIPE makes a bundle",
+        )
+    defects = facts.get("defects", [])
+    if as_json:
+        console.document(kind, facts)
+    else:
+        for line in _lines({name: value for name, value in facts.items() if name != "defects"}):
+            console.data(line)
+        _show_defects(defects)
+    if any(defect["level"] == "fail" for defect in defects):
+        raise typer.Exit(int(ExitCode.CHECKPOINT))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Say whether a folder is meant as a checkpoint; one without config.json is a broken one."""
+    if not folder.is_dir():
+        return False
+    return any(
+        path.name == "config.json" or path.suffix in {".safetensors", ".bin"}
+        for path in folder.iterdir()
+    )
+
+
+def _bundle(folder: Path) -> dict[str, Any]:
+    listing = read_listing(folder, expect=None)
+    manifest, _ = read_manifest(listing)
+    stated: dict[str, Any] = records.encode(manifest)
+    files = stated.pop("files")
+    answers = stated.pop("known_answers")
+    return {
+        "bundle_id": listing.bundle_id,
+        **stated,
+        "size_bytes": manifest.size_bytes,
+        "parts": _parts(manifest),
+        "provenance": _provenance(manifest.files),
+        "sbom": bill_summary(folder, manifest),
+        "known_answers": [
+            {name: answer[name] for name in ("name", "prompt", "contains")} for answer in answers
+        ],
+        "files": files,
+    }
+
+
+def _parts(manifest: "Manifest") -> dict[str, dict[str, int]]:
+    parts: dict[str, dict[str, int]] = defaultdict(lambda: {"files": 0, "size_bytes": 0})
+    for entry in manifest.files:
+        names = entry.path.split("/")
+        depth = 2 if names[0] == "model" else 1
+        part = "/".join(names[:depth]) if len(names) > 1 else "(top)"
+        parts[part]["files"] += 1
+        parts[part]["size_bytes"] += entry.size_bytes
+    return dict(parts)
+
+
+def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
+    """Return the origins with how much came from each, digests and names of single files aside."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in files:
+        origin = {
+            key: entry.origin[key]
+            for key in ("kind", "name", "repo", "commit", "tool", "version")
+            if entry.origin.get(key)
+        }
+        row = rows.setdefault(repr(origin), {**origin, "files": 0, "size_bytes": 0})
+        row["files"] += 1
+        row["size_bytes"] += entry.size_bytes
+    return sorted(rows.values(), key=lambda row: -int(row["size_bytes"]))
+
+
+def _checkpoint(folder: Path, tower: Path | None, **wish: int) -> dict[str, Any]:
+    from llava_pack.checkpoint.summary import summarise
+
+    return summarise(folder, tower, **wish)
+
+
+def _show_defects(defects: list[dict[str, Any]]) -> None:
+    for defect in defects:
+        console.data(f"{console.mark(defect['level'])} {defect['subject']}: {defect['message']}")
+        if defect["hint"]:
+            console.data(f"  {defect['hint']}")
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in facts.items():
+        if name == "files" and isinstance(value, list):
+            continue
+        if isinstance(value, Mapping) and _is_table(value):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  - {part}: {_one_line(row)}" for part, row in value.items())
+        elif isinstance(value, Mapping) and value and "bytes" in name:
+            sizes = (f"{part} {_scalar(name, size)}" for part, size in value.items())
+            yield f"{indent}{name}: {', '.join(sizes)}"
+        elif isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  - {_one_line(item)}" for item in value)
+        else:
+            yield f"{indent}{name}: {_scalar(name, value)}"
+
+
+def _one_line(item: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {_scalar(name, value)}" for name, value in item.items())
+
+
+def _scalar(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
+        return human_bytes(value)
+    return "none" if value is None or value == {} else str(value)
+
+
+def _is_table(value: Mapping[str, Any]) -> bool:
+    return bool(value) and all(isinstance(row, Mapping) for row in value.values())

@@ -1,0 +1,135 @@
+"""`llava-pack tunnel`: open a tunnel to a server, or print there the lines that do."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.client.discovery import chosen_server
+from llava_pack.format.errors import UsageError
+
+if TYPE_CHECKING:
+    from llava_pack.client.ssh_tunnel import Login, Remote
+
+
+def tunnel(
+    destination: Annotated[
+        str | None,
+        typer.Argument(help="USER@HOST as ssh takes it. Without it: the lines for this machine."),
+    ] = None,
+    ssh_port: Annotated[
+        int | None, typer.Option("-p", "--ssh-port", help="Port of the server's sshd.")
+    ] = None,
+    jump: Annotated[
+        str | None, typer.Option("-J", "--jump", help="A bastion to go through.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="Passed to ssh as -o.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port that `serve` listens on there. Default: asked there.")
+    ] = None,
+    socket: Annotated[
+        str | None, typer.Option(help="Unix socket that `serve` listens on there.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the server's token, where it is not asked.")
+    ] = None,
+    local_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on this laptop. Default: a free one.")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="Id of the bundle that must be served there.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Open it, look whether all is well, and close it.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Of the servers that run here, the one with this model.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open an ssh tunnel to a server, or say which hop fails.
+
+    It uses your own ssh. It asks the llava-pack over there where it listens, takes a free port
+    here, opens the tunnel and looks whether the right server answers. Ctrl-C closes it. On the
+    server, without USER@HOST, it prints the lines to paste: run it in the session that you would
+    tunnel through.
+
+    \b
+    Examples:
+      llava-pack tunnel ada@gpu01 -p 30022
+      llava-pack tunnel ada@gpu01 --jump ada@bastion --expect 4f1c0a2b
+      llava-pack tunnel ada@gpu01 --check
+      llava-pack tunnel
+    """
+    if destination is None:
+        _print_lines(model, as_json=as_json)
+        return
+    from llava_pack.client.ssh_tunnel import Login
+
+    login = Login(destination=destination, port=ssh_port, jump=jump, options=tuple(option or ()))
+    _open(login, _remote(login, port, socket, token_file), local_port, expect, check=check)
+
+
+def _on_term(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _print_lines(model: str | None, *, as_json: bool) -> None:
+    from llava_pack.client.discovery import this_endpoint
+    from llava_pack.serve.supervision.announcement import announcement
+
+    server = chosen_server(model)
+    to = this_endpoint(server)
+    told = announcement(server, to, web=True)
+    if as_json:
+        fields = {"tunnel": told.tunnel, "page": told.page, "target": to.target}
+        fields |= {"token": server.token, "bundle_id": server.bundle_id or ""}
+        console.document("tunnel", {**fields, "models": list(server.models)})
+        return
+    console.data(told.tunnel)
+    console.data(told.page)
+    for line in told.more:
+        console.say(line)
+
+
+def _remote(
+    login: "Login", port: int | None, socket: str | None, token_file: Path | None
+) -> "Remote":
+    """Return what is reached: as it was said, else as the server says."""
+    from llava_pack.client.ssh_tunnel import Remote, ask_server
+
+    if port is None and socket is None:
+        return ask_server(login)
+    if port is not None and socket is not None:
+        raise UsageError("give --port or --socket, not both")
+    token = ""
+    if token_file is not None:
+        try:
+            token = token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError("the token's file cannot be read", subject=str(token_file)) from error
+    return Remote(target=socket or f"127.0.0.1:{port}", token=token, bundle_id=None)
+
+
+def _open(
+    login: "Login", remote: "Remote", local_port: int | None, expect: str | None, *, check: bool
+) -> None:
+    from llava_pack.client.ssh_tunnel import free_port, opened
+
+    signal.signal(signal.SIGTERM, _on_term)  # ssh must not outlive this
+    here = free_port(local_port or remote.port, exactly=local_port is not None)
+    with opened(login, remote, here) as passage:
+        told = passage.check(remote, expect)
+        phases = ", ".join(f"{name} is {phase}" for name, phase in told["models"].items())
+        console.say(f"{console.mark('ok')} {login.destination}: {phases}")
+        fragment = f"#token={remote.token}" if remote.token else ""
+        console.data(f"http://localhost:{here}/{fragment}")
+        if check:
+            return
+        console.say("Ctrl-C closes the tunnel.")
+        passage.wait()

@@ -1,0 +1,74 @@
+"""`llava-pack verify`: read a whole bundle and report every difference."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.signing_keys import TrustKey
+from llava_pack.format.text import human_bytes
+from llava_pack.target import trust
+from llava_pack.target.inventory import read_listing, refusal
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The folder of the bundle.")],
+    expect: Annotated[
+        str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
+    ] = None,
+    trust_key: TrustKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a whole bundle, and name every file that has changed.
+
+    Without --expect or --trust-key this proves that the bundle is whole, not who made it. Exit code
+    4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
+    here can check the signature.
+
+    \b
+    Examples:
+      llava-pack verify /media/usb/llava-v1.5-7b --expect 3f9a…
+      llava-pack verify /media/usb/llava-v1.5-7b --trust-key llava-pack.pub.pem
+      llava-pack verify ./demo-bundle --json
+    """
+    from llava_pack.installation.bundle_check import examine
+
+    began = time.monotonic()
+    listing = read_listing(bundle, expect=expect)
+    verdict = trust.judge(listing, trust_key=trust_key, prefix=None)
+    found = examine(listing, key=verdict.key, progress=console.progress())
+    facts = {**found.facts(), "trust": verdict.facts()}
+    facts["took_s"] = round(time.monotonic() - began, 3)
+    if found.defects:
+        error = refusal(found.defects, of=len(found.listing.sums))
+        if not as_json:
+            for defect in found.defects:
+                console.say(f"{console.mark('fail')} {defect}")
+            console.say(f"copy again: {' '.join(facts['copy_again']) or 'nothing'}")
+            raise error
+        console.document("verify", {**facts, "exit_code": int(error.exit_code)})
+        raise typer.Exit(int(error.exit_code))
+    if as_json:
+        console.document("verify", facts)
+        return
+    size = human_bytes(found.size_bytes)
+    console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
+    extra = ", ".join(f"{name} ({size} bytes)" for name, size in found.unlisted.items())
+    console.say(f"{console.mark('ok')} what is not listed is accounted for: {extra}")
+    for line in _trust_lines(found.listing.expected, verdict):
+        console.say(line)
+    console.data(found.listing.bundle_id)
+
+
+def _trust_lines(expected: bool, verdict: trust.Verdict) -> list[str]:
+    lines = [f"{console.mark('ok')} the bundle id is the one that you gave"] if expected else []
+    if verdict.key is not None and verdict.trusted:
+        lines.append(f"{console.mark('ok')} signed by the key {verdict.key.fingerprint}")
+    elif verdict.key is not None:
+        lines.append(f"! signed by {verdict.key.fingerprint}, a key that only the bundle names")
+    if not expected and not verdict.trusted:
+        lines.append("! the bundle vouches for itself only: compare this id with the build's card")
+    return lines

@@ -1,0 +1,1 @@
+"""Commands of the laptop: plan, lock, build, sign."""

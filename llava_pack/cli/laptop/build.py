@@ -1,0 +1,172 @@
+"""`llava-pack build`: a recipe becomes a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.laptop.options import PackOptions
+from llava_pack.cli.laptop.side import need_laptop
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
+from llava_pack.format.errors import UsageError
+from llava_pack.format.text import human_bytes
+
+if TYPE_CHECKING:
+    from llava_pack.assemble.planning import BuildOptions, Plan
+    from llava_pack.assemble.signing import Signer
+    from llava_pack.fetch.python_archive import PythonArchive
+    from llava_pack.recipe import Recipe
+
+
+@expanded
+def build(
+    *,
+    pack: PackOptions,
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's folder. Default: ./RECIPE-bundle")
+    ] = None,
+    python_archive: Annotated[
+        Path | None,
+        typer.Option(help="A standalone CPython .tar.gz to carry, top folder python/."),
+    ] = None,
+    python_sha256: Annotated[
+        str | None, typer.Option(help="What --python-archive must hash to.")
+    ] = None,
+    locked: Annotated[
+        Path | None, typer.Option(help="A lock from `llava-pack lock`: build exactly that.")
+    ] = None,
+    record: Annotated[
+        bool | None,
+        typer.Option(
+            "--record/--no-record",
+            help="Run the packed model and record its known answers. Default: where torch is.",
+        ),
+    ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="Sign with this private key, from `llava-pack keygen`.", metavar="KEY"),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    accept_license: Annotated[
+        list[str] | None,
+        typer.Option(help="A licence whose terms you accept, by its id; once for each."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a model and its packages into one verified bundle.
+
+    Terms of use that have to be accepted are asked about first; without a terminal,
+    --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
+    are honoured. A build that was stopped goes on where it was. Needs the network; needs torch only
+    to quantize, to merge an adapter (`pip install '.[quantize]'` in a clone) and to record known
+    answers (`pip install '.[serve]'`).
+
+    \b
+    Examples:
+      llava-pack build llava-v1.5-7b
+      llava-pack build llava-v1.5-7b --target gpu01.json
+      llava-pack build llava-v1.5-7b --locked llava.lock.json
+      llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
+      llava-pack build llava-v1.5-7b --quantize nf4
+      llava-pack build llava-v1.5-7b --runtime upstream --accept-license Llama-2-Community
+      llava-pack build llava-v1.5-7b --sign release.key
+      llava-pack build demo --dry-run
+    """
+    need_laptop("build")
+    from dataclasses import replace
+
+    from llava_pack.assemble.build import build as build_bundle
+    from llava_pack.assemble.planning import plan_build
+    from llava_pack.cli.laptop.licences import accepted_terms
+    from llava_pack.fetch.cache import Cache
+
+    archive = archive_of(python_archive, python_sha256)
+    recipe, request = _request(pack, out, archive, locked)
+    request = replace(request, record=record)
+    signer = None if sign is None else _open_signer(sign, passphrase_file)
+    if dry_run:
+        _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
+        return
+    request = replace(request, accepted=accepted_terms(recipe, accept_license or []))
+    card = build_bundle(request, Cache(), console.progress(), signer)
+    if as_json:
+        console.document("bundle", vars(card))
+        return
+    console.say()
+    for line in card.lines():
+        console.data(line)
+
+
+def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":
+    """Return the CPython that is given by hand, if one is."""
+    from llava_pack.fetch.python_archive import open_archive
+
+    if path is not None:
+        return open_archive(path, sha256)
+    if sha256 is not None:
+        raise UsageError(
+            "there is no archive to hold against it",
+            subject="--python-sha256",
+            hint="add --python-archive FILE",
+        )
+    return None
+
+
+def _request(
+    pack: PackOptions, out: Path | None, archive: "PythonArchive | None", locked: Path | None
+) -> "tuple[Recipe, BuildOptions]":
+    """Return the recipe and what is asked for: of a lock, exactly that."""
+    from dataclasses import replace
+
+    from llava_pack.assemble.planning import locked_options
+    from llava_pack.lock.document import read_lock
+
+    typed = pack.asked
+    if archive is not None and not pack.python:
+        pack = replace(pack, python=archive.minor)
+    elif archive is not None:
+        typed = replace(typed, python=None)
+    recipe, request = pack.request(out)
+    request = replace(request, python_archive=archive)
+    if locked is None:
+        return recipe, request
+    answers = locked.with_name(f"{locked.name}.answers.json")
+    return recipe, locked_options(replace(request, answers=answers), read_lock(locked), typed)
+
+
+def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
+    """Open the key before anything is fetched: a passphrase is asked for once."""
+    from llava_pack.assemble.signing import is_encrypted, open_key
+
+    if not is_encrypted(key):
+        console.say(f"! {key} has no passphrase: whoever reads it can sign")
+        return open_key(key, "")
+    if passphrase_file is not None:
+        return open_key(key, read_passphrase(passphrase_file))
+    return open_key(key, ask_passphrase(f"passphrase of {key}"))
+
+
+def _show_plan(plan: "Plan", *, as_json: bool) -> None:
+    weights = {str(one.pinned): one.weight_sizes for one in plan.sources.values()}
+    wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.packages.wheels]
+    if as_json:
+        fields = {"recipe": plan.recipe.name, "weights": weights, "wheels": wheels}
+        python = {
+            "version": plan.packages.python.version,
+            "carried": plan.packages.python.archive is not None,
+        }
+        console.document("plan", {**fields, "python": python})
+        return
+    for source, files in weights.items():
+        console.data(source)
+        for name, size_bytes in files.items():
+            console.data(f"  {name:<44}{human_bytes(size_bytes):>12}")
+    carried = "carried" if plan.packages.python.archive is not None else "the target's own"
+    console.data(f"Python {plan.packages.python.version}, {carried}")
+    console.data(f"{len(wheels)} wheels: {', '.join(wheels)}")

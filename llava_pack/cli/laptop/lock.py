@@ -1,0 +1,56 @@
+"""`llava-pack lock`: every revision and wheel of a bundle, pinned in one file."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.laptop.options import PackOptions
+from llava_pack.cli.laptop.side import need_laptop
+from llava_pack.cli.parameters import expanded
+from llava_pack.format.errors import UsageError
+
+
+@expanded
+def lock(
+    *,
+    pack: PackOptions,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The lock. Default: ./RECIPE.lock.json")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pin what a bundle will hold: commits, wheels, Python, date.
+
+    `build RECIPE --locked FILE` makes the same bundle from it, byte for byte, with the same
+    llava-pack. A lock holds no host, no token and no path of this machine.
+
+    \b
+    Examples:
+      llava-pack lock llava-v1.5-7b --target gpu01.json
+      llava-pack lock llava-v1.5-7b --exclude-newer 2026-10-31 --out llava.lock.json
+      llava-pack build llava-v1.5-7b --locked llava.lock.json
+    """
+    need_laptop("lock")
+    from llava_pack.assemble.locking import lock_of
+    from llava_pack.assemble.planning import plan_build
+    from llava_pack.fetch.cache import Cache
+    from llava_pack.lock.document import render_lock
+
+    cache = Cache()
+    with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
+        recipe, request = pack.request(Path(folder, "bundle"))
+        pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
+    file = out if out is not None else Path(f"{recipe.name}.lock.json")
+    try:
+        file.write_text(render_lock(pinned), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", subject=str(file)) from error
+    if as_json:
+        console.document("lock", {"path": str(file), "packages": len(pinned.packages)})
+    else:
+        console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
+    console.say(f"next: llava-pack build {pack.recipe} --locked {file}")

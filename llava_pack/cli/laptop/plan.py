@@ -1,0 +1,189 @@
+"""`llava-pack plan`: what a bundle will be, and whether it will run there."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.laptop.options import PackOptions
+from llava_pack.cli.laptop.side import need_laptop
+from llava_pack.cli.parameters import expanded
+from llava_pack.format.errors import UsageError
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.text import human_bytes
+
+if TYPE_CHECKING:
+    from llava_pack.assemble.forecast import Outlook
+    from llava_pack.format.target import FloorFinding
+
+_LINKS = {"100Mbit/s": 12.5e6, "1Gbit/s": 125e6, "USB 2": 35e6, "USB 3": 200e6}
+"""Bytes per second. USB: what sticks write in practice, not what the bus allows."""
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)(bit|B)/s", re.IGNORECASE)
+_SHOWN_WHEELS = 8
+
+
+@expanded
+def plan(
+    *,
+    pack: PackOptions,
+    link: Annotated[
+        str | None,
+        typer.Option(help="How it crosses: a rate like 100Mbit/s or 30MB/s, 'USB 2' or 'USB 3'."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a bundle will hold, and whether it will run there.
+
+    Also why, what it needs, and what of that the target has. Fetches lists and small files, no
+    weights and no wheels. Ends with 3 when the bundle cannot run on the target.
+
+    \b
+    Examples:
+      llava-pack plan llava-v1.5-7b --target gpu01.json
+      llava-pack plan llava-v1.5-7b --target gpu01.json --link 30MB/s
+      llava-pack plan llava-v1.5-7b --cuda 12 --platform x86_64-manylinux_2_31
+    """
+    need_laptop("plan")
+    from llava_pack.assemble.forecast import look_ahead
+    from llava_pack.fetch.cache import Cache
+
+    links = dict(_LINKS) if link is None else _link(link)
+    _, request = pack.request()
+    outlook = look_ahead(request, Cache(), console.progress())
+    minutes = {name: round(outlook.bundle_bytes / rate / 60, 1) for name, rate in links.items()}
+    if as_json:
+        _print_json(outlook, minutes)
+    else:
+        _print(outlook, minutes)
+    if outlook.failed:
+        hint = "; ".join(dict.fromkeys(one.fix for one in outlook.failed))
+        console.say(f"✗ it cannot run there: {hint}")
+        raise typer.Exit(int(ExitCode.PREFLIGHT))
+    where = "" if pack.target is None else f" --target {pack.target}"
+    where += "" if pack.runtime is None else f" --runtime {pack.runtime}"
+    console.say(f"next: llava-pack build {pack.recipe}{where}")
+
+
+def _link(text: str) -> dict[str, float]:
+    """Return what is crossed and its bytes per second: a known name, or a rate."""
+    known = {_plain(name): name for name in _LINKS}
+    name = known.get(_plain(text))
+    return {text: parse_rate(text)} if name is None else {name: _LINKS[name]}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "")
+
+
+def parse_rate(text: str) -> float:
+    """Return bytes per second.
+
+    Raises:
+        UsageError: it is not a rate.
+
+    >>> parse_rate("100Mbit/s"), parse_rate("30MB/s")
+    (12500000.0, 30000000.0)
+    """
+    match = _RATE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise UsageError(
+            f"expected a rate like 100Mbit/s or 30MB/s, got {text!r}", subject="--link"
+        )
+    scale = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2].lower()]
+    return float(match[1]) * scale / (8 if match[3].lower() == "bit" else 1)
+
+
+def _print_json(outlook: "Outlook", minutes: dict[str, float]) -> None:
+    from llava_pack.format.records import encode
+
+    fields = encode(outlook)
+    for finding in fields["findings"]:
+        finding["exit_code"] = int(finding["exit_code"])
+    runs = None if not outlook.findings else not outlook.failed
+    console.document("plan", {**fields, "runs": runs, "minutes": minutes})
+
+
+def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
+    size = human_bytes
+    console.data(f"{outlook.recipe}   licence: {outlook.licence}")
+    for source, files in outlook.weights.items():
+        total = size(sum(files.values()))
+        console.data(f"  {source}: {total} in {len(files)} files")
+    cuda = "for the CPU" if outlook.cuda is None else f"with CUDA {outlook.cuda}"
+    carried = "carried" if outlook.python_carried else "the target's own"
+    console.data(f"  torch {outlook.torch} {cuda}; Python {outlook.python}, {carried}")
+    for reason in outlook.reasons:
+        console.data(f"    {reason}")
+    _print_wheels(outlook)
+    console.data(
+        f"  here: fetch {size(outlook.fetch_bytes)}, then a bundle of {size(outlook.bundle_bytes)}"
+    )
+    console.data(f"  there: {size(outlook.target_bytes)} with the installation")
+    ways = ", ".join(f"{name} {value:g} min" for name, value in minutes.items())
+    console.data(f"  crossing: {ways}")
+    serving = outlook.serving
+    console.data(
+        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} requests at a time, "
+        f"{serving.context_tokens} tokens each"
+    )
+    for fit in outlook.fits:
+        told = f"{fit.slots} of {fit.context_tokens} tokens" if fit.fits else "does not fit"
+        console.data(
+            f"    {fit.precision:<5}{told}, {size(fit.needs_bytes)} of {size(fit.has_bytes)}"
+            f"{_over(fit.gpus)}"
+        )
+    if not outlook.findings:
+        console.data("  needs: " + ", ".join(_needs(outlook)))
+    for finding in outlook.findings:
+        _print_finding(finding)
+
+
+def _over(gpus: int) -> str:
+    """Return how many GPUs share a model, nothing for one.
+
+    >>> _over(1), _over(2)
+    ('', ' over 2 GPUs')
+    """
+    return f" over {gpus} GPUs" if gpus > 1 else ""
+
+
+def _print_wheels(outlook: "Outlook") -> None:
+    known = sorted(outlook.wheels, key=lambda part: part.size_bytes or 0, reverse=True)
+    total = sum(part.size_bytes or 0 for part in known)
+    unknown = sum(part.size_bytes is None for part in known)
+    more = f", {unknown} of unknown size" if unknown else ""
+    console.data(f"  {len(known)} wheels, {human_bytes(total)}{more}; the largest:")
+    for part in known[:_SHOWN_WHEELS]:
+        shown = "unknown" if part.size_bytes is None else human_bytes(part.size_bytes)
+        console.data(f"    {part.name + ' ' + part.version:<44}{shown:>12}")
+
+
+def _print_finding(finding: "FloorFinding") -> None:
+    line = f"{console.mark(finding.level)} {finding.name}: {_human(finding.value)}"
+    if finding.level != "ok":
+        line += f", needs {_human(finding.need)}"
+    console.data(line)
+    if finding.level != "ok" and finding.fix:
+        console.data(f"    → {_human(finding.fix)}")
+
+
+def _human(text: str) -> str:
+    """Return `text` with large byte counts in powers of ten.
+
+    >>> _human("at least 13518798848 bytes")
+    'at least 13.5 GB'
+    """
+    return re.sub(r"\b(\d{4,}) bytes", lambda found: human_bytes(int(found[1])), text)
+
+
+def _needs(outlook: "Outlook") -> list[str]:
+    floors = outlook.floors
+    needs = [f"{floors.arch}", f"glibc {floors.glibc}"]
+    if floors.driver is not None:
+        needs.append(f"NVIDIA driver {floors.driver}")
+        needs.append(f"compute capability {floors.compute_capability}")
+    memory = floors.memory_bytes[outlook.serving.precision]
+    where = "memory" if floors.driver is None else "GPU memory"
+    return [*needs, f"{human_bytes(memory)} of {where}"]

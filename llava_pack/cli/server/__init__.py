@@ -1,0 +1,1 @@
+"""Commands of the server: install, serve, look after what is served."""

@@ -1,0 +1,154 @@
+"""`llava-pack health`: does what is installed still work, and if not, what mends it."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.health.report import HealthCode
+from llava_pack.installation.prefix import own_prefix
+from llava_pack.serve.run_state import running
+
+if TYPE_CHECKING:
+    from llava_pack.health.report import Finding, Report
+
+_LOOK_EVERY_S = 0.2
+
+
+class NagiosCommand(TyperCommand):
+    """A command whose wrong usage ends with 3, which is UNKNOWN to Nagios."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == int(ExitCode.USAGE):
+                error.exit_code = int(HealthCode.UNKNOWN)  # type: ignore[attr-defined]
+            raise
+
+
+def health(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Hash every file, import everything, ask everything.")
+    ] = False,
+    wait_ready: Annotated[
+        float | None,
+        typer.Option(min=0, help="Only wait, so many seconds at most, until a server is ready."),
+    ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Keep the known answers of what serves here: on a machine that you trust.",
+        ),
+    ] = False,
+    tunnel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER@HOST",
+            help="On the laptop: check the way to this server, and what answers there.",
+        ),
+    ] = None,
+    ssh_port: Annotated[
+        int | None, typer.Option("-p", "--ssh-port", help="With --tunnel: port of its sshd.")
+    ] = None,
+    jump: Annotated[
+        str | None, typer.Option("-J", "--jump", help="With --tunnel: a bastion to go through.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: for ssh, as -o.")
+    ] = None,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what is installed and served, and say what fixes it.
+
+    It checks down to a known answer.
+    The first line on stdout is for Nagios. Exit code 0: all is well; 1: works, with a warning;
+    2: does not work; 3: could not be found out. No network is used.
+
+    \b
+    Examples:
+      llava-pack health
+      llava-pack health --deep
+      llava-pack health --json
+      llava-pack health --wait-ready 120
+      llava-pack health --record
+      llava-pack health --tunnel ada@gpu01 -p 30022
+    """
+    from llava_pack.health.report import Report
+    from llava_pack.health.run import Examination
+
+    began_s = time.monotonic()
+    if wait_ready is not None:
+        found = [_wait(wait_ready)]
+        _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
+    if tunnel is not None:
+        from llava_pack.client.ssh_tunnel import Login
+        from llava_pack.health.tunnel_checks import check_tunnel
+
+        way = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
+        found = list(check_tunnel(way))
+        _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
+    examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
+    if record:
+        examination.record()
+    else:
+        examination.run()
+    report = Report(
+        findings=examination.explained(),
+        metrics=examination.metrics(),
+        took_s=time.monotonic() - began_s,
+    )
+    _show(report, as_json)
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    """Print a report and end with its code."""
+    from llava_pack.health.report import nagios_line, to_json
+
+    if as_json:
+        console.document("health", to_json(report))
+        raise typer.Exit(int(report.code))
+    console.data(nagios_line(report))
+    for finding in report.findings:
+        mark = "?" if finding.level == "unknown" else console.mark(finding.level)
+        console.say(f"{mark} {finding.layer}: {finding.text}")
+        if finding.why:
+            console.say(f"    why: {finding.why}")
+        if finding.fix:
+            console.say(f"    fix: {finding.fix}")
+        if finding.code:
+            console.say(f"    more: llava-pack explain {finding.code}")
+    raise typer.Exit(int(report.code))
+
+
+def _wait(seconds: float) -> "Finding":
+    """Wait until a server on this machine is ready, and return what came of it."""
+    from llava_pack.health.report import Layer
+    from llava_pack.health.served_checks import probe_of
+
+    began_s = time.monotonic()
+    seen = "no server of this installation runs"
+    while True:
+        for server in running():
+            with probe_of(server) as probe:
+                facts = probe.facts()
+            phases = ", ".join(f"{name} is {model.phase}" for name, model in facts.models.items())
+            seen = facts.error or phases
+            if facts.ready:
+                waited_s = time.monotonic() - began_s
+                text = f"{phases}, after {waited_s:.1f} s"
+                return Layer.ENGINE.ok(text)
+        if time.monotonic() - began_s >= seconds:
+            return Layer.ENGINE.fail(
+                f"not ready after {seconds:g} s: {seen}",
+                why="clients would be turned away",
+                fix="llava-pack serve; as root in a container, serve --as-root",
+            )
+        time.sleep(_LOOK_EVERY_S)

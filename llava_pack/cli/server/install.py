@@ -1,0 +1,86 @@
+"""`llava-pack install`: an upgrade, or a first install on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.signing_keys import TrustKey
+from llava_pack.installation.prefix import chosen_prefix
+from llava_pack.target import installer
+
+
+def install(
+    bundle: Annotated[Path, typer.Argument(help="The folder of the bundle.")],
+    expect: Annotated[
+        str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
+    ] = None,
+    trust_key: TrustKey = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe that the bundle must be of.")
+    ] = None,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Take an older release than is installed.")
+    ] = False,
+    prefix: Prefix = None,
+    python: Annotated[
+        Path | None, typer.Option(help="The Python to use, for a bundle that carries none.")
+    ] = None,
+    consume: Annotated[
+        bool, typer.Option("--consume", help="Move large files out of the bundle: no copy.")
+    ] = False,
+    no_downtime: Annotated[
+        bool, typer.Option("--no-downtime", help="Never stop what serves to make room on the GPU.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, say what would happen, write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Install a bundle or an upgrade, without any network.
+
+    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key
+    given by --trust-key, and against the key that the first installation pinned; one of them must
+    be there. Nothing is run from the bundle. Whatever fails, the version that served before stays
+    active.
+
+    \b
+    Examples:
+      llava-pack install /media/usb/llava-v1.5-7b
+      llava-pack install /media/usb/llava-v1.5-7b --expect 3f9a…
+      llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
+    """
+    place = chosen_prefix(prefix)
+    request = installer.InstallRequest(
+        bundle=bundle,
+        expect=expect,
+        prefix=place,
+        python=python,
+        trust_key=trust_key,
+        recipe=recipe,
+        allow_downgrade=allow_downgrade,
+        consume=consume,
+        downtime=not no_downtime,
+    )
+    if dry_run:
+        _show_plan(installer.plan(request, console.progress()), as_json=as_json)
+        return
+    outcome = installer.install(request, console.progress())
+    if as_json:
+        console.document("install", outcome.facts())
+        return
+    word = "is installed already" if outcome.unchanged else "is installed"
+    following = outcome.next()
+    if following.why:
+        console.say(following.why)
+    console.say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
+    console.data(following.command)
+
+
+def _show_plan(plan: installer.InstallPlan, *, as_json: bool) -> None:
+    if as_json:
+        console.document("plan", plan.facts())
+        return
+    console.data(f"{plan.line()}; nothing was written")

@@ -1,0 +1,149 @@
+"""`llava-pack serve`: one supervised command for everything that answers."""
+
+import os
+import platform
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.server.serving import ServerOptions
+from llava_pack.serve.run_state import RunState, directories
+
+if TYPE_CHECKING:
+    from llava_pack.engine.port import EngineInfo
+    from llava_pack.serve.supervision.plans import EnginePlan
+    from llava_pack.serve.supervision.supervisor import ServePlan
+
+
+@expanded
+def serve(
+    ctx: typer.Context,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Installed models to serve. Default: the one activated last."),
+    ] = None,
+    *,
+    options: ModelOptions,
+    server: ServerOptions,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a model: its page and the OpenAI-compatible API.
+
+    Page, API and probes are behind one port, on loopback; the lines that it prints open an ssh
+    tunnel from your laptop. Ctrl-C lets running requests finish, a second one ends them. An engine
+    that dies or hangs is restarted; `llava-pack status`, `logs`, `start`, `swap` and `stop` look
+    after a running server. No network is needed, and none is used. Root does not serve what is
+    installed, unless --as-root says so: `llava-pack service install --account NAME` has an account
+    of its own do it.
+
+    \b
+    Examples:
+      llava-pack serve
+      llava-pack serve --port 7861 --no-web
+      llava-pack serve --socket ~/llava.sock
+      llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
+    """
+    from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
+
+    options.check_served()
+    if options.model_path is None:
+        server.refuse_root()
+        if (other := other_runtime(prefix, recipes or [])) is not None:
+            raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode))
+    server.need_extra()
+    from llava_pack.serve.supervision.supervisor import run
+
+    plans, bundle_id = options.plans(recipes or [], prefix)
+    plan = serve_plan(plans, bundle_id, server)
+    if not server.token:
+        console.say(f"! no token: every account on {platform.node()} can use this server")
+    if not server.fence:
+        console.say(UNFENCED)
+    code = run(
+        plan,
+        lambda infos: _announce(plan.state, infos, web=server.web, as_json=as_json),
+        console.progress(),
+    )
+    raise typer.Exit(code)
+
+
+def serve_plan(
+    plans: "list[EnginePlan]", bundle_id: str | None, server: ServerOptions
+) -> "ServePlan":
+    """Return the run that the options ask for; what it listens on is taken.
+
+    Raises:
+        PackError: a file of keys, the address or the port cannot be had.
+    """
+    from llava_pack.cli.server.proof import proof_of
+    from llava_pack.serve.logfile import log_path
+    from llava_pack.serve.supervision.plans import engine_command
+    from llava_pack.serve.supervision.supervisor import ServePlan
+    from llava_pack.serve.supervision.systemd import Notifier
+
+    directory = directories()[0]
+    log = log_path(directory)
+    allowed = server.credentials(directory)
+    audit = server.audit(directory)
+    listening = server.listen()
+    path = server.socket_path
+    return ServePlan(
+        listening=listening,
+        plans=tuple(plans),
+        fence=server.fence_mode,
+        command=partial(engine_command, fence=server.fence_mode, pycache=sys.pycache_prefix),
+        prover=proof_of,
+        care=server.care,
+        policy=allowed.policy,
+        audit=audit,
+        state=RunState(
+            pid=os.getpid(),
+            host=server.host,
+            port=server.port if path else listening.getsockname()[1],
+            token=allowed.token,
+            socket=str(path) if path else None,
+            models=tuple(plan.name for plan in plans),
+            started=int(time.time()),
+            bundle_id=bundle_id,
+            log=str(log),
+            drain_s=server.drain_s,
+            llava_path=allowed.policy.llava_path,
+        ),
+        state_directory=directory,
+        web=server.web,
+        log=log,
+        notifier=Notifier.from_environment(os.environ),
+    )
+
+
+def _announce(
+    state: RunState, infos: "tuple[EngineInfo, ...]", *, web: bool, as_json: bool
+) -> None:
+    """Tell that it is ready: the tunnel and the page as data, the rest as talk."""
+    from llava_pack.client.discovery import this_endpoint
+    from llava_pack.serve.supervision.announcement import announcement, ready_lines
+
+    told = announcement(state, this_endpoint(state), web=web)
+    if as_json:
+        fields = {"url": state.url, "port": state.port, "socket": state.socket, "pid": state.pid}
+        fields |= {"token": state.token, "models": list(state.models), "bundle_id": state.bundle_id}
+        fields |= {"controller": f"{state.url}{state.llava_path}"}
+        console.document("serve", {**fields, "tunnel": told.tunnel, "page": told.page})
+        return
+    for line in ready_lines(state, infos):
+        console.say(f"{console.mark('ok')} {line}")
+    console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
+    console.data(told.tunnel)
+    console.say("and open:")
+    console.data(told.page)
+    for line in told.more:
+        console.say(line)
+    console.say("\nCtrl-C stops it.")

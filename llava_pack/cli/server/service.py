@@ -1,0 +1,299 @@
+"""`llava-pack service`: serving that starts at boot, and again when it fails or stalls."""
+
+import os
+import pwd
+import re
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.format import files
+from llava_pack.format.errors import InstallError, PreflightError, UsageError
+from llava_pack.installation.prefix import chosen_prefix
+from llava_pack.shipped import shipped
+from llava_pack.target.ownership import check_prefix
+
+_SYSTEMD = Path("/run/systemd/system")
+_SYSTEM_UNITS = Path("/etc/systemd/system")
+_LOOPBACK = ("127.", "localhost", "::1")
+_NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
+
+app = typer.Typer(
+    name="service",
+    help="Start at boot and after failures, as a systemd unit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+System = Annotated[
+    bool | None,
+    typer.Option(
+        "--system/--user",
+        help="The system's unit, or this account's. Default: as root, the system's.",
+    ),
+]
+Account = Annotated[
+    str | None,
+    typer.Option(help="Who serves, for a system's unit. Default: the owner, where it is not root."),
+]
+Name = Annotated[str, typer.Option(help="Of the unit, where one machine has several.")]
+Arguments = Annotated[
+    list[str] | None, typer.Argument(help="What `serve` is given; options of it after --.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One unit of systemd, not yet written."""
+
+    name: str
+    system: bool
+    prefix: Path
+    arguments: tuple[str, ...]
+    account: str | None
+
+    @property
+    def path(self) -> Path:
+        """Where it belongs."""
+        home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+        folder = _SYSTEM_UNITS if self.system else Path(home) / "systemd" / "user"
+        return folder / f"{self.name}.service"
+
+    def text(self) -> str:
+        """Return the unit, filled in; no value can end its line or be expanded."""
+        template = "llava-pack.service" if self.system else "llava-pack-user.service"
+        program = str(self.prefix / "bin" / "llava-pack")
+        run, logs = (f"-{self.prefix}/{name}" for name in ("run", "logs"))
+        silent = "IPAddressDeny=any\nIPAddressAllow=localhost"
+        values = {
+            "PREFIX": str(self.prefix).replace("%", "%%"),
+            "COMMAND": " ".join(_word(word) for word in (program, "serve", *self.arguments)),
+            "ENVIRONMENT": _quoted(f"LLAVA_PACK_PREFIX={self.prefix}"),
+            "WRITABLE": f"{_quoted(run)} {_quoted(logs)}",
+            "ACCOUNT": self.account or "",
+            "ADDRESSES": silent if _on_loopback(self.arguments) else "# it serves other hosts too",
+        }
+        text = (shipped("installers") / "units" / template).read_text(encoding="utf-8")
+        return re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], text)
+
+    def systemctl(self, *arguments: str) -> None:
+        """Ask systemd.
+
+        Raises:
+            InstallError: it could not be done.
+        """
+        command = ["systemctl", *([] if self.system else ["--user"]), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            scope = "" if self.system else "--user "
+            raise InstallError(
+                f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip():.400}",
+                subject=self.name,
+                hint=f"journalctl {scope}-u {self.name} says why",
+            )
+
+
+@app.command()
+def install(
+    arguments: Arguments = None,
+    system: System = None,
+    account: Account = None,
+    name: Name = "llava-pack",
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the unit, start it now and at every boot; again changes what is different.
+
+    \b
+    Examples:
+      llava-pack service install
+      llava-pack service install llava-v1.5-7b -- --port 7861
+      sudo llava-pack service install --account llava
+    """
+    unit = _unit(arguments, system=system, account=account, name=name, prefix=prefix)
+    if not _SYSTEMD.is_dir():
+        raise PreflightError(
+            "systemd does not run here",
+            subject="service",
+            hint="llava-pack service show prints the unit: its ExecStart is what another init runs",
+        )
+    try:
+        _give_folders(unit)
+    except OSError as error:
+        raise InstallError(
+            f"expected folders of its own, got {error.strerror}",
+            subject=str(error.filename),
+            hint="look at it: ls -ld; the account of the service writes there and nowhere else",
+        ) from error
+    unit.path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(unit.path, unit.text().encode(), 0o644)
+    unit.systemctl("daemon-reload")
+    unit.systemctl("enable", unit.name)
+    unit.systemctl("restart", unit.name)
+    if not unit.system and not _lingers():
+        console.say("! it ends when you log out, and does not start at boot; let root run once:")
+        console.say(f"  loginctl enable-linger {pwd.getpwuid(os.geteuid()).pw_name}")
+    if as_json:
+        console.document("service", {"unit": str(unit.path), "system": unit.system})
+        return
+    console.say(f"{unit.path} is active; how a laptop reaches it:")
+    console.data(f"{unit.prefix}/bin/llava-pack tunnel")
+
+
+@app.command()
+def remove(system: System = None, name: Name = "llava-pack", as_json: AsJson = False) -> None:
+    """Stop the service, and do not start it any more; what is installed stays.
+
+    \b
+    Examples:
+      llava-pack service remove
+      sudo llava-pack service remove --system
+    """
+    unit = Unit(
+        name=_checked(name), system=_is_system(system), prefix=Path("/"), arguments=(), account=None
+    )
+    if not unit.path.exists():
+        raise UsageError(
+            "there is no such service",
+            subject=str(unit.path),
+            hint="llava-pack service remove --system, or --user",
+        )
+    unit.systemctl("disable", "--now", unit.name)
+    unit.path.unlink()
+    unit.systemctl("daemon-reload")
+    if as_json:
+        console.document("service", {"unit": str(unit.path), "removed": True})
+        return
+    console.say(f"{unit.path} is removed")
+
+
+@app.command()
+def show(
+    arguments: Arguments = None,
+    system: System = None,
+    account: Account = None,
+    name: Name = "llava-pack",
+    prefix: Prefix = None,
+) -> None:
+    """Print the unit as it would be written.
+
+    \b
+    Examples:
+      llava-pack service show
+      llava-pack service show --system --account llava > llava-pack.service
+    """
+    unit = _unit(arguments, system=system, account=account, name=name, prefix=prefix)
+    console.data(f"# {unit.path}\n{unit.text()}")
+
+
+def _unit(
+    arguments: list[str] | None,
+    *,
+    system: bool | None,
+    account: str | None,
+    name: str,
+    prefix: Path | None,
+) -> Unit:
+    place, of_system = chosen_prefix(prefix), _is_system(system)
+    from llava_pack.installation.installed import installed
+
+    installed(place)
+    owner = pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None
+    chosen = account or owner
+    if of_system and chosen == "root":
+        raise UsageError(
+            "a system's service runs as an account of its own, expected --account",
+            subject="service",
+            hint="useradd --system --shell /usr/sbin/nologin llava, then --account llava",
+        )
+    if of_system and not _exists(chosen or ""):
+        raise UsageError(f"there is no account {chosen}", subject="--account")
+    if of_system:
+        check_prefix(place, pwd.getpwnam(str(chosen)).pw_uid)
+    if control := [word for word in arguments or () if not word.isprintable()]:
+        raise UsageError(f"expected printable text, got {control[0]!r}", subject="service")
+    return Unit(
+        name=_checked(name),
+        system=of_system,
+        prefix=place,
+        arguments=tuple(arguments or ()),
+        account=chosen,
+    )
+
+
+def _is_system(system: bool | None) -> bool:
+    return os.geteuid() == 0 if system is None else system
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"expected llava-pack or llava-pack-NAME, got {name}", subject="--name")
+    return name
+
+
+def _exists(account: str) -> bool:
+    try:
+        pwd.getpwnam(account)
+    except KeyError:
+        return False
+    return True
+
+
+def _give_folders(unit: Unit) -> None:
+    """Let the account of a system's service write run states and logs, and read its keys.
+
+    The folder of the keys is there from the start: a fence lets through only what is.
+    """
+    for name in ("run", "logs", "keys") if unit.system else ():
+        folder = unit.prefix / name
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        facts = pwd.getpwnam(unit.account or "")
+        # what the owner of the prefix put there could be a link, or a file of root's
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if name == "keys":
+                _give_keys(descriptor, facts)
+            os.fchown(descriptor, facts.pw_uid, facts.pw_gid)
+        finally:
+            os.close(descriptor)
+
+
+def _give_keys(folder: int, account: pwd.struct_passwd) -> None:
+    """Let an account read the keys that root added before; only root can have put them there."""
+    from llava_pack.serve.access.key_store import NAME
+
+    if os.fstat(folder).st_uid != 0:
+        return
+    with suppress(FileNotFoundError):
+        os.chown(NAME, account.pw_uid, account.pw_gid, dir_fd=folder, follow_symlinks=False)
+
+
+def _lingers() -> bool:
+    """Let this account's services run without a login, and say whether they do."""
+    done = subprocess.run(["loginctl", "enable-linger"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def _on_loopback(arguments: tuple[str, ...]) -> bool:
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    hosts = [after for word, after in pairwise(words) if word == "--host"]
+    return all(host.startswith(_LOOPBACK) for host in hosts)
+
+
+def _quoted(text: str) -> str:
+    """Return a value as systemd reads it back. Source: systemd.syntax(7), "Quoting"."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _word(text: str) -> str:
+    """Return a word of a command line. Source: systemd.service(5), "Command lines"."""
+    return _quoted(text).replace("$", "$$")

@@ -1,0 +1,183 @@
+"""The options of `serve` that are about the server and not about its models."""
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve.access.audit import KEEP, MAX_MB, AuditPlan, audit_path, destination
+from llava_pack.serve.care import QUEUE, Care
+from llava_pack.serve.liveness import STALL_S
+
+if TYPE_CHECKING:
+    from socket import socket as socket_type
+
+    from llava_pack.engine.fence.value import FenceMode
+    from llava_pack.serve.access.credentials import ServeCredentials
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Where a server listens, who may ask, how it is looked after and fenced; as it was typed.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 7860
+    socket: Annotated[
+        Path | None,
+        typer.Option(help="Listen on a Unix socket that only you can open, not a port."),
+    ] = None
+    token: Annotated[
+        bool, typer.Option("--token/--no-token", help="Ask for the token of this start.")
+    ] = True
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Keys without names that are accepted too, one a line.")
+    ] = None
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Keys of people, in another file than `llava-pack keys` writes to."),
+    ] = None
+    audit_to: Annotated[
+        str, typer.Option(help="Where the audit log goes: file, journal, syslog or off.")
+    ] = "file"
+    audit_size_mb: Annotated[
+        int, typer.Option(min=1, help="Size at which the audit log's file is put aside.")
+    ] = MAX_MB
+    audit_keep: Annotated[
+        int, typer.Option(min=0, help="Files of the audit log that are kept beside the current.")
+    ] = KEEP
+    web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the page at /.")] = True
+    queue: Annotated[
+        int, typer.Option(min=0, help="Requests of a model that may wait for a slot.")
+    ] = QUEUE
+    drain_s: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds for running requests to finish when it shuts down."),
+    ] = 30.0
+    stall_s: Annotated[
+        float, typer.Option(min=1, help="Seconds that one step of an engine may take.")
+    ] = STALL_S
+    as_root: Annotated[
+        bool,
+        typer.Option(
+            "--as-root", envvar="LLAVA_PACK_AS_ROOT", help="Serve what is installed as root, too."
+        ),
+    ] = False
+    fence: Annotated[
+        bool,
+        typer.Option("--fence/--no-fence", help="Keep what serves from other files and networks."),
+    ] = True
+    require_fence: Annotated[
+        bool,
+        typer.Option("--require-fence", help="Do not serve where the kernel cannot hold a fence."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.require_fence and not self.fence:
+            raise UsageError("they contradict each other", subject="--no-fence and --require-fence")
+
+    @property
+    def fence_mode(self) -> "FenceMode":
+        """Return whether a fence is raised around what serves, and whether it has to be whole."""
+        if self.require_fence:
+            return "required"
+        return "on" if self.fence else "off"
+
+    @property
+    def socket_path(self) -> Path | None:
+        """Return where the Unix socket goes, absolute; None where a port is listened on."""
+        return None if self.socket is None else self.socket.expanduser().absolute()
+
+    @property
+    def care(self) -> Care:
+        """Return how the processes are looked after."""
+        return Care(stall_s=self.stall_s, queue=self.queue)
+
+    def credentials(self, directory: Path) -> "ServeCredentials":
+        """Return who may ask.
+
+        Args:
+            directory: of the run's state, which has the keys of people beside it.
+
+        Raises:
+            UsageError: a file of keys cannot be read, or others than this machine could ask
+                without any.
+        """
+        from llava_pack.serve.access.credentials import credentials
+        from llava_pack.serve.access.key_store import store_path
+
+        return credentials(
+            self.host if self.socket is None else "localhost",
+            token=self.token,
+            key_file=self.api_key_file,
+            key_store=self.keys.expanduser().absolute() if self.keys else store_path(directory),
+        )
+
+    def audit(self, directory: Path) -> AuditPlan:
+        """Return where it is written down who asked.
+
+        Raises:
+            UsageError: there is no such place.
+        """
+        return AuditPlan(
+            to=destination(self.audit_to),
+            path=str(audit_path(directory)),
+            max_mb=self.audit_size_mb,
+            keep=self.audit_keep,
+        )
+
+    def listen(self) -> "socket_type":
+        """Return what is listened on.
+
+        Raises:
+            UsageError: the address is none of this machine.
+            ServeError: the port or the socket is taken.
+        """
+        from llava_pack.serve.run_state import running
+        from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
+
+        if self.socket_path is not None:
+            return listen_on_socket(self.socket_path)
+        return listen_on_port(self.host, self.port, running())
+
+    def refuse_root(self) -> None:
+        """Refuse to serve as root, for what reads strangers' requests needs none of root's rights.
+
+        Raises:
+            UsageError: it is root, and nobody said that it may be.
+        """
+        if os.geteuid() != 0:
+            return
+        if not self.as_root:
+            raise UsageError(
+                "root does not serve: whoever got into the server would be root",
+                subject="serve",
+                hint="llava-pack service install --system --account NAME has an account of its own "
+                "serve; where everything is root, in a container, say: llava-pack serve --as-root",
+            )
+        console.say("! it serves as root: whoever got into the server would be root")
+
+    def need_extra(self) -> None:
+        """Refuse to serve where a package for it is missing.
+
+        Raises:
+            ServeError: the names of those that are.
+        """
+        packages = ["fastapi", "uvicorn", "torch", "transformers", *(["gradio"] * self.web)]
+        if missing := [name for name in packages if find_spec(name) is None]:
+            raise ServeError(
+                f"this installation has no {', '.join(missing)}, which serving needs",
+                hint="pip install '.[serve]' in a clone of llava-pack",
+            )

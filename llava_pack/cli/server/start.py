@@ -1,0 +1,88 @@
+"""`llava-pack start` and `swap`: models come to a server that runs, or change places there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import expanded
+from llava_pack.client.discovery import chosen_server, ordered
+from llava_pack.format.errors import UsageError
+
+if TYPE_CHECKING:
+    from llava_pack.serve.supervision.plans import EnginePlan
+
+Recipe = Annotated[str | None, typer.Argument(help="An installed model.")]
+
+
+@expanded
+def start(
+    recipe: Recipe = None,
+    *,
+    options: ModelOptions,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve one more model beside those that are served.
+
+    The others go on meanwhile.
+
+    \b
+    Examples:
+      llava-pack start llava-v1.5-13b
+      llava-pack start --model-path models/llava-v1.6-vicuna-7b --precision int8
+    """
+    plan = _plan(recipe, options, prefix)
+    from llava_pack.serve.supervision.control import plan_fields
+
+    served = ordered(chosen_server(), console.say, do="start", plan=plan_fields(plan))["models"]
+    _tell("start", plan.name, served, as_json=as_json)
+
+
+@expanded
+def swap(
+    model: Annotated[str, typer.Argument(help="The model whose place is taken.")],
+    recipe: Recipe = None,
+    *,
+    options: ModelOptions,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve another model in the place of one.
+
+    That one ends first, for both may not fit in memory. Where the new one cannot be started, the
+    old one is started again. Other models go on.
+
+    \b
+    Examples:
+      llava-pack swap llava-v1.5-7b llava-v1.5-13b
+      llava-pack swap llava-v1.5-7b --model-path models/my-finetune-llava-v1.5
+    """
+    plan = _plan(recipe, options, prefix)
+    from llava_pack.serve.supervision.control import plan_fields
+
+    server = chosen_server(model)
+    order = plan_fields(plan)
+    served = ordered(server, console.say, do="swap", model=model, plan=order)["models"]
+    _tell("swap", plan.name, served, as_json=as_json)
+
+
+def _tell(kind: str, model: str, served: Sequence[str], *, as_json: bool) -> None:
+    console.say(f"{console.mark('ok')} {model} is ready; served: {', '.join(served)}")
+    if as_json:
+        console.document(kind, {"model": model, "models": list(served)})
+
+
+def _plan(recipe: str | None, options: ModelOptions, prefix: Path | None) -> "EnginePlan":
+    options.check_served()
+    if recipe is None and options.model_path is None:
+        raise UsageError(
+            "one model is expected: an installed one's name, or a folder",
+            hint="llava-pack generations; or --model-path DIR",
+        )
+    plans, _bundle_id = options.plans([recipe] if recipe else [], prefix)
+    return plans[0]

@@ -1,0 +1,70 @@
+"""`llava-pack status`: the servers that run on this machine, and how their models are."""
+
+import time
+from typing import Any
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.client.discovery import chosen_server, http
+from llava_pack.serve.run_state import RunState, running
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show what is served on this machine: models, slots, queue.
+
+    Exit code 15 where nothing is served. `llava-pack health` finds out whether it works.
+
+    \b
+    Examples:
+      llava-pack status
+      llava-pack status --json
+    """
+    chosen_server()
+    told = [_facts(server) for server in running()]
+    if as_json:
+        console.document("status", {"servers": told})
+        return
+    for server in told:
+        up = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(server["started"]))
+        console.data(f"{server['where']}  process {server['pid']}, since {up}")
+        if server["error"]:
+            console.data(f"  {console.mark('fail')} {server['error']}")
+        for name, model in server["models"].items():
+            console.data(f"  {_line(name, model)}")
+        console.data(f"  log: {server['log']}")
+
+
+def _facts(server: RunState) -> dict[str, Any]:
+    """Return what a server says of itself; its silence is a fact too."""
+    import httpx
+
+    facts: dict[str, Any] = {
+        "pid": server.pid,
+        "where": server.socket or server.url,
+        "started": server.started,
+        "bundle_id": server.bundle_id,
+        "log": server.log,
+        "models": {},
+        "error": "",
+    }
+    try:
+        with http(server) as client:
+            startup, live = client.get("/startupz").json(), client.get("/livez").json()
+            facts["models"] = {
+                name: {**model, **live["models"].get(name, {})}
+                for name, model in startup["models"].items()
+            }
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        facts["error"] = f"it does not answer: {str(error) or type(error).__name__}"
+    return facts
+
+
+def _line(name: str, model: dict[str, Any]) -> str:
+    if model["phase"] != "ready":
+        return f"! {name}: {model['phase']} {model['detail']}".rstrip()
+    mark = console.mark("ok")
+    return (
+        f"{mark} {name}: {model['precision']} on {model['device']}, "
+        f"{model['context_tokens']} tokens, {model['slots']} slots; "
+        f"{model['running']} running, {model['waiting']} waiting"
+    )

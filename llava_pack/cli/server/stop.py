@@ -1,0 +1,190 @@
+"""`llava-pack stop`: end a server that runs on this machine, or one of its models."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.client.discovery import chosen_server, ordered
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.origin import start_ticks, user_of
+from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.supervision.run_folder import sweep
+
+if TYPE_CHECKING:
+    import psutil  # type: ignore[import-untyped]
+
+_LOOK_EVERY_S = 0.1
+_FORCE_AFTER_S = 0.5
+_KILL_AFTER_S = 3.0
+_CLOSE_S = 10.0
+"""What a server needs at most to end its processes, once what runs has had its time."""
+_LAST_S = 5.0
+_CLEAR_S = 2.0
+
+
+def stop(
+    model: Annotated[
+        str | None, typer.Argument(help="One model; without it, the whole server.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Cut off what runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shut down the last server, or one of its models.
+
+    The others go on. What runs may end first, as long as `serve --drain-s` says; with --force it is
+    cut, and all ends within seconds. A server that does not end in time is killed, with everything
+    it started.
+
+    \b
+    Examples:
+      llava-pack stop
+      llava-pack stop llava-v1.5-13b
+      llava-pack stop --force
+    """
+    server = chosen_server(model)
+    if model is not None:
+        left = ordered(server, console.say, do="stop", model=model)["models"]
+        console.say(f"{console.mark('ok')} {model} is stopped; served: {', '.join(left)}")
+    else:
+        left = []
+        _end(server, force=force)
+        console.say(f"{console.mark('ok')} the server, process {server.pid}, has ended")
+    if as_json:
+        console.document("stop", {"pid": server.pid, "model": model, "models": left})
+
+
+def _end(server: RunState, *, force: bool) -> None:
+    """Tell a server to end and wait until it has; its lock on its state says so."""
+    began_s = time.monotonic()
+    due = list(_orders(server, force=force))
+    while _runs(server):
+        after_s, number = due[0]
+        waited_s = time.monotonic() - began_s
+        if waited_s < after_s:
+            time.sleep(_LOOK_EVERY_S)
+            continue
+        if number is None:
+            raise ServeError(
+                f"process {server.pid} was killed and is still there: the kernel keeps it",
+                hint="its driver may hang: see `dmesg`",
+            )
+        if number == signal.SIGKILL:
+            console.say(f"! process {server.pid} does not end: it is killed")
+            _kill(server)
+        else:
+            _signal(server, number)
+        due.pop(0)
+    # What a killed one left, people's pictures among it; root goes to no folder that others name.
+    if server.control and server.owner == os.geteuid():
+        _clear(Path(server.control).parent)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run's folder; what was killed with the server may hold on to it for a moment."""
+    until_s = time.monotonic() + _CLEAR_S
+    while folder.exists() and time.monotonic() < until_s:
+        sweep(folder.parent)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _orders(server: RunState, *, force: bool) -> Iterator[tuple[float, signal.Signals | None]]:
+    """Yield what a server is told and after how many seconds; at the end, nothing helps."""
+    forced_s = _FORCE_AFTER_S if force else server.drain_s + _CLOSE_S
+    yield 0.0, signal.SIGTERM
+    yield forced_s, signal.SIGTERM
+    yield forced_s + _KILL_AFTER_S, signal.SIGKILL
+    yield forced_s + _KILL_AFTER_S + _LAST_S, None
+
+
+def _runs(server: RunState) -> bool:
+    return server.pid in {one.pid for one in running()}
+
+
+def _signal(server: RunState, number: signal.Signals) -> None:
+    """Signal the process that wrote a run state, and no other that has its number by now.
+
+    Raises:
+        ServeError: it does not prove to be that one, or belongs to another account.
+    """
+    try:
+        with _held(server.pid) as send:
+            _check(server)
+            send(number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise ServeError(f"process {server.pid} belongs to another account") from error
+
+
+@contextmanager
+def _held(pid: int) -> Iterator[Callable[[signal.Signals], None]]:
+    """Yield what signals a process; on Linux the one that has the number now, whatever follows."""
+    if not hasattr(os, "pidfd_open"):
+        yield lambda number: os.kill(pid, number)
+        return
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield lambda number: signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def _check(server: RunState) -> None:
+    """Have a process prove that it wrote the run state: by the kernel's word on user and start.
+
+    A run state is a file. Of another account's, root asks for both; of this account's own, what an
+    earlier version wrote adds no right that the account has not.
+
+    Raises:
+        ServeError: it does not.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    own = server.owner == os.geteuid()
+    began = start_ticks(server.pid)
+    if began is None:
+        raise ProcessLookupError
+    known = began == server.start_ticks or (own and server.start_ticks is None)
+    if not (known and user_of(server.pid) == server.owner):
+        raise ServeError(
+            f"process {server.pid} does not prove to be the server: it is left as it is",
+            hint="end it as the account that serves, or with `systemctl stop`",
+        )
+
+
+def _kill(server: RunState) -> None:
+    """Kill a server and what it started: that ends with it by itself on Linux alone.
+
+    Only what runs as the server does: a program with more rights that it started is not ours.
+    """
+    family = _family(server.pid)
+    _signal(server, signal.SIGKILL)
+    for process in family:
+        if not sys.platform.startswith("linux") or user_of(process.pid) == server.owner:
+            with contextlib.suppress(_gone()):
+                process.kill()
+
+
+def _family(pid: int) -> "list[psutil.Process]":
+    import psutil
+
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _gone() -> type[Exception]:
+    import psutil
+
+    return psutil.Error  # type: ignore[no-any-return]

@@ -1,0 +1,189 @@
+"""A small client of our own server: one streamed chat completion over server-sent events.
+
+Source: OpenAI API reference, "Create chat completion", streaming.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llava_pack.client.turns import Turn
+from llava_pack.engine.port import Sampling
+from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
+from llava_pack.serve.run_state import RunState, running
+
+if TYPE_CHECKING:
+    import httpx
+
+_CONNECT_S = 10.0
+_READ_S = 600.0
+_REFUSED = {400: UsageError, 401: AccessError, 403: AccessError, 404: UsageError, 413: UsageError,
+            422: UsageError}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event of a stream."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    token_ids: list[int] | None = None
+
+
+def find_server(model: str | None = None) -> tuple[RunState, str]:
+    """Return the server to ask, the latest started, and the model's name on it.
+
+    Raises:
+        ServeError: no server of this installation runs, or none has that model; or it is LLaVA's
+            own, which has no such API.
+    """
+    found = running()
+    servers = [server for server in found if not server.controller]
+    if found and not servers:
+        raise ServeError(
+            "what runs is LLaVA's own code, which has no OpenAI-compatible API",
+            subject=", ".join(found[0].models),
+            hint=f"open its page: {found[0].url}",
+        )
+    if not servers:
+        raise ServeError(
+            "no server of this installation runs",
+            hint="start one with `llava-pack serve`, or give a folder with --model-path DIR",
+        )
+    for server in servers:
+        if model is None and server.models:
+            return server, server.models[0]
+        if model in server.models:
+            return server, str(model)
+    names = ", ".join(sorted({name for server in servers for name in server.models}))
+    raise ServeError(f"no server has the model {model!r}, running are: {names}")
+
+
+def stream(
+    server: RunState, model: str, turns: Sequence[Turn], sampling: Sampling
+) -> Iterator[Chunk]:
+    """Yield the chunks of an answer.
+
+    Raises:
+        UsageError: the server finds fault with the question.
+        AccessError: the token is wrong.
+        ServeError: the server cannot be reached, or fails.
+    """
+    import httpx
+
+    body = {
+        "model": model,
+        "messages": [_message(turn) for turn in turns],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+        **sampling_fields(sampling),
+    }
+    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    transport = httpx.HTTPTransport(uds=server.socket) if server.socket else None
+    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    try:
+        # A proxy has no business between two processes of one machine.
+        with (
+            httpx.Client(transport=transport, trust_env=False, timeout=timeout) as client,
+            client.stream(
+                "POST", f"{server.url}/v1/chat/completions", json=body, headers=headers
+            ) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise refusal(response)
+            yield from _chunks(response.iter_lines())
+    except httpx.HTTPError as error:
+        message = f"the server cannot be reached: {str(error) or type(error).__name__}"
+        raise ServeError(message, subject=server.url, hint="llava-pack health") from error
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[Chunk]:
+    ended = False
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name != "data":
+            continue
+        if value.strip() == "[DONE]":
+            return
+        event = _parsed(value)
+        if "error" in event:
+            raise ServeError(_error_text(event) or "the server failed while answering")
+        chunk = _chunk(event)
+        ended = ended or chunk.finish_reason is not None
+        yield chunk
+    if not ended:
+        raise ServeError("the server ended the answer early", hint="llava-pack health")
+
+
+def _chunk(event: dict[str, Any]) -> Chunk:
+    choices = event.get("choices") or [{}]
+    usage = event.get("usage") or {}
+    return Chunk(
+        text=(choices[0].get("delta") or {}).get("content") or "",
+        finish_reason=choices[0].get("finish_reason"),
+        prompt_tokens=usage.get("prompt_tokens"),
+        completion_tokens=usage.get("completion_tokens"),
+        token_ids=choices[0].get("token_ids"),
+    )
+
+
+def _parsed(value: str) -> dict[str, Any]:
+    try:
+        event = json.loads(value)
+    except ValueError as error:
+        raise ServeError("the server sent something that is not an event") from error
+    if not isinstance(event, dict):
+        raise ServeError("the server sent something that is not an event")
+    return event
+
+
+def refusal(response: "httpx.Response") -> PackError:
+    """Return the error for an answer that is one, in its own class."""
+    kind = _REFUSED.get(response.status_code, ServeError)
+    try:
+        text = _error_text(_parsed(response.text))
+    except ServeError:
+        text = ""
+    return kind(text or f"the server answered with HTTP {response.status_code}")
+
+
+def _error_text(event: dict[str, Any]) -> str:
+    error = event.get("error")
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error or "")
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    if not turn.attachments:
+        return {"role": turn.role, "content": turn.text}
+    pictures = [
+        {"type": "image_url", "image_url": {"url": data_url(attachment.data)}}
+        for attachment in turn.attachments
+    ]
+    return {"role": turn.role, "content": [*pictures, {"type": "text", "text": turn.text}]}
+
+
+def data_url(data: bytes) -> str:
+    """Return a picture's file as a data: URL."""
+    kinds = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+    kind = next((name for magic, name in kinds if data.startswith(magic)), "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """Return the fields of a request that say how tokens are chosen."""
+    fields: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+    }
+    if sampling.seed is not None:
+        fields["seed"] = sampling.seed
+    if sampling.stop:
+        fields["stop"] = list(sampling.stop)
+    return fields

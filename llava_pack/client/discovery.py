@@ -1,0 +1,76 @@
+"""The servers that run on this machine, as the commands that look after them see them."""
+
+import getpass
+import os
+import platform
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.tunnel_lines import Endpoint, endpoint
+
+if TYPE_CHECKING:
+    import httpx
+
+_QUICK_S = 10.0
+
+
+def chosen_server(model: str | None = None) -> RunState:
+    """Return the server with a model, or the one that was started last.
+
+    Raises:
+        ServeError: there is none.
+    """
+    servers = running()
+    for server in servers:
+        if model is None or model in server.models:
+            return server
+    names = ", ".join(sorted({name for server in servers for name in server.models})) or "none"
+    raise ServeError(
+        f"no server {f'with the model {model!r} ' if model else ''}runs on this machine; "
+        f"models that are served: {names}",
+        hint="llava-pack serve",
+    )
+
+
+def http(server: RunState) -> "httpx.Client":
+    """Return a client that a server lets in; proxies have no business on one machine."""
+    import httpx
+
+    return httpx.Client(
+        base_url=server.url,
+        headers={"Authorization": f"Bearer {server.token}"} if server.token else {},
+        transport=httpx.HTTPTransport(uds=server.socket) if server.socket else None,
+        trust_env=False,
+        timeout=_QUICK_S,
+    )
+
+
+def ordered(server: RunState, say: Callable[[str], None], **wanted: Any) -> dict[str, Any]:
+    """Have a server do something, and say how far it is meanwhile.
+
+    Raises:
+        PackError: it was not done, with the server's own error.
+    """
+    from llava_pack.serve.supervision.control import order
+
+    if server.controller:
+        raise ServeError(
+            "LLaVA's own code serves here, which takes no orders",
+            subject=", ".join(server.models),
+            hint=f"to end it: kill {server.pid}; then start it again with `llava-pack serve`",
+        )
+    return order(server.control, wanted, say)
+
+
+def this_endpoint(state: RunState) -> Endpoint:
+    """Return how a laptop reaches a server, seen from the ssh session of this process."""
+    return endpoint(
+        ssh_connection=os.environ.get("SSH_CONNECTION"),
+        user=getpass.getuser(),
+        hostname=platform.node(),
+        host=state.host,
+        port=state.port,
+        socket=state.socket,
+    )

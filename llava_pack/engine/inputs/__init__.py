@@ -1,0 +1,1 @@
+"""What a request becomes before it is computed: prompt, pictures, templates."""

@@ -1,0 +1,166 @@
+"""A request as token ids, with the places where pictures go."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llava_pack.engine.inputs import templates
+from llava_pack.engine.inputs.templates import Special
+from llava_pack.engine.inputs.tokenizers import Tokenizer
+from llava_pack.engine.port import ContextLengthError, Picture, Request
+from llava_pack.format.errors import UsageError
+
+PICTURE_ID = -200
+"""What stands where a picture's features go. Source: haotian-liu/LLaVA llava/constants.py."""
+
+_MAX_TOKEN_CHARS = 64
+"""More characters than any token of a vocabulary has."""
+
+Keys = tuple[int | str, ...]
+"""What each column of a row holds: a token id, or the digest of the picture that it is part of."""
+
+
+def keys_of(ids: Sequence[int], pictures: Sequence[tuple[str, int]], placeholder: int) -> Keys:
+    """Return the keys of a prompt.
+
+    Args:
+        ids: with `placeholder` once for every token of a picture.
+        pictures: digest and number of tokens of each picture, in order.
+        placeholder: the id that stands where pictures go.
+
+    >>> keys_of((1, -200, -200, 7), [("ab", 2)], -200)
+    (1, 'ab', 'ab', 7)
+    """
+    digests = (digest for digest, count in pictures for _ in range(count))
+    return tuple(next(digests) if one == placeholder else one for one in ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids with `PICTURE_ID` repeated for every token of a picture, and the pictures in order.
+
+    `spans` is how many tokens each picture takes.
+    """
+
+    ids: tuple[int, ...]
+    pictures: tuple[Picture, ...]
+    stops: tuple[str, ...]
+    eos_ids: frozenset[int]
+    spans: tuple[int, ...] = ()
+    salt: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of tokens, those of pictures included."""
+        return len(self.ids)
+
+    def keys(self) -> Keys:
+        """Return what stands for each token when prompts are compared."""
+        digests = [picture.digest for picture in self.pictures]
+        return keys_of(self.ids, list(zip(digests, self.spans, strict=True)), PICTURE_ID)
+
+    def ends(self) -> list[int]:
+        """Return the place after the last token of each picture."""
+        at, ends = 0, []
+        for span in self.spans:
+            at = self.ids.index(PICTURE_ID, at) + span
+            ends.append(at)
+        return ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptWriter:
+    """Writes prompts for one model.
+
+    `picture_tokens` says how many tokens a picture takes; None where the model has no tower.
+    `picture_ends` are special tokens before and after each picture, where the model wants them.
+    """
+
+    tokenizer: Tokenizer
+    conv_mode: str
+    context_tokens: int
+    eos_ids: frozenset[int]
+    picture_tokens: Callable[[Picture], int] | None
+    picture_ends: tuple[Special, Special] | None = None
+
+    def write(self, request: Request) -> Prompt:
+        """Return the prompt of a request.
+
+        Raises:
+            ContextLengthError: the prompt does not fit the context.
+            UsageError: the conversation does not fit the template, or there is a picture for a
+                model that sees none.
+        """
+        prompt = self.read(request)
+        if len(prompt) >= self.context_tokens:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens, the model's limit is {self.context_tokens} "
+                "with the answer",
+                hint="ask with a shorter text, fewer turns or fewer pictures",
+            )
+        return prompt
+
+    def read(self, request: Request) -> Prompt:
+        """Return the prompt of a request, also one that is longer than the context.
+
+        Raises:
+            UsageError: as `write`; or the text is longer than any context.
+        """
+        conv_mode = request.conv_mode or self.conv_mode
+        items = self._with_ends(templates.render(request.messages, conv_mode))
+        self._check_length(items)
+        begin = self.tokenizer.bos_id
+        ids: list[int] = [] if begin is None else [begin]
+        pictures: list[Picture] = []
+        spans: list[int] = []
+        before: templates.Item | None = None
+        for item in items:
+            if isinstance(item, Picture):
+                spans.append(self._tokens_of(item))
+                ids += [PICTURE_ID] * spans[-1]
+                pictures.append(item)
+            elif isinstance(item, Special):
+                begins = before is None or isinstance(before, Picture)
+                ids += self._special(item.token, begins=begins)
+            else:
+                ids += self.tokenizer.encode(item, continued=isinstance(before, Special))
+            before = item
+        stops, ends = self._ends(conv_mode, request.sampling.stop)
+        return Prompt(
+            tuple(ids), tuple(pictures), stops, ends, spans=tuple(spans), salt=request.salt
+        )
+
+    def _with_ends(self, items: Sequence[templates.Item]) -> Sequence[templates.Item]:
+        if self.picture_ends is None:
+            return items
+        begin, end = self.picture_ends
+        groups = ((begin, one, end) if isinstance(one, Picture) else (one,) for one in items)
+        return [item for group in groups for item in group]
+
+    def _check_length(self, items: Sequence[templates.Item]) -> None:
+        """Refuse text that no vocabulary could make short enough, before it is tokenized."""
+        chars = sum(len(item) for item in items if isinstance(item, str))
+        if chars > self.context_tokens * _MAX_TOKEN_CHARS:
+            raise ContextLengthError(
+                f"the prompt has {chars} characters, too many for the model's limit of "
+                f"{self.context_tokens} tokens",
+                hint="ask with a shorter text",
+            )
+
+    def _tokens_of(self, picture: Picture) -> int:
+        if self.picture_tokens is None:
+            raise UsageError("this model reads no pictures")
+        return self.picture_tokens(picture)
+
+    def _special(self, token: str, *, begins: bool) -> list[int]:
+        found = self.tokenizer.special_id(token)
+        if found is None:
+            return self.tokenizer.encode(token, continued=True)
+        return [*(self.tokenizer.lead(token) if begins else ()), found]
+
+    def _ends(
+        self, conv_mode: str, asked: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], frozenset[int]]:
+        """Return stop strings, and stop ids: a template's stop is an id where there is one."""
+        stops = templates.template(conv_mode).stops
+        known = {stop: self.tokenizer.special_id(stop) for stop in stops}
+        texts = tuple(stop for stop, token_id in known.items() if token_id is None)
+        return (*texts, *asked), self.eos_ids | {i for i in known.values() if i is not None}

@@ -1,0 +1,114 @@
+"""What the vision tower sees of pictures: many requests' together, and each picture once."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from llava_pack.engine.inputs.anyres import Size, Tiling
+from llava_pack.engine.inputs.feature_cache import FeatureCache
+from llava_pack.engine.inputs.image_processor import PictureProcessor
+from llava_pack.engine.port import Picture
+
+Salted = tuple[str, Picture]
+
+
+class Vision:
+    """Tower and projector of one network, with the features that they made.
+
+    Args:
+        network: whose tower is used.
+        processor: makes tiles of pictures.
+        at_once: tiles that go through the tower together.
+        limit_bytes: of features that are kept.
+    """
+
+    def __init__(
+        self, network: Any, processor: PictureProcessor, *, at_once: int, limit_bytes: int
+    ) -> None:
+        self._network = network
+        self._device = network.model.multi_modal_projector.parameters().__next__().device
+        self.processor = processor
+        self.at_once = at_once
+        self.cache: FeatureCache[torch.Tensor] = FeatureCache(limit_bytes)
+        self._preprocessing = hashlib.sha256(repr(processor).encode()).hexdigest()
+
+    def features(self, pictures: Sequence[Salted]) -> list[torch.Tensor]:
+        """Return each picture's features as (tokens, hidden); the tower sees none twice."""
+        keys = [self._key(salt, picture) for salt, picture in pictures]
+        found: dict[tuple[str, ...], torch.Tensor | None] = {}
+        for key in keys:
+            if key in found:  # somebody beside has the same picture
+                self.cache.shared()
+            else:
+                found[key] = self.cache.get(key)
+        missing = {
+            key: picture
+            for key, (_, picture) in zip(keys, pictures, strict=True)
+            if found[key] is None
+        }
+        for key, made in zip(missing, self._seen(list(missing.values())), strict=True):
+            found[key] = made
+            self.cache.put(key, made)
+        return [seen for key in keys if (seen := found[key]) is not None]
+
+    def _key(self, salt: str, picture: Picture) -> tuple[str, ...]:
+        return self._preprocessing, salt, picture.digest
+
+    def _seen(self, pictures: Sequence[Picture]) -> Iterator[torch.Tensor]:
+        """Yield the features of pictures, as many tiles at once as the device takes."""
+        group: list[tuple[Picture, torch.Tensor]] = []
+        for picture in pictures:
+            tiles = torch.from_numpy(self.processor.tiles(picture))
+            if group and sum(len(one) for _, one in group) + len(tiles) > self.at_once:
+                yield from self._together(group)
+                group = []
+            group.append((picture, tiles))
+        if group:
+            yield from self._together(group)
+
+    def _together(self, group: Sequence[tuple[Picture, torch.Tensor]]) -> Iterator[torch.Tensor]:
+        config = self._network.config
+        features = self._network.model.get_image_features(
+            pixel_values=torch.cat([tiles for _, tiles in group]).to(
+                self._device, self._network.dtype
+            ),
+            vision_feature_layer=config.vision_feature_layer,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+        ).pooler_output
+        stacked = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+        parts = torch.split(stacked, [len(tiles) for _, tiles in group])
+        newline = getattr(self._network.model, "image_newline", None)
+        for (picture, _), part in zip(group, parts, strict=True):
+            # A copy of its own: a view would keep the whole batch in memory.
+            yield _packed(part, picture.size, self.processor.tiling, newline).clone()
+
+
+def _packed(
+    features: torch.Tensor, size: Size, tiling: Tiling | None, newline: torch.Tensor | None
+) -> torch.Tensor:
+    """Return a picture's features as (tokens, hidden), as the language model reads them.
+
+    Args:
+        features: (tiles, patches, hidden); the whole picture first, then its tiles row by row.
+        size: (width, height) of the picture.
+        tiling: None where a picture is one tile.
+        newline: (hidden,), put at the end of each row.
+
+    Source: haotian-liu/LLaVA llava/model/llava_arch.py (prepare_inputs_labels_for_multimodal).
+    """
+    if tiling is None or tiling.merge == "flat":
+        return features.flatten(0, 1)
+    rows, columns = tiling.grid(size)
+    hidden, side = features.shape[-1], tiling.patches
+    joined = features[1:].view(rows, columns, side, side, hidden)
+    joined = joined.permute(0, 2, 1, 3, 4)
+    if tiling.merge == "spatial_unpad":
+        joined = joined.reshape(rows * side, columns * side, hidden)
+        above, before = tiling.margins(size)
+        joined = joined[above : rows * side - above, before : columns * side - before]
+        if newline is not None:
+            ends = newline.to(joined.dtype).expand(joined.shape[0], 1, hidden)
+            joined = torch.cat([joined, ends], dim=1)
+    return torch.cat([features[0], joined.reshape(-1, hidden)])

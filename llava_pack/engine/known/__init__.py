@@ -1,0 +1,1 @@
+"""Known answers: their questions, and how they are recorded."""

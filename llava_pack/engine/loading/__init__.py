@@ -1,0 +1,1 @@
+"""A checkpoint as a model that runs: weights, precision, placement."""

@@ -1,0 +1,220 @@
+"""The parts of one model put together: network, cache, prompts, pictures."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
+from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
+from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
+from llava_pack.engine.batching.model_runner import LlavaModel
+from llava_pack.engine.batching.policy import manner
+from llava_pack.engine.batching.trace import made_on
+from llava_pack.engine.environment import trim_memory
+from llava_pack.engine.inputs import templates
+from llava_pack.engine.inputs.anyres import tiling
+from llava_pack.engine.inputs.image_processor import PictureProcessor, picture_processor
+from llava_pack.engine.inputs.prompt import PromptWriter
+from llava_pack.engine.inputs.templates import Special
+from llava_pack.engine.inputs.tokenizers import Tokenizer, eos_ids, read_tokenizer
+from llava_pack.engine.inputs.vision import Vision
+from llava_pack.engine.loading.architecture import build, build_native, computed_buffers
+from llava_pack.engine.loading.checkpoints import Checkpoint
+from llava_pack.engine.loading.memory import Room, free_memory, plan_room
+from llava_pack.engine.loading.options import Options
+from llava_pack.engine.loading.placement import follow_devices, visible_devices
+from llava_pack.engine.loading.tensor_sources import Placement, open_sources
+from llava_pack.engine.loading.weights import fill, vocabulary_size
+from llava_pack.engine.port import EngineInfo
+from llava_pack.format.errors import CheckpointError, SpaceError
+from llava_pack.format.precision import Precision, computes_in
+from llava_pack.format.progress import Progress
+
+_SMALL = 512
+_MOST_FEATURES, _FEATURES_SHARE = 1 << 30, 16
+"""Features of pictures take at most this many bytes, and this part of what is free."""
+_USUAL_CONTEXT = 4096
+_PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
+
+
+def assemble(
+    checkpoint: Checkpoint, options: Options, device: str, progress: Progress
+) -> LlavaModel:
+    """Return the model, loaded.
+
+    Raises:
+        CheckpointError: a part is damaged, missing or not supported.
+        SpaceError: there is no memory for one request beside the weights.
+    """
+    place = Placement(
+        precision=cast("Precision", options.precision),
+        dtype=compute_dtype(options.precision, device),
+        device=torch.device(device),
+    )
+    place = _spread(checkpoint, options, place)
+    config, name = checkpoint.config, checkpoint.model.folder.name
+    sources = open_sources(checkpoint)
+    rows = vocabulary_size(sources)
+    network = _built(checkpoint, rows)
+    processor = _processor(config, checkpoint.preprocessor, network.config)
+    tokenizer = _tokenizer(checkpoint, config, rows)
+    fill(network, sources, place, progress)
+    computed_buffers(network, place.device)
+    follow_devices(network, place)
+    trim_memory()
+    _limit_threads(network)
+    room, features_bytes = _room(checkpoint, network, options, place)
+    one = _image_tokens(network.config)
+    tiling = processor.tiling
+    info = EngineInfo(
+        model=name,
+        precision=options.precision,
+        device=device,
+        context_tokens=room.context_tokens,
+        slots=room.slots,
+        conv_mode=options.conv_mode or templates.choose(name, config),
+        image_tokens=one if tiling is None else tiling.most_tokens,
+        made_on=made_on(device),
+    )
+    writer = PromptWriter(
+        tokenizer=tokenizer,
+        conv_mode=info.conv_mode,
+        context_tokens=info.context_tokens,
+        eos_ids=eos_ids(checkpoint.texts) | eos_ids(checkpoint.model.folder),
+        picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
+        picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
+    )
+    graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
+    how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)
+    vision = Vision(network, processor, at_once=how.pictures_at_once, limit_bytes=features_bytes)
+    return LlavaModel(network, _cache(network, room, place), writer, vision, info, how)
+
+
+def compute_dtype(precision: str, device: str) -> torch.dtype:
+    """Return what a model computes in; a quantized one in 16 bits on a GPU, in 32 on a CPU."""
+    dtype: torch.dtype = getattr(torch, computes_in(precision, device))
+    return dtype
+
+
+def _built(checkpoint: Checkpoint, rows: int) -> Any:
+    if checkpoint.native:
+        return build_native(checkpoint.model.config, rows)
+    return build(checkpoint.config, checkpoint.tower_config, rows)
+
+
+def _processor(
+    config: Mapping[str, Any], preprocessor: Mapping[str, Any], network: Any
+) -> PictureProcessor:
+    processor = picture_processor(preprocessor, config.get("image_aspect_ratio"))
+    if not has_tiles(config):
+        return processor
+    vision = network.vision_config
+    sizes = {"image_size": vision.image_size, "patch_size": vision.patch_size}
+    return replace(processor, tiling=tiling(config, sizes, processor.crop))
+
+
+def _tokenizer(checkpoint: Checkpoint, config: Mapping[str, Any], rows: int) -> Tokenizer:
+    """Return the tokenizer with the words that LLaVA's own code adds, where the model has rows.
+
+    Raises:
+        CheckpointError: pictures are to stand between words that the model has no rows for.
+    """
+    # LLaVA's own code takes the fast tokenizer for Mistral only.
+    fast = backbone(config) == "mistral" and not checkpoint.native
+    found = read_tokenizer(checkpoint.texts, words=image_words(config), fast=fast)
+    ends = _PICTURE_ENDS if config.get("mm_use_im_start_end", False) else ()
+    ids = [found.special_id(word.token) for word in ends]
+    if any(token_id is None or token_id >= rows for token_id in ids):
+        raise CheckpointError(
+            f"mm_use_im_start_end is true, but the embedding table has {rows} rows and none for "
+            f"{', '.join(word.token for word in ends)}",
+            subject=checkpoint.model.folder.name,
+        )
+    return found
+
+
+def _limit_threads(network: Any) -> None:
+    """Keep a small model on one thread: handing its work to others takes longer than doing it."""
+    if network.config.text_config.hidden_size < _SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+def _image_tokens(config: Any) -> int:
+    vision = config.vision_config
+    patches = int((vision.image_size // vision.patch_size) ** 2)
+    return patches + int(config.vision_feature_select_strategy == "full")
+
+
+def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Placement:
+    """Return where the layers go; one device where everything fits on it.
+
+    Raises:
+        SpaceError: the predicted weights are larger than what is free, before any is read.
+    """
+    precision, devices = place.precision, visible_devices(place.device, options.gpus)
+    predicted = footprint(
+        count_parameters(checkpoint.config, checkpoint.tower_config),
+        checkpoint.config,
+        precision=precision,
+        device="cpu" if place.device.type == "cpu" else "cuda",
+        context_tokens=options.context_tokens or _USUAL_CONTEXT,
+        slots=options.slots,
+        gpus=len(devices),
+    )
+    free = [free_memory(device) for device in devices]
+    if predicted.weights_bytes > sum(free):
+        raise SpaceError(
+            f"the weights take {predicted.weights_bytes} bytes in {precision}, "
+            f"{sum(free)} are free on {place.device.type}",
+            subject=checkpoint.model.folder.name,
+            hint="take a lower precision (--precision nf4), or free some memory",
+        )
+    places = predicted.places(free)
+    if max(places) == 0:
+        return place
+    return replace(place, device=devices[0], spread=tuple(devices[one] for one in places))
+
+
+def _room(
+    checkpoint: Checkpoint, network: Any, options: Options, place: Placement
+) -> tuple[Room, int]:
+    """Return the rows of the cache, and the bytes that features of pictures may take.
+
+    Raises:
+        SpaceError: there is no memory for one request beside the weights.
+    """
+    text = network.config.text_config
+    element_bytes = torch.finfo(place.dtype).bits // 8
+    token_bytes = (
+        2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * element_bytes
+    )
+    longest = int(text.max_position_embeddings)
+    context_tokens = min(options.context_tokens or longest, longest)
+    free = _free_for_layers(place, text.num_hidden_layers) - working_bytes(
+        checkpoint.config,
+        context_tokens=context_tokens,
+        slots=options.slots,
+        element_bytes=element_bytes,
+    )
+    features_bytes = max(0, min(_MOST_FEATURES, free // _FEATURES_SHARE))
+    free -= features_bytes
+    return plan_room(free, token_bytes, options.slots, context_tokens), features_bytes
+
+
+def _free_for_layers(place: Placement, layers: int) -> int:
+    """Return what is free; on several devices, what the one with least for a layer allows all."""
+    if not place.spread:
+        return free_memory(place.device)
+    shares = [free_memory(one) // place.spread.count(one) for one in set(place.spread)]
+    return min(shares) * layers
+
+
+def _cache(network: Any, room: Room, place: Placement) -> SlotCache:
+    text = network.config.text_config
+    shape = (room.slots, text.num_key_value_heads, room.context_tokens + 1, text.head_dim)
+    layers = range(text.num_hidden_layers)
+    places = place.spread or (place.device,) * len(layers)
+    return SlotCache([SlotLayer(shape, place.dtype, places[layer]) for layer in layers])

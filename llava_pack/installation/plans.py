@@ -1,0 +1,51 @@
+"""What is installed under a prefix, for the commands that use it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.progress import Progress
+from llava_pack.installation.integrity import changed_files
+from llava_pack.installation.prefix import own_prefix
+from llava_pack.serve.supervision.plans import EnginePlan, LoadOptions, installed_plan
+
+if TYPE_CHECKING:
+    from llava_pack.installation.installed import Installation
+
+_SHOWN = 5
+
+
+def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Installation", ...]:
+    """Return the active generations of some recipes, or of the one activated last.
+
+    Raises:
+        InstallError: one is not installed.
+        PreflightError: another account could change what would be served.
+    """
+    place = own_prefix(prefix)
+    from llava_pack.installation.installed import installed
+
+    return tuple(installed(place, recipe) for recipe in recipes) or (installed(place),)
+
+
+def plan_of(item: "Installation", options: LoadOptions, progress: Progress) -> EnginePlan:
+    """Return how an installed model is served.
+
+    Raises:
+        IntegrityError: its files do not look as they did when they were verified.
+    """
+    if changed := changed_files(item, progress):
+        more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+        raise IntegrityError(
+            f"changed since they were verified: {', '.join(changed[:_SHOWN])}{more}",
+            subject=item.recipe,
+            hint=f"{item.prefix}/bin/llava-pack health --deep",
+        )
+    return installed_plan(
+        item.manifest,
+        options,
+        model_dir=item.model_dir,
+        vision_tower=item.vision_tower_dir,
+        python=item.venv_python,
+    )

@@ -1,0 +1,1 @@
+"""Who may ask: keys, scopes, quotas, the audit log."""

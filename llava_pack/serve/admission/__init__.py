@@ -1,0 +1,1 @@
+"""What is let in, and whose turn it is: bounds, budgets, fairness."""

@@ -1,0 +1,205 @@
+"""What a body may be, before anything behind reads it: one layer before API, page and LLaVA.
+
+A body is taken in whole, counted piece by piece as it comes, and only then handed on. What is
+beyond a bound is refused with the piece that shows it, so nothing large is ever parsed, and the
+event loop is held for microseconds. Bodies that are held together have a budget, of which one
+caller gets half: who finds it used up waits, and is told to come back after a while. Uploads of the
+page are written to files as they come, so only their size is counted.
+"""
+
+import asyncio
+import io
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llava_pack.engine.environment import trim_memory
+from llava_pack.serve.access.scopes import LLAVA_PREFIX
+from llava_pack.serve.admission.body_budget import Budget, Holding
+from llava_pack.serve.admission.json_bounds import (
+    JsonCount,
+    JsonLimits,
+    NotJsonError,
+    TooLargeError,
+    too_large,
+)
+from llava_pack.serve.caller import caller_of
+from llava_pack.serve.errors import plain_error
+
+_MIB = 1 << 20
+MAX_BODY_BYTES = 64 * _MIB
+"""Of a request that may hold pictures, and of an upload."""
+MAX_OTHER_BYTES = 4 * _MIB
+"""Of every other body: an event of the page holds its conversation, pictures by name alone."""
+_PICTURED = frozenset(
+    {"/v1/chat/completions", "/tokenize", "/observe", "/worker_generate_stream"}
+)  # fmt: skip
+_UPLOAD = "/gradio_api/upload"
+_SMALL_BYTES = 64 * 1024
+_LARGE_BYTES = _MIB
+"""From here on a body's memory is given back when it is gone."""
+_PATIENCE_S = 120.0
+_KEY = "body_holding"
+_LENGTH_DIGITS = 16
+
+
+_LARGE, _OTHER = JsonLimits(size_bytes=MAX_BODY_BYTES), JsonLimits(size_bytes=MAX_OTHER_BYTES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodyLimits:
+    """What bodies may be.
+
+    Attributes:
+        pictured: for the routes that take pictures.
+        other: for all other routes.
+        upload_bytes: of a file for the page.
+        held_bytes: of all bodies that are held at once.
+        patience_s: how long a request waits for others' bodies to go.
+    """
+
+    pictured: JsonLimits = _LARGE
+    other: JsonLimits = _OTHER
+    upload_bytes: int = MAX_BODY_BYTES
+    held_bytes: int = 2 * MAX_BODY_BYTES
+    patience_s: float = _PATIENCE_S
+
+    def of(self, path: str) -> JsonLimits:
+        """Return the limits of a route.
+
+        >>> BodyLimits().of("/llava/key/worker_generate_stream").size_bytes >> 20
+        64
+        >>> BodyLimits().of("/gradio_api/queue/join").size_bytes >> 20
+        4
+        """
+        if path.startswith(LLAVA_PREFIX):
+            path = "/" + path.rpartition("/")[2]
+        return self.pictured if path in _PICTURED else self.other
+
+
+class Admission:
+    """Takes bodies in, counts them, and hands on what is within the limits."""
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits | None = None) -> None:
+        self._app = app
+        self._limits = limits or BodyLimits()
+        self._budget = Budget(self._limits.held_bytes, self._limits.held_bytes // 2)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limits = self._limits.of(scope["path"])
+        upload = _is_upload(scope)
+        most = self._limits.upload_bytes if upload else limits.size_bytes
+        announced = _announced(scope, most)
+        try:
+            if announced > most:
+                raise too_large(most)
+            if upload:
+                await self._app(scope, _counted(receive, most), send)
+            elif announced > _SMALL_BYTES:
+                await self._held(scope, receive, send, announced)
+            elif (body := await _whole(receive, JsonCount(limits))) is not None:
+                await self._app(scope, _replayed([body], receive), send)
+        except TooLargeError as error:
+            await plain_error(413, error.message, param="body")(scope, receive, send)
+        except NotJsonError as error:
+            await plain_error(400, error.message, code="invalid_json", param="body")(
+                scope, receive, send
+            )
+
+    async def _held(self, scope: Scope, receive: Receive, send: Send, size_bytes: int) -> None:
+        """Serve a request whose body takes from the budget, until it is gone."""
+        try:
+            async with asyncio.timeout(self._limits.patience_s):
+                holding = await self._budget.take(caller_of(scope).name, size_bytes)
+        except TimeoutError:
+            message = "too many large requests are held at once; try again in a moment"
+            await plain_error(503, message, code="overloaded")(scope, receive, send)
+            return
+        scope.setdefault("state", {})[_KEY] = holding
+
+        try:
+            body = await _whole(receive, JsonCount(self._limits.of(scope["path"])))
+            if body is not None:
+                bodies = [body]
+                del body
+                await self._app(scope, _replayed(bodies, receive), send)
+        finally:
+            holding.give_back()
+            if size_bytes >= _LARGE_BYTES:
+                trim_memory()
+
+
+def drop_copies(request: Request) -> None:
+    """Drop what Starlette keeps of a parsed body; it would be there until the answer's end."""
+    for kept in ("_body", "_json"):
+        request.__dict__.pop(kept, None)
+
+
+def body_is_gone(request: Request) -> None:
+    """Give the budget back what a request's body took: nothing of it is held any more."""
+    drop_copies(request)
+    holding = request.scope.get("state", {}).get(_KEY)
+    if isinstance(holding, Holding):
+        holding.give_back()
+
+
+def _is_upload(scope: Scope) -> bool:
+    kind: bytes = dict(scope["headers"]).get(b"content-type", b"")
+    return bool(scope["path"] == _UPLOAD and kind.lower().startswith(b"multipart/form-data"))
+
+
+def _announced(scope: Scope, most: int) -> int:
+    """Return how large a body says it is; one that does not say may be the largest there is."""
+    headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers:  # it decides, whatever length is told beside it: RFC 9112
+        return most
+    length = headers.get(b"content-length")
+    if length is None:
+        return 0
+    return int(length) if length.isdigit() and len(length) < _LENGTH_DIGITS else most + 1
+
+
+async def _whole(receive: Receive, count: JsonCount) -> bytes | None:
+    """Return a body that was counted piece by piece; None where the client went away."""
+    taken = io.BytesIO()  # unlike a list of pieces, it is the body in the end, and no copy of it
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        piece = message.get("body", b"")
+        count.take(piece)
+        taken.write(piece)
+        if not message.get("more_body", False):
+            return taken.getvalue()
+
+
+def _replayed(bodies: list[bytes], receive: Receive) -> Receive:
+    """Return a `receive` that tells the body once, and then what comes after it."""
+
+    async def replayed() -> Message:
+        if bodies:
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """Return a `receive` that fails once more has come than may come."""
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise HTTPException(413, too_large(most).message)
+        return message
+
+    return counted

@@ -1,0 +1,133 @@
+"""One request of a key, from the guard to its end: what it took, charged and written down."""
+
+import time
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import aclosing
+from typing import Any
+
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
+from llava_pack.serve.access.audit import AuditLog, Entry
+from llava_pack.serve.access.key import Key
+from llava_pack.serve.access.quota import Books
+from llava_pack.serve.caller import ANYONE, Caller
+
+_KEY = "visit"
+_CHARS_A_TOKEN = 4
+"""An estimate, for an answer that was left before the engine told how long its prompt was."""
+
+
+class Visit:
+    """One request of a key; routes tell it what they ask of a model.
+
+    Args:
+        caller: who asks.
+        key: whose request it is; None where no key is asked for.
+        request_id: as in `X-Request-Id`.
+        route: method and template, for the audit log.
+        ledger: where it is charged and written down; None does neither.
+    """
+
+    def __init__(
+        self,
+        caller: Caller = ANYONE,
+        *,
+        key: Key | None = None,
+        request_id: str = "",
+        route: str = "",
+        ledger: "Ledger | None" = None,
+    ) -> None:
+        self.caller = caller
+        self.key = key
+        self.request_id = request_id
+        self.route = route
+        self.model = ""
+        self.pictures = 0
+        self._chars = 0
+        self.tokens_in = 0
+        self.tokens_out = 0
+        self._ledger = ledger
+        self._began_s = time.monotonic()
+
+    def note(self, scope: MutableMapping[str, Any]) -> None:
+        """Write this visit and its caller down for the routes behind the guard."""
+        self.caller.note(scope)
+        scope["state"][_KEY] = self
+
+    def another(self, request_id: str, route: str) -> "Visit":
+        """Return a visit of the same key, for what goes on after its request has ended."""
+        return Visit(
+            self.caller, key=self.key, request_id=request_id, route=route, ledger=self._ledger
+        )
+
+    def admit(self) -> None:
+        """Take it from the key's quota.
+
+        Raises:
+            QuotaError: the key has asked as much as it may for now.
+        """
+        if self._ledger is not None and self.key is not None:
+            self._ledger.books.admit(self.key)
+
+    def asks(self, request: Request) -> None:
+        """Note what a model is asked."""
+        self.pictures = sum(len(message.pictures) for message in request.messages)
+        self._chars = sum(len(message.text) for message in request.messages)
+
+    async def counted(
+        self, model: str, events: AsyncGenerator[Event, None]
+    ) -> AsyncGenerator[Event, None]:
+        """Yield what comes of a request to a model, and count what it takes."""
+        self.model = model
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case Delta():
+                        self.tokens_in = self.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
+                        self.tokens_out += len(event.token_ids)
+                    case Finished():
+                        self.tokens_in = event.usage.prompt_tokens
+                        self.tokens_out = event.usage.completion_tokens
+                    case Failed():
+                        pass
+                yield event
+
+    def close(self, status: int, *, listed: bool = True) -> None:
+        """Charge what it took, and write it down."""
+        if self._ledger is None:
+            return
+        if self.key is not None:
+            self._ledger.books.charge(self.key, self.tokens_in + self.tokens_out)
+        if listed:
+            self._ledger.audit.write(self._entry(status))
+
+    def _entry(self, status: int) -> Entry:
+        return Entry(
+            request_id=self.request_id,
+            key=self.caller.name,
+            key_id=self.key.id if self.key else "",
+            route=self.route,
+            model=self.model,
+            status=status,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            pictures=self.pictures,
+            seconds=time.monotonic() - self._began_s,
+        )
+
+
+class Ledger:
+    """What is kept of visits: quotas and the audit log."""
+
+    def __init__(self, audit: AuditLog, books: Books | None = None) -> None:
+        self.audit = audit
+        self.books = books or Books(time.monotonic)
+
+
+def visit_of(scope: MutableMapping[str, Any]) -> Visit:
+    """Return the visit that the guard wrote down; one that nobody counts where it wrote none.
+
+    >>> visit_of({}).caller.name
+    'anyone'
+    """
+    visit = scope.get("state", {}).get(_KEY)
+    return visit if isinstance(visit, Visit) else Visit()

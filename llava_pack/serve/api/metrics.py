@@ -1,0 +1,248 @@
+"""`/metrics`: Prometheus text, under the names that vLLM's dashboards know. Pure.
+
+What the engine counts begins anew with its process, and what the gateway counts with the gateway's.
+Nothing here asks an engine anything: the supervisor took the figures before.
+
+Source: prometheus.io, "Text-based format" 0.0.4; vllm v1/metrics/loggers.py for the names.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from llava_pack.engine.stats import Histogram
+from llava_pack.serve.admission.refusals import CONNECTIONS, COUNTED, Refusals
+from llava_pack.serve.port import PHASES, Served
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_REASONS = ("stop", "length", "abort", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A gauge or a counter of a model."""
+
+    name: str
+    kind: str
+    about: str
+    value: Callable[[Served], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Distribution:
+    """A histogram of a model."""
+
+    name: str
+    about: str
+    value: Callable[[Served], Histogram]
+
+
+_NUMBERS = (
+    _Number(
+        "vllm:num_requests_running",
+        "gauge",
+        "Requests that hold a slot.",
+        lambda m: m.stats.running,
+    ),
+    _Number(
+        "vllm:num_requests_waiting", "gauge", "Requests in the queue.", lambda m: m.stats.waiting
+    ),
+    _Number(
+        "vllm:kv_cache_usage_perc",
+        "gauge",
+        "Part of the cache that running requests take, 1 is all.",
+        lambda m: m.stats.work.kv_usage,
+    ),
+    _Number(
+        "vllm:prompt_tokens",
+        "counter",
+        "Prompt tokens of answered requests.",
+        lambda m: m.stats.prompt_tokens,
+    ),
+    _Number(
+        "vllm:generation_tokens",
+        "counter",
+        "Tokens of answers.",
+        lambda m: m.stats.generated_tokens,
+    ),
+    _Number(
+        "vllm:prefix_cache_queries",
+        "counter",
+        "Prompt tokens looked up among kept conversations.",
+        lambda m: m.stats.work.prefix_queries,
+    ),
+    _Number(
+        "vllm:prefix_cache_hits",
+        "counter",
+        "Prompt tokens that were not computed again.",
+        lambda m: m.stats.work.prefix_hits,
+    ),
+    _Number(
+        "vllm:mm_cache_queries",
+        "counter",
+        "Pictures that a request needed seen.",
+        lambda m: m.stats.work.picture_queries,
+    ),
+    _Number(
+        "vllm:mm_cache_hits",
+        "counter",
+        "Pictures whose features were there already.",
+        lambda m: m.stats.work.picture_hits,
+    ),
+    _Number(
+        "llava_pack:engine_steps",
+        "counter",
+        "Steps of the engine: the heartbeat.",
+        lambda m: m.stats.steps,
+    ),
+    _Number(
+        "llava_pack:engine_stalled_seconds",
+        "gauge",
+        "How long there was work and no step.",
+        lambda m: m.vitals.stalled_s,
+    ),
+    _Number(
+        "llava_pack:engine_restarts",
+        "counter",
+        "How often the engine was started again.",
+        lambda m: m.tally.restarts,
+    ),
+    _Number(
+        "llava_pack:requests_refused",
+        "counter",
+        "Requests that found the queue full.",
+        lambda m: m.tally.refused,
+    ),
+    _Number(
+        "llava_pack:picture_cache_bytes",
+        "gauge",
+        "What kept features of pictures take.",
+        lambda m: m.stats.work.picture_bytes,
+    ),
+)
+_DISTRIBUTIONS = (
+    _Distribution(
+        "vllm:time_to_first_token_seconds",
+        "From arrival at the engine to the first token.",
+        lambda m: m.stats.first_token_s,
+    ),
+    _Distribution(
+        "vllm:inter_token_latency_seconds",
+        "From a token to the next of a request.",
+        lambda m: m.stats.token_gap_s,
+    ),
+    _Distribution(
+        "vllm:iteration_tokens_total", "Tokens computed in a step.", lambda m: m.stats.step_tokens
+    ),
+    _Distribution(
+        "vllm:e2e_request_latency_seconds",
+        "From arrival to the end of the answer.",
+        lambda m: m.tally.total_s,
+    ),
+    _Distribution(
+        "vllm:request_queue_time_seconds",
+        "From arrival to the first step on a request.",
+        lambda m: m.tally.queued_s,
+    ),
+    _Distribution(
+        "vllm:request_prompt_tokens", "Prompt tokens of a request.", lambda m: m.tally.prompt_tokens
+    ),
+    _Distribution(
+        "vllm:request_generation_tokens",
+        "Answer tokens of a request.",
+        lambda m: m.tally.answer_tokens,
+    ),
+)
+
+
+def exposition(models: Mapping[str, Served], refusals: Refusals, restarts: int = 0) -> str:
+    """Return the metrics of some models, as Prometheus reads them.
+
+    Args:
+        models: by name.
+        refusals: what was refused before a model was asked.
+        restarts: how often the gateway was started again.
+    """
+    served = tuple(models.values())
+    lines = [
+        line
+        for part in (
+            _numbers(served),
+            _distributions(served),
+            _ended(served),
+            _phases(served),
+            _gateway(restarts),
+            _refused(refusals),
+        )
+        for line in part
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(models: Sequence[Served]) -> Iterator[str]:
+    for number in _NUMBERS:
+        name = f"{number.name}_total" if number.kind == "counter" else number.name
+        yield from _head(name, number.kind, number.about)
+        for model in models:
+            yield f"{name}{{{_labels(model)}}} {number.value(model):.15g}"
+
+
+def _distributions(models: Sequence[Served]) -> Iterator[str]:
+    for distribution in _DISTRIBUTIONS:
+        yield from _head(distribution.name, "histogram", distribution.about)
+        for model in models:
+            yield from _buckets(distribution.name, _labels(model), distribution.value(model))
+
+
+def _buckets(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
+    below = 0
+    bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        below += count
+        yield f'{name}_bucket{{{labels},le="{bound}"}} {below}'
+    yield f"{name}_sum{{{labels}}} {histogram.total!r}"
+    yield f"{name}_count{{{labels}}} {histogram.count}"
+
+
+def _ended(models: Sequence[Served]) -> Iterator[str]:
+    name = "vllm:request_success_total"
+    yield from _head(name, "counter", "Requests by how they ended.")
+    for model in models:
+        for reason in _REASONS:
+            labels = f'{_labels(model)},finished_reason="{reason}"'
+            yield f"{name}{{{labels}}} {model.tally.ended[reason]}"
+
+
+def _phases(models: Sequence[Served]) -> Iterator[str]:
+    name = "llava_pack:model_phase"
+    yield from _head(name, "gauge", "1 for the phase that a model is in.")
+    for model in models:
+        for phase in PHASES:
+            labels = f'{_labels(model)},phase="{phase}"'
+            yield f"{name}{{{labels}}} {int(model.status.phase == phase)}"
+
+
+def _gateway(restarts: int) -> Iterator[str]:
+    name = "llava_pack:gateway_restarts_total"
+    yield from _head(name, "counter", "How often the gateway was started again.")
+    yield f"{name} {restarts}"
+
+
+def _refused(refusals: Refusals) -> Iterator[str]:
+    name = "llava_pack:responses_refused_total"
+    yield from _head(name, "counter", "Requests that were refused, by status.")
+    for status in sorted(COUNTED):
+        yield f'{name}{{status="{status}"}} {refusals.statuses[status]}'
+    name = "llava_pack:connections_ended_total"
+    yield from _head(name, "counter", "Connections without a request that could be answered.")
+    for reason in CONNECTIONS:
+        yield f'{name}{{reason="{reason}"}} {refusals.connections[reason]}'
+
+
+def _head(name: str, kind: str, about: str) -> Iterator[str]:
+    yield f"# HELP {name} {about}"
+    yield f"# TYPE {name} {kind}"
+
+
+def _labels(model: Served) -> str:
+    escaped = model.name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'model_name="{escaped}",engine="0"'

@@ -1,0 +1,67 @@
+"""`POST /observe`: a question with everything that health compares of its answer.
+
+The answer comes through the same engine and queue as everybody's; nothing that is kept of earlier
+questions is used for it.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+
+from llava_pack.engine.known.questions import TOP, answer_of
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request, Sampling
+from llava_pack.format import records
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.admission.fair_models import Shared
+from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.api.wire import ObservationRequest
+from llava_pack.serve.errors import ERRORS
+
+
+def observation_router(inference: Inference) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(responses=ERRORS)
+
+    @router.post("/observe")
+    async def observe(body: ObservationRequest, http: HttpRequest) -> dict[str, Any]:
+        model = inference.find(body.model)
+        visit = visit_with(http)
+        question = Question(
+            Request(
+                request_id=f"observe-{http.state.request_id}",
+                messages=(),
+                sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
+                salt=http.state.request_id,
+            ),
+            pictures=() if body.picture is None else (body.picture,),
+            messages=lambda pictures: (Message("user", (*pictures, body.prompt)),),
+        )
+        async with model.turn(visit.caller):
+            async with inference.request(visit, question) as request:
+                visit.asks(request)
+                deltas = await _deltas(visit.counted(model.name, model.generate(request)))
+                trace = await model.trace(request)
+            seen = answer_of(_info(model), request, deltas, trace)
+        return {**records.encode(seen), "answer": body.name}
+
+    return router
+
+
+def _info(model: Shared) -> EngineInfo:
+    if model.info is None:
+        raise ServeError("the model is not ready", subject=model.name)
+    return model.info
+
+
+async def _deltas(answering: AsyncGenerator[Event, None]) -> list[Delta]:
+    deltas: list[Delta] = []
+    async with aclosing(answering) as events:
+        async for event in events:
+            if isinstance(event, Failed):
+                raise event.error()
+            if isinstance(event, Delta):
+                deltas.append(event)
+    return deltas

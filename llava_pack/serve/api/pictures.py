@@ -1,0 +1,234 @@
+"""Pictures of a request, the same at every door: data: URLs and uploads, counted, then decoded.
+
+Nothing is fetched. Headers are read before pixels, what is the same is decoded once, and decoding
+goes on in processes of its own, which are killed when they take too long. Pixels that are held at
+once, until the model has seen them, have a budget.
+
+Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing is fetched.
+"""
+
+import asyncio
+import base64
+import binascii
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from llava_pack.engine.limits import Limits
+from llava_pack.engine.port import Picture
+from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.serve.admission.body_budget import Budget
+from llava_pack.serve.admission.fair_models import Line
+from llava_pack.serve.admission.fair_queue import Seats
+from llava_pack.serve.api.decoders import Decoder, DecoderPool
+from llava_pack.serve.caller import ANYONE, Caller
+
+T = TypeVar("T")
+Source = str | bytes
+"""A data: URL, or a file's bytes."""
+_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
+_DECODERS = 2
+_COLOURS = 3
+_STALL_S = 15.0
+"""Half as long again as one picture may take."""
+_MEND_EVERY_S = 2.0
+_EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """The pictures of a request, and the room that they take; close it once they were seen."""
+
+    pictures: tuple[Picture, ...] = ()
+    close: Callable[[], None] = lambda: None
+    """Gives the room back, and holds no picture; more than once is no harm."""
+
+
+class PictureDecoder:
+    """Admits and decodes pictures: two at a time, callers in turn."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._pool = DecoderPool(_DECODERS)
+        self._line = Line(lambda: Seats(_DECODERS, kept=1))
+        most, one = (_COLOURS * n for n in (self._limits.total_pixels, self._limits.pixels))
+        # one caller's most, and two of somebody else
+        self._room = Budget(most + 2 * one, share=most)
+        self._broken = False
+        self._mending: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the processes, so that the first picture finds them warm."""
+        self._pool.start()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether pictures wait too long for a decoder, or there is none."""
+        return self._broken or self._line.oldest_s > _STALL_S
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a decoder."""
+        return self._line.queue.waiting > 0
+
+    @property
+    def room_waiting(self) -> int:
+        """How many requests wait for room for their pixels."""
+        return self._room.waiting
+
+    async def admitted(self, sources: Sequence[Source], caller: Caller = ANYONE) -> Admitted:
+        """Return the pictures of one request, in their order.
+
+        Raises:
+            UsageError: one of them, or all of them together, is not within the limits.
+            ServeError: no decoder can be started.
+        """
+        check_count(len(sources), self._limits)
+        if not sources:
+            return Admitted()
+        if len(sources) == 1:
+            return await self._single(sources[0], caller)
+        distinct = tuple(dict.fromkeys(sources))
+        files, pixels = await self._run(caller, lambda decoder: self._measured(decoder, distinct))
+        check_pixels((pixels[source] for source in sources), self._limits)
+        room = await self._room.take(caller.name, _COLOURS * sum(pixels.values()))
+        try:
+            decoded = {name: await self._decoded(file, caller) for name, file in files.items()}
+        except BaseException:
+            room.give_back()
+            raise
+        return Admitted(pictures=tuple(decoded[source] for source in sources), close=room.give_back)
+
+    async def _single(self, source: Source, caller: Caller) -> Admitted:
+        """Return the one picture of a request: its bound is enough, and its header is read once."""
+        room = await self._room.take(caller.name, _COLOURS * self._limits.pixels)
+        try:
+            picture = await self._decoded(source, caller)
+        except BaseException:
+            room.give_back()
+            raise
+        room.keep(len(picture.rgb))
+        return Admitted(pictures=(picture,), close=room.give_back)
+
+    async def _decoded(self, source: Source, caller: Caller) -> Picture:
+        limits = self._limits
+        return await self._run(
+            caller, lambda decoder: decoder.decode(_file(source, limits), limits)
+        )
+
+    def _measured(
+        self, decoder: Decoder, sources: Iterable[Source]
+    ) -> tuple[dict[Source, bytes], dict[Source, int]]:
+        """Return the file and the pixels of each picture; on the decoder's thread."""
+        files = {one: _file(one, self._limits) for one in sources}
+        pixels = {
+            one: math.prod(decoder.measure(file, self._limits)) for one, file in files.items()
+        }
+        return files, pixels
+
+    async def _run(self, caller: Caller, job: Callable[[Decoder], T]) -> T:
+        """Run a job on a decoder when it is the caller's turn.
+
+        Whoever goes away meanwhile keeps the decoder until it is done, or its time is over.
+        """
+        loop = asyncio.get_running_loop()
+        ticket = await self._line.enter(caller.name)
+        future = self._pool.submit(job)
+
+        def done(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._line.leave, ticket)
+
+        future.add_done_callback(done)
+        try:
+            result = await asyncio.wrap_future(future)
+        except PackError as error:
+            self._broken = isinstance(error, ServeError)
+            if self._broken and (self._mending is None or self._mending.done()):
+                self._mending = asyncio.create_task(self._mend())
+            raise
+        self._broken = False
+        return cast("T", result)
+
+    async def _mend(self) -> None:
+        """Start a decoder until one starts: while `/readyz` is false, nobody brings a picture."""
+        while self._broken:
+            await asyncio.sleep(_MEND_EVERY_S)
+            with suppress(ServeError):
+                await asyncio.wrap_future(self._pool.submit(Decoder.start))
+                self._broken = False
+
+
+def _file(source: Source, limits: Limits) -> bytes:
+    return source if isinstance(source, bytes) else data_bytes(source, limits.size_bytes)
+
+
+def check_count(count: int, limits: Limits | None = None) -> None:
+    """Refuse more pictures than a request may have.
+
+    Raises:
+        UsageError: there are more.
+    """
+    most = (limits or Limits()).count
+    if count > most:
+        raise UsageError(
+            f"too many pictures: {count}, at most {most} are taken",
+            hint="ask about fewer, or begin a new conversation",
+        )
+
+
+def check_pixels(pixels: Iterable[int], limits: Limits | None = None) -> None:
+    """Refuse pictures that are too much together.
+
+    Args:
+        pixels: of each picture.
+        limits: what a request may have.
+
+    Raises:
+        UsageError: they are.
+    """
+    total, most = sum(pixels), (limits or Limits()).total_pixels
+    if total > most:
+        raise UsageError(
+            f"the pictures are too large together: {total / 1e6:.0f} megapixels, at most "
+            f"{most / 1e6:g} are taken",
+            hint="make them smaller, or ask about fewer",
+        )
+
+
+def data_bytes(url: str, max_bytes: int) -> bytes:
+    """Return what a data: URL holds.
+
+    Args:
+        url: as it came in the request.
+        max_bytes: the most that it may hold, checked before it is decoded.
+
+    Raises:
+        UsageError: another kind of URL, too much, or not base64.
+
+    >>> data_bytes("data:image/png;base64,aGk=", 10)
+    b'hi'
+    """
+    head = _DATA.match(url)
+    if head is None:
+        raise UsageError(f"pictures are not fetched: {_EXPECTED}, got {_kind(url)}")
+    size = (len(url) - head.end()) * 3 // 4
+    if size > max_bytes + 2:
+        raise UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are taken")
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UsageError(f"the picture is not base64: {_EXPECTED}") from error
+
+
+def _kind(url: str) -> str:
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=:)", url)
+    return f"a URL that begins with {scheme[0]}:" if scheme else "something else"

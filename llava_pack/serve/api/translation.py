@@ -1,0 +1,202 @@
+"""From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from llava_pack.engine.measures import Likely, Odds, Usage
+from llava_pack.engine.port import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Picture,
+    Request,
+    Role,
+    Sampling,
+)
+from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve.api.pictures import check_count
+from llava_pack.serve.api.wire import (
+    ChatMessage,
+    ChatRequest,
+    ChoiceOdds,
+    FinishReason,
+    ImagePart,
+    LikelyToken,
+    PromptDetails,
+    TokenOdds,
+    UsageCount,
+)
+from llava_pack.serve.caller import Caller
+
+_NEVER = -9999.0
+"""JSON has no minus infinity. Source: OpenAI API reference, logprobs."""
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """An answer as it grows."""
+
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    odds: list[TokenOdds] = field(default_factory=list)
+    ended: Finished | None = None
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+    def take(self, event: Event) -> str:
+        """Add an event and return its text.
+
+        Raises:
+            PackError: the request failed; in the error's own class.
+        """
+        match event:
+            case Delta():
+                self.pieces.append(event.text)
+                self.token_ids.extend(event.token_ids)
+                self.odds.extend(_token_odds(odds) for odds in event.odds)
+                return event.text
+            case Failed():
+                raise event.error()
+            case Finished():
+                self.ended = event
+                return ""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why it ended.
+
+        Raises:
+            ServeError: it was cut off.
+        """
+        if self.ended is None or self.ended.reason == "cancelled":
+            raise ServeError("the answer was cut off", hint="ask again")
+        return self.ended.reason
+
+    @property
+    def usage(self) -> UsageCount:
+        """The tokens counted, zero before the end."""
+        counted = self.ended.usage if self.ended else Usage(0, 0)
+        return UsageCount(
+            prompt_tokens=counted.prompt_tokens,
+            completion_tokens=counted.completion_tokens,
+            total_tokens=counted.prompt_tokens + counted.completion_tokens,
+            prompt_tokens_details=PromptDetails(cached_tokens=counted.cached_tokens),
+        )
+
+    def odds_since(self, count: int) -> ChoiceOdds:
+        """Return the odds of the tokens after the first `count`."""
+        return ChoiceOdds(content=tuple(self.odds[count:]))
+
+
+def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
+    """Return what the engine is asked, still without the conversation: see `engine_messages`.
+
+    Args:
+        body: what was sent.
+        request_id: of the answer.
+        caller: who asks; what the engine keeps is reused within their salt only.
+
+    Raises:
+        UsageError: a number is out of its range.
+    """
+    return Request(
+        request_id=request_id,
+        messages=(),
+        salt=caller.salt,
+        sampling=Sampling(
+            temperature=body.temperature or 0.0,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            seed=None if body.seed is None else body.seed % 2**63,
+            max_tokens=body.answer_tokens,
+            stop=body.stop or (),
+            logprobs=body.odds,
+        ),
+    )
+
+
+def picture_urls(messages: Sequence[ChatMessage]) -> tuple[str, ...]:
+    """Return the pictures of a conversation in their order, as they came.
+
+    Raises:
+        UsageError: one stands where none can, or there are too many.
+    """
+    urls: list[str] = []
+    for message in messages:
+        found = [part.image_url.url for part in message.content if isinstance(part, ImagePart)]
+        if found and message.role != "user":
+            raise UsageError(f"a picture in a message of role {message.role}; expected role user")
+        urls += found
+    check_count(len(urls))
+    return tuple(urls)
+
+
+def engine_messages(
+    messages: Sequence[ChatMessage], pictures: Iterable[Picture]
+) -> tuple[Message, ...]:
+    """Return a conversation as the engine takes it.
+
+    Args:
+        messages: as they came.
+        pictures: those of `picture_urls`, decoded.
+    """
+    decoded = iter(pictures)
+    return tuple(
+        Message(
+            _ROLES[message.role],
+            tuple(
+                next(decoded) if isinstance(part, ImagePart) else part.text
+                for part in message.content
+            ),
+        )
+        for message in messages
+    )
+
+
+def _token_odds(odds: Odds) -> TokenOdds:
+    chosen = _likely(odds.chosen)
+    return TokenOdds(
+        **dict(chosen), top_logprobs=tuple(_likely(likely) for likely in odds.likeliest)
+    )
+
+
+def _likely(likely: Likely) -> LikelyToken:
+    logprob = max(likely.logprob, _NEVER)
+    text = likely.data.decode(errors="replace")
+    return LikelyToken(token=text, logprob=logprob, bytes=tuple(likely.data) or None)
+
+
+async def paced(
+    events: AsyncGenerator[Event, None], every_s: float
+) -> AsyncGenerator[Event | None, None]:
+    """Yield the events, and None whenever none came for a while.
+
+    Closing this closes `events`, which frees the request's slot.
+    """
+    async with aclosing(events):
+        pending = asyncio.ensure_future(anext(events, None))
+        try:
+            while True:
+                await asyncio.wait({pending}, timeout=every_s)
+                if not pending.done():
+                    yield None
+                    continue
+                if (event := pending.result()) is None:
+                    return
+                yield event
+                pending = asyncio.ensure_future(anext(events, None))
+        finally:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)

@@ -1,0 +1,148 @@
+"""Errors as HTTP: OpenAI's shape, a status each, an id to look up, and no internals.
+
+Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
+"""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from llava_pack.engine.port import ContextLengthError
+from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
+from llava_pack.format.text import visible
+from llava_pack.serve.access.quota import QuotaError
+from llava_pack.serve.port import OverloadedError, ShareError
+
+_log = logging.getLogger(__name__)
+RETRY_AFTER_S = 2
+
+
+class ErrorBody(BaseModel):
+    """An error in OpenAI's shape."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorEnvelope(BaseModel):
+    """What every error response holds."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
+}
+"""What a route of the API documents beside its answer."""
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
+_CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
+
+
+def error_response(status: int, body: ErrorBody) -> JSONResponse:
+    """Return an error response; 429 and 503 say when to come back."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in {429, 503} else None
+    return JSONResponse(ErrorEnvelope(error=body).model_dump(), status_code=status, headers=headers)
+
+
+def plain_error(
+    status: int, message: str, *, code: str | None = None, param: str | None = None
+) -> JSONResponse:
+    """Return an error response whose type and code follow from the status."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return error_response(
+        status, ErrorBody(message=message, type=kind, param=param, code=code or _CODES.get(status))
+    )
+
+
+def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
+    """Return the status and the body for one of our errors.
+
+    What a person can mend is told; anything else is logged under the id, and only the id is told.
+    """
+    message = visible(error.message) + (f" ({visible(error.hint)})" if error.hint else "")
+    match error:
+        case ContextLengthError():
+            return 400, ErrorBody(
+                message=message,
+                type="invalid_request_error",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        case UsageError():
+            return 400, ErrorBody(
+                message=message, type="invalid_request_error", code="invalid_value"
+            )
+        case SpaceError():
+            return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
+        case QuotaError() | ShareError():
+            limited = "rate_limit_exceeded"
+            return 429, ErrorBody(message=message, type=limited, code=limited)
+        case OverloadedError():
+            return 503, ErrorBody(message=message, type="server_error", code="overloaded")
+        case ServeError():
+            return 503, ErrorBody(message=message, type="server_error", code="not_ready")
+        case _:
+            _log.error("request %s failed: %s", request_id, error)
+            return 500, internal_error(request_id)
+
+
+def quota_response(error: QuotaError) -> JSONResponse:
+    """Return the answer to a key that has asked as much as it may for now."""
+    response = error_response(*describe(error, ""))
+    response.headers["Retry-After"] = str(error.retry_s)
+    return response
+
+
+def internal_error(request_id: str) -> ErrorBody:
+    """Return the body that tells nothing but where to look."""
+    message = f"the server failed; its log says why under the id {request_id}"
+    return ErrorBody(message=message, type="server_error", code="internal_error")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Give every error of the API the OpenAI shape."""
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(PackError, _on_pack)
+
+
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    kind = request.headers.get("content-type", "")
+    if first["loc"] == ("body",) and "json" not in kind:
+        message = (
+            f"expected the header Content-Type: application/json, got {visible(kind) or 'none'}"
+        )
+        return plain_error(400, message, code="invalid_json")
+    if first["type"] == "json_invalid":
+        return plain_error(400, "the body is not JSON", code="invalid_json")
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    text = str(first["msg"]).removeprefix("Value error, ")
+    message = visible(f"{place}: {text}" if place else text)
+    body = ErrorBody(
+        message=message, type="invalid_request_error", param=place or None, code="invalid_value"
+    )
+    return error_response(400, body)
+
+
+async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    if isinstance(error.detail, ErrorBody):
+        return error_response(error.status_code, error.detail)
+    return plain_error(error.status_code, str(error.detail))
+
+
+async def _on_pack(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, PackError):
+        raise error
+    return error_response(*describe(error, request.state.request_id))

@@ -1,0 +1,258 @@
+"""The gateway's outer layers, as plain ASGI: errors with an id, and access.
+
+Outermost first: `Boundary` numbers every request, adds the security headers and turns what
+nobody caught into a 500 that tells nothing, and counts what was refused; `Guard` asks the access
+policy.
+
+Source: ASGI specification 3.0 (HTTP and WebSocket messages).
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llava_pack.format.text import visible
+from llava_pack.serve.access.audit import AuditLog
+from llava_pack.serve.access.key_store import LiveKeys
+from llava_pack.serve.access.policy import AccessPolicy, AccessRequest, Ruling
+from llava_pack.serve.access.quota import QuotaError
+from llava_pack.serve.access.scopes import (
+    CONTROLLER_PATH,
+    LLAVA_PREFIX,
+    LOGIN_PATH,
+    METHODS,
+    route_of,
+)
+from llava_pack.serve.admission.refusals import Refusals
+from llava_pack.serve.admission.visits import Ledger, Visit
+from llava_pack.serve.caller import is_known
+from llava_pack.serve.errors import error_response, internal_error, plain_error, quota_response
+from llava_pack.serve.gateway.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
+
+_log = logging.getLogger(__name__)
+_ROUTE_CHARS = 80
+_LEFT = 499
+"""The status of a request whose client went away before an answer began. Source: nginx."""
+_NOWHERE = "-"
+_NO_KEY = (
+    "the token of this start is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
+    "token that `llava-pack serve` printed, or a key of `llava-pack keys add`"
+)
+# Nothing is loaded from outside, and nothing that a model writes can make the page do so: it is
+# text by then (page_text), and this holds where that fails.
+_CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "media-src 'none'; frame-src 'none'; worker-src 'self' blob:; connect-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    (b"content-security-policy", _CONTENT_POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+class Boundary:
+    """Numbers requests, adds headers, and answers for what nobody caught."""
+
+    def __init__(self, app: ASGIApp, refusals: Refusals | None = None) -> None:
+        self._app = app
+        self._refusals = refusals or Refusals()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.monotonic()
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        began = False
+
+        async def numbered(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                self._note(scope, request_id, message["status"], time.monotonic() - began_s)
+                message = {**message, "headers": _with_ours(message["headers"], request_id)}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, numbered)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            if began:
+                raise
+            await error_response(500, internal_error(request_id))(scope, receive, numbered)
+
+    def _note(self, scope: Scope, request_id: str, status: int, took_s: float) -> None:
+        """Log an API's request, and one that failed; the page's files would drown them.
+
+        What was refused before anybody was known is counted, and no more.
+        """
+        counted = self._refusals.answered(status)
+        row = route_of(scope["path"], scope["method"])
+        route = row.template if row else _NOWHERE
+        known = route.startswith(("/v1/", LLAVA_PREFIX)) or (status >= 400 and status != 404)
+        if known and (not counted or is_known(scope)):
+            said = visible(f"{scope['method']} {route}")[:_ROUTE_CHARS]
+            _log.info("request %s: %s is %d after %.3f s", request_id, said, status, took_s)
+
+
+class Guard:
+    """Lets a request through when the access policy does, and accounts for it.
+
+    A `Range` is taken away, and the whole file comes: Gradio's routes fail at several ranges, and
+    answer one with the request's own headers. Source: RFC 9110, 14.2, a server may ignore it.
+
+    Args:
+        app: what stands behind it.
+        policy: who may ask.
+        ledger: quotas and the audit log; None keeps quotas only.
+    """
+
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, ledger: Ledger | None = None) -> None:
+        self._app = app
+        self._policy = policy
+        self._login = LoginPage(policy)
+        self._ledger = ledger or Ledger(AuditLog(None))
+        self._store = LiveKeys(Path(policy.key_store) if policy.key_store else None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._ledger.audit.close()
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = AccessRequest(path=scope["path"], method=scope["method"], headers=_headers(scope))
+        ruling = self._policy.judge(asked, self._store.now(), int(time.time()))
+        visit = self._visit(scope, ruling)
+        status = _LEFT
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = self._with_newer_cookie(message, ruling)
+            await send(message)
+
+        try:
+            answer = self._answer(scope, ruling, visit)
+            if answer is not None:
+                await answer(scope, receive, watched)
+            else:
+                visit.note(scope)
+                kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
+                await self._app({**scope, "headers": kept}, receive, watched)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._account(ruling, visit, status)
+
+    def _answer(self, scope: Scope, ruling: Ruling, visit: Visit) -> Response | None:
+        """Return what is answered here: refusals and the login; None lets the request through."""
+        if sum(name == b"host" for name, _ in scope["headers"]) != 1:
+            return plain_error(400, "exactly one Host header is expected")
+        if ruling.verdict != "allowed":
+            return _refusal(scope, ruling)
+        if scope["path"] == LOGIN_PATH:
+            return self._login.answer(scope["method"], ruling)
+        if scope["path"] == CONTROLLER_PATH:
+            return controller_answer(self._policy, ruling, dict(scope["headers"])[b"host"])
+        try:
+            if ruling.route is not None and ruling.route.metered:
+                visit.admit()
+        except QuotaError as error:
+            return quota_response(error)
+        return None
+
+    def _visit(self, scope: Scope, ruling: Ruling) -> Visit:
+        template = ruling.route.template if ruling.route else _NOWHERE
+        method = scope["method"] if scope["method"] in METHODS else _NOWHERE
+        return Visit(
+            ruling.caller,
+            key=ruling.key,
+            request_id=scope.get("state", {}).get("request_id", ""),
+            route=f"{method} {template}",
+            ledger=self._ledger,
+        )
+
+    def _account(self, ruling: Ruling, visit: Visit, status: int) -> None:
+        """Charge and write down what a key did; of strangers only that they came."""
+        passed = ruling.verdict == "allowed"
+        if ruling.key is None and not passed:
+            self._ledger.audit.stranger()
+        elif ruling.key is not None or self._policy.secrets is None:
+            visit.close(status, listed=not passed or ruling.route is None or ruling.route.listed)
+
+    def _with_newer_cookie(self, message: Message, ruling: Ruling) -> Message:
+        """Give a session that goes on a cookie of now."""
+        session, now_s = ruling.session, int(time.time())
+        if session is None or ruling.verdict != "allowed" or not session.due(now_s):
+            return message
+        newer = self._policy.derived.cookie(replace(session, seen=now_s))
+        pair = cookie_header(self._policy.derived.cookie_name, newer)
+        return {**message, "headers": [*message["headers"], pair]}
+
+
+def _refusal(scope: Scope, ruling: Ruling) -> Response:
+    """Return why a request is not taken; who shows no key learns nothing of what is there."""
+    match ruling.verdict:
+        case "wrong-host":
+            message = "this server does not answer under that name; open http://localhost"
+            return plain_error(421, message, code="wrong_host")
+        case "wrong-origin":
+            message = "requests from other web pages are refused"
+            return plain_error(403, message, code="wrong_origin")
+        case "wrong-scope":
+            held = ", ".join(ruling.key.scopes) if ruling.key else ""
+            needs = ruling.route.needs if ruling.route else ""
+            message = f"the key {ruling.caller.name} opens {held}; this needs the scope {needs}"
+            return plain_error(403, message, code="wrong_scope")
+        case "no-route":
+            return plain_error(404, "there is nothing here")
+        case "expired":
+            message = f"the key {ruling.caller.name} has expired; ask who runs this server"
+            return _unauthorized(message, code="expired_api_key")
+        case _:
+            html = "text/html" in _headers(scope).get("accept", "")
+            if scope["path"] in PAGE_PATHS and html:
+                return RedirectResponse(LOGIN_PATH, status_code=303)
+            return _unauthorized(_NO_KEY)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _unauthorized(message: str, *, code: str | None = None) -> Response:
+    response = plain_error(401, message, code=code)
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _with_ours(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str
+) -> list[tuple[bytes, bytes]]:
+    theirs = list(headers)
+    set_already = {name.lower() for name, _ in theirs}
+    ours = [pair for pair in _HEADERS if pair[0] not in set_already]
+    return [*theirs, *ours, (b"x-request-id", request_id.encode())]

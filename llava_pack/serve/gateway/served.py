@@ -1,0 +1,267 @@
+"""The models as the gateway serves them: how they stand comes by the feed, answers from engines.
+
+The gateway starts and ends no engine. It holds a connection to each, and asks.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+
+from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
+from llava_pack.engine.process.client import EngineClient
+from llava_pack.engine.stats import Stats
+from llava_pack.format.errors import PackError, ServeError
+from llava_pack.serve.counters import Tally
+from llava_pack.serve.feed import Bulletin, News
+from llava_pack.serve.liveness import SILENT_S
+from llava_pack.serve.port import OverloadedError, Status, Vitals
+
+_log = logging.getLogger(__name__)
+_AGAIN_S = 0.05
+_GREETING_S = 5.0
+
+
+class ServedEngine:
+    """A model whose engine process is another one's child; the gateway's `Served`.
+
+    Args:
+        news: how it stands.
+        queue: requests that may wait for a slot.
+        on_change: called when its engine is reached or lost, and when nothing is left to answer.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        news: News,
+        queue: int,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._news, self._told_s = news, clock()
+        self._queue = queue
+        self._on_change = on_change
+        self._client: EngineClient | None = None
+        self._connecting = asyncio.create_task(self._stay_connected())
+        self.left = False
+        """Whether it serves no more; what runs goes on."""
+        self.tally = Tally(restarts=news.restarts)
+        """What became of its requests."""
+        self.in_flight = 0
+        """Requests that are being answered just now."""
+
+    @property
+    def name(self) -> str:
+        """The name for `model` in the API."""
+        return self._news.name
+
+    @property
+    def status(self) -> Status:
+        """Where it stands; an engine that is not reached yet is not ready."""
+        if self.left:
+            return Status(phase="stopped", detail="shutting down")
+        if self._news.status.phase == "ready" and self._client is None:
+            return Status(phase="starting", detail="its engine is connected to")
+        return self._news.status
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What its engine said of itself; None until it was ready once."""
+        return self._news.info
+
+    @property
+    def standing(self) -> Standing | None:
+        """Which fence stands around its engine; None where that is not known."""
+        return self._client.standing if self._client else None
+
+    @property
+    def vitals(self) -> Vitals:
+        """The latest signs of progress; where nobody looks any more, nothing is known to move."""
+        seen, age_s = self._news.vitals, self._clock() - self._told_s
+        if age_s <= SILENT_S:
+            return seen
+        return replace(seen, stalled_s=max(seen.stalled_s, age_s))
+
+    @property
+    def stats(self) -> Stats:
+        """What its engine last counted."""
+        return self._news.stats
+
+    @property
+    def full(self) -> bool:
+        """Whether a request would be refused because the queue is full."""
+        slots = self.info.slots if self.info else 0
+        return self.in_flight >= slots + self._queue
+
+    def take(self, news: News) -> None:
+        """Take how it stands now."""
+        self._news, self._told_s = news, self._clock()
+        self.tally.restarts = news.restarts
+
+    def leave(self) -> None:
+        """Serve no more; what runs goes on."""
+        self.left = True
+
+    async def close(self) -> None:
+        """Let go of the engine; what still runs there is cancelled."""
+        self._connecting.cancel()
+        await asyncio.gather(self._connecting, return_exceptions=True)
+
+    def admit(self) -> None:
+        """Refuse early, before pictures are decoded.
+
+        Raises:
+            ServeError: the engine is not ready.
+            OverloadedError: the queue is full.
+        """
+        self._reached()
+        if self.full:
+            self.tally.refused += 1
+            raise OverloadedError(
+                f"the queue is full: {self.in_flight} requests are being answered or wait",
+                hint="try again in a moment",
+            )
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer a request.
+
+        Raises:
+            ServeError: the engine is not ready, or ended meanwhile.
+            OverloadedError: the queue is full.
+        """
+        self.admit()
+        ended, asked = "abort", request.request_id
+        events = self._reached().generate(request)
+        del request  # its pictures are as large as they are, and the engine has them soon
+        self.in_flight += 1
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Finished):
+                        self._finished(event)
+                        ended = ""
+                    elif isinstance(event, Failed):
+                        ended = "error"
+                    yield event
+        except PackError:
+            ended = "error"
+            raise
+        finally:
+            self.in_flight -= 1
+            if ended:
+                self.tally.ended[ended] += 1
+                _log.info("%s: %s ended: %s", self.name, asked, ended)
+            if self.in_flight == 0 and self.status.phase == "stopped":
+                self._on_change()
+
+    async def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt.
+
+        Raises:
+            PackError: the request is not usable, or the engine not ready.
+        """
+        return await self._reached().tokenize(request)
+
+    async def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question on its way through the model.
+
+        Raises:
+            PackError: the request is not usable, or the engine not ready.
+        """
+        return await self._reached().trace(request)
+
+    def _reached(self) -> EngineClient:
+        if self._client is None or self.status.phase != "ready":
+            raise ServeError(
+                f"the model is not ready: {self.status.phase}", hint="try again in a moment"
+            )
+        return self._client
+
+    def _finished(self, event: Finished) -> None:
+        self.tally.finished(event)
+        counted, timings = event.usage, event.timings
+        _log.info(
+            "%s: %s ended: %s; %d tokens in, %d out; queued %.3f s, first token %.3f s, all %.3f s",
+            self.name, event.request_id, event.reason,
+            counted.prompt_tokens, counted.completion_tokens,
+            timings.queued_s, timings.first_token_s, timings.total_s,
+        )  # fmt: skip
+
+    async def _stay_connected(self) -> None:
+        """Hold a connection to whatever process listens at the engine's socket."""
+        while True:
+            with contextlib.suppress(ServeError, TimeoutError):
+                async with asyncio.timeout(_GREETING_S):
+                    client = await EngineClient.connect(self._news.socket)
+                async with client:
+                    self._client = client
+                    self._on_change()
+                    try:
+                        while client.connected:
+                            await client.changed()
+                    finally:
+                        self._client = None
+                        self._on_change()
+            await asyncio.sleep(_AGAIN_S)
+
+
+class ServedModels(Mapping[str, ServedEngine]):
+    """The models of the latest bulletin, by name and in their order.
+
+    Args:
+        queue: requests of a model that may wait for a slot.
+        on_change: called when what is told of them has changed.
+    """
+
+    def __init__(self, queue: int, on_change: Callable[[], None]) -> None:
+        self._queue = queue
+        self._on_change = on_change
+        self._engines: dict[int, ServedEngine] = {}
+        self._names: dict[str, ServedEngine] = {}
+
+    def __getitem__(self, name: str) -> ServedEngine:
+        return self._names[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._names))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def in_flight(self) -> dict[int, int]:
+        """Return how many requests are being answered, by engine."""
+        return {number: engine.in_flight for number, engine in self._engines.items()}
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """Return the engines that would be asked."""
+        return tuple(n for n, engine in self._engines.items() if engine.status.phase == "ready")
+
+    def take(self, bulletin: Bulletin) -> None:
+        """Take how the models stand; one that is told of no more serves no more."""
+        names: dict[str, ServedEngine] = {}
+        for news in bulletin.models:
+            if (engine := self._engines.get(news.engine)) is None:
+                engine = ServedEngine(news, self._queue, self._on_change)
+                self._engines[news.engine] = engine
+            engine.take(news)
+            names[news.name] = engine
+        self._names = names
+        for engine in self._engines.values():
+            if names.get(engine.name) is not engine:
+                engine.leave()
+
+    async def let_go(self) -> None:
+        """Forget the engines that serve no more, once nothing of theirs runs."""
+        for number, engine in tuple(self._engines.items()):
+            if engine.left and not engine.in_flight:
+                del self._engines[number]
+                await engine.close()

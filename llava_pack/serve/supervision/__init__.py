@@ -1,0 +1,1 @@
+"""The process that starts engines and gateways, and looks after them."""

@@ -1,0 +1,68 @@
+"""What a person is told when a server is ready: where it is, and how to get there. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llava_pack.engine.port import EngineInfo
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.tunnel_lines import Endpoint, tunnel_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """Lines for people."""
+
+    tunnel: str
+    """The line to paste on the laptop."""
+    page: str
+    """What to open there."""
+    more: tuple[str, ...]
+    """Other ways, and the API."""
+
+
+def ready_lines(state: RunState, infos: Sequence[EngineInfo]) -> tuple[str, ...]:
+    """Return one line a model: what its engine said of itself.
+
+    Args:
+        state: of the server.
+        infos: in the order of the state's models.
+    """
+    return tuple(
+        f"{name}: {info.precision} on {info.device}, {info.context_tokens} tokens, "
+        f"{info.slots} slots"
+        for name, info in zip(state.models, infos, strict=True)
+    )
+
+
+def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcement:
+    """Return what to tell.
+
+    Args:
+        state: of the server.
+        endpoint: how a laptop reaches it.
+        web: whether there is a page.
+    """
+    lines = tunnel_lines(endpoint)
+    page = f"http://localhost:{endpoint.local_port}/" + (
+        f"#token={state.token}" if state.token else ""
+    )
+    api = f"http://localhost:{endpoint.local_port}/v1"
+    more = ["If you log in here by another address or port (to a container, say), use those."]
+    more += ["", "Through a bastion:", f"  {lines.bastion}"]
+    more += [
+        "",
+        "In ~/.ssh/config, then `ssh -N llava-pack`:",
+        *(f"  {row}" for row in lines.config),
+    ]
+    if lines.plink:
+        more += ["", "PuTTY:", f"  {lines.plink}", f"  {lines.putty}"]
+        more += ["", f"VS Code: {lines.vscode}"]
+    key = f", API key {state.token}" if state.token else ""
+    more += ["", f"OpenAI-compatible API: {api}{key}"]
+    controller = f"http://localhost:{endpoint.local_port}{state.llava_path}"
+    more += [f"For LLaVA's own programs: --controller-url {controller}"]
+    return Announcement(
+        tunnel=lines.openssh,
+        page=page if web else api,
+        more=tuple(more),
+    )

@@ -1,0 +1,151 @@
+"""One engine under supervision: kept running, and how it stands.
+
+A failure before the engine was ever ready is the start's failure. After that it is started again,
+later each time, and the cause is kept where people see it. Nobody's request passes here: the
+gateway asks the engine itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from llava_pack.engine.port import EngineInfo
+from llava_pack.format.errors import PackError
+from llava_pack.serve.care import Care
+from llava_pack.serve.feed import News
+from llava_pack.serve.liveness import Pulse
+from llava_pack.serve.port import Status, Vitals
+from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.engine_process import EngineLife, Observer, Proof
+from llava_pack.serve.supervision.restarts import Restarts
+
+_log = logging.getLogger(__name__)
+
+
+class SupervisedEngine:
+    """A model whose engine process is kept running.
+
+    Args:
+        command: how it is started.
+        on_status: called at every change, on the event loop; must not block.
+        number: its own, which no other engine of the run ever has.
+        care: how it is looked after.
+        proof: what it must answer before it counts as ready.
+    """
+
+    def __init__(
+        self,
+        command: EngineCommand,
+        on_status: Callable[[str, Status], None] | None = None,
+        *,
+        number: int = 0,
+        care: Care | None = None,
+        proof: Proof | None = None,
+    ) -> None:
+        self._command = command
+        self._on_status = on_status or (lambda _name, _status: None)
+        self._care = care or Care()
+        self._proof = proof
+        self._status = Status(phase="starting")
+        self._info: EngineInfo | None = None
+        self._life: EngineLife | None = None
+        self._pulse = Pulse(self._care.stall_s)
+        self._restarts = Restarts(self._care.rests_s)
+        self._stopping = asyncio.Event()
+        self.number = number
+        """Its own, which no other engine of the run ever has."""
+        self.ready = asyncio.Event()
+        """Set when it first was ready."""
+
+    @property
+    def name(self) -> str:
+        """The name for `model` in the API."""
+        return self._command.name
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+        return self._status
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What it said of itself; None until it was ready once."""
+        return self._info
+
+    @property
+    def vitals(self) -> Vitals:
+        """The latest signs of progress; an engine that does not even answer has stalled."""
+        return self._pulse.vitals
+
+    @property
+    def news(self) -> News:
+        """All that the gateway is told of it."""
+        return News(
+            engine=self.number,
+            name=self.name,
+            socket=self._command.socket,
+            status=self._status,
+            info=self._info,
+            vitals=self._pulse.vitals,
+            stats=self._pulse.stats,
+            restarts=self._restarts.count,
+        )
+
+    async def run(self) -> None:
+        """Keep the engine running until `stop`.
+
+        Raises:
+            PackError: it could not be started the first time.
+        """
+        observer = Observer(status=self._tell, ready=self._on_ready)
+        while not self._stopping.is_set():
+            self._restarts.begin()
+            self._life = EngineLife(self._command, self._pulse, self._care, self._proof, observer)
+            try:
+                await self._life.run()
+            except PackError as error:
+                if not (self.ready.is_set() or self._stopping.is_set()):
+                    raise
+                cause = error.message
+            await self._rest(cause)
+        self._tell(Status(phase="stopped"))
+
+    def refuse(self) -> None:
+        """Take no further requests; those that run go on."""
+        self._stopping.set()
+        self._tell(Status(phase="stopped", detail="shutting down"))
+
+    async def stop(self, *, force: bool = False) -> None:
+        """End the engine process, at once with `force`."""
+        self._stopping.set()
+        if self._life is not None:
+            await self._life.stop(force=force)
+
+    def kill(self) -> None:
+        """Kill the engine process, and wait for nothing."""
+        self._stopping.set()
+        if self._life is not None:
+            self._life.kill()
+
+    def _on_ready(self, info: EngineInfo) -> None:
+        self._info = info
+        self._tell(Status(phase="ready"))
+        self.ready.set()
+
+    async def _rest(self, cause: str) -> None:
+        """Show why the engine ended, and wait before it is started again."""
+        if self._stopping.is_set():
+            return
+        rest_s = self._restarts.rest_s()
+        _log.warning("%s: %s; started again in %g s", self.name, cause, rest_s)
+        self._tell(Status(phase="restarting", detail=f"{cause}; again in {rest_s:g} s"))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), rest_s)
+
+    def _tell(self, status: Status) -> None:
+        if self._stopping.is_set() and status.phase != "stopped":
+            return
+        if status != self._status:
+            self._status = status
+            self._on_status(self.name, status)

@@ -1,0 +1,167 @@
+"""What to serve, as values: from options or from an installation to engine processes."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llava_pack.engine.fence.value import FenceMode
+from llava_pack.engine.loading.options import DEFAULT_SLOTS
+from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.manifest import Manifest
+from llava_pack.serve.subprocesses import EngineCommand
+
+_DROPPED = (
+    "_PROXY", "HF_ENDPOINT", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS",
+    "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "_KEY", "_KEY_ID",
+)  # fmt: skip
+"""How names of variables end that programs of other kinds are told secrets by."""
+_DRAIN_S = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePlan:
+    """One model and how it is loaded.
+
+    It is not checked here: the engine is of its generation's version, and knows what it can.
+    """
+
+    name: str
+    """The name for `model` in the API."""
+    model_dir: Path
+    """Absolute."""
+    python: Path
+    """The interpreter of its own environment."""
+    vision_tower: Path | None = None
+    """Absolute; None lets the checkpoint say."""
+    model_base: Path | None = None
+    """Absolute; what an adapter or a projector was trained on."""
+    precision: str = "auto"
+    """`auto` is what a checkpoint was quantized to ahead, else nf4."""
+    device: str = "auto"
+    slots: int = DEFAULT_SLOTS
+    context_tokens: int | None = None
+    conv_mode: str | None = None
+    gpus: int | None = None
+    """How many may share its layers; None for all that are visible."""
+    known_answers: tuple[KnownAnswer, ...] = ()
+    """What it must answer before it counts as ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What the command line said; None leaves it to the bundle, or to the defaults."""
+
+    vision_tower: Path | None = None
+    model_base: Path | None = None
+    precision: str | None = None
+    device: str | None = None
+    slots: int | None = None
+    context_tokens: int | None = None
+    conv_mode: str | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return what was said, by its name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def folder_plan(model_dir: Path, options: LoadOptions) -> EnginePlan:
+    """Return how a bare folder is served, by the running interpreter.
+
+    Args:
+        model_dir: absolute; its name becomes the model's.
+        options: the tower may be absent: then the checkpoint says where it is.
+    """
+    return EnginePlan(
+        name=model_dir.name, model_dir=model_dir, python=Path(sys.executable), **options.given
+    )
+
+
+def installed_plan(
+    manifest: Manifest,
+    options: LoadOptions,
+    *,
+    model_dir: Path,
+    vision_tower: Path | None,
+    model_base: Path | None = None,
+    python: Path,
+) -> EnginePlan:
+    """Return how an installed model is served: as its bundle says, but for what was asked for.
+
+    Args:
+        manifest: of the bundle.
+        options: what the command line said.
+        model_dir: where the model was installed.
+        vision_tower: where its tower was.
+        model_base: where the base of an adapter or a projector was.
+        python: the interpreter of its generation.
+    """
+    profile = manifest.serving
+    as_planned = (options.precision, options.slots, options.context_tokens) == (None, None, None)
+    bundled = EnginePlan(
+        name=manifest.model.name,
+        model_dir=model_dir,
+        vision_tower=vision_tower,
+        model_base=model_base,
+        precision=profile.precision,
+        device=profile.device,
+        slots=profile.slots,
+        context_tokens=profile.context_tokens,
+        conv_mode=manifest.model.conv_mode,
+        python=python,
+        gpus=profile.gpus if as_planned else None,
+        known_answers=manifest.known_answers,
+    )
+    return replace(bundled, **options.given)
+
+
+def engine_command(
+    plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
+) -> EngineCommand:
+    """Return how the plan's process is started.
+
+    Args:
+        plan: the model.
+        socket: where the engine listens.
+        fence: whether one is raised around it, and whether it has to be whole.
+        pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
+            it there, and writes nowhere.
+
+    Source: llava_pack/engine/worker.py, its options.
+    """
+    kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
+    argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
+    argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
+    argv += ["--precision", plan.precision, "--device", plan.device, "--slots", str(plan.slots)]
+    argv += ["--drain-s", str(_DRAIN_S)]
+    if fence != "on":  # its own choice; engines of earlier versions know no fence
+        argv += ["--fence", fence]
+    for option, value in (
+        ("--vision-tower", plan.vision_tower),
+        ("--model-base", plan.model_base),
+        ("--context-tokens", plan.context_tokens),
+        ("--conv-mode", plan.conv_mode),
+        ("--gpus", plan.gpus),
+    ):
+        if value is not None:
+            argv += [option, str(value)]
+    return EngineCommand(
+        name=plan.name, argv=tuple(argv), socket=socket, environment=engine_environment(os.environ)
+    )
+
+
+def engine_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an engine: no proxies, no secrets, nothing that fetches.
+
+    >>> engine_environment({"HTTP_PROXY": "p", "https_proxy": "p", "HOME": "/h"})["HOME"]
+    '/h'
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if not name.upper().endswith(_DROPPED) and not name.startswith("OTEL_")
+    }
+    return {**kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -1,0 +1,257 @@
+"""`serve` as one run: start engines and gateway, watch them, and leave nothing behind.
+
+This process answers nobody: what strangers send is read by the gateway, which is a process of its
+own, and so this one is there to end and replace it. The port is taken first, so that a wrong one is
+known before anything is loaded. The first signal lets what runs end for a while, the second ends
+everything at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from llava_pack.engine.fence.value import FenceMode
+from llava_pack.engine.port import EngineInfo
+from llava_pack.format.progress import Progress
+from llava_pack.serve.access.audit import AuditPlan
+from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.care import Care
+from llava_pack.serve.feed import Start
+from llava_pack.serve.logfile import kept
+from llava_pack.serve.port import Status
+from llava_pack.serve.run_state import Publication, RunState, publish
+from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.control import ControlServer
+from llava_pack.serve.supervision.fleet import Fleet, Prover, phases
+from llava_pack.serve.supervision.gateway import SupervisedGateway
+from llava_pack.serve.supervision.gateway_process import (
+    GATEWAY_PROGRAM,
+    GatewayPlan,
+    gateway_environment,
+)
+from llava_pack.serve.supervision.plans import EnginePlan, engine_command
+from llava_pack.serve.supervision.progress import Narration
+from llava_pack.serve.supervision.run_folder import Scratch
+from llava_pack.serve.supervision.systemd import Notifier
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServePlan:
+    """Everything that one run needs to know."""
+
+    listening: socket.socket
+    """Bound, and closed at the end of the run."""
+    plans: tuple[EnginePlan, ...]
+    """What is served from the start."""
+    command: Callable[[EnginePlan, Path], EngineCommand] = engine_command
+    """How an engine is started, given where its socket goes."""
+    prover: Prover = lambda _plan: None
+    """What a model must answer before it counts as ready."""
+    care: Care = field(default_factory=Care)
+    """How engines and the gateway are looked after."""
+    policy: AccessPolicy
+    """Who may ask."""
+    audit: AuditPlan = field(default_factory=AuditPlan)
+    """Where is written which key asked what."""
+    state: RunState
+    """What `chat` and `health` are told."""
+    state_directory: Path
+    """Where they are told."""
+    web: bool
+    """Whether the page is served."""
+    fence: FenceMode = "on"
+    """Whether a fence is raised around the gateway, and whether it has to be whole."""
+    gateway_argv: tuple[str, ...] = GATEWAY_PROGRAM
+    """How the gateway is started."""
+    log: Path | None = None
+    """Where the log is kept; None keeps none."""
+    notifier: Notifier = field(default_factory=Notifier)
+    """Who tells systemd."""
+
+
+Announce = Callable[[tuple[EngineInfo, ...]], None]
+
+
+def run(plan: ServePlan, announce: Announce, progress: Progress) -> int:
+    """Serve until told to end and return the exit code.
+
+    Args:
+        plan: what to serve, and where.
+        announce: called once, when every model is ready.
+        progress: hears what is loaded, and what goes wrong later.
+
+    Raises:
+        PackError: an engine could not be started.
+    """
+    with (
+        kept(plan.log),
+        Scratch() as scratch,
+        contextlib.closing(plan.listening),
+        _removed(plan.state.socket),
+    ):
+        return asyncio.run(_Run(plan, scratch, progress).serve(announce))
+
+
+class _Run:
+    def __init__(self, plan: ServePlan, scratch: Scratch, progress: Progress) -> None:
+        self._plan = plan
+        self._scratch = scratch
+        self._progress = progress
+        self._told = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._signal = 0
+        self._announced = False
+        self._log = Narration(progress)
+        self._gateway = SupervisedGateway(
+            _gateway_plan(plan, scratch),
+            _start(plan, scratch),
+            lambda: self._fleet.news,
+            progress.note,
+        )
+        self._fleet = Fleet(
+            lambda wanted, number: plan.command(wanted, scratch.socket(number)),
+            plan.prover,
+            plan.care,
+            self._gateway,
+            self._hear,
+        )
+
+    async def serve(self, announce: Announce) -> int:
+        """Serve, and return the exit code: a signal's only where it had to be forced."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        state = replace(self._plan.state, control=str(self._scratch.control))
+        publication = publish(self._plan.state_directory, state)
+        _log.info("serving %s, process %d", ", ".join(state.models), os.getpid())
+        tasks = [self._fleet.launch(plan) for plan in self._plan.plans]
+        tasks.append(asyncio.create_task(self._gateway.run(), name="gateway"))
+        watchdog = asyncio.create_task(self._feed_watchdog())
+        enforcing = asyncio.create_task(self._enforce())
+        control = ControlServer(
+            self._fleet, self._plan.state.drain_s, lambda: self._changed(publication, state)
+        )
+        try:
+            async with control.serve(self._scratch.control):
+                await self._serve(tasks[-1], announce)
+        finally:
+            publication.withdraw()
+            await self._close()
+            for task in (watchdog, enforcing):
+                task.cancel()
+            await asyncio.gather(watchdog, enforcing, *tasks, return_exceptions=True)
+        for task in tasks:
+            task.result()
+        return 128 + self._signal if self._forced.is_set() else 0
+
+    async def _serve(self, gateway: asyncio.Task[None], announce: Announce) -> None:
+        """Serve until told to end, or until the start of the gateway or of a model has failed."""
+        told = asyncio.create_task(self._told.wait())
+        ready = asyncio.create_task(self._ready())
+        try:
+            await asyncio.wait({told, ready, gateway}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and ready.exception() is None:
+                self._announced = True
+                self._plan.notifier.ready(phases(self._fleet.values()))
+                announce(tuple(e.info for e in self._fleet.values() if e.info is not None))
+                await asyncio.wait({told, gateway}, return_when=asyncio.FIRST_COMPLETED)
+            await self._drain()
+        finally:
+            ready.cancel()
+            told.cancel()
+            await asyncio.gather(ready, told, return_exceptions=True)
+
+    async def _ready(self) -> None:
+        """Wait until every model is ready, and the gateway answers for it."""
+        await self._fleet.ready()
+        await self._gateway.answers.wait()
+        await self._gateway.told()
+
+    async def _drain(self) -> None:
+        """Let what runs end for a while."""
+        self._plan.notifier.stopping(self._plan.state.drain_s)
+        _log.info("stopping")
+        await self._fleet.drain(self._plan.state.drain_s, self._forced)
+
+    async def _close(self) -> None:
+        """End gateway and engines, each within seconds; whoever hangs is killed."""
+        force = self._forced.is_set()
+        await asyncio.gather(self._gateway.stop(force=force), self._fleet.close(force=force))
+
+    async def _enforce(self) -> None:
+        """Kill everything once it is forced, whatever is waited for elsewhere."""
+        await self._forced.wait()
+        self._gateway.kill()
+        self._fleet.kill()
+
+    async def _feed_watchdog(self) -> None:
+        """Tell the watchdog that engines and gateway move, or rest; never that we do."""
+        every_s = self._plan.notifier.every_s
+        while every_s is not None:
+            stalled = any(engine.vitals.stalled for engine in self._fleet.values())
+            if not (stalled or self._gateway.stalled):
+                self._plan.notifier.alive()
+            await asyncio.sleep(every_s)
+
+    def _hear(self, name: str, status: Status) -> None:
+        self._log.take(name, status)
+        said = phases(self._fleet.values())
+        if self._announced or self._told.is_set():
+            self._plan.notifier.status(said)
+        else:
+            self._plan.notifier.loading(said)
+
+    def _changed(self, publication: Publication, state: RunState) -> None:
+        publication.update(replace(state, models=tuple(self._fleet)))
+
+    def _on_signal(self, number: int) -> None:
+        if self._told.is_set():
+            self._forced.set()
+            return
+        self._signal = number
+        self._told.set()
+        self._progress.note("stopping; once more to stop at once")
+
+
+def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:
+    return GatewayPlan(
+        listening=plan.listening,
+        directory=scratch.empty,
+        environment=gateway_environment(os.environ, scratch.uploads, scratch.temporary),
+        care=plan.care,
+        argv=plan.gateway_argv,
+    )
+
+
+def _start(plan: ServePlan, scratch: Scratch) -> Start:
+    return Start(
+        policy=plan.policy,
+        audit=plan.audit,
+        uploads=scratch.uploads if plan.web else None,
+        bundle_id=plan.state.bundle_id,
+        queue=plan.care.queue,
+        restarts=0,
+        log=plan.log,
+        fence=plan.fence,
+        home=scratch.gateway_home,
+        left={},
+    )
+
+
+@contextmanager
+def _removed(socket_path: str | None) -> Iterator[None]:
+    """Remove the Unix socket at the end of a run."""
+    try:
+        yield
+    finally:
+        if socket_path is not None:
+            Path(socket_path).unlink(missing_ok=True)
