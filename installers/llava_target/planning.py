@@ -165,7 +165,7 @@ def _files(listing: Listing, store: Store, others: unlisted.Accounted) -> Findin
         if defect.problem != "missing" or not store.path(listing.sums[defect.path]).is_file()
     )
     defects, total = (*defects, *others.defects), len(listing.sums)
-    value = f"all {total} are there; {', '.join(others.sizes)}: not a byte more"
+    value = f"all {total} are present; unlisted, as expected: {', '.join(others.sizes)}"
     value = inventory.refusal(defects, of=total).message if defects else value
     need, fix = "every listed file, and no other", inventory.COPY_AGAIN
     return Finding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)

@@ -44,9 +44,9 @@ def account(listing: Listing, manifest: Manifest, key: PublicKey | None) -> Acco
         if name == START_NAME:
             expected, right = _welcome(data, manifest)
         elif key is None:
-            expected, right = "nothing in a bundle that is not signed", False
+            expected, right = "no such file in an unsigned bundle", False
         else:
-            expected, right = "what the signer made, alone", data == as_made(name, data, key)
+            expected, right = "the file that the signer made", data == as_made(name, data, key)
         if right:
             sizes[name] = size
         else:

@@ -112,9 +112,9 @@ def check_nothing_remote(staging: Staging) -> None:
     ]
     if found:
         raise CheckpointError(
-            f"names what a server without network cannot look up: {'; '.join(found)}",
+            f"names things that a server without network cannot look up: {'; '.join(found)}",
             subject="model",
-            hint="take it out of the source, or use a checkpoint that does not name it",
+            hint="remove it from the source, or use a checkpoint that does not name it",
         )
 
 
@@ -134,7 +134,7 @@ def model_rewrites(source: Fetched, folder: str, tower: str) -> tuple[Rewrite, .
         raise CheckpointError(
             "names no vision tower, expected mm_vision_tower",
             subject="config.json",
-            hint="the recipe wants a LLaVA checkpoint in its original format",
+            hint="the recipe expects a LLaVA checkpoint in its original format",
         )
     rules.append(
         Rewrite(

@@ -131,7 +131,7 @@ class RemoteSource:
         broken = [str(defect) for defect in found.defects if defect.level == "fail"]
         if broken or not found.files:
             raise CheckpointError(
-                "; ".join(broken) or "there are no weights, expected *.safetensors or *.bin",
+                "; ".join(broken) or "it contains no weights, expected *.safetensors or *.bin",
                 subject=str(self.listing.pinned),
                 hint="check that the recipe's source is the whole repository",
             )
@@ -195,9 +195,9 @@ class RemoteSource:
                 found = sha256_stream(stream, lambda _size: None)
             if found != wanted:
                 raise IntegrityError(
-                    f"expected SHA-256 {wanted}, as the recipe has it, got {found}",
+                    f"expected SHA-256 {wanted}, as in the recipe, got {found}",
                     subject=f"{_public(self.listing.pinned)}: {path}",
-                    hint="the source holds another model than the recipe means",
+                    hint="the source holds a different model from the recipe's",
                 )
 
     def _fetch(self, wanted: Collection[str], progress: Progress) -> Snapshot:

@@ -78,7 +78,7 @@ def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"no usable JSON ({error})", subject=subject) from error
+        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
     if not isinstance(value, dict):
         raise CheckpointError(
             f"expected a JSON object, got a {type(value).__name__}", subject=subject
@@ -134,7 +134,7 @@ def remote_ids(data: bytes, *, subject: str = "config.json") -> list[tuple[str, 
         value = json.loads(data.decode("utf-8-sig"))
         return list(_found(value, "", ""))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"no usable JSON ({error})", subject=subject) from error
+        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
 
 
 def _found(value: Any, key: str, pointer: str) -> Iterator[tuple[str, str]]:

@@ -19,11 +19,11 @@ def check_reloaded(path: Path, written: Sequence[Written]) -> None:
         found = [(entry.name, entry.dtype, entry.shape) for entry in file.entries]
         meant = [(one.entry.name, one.entry.dtype, one.entry.shape) for one in written]
         if found != meant:
-            raise IntegrityError("lists other tensors than were written", subject=path.name)
+            raise IntegrityError("lists tensors other than those written", subject=path.name)
         for entry, one in zip(file.entries, written, strict=True):
             if zlib.crc32(file.read(entry)) != one.crc:
                 raise IntegrityError(
-                    f"tensor {entry.name!r} reads differently than it was written",
+                    f"tensor {entry.name!r} does not read back as it was written",
                     subject=path.name,
                     hint="check the disk, then build again",
                 )

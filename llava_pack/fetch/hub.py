@@ -58,7 +58,7 @@ def resolve_repo(repo_id: str, revision: str = "main") -> Repo:
         if info.gated:
             _check_gate(api, repo_id)
     if not info.sha or not info.siblings:
-        raise FetchError("the Hub names no commit or no file", subject=subject)
+        raise FetchError("the Hub's answer has no commit or no files", subject=subject)
     return Repo(
         repo_id=repo_id,
         commit=info.sha,
@@ -119,7 +119,7 @@ def _hub_file(sibling: "RepoSibling", subject: str) -> HubFile:
         promise = Sha256(sha256) if sha256 else GitBlob(sibling.blob_id)
     except ValueError as error:
         raise FetchError(
-            f"the Hub's listing is not usable: {sibling.rfilename!r}: {error}",
+            f"the Hub's file listing is invalid: {sibling.rfilename!r}: {error}",
             subject=subject,
             hint="HF_ENDPOINT may point at a mirror that does not list sizes and digests",
         ) from error
@@ -179,7 +179,7 @@ def _answered(error: Exception, subject: str) -> PackError:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, GatedRepoError):
         return AccessError(
-            "gated: the Hub wants its licence accepted and a token that may read it",
+            "gated: its licence must be accepted, and the token needs read access",
             subject=subject,
             hint=_TOKEN_HINT,
         )

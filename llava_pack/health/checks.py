@@ -27,8 +27,8 @@ def check_installed(facts: InstalledFacts) -> Finding:
             layer="integrity",
             level="warn",
             text=f"{name}: other links, owner or permissions than verified: {_some(facts.touched)}",
-            why="likely no harm, but only reading every byte again can tell",
-            fix=f"{facts.program} health --deep, as who installed it",
+            why="probably harmless, but only hashing every file again can tell",
+            fix=f"{facts.program} health --deep, as the account that installed it",
         )
     if not facts.changed:
         return Finding(layer="integrity", level="ok", text=f"{name}: {facts.files} files{how}")
@@ -37,7 +37,7 @@ def check_installed(facts: InstalledFacts) -> Finding:
             layer="integrity",
             level="fail",
             text=f"{name}: changed since they were verified: {_some(facts.changed)}",
-            why="what serves may not be what was carried over",
+            why="the files being served may not be those that were verified",
             fix=f"{facts.program} health --deep",
         )
     return Finding(
@@ -56,15 +56,15 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
         facts: of the environment.
         program: the installation's own command, for the hints.
     """
-    mend = f"{program} install BUNDLE --expect ID"
+    fix = f"{program} install BUNDLE --expect ID"
     if not facts.python:
         return [
             Finding(
                 layer="environment",
                 level="fail",
                 text="the environment's Python does not run",
-                why="nothing of it can be started",
-                fix=mend,
+                why="nothing in it can be started",
+                fix=fix,
             )
         ]
     findings = []
@@ -75,7 +75,7 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
                 level="fail",
                 text=f"packages differ from the lock: {_some(wrong)}",
                 why="only the locked versions were tested together",
-                fix=mend,
+                fix=fix,
             )
         )
     if facts.changed:
@@ -84,8 +84,8 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
                 layer="environment",
                 level="fail",
                 text=f"files of packages are not as installed: {_some(facts.changed)}",
-                why="what runs is not what was carried over",
-                fix=mend,
+                why="the code that runs is not the code that was installed",
+                fix=fix,
             )
         )
     findings += [
@@ -94,7 +94,7 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
             level="fail",
             text=f"{module} cannot be imported: {said}",
             why="the engine or the page needs it",
-            fix=mend,
+            fix=fix,
         )
         for module, said in facts.failed_imports.items()
     ]
@@ -110,7 +110,7 @@ def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
                 layer="engine",
                 level="fail",
                 text=f"the server, process {facts.pid}, does not answer: {facts.error}",
-                why="a process is there and hangs",
+                why="the process exists, but it hangs",
                 fix=f"kill {facts.pid}; {program} serve",
             )
         ]
@@ -124,7 +124,7 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
             layer="engine",
             level="fail",
             text=f"{name}: no step for {model.stalled_s:.0f} s with {model.running} running",
-            why="what was asked will not be answered",
+            why="its requests will not be answered",
             fix=f"kill {facts.pid}; {program} serve",
         )
     if model.phase == "ready":
@@ -135,14 +135,14 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
             layer="engine",
             level="fail",
             text=f"{name}: restarting: {model.detail}",
-            why="its engine ended; the cause is in this line",
+            why="its engine exited; the cause is in this line",
             fix=f"{program} health --wait-ready 60",
         )
     return Finding(
         layer="engine",
         level="warn",
         text=f"{name}: {model.phase} {model.detail}".rstrip(),
-        why="it does not answer yet",
+        why="it does not accept requests yet",
         fix=f"{program} health --wait-ready 600",
     )
 
@@ -165,7 +165,7 @@ def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:
     if fence is not None and fence.whole:
         return Finding(layer="fence", level="ok", text=f"{name}: {fence.said}")
     if fence is None:
-        text, fix = "tells of no fence: its engine is of an earlier version", "install BUNDLE"
+        text, fix = "reports no fence: its engine is of an earlier version", "install BUNDLE"
     elif _SWITCHED_OFF in fence.said:
         text, fix = fence.said, f"serve, without {_SWITCHED_OFF}"
     else:
@@ -174,7 +174,7 @@ def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:
         layer="fence",
         level="warn",
         text=f"{name}: {text}",
-        why="a hole in it would open every file of the account that serves, and the network",
+        why="an exploit would reach every file of the server's account, and the network",
         fix=f"{program} {fix}",
         code="" if fence is None or _SWITCHED_OFF in fence.said else "no-fence",
     )
@@ -188,8 +188,8 @@ def check_page(facts: PageFacts, program: str) -> Finding:
     return Finding(
         layer="page",
         level="fail",
-        text=f"the page does not come: {said}",
-        why="browsers show nothing",
+        text=f"the page does not load: {said}",
+        why="browsers cannot show it",
         fix=f"stop the server, then {program} serve",
     )
 
@@ -201,7 +201,7 @@ def check_answer(facts: AnswerFacts, program: str) -> Finding:
             layer="api",
             level="fail",
             text=f"{facts.model}: no answer: {facts.error}",
-            why="clients get the same",
+            why="clients get the same error",
             fix=f"{program} health --deep",
         )
     if not facts.grade.ok:
@@ -209,7 +209,7 @@ def check_answer(facts: AnswerFacts, program: str) -> Finding:
             layer="api",
             level="fail",
             text=f"{facts.model}: {facts.grade.why}",
-            why="the model does not see what it saw when it was packed",
+            why="the model no longer answers as it did when it was packed",
             fix=f"{program} health --deep",
         )
     timing = f"{facts.ttft_s:.2f} s to the first token"
@@ -217,9 +217,9 @@ def check_answer(facts: AnswerFacts, program: str) -> Finding:
     return Finding(
         layer="api",
         level=level,
-        text=f"{facts.model}: knows its answers; {timing}",
-        why="" if level == "ok" else "slower than people wait",
-        fix="" if level == "ok" else "take a smaller precision or a smaller model: --load-4bit",
+        text=f"{facts.model}: known answers match; {timing}",
+        why="" if level == "ok" else "slower than users expect",
+        fix="" if level == "ok" else "use a lower precision or a smaller model: --load-4bit",
     )
 
 

@@ -32,10 +32,8 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
         yield Finding(
             layer="gpu",
             level="fail" if wanted else "ok",
-            text=facts.error
-            if wanted
-            else f"none is needed, and none was looked at: {facts.error}",
-            why="a driver that does not answer serves nobody" if wanted else "",
+            text=facts.error if wanted else f"none is needed, and none was checked: {facts.error}",
+            why="without a working driver, no model runs on a GPU" if wanted else "",
             fix="nvidia-smi; dmesg | tail" if wanted else "",
             code="no-gpu-found" if wanted else "",
         )
@@ -43,7 +41,7 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
         yield Finding(
             layer="gpu",
             level="fail" if wanted else "ok",
-            text="no NVIDIA GPU is seen",
+            text="no NVIDIA GPU was found",
             why="the bundle was built for one" if wanted else "",
             fix="nvidia-smi; or serve on the CPU: llava-pack serve --device cpu" if wanted else "",
             code="no-gpu-found" if wanted else "",
@@ -58,7 +56,7 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
             layer="gpu",
             level="warn",
             text=f"the kernel's log has GPU errors, the last: {facts.xids[-1].strip()}",
-            why="memory errors and a GPU that fell off the bus end in wrong answers or none",
+            why="memory errors or a GPU that fell off the bus lead to wrong answers or none",
             fix="llava-pack explain xid",
             code="xid",
         )
@@ -69,18 +67,18 @@ def _faults(gpu: GpuFacts) -> Iterator[Finding]:
         yield Finding(
             layer="gpu",
             level="fail",
-            text=f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} memory errors were not corrected",
-            why="weights in broken memory answer wrongly",
-            fix=f"nvidia-smi -i {gpu.index} -q -d ECC,ROW_REMAPPER; have the card looked at",
+            text=f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} uncorrected memory errors",
+            why="weights in faulty memory give wrong answers",
+            fix=f"nvidia-smi -i {gpu.index} -q -d ECC,ROW_REMAPPER; have the card checked",
             code="xid",
         )
     if gpu.remap_pending:
         yield Finding(
             layer="gpu",
             level="warn",
-            text=f"{_name(gpu)}: a row of memory waits to be replaced",
-            why="it is replaced when the GPU is reset",
-            fix=f"stop what uses it, then: nvidia-smi --gpu-reset -i {gpu.index}",
+            text=f"{_name(gpu)}: a memory row remapping is pending",
+            why="it is remapped when the GPU is reset",
+            fix=f"stop the programs that use it, then: nvidia-smi --gpu-reset -i {gpu.index}",
             code="xid",
         )
     hot = (
@@ -94,8 +92,8 @@ def _faults(gpu: GpuFacts) -> Iterator[Finding]:
             layer="gpu",
             level="warn",
             text=f"{_name(gpu)}: slowed down: {why}",
-            why="answers come late",
-            fix=f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,TEMPERATURE; look at the fans",
+            why="answers are slow",
+            fix=f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,TEMPERATURE; check the fans",
         )
 
 
@@ -148,7 +146,7 @@ def _host_faults(facts: HostFacts) -> Iterator[Finding]:
             layer="host",
             level="warn",
             text="the clock is earlier than the release of what is installed",
-            why="logs and receipts carry wrong times",
+            why="logs and receipts have wrong times",
             fix="timedatectl; sudo date -s 'YYYY-MM-DD HH:MM'",
             code="clock-wrong",
         )
@@ -187,21 +185,21 @@ def check_processes(facts: ProcessFacts, program: str, port: int) -> Iterator[Fi
         yield Finding(
             layer="processes",
             level="warn",
-            text=f"engines without a server: {pids}",
-            why="they hold memory and answer nobody",
+            text=f"orphaned engines, without a server: {pids}",
+            why="they hold memory and serve no requests",
             fix=f"kill {pids}",
         )
     if facts.port_holder:
         yield Finding(
             layer="processes",
             level="warn",
-            text=f"port {port} is held by {facts.port_holder}",
-            why="serve cannot take it, and a tunnel to it leads elsewhere",
+            text=f"port {port} is in use by {facts.port_holder}",
+            why="serve cannot use it, and a tunnel to it leads elsewhere",
             fix=f"{program} serve --port {port + 1}",
             code="port-taken",
         )
     if not (facts.orphans or facts.port_holder):
-        text = f"{facts.servers} serving, no engine without its server"
+        text = f"{facts.servers} serving, no orphaned engines"
         yield Finding(layer="processes", level="ok", text=text)
 
 
@@ -219,8 +217,8 @@ def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
         layer="engine",
         level="warn",
         text=text,
-        why="more than planned: other requests or models may not find room",
-        fix="llava-pack serve --slots 1, or restart it at a quiet moment",
+        why="more than planned: other requests or models may not fit",
+        fix="llava-pack serve --slots 1, or restart it at a quiet time",
         code="out-of-gpu-memory",
     )
 
@@ -228,15 +226,15 @@ def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
 def check_silence(facts: SilenceFacts) -> Finding:
     """Judge whether the server speaks to anybody outside."""
     if facts.error:
-        text = f"its connections cannot be seen: {facts.error}"
+        text = f"its connections cannot be checked: {facts.error}"
         return Finding(layer="silence", level="unknown", text=text)
     if facts.connections:
         return Finding(
             layer="silence",
             level="fail",
             text=f"connections leave this machine: {', '.join(facts.connections[:_SHOWN])}",
-            why="nothing of llava-pack speaks to the outside",
-            fix="llava-pack stop; llava-pack support-bundle, and tell who looks after security",
+            why="llava-pack itself never connects to other machines",
+            fix="llava-pack stop; llava-pack support-bundle, and tell your security team",
         )
     text = f"no connection of its {facts.processes} processes leaves this machine"
     return Finding(layer="silence", level="ok", text=text)

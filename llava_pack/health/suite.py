@@ -81,7 +81,9 @@ class AnswerSuite:
         """Yield a finding for each property."""
         known = self._subject.known
         if not known:
-            yield self._finding("warn", "its bundle knows no answers: nothing proves that it sees")
+            yield self._finding(
+                "warn", "its bundle has no known answers: nothing proves that it sees"
+            )
             return
         alone = [self._observe(one) for one in known]
         self.judgements = [
@@ -113,12 +115,14 @@ class AnswerSuite:
         again = self._observe(known)
         nats, split = compare(first, again)
         if split is None and nats <= _REPEAT_NATS:
-            same = "bit by bit" if first.micronats == again.micronats else f"within {nats:.1g} nats"
-            return self._finding("ok", f"twice the same: {same}")
+            same = (
+                "bit for bit" if first.micronats == again.micronats else f"within {nats:.1g} nats"
+            )
+            return self._finding("ok", f"asked twice, the same answer: {same}")
         return self._finding(
             "fail",
             "the same question got two answers",
-            why="memory that flips bits, or a card that is about to fail",
+            why="memory with bit flips, or a card that is about to fail",
             fix="nvidia-smi -q -d ECC; then `llava-pack serve --device cpu` to compare",
             code="xid",
         )
@@ -135,11 +139,11 @@ class AnswerSuite:
             if self._other(known[index], alone[index], seen)
         ]
         if not wrong:
-            return self._finding("ok", f"the same alone and among {count}")
+            return self._finding("ok", f"the same answers alone and in a batch of {count}")
         return self._finding(
             "fail",
-            f"in a full batch another answer to {', '.join(sorted(set(wrong)))}",
-            why="requests that are answered together disturb each other",
+            f"in a full batch, a different answer to {', '.join(sorted(set(wrong)))}",
+            why="concurrent requests affect each other",
             fix=f"{self._program} serve --slots 1, and report it: {self._program} support-bundle",
         )
 
@@ -153,11 +157,11 @@ class AnswerSuite:
             one for one, a, b in zip(pair, apart, together, strict=True) if self._other(one, a, b)
         ]
         if not other:
-            return self._finding("ok", "two questions about one picture do not mix")
+            return self._finding("ok", "two questions about one picture do not affect each other")
         return self._finding(
             "fail",
             "two questions about one picture change each other's answers",
-            why="what one person asks reaches another",
+            why="what one person asks can reach another",
             fix=f"stop serving, and report it: {self._program} support-bundle",
         )
 
@@ -166,7 +170,7 @@ class AnswerSuite:
         black = self._observe(replace(known, picture_png=self._black(known)))
         nats, split = compare(seen, black)
         if split is not None or nats > _REPEAT_NATS:
-            return self._finding("ok", "a black picture gets another answer")
+            return self._finding("ok", "a black picture gets a different answer")
         return self._finding(
             "fail",
             "a black picture gets the same answer as the real one",
@@ -190,7 +194,7 @@ class AnswerSuite:
             return self._finding("ok", f"answers with a context of {limit} tokens nearly full")
         return self._finding(
             "fail",
-            "no answer where the context is nearly full",
+            "no answer with the context nearly full",
             why="long conversations will fail",
             fix=f"{self._program} serve --context {limit // 2}",
         )
@@ -214,10 +218,10 @@ class AnswerSuite:
 
 _FIXES = {
     "tokenizer": "compare tokenizer files: llava-pack health --deep; then install the bundle again",
-    "template": "leave out --conv-mode: the bundle knows its template",
-    "picture": "compare preprocessor_config.json and the Pillow in the lock: install again",
-    "vision tower": "the tower's files are others, or the GPU fails: install again; nvidia-smi -q",
-    "projector": "the projector's weights are others, or memory is failing: install again",
-    "precision": "serve in the precision that is said: llava-pack serve --precision P",
+    "template": "leave out --conv-mode: the bundle sets its template",
+    "picture": "compare preprocessor_config.json and the Pillow in the lock, then install again",
+    "vision tower": "the tower's files differ, or the GPU is failing: install again; nvidia-smi -q",
+    "projector": "the projector's weights differ, or memory is failing: install again",
+    "precision": "serve in the recorded precision: llava-pack serve --precision P",
     "model": "llava-pack health --deep hashes the weights; then install the bundle again",
 }

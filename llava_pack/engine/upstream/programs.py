@@ -85,12 +85,12 @@ def check_loading(precision: str, device: Device) -> None:
     """
     if precision not in _LOADING:
         raise UsageError(
-            f"LLaVA's own loader has {', '.join(_LOADING)}, got {precision}",
+            f"LLaVA's own loader supports {', '.join(_LOADING)}, got {precision}",
             subject="--precision",
         )
     if device == "cpu" and precision != CPU_PRECISION:
         raise UsageError(
-            f"LLaVA's own loader quantizes on a GPU only, got {precision} on the CPU",
+            f"LLaVA's own loader quantizes only on a GPU, got {precision} on the CPU",
             subject="--precision",
             hint="leave --precision out: fp16 runs on a CPU, slowly",
         )
