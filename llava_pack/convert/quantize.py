@@ -157,7 +157,7 @@ def _planned(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
         if group.size_bytes > shard_bytes:
             name = group.source.entry.name
             raise CheckpointError(
-                f"tensor {name!r} needs {group.size_bytes} bytes, a shard fits {shard_bytes}"
+                f"tensor {name!r} needs {group.size_bytes} bytes, the shard limit is {shard_bytes}"
             )
         if filled + group.size_bytes > shard_bytes:
             shards.append([])

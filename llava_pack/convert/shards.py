@@ -172,7 +172,7 @@ def plan_shards(
         needed = entry.size_bytes + _header_bytes(entry)
         if _EMPTY_HEADER_BYTES + needed > shard_bytes:
             raise CheckpointError(
-                f"tensor {entry.name!r} has {entry.size_bytes} bytes, a shard fits {shard_bytes}"
+                f"tensor {entry.name!r} has {entry.size_bytes} bytes, the limit is {shard_bytes}"
             )
         if filled + needed > shard_bytes:
             shards.append([])

@@ -110,7 +110,7 @@ def blame_answer(status: int, body: Any, expected_id: str | None) -> Blame | Non
         return Blame(
             hop="server",
             why="another llava-pack server responds there: it rejects this token",
-            fix="on the server: llava-pack tunnel; it prints the port and the token of the right one",
+            fix="on the server: llava-pack tunnel; it prints the right port and token",
         )
     if not isinstance(body, dict) or "bundle_id" not in body:
         return Blame(

@@ -15,8 +15,8 @@ from tests.support.gateway import Gateway, gateway
 _MEASURED = """ | {
     "precision": "fp32", "device": "cpu", "answers": [{"tokens": 9, "tokens_per_s": 100.0}]
 }"""
-_BUSY = "other programs took"
-_OTHERS = "it may have answered others meanwhile"
+_BUSY = "other programs used"
+_OTHERS = "it may have been answering other requests"
 
 
 @pytest.fixture

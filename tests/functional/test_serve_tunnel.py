@@ -159,7 +159,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     assert blame_ssh("first\nkex_exchange_identification: banner line\n").why.endswith(
         "banner line"
     )
-    assert blame_ssh("").why == "ssh ended: it said nothing"
+    assert blame_ssh("").why == "ssh ended: it printed nothing"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     [
         (200, {"bundle_id": "abc"}, "ab", None),
         (503, {"bundle_id": None}, None, None),
-        (200, {"bundle_id": None}, "ab", "of a bare folder"),
+        (200, {"bundle_id": None}, "ab", "of a plain folder"),
         (401, None, None, "does not know this token"),
         (404, {"x": 1}, None, "not llava-pack"),
         (200, None, None, "not llava-pack"),

@@ -564,7 +564,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     a_signature_without_end_under_a_good_id: (ANY_SIZE, AS_MADE),
     a_key_beside_no_signature: (
-        (UNLISTED, '"nothing in a bundle that is not signed", False', '"", True'),
+        (UNLISTED, '"no such file in an unsigned bundle", False', '"", True'),
     ),
     an_older_release: ((TRUST, "    if manifest.release < newest:\n", "    if False:\n"),),
     another_recipe: ((TRUST, "    if silent or (", "    if ("),),

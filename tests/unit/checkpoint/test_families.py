@@ -252,7 +252,7 @@ def test_code_is_refused_in_every_kind(tmp_path, kind):
     (folder / "modeling_x.py").write_text("")
     found = fails(folder)
     assert found[0].startswith("modeling_x.py: Python code")
-    assert "auto_map names code to run" in found[1]
+    assert "auto_map names code that would run" in found[1]
 
 
 @pytest.mark.parametrize("value", ["x" * 1000, ["x"], {"AutoModel": "x.y", "AutoConfig": 1}, 7])
@@ -260,7 +260,7 @@ def test_any_auto_map_is_refused_and_told_in_few_words(tmp_path, value):
     folder = make_llava(tmp_path / "llava-v1.5-tiny")
     edit(folder / "config.json", auto_map=value)
     (found,) = fails(folder)
-    assert "auto_map names code to run" in found
+    assert "auto_map names code that would run" in found
     assert len(found) < 200
 
 

@@ -203,7 +203,7 @@ def test_tensors_that_the_config_promises_and_wrong_shapes(tmp_path):
     [
         ({"vocab_size": 321}, "has shape (320, 32), config.json asks for (321, 32)"),
         ({"num_hidden_layers": 3}, "lack model.layers.2.self_attn.q_proj.weight"),
-        ({"intermediate_size": 64}, "3 more tensors of a wrong shape"),
+        ({"intermediate_size": 64}, "3 more tensors with a wrong shape"),
         ({"mm_hidden_size": 17}, "config.json asks for (32, 17)"),
         ({"mm_projector_type": "linear"}, "lack model.mm_projector.weight"),
         ({"mm_projector_type": "resampler"}, "expected 'linear' or 'mlp2x_gelu'"),
