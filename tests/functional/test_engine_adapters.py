@@ -48,7 +48,7 @@ def test_merged_in_memory_answers_as_merged_on_disk(made, tmp_path, precision):
 
 
 def test_without_its_base_it_says_what_to_give(made):
-    with pytest.raises(CheckpointError, match="trained on is not here") as caught:
+    with pytest.raises(CheckpointError, match="base model is missing") as caught:
         load_engine(made.model)
     assert "--model-base" in caught.value.hint
 

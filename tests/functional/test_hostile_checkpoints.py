@@ -125,7 +125,7 @@ def a_library(folder: Path, mark: Path) -> str:
 def a_config_of_brackets(folder: Path, mark: Path) -> str:
     make_llava(folder)
     (folder / "config.json").write_text("[" * 1_000_000)
-    return "config.json: no usable JSON"
+    return "config.json: not valid JSON"
 
 
 CASES: list[Callable[[Path, Path], str]] = [

@@ -220,7 +220,7 @@ def test_what_cannot_be_started_leaves_everything_as_it_was(temporary: Path) -> 
         with pytest.raises(ServeError, match="exited with code 2"):
             _order(served, do="swap", model="two", plan=_plan("broken"))
         assert _ask(served, {**_HI, "model": "two"}).status_code == 200
-        with pytest.raises(UsageError, match="served already"):
+        with pytest.raises(UsageError, match="already being served"):
             _order(served, do="start", plan=_plan("two"))
         with pytest.raises(UsageError, match="no model 'three' is served here"):
             _order(served, do="stop", model="three")

@@ -220,7 +220,7 @@ def test_a_supervisor_that_hangs_is_killed_by_stop_with_all_its_processes(
         family, state = _family(served), _state(place)
         for one in (psutil.Process(served.process.pid), *family):
             one.suspend()
-        with pytest.raises(ServeError, match="says nothing for"):
+        with pytest.raises(ServeError, match="has not responded for"):
             order(
                 state.control, {"do": "stop", "model": "echo"}, lambda _line: None, patience_s=0.5
             )

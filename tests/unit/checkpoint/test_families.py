@@ -144,7 +144,7 @@ def test_a_tokenizer_that_is_damaged_or_of_another_model(tmp_path, kind):
     (folder / "tokenizer.model").write_bytes((tmp_path / "other/tokenizer.model").read_bytes())
     assert fails(folder) == ["tokenizer.model: has 384 pieces, vocab_size of config.json is 320"]
     (folder / "tokenizer.model").write_bytes(b"{}")
-    assert "tokenizer.model: no sentencepiece model" in fails(folder)[0]
+    assert "tokenizer.model: not a sentencepiece model" in fails(folder)[0]
 
 
 def test_a_padded_vocabulary_is_fine(tmp_path):

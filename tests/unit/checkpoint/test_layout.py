@@ -180,7 +180,7 @@ def test_an_index_that_is_none(tmp_path, data):
 def test_a_config_that_is_no_json(tmp_path):
     folder = make_llava(tmp_path / NAME)
     (folder / "config.json").write_text("{")
-    assert any("config.json: no usable JSON" in text for text in fails(folder))
+    assert any("config.json: not valid JSON" in text for text in fails(folder))
 
 
 def test_tensors_that_the_config_promises_and_wrong_shapes(tmp_path):
@@ -277,4 +277,4 @@ def test_something_else(tmp_path):
     save_tensors(
         folder / "model.safetensors", {"x": llava_tensors(TinyLlava())["model.norm.weight"]}
     )
-    assert fails(folder) == ["bert: neither config.json nor the tensors are those of a LLaVA"]
+    assert fails(folder) == ["bert: neither config.json nor the tensors are those of a LLaVA model"]

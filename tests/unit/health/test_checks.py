@@ -200,4 +200,4 @@ def test_the_fences_of_llavas_own_programs_are_told_in_place_of_an_engines() -> 
         ("ok", ""),
     ]
     earlier = check_fences(replace(_SERVER, programs={}), _PROGRAM)
-    assert ["tells of no fence" in one.text for one in earlier] == [True]
+    assert ["reports no fence" in one.text for one in earlier] == [True]

@@ -189,7 +189,7 @@ def test_gpus_that_the_server_does_not_use_are_not_suspected() -> None:
     other = replace(gpu, index=1, processes=(theirs,))
     assert suspects(GpusFacts(gpus=(gpu, other)), frozenset({7})) == (
         "GPU 0 is slowed down: too hot",
-        "process 8 computes on GPU 0 too",
+        "process 8 also computes on GPU 0",
     )
 
 

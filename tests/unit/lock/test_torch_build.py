@@ -77,5 +77,5 @@ def test_a_newer_cuda_than_was_asked_for_is_a_wrong_lock():
 
 
 def test_a_lock_without_torch_is_a_wrong_lock():
-    with pytest.raises(RecipeError, match="no torch"):
+    with pytest.raises(RecipeError, match="torch is missing"):
         torch_needs([], "12")

@@ -61,7 +61,7 @@ def test_messages_in_each_form_that_gradio_uses(uploads: Path) -> None:
     "conversation", [[], [_asked()], [_asked("x"), {"role": "assistant", "content": "y"}]]
 )
 def test_nothing_is_no_question(uploads: Path, conversation: list[dict[str, Any]]) -> None:
-    with pytest.raises(UsageError, match="say something"):
+    with pytest.raises(UsageError, match="type a question"):
         _messages(uploads, *conversation)
 
 

@@ -95,7 +95,7 @@ def test_the_same_picture_is_decoded_once_and_counts_each_time() -> None:
     first, second, other = _decoded(_png(), _png(), _png(4, 4))
     assert first is second
     assert (other.width, other.height) == (4, 4)
-    with pytest.raises(UsageError, match="too large together"):
+    with pytest.raises(UsageError, match="too large in total"):
         _decoded(*[_png(10, 10)] * 3, limits=Limits(total_pixels=200))
 
 
@@ -106,7 +106,7 @@ def test_pictures_are_counted_before_any_is_looked_at() -> None:
 
 def test_pixels_are_counted_by_headers_before_any_is_decoded() -> None:
     claims = png_that_claims(5000, 5000)
-    with pytest.raises(UsageError, match="too large together: 125 megapixels"):
+    with pytest.raises(UsageError, match="too large in total: 125 megapixels"):
         _decoded(*[claims] * 5)
 
 
