@@ -76,7 +76,7 @@ def test_a_tower_is_no_base(made, tmp_path):
 
 def test_a_whole_model_takes_no_base(tmp_path):
     whole = make(FAMILIES["v1.5"], tmp_path)
-    with pytest.raises(UsageError, match="is a whole model"):
+    with pytest.raises(UsageError, match="is a complete model"):
         load_engine(whole.model, model_base=whole.model)
 
 

@@ -78,7 +78,7 @@ def test_a_link_out_of_the_uploads_is_not_followed(uploads: Path) -> None:
 
 
 def test_a_picture_that_is_gone_is_said(uploads: Path) -> None:
-    with pytest.raises(UsageError, match="is gone"):
+    with pytest.raises(UsageError, match="no longer available"):
         _messages(uploads, _asked({"path": str(uploads / "b.png")}))
 
 

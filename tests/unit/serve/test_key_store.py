@@ -63,7 +63,7 @@ def _link(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda path: path.chmod(0o640), "open to others: mode 0640"),
+        (lambda path: path.chmod(0o640), "open to other accounts: mode 0640"),
         (lambda path: path.write_text("{"), "the keys cannot be read"),
         (lambda path: path.write_text('{"schema": 1, "keys": [{}]}'), "not a key"),
         (lambda path: path.write_text("[" * 100_000), "the keys cannot be read"),

@@ -80,7 +80,7 @@ def test_a_name_or_an_id_is_there_once() -> None:
     ["", "a b", "a/b", "é", "-a", "a\n", "x" * 65, "token", "token-2", "anyone", "file-1", "a\x1b"],
 )
 def test_a_name_cannot_be_another_callers_or_end_a_line(name: str) -> None:
-    with pytest.raises(UsageError, match=r"a key's name|what logs call"):
+    with pytest.raises(UsageError, match=r"a key's name|is reserved for"):
         checked_name(name)
 
 

@@ -53,7 +53,7 @@ def _line(model: Model, language: Language = "en") -> str:
 def test_a_model_that_is_ready_tells_precision_device_and_queue() -> None:
     told = "**llava** · nf4 on cuda · context of 4096 tokens · 2 running, 1 waiting"
     assert _line(READY) == told
-    assert "2 个回答中" in _line(READY, "zh")
+    assert "2 个请求运行中" in _line(READY, "zh")
 
 
 def test_a_model_that_loads_tells_how_far_it_is() -> None:

@@ -72,7 +72,7 @@ def test_other_urls_are_refused_and_never_fetched(url: str) -> None:
 
 @pytest.mark.parametrize("text", ["a", "aGk", "aG k=", "%61%47", "aGk=\n", "ä"])
 def test_base64_is_strict(text: str) -> None:
-    with pytest.raises(UsageError, match="not base64"):
+    with pytest.raises(UsageError, match="not valid base64"):
         data_bytes(f"data:image/png;base64,{text}", 100)
 
 
