@@ -44,7 +44,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=installers $(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

@@ -12,14 +12,16 @@ from tests.support.provoked import PROVOKED  # noqa: E402
 PAGE = ROOT / "docs" / "reference" / "known-failures.md"
 _HEAD = """# Known failures
 
-What `llava-pack explain` knows, in English and Chinese; `health` and every command that fails name
-the one that they show. This page is made from `llava_pack/health/knowledge.toml`: `make reference`.
+The errors that `llava-pack explain` recognises, in English and Chinese. `health`, and every command
+that fails with one of them, prints its code. `make reference` generates this page from
+`llava_pack/health/knowledge.toml`.
 
-*Provoked by* says which test brings the failure about for real and holds what is said against the
-signature. The others are held against the recorded words of the program
-(`tests/fixtures/failures/symptoms.toml`): most need a GPU, another machine or an old release.
+*Reproduced by* names the test that causes the failure for real and compares the output with the
+signature. The other signatures are compared with recorded output of the program
+(`tests/fixtures/failures/symptoms.toml`): most of them need a GPU, another machine or an old
+release.
 
-| code | what it is | provoked by |
+| code | failure | reproduced by |
 |---|---|---|
 """
 

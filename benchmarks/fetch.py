@@ -87,7 +87,7 @@ def seconds(work: Callable[[list[RemoteFile], Path], None], files: list[RemoteFi
 def closure() -> list[RemoteFile]:
     """Return the wheels of llava-v1.5-7b for a current GPU server."""
     platform = parse_platform("x86_64-manylinux_2_28", "3.11")
-    recipe = read_recipe(find_recipe("llava-v1.5-7b"))
+    recipe = read_recipe(find_recipe("llava-v1.5-7b")).value
     torch = choose_torch("13", platform, [], backend=None)
     indexes = configured_indexes()
     wheels = resolve(target_requirements(recipe, torch), platform, indexes)

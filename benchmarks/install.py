@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "installers")]
+sys.path.insert(0, str(ROOT))
 UV_SHARE = 1.1
 WAYS = {"moved": ["--consume"], "linked": [], "copied": []}
 AS_A_USER = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]

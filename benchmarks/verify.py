@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "installers")]
+sys.path.insert(0, str(ROOT))
 
 from llava_pack.format.manifest import FileEntry, render_manifest  # noqa: E402
 from tests.support.bundle import BundleSimulator, seal  # noqa: E402

@@ -394,7 +394,7 @@ main() {
     set -- "$@" $more
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
-    "$python" -I -S -B "$work/installer/llava_target" install "$@" </dev/null &
+    "$python" -I -S -B "$work/installer/llava_pack/target" install "$@" </dev/null &
     child=$!
     wait "$child"
     exit

@@ -1,6 +1,7 @@
 """Recipes: what a person asks for, one TOML file each, read once into frozen values."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import (
 
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.paths import component_defect
+from llava_pack.format.precision import Precision
 from llava_pack.shipped import shipped
 
 
@@ -26,8 +28,8 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-SourceText = Annotated[str, StringConstraints(pattern=r"^(hf:[^@\s]+(@\S+)?|dir:.+)$")]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
+SourceText = Annotated[str, StringConstraints(pattern=r"^[a-z]+:.+$")]
+"""A scheme and a place. Which there are, and how each is written: `llava_pack.fetch.schemes`."""
 Engine = Literal["transformers", "upstream"]
 """llava-pack's own engine, or LLaVA's own `llava.serve`."""
 
@@ -137,11 +139,30 @@ class Recipe(_Part):
             raise ValueError("a model of format 'original' needs [vision_tower]")
         if model.values and model.base is None:
             raise ValueError("model.values are only for a projector, which needs [model.base]")
-        parts = [part for part in (model, model.base, tower) if part is not None]
-        names = [part.name.lower() for part in parts]
+        names = [part.name.lower() for part in self.parts().values()]
         if len(set(names)) < len(names):
             raise ValueError("the names of model, base and vision_tower must differ")
         return self
+
+    def parts(self) -> dict[str, ModelPart | BasePart | TowerPart]:
+        """Return what comes from a source of its own: `model`, `base` and `vision_tower`."""
+        parts = {"model": self.model, "base": self.model.base, "vision_tower": self.vision_tower}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile:
+    """A recipe as a command read it, once.
+
+    Attributes:
+        value: what it says.
+        folder: where it lies; relative sources and pictures start there.
+        text: its bytes, whose digest a lock has.
+    """
+
+    value: Recipe
+    folder: Path
+    text: bytes
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -168,15 +189,15 @@ def find_recipe(name_or_path: str) -> Path:
     )
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> RecipeFile:
     """Read and check one recipe.
 
     Raises:
         RecipeError: the file is not TOML, or does not say what a recipe must say.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe.model_validate(fields)
+        text = path.read_bytes()
+        value = Recipe.model_validate(tomllib.loads(text.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"not TOML: {error}", subject=path.name) from error
     except ValidationError as error:
@@ -189,3 +210,4 @@ def read_recipe(path: Path) -> Recipe:
         ) from error
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", subject=path.name) from error
+    return RecipeFile(value=value, folder=path.parent, text=text)

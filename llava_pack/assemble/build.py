@@ -23,11 +23,12 @@ from llava_pack.assemble.runtime_files import (
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
-from llava_pack.assemble.terms import check_accepted, licence_entries
+from llava_pack.assemble.terms import check_accepted
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import Fetched as FetchedFile
 from llava_pack.fetch.download import download_all
 from llava_pack.format.errors import PreflightError, SpaceError
+from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import version
 from llava_pack.lock.wheel_needs import ProvedFloors
@@ -49,6 +50,7 @@ def build(
     """
     plan = plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
+    known = known_answers(options.recipe)
     _check_target(options, plan, cache)
     _check_space(options.out, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress)
@@ -56,41 +58,29 @@ def build(
     proved = _prove(plan, options, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
-    _stage(staging, plan, fetched)
-    recipe = plan.recipe
-    rewrites = stage_packing(staging, plan.packing, recipe, sources)
+    _stage_packages(staging, plan, fetched)
+    rewrites = stage_packing(staging, plan.packing, plan.recipe, sources)
     check_nothing_remote(staging)
     stage_papers(staging, plan, sources, fetched, options)
-    references = record(
-        staging,
-        plan,
-        known_answers(recipe, options.recipe.parent),
-        wanted=options.record,
-        kept=options.answers,
-        cache=cache,
-        progress=progress,
-    )
+    references = record(staging, plan, known, options, cache)
     facts = BuildFacts(
         sources=sources,
-        packing=plan.packing,
         entries=staging.entries,
         rewrites=rewrites,
-        platform=plan.packages.platform,
-        torch=plan.packages.torch,
-        serving=plan.serving.profile,
         proved=proved,
-        python=plan.packages.python.entry(),
-        wheels=len(plan.packages.wheels) + 1,
         inodes=installed_inodes(staging.root, staging.entries),
-        release=options.release,
-        licences=licence_entries(recipe, options.accepted),
+        known_answers=known,
         references=references,
     )
-    manifest = describe(recipe, options.recipe.parent, facts)
+    manifest = describe(plan, options, facts)
     identity = seal(staging, manifest, options.out, signer)
     shutil.rmtree(work_folder(options.out))
+    return _card(options, manifest, identity, signer)
+
+
+def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Signer | None) -> Card:
     return Card(
-        recipe=recipe.name,
+        recipe=manifest.recipe.name,
         bundle=str(options.out),
         bundle_id=identity,
         release=options.release,
@@ -100,11 +90,7 @@ def build(
     )
 
 
-def _stage(
-    staging: Staging,
-    plan: Plan,
-    fetched: Mapping[str, FetchedFile],
-) -> None:
+def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedFile]) -> None:
     total_bytes = sum(file.size_bytes for file in fetched.values())
     staging.progress.start("stage wheels and runtime", total_bytes)
     packages = plan.packages

@@ -7,7 +7,8 @@ from typing import Any
 
 from llava_pack.assemble.model_files import derived
 from llava_pack.assemble.sources import Fetched
-from llava_pack.checkpoint.config import parse_config, vision_tower_id
+from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.config import vision_tower_id
 from llava_pack.checkpoint.findings import tower_width
 from llava_pack.format.errors import RecipeError
 from llava_pack.recipe import Recipe
@@ -38,9 +39,9 @@ def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe)
             )
         config = _composed(_read(base), _read(tower), recipe)
     before = json.dumps(config, sort_keys=True)
-    config.setdefault("_name_or_path", base.pinned)
+    config.setdefault("_name_or_path", base.pinned.public)
     if vision_tower_id(config) is None:
-        config["mm_vision_tower"] = tower.pinned
+        config["mm_vision_tower"] = tower.pinned.public
     if _CONFIG in projector.origins and json.dumps(config, sort_keys=True) == before:
         return projector
     data = json.dumps(config, indent=2).encode() + b"\n"

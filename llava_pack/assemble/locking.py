@@ -6,9 +6,7 @@ from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import download_all
 from llava_pack.fetch.remote import Sha256
-from llava_pack.fetch.source import HubSource
 from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
-from llava_pack.recipe import Recipe
 
 
 def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
@@ -22,8 +20,8 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
         created_by=CREATED_BY,
         release=options.release,
         recipe=plan.recipe.name,
-        recipe_sha256=recipe_digest(plan.recipe, options.recipe),
-        sources=_sources(plan),
+        recipe_sha256=recipe_digest(options.recipe),
+        sources={name: one.pinned.public for name, one in plan.sources.items()},
         platform=packages.platform.uv_platform,
         cuda=options.choice.cuda,
         torch_backend=packages.backend,
@@ -45,22 +43,6 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
             for wheel in sorted(packages.all_wheels, key=lambda wheel: wheel.name)
         ),
     )
-
-
-def _sources(plan: Plan) -> dict[str, str]:
-    """Return the sources at their commits; a folder stays what the recipe calls it."""
-    written = _written(plan.recipe)
-    return {
-        name: str(one.listing.pinned)
-        if isinstance(one.listing.pinned, HubSource)
-        else written[name]
-        for name, one in plan.sources.items()
-    }
-
-
-def _written(recipe: Recipe) -> dict[str, str]:
-    parts = {"model": recipe.model, "base": recipe.model.base, "vision_tower": recipe.vision_tower}
-    return {name: part.source for name, part in parts.items() if part is not None}
 
 
 def _python(packages: Packages, cache: Cache) -> PinnedPython:

@@ -1,99 +1,128 @@
-"""The model's and the tower's folders of a bundle: converted, rewritten, with nothing remote."""
+"""A folder below `model/`: its weights converted, its small files rewritten, nothing remote."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.config import (
+    is_place,
     parse_config,
     provenance_rewrites,
     remote_ids,
     rewrite_pointer,
-    vision_tower_id,
-    vision_tower_pointer,
 )
-from llava_pack.convert.shards import to_safetensors
 from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
-from llava_pack.convert.tower import slim_tower
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.manifest import MODEL_ROOT, FileEntry, Rewrite
 
-KEPT = (
-    "generation_config.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.json",
-)
+Origin = Mapping[str, Any]
+Weights = Callable[[Path], Iterable[tuple[Path, Iterable[Origin]]]]
+"""Writes files into a folder; yields each with what it was made from."""
 
 
-def stage_model(
-    staging: Staging, source: Fetched, name: str, tower: str
-) -> tuple[tuple[FileEntry, ...], tuple[Rewrite, ...]]:
-    """Write `model/<name>`, and return its files and what was rewritten in them.
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A value of a small file that names another folder of the bundle.
+
+    Attributes:
+        pointer: RFC 6901.
+        old: what is there, None where nothing is.
+        folder: the other folder's name.
+    """
+
+    text: str
+    pointer: str
+    old: str | None
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """What a folder below `model/` is made of.
+
+    Attributes:
+        tool: that writes the weights, as the manifest names it.
+        texts: small files that are kept, each with the source that it is from.
+        links: what is rewritten in them, beside what only says where a file came from.
+    """
+
+    name: str
+    tool: str
+    weights: Weights
+    texts: Mapping[str, Fetched]
+    links: tuple[Link, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Return its path in the bundle."""
+        return f"model/{self.name}"
+
+    def rewrites(self) -> tuple[Rewrite, ...]:
+        """Return what is changed in its small files."""
+        linked = {(link.text, link.pointer) for link in self.links}
+        emptied = (
+            Rewrite(
+                path=f"{self.path}/{text}",
+                pointer=rule.pointer,
+                old=_told(rule.old),
+                new=rule.new,
+                installed=None,
+            )
+            for text, source in self.texts.items()
+            if text.endswith(".json")
+            for rule in provenance_rewrites((source.folder / text).read_bytes(), subject=text)
+            if (text, rule.pointer) not in linked
+        )
+        pointed = (
+            Rewrite(
+                path=f"{self.path}/{link.text}",
+                pointer=link.pointer,
+                old=_told(link.old),
+                new=f"../{link.folder}",
+                installed=f"{MODEL_ROOT}/{link.folder}",
+            )
+            for link in self.links
+        )
+        return (*emptied, *pointed)
+
+
+def _told(old: str | None) -> str | None:
+    """Return what a rewritten value was; of a path on somebody's machine its last part alone."""
+    return PurePath(old).name if old is not None and is_place(old) else old
+
+
+def stage_folder(
+    staging: Staging, folder: ModelFolder, inputs: Iterable[str]
+) -> tuple[Rewrite, ...]:
+    """Write a folder, and return what was rewritten in it.
 
     Args:
         staging: the bundle in the making.
-        source: the checkpoint as it was fetched.
-        name: the model's folder.
-        tower: the tower's folder beside it.
+        folder: what it is made of.
+        inputs: what decides its bytes.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or names something remote that has no place in
-            the bundle.
+        PackError: see `convert`.
     """
-    folder = f"model/{name}"
-    rewrites = model_rewrites(source, folder, tower)
+    rewrites = folder.rewrites()
 
-    def make() -> Iterable[FileEntry]:
-        target = staging.clean(folder)
-        made_from = _derived("convert.to_safetensors", source.weights, source)
-        for path in to_safetensors(source.folder, target, progress=staging.progress):
-            yield staging.written(path, made_from)
-        for text in ("config.json", *KEPT):
-            if text in source.origins:
-                yield rewritten(staging, source, text, folder, rewrites)
-        if "tokenizer.json" not in source.origins and "tokenizer.model" in source.origins:
-            yield staging.text(
-                f"{folder}/tokenizer.json",
-                made_tokenizer(source),
-                _derived("convert.tokenizer_json", ("tokenizer.model",), source),
-            )
+    def make() -> Iterator[FileEntry]:
+        for path, origins in folder.weights(staging.clean(folder.path)):
+            if path.name not in folder.texts:
+                yield staging.written(path, derived(folder.tool, origins))
+        for text, source in folder.texts.items():
+            yield _rewritten(staging, source, f"{folder.path}/{text}", rewrites)
+        if "tokenizer.model" in folder.texts and "tokenizer.json" not in folder.texts:
+            source = folder.texts["tokenizer.model"]
+            origin = derived("convert.tokenizer_json", [source.origins["tokenizer.model"]])
+            yield staging.text(f"{folder.path}/tokenizer.json", _made_tokenizer(source), origin)
 
-    inputs = [*source.digests(), name, tower]
-    return staging.group(folder, inputs, make), rewrites
-
-
-def stage_tower(
-    staging: Staging, source: Fetched, name: str
-) -> tuple[tuple[FileEntry, ...], tuple[Rewrite, ...]]:
-    """Write `model/<name>` with the vision half of a CLIP repository.
-
-    Raises:
-        CheckpointError: the repository is damaged, or no CLIP.
-    """
-    folder = f"model/{name}"
-    rewrites = tuple(
-        rule
-        for text in ("config.json", "preprocessor_config.json")
-        if text in source.origins
-        for rule in provenance(source, text, folder)
-    )
-
-    def make() -> Iterable[FileEntry]:
-        target = staging.clean(folder)
-        made_from = _derived("convert.slim_tower", source.weights, source)
-        for path in slim_tower(source.folder, target, staging.progress):
-            if path.suffix == ".json" and path.name in source.origins:
-                path.unlink()
-                yield rewritten(staging, source, path.name, folder, rewrites)
-            else:
-                yield staging.written(path, made_from)
-
-    return staging.group(folder, [*source.digests(), name], make), rewrites
+    staging.group(folder.path, [*inputs, folder.tool], make)
+    return rewrites
 
 
 def check_nothing_remote(staging: Staging) -> None:
@@ -118,81 +147,7 @@ def check_nothing_remote(staging: Staging) -> None:
         )
 
 
-def model_rewrites(source: Fetched, folder: str, tower: str) -> tuple[Rewrite, ...]:
-    """Return what is changed in a checkpoint's small files: its tower, and where it came from.
-
-    Raises:
-        CheckpointError: config.json names no tower.
-    """
-    texts = [text for text in ("config.json", *KEPT) if text in source.origins]
-    jsons = [text for text in texts if text.endswith(".json")]
-    rules = [rule for text in jsons for rule in provenance(source, text, folder)]
-    data = (source.folder / "config.json").read_bytes()
-    config = parse_config(data)
-    pointer = vision_tower_pointer(config)
-    if pointer is None:
-        raise CheckpointError(
-            "names no vision tower, expected mm_vision_tower",
-            subject="config.json",
-            hint="the recipe expects a LLaVA checkpoint in its original format",
-        )
-    rules.append(
-        Rewrite(
-            path=f"{folder}/config.json",
-            pointer=pointer,
-            old=vision_tower_id(config),
-            new=f"../{tower}",
-            installed=f"{MODEL_ROOT}/{tower}",
-        )
-    )
-    return tuple(rules)
-
-
-def provenance(source: Fetched, text: str, folder: str) -> list[Rewrite]:
-    """Return the rewrites that empty what only says where a file came from."""
-    data = (source.folder / text).read_bytes()
-    return [
-        Rewrite(
-            path=f"{folder}/{text}",
-            pointer=rule.pointer,
-            old=rule.old,
-            new=rule.new,
-            installed=None,
-        )
-        for rule in provenance_rewrites(data, subject=text)
-    ]
-
-
-def rewritten(
-    staging: Staging, source: Fetched, text: str, folder: str, rewrites: Iterable[Rewrite]
-) -> FileEntry:
-    """Write one small file, with the rewrites that are meant for it."""
-    path = f"{folder}/{text}"
-    data = (source.folder / text).read_bytes()
-    rules = [rule for rule in rewrites if rule.path == path]
-    for rule in rules:
-        data = rewrite_pointer(data, rule.pointer, rule.new)
-    origin = source.origins[text]
-    return staging.text(path, data, _derived("rewrite", (text,), source) if rules else origin)
-
-
-def made_tokenizer(source: Fetched) -> bytes:
-    """Return tokenizer.json for a checkpoint that came without one."""
-    config, added = (
-        parse_config((source.folder / name).read_bytes(), subject=name)
-        if name in source.origins
-        else {}
-        for name in ("tokenizer_config.json", "added_tokens.json")
-    )
-    model = (source.folder / "tokenizer.model").read_bytes()
-    return tokenizer_json(model, config, added_tokens(added))
-
-
-def _derived(tool: str, inputs: Iterable[str], source: Fetched) -> dict[str, Any]:
-    return derived(tool, [source.origins[name] for name in inputs])
-
-
-def derived(tool: str, inputs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def derived(tool: str, inputs: Iterable[Origin]) -> dict[str, Any]:
     """Return the origin of a file that was made from others."""
     return {
         "kind": "derived",
@@ -200,3 +155,33 @@ def derived(tool: str, inputs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "version": __version__,
         "inputs": [dict(origin) for origin in inputs],
     }
+
+
+def read_json(source: Fetched, name: str) -> dict[str, Any]:
+    """Return a small file of a source, empty where it has none of that name.
+
+    Raises:
+        CheckpointError: it is not a JSON object.
+    """
+    if name not in source.origins:
+        return {}
+    return parse_config((source.folder / name).read_bytes(), subject=name)
+
+
+def _rewritten(
+    staging: Staging, source: Fetched, path: str, rewrites: Iterable[Rewrite]
+) -> FileEntry:
+    """Write one small file, with the rewrites that are meant for it."""
+    text = path.rpartition("/")[2]
+    data, origin = (source.folder / text).read_bytes(), source.origins[text]
+    rules = [rule for rule in rewrites if rule.path == path]
+    for rule in rules:
+        data = rewrite_pointer(data, rule.pointer, rule.new)
+    return staging.text(path, data, derived("rewrite", [origin]) if rules else origin)
+
+
+def _made_tokenizer(source: Fetched) -> bytes:
+    """Return tokenizer.json for a checkpoint that came without one."""
+    model = (source.folder / "tokenizer.model").read_bytes()
+    added = added_tokens(read_json(source, "added_tokens.json"))
+    return tokenizer_json(model, read_json(source, "tokenizer_config.json"), added)

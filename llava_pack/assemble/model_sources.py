@@ -1,77 +1,107 @@
-"""The sources of a model: checkpoint or adapter, its base, its tower; listed, then fetched."""
+"""The sources of a model: checkpoint or adapter, its base, its tower."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from llava_pack.assemble.components import completed
-from llava_pack.assemble.sources import Fetched, RemoteSource
+from llava_pack.assemble.sources import Fetched, Identified, Listed
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.findings import pair_defects
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.directory import DirectorySource
+from llava_pack.fetch.schemes import parse_source
+from llava_pack.fetch.source import Listing, Source
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
-from llava_pack.recipe import Recipe
+from llava_pack.recipe import Recipe, RecipeFile
 from llava_pack.shipped import shipped
 
+Sources = Mapping[str, Source]
+"""Where the parts of a model come from, by `model`, `base` and `vision_tower`."""
 
-def list_sources(
-    recipe: Recipe, base_dir: Path, work: Path, cache: Cache, progress: Progress
-) -> dict[str, RemoteSource]:
-    """List what the recipe names, fetch the small files, and check that each is what it is for.
+
+def recipe_sources(recipe: RecipeFile, pins: Mapping[str, str] | None) -> Sources:
+    """Return the sources that a recipe names, by their parts; nothing is asked for.
 
     Args:
         recipe: what is asked for.
-        base_dir: where relative `dir:` sources start.
+        pins: a lock's, for the same parts; None leaves each as the recipe has it.
+
+    Raises:
+        RecipeError: one is not a source, or a lock has others.
+    """
+    sources = {
+        name: parse_source(part.source, base=recipe.folder)
+        for name, part in recipe.value.parts().items()
+    }
+    if pins is None:
+        return sources
+    if pins.keys() != sources.keys():
+        raise RecipeError(
+            f"expected sources of {', '.join(sources)}, got {', '.join(pins) or 'none'}",
+            subject="lock",
+        )
+    return {name: source.at(pins[name]) for name, source in sources.items()}
+
+
+def identify_sources(
+    recipe: Recipe, sources: Sources, work: Path, cache: Cache, progress: Progress
+) -> dict[str, Identified]:
+    """List every source, fetch its small files, and check that it is what it is for.
+
+    Args:
+        recipe: what is asked for.
+        sources: where its parts come from.
         work: the files are laid out below it.
         cache: what is fetched stays here.
         progress: told what is fetched.
 
     Raises:
         PackError: the first source that cannot be had, or is of another kind.
+        RecipeError: values are given for a configuration that is there.
     """
-    model, base, tower = recipe.model, recipe.model.base, recipe.vision_tower
-    adapted = (Kind.LORA, Kind.PROJECTOR)
-    whole = (Kind.CONVERTED,) if model.format == "hf" else (Kind.ORIGINAL,)
-    parts = {
-        "model": (model.source, adapted if base else whole, model.files),
-        "base": (base.source, (Kind.LANGUAGE,), base.files) if base else None,
-        "vision_tower": (tower.source, (Kind.TOWER,), tower.files) if tower else None,
-    }
-    sources: dict[str, RemoteSource] = {}
-    for name, part in parts.items():
-        if part is None:
-            continue
-        text, kinds, files = part
-        _check_beside(text, base_dir)
-        source = RemoteSource(text, base_dir, cache, work / name)
-        source.small(progress)
-        source.check_kind(*kinds)
-        source.check_expected(files)
-        sources[name] = source
-    return sources
+    kinds = {"model": _model_kinds(recipe), "base": (Kind.LANGUAGE,), "vision_tower": (Kind.TOWER,)}
+    found = {}
+    for name, part in recipe.parts().items():
+        listing = _listing(sources[name])
+        listed = Listed(listing=listing, expected=part.files, cache=cache, folder=work / name)
+        found[name] = listed.identify(kinds[name], progress)
+    if recipe.model.values and found["model"].config:
+        raise RecipeError(
+            "the source has a config.json, so nothing would read what the recipe says beside it",
+            subject=f"{recipe.name}: model.values",
+            hint="take [model.values] out of the recipe",
+        )
+    return found
 
 
-def _check_beside(text: str, base_dir: Path) -> None:
-    """Say what to do where a shipped recipe's folder is not part of this copy of llava-pack.
+def _model_kinds(recipe: Recipe) -> tuple[Kind, ...]:
+    if recipe.model.base is not None:
+        return (Kind.LORA, Kind.PROJECTOR)
+    return (Kind.CONVERTED,) if recipe.model.format == "hf" else (Kind.ORIGINAL,)
+
+
+def _listing(source: Source) -> Listing:
+    """Return what a source holds; say what to do where this copy of llava-pack has no demo model.
 
     Raises:
-        RecipeError: it is not there.
+        PackError: it cannot be had.
     """
-    path = text.removeprefix("dir:")
-    if text == path or base_dir != shipped("bundles") or (base_dir / path).expanduser().is_dir():
-        return
-    raise RecipeError(
-        "its folder is not part of this copy of llava-pack",
-        subject=text,
-        hint="the demo's is in llava-pack's repository: clone it, then make demo; for a folder of "
-        "your own, copy the recipe beside it",
-    )
+    folder = source.folder if isinstance(source, DirectorySource) else None
+    if folder and folder.is_relative_to(shipped("bundles")) and not folder.is_dir():
+        raise RecipeError(
+            "its folder is not part of this copy of llava-pack",
+            subject=source.public,
+            hint="the demo's is in llava-pack's repository: clone it, then make demo; for a folder "
+            "of your own, copy the recipe beside it",
+        )
+    return source.list()
 
 
 def fetch_sources(
-    listed: Mapping[str, RemoteSource], recipe: Recipe, progress: Progress
+    identified: Mapping[str, Identified], recipe: Recipe, progress: Progress
 ) -> dict[str, Fetched]:
     """Fetch every source whole, and refuse what is damaged or does not fit together.
 
@@ -79,8 +109,8 @@ def fetch_sources(
         PackError: what fetching raises.
         CheckpointError: a part is damaged, or they do not fit.
     """
-    sources = {name: source.whole(progress) for name, source in listed.items()}
-    kind = listed["model"].kind
+    sources = {name: source.fetch(progress) for name, source in identified.items()}
+    kind = identified["model"].kind
     if kind is Kind.PROJECTOR:
         base, tower = sources["base"], sources["vision_tower"]
         sources["model"] = completed(sources["model"], base, tower, recipe)
@@ -91,5 +121,5 @@ def fetch_sources(
         tower = sources["vision_tower"]
         vision = read_layout(tower.folder, expect=Kind.TOWER)
         misfits = pair_defects(model.config, vision.config, vision.entries)
-        refuse(misfits, subject=tower.pinned)
+        refuse(misfits, subject=tower.pinned.public)
     return sources

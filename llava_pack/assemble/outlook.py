@@ -2,36 +2,41 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from llava_pack.assemble.floors import Contents, bundle_floors
-from llava_pack.assemble.placing import Place, choose_place, place_finding
-from llava_pack.assemble.planning import (
-    MODERN_GLIBC_MINOR,
-    BuildOptions,
-    Plan,
-    old_glibc_fix,
-    plan_build,
-)
+from llava_pack.assemble.floors import Contents
+from llava_pack.assemble.floors import bundle_floors
+from llava_pack.assemble.placing import Place
+from llava_pack.assemble.placing import choose_place
+from llava_pack.assemble.placing import place_finding
+from llava_pack.assemble.planning import MODERN_GLIBC_MINOR
+from llava_pack.assemble.planning import BuildOptions
+from llava_pack.assemble.planning import Plan
+from llava_pack.assemble.planning import old_glibc_fix
+from llava_pack.assemble.planning import plan_build
 from llava_pack.assemble.proved import recalled
-from llava_pack.assemble.sharing import gpu_findings, model_gpus
-from llava_pack.checkpoint.footprint import (
-    Precision,
-    count_parameters,
-    footprint,
-    tower_parameters,
-)
+from llava_pack.assemble.sharing import gpu_findings
+from llava_pack.assemble.sharing import model_gpus
+from llava_pack.checkpoint.footprint import count_parameters
+from llava_pack.checkpoint.footprint import footprint
+from llava_pack.checkpoint.footprint import tower_parameters
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
 from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.manifest import Floors, ServingProfile
+from llava_pack.format.manifest import Floors
+from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import Finding, TargetProfile, check_floors
-from llava_pack.lock.fit import Fit, usable_bytes
+from llava_pack.format.target import Finding
+from llava_pack.format.target import check_floors
+from llava_pack.lock.fit import Fit
+from llava_pack.lock.fit import usable_bytes
+from llava_pack.lock.profile import TargetProfile
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
 _PORT = 7860
@@ -102,38 +107,13 @@ def look_ahead(options: BuildOptions, cache: Cache, progress: Progress) -> Outlo
 def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     """Return what a plan comes to; sizes that the index does not tell are asked for."""
     packages = plan.packages
-    files = {file.name: file for file in packages.remote_wheels()}
-    sizes = remote_sizes(list(files.values()), cache, network=packages.indexes.environment)
-    known = {name: size or 0 for name, size in sizes.items()}
-    weights_bytes = packed_weights_bytes(plan)
-    bundle_bytes = weights_bytes + sum(known.values())
-    floors = bundle_floors(
-        Contents(
-            platform=packages.platform,
-            torch=packages.torch,
-            wheels=known,
-            total_bytes=bundle_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
-            proved=recalled(
-                {wheel.filename: wheel.sha256 for wheel in packages.all_wheels},
-                packages.platform.arch,
-                cache,
-            ),
-        ),
-        plan.configs,
-        replace(
-            plan.serving.wish,
-            context_tokens=plan.serving.profile.context_tokens,
-            slots=plan.serving.profile.slots,
-            gpus=plan.serving.profile.gpus,
-        ),
-    )
-    absent = sum(
-        known[file.name] for file in files.values() if not _held(cache, file.digest)
-    )  # weights are counted whole: their parts are not looked for one by one
-    fetch_bytes = absent + plan.weights_bytes
-    found = () if options.target is None else tuple(_findings(options.target, plan, floors))
-    if options.target is not None:
-        found += tuple(_here(options, cache, fetch_bytes + bundle_bytes))
+    files = packages.remote_wheels()
+    sizes = remote_sizes(files, cache, network=packages.indexes.environment)
+    wheels = {name: size or 0 for name, size in sizes.items()}
+    absent = sum(wheels[file.name] for file in files if not _held(cache, file.digest))
+    fetch_bytes = absent + plan.weights_bytes  # whole: parts of weights are not looked for
+    bundle_bytes = packed_weights_bytes(plan) + sum(wheels.values())
+    floors = _floors(plan, wheels, bundle_bytes, cache)
     return Outlook(
         recipe=plan.recipe.name,
         licence=f"{plan.recipe.licence.id}, {plan.recipe.licence.url}",
@@ -141,12 +121,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         cuda=packages.torch.cuda,
         python=packages.python.version,
         python_carried=packages.python.archive is not None,
-        weights={
-            str(source.listing.pinned): {
-                name: source.listing.sizes[name] for name in source.weight_files()
-            }
-            for source in plan.sources.values()
-        },
+        weights={str(one.pinned): one.weight_sizes for one in plan.sources.values()},
         wheels=tuple(
             Part(name=wheel.name, version=wheel.version, size_bytes=sizes[wheel.filename])
             for wheel in packages.all_wheels
@@ -159,8 +134,27 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         floors=floors,
         serving=plan.serving.profile,
         fits=plan.serving.fits,
-        findings=found,
+        findings=tuple(_findings(options, plan, floors, cache, fetch_bytes + bundle_bytes)),
     )
+
+
+def _floors(plan: Plan, wheels: Mapping[str, int], bundle_bytes: int, cache: Cache) -> Floors:
+    packages, profile = plan.packages, plan.serving.profile
+    digests = {wheel.filename: wheel.sha256 for wheel in packages.all_wheels}
+    contents = Contents(
+        platform=packages.platform,
+        torch=packages.torch,
+        wheels=wheels,
+        total_bytes=bundle_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
+        proved=recalled(digests, packages.platform.arch, cache),
+    )
+    wish = replace(
+        plan.serving.wish,
+        context_tokens=profile.context_tokens,
+        slots=profile.slots,
+        gpus=profile.gpus,
+    )
+    return bundle_floors(contents, plan.configs, wish)
 
 
 def _plan(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
@@ -179,22 +173,34 @@ def packed_weights_bytes(plan: Plan) -> int:
     """Return about what the packed weights will take: a slim tower, quantized where asked."""
     config, tower = plan.configs
     parameters = count_parameters(config, tower)
-    precision: Precision = plan.packing.precision or "fp16"
     whole = footprint(
-        parameters, config, precision=precision, device="cuda", context_tokens=1, slots=1
+        parameters,
+        config,
+        precision=plan.packing.precision or "fp16",
+        device="cuda",
+        context_tokens=1,
+        slots=1,
     ).weights_bytes
     published = sum(
-        source.listing.sizes[name]
-        for kind, source in plan.sources.items()
-        if kind != "vision_tower"
-        for name in source.weight_files()
+        sum(one.weight_sizes.values())
+        for name, one in plan.sources.items()
+        if name != "vision_tower"
     )
     if plan.packing.precision is not None:
         return whole
     return published + ("vision_tower" in plan.sources) * 2 * tower_parameters(tower)
 
 
-def _findings(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Finding]:
+def _findings(
+    options: BuildOptions, plan: Plan, floors: Floors, cache: Cache, here_bytes: int
+) -> Iterator[Finding]:
+    """Yield what the target, and this machine, has of what is needed; nothing without a target."""
+    if options.target is not None:
+        yield from _there(options.target, plan, floors)
+        yield from _here(options, cache, here_bytes)
+
+
+def _there(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Finding]:
     place = choose_place(target, floors.disk_bytes)
     gpus = model_gpus(target, plan.serving.profile, plan.packages.torch.capability)
     machine = replace(

@@ -22,6 +22,8 @@ from llava_pack.lock.resolve import find_wheels, resolve
 from llava_pack.lock.torch_build import TorchChoice, TorchNeeds, choose_torch, torch_needs
 from llava_pack.recipe import Recipe
 
+Wheels = tuple[LockedWheel, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Packages:
@@ -82,50 +84,59 @@ def resolve_packages(
         file = archive.file(choice.platform.arch)
         python = PythonChoice(version=archive.version, archive=file)
     minor = ".".join(python.version.split(".")[:2])
-    platform = replace(choice.platform, python=minor)
+    choice = replace(choice, platform=replace(choice.platform, python=minor))
     indexes = configured_indexes()
-    folders = indexes.local_folders()
-    progress.start(f"resolve packages for {platform.uv_platform}", None)
-    backend = choice.torch_backend
-    torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
-    upstream = recipe.runtime.engine == "upstream"
-    if upstream:
-        torch = upstream_torch(torch, platform, choice.cuda)
-    newer = choice.exclude_newer
-    workshop = Workshop(platform=platform, cache=cache, progress=progress, exclude_newer=newer)
-
-    def resolved(torch: TorchChoice) -> tuple[LockedWheel, ...]:
-        wanted = _wanted(recipe, platform, torch, choice)
-        return resolve_with_sources(
-            lambda lines: resolve(
-                lines, platform, indexes, torch_backend=torch.backend, exclude_newer=newer
-            ),
-            wanted,
-            indexes,
-            workshop,
-        )
-
-    try:
-        wheels = resolved(torch)
-    except NetworkError:
-        if torch.backend is None or backend is not None:
-            raise
-        torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
-        progress.note(f"! {torch.note}")
-        wheels = resolved(torch)
-    if upstream:
-        wheels += tuple(find_wheels([UPSTREAM_CODE], platform, indexes).values())
+    progress.start(f"resolve packages for {choice.platform.uv_platform}", None)
+    torch, wheels = _resolved(recipe, choice, indexes, cache, progress)
     progress.done()
-    uv = next(wheel for wheel in wheels if wheel.name == "uv")
     return Packages(
-        platform=platform,
+        platform=choice.platform,
         wheels=tuple(wheel for wheel in wheels if wheel.name != "uv"),
-        uv=uv,
+        uv=next(wheel for wheel in wheels if wheel.name == "uv"),
         python=python,
         torch=torch_needs(wheels, choice.cuda),
         indexes=indexes,
         backend=torch.backend,
     )
+
+
+def _resolved(
+    recipe: Recipe, choice: Choice, indexes: Indexes, cache: Cache, progress: Progress
+) -> tuple[TorchChoice, Wheels]:
+    """Return what was asked for torch, and all wheels; PyPI's torch where its own index is away."""
+    platform, folders, backend = choice.platform, indexes.local_folders(), choice.torch_backend
+    torch = choose_torch(choice.cuda, platform, folders, backend=backend, series=choice.series)
+    if recipe.runtime.engine == "upstream":
+        torch = upstream_torch(torch, platform, choice.cuda)
+    workshop = Workshop(
+        platform=platform, cache=cache, progress=progress, exclude_newer=choice.exclude_newer
+    )
+    try:
+        return torch, _wheels(recipe, choice, torch, indexes, workshop)
+    except NetworkError:
+        if torch.backend is None or backend is not None:
+            raise
+    torch = choose_torch(choice.cuda, platform, folders, backend="pypi")
+    progress.note(f"! {torch.note}")
+    return torch, _wheels(recipe, choice, torch, indexes, workshop)
+
+
+def _wheels(
+    recipe: Recipe, choice: Choice, torch: TorchChoice, indexes: Indexes, workshop: Workshop
+) -> Wheels:
+    """Return what the resolver answers, and the runtime's code beside it."""
+    platform, newer = choice.platform, choice.exclude_newer
+    wheels = resolve_with_sources(
+        lambda lines: resolve(
+            lines, platform, indexes, torch_backend=torch.backend, exclude_newer=newer
+        ),
+        _wanted(recipe, platform, torch, choice),
+        indexes,
+        workshop,
+    )
+    if recipe.runtime.engine == "upstream":
+        wheels += tuple(find_wheels([UPSTREAM_CODE], platform, indexes).values())
+    return wheels
 
 
 def _wanted(

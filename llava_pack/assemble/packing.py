@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from llava_pack.convert.quantize import Precision
 from llava_pack.format.errors import UsageError
+from llava_pack.format.precision import Quantized
 from llava_pack.recipe import Recipe
 
 Format = Literal["original", "hf"]
@@ -24,7 +24,7 @@ class Packing:
     format: Format = "original"
     converted: bool = False
     merge: bool = False
-    precision: Precision | None = None
+    precision: Quantized | None = None
 
     @property
     def tower_beside(self) -> bool:
@@ -41,7 +41,7 @@ def choose_packing(
     recipe: Recipe,
     *,
     wanted: Format | None = None,
-    precision: Precision | None = None,
+    precision: Quantized | None = None,
     merge: bool = False,
 ) -> Packing:
     """Return how a recipe's model is packed, from what a person asks for.

@@ -18,7 +18,6 @@ from llava_pack.assemble.terms import parts_under_terms, render_terms
 from llava_pack.assemble.wheel_facts import WheelFacts, wheel_facts, wheel_texts
 from llava_pack.fetch.download import Fetched
 from llava_pack.format.manifest import FileEntry
-from llava_pack.recipe import BasePart, ModelPart, Recipe, TowerPart
 
 _PYTHON_TEXT = "python/lib/python{minor}/LICENSE.txt"
 """Source: the layout of python-build-standalone's install_only archives."""
@@ -41,7 +40,7 @@ def stage_papers(
         options: release, and what was accepted.
     """
     packages, recipe = plan.packages, plan.recipe
-    folders = {name: part.name for name, part in _parts(recipe)}
+    folders = {name: part.name for name, part in recipe.parts().items()}
     wheels = {wheel.filename: fetched[wheel.filename].path for wheel in packages.all_wheels}
     facts = {name: wheel_facts(path) for name, path in wheels.items()}
     archive = packages.python.archive
@@ -100,7 +99,7 @@ def _contents(
     recipe, packages = plan.recipe, plan.packages
     stated = dict(parts_under_terms(recipe))
     models = []
-    for role, part in _parts(recipe):
+    for role, part in recipe.parts().items():
         licence = stated.get(part.name)
         models.append(
             PackedModel(
@@ -120,12 +119,5 @@ def _contents(
         licences={**named, "uv": named[packages.uv.filename]},
         python=packages.python.entry(),
         uv_version=packages.uv.version,
+        unverified=recipe.unverified,
     )
-
-
-def _parts(recipe: Recipe) -> Iterator[tuple[str, ModelPart | BasePart | TowerPart]]:
-    yield "model", recipe.model
-    if recipe.model.base is not None:
-        yield "base", recipe.model.base
-    if recipe.vision_tower is not None:
-        yield "vision_tower", recipe.vision_tower

@@ -1,8 +1,6 @@
 """What a lock pins, found again: the recipe's sources, its wheels and its interpreter."""
 
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.packages import Packages
@@ -20,22 +18,22 @@ from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.pylock import LockedWheel
 from llava_pack.lock.resolve import find_sources, find_wheels, refuse_own_name
 from llava_pack.lock.torch_build import torch_needs
-from llava_pack.recipe import Recipe
+from llava_pack.recipe import RecipeFile
 
 CREATED_BY = f"llava-pack {__version__}"
 _NEW_LOCK = "write a new lock: llava-pack lock RECIPE --out FILE"
 
 
-def recipe_digest(recipe: Recipe, path: Path) -> str:
+def recipe_digest(recipe: RecipeFile) -> str:
     """Return the SHA-256 over a recipe's file and the pictures that it names."""
-    whole = sha256(path.read_bytes())
-    for part in recipe.known_answers:
-        picture = path.parent / part.picture
+    whole = sha256(recipe.text)
+    for part in recipe.value.known_answers:
+        picture = recipe.folder / part.picture
         whole.update(picture.read_bytes() if picture.is_file() else b"")
     return whole.hexdigest()
 
 
-def check_lock(lock: Lock, recipe: Recipe, path: Path) -> None:
+def check_lock(lock: Lock, recipe: RecipeFile) -> None:
     """Refuse a lock that would not give the bundle that it pins.
 
     Raises:
@@ -47,28 +45,13 @@ def check_lock(lock: Lock, recipe: Recipe, path: Path) -> None:
             subject="lock",
             hint=f"use {lock.created_by}, or {_NEW_LOCK}",
         )
-    if lock.recipe != recipe.name or lock.recipe_sha256 != recipe_digest(recipe, path):
+    name = recipe.value.name
+    if lock.recipe != name or lock.recipe_sha256 != recipe_digest(recipe):
         raise RecipeError(
-            f"written for recipe {lock.recipe}, expected {recipe.name} in its current state",
+            f"written for recipe {lock.recipe}, expected {name} in its current state",
             subject="lock",
             hint=_NEW_LOCK,
         )
-
-
-def pinned_recipe(recipe: Recipe, lock: Lock) -> Recipe:
-    """Return the recipe with its sources at the lock's commits."""
-    sources = lock.sources
-
-    def at(part: Any, name: str) -> Any:
-        return part if part is None else part.model_copy(update={"source": sources[name]})
-
-    model = recipe.model.model_copy(update={"base": at(recipe.model.base, "base")})
-    return recipe.model_copy(
-        update={
-            "model": at(model, "model"),
-            "vision_tower": at(recipe.vision_tower, "vision_tower"),
-        }
-    )
 
 
 def pinned_packages(

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from llava_pack.format.target import Disk, Finding, TargetProfile
+from llava_pack.format.target import Finding
+from llava_pack.lock.profile import Disk
+from llava_pack.lock.profile import TargetProfile
 
 Place = Disk
 _ROOT_PREFIX = "/opt"

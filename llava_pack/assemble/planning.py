@@ -5,26 +5,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
-from llava_pack.assemble.model_sources import list_sources
+from llava_pack.assemble.model_sources import identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
-from llava_pack.assemble.pinned import check_lock, pinned_packages, pinned_recipe
+from llava_pack.assemble.pinned import check_lock, pinned_packages
 from llava_pack.assemble.runtimes import with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
-from llava_pack.assemble.sources import RemoteSource
+from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.convert.native_config import check_native
-from llava_pack.convert.quantize import Precision, need_torch
+from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
+from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import TargetProfile
 from llava_pack.lock.choice import Asked, Choice
 from llava_pack.lock.document import Lock
-from llava_pack.recipe import Engine, Recipe, read_recipe
+from llava_pack.lock.profile import TargetProfile
+from llava_pack.recipe import Engine, Recipe, RecipeFile
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
@@ -39,6 +40,7 @@ class BuildOptions:
     """What a person asks for beside the recipe.
 
     Attributes:
+        recipe: with the runtime that was asked for.
         out: the bundle's folder.
         choice: what the packages are resolved for.
         release: UTC seconds that the bundle is dated with.
@@ -54,7 +56,7 @@ class BuildOptions:
         answers: where they are kept beside a lock, None for the cache.
     """
 
-    recipe: Path
+    recipe: RecipeFile
     out: Path
     choice: Choice
     release: int
@@ -62,7 +64,7 @@ class BuildOptions:
     locked: Lock | None = None
     python_archive: PythonArchive | None = None
     format: Format | None = None
-    quantize: Precision | None = None
+    quantize: Quantized | None = None
     merge: bool = False
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
@@ -81,7 +83,7 @@ class Plan:
 
     recipe: Recipe
     packing: Packing
-    sources: Mapping[str, RemoteSource]
+    sources: Mapping[str, Identified]
     packages: Packages
     serving: ServingPlan
     configs: Configs
@@ -89,11 +91,7 @@ class Plan:
     @property
     def weights_bytes(self) -> int:
         """Return the bytes of model and tower weights as they are published."""
-        return sum(
-            source.listing.sizes[name]
-            for source in self.sources.values()
-            for name in source.weight_files()
-        )
+        return sum(sum(one.weight_sizes.values()) for one in self.sources.values())
 
 
 def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
@@ -102,10 +100,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     Raises:
         PackError: the first thing that cannot be had; nothing heavy has been fetched.
     """
-    recipe, lock = with_runtime(read_recipe(options.recipe), options.runtime), options.locked
+    recipe, lock = options.recipe.value, options.locked
     if lock is not None:
-        check_lock(lock, recipe, options.recipe)
-        recipe = pinned_recipe(recipe, lock)
+        check_lock(lock, options.recipe)
+    sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
     packing = choose_packing(
         recipe, wanted=options.format, precision=options.quantize, merge=options.merge
     )
@@ -114,15 +112,14 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     check_output(options.out)
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
-    work = work_folder(options.out)
-    sources = list_sources(recipe, options.recipe.parent, work, cache, progress)
-    if packing.merge and sources["model"].kind is Kind.LORA:
+    identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
+    if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
-    configs = source_configs(sources, recipe)
+    configs = source_configs(identified, recipe)
     if packing.format == "hf" and not packing.converted:
         check_native(configs[0])
     cpu = packages.torch.cuda is None
@@ -134,7 +131,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     return Plan(
         recipe=recipe,
         packing=packing,
-        sources=sources,
+        sources=identified,
         packages=packages,
         serving=serving,
         configs=configs,
@@ -201,5 +198,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         format=packing.get("format"),
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
-        runtime=lock.serving.engine,
+        recipe=replace(
+            options.recipe, value=with_runtime(options.recipe.value, lock.serving.engine)
+        ),
     )

@@ -7,7 +7,6 @@ and gives the same bytes.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,19 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack import __version__
+from llava_pack.assemble.planning import BuildOptions
 from llava_pack.assemble.planning import Plan
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.footprint import count_parameters, footprint
+from llava_pack.checkpoint.footprint import count_parameters
+from llava_pack.checkpoint.footprint import footprint
 from llava_pack.engine.questions import missing_words
 from llava_pack.fetch.cache import Cache
+from llava_pack.format import files
 from llava_pack.format import records
-from llava_pack.format.errors import CheckpointError, UsageError
-from llava_pack.format.manifest import KnownAnswer, Reference
-from llava_pack.format.progress import Progress
+from llava_pack.format.errors import CheckpointError
+from llava_pack.format.errors import UsageError
+from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.manifest import Reference
+from llava_pack.format.precision import QUANTIZED
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
-_SMALL_PRECISIONS = ("fp32", "int8", "nf4")
+_SMALL_PRECISIONS = ("fp32", *QUANTIZED)
 _NEEDED = (
     "torch",
     "transformers",
@@ -52,36 +56,33 @@ def record(
     staging: Staging,
     plan: Plan,
     known: Sequence[KnownAnswer],
-    *,
-    wanted: bool | None,
-    kept: Path | None,
+    options: BuildOptions,
     cache: Cache,
-    progress: Progress,
 ) -> tuple[Reference, ...]:
     """Return what the packed model answers to its known questions, in each precision.
 
     Args:
-        staging: with the model's files in it.
+        staging: with the model's files in it; its progress hears what happens.
         plan: of the build.
         known: the questions.
-        wanted: None records where this machine can, and says so where it cannot.
-        kept: a file beside the lock, read if it is there and written else; None takes the cache.
+        options: whether it is wanted (None records where this machine can, and says so where it
+            cannot), and the file beside a lock, read if it is there and written else.
         cache: where the answers are kept without a lock.
-        progress: hears what happens.
 
     Raises:
         UsageError: it is wanted, and this machine cannot.
         CheckpointError: the model does not give its known answers, or cannot be run.
     """
-    if wanted is False or not known or plan.recipe.runtime.engine == "upstream":
+    if options.record is False or not known or plan.recipe.runtime.engine == "upstream":
         return ()
+    progress = staging.progress
     precisions = _precisions(plan)
     key = _key(staging, known, precisions)
-    place = kept or cache.root / "answers" / f"{key}.json"
+    place = options.answers or cache.root / "answers" / f"{key}.json"
     if (found := _read(place, key)) is not None:
         return found
     if why := _cannot(plan, precisions):
-        if wanted:
+        if options.record:
             raise UsageError(f"known answers cannot be recorded: {why}", hint=_HINT)
         progress.note(f"! known answers are not recorded: {why}; the first installation can do it")
         return ()
@@ -211,7 +212,5 @@ def _read(place: Path, key: str) -> tuple[Reference, ...] | None:
 
 def _write(place: Path, key: str, recorded: Sequence[Reference]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f"{place.name}.new")
     fields = {"key": key, "references": [records.encode(one) for one in recorded]}
-    beside.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-    shutil.move(beside, place)
+    files.write(place, f"{json.dumps(fields, indent=1)}\n".encode())

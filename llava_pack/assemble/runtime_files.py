@@ -105,12 +105,7 @@ def stage_installer(staging: Staging) -> None:
     scripts = [
         p for name in ("install.sh", "probe.sh") if (p := shipped("installers") / name).is_file()
     ]
-    code = [(path, f"installer/llava_target/{path.name}") for path in _target_code()]
-    code += [(_PACKAGE / "__init__.py", "installer/llava_pack/__init__.py")]
-    code += [
-        (path, f"installer/llava_pack/format/{path.name}")
-        for path in sorted((_PACKAGE / "format").glob("*.py"))
-    ]
+    code = [(_PACKAGE / name, f"installer/llava_pack/{name}") for name in installer_code()]
     units = [(path, f"installer/units/{path.name}") for path in _units()]
     files = [(path, path.name) for path in scripts] + code + units
     contents = {name: path.read_bytes() for path, name in files}
@@ -151,8 +146,11 @@ def _stage_own_wheel(staging: Staging) -> LockedWheel:
     )
 
 
-def _target_code() -> list[Path]:
-    return sorted((shipped("installers") / "llava_target").glob("*.py"))
+def installer_code() -> list[str]:
+    """Return the files of this package, relative to it, of which a copy installs a bundle."""
+    folders = ((_PACKAGE / name).glob("*.py") for name in ("format", "target"))
+    inside = (path.relative_to(_PACKAGE).as_posix() for folder in folders for path in folder)
+    return ["__init__.py", *sorted(inside)]
 
 
 def _units() -> list[Path]:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from llava_pack import __version__
 from llava_pack.assemble.wheel_facts import spdx
+from llava_pack.fetch.source import Source
 from llava_pack.format.manifest import FileEntry, PythonEntry
 
 PATH = "sbom/bundle.cdx.json"
@@ -39,7 +40,7 @@ class PackedModel:
     """
 
     folder: str
-    pinned: str
+    pinned: Source
     role: str
     licence: str = ""
     url: str = ""
@@ -55,6 +56,7 @@ class Contents:
         models: what lies below `model/`, or went into it.
         licences: of wheels, by file name.
         uv_version: of `runtime/uv`.
+        unverified: what the recipe could not check against the real source.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Contents:
     licences: Mapping[str, str]
     python: PythonEntry
     uv_version: str
+    unverified: Sequence[str] = ()
 
 
 def render_sbom(contents: Contents) -> bytes:
@@ -90,6 +93,7 @@ def render_sbom(contents: Contents) -> bytes:
                 "bom-ref": _BUNDLE,
                 "name": contents.name,
                 "version": str(contents.release),
+                **_unverified(contents),
             },
         },
         "components": components,
@@ -116,35 +120,28 @@ def licence_field(text: str, url: str = "") -> dict[str, Any]:
     return {"licenses": [{"license": {"name": text, **({"url": url} if url else {})}}]}
 
 
+def _unverified(contents: Contents) -> dict[str, Any]:
+    lines = [prop for text in contents.unverified for prop in _properties(unverified=text)]
+    return {"properties": lines} if lines else {}
+
+
 def _models(contents: Contents) -> Iterator[dict[str, Any]]:
     for part in contents.models:
         files = [e for e in contents.entries if e.path.startswith(f"model/{part.folder}/")]
-        repo, _, commit = part.pinned.removeprefix("hf:").partition("@")
-        hub = part.pinned.startswith("hf:")
-        purl = f"pkg:huggingface/{quote(repo)}@{quote(commit)}" if hub else ""
         component = {
             "type": "machine-learning-model",
             "bom-ref": f"model/{part.folder}",
             "name": part.folder,
-            "version": commit if hub else "",
-            **({"purl": purl} if hub else {}),
+            "version": part.pinned.revision,
+            "purl": part.pinned.purl,
             **licence_field(part.licence, part.url),
             "modelCard": {"modelParameters": {"task": "image-text-to-text"}}
             if part.role == "model"
             else {},
-            "properties": _properties(role=part.role, source=_source(part.pinned)),
+            "properties": _properties(role=part.role, source=part.pinned.public),
             "components": [_file(entry) for entry in files],
         }
         yield {name: value for name, value in component.items() if value}
-
-
-def _source(pinned: str) -> str:
-    """Return a source without the path of the machine that packed it.
-
-    >>> _source("dir:/home/me/models/llava"), _source("hf:a/b@c")
-    ('dir:llava', 'hf:a/b@c')
-    """
-    return pinned if pinned.startswith("hf:") else f"dir:{pinned.rpartition('/')[2]}"
 
 
 def _wheels(contents: Contents) -> Iterator[dict[str, Any]]:

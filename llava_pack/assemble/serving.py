@@ -6,12 +6,13 @@ from typing import Any
 
 from llava_pack.assemble.floors import Configs, model_configs
 from llava_pack.assemble.packing import Packing
-from llava_pack.assemble.sources import RemoteSource
-from llava_pack.checkpoint.footprint import Precision, count_parameters
+from llava_pack.assemble.sources import Identified
+from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.target import TargetProfile
-from llava_pack.lock.fit import BY_QUALITY, Fit, Wish, choose_fit, fits, gpu_fits
+from llava_pack.format.precision import BY_QUALITY, Precision
+from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe
 
 UPSTREAM_CPU_PRECISION: Precision = "fp16"
@@ -35,12 +36,12 @@ class ServingPlan:
     chosen: Fit | None = None
 
 
-def source_configs(sources: Mapping[str, RemoteSource], recipe: Recipe) -> Configs:
+def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs:
     """Return the configurations of model and tower, before the weights are fetched.
 
     A projector without a config.json has its base's, and what the recipe says beside it.
     """
-    found: dict[str, dict[str, Any]] = {name: one.config for name, one in sources.items()}
+    found: dict[str, dict[str, Any]] = {name: {**one.config} for name, one in sources.items()}
     if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
         values = {"mm_projector_type": "linear", **recipe.model.values}
         found["model"] = {**found.get("base", {}), **values, **found["model"]}

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,10 @@ _PROVENANCE = frozenset({"_name_or_path", "name_or_path"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _MEDIA_TYPE = re.compile(r"(application|audio|font|image|message|model|multipart|text|video)/.+")
 _FILE = re.compile(r".+\.(json|jinja|txt|model|bin|safetensors|py|md)")
+_ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[\\/]")
 _LOCAL = re.compile(r"[./~\\{]|[A-Za-z]:[\\/]")
 _VOCABULARY_KEYS = frozenset({"vocab", "merges", "added_tokens", "added_tokens_decoder"})
+Wanted = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +130,33 @@ def remote_ids(data: bytes, *, subject: str = "config.json") -> list[tuple[str, 
     >>> remote_ids(b'{"mm_vision_tower": "openai/clip", "text_config": {"_name_or_path": ""}}')
     [('/mm_vision_tower', 'openai/clip')]
     """
+    return _texts(data, _is_remote, subject)
+
+
+def _texts(data: bytes, wanted: Wanted, subject: str) -> list[tuple[str, str]]:
+    """Return pointer and value of the texts that are wanted, by their key and themselves."""
     if len(data) > MAX_CONFIG_BYTES:
         raise CheckpointError(
             f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject
         )
     try:
         value = json.loads(data.decode("utf-8-sig"))
-        return list(_found(value, "", ""))
+        return list(_found(value, wanted, "", ""))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
 
 
-def _found(value: Any, key: str, pointer: str) -> Iterator[tuple[str, str]]:
+def _found(value: Any, wanted: Wanted, key: str, pointer: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             if name in _VOCABULARY_KEYS:
                 continue
-            yield from _found(
-                inner, "auto_map" if key == "auto_map" else name, f"{pointer}/{_escaped(name)}"
-            )
+            inside = "auto_map" if key == "auto_map" else name
+            yield from _found(inner, wanted, inside, f"{pointer}/{_escaped(name)}")
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _found(inner, key, f"{pointer}/{index}")
-    elif isinstance(value, str) and _is_remote(key, value):
+            yield from _found(inner, wanted, key, f"{pointer}/{index}")
+    elif isinstance(value, str) and wanted(key, value):
         yield pointer, value
 
 
@@ -173,10 +181,21 @@ def provenance_rewrites(data: bytes, *, subject: str = "config.json") -> list[Po
         CheckpointError: the file is no JSON.
     """
     return [
-        PointerRewrite(pointer, old, "")
-        for pointer, old in remote_ids(data, subject=subject)
-        if pointer.rsplit("/", 1)[-1] in _PROVENANCE
+        PointerRewrite(pointer, old, "") for pointer, old in _texts(data, _is_provenance, subject)
     ]
+
+
+def _is_provenance(key: str, value: str) -> bool:
+    return key in _PROVENANCE and (_is_remote(key, value) or is_place(value))
+
+
+def is_place(text: str) -> bool:
+    """Whether a value is a path that means something on the machine that wrote it only.
+
+    >>> is_place("/home/me/vicuna"), is_place("../clip"), is_place("openai/clip")
+    (True, False, False)
+    """
+    return _ABSOLUTE.match(text) is not None
 
 
 def rewrite_pointer(data: bytes, pointer: str, value: str | None) -> bytes:

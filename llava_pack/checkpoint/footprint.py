@@ -7,9 +7,6 @@ of its own; embeddings, head, projector and tower are on the first.
 
 Only the language model's linear layers are quantized; embeddings, head, projector and tower stay
 16-bit (32-bit for fp32, and on a CPU, where 16-bit arithmetic is slow or missing).
-
-Source: bitsandbytes functional.py (nf4 blocks of 64 values, scales quantized in blocks of 256;
-int8 with one scale a row).
 """
 
 import math
@@ -20,12 +17,10 @@ from typing import Any, Literal
 
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, size, tower_shapes
 from llava_pack.checkpoint.spread import spread_layers
+from llava_pack.format.precision import FACTS, PRECISIONS, QUANTIZED, Precision, computes_in
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
 Device = Literal["cpu", "cuda"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
 
-_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 _LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 _MIB = 1 << 20
 _PROCESS_BYTES: Mapping[Device, int] = {"cpu": 395 * _MIB, "cuda": 512 * _MIB}
@@ -148,7 +143,7 @@ def footprint(
     Raises:
         CheckpointError: a size is missing from the configuration.
     """
-    kept = _kept_bytes(precision, device)
+    kept = 4 if computes_in(precision, device) == "float32" else 2
     work = working_bytes(config, context_tokens=context_tokens, slots=slots, element_bytes=kept)
     return Footprint(
         weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
@@ -216,18 +211,11 @@ def tower_parameters(tower_config: Mapping[str, Any]) -> int:
 
 
 def _quantized_bytes(parameters: Parameters, precision: Precision) -> int:
-    if precision == "nf4":
-        return math.ceil(parameters.quantized * _NF4_BYTES)
-    if precision == "int8":
-        return parameters.quantized + 4 * parameters.rows
-    return parameters.quantized * (4 if precision == "fp32" else 2)
+    facts = FACTS[precision]
+    weight_bytes = facts.bits / 8 + facts.scale_bytes
+    return math.ceil(parameters.quantized * weight_bytes) + facts.row_bytes * parameters.rows
 
 
 def _process_bytes(precision: Precision, device: Device) -> int:
-    quantizer = _QUANTIZER_BYTES if device == "cpu" and precision in {"int8", "nf4"} else 0
+    quantizer = _QUANTIZER_BYTES if device == "cpu" and precision in QUANTIZED else 0
     return _PROCESS_BYTES[device] + quantizer
-
-
-def _kept_bytes(precision: Precision, device: Device) -> int:
-    """Return the bytes of an element that is not quantized."""
-    return 4 if precision == "fp32" or (device == "cpu" and precision in {"int8", "nf4"}) else 2

@@ -47,10 +47,10 @@ def _failed(error: PackError, arguments: Sequence[str], said: str = "") -> int:
         console.failure(error, as_json=as_json)
         _name_known(f"{said}{error}\n{error.hint}")
         return int(error.exit_code)
-    from llava_pack.health.report import Finding, Report, nagios_line, to_json
+    from llava_pack.health.report import Layer, Report, nagios_line, to_json
 
     console.failure(error)
-    finding = Finding(layer="environment", level="unknown", text=str(error), fix=error.hint)
+    finding = Layer.ENVIRONMENT.unknown(str(error), fix=error.hint)
     report = Report(findings=(finding,), metrics=(), took_s=0.0)
     if as_json:
         console.document("health", to_json(report))

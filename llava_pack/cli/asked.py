@@ -2,11 +2,13 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from llava_pack.format.precision import Quantized
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
@@ -48,7 +50,7 @@ Layout = Annotated[
     ),
 ]
 Quantize = Annotated[
-    Literal["nf4", "int8"] | None,
+    Quantized | None,
     typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
 ]
 Merge = Annotated[
@@ -70,7 +72,7 @@ class Wanted:
     exclude_newer: str | None = None
     runtime: Literal["transformers", "upstream"] | None = None
     layout: Literal["original", "hf"] | None = None
-    quantize: Literal["nf4", "int8"] | None = None
+    quantize: Quantized | None = None
     merge: bool = False
 
     @property
@@ -103,11 +105,11 @@ class Wanted:
         from llava_pack.lock.profile import read_profile
         from llava_pack.recipe import find_recipe, read_recipe
 
-        path = find_recipe(self.recipe)
-        found = with_runtime(read_recipe(path), self.runtime)
+        file = read_recipe(find_recipe(self.recipe))
+        found = with_runtime(file.value, self.runtime)
         profile = None if self.target is None else read_profile(self.target)
         return found, BuildOptions(
-            recipe=path,
+            recipe=replace(file, value=found),
             out=out if out is not None else Path(f"{found.name}-bundle"),
             choice=choose(found, profile, self.said),
             release=release_now(os.environ, time.time()),

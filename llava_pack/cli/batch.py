@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llava_pack.format import files
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
 if TYPE_CHECKING:
@@ -131,9 +132,7 @@ def keep_answered(out: Path) -> set[tuple[str, str]]:
         if "text" in values and key not in done:
             kept.append(line)
             done.add(key)
-    beside = out.with_name(f".{out.name}.new")
-    beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    beside.replace(out)
+    files.write(out, "".join(f"{line}\n" for line in kept).encode())
     return done
 
 

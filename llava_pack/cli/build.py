@@ -23,6 +23,7 @@ from llava_pack.cli.asked import (
 )
 from llava_pack.cli.laptop import need_laptop
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
+from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import Plan
@@ -158,12 +159,7 @@ def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> None:
-    weights = {
-        str(source.listing.pinned): {
-            name: source.listing.sizes[name] for name in source.weight_files()
-        }
-        for source in plan.sources.values()
-    }
+    weights = {str(one.pinned): one.weight_sizes for one in plan.sources.values()}
     wheels = [f"{wheel.name} {wheel.version}" for wheel in plan.packages.wheels]
     if as_json:
         fields = {"recipe": plan.recipe.name, "weights": weights, "wheels": wheels}
@@ -176,7 +172,7 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
     for source, files in weights.items():
         console.data(source)
         for name, size_bytes in files.items():
-            console.data(f"  {name:<44}{console.human_bytes(size_bytes):>12}")
+            console.data(f"  {name:<44}{human_bytes(size_bytes):>12}")
     carried = "carried" if plan.packages.python.archive is not None else "the target's own"
     console.data(f"Python {plan.packages.python.version}, {carried}")
     console.data(f"{len(wheels)} wheels: {', '.join(wheels)}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.serve import quantized_by
 from llava_pack.cli.speakers import Answer, Attachment, LocalSpeaker, ServedSpeaker, Speaker, Turn
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
@@ -232,7 +233,7 @@ def _speaker(model_path: Path | None, model: str | None, options: dict[str, Any]
 
 
 def _precision(given: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:
-    asked = {name for name, on in (("nf4", load_4bit), ("int8", load_8bit)) if on}
+    asked = quantized_by(load_4bit=load_4bit, load_8bit=load_8bit)
     asked |= {given} if given else set()
     if len(asked) > 1:
         names = ", ".join(sorted(asked))

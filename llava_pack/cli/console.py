@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from llava_pack.format.errors import PackError
-from llava_pack.format.text import visible
+from llava_pack.format.text import human_bytes, visible
 
 JSON_SCHEMA = 1
 _PLAIN_EVERY_S = 5.0
@@ -67,20 +67,6 @@ def mark(level: str) -> str:
     '!'
     """
     return {"ok": "✓", "warn": "!", "fail": "✗"}[level]
-
-
-def human_bytes(size_bytes: float) -> str:
-    """Return a size for people, in powers of ten.
-
-    >>> human_bytes(13_518_798_848)
-    '13.5 GB'
-    """
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return ""  # not reached: the last unit always returns
 
 
 def progress() -> "ConsoleProgress":

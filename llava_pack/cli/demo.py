@@ -16,6 +16,7 @@ from llava_pack.cli import console
 from llava_pack.cli.demo_target import Phase, TargetRun, ran, serving, unwinding
 from llava_pack.cli.silence import silenced
 from llava_pack.format.errors import UsageError
+from llava_pack.format.text import human_bytes
 from llava_pack.serve.listener import listen_on_port
 from llava_pack.shipped import shipped
 
@@ -144,10 +145,10 @@ def _report(
     console.data(f"asked about {PICTURE}: {run.answer}")
     console.data(f"{'phase':<24}{'seconds':>9}{'bytes':>12}{'per second':>14}")
     for phase in phases:
-        size = "" if phase.size_bytes is None else console.human_bytes(phase.size_bytes)
+        size = "" if phase.size_bytes is None else human_bytes(phase.size_bytes)
         rate = ""
         if phase.size_bytes is not None:
-            rate = console.human_bytes(phase.size_bytes / max(phase.took_s, 1e-9)) + "/s"
+            rate = human_bytes(phase.size_bytes / max(phase.took_s, 1e-9)) + "/s"
         console.data(f"{phase.name:<24}{phase.took_s:>9.1f}{size:>12}{rate:>14}")
     console.data(f"{'total':<24}{sum(phase.took_s for phase in phases):>9.1f}")
     if run.silent:

@@ -7,20 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava_pack.cli import console
-from llava_pack.cli.installations import read_again
 from llava_pack.format.errors import PackError
+from llava_pack.format.progress import Progress
+from llava_pack.format.text import human_bytes
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
 from llava_pack.health.knowledge import Failure, known_failures, recognise
 from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
 from llava_pack.health.probes import probe_environment, wheel_versions
-from llava_pack.health.report import Finding, Metric, in_order
+from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
+from llava_pack.installation.integrity import read_again
 from llava_pack.serve.listener import PORT, holder_of
 from llava_pack.serve.state import RunState, running
+from llava_pack.target import receipt
+from llava_pack.target.generations import recipes
+from llava_pack.target.next_step import next_step
 
 if TYPE_CHECKING:
     from llava_pack.cli.installed import Installation
@@ -37,8 +41,9 @@ class Examination:
     What needs packages is imported in its own check: one that is missing leaves the others.
     """
 
-    def __init__(self, prefix: Path, *, deep: bool) -> None:
+    def __init__(self, prefix: Path, progress: Progress, *, deep: bool) -> None:
         self._prefix = prefix
+        self._progress = progress
         self._deep = deep
         self._installed: list[Installation] = []
         self._answers: list[AnswerFacts] = []
@@ -52,37 +57,33 @@ class Examination:
 
     def run(self) -> None:
         """Do every check."""
-        from llava_target.generations import recipes
-
         servers = running()
         names = recipes(self._prefix)
         for name in names:
-            self._contained("integrity", partial(self._open, name))
+            self._contained(Layer.INTEGRITY, partial(self._open, name))
         if self._deep and self._installed:
-            self._contained("integrity", partial(self._say_how_long, servers))
+            self._contained(Layer.INTEGRITY, partial(self._say_how_long, servers))
         for item in self._installed:
-            self._contained("integrity", partial(self._integrity, item))
-            self._contained("environment", partial(self._environment, item))
+            self._contained(Layer.INTEGRITY, partial(self._integrity, item))
+            self._contained(Layer.ENVIRONMENT, partial(self._environment, item))
         if not names:
             self.findings.append(self._nothing_installed(servers))
-        self._contained("gpu", self._gpus)
-        self._contained("host", self._host)
-        self._contained("processes", partial(self._processes, servers))
+        self._contained(Layer.GPU, self._gpus)
+        self._contained(Layer.HOST, self._host)
+        self._contained(Layer.PROCESSES, partial(self._processes, servers))
         if servers:
-            self._contained("engine", partial(self._served, self._ours(servers)))
-            self._contained("silence", partial(self._silence, servers))
+            self._contained(Layer.ENGINE, partial(self._served, self._ours(servers)))
+            self._contained(Layer.SILENCE, partial(self._silence, servers))
         else:
             self.findings.append(self._nothing_runs())
 
     def record(self) -> None:
         """Keep what the served models answer, for later checks to be held against."""
-        from llava_target.generations import recipes
-
         for name in recipes(self._prefix):
-            self._contained("integrity", partial(self._open, name))
+            self._contained(Layer.INTEGRITY, partial(self._open, name))
         servers = running()
         if servers:
-            self._contained("answers", partial(self._record, self._ours(servers)))
+            self._contained(Layer.ANSWERS, partial(self._record, self._ours(servers)))
         else:
             self.findings.append(self._nothing_runs())
 
@@ -96,12 +97,10 @@ class Examination:
             for item in served:
                 kept = record_here(item, probe)
                 text = f"{item.recipe}: {len(kept)} answers kept, in {kept[0].precision}"
-                yield Finding(layer="answers", level="ok", text=f"{text} on {kept[0].made_on}")
+                yield Layer.ANSWERS.ok(f"{text} on {kept[0].made_on}")
         if not served:
-            yield Finding(
-                layer="answers",
-                level="fail",
-                text=f"nothing recorded: {', '.join(server.models)} is not installed here",
+            yield Layer.ANSWERS.fail(
+                f"nothing recorded: {', '.join(server.models)} is not installed here",
                 why="the questions to ask come from an installed bundle",
                 fix=f"{self._program} serve, or give --prefix",
             )
@@ -115,16 +114,14 @@ class Examination:
         """Return the figures of the answers."""
         return metrics_of(self._answers)
 
-    def _contained(self, layer: str, check: Callable[[], Iterator[Finding]]) -> None:
+    def _contained(self, layer: Layer, check: Callable[[], Iterator[Finding]]) -> None:
         try:
             self.findings += check()
         except PackError as error:
-            self.findings.append(
-                Finding(layer=layer, level="fail", text=str(error), fix=error.hint)
-            )
+            self.findings.append(layer.fail(str(error), fix=error.hint))
         except Exception as error:  # noqa: BLE001 - the boundary of one check
             text = f"could not be checked: {type(error).__name__}: {error}"
-            self.findings.append(Finding(layer=layer, level="unknown", text=text))
+            self.findings.append(layer.unknown(text))
 
     def _open(self, recipe: str) -> Iterator[Finding]:
         """Find an installed model; nothing is wrong where it can be found."""
@@ -141,11 +138,9 @@ class Examination:
     def _nothing_installed(self, servers: Sequence[RunState]) -> Finding:
         if servers and servers[0].bundle_id is None:
             text = "served from a folder; nothing is installed to compare it with"
-            return Finding(layer="integrity", level="ok", text=text)
-        return Finding(
-            layer="integrity",
-            level="fail",
-            text=f"nothing is installed under {self._prefix}",
+            return Layer.INTEGRITY.ok(text)
+        return Layer.INTEGRITY.fail(
+            f"nothing is installed under {self._prefix}",
             why="there is nothing to serve",
             fix="sh install.sh --bundle DIR --expect ID, or give --prefix",
         )
@@ -165,19 +160,18 @@ class Examination:
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
         about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)
         questions = sum(map(_question_count, asked))
-        parts = [f"{console.human_bytes(hashed)} to hash", "libraries to import"]
+        parts = [f"{human_bytes(hashed)} to hash", "libraries to import"]
         parts += [f"{questions} questions to ask"] if questions else []
-        console.say(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
+        self._progress.note(f"deep: {', '.join(parts)}: about {about_s:.0f} s")
         yield from ()
 
     def _integrity(self, item: "Installation") -> Iterator[Finding]:
-        from llava_target import receipt
 
         entries = item.manifest.under("model")
         changed: tuple[str, ...]
         touched: tuple[str, ...] = ()
         if self._deep:
-            changed = read_again(item)
+            changed = read_again(item, self._progress)
         else:
             changed, touched = receipt.broken(item.root, ctime=False), receipt.broken(item.root)
         yield check_installed(
@@ -233,12 +227,9 @@ class Examination:
             yield check_silence(probe_silence(server.pid, (server.port,)))
 
     def _nothing_runs(self) -> Finding:
-        from llava_target.next_step import next_step
 
-        return Finding(
-            layer="engine",
-            level="fail",
-            text="no server of this installation runs",
+        return Layer.ENGINE.fail(
+            "no server of this installation runs",
             why="nothing answers",
             fix=next_step(self._prefix).command,
         )

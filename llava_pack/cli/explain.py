@@ -11,9 +11,10 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.target import AsJson
 from llava_pack.format.errors import UsageError
+from llava_pack.format.text import LANGUAGES, Language
 
 if TYPE_CHECKING:
-    from llava_pack.health.knowledge import Failure, Language
+    from llava_pack.health.knowledge import Failure
 
 _LABELS = {"en": ("why", "fix", "seen in"), "zh": ("原因", "处理", "见于")}
 
@@ -70,7 +71,7 @@ def explain(
             _show(one, chosen)
 
 
-def facts(failure: "Failure", language: "Language") -> Mapping[str, Any]:
+def facts(failure: "Failure", language: Language) -> Mapping[str, Any]:
     """Return a known failure for JSON."""
     return {
         "code": failure.id,
@@ -80,7 +81,7 @@ def facts(failure: "Failure", language: "Language") -> Mapping[str, Any]:
     }
 
 
-def _show(failure: "Failure", language: "Language") -> None:
+def _show(failure: "Failure", language: Language) -> None:
     advice = failure.advice[language]
     why, fix, seen = _LABELS[language]
     console.data(f"{failure.id}: {advice.title}")
@@ -89,8 +90,8 @@ def _show(failure: "Failure", language: "Language") -> None:
     console.data(f"    {seen}: {', '.join(failure.sources)}")
 
 
-def _language(wanted: str | None) -> "Language":
-    from llava_pack.health.knowledge import LANGUAGES, language_of
+def _language(wanted: str | None) -> Language:
+    from llava_pack.health.knowledge import language_of
 
     if wanted is None:
         return language_of(os.environ)

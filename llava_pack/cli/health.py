@@ -7,8 +7,10 @@ import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.target import AsJson, Prefix, own_prefix
-from llava_pack.format.exit_codes import ExitCode, HealthCode
+from llava_pack.cli.target import AsJson, Prefix
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.health.report import HealthCode
+from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.state import running
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def health(
         way = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
         found = list(check_tunnel(way))
         _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
-    examination = Examination(own_prefix(prefix), deep=deep)
+    examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
     if record:
         examination.record()
     else:
@@ -128,7 +130,7 @@ def _show(report: "Report", as_json: bool) -> None:
 def _wait(seconds: float) -> "Finding":
     """Wait until a server on this machine is ready, and return what came of it."""
     from llava_pack.cli.served_checks import probe_of
-    from llava_pack.health.report import Finding
+    from llava_pack.health.report import Layer
 
     began_s = time.monotonic()
     seen = "no server of this installation runs"
@@ -141,12 +143,10 @@ def _wait(seconds: float) -> "Finding":
             if facts.ready:
                 waited_s = time.monotonic() - began_s
                 text = f"{phases}, after {waited_s:.1f} s"
-                return Finding(layer="engine", level="ok", text=text)
+                return Layer.ENGINE.ok(text)
         if time.monotonic() - began_s >= seconds:
-            return Finding(
-                layer="engine",
-                level="fail",
-                text=f"not ready after {seconds:g} s: {seen}",
+            return Layer.ENGINE.fail(
+                f"not ready after {seconds:g} s: {seen}",
                 why="clients would be turned away",
                 fix="llava-pack serve; as root in a container, serve --as-root",
             )

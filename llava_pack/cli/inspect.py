@@ -9,11 +9,13 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.bill import bill_summary
-from llava_pack.cli.target import AsJson, llava_target
+from llava_pack.cli.target import AsJson
 from llava_pack.format import records
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
+from llava_pack.format.text import human_bytes
+from llava_pack.target.inventory import read_listing, read_manifest
 
 if TYPE_CHECKING:
     from llava_pack.format.manifest import FileEntry, Manifest
@@ -76,9 +78,6 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
-    llava_target()
-    from llava_target.inventory import read_listing, read_manifest
-
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)
     stated: dict[str, Any] = records.encode(manifest)
@@ -165,7 +164,7 @@ def _scalar(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "none"
     if isinstance(value, int) and not isinstance(value, bool) and "bytes" in name:
-        return console.human_bytes(value)
+        return human_bytes(value)
     return "none" if value is None or value == {} else str(value)
 
 

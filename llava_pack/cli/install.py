@@ -1,16 +1,15 @@
 """`llava-pack install`: an upgrade, or a first install on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.signing_keys import TrustKey
-from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
-
-if TYPE_CHECKING:
-    from llava_target.installer import Plan
+from llava_pack.cli.target import AsJson, Prefix
+from llava_pack.installation.prefix import chosen_prefix
+from llava_pack.target import installer
 
 
 def install(
@@ -53,8 +52,6 @@ def install(
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
     """
     place = chosen_prefix(prefix)
-    from llava_target import installer
-
     request = installer.Request(
         bundle=bundle,
         expect=expect,
@@ -81,7 +78,7 @@ def install(
     console.data(following.command)
 
 
-def _show_plan(plan: "Plan", *, as_json: bool) -> None:
+def _show_plan(plan: installer.Plan, *, as_json: bool) -> None:
     if as_json:
         console.document("plan", plan.facts())
         return

@@ -1,14 +1,13 @@
 """What is installed under a prefix, for the commands that use it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava_pack.cli import console
-from llava_pack.cli.target import own_prefix
 from llava_pack.format.errors import IntegrityError
-from llava_pack.health.probes import rehash, unpromised
+from llava_pack.format.progress import Progress
+from llava_pack.installation.integrity import changed_files
+from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.plans import EnginePlan, LoadOptions, installed_plan
 
 if TYPE_CHECKING:
@@ -30,41 +29,13 @@ def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Install
     return tuple(installed(place, recipe) for recipe in recipes) or (installed(place),)
 
 
-def changed_files(item: "Installation") -> tuple[str, ...]:
-    """Return the files that are not as they were when they were verified.
-
-    Where links, owner or permissions alone changed (the medium's copy of a linked file was removed,
-    say), the bytes are read again; if they are right, that is how the files look from now on.
-    """
-    from llava_target import receipt
-
-    if changed := receipt.broken(item.root, ctime=False):
-        return changed
-    return read_again(item) if receipt.broken(item.root) else ()
-
-
-def read_again(item: "Installation") -> tuple[str, ...]:
-    """Return the files that are not what the bundle id promises, every byte read.
-
-    Where all are right, how they look now is how they look from now on.
-    """
-    from llava_target import receipt
-    from llava_target.store import Store
-
-    changed = unpromised(item.manifest, item.root, item.bundle_id)
-    changed += rehash(item.manifest, item.root, Store(item.prefix).path, console.progress())
-    if not changed and receipt.broken(item.root) and os.access(item.root, os.W_OK):
-        receipt.seal(item.root)
-    return changed
-
-
-def plan_of(item: "Installation", options: LoadOptions) -> EnginePlan:
+def plan_of(item: "Installation", options: LoadOptions, progress: Progress) -> EnginePlan:
     """Return how an installed model is served.
 
     Raises:
         IntegrityError: its files do not look as they did when they were verified.
     """
-    if changed := changed_files(item):
+    if changed := changed_files(item, progress):
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise IntegrityError(
             f"changed since they were verified: {', '.join(changed[:_SHOWN])}{more}",

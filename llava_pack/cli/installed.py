@@ -1,7 +1,4 @@
-"""What is installed and current, for the commands of an installation.
-
-Imported once `llava_target` can be: see `llava_pack.cli.target`.
-"""
+"""What is installed and current, for the commands of an installation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +8,7 @@ from typing import Any
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_target import generations, receipt
+from llava_pack.target import generations, receipt
 
 
 @dataclass(frozen=True, kw_only=True)

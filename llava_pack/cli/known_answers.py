@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava_pack.format import records
+from llava_pack.format import files, records
 from llava_pack.format.errors import IntegrityError, UsageError
 from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.health.facts import ModelFacts
@@ -74,8 +74,8 @@ def record_here(item: "Installation", probe: ServerProbe) -> tuple[Reference, ..
             )
     kept = tuple(replace(one, recorded="install") for one in found)
     others = [one for one in recorded_here(item) if not _replaced(one, kept)]
-    path = _path(item)
-    path.write_text(json.dumps([records.encode(one) for one in (*others, *kept)], indent=1) + "\n")
+    document = json.dumps([records.encode(one) for one in (*others, *kept)], indent=1)
+    files.write(_path(item), f"{document}\n".encode())
     return kept
 
 

@@ -22,6 +22,7 @@ from llava_pack.cli.asked import (
 from llava_pack.cli.laptop import need_laptop
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
     from llava_pack.assemble.outlook import Outlook
@@ -132,7 +133,7 @@ def _print_json(outlook: "Outlook", minutes: dict[str, float]) -> None:
 
 
 def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
-    size = console.human_bytes
+    size = human_bytes
     console.data(f"{outlook.recipe}   licence: {outlook.licence}")
     for source, files in outlook.weights.items():
         total = size(sum(files.values()))
@@ -180,9 +181,9 @@ def _print_wheels(outlook: "Outlook") -> None:
     total = sum(part.size_bytes or 0 for part in known)
     unknown = sum(part.size_bytes is None for part in known)
     more = f", {unknown} of unknown size" if unknown else ""
-    console.data(f"  {len(known)} wheels, {console.human_bytes(total)}{more}; the largest:")
+    console.data(f"  {len(known)} wheels, {human_bytes(total)}{more}; the largest:")
     for part in known[:_SHOWN_WHEELS]:
-        shown = "unknown" if part.size_bytes is None else console.human_bytes(part.size_bytes)
+        shown = "unknown" if part.size_bytes is None else human_bytes(part.size_bytes)
         console.data(f"    {part.name + ' ' + part.version:<44}{shown:>12}")
 
 
@@ -201,7 +202,7 @@ def _human(text: str) -> str:
     >>> _human("at least 13518798848 bytes")
     'at least 13.5 GB'
     """
-    return re.sub(r"\b(\d{4,}) bytes", lambda found: console.human_bytes(int(found[1])), text)
+    return re.sub(r"\b(\d{4,}) bytes", lambda found: human_bytes(int(found[1])), text)
 
 
 def _needs(outlook: "Outlook") -> list[str]:
@@ -212,4 +213,4 @@ def _needs(outlook: "Outlook") -> list[str]:
         needs.append(f"compute capability {floors.compute_capability}")
     memory = floors.memory_bytes[outlook.serving.precision]
     where = "memory" if floors.driver is None else "GPU memory"
-    return [*needs, f"{console.human_bytes(memory)} of {where}"]
+    return [*needs, f"{human_bytes(memory)} of {where}"]

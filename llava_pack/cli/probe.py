@@ -10,7 +10,8 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.format.errors import FetchError, UsageError
-from llava_pack.format.target import TargetProfile
+from llava_pack.format.text import human_bytes
+from llava_pack.lock.profile import TargetProfile
 
 _SSH_TIMEOUT_S = 120
 
@@ -84,14 +85,14 @@ def summary(profile: TargetProfile) -> list[str]:
     unknown = "unknown"
     system = " ".join(part for part in (profile.distribution, profile.arch) if part) or unknown
     lines = [f"system    {system}, glibc {profile.glibc or unknown}"]
-    memory = unknown if profile.memory_bytes is None else console.human_bytes(profile.memory_bytes)
+    memory = unknown if profile.memory_bytes is None else human_bytes(profile.memory_bytes)
     lines.append(f"machine   {profile.cpu_count or unknown} CPUs, {memory} of memory")
     if profile.gpus is None:
         lines.append("GPU       could not be found out")
     elif not profile.gpus:
         lines.append("GPU       none")
     for gpu in profile.gpus or ():
-        size = unknown if gpu.memory_bytes is None else console.human_bytes(gpu.memory_bytes)
+        size = unknown if gpu.memory_bytes is None else human_bytes(gpu.memory_bytes)
         capability = gpu.compute_capability or unknown
         lines.append(
             f"GPU       {gpu.name}, {size}, compute capability {capability}, "
@@ -102,7 +103,7 @@ def summary(profile: TargetProfile) -> list[str]:
     for disk in profile.disks or ():
         if disk.writable and disk.free_bytes is not None:
             noexec = ", noexec" if disk.noexec else ""
-            lines.append(f"disk      {disk.path}: {console.human_bytes(disk.free_bytes)}{noexec}")
+            lines.append(f"disk      {disk.path}: {human_bytes(disk.free_bytes)}{noexec}")
     return lines
 
 

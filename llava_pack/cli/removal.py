@@ -1,7 +1,4 @@
-"""Going back to an earlier generation, and giving disk space back.
-
-Imported once `llava_target` can be: see `llava_pack.cli.target`.
-"""
+"""Going back to an earlier generation, and giving disk space back."""
 
 import dataclasses
 from contextlib import suppress
@@ -14,7 +11,7 @@ from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.serve.origin import user_of
-from llava_target import (
+from llava_pack.target import (
     disk,
     failures,
     generations,
@@ -24,13 +21,10 @@ from llava_target import (
     receipt,
     serving,
 )
-from llava_target.generations import Generation
-from llava_target.store import Store
+from llava_pack.target.generations import Generation
+from llava_pack.target.store import Store
 
-_OURS = (
-    *("bin", "models", "run", "store", "trust", "logs", "keys", "lock"),
-    *(disk.unfinished(Path(journal.NAME)).name, journal.NAME),
-)
+_OURS = ("bin", "models", "run", "store", "trust", "logs", "keys", "lock", journal.NAME)
 """The journal goes last: until then, the next run knows what to finish."""
 
 
@@ -95,7 +89,7 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
             items = list(generations.listing(prefix, recipe))
             items.sort(key=lambda item: (item.current, item.number))
             old += items[: -max(1, keep)]
-        running = [item for item in old if _runs(item.root)]
+        running = [item for item in old if serving.runs(item.root)]
         for item in running:
             progress.note(f"{item.recipe} generation {item.number} stays: it is running")
         freed = _remove(prefix, [item for item in old if item not in running], "gc")
@@ -145,11 +139,6 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
             if not any(prefix.iterdir()):
                 prefix.rmdir()
     return freed
-
-
-def _runs(root: Path) -> bool:
-    """Say whether a process runs that belongs to a generation."""
-    return any(argv[0].startswith(f"{root}/") for _, argv in serving.processes())
 
 
 def _record(prefix: Path, step: str, **facts: str | None) -> None:

@@ -15,6 +15,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.format.precision import FACTS, PRECISION_CHOICES, QUANTIZED
 from llava_pack.serve.state import RunState, directories, running
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _Folder = Path | None
 _Text = str | None
-_PRECISIONS = {"auto", "fp32", "fp16", "bf16", "int8", "nf4"}
 
 
 def serve(
@@ -248,19 +248,29 @@ def _refuse_root(*, as_root: bool) -> None:
     console.say("! it serves as root: whoever got into the server would be root")
 
 
+def quantized_by(*, load_4bit: bool, load_8bit: bool) -> set[str]:
+    """Return the precisions that LLaVA's own options name.
+
+    >>> quantized_by(load_4bit=True, load_8bit=False)
+    {'nf4'}
+    """
+    asked = {4: load_4bit, 8: load_8bit}
+    return {name for name in QUANTIZED if asked[FACTS[name].bits]}
+
+
 def chosen_precision(precision: str | None, *, load_4bit: bool, load_8bit: bool) -> str | None:
     """Return the one precision that the options name, None where they name none."""
-    named = {*([precision] if precision else ()), *(["nf4"] if load_4bit else ())}
-    named |= {"int8"} if load_8bit else set()
+    named = quantized_by(load_4bit=load_4bit, load_8bit=load_8bit)
+    named |= {precision} if precision else set()
     if len(named) > 1:
         raise UsageError(
             f"more than one precision is asked for: {', '.join(sorted(named))}",
             subject="--precision",
             hint="give one of --precision, --load-4bit and --load-8bit",
         )
-    if unknown := named - _PRECISIONS:
+    if unknown := named.difference(PRECISION_CHOICES):
         raise UsageError(
-            f"expected one of {', '.join(sorted(_PRECISIONS))}, got {', '.join(unknown)}",
+            f"expected one of {', '.join(sorted(PRECISION_CHOICES))}, got {', '.join(unknown)}",
             subject="--precision",
             hint="leave it out to serve in the bundle's own",
         )
@@ -307,7 +317,7 @@ def plans_of(
     from llava_pack.cli.installations import installations, plan_of
 
     found = installations(prefix, recipes)
-    return [plan_of(item, options) for item in found], found[0].bundle_id
+    return [plan_of(item, options, console.progress()) for item in found], found[0].bundle_id
 
 
 def _listen(host: str, port: int, path: Path | None) -> "socket_type":

@@ -9,7 +9,7 @@ from llava_pack.health.checks import check_answer, check_engine, check_fences, c
 from llava_pack.health.facts import AnswerFacts, GpusFacts, MemoryFacts, ModelFacts
 from llava_pack.health.knowledge import known_failures, recognise
 from llava_pack.health.machine import check_memory
-from llava_pack.health.report import Finding
+from llava_pack.health.report import Finding, Layer
 from llava_pack.health.server import Address, ServerProbe
 from llava_pack.health.suite import AnswerSuite
 from llava_pack.health.throughput import (
@@ -200,11 +200,6 @@ class ServedChecks:
             text = stream.read().decode(errors="replace")
         for failure in recognise(text, known_failures()):
             advice = failure.advice["en"]
-            yield Finding(
-                layer="engine",
-                level="warn",
-                text=f"its log shows: {advice.title}",
-                why=advice.cause,
-                fix=advice.fix,
-                code=failure.id,
+            yield Layer.ENGINE.warn(
+                f"its log shows: {advice.title}", why=advice.cause, fix=advice.fix, code=failure.id
             )

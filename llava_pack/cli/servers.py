@@ -1,8 +1,8 @@
 """The servers that run on this machine, as the commands that look after them see them."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llava_pack.cli import console
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.state import RunState, running
 
@@ -43,8 +43,8 @@ def http(server: RunState) -> "httpx.Client":
     )
 
 
-def ordered(server: RunState, **wanted: Any) -> dict[str, Any]:
-    """Have a server do something, and show how far it is meanwhile.
+def ordered(server: RunState, say: Callable[[str], None], **wanted: Any) -> dict[str, Any]:
+    """Have a server do something, and say how far it is meanwhile.
 
     Raises:
         PackError: it was not done, with the server's own error.
@@ -57,4 +57,4 @@ def ordered(server: RunState, **wanted: Any) -> dict[str, Any]:
             subject=", ".join(server.models),
             hint=f"to end it: kill {server.pid}; then start it again with `llava-pack serve`",
         )
-    return order(server.control, wanted, console.say)
+    return order(server.control, wanted, say)

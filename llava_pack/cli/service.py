@@ -13,9 +13,12 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.cli.target import AsJson, Prefix
+from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
+from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
+from llava_pack.target.ownership import check_prefix
 
 _SYSTEMD = Path("/run/systemd/system")
 _SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -130,9 +133,7 @@ def install(
             hint="look at it: ls -ld; the account of the service writes there and nowhere else",
         ) from error
     unit.path.parent.mkdir(parents=True, exist_ok=True)
-    from llava_target.disk import write_file
-
-    write_file(unit.path, unit.text().encode())
+    files.write(unit.path, unit.text().encode(), 0o644)
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)
@@ -215,8 +216,6 @@ def _unit(
     if of_system and not _exists(chosen or ""):
         raise UsageError(f"there is no account {chosen}", subject="--account")
     if of_system:
-        from llava_target.ownership import check_prefix
-
         check_prefix(place, pwd.getpwnam(str(chosen)).pw_uid)
     if control := [word for word in arguments or () if not word.isprintable()]:
         raise UsageError(f"expected printable text, got {control[0]!r}", subject="service")

@@ -45,7 +45,7 @@ def start(
     plan = _plan(recipe, model_path, vision_tower, precision, device, slots, prefix)
     from llava_pack.serve.control import plan_fields
 
-    served = ordered(chosen_server(), do="start", plan=plan_fields(plan))["models"]
+    served = ordered(chosen_server(), console.say, do="start", plan=plan_fields(plan))["models"]
     _tell("start", plan.name, served, as_json=as_json)
 
 
@@ -73,7 +73,9 @@ def swap(
     from llava_pack.serve.control import plan_fields
 
     wanted = plan_fields(plan)
-    served = ordered(chosen_server(model), do="swap", model=model, plan=wanted)["models"]
+    served = ordered(chosen_server(model), console.say, do="swap", model=model, plan=wanted)[
+        "models"
+    ]
     _tell("swap", plan.name, served, as_json=as_json)
 
 

@@ -52,7 +52,7 @@ def stop(
     """
     server = chosen_server(model)
     if model is not None:
-        left = ordered(server, do="stop", model=model)["models"]
+        left = ordered(server, console.say, do="stop", model=model)["models"]
         console.say(f"{console.mark('ok')} {model} is stopped; served: {', '.join(left)}")
     else:
         left = []

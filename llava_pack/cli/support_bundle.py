@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.target import AsJson, Prefix, chosen_prefix
+from llava_pack.cli.target import AsJson, Prefix
 from llava_pack.format.errors import SpaceError, UsageError
+from llava_pack.format.text import human_bytes
+from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.serve.state import RunState, directories, running
 from llava_pack.shipped import shipped
 
@@ -124,7 +126,7 @@ def _tell(path: Path, size_bytes: int, contents: "Contents", *, as_json: bool) -
     console.data(str(path))
     stayed = sum(contents.left_out.values())
     console.say(
-        f"{console.human_bytes(size_bytes)}, {len(contents.files)} files; "
+        f"{human_bytes(size_bytes)}, {len(contents.files)} files; "
         f"{stayed} values stayed on this machine"
     )
     for code in contents.known:

@@ -1,17 +1,18 @@
 """What a target keeps: the way to the installer, and the commands over installed versions."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.shipped import shipped
+from llava_pack.format.text import human_bytes
+from llava_pack.installation.prefix import chosen_prefix, own_prefix
+from llava_pack.target.generations import Generation, listing
+from llava_pack.target.next_step import next_step
 
 if TYPE_CHECKING:
     from llava_pack.cli.removal import Freed
-    from llava_target.generations import Generation
 
 Prefix = Annotated[
     Path | None,
@@ -24,35 +25,6 @@ RecipeName = Annotated[str | None, typer.Option("--recipe", help="Only this mode
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def llava_target() -> None:
-    """Make `llava_target` importable: it is shipped as files, for targets without any venv."""
-    folder = str(shipped("installers"))
-    if folder not in sys.path:
-        sys.path.append(folder)
-
-
-def chosen_prefix(prefix: Path | None) -> Path:
-    """Return the prefix that is meant, absolute."""
-    llava_target()
-    from llava_target.generations import default_prefix
-
-    return (prefix or default_prefix()).absolute()
-
-
-def own_prefix(prefix: Path | None) -> Path:
-    """Return the prefix that is meant, where nobody else could change what is run there.
-
-    Raises:
-        PreflightError: another account owns or can write it, or a folder on the way to it.
-    """
-    place = chosen_prefix(prefix)
-    from llava_target.ownership import check_prefix
-
-    if place.exists():
-        check_prefix(place)
-    return place
-
-
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
     """List the installed versions of each model; * marks the one that serves.
 
@@ -62,15 +34,13 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
       llava-pack generations --recipe llava-v1.5-7b --json
     """
     place = chosen_prefix(prefix)
-    from llava_target.generations import listing
-
     rows = [_row(item) for item in listing(place, recipe)]
     if as_json:
         console.document("generations", {"prefix": str(place), "generations": rows})
         return
     for row in rows:
         mark = "*" if row["current"] else " "
-        size = console.human_bytes(row["size_bytes"])
+        size = human_bytes(row["size_bytes"])
         console.data(f"{mark} {row['recipe']} {row['generation']}  {size}  {row['bundle_id']}")
     if not rows:
         console.say(f"nothing is installed under {place}")
@@ -93,7 +63,6 @@ def revert(
     """
     place = own_prefix(prefix)
     from llava_pack.cli.removal import revert as revert_to
-    from llava_target.next_step import next_step
 
     item = revert_to(place, recipe, generation, console.progress())
     if as_json:
@@ -141,7 +110,7 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
     _show("uninstall", freed, as_json=as_json)
 
 
-def _row(item: "Generation") -> dict[str, Any]:
+def _row(item: Generation) -> dict[str, Any]:
     names = ("recipe", "generation", "bundle_id", "release", "installed_at", "size_bytes")
     return {"current": item.current, **{name: getattr(item.receipt, name) for name in names}}
 
@@ -152,4 +121,4 @@ def _show(kind: str, freed: "Freed", *, as_json: bool) -> None:
         console.document(kind, facts)
         return
     names = ", ".join(freed.generations) or "no version"
-    console.data(f"removed {names}, and {console.human_bytes(freed.store_bytes)} of stored files")
+    console.data(f"removed {names}, and {human_bytes(freed.store_bytes)} of stored files")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from llava_pack.cli.passage import Login, Passage, Remote, ask_server, free_port, opened
 from llava_pack.format.errors import PackError
 from llava_pack.health.checks import check_engine, check_page
-from llava_pack.health.report import Finding
+from llava_pack.health.report import Finding, Layer
 from llava_pack.health.server import Address, ServerProbe
 
 
@@ -16,15 +16,11 @@ def check_tunnel(login: Login) -> Iterator[Finding]:
         with opened(login, remote, free_port(remote.port, exactly=False)) as passage:
             passage.check(remote, None)
             text = f"{login.destination}: open, the right server answers"
-            yield Finding(layer="tunnel", level="ok", text=text)
+            yield Layer.TUNNEL.ok(text)
             yield from _through(passage, remote)
     except PackError as error:
-        yield Finding(
-            layer="tunnel",
-            level="fail",
-            text=str(error),
-            why="the browser on this laptop does not reach the page",
-            fix=error.hint,
+        yield Layer.TUNNEL.fail(
+            str(error), why="the browser on this laptop does not reach the page", fix=error.hint
         )
 
 

@@ -97,7 +97,8 @@ def serve_upstream(
         )
     where = chosen_device(load.device or item.manifest.serving.device)
     default = CPU_PRECISION if where == "cpu" else None
-    checked = plan_of(item, replace(load, precision=load.precision or default, device=where))
+    wanted = replace(load, precision=load.precision or default, device=where)
+    checked = plan_of(item, wanted, console.progress())
     with listen_on_port(LOOPBACK, port, running()) as held:
         taken = int(held.getsockname()[1])
     model = UpstreamModel(

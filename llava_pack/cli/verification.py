@@ -1,7 +1,4 @@
-"""A whole bundle, read once: what `verify` reports.
-
-Imported once `llava_target` can be: see `llava_pack.cli.target`.
-"""
+"""A whole bundle, read once: what `verify` reports."""
 
 import os
 from collections.abc import Mapping
@@ -15,8 +12,8 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.signature import PublicKey
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_target.inventory import Defect, Listing, check, read_manifest, survey
-from llava_target.unlisted import Accounted, account
+from llava_pack.target.inventory import Defect, Listing, check, read_manifest, survey
+from llava_pack.target.unlisted import Accounted, account
 
 _STRANGE = ("extra", "too-many")
 

@@ -2,16 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.signing_keys import TrustKey
-from llava_pack.cli.target import AsJson, llava_target
-
-if TYPE_CHECKING:
-    from llava_target.trust import Verdict
+from llava_pack.cli.target import AsJson
+from llava_pack.format.text import human_bytes
+from llava_pack.target import trust
+from llava_pack.target.inventory import read_listing, refusal
 
 
 def verify(
@@ -34,10 +34,7 @@ def verify(
       llava-pack verify /media/usb/llava-v1.5-7b --trust-key llava-pack.pub.pem
       llava-pack verify ./demo-bundle --json
     """
-    llava_target()
     from llava_pack.cli.verification import examine
-    from llava_target import trust
-    from llava_target.inventory import read_listing, refusal
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)
@@ -57,7 +54,7 @@ def verify(
     if as_json:
         console.document("verify", facts)
         return
-    size = console.human_bytes(found.size_bytes)
+    size = human_bytes(found.size_bytes)
     console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
     extra = ", ".join(f"{name} ({size} bytes)" for name, size in found.unlisted.items())
     console.say(f"{console.mark('ok')} what is not listed is accounted for: {extra}")
@@ -66,7 +63,7 @@ def verify(
     console.data(found.listing.bundle_id)
 
 
-def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:
+def _trust_lines(expected: bool, verdict: trust.Verdict) -> list[str]:
     lines = [f"{console.mark('ok')} the bundle id is the one that you gave"] if expected else []
     if verdict.key is not None and verdict.trusted:
         lines.append(f"{console.mark('ok')} signed by the key {verdict.key.fingerprint}")

@@ -7,7 +7,8 @@ processor arguments); models/clip/configuration_clip.py (defaults of the tower).
 from collections.abc import Mapping
 from typing import Any
 
-from llava_pack.checkpoint.kind import backbone, has_tiles
+from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.kind import has_tiles
 from llava_pack.format.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a word of the vocabulary
@@ -57,22 +58,19 @@ _VISION_DEFAULTS: Mapping[str, Any] = {
 _SELECT = {"patch": "default", "cls_patch": "full"}
 _ASPECTS = ("pad", "square", "anyres", None)
 _MERGE = "spatial_unpad"
-_PRECISIONS: Mapping[str, Mapping[str, Any]] = {
-    "nf4": {
-        "load_in_4bit": True,
-        "load_in_8bit": False,
-        "bnb_4bit_compute_dtype": "float16",
-        "bnb_4bit_quant_storage": "uint8",
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-    },
-    "int8": {
-        "load_in_4bit": False,
-        "load_in_8bit": True,
-        "llm_int8_enable_fp32_cpu_offload": False,
-        "llm_int8_has_fp16_weight": False,
-        "llm_int8_threshold": 6.0,
-    },
+_NF4 = {
+    "load_in_4bit": True,
+    "load_in_8bit": False,
+    "bnb_4bit_quant_storage": "uint8",
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+}
+_INT8 = {
+    "load_in_4bit": False,
+    "load_in_8bit": True,
+    "llm_int8_enable_fp32_cpu_offload": False,
+    "llm_int8_has_fp16_weight": False,
+    "llm_int8_threshold": 6.0,
 }
 
 
@@ -122,9 +120,8 @@ def native_config(
     if precision is not None:
         whole["dtype"] = "bfloat16" if whole["dtype"] == "bfloat16" else "float16"
         skip = {"llm_int8_skip_modules": list(SKIPPED), "quant_method": "bitsandbytes"}
-        whole["quantization_config"] = {**_PRECISIONS[precision], **skip}
-        if precision == "nf4" and whole["dtype"] == "bfloat16":
-            whole["quantization_config"]["bnb_4bit_compute_dtype"] = "bfloat16"
+        nf4 = {**_NF4, "bnb_4bit_compute_dtype": whole["dtype"]}
+        whole["quantization_config"] = {**(nf4 if precision == "nf4" else _INT8), **skip}
     return dict(sorted(whole.items()))
 
 

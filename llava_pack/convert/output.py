@@ -1,12 +1,11 @@
 """Writing a file so that it is there whole or not at all."""
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from llava_pack.format import files
 from llava_pack.format.errors import SpaceError
 
 
@@ -17,18 +16,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         SpaceError: the disk is full; nothing of the file is left.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as out:
+        with files.replacing(path) as out:
             yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise SpaceError(
-                "the disk is full", subject=path.name, hint="free some space, then run it again"
-            ) from error
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+        if error.errno not in files.FULL:
+            raise
+        raise SpaceError(
+            "the disk is full", subject=path.name, hint="free some space, then run it again"
+        ) from error

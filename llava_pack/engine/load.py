@@ -1,26 +1,31 @@
 """From a checkpoint's folder to an engine; torch is imported once the environment is set."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine import environment, templates
-from llava_pack.engine.checkpoints import Checkpoint, read_checkpoint
-from llava_pack.engine.port import (
-    ContextLengthError,
-    Engine,
-    EngineInfo,
-    Failed,
-    Message,
-    Picture,
-    Request,
-    Sampling,
-)
+from llava_pack.engine import environment
+from llava_pack.engine import templates
+from llava_pack.engine.checkpoints import Checkpoint
+from llava_pack.engine.checkpoints import read_checkpoint
+from llava_pack.engine.port import ContextLengthError
+from llava_pack.engine.port import Engine
+from llava_pack.engine.port import EngineInfo
+from llava_pack.engine.port import Failed
+from llava_pack.engine.port import Message
+from llava_pack.engine.port import Picture
+from llava_pack.engine.port import Request
+from llava_pack.engine.port import Sampling
 from llava_pack.engine.scheduler import SlotEngine
-from llava_pack.format.errors import PreflightError, SpaceError, UsageError
-from llava_pack.format.progress import Progress, Silent
+from llava_pack.format.errors import PreflightError
+from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import UsageError
+from llava_pack.format.precision import PRECISION_CHOICES
+from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.progress import Progress
+from llava_pack.format.progress import Silent
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "nf4")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_PRECISION = "nf4"
 DEFAULT_SLOTS = 8
@@ -48,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("precision", self.precision, PRECISIONS),
+            ("precision", self.precision, PRECISION_CHOICES),
             ("device", self.device, DEVICES),
         ):
             if value not in known:
@@ -145,12 +150,12 @@ def pick_device(wanted: str, precision: str) -> str:
 
     have = {
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available() and precision not in {"int8", "nf4"},
+        "mps": torch.backends.mps.is_available() and precision not in QUANTIZED,
         "cpu": True,
     }
     if wanted == "auto":
         return next(name for name, there in have.items() if there)
-    if wanted == "mps" and precision in {"int8", "nf4"}:
+    if wanted == "mps" and precision in QUANTIZED:
         raise PreflightError(f"{precision} runs on cuda and cpu, got mps", hint="--precision fp16")
     if not have[wanted]:
         built = f"torch {torch.__version__}, built with CUDA {torch.version.cuda or 'none'}"

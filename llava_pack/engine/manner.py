@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from llava_pack.format.precision import QUANTIZED, computes_in
+
 _CPU_CHUNK, _GPU_CHUNK = 512, 1024
 """A prompt that fits into one chunk is computed as transformers does, to the last bit; shorter
 chunks would let others go on sooner, and change a word now and then in 4 bits."""
@@ -40,13 +42,12 @@ def manner(device: str, precision: str, context_tokens: int, *, graphs: bool = T
     >>> manner("cpu", "nf4", 2048).pictures_at_once, manner("cuda", "nf4", 2048).pictures_at_once
     (1, 8)
     """
-    quantized = precision in {"int8", "nf4"}
     on_cpu = device == "cpu"
     chunk = _CPU_CHUNK if on_cpu else _GPU_CHUNK
     return Manner(
         chunk_tokens=context_tokens if precision == "int8" else min(chunk, context_tokens),
-        exact=on_cpu and precision not in {"fp16", "bf16"},
+        exact=on_cpu and computes_in(precision, device) == "float32",
         padded=not on_cpu,
-        pictures_at_once=1 if on_cpu and quantized else _GPU_PICTURES,
+        pictures_at_once=1 if on_cpu and precision in QUANTIZED else _GPU_PICTURES,
         captured=graphs and device == "cuda" and precision != "int8",
     )

@@ -6,11 +6,11 @@ answered ends with `Failed`, alone; the others go on.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
+from llava_pack.engine import limits
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.stats import Work
 from llava_pack.format import errors
@@ -19,12 +19,6 @@ from llava_pack.format.errors import PackError, UsageError
 Role = Literal["system", "user", "assistant"]
 Reason = Literal["stop", "length", "cancelled"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-MAX_STOPS = 16
-MAX_STOP_CHARS = 256
-MAX_TOP_LOGPROBS = 20
-MAX_SALT_CHARS = 256
-_MAX_SEED = 2**63 - 1
-_MAX_TEMPERATURE = 100.0
 
 
 class ContextLengthError(UsageError):
@@ -103,20 +97,22 @@ class Sampling:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= _MAX_TEMPERATURE):
+        if not 0 <= self.temperature <= limits.MAX_TEMPERATURE:  # which NaN is not either
             raise _outside("temperature", "from 0 to 100", self.temperature)
         if not 0 < self.top_p <= 1:
             raise _outside("top_p", "above 0 and at most 1", self.top_p)
-        if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
+        if self.seed is not None and not 0 <= self.seed <= limits.MAX_SEED:
             raise _outside("seed", "from 0 to 2^63-1", self.seed)
         if self.max_tokens < 1:
             raise _outside("max_tokens", "at least 1", self.max_tokens)
-        if len(self.stop) > MAX_STOPS:
-            raise _outside("stop", f"at most {MAX_STOPS} strings", len(self.stop))
-        if not all(0 < len(text) <= MAX_STOP_CHARS for text in self.stop):
-            raise UsageError(f"each string of stop must have 1 to {MAX_STOP_CHARS} characters")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
-            raise _outside("logprobs", f"from 0 to {MAX_TOP_LOGPROBS}", self.logprobs)
+        if len(self.stop) > limits.MAX_STOPS:
+            raise _outside("stop", f"at most {limits.MAX_STOPS} strings", len(self.stop))
+        if not all(0 < len(text) <= limits.MAX_STOP_CHARS for text in self.stop):
+            raise UsageError(
+                f"each string of stop must have 1 to {limits.MAX_STOP_CHARS} characters"
+            )
+        if self.logprobs is not None and not 0 <= self.logprobs <= limits.MAX_TOP_LOGPROBS:
+            raise _outside("logprobs", f"from 0 to {limits.MAX_TOP_LOGPROBS}", self.logprobs)
 
 
 def _outside(name: str, expected: str, got: object) -> UsageError:
@@ -138,8 +134,8 @@ class Request:
     salt: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.salt) > MAX_SALT_CHARS:
-            raise _outside("salt", f"at most {MAX_SALT_CHARS} characters", len(self.salt))
+        if len(self.salt) > limits.MAX_SALT_CHARS:
+            raise _outside("salt", f"at most {limits.MAX_SALT_CHARS} characters", len(self.salt))
 
 
 @dataclass(frozen=True, slots=True)

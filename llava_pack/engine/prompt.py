@@ -1,11 +1,13 @@
 """A request as token ids, with the places where pictures go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine import templates
-from llava_pack.engine.port import ContextLengthError, Picture, Request
-from llava_pack.engine.rows import Keys, keys_of
+from llava_pack.engine.port import ContextLengthError
+from llava_pack.engine.port import Picture
+from llava_pack.engine.port import Request
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tokens import Tokenizer
 from llava_pack.format.errors import UsageError
@@ -15,6 +17,24 @@ PICTURE_ID = -200
 
 _MAX_TOKEN_CHARS = 64
 """More characters than any token of a vocabulary has."""
+
+Keys = tuple[int | str, ...]
+"""What each column of a row holds: a token id, or the digest of the picture that it is part of."""
+
+
+def keys_of(ids: Sequence[int], pictures: Sequence[tuple[str, int]], placeholder: int) -> Keys:
+    """Return the keys of a prompt.
+
+    Args:
+        ids: with `placeholder` once for every token of a picture.
+        pictures: digest and number of tokens of each picture, in order.
+        placeholder: the id that stands where pictures go.
+
+    >>> keys_of((1, -200, -200, 7), [("ab", 2)], -200)
+    (1, 'ab', 'ab', 7)
+    """
+    digests = (digest for digest, count in pictures for _ in range(count))
+    return tuple(next(digests) if one == placeholder else one for one in ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,12 @@ quantization).
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "nf4")
-QUANTIZED = frozenset({"int8", "nf4"})
+from llava_pack.format.precision import Precision
+
 # What bitsandbytes' packed nf4 kernel for CPUs takes; other shapes stay as they are.
 _IN_MULTIPLE, _OUT_MULTIPLE = 64, 32
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine import environment
-from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
+from llava_pack.engine.load import DEVICES, load_engine
 from llava_pack.engine.port import Delta, Engine, Failed, Finished
 from llava_pack.engine.questions import Recorded, answer_of, question
 from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError, PackError
 from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.precision import PRECISION_CHOICES
 
 
 def observe(
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--vision-tower", type=Path)
     parser.add_argument("--model-base", type=Path)
-    parser.add_argument("--precision", choices=PRECISIONS, action="append", required=True)
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, action="append", required=True)
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     parser.add_argument("--context-tokens", type=int)
     parser.add_argument("--conv-mode")

@@ -11,13 +11,10 @@ next to others. Where an engine is exact, a row's answer is therefore taken over
 that goes on after it, and anything else in whole chunks.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine.manner import Manner
-
-Keys = tuple[int | str, ...]
-"""What each column of a row holds: a token id, or the digest of the picture that it is part of."""
+from llava_pack.engine.prompt import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +144,3 @@ def power_of_two(count: int) -> int:
     [1, 2, 4, 8, 16]
     """
     return 1 << max(0, count - 1).bit_length()
-
-
-def keys_of(ids: Sequence[int], pictures: Sequence[tuple[str, int]], placeholder: int) -> Keys:
-    """Return the keys of a prompt.
-
-    Args:
-        ids: with `placeholder` once for every token of a picture.
-        pictures: digest and number of tokens of each picture, in order.
-        placeholder: the id that stands where pictures go.
-
-    >>> keys_of((1, -200, -200, 7), [("ab", 2)], -200)
-    (1, 'ab', 'ab', 7)
-    """
-    digests = (digest for digest, count in pictures for _ in range(count))
-    return tuple(next(digests) if one == placeholder else one for one in ids)

@@ -14,10 +14,11 @@ from pathlib import Path
 from llava_pack.engine import environment, process
 from llava_pack.engine.enclosure import Enclosure
 from llava_pack.engine.fence.value import MODES
-from llava_pack.engine.load import DEFAULT_SLOTS, DEVICES, PRECISIONS, load_engine
+from llava_pack.engine.load import DEFAULT_SLOTS, DEVICES, load_engine
 from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.precision import PRECISION_CHOICES
 from llava_pack.format.progress import Progress
 
 _log = logging.getLogger("llava_pack.engine")
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vision-tower", type=Path)
     parser.add_argument("--model-base", type=Path)
     parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, default="auto")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS)
     parser.add_argument("--context-tokens", type=int)

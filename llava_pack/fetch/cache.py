@@ -12,8 +12,8 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from threading import get_ident
 
+from llava_pack.format import files
 from llava_pack.format.errors import UsageError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -74,14 +74,14 @@ class Cache:
         target.parent.mkdir(exist_ok=True)
         finished.chmod(0o444)
         finished.replace(target)
-        self._write(self.root / "stamps" / sha256, _stamp_of(target))
-        _flush_folder(target.parent)
+        _write(self.root / "stamps" / sha256, _stamp_of(target))
+        files.sync(target.parent)
         return target
 
     def remember(self, key: str, sha256: str, validator: str | None = None) -> None:
         """Note which file was found under a git blob id or an address."""
         note = json.dumps({"sha256": sha256, "validator": validator})
-        self._write(self.root / "refs" / key, note)
+        _write(self.root / "refs" / key, note)
 
     def recall(self, key: str) -> tuple[Path, str, str | None] | None:
         """Return the path, digest and validator noted under `key` while the file is still here."""
@@ -107,29 +107,18 @@ class Cache:
         with found.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
                 return False
-        self._write(self.root / "stamps" / sha256, before)
+        _write(self.root / "stamps" / sha256, before)
         return True
 
     def _forget(self, sha256: str) -> None:
         self._place(sha256).unlink(missing_ok=True)
         (self.root / "stamps" / sha256).unlink(missing_ok=True)
 
-    def _write(self, target: Path, text: str) -> None:
-        beside = target.with_name(f".{target.name}.{os.getpid()}.{get_ident()}")
-        beside.write_text(text, "utf-8")
-        beside.replace(target)
+
+def _write(target: Path, text: str) -> None:
+    files.write(target, text.encode(), durable=False)
 
 
 def _stamp_of(path: Path) -> str:
     facts = path.stat()
     return f"{facts.st_size} {facts.st_mtime_ns}"
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,85 +1,138 @@
-"""The Hub through its own client: what a repository holds, at which commit, with which digests.
+"""A repository of the Hub as a source: `hf:OWNER/NAME@REVISION`, through the Hub's own client.
 
 Only metadata comes through `huggingface_hub`; the bytes come through `download_all`, which
 resumes. Endpoint, token and proxies are those of the environment at the time of the call.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import quote
 
-from llava_pack.fetch.remote import GitBlob, RemoteFile, Sha256, place
+from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.download import download_all
+from llava_pack.fetch.remote import Digest, GitBlob, RemoteFile, Sha256, place
+from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
 from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, RecipeError
+from llava_pack.format.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoSibling
 
+_PLACE = re.compile(r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^\s@]+))?")
 _TIMEOUT_S = 30.0
 _MIRROR_HINT = "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub"
 _TOKEN_HINT = "accept the licence on the model's page, then set HF_TOKEN (or: hf auth login)"  # noqa: S105 - a hint
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubFile:
-    """One file of a repository at a commit; `sha256` is known for LFS files only."""
+class HubSource:
+    """A repository of the Hub at a branch, tag or commit."""
 
-    path: str
-    size_bytes: int
-    sha256: str | None
-    git_oid: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repo:
-    """A repository at one commit; `gated` where a licence must be accepted first."""
-
+    FORM: ClassVar[str] = "hf:OWNER/NAME@REVISION"
     repo_id: str
-    commit: str
-    files: tuple[HubFile, ...]
-    gated: bool
+    revision: str = "main"
 
+    @classmethod
+    def parse(cls, place: str, base: Path) -> Self | None:  # noqa: ARG003 - a name is absolute
+        """Return the repository, at `main` where no revision is said."""
+        match = _PLACE.fullmatch(place)
+        return match and cls(repo_id=match["repo"], revision=match["revision"] or "main")
 
-def resolve_repo(repo_id: str, revision: str = "main") -> Repo:
-    """Ask the Hub what `repo_id` holds at `revision` (a branch, a tag or a commit).
+    def __str__(self) -> str:
+        return f"hf:{self.repo_id}@{self.revision}"
 
-    Raises:
-        AccessError: gated or private, and the token does not open it.
-        RecipeError: no such repository or revision.
-        NetworkError: the Hub cannot be reached.
-        FetchError: the Hub answers something else.
-    """
-    subject = f"{repo_id}@{revision}"
-    with _translated(subject):
-        api = _api()
-        info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
-        if info.gated:
-            _check_gate(api, repo_id)
-    if not info.sha or not info.siblings:
-        raise FetchError("the Hub's answer has no commit or no files", subject=subject)
-    return Repo(
-        repo_id=repo_id,
-        commit=info.sha,
-        files=tuple(_hub_file(sibling, subject) for sibling in info.siblings),
-        gated=bool(info.gated),
-    )
+    @property
+    def name(self) -> str:
+        """Return the repository's name without its owner."""
+        return self.repo_id.rpartition("/")[2]
 
+    @property
+    def public(self) -> str:
+        """Return it as a recipe has it."""
+        return str(self)
 
-def remote_file(repo: Repo, file: HubFile) -> RemoteFile:
-    """Return where and with which promises `file` is fetched, with the token of the environment."""
-    from huggingface_hub import constants, get_token, hf_hub_url
+    @property
+    def purl(self) -> str:
+        """Return its package URL. Source: the package URL specification, type `huggingface`."""
+        return f"pkg:huggingface/{quote(self.repo_id)}@{quote(self.revision)}"
 
-    url = hf_hub_url(repo.repo_id, file.path, revision=repo.commit, endpoint=_endpoint())
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return RemoteFile(
-        url=url,
-        name=f"{repo.repo_id}/{file.path}",
-        size_bytes=file.size_bytes,
-        digest=Sha256(file.sha256) if file.sha256 else GitBlob(file.git_oid),
-        headers={"Authorization": f"Bearer {token}"} if token else {},
-    )
+    def at(self, pinned: str) -> Self:
+        """Return the repository at a lock's commit.
+
+        Raises:
+            RecipeError: the lock has another repository.
+        """
+        repo, _, commit = pinned.removeprefix("hf:").partition("@")
+        if repo != self.repo_id or not commit:
+            raise RecipeError(
+                f"expected a commit of {self.repo_id}, got {pinned}",
+                subject="lock",
+                hint="write a new lock: llava-pack lock RECIPE --out FILE",
+            )
+        return replace(self, revision=commit)
+
+    def list(self) -> Listing:
+        """Ask the Hub what the repository holds, at which commit.
+
+        Raises:
+            AccessError: gated or private, and the token does not open it.
+            RecipeError: no such repository or revision.
+            NetworkError: the Hub cannot be reached.
+            FetchError: the Hub answers something else.
+        """
+        subject = f"{self.repo_id}@{self.revision}"
+        with _translated(subject):
+            api = _api()
+            info = api.model_info(
+                self.repo_id, revision=self.revision, files_metadata=True, timeout=_TIMEOUT_S
+            )
+            if info.gated:
+                _check_gate(api, self.repo_id)
+        if not info.sha or not info.siblings:
+            raise FetchError("the Hub's answer has no commit or no files", subject=subject)
+        return Listing(
+            pinned=replace(self, revision=info.sha),
+            files={one.rfilename: _listed(one, subject) for one in info.siblings},
+        )
+
+    def fetch(
+        self, files: Mapping[str, ListedFile], cache: Cache, into: Path, progress: Progress
+    ) -> Origins:
+        """Fetch files, verified, and lay them out under `into`."""
+        remotes = {path: self.remote_file(path, file) for path, file in files.items()}
+        what = f"fetch {self.repo_id}"
+        fetched = download_all(remotes.values(), cache, progress=progress, what=what)
+        for path, remote in remotes.items():
+            lay_out(fetched[remote].path, into / path)
+        return {path: self._origin(path, remote.digest) for path, remote in remotes.items()}
+
+    def remote_file(self, path: str, file: ListedFile) -> RemoteFile:
+        """Return where and with which promises a file is fetched, with the environment's token."""
+        from huggingface_hub import constants, get_token, hf_hub_url
+
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        return RemoteFile(
+            url=hf_hub_url(self.repo_id, path, revision=self.revision, endpoint=_endpoint()),
+            name=f"{self.repo_id}/{path}",
+            size_bytes=file.size_bytes,
+            digest=file.digest,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
+
+    def _origin(self, path: str, digest: Digest | None) -> dict[str, Any]:
+        return {
+            "kind": "hub",
+            "repo": self.repo_id,
+            "commit": self.revision,
+            "path": path,
+            "digest": str(digest),
+        }
 
 
 def _api() -> "HfApi":
@@ -111,24 +164,19 @@ def _check_gate(api: "HfApi", repo_id: str) -> None:
             raise
 
 
-def _hub_file(sibling: "RepoSibling", subject: str) -> HubFile:
-    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+def _listed(sibling: "RepoSibling", subject: str) -> ListedFile:
+    """Return a file with the digest that the Hub promises: of LFS files SHA-256, else Git's own."""
     try:
         if sibling.size is None or sibling.blob_id is None:
             raise ValueError("no size or blob id")  # noqa: TRY301 - one translation for all defects
-        promise = Sha256(sha256) if sha256 else GitBlob(sibling.blob_id)
+        digest = Sha256(sibling.lfs.sha256) if sibling.lfs else GitBlob(sibling.blob_id)
     except ValueError as error:
         raise FetchError(
             f"the Hub's file listing is invalid: {sibling.rfilename!r}: {error}",
             subject=subject,
             hint="HF_ENDPOINT may point at a mirror that does not list sizes and digests",
         ) from error
-    return HubFile(
-        path=sibling.rfilename,
-        size_bytes=sibling.size,
-        sha256=promise.hex if isinstance(promise, Sha256) else None,
-        git_oid=sibling.blob_id,
-    )
+    return ListedFile(sibling.size, digest)
 
 
 @contextmanager

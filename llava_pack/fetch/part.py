@@ -1,17 +1,21 @@
 """An unfinished file: bytes are hashed in the pass that writes them, and survive any kill."""
 
-import errno
 import hashlib
 import os
 from types import TracebackType
 from typing import Self
 
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.remote import Fetched, GitBlob, RemoteFile, Sha256
+from llava_pack.fetch.remote import Fetched
+from llava_pack.fetch.remote import GitBlob
+from llava_pack.fetch.remote import RemoteFile
+from llava_pack.fetch.remote import Sha256
+from llava_pack.format import files
 from llava_pack.format.digests import CHUNK_BYTES
-from llava_pack.format.errors import IntegrityError, PackError, SpaceError, UsageError
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.errors import PackError
+from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import UsageError
 
 
 class Part:
@@ -135,7 +139,7 @@ class Part:
 
     def _trouble(self, error: OSError) -> PackError:
         """Translate a failure of the local disk."""
-        if error.errno in _FULL:
+        if error.errno in files.FULL:
             return SpaceError(
                 f"the disk of the cache is full; {self.size_bytes} bytes of this file are kept",
                 subject=self._file.name,

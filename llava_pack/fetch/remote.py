@@ -21,6 +21,9 @@ class Sha256:
         if not _SHA256.fullmatch(self.hex):
             raise ValueError(f"not a sha256: {self.hex!r}")
 
+    def __str__(self) -> str:
+        return f"sha256:{self.hex}"
+
 
 @dataclass(frozen=True, slots=True)
 class GitBlob:
@@ -31,6 +34,9 @@ class GitBlob:
     def __post_init__(self) -> None:
         if not _SHA1.fullmatch(self.oid):
             raise ValueError(f"not a git blob id: {self.oid!r}")
+
+    def __str__(self) -> str:
+        return f"git-blob:{self.oid}"
 
 
 Digest = Sha256 | GitBlob

@@ -10,6 +10,7 @@ from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.remote import RemoteFile, Sha256
 from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.errors import PackError
+from llava_pack.format.files import write
 
 _CONNECTIONS = 16
 _RANGE = re.compile(r"bytes 0-0/(\d+)")
@@ -41,7 +42,7 @@ def remote_sizes(
             ):
                 sizes[file.name] = size_bytes
                 if size_bytes is not None and isinstance(file.digest, Sha256):
-                    (folder / file.digest.hex).write_text(str(size_bytes), "ascii")
+                    write(folder / file.digest.hex, b"%d" % size_bytes, durable=False)
     return sizes
 
 

@@ -25,12 +25,3 @@ class ExitCode(IntEnum):
     CHECKPOINT = 13
     INSTALL = 14
     SERVE = 15
-
-
-class HealthCode(IntEnum):
-    """Exit codes of `health`, as Nagios reads them."""
-
-    OK = 0
-    WARNING = 1
-    CRITICAL = 2
-    UNKNOWN = 3

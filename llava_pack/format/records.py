@@ -4,7 +4,9 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any
+from typing import Literal
+from typing import TypeVar
 
 R = TypeVar("R")
 MAX_INTEGER = 2**53
@@ -57,7 +59,8 @@ def encode(record: Any) -> Any:
 
 
 def _read(hint: Any, value: Any, defects: Defects, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):

@@ -1,7 +1,7 @@
 """What a target is, and whether it can run a bundle: pure, over facts gathered elsewhere."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,72 +26,24 @@ class Gpu:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Disk:
-    """A place where something could be installed, and the disk that it is on."""
+class Machine:
+    """What an installation needs to know of a machine; None where it could not be found out."""
 
-    path: str
-    mount: str | None = None
-    filesystem: str | None = None
-    free_bytes: int | None = None
-    free_inodes: int | None = None
-    noexec: bool | None = None
-    writable: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interpreter:
-    """A Python that was run."""
-
-    version: str
-    path: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetProfile:
-    """Facts about a machine; None where one could not be found out.
-
-    Source: docs/reference/target-profile.md.
-    """
-
-    host: str | None = None
-    clock: int | None = None
     os: str | None = None
     """`linux`, as in a platform tag."""
-    distribution: str | None = None
     kernel: str | None = None
     arch: str | None = None
-    libc: str | None = None
     glibc: str | None = None
     """None where the C library is another one."""
     glibcxx: str | None = None
     """Newest symbol version of the system's C++ library, for example 3.4.30."""
-    pythons: tuple[Interpreter, ...] | None = None
     python_version: str | None = None
     """Of the one interpreter that an installation will use."""
-    cpu_model: str | None = None
-    cpu_count: int | None = None
     cpu_flags: tuple[str, ...] | None = None
-    disks: tuple[Disk, ...] | None = None
     disk_free_bytes: int | None = None
     """Of the one place that an installation will use."""
     memory_bytes: int | None = None
-    memory_free_bytes: int | None = None
-    driver: str | None = None
-    nvidia_smi: str | None = None
     gpus: tuple[Gpu, ...] | None = None
-    home: str | None = None
-    user: str | None = None
-    uid: int | None = None
-    open_files: str | None = None
-    locked_memory: str | None = None
-    ports_in_use: tuple[int, ...] | None = None
-    selinux: str | None = None
-    fips: bool | None = None
-    container: str | None = None
-    init: str | None = None
-    tools: Mapping[str, str | None] | None = None
-    ssh_address: str | None = None
-    ssh_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +59,7 @@ class Finding:
 
 
 def check_floors(
-    profile: TargetProfile, floors: Floors, *, precision: str | None = None, gpus: int = 1
+    profile: Machine, floors: Floors, *, precision: str | None = None, gpus: int = 1
 ) -> tuple[Finding, ...]:
     """Hold a machine against what a bundle needs; a fact that is not known does not pass.
 
@@ -138,7 +90,7 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
-def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
+def _system(profile: Machine, floors: Floors) -> Iterator[Finding]:
     if floors.glibc is not None:
         fix = "build for an older glibc with --platform, or use a newer system"
         yield _at_least("glibc", profile.glibc, floors.glibc, fix)
@@ -149,11 +101,12 @@ def _system(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
         absent = [flag for flag in floors.cpu_flags if flag not in (profile.cpu_flags or ())]
         value = f"without {', '.join(absent)}" if absent else "all present"
         value = UNKNOWN if profile.cpu_flags is None else value
-        need, fix = ", ".join(floors.cpu_flags), "use a machine with a newer CPU"
+        need = ", ".join(floors.cpu_flags)
+        fix = "use a machine with a newer CPU"
         yield Finding("cpu", "fail" if absent else "ok", value, need, fix)
 
 
-def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
+def _gpu(profile: Machine, floors: Floors) -> Iterator[Finding]:
     if floors.driver is None:
         return
     gpus = profile.gpus or (Gpu(name="none"),)
@@ -166,9 +119,10 @@ def _gpu(profile: TargetProfile, floors: Floors) -> Iterator[Finding]:
         yield _at_least("compute capability", have, floors.compute_capability, fix)
 
 
-def _shared(profile: TargetProfile, floors: Floors, gpus: int) -> int | None:
+def _shared(profile: Machine, floors: Floors, gpus: int) -> int | None:
     """Return what so many GPUs have together: whole ones, new enough, the largest."""
-    found, least = profile.gpus or (), version(floors.compute_capability or "")
+    found = profile.gpus or ()
+    least = version(floors.compute_capability or "")
     sizes = [
         one.memory_bytes or 0
         for one in found
@@ -178,9 +132,7 @@ def _shared(profile: TargetProfile, floors: Floors, gpus: int) -> int | None:
     return sum(sizes[:gpus]) if sizes else None
 
 
-def _sizes(
-    profile: TargetProfile, floors: Floors, precision: str | None, gpus: int
-) -> Iterator[Finding]:
+def _sizes(profile: Machine, floors: Floors, precision: str | None, gpus: int) -> Iterator[Finding]:
     fix = "free some space, or choose another folder with --prefix"
     yield _room("disk", profile.disk_free_bytes, floors.disk_bytes, fix)
     needs = floors.memory_bytes

@@ -1,6 +1,10 @@
-"""Text from outside, shown as text: control and direction characters never reach a terminal."""
+"""Text for people: its languages; from outside, no control or direction character reaches them."""
 
 import unicodedata
+from typing import Literal, get_args
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_BREAKS = frozenset("\u2028\u2029")
@@ -19,6 +23,20 @@ def visible(text: str, *, keep: str = "") -> str:
     'line\nnext'
     """
     return "".join(c if c in keep or not _hidden(c) else _escaped(c) for c in text)
+
+
+def human_bytes(size_bytes: float) -> str:
+    """Return a size for people, in powers of ten.
+
+    >>> human_bytes(13_518_798_848)
+    '13.5 GB'
+    """
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return ""  # not reached: the last unit always returns
 
 
 def _hidden(char: str) -> bool:

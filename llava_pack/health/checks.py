@@ -10,7 +10,7 @@ from llava_pack.health.facts import (
     PageFacts,
     ServerFacts,
 )
-from llava_pack.health.report import Finding, Level, Metric
+from llava_pack.health.report import Finding, Layer, Metric
 
 TTFT_WARN_S = 2.0
 TTFT_CRITICAL_S = 5.0
@@ -23,27 +23,21 @@ def check_installed(facts: InstalledFacts) -> Finding:
     name = f"{facts.recipe} generation {facts.generation}"
     how = ", every byte as verified" if facts.deep else " look as they did when verified"
     if facts.touched and not facts.changed:
-        return Finding(
-            layer="integrity",
-            level="warn",
-            text=f"{name}: other links, owner or permissions than verified: {_some(facts.touched)}",
+        return Layer.INTEGRITY.warn(
+            f"{name}: other links, owner or permissions than verified: {_some(facts.touched)}",
             why="probably harmless, but only hashing every file again can tell",
             fix=f"{facts.program} health --deep, as the account that installed it",
         )
     if not facts.changed:
-        return Finding(layer="integrity", level="ok", text=f"{name}: {facts.files} files{how}")
+        return Layer.INTEGRITY.ok(f"{name}: {facts.files} files{how}")
     if not facts.deep:
-        return Finding(
-            layer="integrity",
-            level="fail",
-            text=f"{name}: changed since they were verified: {_some(facts.changed)}",
+        return Layer.INTEGRITY.fail(
+            f"{name}: changed since they were verified: {_some(facts.changed)}",
             why="the files being served may not be those that were verified",
             fix=f"{facts.program} health --deep",
         )
-    return Finding(
-        layer="integrity",
-        level="fail",
-        text=f"{name}: not the bytes that were verified: {_some(facts.changed)}",
+    return Layer.INTEGRITY.fail(
+        f"{name}: not the bytes that were verified: {_some(facts.changed)}",
         why="the model may answer wrongly, or not load",
         fix=f"{facts.program} install BUNDLE --expect ID",
     )
@@ -59,10 +53,8 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
     fix = f"{program} install BUNDLE --expect ID"
     if not facts.python:
         return [
-            Finding(
-                layer="environment",
-                level="fail",
-                text="the environment's Python does not run",
+            Layer.ENVIRONMENT.fail(
+                "the environment's Python does not run",
                 why="nothing in it can be started",
                 fix=fix,
             )
@@ -70,46 +62,36 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
     findings = []
     if wrong := _differences(facts):
         findings.append(
-            Finding(
-                layer="environment",
-                level="fail",
-                text=f"packages differ from the lock: {_some(wrong)}",
+            Layer.ENVIRONMENT.fail(
+                f"packages differ from the lock: {_some(wrong)}",
                 why="only the locked versions were tested together",
                 fix=fix,
             )
         )
     if facts.changed:
         findings.append(
-            Finding(
-                layer="environment",
-                level="fail",
-                text=f"files of packages are not as installed: {_some(facts.changed)}",
+            Layer.ENVIRONMENT.fail(
+                f"files of packages are not as installed: {_some(facts.changed)}",
                 why="the code that runs is not the code that was installed",
                 fix=fix,
             )
         )
     findings += [
-        Finding(
-            layer="environment",
-            level="fail",
-            text=f"{module} cannot be imported: {said}",
-            why="the engine or the page needs it",
-            fix=fix,
+        Layer.ENVIRONMENT.fail(
+            f"{module} cannot be imported: {said}", why="the engine or the page needs it", fix=fix
         )
         for module, said in facts.failed_imports.items()
     ]
     text = f"Python {facts.python}, {len(facts.wanted)} packages as locked"
-    return findings or [Finding(layer="environment", level="ok", text=text)]
+    return findings or [Layer.ENVIRONMENT.ok(text)]
 
 
 def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
     """Judge whether the engines work, by their progress."""
     if facts.error:
         return [
-            Finding(
-                layer="engine",
-                level="fail",
-                text=f"the server, process {facts.pid}, does not answer: {facts.error}",
+            Layer.ENGINE.fail(
+                f"the server, process {facts.pid}, does not answer: {facts.error}",
                 why="the process exists, but it hangs",
                 fix=f"kill {facts.pid}; {program} serve",
             )
@@ -120,28 +102,22 @@ def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
 def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
     model = facts.models[name]
     if model.stalled:
-        return Finding(
-            layer="engine",
-            level="fail",
-            text=f"{name}: no step for {model.stalled_s:.0f} s with {model.running} running",
+        return Layer.ENGINE.fail(
+            f"{name}: no step for {model.stalled_s:.0f} s with {model.running} running",
             why="its requests will not be answered",
             fix=f"kill {facts.pid}; {program} serve",
         )
     if model.phase == "ready":
         load = f"{model.running} running, {model.waiting} waiting"
-        return Finding(layer="engine", level="ok", text=f"{name}: ready on {model.device}, {load}")
+        return Layer.ENGINE.ok(f"{name}: ready on {model.device}, {load}")
     if model.phase == "restarting":
-        return Finding(
-            layer="engine",
-            level="fail",
-            text=f"{name}: restarting: {model.detail}",
+        return Layer.ENGINE.fail(
+            f"{name}: restarting: {model.detail}",
             why="its engine exited; the cause is in this line",
             fix=f"{program} health --wait-ready 60",
         )
-    return Finding(
-        layer="engine",
-        level="warn",
-        text=f"{name}: {model.phase} {model.detail}".rstrip(),
+    return Layer.ENGINE.warn(
+        f"{name}: {model.phase} {model.detail}".rstrip(),
         why="it does not accept requests yet",
         fix=f"{program} health --wait-ready 600",
     )
@@ -163,17 +139,15 @@ def check_fences(facts: ServerFacts, program: str) -> list[Finding]:
 
 def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:
     if fence is not None and fence.whole:
-        return Finding(layer="fence", level="ok", text=f"{name}: {fence.said}")
+        return Layer.FENCE.ok(f"{name}: {fence.said}")
     if fence is None:
         text, fix = "reports no fence: its engine is of an earlier version", "install BUNDLE"
     elif _SWITCHED_OFF in fence.said:
         text, fix = fence.said, f"serve, without {_SWITCHED_OFF}"
     else:
         text, fix = fence.said, "explain no-fence"
-    return Finding(
-        layer="fence",
-        level="warn",
-        text=f"{name}: {text}",
+    return Layer.FENCE.warn(
+        f"{name}: {text}",
         why="an exploit would reach every file of the server's account, and the network",
         fix=f"{program} {fix}",
         code="" if fence is None or _SWITCHED_OFF in fence.said else "no-fence",
@@ -183,12 +157,10 @@ def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:
 def check_page(facts: PageFacts, program: str) -> Finding:
     """Judge the page."""
     if facts.status == 200 and facts.is_page:
-        return Finding(layer="page", level="ok", text="the page is served")
+        return Layer.PAGE.ok("the page is served")
     said = facts.error or f"HTTP {facts.status}" + ("" if facts.is_page else ", not the page")
-    return Finding(
-        layer="page",
-        level="fail",
-        text=f"the page does not load: {said}",
+    return Layer.PAGE.fail(
+        f"the page does not load: {said}",
         why="browsers cannot show it",
         fix=f"stop the server, then {program} serve",
     )
@@ -197,29 +169,26 @@ def check_page(facts: PageFacts, program: str) -> Finding:
 def check_answer(facts: AnswerFacts, program: str) -> Finding:
     """Judge one known answer through the API."""
     if facts.error:
-        return Finding(
-            layer="api",
-            level="fail",
-            text=f"{facts.model}: no answer: {facts.error}",
-            why="clients get the same error",
+        return Layer.API.fail(
+            f"{facts.model}: no answer: {facts.error}",
+            why="clients get the same",
             fix=f"{program} health --deep",
         )
     if not facts.grade.ok:
-        return Finding(
-            layer="api",
-            level="fail",
-            text=f"{facts.model}: {facts.grade.why}",
+        return Layer.API.fail(
+            f"{facts.model}: {facts.grade.why}",
             why="the model no longer answers as it did when it was packed",
             fix=f"{program} health --deep",
         )
-    timing = f"{facts.ttft_s:.2f} s to the first token"
-    level = _slowness(facts)
-    return Finding(
-        layer="api",
-        level=level,
-        text=f"{facts.model}: known answers match; {timing}",
-        why="" if level == "ok" else "slower than users expect",
-        fix="" if level == "ok" else "use a lower precision or a smaller model: --load-4bit",
+    text = f"{facts.model}: known answers match; {facts.ttft_s:.2f} s to the first token"
+    if facts.ttft_s <= TTFT_WARN_S:
+        return Layer.API.ok(text)
+    # a CPU may be slow without being broken
+    broken = facts.ttft_s > TTFT_CRITICAL_S and facts.device == "cuda"
+    return (Layer.API.fail if broken else Layer.API.warn)(
+        text,
+        why="slower than users expect",
+        fix="use a lower precision or a smaller model: --load-4bit",
     )
 
 
@@ -232,13 +201,6 @@ def metrics_of(answers: Sequence[AnswerFacts]) -> tuple[Metric, ...]:
     rates = [answer.tokens_per_s for answer in timed if answer.tokens_per_s is not None]
     ttft = Metric(name="ttft", value=ttft_s, unit="s", warn=TTFT_WARN_S, critical=TTFT_CRITICAL_S)
     return (ttft, *([Metric(name="tokens_per_s", value=min(rates))] if rates else ()))
-
-
-def _slowness(facts: AnswerFacts) -> Level:
-    """Return how bad the time to the first token is; a CPU may be slow without being broken."""
-    if facts.ttft_s <= TTFT_WARN_S:
-        return "ok"
-    return "fail" if facts.ttft_s > TTFT_CRITICAL_S and facts.device == "cuda" else "warn"
 
 
 def _differences(facts: EnvironmentFacts) -> list[str]:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.manifest import Reference
+from llava_pack.format.precision import FACTS
 from llava_pack.health.known_answers import grade
 
 Level = Literal["exact", "equivalent", "degraded", "broken"]
@@ -24,9 +26,7 @@ Stage = Literal[
 _NATS = 1e-6
 _EXACT_NATS = 1e-3
 _SAME_KIND_NATS = 0.02
-_BOUND_NATS = {"fp32": 0.02, "fp16": 0.15, "bf16": 0.15, "int8": 0.15, "nf4": 0.6}
 _SAME_KIND_MARGIN = 0.05
-_MARGIN = {"fp32": 0.05, "fp16": 0.5, "bf16": 0.5, "int8": 0.5, "nf4": 1.0}
 _SAME_KIND_FEATURES = 1e-3
 _FEATURES = 0.05
 _NEARER = 3.0
@@ -156,8 +156,9 @@ def _odds(
 ) -> tuple[Stage, str]:
     """Return whether the odds are those that were recorded, and if not, what they are like."""
     same = _same_kind(own, seen)
-    bound = _SAME_KIND_NATS if same else _BOUND_NATS.get(seen.precision, 0.6)
-    margin = _SAME_KIND_MARGIN if same else _MARGIN.get(seen.precision, 1.0)
+    facts = FACTS.get(seen.precision, FACTS["nf4"])
+    bound = _SAME_KIND_NATS if same else facts.rounding_nats
+    margin = _SAME_KIND_MARGIN if same else facts.sure_nats
     sure = split is not None and _margin(own, split) >= margin
     if nats <= bound and not sure:
         return "", ""

@@ -9,10 +9,10 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
-Language = Literal["en", "zh"]
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
+from llava_pack.format.text import LANGUAGES, Language
+
 MAX_TEXT_CHARS = 200_000
 """How much of a log is searched: its end, where programs say why they stopped."""
 

@@ -10,7 +10,7 @@ from llava_pack.health.facts import (
     ProcessFacts,
     SilenceFacts,
 )
-from llava_pack.health.report import Finding
+from llava_pack.health.report import Finding, Layer
 
 _LOW_DISK_BYTES = 1 << 30
 _LOW_INODES = 1000
@@ -28,34 +28,32 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
         facts: what the driver told.
         wanted: whether what is installed is meant for a GPU.
     """
-    if facts.error:
-        yield Finding(
-            layer="gpu",
-            level="fail" if wanted else "ok",
-            text=facts.error if wanted else f"none is needed, and none was checked: {facts.error}",
-            why="without a working driver, no model runs on a GPU" if wanted else "",
-            fix="nvidia-smi; dmesg | tail" if wanted else "",
-            code="no-gpu-found" if wanted else "",
+    if facts.error and wanted:
+        yield Layer.GPU.fail(
+            facts.error,
+            why="without a working driver, no model runs on a GPU",
+            fix="nvidia-smi; dmesg | tail",
+            code="no-gpu-found",
+        )
+    elif facts.error:
+        yield Layer.GPU.ok(f"none is needed, and none was checked: {facts.error}")
+    elif not facts.gpus and wanted:
+        yield Layer.GPU.fail(
+            "no NVIDIA GPU was found",
+            why="the bundle was built for one",
+            fix="nvidia-smi; or serve on the CPU: llava-pack serve --device cpu",
+            code="no-gpu-found",
         )
     elif not facts.gpus:
-        yield Finding(
-            layer="gpu",
-            level="fail" if wanted else "ok",
-            text="no NVIDIA GPU was found",
-            why="the bundle was built for one" if wanted else "",
-            fix="nvidia-smi; or serve on the CPU: llava-pack serve --device cpu" if wanted else "",
-            code="no-gpu-found" if wanted else "",
-        )
+        yield Layer.GPU.ok("no NVIDIA GPU was found")
     for gpu in facts.gpus:
         faults = tuple(_faults(gpu))
         yield from faults
         if not faults:
-            yield Finding(layer="gpu", level="ok", text=f"{_name(gpu)}: {_state(gpu, facts)}")
+            yield Layer.GPU.ok(f"{_name(gpu)}: {_state(gpu, facts)}")
     if facts.xids:
-        yield Finding(
-            layer="gpu",
-            level="warn",
-            text=f"the kernel's log has GPU errors, the last: {facts.xids[-1].strip()}",
+        yield Layer.GPU.warn(
+            f"the kernel's log has GPU errors, the last: {facts.xids[-1].strip()}",
             why="memory errors or a GPU that fell off the bus lead to wrong answers or none",
             fix="llava-pack explain xid",
             code="xid",
@@ -64,19 +62,15 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
 
 def _faults(gpu: GpuFacts) -> Iterator[Finding]:
     if gpu.ecc_uncorrected or gpu.remap_failed:
-        yield Finding(
-            layer="gpu",
-            level="fail",
-            text=f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} uncorrected memory errors",
+        yield Layer.GPU.fail(
+            f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} uncorrected memory errors",
             why="weights in faulty memory give wrong answers",
             fix=f"nvidia-smi -i {gpu.index} -q -d ECC,ROW_REMAPPER; have the card checked",
             code="xid",
         )
     if gpu.remap_pending:
-        yield Finding(
-            layer="gpu",
-            level="warn",
-            text=f"{_name(gpu)}: a memory row remapping is pending",
+        yield Layer.GPU.warn(
+            f"{_name(gpu)}: a memory row remapping is pending",
             why="it is remapped when the GPU is reset",
             fix=f"stop the programs that use it, then: nvidia-smi --gpu-reset -i {gpu.index}",
             code="xid",
@@ -88,10 +82,8 @@ def _faults(gpu: GpuFacts) -> Iterator[Finding]:
     )
     if gpu.throttles or hot:
         why = ", ".join(gpu.throttles) or f"{gpu.temperature_c} °C"
-        yield Finding(
-            layer="gpu",
-            level="warn",
-            text=f"{_name(gpu)}: slowed down: {why}",
+        yield Layer.GPU.warn(
+            f"{_name(gpu)}: slowed down: {why}",
             why="answers are slow",
             fix=f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,TEMPERATURE; check the fans",
         )
@@ -125,7 +117,7 @@ def check_host(facts: HostFacts) -> Iterator[Finding]:
             )
             if size is not None
         ]
-        yield Finding(layer="host", level="ok", text=f"{' and '.join(free)} free")
+        yield Layer.HOST.ok(f"{' and '.join(free)} free")
 
 
 def _host_faults(facts: HostFacts) -> Iterator[Finding]:
@@ -142,19 +134,15 @@ def _host_faults(facts: HostFacts) -> Iterator[Finding]:
     if facts.open_files_limit is not None and 0 <= facts.open_files_limit < _LOW_FILES:
         yield _low("file handles", f"at most {facts.open_files_limit}", "ulimit -n 1024")
     if facts.release is not None and facts.now < facts.release:
-        yield Finding(
-            layer="host",
-            level="warn",
-            text="the clock is earlier than the release of what is installed",
+        yield Layer.HOST.warn(
+            "the clock is earlier than the release of what is installed",
             why="logs and receipts have wrong times",
             fix="timedatectl; sudo date -s 'YYYY-MM-DD HH:MM'",
             code="clock-wrong",
         )
     if facts.proxies and not facts.loopback_exempt:
-        yield Finding(
-            layer="host",
-            level="warn",
-            text=f"{', '.join(facts.proxies)} is set, and no_proxy leaves out this machine",
+        yield Layer.HOST.warn(
+            f"{', '.join(facts.proxies)} is set, and no_proxy leaves out this machine",
             why="clients here reach the proxy in place of the server; llava-pack's own do not",
             fix="export no_proxy=localhost,127.0.0.1,::1",
             code="proxy-on-loopback",
@@ -162,10 +150,8 @@ def _host_faults(facts: HostFacts) -> Iterator[Finding]:
 
 
 def _low(what: str, left: str, fix: str, code: str = "no-space-left") -> Finding:
-    return Finding(
-        layer="host",
-        level="warn",
-        text=f"little {what} is left: {left}",
+    return Layer.HOST.warn(
+        f"little {what} is left: {left}",
         why="writing, loading or answering will fail soon",
         fix=fix,
         code=code,
@@ -182,25 +168,21 @@ def check_processes(facts: ProcessFacts, program: str, port: int) -> Iterator[Fi
     """
     if facts.orphans:
         pids = " ".join(map(str, facts.orphans[:_SHOWN]))
-        yield Finding(
-            layer="processes",
-            level="warn",
-            text=f"orphaned engines, without a server: {pids}",
+        yield Layer.PROCESSES.warn(
+            f"orphaned engines, without a server: {pids}",
             why="they hold memory and serve no requests",
             fix=f"kill {pids}",
         )
     if facts.port_holder:
-        yield Finding(
-            layer="processes",
-            level="warn",
-            text=f"port {port} is in use by {facts.port_holder}",
+        yield Layer.PROCESSES.warn(
+            f"port {port} is in use by {facts.port_holder}",
             why="serve cannot use it, and a tunnel to it leads elsewhere",
             fix=f"{program} serve --port {port + 1}",
             code="port-taken",
         )
     if not (facts.orphans or facts.port_holder):
         text = f"{facts.servers} serving, no orphaned engines"
-        yield Finding(layer="processes", level="ok", text=text)
+        yield Layer.PROCESSES.ok(text)
 
 
 def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
@@ -211,12 +193,10 @@ def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
     text = f"{facts.model}: {facts.used_bytes / 1e9:.2f} GB of {facts.where}"
     text += f", {100 * ratio:.0f} % of the forecast"
     if ratio <= _FORECAST_MARGIN:
-        yield Finding(layer="engine", level="ok", text=text)
+        yield Layer.ENGINE.ok(text)
         return
-    yield Finding(
-        layer="engine",
-        level="warn",
-        text=text,
+    yield Layer.ENGINE.warn(
+        text,
         why="more than planned: other requests or models may not fit",
         fix="llava-pack serve --slots 1, or restart it at a quiet time",
         code="out-of-gpu-memory",
@@ -227,14 +207,12 @@ def check_silence(facts: SilenceFacts) -> Finding:
     """Judge whether the server speaks to anybody outside."""
     if facts.error:
         text = f"its connections cannot be checked: {facts.error}"
-        return Finding(layer="silence", level="unknown", text=text)
+        return Layer.SILENCE.unknown(text)
     if facts.connections:
-        return Finding(
-            layer="silence",
-            level="fail",
-            text=f"connections leave this machine: {', '.join(facts.connections[:_SHOWN])}",
+        return Layer.SILENCE.fail(
+            f"connections leave this machine: {', '.join(facts.connections[:_SHOWN])}",
             why="llava-pack itself never connects to other machines",
             fix="llava-pack stop; llava-pack support-bundle, and tell your security team",
         )
     text = f"no connection of its {facts.processes} processes leaves this machine"
-    return Finding(layer="silence", level="ok", text=text)
+    return Layer.SILENCE.ok(text)

@@ -12,7 +12,12 @@ from functools import cache
 from typing import Any
 
 from llava_pack.health import vocabulary
-from llava_pack.health.shapes import LEFT_OUT, Form, OneOf, Shape, Told
+from llava_pack.health.shapes import LEFT_OUT
+from llava_pack.health.shapes import Form
+from llava_pack.health.shapes import OneOf
+from llava_pack.health.shapes import Shape
+from llava_pack.health.shapes import Told
+from llava_pack.serve.models import PHASES
 
 _ENDED = (
     "{model}: {request} ended: {reason}; {count} tokens in, {count} out; queued {number} s, "
@@ -132,6 +137,8 @@ FOUND = (
     "{model}: {phase} {text}",
     "{model}: {number} GB of {memory}, {number} % of the forecast",
     "{model}: slow: {text}",
+    "{model}: {number} tokens/s, {number} % of the {number} measured when it was installed",
+    "{model}: its speed is not held against the {number} measured when it was installed: {text}",
     "{model}: serves on the CPU; when it was installed, it ran on a GPU",
     "its log shows: {text}",
     "the page is served",
@@ -222,7 +229,7 @@ _SHAPES: dict[str, Shape] = {
     "order": OneOf("start", "stop", "drain", "status", other="…"),
     "route": OneOf(*vocabulary.ROUTES, other="another route"),
     "signal": Form(r"SIG[A-Z0-9]{2,8}"),
-    "phase": OneOf(*vocabulary.PHASES),
+    "phase": OneOf(*PHASES),
     "device": vocabulary.DEVICE,
     "recipe": vocabulary.RECIPE,
     "model": vocabulary.MODEL,

@@ -1,19 +1,14 @@
-"""Probes of what is installed: files and environments. Each has its time-out; none writes.
+"""Probes of an installed environment. Each has its time-out; none writes.
 
 Packages are imported where they are used: one that is missing fails its own check alone.
 """
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from llava_pack.format.digests import sha256_stream
-from llava_pack.format.errors import IntegrityError
-from llava_pack.format.manifest import FileEntry, Manifest
-from llava_pack.format.pointers import installed_file
-from llava_pack.format.progress import Progress
-from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, parse_sums
+from llava_pack.format.manifest import Manifest
 from llava_pack.health.facts import EnvironmentFacts
 
 _VERSIONS_WITHIN_S = 20.0
@@ -57,62 +52,6 @@ files = [file for one in importlib.metadata.distributions() for file in one.file
 print(json.dumps([str(file) for file in files if file.hash and not right(file)]))
 """
 """Source: packaging.python.org, "Recording installed projects", the RECORD file."""
-
-
-def rehash(
-    manifest: Manifest, root: Path, packed: Callable[[str], Path], progress: Progress
-) -> tuple[str, ...]:
-    """Return the files of an installed model that are not what the manifest promised.
-
-    A file that the installer finalised is derived again by its rule and compared.
-
-    Args:
-        manifest: of the bundle.
-        root: the generation's folder.
-        packed: where the store keeps the file with a digest.
-        progress: hears the bytes.
-    """
-    rules = {rule.path for rule in manifest.rewrites if rule.installed is not None}
-    entries = manifest.under("model")
-    progress.start("hashing the installed model", sum(entry.size_bytes for entry in entries))
-    changed = []
-    for entry in entries:
-        if entry.path in rules:
-            same = _derived(manifest, entry, root, packed)
-            progress.advance(entry.size_bytes)
-        else:
-            same = _digest(root / entry.path, progress.advance) == entry.sha256
-        if not same:
-            changed.append(entry.path)
-    progress.done()
-    return tuple(changed)
-
-
-def unpromised(manifest: Manifest, root: Path, promised_id: str) -> tuple[str, ...]:
-    """Return the manifest if the bundle's id does not cover it, and files that it does not know.
-
-    Args:
-        manifest: of the bundle.
-        root: the generation's folder.
-        promised_id: the bundle's id, as it was verified.
-    """
-    known = {entry.path for entry in manifest.under("model")}
-    found = (path for path in (root / "model").rglob("*") if not path.is_dir())
-    names = sorted(path.relative_to(root).as_posix() for path in found)
-    return (
-        *(() if _covered(root, promised_id) else (MANIFEST_NAME,)),
-        *(name for name in names if name not in known),
-    )
-
-
-def _covered(root: Path, promised_id: str) -> bool:
-    """Return whether SHA256SUMS is what the bundle's id says, and the manifest what that says."""
-    try:
-        sums = (root / SUMS_NAME).read_bytes()
-        promised = parse_sums(sums).get(MANIFEST_NAME)
-    except (OSError, IntegrityError):
-        return False
-    return bundle_id(sums) == promised_id and _digest(root / MANIFEST_NAME) == promised
 
 
 def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) -> EnvironmentFacts:
@@ -162,29 +101,6 @@ def wheel_versions(manifest: Manifest) -> dict[str, str]:
             continue
         versions[str(name)] = str(version)
     return versions
-
-
-def _derived(
-    manifest: Manifest, entry: FileEntry, root: Path, packed: Callable[[str], Path]
-) -> bool:
-    try:
-        source = packed(entry.sha256)
-        if _digest(source) != entry.sha256:
-            return False
-        rules = [rule for rule in manifest.rewrites if rule.path == entry.path]
-        expected = installed_file(source.read_bytes(), rules, str(root / "model"))
-        return (root / entry.path).read_bytes() == expected
-    except (OSError, IntegrityError):
-        return False
-
-
-def _digest(path: Path, on_bytes: Callable[[int], None] = lambda _size: None) -> str:
-    """Return the SHA-256 of a file, empty where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return sha256_stream(file, on_bytes)
-    except OSError:
-        return ""
 
 
 def _run(python: Path, program: str, arguments: tuple[str, ...], timeout_s: float) -> str:

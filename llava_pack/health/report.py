@@ -6,9 +6,18 @@ data".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum, StrEnum, auto
 from typing import Literal
 
-from llava_pack.format.exit_codes import HealthCode
+
+class HealthCode(IntEnum):
+    """Exit codes of `health`, as Nagios reads them."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
 
 Level = Literal["ok", "warn", "fail", "unknown"]
 _CODES = {
@@ -18,28 +27,46 @@ _CODES = {
     "unknown": HealthCode.UNKNOWN,
 }
 _WORST_FIRST: tuple[Level, ...] = ("fail", "unknown", "warn", "ok")
-LAYERS = (
-    "integrity",
-    "environment",
-    "gpu",
-    "host",
-    "processes",
-    "engine",
-    "fence",
-    "page",
-    "api",
-    "answers",
-    "tunnel",
-    "silence",
-)
+
+
+class Layer(StrEnum):
+    """Where something was found, in the order in which a report shows it; it makes findings."""
+
+    INTEGRITY = auto()
+    ENVIRONMENT = auto()
+    GPU = auto()
+    HOST = auto()
+    PROCESSES = auto()
+    ENGINE = auto()
+    FENCE = auto()
+    PAGE = auto()
+    API = auto()
+    ANSWERS = auto()
+    TUNNEL = auto()
+    SILENCE = auto()
+
+    def ok(self, text: str) -> "Finding":
+        """Return that all is well."""
+        return Finding(layer=self, level="ok", text=text)
+
+    def warn(self, text: str, *, why: str = "", fix: str = "", code: str = "") -> "Finding":
+        """Return what is not as it should be, and serves."""
+        return Finding(layer=self, level="warn", text=text, why=why, fix=fix, code=code)
+
+    def fail(self, text: str, *, why: str = "", fix: str = "", code: str = "") -> "Finding":
+        """Return what keeps people from their answers."""
+        return Finding(layer=self, level="fail", text=text, why=why, fix=fix, code=code)
+
+    def unknown(self, text: str, *, fix: str = "") -> "Finding":
+        """Return what could not be looked at."""
+        return Finding(layer=self, level="unknown", text=text, fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One check: what was found, why it matters, and the command that mends it."""
 
-    layer: str
-    """One of LAYERS."""
+    layer: Layer
     level: Level
     text: str
     """What was found, one line."""
@@ -94,7 +121,7 @@ class Report:
 def nagios_line(report: Report) -> str:
     """Return the one line that Nagios reads: the state, the worst finding, the figures.
 
-    >>> fine = Finding(layer="api", level="ok", text="answers")
+    >>> fine = Layer.API.ok("answers")
     >>> nagios_line(Report(findings=(fine,), metrics=(Metric(name="n", value=1),), took_s=0.1))
     'OK - 1 check passed | n=1'
     """
@@ -133,4 +160,4 @@ def to_json(report: Report) -> dict[str, object]:
 
 def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings by layer, each layer's in the order in which they were made."""
-    return tuple(sorted(findings, key=lambda finding: LAYERS.index(finding.layer)))
+    return tuple(sorted(findings, key=lambda finding: list(Layer).index(finding.layer)))

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine import environment
-from llava_pack.engine.load import DEVICES, PRECISIONS, load_engine
+from llava_pack.engine.load import DEVICES, load_engine
 from llava_pack.engine.port import Engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.format.manifest import KnownAnswer, Manifest, Reference, parse_manifest
+from llava_pack.format.precision import PRECISION_CHOICES
 from llava_pack.health.grading import judge
 
 _SCHEMA = 1
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--vision-tower", type=Path)
-    parser.add_argument("--precision", choices=PRECISIONS, default="nf4")
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, default="nf4")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", action="store_true")
     return parser

@@ -11,14 +11,8 @@ from typing import Protocol
 
 from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.health.grading import Judgement, compare, judge
-from llava_pack.health.report import Finding, Level
+from llava_pack.health.report import Finding, Layer
 
-_LEVELS: dict[str, Level] = {
-    "exact": "ok",
-    "equivalent": "ok",
-    "degraded": "warn",
-    "broken": "fail",
-}
 _REPEAT_NATS = 0.02
 _CROWD_NATS = 0.6
 """What sharing a batch may do to odds: some kernels round by its size."""
@@ -79,11 +73,13 @@ class AnswerSuite:
 
     def run(self) -> Iterator[Finding]:
         """Yield a finding for each property."""
+        for finding in self._findings():
+            yield replace(finding, text=f"{self._subject.name}: {finding.text}")
+
+    def _findings(self) -> Iterator[Finding]:
         known = self._subject.known
         if not known:
-            yield self._finding(
-                "warn", "its bundle has no known answers: nothing proves that it sees"
-            )
+            yield Layer.ANSWERS.warn("its bundle has no known answers: nothing proves that it sees")
             return
         alone = [self._observe(one) for one in known]
         self.judgements = [
@@ -104,12 +100,11 @@ class AnswerSuite:
             against = f"against what {one.reference} recorded"
         stage = f" ({one.stage})" if one.stage else ""
         text = f"{one.name}: {one.level}{stage}, {against}: {one.text.strip()!r:.80}"
-        level = _LEVELS[one.level]
-        if level == "ok":
-            return self._finding("ok", text)
-        return self._finding(
-            level, text, why=one.why, fix=_FIXES.get(one.stage, _FIXES["model"]), code="integrity"
-        )
+        if one.level in {"exact", "equivalent"}:
+            return Layer.ANSWERS.ok(text)
+        found = Layer.ANSWERS.warn if one.level == "degraded" else Layer.ANSWERS.fail
+        fix = _FIXES.get(one.stage, _FIXES["model"])
+        return found(text, why=one.why, fix=fix, code="integrity")
 
     def _repeated(self, known: KnownAnswer, first: Reference) -> Finding:
         again = self._observe(known)
@@ -118,9 +113,8 @@ class AnswerSuite:
             same = (
                 "bit for bit" if first.micronats == again.micronats else f"within {nats:.1g} nats"
             )
-            return self._finding("ok", f"asked twice, the same answer: {same}")
-        return self._finding(
-            "fail",
+            return Layer.ANSWERS.ok(f"asked twice, the same answer: {same}")
+        return Layer.ANSWERS.fail(
             "the same question got two answers",
             why="memory with bit flips, or a card that is about to fail",
             fix="nvidia-smi -q -d ECC; then `llava-pack serve --device cpu` to compare",
@@ -139,9 +133,8 @@ class AnswerSuite:
             if self._other(known[index], alone[index], seen)
         ]
         if not wrong:
-            return self._finding("ok", f"the same answers alone and in a batch of {count}")
-        return self._finding(
-            "fail",
+            return Layer.ANSWERS.ok(f"the same answers alone and in a batch of {count}")
+        return Layer.ANSWERS.fail(
             f"in a full batch, a different answer to {', '.join(sorted(set(wrong)))}",
             why="concurrent requests affect each other",
             fix=f"{self._program} serve --slots 1, and report it: {self._program} support-bundle",
@@ -157,9 +150,8 @@ class AnswerSuite:
             one for one, a, b in zip(pair, apart, together, strict=True) if self._other(one, a, b)
         ]
         if not other:
-            return self._finding("ok", "two questions about one picture do not affect each other")
-        return self._finding(
-            "fail",
+            return Layer.ANSWERS.ok("two questions about one picture do not affect each other")
+        return Layer.ANSWERS.fail(
             "two questions about one picture change each other's answers",
             why="what one person asks can reach another",
             fix=f"stop serving, and report it: {self._program} support-bundle",
@@ -170,9 +162,8 @@ class AnswerSuite:
         black = self._observe(replace(known, picture_png=self._black(known)))
         nats, split = compare(seen, black)
         if split is not None or nats > _REPEAT_NATS:
-            return self._finding("ok", "a black picture gets a different answer")
-        return self._finding(
-            "fail",
+            return Layer.ANSWERS.ok("a black picture gets a different answer")
+        return Layer.ANSWERS.fail(
             "a black picture gets the same answer as the real one",
             why="the model does not look at pictures",
             fix=f"{self._program} health --deep; then install the bundle again",
@@ -187,13 +178,12 @@ class AnswerSuite:
         each = (self._asking.count(name, more) - base) / _SAMPLE
         words = int((limit - base - _SPARE_TOKENS) / max(each, 0.1))
         if words < 1:
-            return self._finding("ok", f"the context of {limit} tokens is too short to be filled")
+            return Layer.ANSWERS.ok(f"the context of {limit} tokens is too short to be filled")
         long = replace(known, name="long", prompt=_WORD * words + known.prompt)
         seen = self._observe(long)
         if seen.token_ids and all(step for step in seen.likeliest):
-            return self._finding("ok", f"answers with a context of {limit} tokens nearly full")
-        return self._finding(
-            "fail",
+            return Layer.ANSWERS.ok(f"answers with a context of {limit} tokens nearly full")
+        return Layer.ANSWERS.fail(
             "no answer with the context nearly full",
             why="long conversations will fail",
             fix=f"{self._program} serve --context {limit // 2}",
@@ -208,12 +198,6 @@ class AnswerSuite:
 
     def _observe(self, known: KnownAnswer) -> Reference:
         return self._asking.observe(self._subject.name, known)
-
-    def _finding(
-        self, level: Level, text: str, *, why: str = "", fix: str = "", code: str = ""
-    ) -> Finding:
-        text = f"{self._subject.name}: {text}"
-        return Finding(layer="answers", level=level, text=text, why=why, fix=fix, code=code)
 
 
 _FIXES = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.health.facts import GpusFacts
-from llava_pack.health.report import Finding
+from llava_pack.health.report import Finding, Layer
 
 _SLOWER = 2.0
 _SERVING_S = 0.005
@@ -182,15 +182,13 @@ def check_throughput(facts: ThroughputFacts) -> Iterator[Finding]:
     then = f"the {facts.forecast_per_s:.3g} measured when it was installed"
     alone = [lap.token_s for lap in facts.laps if lap.token_s is not None]
     if any(keeps_up(lap, facts.forecast_per_s) for lap in facts.laps):
-        yield _ok(f"{facts.model}: {_speed(alone, facts)} of {then}")
+        yield Layer.ENGINE.ok(f"{facts.model}: {_speed(alone, facts)} of {then}")
     elif others := _others(facts):
-        yield _ok(f"{facts.model}: its speed is not compared with {then}: {others}")
+        yield Layer.ENGINE.ok(f"{facts.model}: its speed is not compared with {then}: {others}")
     else:
         on_cpu = facts.device == "cpu"
-        yield Finding(
-            layer="engine",
-            level="warn",
-            text=f"{facts.model}: slow: {_speed(alone, facts)} of {then}",
+        yield Layer.ENGINE.warn(
+            f"{facts.model}: slow: {_speed(alone, facts)} of {then}",
             why="; ".join(facts.suspects) or (_CPU_WHY if on_cpu else _GPU_WHY),
             fix=_CPU_FIX if on_cpu else _GPU_FIX,
             code="slower-than-installed",
@@ -210,10 +208,8 @@ def check_device(
         program: the installation's own command, for the hints.
     """
     if (asked, device, measured_on) == ("auto", "cpu", "cuda"):
-        yield Finding(
-            layer="engine",
-            level="warn",
-            text=f"{model}: serves on the CPU; when it was installed, it ran on a GPU",
+        yield Layer.ENGINE.warn(
+            f"{model}: serves on the CPU; when it was installed, it ran on a GPU",
             why="torch found no GPU when the engine started, and the CPU is many times slower",
             fix=f'nvidia-smi; echo "$CUDA_VISIBLE_DEVICES"; {program} stop; {program} serve',
             code="no-gpu-found",
@@ -232,7 +228,3 @@ def _others(facts: ThroughputFacts) -> str:
         return f"other programs used {100 * part:.0f} % of the CPUs"
     alone = all(lap.token_s is not None for lap in facts.laps)
     return "" if alone else "it may have been answering other requests"
-
-
-def _ok(text: str) -> Finding:
-    return Finding(layer="engine", level="ok", text=text)

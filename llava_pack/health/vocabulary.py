@@ -6,6 +6,7 @@ belong here could tell something about the person: only what is published under 
 
 from pathlib import Path
 
+from llava_pack.format.precision import PRECISION_CHOICES
 from llava_pack.health.shapes import Begins, Either, Form, Name, Number, OneOf, Words
 
 
@@ -52,7 +53,7 @@ PACKAGES = words(
 """What the locks of the shipped recipes resolve to."""
 MODULES = frozenset(name.replace("-", "_") for name in PACKAGES) | {
     "PIL", "asyncio", "concurrent", "ctypes", "google", "http", "importlib", "json", "llava",
-    "llava_target", "logging", "multiprocessing", "pathlib", "pickle", "pynvml", "runpy", "select",
+    "logging", "multiprocessing", "pathlib", "pickle", "pynvml", "runpy", "select",
     "selectors", "shutil", "socket", "ssl", "subprocess", "tempfile", "threading", "yaml",
     "zipfile",
 }  # fmt: skip
@@ -86,8 +87,6 @@ FILES = (
 """Of a checkpoint; a pattern."""
 OWN_FILES = ("MANIFEST.json", "SHA256SUMS", "seal.json", "receipt.json", "receipt.txt")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
-PHASES = ("starting", "loading", "warming", "ready", "restarting", "stopped")
 ROUTES = frozenset(
     f"{method} {path}"
     for path in (
@@ -138,7 +137,7 @@ LICENCE = Name("licence", LICENCES)
 PACKAGE = Name("package", PACKAGES)
 ARCH = OneOf("x86_64", "aarch64", "arm64", "ppc64le")
 DEVICE = OneOf("cpu", "cuda", "auto")
-PRECISION = OneOf(*PRECISIONS, "auto")
+PRECISION = OneOf(*PRECISION_CHOICES)
 ENGINE = OneOf("transformers", "upstream")
 GPU_NAME = Words(
     words(

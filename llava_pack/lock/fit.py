@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, Precision, footprint
-from llava_pack.format.target import Gpu, TargetProfile, version
+from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, footprint
+from llava_pack.format.precision import BY_QUALITY, FACTS, Precision
+from llava_pack.format.target import Gpu, version
+from llava_pack.lock.profile import TargetProfile
 
-BY_QUALITY: tuple[Precision, ...] = ("fp16", "int8", "nf4")
 LEAST_CONTEXT_TOKENS = 1024
 """A picture (576 tokens), a question and an answer. Source: facts of LLaVA 1.5's projector."""
 _COMFORTABLE_SLOTS = 2
 _LAST: Precision = "nf4"
 """Rather a better precision over more GPUs than this one on fewer; else as few GPUs as serve."""
 _CONTEXT_STEP = 64
-# Source: bitsandbytes' installation guide: int8 needs Turing, the other kernels Pascal.
-_CAPABILITIES: Mapping[Precision, tuple[int, ...]] = {"int8": (7, 5), "nf4": (6, 0)}
 _SLICE = re.compile(r"\d+g\.(\d+)gb")
 
 
@@ -102,7 +101,7 @@ def sharing_gpus(
     if count == 1:
         best = serving_gpu(profile)
         return () if best is None else (best,)
-    least = max(version(capability or ""), _CAPABILITIES.get(precision, ()))
+    least = max(version(capability or ""), FACTS[precision].capability)
     whole = [
         gpu
         for gpu in profile.gpus or ()
@@ -143,7 +142,7 @@ def gpu_fits(
 
 def _computes(gpu: Gpu, precision: Precision) -> bool:
     known = version(gpu.compute_capability or "")
-    return not known or known >= _CAPABILITIES.get(precision, ())
+    return not known or known >= FACTS[precision].capability
 
 
 def fits(

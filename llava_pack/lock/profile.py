@@ -5,16 +5,72 @@ Source: docs/reference/target-profile.md.
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError, UsageError
-from llava_pack.format.target import TargetProfile
+from llava_pack.format.target import Machine
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
 _AGAIN = "run the probe again: llava-pack probe USER@HOST"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """A place where something could be installed, and the disk that it is on."""
+
+    path: str
+    mount: str | None = None
+    filesystem: str | None = None
+    free_bytes: int | None = None
+    free_inodes: int | None = None
+    noexec: bool | None = None
+    writable: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """A Python that was run."""
+
+    version: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetProfile(Machine):
+    """All that probe.sh tells of a machine; None where it could not be found out.
+
+    Source: docs/reference/target-profile.md.
+    """
+
+    host: str | None = None
+    clock: int | None = None
+    distribution: str | None = None
+    libc: str | None = None
+    pythons: tuple[Interpreter, ...] | None = None
+    cpu_model: str | None = None
+    cpu_count: int | None = None
+    disks: tuple[Disk, ...] | None = None
+    memory_free_bytes: int | None = None
+    driver: str | None = None
+    nvidia_smi: str | None = None
+    home: str | None = None
+    user: str | None = None
+    uid: int | None = None
+    open_files: str | None = None
+    locked_memory: str | None = None
+    ports_in_use: tuple[int, ...] | None = None
+    selinux: str | None = None
+    fips: bool | None = None
+    container: str | None = None
+    init: str | None = None
+    tools: Mapping[str, str | None] | None = None
+    ssh_address: str | None = None
+    ssh_port: int | None = None
 
 
 def read_profile(path: Path) -> TargetProfile:

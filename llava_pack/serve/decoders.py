@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from llava_pack.engine import decoder
-from llava_pack.engine.pictures import Limits
+from llava_pack.engine.limits import Limits
 from llava_pack.engine.pixels import kept, memory_file
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError

@@ -5,22 +5,42 @@ Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
 
 import logging
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from llava_pack.engine.port import ContextLengthError
-from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
+from llava_pack.format.errors import PackError
+from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import UsageError
 from llava_pack.format.text import visible
-from llava_pack.serve.models import OverloadedError, ShareError
+from llava_pack.serve.models import OverloadedError
+from llava_pack.serve.models import ShareError
 from llava_pack.serve.quota import QuotaError
-from llava_pack.serve.wire import ErrorBody, ErrorEnvelope
 
 _log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
+
+
+class ErrorBody(BaseModel):
+    """An error in OpenAI's shape."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorEnvelope(BaseModel):
+    """What every error response holds."""
+
+    error: ErrorBody
 
 
 def error_response(status: int, body: ErrorBody) -> JSONResponse:

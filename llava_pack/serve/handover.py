@@ -12,22 +12,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llava_pack.format.errors import InstallError, PackError
-from llava_pack.serve.origin import start_ticks
-from llava_pack.shipped import shipped
-
-if (_shipped := str(shipped("installers"))) not in sys.path:
-    sys.path.append(_shipped)
-
+from llava_pack.format import files
+from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import PackError
 from llava_pack.serve import own_servers
+from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.own_servers import Server
-from llava_target import disk, ownership
-from llava_target.serving import PENDING
+from llava_pack.target import ownership
+from llava_pack.target.serving import PENDING
 
 AS_ROOT = "LLAVA_PACK_AS_ROOT"
 """Lets root serve; earlier generations do not know the option, and overlook this."""
@@ -186,7 +185,7 @@ def _read(prefix: Path) -> Iterator[Server]:
 
 def _write(prefix: Path, servers: Iterable[Server]) -> None:
     data = json.dumps([asdict(server) for server in servers]).encode()
-    disk.write_file(prefix / PENDING, data, 0o600)
+    files.write(prefix / PENDING, data, 0o600)
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,6 @@ that.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import logging
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from llava_pack.format import files
 from llava_pack.format.errors import PackError, SpaceError, UsageError
 from llava_pack.serve.keys import Key, from_document, to_document
 
@@ -123,25 +123,17 @@ class KeyStore:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
-            os.fsync(descriptor)
         except OSError as error:
             raise _unusable(self.path, error) from error
         finally:
             os.close(descriptor)
 
     def _write(self, keys: tuple[Key, ...]) -> None:
-        beside = self.path.with_name(f".{self.path.name}.new")
-        beside.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(beside, flags, 0o600), "w", encoding="utf-8") as file:
-            json.dump(to_document(keys), file, indent=1)
-            file.write("\n")
-            file.flush()
+        with files.replacing(self.path, 0o600) as file:
+            file.write(json.dumps(to_document(keys), indent=1).encode() + b"\n")
             if os.geteuid() == 0:  # the account that serves reads it
                 facts = self.path.parent.stat()
                 os.fchown(file.fileno(), facts.st_uid, facts.st_gid)
-            os.fsync(file.fileno())
-        beside.replace(self.path)
 
 
 class LiveKeys:
@@ -215,7 +207,7 @@ def _read(path: Path) -> bytes | None:
 
 def _unusable(path: Path, error: OSError) -> PackError:
     why = error.strerror or type(error).__name__
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in files.FULL:
         return SpaceError(f"the keys were not changed: {why}", subject=str(path))
     return UsageError(
         f"the keys cannot be used: {why}",

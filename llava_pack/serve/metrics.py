@@ -6,16 +6,21 @@ Nothing here asks an engine anything: the supervisor took the figures before.
 Source: prometheus.io, "Text-based format" 0.0.4; vllm v1/metrics/loggers.py for the names.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine.stats import Histogram
+from llava_pack.serve.models import PHASES
 from llava_pack.serve.models import Served
-from llava_pack.serve.refusals import CONNECTIONS, COUNTED, Refusals
+from llava_pack.serve.refusals import CONNECTIONS
+from llava_pack.serve.refusals import COUNTED
+from llava_pack.serve.refusals import Refusals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = ("stop", "length", "abort", "error")
-_PHASES = ("starting", "loading", "warming", "ready", "restarting", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +220,7 @@ def _phases(models: Sequence[Served]) -> Iterator[str]:
     name = "llava_pack:model_phase"
     yield from _head(name, "gauge", "1 for the current phase of a model.")
     for model in models:
-        for phase in _PHASES:
+        for phase in PHASES:
             labels = f'{_labels(model)},phase="{phase}"'
             yield f"{name}{{{labels}}} {int(model.status.phase == phase)}"
 

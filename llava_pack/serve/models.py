@@ -1,16 +1,29 @@
 """What the gateway knows of the models behind it: one port, implemented over their engines."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import EngineInfo, Event, Request, Trace
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
+from llava_pack.format.text import Language
 from llava_pack.serve.tally import Tally
 
 Phase = Literal["starting", "loading", "warming", "ready", "restarting", "stopped"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+PHASE_WORDS: Mapping[Language, Mapping[Phase, str]] = {
+    "en": {phase: phase for phase in PHASES} | {"warming": "warming up"},
+    "zh": {
+        "starting": "启动中",
+        "loading": "加载中",
+        "warming": "预热中",
+        "ready": "就绪",
+        "restarting": "重启中",
+        "stopped": "已停止",
+    },
+}
 
 
 class OverloadedError(ServeError):

@@ -24,11 +24,12 @@ from llava_pack.engine.questions import TOP, answer_of
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.admission import drop_copies
+from llava_pack.serve.failures import ErrorEnvelope
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.openai import find_model
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
-from llava_pack.serve.wire import ErrorEnvelope, ObservationRequest
+from llava_pack.serve.wire import ObservationRequest
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)

@@ -1,10 +1,13 @@
 """How a server was started, as its run state keeps it: what a restart after an upgrade goes by.
 
 Read from the kernel, which it is compared with then. Where there is no /proc, nothing is kept, and
-nothing is restarted. Stdlib only.
+nothing is restarted. Where run states are, and what makes one alive, is here as well, for all who
+look for servers. Stdlib only.
 """
 
+import fcntl
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,42 @@ def user_of(pid: int) -> int | None:
     except (OSError, IndexError, ValueError):
         return None
     return uids.pop() if len(uids) == 1 else None
+
+
+def account_folder() -> Path:
+    """Return the folder of this account's run states that belong to no installation.
+
+    Not XDG_RUNTIME_DIR: that one is emptied when the last session of an account ends, and servers
+    are left running over that.
+    """
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "llava-pack" / "run"
+
+
+def state_name(pid: int | str) -> str:
+    """Return the name of a run state; several hosts can share a home folder.
+
+    >>> state_name(123).endswith("-123.json")
+    True
+    """
+    return f"serve-{platform.node() or 'localhost'}-{pid}.json"
+
+
+def held(descriptor: int) -> bool:
+    """Say whether another process holds the lock of a file, as a server does on its run state."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def still(pid: int, began: int | None) -> bool:
+    """Say whether a number is still that of the process that began then; None where nobody knows.
+
+    Earlier versions wrote nothing down.
+    """
+    return began is None or start_ticks(pid) == began
 
 
 def texts(path: Path) -> list[str]:

@@ -5,13 +5,11 @@ itself by its run state: in a folder that this account alone can write, under th
 server holds, and in agreement with the kernel about user, start and program. A service of the
 system is one by systemd's word. Whatever else claims to be a server is named, and left as it is.
 
-Imported once `llava_target` can be. Stdlib only.
+Stdlib only.
 """
 
-import fcntl
 import json
 import os
-import platform
 import re
 import subprocess
 from collections.abc import Mapping
@@ -21,9 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.serve.origin import KEPT, start_ticks, texts, user_of
-from llava_target import ownership
-from llava_target.serving import claims
+from llava_pack.serve.origin import KEPT
+from llava_pack.serve.origin import account_folder
+from llava_pack.serve.origin import held
+from llava_pack.serve.origin import state_name
+from llava_pack.serve.origin import still
+from llava_pack.serve.origin import texts
+from llava_pack.serve.origin import user_of
+from llava_pack.target import ownership
+from llava_pack.target.serving import claims
 
 UNIT = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?\.service")
 _STATE_BYTES = 64 * 1024
@@ -84,8 +88,7 @@ def survey(prefix: Path, recipe: str | None) -> tuple[list[Server], list[str]]:
 
 def run_folders(prefix: Path) -> tuple[Path, Path]:
     """Return where run states of this account can be: the prefix's folder, and the account's."""
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return prefix / "run", Path(home) / "llava-pack" / "run"
+    return prefix / "run", account_folder()
 
 
 def _server(
@@ -124,27 +127,16 @@ def _facts(prefix: Path, pid: int, argv: list[str]) -> dict[str, Any] | None:
 
 def _run_state(prefix: Path, pid: int) -> dict[str, Any] | None:
     """Return what a server of this account wrote down about itself, None where none lives."""
-    name = f"serve-{platform.node() or 'localhost'}-{pid}.json"
     for folder in filter(ownership.own_folder, run_folders(prefix)):
         try:
-            descriptor = ownership.opened(folder / name, os.O_RDONLY)
+            descriptor = ownership.opened(folder / state_name(pid), os.O_RDONLY)
         except (OSError, PreflightError):
             continue
         with os.fdopen(descriptor, "rb") as file, suppress(ValueError):
-            state = json.loads(file.read(_STATE_BYTES)) if _locked(descriptor) else None
-            began = start_ticks(pid)
+            state = json.loads(file.read(_STATE_BYTES)) if held(descriptor) else None
             if isinstance(state, dict) and state.get("pid") == pid:
-                return state if state.get("start_ticks", began) == began else None
+                return state if still(pid, state.get("start_ticks")) else None
     return None
-
-
-def _locked(descriptor: int) -> bool:
-    """Say whether another process holds the lock of a file."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _runs_from(prefix: Path, program: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from llava_pack.serve.page_words import WORDS
+from llava_pack.serve.page_words import QUESTIONS, Drawn
 
 _SIZE = 336
 _RED, _BLUE, _GREEN, _YELLOW = "#e02020", "#2050e0", "#20a040", "#f0d020"
@@ -15,8 +15,7 @@ _RED, _BLUE, _GREEN, _YELLOW = "#e02020", "#2050e0", "#20a040", "#f0d020"
 class Example:
     """A picture and a question about it."""
 
-    word: str
-    """Which of the page's words names it."""
+    drawn: Drawn
     picture: Path
     question: str
     """In English, which every LLaVA was trained on."""
@@ -25,12 +24,16 @@ class Example:
 def draw_examples(folder: Path) -> tuple[Example, ...]:
     """Draw the example pictures into a folder and return them with their questions."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {"circle": _circle(), "two": _two_things(), "square": _square()}
+    drawn: dict[Drawn, Image.Image] = {
+        "circle": _circle(),
+        "two": _two_things(),
+        "square": _square(),
+    }
     examples = []
-    for word, picture in drawn.items():
-        path = folder / f"example-{word}.png"
+    for name, picture in drawn.items():
+        path = folder / f"example-{name}.png"
         picture.save(path, optimize=True)
-        examples.append(Example(word=word, picture=path, question=WORDS["en"][word]))
+        examples.append(Example(drawn=name, picture=path, question=QUESTIONS["en"][name]))
     return tuple(examples)
 
 

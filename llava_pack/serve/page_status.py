@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llava_pack.serve.models import Served
-from llava_pack.serve.page_words import STATUS, Language
+from llava_pack.format.text import Language
+from llava_pack.serve.models import PHASE_WORDS, Served
+from llava_pack.serve.page_words import STATUS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,9 @@ def speed_line(speed: Speed, language: Language) -> str:
 def _status_line(model: Served, language: Language) -> str:
     words = STATUS[language]
     status, info = model.status, model.info
-    facts = [words[status.phase]]
+    facts = [PHASE_WORDS[language][status.phase]]
     if status.phase == "loading" and status.total_bytes:
-        facts = [f"{words['loading']} {100 * status.done_bytes // status.total_bytes} %"]
+        facts[0] += f" {100 * status.done_bytes // status.total_bytes} %"
     if info is not None and status.phase == "ready":
         vitals = model.vitals
         facts = [

@@ -1,8 +1,24 @@
 """What the page says, in English and Chinese; the browser's language decides."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-Language = Literal["en", "zh"]
+from llava_pack.format.text import Language
+
+Drawn = Literal["circle", "two", "square"]
+QUESTIONS: Mapping[Language, Mapping[Drawn, str]] = {
+    "en": {
+        "circle": "What is in the picture?",
+        "two": "How many things are there?",
+        "square": "What colour is it?",
+    },
+    "zh": {
+        "circle": "图片里有什么？",  # noqa: RUF001 - Chinese punctuation
+        "two": "图片里有几个物体？",  # noqa: RUF001 - Chinese punctuation
+        "square": "它是什么颜色？",  # noqa: RUF001 - Chinese punctuation
+    },
+}
+"""About the example pictures."""
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -15,9 +31,6 @@ WORDS: dict[Language, dict[str, str]] = {
         "max_tokens": "Maximum answer length, in tokens",
         "question": "Your question",
         "theme": "◐ Light / dark",
-        "circle": "What is in the picture?",
-        "two": "How many things are there?",
-        "square": "What colour is it?",
     },
     "zh": {
         "empty": "添加一张图片并提问，或试试下面的示例。",  # noqa: RUF001 - Chinese punctuation
@@ -29,18 +42,10 @@ WORDS: dict[Language, dict[str, str]] = {
         "max_tokens": "回答的最大长度（token 数）",  # noqa: RUF001 - Chinese punctuation
         "question": "您的问题",
         "theme": "◐ 浅色 / 深色",
-        "circle": "图片里有什么？",  # noqa: RUF001 - Chinese punctuation
-        "two": "图片里有几个物体？",  # noqa: RUF001 - Chinese punctuation
-        "square": "它是什么颜色？",  # noqa: RUF001 - Chinese punctuation
     },
 }
 STATUS: dict[Language, dict[str, str]] = {
     "en": {
-        "starting": "starting",
-        "loading": "loading",
-        "ready": "ready",
-        "restarting": "restarting",
-        "stopped": "stopped",
         "on": "{precision} on {device}",
         "context": "context of {tokens} tokens",
         "queue": "{running} running, {waiting} waiting",
@@ -48,11 +53,6 @@ STATUS: dict[Language, dict[str, str]] = {
         "nothing": "(no answer)",
     },
     "zh": {
-        "starting": "启动中",
-        "loading": "加载中",
-        "ready": "就绪",
-        "restarting": "重启中",
-        "stopped": "已停止",
         "on": "{precision}，{device}",  # noqa: RUF001 - Chinese punctuation
         "context": "上下文 {tokens} token",
         "queue": "{running} 个请求运行中，{waiting} 个排队",  # noqa: RUF001 - Chinese punctuation

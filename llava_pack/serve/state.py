@@ -10,14 +10,14 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.serve.origin import origin, start_ticks, user_of
+from llava_pack.format import files
+from llava_pack.serve.origin import account_folder, held, origin, state_name, still, user_of
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024
@@ -100,13 +100,11 @@ class Publication:
 def directories() -> tuple[Path, ...]:
     """Return the folders of run states, the one to write first.
 
-    The installation's comes first, then this account's. Not XDG_RUNTIME_DIR: that one is emptied
-    when the last session of an account ends, and servers are left running over that.
+    The installation's comes first, then this account's.
 
     Source: docs/reference/environment.md, LLAVA_PACK_PREFIX.
     """
-    state_home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    account = Path(state_home) / "llava-pack" / "run"
+    account = account_folder()
     prefix = os.environ.get("LLAVA_PACK_PREFIX")
     if not prefix:
         return (account,)
@@ -132,21 +130,17 @@ def publish(directory: Path, state: RunState) -> Publication:
         OSError: the folder cannot be made or written.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = directory / f"{_stem()}{state.pid}.json"
+    path = directory / state_name(state.pid)
     return Publication(path, _write(path, state))
 
 
 def _write(path: Path, state: RunState) -> int:
-    """Write a state beside and rename it; return the descriptor that holds its lock."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Replace a state; return the descriptor that holds its lock."""
     facts = {**asdict(state), **origin(state.pid)}
-    os.write(descriptor, json.dumps(facts, sort_keys=True).encode() + b"\n")
-    os.fsync(descriptor)
-    beside.rename(path)
-    return descriptor
+    with files.replacing(path, 0o600) as file:
+        file.write(json.dumps(facts, sort_keys=True).encode() + b"\n")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or no other process sees that it lives
+        return os.dup(file.fileno())
 
 
 def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
@@ -163,15 +157,10 @@ def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
     folders = directories() if where is None else tuple(where)
     found: list[RunState] = []
     for folder in folders:
-        states = (_read_live(path) for path in sorted(folder.glob(f"{_stem()}*.json")))
+        states = (_read_live(path) for path in sorted(folder.glob(state_name("*"))))
         live = [state for state in states if state is not None]
         found += sorted(live, key=lambda state: state.started, reverse=True)
     return tuple(found)
-
-
-def _stem() -> str:
-    """Return how the files of this host begin: a home folder can be shared by several hosts."""
-    return f"serve-{platform.node() or 'localhost'}-"
 
 
 def _read_live(path: Path) -> RunState | None:
@@ -184,9 +173,7 @@ def _read_live(path: Path) -> RunState | None:
         if not stat.S_ISREG(facts.st_mode) or os.getuid() not in {0, facts.st_uid}:
             _log.warning("%s: ignored, it is not a file of this account", path.name)
             return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if held(descriptor):
             state = _parse(file.read(_MAX_BYTES))
             state = state and replace(state, owner=facts.st_uid)
             return state if state and _speaks(state, facts.st_uid) else None
@@ -200,9 +187,8 @@ def _speaks(state: RunState, uid: int) -> bool:
 
     Root believes no other; and a number that was given to another process since names nobody.
     """
-    if state.start_ticks is not None and start_ticks(state.pid) != state.start_ticks:
-        return False
-    return uid == os.getuid() or user_of(state.pid) == uid
+    same = still(state.pid, state.start_ticks)
+    return same and (uid == os.getuid() or user_of(state.pid) == uid)
 
 
 def _parse(data: bytes) -> RunState | None:

@@ -13,11 +13,12 @@ from fastapi import Request as HttpRequest
 from llava_pack.engine.port import Message, Request
 from llava_pack.engine.templates import RAW
 from llava_pack.serve.answers import engine_messages, picture_urls
+from llava_pack.serve.failures import ErrorEnvelope
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.openai import find_model
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
-from llava_pack.serve.wire import ErrorEnvelope, TokenizeRequest, TokenList
+from llava_pack.serve.wire import TokenizeRequest, TokenList
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)

@@ -18,6 +18,8 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
+from llava_pack.engine.limits import Limits
+from llava_pack.format.text import Language
 from llava_pack.serve.caller import Caller, caller_of
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.page_browser import (
@@ -43,12 +45,11 @@ from llava_pack.serve.page_talk import (
     taken_back,
 )
 from llava_pack.serve.page_text import disarmed
-from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
+from llava_pack.serve.page_words import QUESTIONS, STATUS, language_of, translations
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import MAX_TEXT_CHARS
 
-_MAX_FILE = "20mb"
 _KEEP_S = (600, 24 * 3600)
 _AT_ONCE = 64
 _STATUS_EVERY_S = 3.0
@@ -77,7 +78,7 @@ def mount_page(
         app,
         page,
         path="/",
-        max_file_size=_MAX_FILE,
+        max_file_size=Limits().size_bytes,
         ssr_mode=False,
         show_error=False,
         enable_monitoring=False,
@@ -171,7 +172,7 @@ class _Page:
         return [
             {
                 "text": example.question,
-                "display_text": WORDS[language][example.word],
+                "display_text": QUESTIONS[language][example.drawn],
                 "files": [str(example.picture)],
             }
             for example in self._examples

@@ -3,22 +3,26 @@
 Source: OpenAI API reference, "Create chat completion" and "Streaming".
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    FailFast,
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel
+from pydantic import BeforeValidator
+from pydantic import ConfigDict
+from pydantic import Discriminator
+from pydantic import FailFast
+from pydantic import Field
+from pydantic import model_validator
 
-from llava_pack.engine.pictures import Limits
-from llava_pack.engine.port import MAX_TOP_LOGPROBS
+from llava_pack.engine.limits import MAX_STOP_CHARS
+from llava_pack.engine.limits import MAX_STOPS
+from llava_pack.engine.limits import MAX_TOP_LOGPROBS
+from llava_pack.engine.limits import Limits
 
 MAX_MESSAGES = 256
+MAX_NAME_CHARS = 200
 MAX_PARTS = 64
 MAX_PICTURES = Limits().count
 MAX_TEXT_CHARS = 1_000_000
@@ -52,7 +56,7 @@ class ObservationRequest(_Wire):
     """A known question: a prompt, and a picture as a data: URL."""
 
     model: str
-    name: Annotated[str, Field(max_length=200)]
+    name: Annotated[str, Field(max_length=MAX_NAME_CHARS)]
     prompt: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
     picture: str | None = None
     max_tokens: Annotated[int, Field(ge=1, le=256)] = 64
@@ -113,7 +117,7 @@ class StreamOptions(_Wire):
     include_usage: bool = False
 
 
-StopString = Annotated[str, Field(min_length=1, max_length=256)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 class ChatRequest(_Wire):
@@ -129,7 +133,7 @@ class ChatRequest(_Wire):
     stop: (
         Annotated[
             tuple[StopString, ...],
-            Field(max_length=16, fail_fast=True),
+            Field(max_length=MAX_STOPS, fail_fast=True),
             BeforeValidator(
                 lambda stop: [stop] if isinstance(stop, str) else stop,
                 json_schema_input_type=str | tuple[StopString, ...],
@@ -276,18 +280,3 @@ class ModelList(_Wire):
 
     object: Literal["list"] = "list"
     data: tuple[ModelCard, ...]
-
-
-class ErrorBody(_Wire):
-    """An error in OpenAI's shape."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorEnvelope(_Wire):
-    """What every error response holds."""
-
-    error: ErrorBody

@@ -13,6 +13,8 @@ from llava_pack.recipe import recipe_names
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PYTHONS_OWN = {"json.py", "sitecustomize.py"}
+"""Modules that the threat model names because an attacker would."""
 
 
 def test_the_command_reference_is_what_the_commands_say(tmp_path):
@@ -49,6 +51,13 @@ def test_links_inside_the_documentation_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{target} in {page.name}"
 
 
+def test_every_module_that_a_page_names_is_there():
+    tracked = [f"/{name}" for name in _tracked()]
+    for page in (ROOT / "docs").rglob("*.md"):
+        for name in set(re.findall(r"`([\w./]+\.py)`", page.read_text())) - PYTHONS_OWN:
+            assert any(path.endswith(f"/{name}") for path in tracked), f"{name} in {page.name}"
+
+
 def test_every_command_has_an_example():
     for command in app.registered_commands:
         if not command.hidden:
@@ -63,13 +72,10 @@ def test_every_recipe_is_in_the_documentation():
 
 
 def test_no_registry_and_no_private_path_is_in_the_repository():
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
-    ).stdout.decode()
     forbidden = re.compile(
         r"pypi\.o" + r"rg|python" + r"hosted|deb\.deb" + r"ian\.org|/ro" + r"ot/\.py"
     )
-    for name in filter(None, listed.split("\0")):
+    for name in _tracked():
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".sh", ".json", ""} and path.is_file():
             assert not forbidden.search(path.read_text(errors="replace")), name
@@ -84,17 +90,38 @@ def test_the_chinese_pages_have_the_commands_of_the_english_ones(page):
     assert all("--lang zh" in block for block in found if block not in wanted)
 
 
+def _tracked():
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    return [name for name in listed.split("\0") if name]
+
+
 def _typed(page):
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [re.sub(r"\s+# .*", "", block) for block in blocks]
 
 
-def test_every_page_can_be_reached_from_the_first_one():
-    seen, left = set(), [ROOT / "README.md"]
-    while left:
-        page = left.pop()
-        if page not in seen:
-            seen.add(page)
-            links = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", page.read_text())
-            left += [(page.parent / link).resolve() for link in links]
-    assert set((ROOT / "docs").rglob("*.md")) - seen == set()
+def test_every_page_is_two_clicks_from_the_readme():
+    start = ROOT / "README.md"
+    one_click = _links(start)
+    two_clicks = one_click.union(*map(_links, one_click))
+    assert set((ROOT / "docs").rglob("*.md")) - two_clicks == set()
+
+
+def test_the_map_of_the_documentation_describes_each_page_once():
+    """Decisions have a map of their own, and a translation stands beside its original."""
+    page = ROOT / "docs" / "README.md"
+    lines = re.findall(r"^- \[[^]]+\]\(([^)]+)\): \S", page.read_text(), flags=re.MULTILINE)
+    decisions = ROOT / "docs" / "decisions"
+    pages = {
+        path.relative_to(page.parent).as_posix()
+        for path in page.parent.rglob("*.md")
+        if path.parent != decisions and not path.name.endswith(".zh-CN.md")
+    }
+    assert sorted(lines) == sorted(pages - {"README.md", "glossary.md"} | {"decisions/README.md"})
+    assert _links(decisions / "README.md") >= set(decisions.glob("0*.md"))
+
+
+def _links(page):
+    links = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", page.read_text())
+    return {(page.parent / link).resolve() for link in links}

@@ -1,6 +1,9 @@
-"""The table of limits says what the code has."""
+"""The limits have one owner, and the table of the docs says what the code has."""
 
-from llava_pack.engine.pictures import Limits
+import ast
+
+from llava_pack.engine import limits, protocol
+from llava_pack.engine.limits import Limits
 from llava_pack.serve import fairness, page_queue, pictures
 from llava_pack.serve.admission import BodyLimits
 from llava_pack.serve.connections import ConnectionLimits
@@ -17,28 +20,51 @@ def test_every_limit_is_in_the_table():
         "any other body; an event of the page names its pictures": f"{bodies.other.size_bytes // _MIB} MiB",
         "JSON: brackets, commas and colons outside strings": f"{json.values:,}",
         "JSON: bytes outside strings": f"{json.outside_bytes // _MIB} MiB",
-        "JSON: objects and lists within each other": str(json.depth),
-        "bodies above 64 KiB that are held at once; half of it for one key": f"{bodies.held_bytes // _MIB} MiB",
+        "JSON: nesting of objects and lists": str(json.depth),
+        "bodies above 64 KiB in memory; half of it for one key": f"{bodies.held_bytes // _MIB} MiB",
         "pictures of a request": str(picture.count),
         "file of a picture": f"{picture.size_bytes // 10**6} MB",
         "pixels of a picture": f"{picture.pixels // 10**6} megapixels",
         "side of a picture": f"{picture.side_pixels:,} pixels",
-        "sides of a picture, one to the other": f"1:{picture.ratio}",
+        "aspect ratio of a picture": f"1:{picture.ratio}",
         "scans of a progressive JPEG": str(picture.scans),
         "pixels of all pictures of a request": f"{picture.total_pixels // 10**6} megapixels",
         "time to decode a picture": f"{picture.decode_s:g} s",
         "requests that wait for a model, `--queue`": str(fairness.QUEUE),
         "open connections": f"{lines.total:,}",
-        "those of one address": str(lines.of_peer),
+        "open connections of one address": str(lines.of_peer),
         "time for headers": f"{lines.header_s:g} s",
-        f"a body that does not come on by {lines.body_bytes // 1024} KiB": f"{lines.body_s:g} s",
-        "an answer that is not read": f"{lines.unread_s:g} s",
+        f"time for the next {lines.body_bytes // 1024} KiB of a body": f"{lines.body_s:g} s",
+        "time for the client to read a response": f"{lines.unread_s:g} s",
         "a connection without a request": f"{lines.idle_s} s",
-        "an event of the page to which nobody listens": f"{page_queue._PATIENCE_S:g} s",
+        "an event of the page without a listener": f"{page_queue._PATIENCE_S:g} s",
     }
     page = (ROOT / "docs" / "reference" / "http-api.md").read_text()
+    stops = f"up to {limits.MAX_STOPS} strings of {limits.MAX_STOP_CHARS} characters"
+    assert f"| `top_p`, `seed`, `stop` | above 0, up to 1; an integer; {stops} |" in page
     for what, most in expected.items():
         assert f"| {what} | {most} |" in page, (what, most)
     assert f"waits, {bodies.patience_s:g} s at most, then 503" in page
-    assert f"| events of the page that one key has open | {page_queue._UNHEARD} | 429 |" in page
+    assert f"| open events of the page for one key | {page_queue._UNHEARD} | 429 |" in page
     assert f"waits for a decoder for more than {pictures._STALL_S:g} s" in page
+
+
+def test_what_every_door_lets_through_fits_between_gateway_and_engine():
+    most = Limits()
+    assert most.count <= protocol.MAX_ATTACHMENTS
+    assert 3 * most.pixels <= protocol.MAX_ATTACHMENT_BYTES
+
+
+def test_no_door_has_a_number_of_its_own():
+    """A bound that a schema states as a number would not follow the limit that it means."""
+    for path in (ROOT / "llava_pack" / "serve").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                "Field",
+                "StringConstraints",
+            }:
+                for word in node.keywords:
+                    own = word.arg in {"max_length", "max_items"} and isinstance(
+                        word.value, ast.Constant
+                    )
+                    assert not own, f"{path}:{node.lineno}: name the limit"

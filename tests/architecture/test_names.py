@@ -63,7 +63,6 @@ WELL_KEPT = frozenset(
         "pydantic",
         "python-multipart",
         "requests",
-        "rich",
         "safetensors",
         "sentencepiece",
         "setuptools",
@@ -91,7 +90,7 @@ def recipes():
 
 
 def sources(path):
-    recipe = read_recipe(path)
+    recipe = read_recipe(path).value
     parts = (recipe.model, recipe.model.base, recipe.vision_tower)
     return [part.source for part in parts if part is not None]
 
@@ -124,7 +123,7 @@ def test_a_shipped_recipe_names_repositories_of_known_owners_at_a_commit(path):
 
 
 def test_the_demo_comes_from_beside_its_recipe_with_a_digest_of_each_file():
-    recipe = read_recipe(ROOT / "bundles" / "demo.toml")
+    recipe = read_recipe(ROOT / "bundles" / "demo.toml").value
     for part in (recipe.model, recipe.vision_tower):
         folder = ROOT / "bundles" / part.source.removeprefix("dir:")
         digests = {file.path: file.sha256 for file in part.files}
@@ -170,7 +169,7 @@ def test_every_package_that_is_asked_for_is_known():
     lines = [*project["dependencies"], *extras["serve"], *extras["quantize"]]
     lines += [*runtimes._PINS, *runtimes._OWN, *runtimes._OLD_TORCH, runtimes.UPSTREAM_CODE]
     for path in recipes():
-        lines += read_recipe(path).runtime.requirements
+        lines += read_recipe(path).value.runtime.requirements
     names = {Requirement(line).name for line in lines}
     assert names <= WELL_KEPT | PACKAGES.keys(), names - WELL_KEPT - PACKAGES.keys()
     assert OWN_NAME not in names

@@ -9,8 +9,8 @@ import pytest
 from llava_pack.format.errors import IntegrityError, SignatureError
 from llava_pack.format.progress import Silent
 from llava_pack.format.sums import SUMS_NAME
-from llava_target import inventory
-from llava_target.store import Store
+from llava_pack.target import inventory
+from llava_pack.target.store import Store
 
 POSITIONS = 1_000
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from llava_target import receipt
+from llava_pack.target import receipt
 from tests.support.failing import OPERATIONS, FailingMachine, Fault
 from tests.support.flips import flips, ways_into
 from tests.support.keys import new_publisher
@@ -57,7 +57,7 @@ def test_too_few_open_files(machine, operation, files):
 
 _UNEXPLAINED = """
 import contextlib, runpy, sys
-from llava_target import failures
+from llava_pack.target import failures
 failures.explained = lambda prefix: contextlib.nullcontext()
 runpy.run_module("llava_pack", run_name="__main__")
 """

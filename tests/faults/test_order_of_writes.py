@@ -12,7 +12,7 @@ import time
 import pytest
 
 from llava_pack.format.errors import InstallError
-from llava_target import disk, generations, planning, staging
+from llava_pack.target import disk, generations, planning, staging
 from tests.support.site import KILLED, complete
 
 TRACED = "rename,renameat,renameat2,fsync,fdatasync,syncfs,symlink,symlinkat"
@@ -46,7 +46,7 @@ def test_a_generation_is_on_disk_before_it_is_complete_and_before_it_is_current(
     (_, flushed) = places(lines, rf"^syncfs\(\d+<{root}>")  # the first runs beside the smoke test
     [complete_] = places(lines, rf'^rename\w*\(.*"{root}/receipt\.json"')
     [current] = places(lines, r'^rename\w*\(.*/tiny/current"')
-    (receipt, *_) = places(lines, rf"^fsync\(\d+<{root}/\.receipt\.json\.new>")
+    (receipt, *_) = places(lines, rf"^fsync\(\d+<{root}/\.receipt\.json\.\w+\.new>")
     named = places(lines, rf"^fsync\(\d+<{root}>")
     assert flushed < receipt < complete_ < current
     assert any(complete_ < number < current for number in named)

@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from llava_pack.format.manifest import KnownAnswer, Manifest
-from llava_target.next_step import next_step
-from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
-from tests.support.gateway import Gateway, gateway
+from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.manifest import Manifest
+from llava_pack.target.next_step import next_step
+from tests.support.bundle import BASE_PYTHON
+from tests.support.bundle import CHECKOUT
+from tests.support.bundle import BundleSimulator
+from tests.support.gateway import Gateway
+from tests.support.gateway import gateway
 
 
 class SeeingBundle(BundleSimulator):

@@ -130,7 +130,7 @@ def test_the_page_sees_the_picture_remembers_it_and_forgets_it(served: dict[str,
 
 
 def test_the_deep_test_of_a_model_that_is_well(served: dict[str, Any]) -> None:
-    known = known_answers(read_recipe(ROOT / "bundles/demo.toml"), ROOT / "bundles")
+    known = known_answers(read_recipe(ROOT / "bundles/demo.toml"))
     address = Address(url=served["url"], socket=None, token=served["token"], pid=served["pid"])
     with ServerProbe(address) as probe:
         recorded = tuple(probe.observe("llava-v1-demo", one) for one in known)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from llava_pack.cli import removal
 from llava_pack.format.errors import InstallError
 from llava_pack.format.progress import Silent
-from llava_target import generations
+from llava_pack.target import generations
 from tests.support.bundle import BASE_PYTHON, PYTHON_MINOR
 from tests.support.memory_disk import memory_disk
 from tests.support.site import RECIPE, Site, complete

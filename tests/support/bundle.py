@@ -40,7 +40,7 @@ BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
 _REAL = (
-    *("__init__.py", "shipped.py", "serve/__init__.py", "serve/handover.py"),
+    *("__init__.py", "serve/__init__.py", "serve/handover.py"),
     *("serve/own_servers.py", "serve/origin.py"),
 )
 SMOKE_PASSES = """\
@@ -208,16 +208,9 @@ def seal(root: Path) -> str:
 
 def installer_files() -> dict[str, bytes]:
     """Return what a bundle carries to install itself, as in this checkout."""
-    folders = {
-        "installer/llava_target": CHECKOUT / "installers" / "llava_target",
-        "installer/llava_pack/format": CHECKOUT / "llava_pack" / "format",
-    }
-    files = {
-        f"{folder}/{path.name}": path.read_bytes()
-        for folder, source in folders.items()
-        for path in sorted(source.glob("*.py"))
-    }
-    files["installer/llava_pack/__init__.py"] = (CHECKOUT / "llava_pack/__init__.py").read_bytes()
+    names = ["__init__.py", *_code("target"), *_code("format")]
+    package = CHECKOUT / "llava_pack"
+    files = {f"installer/llava_pack/{name}": (package / name).read_bytes() for name in names}
     files["install.sh"] = (CHECKOUT / "installers" / "install.sh").read_bytes()
     return files
 
@@ -239,17 +232,21 @@ def stub_wheel(smoke: str, *, fate: str = "works", release: int = 0) -> bytes:
             "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         ),
     }
-    real = [*(CHECKOUT / "llava_pack" / name for name in _REAL)]
-    real += sorted((CHECKOUT / "llava_pack/format").glob("*.py"))
-    for path in (*real, *sorted((CHECKOUT / "installers/llava_target").glob("*.py"))):
-        name = path.relative_to(CHECKOUT).as_posix()
-        files[name.replace("installers/", "llava_pack/_shipped/installers/")] = path.read_text()
+    for name in (*_REAL, *_code("format"), *_code("target")):
+        files[f"llava_pack/{name}"] = (CHECKOUT / "llava_pack" / name).read_text()
     files[f"{info}/RECORD"] = "".join(map(_recorded, files.items()))
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name), text)
     return data.getvalue()
+
+
+def _code(folder: str) -> list[str]:
+    """Return the modules of a folder of the package, relative to the package."""
+    return [
+        f"{folder}/{path.name}" for path in sorted((CHECKOUT / "llava_pack" / folder).glob("*.py"))
+    ]
 
 
 def _recorded(file: tuple[str, str]) -> str:

@@ -127,7 +127,7 @@ class FailingMachine:
         prefix, bundle = str(site.prefix), str(site.medium("newest"))
         expect = ["--expect", site.ids["newest"], "--prefix", prefix]
         if operation == "install.sh's installer":
-            own = [sys.executable, "-I", "-S", "-B", f"{bundle}/installer/llava_target"]
+            own = [sys.executable, "-I", "-S", "-B", f"{bundle}/installer/llava_pack/target"]
             return [*own, "install", "--bundle", bundle, *expect]
         more = {
             "install": ["install", bundle, *expect],

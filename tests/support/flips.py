@@ -10,8 +10,8 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Silent
 from llava_pack.format.signature import SIG_NAME, SSHSIG_NAME
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
-from llava_target import inventory, trust
-from llava_target.inventory import refusal
+from llava_pack.target import inventory, trust
+from llava_pack.target.inventory import refusal
 from tests.support.keys import Publisher
 from tests.support.site import Site
 

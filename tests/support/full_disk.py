@@ -23,11 +23,11 @@ _PAGE = 4096
 
 def main(arguments: list[str]) -> None:
     """Run all sizes and print what came of each."""
-    sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "installers")]
+    sys.path.insert(0, str(CHECKOUT))
     from llava_pack.cli import removal
     from llava_pack.format.errors import PackError
     from llava_pack.format.progress import Silent
-    from llava_target import generations, installer, journal
+    from llava_pack.target import generations, installer, journal
     from tests.support.site import complete
 
     folder, old, old_id, new, new_id, step = arguments

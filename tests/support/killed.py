@@ -38,7 +38,7 @@ class Count:
 def steps(count: Count) -> None:
     """Count before and after whatever the journal says."""
     from llava_pack.assemble.staging import Staging
-    from llava_target import journal
+    from llava_pack.target import journal
 
     def counted(call: Callable[..., None]) -> Callable[..., None]:
         def wrapped(*args: Any, **facts: Any) -> None:
@@ -72,7 +72,7 @@ def run(prefix: Path, operation: str, arguments: list[str]) -> None:
         return
     from llava_pack.cli import removal
     from llava_pack.format.progress import Silent
-    from llava_target import installer
+    from llava_pack.target import installer
 
     if operation == "install":
         bundle, expect = arguments
@@ -111,7 +111,7 @@ def build(out: Path) -> None:
 
 def main() -> None:
     """Read the command line, and run."""
-    sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "installers")]
+    sys.path.insert(0, str(CHECKOUT))
     point, prefix, operation, *arguments = sys.argv[1:]
     kind, _, at = point.partition(":")
     count = Count(int(at) if at else None)

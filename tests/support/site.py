@@ -12,7 +12,7 @@ from typing import Any
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Silent
-from llava_target import generations, installer, receipt
+from llava_pack.target import generations, installer, receipt
 from tests.support.bundle import CHECKOUT, BundleSimulator
 
 RECIPE = "tiny"

@@ -2,15 +2,18 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from llava_pack.cli import main
-from llava_target.programs import SEARCH_PATH
+from llava_pack.target.programs import SEARCH_PATH
 from tests.support import bundle as simulator
 from tests.support.bundle import BASE_PYTHON, BundleSimulator
 from tests.support.memory_disk import memory_disk
@@ -69,6 +72,44 @@ class Host:
         program = self.prefix / "bin" / "llava-pack"
         command = [str(program), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+class Served:
+    """A stub server of a host, as a person starts it."""
+
+    def __init__(self, host, *arguments) -> None:
+        self.host = host
+        self.process = subprocess.Popen(
+            [str(host.prefix / "bin/llava-pack"), "serve", "--really", *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self.until(self.answer), "it never answered"
+
+    @property
+    def pid(self):
+        return json.loads((self.host.prefix / "run/stub.json").read_text())["pid"]
+
+    def answer(self):
+        try:
+            port = json.loads((self.host.prefix / "run/stub.json").read_text())["port"]
+            with socket.create_connection(("127.0.0.1", port), timeout=200) as connection:
+                return int(connection.recv(64))
+        except (OSError, ValueError):
+            return None
+
+    def until(self, true, within_s=400):
+        end_s = time.monotonic() + within_s
+        while not true() and time.monotonic() < end_s:
+            time.sleep(0.02)
+        return true()
+
+    def stop(self):
+        for pid in {self.process.pid, self.pid if self.answer() else self.process.pid}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
 
 
 @dataclass(frozen=True)

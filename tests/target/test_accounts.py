@@ -15,13 +15,15 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import pytest
 
 from tests.support import bundle as simulator
-from tests.support.bundle import BASE_PYTHON, CHECKOUT
+from tests.support.bundle import BASE_PYTHON
+from tests.support.bundle import CHECKOUT
 from tests.target.conftest import Host
 from tests.target.trees import changed_tree
 
@@ -415,12 +417,12 @@ def a_start_with_functions_that_the_caller_exported(scene):
 
 
 SH, OWN, HAND, SERVERS, SERVING, START = (
-    "install.sh",
-    "llava_target/ownership.py",
-    "../llava_pack/serve/handover.py",
-    "../llava_pack/serve/own_servers.py",
-    "llava_target/serving.py",
-    "llava_target/generations.py",
+    "installers/install.sh",
+    "llava_pack/target/ownership.py",
+    "llava_pack/serve/handover.py",
+    "llava_pack/serve/own_servers.py",
+    "llava_pack/target/serving.py",
+    "llava_pack/target/generations.py",
 )
 ANYBODY_S = (
     (SH, '*) fail 3 "$1: it belongs', '*) : "$1: it belongs'),
@@ -451,9 +453,9 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_process_of_this_account_that_only_says_so: (
         (SERVERS, "_run_state(prefix, pid), Path(", "_run_state(prefix, pid) or {}, Path("),
     ),
-    a_run_state_that_nobody_holds: ((SERVERS, " if _locked(descriptor) else None", ""),),
+    a_run_state_that_nobody_holds: ((SERVERS, " if held(descriptor) else None", ""),),
     a_run_state_of_an_earlier_process_of_that_number: (
-        (SERVERS, 'if state.get("start_ticks", began) == began else None', ""),
+        (SERVERS, 'if still(pid, state.get("start_ticks")) else None', ""),
     ),
     a_run_state_of_another_account: MINE,
     a_program_from_elsewhere: ((SERVERS, ' or not _runs_from(prefix, process / "exe")', ""),),

@@ -20,20 +20,24 @@ from pathlib import Path
 import pytest
 
 from tests.support import bundle as simulator
-from tests.support.bundle import (
-    BASE_PYTHON,
-    CHECKOUT,
-    PYTHON_MINOR,
-    SMOKE_PASSES,
-    change,
-    seal,
-)
-from tests.support.keys import Publisher, new_publisher, openssl, other_key
+from tests.support.bundle import BASE_PYTHON
+from tests.support.bundle import CHECKOUT
+from tests.support.bundle import PYTHON_MINOR
+from tests.support.bundle import SMOKE_PASSES
+from tests.support.bundle import change
+from tests.support.bundle import seal
+from tests.support.keys import Publisher
+from tests.support.keys import new_publisher
+from tests.support.keys import openssl
+from tests.support.keys import other_key
 from tests.target.conftest import Medium
-from tests.target.namespaces import AS_A_USER, allowed, covering, may_mount
+from tests.target.namespaces import AS_A_USER
+from tests.target.namespaces import allowed
+from tests.target.namespaces import covering
+from tests.target.namespaces import may_mount
 from tests.target.trees import changed_tree
 
-MAIN = "installer/llava_target/main.py"
+MAIN = "installer/llava_pack/target/main.py"
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
 ARCHIVE = f"runtime/cpython-{PYTHON_MINOR}-test.tar.gz"
 
@@ -481,11 +485,15 @@ def a_key_beside_no_signature(scene):
     scene.refused(scene.host.install_sh(bad), 4)
 
 
-SH, TRUST, INVENTORY = "install.sh", "llava_target/trust.py", "llava_target/inventory.py"
-UNLISTED = "llava_target/unlisted.py"
+SH, TRUST, INVENTORY = (
+    "installers/install.sh",
+    "llava_pack/target/trust.py",
+    "llava_pack/target/inventory.py",
+)
+UNLISTED = "llava_pack/target/unlisted.py"
 ANY_SIZE = (TRUST, "    if len(data) > MAX_SIGNATURE_BYTES:\n", "    if False:\n")
 AS_MADE = (UNLISTED, "data == as_made(name, data, key)", "True")
-START = '"$python" -I -S -B "$work/installer/llava_target" install'
+START = '"$python" -I -S -B "$work/installer/llava_pack/target" install'
 CLEAN = 'exec "$env" -i "$@"'
 COPIED = '        take "$path" 1073741824\n    done <LISTED\n'
 NO_DEVICES = (
@@ -515,18 +523,18 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     settings_of_openssl: ((SH, CLEAN, CLEAN.replace(" -i", "")),),
     a_program_on_the_caller_s_path: ((SH, " PATH=/usr/local/sbin", ' PATH="$PATH" SOME=/usr/local/sbin'),),
     a_list_without_end: ((SH, 'head -c "$2" <"$bundle/$1"', 'cat <"$bundle/$1"'),),
-    a_manifest_without_end: (("../llava_pack/format/manifest.py", "BYTES = 8 * 1024", "BYTES = 99 * 1024"),),
+    a_manifest_without_end: (("llava_pack/format/manifest.py", "BYTES = 8 * 1024", "BYTES = 99 * 1024"),),
     a_name_that_steers_the_terminal: (
-        ("llava_target/main.py", "print(visible(text), file", "print(text, file"),
+        ("llava_pack/target/main.py", "print(visible(text), file", "print(text, file"),
     ),
-    a_model_that_reaches_out: (("llava_target/silence.py", "    fence()\n    sys.argv", "    sys.argv"),),
+    a_model_that_reaches_out: (("llava_pack/target/silence.py", "    fence()\n    sys.argv", "    sys.argv"),),
     weights_that_others_can_write: (
-        ("llava_target/store.py", "not disk.only_ours(source, top)", "False"),
+        ("llava_pack/target/store.py", "not disk.only_ours(source, top)", "False"),
     ),
     weights_that_somebody_writes: (
-        ("llava_target/store.py", "if disk.nobody_writes(source):", "if True:"),
+        ("llava_pack/target/store.py", "if disk.nobody_writes(source):", "if True:"),
     ),
-    settings_of_uv: (("llava_target/venv.py", '"--no-config", ', ""),),
+    settings_of_uv: (("llava_pack/target/venv.py", '"--no-config", ', ""),),
     a_link_of_the_right_content: (
         (SH, '[ ! -L "$bundle/$1" ]', "true"),
         (INVENTORY, "elif not entry.is_file(follow_symlinks=False)", "elif not entry.is_file()"),
@@ -544,14 +552,14 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_device_as_weights: NO_DEVICES,
     an_installer_that_changes_after_it_was_checked: ((SH, START, START.replace("$work", "$bundle")),),
     weights_that_change_after_the_list_was_checked: (
-        ("llava_target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),
+        ("llava_pack/target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),
     ),
     a_script_that_changes_while_it_runs: ((SH, '    wait "$child"\n    exit\n', '    wait "$child"\n'),),
     names_that_climb: ((SH, "if grep -Evq ", "if false && grep -Evq "),),
     an_extra_file: ((INVENTORY, 'yield Defect(path, "extra", "nothing", "a file")', "pass"),),
     a_changed_manifest: ((INVENTORY, "    if got != expected:\n", "    if False:\n"),),
     changed_weights: (
-        ("llava_target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),
+        ("llava_pack/target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),
     ),
     one_signature_left_out_under_a_good_id: (
         (TRUST, "(trusted is not None or len(missing) == 1)", "trusted is not None"),

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from llava_target import main
+from llava_pack.target import main
 from tests.support.bundle import change, seal
 
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
@@ -47,7 +47,7 @@ def test_a_bundle_as_it_was_built_passes(way, medium):
         "model/tiny-llava/config.json",
         "lock/pylock.toml",
         "runtime/uv",
-        "installer/llava_target/main.py",
+        "installer/llava_pack/target/main.py",
         "installer/llava_pack/__init__.py",
         "runtime/python-version.txt",
         "install.sh",
@@ -72,7 +72,7 @@ def test_every_bad_file_is_named_at_once(way, medium):
         assert path in said
 
 
-@pytest.mark.parametrize("path", [WEIGHTS, "installer/llava_target/store.py", "MANIFEST.json"])
+@pytest.mark.parametrize("path", [WEIGHTS, "installer/llava_pack/target/store.py", "MANIFEST.json"])
 def test_a_missing_file_is_named(way, medium, path):
     bad = medium()
     (bad.root / path).unlink()
@@ -144,7 +144,7 @@ def test_what_is_no_id_is_a_usage_error(way, medium, expect):
     assert way(type(good)(good.root, expect))[0] == 2
 
 
-@pytest.mark.parametrize("path", ["model/tower/config.json", "installer/llava_target/main.py"])
+@pytest.mark.parametrize("path", ["model/tower/config.json", "installer/llava_pack/target/main.py"])
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_links_and_fifos_are_no_files(way, medium, path, kind):
     bad = medium()

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from llava_pack.format.errors import InstallError, PreflightError, SpaceError
-from llava_target import failures
+from llava_pack.target import failures
 
 
 @pytest.mark.parametrize(

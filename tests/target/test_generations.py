@@ -5,10 +5,11 @@ import subprocess
 
 import pytest
 
-from llava_pack.cli.installations import changed_files
 from llava_pack.cli.installed import installed
 from llava_pack.format.errors import InstallError
-from llava_target import generations, receipt
+from llava_pack.format.progress import Silent
+from llava_pack.installation.integrity import changed_files
+from llava_pack.target import generations, receipt
 
 WEIGHTS = "model-00001-of-00001.safetensors"
 
@@ -130,7 +131,7 @@ def test_a_link_that_goes_away_is_read_again_and_noted(one):
     extra.hardlink_to(weights)
     assert receipt.broken(one.root) == (f"model/tiny-llava/{WEIGHTS}",)
     extra.unlink()
-    assert changed_files(one) == ()
+    assert changed_files(one, Silent()) == ()
     assert receipt.broken(one.root) == ()
 
 
@@ -141,7 +142,7 @@ def test_bytes_that_were_changed_are_found_whatever_their_dates_say(one):
     weights.write_bytes(weights.read_bytes()[::-1])
     weights.chmod(0o444)
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert changed_files(one) == (f"model/tiny-llava/{WEIGHTS}",)
+    assert changed_files(one, Silent()) == (f"model/tiny-llava/{WEIGHTS}",)
     assert receipt.broken(one.root) == (f"model/tiny-llava/{WEIGHTS}",)
 
 
@@ -151,7 +152,7 @@ def test_what_is_missing_or_new_is_named(one, what):
         (one.model_dir / "modeling.py").write_text("import os")
     else:
         (one.root / what).unlink()
-    assert changed_files(one) == (
+    assert changed_files(one, Silent()) == (
         {"an extra file": "model/tiny-llava/modeling.py"}.get(what, what),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_target.next_step import next_step
+from llava_pack.target.next_step import next_step
 from tests.support.bundle import SMOKE_PASSES
 
 CONFIG = "model/tiny-llava/config.json"
@@ -159,7 +159,7 @@ def test_settings_and_files_of_the_place_change_nothing(host, medium, tmp_path):
     trap = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
     here = tmp_path / "here"
     here.mkdir()
-    for name in ("json.py", "llava_target.py", "sitecustomize.py", "usercustomize.py"):
+    for name in ("json.py", "llava_pack.target.py", "sitecustomize.py", "usercustomize.py"):
         (here / name).write_text(trap)
     for name in ("uv.toml", "pyproject.toml", "pylock.toml"):
         (here / name).write_text("not = [toml")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.cli.service import app as service
-from llava_target import next_step as steps
-from llava_target.next_step import next_step
+from llava_pack.target import next_step as steps
+from llava_pack.target.next_step import next_step
 
 FORGED = str(Path(__file__).parents[1] / "support/forged_process.py")
 

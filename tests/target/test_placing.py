@@ -11,8 +11,8 @@ import pytest
 
 from llava_pack.format.errors import InstallError, IntegrityError
 from llava_pack.format.progress import Silent
-from llava_target import disk, smoke
-from llava_target.planning import plan
+from llava_pack.target import disk, smoke
+from llava_pack.target.planning import plan
 from tests.support.site import Site, complete
 from tests.target.namespaces import AS_A_USER, allowed
 
@@ -47,8 +47,8 @@ def receipt(prefix):
 def install(host, site, *arguments, wrapped=()):
     host.prefix = site.prefix
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; sys.argv[:3] = ['llava-pack'];"
-        "from llava_target.main import main; sys.exit(main())"
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.argv[:2] = ['llava-pack'];"
+        "from llava_pack.target.main import main; sys.exit(main())"
     )
     root = Path(__file__).parents[2]
     command = [
@@ -59,7 +59,6 @@ def install(host, site, *arguments, wrapped=()):
         "-c",
         code,
         str(root),
-        str(root / "installers"),
     ]
     command += ["install", "--bundle", str(site.medium("bundle")), "--expect", site.ids["bundle"]]
     done = subprocess.run(

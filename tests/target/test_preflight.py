@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llava_target import preflight, programs
+from llava_pack.target import preflight, programs
 from tests.support.bundle import BundleSimulator
 
 GIB = 1 << 30

@@ -1,58 +1,20 @@
 """An upgrade under a server that runs: stopped, started, asked, and taken back if it fails."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
 from dataclasses import replace
 
 import pytest
 
-from llava_pack.format.errors import InstallError, SpaceError
+from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Silent
 from llava_pack.format.target import Gpu
-from llava_target import preflight, serving, smoke
-from llava_target.installer import Request, install
-
-
-class Served:
-    """A stub server of a host, as a person starts it."""
-
-    def __init__(self, host, *arguments) -> None:
-        self.host = host
-        self.process = subprocess.Popen(
-            [str(host.prefix / "bin/llava-pack"), "serve", "--really", *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert self.until(self.answer), "it never answered"
-
-    @property
-    def pid(self):
-        return json.loads((self.host.prefix / "run/stub.json").read_text())["pid"]
-
-    def answer(self):
-        try:
-            port = json.loads((self.host.prefix / "run/stub.json").read_text())["port"]
-            with socket.create_connection(("127.0.0.1", port), timeout=200) as connection:
-                return int(connection.recv(64))
-        except (OSError, ValueError):
-            return None
-
-    def until(self, true, within_s=400):
-        end_s = time.monotonic() + within_s
-        while not true() and time.monotonic() < end_s:
-            time.sleep(0.02)
-        return true()
-
-    def stop(self):
-        for pid in {self.process.pid, self.pid if self.answer() else self.process.pid}:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait()
+from llava_pack.target import preflight
+from llava_pack.target import serving
+from llava_pack.target import smoke
+from llava_pack.target.installer import Request
+from llava_pack.target.installer import install
+from tests.target.conftest import Served
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ import sys
 
 import pytest
 
-from llava_target import silence
-from tests.support.bundle import CHECKOUT, SMOKE_PASSES
-from tests.support.traces import reached, traced
+from llava_pack.target import silence
+from tests.support.bundle import CHECKOUT
+from tests.support.bundle import SMOKE_PASSES
+from tests.support.traces import reached
+from tests.support.traces import traced
 
-FENCE = CHECKOUT / "installers" / "llava_target" / "silence.py"
+FENCE = CHECKOUT / "llava_pack/target/silence.py"
 REACHING = {
     "a name": "socket.getaddrinfo('example.org', 443)",
     "an old name": "socket.gethostbyname('example.org')",

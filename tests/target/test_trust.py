@@ -9,7 +9,7 @@ import pytest
 
 from llava_pack.format.signature import KEY_NAME, NAMESPACE, SIG_NAME, SSHSIG_NAME
 from llava_pack.format.sums import SUMS_NAME
-from llava_target import programs
+from llava_pack.target import programs
 from tests.support.bundle import change, seal
 from tests.support.keys import new_publisher, openssl, other_key
 from tests.target.namespaces import covering, may_mount
@@ -388,7 +388,7 @@ def test_install_sh_finds_tools_out_too(host, signed, publisher, tmp_path, names
 def test_an_upgrade_runs_nothing_from_the_medium(host, signed, publisher, cli, tmp_path):
     host.install_sh(signed(), "--trust-key", str(publisher.public_file), expect=False)
     mark = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nraise SystemExit(77)\n".encode()
-    files = ("installer/llava_target/main.py", "installer/llava_pack/__init__.py")
+    files = ("installer/llava_pack/target/main.py", "installer/llava_pack/__init__.py")
     newer = signed("newer", release=1_800_000_000, extra=dict.fromkeys(files, mark))
     (newer.root / "install.sh").chmod(0o755)
     assert cli("install", newer.root, "--prefix", host.prefix).code == 0

@@ -5,7 +5,10 @@ import os
 
 import pytest
 
-from llava_pack.format.signature import KEY_NAME, SIG_NAME, SSHSIG_NAME, ssh_string
+from llava_pack.format.signature import KEY_NAME
+from llava_pack.format.signature import SIG_NAME
+from llava_pack.format.signature import SSHSIG_NAME
+from llava_pack.format.signature import ssh_string
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.welcome import START_NAME
 from tests.support.bundle import change
@@ -140,7 +143,7 @@ def test_a_signature_that_no_tool_here_reads_still_holds_two_numbers_alone(
     """With openssl alone an ssh signature is not verified, and carries no more than 64 bytes."""
     import shutil
 
-    from llava_target import programs
+    from llava_pack.target import programs
 
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/openssl").symlink_to(shutil.which("openssl"))

@@ -7,7 +7,7 @@ from llava_pack.recipe import find_recipe, read_recipe, recipe_names
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes_are_sound(name):
     path = find_recipe(name)
-    recipe = read_recipe(path)
+    recipe = read_recipe(path).value
     assert recipe.name == name
     for known in recipe.known_answers:
         assert (path.parent / known.picture).read_bytes().startswith(b"\x89PNG")

@@ -11,17 +11,13 @@ from typing import Literal
 from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.upstream.bounds import FENCE_VARIABLE, Bounds
 from llava_pack.format.errors import UsageError
+from llava_pack.format.precision import BY_QUALITY, FACTS, QUANTIZED
 
 LOOPBACK = "127.0.0.1"
 USER = "llava"
 """Who logs in to the page; the password is the token of the start."""
 TOKEN_VARIABLE = "LLAVA_PACK_UPSTREAM_TOKEN"  # noqa: S105 - the variable's name
 _LAUNCHER = "llava_pack.engine.upstream.launcher"
-_LOADING: Mapping[str, tuple[str, ...]] = {
-    "fp16": (),
-    "int8": ("--load-8bit",),
-    "nf4": ("--load-4bit",),
-}
 _DROPPED = ("_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 
 CPU_PRECISION = "fp16"
@@ -83,9 +79,9 @@ def check_loading(precision: str, device: Device) -> None:
     Raises:
         UsageError: it has no such precision, or quantizes only on a GPU.
     """
-    if precision not in _LOADING:
+    if precision not in BY_QUALITY:
         raise UsageError(
-            f"LLaVA's own loader supports {', '.join(_LOADING)}, got {precision}",
+            f"LLaVA's own loader supports {', '.join(BY_QUALITY)}, got {precision}",
             subject="--precision",
         )
     if device == "cpu" and precision != CPU_PRECISION:
@@ -124,6 +120,7 @@ def programs(
         UsageError: LLaVA's loader cannot load it so.
     """
     check_loading(model.precision, model.device)
+    quantized = model.precision in QUANTIZED
     controller, worker = ports.url("controller"), ports.url("worker")
     options: dict[Role, tuple[str, ...]] = {
         "controller": ("--dispatch-method", "shortest_queue"),
@@ -131,7 +128,7 @@ def programs(
             *("--controller-address", controller, "--worker-address", worker),
             *("--model-path", str(model.model_dir), "--model-name", model.name),
             *("--device", model.device, "--limit-model-concurrency", str(model.slots)),
-            *_LOADING[model.precision],
+            *([f"--load-{FACTS[model.precision].bits}bit"] if quantized else ()),
         ),
         # "once" calls gradio with an argument that gradio 4 does not have.
         "page": ("--controller-url", controller, "--model-list-mode", "reload"),

@@ -28,7 +28,7 @@ def test_record_is_true_and_nothing_foreign_is_inside(tmp_path):
                     "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
                 )
     assert not [name for name in names if "demo-model" in name or "__pycache__" in name]
-    assert "llava_pack/_shipped/installers/llava_target/__init__.py" in names
+    assert "llava_pack/target/__init__.py" in names
     assert "llava_pack/_shipped/bundles/demo.toml" in names
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from llava_pack.assemble.proved import prove, recalled
 from llava_pack.fetch.cache import Cache
+from llava_pack.format import files
 from llava_pack.format.progress import Silent
 
 
@@ -35,6 +36,18 @@ def test_what_was_read_once_is_known_without_the_wheel(cache, wheels):
     held.unlink()
     assert recalled(wheels, "x86_64", cache) == proved
     assert prove(wheels, "x86_64", cache, Silent()) == proved
+
+
+def test_two_builds_that_read_one_wheel_share_no_unfinished_file(cache, wheels):
+    """They had one name for it: the one that was slower lost its file to the other."""
+    prove(wheels, "x86_64", cache, Silent())
+    (note,) = (cache.root / "elf").iterdir()
+    with files.replacing(note) as of_another_build:
+        of_another_build.write(whole := note.read_bytes())
+        note.unlink()
+        prove(wheels, "x86_64", cache, Silent())
+        assert note.read_bytes() == whole
+    assert [(path, path.read_bytes()) for path in note.parent.iterdir()] == [(note, whole)]
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: json.dumps({"files": []})])

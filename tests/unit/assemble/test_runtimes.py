@@ -16,7 +16,7 @@ NEWEST = TorchChoice(requirements=("torch>=2.15",))
 
 
 def recipe(name="demo", engine="upstream"):
-    return with_runtime(read_recipe(find_recipe(name)), engine)
+    return with_runtime(read_recipe(find_recipe(name)).value, engine)
 
 
 def pins(platform=MODERN, cuda="12", python="3.11", torch=NEWEST):
@@ -59,7 +59,7 @@ def test_a_converted_model_is_2():
 
 @pytest.mark.parametrize("name", ["my-finetune", "llava-prompting"])
 def test_a_name_that_its_code_would_misread_is_10(name):
-    plain = read_recipe(find_recipe("demo"))
+    plain = read_recipe(find_recipe("demo")).value
     model = plain.model.model_copy(update={"name": name})
     with pytest.raises(RecipeError, match="loads by the folder's name"):
         with_runtime(plain.model_copy(update={"model": model}), "upstream")

@@ -8,6 +8,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from llava_pack.assemble.sbom import Contents, PackedModel, render_sbom
+from llava_pack.fetch.schemes import parse_source
 from llava_pack.format.manifest import FileEntry, PythonEntry
 
 COMMIT = "4481d270cc22fd5c4d1bb5df129622006ccd9234"
@@ -44,12 +45,12 @@ CONTENTS = Contents(
     models=(
         PackedModel(
             folder="llava-x",
-            pinned=f"hf:a/llava-x@{COMMIT}",
+            pinned=parse_source(f"hf:a/llava-x@{COMMIT}"),
             role="model",
             licence="Llama-2-Community",
             url="https://example.org/licence",
         ),
-        PackedModel(folder="clip", pinned="dir:/home/me/clip", role="vision_tower"),
+        PackedModel(folder="clip", pinned=parse_source("dir:/home/me/clip"), role="vision_tower"),
     ),
     licences={TORCH: "BSD-3-Clause", "uv": "MIT OR Apache-2.0"},
     python=PythonEntry(kind="standalone", version="3.11.9", path="runtime/cpython-3.11.9.tar.gz"),

@@ -2,22 +2,28 @@
 
 import pytest
 
-from llava_pack.assemble.terms import check_accepted, gated, licence_entries, render_terms
-from llava_pack.format.errors import AccessError, UsageError
-from llava_pack.recipe import find_recipe, read_recipe, recipe_names
+from llava_pack.assemble.terms import check_accepted
+from llava_pack.assemble.terms import gated
+from llava_pack.assemble.terms import licence_entries
+from llava_pack.assemble.terms import render_terms
+from llava_pack.format.errors import AccessError
+from llava_pack.format.errors import UsageError
+from llava_pack.recipe import find_recipe
+from llava_pack.recipe import read_recipe
+from llava_pack.recipe import recipe_names
 
 LLAMA = "Llama-2-Community"
 
 
 @pytest.fixture(scope="module")
 def adapter():
-    return read_recipe(find_recipe("llava-v1.5-7b-lora"))
+    return read_recipe(find_recipe("llava-v1.5-7b-lora")).value
 
 
 def test_every_shipped_recipe_over_llama_2_asks():
-    asking = {name for name in recipe_names() if gated(read_recipe(find_recipe(name)))}
+    asking = {name for name in recipe_names() if gated(read_recipe(find_recipe(name)).value)}
     over_llama = {
-        name for name in recipe_names() if read_recipe(find_recipe(name)).licence.id == LLAMA
+        name for name in recipe_names() if read_recipe(find_recipe(name)).value.licence.id == LLAMA
     }
     assert asking == over_llama
     assert len(asking) == 6
@@ -38,7 +44,7 @@ def test_a_yes_to_something_else_is_2(adapter):
 
 
 def test_what_is_not_gated_needs_no_yes():
-    check_accepted(read_recipe(find_recipe("demo")), ())
+    check_accepted(read_recipe(find_recipe("demo")).value, ())
 
 
 def test_model_and_base_are_recorded(adapter):

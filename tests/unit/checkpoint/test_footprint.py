@@ -1,7 +1,6 @@
 import pytest
 
 from llava_pack.checkpoint.footprint import (
-    PRECISIONS,
     cache_bytes_per_token,
     count_parameters,
     footprint,
@@ -10,6 +9,7 @@ from llava_pack.checkpoint.footprint import (
     tower_parameters,
 )
 from llava_pack.format.errors import CheckpointError
+from llava_pack.format.precision import PRECISIONS
 from tests.support.checkpoints import (
     TinyLlava,
     TinyTower,

@@ -8,7 +8,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from llava_pack.engine.pictures import Limits, decode_picture, read_picture
+from llava_pack.engine.limits import Limits
+from llava_pack.engine.pictures import decode_picture, read_picture
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError
 

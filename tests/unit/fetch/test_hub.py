@@ -9,7 +9,9 @@ import pytest
 
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import GitBlob, Patience, Sha256, download_all
-from llava_pack.fetch.hub import remote_file, resolve_repo
+from llava_pack.fetch.hub import HubSource
+from llava_pack.fetch.remote import RemoteFile
+from llava_pack.fetch.source import ListedFile, Listing
 from llava_pack.format.errors import (
     AccessError,
     FetchError,
@@ -21,6 +23,15 @@ from tests.support.hub import LoopbackHub, RepoSpec
 
 WEIGHTS = bytes(range(256)) * 64
 CONFIG = b'{"mm_vision_tower": "openai/clip"}'
+
+
+def listed(repo_id: str, revision: str = "main") -> Listing:
+    return HubSource(repo_id=repo_id, revision=revision).list()
+
+
+def remotes(listing: Listing) -> list[RemoteFile]:
+    assert isinstance(listing.pinned, HubSource)
+    return [listing.pinned.remote_file(path, file) for path, file in listing.files.items()]
 
 
 @pytest.fixture
@@ -48,23 +59,24 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
 
 def test_a_repository_is_resolved_to_its_commit(hub: LoopbackHub) -> None:
-    repo = resolve_repo("owner/open", "main")
-    assert repo.commit == hub.commit("owner/open")
-    assert not repo.gated
-    config, weights = repo.files
-    assert (config.path, config.size_bytes, config.sha256) == ("config.json", len(CONFIG), None)
-    assert weights.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
-    assert resolve_repo("owner/open", repo.commit) == repo
+    repo = listed("owner/open", "main")
+    assert repo.pinned.revision == hub.commit("owner/open")
+    blob = hashlib.sha1(b"blob %d\0" % len(CONFIG) + CONFIG).hexdigest()  # noqa: S324 - Git's
+    assert repo.files == {
+        "config.json": ListedFile(len(CONFIG), GitBlob(blob)),
+        "pytorch_model.bin": ListedFile(len(WEIGHTS), Sha256(hashlib.sha256(WEIGHTS).hexdigest())),
+    }
+    assert listed("owner/open", repo.pinned.revision) == repo
 
 
 def test_files_come_through_the_downloader_with_their_promises(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    repo = resolve_repo("owner/open")
-    config, weights = (remote_file(repo, file) for file in repo.files)
+    repo = listed("owner/open")
+    config, weights = remotes(repo)
     assert isinstance(config.digest, GitBlob)
     assert isinstance(weights.digest, Sha256)
-    assert repo.commit in config.url
+    assert repo.pinned.revision in config.url
     assert config.url.startswith(hub.url)
     got = download_all([config, weights], Cache(tmp_path / "cache"))
     assert got[config].path.read_bytes() == CONFIG
@@ -75,9 +87,8 @@ def test_a_token_opens_a_gated_repository_and_stays_with_the_hub(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_reader")
-    repo = resolve_repo("owner/gated")
-    assert repo.gated
-    files = [remote_file(repo, file) for file in repo.files]
+    repo = listed("owner/gated")
+    files = remotes(repo)
     assert "hf_reader" not in repr(files)
     download_all(files, Cache(tmp_path / "cache"))
     assert hub.cdn is not None
@@ -93,7 +104,7 @@ def test_a_gate_that_stays_shut(monkeypatch: pytest.MonkeyPatch, token: str | No
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(AccessError, match="owner/gated@main") as caught:
-        resolve_repo("owner/gated")
+        listed("owner/gated")
     assert "HF_TOKEN" in caught.value.hint
     assert "hf_s" not in str(caught.value)
 
@@ -102,9 +113,9 @@ def test_a_gate_that_shuts_after_the_listing(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_reader")
-    repo = resolve_repo("owner/gated")
+    repo = listed("owner/gated")
     monkeypatch.delenv("HF_TOKEN")
-    files = [remote_file(repo, file) for file in repo.files]
+    files = remotes(repo)
     with pytest.raises(AccessError, match="Access to model owner/gated is restricted"):
         download_all(files, Cache(tmp_path / "cache"))
 
@@ -112,60 +123,60 @@ def test_a_gate_that_shuts_after_the_listing(
 @pytest.mark.usefixtures("hub")
 def test_a_private_repository_without_a_token() -> None:
     with pytest.raises(AccessError, match="private or does not exist"):
-        resolve_repo("owner/private")
+        listed("owner/private")
 
 
 @pytest.mark.usefixtures("hub")
 def test_no_such_repository() -> None:
     with pytest.raises(RecipeError, match="no such repository"):
-        resolve_repo("owner/missing")
+        listed("owner/missing")
 
 
 @pytest.mark.usefixtures("hub")
 def test_no_such_revision() -> None:
     with pytest.raises(RecipeError, match="no such revision"):
-        resolve_repo("owner/open", "v9")
+        listed("owner/open", "v9")
 
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("repo_id", ["a/b/c", "../x", "owner/na me"])
 def test_not_a_repository_id(repo_id: str) -> None:
     with pytest.raises(RecipeError, match="not a repository id"):
-        resolve_repo(repo_id)
+        listed(repo_id)
 
 
 def test_a_hub_that_cannot_be_reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LoopbackHub({"owner/open": RepoSpec(folder=folder)}) as gone:
         monkeypatch.setenv("HF_ENDPOINT", gone.url)
     with pytest.raises(NetworkError, match="cannot be reached") as caught:
-        resolve_repo("owner/open")
+        listed("owner/open")
     assert "HF_ENDPOINT" in caught.value.hint
 
 
 def test_a_hub_that_is_ill(hub: LoopbackHub) -> None:
     hub.fault("/main", statuses=[500])
     with pytest.raises(FetchError, match="answered 500"):
-        resolve_repo("owner/open")
+        listed("owner/open")
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_proxy_set_meanwhile_is_used(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    resolve_repo("owner/open")
+    listed("owner/open")
     with LoopbackHub({"owner/open": RepoSpec(folder=folder)}) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
-        repo = resolve_repo("owner/open")
+        repo = listed("owner/open")
         assert proxy.asked
         huggingface_hub.close_session()
-    assert remote_file(repo, repo.files[0]).url.startswith("http://hub.invalid/owner/open/resolve/")
+    assert remotes(repo)[0].url.startswith("http://hub.invalid/owner/open/resolve/")
 
 
 def test_bytes_that_differ_from_the_listing(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.fault("config.json", corrupt_at=3)
-    repo = resolve_repo("owner/open")
+    repo = listed("owner/open")
     with pytest.raises(IntegrityError, match=r"owner/open/config\.json: .*expected git blob"):
         download_all(
-            [remote_file(repo, file) for file in repo.files],
+            remotes(repo),
             Cache(tmp_path / "cache"),
             patience=Patience(attempts=1),
         )

@@ -10,13 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.source import (
-    DirectorySource,
-    HubSource,
-    materialise,
-    parse_source,
-    select,
-)
+from llava_pack.fetch.directory import DirectorySource
+from llava_pack.fetch.hub import HubSource
+from llava_pack.fetch.schemes import SCHEMES, parse_source
+from llava_pack.fetch.source import Source, select
 from llava_pack.format.errors import IntegrityError, RecipeError
 from tests.support.hub import LoopbackHub, RepoSpec
 
@@ -63,11 +60,11 @@ def laid_out(folder: Path) -> dict[str, bytes]:
         ("hf:demo/model", HubSource(repo_id="demo/model")),
         ("hf:demo/model@refs/pr/1", HubSource(repo_id="demo/model", revision="refs/pr/1")),
         ("hf:gpt2@v1.0", HubSource(repo_id="gpt2", revision="v1.0")),
-        ("dir:/models/x", DirectorySource(folder=Path("/models/x"))),
-        ("dir:x", DirectorySource(folder=Path("/recipes/x"))),
+        ("dir:/models/x", DirectorySource(folder=Path("/models/x"), name="x")),
+        ("dir:x", DirectorySource(folder=Path("/recipes/x"), name="x")),
     ],
 )
-def test_sources(text: str, source: HubSource | DirectorySource) -> None:
+def test_sources(text: str, source: Source) -> None:
     assert parse_source(text, base=Path("/recipes")) == source
 
 
@@ -77,6 +74,33 @@ def test_sources(text: str, source: HubSource | DirectorySource) -> None:
 def test_not_sources(text: str) -> None:
     with pytest.raises(RecipeError, match="not a source"):
         parse_source(text)
+
+
+def test_every_scheme_is_the_one_that_its_sources_are_written_with(tmp_path: Path) -> None:
+    for scheme, kind in SCHEMES.items():
+        place = kind.FORM.removeprefix(f"{scheme}:")
+        assert place != kind.FORM
+        source = parse_source(kind.FORM, base=tmp_path)
+        assert isinstance(source, kind)
+        assert parse_source(str(source)) == source
+        assert source.public.startswith(f"{scheme}:")
+        assert str(tmp_path) not in source.public
+        assert source.at(source.public) == source
+
+
+@pytest.mark.parametrize("place", [".", "..", "/", "../x", "~/x", "a/b/x/"])
+def test_a_folder_is_called_as_it_is_written_wherever_that_is(place: str) -> None:
+    here, there = (parse_source(f"dir:{place}", base=Path(base)) for base in ("/a/b", "/c/d"))
+    assert here.public == there.public
+    assert "/home" not in here.public
+
+
+def test_a_lock_of_another_repository_is_refused() -> None:
+    source = parse_source("hf:demo/model@main")
+    assert source.at("hf:demo/model@1234") == HubSource(repo_id="demo/model", revision="1234")
+    for pinned in ("hf:other/model@1234", "hf:demo/model", "dir:model"):
+        with pytest.raises(RecipeError, match="expected a commit of demo/model"):
+            source.at(pinned)
 
 
 @given(
@@ -91,28 +115,28 @@ def test_what_is_written_is_read_back(repo_id: str, revision: str) -> None:
 @pytest.mark.usefixtures("hub")
 def test_a_hub_source(cache: Cache, tmp_path: Path, hub: LoopbackHub) -> None:
     source = parse_source("hf:demo/model@main")
-    snapshot = materialise(source, WANTED, cache, tmp_path / "out")
+    listing = source.list()
+    origins = listing.fetch(WANTED, cache, tmp_path / "out")
     wanted = {name: data for name, data in FILES.items() if name != "evil.py"}
     assert laid_out(tmp_path / "out") == wanted
-    assert snapshot.commit == hub.commit("demo/model")
-    assert dict(snapshot.origins["pytorch_model.bin"]) == {
+    assert listing.pinned.revision == hub.commit("demo/model")
+    assert dict(origins["pytorch_model.bin"]) == {
         "kind": "hub",
         "repo": "demo/model",
-        "commit": snapshot.commit,
+        "commit": listing.pinned.revision,
         "path": "pytorch_model.bin",
         "digest": f"sha256:{hashlib.sha256(bytes(5000)).hexdigest()}",
     }
-    assert str(snapshot.origins["config.json"]["digest"]).startswith("git-blob:")
+    assert str(origins["config.json"]["digest"]).startswith("git-blob:")
     assert not hub.served["/demo/model/resolve/main/evil.py"]
     asked = len(hub.requests("pytorch_model.bin"))
-    materialise(source, WANTED, cache, tmp_path / "out")
+    source.list().fetch(WANTED, cache, tmp_path / "out")
     assert len(hub.requests("pytorch_model.bin")) == asked == 1
 
 
 def test_a_folder(cache: Cache, tmp_path: Path, folder: Path) -> None:
     (folder / "linked.json").symlink_to(folder / "config.json")
-    snapshot = materialise(parse_source(f"dir:{folder}"), WANTED, cache, tmp_path / "out")
-    assert snapshot.commit is None
+    origins = parse_source(f"dir:{folder}").list().fetch(WANTED, cache, tmp_path / "out")
     assert not (tmp_path / "out" / "linked.json").is_symlink()
     assert laid_out(tmp_path / "out").keys() == {
         "config.json",
@@ -120,7 +144,7 @@ def test_a_folder(cache: Cache, tmp_path: Path, folder: Path) -> None:
         "pytorch_model.bin",
         "sub/notes.txt",
     }
-    assert dict(snapshot.origins["sub/notes.txt"]) == {
+    assert dict(origins["sub/notes.txt"]) == {
         "kind": "directory",
         "folder": "repo",
         "path": "sub/notes.txt",
@@ -130,13 +154,13 @@ def test_a_folder(cache: Cache, tmp_path: Path, folder: Path) -> None:
 
 def test_no_such_folder(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
-        materialise(parse_source(f"dir:{tmp_path}/none"), ["*"], cache, tmp_path / "out")
+        parse_source(f"dir:{tmp_path}/none").list().fetch(["*"], cache, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_source_with_nothing_that_is_wanted(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"expected files like \*\.gguf, got: config\.json"):
-        materialise(parse_source("hf:demo/model"), ["*.gguf"], cache, tmp_path / "out")
+        parse_source("hf:demo/model").list().fetch(["*.gguf"], cache, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +195,6 @@ def test_a_hub_that_names_a_path_outside(
 ) -> None:
     (folder / "aux.json").write_bytes(b"{}")
     with pytest.raises(IntegrityError, match=r"aux\.json"):
-        materialise(parse_source("hf:demo/model"), WANTED, cache, tmp_path / "out")
+        parse_source("hf:demo/model").list().fetch(WANTED, cache, tmp_path / "out")
     assert not hub.requests("aux.json")
     assert laid_out(tmp_path / "out") == {}

@@ -16,7 +16,7 @@ from llava_pack.format.manifest import (
 )
 from llava_pack.format.progress import Silent
 from llava_pack.format.sums import MAX_FILES, MAX_SUMS_BYTES, parse_sums, render_sums
-from llava_target.inventory import read_listing
+from llava_pack.target.inventory import read_listing
 from tests.support.bundle import BundleSimulator, change, seal
 
 ZERO = "0" * 64
@@ -195,6 +195,6 @@ def test_a_folder_that_cannot_be_read_is_a_defect(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr("llava_target.inventory.os.scandir", refuse)
+    monkeypatch.setattr("llava_pack.target.inventory.os.scandir", refuse)
     found = examine(read_listing(root, expect=None), progress=Silent())
     assert ("licenses", "unreadable") in {(one.path, one.problem) for one in found.defects}

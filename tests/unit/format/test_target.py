@@ -4,7 +4,7 @@ import pytest
 
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors
-from llava_pack.format.target import UNKNOWN, Gpu, TargetProfile, check_floors
+from llava_pack.format.target import UNKNOWN, Gpu, Machine, check_floors
 
 FLOORS = Floors(
     python="3.11",
@@ -18,7 +18,7 @@ FLOORS = Floors(
     memory_bytes={"fp16": 500, "nf4": 100},
     cpu_flags=("avx2",),
 )
-MACHINE = TargetProfile(
+MACHINE = Machine(
     os="linux",
     kernel="5.15",
     arch="x86_64",
@@ -88,7 +88,7 @@ def test_gpus_that_share_a_model_are_added_up(other, gpus, passes):
 
 
 def test_what_is_not_known_does_not_pass():
-    found = check_floors(TargetProfile(), FLOORS, precision="nf4")
+    found = check_floors(Machine(), FLOORS, precision="nf4")
     assert all(finding.level == "fail" for finding in found)
     assert all(UNKNOWN in finding.value for finding in found)
     assert len(found) == 9

@@ -3,8 +3,8 @@ import tomllib
 import pytest
 
 from llava_pack.format import errors
+from llava_pack.format.text import LANGUAGES
 from llava_pack.health.knowledge import (
-    LANGUAGES,
     known_failures,
     language_of,
     look_up,

@@ -5,10 +5,9 @@ from typing import get_args
 
 import pytest
 
-from llava_pack.format.exit_codes import HealthCode
 from llava_pack.health.report import (
-    LAYERS,
-    Finding,
+    HealthCode,
+    Layer,
     Level,
     Metric,
     Report,
@@ -20,8 +19,8 @@ from tests.conftest import ROOT
 
 
 def _report(*levels: Level, metrics: tuple[Metric, ...] = ()) -> Report:
-    findings = [Finding(layer="api", level=level, text=f"{level} text") for level in levels]
-    return Report(findings=tuple(findings), metrics=metrics, took_s=1.23456)
+    findings = tuple(getattr(Layer.API, level)(f"{level} text") for level in levels)
+    return Report(findings=findings, metrics=metrics, took_s=1.23456)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +47,14 @@ def test_the_line_names_the_state_the_worst_and_the_figures() -> None:
 
 
 def test_the_line_is_one_line_with_one_bar() -> None:
-    finding = Finding(layer="api", level="fail", text="a|b\nc")
+    finding = Layer.API.fail("a|b\nc")
     line = nagios_line(Report(findings=(finding,), metrics=(), took_s=0))
     assert line == "CRITICAL - api: a/b c"
 
 
 def test_layers_come_in_their_order() -> None:
-    made = [Finding(layer=layer, level="ok", text="") for layer in ("api", "engine", "integrity")]
-    assert [finding.layer for finding in in_order(made)] == ["integrity", "engine", "api"]
+    made = [layer.ok("") for layer in reversed(Layer)]
+    assert [finding.layer for finding in in_order(made)] == list(Layer)
 
 
 def test_json_has_units_in_its_names() -> None:
@@ -68,5 +67,5 @@ def test_json_has_units_in_its_names() -> None:
 def test_the_schema_names_every_layer_and_level():
     schema = json.loads((ROOT / "docs/reference/health.schema.json").read_text())
     finding = schema["properties"]["findings"]["items"]["properties"]
-    assert finding["layer"]["enum"] == list(LAYERS)
+    assert finding["layer"]["enum"] == list(Layer)
     assert set(finding["level"]["enum"]) == set(get_args(Level))

@@ -12,15 +12,37 @@ import tomllib
 
 import pytest
 
-from llava_pack.health import documents, evidence, logbook, messages, settings, shapes, support
-from llava_pack.health.evidence import Part, command, tail
+from llava_pack.health import documents
+from llava_pack.health import evidence
+from llava_pack.health import logbook
+from llava_pack.health import messages
+from llava_pack.health import settings
+from llava_pack.health import shapes
+from llava_pack.health import support
+from llava_pack.health.evidence import Part
+from llava_pack.health.evidence import command
+from llava_pack.health.evidence import tail
 from llava_pack.health.logbook import Log
 from llava_pack.health.redaction import Redactor
-from llava_pack.health.shapes import Fields, Form, Number, Several, Table, Told
-from llava_pack.health.support import collect, packed
-from llava_pack.health.vocabulary import ANSWERS, LICENCES, MODELS, RECIPES
+from llava_pack.health.shapes import Fields
+from llava_pack.health.shapes import Form
+from llava_pack.health.shapes import Number
+from llava_pack.health.shapes import Several
+from llava_pack.health.shapes import Table
+from llava_pack.health.shapes import Told
+from llava_pack.health.support import collect
+from llava_pack.health.support import packed
+from llava_pack.health.vocabulary import ANSWERS
+from llava_pack.health.vocabulary import LICENCES
+from llava_pack.health.vocabulary import MODELS
+from llava_pack.health.vocabulary import RECIPES
 from tests.conftest import ROOT
-from tests.support.planted import KINDS, MANIFEST, RECEIPT, VALUES, leaks, planted
+from tests.support.planted import KINDS
+from tests.support.planted import MANIFEST
+from tests.support.planted import RECEIPT
+from tests.support.planted import VALUES
+from tests.support.planted import leaks
+from tests.support.planted import planted
 
 SEED = int(os.environ.get("LLAVA_PACK_ATTACK_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -363,23 +385,38 @@ def test_each_logging_call_has_its_template():
     assert listed - ours == set(), "no logging call says this any more: take it out of LOGGED"
 
 
+_ASKED_FOR = {"suite.py", "health.py", "tunnel_checks.py"}
+"""Of --deep, --wait-ready and --tunnel, which no support bundle runs; nor does it --record."""
+
+
+def texts_of(function):
+    """Yield what each finding of a function says, also where it was put together before."""
+    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and node.args]
+    for call in calls:
+        if isinstance(call.func, ast.Attribute) and "Layer." in ast.unparse(call.func):
+            yield call.args[0]
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assign | ast.AugAssign):
+                    targets = getattr(node, "targets", None) or [node.target]
+                    if ast.unparse(targets[0]) == ast.unparse(call.args[0]):
+                        yield node.value
+
+
 def fixed_words():
     """Yield the fixed parts of what findings say, as far as they are written where they are made."""
-    places = ["health/checks.py", "health/machine.py", "cli/examination.py", "cli/served_checks.py"]
-    for place in places:
-        for node in ast.walk(ast.parse((ROOT / "llava_pack" / place).read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "text":
-                parts = getattr(node.value, "values", [node.value])
-                yield from (
-                    part.value
-                    for part in parts
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
-                )
+    for path in (ROOT / "llava_pack").rglob("*.py"):
+        if path.name in _ASKED_FOR or "Layer." not in path.read_text():
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                for text in texts_of(function):
+                    for part in getattr(text, "values", [text]):
+                        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                            yield part.value
 
 
 def test_each_finding_has_its_template():
     listed = "\n".join(re.sub(r"\{\w+\}", "\0", text) for text in messages.FOUND)
     missing = {words for words in fixed_words() if words.strip() and words not in listed}
-    # of `health --record`, which no support bundle runs
     missing -= {"nothing recorded: ", " is not installed here"}
     assert missing == set(), "add them to FOUND in llava_pack/health/messages.py"

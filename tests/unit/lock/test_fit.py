@@ -3,8 +3,9 @@
 import pytest
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint
-from llava_pack.format.target import Gpu, TargetProfile
+from llava_pack.format.target import Gpu
 from llava_pack.lock.fit import Wish, choose_fit, gpu_fits, sharing_gpus
+from llava_pack.lock.profile import TargetProfile
 from tests.unit.checkpoint.test_footprint import CLIP_L, VICUNA_7B, VICUNA_13B
 
 GIB = 1 << 30

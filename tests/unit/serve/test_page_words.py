@@ -1,6 +1,7 @@
 """What the page says and shows beside the conversation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 from typing import cast
@@ -9,10 +10,22 @@ import pytest
 from PIL import Image
 
 from llava_pack.engine.port import EngineInfo
-from llava_pack.serve.models import Served, Status
+from llava_pack.format.text import LANGUAGES
+from llava_pack.format.text import Language
+from llava_pack.serve.models import PHASE_WORDS
+from llava_pack.serve.models import PHASES
+from llava_pack.serve.models import Phase
+from llava_pack.serve.models import Served
+from llava_pack.serve.models import Status
 from llava_pack.serve.page_examples import draw_examples
-from llava_pack.serve.page_status import Speed, speed_line, status_lines
-from llava_pack.serve.page_words import STATUS, WORDS, Language, language_of, translations
+from llava_pack.serve.page_status import Speed
+from llava_pack.serve.page_status import speed_line
+from llava_pack.serve.page_status import status_lines
+from llava_pack.serve.page_words import QUESTIONS
+from llava_pack.serve.page_words import STATUS
+from llava_pack.serve.page_words import WORDS
+from llava_pack.serve.page_words import language_of
+from llava_pack.serve.page_words import translations
 
 INFO = EngineInfo(
     model="m",
@@ -62,6 +75,13 @@ def test_a_model_that_loads_tells_how_far_it_is() -> None:
     assert _line(Model("llava", Status(phase="loading"))) == "**llava** · loading"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_phase_has_its_words_in_both_languages(phase: Phase, language: Language) -> None:
+    said = _line(Model("llava", Status(phase=phase)), language)
+    assert said == f"**llava** · {PHASE_WORDS[language][phase]}"
+
+
 def test_an_engine_that_died_is_seen() -> None:
     assert _line(replace(READY, status=Status(phase="restarting"))) == "**llava** · restarting"
 
@@ -72,9 +92,7 @@ def test_the_speed_counts_from_the_first_token() -> None:
     assert Speed(tokens=1, first_s=0.25, rest_s=0.0).rate == 0
 
 
-def test_both_languages_say_the_same_things() -> None:
-    assert WORDS["en"].keys() == WORDS["zh"].keys()
-    assert STATUS["en"].keys() == STATUS["zh"].keys()
+def test_both_languages_fill_in_the_same_values() -> None:
     for name, text in STATUS["en"].items():
         assert _fields(text) == _fields(STATUS["zh"][name])
 
@@ -97,4 +115,4 @@ def test_examples_are_drawn_small_and_have_a_question_each(tmp_path: Path) -> No
         assert example.picture.stat().st_size < 4000
         with Image.open(example.picture) as picture:
             assert len(picture.convert("RGB").getcolors(4096) or ()) > 1
-        assert example.question == WORDS["en"][example.word]
+        assert example.question == QUESTIONS["en"][example.drawn]

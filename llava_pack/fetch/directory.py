@@ -1,0 +1,88 @@
+"""A folder of this machine as a source: `dir:PATH`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.remote import Sha256
+from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
+from llava_pack.format.digests import sha256_stream
+from llava_pack.format.errors import RecipeError
+from llava_pack.format.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectorySource:
+    """A folder of this machine.
+
+    Attributes:
+        name: the last part of its path as the recipe has it; where it lies is nobody's business.
+    """
+
+    FORM: ClassVar[str] = "dir:PATH"
+    folder: Path
+    name: str
+    revision: ClassVar[str] = ""
+    purl: ClassVar[str] = ""
+
+    @classmethod
+    def parse(cls, place: str, base: Path) -> Self | None:
+        """Return the folder; a relative one starts at `base`."""
+        if not place:
+            return None
+        return cls(folder=base / Path(place).expanduser(), name=Path(place).name or place)
+
+    def __str__(self) -> str:
+        return f"dir:{self.folder}"
+
+    @property
+    def public(self) -> str:
+        """Return it without its path."""
+        return f"dir:{self.name}"
+
+    def at(self, pinned: str) -> Self:  # noqa: ARG002 - a lock names a folder and does not pin it
+        """Return the folder as it is."""
+        return self
+
+    def list(self) -> Listing:
+        """Return its files.
+
+        Raises:
+            RecipeError: there is no such folder.
+        """
+        if not self.folder.is_dir():
+            raise RecipeError(
+                "no such folder", subject=str(self), hint="correct the recipe's source"
+            )
+        files = {
+            path.relative_to(self.folder).as_posix(): ListedFile(path.stat().st_size)
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+        return Listing(pinned=self, files=files)
+
+    def fetch(
+        self,
+        files: Mapping[str, ListedFile],
+        cache: Cache,  # noqa: ARG002 - what is on this machine is not kept twice
+        into: Path,
+        progress: Progress,
+    ) -> Origins:
+        """Link or copy files under `into`."""
+        progress.start("read", sum(file.size_bytes for file in files.values()))
+        origins = {path: self._laid_out(path, into / path, progress) for path in files}
+        progress.done()
+        return origins
+
+    def _laid_out(self, path: str, target: Path, progress: Progress) -> dict[str, Any]:
+        lay_out((self.folder / path).resolve(), target)
+        with target.open("rb") as stream:
+            digest = sha256_stream(stream, progress.advance)
+        return {
+            "kind": "directory",
+            "folder": self.name,
+            "path": path,
+            "digest": str(Sha256(digest)),
+        }

@@ -1,0 +1,119 @@
+"""Files that are replaced as a whole: written beside, flushed, renamed.
+
+Whoever reads one sees what was there before or what is there after, even if the writer was killed.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from glob import escape
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk is full, or a quota is used up."""
+
+if sys.platform == "win32":  # which neither renames nor removes a file that is open
+
+    def _held(stream: BinaryIO) -> bool:
+        return not stream.closed
+
+    def _abandoned(stream: BinaryIO) -> bool:
+        return stream.closed
+else:
+    import fcntl
+
+    def _held(stream: BinaryIO) -> bool:
+        """Lock a new file; False where it was taken for a leftover meanwhile."""
+        with suppress(OSError):  # a file system without locks: no leftover is found there
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        return os.fstat(stream.fileno()).st_nlink > 0
+
+    def _abandoned(stream: BinaryIO) -> bool:
+        """Say whether nobody holds a file."""
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+
+def write(path: Path, data: bytes, mode: int | None = None, *, durable: bool = True) -> None:
+    """Replace a file by `data`.
+
+    Args:
+        path: its folder exists.
+        data: all of it.
+        mode: exactly this; None for what the umask leaves of 0666.
+        durable: it also survives a power cut from now on.
+
+    Raises:
+        OSError: it cannot be written. What was there is whole, and nothing is left beside it.
+    """
+    with replacing(path, mode, durable=durable) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(path: Path, mode: int | None = None, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place when the block ends well.
+
+    Each writer has a file of its own, and holds flock(2) on it; a duplicate of its descriptor keeps
+    that lock. What is beside `path` without one was left by a writer that was killed: it goes.
+
+    Raises:
+        OSError: as `write`.
+    """
+    clear(path)
+    stream = _opened_beside(path, mode)
+    beside = Path(stream.name)
+    try:
+        with stream:
+            if mode is not None:
+                os.fchmod(stream.fileno(), mode)
+            yield stream
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
+            if sys.platform != "win32":
+                beside.replace(path)  # under its lock
+        if sys.platform == "win32":
+            beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+    if durable:
+        sync(path.parent)
+
+
+def clear(path: Path) -> None:
+    """Remove what writers of a file left beside it that were killed."""
+    for left in path.parent.glob(f".{escape(path.name)}*.new"):
+        with suppress(OSError), left.open("rb") as stream:
+            if _abandoned(stream):
+                left.unlink()
+
+
+def sync(path: Path) -> None:
+    """Flush one file or folder; Windows flushes folders by itself."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opened_beside(path: Path, mode: int | None) -> BinaryIO:
+    """Return a new file in the same folder that no other process has, or takes for a leftover."""
+    opener = None if mode is None else partial(os.open, mode=0o600)
+    while True:
+        beside = path.with_name(f".{path.name}.{token_hex(4)}.new")
+        stream: BinaryIO = open(beside, "xb", opener=opener)  # noqa: SIM115 - it is returned
+        if _held(stream):
+            return stream
+        stream.close()

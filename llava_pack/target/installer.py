@@ -1,0 +1,110 @@
+"""Install: check everything, place every byte once, stage, test, then switch by one rename."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.format.progress import Progress
+from llava_pack.target import disk
+from llava_pack.target import failures
+from llava_pack.target import generations
+from llava_pack.target import journal
+from llava_pack.target import receipt
+from llava_pack.target import serving
+from llava_pack.target import trust
+from llava_pack.target.next_step import NextStep
+from llava_pack.target.next_step import next_step
+from llava_pack.target.planning import Plan
+from llava_pack.target.planning import Request
+from llava_pack.target.planning import plan
+from llava_pack.target.staging import Staging
+from llava_pack.target.staging import stage
+from llava_pack.target.store import Store
+
+__all__ = ["Outcome", "Plan", "Request", "install", "plan", "recover"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an install came to."""
+
+    recipe: str
+    generation: int
+    bundle_id: str
+    prefix: Path
+    unchanged: bool
+    """This very bundle was installed and active already."""
+
+    def next(self) -> NextStep:
+        """Return what to do now: how it is served, or how what serves it is reached."""
+        return next_step(self.prefix, self.recipe)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows; `next` is the absolute command to run next."""
+        return {**vars(self), "prefix": str(self.prefix), "next": self.next().command}
+
+
+def install(request: Request, progress: Progress) -> Outcome:
+    """Install a bundle, or say that it is installed; whatever fails, what was active stays active.
+
+    Raises:
+        PackError: as `plan`; `InstallError` where the venv or the smoke test fails, the new
+            generation does not serve, or another installer is running; `SpaceError` where the disk
+            fills up; `PreflightError` where the prefix cannot be written; `NetworkError` where the
+            smoke test reaches for another host.
+    """
+    planned = plan(request, progress)
+    prefix = request.prefix
+    recipe = planned.manifest.recipe.name
+    bundle_id = planned.listing.bundle_id
+    with failures.explained(prefix), journal.locked(prefix):
+        left = journal.unfinished(prefix)
+        number = recover(prefix, recipe, progress)
+        current = generations.current_number(prefix, recipe)
+        present = _present(prefix, recipe, bundle_id)
+        unchanged = present is not None and present == current
+        halfway = left.get("step") == "switch" and left.get("generation") == present
+        if present is None:
+            stage(Staging(request=request, plan=planned, progress=progress, number=number))
+        if halfway or not unchanged:
+            numbers = (left.get("previous") if halfway else current, present or number)
+            serving.switch(prefix, recipe, numbers, progress, "install")
+        trust.pin(prefix, planned.verdict)
+        journal.close(prefix)
+    return Outcome(
+        recipe=recipe,
+        generation=present or number,
+        bundle_id=bundle_id,
+        prefix=prefix,
+        unchanged=unchanged,
+    )
+
+
+def recover(prefix: Path, recipe: str, progress: Progress) -> int:
+    """Remove what a killed run left, start what it had stopped, and return the next number.
+
+    Under the lock. The number is the next generation's of `recipe`.
+    """
+    if left := journal.unfinished(prefix):
+        progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: resuming")
+    journal.clear_bootstraps(prefix)
+    disk.remove_tree(Store(prefix).incoming)
+    for folder in (prefix / "models").glob("*"):
+        current = generations.current_number(prefix, folder.name)
+        for number in generations.numbers(prefix, folder.name):
+            root = generations.generation_folder(prefix, folder.name, number)
+            if receipt.read(root) is None and number != current:
+                disk.remove_tree(root)
+            else:
+                receipt.clear(root)
+    serving.resume(prefix, progress)
+    return max(generations.numbers(prefix, recipe) if recipe else (), default=0) + 1
+
+
+def _present(prefix: Path, recipe: str, bundle_id: str) -> int | None:
+    for item in reversed(generations.listing(prefix, recipe)):
+        runs = os.access(item.root / "venv" / "bin" / "python", os.X_OK)
+        if runs and not receipt.broken(item.root) and item.receipt.bundle_id == bundle_id:
+            return item.number
+    return None

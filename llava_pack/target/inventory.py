@@ -1,0 +1,244 @@
+"""What a bundle says that it holds, against what is there: every difference, not the first."""
+
+import os
+import stat
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+from typing import Literal
+
+from llava_pack.format import sums
+from llava_pack.format.digests import sha256_stream
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.errors import SignatureError
+from llava_pack.format.errors import UsageError
+from llava_pack.format.manifest import MAX_FILE_BYTES
+from llava_pack.format.manifest import MAX_MANIFEST_BYTES
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import parse_manifest
+from llava_pack.format.progress import Progress
+from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.format.sums import SUMS_NAME
+from llava_pack.target import disk
+
+COPY_AGAIN = "copy the named files again, then run the same command"
+_SHOWN_DEFECTS = 10
+_MAX_DEFECTS = 2_000
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One difference between a bundle and what it says about itself."""
+
+    path: str
+    problem: Literal["changed", "missing", "extra", "size", "not-a-file", "unreadable", "too-many"]
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}, expected {self.expected}, got {self.got}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A bundle whose SHA256SUMS was read, and held against `--expect` where one was given."""
+
+    root: Path
+    sums_bytes: bytes
+    bundle_id: str
+    expected: bool
+    """The id is the one that a person typed, not only the one that the medium claims."""
+
+    @cached_property
+    def sums(self) -> Mapping[str, str]:
+        """Return the digest of each path; read when it is wanted, which is after the signature.
+
+        Raises:
+            IntegrityError: SHA256SUMS is malformed.
+        """
+        return sums.parse_sums(self.sums_bytes)
+
+
+def read_listing(root: Path, *, expect: str | None) -> Listing:
+    """Read SHA256SUMS, and hold the id of the bundle against what a person typed.
+
+    Raises:
+        UsageError: `root` is not a folder, or `expect` is not the beginning of an id.
+        IntegrityError: SHA256SUMS is missing.
+        SignatureError: the id of the bundle is not `expect`.
+    """
+    if not root.is_dir():
+        raise UsageError("not a folder, expected a bundle", subject=str(root))
+    data = read_file(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
+    found = sums.bundle_id(data)
+    if expect is not None and not sums.matches_expected(found, expect):
+        raise SignatureError(
+            f"expected bundle id {expect.strip().lower()}, got {found}",
+            subject=SUMS_NAME,
+            hint="this is another bundle, or it was changed: compare with the card from the build",
+        )
+    return Listing(root=root, sums_bytes=data, bundle_id=found, expected=expect is not None)
+
+
+def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
+    """Return the manifest and its bytes, once they agree with SHA256SUMS.
+
+    Raises:
+        IntegrityError: it is missing, changed, malformed, or names other files than SHA256SUMS.
+    """
+    data = read_file(listing.root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    expected = listing.sums.get(MANIFEST_NAME)
+    got = sums.bundle_id(data)
+    if got != expected:
+        message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
+        raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN)
+    manifest = parse_manifest(data)
+    stated = {entry.path: entry.sha256 for entry in manifest.files} | {MANIFEST_NAME: expected}
+    if differing := sorted({path for path, _ in stated.items() ^ listing.sums.items()}):
+        names = ", ".join(differing[:_SHOWN_DEFECTS])
+        raise IntegrityError(f"disagrees with SHA256SUMS about {names}", subject=MANIFEST_NAME)
+    return manifest, data
+
+
+def read_file(root: Path, name: str, most_bytes: int) -> bytes:
+    """Return a small file of a bundle, at most one byte more than `most_bytes`.
+
+    Raises:
+        IntegrityError: it is missing, no plain file, or cannot be read.
+    """
+    try:
+        with open_file(root, name) as stream:
+            return stream.read(most_bytes + 1)
+    except OSError as error:
+        _pass_on(error)
+        hint = "pass the folder of a complete bundle, the one with SHA256SUMS"
+        raise IntegrityError(_reason(error), subject=name, hint=hint) from error
+
+
+def survey(listing: Listing) -> tuple[Defect, ...]:
+    """Compare names and kinds of files, without reading them."""
+    present: set[str] = set()
+    folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
+    defects = list(islice(_walk(listing, "", folders, present), _MAX_DEFECTS + 1))
+    if len(defects) > _MAX_DEFECTS:
+        defects[-1] = Defect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
+    else:
+        absent = (path for path in listing.sums if path not in present)
+        defects += [Defect(path, "missing", "a file", "nothing") for path in absent]
+    return tuple(sorted(defects, key=lambda defect: defect.path))
+
+
+def _walk(listing: Listing, below: str, folders: set[str], present: set[str]) -> Iterator[Defect]:
+    try:
+        entries = os.scandir(listing.root / below)
+    except OSError as error:
+        _pass_on(error)
+        yield Defect(below, "unreadable", "a folder that can be read", _reason(error))
+        return
+    with entries:
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if path in listing.sums:
+                present.add(path)
+            if entry.is_dir(follow_symlinks=False):
+                if path in folders:
+                    yield from _walk(listing, path, folders, present)
+                else:
+                    yield Defect(path, "extra", "nothing", "a folder")
+            elif not entry.is_file(follow_symlinks=False):
+                kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
+                yield Defect(path, "not-a-file", "a file", kind)
+            elif path not in listing.sums and path not in sums.UNLISTED:
+                yield Defect(path, "extra", "nothing", "a file")
+
+
+def open_file(root: Path, path: str) -> BinaryIO:
+    """Open one file of a bundle for reading, unbuffered; never a link, FIFO or device.
+
+    Raises:
+        OSError: it cannot be opened, or is not a plain file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    stream = os.fdopen(os.open(root / path, flags), "rb", buffering=0)
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise OSError(0, "not a plain file")
+
+
+def check(
+    root: Path, path: str, promise: tuple[str, int | None], progress: Progress
+) -> Defect | None:
+    """Read one file once, and return what is wrong with it.
+
+    Args:
+        root: of the bundle, or of the store.
+        path: below `root`.
+        promise: sha256 and, where it is known, size in bytes.
+        progress: told the bytes.
+    """
+    sha256, size_bytes = promise
+    try:
+        with open_file(root, path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != (size if size_bytes is None else size_bytes):
+                return Defect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
+            if size > MAX_FILE_BYTES:
+                return Defect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
+            got = sha256_stream(stream, progress.advance)
+    except OSError as error:
+        return unreadable(path, error)
+    return None if got == sha256 else Defect(path, "changed", f"sha256 {sha256}", got)
+
+
+def unreadable(path: str, error: OSError) -> Defect:
+    """Return the defect of a file that cannot be read, where that is not this machine's doing."""
+    _pass_on(error)
+    return Defect(path, "unreadable", "a file that can be read", _reason(error))
+
+
+def _pass_on(error: OSError) -> None:
+    if error.errno in disk.SHORT:
+        raise error
+
+
+class UnreadableError(Exception):
+    """The medium fails while it is read."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A file that is being read, whose failures are told from those of the file written to."""
+
+    stream: BinaryIO
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            UnreadableError: they cannot be read.
+        """
+        try:
+            return self.stream.read(size_bytes)
+        except OSError as error:
+            raise UnreadableError(error) from error
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"
+
+
+def refusal(defects: tuple[Defect, ...], *, of: int) -> IntegrityError:
+    """Return the error that names the defects of a bundle with `of` files."""
+    shown = "; ".join(str(defect) for defect in defects[:_SHOWN_DEFECTS])
+    more = len(defects) - _SHOWN_DEFECTS
+    rest = f"; and {more} more" if more > 0 else ""
+    return IntegrityError(f"{len(defects)} of {of} files differ: {shown}{rest}", hint=COPY_AGAIN)

@@ -1,0 +1,156 @@
+"""The command line on a target: what install.sh starts, and the only place here that prints."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from typing import NoReturn
+
+from llava_pack.format.errors import PackError
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.text import visible
+from llava_pack.target import generations
+from llava_pack.target import installer
+
+_EVERY_S = 5.0
+_SCHEMA = 1
+_Options = argparse.Namespace
+_Result = tuple[dict[str, Any], str]
+"""Facts for --json, and the last line for a person."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _stop)
+    options = _parser().parse_args(argv)
+    try:
+        facts, line = _install(options)
+    except PackError as error:
+        return _failure(error, as_json=options.json)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug gets its own exit code
+        print(visible(traceback.format_exc(), keep="\n"), file=sys.stderr, end="")
+        return _failure(PackError(f"{type(error).__name__}: {error}"), as_json=options.json)
+    if options.json:
+        line = json.dumps({"schema": _SCHEMA, "kind": options.command, **facts})
+    print(visible(line, keep="\n"), flush=True)
+    return int(ExitCode.OK)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llava-pack", description=__doc__, allow_abbrev=False)
+    parser.add_argument("command", choices=["install"])
+    for option, takes in _OPTIONS.items():
+        parser.add_argument(option, **takes)
+    return parser
+
+
+def _install(options: _Options) -> _Result:
+    request = installer.Request(
+        bundle=options.bundle,
+        expect=options.expect,
+        prefix=options.prefix.absolute(),
+        python=options.python,
+        trust_key=options.trust_key,
+        recipe=options.recipe,
+        allow_downgrade=options.allow_downgrade,
+        consume=options.consume,
+        downtime=not options.no_downtime,
+    )
+    if options.dry_run:
+        plan = installer.plan(request, Lines())
+        _say(plan.line())
+        return {"dry_run": True, **plan.facts()}, "nothing was written"
+    outcome = installer.install(request, Lines())
+    word = "is installed already" if outcome.unchanged else "is installed"
+    following = outcome.next()
+    if following.why:
+        _say(following.why)
+    _say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
+    return outcome.facts(), following.command
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
+    "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
+    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where to install"},
+    "--python": {"type": Path, "help": "for a bundle that carries no Python"},
+    "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
+    "--recipe": {"help": "that the bundle must contain"},
+    "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
+    "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
+    "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
+    "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
+    "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
+}
+
+
+def _failure(error: PackError, *, as_json: bool) -> int:
+    code = int(error.exit_code)
+    _say(f"error: {error}")
+    if error.hint:
+        _say(f"hint: {error.hint}")
+    if as_json:
+        body = {"error": error.kind, "exit_code": code, "subject": error.subject}
+        body |= {"message": error.message, "hint": error.hint}
+        print(json.dumps({"schema": _SCHEMA, "kind": "error", **body}), flush=True)
+    return code
+
+
+def _say(text: str) -> None:
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+class Lines:
+    """Progress as plain lines on stderr, one now and then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._what = ""
+        self._total = 0
+        self._done = 0
+        self._began = self._said = 0.0
+
+    def start(self, what: str, total_bytes: int | None) -> None:
+        """Begin a phase."""
+        self._what = what
+        self._total = total_bytes or 0
+        self._done = 0
+        self._began = self._said = time.monotonic()
+
+    def advance(self, size_bytes: int) -> None:
+        """Count bytes."""
+        with self._lock:
+            self._done += size_bytes
+            now = time.monotonic()
+            if now - self._said >= _EVERY_S:
+                self._said = now
+                left_s = (self._total - self._done) * (now - self._began) / self._done
+                _say(f"{self._what}: {self._amount()}, {max(left_s, 0):.0f} s left")
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+        _say(text)
+
+    def done(self) -> None:
+        """End the phase with what it took."""
+        amount = f", {self._amount()}" if self._done else ""
+        _say(f"{self._what}: {time.monotonic() - self._began:.1f} s{amount}")
+
+    def _amount(self) -> str:
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
+        return f"{self._done / 1e6:.1f} MB at {rate / 1e6:.0f} MB/s"

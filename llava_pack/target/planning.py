@@ -1,0 +1,173 @@
+"""What an install would do: everything that can be found out before anything is written."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.format import records
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.progress import Progress
+from llava_pack.format.target import Finding
+from llava_pack.target import (
+    failures,
+    inventory,
+    ownership,
+    preflight,
+    receipt_page,
+    serving,
+    trust,
+    unlisted,
+    venv,
+)
+from llava_pack.target.inventory import Listing
+from llava_pack.target.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asked to install."""
+
+    bundle: Path
+    expect: str | None
+    prefix: Path
+    python: Path | None = None
+    """For a bundle that carries no interpreter; None takes the running one."""
+    trust_key: str | None = None
+    recipe: str | None = None
+    """That the bundle must be of; None lets `--expect` or what is installed decide."""
+    allow_downgrade: bool = False
+    consume: bool = False
+    """Move the large files off the medium, where it is on the same disk."""
+    downtime: bool = True
+    """A server that leaves too little GPU memory may be stopped for the swap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an install would do, found out without writing anything."""
+
+    listing: Listing
+    verdict: trust.Verdict
+    manifest: Manifest
+    manifest_bytes: bytes
+    findings: tuple[Finding, ...]
+    python: Path
+    placing: Mapping[str, int]
+    """By way (stored, moved, linked, copied), how many bytes would come into the store."""
+    pause: bool
+    """The server that runs leaves too little GPU memory to test the new version beside it."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--dry-run --json` shows."""
+        ways = {"copy": "copied", "link": "linked", "move": "moved", "stored": "stored"}
+        sizes = {f"{name}_bytes": self.placing.get(way, 0) for name, way in ways.items()}
+        rest = max(0, self.manifest.floors.disk_bytes - self.manifest.size_bytes)
+        findings = records.encode(self.findings)
+        return {**sizes, "environment_bytes": rest, "findings": findings}
+
+    def line(self) -> str:
+        """Return the same for a person."""
+        text = (
+            "would copy {copy_bytes} bytes (or clone them, where the file system can), link "
+            "{link_bytes}, move {move_bytes}; {stored_bytes} are stored already; the environment "
+            "takes about {environment_bytes} more"
+        )
+        return text.format(**self.facts())
+
+
+def plan(request: Request, progress: Progress) -> Plan:
+    """Check all that can be checked without writing: the id, the machine, the names of the files.
+
+    Raises:
+        CannotVerifyError: there is no id and no trusted key to verify against, or no tool.
+        SignatureError: the bundle has another id, or its signature is bad.
+        DowngradeError: a newer release is installed.
+        IntegrityError: files are missing, extra or no plain files, or the manifest is changed.
+        PreflightError: another account could change what is under the prefix, or this machine
+            cannot run the bundle; every reason is named.
+        SpaceError: only disk or memory is short.
+    """
+    with failures.explained(request.prefix):
+        ownership.check_prefix(request.prefix)
+        return _plan(request, progress)
+
+
+def _plan(request: Request, progress: Progress) -> Plan:
+    listing = inventory.read_listing(request.bundle, expect=request.expect)
+    verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
+    trust.check_named(verdict, request.bundle)
+    manifest, manifest_bytes = inventory.read_manifest(listing)
+    progress.note(
+        f"{manifest.recipe.name}: {manifest.recipe.title}, release {manifest.release}, "
+        f"id {listing.bundle_id}"
+    )
+    trust.check_change(
+        request.prefix,
+        manifest,
+        listing.bundle_id,
+        recipe=request.recipe,
+        named=request.expect is not None,
+        allow_downgrade=request.allow_downgrade,
+    )
+    python, version = _python(request, manifest)
+    store = Store(request.prefix)
+    placing = store.foresee(request.bundle, manifest.files, consume=request.consume)
+    serves = serving.serves(request.prefix, manifest.recipe.name)
+    memory = preflight.free_gpu_memory(manifest, serves=serves, downtime=request.downtime)
+    found = preflight.findings(
+        manifest,
+        request.prefix,
+        python_version=version,
+        present_bytes=sum(placing.values()) - placing["copied"],
+        now=time.time(),
+    )
+    found = (
+        *found,
+        *memory,
+        _files(listing, store, unlisted.account(listing, manifest, verdict.key)),
+    )
+    for item in found:
+        progress.note(receipt_page.mark(records.encode(item)))
+    preflight.check(found)
+    return Plan(
+        listing=listing,
+        verdict=verdict,
+        manifest=manifest,
+        manifest_bytes=manifest_bytes,
+        findings=found,
+        python=python,
+        placing=placing,
+        pause=serves and any(item.level == "warn" for item in memory),
+    )
+
+
+def _python(request: Request, manifest: Manifest) -> tuple[Path, str | None]:
+    """Return the interpreter for a bundle that carries none, and the version that will run."""
+    python = venv.host_python(request.python)
+    if manifest.python.kind != "target":
+        return python, manifest.python.version
+    if os.geteuid() == 0:
+        ownership.check(python)  # whoever can change it, root would run
+    # an interpreter below the prefix would vanish with the generation that holds it
+    lasting = not python.is_relative_to(request.prefix)
+    return python, venv.host_version(python) if lasting else None
+
+
+def _files(listing: Listing, store: Store, others: unlisted.Accounted) -> Finding:
+    """Hold the names on the medium against the list; what is stored already may be gone there."""
+    defects = tuple(
+        defect
+        for defect in inventory.survey(listing)
+        if defect.problem != "missing" or not store.path(listing.sums[defect.path]).is_file()
+    )
+    defects = (*defects, *others.defects)
+    total = len(listing.sums)
+    value = f"all {total} are present; unlisted, as expected: {', '.join(others.sizes)}"
+    value = inventory.refusal(defects, of=total).message if defects else value
+    need = "every listed file, and no other"
+    fix = inventory.COPY_AGAIN
+    return Finding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)

@@ -1,0 +1,204 @@
+"""Facts about this machine, held against what a bundle needs, before anything is written."""
+
+import ctypes
+import dataclasses
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.errors import PreflightError
+from llava_pack.format.errors import SpaceError
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.target import Finding
+from llava_pack.format.target import Gpu
+from llava_pack.format.target import Machine
+from llava_pack.format.target import check_floors
+from llava_pack.format.target import version
+from llava_pack.target import disk
+from llava_pack.target import programs
+
+_MIB = 1024 * 1024
+_GPU_FIELDS = "name,driver_version,compute_cap,memory.total,memory.free,mig.mode.current"
+_FACTS_BYTES = 256 * 1024
+
+
+def findings(
+    manifest: Manifest,
+    prefix: Path,
+    *,
+    python_version: str | None,
+    present_bytes: int,
+    now: float,
+) -> tuple[Finding, ...]:
+    """Hold this machine against the floors of a bundle.
+
+    Args:
+        manifest: of the bundle.
+        prefix: where it would be installed.
+        python_version: of the interpreter that would be used, None where there is none.
+        present_bytes: of the bundle that need no room, because they are there or are linked.
+        now: UTC seconds by the clock of this machine.
+    """
+    floors = manifest.floors
+    profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
+    rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
+    serving = manifest.serving
+    found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
+    return (*found, *_place(prefix, manifest.inodes), _clock(manifest.release, now))
+
+
+def check(found: Iterable[Finding]) -> None:
+    """Refuse a machine with any failed finding, naming all of them.
+
+    Raises:
+        PreflightError: it cannot run the bundle.
+        SpaceError: only disk or memory is short.
+        IntegrityError: only the bundle is not whole.
+    """
+    failed = [item for item in found if item.level == "fail"]
+    if not failed:
+        return
+    codes = {item.exit_code for item in failed}
+    kinds = (SpaceError, IntegrityError)
+    kind = next((kind for kind in kinds if codes == {kind.exit_code}), PreflightError)
+    message = "; ".join(f"{item.name}: expected {item.need}, got {item.value}" for item in failed)
+    hint = "; ".join(dict.fromkeys(item.fix for item in failed))
+    raise kind(message, subject="" if kind is IntegrityError else "this machine", hint=hint)
+
+
+def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tuple[Finding, ...]:
+    """Say whether a GPU has room now to test a version beside what `serves`.
+
+    `downtime` allows to stop that for the swap.
+    """
+    need = manifest.floors.memory_bytes.get(manifest.serving.precision)
+    if manifest.floors.driver is None or need is None:
+        return ()
+    room = sorted((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), reverse=True)
+    free = sum(room[: manifest.serving.gpus])
+    name = "free GPU memory"
+    value = f"{free} bytes"
+    wants = f"{need} bytes"
+    if free >= need:
+        return (Finding(name, "ok", value, wants, ""),)
+    if not serves:
+        return (Finding(name, "warn", value, wants, "stop the programs that use it: nvidia-smi"),)
+    if downtime:
+        return (Finding(name, "warn", value, wants, "the running server is stopped for the swap"),)
+    fix = "leave out --no-downtime, or stop the other programs that use it: nvidia-smi"
+    return (Finding(name, "fail", value, wants, fix, ExitCode.SPACE),)
+
+
+def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Machine:
+    """Return the facts that the floors of a bundle ask for; of GPUs only where `gpus` says so."""
+    return Machine(
+        os=sys.platform,
+        kernel=os.uname().release,
+        arch=os.uname().machine,
+        glibc=_glibc(),
+        glibcxx=_glibcxx(),
+        python_version=python_version,
+        cpu_flags=_cpu_flags(),
+        disk_free_bytes=disk.free_bytes(prefix),
+        memory_bytes=_memory_bytes(),
+        gpus=_gpus() if gpus else None,
+    )
+
+
+def _place(prefix: Path, inodes: int) -> Iterator[Finding]:
+    place = disk.existing(prefix)
+    value = str(place)
+    facts = os.statvfs(place)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        value += ", read-only"
+    if facts.f_flag & os.ST_NOEXEC:
+        value += ", noexec"
+    need = "a writable folder where programs may run"
+    fix = "choose another folder with --prefix"
+    yield Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
+    if facts.f_files:  # some file systems make inodes as they need them, and say 0
+        level: Literal["ok", "fail"] = "ok" if facts.f_favail >= inodes else "fail"
+        value = f"{facts.f_favail} free"
+        need = f"at least {inodes}"
+        yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
+
+
+def _clock(release: int, now: float) -> Finding:
+    value = time.strftime("%Y-%m-%d", time.gmtime(now))
+    need = time.strftime("after the bundle's release, %Y-%m-%d", time.gmtime(release))
+    fix = "set the clock; only the dates in receipts and logs depend on it"
+    return Finding("clock", "ok" if now >= release else "warn", value, need, fix)
+
+
+def _glibc() -> str | None:
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return None
+    return version if name == "glibc" else None
+
+
+def _glibcxx() -> str | None:
+    """Return the newest symbol version of the C++ library that the loader finds."""
+    try:
+        ctypes.CDLL("libstdc++.so.6")
+    except OSError:
+        return None
+    for line in _fact("/proc/self/maps").splitlines():
+        path = "/" + line.partition("/")[2]
+        if path.rpartition("/")[2].startswith("libstdc++.so"):
+            names = re.findall(rb"\0GLIBCXX_(3\.4(?:\.\d+)?)(?=\0)", Path(path).read_bytes())
+            return max((name.decode() for name in names), key=version, default=None)
+    return None
+
+
+def _fact(path: str) -> str:
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(_FACTS_BYTES)
+    except OSError:
+        return ""
+
+
+def _cpu_flags() -> tuple[str, ...] | None:
+    for line in _fact("/proc/cpuinfo").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return tuple(flags.split())
+    return None
+
+
+def _memory_bytes() -> int | None:
+    lines = _fact("/proc/meminfo").splitlines()
+    amounts = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
+    limits = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    amounts += [int(text) for path in limits if (text := _fact(path).strip()).isdecimal()]
+    return min(amounts, default=None)
+
+
+def _gpus() -> tuple[Gpu, ...] | None:
+    command = ["nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
+    text = programs.answer(command)
+    rows = [[cell.strip() for cell in line.split(",")] for line in (text or "").splitlines()]
+    found = tuple(_gpu(row) for row in rows if len(row) == _GPU_FIELDS.count(",") + 1)
+    return found if text is not None else None
+
+
+def _gpu(row: list[str]) -> Gpu:
+    name, driver, capability, *amounts, mig = row
+    total, free = (int(text) * _MIB if text.isdecimal() else None for text in amounts)
+    return Gpu(
+        name=name,
+        driver=driver,
+        compute_capability=capability,
+        memory_bytes=total,
+        memory_free_bytes=free,
+        mig=mig == "Enabled",
+    )

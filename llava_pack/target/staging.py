@@ -1,0 +1,166 @@
+"""A generation in the making: placed, built and tested beside the one that serves."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import llava_pack
+from llava_pack.format import files
+from llava_pack.format import records
+from llava_pack.format.errors import InstallError
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.pointers import installed_file
+from llava_pack.format.progress import Progress
+from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.format.sums import SUMS_NAME
+from llava_pack.target import disk
+from llava_pack.target import generations
+from llava_pack.target import journal
+from llava_pack.target import receipt
+from llava_pack.target import receipt_page
+from llava_pack.target import serving
+from llava_pack.target import silence
+from llava_pack.target import smoke
+from llava_pack.target import venv
+from llava_pack.target.planning import Plan
+from llava_pack.target.planning import Request
+from llava_pack.target.receipt import Receipt
+from llava_pack.target.store import Store
+
+
+@dataclass(kw_only=True)
+class Staging:
+    """One run: the values that its steps share."""
+
+    request: Request
+    plan: Plan
+    progress: Progress
+    number: int
+    step_ms: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe."""
+        return self.plan.manifest.recipe.name
+
+    @property
+    def folder(self) -> Path:
+        """Of the generation."""
+        return generations.generation_folder(self.request.prefix, self.recipe, self.number)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Record a step before it begins, and how long it took."""
+        facts = {"operation": "install", "recipe": self.recipe, "generation": self.number}
+        journal.record(self.request.prefix, name, **facts)
+        began = time.monotonic()
+        yield
+        self.step_ms[name] = int((time.monotonic() - began) * 1000)
+
+
+def stage(staging: Staging) -> None:
+    """Make a complete generation; where that fails, nothing of it is left but verified files.
+
+    Raises:
+        PackError: what failed, and which generation is active; `SpaceError` for a full disk.
+    """
+    prefix = staging.request.prefix
+    with receipt.unshaken([item.root for item in generations.listing(prefix)]):
+        try:
+            _build(staging, Store(prefix))
+        except BaseException as error:
+            disk.remove_tree(staging.folder)
+            serving.resume(prefix, staging.progress)
+            journal.close(prefix)
+            full = isinstance(error, OSError) and error.errno in files.FULL
+            if full or not isinstance(error, InstallError | OSError):
+                raise
+            active = generations.state(prefix, staging.recipe)
+            hint = "fix the cause, then run the same command again: the verified files are kept"
+            raise InstallError(f"{error}; {active}", hint=hint) from error
+
+
+def _build(staging: Staging, store: Store) -> None:
+    request = staging.request
+    manifest = staging.plan.manifest
+    folder = staging.folder
+    progress = staging.progress
+    with staging.step("place"):
+        placed = store.place(request.bundle, manifest.files, progress, consume=request.consume)
+    with staging.step("python"):
+        folder.mkdir(parents=True)
+        python = venv.unpack_python(manifest, store, folder) or staging.plan.python
+    with staging.step("venv"):
+        progress.start("building the venv", None)
+        interpreter = venv.build(manifest, store, folder, python)
+        progress.done()
+    with staging.step("model"):
+        place_model(manifest, store, folder)
+        files.write(folder / SUMS_NAME, staging.plan.listing.sums_bytes, 0o444)
+        files.write(folder / MANIFEST_NAME, staging.plan.manifest_bytes, 0o444)
+    with staging.step("smoke"):
+        if staging.plan.pause:
+            progress.note("not enough GPU memory is free: the running server stops for the swap")
+            serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
+        progress.start("asking the known questions", None)
+        with disk.settling(folder, without=folder / venv.SCRATCH):
+            report = smoke.ask(manifest, folder, interpreter)
+        progress.done()
+    with staging.step("seal"):
+        receipt.seal(folder)
+        proof = _receipt(staging, python, placed, report)
+        page = receipt_page.render(proof, manifest).encode()
+        files.write(folder / receipt_page.NAME, page, 0o444)
+        disk.sync_all(folder)
+        receipt.write(folder, proof)
+
+
+def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
+    """Link the model's files out of the store, and write those that name absolute paths.
+
+    Raises:
+        IntegrityError: a file does not hold what its rewrite says that was packed.
+    """
+    model_root = os.fspath(generation / "model")
+    for entry in manifest.under("model"):
+        source = store.path(entry.sha256)
+        destination = generation / entry.path
+        rules = [r for r in manifest.rewrites if r.path == entry.path and r.installed is not None]
+        if not rules:
+            disk.link_or_copy(source, destination)
+            continue
+        landed = installed_file(source.read_bytes(), rules, model_root)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        files.write(destination, landed, 0o444)
+
+
+def _receipt(
+    staging: Staging, python: Path, placed: Mapping[str, int], report: dict[str, Any]
+) -> Receipt:
+    manifest = staging.plan.manifest
+    listing = staging.plan.listing
+    return Receipt(
+        bundle_id=listing.bundle_id,
+        recipe=staging.recipe,
+        release=manifest.release,
+        generation=staging.number,
+        installed_at=max(0, int(time.time())),
+        installed_by=f"llava-pack {llava_pack.__version__}",
+        verified=staging.plan.verdict.facts(),
+        files=len(listing.sums),
+        size_bytes=manifest.size_bytes,
+        hashed_with=f"hashlib of Python {platform.python_version()}",
+        placed=dict(placed),
+        preflight=tuple(records.encode(staging.plan.findings)),
+        python=str(python),
+        smoke=report,
+        silence=silence.facts(),
+        step_ms=staging.step_ms,
+    )

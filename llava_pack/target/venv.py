@@ -1,0 +1,84 @@
+"""The Python world of a generation: interpreter and venv, from the store, offline."""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+from llava_pack.format.errors import InstallError
+from llava_pack.format.manifest import Manifest
+from llava_pack.target import disk
+from llava_pack.target import programs
+from llava_pack.target.store import Store
+
+UV = "runtime/uv"
+LOCK = "lock/pylock.toml"
+SCRATCH = ".build"  # what uv needs, of no use once the venv is made
+_TIMEOUT_S = 1800
+
+
+def host_python(chosen: Path | None) -> Path:
+    """Return the interpreter for a bundle without its own: the chosen one, or the running one."""
+    running = getattr(sys, "_base_executable", None) or sys.executable
+    return (chosen or Path(running)).absolute()
+
+
+def host_version(python: Path) -> str | None:
+    """Return the version of an interpreter as it says itself, None where it does not run."""
+    question = "import platform; print(platform.python_version())"
+    text = programs.answer([str(python), "-I", "-S", "-B", "-c", question])
+    return text.strip() if text else None
+
+
+def unpack_python(manifest: Manifest, store: Store, generation: Path) -> Path | None:
+    """Unpack the interpreter that the bundle carries; None where it carries none.
+
+    Raises:
+        InstallError: the archive holds no interpreter, or a name that leaves its folder.
+    """
+    archive = manifest.python.path
+    if archive is None:
+        return None
+    digest = next(entry.sha256 for entry in manifest.files if entry.path == archive)
+    try:
+        with tarfile.open(store.path(digest), "r:gz") as members:
+            # Python 3.11.0 to 3.11.3 has no filters; the archive is as verified as this code
+            members.extraction_filter = getattr(tarfile, "data_filter", None)
+            members.extractall(generation)  # noqa: S202
+    except tarfile.TarError as error:
+        raise InstallError(f"{archive}: cannot be unpacked: {error}") from error
+    python = generation / "python" / "bin" / "python3"
+    if not os.access(python, os.X_OK):
+        raise InstallError(f"{archive}: expected python/bin/python3, got no such program")
+    return python
+
+
+def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> Path:
+    """Make the venv on `python` with the bundle's uv, and return its interpreter.
+
+    Raises:
+        InstallError: uv failed, with what it said.
+    """
+    scratch = generation / SCRATCH
+    for entry in manifest.files:
+        if entry.path in {UV, LOCK} or entry.path.startswith("wheels/"):
+            disk.link_or_copy(store.path(entry.sha256), scratch / entry.path)
+    uv: list[str | Path] = [scratch / UV, "--no-config", "--offline", "--no-progress"]
+    venv = generation / "venv"
+    programs.run(
+        [*uv, "venv", "--no-python-downloads", "--python", python, venv],
+        what="creating the venv",
+        scratch=scratch,
+        timeout_s=_TIMEOUT_S,
+    )
+    interpreter = venv / "bin" / "python"
+    sync = ["--preview-features", "pylock", "pip", "sync", "--require-hashes", "--no-build"]
+    sync += ["--no-index", "--link-mode", "hardlink"]
+    programs.run(
+        [*uv, *sync, "--python", interpreter, scratch / LOCK],
+        what="installing the wheels",
+        scratch=scratch,
+        timeout_s=_TIMEOUT_S,
+    )
+    (venv / ".lock").unlink(missing_ok=True)  # uv's own, which everybody may write
+    return interpreter

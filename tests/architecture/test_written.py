@@ -1,0 +1,130 @@
+"""How files are written: as a whole, by `llava_pack.format.files`, or for a reason given here."""
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCES = sorted([*(ROOT / "llava_pack").rglob("*.py"), *(ROOT / "installers").rglob("*.py")])
+RENAMES = {
+    "replacing": "it is the owner",
+    "point": "a symbolic link, under the installer's lock",
+    "Store._take": "a file that was linked, cloned or copied out of a bundle, under that lock",
+    "Cache.adopt": "a download that was flushed, and hashed as it came",
+    "_replace": "the whole folder of a bundle",
+    "FileSink._put_aside": "a full log, aside",
+    "LogFile.emit": "a full log, aside",
+    "Source.tensors": "names of tensors",
+}
+IN_PLACE = {
+    "_opened_beside": "it is the owner",
+    "_lay": "into a private folder that is removed",
+    "_run": "into a private folder that is removed",
+    "_build": "into a private folder that is removed",
+    "_compile": "into a private folder that is removed",
+    "_new_key": "into a private folder that is removed",
+    "_der_signature": "into a private folder that is removed",
+    "main": "into a private folder that is removed",
+    "tell": "into a private folder, once",
+    "Staging.text": "a folder in the making: its journal tells what is whole, its rename what is done",
+    "Staging.copy": "as above",
+    "completed": "as above",
+    "_write_durably": "as above",
+    "generate": "a key that was not there: nothing is replaced",
+    "write_public": "a key that was not there: nothing is replaced",
+    "_write": "a support bundle that was not there: nothing is replaced",
+    "_packed": "into memory",
+    "Part.restart": "under the lock of its download, and before the bytes that it is about",
+    "probe": "a person names the file, which may be a pipe",
+    "lock": "a person names the file, which may be a pipe",
+}
+
+
+def functions(node, names=()):
+    """Yield every call in a tree, with the qualified name of the function that it is in."""
+    for child in ast.iter_child_nodes(node):
+        inner = names
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = (*names, child.name)
+        elif isinstance(child, ast.Call):
+            yield ".".join(names), child
+        yield from functions(child, inner)
+
+
+def renames(call):
+    """Say whether a call renames a file: one argument tells `Path.replace` from `str.replace`."""
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    name, owner = call.func.attr, ast.unparse(call.func.value)
+    if name == "move" and owner == "shutil":
+        return True
+    if name in {"replace", "rename", "renames"} and owner == "os":
+        return True
+    return name in {"replace", "rename"} and len(call.args) == 1 and not call.keywords
+
+
+def writes(call):
+    """Say whether a call writes a file in its place, from its beginning."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    if name in {"write_text", "write_bytes"}:
+        return True
+    given = [ast.unparse(one) for one in [*call.args, *(word.value for word in call.keywords)]]
+    modes = {one.strip("'") for one in given}
+    return name in {"open", "fdopen"} and bool(modes & {"w", "x", "wb", "xb", "w+b", "wt", "w+"})
+
+
+def met(kind, sources=SOURCES):
+    for path in sources:
+        for name, call in functions(ast.parse(path.read_text())):
+            if kind(call):
+                yield name, f"{path}:{call.lineno}"
+
+
+@pytest.mark.parametrize(("kind", "allowed"), [(renames, RENAMES), (writes, IN_PLACE)])
+def test_a_file_is_replaced_by_its_owner_alone(kind, allowed):
+    others = [where for name, where in met(kind) if name not in allowed]
+    assert not others, "use llava_pack.format.files, or say in the table why not"
+
+
+@pytest.mark.parametrize(("kind", "allowed"), [(renames, RENAMES), (writes, IN_PLACE)])
+def test_no_reason_outlives_its_code(kind, allowed):
+    assert allowed.keys() <= {name for name, _ in met(kind)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.replace(beside, path)",
+        "beside.replace(path)",
+        "path.with_suffix('.new').rename(path)",
+        "shutil.move(beside, path)",
+        "path.write_text(text, encoding='utf-8')",
+        "path.write_bytes(data)",
+        "open(path, 'w', encoding='utf-8').write(text)",
+        "path.open(mode='wb')",
+        "os.fdopen(os.open(path, flags), 'wb')",
+    ],
+)
+def test_the_law_sees_every_way(line, tmp_path):
+    """The mutation: what used to be written by hand."""
+    module = tmp_path / "module.py"
+    module.write_text(f"def keep(path, text):\n    {line}\n")
+    seen = {name for kind in (renames, writes) for name, _ in met(kind, [module])}
+    assert seen == {"keep"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "text.replace('a', 'b')",
+        "dataclasses.replace(value, name=path)",
+        "day.replace(tzinfo=UTC)",
+        "path.open('rb')",
+        "path.open('a', encoding='utf-8')",
+    ],
+)
+def test_the_law_is_about_files_alone(line):
+    (call, *_) = (one for _, one in functions(ast.parse(line)))
+    assert not renames(call)
+    assert not writes(call)

@@ -1,0 +1,85 @@
+"""Installations and bundles of different versions: whichever is older, one upgrades the other.
+
+A kept bundle is named after the month whose code wrote it and is in it: its install.sh, its
+installer and the part of its wheel that a running server is handed over by.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from llava_pack.format.progress import Silent
+from llava_pack.target.installer import Request, install
+from tests.support.kept import FOLDER, unpack
+from tests.target.conftest import Medium, Served
+
+KEPT = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
+
+
+@pytest.fixture(params=KEPT)
+def kept(request, tmp_path):
+    root = tmp_path / "media" / request.param
+    return Medium(root, unpack(request.param, root))
+
+
+@pytest.fixture
+def serving(host):
+    """Start servers of the host, and end them with the test."""
+    servers = []
+
+    def start():
+        servers.append(Served(host))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def test_there_is_a_bundle_of_each_format_that_was_given_out():
+    assert "bundle-2026-11" in KEPT
+
+
+def test_a_new_bundle_upgrades_an_old_installation_and_what_it_serves(host, medium, kept, serving):
+    done = host.install_sh(kept, script=kept.root / "install.sh")
+    assert done.returncode == 0, done.stderr
+    server = serving()
+    assert server.answer() == 1_700_000_000
+    done = host.install_sh(medium("new", release=1_800_000_000))
+    assert done.returncode == 0, done.stderr
+    assert (host.current(), server.answer()) == (2, 1_800_000_000)
+
+
+def test_the_installer_of_an_old_installation_takes_a_new_bundle(host, medium, kept, serving):
+    """Upgrades run nothing from the medium: the code that is installed reads the new bundle."""
+    assert host.install_sh(kept, script=kept.root / "install.sh").returncode == 0
+    server = serving()
+    new = medium("new", release=1_800_000_000)
+    command = [sys.executable, "-I", "-S", "-B", str(kept.root / "installer/llava_target")]
+    command += ["install", "--bundle", str(new.root), "--expect", new.id]
+    done = subprocess.run(
+        [*command, "--prefix", str(host.prefix)],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (host.current(), server.answer()) == (2, 1_800_000_000)
+
+
+def test_a_new_installation_takes_an_old_bundle_for_another_model(host, medium, kept, serving):
+    """A fleet's media are older than its installations: the bundle of last month goes in too."""
+    assert host.install_sh(medium("new", recipe="new", release=1_800_000_000)).returncode == 0
+    server = serving()
+    install(Request(bundle=kept.root, expect=kept.id, prefix=host.prefix), Silent())
+    assert host.current() == 1
+    assert server.answer() == 1_800_000_000, "another model is none of its business"
+
+
+def test_an_old_version_is_gone_back_to_with_what_is_served(host, medium, kept, serving, cli):
+    assert host.install_sh(kept, script=kept.root / "install.sh").returncode == 0
+    assert host.install_sh(medium("new", release=1_800_000_000)).returncode == 0
+    server = serving()
+    assert server.answer() == 1_800_000_000
+    ended = cli("revert", "--prefix", host.prefix)
+    assert ended.code == 0, ended.err
+    assert (host.current(), server.answer()) == (1, 1_700_000_000)

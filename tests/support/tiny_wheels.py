@@ -1,0 +1,37 @@
+"""Everything that a bundle for a CPU has to hold, as wheels of a few bytes: a build takes a second."""
+
+import zipfile
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from llava_pack.assemble.requirements import target_requirements
+from llava_pack.lock.torch_build import TorchChoice
+from llava_pack.recipe import find_recipe, read_recipe
+from tests.support.wheels import write_wheel
+
+
+def write_tiny_wheels(folder: Path) -> Path:
+    """Write a wheel for each requirement of llava-pack's own engine; return the folder.
+
+    Given as PIP_FIND_LINKS with PIP_NO_INDEX, they are all that a build finds, and asks for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = read_recipe(find_recipe("demo")).value
+    for line in target_requirements(recipe, TorchChoice(requirements=())):
+        requirement = Requirement(line)
+        if requirement.name == "torch":
+            write_wheel(folder, "torch", "2.9.0+cpu")
+        elif requirement.marker is None or requirement.marker.evaluate():
+            name = requirement.name.replace("-", "_")
+            wheel = write_wheel(folder, name, _version(requirement))
+            if name == "uv":
+                with zipfile.ZipFile(wheel, "a") as archive:
+                    archive.writestr(f"{wheel.stem}.data/scripts/uv", "#!/bin/sh\n")
+    return folder
+
+
+def _version(requirement: Requirement) -> str:
+    """Return the oldest version that will do."""
+    floors = [one.version for one in requirement.specifier if one.operator in {">=", "=="}]
+    return floors[0] if floors else "1.0"
