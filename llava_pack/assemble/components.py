@@ -7,8 +7,7 @@ from typing import Any
 
 from llava_pack.assemble.model_files import derived
 from llava_pack.assemble.sources import Fetched
-from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.config import vision_tower_id
+from llava_pack.checkpoint.config import parse_config, vision_tower_id
 from llava_pack.checkpoint.findings import tower_width
 from llava_pack.format.errors import RecipeError
 from llava_pack.recipe import Recipe

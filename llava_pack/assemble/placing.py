@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from llava_pack.format.target import Finding
-from llava_pack.lock.profile import Disk
-from llava_pack.lock.profile import TargetProfile
+from llava_pack.lock.profile import Disk, TargetProfile
 
 Place = Disk
 _ROOT_PREFIX = "/opt"

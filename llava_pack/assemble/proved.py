@@ -6,16 +6,16 @@ from os import cpu_count
 from pathlib import Path
 
 from llava_pack.fetch.cache import Cache
-from llava_pack.format import canonical
-from llava_pack.format import files
-from llava_pack.format import records
+from llava_pack.format import canonical, files, records
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.progress import Progress
-from llava_pack.lock.wheel_needs import SCANNER
-from llava_pack.lock.wheel_needs import ProvedFloors
-from llava_pack.lock.wheel_needs import ScannedWheel
-from llava_pack.lock.wheel_needs import proved_floors
-from llava_pack.lock.wheel_needs import scan_wheel
+from llava_pack.lock.wheel_needs import (
+    SCANNER,
+    ProvedFloors,
+    ScannedWheel,
+    proved_floors,
+    scan_wheel,
+)
 
 _MAX_BYTES = 8 << 20
 

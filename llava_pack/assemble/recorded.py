@@ -17,19 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack import __version__
-from llava_pack.assemble.planning import BuildOptions
-from llava_pack.assemble.planning import Plan
+from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.footprint import count_parameters
-from llava_pack.checkpoint.footprint import footprint
+from llava_pack.checkpoint.footprint import count_parameters, footprint
 from llava_pack.engine.questions import missing_words
 from llava_pack.fetch.cache import Cache
-from llava_pack.format import files
-from llava_pack.format import records
-from llava_pack.format.errors import CheckpointError
-from llava_pack.format.errors import UsageError
-from llava_pack.format.manifest import KnownAnswer
-from llava_pack.format.manifest import Reference
+from llava_pack.format import files, records
+from llava_pack.format.errors import CheckpointError, UsageError
+from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
 
 SMALL_BYTES = 1 << 30

@@ -1,15 +1,11 @@
 """Which GPUs of a target a model is on, and what is worth knowing of them and of the others."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.target import Finding
-from llava_pack.format.target import Gpu
-from llava_pack.lock.fit import Fit
-from llava_pack.lock.fit import sharing_gpus
+from llava_pack.format.target import Finding, Gpu
+from llava_pack.lock.fit import Fit, sharing_gpus
 from llava_pack.lock.profile import TargetProfile
 
 if TYPE_CHECKING:

@@ -11,32 +11,26 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.download import download_all
-from llava_pack.fetch.remote import RemoteFile
-from llava_pack.fetch.remote import Sha256
+from llava_pack.fetch.remote import RemoteFile, Sha256
 from llava_pack.format import files
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.progress import Progress
 from llava_pack.lock.indexes import Indexes
 from llava_pack.lock.platform import Platform
-from llava_pack.lock.pylock import LockedSource
-from llava_pack.lock.pylock import LockedWheel
-from llava_pack.lock.resolve import SourceOnlyError
-from llava_pack.lock.resolve import find_sources
+from llava_pack.lock.pylock import LockedSource, LockedWheel
+from llava_pack.lock.resolve import SourceOnlyError, find_sources
 
 _TIMEOUT_S = 300
 _BACKENDS = ("hatchling", "flit_core", "poetry.core", "pdm.backend", "setuptools")

@@ -7,8 +7,7 @@ processor arguments); models/clip/configuration_clip.py (defaults of the tower).
 from collections.abc import Mapping
 from typing import Any
 
-from llava_pack.checkpoint.kind import backbone
-from llava_pack.checkpoint.kind import has_tiles
+from llava_pack.checkpoint.kind import backbone, has_tiles
 from llava_pack.format.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a word of the vocabulary

@@ -11,31 +11,23 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import cpu_count
 from pathlib import Path
 
 from llava_pack.convert import quantized_tensors
-from llava_pack.convert.late_header import LateHeaderWriter
-from llava_pack.convert.late_header import Written
-from llava_pack.convert.native import native_folder
-from llava_pack.convert.native import write_texts
+from llava_pack.convert.late_header import LateHeaderWriter, Written
+from llava_pack.convert.native import native_folder, write_texts
 from llava_pack.convert.output import whole_file
 from llava_pack.convert.parts import Parts
 from llava_pack.convert.quantized_tensors import Group
 from llava_pack.convert.reloading import check_reloaded
-from llava_pack.convert.shards import INDEX_NAME
-from llava_pack.convert.shards import SHARD_BYTES
-from llava_pack.convert.shards import SourceTensor
-from llava_pack.convert.shards import shard_name
-from llava_pack.format.errors import CheckpointError
-from llava_pack.format.errors import UsageError
+from llava_pack.convert.shards import INDEX_NAME, SHARD_BYTES, SourceTensor, shard_name
+from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.precision import Quantized
-from llava_pack.format.progress import Progress
-from llava_pack.format.progress import Silent
+from llava_pack.format.progress import Progress, Silent
 
 _LINEAR = re.compile(r"language_model\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 

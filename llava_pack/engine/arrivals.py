@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from llava_pack.checkpoint.adapter import Half
-from llava_pack.checkpoint.adapter import changed_tensor
-from llava_pack.checkpoint.adapter import read_adapter
-from llava_pack.checkpoint.adapter import trained_name
-from llava_pack.checkpoint.keymap import loaded_name
-from llava_pack.checkpoint.keymap import original_name
-from llava_pack.checkpoint.keymap import tower_loaded_name
+from llava_pack.checkpoint.adapter import Half, changed_tensor, read_adapter, trained_name
+from llava_pack.checkpoint.keymap import loaded_name, original_name, tower_loaded_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.format.errors import CheckpointError
@@ -27,8 +18,7 @@ from llava_pack.format.errors import CheckpointError
 if TYPE_CHECKING:
     from llava_pack.checkpoint.adapter import Adapter
     from llava_pack.checkpoint.layout import Layout
-    from llava_pack.checkpoint.tensors import TensorEntry
-    from llava_pack.checkpoint.tensors import TensorFile
+    from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
     from llava_pack.engine.checkpoints import Checkpoint
     from llava_pack.format.precision import Precision
 

@@ -3,52 +3,34 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-from typing import cast
+from typing import Any, cast
 
 import torch
 
-from llava_pack.checkpoint.footprint import count_parameters
-from llava_pack.checkpoint.footprint import footprint
-from llava_pack.checkpoint.footprint import working_bytes
-from llava_pack.checkpoint.kind import backbone
-from llava_pack.checkpoint.kind import has_tiles
-from llava_pack.checkpoint.kind import image_words
+from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
+from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.engine import templates
-from llava_pack.engine.architecture import build
-from llava_pack.engine.architecture import build_native
-from llava_pack.engine.architecture import computed_buffers
-from llava_pack.engine.arrivals import Placement
-from llava_pack.engine.arrivals import open_sources
+from llava_pack.engine.architecture import build, build_native, computed_buffers
+from llava_pack.engine.arrivals import Placement, open_sources
 from llava_pack.engine.checkpoints import Checkpoint
-from llava_pack.engine.devices import follow_devices
-from llava_pack.engine.devices import visible_devices
+from llava_pack.engine.devices import follow_devices, visible_devices
 from llava_pack.engine.environment import trim_memory
-from llava_pack.engine.images import PictureProcessor
-from llava_pack.engine.images import picture_processor
+from llava_pack.engine.images import PictureProcessor, picture_processor
 from llava_pack.engine.llava import LlavaModel
 from llava_pack.engine.load import Options
 from llava_pack.engine.manner import manner
-from llava_pack.engine.memory import Room
-from llava_pack.engine.memory import free_memory
-from llava_pack.engine.memory import plan_room
+from llava_pack.engine.memory import Room, free_memory, plan_room
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
-from llava_pack.engine.slots import SlotCache
-from llava_pack.engine.slots import SlotLayer
+from llava_pack.engine.slots import SlotCache, SlotLayer
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tiles import tiling
-from llava_pack.engine.tokens import Tokenizer
-from llava_pack.engine.tokens import eos_ids
-from llava_pack.engine.tokens import read_tokenizer
+from llava_pack.engine.tokens import Tokenizer, eos_ids, read_tokenizer
 from llava_pack.engine.trace import made_on
 from llava_pack.engine.vision import Vision
-from llava_pack.engine.weights import fill
-from llava_pack.engine.weights import vocabulary_size
-from llava_pack.format.errors import CheckpointError
-from llava_pack.format.errors import SpaceError
-from llava_pack.format.precision import Precision
-from llava_pack.format.precision import computes_in
+from llava_pack.engine.weights import fill, vocabulary_size
+from llava_pack.format.errors import CheckpointError, SpaceError
+from llava_pack.format.precision import Precision, computes_in
 from llava_pack.format.progress import Progress
 
 _SMALL = 512

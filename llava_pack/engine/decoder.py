@@ -25,12 +25,10 @@ from typing import Any
 
 from llava_pack.engine.fence.decoding import enter_decoder_fence
 from llava_pack.engine.limits import Limits
-from llava_pack.engine.pictures import decode_picture
-from llava_pack.engine.pictures import measure_picture
+from llava_pack.engine.pictures import decode_picture, measure_picture
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import error_of_kind
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import PackError, ServeError
 
 LENGTH = struct.Struct(">I")
 MAX_HEAD_BYTES = 4096

@@ -1,30 +1,25 @@
 """From a checkpoint's folder to an engine; torch is imported once the environment is set."""
 
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine import environment
-from llava_pack.engine import templates
-from llava_pack.engine.checkpoints import Checkpoint
-from llava_pack.engine.checkpoints import read_checkpoint
-from llava_pack.engine.port import ContextLengthError
-from llava_pack.engine.port import Engine
-from llava_pack.engine.port import EngineInfo
-from llava_pack.engine.port import Failed
-from llava_pack.engine.port import Message
-from llava_pack.engine.port import Picture
-from llava_pack.engine.port import Request
-from llava_pack.engine.port import Sampling
+from llava_pack.engine import environment, templates
+from llava_pack.engine.checkpoints import Checkpoint, read_checkpoint
+from llava_pack.engine.port import (
+    ContextLengthError,
+    Engine,
+    EngineInfo,
+    Failed,
+    Message,
+    Picture,
+    Request,
+    Sampling,
+)
 from llava_pack.engine.scheduler import SlotEngine
-from llava_pack.format.errors import PreflightError
-from llava_pack.format.errors import SpaceError
-from llava_pack.format.errors import UsageError
-from llava_pack.format.precision import PRECISION_CHOICES
-from llava_pack.format.precision import QUANTIZED
-from llava_pack.format.progress import Progress
-from llava_pack.format.progress import Silent
+from llava_pack.format.errors import PreflightError, SpaceError, UsageError
+from llava_pack.format.precision import PRECISION_CHOICES, QUANTIZED
+from llava_pack.format.progress import Progress, Silent
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_PRECISION = "nf4"

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture

@@ -1,13 +1,10 @@
 """A request as token ids, with the places where pictures go."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine import templates
-from llava_pack.engine.port import ContextLengthError
-from llava_pack.engine.port import Picture
-from llava_pack.engine.port import Request
+from llava_pack.engine.port import ContextLengthError, Picture, Request
 from llava_pack.engine.templates import Special
 from llava_pack.engine.tokens import Tokenizer
 from llava_pack.format.errors import UsageError

@@ -1,25 +1,16 @@
 """Tensors of a checkpoint, straight from its mapped files into the model."""
 
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from llava_pack.engine.ahead import put_ahead
-from llava_pack.engine.ahead import taken_ahead
+from llava_pack.engine.ahead import put_ahead, taken_ahead
 from llava_pack.engine.arrivals import FLOATS as _FLOATS
-from llava_pack.engine.arrivals import Arriving
-from llava_pack.engine.arrivals import Placement
-from llava_pack.engine.arrivals import Source
-from llava_pack.engine.onednn import OneDnnLinear
-from llava_pack.engine.onednn import Scratch
-from llava_pack.engine.onednn import has_products
-from llava_pack.engine.onednn import laid_out
-from llava_pack.engine.quantization import fits
-from llava_pack.engine.quantization import quantized
+from llava_pack.engine.arrivals import Arriving, Placement, Source
+from llava_pack.engine.onednn import OneDnnLinear, Scratch, has_products, laid_out
+from llava_pack.engine.quantization import fits, quantized
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.format.progress import Progress

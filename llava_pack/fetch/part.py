@@ -6,16 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.remote import Fetched
-from llava_pack.fetch.remote import GitBlob
-from llava_pack.fetch.remote import RemoteFile
-from llava_pack.fetch.remote import Sha256
+from llava_pack.fetch.remote import Fetched, GitBlob, RemoteFile, Sha256
 from llava_pack.format import files
 from llava_pack.format.digests import CHUNK_BYTES
-from llava_pack.format.errors import IntegrityError
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import SpaceError
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import IntegrityError, PackError, SpaceError, UsageError
 
 
 class Part:

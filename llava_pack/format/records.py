@@ -4,9 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
-from typing import Literal
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 R = TypeVar("R")
 MAX_INTEGER = 2**53

@@ -4,43 +4,43 @@ What is not listed here does not leave. A later version of what is read may have
 stay until somebody adds them here, with a shape.
 """
 
-from typing import Any
-from typing import get_args
+from typing import Any, get_args
 
 from llava_pack.format.precision import PRECISIONS
-from llava_pack.health.messages import FOUND
-from llava_pack.health.messages import read
-from llava_pack.health.report import HealthCode
-from llava_pack.health.report import Layer
-from llava_pack.health.report import Level
-from llava_pack.health.shapes import Either
-from llava_pack.health.shapes import Fields
-from llava_pack.health.shapes import Flag
-from llava_pack.health.shapes import Form
-from llava_pack.health.shapes import Name
-from llava_pack.health.shapes import Number
-from llava_pack.health.shapes import OneOf
-from llava_pack.health.shapes import Several
-from llava_pack.health.shapes import Shape
-from llava_pack.health.shapes import Table
-from llava_pack.health.shapes import Told
-from llava_pack.health.shapes import Words
-from llava_pack.health.vocabulary import ANSWER
-from llava_pack.health.vocabulary import ARCH
-from llava_pack.health.vocabulary import COUNT
-from llava_pack.health.vocabulary import CPU_FLAGS
-from llava_pack.health.vocabulary import DEVICE
-from llava_pack.health.vocabulary import DIGEST_TEXT
-from llava_pack.health.vocabulary import ENGINE
-from llava_pack.health.vocabulary import LICENCE
-from llava_pack.health.vocabulary import MODEL
-from llava_pack.health.vocabulary import PACKAGE
-from llava_pack.health.vocabulary import PACKAGE_VERSION
-from llava_pack.health.vocabulary import PRECISION
-from llava_pack.health.vocabulary import RECIPE
-from llava_pack.health.vocabulary import SECONDS
-from llava_pack.health.vocabulary import VERSION
-from llava_pack.health.vocabulary import VERSION_TEXT
+from llava_pack.health.messages import FOUND, read
+from llava_pack.health.report import HealthCode, Layer, Level
+from llava_pack.health.shapes import (
+    Either,
+    Fields,
+    Flag,
+    Form,
+    Name,
+    Number,
+    OneOf,
+    Several,
+    Shape,
+    Table,
+    Told,
+    Words,
+)
+from llava_pack.health.vocabulary import (
+    ANSWER,
+    ARCH,
+    COUNT,
+    CPU_FLAGS,
+    DEVICE,
+    DIGEST_TEXT,
+    ENGINE,
+    LICENCE,
+    MODEL,
+    PACKAGE,
+    PACKAGE_VERSION,
+    PRECISION,
+    RECIPE,
+    SECONDS,
+    VERSION,
+    VERSION_TEXT,
+)
 
 _LEVEL = OneOf(*get_args(Level))
 _BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}))

@@ -12,11 +12,7 @@ from functools import cache
 from typing import Any
 
 from llava_pack.health import vocabulary
-from llava_pack.health.shapes import LEFT_OUT
-from llava_pack.health.shapes import Form
-from llava_pack.health.shapes import OneOf
-from llava_pack.health.shapes import Shape
-from llava_pack.health.shapes import Told
+from llava_pack.health.shapes import LEFT_OUT, Form, OneOf, Shape, Told
 from llava_pack.serve.models import PHASES
 
 _ENDED = (

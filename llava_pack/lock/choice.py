@@ -1,19 +1,14 @@
 """What a bundle is built for: from a target's facts, from options, or from defaults. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.format.target import Gpu
-from llava_pack.format.target import version
+from llava_pack.format.target import Gpu, version
 from llava_pack.lock.fit import serving_gpu
-from llava_pack.lock.platform import Platform
-from llava_pack.lock.platform import parse_platform
+from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.profile import TargetProfile
-from llava_pack.lock.torch_build import Cuda
-from llava_pack.lock.torch_build import TorchSeries
-from llava_pack.lock.torch_build import fitting_series
+from llava_pack.lock.torch_build import Cuda, TorchSeries, fitting_series
 from llava_pack.recipe import Recipe
 
 DEFAULT_PLATFORM = "x86_64-manylinux_2_35"

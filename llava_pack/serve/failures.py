@@ -5,21 +5,16 @@ Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
 
 import logging
 
-from fastapi import FastAPI
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from llava_pack.engine.port import ContextLengthError
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import ServeError
-from llava_pack.format.errors import SpaceError
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
 from llava_pack.format.text import visible
-from llava_pack.serve.models import OverloadedError
-from llava_pack.serve.models import ShareError
+from llava_pack.serve.models import OverloadedError, ShareError
 from llava_pack.serve.quota import QuotaError
 
 _log = logging.getLogger(__name__)

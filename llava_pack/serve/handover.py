@@ -12,16 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format import files
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import PackError
+from llava_pack.format.errors import InstallError, PackError
 from llava_pack.serve import own_servers
 from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.own_servers import Server

@@ -16,50 +16,38 @@ import binascii
 import functools
 import json
 import logging
-from collections.abc import AsyncGenerator
-from collections.abc import AsyncIterator
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Annotated
-from typing import Any
+from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse
-from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
-from pydantic import Field
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, Field
 
-from llava_pack.engine.limits import MAX_STOP_CHARS
-from llava_pack.engine.limits import MAX_TEMPERATURE
-from llava_pack.engine.port import ContextLengthError
-from llava_pack.engine.port import Event
-from llava_pack.engine.port import Message
-from llava_pack.engine.port import Part
-from llava_pack.engine.port import Picture
-from llava_pack.engine.port import Request
-from llava_pack.engine.port import Sampling
+from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_TEMPERATURE
+from llava_pack.engine.port import (
+    ContextLengthError,
+    Event,
+    Message,
+    Part,
+    Picture,
+    Request,
+    Sampling,
+)
 from llava_pack.engine.templates import RAW
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import UsageError
-from llava_pack.serve.admission import body_is_gone
-from llava_pack.serve.admission import drop_copies
+from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.admission import body_is_gone, drop_copies
 from llava_pack.serve.answers import Answer
 from llava_pack.serve.caller import Caller
-from llava_pack.serve.failures import describe
-from llava_pack.serve.failures import plain_error
-from llava_pack.serve.fairness import Prepared
-from llava_pack.serve.fairness import Shared
+from llava_pack.serve.failures import describe, plain_error
+from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.scopes import LLAVA_PREFIX
-from llava_pack.serve.visits import Visit
-from llava_pack.serve.visits import visit_of
-from llava_pack.serve.wire import MAX_PICTURES
-from llava_pack.serve.wire import MAX_PROMPT_CHARS
+from llava_pack.serve.visits import Visit, visit_of
+from llava_pack.serve.wire import MAX_PICTURES, MAX_PROMPT_CHARS
 
 _log = logging.getLogger(__name__)
 _IMAGE = "<image>"

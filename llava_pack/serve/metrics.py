@@ -6,18 +6,12 @@ Nothing here asks an engine anything: the supervisor took the figures before.
 Source: prometheus.io, "Text-based format" 0.0.4; vllm v1/metrics/loggers.py for the names.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llava_pack.engine.stats import Histogram
-from llava_pack.serve.models import PHASES
-from llava_pack.serve.models import Served
-from llava_pack.serve.refusals import CONNECTIONS
-from llava_pack.serve.refusals import COUNTED
-from llava_pack.serve.refusals import Refusals
+from llava_pack.serve.models import PHASES, Served
+from llava_pack.serve.refusals import CONNECTIONS, COUNTED, Refusals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = ("stop", "length", "abort", "error")

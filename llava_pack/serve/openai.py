@@ -12,46 +12,38 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
-from collections.abc import AsyncIterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi import Request
-from fastapi.responses import Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from llava_pack.engine.port import Event
 from llava_pack.format.errors import PackError
-from llava_pack.serve.admission import body_is_gone
-from llava_pack.serve.admission import drop_copies
-from llava_pack.serve.answers import Answer
-from llava_pack.serve.answers import engine_messages
-from llava_pack.serve.answers import engine_request
-from llava_pack.serve.answers import paced
-from llava_pack.serve.answers import picture_urls
-from llava_pack.serve.failures import ErrorBody
-from llava_pack.serve.failures import ErrorEnvelope
-from llava_pack.serve.failures import describe
-from llava_pack.serve.failures import internal_error
-from llava_pack.serve.failures import plain_error
-from llava_pack.serve.fairness import Prepared
-from llava_pack.serve.fairness import Shared
+from llava_pack.serve.admission import body_is_gone, drop_copies
+from llava_pack.serve.answers import Answer, engine_messages, engine_request, paced, picture_urls
+from llava_pack.serve.failures import (
+    ErrorBody,
+    ErrorEnvelope,
+    describe,
+    internal_error,
+    plain_error,
+)
+from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import visit_of
-from llava_pack.serve.wire import AnswerMessage
-from llava_pack.serve.wire import ChatCompletion
-from llava_pack.serve.wire import ChatRequest
-from llava_pack.serve.wire import Choice
-from llava_pack.serve.wire import ModelCard
-from llava_pack.serve.wire import ModelList
-from llava_pack.serve.wire import TokenOdds
+from llava_pack.serve.wire import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ModelCard,
+    ModelList,
+    TokenOdds,
+)
 
 _log = logging.getLogger(__name__)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

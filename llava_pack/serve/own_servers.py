@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.serve.origin import KEPT
-from llava_pack.serve.origin import account_folder
-from llava_pack.serve.origin import held
-from llava_pack.serve.origin import state_name
-from llava_pack.serve.origin import still
-from llava_pack.serve.origin import texts
-from llava_pack.serve.origin import user_of
+from llava_pack.serve.origin import KEPT, account_folder, held, state_name, still, texts, user_of
 from llava_pack.target import ownership
 from llava_pack.target.serving import claims
 

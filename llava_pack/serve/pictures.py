@@ -12,26 +12,18 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-from typing import TypeVar
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import ServeError
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.budget import Budget
-from llava_pack.serve.caller import ANYONE
-from llava_pack.serve.caller import Caller
-from llava_pack.serve.decoders import Decoder
-from llava_pack.serve.decoders import DecoderPool
+from llava_pack.serve.caller import ANYONE, Caller
+from llava_pack.serve.decoders import Decoder, DecoderPool
 from llava_pack.serve.fair_queue import Seats
 from llava_pack.serve.fairness import Line
 

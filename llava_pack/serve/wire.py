@@ -3,23 +3,19 @@
 Source: OpenAI API reference, "Create chat completion" and "Streaming".
 """
 
-from typing import Annotated
-from typing import Any
-from typing import Literal
-from typing import Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel
-from pydantic import BeforeValidator
-from pydantic import ConfigDict
-from pydantic import Discriminator
-from pydantic import FailFast
-from pydantic import Field
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    model_validator,
+)
 
-from llava_pack.engine.limits import MAX_STOP_CHARS
-from llava_pack.engine.limits import MAX_STOPS
-from llava_pack.engine.limits import MAX_TOP_LOGPROBS
-from llava_pack.engine.limits import Limits
+from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
 
 MAX_MESSAGES = 256
 MAX_NAME_CHARS = 200

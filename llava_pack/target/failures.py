@@ -2,16 +2,11 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import PreflightError
-from llava_pack.format.errors import SpaceError
-from llava_pack.target import disk
-from llava_pack.target import generations
+from llava_pack.format.errors import InstallError, PackError, PreflightError, SpaceError
+from llava_pack.target import disk, generations
 
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _AGAIN = "then run the same command again: it resumes where it stopped"

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from llava_pack.format import files
 from llava_pack.format.paths import safe_component
-from llava_pack.target import disk
-from llava_pack.target import ownership
-from llava_pack.target import receipt
+from llava_pack.target import disk, ownership, receipt
 from llava_pack.target.receipt import Receipt
 
 

@@ -6,20 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.progress import Progress
-from llava_pack.target import disk
-from llava_pack.target import failures
-from llava_pack.target import generations
-from llava_pack.target import journal
-from llava_pack.target import receipt
-from llava_pack.target import serving
-from llava_pack.target import trust
-from llava_pack.target.next_step import NextStep
-from llava_pack.target.next_step import next_step
-from llava_pack.target.planning import Plan
-from llava_pack.target.planning import Request
-from llava_pack.target.planning import plan
-from llava_pack.target.staging import Staging
-from llava_pack.target.staging import stage
+from llava_pack.target import disk, failures, generations, journal, receipt, serving, trust
+from llava_pack.target.next_step import NextStep, next_step
+from llava_pack.target.planning import Plan, Request, plan
+from llava_pack.target.staging import Staging, stage
 from llava_pack.target.store import Store
 
 __all__ = ["Outcome", "Plan", "Request", "install", "plan", "recover"]

@@ -2,27 +2,19 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from llava_pack.format import sums
 from llava_pack.format.digests import sha256_stream
-from llava_pack.format.errors import IntegrityError
-from llava_pack.format.errors import SignatureError
-from llava_pack.format.errors import UsageError
-from llava_pack.format.manifest import MAX_FILE_BYTES
-from llava_pack.format.manifest import MAX_MANIFEST_BYTES
-from llava_pack.format.manifest import Manifest
-from llava_pack.format.manifest import parse_manifest
+from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
+from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from llava_pack.format.progress import Progress
-from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.format.sums import SUMS_NAME
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
 from llava_pack.target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"

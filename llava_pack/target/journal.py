@@ -3,17 +3,13 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llava_pack.format import canonical
-from llava_pack.format import files
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import PackError
-from llava_pack.target import disk
-from llava_pack.target import ownership
+from llava_pack.format import canonical, files
+from llava_pack.format.errors import InstallError, PackError
+from llava_pack.target import disk, ownership
 
 NAME = "journal.json"
 _MAX_BYTES = 1024 * 1024

@@ -7,8 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.target import ownership
-from llava_pack.target import serving
+from llava_pack.target import ownership, serving
 
 ACCOUNT = "llava"
 """Proposed for a service of root's."""

@@ -6,23 +6,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from llava_pack.format.errors import IntegrityError
-from llava_pack.format.errors import PreflightError
-from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.target import Finding
-from llava_pack.format.target import Gpu
-from llava_pack.format.target import Machine
-from llava_pack.format.target import check_floors
-from llava_pack.format.target import version
-from llava_pack.target import disk
-from llava_pack.target import programs
+from llava_pack.format.target import Finding, Gpu, Machine, check_floors, version
+from llava_pack.target import disk, programs
 
 _MIB = 1024 * 1024
 _GPU_FIELDS = "name,driver_version,compute_cap,memory.total,memory.free,mig.mode.current"

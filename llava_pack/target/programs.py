@@ -2,15 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava_pack.format import files
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import NetworkError
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
 from llava_pack.target.disk import SHORT
 from llava_pack.target.silence import REACHED_OUT
 

@@ -1,12 +1,10 @@
 """The receipt as a page of text: what crossed the gap, and how it was checked."""
 
 import time
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llava_pack.format.manifest import FileEntry
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.text import visible
 from llava_pack.target.receipt import Receipt
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.progress import Progress
-from llava_pack.target import generations
-from llava_pack.target import journal
+from llava_pack.target import generations, journal
 
 PENDING = "handover.json"
 """Holds what was stopped and is to run again."""

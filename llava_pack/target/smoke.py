@@ -7,8 +7,7 @@ from typing import Any
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
-from llava_pack.target import programs
-from llava_pack.target import silence
+from llava_pack.target import programs, silence
 
 _TIMEOUT_S = 3600
 

@@ -3,34 +3,31 @@
 import os
 import platform
 import time
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import llava_pack
-from llava_pack.format import files
-from llava_pack.format import records
+from llava_pack.format import files, records
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
-from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.format.sums import SUMS_NAME
-from llava_pack.target import disk
-from llava_pack.target import generations
-from llava_pack.target import journal
-from llava_pack.target import receipt
-from llava_pack.target import receipt_page
-from llava_pack.target import serving
-from llava_pack.target import silence
-from llava_pack.target import smoke
-from llava_pack.target import venv
-from llava_pack.target.planning import Plan
-from llava_pack.target.planning import Request
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_pack.target import (
+    disk,
+    generations,
+    journal,
+    receipt,
+    receipt_page,
+    serving,
+    silence,
+    smoke,
+    venv,
+)
+from llava_pack.target.planning import Plan, Request
 from llava_pack.target.receipt import Receipt
 from llava_pack.target.store import Store
 

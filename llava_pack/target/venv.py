@@ -7,8 +7,7 @@ from pathlib import Path
 
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
-from llava_pack.target import disk
-from llava_pack.target import programs
+from llava_pack.target import disk, programs
 from llava_pack.target.store import Store
 
 UV = "runtime/uv"

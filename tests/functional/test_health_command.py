@@ -12,8 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,10 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from llava_pack.format.manifest import KnownAnswer
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import KnownAnswer, Manifest
 from llava_pack.target.next_step import next_step
-from tests.support.bundle import BASE_PYTHON
-from tests.support.bundle import CHECKOUT
-from tests.support.bundle import BundleSimulator
-from tests.support.gateway import Gateway
-from tests.support.gateway import gateway
+from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
+from tests.support.gateway import Gateway, gateway
 
 
 class SeeingBundle(BundleSimulator):

@@ -1,8 +1,7 @@
 """Package indexes as people have them, with the real uv: mirrors, logins, sources, other machines."""
 
 import subprocess
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,32 +10,21 @@ from packaging.utils import canonicalize_name
 
 from llava_pack.assemble.pinned import pinned_packages
 from llava_pack.assemble.requirements import target_requirements
-from llava_pack.assemble.source_packages import Workshop
-from llava_pack.assemble.source_packages import build_source
-from llava_pack.assemble.source_packages import resolve_with_sources
+from llava_pack.assemble.source_packages import Workshop, build_source, resolve_with_sources
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
-from llava_pack.fetch.download import RemoteFile
-from llava_pack.fetch.download import Sha256
-from llava_pack.fetch.download import download_all
-from llava_pack.format.errors import NetworkError
-from llava_pack.format.errors import RecipeError
+from llava_pack.fetch.download import RemoteFile, Sha256, download_all
+from llava_pack.format.errors import NetworkError, RecipeError
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.progress import Silent
-from llava_pack.lock.document import Lock
-from llava_pack.lock.document import PinnedPython
-from llava_pack.lock.document import PinnedWheel
-from llava_pack.lock.indexes import Indexes
-from llava_pack.lock.indexes import configured_indexes
+from llava_pack.lock.document import Lock, PinnedPython, PinnedWheel
+from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import parse_platform
-from llava_pack.lock.resolve import find_sources
-from llava_pack.lock.resolve import resolve
+from llava_pack.lock.resolve import find_sources, resolve
 from llava_pack.lock.torch_build import TorchChoice
-from llava_pack.recipe import find_recipe
-from llava_pack.recipe import read_recipe
+from llava_pack.recipe import find_recipe, read_recipe
 from tests.support.index import LoopbackIndex
-from tests.support.wheels import write_sdist
-from tests.support.wheels import write_wheel
+from tests.support.wheels import write_sdist, write_wheel
 
 HERE = parse_platform("x86_64-manylinux_2_28", "3.11")
 

@@ -15,15 +15,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.support import bundle as simulator
-from tests.support.bundle import BASE_PYTHON
-from tests.support.bundle import CHECKOUT
+from tests.support.bundle import BASE_PYTHON, CHECKOUT
 from tests.target.conftest import Host
 from tests.target.trees import changed_tree
 

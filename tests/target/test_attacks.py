@@ -20,21 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import bundle as simulator
-from tests.support.bundle import BASE_PYTHON
-from tests.support.bundle import CHECKOUT
-from tests.support.bundle import PYTHON_MINOR
-from tests.support.bundle import SMOKE_PASSES
-from tests.support.bundle import change
-from tests.support.bundle import seal
-from tests.support.keys import Publisher
-from tests.support.keys import new_publisher
-from tests.support.keys import openssl
-from tests.support.keys import other_key
+from tests.support.bundle import BASE_PYTHON, CHECKOUT, PYTHON_MINOR, SMOKE_PASSES, change, seal
+from tests.support.keys import Publisher, new_publisher, openssl, other_key
 from tests.target.conftest import Medium
-from tests.target.namespaces import AS_A_USER
-from tests.target.namespaces import allowed
-from tests.target.namespaces import covering
-from tests.target.namespaces import may_mount
+from tests.target.namespaces import AS_A_USER, allowed, covering, may_mount
 from tests.target.trees import changed_tree
 
 MAIN = "installer/llava_pack/target/main.py"

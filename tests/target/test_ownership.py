@@ -11,10 +11,8 @@ import pytest
 from llava_pack.format.errors import PreflightError
 from llava_pack.serve import own_servers
 from llava_pack.serve.origin import start_ticks
-from llava_pack.serve.state import RunState
-from llava_pack.serve.state import publish
-from llava_pack.target import generations
-from llava_pack.target import ownership
+from llava_pack.serve.state import RunState, publish
+from llava_pack.target import generations, ownership
 from llava_pack.target.programs import SEARCH_PATH
 from tests.support.bundle import CHECKOUT
 

@@ -5,15 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import InstallError, SpaceError
 from llava_pack.format.progress import Silent
 from llava_pack.format.target import Gpu
-from llava_pack.target import preflight
-from llava_pack.target import serving
-from llava_pack.target import smoke
-from llava_pack.target.installer import Request
-from llava_pack.target.installer import install
+from llava_pack.target import preflight, serving, smoke
+from llava_pack.target.installer import Request, install
 from tests.target.conftest import Served
 
 

@@ -10,10 +10,8 @@ import sys
 import pytest
 
 from llava_pack.target import silence
-from tests.support.bundle import CHECKOUT
-from tests.support.bundle import SMOKE_PASSES
-from tests.support.traces import reached
-from tests.support.traces import traced
+from tests.support.bundle import CHECKOUT, SMOKE_PASSES
+from tests.support.traces import reached, traced
 
 FENCE = CHECKOUT / "llava_pack/target/silence.py"
 REACHING = {

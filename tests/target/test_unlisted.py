@@ -5,10 +5,7 @@ import os
 
 import pytest
 
-from llava_pack.format.signature import KEY_NAME
-from llava_pack.format.signature import SIG_NAME
-from llava_pack.format.signature import SSHSIG_NAME
-from llava_pack.format.signature import ssh_string
+from llava_pack.format.signature import KEY_NAME, SIG_NAME, SSHSIG_NAME, ssh_string
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.welcome import START_NAME
 from tests.support.bundle import change

@@ -1,11 +1,8 @@
 import pytest
 
-from llava_pack.assemble.packing import Packing
-from llava_pack.assemble.packing import choose_packing
-from llava_pack.format.errors import RecipeError
-from llava_pack.format.errors import UsageError
-from llava_pack.recipe import find_recipe
-from llava_pack.recipe import read_recipe
+from llava_pack.assemble.packing import Packing, choose_packing
+from llava_pack.format.errors import RecipeError, UsageError
+from llava_pack.recipe import find_recipe, read_recipe
 
 
 def recipe(name: str):

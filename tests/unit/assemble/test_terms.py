@@ -2,15 +2,9 @@
 
 import pytest
 
-from llava_pack.assemble.terms import check_accepted
-from llava_pack.assemble.terms import gated
-from llava_pack.assemble.terms import licence_entries
-from llava_pack.assemble.terms import render_terms
-from llava_pack.format.errors import AccessError
-from llava_pack.format.errors import UsageError
-from llava_pack.recipe import find_recipe
-from llava_pack.recipe import read_recipe
-from llava_pack.recipe import recipe_names
+from llava_pack.assemble.terms import check_accepted, gated, licence_entries, render_terms
+from llava_pack.format.errors import AccessError, UsageError
+from llava_pack.recipe import find_recipe, read_recipe, recipe_names
 
 LLAMA = "Llama-2-Community"
 

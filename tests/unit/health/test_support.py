@@ -12,37 +12,15 @@ import tomllib
 
 import pytest
 
-from llava_pack.health import documents
-from llava_pack.health import evidence
-from llava_pack.health import logbook
-from llava_pack.health import messages
-from llava_pack.health import settings
-from llava_pack.health import shapes
-from llava_pack.health import support
-from llava_pack.health.evidence import Part
-from llava_pack.health.evidence import command
-from llava_pack.health.evidence import tail
+from llava_pack.health import documents, evidence, logbook, messages, settings, shapes, support
+from llava_pack.health.evidence import Part, command, tail
 from llava_pack.health.logbook import Log
 from llava_pack.health.redaction import Redactor
-from llava_pack.health.shapes import Fields
-from llava_pack.health.shapes import Form
-from llava_pack.health.shapes import Number
-from llava_pack.health.shapes import Several
-from llava_pack.health.shapes import Table
-from llava_pack.health.shapes import Told
-from llava_pack.health.support import collect
-from llava_pack.health.support import packed
-from llava_pack.health.vocabulary import ANSWERS
-from llava_pack.health.vocabulary import LICENCES
-from llava_pack.health.vocabulary import MODELS
-from llava_pack.health.vocabulary import RECIPES
+from llava_pack.health.shapes import Fields, Form, Number, Several, Table, Told
+from llava_pack.health.support import collect, packed
+from llava_pack.health.vocabulary import ANSWERS, LICENCES, MODELS, RECIPES
 from tests.conftest import ROOT
-from tests.support.planted import KINDS
-from tests.support.planted import MANIFEST
-from tests.support.planted import RECEIPT
-from tests.support.planted import VALUES
-from tests.support.planted import leaks
-from tests.support.planted import planted
+from tests.support.planted import KINDS, MANIFEST, RECEIPT, VALUES, leaks, planted
 
 SEED = int(os.environ.get("LLAVA_PACK_ATTACK_SEED") or random.SystemRandom().randrange(1 << 32))
 

@@ -1,7 +1,6 @@
 """What the page says and shows beside the conversation."""
 
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 from typing import cast
@@ -10,22 +9,11 @@ import pytest
 from PIL import Image
 
 from llava_pack.engine.port import EngineInfo
-from llava_pack.format.text import LANGUAGES
-from llava_pack.format.text import Language
-from llava_pack.serve.models import PHASE_WORDS
-from llava_pack.serve.models import PHASES
-from llava_pack.serve.models import Phase
-from llava_pack.serve.models import Served
-from llava_pack.serve.models import Status
+from llava_pack.format.text import LANGUAGES, Language
+from llava_pack.serve.models import PHASE_WORDS, PHASES, Phase, Served, Status
 from llava_pack.serve.page_examples import draw_examples
-from llava_pack.serve.page_status import Speed
-from llava_pack.serve.page_status import speed_line
-from llava_pack.serve.page_status import status_lines
-from llava_pack.serve.page_words import QUESTIONS
-from llava_pack.serve.page_words import STATUS
-from llava_pack.serve.page_words import WORDS
-from llava_pack.serve.page_words import language_of
-from llava_pack.serve.page_words import translations
+from llava_pack.serve.page_status import Speed, speed_line, status_lines
+from llava_pack.serve.page_words import QUESTIONS, STATUS, WORDS, language_of, translations
 
 INFO = EngineInfo(
     model="m",

@@ -15,17 +15,11 @@ from PIL import Image
 
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import ServeError
-from llava_pack.format.errors import UsageError
-from llava_pack.serve import decoders
-from llava_pack.serve import pictures
+from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve import decoders, pictures
 from llava_pack.serve.caller import Caller
-from llava_pack.serve.pictures import PictureDecoder
-from llava_pack.serve.pictures import Source
-from llava_pack.serve.pictures import data_bytes
-from tests.support.bombs import png_of_zeros
-from tests.support.bombs import png_that_claims
-from tests.support.bombs import progressive_bomb
+from llava_pack.serve.pictures import PictureDecoder, Source, data_bytes
+from tests.support.bombs import png_of_zeros, png_that_claims, progressive_bomb
 
 
 def _png(width: int = 2, height: int = 3) -> bytes:
