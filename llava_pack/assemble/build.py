@@ -15,18 +15,13 @@ from llava_pack.assemble.papers import stage_papers
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.proved import prove
 from llava_pack.assemble.recorded import record
-from llava_pack.assemble.runtime_files import (
-    stage_installer,
-    stage_runtime,
-    stage_wheels,
-)
+from llava_pack.assemble.runtime_files import stage_installer, stage_runtime, stage_wheels
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
 from llava_pack.assemble.terms import check_accepted
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.download import Fetched as FetchedFile
-from llava_pack.fetch.download import download_all
+from llava_pack.fetch.download import FetchedFile, download_all
 from llava_pack.format.errors import PreflightError, SpaceError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress

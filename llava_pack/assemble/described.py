@@ -5,23 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llava_pack import __version__
-from llava_pack.assemble.floors import Contents, bundle_floors, model_configs
+from llava_pack.assemble.floors import FloorInputs, bundle_floors, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.terms import licence_entries
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.format.errors import RecipeError
-from llava_pack.format.manifest import (
-    FileEntry,
-    Floors,
-    KnownAnswer,
-    Manifest,
-    ModelEntry,
-    RecipeEntry,
-    Reference,
-    Rewrite,
-)
+from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.format.manifest import FileEntry, Floors, Manifest, ModelEntry, RecipeEntry, Rewrite
 from llava_pack.lock.fit import Wish
 from llava_pack.lock.wheel_needs import ProvedFloors
 from llava_pack.recipe import Recipe, RecipeFile
@@ -97,7 +89,7 @@ def _floors(plan: Plan, facts: BuildFacts) -> Floors:
         for entry in facts.entries
         if entry.path.startswith("wheels/")
     }
-    contents = Contents(
+    contents = FloorInputs(
         platform=plan.packages.platform,
         torch=plan.packages.torch,
         wheels=wheels,

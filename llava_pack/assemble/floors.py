@@ -22,7 +22,7 @@ Configs = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class FloorInputs:
     """What of a bundle decides its floors.
 
     Attributes:
@@ -40,7 +40,7 @@ class Contents:
     inodes: int | None = None
 
 
-def bundle_floors(contents: Contents, configs: Configs, wish: Wish) -> Floors:
+def bundle_floors(contents: FloorInputs, configs: Configs, wish: Wish) -> Floors:
     """Return the floors of a bundle.
 
     Args:

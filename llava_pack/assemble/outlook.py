@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from llava_pack.assemble.floors import Contents, bundle_floors
+from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.placing import Place, choose_place, place_finding
 from llava_pack.assemble.planning import (
     MODERN_GLIBC_MINOR,
@@ -25,7 +25,7 @@ from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import Finding, check_floors
+from llava_pack.format.target import FloorFinding, check_floors
 from llava_pack.lock.fit import Fit, usable_bytes
 from llava_pack.lock.profile import TargetProfile
 
@@ -36,7 +36,7 @@ _PYTHON_BYTES = 90_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BundlePart:
     """One thing that will be in the bundle; `size_bytes` is None where its server does not say."""
 
     name: str
@@ -67,7 +67,7 @@ class Outlook:
     python: str
     python_carried: bool
     weights: Mapping[str, Mapping[str, int]]
-    wheels: tuple[Part, ...]
+    wheels: tuple[BundlePart, ...]
     reasons: tuple[str, ...]
     fetch_bytes: int
     bundle_bytes: int
@@ -76,10 +76,10 @@ class Outlook:
     floors: Floors
     serving: ServingProfile
     fits: tuple[Fit, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[FloorFinding, ...]
 
     @property
-    def failed(self) -> tuple[Finding, ...]:
+    def failed(self) -> tuple[FloorFinding, ...]:
         """Return what is in the way."""
         return tuple(one for one in self.findings if one.level == "fail")
 
@@ -114,7 +114,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         python_carried=packages.python.archive is not None,
         weights={str(one.pinned): one.weight_sizes for one in plan.sources.values()},
         wheels=tuple(
-            Part(name=wheel.name, version=wheel.version, size_bytes=sizes[wheel.filename])
+            BundlePart(name=wheel.name, version=wheel.version, size_bytes=sizes[wheel.filename])
             for wheel in packages.all_wheels
         ),
         reasons=options.choice.reasons,
@@ -132,7 +132,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
 def _floors(plan: Plan, wheels: Mapping[str, int], bundle_bytes: int, cache: Cache) -> Floors:
     packages, profile = plan.packages, plan.serving.profile
     digests = {wheel.filename: wheel.sha256 for wheel in packages.all_wheels}
-    contents = Contents(
+    contents = FloorInputs(
         platform=packages.platform,
         torch=packages.torch,
         wheels=wheels,
@@ -184,14 +184,14 @@ def packed_weights_bytes(plan: Plan) -> int:
 
 def _findings(
     options: BuildOptions, plan: Plan, floors: Floors, cache: Cache, here_bytes: int
-) -> Iterator[Finding]:
+) -> Iterator[FloorFinding]:
     """Yield what the target, and this machine, has of what is needed; nothing without a target."""
     if options.target is not None:
         yield from _there(options.target, plan, floors)
         yield from _here(options, cache, here_bytes)
 
 
-def _there(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Finding]:
+def _there(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[FloorFinding]:
     place = choose_place(target, floors.disk_bytes)
     gpus = model_gpus(target, plan.serving.profile, plan.packages.torch.capability)
     machine = replace(
@@ -218,11 +218,11 @@ def _there(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[Findin
 
 def _remarks(
     target: TargetProfile, plan: Plan, place: Place | None, inodes: int
-) -> Iterator[Finding]:
+) -> Iterator[FloorFinding]:
     """Yield what does not stop an installation and is worth knowing."""
     if plan.packages.torch.cuda is None:
         fix = "expect seconds per token with a 7B model; a GPU makes it usable"
-        yield Finding("device", "warn", "CPU", "a GPU to answer quickly", fix)
+        yield FloorFinding("device", "warn", "CPU", "a GPU to answer quickly", fix)
     chosen = plan.serving.chosen
     if chosen and (chosen.slots, chosen.context_tokens) != (
         plan.recipe.serving.slots,
@@ -231,35 +231,37 @@ def _remarks(
         value = f"{chosen.slots} concurrent requests, {chosen.context_tokens} tokens each"
         asked = plan.recipe.serving
         need = f"{asked.slots} with {asked.context_tokens}"
-        yield Finding("requests", "warn", value, need, "a GPU with more memory fits more")
+        yield FloorFinding("requests", "warn", value, need, "a GPU with more memory fits more")
     absent = [name for name in _NEEDED_TOOLS if (target.tools or {}).get(name) is None]
     if target.tools is not None and absent:
         fix = "install coreutils, or busybox"
-        yield Finding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
+        yield FloorFinding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
     if place is not None and place.free_inodes:  # some file systems say 0, and mean no limit
         level: Literal["ok", "fail"] = "ok" if place.free_inodes >= inodes else "fail"
         value, need = f"{place.free_inodes} free at {place.path}", f"at least {inodes}"
         fix = "remove files there, or choose another --prefix"
-        yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
+        yield FloorFinding("inodes", level, value, need, fix, ExitCode.SPACE)
     if place is not None and place.noexec:
         fix = "choose a --prefix where programs may run"
-        yield Finding("noexec", "fail", f"{place.path} is noexec", "a place without noexec", fix)
+        yield FloorFinding(
+            "noexec", "fail", f"{place.path} is noexec", "a place without noexec", fix
+        )
     if target.ports_in_use is not None and _PORT in target.ports_in_use:
         fix = "serve with --port, for example 7861"
-        yield Finding("port", "warn", f"{_PORT} is taken", "free", fix)
+        yield FloorFinding("port", "warn", f"{_PORT} is taken", "free", fix)
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
-        yield Finding("FIPS", "ok", value, "either", "")
+        yield FloorFinding("FIPS", "ok", value, "either", "")
 
 
-def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[Finding]:
+def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:
     out = options.out.absolute()
     folder = next(parent for parent in (out, *out.parents) if parent.is_dir())
     free_bytes = min(shutil.disk_usage(place).free for place in (folder, cache.root))
     level: Literal["ok", "warn"] = "ok" if free_bytes >= needed_bytes else "warn"
     fix = "free space, or choose disks with --out and LLAVA_PACK_CACHE"
     need = f"at least {needed_bytes} bytes"
-    yield Finding("disk here", level, f"{free_bytes} bytes", need, fix, ExitCode.SPACE)
+    yield FloorFinding("disk here", level, f"{free_bytes} bytes", need, fix, ExitCode.SPACE)
 
 
 def _python(target: TargetProfile, plan: Plan, floors: Floors) -> str | None:

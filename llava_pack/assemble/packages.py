@@ -14,7 +14,7 @@ from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile
 from llava_pack.format.errors import FetchError, NetworkError
 from llava_pack.format.progress import Progress
-from llava_pack.lock.choice import Choice
+from llava_pack.lock.choice import ResolutionTarget
 from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import LockedWheel
@@ -59,7 +59,7 @@ class Packages:
 
 def resolve_packages(
     recipe: Recipe,
-    choice: Choice,
+    choice: ResolutionTarget,
     cache: Cache,
     progress: Progress,
     *,
@@ -101,7 +101,7 @@ def resolve_packages(
 
 
 def _resolved(
-    recipe: Recipe, choice: Choice, indexes: Indexes, cache: Cache, progress: Progress
+    recipe: Recipe, choice: ResolutionTarget, indexes: Indexes, cache: Cache, progress: Progress
 ) -> tuple[TorchChoice, Wheels]:
     """Return what was asked for torch, and all wheels; PyPI's torch where its own index is away."""
     platform, folders, backend = choice.platform, indexes.local_folders(), choice.torch_backend
@@ -122,7 +122,11 @@ def _resolved(
 
 
 def _wheels(
-    recipe: Recipe, choice: Choice, torch: TorchChoice, indexes: Indexes, workshop: Workshop
+    recipe: Recipe,
+    choice: ResolutionTarget,
+    torch: TorchChoice,
+    indexes: Indexes,
+    workshop: Workshop,
 ) -> Wheels:
     """Return what the resolver answers, and the runtime's code beside it."""
     platform, newer = choice.platform, choice.exclude_newer
@@ -140,7 +144,7 @@ def _wheels(
 
 
 def _wanted(
-    recipe: Recipe, platform: Platform, torch: TorchChoice, choice: Choice
+    recipe: Recipe, platform: Platform, torch: TorchChoice, choice: ResolutionTarget
 ) -> tuple[str, ...]:
     """Return what the resolver is asked for."""
     if recipe.runtime.engine == "upstream":
@@ -148,7 +152,7 @@ def _wanted(
     return target_requirements(recipe, torch)
 
 
-def _choose_python(choice: Choice, progress: Progress) -> PythonChoice:
+def _choose_python(choice: ResolutionTarget, progress: Progress) -> PythonChoice:
     """Return the CPython to carry; the target's own where none is wanted or none can be had."""
     version = choice.platform.python
     if not choice.own_python:

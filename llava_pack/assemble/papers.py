@@ -9,14 +9,13 @@ from llava_pack.assemble.model_files import derived
 from llava_pack.assemble.own_wheel import FILENAME as OWN_WHEEL
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.sbom import PATH as BILL
-from llava_pack.assemble.sbom import Contents, PackedModel, render_sbom
-from llava_pack.assemble.sources import LICENCES
-from llava_pack.assemble.sources import Fetched as FetchedSource
+from llava_pack.assemble.sbom import BillContents, PackedModel, render_sbom
+from llava_pack.assemble.sources import LICENCES, Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.assemble.terms import PATH as TERMS
 from llava_pack.assemble.terms import parts_under_terms, render_terms
 from llava_pack.assemble.wheel_facts import WheelFacts, wheel_facts, wheel_texts
-from llava_pack.fetch.download import Fetched
+from llava_pack.fetch.download import FetchedFile
 from llava_pack.format.manifest import FileEntry
 
 _PYTHON_TEXT = "python/lib/python{minor}/LICENSE.txt"
@@ -26,8 +25,8 @@ _PYTHON_TEXT = "python/lib/python{minor}/LICENSE.txt"
 def stage_papers(
     staging: Staging,
     plan: Plan,
-    sources: Mapping[str, FetchedSource],
-    fetched: Mapping[str, Fetched],
+    sources: Mapping[str, Fetched],
+    fetched: Mapping[str, FetchedFile],
     options: BuildOptions,
 ) -> None:
     """Write `licenses/` and `sbom/`, last of all that a bundle holds but for its manifest.
@@ -78,7 +77,7 @@ def _package_texts(
             yield staging.text(target, wheel_texts(path, facts[name]), origin)
 
 
-def _python_text(staging: Staging, archive: Fetched, minor: str) -> Iterator[FileEntry]:
+def _python_text(staging: Staging, archive: FetchedFile, minor: str) -> Iterator[FileEntry]:
     wanted = _PYTHON_TEXT.format(minor=minor)
     with tarfile.open(archive.path, "r:*") as members:
         for member in members:
@@ -92,10 +91,10 @@ def _python_text(staging: Staging, archive: Fetched, minor: str) -> Iterator[Fil
 def _contents(
     staging: Staging,
     plan: Plan,
-    sources: Mapping[str, FetchedSource],
+    sources: Mapping[str, Fetched],
     facts: Mapping[str, WheelFacts],
     options: BuildOptions,
-) -> Contents:
+) -> BillContents:
     recipe, packages = plan.recipe, plan.packages
     stated = dict(parts_under_terms(recipe))
     models = []
@@ -111,7 +110,7 @@ def _contents(
             )
         )
     named = {name: one.licence for name, one in facts.items()}
-    return Contents(
+    return BillContents(
         name=recipe.name,
         release=options.release,
         entries=staging.entries,

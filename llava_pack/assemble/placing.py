@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from llava_pack.format.target import Finding
+from llava_pack.format.target import FloorFinding
 from llava_pack.lock.profile import Disk, TargetProfile
 
 Place = Disk
@@ -28,7 +28,7 @@ def default_place(target: TargetProfile) -> Place | None:
     return next((disk for disk in target.disks or () if disk.path == wanted), None)
 
 
-def place_finding(found: Finding, target: TargetProfile, needed_bytes: int) -> Finding:
+def place_finding(found: FloorFinding, target: TargetProfile, needed_bytes: int) -> FloorFinding:
     """Return the finding about disk space with the place, and the --prefix to type, in it.
 
     Args:

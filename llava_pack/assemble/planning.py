@@ -22,7 +22,7 @@ from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PackError, PreflightError, RecipeError, UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
-from llava_pack.lock.choice import Asked, Choice
+from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Engine, Recipe, RecipeFile
@@ -58,7 +58,7 @@ class BuildOptions:
 
     recipe: RecipeFile
     out: Path
-    choice: Choice
+    choice: ResolutionTarget
     release: int
     target: TargetProfile | None = None
     locked: Lock | None = None

@@ -24,7 +24,7 @@ from llava_pack.engine.questions import missing_words
 from llava_pack.fetch.cache import Cache
 from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
 
 SMALL_BYTES = 1 << 30

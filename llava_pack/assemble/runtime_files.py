@@ -10,7 +10,7 @@ from llava_pack import __version__
 from llava_pack.assemble.own_wheel import FILENAME, write_own_wheel
 from llava_pack.assemble.staging import Staging
 from llava_pack.fetch.credentials import Credentials
-from llava_pack.fetch.download import Fetched, RemoteFile, Sha256
+from llava_pack.fetch.download import FetchedFile, RemoteFile, Sha256
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.manifest import FileEntry, PythonEntry
 from llava_pack.lock.pylock import LockedWheel, render_pylock
@@ -49,7 +49,7 @@ def remote_wheel(wheel: LockedWheel, credentials: Credentials) -> RemoteFile:
 
 
 def stage_wheels(
-    staging: Staging, wheels: Sequence[LockedWheel], fetched: Mapping[str, Fetched], python: str
+    staging: Staging, wheels: Sequence[LockedWheel], fetched: Mapping[str, FetchedFile], python: str
 ) -> None:
     """Write `wheels/`, llava-pack's own among them, and `lock/pylock.toml`.
 
@@ -73,7 +73,11 @@ def stage_wheels(
 
 
 def stage_runtime(
-    staging: Staging, uv_wheel: Fetched, choice: PythonChoice, archive: Fetched | None, python: str
+    staging: Staging,
+    uv_wheel: FetchedFile,
+    choice: PythonChoice,
+    archive: FetchedFile | None,
+    python: str,
 ) -> None:
     """Write `runtime/`: uv's executable, the wanted Python version, and its archive.
 

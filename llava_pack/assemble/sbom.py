@@ -47,7 +47,7 @@ class PackedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class BillContents:
     """What a bill is written from.
 
     Attributes:
@@ -69,7 +69,7 @@ class Contents:
     unverified: Sequence[str] = ()
 
 
-def render_sbom(contents: Contents) -> bytes:
+def render_sbom(contents: BillContents) -> bytes:
     """Return the bytes of `sbom/bundle.cdx.json`."""
     components = [*_models(contents), *_wheels(contents), *_runtime(contents)]
     components.sort(key=lambda one: str(one["bom-ref"]))
@@ -120,12 +120,12 @@ def licence_field(text: str, url: str = "") -> dict[str, Any]:
     return {"licenses": [{"license": {"name": text, **({"url": url} if url else {})}}]}
 
 
-def _unverified(contents: Contents) -> dict[str, Any]:
+def _unverified(contents: BillContents) -> dict[str, Any]:
     lines = [prop for text in contents.unverified for prop in _properties(unverified=text)]
     return {"properties": lines} if lines else {}
 
 
-def _models(contents: Contents) -> Iterator[dict[str, Any]]:
+def _models(contents: BillContents) -> Iterator[dict[str, Any]]:
     for part in contents.models:
         files = [e for e in contents.entries if e.path.startswith(f"model/{part.folder}/")]
         component = {
@@ -144,7 +144,7 @@ def _models(contents: Contents) -> Iterator[dict[str, Any]]:
         yield {name: value for name, value in component.items() if value}
 
 
-def _wheels(contents: Contents) -> Iterator[dict[str, Any]]:
+def _wheels(contents: BillContents) -> Iterator[dict[str, Any]]:
     for entry in contents.entries:
         if entry.path.startswith("wheels/"):
             filename = entry.path.rpartition("/")[2]
@@ -154,7 +154,7 @@ def _wheels(contents: Contents) -> Iterator[dict[str, Any]]:
             )
 
 
-def _runtime(contents: Contents) -> Iterator[dict[str, Any]]:
+def _runtime(contents: BillContents) -> Iterator[dict[str, Any]]:
     for entry in contents.entries:
         if entry.path == "runtime/uv":
             licence = contents.licences.get("uv", "")
@@ -223,7 +223,7 @@ def _properties(**facts: Any) -> list[dict[str, str]]:
     ]
 
 
-def _serial(contents: Contents) -> uuid.UUID:
+def _serial(contents: BillContents) -> uuid.UUID:
     """Return a number that follows from the content."""
     lines: Iterable[str] = (f"{e.sha256}  {e.path}\n" for e in contents.entries)
     whole = f"{contents.name} {contents.release}\n{''.join(lines)}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.target import Finding, Gpu
+from llava_pack.format.target import FloorFinding, Gpu
 from llava_pack.lock.fit import Fit, sharing_gpus
 from llava_pack.lock.profile import TargetProfile
 
@@ -28,7 +28,7 @@ def model_gpus(
 
 def gpu_findings(
     target: TargetProfile, gpus: Sequence[Gpu], chosen: Fit | None
-) -> Iterator[Finding]:
+) -> Iterator[FloorFinding]:
     """Yield what does not stop an installation: memory in use, and GPUs that the model is not on.
 
     Args:
@@ -41,18 +41,18 @@ def gpu_findings(
     if chosen is not None and known and len(known) == len(free) and sum(known) < chosen.needs_bytes:
         fix = "stop other programs on the GPU before serving, or choose fewer slots"
         need = f"{chosen.needs_bytes} bytes"
-        yield Finding("GPU memory free", "warn", f"{sum(known)} bytes", need, fix)
+        yield FloorFinding("GPU memory free", "warn", f"{sum(known)} bytes", need, fix)
     if len(target.gpus or ()) > 1 and gpus:
         yield _others(target.gpus or (), gpus)
 
 
-def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> Finding:
+def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> FloorFinding:
     value = f"{len(have)} GPUs"
     if len(gpus) == len(have):
-        return Finding("GPUs", "ok", f"{value} share the model's layers", "all", "")
+        return FloorFinding("GPUs", "ok", f"{value} share the model's layers", "all", "")
     numbers = [str(place) for gpu in gpus for place, one in enumerate(have) if one is gpu]
     fix = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(numbers)}"
     if any(gpu.mig for gpu in gpus):
         fix = "CUDA_VISIBLE_DEVICES=MIG-…, as nvidia-smi -L names the slice,"
     fix = f"start the server with {fix} to use them; the others can serve other models"
-    return Finding("GPUs", "warn", value, f"the model needs {len(gpus)} of them", fix)
+    return FloorFinding("GPUs", "warn", value, f"the model needs {len(gpus)} of them", fix)

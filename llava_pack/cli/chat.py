@@ -12,7 +12,8 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.serve import quantized_by
-from llava_pack.cli.speakers import Answer, Attachment, LocalSpeaker, ServedSpeaker, Speaker, Turn
+from llava_pack.cli.speakers import LocalSpeaker, ServedSpeaker, Speaker
+from llava_pack.client.turns import Attachment, ChatAnswer, Turn
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
 _HELP = "/image FILE adds a picture, /reset forgets everything, /exit (or Ctrl-D) ends."
@@ -141,13 +142,13 @@ class Conversation:
             PackError: it cannot be answered.
         """
         asked = [*self._turns, Turn("user", question, self._pictures)]
-        answer = Answer()
+        answer = ChatAnswer()
         pieces = self._speaker.answer(asked, self._sampling, answer)
         self._show(pieces, answer)
         self._turns = [*asked, Turn("assistant", answer.text)]
         self._pictures = ()
 
-    def _show(self, pieces: Generator[str, None, None], answer: Answer) -> None:
+    def _show(self, pieces: Generator[str, None, None], answer: ChatAnswer) -> None:
         with closing(pieces):
             try:
                 for piece in pieces:

@@ -52,7 +52,7 @@ def install(
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
     """
     place = chosen_prefix(prefix)
-    request = installer.Request(
+    request = installer.InstallRequest(
         bundle=bundle,
         expect=expect,
         prefix=place,
@@ -78,7 +78,7 @@ def install(
     console.data(following.command)
 
 
-def _show_plan(plan: installer.Plan, *, as_json: bool) -> None:
+def _show_plan(plan: installer.InstallPlan, *, as_json: bool) -> None:
     if as_json:
         console.document("plan", plan.facts())
         return

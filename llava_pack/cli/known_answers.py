@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llava_pack.format import files, records
 from llava_pack.format.errors import IntegrityError, UsageError
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.health.facts import ModelFacts
 from llava_pack.health.grading import judge
 from llava_pack.health.server import ServerProbe

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
 from llava_pack.serve.state import RunState, running
 
 if TYPE_CHECKING:
     import httpx
-
-    from llava_pack.cli.speakers import Turn
 
 _CONNECT_S = 10.0
 _READ_S = 600.0
@@ -65,7 +64,7 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
 
 
 def stream(
-    server: RunState, model: str, turns: Sequence["Turn"], sampling: Sampling
+    server: RunState, model: str, turns: Sequence[Turn], sampling: Sampling
 ) -> Iterator[Chunk]:
     """Yield the chunks of an answer.
 
@@ -159,7 +158,7 @@ def _error_text(event: dict[str, Any]) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else str(error or "")
 
 
-def _message(turn: "Turn") -> dict[str, Any]:
+def _message(turn: Turn) -> dict[str, Any]:
     if not turn.attachments:
         return {"role": turn.role, "content": turn.text}
     pictures = [

@@ -26,7 +26,7 @@ from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
     from llava_pack.assemble.outlook import Outlook
-    from llava_pack.format.target import Finding
+    from llava_pack.format.target import FloorFinding
 
 _LINKS = {"100Mbit/s": 12.5e6, "1Gbit/s": 125e6, "USB 2": 35e6, "USB 3": 200e6}
 """Bytes per second. USB: what sticks write in practice, not what the bus allows."""
@@ -187,7 +187,7 @@ def _print_wheels(outlook: "Outlook") -> None:
         console.data(f"    {part.name + ' ' + part.version:<44}{shown:>12}")
 
 
-def _print_finding(finding: "Finding") -> None:
+def _print_finding(finding: "FloorFinding") -> None:
     line = f"{console.mark(finding.level)} {finding.name}: {_human(finding.value)}"
     if finding.level != "ok":
         line += f", needs {_human(finding.need)}"

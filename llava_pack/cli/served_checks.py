@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.checks import check_answer, check_engine, check_fences, check_page
 from llava_pack.health.facts import AnswerFacts, GpusFacts, MemoryFacts, ModelFacts
 from llava_pack.health.knowledge import known_failures, recognise

@@ -3,50 +3,21 @@
 import itertools
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from llava_pack.cli.openai_stream import find_server, stream
+from llava_pack.client.turns import ChatAnswer, Turn
 from llava_pack.engine.port import (
     Delta,
     Engine,
     Failed,
     Finished,
     Message,
-    Picture,
     Request,
     Sampling,
 )
 from llava_pack.format.progress import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A picture as it was read from its file, and decoded."""
-
-    data: bytes = field(repr=False)
-    picture: Picture
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a conversation."""
-
-    role: str
-    text: str
-    attachments: tuple[Attachment, ...] = ()
-
-
-@dataclass(slots=True)
-class Answer:
-    """What was said, filled in while it is said; a server tells `token_ids` with its last piece."""
-
-    text: str = ""
-    token_ids: list[int] | None = None
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 class Speaker(Protocol):
@@ -57,7 +28,7 @@ class Speaker(Protocol):
         """Return what answers, for people."""
 
     def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+        self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
     ) -> Generator[str, None, None]:
         """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels."""
 
@@ -80,7 +51,7 @@ class LocalSpeaker:
         return f"{info.model} ({info.precision} on {info.device})"
 
     def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+        self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
     ) -> Generator[str, None, None]:
         """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels.
 
@@ -100,7 +71,7 @@ class LocalSpeaker:
             while not self._engine.idle:
                 self._engine.step()
 
-    def _step(self, answer: Answer) -> Iterator[str]:
+    def _step(self, answer: ChatAnswer) -> Iterator[str]:
         for event in self._engine.step():
             if isinstance(event, Failed):
                 raise event.error()
@@ -112,7 +83,7 @@ class LocalSpeaker:
             else:
                 self._ended(event, answer)
 
-    def _ended(self, event: Finished, answer: Answer) -> None:
+    def _ended(self, event: Finished, answer: ChatAnswer) -> None:
         answer.finish_reason = event.reason
         answer.prompt_tokens = event.usage.prompt_tokens
         answer.completion_tokens = event.usage.completion_tokens
@@ -132,8 +103,6 @@ class ServedSpeaker:
     """The server that runs on this machine, asked over its OpenAI-compatible API."""
 
     def __init__(self, model: str | None = None) -> None:
-        from llava_pack.cli.openai_stream import find_server
-
         self._server, self._model = find_server(model)
 
     @property
@@ -142,15 +111,13 @@ class ServedSpeaker:
         return f"{self._model} at {self._server.url}"
 
     def answer(
-        self, turns: Sequence[Turn], sampling: Sampling, answer: Answer
+        self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
     ) -> Generator[str, None, None]:
         """Yield the answer's text piece by piece, and fill in `answer`; closing it cancels.
 
         Raises:
             PackError: the server refuses the question, or cannot be reached.
         """
-        from llava_pack.cli.openai_stream import stream
-
         began_s = time.monotonic()
         first_s = 0.0
         for chunk in stream(self._server, self._model, turns, sampling):

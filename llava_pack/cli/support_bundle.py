@@ -22,8 +22,8 @@ from llava_pack.serve.state import RunState, directories, running
 from llava_pack.shipped import shipped
 
 if TYPE_CHECKING:
-    from llava_pack.health.evidence import Part, Reader
-    from llava_pack.health.support import Contents
+    from llava_pack.health.evidence import Document, Reader
+    from llava_pack.health.support import SupportContents
 
 _HEALTH_S = 15.0
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -109,7 +109,7 @@ def _name(*, unreviewed: bool) -> str:
     return time.strftime(f"llava-pack-support-{mark}%Y%m%d-%H%M%S.tar.gz", time.gmtime())
 
 
-def _preview(contents: "Contents", *, as_json: bool) -> None:
+def _preview(contents: "SupportContents", *, as_json: bool) -> None:
     if as_json:
         console.document("support-bundle", {"documents": contents.documents, **_counts(contents)})
         return
@@ -118,7 +118,7 @@ def _preview(contents: "Contents", *, as_json: bool) -> None:
         console.data(text)
 
 
-def _tell(path: Path, size_bytes: int, contents: "Contents", *, as_json: bool) -> None:
+def _tell(path: Path, size_bytes: int, contents: "SupportContents", *, as_json: bool) -> None:
     if as_json:
         facts = {"path": str(path), "size_bytes": size_bytes, **_counts(contents)}
         console.document("support-bundle", facts)
@@ -134,7 +134,7 @@ def _tell(path: Path, size_bytes: int, contents: "Contents", *, as_json: bool) -
     console.say("read it before you send it: it is plain text in a .tar.gz")
 
 
-def _counts(contents: "Contents") -> Mapping[str, Any]:
+def _counts(contents: "SupportContents") -> Mapping[str, Any]:
     return {
         "files": contents.files,
         "left_out": contents.left_out,
@@ -144,9 +144,9 @@ def _counts(contents: "Contents") -> Mapping[str, Any]:
     }
 
 
-def _parts(prefix: Path, servers: tuple[RunState, ...]) -> Mapping[str, "Part"]:
+def _parts(prefix: Path, servers: tuple[RunState, ...]) -> Mapping[str, "Document"]:
     from llava_pack.health import documents, evidence, hardware
-    from llava_pack.health.evidence import Part
+    from llava_pack.health.evidence import Document
     from llava_pack.health.knowledge import known_failures
     from llava_pack.health.logbook import Log
     from llava_pack.health.settings import Settings
@@ -155,25 +155,27 @@ def _parts(prefix: Path, servers: tuple[RunState, ...]) -> Mapping[str, "Part"]:
     codes = frozenset(one.id for one in known_failures())
     installed = partial(evidence.installed, prefix, chosen_prefix(None))
     return {
-        "machine.json": Part(read=_machine, shape=hardware.MACHINE),
-        "gpus.json": Part(read=evidence.gpus, shape=hardware.GPUS),
-        "installed.json": Part(read=installed, shape=documents.INSTALLED),
-        "journal.json": Part(
+        "machine.json": Document(read=_machine, shape=hardware.MACHINE),
+        "gpus.json": Document(read=evidence.gpus, shape=hardware.GPUS),
+        "installed.json": Document(read=installed, shape=documents.INSTALLED),
+        "journal.json": Document(
             read=partial(evidence.journal, prefix), shape=documents.JOURNAL, tells=True
         ),
-        "servers.json": Part(read=lambda: list(map(_server, servers)), shape=documents.SERVERS),
-        "health.json": Part(
+        "servers.json": Document(read=lambda: list(map(_server, servers)), shape=documents.SERVERS),
+        "health.json": Document(
             read=evidence.health(ask, _HEALTH_S), shape=documents.health(codes), tells=True
         ),
-        "packages.json": Part(read=evidence.versions, shape=documents.PACKAGES),
-        "settings.json": Part(read=lambda: dict(os.environ), shape=Settings()),
-        "unit.json": Part(read=evidence.unit(), shape=documents.SERVICE),
-        "unit-of-account.json": Part(read=evidence.unit("--user"), shape=documents.SERVICE),
-        "unit-log.json": Part(read=evidence.unit_log(), shape=Log(), tells=True),
-        "unit-log-of-account.json": Part(read=evidence.unit_log("--user"), shape=Log(), tells=True),
-        "kernel.json": Part(read=evidence.kernel, shape=Log(), tells=True),
+        "packages.json": Document(read=evidence.versions, shape=documents.PACKAGES),
+        "settings.json": Document(read=lambda: dict(os.environ), shape=Settings()),
+        "unit.json": Document(read=evidence.unit(), shape=documents.SERVICE),
+        "unit-of-account.json": Document(read=evidence.unit("--user"), shape=documents.SERVICE),
+        "unit-log.json": Document(read=evidence.unit_log(), shape=Log(), tells=True),
+        "unit-log-of-account.json": Document(
+            read=evidence.unit_log("--user"), shape=Log(), tells=True
+        ),
+        "kernel.json": Document(read=evidence.kernel, shape=Log(), tells=True),
         **{
-            f"logs/{name}.json": Part(read=reader, shape=Log(), tells=True)
+            f"logs/{name}.json": Document(read=reader, shape=Log(), tells=True)
             for name, reader in _logs(prefix).items()
         },
     }

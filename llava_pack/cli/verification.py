@@ -12,19 +12,19 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.signature import PublicKey
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.target.inventory import Defect, Listing, check, read_manifest, survey
+from llava_pack.target.inventory import BundleListing, FileDefect, check, read_manifest, survey
 from llava_pack.target.unlisted import Accounted, account
 
 _STRANGE = ("extra", "too-many")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examination:
+class BundleCheck:
     """The outcome of reading a whole bundle; `manifest` is None where it is among the defects."""
 
-    listing: Listing
+    listing: BundleListing
     manifest: Manifest | None
-    defects: tuple[Defect, ...]
+    defects: tuple[FileDefect, ...]
     size_bytes: int
     unlisted: Mapping[str, int]
     """Files that SHA256SUMS does not list and that are as they must be, with their sizes."""
@@ -44,12 +44,12 @@ class Examination:
 
 
 def examine(
-    listing: Listing,
+    listing: BundleListing,
     *,
     progress: Progress,
     key: PublicKey | None = None,
     threads: int | None = None,
-) -> Examination:
+) -> BundleCheck:
     """Read a whole bundle, each byte once, and report every difference.
 
     Args:
@@ -68,7 +68,7 @@ def examine(
         others = account(listing, manifest, key)
         sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     except IntegrityError as error:
-        bad = Defect(MANIFEST_NAME, "changed", "the manifest", error.message)
+        bad = FileDefect(MANIFEST_NAME, "changed", "the manifest", error.message)
         defects.setdefault(MANIFEST_NAME, bad)
     paths = sorted(listing.sums.keys() - defects.keys() - {MANIFEST_NAME})
     paths.sort(key=lambda path: -sizes.get(path, 0))
@@ -79,7 +79,7 @@ def examine(
         defects |= {defect.path: defect for defect in found if defect is not None}
     defects |= {defect.path: defect for defect in others.defects}
     progress.done()
-    return Examination(
+    return BundleCheck(
         listing=listing,
         manifest=manifest,
         defects=tuple(defects[path] for path in sorted(defects)),

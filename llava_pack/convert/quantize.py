@@ -11,21 +11,22 @@ import json
 import logging
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import cpu_count
 from pathlib import Path
 
+from llava_pack.checkpoint.safetensors_file import SafetensorsFile
 from llava_pack.convert import quantized_tensors
 from llava_pack.convert.late_header import LateHeaderWriter, Written
 from llava_pack.convert.native import native_folder, write_texts
 from llava_pack.convert.output import whole_file
 from llava_pack.convert.parts import Parts
 from llava_pack.convert.quantized_tensors import Group
-from llava_pack.convert.reloading import check_reloaded
 from llava_pack.convert.shards import INDEX_NAME, SHARD_BYTES, SourceTensor, shard_name
-from llava_pack.format.errors import CheckpointError, UsageError
+from llava_pack.format.errors import CheckpointError, IntegrityError, UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress, Silent
 
@@ -174,3 +175,24 @@ def _write_shard(path: Path, shard: Sequence[Group], progress: Progress) -> list
             group.source.release()
             progress.advance(group.source.entry.size_bytes)
         return writer.finish()
+
+
+def check_reloaded(path: Path, written: Sequence[Written]) -> None:
+    """Read a file's header and every tensor of it again.
+
+    Raises:
+        IntegrityError: names, types, shapes or bytes are not those that were written.
+    """
+    with SafetensorsFile(path) as file:
+        found = [(entry.name, entry.dtype, entry.shape) for entry in file.entries]
+        meant = [(one.entry.name, one.entry.dtype, one.entry.shape) for one in written]
+        if found != meant:
+            raise IntegrityError("lists tensors other than those written", subject=path.name)
+        for entry, one in zip(file.entries, written, strict=True):
+            if zlib.crc32(file.read(entry)) != one.crc:
+                raise IntegrityError(
+                    f"tensor {entry.name!r} does not read back as it was written",
+                    subject=path.name,
+                    hint="check the disk, then build again",
+                )
+            file.release(entry)

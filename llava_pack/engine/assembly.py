@@ -17,9 +17,9 @@ from llava_pack.engine.devices import follow_devices, visible_devices
 from llava_pack.engine.environment import trim_memory
 from llava_pack.engine.images import PictureProcessor, picture_processor
 from llava_pack.engine.llava import LlavaModel
-from llava_pack.engine.load import Options
 from llava_pack.engine.manner import manner
 from llava_pack.engine.memory import Room, free_memory, plan_room
+from llava_pack.engine.options import Options
 from llava_pack.engine.port import EngineInfo
 from llava_pack.engine.prompt import PromptWriter
 from llava_pack.engine.slots import SlotCache, SlotLayer

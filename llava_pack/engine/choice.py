@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenToken:
     """A token; its log-probability, and the likeliest tokens with theirs, best first.
 
     `logprob` is None where nobody asked.

@@ -10,10 +10,11 @@ from typing import Self
 
 from llava_pack.engine import protocol
 from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.measures import Trace
 from llava_pack.engine.outbox import Outbox
 from llava_pack.engine.pixels import Pixels
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
-from llava_pack.engine.protocol import PROTOCOL, Status, Wire
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
+from llava_pack.engine.protocol import PROTOCOL, EngineStatus, Wire
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
@@ -34,7 +35,7 @@ class EngineClient:
         self._ids = itertools.count(1)
         self._events: dict[str, asyncio.Queue[Event | PackError]] = {}
         self._answers: dict[int, asyncio.Future[Wire]] = {}
-        self._status: Status | None = None
+        self._status: EngineStatus | None = None
         self._standing: Standing | None = None
         self._changed = asyncio.Event()
         self._gone: PackError | None = None
@@ -66,7 +67,7 @@ class EngineClient:
         return client
 
     @property
-    def status(self) -> Status:
+    def status(self) -> EngineStatus:
         """Return what the engine last said about itself."""
         if self._status is None:
             raise ServeError("the engine has not reported its state yet")
@@ -93,7 +94,7 @@ class EngineClient:
         """Return whether the engine can still be reached."""
         return self._gone is None
 
-    async def changed(self) -> Status:
+    async def changed(self) -> EngineStatus:
         """Wait for the next status, or for the end of the connection, and return the last one."""
         if self._gone is None:
             self._changed.clear()

@@ -23,7 +23,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from llava_pack.engine.fence.decoding import enter_decoder_fence
+from llava_pack.engine.fence.place import this_place
+from llava_pack.engine.fence.plan import decoder_fence
+from llava_pack.engine.fence.raising import raise_fence
+from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.pictures import decode_picture, measure_picture
 from llava_pack.engine.pixels import Pixels
@@ -151,6 +154,15 @@ def _give_time(seconds: float) -> None:
     until = int(used.ru_utime + used.ru_stime + seconds + _SPARE_S)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
+
+
+def enter_decoder_fence() -> Standing:
+    """Raise the fence around this process, which decodes pictures, and return which one stands.
+
+    It keeps what is open, reads its Python, and can make, reach and start nothing. Behind a
+    gateway's fence it is one more; call it before there is a second thread.
+    """
+    return raise_fence(decoder_fence(this_place(os.environ)))
 
 
 if __name__ == "__main__":

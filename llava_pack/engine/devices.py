@@ -1,9 +1,9 @@
 """One model on several GPUs: which layer goes where, and what moves between them.
 
 Layers are put on the visible devices in order, so that each is filled to the same part of what it
-has free, by the rule that `plan` counts with (`llava_pack.checkpoint.spread`); embeddings, tower,
-projector and head stay on the first. `CUDA_VISIBLE_DEVICES` says which devices there are. Two GPUs
-have not run this yet: see docs/explanation/engine.md.
+has free, by the rule that `plan` counts with (`llava_pack.checkpoint.footprint`); embeddings,
+tower, projector and head stay on the first. `CUDA_VISIBLE_DEVICES` says which devices there are.
+Two GPUs have not run this yet: see docs/explanation/engine.md.
 """
 
 import re

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from llava_pack.engine.padded import Batch, Buckets, Shape
+from llava_pack.engine.padded import Batch, BatchShape, Buckets
 
 _log = logging.getLogger(__name__)
 _WARM_UPS = 2
@@ -65,8 +65,8 @@ class Graphs:
         self._buckets = buckets
         self._device = device
         self._capture = capture
-        self._batches: dict[Shape, Batch] = {}
-        self._captured: dict[Shape, tuple[Callable[[], None], torch.Tensor]] = {}
+        self._batches: dict[BatchShape, Batch] = {}
+        self._captured: dict[BatchShape, tuple[Callable[[], None], torch.Tensor]] = {}
 
     def scores(
         self, rows: Sequence[int], tokens: Sequence[int], lengths: Sequence[int]

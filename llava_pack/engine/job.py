@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llava_pack.engine.port import Finished, Reason, Request, Timings, Usage
+from llava_pack.engine.measures import Timings, Usage
+from llava_pack.engine.port import Finished, Reason, Request
 from llava_pack.engine.prompt import Keys, Prompt
 from llava_pack.engine.rows import Lease
 from llava_pack.engine.text import AnswerText

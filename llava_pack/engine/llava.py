@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from llava_pack.engine import sampling
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.graphs import CudaCapture, Graphs
 from llava_pack.engine.manner import Manner
+from llava_pack.engine.measures import Trace
 from llava_pack.engine.padded import Batch, Buckets
-from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
+from llava_pack.engine.port import EngineInfo, Request, Sampling
 from llava_pack.engine.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.sampling import TokenChooser
-from llava_pack.engine.slots import Plan, SlotCache
+from llava_pack.engine.slots import Decode, Plan, Prefill, SlotCache
 from llava_pack.engine.stats import Work
 from llava_pack.engine.trace import trace
 from llava_pack.engine.vision import Salted, Vision
@@ -132,7 +133,9 @@ class LlavaModel:
         return sampling.chooser(given)
 
     @torch.inference_mode()
-    def prefill(self, row: int, seen: Seen, begin: int, chooser: TokenChooser) -> Choice | None:
+    def prefill(
+        self, row: int, seen: Seen, begin: int, chooser: TokenChooser
+    ) -> ChosenToken | None:
         """Process a chunk in a row; return the first token when it was the last chunk.
 
         Raises:
@@ -141,8 +144,7 @@ class LlavaModel:
         end = min(begin + self.manner.chunk_tokens, seen.end)
         positions = torch.arange(begin, end, device=self._device)[None]
         with _memory_errors():
-            plan = Plan(row=row, begin=begin, end=end)
-            hidden = self._forward(seen.chunk(begin, end), positions, plan)
+            hidden = self._forward(seen.chunk(begin, end), positions, Prefill(row, begin, end))
             if end < seen.end:
                 return None
             return sampling.choose(self._scores(hidden), [chooser])[0]
@@ -154,7 +156,7 @@ class LlavaModel:
         tokens: Sequence[int],
         lengths: Sequence[int],
         choosers: Sequence[TokenChooser],
-    ) -> list[Choice]:
+    ) -> list[ChosenToken]:
         """Give each row its last token, at its length, and return the next ones.
 
         Raises:
@@ -163,7 +165,7 @@ class LlavaModel:
         with _memory_errors():
             if self.manner.padded:
                 return sampling.choose(self.graphs.scores(rows, tokens, lengths), choosers)
-            plan = Plan.decode(rows, lengths, self._device)
+            plan = Decode.of(rows, lengths, self._device)
             ids = torch.tensor(tokens, device=self._device)[:, None]
             positions = torch.tensor(lengths, device=self._device)[:, None]
             hidden = self._forward(self._language.embed_tokens(ids), positions, plan)

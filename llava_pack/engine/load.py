@@ -1,11 +1,12 @@
 """From a checkpoint's folder to an engine; torch is imported once the environment is set."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine import environment, templates
+from llava_pack.engine import environment
 from llava_pack.engine.checkpoints import Checkpoint, read_checkpoint
+from llava_pack.engine.options import DEFAULT_SLOTS, Options
 from llava_pack.engine.port import (
     ContextLengthError,
     Engine,
@@ -18,50 +19,11 @@ from llava_pack.engine.port import (
 )
 from llava_pack.engine.scheduler import SlotEngine
 from llava_pack.format.errors import PreflightError, SpaceError, UsageError
-from llava_pack.format.precision import PRECISION_CHOICES, QUANTIZED
+from llava_pack.format.precision import QUANTIZED
 from llava_pack.format.progress import Progress, Silent
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DEFAULT_PRECISION = "nf4"
-DEFAULT_SLOTS = 8
-_MAX_SLOTS = 256
-_MIN_CONTEXT = 16
 _GREY = bytes((128, 128, 128))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a model is loaded; None leaves the choice to the checkpoint.
-
-    Raises:
-        UsageError: a value is unknown or out of range.
-    """
-
-    vision_tower: Path | None = None
-    model_base: Path | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    slots: int = DEFAULT_SLOTS
-    context_tokens: int | None = None
-    conv_mode: str | None = None
-    gpus: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("precision", self.precision, PRECISION_CHOICES),
-            ("device", self.device, DEVICES),
-        ):
-            if value not in known:
-                raise UsageError(f"unknown {name} {value!r}, expected one of: {', '.join(known)}")
-        if not 1 <= self.slots <= _MAX_SLOTS:
-            raise UsageError(f"slots must be from 1 to {_MAX_SLOTS}, got {self.slots}")
-        if self.gpus is not None and self.gpus < 1:
-            raise UsageError(f"gpus must be at least 1, got {self.gpus}")
-        if self.context_tokens is not None and self.context_tokens < _MIN_CONTEXT:
-            got = self.context_tokens
-            raise UsageError(f"context_tokens must be at least {_MIN_CONTEXT}, got {got}")
-        if self.conv_mode is not None:
-            templates.template(self.conv_mode)
 
 
 def load_engine(  # noqa: PLR0913 - the options of one thing

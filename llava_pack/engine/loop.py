@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from llava_pack.engine.meter import Meter, seen_from_outside
 from llava_pack.engine.port import Engine, Event, Failed, Request
-from llava_pack.engine.protocol import Status
+from llava_pack.engine.protocol import EngineStatus
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Progress
@@ -40,7 +40,7 @@ class Listener:
     """Where news goes; both are called on the engine's thread and must not block."""
 
     events: Callable[[Sequence[Event]], None]
-    status: Callable[[Status], None]
+    status: Callable[[EngineStatus], None]
 
 
 class EngineThread:
@@ -108,7 +108,7 @@ class EngineThread:
     def _run(self) -> None:
         try:
             self._engine = self._load(_StatusProgress(self._listener.status))
-            self._listener.status(Status(state="ready", info=self._engine.info))
+            self._listener.status(EngineStatus(state="ready", info=self._engine.info))
             while self._take_orders(self._engine):
                 self._step(self._engine)
         except PackError as error:
@@ -146,7 +146,7 @@ class EngineThread:
     def _fail(self, error: PackError) -> None:
         _log.error("%s", error)
         self.error = error
-        self._listener.status(Status(state="failed", error=Failed.of("", error)))
+        self._listener.status(EngineStatus(state="failed", error=Failed.of("", error)))
 
 
 def _answer(engine: Engine, question: _Question) -> None:
@@ -159,7 +159,7 @@ def _answer(engine: Engine, question: _Question) -> None:
 class _StatusProgress:
     """A Progress that becomes statuses, at most five a second."""
 
-    def __init__(self, publish: Callable[[Status], None]) -> None:
+    def __init__(self, publish: Callable[[EngineStatus], None]) -> None:
         self._publish = publish
         self._phase = ""
         self._done_bytes = 0
@@ -188,7 +188,7 @@ class _StatusProgress:
     def _tell(self) -> None:
         self._told_s = time.monotonic()
         self._publish(
-            Status(
+            EngineStatus(
                 state="loading",
                 phase=self._phase,
                 done_bytes=self._done_bytes,

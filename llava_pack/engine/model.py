@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.manner import Manner
-from llava_pack.engine.port import EngineInfo, Request, Sampling, Trace
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Request, Sampling
 from llava_pack.engine.prompt import Prompt
 from llava_pack.engine.stats import Work
 
@@ -44,7 +45,9 @@ class Model(Protocol):
     def chooser(self, sampling: Sampling) -> Chooser:
         """Return what chooses the request's tokens."""
 
-    def prefill(self, row: int, embeddings: Any, begin: int, chooser: Chooser) -> Choice | None:
+    def prefill(
+        self, row: int, embeddings: Any, begin: int, chooser: Chooser
+    ) -> ChosenToken | None:
         """Process embeddings in a row; return the first token when `chooser` is to choose one."""
 
     def decode(
@@ -53,7 +56,7 @@ class Model(Protocol):
         tokens: Sequence[int],
         lengths: Sequence[int],
         choosers: Sequence[Chooser],
-    ) -> list[Choice]:
+    ) -> list[ChosenToken]:
         """Give each row its last token, at its length, and return the next ones."""
 
     def copy(self, source: int, target: int, length: int) -> None:

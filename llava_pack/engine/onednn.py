@@ -49,7 +49,7 @@ def laid_out(weight: torch.Tensor) -> torch.Tensor:
     return made
 
 
-class Scratch:
+class CastBuffer:
     """Memory that one weight after another is cast in: new memory each time takes as long again."""
 
     def __init__(self) -> None:

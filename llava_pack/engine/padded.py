@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 
 from llava_pack.engine.rows import power_of_two
-from llava_pack.engine.slots import Plan
+from llava_pack.engine.slots import PaddedDecode
 
 _STEP = 64
 _LEAST_CAPTURED = 256
 
 
-class Shape(NamedTuple):
+class BatchShape(NamedTuple):
     """How many rows are computed, and how many of their columns are attended."""
 
     rows: int
@@ -35,7 +35,7 @@ class Buckets(NamedTuple):
     columns: int
     captured: bool = False
 
-    def shape(self, rows: Sequence[int], lengths: Sequence[int]) -> Shape:
+    def shape(self, rows: Sequence[int], lengths: Sequence[int]) -> BatchShape:
         """Return the shape for rows that hold `lengths` tokens before the new one.
 
         >>> Buckets(8, 4096).shape([0, 4], [10, 70]), Buckets(8, 4096, True).shape([0], [300])
@@ -46,7 +46,7 @@ class Buckets(NamedTuple):
         if self.captured:
             columns = max(_LEAST_CAPTURED, power_of_two(longest))
         count = min(power_of_two(max(rows) + 1), self.slots)
-        return Shape(count, min(columns, self.columns))
+        return BatchShape(count, min(columns, self.columns))
 
 
 class Batch:
@@ -58,7 +58,7 @@ class Batch:
         device: of the model.
     """
 
-    def __init__(self, shape: Shape, spare: int, device: torch.device) -> None:
+    def __init__(self, shape: BatchShape, spare: int, device: torch.device) -> None:
         self.shape = shape
         self._spare = spare
         self._host = torch.empty(4, shape.rows, dtype=torch.long)
@@ -85,12 +85,6 @@ class Batch:
             self._host[:, row] = torch.tensor((token, length, length, length + 1))
         self._table.copy_(self._host)
 
-    def plan(self) -> Plan:
+    def plan(self) -> PaddedDecode:
         """Return the plan of a forward pass over the buffers."""
-        return Plan(
-            rows=tuple(range(self.shape.rows)),
-            index=self._index,
-            columns=self._table[2],
-            after=self._table[3],
-            kv_length=self.shape.columns,
-        )
+        return PaddedDecode(self._index, self._table[2], self._table[3], self.shape.columns)

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
+from llava_pack.engine.measures import Likely, Odds, Timings, Trace, Usage
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import (
     Delta,
@@ -29,15 +30,10 @@ from llava_pack.engine.port import (
     Event,
     Failed,
     Finished,
-    Likely,
     Message,
-    Odds,
     Picture,
     Request,
     Sampling,
-    Timings,
-    Trace,
-    Usage,
 )
 from llava_pack.engine.stats import Histogram, Stats, Work
 from llava_pack.format.errors import ServeError, UsageError
@@ -56,7 +52,7 @@ _Bytes = TypeVar("_Bytes", bytes, Pixels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class EngineStatus:
     """Where an engine process stands: what it is loading, what it serves, or why it failed."""
 
     state: State
@@ -214,7 +210,7 @@ def event_from_wire(message: Wire) -> Event:
         raise ServeError("an event on the engine's socket is malformed") from error
 
 
-def status_from_wire(fields: Wire) -> Status:
+def status_from_wire(fields: Wire) -> EngineStatus:
     """Return a status; `asdict` makes the other direction.
 
     Raises:
@@ -223,7 +219,7 @@ def status_from_wire(fields: Wire) -> Status:
     try:
         info, error = fields["info"], fields["error"]
         rest = {key: value for key, value in fields.items() if key not in {"info", "error"}}
-        return Status(
+        return EngineStatus(
             **rest,
             info=EngineInfo(**info) if info else None,
             error=Failed(**error) if error else None,

@@ -6,9 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-from llava_pack.engine.port import Delta, EngineInfo, Message, Request, Sampling, Trace
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import Delta, EngineInfo, Message, Request, Sampling
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 
 MAX_TOKENS = 64
 TOP = 5

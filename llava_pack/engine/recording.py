@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine import environment
-from llava_pack.engine.load import DEVICES, load_engine
+from llava_pack.engine.load import load_engine
+from llava_pack.engine.options import DEVICES
 from llava_pack.engine.port import Delta, Engine, Failed, Finished
 from llava_pack.engine.questions import Recorded, answer_of, question
 from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError, PackError
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import PRECISION_CHOICES
 
 

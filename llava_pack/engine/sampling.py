@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.port import Sampling
 
 
@@ -42,7 +42,7 @@ def chooser(sampling: Sampling) -> TokenChooser:
     return TokenChooser(sampling.temperature, sampling.top_p, generator, sampling.logprobs)
 
 
-def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[Choice]:
+def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[ChosenToken]:
     """Return the next token of each row; logits (rows or more, vocabulary) are read once."""
     chosen = [int(token) for token in logits.argmax(dim=-1).tolist()[: len(choosers)]]
     sampled = [row for row, one in enumerate(choosers) if one.generator is not None]
@@ -51,16 +51,16 @@ def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[Choic
         for row, values in zip(sampled, host, strict=True):
             chosen[row] = choosers[row].sample(values)
     return [
-        Choice(token) if one.logprobs is None else _with_odds(token, logits[row], one.logprobs)
+        ChosenToken(token) if one.logprobs is None else _with_odds(token, logits[row], one.logprobs)
         for row, (token, one) in enumerate(zip(chosen, choosers, strict=True))
     ]
 
 
-def _with_odds(token: int, logits: torch.Tensor, count: int) -> Choice:
+def _with_odds(token: int, logits: torch.Tensor, count: int) -> ChosenToken:
     """Return a token with the odds that the model gave it, before temperature and top_p."""
     logprobs = logits.float().log_softmax(dim=-1)
     values, ids = logprobs.topk(min(count, len(logprobs)))
-    return Choice(
+    return ChosenToken(
         token, float(logprobs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
     )
 

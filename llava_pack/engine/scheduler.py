@@ -11,20 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.job import Job
+from llava_pack.engine.measures import Likely, Odds, Trace
 from llava_pack.engine.model import Model
-from llava_pack.engine.port import (
-    Delta,
-    EngineInfo,
-    Event,
-    Failed,
-    Likely,
-    Odds,
-    Reason,
-    Request,
-    Trace,
-)
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Reason, Request
 from llava_pack.engine.rows import Rows
 from llava_pack.engine.stats import Work
 from llava_pack.engine.text import AnswerText
@@ -235,7 +226,7 @@ class SlotEngine:
                 job.move(target)
             self._rows.moved(source, target)
 
-    def _take(self, job: Job, choice: Choice) -> None:
+    def _take(self, job: Job, choice: ChosenToken) -> None:
         """Take a new token of a running request: say it, and end the request where it ends."""
         token = choice.token_id
         job.first_s = job.first_s or time.monotonic()
@@ -253,7 +244,7 @@ class SlotEngine:
             self._running.remove(job)
             self._finish(job, reason)
 
-    def _odds(self, choice: Choice) -> tuple[Odds, ...]:
+    def _odds(self, choice: ChosenToken) -> tuple[Odds, ...]:
         if choice.logprob is None:
             return ()
         pairs = ((choice.token_id, choice.logprob), *choice.likeliest)

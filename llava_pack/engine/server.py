@@ -11,7 +11,7 @@ from llava_pack.engine import protocol
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.loop import EngineThread, Listener, Load
 from llava_pack.engine.port import Engine, Event, Failed, Finished, Request
-from llava_pack.engine.protocol import PROTOCOL, Status, Wire
+from llava_pack.engine.protocol import PROTOCOL, EngineStatus, Wire
 from llava_pack.format.errors import PackError, ServeError
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class EngineServer:
         self._ids = itertools.count(1)
         self._active: set[str] = set()
         self._questions: set[asyncio.Task[None]] = set()
-        self._status = Status(state="loading")
+        self._status = EngineStatus(state="loading")
         self._standing = standing
         self._draining = False
         self.quiet = asyncio.Event()
@@ -136,7 +136,7 @@ class EngineServer:
     def _on_events(self, events: Sequence[Event]) -> None:
         self._loop.call_soon_threadsafe(self._deliver, events)
 
-    def _on_status(self, status: Status) -> None:
+    def _on_status(self, status: EngineStatus) -> None:
         self._loop.call_soon_threadsafe(self._publish, status)
 
     def _deliver(self, events: Sequence[Event]) -> None:
@@ -153,7 +153,7 @@ class EngineServer:
         if not self._active:
             self.quiet.set()
 
-    def _publish(self, status: Status) -> None:
+    def _publish(self, status: EngineStatus) -> None:
         if self._draining and status.state != "failed":
             status = replace(status, state="draining")
         self._status = status

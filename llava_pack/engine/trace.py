@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llava_pack.engine.port import Trace
+from llava_pack.engine.measures import Trace
 
 if TYPE_CHECKING:
     import numpy as np

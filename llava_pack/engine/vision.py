@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from llava_pack.engine.feature_cache import FeatureCache
-from llava_pack.engine.features import packed
 from llava_pack.engine.images import PictureProcessor
 from llava_pack.engine.port import Picture
+from llava_pack.engine.tiles import Size, Tiling
 
 Salted = tuple[str, Picture]
 
@@ -82,4 +82,33 @@ class Vision:
         newline = getattr(self._network.model, "image_newline", None)
         for (picture, _), part in zip(group, parts, strict=True):
             # A copy of its own: a view would keep the whole batch in memory.
-            yield packed(part, picture.size, self.processor.tiling, newline).clone()
+            yield _packed(part, picture.size, self.processor.tiling, newline).clone()
+
+
+def _packed(
+    features: torch.Tensor, size: Size, tiling: Tiling | None, newline: torch.Tensor | None
+) -> torch.Tensor:
+    """Return a picture's features as (tokens, hidden), as the language model reads them.
+
+    Args:
+        features: (tiles, patches, hidden); the whole picture first, then its tiles row by row.
+        size: (width, height) of the picture.
+        tiling: None where a picture is one tile.
+        newline: (hidden,), put at the end of each row.
+
+    Source: haotian-liu/LLaVA llava/model/llava_arch.py (prepare_inputs_labels_for_multimodal).
+    """
+    if tiling is None or tiling.merge == "flat":
+        return features.flatten(0, 1)
+    rows, columns = tiling.grid(size)
+    hidden, side = features.shape[-1], tiling.patches
+    joined = features[1:].view(rows, columns, side, side, hidden)
+    joined = joined.permute(0, 2, 1, 3, 4)
+    if tiling.merge == "spatial_unpad":
+        joined = joined.reshape(rows * side, columns * side, hidden)
+        above, before = tiling.margins(size)
+        joined = joined[above : rows * side - above, before : columns * side - before]
+        if newline is not None:
+            ends = newline.to(joined.dtype).expand(joined.shape[0], 1, hidden)
+            joined = torch.cat([joined, ends], dim=1)
+    return torch.cat([features[0], joined.reshape(-1, hidden)])

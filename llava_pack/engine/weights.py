@@ -9,7 +9,7 @@ from torch import nn
 from llava_pack.engine.ahead import put_ahead, taken_ahead
 from llava_pack.engine.arrivals import FLOATS as _FLOATS
 from llava_pack.engine.arrivals import Arriving, Placement, Source
-from llava_pack.engine.onednn import OneDnnLinear, Scratch, has_products, laid_out
+from llava_pack.engine.onednn import CastBuffer, OneDnnLinear, has_products, laid_out
 from llava_pack.engine.quantization import fits, quantized
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.precision import QUANTIZED
@@ -52,7 +52,7 @@ def fill(model: nn.Module, sources: Sequence[Source], place: Placement, progress
     for name, group in packed.items():
         put_ahead(model, name, group, place.of(name))
         progress.advance(sum(one.entry.size_bytes for one in group.values()))
-    scratch = Scratch()
+    scratch = CastBuffer()
     for name, one in chosen.items():
         _place(model, name, one.tensor(), place.of(name), scratch)
         if _copied(one, place):
@@ -85,7 +85,7 @@ def _check(wanted: dict[str, Any], chosen: Mapping[str, Arriving], packed: Colle
 
 
 def _place(
-    model: nn.Module, name: str, tensor: torch.Tensor, place: Placement, scratch: Scratch
+    model: nn.Module, name: str, tensor: torch.Tensor, place: Placement, scratch: CastBuffer
 ) -> None:
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
@@ -100,7 +100,7 @@ def _place(
 
 
 def _other_linear(
-    linear: nn.Linear, name: str, tensor: torch.Tensor, place: Placement, scratch: Scratch
+    linear: nn.Linear, name: str, tensor: torch.Tensor, place: Placement, scratch: CastBuffer
 ) -> nn.Module | None:
     """Return what stands in the place of a linear where it is not torch's own that computes."""
     if place.precision in QUANTIZED:

@@ -14,7 +14,8 @@ from pathlib import Path
 from llava_pack.engine import environment, process
 from llava_pack.engine.enclosure import Enclosure
 from llava_pack.engine.fence.value import MODES
-from llava_pack.engine.load import DEFAULT_SLOTS, DEVICES, load_engine
+from llava_pack.engine.load import load_engine
+from llava_pack.engine.options import DEFAULT_SLOTS, DEVICES
 from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode

@@ -8,13 +8,13 @@ from threading import Event
 
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.locks import Stopped
-from llava_pack.fetch.remote import Digest, Fetched, GitBlob, RemoteFile, Sha256
+from llava_pack.fetch.remote import Digest, FetchedFile, GitBlob, RemoteFile, Sha256
 from llava_pack.fetch.transfer import Patience, Transfer, cached
 from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress, Silent
 
-__all__ = ["Digest", "Fetched", "GitBlob", "Patience", "RemoteFile", "Sha256", "download_all"]
+__all__ = ["Digest", "FetchedFile", "GitBlob", "Patience", "RemoteFile", "Sha256", "download_all"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def download_all(
     patience: Patience | None = None,
     what: str = "fetch",
     network: Mapping[str, str] | None = None,
-) -> dict[RemoteFile, Fetched]:
+) -> dict[RemoteFile, FetchedFile]:
     """Return every file, verified, in the cache; fetch what is not there, in parallel.
 
     What was fetched before a failure is kept, and the next call goes on from there.
@@ -67,7 +67,7 @@ def _run(
     progress: Progress,
     patience: Patience,
     network: Mapping[str, str] | None,
-) -> dict[RemoteFile, Fetched]:
+) -> dict[RemoteFile, FetchedFile]:
     """Fetch the largest first, so that no large one is left for the end alone."""
     stop = Event()
     transport = Transport(
@@ -81,7 +81,7 @@ def _run(
             transport=transport, cache=cache, patience=patience, stop=stop, count=progress.advance
         )
         order = sorted(wanted, key=lambda file: file.size_bytes or 0, reverse=True)
-        futures: dict[RemoteFile, Future[Fetched]] = {}
+        futures: dict[RemoteFile, Future[FetchedFile]] = {}
         try:  # from the first one on: Ctrl-C may come before the last one is begun
             for file in order:
                 futures[file] = pool.submit(transfer.fetch, file)
@@ -95,7 +95,7 @@ def _run(
     return {file: futures[file].result() for file in wanted}
 
 
-def _raise_first(futures: Iterable[Future[Fetched]]) -> None:
+def _raise_first(futures: Iterable[Future[FetchedFile]]) -> None:
     errors = [e for f in futures if not f.cancelled() and (e := f.exception()) is not None]
     real = [error for error in errors if not isinstance(error, Stopped)]
     for other in real[1:]:

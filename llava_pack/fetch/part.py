@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.remote import Fetched, GitBlob, RemoteFile, Sha256
+from llava_pack.fetch.remote import FetchedFile, GitBlob, RemoteFile, Sha256
 from llava_pack.format import files
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import IntegrityError, PackError, SpaceError, UsageError
@@ -78,7 +78,7 @@ class Part:
         except OSError as error:
             raise self._trouble(error) from error
 
-    def finish(self) -> Fetched:
+    def finish(self) -> FetchedFile:
         """Check the bytes against every promise and move them into the cache.
 
         Raises:
@@ -101,7 +101,7 @@ class Part:
         if not isinstance(self._file.digest, Sha256):
             self._cache.remember(self._file.key, sha256, validator)
         self._note.unlink(missing_ok=True)
-        return Fetched(path, sha256, self.size_bytes)
+        return FetchedFile(path, sha256, self.size_bytes)
 
     def discard(self) -> None:
         """Delete the part."""

@@ -77,7 +77,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedFile:
     """A verified file in the cache: read-only, shared with every later build."""
 
     path: Path

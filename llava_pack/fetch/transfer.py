@@ -13,7 +13,7 @@ import httpx
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.locks import Stopped, exclusive
 from llava_pack.fetch.part import Part
-from llava_pack.fetch.remote import Fetched, RemoteFile, Sha256, place
+from llava_pack.fetch.remote import FetchedFile, RemoteFile, Sha256, place
 from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
@@ -50,7 +50,7 @@ class Transfer:
     stop: Event
     count: Callable[[int], None]
 
-    def fetch(self, file: RemoteFile) -> Fetched:
+    def fetch(self, file: RemoteFile) -> FetchedFile:
         """Return `file` from the cache, or fetch it there.
 
         Raises:
@@ -67,7 +67,7 @@ class Transfer:
                 return found
             return self._fetch_afresh(file)
 
-    def _fetch_afresh(self, file: RemoteFile) -> Fetched:
+    def _fetch_afresh(self, file: RemoteFile) -> FetchedFile:
         """Fetch into the part; bytes of an earlier run are given up when they spoil the whole."""
         run = self._copy if urlsplit(file.url).scheme == "file" else self._persist
         with Part(file, self.cache) as part:
@@ -82,7 +82,7 @@ class Transfer:
         with Part(file, self.cache) as part:
             return run(file, part)
 
-    def _copy(self, file: RemoteFile, part: Part) -> Fetched:
+    def _copy(self, file: RemoteFile, part: Part) -> FetchedFile:
         self._restart(part, None)
         try:
             with Path(url2pathname(urlsplit(file.url).path)).open("rb") as source:
@@ -92,7 +92,7 @@ class Transfer:
             raise FetchError(f"cannot be read: {error.strerror}", subject=file.name) from error
         return part.finish()
 
-    def _persist(self, file: RemoteFile, part: Part) -> Fetched:
+    def _persist(self, file: RemoteFile, part: Part) -> FetchedFile:
         failures, most = 0, part.size_bytes
         while True:
             try:
@@ -111,7 +111,7 @@ class Transfer:
         if self.stop.wait(min(max(own_s, asked_s), self.patience.backoff_most_s)):
             raise Stopped
 
-    def _attempt(self, file: RemoteFile, part: Part) -> Fetched:
+    def _attempt(self, file: RemoteFile, part: Part) -> FetchedFile:
         if part.size_bytes and part.size_bytes == file.size_bytes and file.digest:
             return part.finish()  # killed between the last byte and the rename
         known = self.cache.recall(file.key) if file.digest is None else None
@@ -119,7 +119,7 @@ class Transfer:
             if response.status_code == 304 and known:
                 self.count(known[0].stat().st_size)
                 part.discard()
-                return Fetched(known[0], known[1], known[0].stat().st_size)
+                return FetchedFile(known[0], known[1], known[0].stat().st_size)
             total = self._accept(file, part, response)
             for chunk in response.iter_raw():  # as it arrives: a kill loses nothing that came
                 self._keep(part, chunk)
@@ -176,7 +176,7 @@ class Transfer:
         self.count(len(chunk))
 
 
-def cached(cache: Cache, file: RemoteFile) -> Fetched | None:
+def cached(cache: Cache, file: RemoteFile) -> FetchedFile | None:
     """Return what the cache already holds under the file's promised digest."""
     match file.digest:
         case Sha256(hex=sha256):
@@ -185,7 +185,7 @@ def cached(cache: Cache, file: RemoteFile) -> Fetched | None:
             return None
         case _:
             path, sha256, _ = cache.recall(file.key) or (None, "", None)
-    return Fetched(path, sha256, path.stat().st_size) if path else None
+    return FetchedFile(path, sha256, path.stat().st_size) if path else None
 
 
 def _conditions(

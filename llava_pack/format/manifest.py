@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
+from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
 from llava_pack.format.paths import check_unique, component_defect, path_defect
 from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
@@ -20,7 +21,6 @@ MAX_FILE_BYTES = 3_900_000_000
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DECIMAL = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SHOWN_DEFECTS = 20
 _INODE_BYTES = 7_000
 _WHEEL_INODES = 15_000
@@ -101,42 +101,6 @@ class ServingProfile:
     slots: int
     gpus: int = 1
     """How many share the layers of the model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownAnswer:
-    """A picture, a question, and the words that the answer must contain."""
-
-    name: str
-    picture_png: str
-    """Base64."""
-    prompt: str
-    contains: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """What a model answered to a known question where it was known to be right, step by step."""
-
-    answer: str
-    """Name of the known answer."""
-    precision: str
-    made_on: str
-    """Kind of device and versions of the libraries: where they are equal, so are the bits."""
-    recorded: Literal["build", "install", "recipe", "now"]
-    text: str
-    prompt: str
-    """SHA-256 of the prompt's token ids; with the next four, the stages of engine/trace.py."""
-    words: str
-    pixels: str
-    tower: tuple[str, ...]
-    """Decimal numbers."""
-    projector: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    likeliest: tuple[tuple[int, ...], ...]
-    """Ids of the likeliest tokens at each step, best first."""
-    micronats: tuple[tuple[int, ...], ...]
-    """Their log-probabilities, times -1,000,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +242,7 @@ def _check(manifest: Manifest, defects: records.Defects) -> None:
         _check_file(f"files[{index}]", entry, defects)
     _check_references(manifest, defects)
     for index, one in enumerate(manifest.references):
-        _check_recording(one, f"references[{index}]", defects)
+        check_reference(one, f"references[{index}]", defects)
 
 
 def _check_file(where: str, entry: FileEntry, defects: records.Defects) -> None:
@@ -328,13 +292,3 @@ def _is_model_folder(path: str) -> bool:
 def _lands_inside(template: str) -> bool:
     head, _, rest = template.partition("/")
     return head == MODEL_ROOT and path_defect(rest) is None
-
-
-def _check_recording(one: Reference, where: str, defects: records.Defects) -> None:
-    steps = len(one.token_ids)
-    if not (steps == len(one.likeliest) == len(one.micronats)) or any(
-        len(ids) != len(odds) for ids, odds in zip(one.likeliest, one.micronats, strict=True)
-    ):
-        defects.add(where, "expected as many odds as tokens")
-    if not all(_DECIMAL.fullmatch(number) for number in (*one.tower, *one.projector)):
-        defects.add(where, "its features are not decimal numbers")

@@ -47,7 +47,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FloorFinding:
     """One fact held against one need."""
 
     name: str
@@ -60,7 +60,7 @@ class Finding:
 
 def check_floors(
     profile: Machine, floors: Floors, *, precision: str | None = None, gpus: int = 1
-) -> tuple[Finding, ...]:
+) -> tuple[FloorFinding, ...]:
     """Hold a machine against what a bundle needs; a fact that is not known does not pass.
 
     Args:
@@ -90,7 +90,7 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
-def _system(profile: Machine, floors: Floors) -> Iterator[Finding]:
+def _system(profile: Machine, floors: Floors) -> Iterator[FloorFinding]:
     if floors.glibc is not None:
         fix = "build for an older glibc with --platform, or use a newer system"
         yield _at_least("glibc", profile.glibc, floors.glibc, fix)
@@ -103,10 +103,10 @@ def _system(profile: Machine, floors: Floors) -> Iterator[Finding]:
         value = UNKNOWN if profile.cpu_flags is None else value
         need = ", ".join(floors.cpu_flags)
         fix = "use a machine with a newer CPU"
-        yield Finding("cpu", "fail" if absent else "ok", value, need, fix)
+        yield FloorFinding("cpu", "fail" if absent else "ok", value, need, fix)
 
 
-def _gpu(profile: Machine, floors: Floors) -> Iterator[Finding]:
+def _gpu(profile: Machine, floors: Floors) -> Iterator[FloorFinding]:
     if floors.driver is None:
         return
     gpus = profile.gpus or (Gpu(name="none"),)
@@ -132,7 +132,9 @@ def _shared(profile: Machine, floors: Floors, gpus: int) -> int | None:
     return sum(sizes[:gpus]) if sizes else None
 
 
-def _sizes(profile: Machine, floors: Floors, precision: str | None, gpus: int) -> Iterator[Finding]:
+def _sizes(
+    profile: Machine, floors: Floors, precision: str | None, gpus: int
+) -> Iterator[FloorFinding]:
     fix = "free some space, or choose another folder with --prefix"
     yield _room("disk", profile.disk_free_bytes, floors.disk_bytes, fix)
     needs = floors.memory_bytes
@@ -146,16 +148,16 @@ def _sizes(profile: Machine, floors: Floors, precision: str | None, gpus: int) -
         yield _room("GPU memory", _shared(profile, floors, gpus), need, fix)
 
 
-def _same(name: str, value: str | None, need: str, fix: str) -> Finding:
-    return Finding(name, "ok" if value == need else "fail", value or UNKNOWN, need, fix)
+def _same(name: str, value: str | None, need: str, fix: str) -> FloorFinding:
+    return FloorFinding(name, "ok" if value == need else "fail", value or UNKNOWN, need, fix)
 
 
-def _at_least(name: str, value: str | None, need: str, fix: str) -> Finding:
+def _at_least(name: str, value: str | None, need: str, fix: str) -> FloorFinding:
     passed = value is not None and version(value) >= version(need)
-    return Finding(name, "ok" if passed else "fail", value or UNKNOWN, f"at least {need}", fix)
+    return FloorFinding(name, "ok" if passed else "fail", value or UNKNOWN, f"at least {need}", fix)
 
 
-def _room(name: str, value: int | None, need: int, fix: str) -> Finding:
+def _room(name: str, value: int | None, need: int, fix: str) -> FloorFinding:
     level: Literal["ok", "fail"] = "ok" if value is not None and value >= need else "fail"
     shown = UNKNOWN if value is None else f"{value} bytes"
-    return Finding(name, level, shown, f"at least {need} bytes", fix, ExitCode.SPACE)
+    return FloorFinding(name, level, shown, f"at least {need} bytes", fix, ExitCode.SPACE)

@@ -29,7 +29,7 @@ Reader = Callable[[], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Document:
     """One document of the bundle."""
 
     read: Reader

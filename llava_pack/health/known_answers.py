@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from llava_pack.engine.questions import missing_words
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ class _Line:
 
 
 @dataclass(kw_only=True)
-class _Run:
+class _LineRun:
     """Lines in a row that stay, of one logger and level."""
 
     line: _Line
@@ -135,10 +135,10 @@ def _engines(line: _Line, model: str, said: str) -> _Line:
     return replace(line, model=model, logger=own["logger"], level=own["level"], text=own["said"])
 
 
-def _sorted(lines: Iterator[_Line], told: Told) -> tuple[list[dict[str, Any]], list[_Run]]:
+def _sorted(lines: Iterator[_Line], told: Told) -> tuple[list[dict[str, Any]], list[_LineRun]]:
     """Return the lines that are told, and the others as runs."""
     events: list[dict[str, Any]] = []
-    runs: list[_Run] = []
+    runs: list[_LineRun] = []
     open_run = False
     for line in lines:
         said = read(line.text, LOGGED.get(line.logger, ()), told)
@@ -148,7 +148,7 @@ def _sorted(lines: Iterator[_Line], told: Told) -> tuple[list[dict[str, Any]], l
             continue
         run = runs[-1] if open_run else None
         if run is None or (run.line.logger, run.line.level) != (line.logger, line.level):
-            run = _Run(line=line)
+            run = _LineRun(line=line)
             runs.append(run)
         run.texts.append(line.text)
         open_run = True

@@ -14,14 +14,8 @@ import httpx
 from llava_pack.engine.questions import MAX_TOKENS
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
-from llava_pack.format.manifest import KnownAnswer, Reference
-from llava_pack.health.facts import (
-    AnswerFacts,
-    FenceFacts,
-    ModelFacts,
-    PageFacts,
-    ServerFacts,
-)
+from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
 from llava_pack.health.throughput import Counted, counted
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine import environment
-from llava_pack.engine.load import DEVICES, load_engine
+from llava_pack.engine.load import load_engine
+from llava_pack.engine.options import DEVICES
 from llava_pack.engine.port import Engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import PackError, UsageError
-from llava_pack.format.manifest import KnownAnswer, Manifest, Reference, parse_manifest
+from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.precision import PRECISION_CHOICES
 from llava_pack.health.grading import judge
 

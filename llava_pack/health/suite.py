@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.health.grading import Judgement, compare, judge
 from llava_pack.health.report import Finding, Layer
 

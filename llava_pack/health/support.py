@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_pack.health import vocabulary
-from llava_pack.health.evidence import Part, Reader
+from llava_pack.health.evidence import Document, Reader
 from llava_pack.health.knowledge import known_failures, recognise
 from llava_pack.health.redaction import Redactor
 from llava_pack.health.shapes import LEFT_OUT, Told
@@ -30,7 +30,7 @@ _SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class SupportContents:
     """What goes into the file."""
 
     documents: Mapping[str, str]
@@ -59,13 +59,13 @@ class Contents:
 
 
 def collect(
-    parts: Mapping[str, Part],
+    parts: Mapping[str, Document],
     *,
     salt: bytes,
     secrets: Sequence[str] = (),
     logs: Mapping[str, Reader] | None = None,
     redactor: Redactor | None = None,
-) -> Contents:
+) -> SupportContents:
     """Return what a support bundle holds.
 
     Args:
@@ -96,7 +96,7 @@ def collect(
         largest = max(texts, key=lambda name: len(texts[name]))
         dropped.append(largest)
         del texts[largest]
-    contents = Contents(
+    contents = SupportContents(
         documents=texts,
         left_out={name: told.left_out[name] for name in texts if told.left_out[name]},
         redacted=dict(redactor.counts),
@@ -106,12 +106,12 @@ def collect(
     return _with_about(contents)
 
 
-def packed(contents: Contents) -> bytes:
+def packed(contents: SupportContents) -> bytes:
     """Return the bytes of the .tar.gz."""
     return _packed(contents.documents)
 
 
-def _document(part: Part, raw: Any, told: Told) -> str:
+def _document(part: Document, raw: Any, told: Told) -> str:
     if isinstance(raw, Exception):
         return _why(raw)
     try:
@@ -146,7 +146,7 @@ def _run(readers: Mapping[str, Reader]) -> Iterator[tuple[str, Any]]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _with_about(contents: Contents) -> Contents:
+def _with_about(contents: SupportContents) -> SupportContents:
     lines = [
         "A llava-pack support bundle: plain text, made of known fields only.",
         "",

@@ -17,7 +17,8 @@ from llava_pack.engine.upstream.files import model_files
 from llava_pack.engine.upstream.processes import UpstreamProcesses, free_ports
 from llava_pack.engine.upstream.programs import UpstreamModel, chosen_device, programs
 from llava_pack.format.errors import ServeError
-from llava_pack.format.manifest import KnownAnswer, Manifest
+from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.manifest import Manifest
 from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
 

@@ -41,7 +41,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ResolutionTarget:
     """What the packages are resolved for, and why.
 
     Attributes:
@@ -68,7 +68,7 @@ class Choice:
         return wanted if not found or wanted in found else found[0]
 
 
-def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Choice:
+def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> ResolutionTarget:
     """Return what a recipe's packages are resolved for.
 
     Args:
@@ -94,7 +94,7 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Choic
         series = _series(gpu, platform, asked.cuda)
         cuda = asked.cuda or ("12" if series is None else series.major)
     reasons = _reasons(platform, cuda, series, gpu, profile)
-    return Choice(
+    return ResolutionTarget(
         platform=platform,
         cuda=cuda,
         series=series,

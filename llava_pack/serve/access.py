@@ -40,7 +40,7 @@ _BESIDE_ADMIN: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope != "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AccessRequest:
     """A request, as far as it decides who may ask.
 
     Attributes:
@@ -94,7 +94,7 @@ class AccessPolicy:
     host_names: frozenset[str] = frozenset()
     any_address: bool = False
 
-    def judge(self, asked: Asked, store: Mapping[str, Key], now_s: int) -> Ruling:
+    def judge(self, asked: AccessRequest, store: Mapping[str, Key], now_s: int) -> Ruling:
         """Return whether a request is taken, and who asks.
 
         Args:
@@ -144,7 +144,7 @@ class AccessPolicy:
             for name, secret in zip(names, self.secrets or (), strict=False)
         )
 
-    def _without_key(self, asked: Asked, route: Route | None) -> Ruling:
+    def _without_key(self, asked: AccessRequest, route: Route | None) -> Ruling:
         """Rule on a request that shows no key, or none that is known."""
         if self.secrets is not None:
             return Ruling(verdict="no-token", route=route)
@@ -153,7 +153,7 @@ class AccessPolicy:
         return Ruling(verdict="allowed", route=route)
 
     def _shown(
-        self, asked: Asked, store: Mapping[str, Key], now_s: int
+        self, asked: AccessRequest, store: Mapping[str, Key], now_s: int
     ) -> tuple[Key | None, Session | None]:
         """Return the key that a request shows: in its path, in a header, or by a cookie."""
         if asked.path.startswith(LLAVA_PREFIX):

@@ -5,19 +5,17 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import (
     Delta,
     Event,
     Failed,
     Finished,
-    Likely,
     Message,
-    Odds,
     Picture,
     Request,
     Role,
     Sampling,
-    Usage,
 )
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.caller import Caller

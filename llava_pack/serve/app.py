@@ -13,6 +13,7 @@ import llava_pack
 from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.admission import Admission, BodyLimits
+from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.audit import AuditLog, Sink
 from llava_pack.serve.failures import install_handlers
 from llava_pack.serve.fairness import QUEUE, SharedModels
@@ -86,14 +87,13 @@ def create_app(
         pictures_stall=lambda: decoder.stalled,
     )
     app.include_router(probe_router(models, signs, refusals))
-    app.include_router(openai_router(models, decoder))
-    app.include_router(tokenize_router(models, decoder))
-    app.include_router(observation_router(models, decoder))
-    app.include_router(llava_router(models, decoder))
+    inference = Inference(models, decoder)
+    for router in (openai_router, tokenize_router, observation_router, llava_router):
+        app.include_router(router(inference))
     if settings.web_folder is not None:
         from llava_pack.serve.web import mount_page
 
-        page = mount_page(app, models, decoder, settings.web_folder)
+        page = mount_page(app, inference, settings.web_folder)
         app.add_middleware(UnheardEvents, queue=lambda: page._queue)  # noqa: SLF001 - it has no name
     app.add_middleware(Admission, limits=settings.bodies)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)

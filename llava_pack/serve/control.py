@@ -23,7 +23,7 @@ from typing import Any
 
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.serve.fleet import Fleet, phases
 from llava_pack.serve.listener import listen_on_socket
 from llava_pack.serve.plans import EnginePlan

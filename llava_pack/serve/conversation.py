@@ -15,7 +15,7 @@ from llava_pack.serve.pictures import check_count
 
 
 @dataclass(frozen=True)
-class Turn:
+class PageTurn:
     """One message: its role, and its texts and files in order."""
 
     role: Literal["user", "assistant"]
@@ -23,7 +23,7 @@ class Turn:
     """(is a file, path or text)."""
 
 
-def turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:
+def turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[PageTurn, ...]:
     """Return the conversation on the screen.
 
     Args:
@@ -33,7 +33,9 @@ def turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:
         UsageError: nothing was asked, or there are too many pictures.
     """
     told = tuple(
-        Turn("assistant" if entry.get("role") == "assistant" else "user", tuple(contents(entry)))
+        PageTurn(
+            "assistant" if entry.get("role") == "assistant" else "user", tuple(contents(entry))
+        )
         for entry in conversation
     )
     if not told or told[-1].role != "user" or not told[-1].contents:
@@ -42,7 +44,7 @@ def turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:
     return told
 
 
-async def picture_files(told: Sequence[Turn], uploads: Path) -> tuple[bytes, ...]:
+async def picture_files(told: Sequence[PageTurn], uploads: Path) -> tuple[bytes, ...]:
     """Return the bytes of each picture, in order; a file that is there twice is read once.
 
     Args:
@@ -57,7 +59,7 @@ async def picture_files(told: Sequence[Turn], uploads: Path) -> tuple[bytes, ...
     return tuple(read[path] for path in paths)
 
 
-def engine_messages(told: Sequence[Turn], pictures: Iterable[Picture]) -> tuple[Message, ...]:
+def engine_messages(told: Sequence[PageTurn], pictures: Iterable[Picture]) -> tuple[Message, ...]:
     """Return the conversation for the engine.
 
     Args:

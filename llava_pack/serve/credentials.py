@@ -18,7 +18,7 @@ _TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Credentials:
+class ServeCredentials:
     """What a run accepts."""
 
     token: str
@@ -28,7 +28,7 @@ class Credentials:
 
 def credentials(
     host: str, *, token: bool, key_file: Path | None = None, key_store: Path | None = None
-) -> Credentials:
+) -> ServeCredentials:
     """Return the token of this start and the policy that asks for it.
 
     Args:
@@ -60,7 +60,7 @@ def credentials(
         host_names=names,
         any_address=not loopback,
     )
-    return Credentials(token=made, policy=policy)
+    return ServeCredentials(token=made, policy=policy)
 
 
 def is_loopback(host: str) -> bool:

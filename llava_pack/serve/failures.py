@@ -4,6 +4,7 @@ Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
 """
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,8 +20,6 @@ from llava_pack.serve.quota import QuotaError
 
 _log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
-_CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
 
 
 class ErrorBody(BaseModel):
@@ -36,6 +35,14 @@ class ErrorEnvelope(BaseModel):
     """What every error response holds."""
 
     error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
+}
+"""What a route of the API documents beside its answer."""
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
+_CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
 
 
 def error_response(status: int, body: ErrorBody) -> JSONResponse:

@@ -12,7 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from llava_pack.engine.fence.value import Standing
-from llava_pack.engine.port import EngineInfo, Event, Request, Trace
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.fair_queue import FairQueue, Seats, Ticket

@@ -28,7 +28,7 @@ from llava_pack.serve.feed import (
 from llava_pack.serve.heartbeat import Heartbeat
 from llava_pack.serve.lifetime import LostError, live_with
 from llava_pack.serve.process import (
-    Program,
+    ProcessCommand,
     cause_of_death,
     dump,
     end,
@@ -162,9 +162,9 @@ class GatewayLife:
         """Return what it last wrote on its stderr: where it hung, or what was wrong."""
         return "\n".join(self._lines)
 
-    def _program(self, channel: socket.socket) -> Program:
+    def _program(self, channel: socket.socket) -> ProcessCommand:
         descriptors = (channel.fileno(), self._plan.listening.fileno())
-        return Program(
+        return ProcessCommand(
             argv=(*self._plan.argv, *(str(number) for number in descriptors)),
             environment=self._plan.environment,
             directory=self._plan.directory,

@@ -18,15 +18,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_pack.format.text import visible
-from llava_pack.serve.access import AccessPolicy, Asked, Ruling
+from llava_pack.serve.access import AccessPolicy, AccessRequest, Ruling
 from llava_pack.serve.audit import AuditLog
 from llava_pack.serve.caller import is_known
-from llava_pack.serve.failures import (
-    error_response,
-    internal_error,
-    plain_error,
-    quota_response,
-)
+from llava_pack.serve.failures import error_response, internal_error, plain_error, quota_response
 from llava_pack.serve.key_store import LiveKeys
 from llava_pack.serve.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
 from llava_pack.serve.quota import QuotaError
@@ -140,7 +135,7 @@ class Guard:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = Asked(path=scope["path"], method=scope["method"], headers=_headers(scope))
+        asked = AccessRequest(path=scope["path"], method=scope["method"], headers=_headers(scope))
         ruling = self._policy.judge(asked, self._store.now(), int(time.time()))
         visit = self._visit(scope, ruling)
         status = _LEFT

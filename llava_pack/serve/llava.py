@@ -16,9 +16,8 @@ import binascii
 import functools
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -39,14 +38,13 @@ from llava_pack.engine.port import (
 )
 from llava_pack.engine.templates import RAW
 from llava_pack.format.errors import PackError, UsageError
-from llava_pack.serve.admission import body_is_gone, drop_copies
+from llava_pack.serve.admission import body_is_gone
 from llava_pack.serve.answers import Answer
+from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.failures import describe, plain_error
-from llava_pack.serve.fairness import Prepared, Shared
-from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.scopes import LLAVA_PREFIX
-from llava_pack.serve.visits import Visit, visit_of
+from llava_pack.serve.visits import Visit
 from llava_pack.serve.wire import MAX_PICTURES, MAX_PROMPT_CHARS
 
 _log = logging.getLogger(__name__)
@@ -75,10 +73,10 @@ class StreamRequest(BaseModel):
     stop: Annotated[str, Field(max_length=MAX_STOP_CHARS)] | None = None
 
 
-def llava_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
+def llava_router(inference: Inference) -> APIRouter:
     """Return the routes, at the root and behind the key's path."""
     router = APIRouter()
-    worker = _Worker(models, decoder)
+    worker, models = _Worker(inference), inference.models
 
     @router.post("/refresh_all_workers")
     async def refresh_all_workers() -> None:
@@ -102,8 +100,7 @@ def llava_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRo
     async def worker_generate_stream(
         body: StreamRequest, request: HttpRequest
     ) -> StreamingResponse:
-        request_id, visit = f"llava-{request.state.request_id}", visit_of(request.scope)
-        drop_copies(request)
+        request_id, visit = f"llava-{request.state.request_id}", visit_with(request)
         gone = functools.partial(body_is_gone, request)
         return StreamingResponse(worker.stream(body, request_id, visit, gone))
 
@@ -121,9 +118,8 @@ def llava_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRo
 class _Worker:
     """Answers as LLaVA's model worker does."""
 
-    def __init__(self, models: Mapping[str, Shared], decoder: PictureDecoder) -> None:
-        self._models = models
-        self._decoder = decoder
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
 
     async def stream(
         self, body: StreamRequest, request_id: str, visit: Visit, gone: Callable[[], None]
@@ -138,7 +134,7 @@ class _Worker:
         """
         text = body.prompt
         try:
-            if body.model not in self._models:
+            if body.model not in self._inference.models:
                 yield _frame(f"there is no model {body.model[:200]!r} here", _NO_MODEL)
                 return
             yield _frame(text)
@@ -161,16 +157,17 @@ class _Worker:
         texts, wanted = _question(body, request_id, visit.caller)
         images, body.images = body.images or [], None
 
-        async def prepare() -> Prepared:
-            files = await anyio.to_thread.run_sync(_decoded, images)
+        async def files() -> list[bytes]:
+            decoded = await anyio.to_thread.run_sync(_decoded, images)
             images.clear()
             gone()
-            admitted = await self._decoder.admitted(files, visit.caller)
-            message = Message("user", _parts(texts, admitted.pictures))
-            return Prepared(request=replace(wanted, messages=(message,)), seen=admitted.close)
+            return decoded
 
-        model = self._models[body.model]
-        return visit.counted(model.name, model.answer(visit.caller, visit.asking(prepare)))
+        def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
+            return (Message("user", _parts(texts, pictures)),)
+
+        model = self._inference.models[body.model]
+        return self._inference.answer(model, visit, Question(wanted, files, messages))
 
 
 def _question(body: StreamRequest, request_id: str, caller: Caller) -> tuple[list[str], Request]:

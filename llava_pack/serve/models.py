@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from llava_pack.engine.fence.value import Standing
-from llava_pack.engine.port import EngineInfo, Event, Request, Trace
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.format.text import Language

@@ -4,56 +4,43 @@ The answer comes through the same engine and queue as everybody's; nothing that 
 questions is used for it.
 """
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
-from llava_pack.engine.port import (
-    Delta,
-    EngineInfo,
-    Event,
-    Failed,
-    Message,
-    Request,
-    Sampling,
-)
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request, Sampling
 from llava_pack.engine.questions import TOP, answer_of
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.admission import drop_copies
-from llava_pack.serve.failures import ErrorEnvelope
+from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.failures import ERRORS
 from llava_pack.serve.fairness import Shared
-from llava_pack.serve.openai import find_model
-from llava_pack.serve.pictures import PictureDecoder
-from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import ObservationRequest
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
-}
 
-
-def observation_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
+def observation_router(inference: Inference) -> APIRouter:
     """Return the route."""
-    router = APIRouter(responses=_ERRORS)
+    router = APIRouter(responses=ERRORS)
 
     @router.post("/observe")
     async def observe(body: ObservationRequest, http: HttpRequest) -> dict[str, Any]:
-        model = find_model(models, body.model)
-        drop_copies(http)
-        visit = visit_of(http.scope)
-        urls = () if body.picture is None else (body.picture,)
+        model = inference.find(body.model)
+        visit = visit_with(http)
+        question = Question(
+            Request(
+                request_id=f"observe-{http.state.request_id}",
+                messages=(),
+                sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
+                salt=http.state.request_id,
+            ),
+            pictures=() if body.picture is None else (body.picture,),
+            messages=lambda pictures: (Message("user", (*pictures, body.prompt)),),
+        )
         async with model.turn(visit.caller):
-            with closing(await decoder.admitted(urls, visit.caller)) as admitted:
-                request = Request(
-                    request_id=f"observe-{http.state.request_id}",
-                    messages=(Message("user", (*admitted.pictures, body.prompt)),),
-                    sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
-                    salt=http.state.request_id,
-                )
+            async with inference.request(visit, question) as request:
                 visit.asks(request)
                 deltas = await _deltas(visit.counted(model.name, model.generate(request)))
                 trace = await model.trace(request)

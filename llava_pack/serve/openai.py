@@ -14,27 +14,25 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.exceptions import HTTPException
 
-from llava_pack.engine.port import Event
+from llava_pack.engine.port import Event, Message, Picture
 from llava_pack.format.errors import PackError
-from llava_pack.serve.admission import body_is_gone, drop_copies
+from llava_pack.serve.admission import body_is_gone
 from llava_pack.serve.answers import Answer, engine_messages, engine_request, paced, picture_urls
+from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.failures import (
+    ERRORS,
     ErrorBody,
     ErrorEnvelope,
     describe,
     internal_error,
     plain_error,
 )
-from llava_pack.serve.fairness import Prepared, Shared
-from llava_pack.serve.pictures import PictureDecoder
-from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import (
     AnswerMessage,
     ChatCompletion,
@@ -50,9 +48,6 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _ROUTES = {"chat/completions": "POST", "models": "GET"}
 _FIRST_EVENT_S = 1.0
 _PING_S = 10.0
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope} for status in (400, 401, 403, 404, 413, 421, 429, 500, 503)
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +62,24 @@ class _Asked:
     odds: bool
 
 
-def openai_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIRouter:
+def openai_router(inference: Inference) -> APIRouter:
     """Return the routes under `/v1`."""
-    router = APIRouter(prefix="/v1", responses=_ERRORS)
+    router = APIRouter(prefix="/v1", responses=ERRORS)
     started = int(time.time())
 
     @router.get("/models")
     async def list_models() -> ModelList:
-        return ModelList(data=tuple(ModelCard(id=name, created=started) for name in models))
+        return ModelList(
+            data=tuple(ModelCard(id=name, created=started) for name in inference.models)
+        )
 
     @router.get("/models/{name:path}")
     async def show_model(name: str) -> ModelCard:
-        return ModelCard(id=find_model(models, name).name, created=started)
+        return ModelCard(id=inference.find(name).name, created=started)
 
     @router.post("/chat/completions", response_model=ChatCompletion)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        model = find_model(models, body.model)
+        model = inference.find(body.model)
         asked = _Asked(
             request_id=f"chatcmpl-{request.state.request_id}",
             model=model.name,
@@ -91,20 +88,19 @@ def openai_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIR
             token_ids=body.return_token_ids,
             odds=body.odds is not None,
         )
-        drop_copies(request)
-        visit = visit_of(request.scope)
-        urls = picture_urls(body.messages)
-        wanted = engine_request(body, asked.request_id, visit.caller)
+        visit = visit_with(request)
 
-        async def prepare() -> Prepared:
-            admitted = await decoder.admitted(urls, visit.caller)
-            if body.stream:  # then only the urls are left of it, and they go with this function
+        def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
+            if body.stream:  # then only the urls are left of it, and they go with the question
                 body_is_gone(request)
-            messages = engine_messages(body.messages, admitted.pictures)
-            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
+            return engine_messages(body.messages, pictures)
 
-        answering = model.answer(visit.caller, visit.asking(prepare))
-        events = visit.counted(model.name, answering)
+        question = Question(
+            request=engine_request(body, asked.request_id, visit.caller),
+            pictures=picture_urls(body.messages),
+            messages=messages,
+        )
+        events = inference.answer(model, visit, question)
         if not body.stream:
             return await _whole(events, asked, request)
         return await _streamed(events, asked)
@@ -119,24 +115,6 @@ def openai_router(models: Mapping[str, Shared], decoder: PictureDecoder) -> APIR
         return refused
 
     return router
-
-
-def find_model(models: Mapping[str, Shared], name: str) -> Shared:
-    """Return a model by its name.
-
-    Raises:
-        HTTPException: 404, there is none.
-    """
-    if name in models:
-        return models[name]
-    served = ", ".join(models)
-    message = f"the model {name[:200]!r} is not served here; served: {served}"
-    raise HTTPException(
-        404,
-        ErrorBody(  # type: ignore[arg-type] # our handler takes the whole body
-            message=message, type="invalid_request_error", param="model", code="model_not_found"
-        ),
-    )
 
 
 async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Request) -> Response:

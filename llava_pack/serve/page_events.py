@@ -33,7 +33,7 @@ _MAX_ID = 64
 _MAX_NUMBER = 10_000
 
 
-class Shape(Protocol):
+class InputShape(Protocol):
     """What one input of an event may hold."""
 
     def read(self, value: Any, may_use: MayUse) -> Any:
@@ -77,7 +77,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Number:
+class BoundedNumber:
     """A number between two others."""
 
     low: float
@@ -97,7 +97,7 @@ class EventShape:
 
     queued: bool
     """Whether it waits in the queue."""
-    inputs: tuple[Shape, ...]
+    inputs: tuple[InputShape, ...]
     picks: bool = False
     """Whether it says which of the examples was clicked."""
 
@@ -140,7 +140,7 @@ def shapes_of(blocks: Any) -> Mapping[int, EventShape]:
     }
 
 
-def _shape(part: Any) -> Shape:
+def _shape(part: Any) -> InputShape:
     match type(part).__name__:
         case "Chatbot":
             return Chat()
@@ -149,7 +149,7 @@ def _shape(part: Any) -> Shape:
         case "Dropdown":
             return Word()
         case "Slider":
-            return Number(part.minimum, part.maximum)
+            return BoundedNumber(part.minimum, part.maximum)
         case other:
             raise ServeError(f"nothing says what an event may send for a {other}")
 

@@ -1,10 +1,13 @@
 """Example pictures of the page: drawn here, so that none has to be carried or licensed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
+from llava_pack.format.text import Language
 from llava_pack.serve.page_words import QUESTIONS, Drawn
 
 _SIZE = 336
@@ -35,6 +38,18 @@ def draw_examples(folder: Path) -> tuple[Example, ...]:
         picture.save(path, optimize=True)
         examples.append(Example(drawn=name, picture=path, question=QUESTIONS["en"][name]))
     return tuple(examples)
+
+
+def shown_examples(examples: Iterable[Example], language: Language) -> list[dict[str, Any]]:
+    """Return the examples as the page shows them."""
+    return [
+        {
+            "text": example.question,
+            "display_text": QUESTIONS[language][example.drawn],
+            "files": [str(example.picture)],
+        }
+        for example in examples
+    ]
 
 
 def _circle() -> Image.Image:

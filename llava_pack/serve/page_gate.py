@@ -34,7 +34,7 @@ from llava_pack.serve.page_events import (
 from llava_pack.serve.page_halves import half_uploads_removed
 from llava_pack.serve.page_owners import Owner, Owners
 from llava_pack.serve.page_routes import Found, find_route
-from llava_pack.serve.page_streams import Answer, Counted, captured, read_body, replayed
+from llava_pack.serve.page_streams import CountedForm, WholeAnswer, captured, read_body, replayed
 from llava_pack.serve.wire import MAX_PICTURES
 
 MAX_FORM_BYTES = 64 * 1024 * 1024
@@ -54,7 +54,7 @@ _FILE_HEADERS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageFacts:
+class GateFacts:
     """What the gate must know of the page behind it."""
 
     events: Mapping[int, EventShape]
@@ -71,7 +71,7 @@ class PageFacts:
 class PageGate:
     """Lets through what the page itself asks for, and answers 404 for the rest."""
 
-    def __init__(self, app: ASGIApp, facts: PageFacts) -> None:
+    def __init__(self, app: ASGIApp, facts: GateFacts) -> None:
         self._app = app
         self._facts = facts
         self._owners = Owners()
@@ -116,7 +116,7 @@ class PageGate:
 
     async def _take(self, owner: Owner, scope: Scope, receive: Receive, send: Send) -> None:
         boundary = _boundary(scope)
-        counted = Counted(receive, boundary, max_parts=MAX_PICTURES, max_bytes=MAX_FORM_BYTES)
+        counted = CountedForm(receive, boundary, max_parts=MAX_PICTURES, max_bytes=MAX_FORM_BYTES)
         try:
             with half_uploads_removed():
                 answer = await captured(self._app, scope, counted)
@@ -128,7 +128,7 @@ class PageGate:
             self._remove(self._owners.brought(owner, self._landed(answer)))
         await answer.send(send)
 
-    def _landed(self, answer: Answer) -> dict[str, int]:
+    def _landed(self, answer: WholeAnswer) -> dict[str, int]:
         paths = map(Path, json.loads(answer.body))
         return {str(p): p.stat().st_size for p in paths if self._facts.uploads in p.parents}
 

@@ -30,7 +30,7 @@ _NAMES = rf"(?:{_NAME}/){{0,8}}{_NAME}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Route:
+class PageRoute:
     """An open route."""
 
     method: str
@@ -53,8 +53,8 @@ class Found:
     query: frozenset[str]
 
 
-def _open(method: str, template: str, path: str, use: Use, query: str = "") -> Route:
-    return Route(
+def _open(method: str, template: str, path: str, use: Use, query: str = "") -> PageRoute:
+    return PageRoute(
         method=method,
         template=template,
         path=re.compile(path, re.ASCII),

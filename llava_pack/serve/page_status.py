@@ -34,8 +34,10 @@ def status_lines(models: Iterable[Served], language: Language) -> str:
     return "  \n".join(_status_line(model, language) for model in models)
 
 
-def speed_line(speed: Speed, language: Language) -> str:
-    """Return how fast an answer came, in words."""
+def speed_line(speed: Speed | None, language: Language) -> str:
+    """Return how fast an answer came, in words; nothing before its first token."""
+    if speed is None or not speed.tokens:
+        return ""
     said = STATUS[language]["speed"]
     return said.format(tokens=speed.tokens, rate=speed.rate, first=speed.first_s)
 

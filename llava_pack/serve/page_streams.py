@@ -54,7 +54,7 @@ def replayed(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receiv
     return {**scope, "headers": headers}, again
 
 
-class Counted:
+class CountedForm:
     """A form that is counted while it is read: its bytes, and the parts between its boundaries.
 
     Args:
@@ -100,7 +100,7 @@ class Counted:
 
 
 @dataclass
-class Answer:
+class WholeAnswer:
     """A short answer, whole."""
 
     status: int = 0
@@ -114,13 +114,13 @@ class Answer:
         await send({"type": "http.response.body", "body": self.body})
 
 
-async def captured(app: ASGIApp, scope: Scope, receive: Receive) -> Answer:
+async def captured(app: ASGIApp, scope: Scope, receive: Receive) -> WholeAnswer:
     """Return what an application answers, without sending it.
 
     Raises:
         ValueError: it is longer than an answer to be read here.
     """
-    answer = Answer()
+    answer = WholeAnswer()
 
     async def kept(message: Message) -> None:
         if message["type"] == "http.response.start":

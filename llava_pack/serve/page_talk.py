@@ -9,19 +9,18 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava_pack.engine.port import Event, Request, Sampling
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.answers import Answer
+from llava_pack.serve.api.inference import Inference, Question
 from llava_pack.serve.conversation import contents, engine_messages, picture_files, turns
 from llava_pack.serve.failures import describe
-from llava_pack.serve.fairness import Prepared, Shared
 from llava_pack.serve.page_status import Speed
 from llava_pack.serve.page_text import disarmed
-from llava_pack.serve.pictures import PictureDecoder
 from llava_pack.serve.visits import Visit
 
 ROUTE = "page answer"
@@ -54,16 +53,12 @@ class Talk:
     """Answers turns of the page.
 
     Args:
-        models: by name.
-        decoder: for the pictures.
+        inference: what asks the models.
         uploads: the only folder that a picture may come from.
     """
 
-    def __init__(
-        self, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
-    ) -> None:
-        self._models = models
-        self._decoder = decoder
+    def __init__(self, inference: Inference, uploads: Path) -> None:
+        self._inference = inference
         self._uploads = uploads
 
     async def answer(
@@ -103,7 +98,7 @@ class Talk:
         self, visit: Visit, conversation: Sequence[Entry], choices: Choices
     ) -> AsyncGenerator[Event, None]:
         visit.admit()
-        model = self._models.get(choices.model)
+        model = self._inference.models.get(choices.model)
         if model is None:
             raise UsageError(f"{choices.model} is no longer served; reload the page")
         told = turns(conversation)
@@ -118,14 +113,12 @@ class Talk:
             ),
         )
 
-        async def prepare() -> Prepared:
-            files = await picture_files(told, self._uploads)
-            admitted = await self._decoder.admitted(files, visit.caller)
-            messages = engine_messages(told, admitted.pictures)
-            return Prepared(request=replace(wanted, messages=messages), seen=admitted.close)
-
-        answering = model.answer(visit.caller, visit.asking(prepare))
-        return visit.counted(choices.model, answering)
+        question = Question(
+            wanted,
+            pictures=lambda: picture_files(told, self._uploads),
+            messages=lambda pictures: engine_messages(told, pictures),
+        )
+        return self._inference.answer(model, visit, question)
 
 
 def _shown(answer: Answer, began_s: float, first_s: float) -> Shown:
@@ -150,6 +143,11 @@ def spoken(box: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     content: list[Any] = [{"path": path} for path in files]
     return {"role": "user", "content": [*content, *([text] if text else [])]}
+
+
+def said(text: str) -> dict[str, Any]:
+    """Return the message of an answer."""
+    return {"role": "assistant", "content": disarmed(text)}
 
 
 def taken_back(conversation: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.engine.fence.value import FenceMode
-from llava_pack.format.manifest import KnownAnswer, Manifest
+from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.manifest import Manifest
 from llava_pack.serve.process import EngineCommand
 
 _DROPPED = (

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.failures import RETRY_AFTER_S
 from llava_pack.serve.metrics import CONTENT_TYPE, exposition
-from llava_pack.serve.models import Served
+from llava_pack.serve.models import Served, Vitals
 from llava_pack.serve.refusals import Refusals
 
 
@@ -50,20 +50,11 @@ def probe_router(models: Mapping[str, Served], signs: Signs, refusals: Refusals)
     @router.get("/health", include_in_schema=False)
     @router.get("/v1/health/live", include_in_schema=False)
     async def livez() -> JSONResponse:
-        vitals = {name: model.vitals for name, model in models.items()}
-        stalled = [name for name, seen in vitals.items() if seen.stalled]
+        stalled = [name for name, model in models.items() if model.vitals.stalled]
         body = {
             "status": "stalled" if stalled else "live",
             "stalled": stalled,
-            "models": {
-                name: {
-                    "steps": seen.steps,
-                    "running": seen.running,
-                    "waiting": seen.waiting,
-                    "stalled_s": round(seen.stalled_s, 3),
-                }
-                for name, seen in vitals.items()
-            },
+            "models": {name: _progress(model.vitals) for name, model in models.items()},
         }
         return _answer(body, ok=not stalled)
 
@@ -102,6 +93,15 @@ def probe_router(models: Mapping[str, Served], signs: Signs, refusals: Refusals)
 def _answer(body: Mapping[str, Any], *, ok: bool) -> JSONResponse:
     headers = None if ok else {"Retry-After": str(RETRY_AFTER_S)}
     return JSONResponse(body, status_code=200 if ok else 503, headers=headers)
+
+
+def _progress(seen: Vitals) -> dict[str, Any]:
+    return {
+        "steps": seen.steps,
+        "running": seen.running,
+        "waiting": seen.waiting,
+        "stalled_s": round(seen.stalled_s, 3),
+    }
 
 
 def _readiness(model: Served) -> str:

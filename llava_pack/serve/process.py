@@ -25,7 +25,7 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class ProcessCommand:
     """How a process is started."""
 
     argv: tuple[str, ...]
@@ -52,9 +52,11 @@ class EngineCommand:
     """The whole environment of the process."""
 
     @property
-    def program(self) -> Program:
+    def program(self) -> ProcessCommand:
         """The process."""
-        return Program(argv=self.argv, environment=self.environment, directory=self.socket.parent)
+        return ProcessCommand(
+            argv=self.argv, environment=self.environment, directory=self.socket.parent
+        )
 
 
 def python_program(module: str) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ def python_program(module: str) -> tuple[str, ...]:
     return (sys.executable, "-I", *compiled, "-X", "faulthandler", "-m", module)
 
 
-async def start(program: Program, what: str) -> Process:
+async def start(program: ProcessCommand, what: str) -> Process:
     """Start a process in a session of its own, tied to this one's life by the kernel.
 
     The kernel watches the thread that starts it, so that has to be the main one.

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from llava_pack.engine.client import EngineClient
 from llava_pack.engine.fence.value import Standing
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request, Trace
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.feed import Bulletin, News

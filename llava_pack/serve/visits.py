@@ -8,7 +8,6 @@ from typing import Any
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
 from llava_pack.serve.audit import AuditLog, Entry
 from llava_pack.serve.caller import ANYONE, Caller
-from llava_pack.serve.fairness import Prepare, Prepared
 from llava_pack.serve.keys import Key
 from llava_pack.serve.quota import Books
 
@@ -73,16 +72,6 @@ class Visit:
         """Note what a model is asked."""
         self.pictures = sum(len(message.pictures) for message in request.messages)
         self._chars = sum(len(message.text) for message in request.messages)
-
-    def asking(self, prepare: Prepare) -> Prepare:
-        """Return a preparation that notes what the model is asked, once that is known."""
-
-        async def noted() -> Prepared:
-            prepared = await prepare()
-            self.asks(prepared.request)
-            return prepared
-
-        return noted
 
     async def counted(
         self, model: str, events: AsyncGenerator[Event, None]

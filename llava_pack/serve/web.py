@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from llava_pack.engine.limits import Limits
 from llava_pack.format.text import Language
-from llava_pack.serve.caller import Caller, caller_of
+from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.page_browser import (
     BEGIN_SCRIPT,
@@ -31,8 +31,8 @@ from llava_pack.serve.page_browser import (
     THEME_SCRIPT,
 )
 from llava_pack.serve.page_events import PICTURE_TYPES, shapes_of
-from llava_pack.serve.page_examples import Example, draw_examples
-from llava_pack.serve.page_gate import PageFacts, PageGate
+from llava_pack.serve.page_examples import Example, draw_examples, shown_examples
+from llava_pack.serve.page_gate import GateFacts, PageGate
 from llava_pack.serve.page_halves import note_files_of_forms
 from llava_pack.serve.page_status import speed_line, status_lines
 from llava_pack.serve.page_talk import (
@@ -41,12 +41,11 @@ from llava_pack.serve.page_talk import (
     Shown,
     Talk,
     before_the_answer,
+    said,
     spoken,
     taken_back,
 )
-from llava_pack.serve.page_text import disarmed
-from llava_pack.serve.page_words import QUESTIONS, STATUS, language_of, translations
-from llava_pack.serve.pictures import PictureDecoder
+from llava_pack.serve.page_words import STATUS, language_of, translations
 from llava_pack.serve.visits import visit_of
 from llava_pack.serve.wire import MAX_TEXT_CHARS
 
@@ -58,21 +57,18 @@ _TEMPERATURE, _TOP_P, _MAX_TOKENS = 0.2, 0.7, 512
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def mount_page(
-    app: FastAPI, models: Mapping[str, Shared], decoder: PictureDecoder, uploads: Path
-) -> Any:
+def mount_page(app: FastAPI, inference: Inference, uploads: Path) -> Any:
     """Mount the page at the root of the gateway and return it.
 
     Args:
         app: with every other route already in place.
-        models: by name; the first is chosen at the start.
-        decoder: for the pictures.
+        inference: what asks the models; the first is chosen at the start.
         uploads: the private folder that GRADIO_TEMP_DIR names; GRADIO_ANALYTICS_ENABLED is False.
     """
     examples = draw_examples(uploads / "examples")
     # Served from where they are: a copy in Gradio's cache would be deleted after _KEEP_S.
     gr.set_static_paths([example.picture for example in examples])
-    page = _Page(models, Talk(models, decoder, uploads), examples).blocks()
+    page = _Page(inference.models, Talk(inference, uploads), examples).blocks()
     page.queue(default_concurrency_limit=_AT_ONCE, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -100,7 +96,7 @@ def _put_the_gate_before(
     app: FastAPI, page: Any, uploads: Path, examples: Sequence[Example]
 ) -> None:
     """Mount what was mounted last once more, behind the gate."""
-    facts = PageFacts(
+    facts = GateFacts(
         events=shapes_of(page),
         uploads=uploads,
         known=page.upload_file_set,
@@ -149,11 +145,7 @@ class _Page:
 
     def _served_now(self) -> dict[str, Any]:
         names = list(self._models)
-        return {
-            "choices": names,
-            "value": next(iter(names), None),
-            "visible": len(names) > 1,
-        }
+        return {"choices": names, "value": next(iter(names), None), "visible": len(names) > 1}
 
     def _chat(self) -> Any:
         return gr.Chatbot(
@@ -164,19 +156,9 @@ class _Page:
             sanitize_html=True,
             latex_delimiters=[],
             placeholder=self._say("empty"),
-            examples=self._shown_examples("en"),
+            examples=shown_examples(self._examples, "en"),
             elem_id="chat",
         )
-
-    def _shown_examples(self, language: Language) -> list[dict[str, Any]]:
-        return [
-            {
-                "text": example.question,
-                "display_text": QUESTIONS[language][example.drawn],
-                "files": [str(example.picture)],
-            }
-            for example in self._examples
-        ]
 
     def _box(self) -> Any:
         return gr.MultimodalTextbox(
@@ -215,7 +197,7 @@ class _Page:
             language = _language(request)
             if language == "en":
                 return gr.skip()
-            return gr.Chatbot(examples=self._shown_examples(language))
+            return gr.Chatbot(examples=shown_examples(self._examples, language))
 
         page.load(None, None, None, js=LOAD_SCRIPT, api_visibility="private")
         page.load(examples, None, chat, queue=False, **_QUIET)
@@ -257,15 +239,8 @@ class _Page:
         box.stop(self._open_box, None, box, cancels=answers, queue=False, **_QUIET)
         for ended in answers:
             ended.then(None, None, chat, js=END_SCRIPT, api_visibility="private")
-        chat.clear(
-            self._cleared,
-            None,
-            [box, speed],
-            js=CLEAR_SCRIPT,
-            cancels=answers,
-            queue=False,
-            **_QUIET,
-        )
+        clearing = {"js": CLEAR_SCRIPT, "cancels": answers, "queue": False, **_QUIET}
+        chat.clear(self._cleared, None, [box, speed], **clearing)
         chat.undo(self._undone, [chat], [chat, box], queue=False, **_QUIET)
         chat.example_select(picked, None, box, queue=False, **_QUIET)
 
@@ -282,7 +257,7 @@ class _Page:
         async with aclosing(self._talk.answer(conversation, chosen, page)) as pieces:
             async for shown in pieces:
                 if shown.failure is None and shown.text:
-                    yield [*conversation, _said(shown.text)], skip, _speed(shown, language)
+                    yield [*conversation, said(shown.text)], skip, speed_line(shown.speed, language)
         if shown.failure is not None:
             gr.Warning(html.escape(shown.failure), title="llava-pack", duration=20)
             if not shown.text:
@@ -290,7 +265,7 @@ class _Page:
                 yield before, self._open_box(box), ""
                 return
         text = shown.text or STATUS[language]["nothing"]
-        yield [*conversation, _said(text)], self._open_box(), _speed(shown, language)
+        yield [*conversation, said(text)], self._open_box(), speed_line(shown.speed, language)
 
     def _taken(self, box: Mapping[str, Any], conversation: list[Entry]) -> tuple[Any, Any]:
         """Put what is in the box on the screen, and lock the box until the answer is there."""
@@ -315,19 +290,6 @@ class _Page:
 
     def _locked_box(self, **given: Any) -> Any:
         return gr.update(interactive=False, submit_btn=False, stop_btn=True, **given)
-
-
-def _said(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": disarmed(text)}
-
-
-def _speed(shown: Shown, language: Language) -> str:
-    return speed_line(shown.speed, language) if shown.speed and shown.speed.tokens else ""
-
-
-def _caller(request: Any) -> Caller:
-    """Return who sends an event; Gradio's request holds the one that came."""
-    return caller_of(request.request.scope)
 
 
 def _language(request: Any) -> Language:

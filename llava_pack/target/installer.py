@@ -8,11 +8,11 @@ from typing import Any
 from llava_pack.format.progress import Progress
 from llava_pack.target import disk, failures, generations, journal, receipt, serving, trust
 from llava_pack.target.next_step import NextStep, next_step
-from llava_pack.target.planning import Plan, Request, plan
-from llava_pack.target.staging import Staging, stage
+from llava_pack.target.planning import InstallPlan, InstallRequest, plan
+from llava_pack.target.staging import InstallRun, stage
 from llava_pack.target.store import Store
 
-__all__ = ["Outcome", "Plan", "Request", "install", "plan", "recover"]
+__all__ = ["InstallPlan", "InstallRequest", "Outcome", "install", "plan", "recover"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Outcome:
         return {**vars(self), "prefix": str(self.prefix), "next": self.next().command}
 
 
-def install(request: Request, progress: Progress) -> Outcome:
+def install(request: InstallRequest, progress: Progress) -> Outcome:
     """Install a bundle, or say that it is installed; whatever fails, what was active stays active.
 
     Raises:
@@ -56,7 +56,7 @@ def install(request: Request, progress: Progress) -> Outcome:
         unchanged = present is not None and present == current
         halfway = left.get("step") == "switch" and left.get("generation") == present
         if present is None:
-            stage(Staging(request=request, plan=planned, progress=progress, number=number))
+            stage(InstallRun(request=request, plan=planned, progress=progress, number=number))
         if halfway or not unchanged:
             numbers = (left.get("previous") if halfway else current, present or number)
             serving.switch(prefix, recipe, numbers, progress, "install")

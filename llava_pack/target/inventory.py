@@ -23,7 +23,7 @@ _MAX_DEFECTS = 2_000
 
 
 @dataclass(frozen=True)
-class Defect:
+class FileDefect:
     """One difference between a bundle and what it says about itself."""
 
     path: str
@@ -36,7 +36,7 @@ class Defect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class BundleListing:
     """A bundle whose SHA256SUMS was read, and held against `--expect` where one was given."""
 
     root: Path
@@ -55,7 +55,7 @@ class Listing:
         return sums.parse_sums(self.sums_bytes)
 
 
-def read_listing(root: Path, *, expect: str | None) -> Listing:
+def read_listing(root: Path, *, expect: str | None) -> BundleListing:
     """Read SHA256SUMS, and hold the id of the bundle against what a person typed.
 
     Raises:
@@ -73,10 +73,10 @@ def read_listing(root: Path, *, expect: str | None) -> Listing:
             subject=SUMS_NAME,
             hint="this is another bundle, or it was changed: compare with the card from the build",
         )
-    return Listing(root=root, sums_bytes=data, bundle_id=found, expected=expect is not None)
+    return BundleListing(root=root, sums_bytes=data, bundle_id=found, expected=expect is not None)
 
 
-def read_manifest(listing: Listing) -> tuple[Manifest, bytes]:
+def read_manifest(listing: BundleListing) -> tuple[Manifest, bytes]:
     """Return the manifest and its bytes, once they agree with SHA256SUMS.
 
     Raises:
@@ -111,25 +111,27 @@ def read_file(root: Path, name: str, most_bytes: int) -> bytes:
         raise IntegrityError(_reason(error), subject=name, hint=hint) from error
 
 
-def survey(listing: Listing) -> tuple[Defect, ...]:
+def survey(listing: BundleListing) -> tuple[FileDefect, ...]:
     """Compare names and kinds of files, without reading them."""
     present: set[str] = set()
     folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
     defects = list(islice(_walk(listing, "", folders, present), _MAX_DEFECTS + 1))
     if len(defects) > _MAX_DEFECTS:
-        defects[-1] = Defect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
+        defects[-1] = FileDefect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
     else:
         absent = (path for path in listing.sums if path not in present)
-        defects += [Defect(path, "missing", "a file", "nothing") for path in absent]
+        defects += [FileDefect(path, "missing", "a file", "nothing") for path in absent]
     return tuple(sorted(defects, key=lambda defect: defect.path))
 
 
-def _walk(listing: Listing, below: str, folders: set[str], present: set[str]) -> Iterator[Defect]:
+def _walk(
+    listing: BundleListing, below: str, folders: set[str], present: set[str]
+) -> Iterator[FileDefect]:
     try:
         entries = os.scandir(listing.root / below)
     except OSError as error:
         _pass_on(error)
-        yield Defect(below, "unreadable", "a folder that can be read", _reason(error))
+        yield FileDefect(below, "unreadable", "a folder that can be read", _reason(error))
         return
     with entries:
         for entry in entries:
@@ -140,12 +142,12 @@ def _walk(listing: Listing, below: str, folders: set[str], present: set[str]) ->
                 if path in folders:
                     yield from _walk(listing, path, folders, present)
                 else:
-                    yield Defect(path, "extra", "nothing", "a folder")
+                    yield FileDefect(path, "extra", "nothing", "a folder")
             elif not entry.is_file(follow_symlinks=False):
                 kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
-                yield Defect(path, "not-a-file", "a file", kind)
+                yield FileDefect(path, "not-a-file", "a file", kind)
             elif path not in listing.sums and path not in sums.UNLISTED:
-                yield Defect(path, "extra", "nothing", "a file")
+                yield FileDefect(path, "extra", "nothing", "a file")
 
 
 def open_file(root: Path, path: str) -> BinaryIO:
@@ -164,7 +166,7 @@ def open_file(root: Path, path: str) -> BinaryIO:
 
 def check(
     root: Path, path: str, promise: tuple[str, int | None], progress: Progress
-) -> Defect | None:
+) -> FileDefect | None:
     """Read one file once, and return what is wrong with it.
 
     Args:
@@ -178,19 +180,19 @@ def check(
         with open_file(root, path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != (size if size_bytes is None else size_bytes):
-                return Defect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
+                return FileDefect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
             if size > MAX_FILE_BYTES:
-                return Defect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
+                return FileDefect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
             got = sha256_stream(stream, progress.advance)
     except OSError as error:
         return unreadable(path, error)
-    return None if got == sha256 else Defect(path, "changed", f"sha256 {sha256}", got)
+    return None if got == sha256 else FileDefect(path, "changed", f"sha256 {sha256}", got)
 
 
-def unreadable(path: str, error: OSError) -> Defect:
+def unreadable(path: str, error: OSError) -> FileDefect:
     """Return the defect of a file that cannot be read, where that is not this machine's doing."""
     _pass_on(error)
-    return Defect(path, "unreadable", "a file that can be read", _reason(error))
+    return FileDefect(path, "unreadable", "a file that can be read", _reason(error))
 
 
 def _pass_on(error: OSError) -> None:
@@ -228,7 +230,7 @@ def _reason(error: OSError) -> str:
     return f"cannot be read: {error.strerror or type(error).__name__}"
 
 
-def refusal(defects: tuple[Defect, ...], *, of: int) -> IntegrityError:
+def refusal(defects: tuple[FileDefect, ...], *, of: int) -> IntegrityError:
     """Return the error that names the defects of a bundle with `of` files."""
     shown = "; ".join(str(defect) for defect in defects[:_SHOWN_DEFECTS])
     more = len(defects) - _SHOWN_DEFECTS

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _install(options: _Options) -> _Result:
-    request = installer.Request(
+    request = installer.InstallRequest(
         bundle=options.bundle,
         expect=options.expect,
         prefix=options.prefix.absolute(),

@@ -11,7 +11,7 @@ from llava_pack.format import records
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import Finding
+from llava_pack.format.target import FloorFinding
 from llava_pack.target import (
     failures,
     inventory,
@@ -23,12 +23,12 @@ from llava_pack.target import (
     unlisted,
     venv,
 )
-from llava_pack.target.inventory import Listing
+from llava_pack.target.inventory import BundleListing
 from llava_pack.target.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class InstallRequest:
     """What a person asked to install."""
 
     bundle: Path
@@ -47,14 +47,14 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class InstallPlan:
     """What an install would do, found out without writing anything."""
 
-    listing: Listing
+    listing: BundleListing
     verdict: trust.Verdict
     manifest: Manifest
     manifest_bytes: bytes
-    findings: tuple[Finding, ...]
+    findings: tuple[FloorFinding, ...]
     python: Path
     placing: Mapping[str, int]
     """By way (stored, moved, linked, copied), how many bytes would come into the store."""
@@ -79,7 +79,7 @@ class Plan:
         return text.format(**self.facts())
 
 
-def plan(request: Request, progress: Progress) -> Plan:
+def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     """Check all that can be checked without writing: the id, the machine, the names of the files.
 
     Raises:
@@ -96,7 +96,7 @@ def plan(request: Request, progress: Progress) -> Plan:
         return _plan(request, progress)
 
 
-def _plan(request: Request, progress: Progress) -> Plan:
+def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     listing = inventory.read_listing(request.bundle, expect=request.expect)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
     trust.check_named(verdict, request.bundle)
@@ -133,7 +133,7 @@ def _plan(request: Request, progress: Progress) -> Plan:
     for item in found:
         progress.note(receipt_page.mark(records.encode(item)))
     preflight.check(found)
-    return Plan(
+    return InstallPlan(
         listing=listing,
         verdict=verdict,
         manifest=manifest,
@@ -145,7 +145,7 @@ def _plan(request: Request, progress: Progress) -> Plan:
     )
 
 
-def _python(request: Request, manifest: Manifest) -> tuple[Path, str | None]:
+def _python(request: InstallRequest, manifest: Manifest) -> tuple[Path, str | None]:
     """Return the interpreter for a bundle that carries none, and the version that will run."""
     python = venv.host_python(request.python)
     if manifest.python.kind != "target":
@@ -157,7 +157,7 @@ def _python(request: Request, manifest: Manifest) -> tuple[Path, str | None]:
     return python, venv.host_version(python) if lasting else None
 
 
-def _files(listing: Listing, store: Store, others: unlisted.Accounted) -> Finding:
+def _files(listing: BundleListing, store: Store, others: unlisted.Accounted) -> FloorFinding:
     """Hold the names on the medium against the list; what is stored already may be gone there."""
     defects = tuple(
         defect
@@ -170,4 +170,4 @@ def _files(listing: Listing, store: Store, others: unlisted.Accounted) -> Findin
     value = inventory.refusal(defects, of=total).message if defects else value
     need = "every listed file, and no other"
     fix = inventory.COPY_AGAIN
-    return Finding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)
+    return FloorFinding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)

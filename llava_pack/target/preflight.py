@@ -13,7 +13,7 @@ from typing import Literal
 from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.target import Finding, Gpu, Machine, check_floors, version
+from llava_pack.format.target import FloorFinding, Gpu, Machine, check_floors, version
 from llava_pack.target import disk, programs
 
 _MIB = 1024 * 1024
@@ -28,7 +28,7 @@ def findings(
     python_version: str | None,
     present_bytes: int,
     now: float,
-) -> tuple[Finding, ...]:
+) -> tuple[FloorFinding, ...]:
     """Hold this machine against the floors of a bundle.
 
     Args:
@@ -46,7 +46,7 @@ def findings(
     return (*found, *_place(prefix, manifest.inodes), _clock(manifest.release, now))
 
 
-def check(found: Iterable[Finding]) -> None:
+def check(found: Iterable[FloorFinding]) -> None:
     """Refuse a machine with any failed finding, naming all of them.
 
     Raises:
@@ -65,7 +65,9 @@ def check(found: Iterable[Finding]) -> None:
     raise kind(message, subject="" if kind is IntegrityError else "this machine", hint=hint)
 
 
-def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tuple[Finding, ...]:
+def free_gpu_memory(
+    manifest: Manifest, *, serves: bool, downtime: bool
+) -> tuple[FloorFinding, ...]:
     """Say whether a GPU has room now to test a version beside what `serves`.
 
     `downtime` allows to stop that for the swap.
@@ -79,13 +81,17 @@ def free_gpu_memory(manifest: Manifest, *, serves: bool, downtime: bool) -> tupl
     value = f"{free} bytes"
     wants = f"{need} bytes"
     if free >= need:
-        return (Finding(name, "ok", value, wants, ""),)
+        return (FloorFinding(name, "ok", value, wants, ""),)
     if not serves:
-        return (Finding(name, "warn", value, wants, "stop the programs that use it: nvidia-smi"),)
+        return (
+            FloorFinding(name, "warn", value, wants, "stop the programs that use it: nvidia-smi"),
+        )
     if downtime:
-        return (Finding(name, "warn", value, wants, "the running server is stopped for the swap"),)
+        return (
+            FloorFinding(name, "warn", value, wants, "the running server is stopped for the swap"),
+        )
     fix = "leave out --no-downtime, or stop the other programs that use it: nvidia-smi"
-    return (Finding(name, "fail", value, wants, fix, ExitCode.SPACE),)
+    return (FloorFinding(name, "fail", value, wants, fix, ExitCode.SPACE),)
 
 
 def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Machine:
@@ -104,7 +110,7 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Mac
     )
 
 
-def _place(prefix: Path, inodes: int) -> Iterator[Finding]:
+def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:
     place = disk.existing(prefix)
     value = str(place)
     facts = os.statvfs(place)
@@ -114,19 +120,19 @@ def _place(prefix: Path, inodes: int) -> Iterator[Finding]:
         value += ", noexec"
     need = "a writable folder where programs may run"
     fix = "choose another folder with --prefix"
-    yield Finding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
+    yield FloorFinding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
     if facts.f_files:  # some file systems make inodes as they need them, and say 0
         level: Literal["ok", "fail"] = "ok" if facts.f_favail >= inodes else "fail"
         value = f"{facts.f_favail} free"
         need = f"at least {inodes}"
-        yield Finding("inodes", level, value, need, fix, ExitCode.SPACE)
+        yield FloorFinding("inodes", level, value, need, fix, ExitCode.SPACE)
 
 
-def _clock(release: int, now: float) -> Finding:
+def _clock(release: int, now: float) -> FloorFinding:
     value = time.strftime("%Y-%m-%d", time.gmtime(now))
     need = time.strftime("after the bundle's release, %Y-%m-%d", time.gmtime(release))
     fix = "set the clock; only the dates in receipts and logs depend on it"
-    return Finding("clock", "ok" if now >= release else "warn", value, need, fix)
+    return FloorFinding("clock", "ok" if now >= release else "warn", value, need, fix)
 
 
 def _glibc() -> str | None:

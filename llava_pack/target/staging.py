@@ -27,17 +27,17 @@ from llava_pack.target import (
     smoke,
     venv,
 )
-from llava_pack.target.planning import Plan, Request
+from llava_pack.target.planning import InstallPlan, InstallRequest
 from llava_pack.target.receipt import Receipt
 from llava_pack.target.store import Store
 
 
 @dataclass(kw_only=True)
-class Staging:
+class InstallRun:
     """One run: the values that its steps share."""
 
-    request: Request
-    plan: Plan
+    request: InstallRequest
+    plan: InstallPlan
     progress: Progress
     number: int
     step_ms: dict[str, int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Staging:
         self.step_ms[name] = int((time.monotonic() - began) * 1000)
 
 
-def stage(staging: Staging) -> None:
+def stage(staging: InstallRun) -> None:
     """Make a complete generation; where that fails, nothing of it is left but verified files.
 
     Raises:
@@ -84,7 +84,7 @@ def stage(staging: Staging) -> None:
             raise InstallError(f"{error}; {active}", hint=hint) from error
 
 
-def _build(staging: Staging, store: Store) -> None:
+def _build(staging: InstallRun, store: Store) -> None:
     request = staging.request
     manifest = staging.plan.manifest
     folder = staging.folder
@@ -139,7 +139,7 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
 
 
 def _receipt(
-    staging: Staging, python: Path, placed: Mapping[str, int], report: dict[str, Any]
+    staging: InstallRun, python: Path, placed: Mapping[str, int], report: dict[str, Any]
 ) -> Receipt:
     manifest = staging.plan.manifest
     listing = staging.plan.listing

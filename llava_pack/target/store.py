@@ -14,7 +14,7 @@ from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
 from llava_pack.target import disk, inventory
-from llava_pack.target.inventory import Defect
+from llava_pack.target.inventory import FileDefect
 
 Way = Literal["stored", "moved", "linked", "cloned", "copied"]
 """How a file came into the store; only one that was copied takes its bytes once more."""
@@ -66,18 +66,20 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         progress.start("placing files", sum(entry.size_bytes for entry in unique))
 
-        def place(entry: FileEntry) -> Way | Defect:
+        def place(entry: FileEntry) -> Way | FileDefect:
             return self._place(bundle, entry, progress, consume=consume)
 
         with disk.room_on(self.root), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             found = list(pool.map(place, unique))
         progress.done()
-        defects = sorted((one for one in found if isinstance(one, Defect)), key=lambda d: d.path)
+        defects = sorted(
+            (one for one in found if isinstance(one, FileDefect)), key=lambda d: d.path
+        )
         if defects:
             raise inventory.refusal(tuple(defects), of=len(unique))
         sizes = Counter[str]()
         for entry, way in zip(unique, found, strict=True):
-            if not isinstance(way, Defect):
+            if not isinstance(way, FileDefect):
                 sizes[way] += entry.size_bytes
         return sizes
 
@@ -99,12 +101,12 @@ class Store:
 
     def _place(
         self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
-    ) -> Way | Defect:
+    ) -> Way | FileDefect:
         final = self.path(entry.sha256)
         source = bundle / entry.path
         stored = str(final.relative_to(self._objects))
         promise = (entry.sha256, entry.size_bytes)
-        way: Way | Defect = "stored"
+        way: Way | FileDefect = "stored"
         if not final.exists() or inventory.check(self._objects, stored, promise, progress):
             way = self._take(bundle, entry, progress, consume=consume)
         elif final.stat().st_mode & 0o333 != _mode(entry) & 0o333:
@@ -115,7 +117,7 @@ class Store:
 
     def _take(
         self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
-    ) -> Way | Defect:
+    ) -> Way | FileDefect:
         """Place one file: read once, through the descriptor of what will be used."""
         incoming = self.incoming / entry.sha256
         incoming.unlink(missing_ok=True)
@@ -171,7 +173,7 @@ def _mode(entry: FileEntry) -> int:
 
 def _differs(
     entry: FileEntry, stream: BinaryIO, copy: BinaryIO | None, progress: Progress
-) -> Defect | None:
+) -> FileDefect | None:
     """Read a stream to its end, and return what is wrong with it; `copy` gets what was hashed."""
     size_bytes = os.fstat(stream.fileno()).st_size
     if size_bytes == entry.size_bytes:
@@ -181,8 +183,8 @@ def _differs(
         if (size_bytes, got) == (entry.size_bytes, entry.sha256):
             return None
         if size_bytes == entry.size_bytes:
-            return Defect(entry.path, "changed", f"sha256 {entry.sha256}", got)
-    return Defect(entry.path, "size", f"{entry.size_bytes} bytes", f"{size_bytes} bytes")
+            return FileDefect(entry.path, "changed", f"sha256 {entry.sha256}", got)
+    return FileDefect(entry.path, "size", f"{entry.size_bytes} bytes", f"{size_bytes} bytes")
 
 
 def _link(source: BinaryIO, incoming: Path, mode: int) -> bool:

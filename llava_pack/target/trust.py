@@ -34,7 +34,7 @@ from llava_pack.format.signature import (
 )
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.target import disk, generations, inventory, programs
-from llava_pack.target.inventory import Listing
+from llava_pack.target.inventory import BundleListing
 
 _TIMEOUT_S = 60
 
@@ -62,7 +62,7 @@ class Verdict:
         return facts
 
 
-def judge(listing: Listing, *, trust_key: str | None, prefix: Path | None) -> Verdict:
+def judge(listing: BundleListing, *, trust_key: str | None, prefix: Path | None) -> Verdict:
     """Check the signatures of a bundle, with the trusted key where there is one.
 
     Args:

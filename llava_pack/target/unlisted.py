@@ -15,7 +15,7 @@ from llava_pack.format.signature import MAX_SIGNATURE_BYTES, PublicKey, as_made
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
 from llava_pack.format.welcome import MAX_START_BYTES, START_NAME, start_here
 from llava_pack.target import inventory
-from llava_pack.target.inventory import Defect, Listing
+from llava_pack.target.inventory import BundleListing, FileDefect
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Accounted:
     """The unlisted files of a bundle: the sizes in bytes of those that are right, and the rest."""
 
     sizes: Mapping[str, int]
-    defects: tuple[Defect, ...]
+    defects: tuple[FileDefect, ...]
 
 
-def account(listing: Listing, manifest: Manifest, key: PublicKey | None) -> Accounted:
+def account(listing: BundleListing, manifest: Manifest, key: PublicKey | None) -> Accounted:
     """Hold every unlisted file against the one content that it may have.
 
     One that is not there, or no plain file, is neither: `inventory.survey` names those.
@@ -53,7 +53,7 @@ def account(listing: Listing, manifest: Manifest, key: PublicKey | None) -> Acco
         if right:
             sizes[name] = size
         else:
-            defects.append(Defect(name, "changed", expected, f"another file of {size} bytes"))
+            defects.append(FileDefect(name, "changed", expected, f"another file of {size} bytes"))
     return Accounted(sizes, tuple(defects))
 
 

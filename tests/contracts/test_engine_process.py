@@ -327,7 +327,9 @@ def test_a_request_without_its_pixels_is_refused():
 
 
 def test_a_status_crosses_the_wire_unchanged():
-    status = protocol.Status(state="failed", error=Failed("", "checkpoint", "broken", "fetch it"))
+    status = protocol.EngineStatus(
+        state="failed", error=Failed("", "checkpoint", "broken", "fetch it")
+    )
     assert protocol.status_from_wire(asdict(status)) == status
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.checkpoints import read_checkpoint
-from llava_pack.engine.load import Options, load_engine, pick_device
+from llava_pack.engine.load import load_engine, pick_device
+from llava_pack.engine.options import Options
 from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling
 from llava_pack.format.errors import CheckpointError, PreflightError, UsageError
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower

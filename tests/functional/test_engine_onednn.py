@@ -56,9 +56,9 @@ def test_products_are_those_of_a_plain_linear(dtype, nearness, bias, shape):
 
 
 def test_one_memory_casts_them_all():
-    from llava_pack.engine.onednn import Scratch
+    from llava_pack.engine.onednn import CastBuffer
 
-    scratch = Scratch()
+    scratch = CastBuffer()
     halves = [torch.full(shape, value).half() for shape, value in (((2, 3), 1.5), ((4, 5), 2.5))]
     for half in (*halves, halves[0]):
         cast = scratch.cast(half, torch.float32)

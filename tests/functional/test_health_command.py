@@ -20,7 +20,8 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from llava_pack.format.manifest import KnownAnswer, Manifest
+from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.manifest import Manifest
 from llava_pack.target.next_step import next_step
 from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
 from tests.support.gateway import Gateway, gateway

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.format.manifest import KnownAnswer, Reference, render_manifest
+from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.format.manifest import render_manifest
 from tests.support.bundle import BundleSimulator
 from tests.support.checkpoints import make_llava, make_tower
 

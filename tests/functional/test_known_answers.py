@@ -12,7 +12,7 @@ from llava_pack.engine import images
 from llava_pack.engine.load import load_engine
 from llava_pack.engine.recording import observe
 from llava_pack.format.errors import CheckpointError
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.grading import judge, worst
 from tests.conftest import ROOT
 

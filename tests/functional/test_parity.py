@@ -88,13 +88,13 @@ def logits(engine: Any, chat: Chat) -> Any:
     """Return the first logits of a prompt's last position."""
     import torch
 
-    from llava_pack.engine.slots import Plan
+    from llava_pack.engine.slots import Prefill
 
     model = engine._model
     prompt = model.write(request(chat))
     with torch.inference_mode():
         positions = torch.arange(len(prompt))[None]
-        plan = Plan(row=0, begin=0, end=len(prompt))
+        plan = Prefill(0, 0, len(prompt))
         (seen,) = model.look([prompt], [0])
         hidden = model._forward(seen.chunk(0, len(prompt)), positions, plan)
         return model._scores(hidden)[0, :LOGITS].numpy()

@@ -17,7 +17,7 @@ from llava_pack.convert import quantize as ahead
 from llava_pack.convert.native import to_native
 from llava_pack.convert.native_config import SKIPPED
 from llava_pack.convert.parts import original_parts
-from llava_pack.convert.reloading import check_reloaded
+from llava_pack.convert.quantize import check_reloaded
 from llava_pack.engine import environment
 from llava_pack.engine.port import Message
 from llava_pack.format.errors import IntegrityError, UsageError

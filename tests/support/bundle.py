@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import (
     FileEntry,
     Floors,
-    KnownAnswer,
     LicenceEntry,
     Manifest,
     ModelEntry,

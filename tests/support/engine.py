@@ -29,6 +29,7 @@ from llava_pack.engine.fence.place import this_place
 from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.measures import Likely, Odds, Timings, Trace, Usage
 from llava_pack.engine.port import (
     ContextLengthError,
     Delta,
@@ -37,14 +38,9 @@ from llava_pack.engine.port import (
     Event,
     Failed,
     Finished,
-    Likely,
-    Odds,
     Picture,
     Reason,
     Request,
-    Timings,
-    Trace,
-    Usage,
 )
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import PackError, SpaceError

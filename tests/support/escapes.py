@@ -177,7 +177,7 @@ def _exec_memory(_one: Surroundings) -> None:
 
 def _decode(one: Surroundings) -> None:
     """Start a decoder, which raises a fence of its own: it works, and opens no more than this one."""
-    code = "from llava_pack.engine.fence.decoding import enter_decoder_fence as enter\n"
+    code = "from llava_pack.engine.decoder import enter_decoder_fence as enter\n"
     code += "from PIL import Image\nassert enter().whole\nImage.new('RGB', (1, 1)).tobytes('jpeg', 'RGB')\n"
     code += f"open({one.secret!r})"
     done = subprocess.run(
@@ -327,7 +327,7 @@ def main(argv: Sequence[str]) -> None:
             engine_fence(this_place({}), model, Path(one.home), gpu=parts["fence"] == "gpu")
         )
     elif parts["fence"] == "decoder":
-        from llava_pack.engine.fence.decoding import enter_decoder_fence
+        from llava_pack.engine.decoder import enter_decoder_fence
 
         standing = enter_decoder_fence()
     elif parts["fence"] == "upstream":

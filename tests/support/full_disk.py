@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
             record(prefix, step, **facts)
 
         journal.record = heard
-        request = installer.Request(bundle=Path(bundle), expect=expect, prefix=prefix)
+        request = installer.InstallRequest(bundle=Path(bundle), expect=expect, prefix=prefix)
         try:
             installer.install(request, Silent())
         except PackError as error:

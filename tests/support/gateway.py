@@ -22,7 +22,7 @@ import httpx
 from llava_pack.cli.proof import proof_of
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access import AccessPolicy
 from llava_pack.serve.audit import AuditPlan

@@ -76,7 +76,7 @@ def run(prefix: Path, operation: str, arguments: list[str]) -> None:
 
     if operation == "install":
         bundle, expect = arguments
-        request = installer.Request(bundle=Path(bundle), expect=expect, prefix=prefix)
+        request = installer.InstallRequest(bundle=Path(bundle), expect=expect, prefix=prefix)
         installer.install(request, Silent())
     elif operation == "revert":
         removal.revert(prefix, None, int(arguments[0]) if arguments else None, Silent())

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from llava_pack.health import documents, hardware
-from llava_pack.health.evidence import Part
+from llava_pack.health.evidence import Document
 from llava_pack.health.knowledge import known_failures
 from llava_pack.health.logbook import Log
 from llava_pack.health.messages import CAUSES, FOUND, LOGGED
@@ -383,7 +383,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def planted(seed: int) -> tuple[dict[str, Part], list[Secret]]:
+def planted(seed: int) -> tuple[dict[str, Document], list[Secret]]:
     """Return the parts of a bundle with a secret in every place, one kind after the other."""
     supply = secrets(seed)
     used: list[Secret] = []
@@ -392,24 +392,24 @@ def planted(seed: int) -> tuple[dict[str, Part], list[Secret]]:
         used.append(next(supply))
         return used[-1].text
 
-    parts: dict[str, Part] = {}
+    parts: dict[str, Document] = {}
     for name, (value, shape) in VALUES.items():
         for number, poison in enumerate(poisons(value)):
-            parts[f"{number}-{name}"] = Part(read=partial(poison, next_one()), shape=shape)
+            parts[f"{number}-{name}"] = Document(read=partial(poison, next_one()), shape=shape)
     texts = {
         "serve.log": [line for _ in KINDS for line in in_templates(next_one())],
         "other.log": [line for _ in KINDS for line in loose_lines(next_one())],
     }
     for name, lines in texts.items():
-        parts[name] = Part(read=partial(_same, "\n".join(lines)), shape=Log(), tells=True)
+        parts[name] = Document(read=partial(_same, "\n".join(lines)), shape=Log(), tells=True)
     shape = VALUES["health.json"][1]
     said = [{**_FINDING, "text": line} for _ in KINDS for line in in_findings(next_one())]
-    parts["findings.json"] = Part(read=partial(_same, {"findings": said}), shape=shape)
+    parts["findings.json"] = Document(read=partial(_same, {"findings": said}), shape=shape)
     for name in _SETTINGS:
         environ = {name: next_one(), f"LLAVA_PACK_{next_one()}": "1"}
-        parts[f"{name}.json"] = Part(read=partial(_same, environ), shape=Settings())
+        parts[f"{name}.json"] = Document(read=partial(_same, environ), shape=Settings())
     for number in range(len(KINDS)):
-        parts[f"error-{number}.json"] = Part(read=_raising(next_one()), shape=Log())
+        parts[f"error-{number}.json"] = Document(read=_raising(next_one()), shape=Log())
     return parts, used
 
 
@@ -425,7 +425,7 @@ def _raising(text: str) -> Callable[[], Any]:
     return read
 
 
-def leaks(parts: Mapping[str, Part], used: list[Secret], seed: int) -> list[str]:
+def leaks(parts: Mapping[str, Document], used: list[Secret], seed: int) -> list[str]:
     """Return which secrets stand in a bundle, with the kind and the document."""
     contents = collect(parts, salt=seed.to_bytes(8, "little"))
     assert packed(contents)

@@ -44,10 +44,10 @@ class Site:
         self.ids[name] = BundleSimulator(**fields).write(root)
         return root
 
-    def request(self, name: str, **more: Any) -> installer.Request:
+    def request(self, name: str, **more: Any) -> installer.InstallRequest:
         """Return the request for a bundle."""
         bundle, expect = self.medium(name), self.ids[name]
-        return installer.Request(bundle=bundle, expect=expect, prefix=self.prefix, **more)
+        return installer.InstallRequest(bundle=bundle, expect=expect, prefix=self.prefix, **more)
 
     def install(self, name: str, **more: Any) -> installer.Outcome:
         """Install a bundle, in this process."""

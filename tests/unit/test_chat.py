@@ -3,7 +3,7 @@
 import pytest
 
 from llava_pack.cli.chat import Conversation, _obey
-from llava_pack.cli.speakers import Attachment
+from llava_pack.client.turns import Attachment
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import ServeError
 

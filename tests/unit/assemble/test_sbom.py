@@ -7,7 +7,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from llava_pack.assemble.sbom import Contents, PackedModel, render_sbom
+from llava_pack.assemble.sbom import BillContents, PackedModel, render_sbom
 from llava_pack.fetch.schemes import parse_source
 from llava_pack.format.manifest import FileEntry, PythonEntry
 
@@ -23,7 +23,7 @@ def hub(path, digest):
     return {"kind": "hub", "repo": "a/llava-x", "commit": COMMIT, "path": path, "digest": digest}
 
 
-CONTENTS = Contents(
+CONTENTS = BillContents(
     name="llava-x",
     release=1_700_000_000,
     entries=(

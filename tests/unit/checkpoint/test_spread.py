@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_pack.checkpoint.spread import spread_layers
+from llava_pack.checkpoint.footprint import spread_layers
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from llava_pack.engine.choice import Choice
+from llava_pack.engine.choice import ChosenToken
 from llava_pack.engine.manner import Manner
+from llava_pack.engine.measures import Trace, Usage
 from llava_pack.engine.port import (
     Delta,
     EngineInfo,
@@ -21,8 +22,6 @@ from llava_pack.engine.port import (
     Picture,
     Request,
     Sampling,
-    Trace,
-    Usage,
 )
 from llava_pack.engine.prompt import PICTURE_ID, Prompt
 from llava_pack.engine.scheduler import SlotEngine
@@ -78,7 +77,7 @@ class Numbers:
 
     def prefill(
         self, row: int, embeddings: tuple[int, ...], begin: int, chooser: object
-    ) -> Choice | None:
+    ) -> ChosenToken | None:
         if 977 in embeddings and begin:
             raise SpaceError("no memory")
         end = min(begin + CHUNK, len(embeddings))
@@ -88,7 +87,7 @@ class Numbers:
 
     def decode(
         self, rows: Sequence[int], tokens: Sequence[int], lengths: Sequence[int], choosers: object
-    ) -> list[Choice]:
+    ) -> list[ChosenToken]:
         self.decoded.append(len(tokens))
         self.highest.append(max(rows) + 1)
         if len(tokens) in self.no_memory:
@@ -103,10 +102,10 @@ class Numbers:
     def token_bytes(self, token_id: int) -> bytes:
         return f" {token_id}".encode()
 
-    def _next(self, row: int, length: int) -> Choice:
+    def _next(self, row: int, length: int) -> ChosenToken:
         seen = self.rows[row][:length]
         assert all(value >= 0 for value in seen), f"row {row} holds {seen}"
-        return Choice(sum((place + 1) * value for place, value in enumerate(seen)) % 97 + 1)
+        return ChosenToken(sum((place + 1) * value for place, value in enumerate(seen)) % 97 + 1)
 
 
 def _values(prompt: Prompt) -> tuple[int, ...]:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from llava_pack.format.manifest import KnownAnswer, Reference
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.health.grading import compare, judge, worst
 
 KNOWN = KnownAnswer(name="red", picture_png="", prompt="What?", contains=("red",))

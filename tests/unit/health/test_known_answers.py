@@ -4,7 +4,7 @@ import pytest
 
 from llava_pack.engine.questions import picture_bytes
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.manifest import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.known_answers import grade
 
 

@@ -13,7 +13,7 @@ import tomllib
 import pytest
 
 from llava_pack.health import documents, evidence, logbook, messages, settings, shapes, support
-from llava_pack.health.evidence import Part, command, tail
+from llava_pack.health.evidence import Document, command, tail
 from llava_pack.health.logbook import Log
 from llava_pack.health.redaction import Redactor
 from llava_pack.health.shapes import Fields, Form, Number, Several, Table, Told
@@ -30,7 +30,7 @@ def shown(shape, value):
 
 
 def part(value, shape=None, *, tells=False):
-    return Part(read=lambda: value, shape=shape or Log(), tells=tells)
+    return Document(read=lambda: value, shape=shape or Log(), tells=tells)
 
 
 def facts(contents, name):
@@ -211,9 +211,9 @@ def test_a_reader_that_fails_or_hangs_says_so_and_ends_nobody(monkeypatch):
     monkeypatch.setattr(support, "_WITHIN_S", 0.2)
     never = threading.Event()
     parts = {
-        "absent.json": Part(read=tail(support_path("does/not/exist")), shape=Log()),
-        "hangs.json": Part(read=lambda: str(never.wait(5)), shape=Log()),
-        "tool.json": Part(read=command(["there-is-no-such-program"]), shape=Log()),
+        "absent.json": Document(read=tail(support_path("does/not/exist")), shape=Log()),
+        "hangs.json": Document(read=lambda: str(never.wait(5)), shape=Log()),
+        "tool.json": Document(read=command(["there-is-no-such-program"]), shape=Log()),
         "fine.json": part("fine"),
     }
     contents = collect(parts, salt=b"salt")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llava_pack.serve import access, sessions
-from llava_pack.serve.access import AccessPolicy, Asked, Ruling, keys_of_file, read_keys
+from llava_pack.serve.access import AccessPolicy, AccessRequest, Ruling, keys_of_file, read_keys
 from llava_pack.serve.keys import Key, digest_of
 from llava_pack.serve.plain import from_plain, to_plain
 from llava_pack.serve.scopes import LLAVA_PREFIX
@@ -34,7 +34,7 @@ def _rule(
     **headers: str,
 ) -> Ruling:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return policy.judge(Asked(path=path, method=method, headers=named), _STORE, now_s)
+    return policy.judge(AccessRequest(path=path, method=method, headers=named), _STORE, now_s)
 
 
 def _judge(*given: Any, **changes: Any) -> str:
@@ -207,7 +207,7 @@ def test_a_cookie_in_use_is_renewed_until_its_longest_time_is_over() -> None:
 
 
 def test_a_cookie_dies_with_its_key() -> None:
-    asked = Asked(
+    asked = AccessRequest(
         path="/v1/models", method="GET", headers={**_HOST, "cookie": _cookie("0123456789ab")}
     )
     assert _POLICY.judge(asked, _STORE, _NOW).verdict == "allowed"
@@ -253,7 +253,7 @@ def test_llavas_key_is_each_keys_own_and_opens_its_routes_only() -> None:
     assert _judge(path=foreign, method="POST", **_HOST) == "no-token"
     assert _judge(path=f"{paths[0]}/metrics", method="POST", **_HOST) == "no-token"
     observer = replace(_STORE["0123456789ab"], scopes=("observe",))
-    asked = Asked(path=f"{paths[1]}/list_models", method="POST", headers=_HOST)
+    asked = AccessRequest(path=f"{paths[1]}/list_models", method="POST", headers=_HOST)
     assert _POLICY.judge(asked, {observer.id: observer}, _NOW).verdict == "wrong-scope"
 
 

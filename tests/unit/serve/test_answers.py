@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from llava_pack.engine.port import Delta, Event, Failed, Finished, Timings, Usage
+from llava_pack.engine.measures import Timings, Usage
+from llava_pack.engine.port import Delta, Event, Failed, Finished
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.answers import Answer, paced
 

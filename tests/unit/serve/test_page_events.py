@@ -10,10 +10,10 @@ import pytest
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve import page_events
 from llava_pack.serve.page_events import (
+    BoundedNumber,
     Box,
     Chat,
     EventShape,
-    Number,
     Word,
     read_call,
     read_cancellation,
@@ -23,7 +23,7 @@ from llava_pack.serve.page_events import (
 _MINE = "/uploads/x/mine.png"
 _EVENTS = {
     1: EventShape(queued=False, inputs=(Chat(), Box())),
-    2: EventShape(queued=True, inputs=(Word(), Number(0, 2))),
+    2: EventShape(queued=True, inputs=(Word(), BoundedNumber(0, 2))),
     3: EventShape(queued=False, inputs=(), picks=True),
 }
 
@@ -125,7 +125,7 @@ def test_each_rule_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("value", ["1", True, None, 3, -1, 10**400, float("nan"), float("inf"), []])
 def test_a_number_is_within_its_bounds(value: Any) -> None:
     with pytest.raises(UsageError, match="expected a number from 0 to 2"):
-        Number(0, 2).read(value, lambda _: False)
+        BoundedNumber(0, 2).read(value, lambda _: False)
 
 
 def test_an_input_without_a_shape_stops_the_page_from_starting() -> None:

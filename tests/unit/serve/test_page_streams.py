@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from llava_pack.serve import page_streams
-from llava_pack.serve.page_streams import Counted, captured, read_body, replayed
+from llava_pack.serve.page_streams import CountedForm, captured, read_body, replayed
 
 _PART = b'--mark\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n'
 
@@ -67,7 +67,7 @@ def test_another_body_takes_the_place_and_the_end_is_still_heard() -> None:
 
 def _counted(body: bytes, step: int, *, max_parts: int, max_bytes: int) -> int:
     pieces = [body[at : at + step] for at in range(0, len(body), step)]
-    counted = Counted(_pieces(*pieces), b"mark", max_parts=max_parts, max_bytes=max_bytes)
+    counted = CountedForm(_pieces(*pieces), b"mark", max_parts=max_parts, max_bytes=max_bytes)
 
     async def read() -> None:
         for _ in pieces:

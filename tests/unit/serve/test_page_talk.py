@@ -7,18 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from llava_pack.engine.port import Delta, Event, Failed, Finished, Request, Timings, Usage
+from llava_pack.engine.measures import Timings, Usage
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
 from llava_pack.format.errors import PackError, UsageError
+from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.fairness import Shared
 from llava_pack.serve.models import OverloadedError
-from llava_pack.serve.page_talk import (
-    Choices,
-    Shown,
-    Talk,
-    before_the_answer,
-    spoken,
-    taken_back,
-)
+from llava_pack.serve.page_talk import Choices, Shown, Talk, before_the_answer, spoken, taken_back
 from llava_pack.serve.pictures import PictureDecoder
 
 if TYPE_CHECKING:
@@ -32,6 +27,7 @@ SAID: Mapping[str, Any] = MappingProxyType({"role": "assistant", "content": "hel
 class Scripted:
     """A model that says what it is told to, and remembers what it was asked."""
 
+    name = "m"
     info = None
 
     def __init__(self, *events: Event) -> None:
@@ -59,7 +55,7 @@ def _finished() -> Finished:
 
 
 def _talk(model: Scripted, folder: Path) -> Talk:
-    return Talk({"m": Shared(cast("Served", model))}, PictureDecoder(), folder)
+    return Talk(Inference({"m": Shared(cast("Served", model))}, PictureDecoder()), folder)
 
 
 def _shown(model: Scripted, folder: Path, conversation: list[Mapping[str, Any]]) -> list[Shown]:
@@ -106,7 +102,7 @@ def test_a_full_queue_is_told_before_a_picture_is_read(tmp_path: Path) -> None:
 
 def test_a_model_that_went_is_told(tmp_path: Path) -> None:
     async def ask() -> list[Shown]:
-        talk = Talk({}, PictureDecoder(), tmp_path)
+        talk = Talk(Inference({}, PictureDecoder()), tmp_path)
         return [shown async for shown in talk.answer([ASKED], CHOICES)]
 
     (shown,) = asyncio.run(ask())

@@ -14,8 +14,10 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llava_pack.engine.port import Delta, Event, Finished, Message, Request, Timings, Usage
+from llava_pack.engine.measures import Timings, Usage
+from llava_pack.engine.port import Delta, Event, Finished, Message, Request
 from llava_pack.serve.access import AccessPolicy
+from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.app import GatewaySettings, create_app
 from llava_pack.serve.audit import AuditLog
 from llava_pack.serve.caller import Caller
@@ -91,7 +93,7 @@ def test_a_request_has_the_salt_of_its_key_whatever_the_door(door: str) -> None:
 
 def test_an_answer_on_the_page_has_the_salt_of_who_logged_in(tmp_path: Path) -> None:
     model = Listening()
-    talk = Talk(SharedModels({"m": cast("Any", model)}), PictureDecoder(), tmp_path)
+    talk = Talk(Inference(SharedModels({"m": cast("Any", model)}), PictureDecoder()), tmp_path)
     choices = Choices(model="m", temperature=0.0, top_p=1.0, max_tokens=5)
 
     async def turn() -> None:

@@ -1,0 +1,1 @@
+"""What talks to a server: conversations, and what comes back."""

@@ -1,0 +1,96 @@
+"""The one way from a route to a model: a turn, the pictures, the request, the answer."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+
+from llava_pack.engine.port import Event, Message, Picture, Request
+from llava_pack.serve.admission import drop_copies
+from llava_pack.serve.failures import ErrorBody
+from llava_pack.serve.fairness import Prepared, Shared
+from llava_pack.serve.pictures import Admitted, PictureDecoder, Source
+from llava_pack.serve.visits import Visit, visit_of
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a route asks of a model; whoever holds it holds the pictures as they came."""
+
+    request: Request
+    """Still without its messages."""
+    pictures: Sequence[Source] | Callable[[], Awaitable[Sequence[Source]]]
+    """As they came, or what reads them once it is their turn."""
+    messages: Callable[[Sequence[Picture]], tuple[Message, ...]]
+    """Makes the messages, once the pictures are decoded."""
+
+
+class Inference:
+    """What routes ask models with.
+
+    Args:
+        models: by name.
+        decoder: for the pictures.
+    """
+
+    def __init__(self, models: Mapping[str, Shared], decoder: PictureDecoder) -> None:
+        self.models = models
+        self._decoder = decoder
+
+    def find(self, name: str) -> Shared:
+        """Return a model by its name.
+
+        Raises:
+            HTTPException: 404, there is none.
+        """
+        if name in self.models:
+            return self.models[name]
+        served = ", ".join(self.models)
+        message = f"the model {name[:200]!r} is not served here; served: {served}"
+        raise HTTPException(
+            404,
+            ErrorBody(  # type: ignore[arg-type] # our handler takes the whole body
+                message=message, type="invalid_request_error", param="model", code="model_not_found"
+            ),
+        )
+
+    def answer(
+        self, model: Shared, visit: Visit, question: Question
+    ) -> AsyncGenerator[Event, None]:
+        """Return the answer to a question, counted for who asks; closing it frees the seat.
+
+        Raises:
+            PackError: while it is iterated; it is not admitted, or its pictures are not.
+        """
+
+        async def prepare() -> Prepared:
+            request, admitted = await self._decoded(visit, question)
+            visit.asks(request)
+            return Prepared(request=request, seen=admitted.close)
+
+        return visit.counted(model.name, model.answer(visit.caller, prepare))
+
+    @asynccontextmanager
+    async def request(self, visit: Visit, question: Question) -> AsyncIterator[Request]:
+        """Hold a question's pictures decoded until the block ends, and yield its request.
+
+        Raises:
+            PackError: its pictures are not admitted.
+        """
+        request, admitted = await self._decoded(visit, question)
+        with closing(admitted):
+            yield request
+
+    async def _decoded(self, visit: Visit, question: Question) -> tuple[Request, Admitted]:
+        pictures = question.pictures
+        sources = await pictures() if callable(pictures) else pictures
+        admitted = await self._decoder.admitted(sources, visit.caller)
+        return replace(question.request, messages=question.messages(admitted.pictures)), admitted
+
+
+def visit_with(request: HttpRequest) -> Visit:
+    """Return the visit of a request; what Starlette keeps of its parsed body is dropped."""
+    drop_copies(request)
+    return visit_of(request.scope)
