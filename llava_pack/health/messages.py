@@ -134,7 +134,7 @@ FOUND = (
     "{model}: {number} GB of {memory}, {number} % of the forecast",
     "{model}: slow: {text}",
     "{model}: {number} tokens/s, {number} % of the {number} measured when it was installed",
-    "{model}: its speed is not held against the {number} measured when it was installed: {text}",
+    "{model}: its speed is not compared with the {number} measured when it was installed: {text}",
     "{model}: serves on the CPU; when it was installed, it ran on a GPU",
     "its log shows: {text}",
     "the page is served",
