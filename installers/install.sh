@@ -40,12 +40,12 @@ Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR]
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
                      the fingerprint from the card; kept for later bundles
   --prefix DIR       where to install: /opt/llava-pack as root, else ~/.local/share/llava-pack
-  --recipe NAME      the recipe that the bundle must be of
-  --allow-downgrade  take a bundle that is older than what is installed
+  --recipe NAME      the recipe that the bundle must contain
+  --allow-downgrade  accept a bundle that is older than the installed one
   --python FILE      the Python to use, for a bundle that carries none
-  --consume          move the large files off the medium, where it is on the same disk: no copy
-  --no-downtime      never stop what serves to make room on the GPU
-  --dry-run          check everything that can be checked without writing, and say what would happen
+  --consume          move large files off the medium instead of copying, on the same disk
+  --no-downtime      never stop a running server to free GPU memory
+  --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
 USAGE
 }
@@ -67,17 +67,17 @@ own() {
     # shellcheck disable=SC2046  # mode, links, owner and group: a word each
     set -- "$1" $(ls -ldn -- "$1")
     [ "$1" != / ] || system=$4
-    mend='look at owner and mode (ls -ld); chmod go-w, or choose another --prefix'
+    fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix'
     case $4 in
     "$me" | 0 | "$system") ;;
-    *) fail 3 "$1: it belongs to account $4, which could change what is run here" "$mend" ;;
+    *) fail 3 "$1: it belongs to account $4, which could change what runs here" "$fix" ;;
     esac
     case $2 in
     l* | ?????-??-*) return ;;
     ?????????[tT]*) [ -z "$rest" ] || return 0 ;;
     ?????w??-? | ?????w??-?.) ! private "$4" "$5" || return 0 ;;
     esac
-    fail 3 "$1: others can write it ($2), so they could change what is run here" "$mend"
+    fail 3 "$1: other accounts can write to it ($2), and so change what runs here" "$fix"
 }
 
 # private UID GID: whether the group is one account alone, as umask 002 supposes.
@@ -144,8 +144,8 @@ digits() {
 
 check_arguments() {
     [ -n "$bundle" ] || fail 2 'no --bundle given' 'sh install.sh --help'
-    [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'give the folder that holds SHA256SUMS'
-    bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'look at its permissions'
+    [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'pass the folder that holds SHA256SUMS'
+    bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'check its permissions'
     expect=$(printf '%s' "$expect" | tr A-F a-f)
     [ -z "$expect" ] || digits "$expect" 32 ||
         fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
@@ -155,7 +155,7 @@ check_arguments() {
     elif [ -n "$trust" ]; then
         case $trust in /*) ;; *) trust=$(pwd -P)/$trust ;; esac
         case $(readlink -f -- "$trust") in
-        "$bundle"/*) fail 2 "$trust: is part of the bundle" 'give a key that came by another way' ;;
+        "$bundle"/*) fail 2 "$trust: is part of the bundle" 'pass a key from another source' ;;
         esac
     fi
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
@@ -179,7 +179,7 @@ make_work_folder() {
     [ -d "$prefix" ] || created=yes
     mkdir -p -- "$prefix" 2>/dev/null && walk "$prefix"
     { work=$(mktemp -d "$prefix/.bootstrap.$$.XXXXXX") && cd -- "$work"; } ||
-        fail 3 "$prefix: cannot be made or written" 'choose another --prefix'
+        fail 3 "$prefix: cannot be created or written" 'choose another --prefix'
 }
 
 # take PATH: copies one file of the bundle; a link, FIFO or device is not one.
@@ -209,7 +209,7 @@ read_key() {
 
 # Sets `key` to the key that must have signed the bundle, empty where there is none.
 find_key() {
-    key='' ask="the bundle was changed, or is somebody else's: ask who built it"
+    key='' ask="the bundle was changed, or is somebody else's: ask the person who built it"
     if digits "$trust" 64; then
         take key.pem 4096
         read_key key.pem || fail 5 'key.pem: expected one PEM block with a P-256 public key' "$ask"
@@ -222,7 +222,7 @@ find_key() {
     given=$key pinned=$prefix/trust/key.pem
     [ -e "$pinned" ] || return 0
     read_key "$pinned" || fail 6 "$pinned: expected the key that was pinned here, got something else" \
-        "put the publisher's key back, or remove that file and give --trust-key"
+        "restore the publisher's key, or remove that file and pass --trust-key"
     [ "${given:-$key}" = "$key" ] || fail 5 "--trust-key: expected the pinned key $pinned, got another" \
         "if the publisher's key really changed: remove that file, then run the same command again"
 }
@@ -286,7 +286,7 @@ check_signature() {
         asked=yes
     done
     [ "$asked" = yes ] || fail 6 'neither openssl nor an ssh-keygen of OpenSSH 8.1 or newer works on this machine' \
-        'install one of them: a signature has to be checked'
+        'install one of them: the signature must be checked'
 }
 
 # Takes SHA256SUMS, holds it against --expect, then takes and checks what it lists for the start.
@@ -353,7 +353,7 @@ find_python() {
         unset IFS
     fi
     fail 3 "no Python $version that runs, tried:${tried:- nothing, none is on the PATH}" \
-        "install Python $version, give one with --python, or build with its own Python"
+        "install Python $version, pass one with --python, or build a bundle that carries Python"
 }
 
 # shellcheck disable=SC2317,SC2329  # called by the traps

@@ -133,11 +133,11 @@ class Recipe(_Part):
     def _parts_fit(self) -> Self:
         model, tower = self.model, self.vision_tower
         if model.format == "hf" and (tower is not None or model.base is not None):
-            raise ValueError("a model of format 'hf' has its tower inside and needs no base")
+            raise ValueError("a model of format 'hf' includes its vision tower and needs no base")
         if model.format == "original" and tower is None:
             raise ValueError("a model of format 'original' needs [vision_tower]")
         if model.values and model.base is None:
-            raise ValueError("model.values are for a projector, which needs [model.base]")
+            raise ValueError("model.values are only for a projector, which needs [model.base]")
         names = [part.name.lower() for part in self.parts().values()]
         if len(set(names)) < len(names):
             raise ValueError("the names of model, base and vision_tower must differ")

@@ -18,5 +18,5 @@ def shipped(name: str) -> Path:
             return root / name
     raise PackError(
         f"folder {name!r} is missing from this installation of llava-pack",
-        hint="install llava-pack again",
+        hint="reinstall llava-pack",
     )

@@ -35,7 +35,7 @@ def prove(wheels: Mapping[str, str], arch: str, cache: Cache, progress: Progress
     paths = {name: path for name, digest in wheels.items() if (path := cache.path(digest))}
     known = {name: _recall(cache, digest) for name, digest in wheels.items()}
     new = {name: path for name, path in paths.items() if known[name] is None}
-    progress.start("read what the packages need", sum(p.stat().st_size for p in new.values()))
+    progress.start("read what the packages require", sum(p.stat().st_size for p in new.values()))
 
     def scan(name: str) -> ScannedWheel:
         scanned = scan_wheel(new[name])

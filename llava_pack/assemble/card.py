@@ -41,7 +41,7 @@ class Card:
             f"id        {self.bundle_id}",
             *([] if self.key is None else [f"key       {self.key}"]),
             "",
-            "carry it over, one of:",
+            "copy it to the server, in one of these ways:",
             *(f"  {line}" for line in carry_lines(self.bundle, self.folder)),
             "",
             "on the server (compare the number with the id above, then install):",

@@ -32,7 +32,7 @@ def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe)
     if not config:
         if not recipe.model.values:
             raise RecipeError(
-                "the source has no config.json, so the recipe must say what it would hold",
+                "the source has no config.json, so the recipe must give its values",
                 subject=f"{recipe.name}: model.values",
                 hint="docs/reference/recipe.md, 'Adapters, projectors and components'",
             )

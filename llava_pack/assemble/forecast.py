@@ -150,7 +150,7 @@ def _plan(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     except PreflightError as error:
         platform = options.choice.platform
         newer = replace(platform, glibc_minor=MODERN_GLIBC_MINOR)
-        progress.note(f"! {error.message}: shown is what {newer.glibc} would get")
+        progress.note(f"! {error.message}: showing the plan for glibc {newer.glibc}")
         choice = replace(options.choice, platform=newer)
         return plan_build(replace(options, choice=choice), cache, progress)
 
@@ -216,34 +216,36 @@ def _remarks(
 ) -> Iterator[FloorFinding]:
     """Yield what does not stop an installation and is worth knowing."""
     if plan.packages.torch.cuda is None:
-        fix = "expect seconds a word with a 7B model; a GPU makes it usable"
+        fix = "expect seconds per token with a 7B model; a GPU makes it usable"
         yield FloorFinding("device", "warn", "CPU", "a GPU to answer quickly", fix)
     chosen = plan.serving.chosen
     if chosen and (chosen.slots, chosen.context_tokens) != (
         plan.recipe.serving.slots,
         plan.recipe.serving.context_tokens,
     ):
-        value = f"{chosen.slots} requests at a time, {chosen.context_tokens} tokens each"
+        value = f"{chosen.slots} concurrent requests, {chosen.context_tokens} tokens each"
         asked = plan.recipe.serving
         need = f"{asked.slots} with {asked.context_tokens}"
-        yield FloorFinding("requests", "warn", value, need, "a GPU with more memory serves more")
+        yield FloorFinding("requests", "warn", value, need, "a GPU with more memory fits more")
     absent = [name for name in _NEEDED_TOOLS if (target.tools or {}).get(name) is None]
     if target.tools is not None and absent:
         fix = "install coreutils, or busybox"
-        yield FloorFinding("tools", "fail", f"without {', '.join(absent)}", "all of them", fix)
+        yield FloorFinding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
     if place is not None and place.free_inodes:  # some file systems say 0, and mean no limit
         level: Literal["ok", "fail"] = "ok" if place.free_inodes >= inodes else "fail"
         value, need = f"{place.free_inodes} free at {place.path}", f"at least {inodes}"
         fix = "remove files there, or choose another --prefix"
         yield FloorFinding("inodes", level, value, need, fix, ExitCode.SPACE)
     if place is not None and place.noexec:
-        fix = "install where programs may run: choose another --prefix"
-        yield FloorFinding("noexec", "fail", f"{place.path} is noexec", "a place that is not", fix)
+        fix = "choose a --prefix where programs may run"
+        yield FloorFinding(
+            "noexec", "fail", f"{place.path} is noexec", "a place without noexec", fix
+        )
     if target.ports_in_use is not None and _PORT in target.ports_in_use:
         fix = "serve with --port, for example 7861"
         yield FloorFinding("port", "warn", f"{_PORT} is taken", "free", fix)
     if target.fips:
-        value = "on: SHA-256 and ECDSA P-256 are all that is used"
+        value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
         yield FloorFinding("FIPS", "ok", value, "either", "")
 
 

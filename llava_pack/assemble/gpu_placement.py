@@ -39,7 +39,7 @@ def gpu_findings(
     free = [gpu.memory_free_bytes for gpu in gpus if not gpu.mig]
     known = [one for one in free if one is not None]
     if chosen is not None and known and len(known) == len(free) and sum(known) < chosen.needs_bytes:
-        fix = "stop what uses the GPU before serving, or choose fewer slots"
+        fix = "stop other programs on the GPU before serving, or choose fewer slots"
         need = f"{chosen.needs_bytes} bytes"
         yield FloorFinding("GPU memory free", "warn", f"{sum(known)} bytes", need, fix)
     if len(target.gpus or ()) > 1 and gpus:
@@ -49,10 +49,10 @@ def gpu_findings(
 def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> FloorFinding:
     value = f"{len(have)} GPUs"
     if len(gpus) == len(have):
-        return FloorFinding("GPUs", "ok", f"{value} share the layers of the model", "all", "")
+        return FloorFinding("GPUs", "ok", f"{value} share the model's layers", "all", "")
     numbers = [str(place) for gpu in gpus for place, one in enumerate(have) if one is gpu]
     fix = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(numbers)}"
     if any(gpu.mig for gpu in gpus):
         fix = "CUDA_VISIBLE_DEVICES=MIG-…, as nvidia-smi -L names the slice,"
-    fix = f"start it with {fix} so that it is there; the others can serve other models"
-    return FloorFinding("GPUs", "warn", value, f"the model is on {len(gpus)} of them", fix)
+    fix = f"start the server with {fix} to use them; the others can serve other models"
+    return FloorFinding("GPUs", "warn", value, f"the model needs {len(gpus)} of them", fix)

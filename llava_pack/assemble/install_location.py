@@ -46,7 +46,7 @@ def place_finding(found: FloorFinding, target: TargetProfile, needed_bytes: int)
     if default is None or default.path == place.path:
         return replace(found, value=value)
     fix = f"copy the bundle there and install with --prefix {place.path.rstrip('/')}/llava-pack"
-    have = f"{default.free_bytes} bytes at {default.path} are too few, {value}"
+    have = f"only {default.free_bytes} bytes at {default.path}, but {value}"
     return replace(found, level="warn", value=have, fix=fix)
 
 

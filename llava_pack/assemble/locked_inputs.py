@@ -88,7 +88,7 @@ def pinned_packages(
     lost = [wheel.filename for wheel in absent if wheel.sha256 not in found]
     if lost:
         raise RecipeError(
-            f"the package index has no wheel with the digest of the lock: {', '.join(lost)}",
+            f"the package index has no wheel with the digest in the lock: {', '.join(lost)}",
             subject="lock",
             hint=f"use the index that the lock was written with, or {_NEW_LOCK}",
         )
@@ -119,8 +119,8 @@ def _built_again(pinned: PinnedWheel, indexes: Indexes, workshop: Workshop) -> L
     same = next((one for one in sources if one.sha256 == pinned.source_sha256), None)
     wheel = None if same is None else build_source(same, indexes, workshop)
     if wheel is None or wheel.sha256 != pinned.sha256:
-        what = "the index has other sources" if wheel is None else "its sources give another wheel"
-        raise RecipeError(f"{what} than the lock has", subject=pinned.filename, hint=_NEW_LOCK)
+        what = "the index's sources differ" if wheel is None else "its wheel now differs"
+        raise RecipeError(f"{what} from the lock's", subject=pinned.filename, hint=_NEW_LOCK)
     return wheel
 
 

@@ -85,6 +85,6 @@ def _info() -> Iterator[tuple[str, bytes]]:
     for name in ("METADATA", "entry_points.txt"):
         text = installed.read_text(name)
         if text is None:
-            raise PackError(f"the running llava-pack has no {name}", hint="install it again")
+            raise PackError(f"the running llava-pack has no {name}", hint="reinstall it")
         yield f"{_INFO}/{name}", text.encode()
     yield f"{_INFO}/WHEEL", _WHEEL.encode()

@@ -57,7 +57,7 @@ def choose_packing(
         if wanted == "original" or precision is not None or merge:
             asked = "--merge" if merge else f"--quantize {precision}" if precision else "--format"
             raise UsageError(
-                "the recipe's model is packed as it was converted, and not changed",
+                "the recipe's model is packed as it was converted, without changes",
                 subject=asked,
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )

@@ -80,7 +80,7 @@ def record(
     if why := _cannot(plan, precisions):
         if options.record:
             raise UsageError(f"known answers cannot be recorded: {why}", hint=_HINT)
-        progress.note(f"! known answers are not recorded: {why}; the first installation can")
+        progress.note(f"! known answers are not recorded: {why}; the first installation can do it")
         return ()
     progress.start(f"record known answers in {', '.join(precisions)}", None)
     recorded = _run(staging, plan, known, precisions)
@@ -155,11 +155,11 @@ def _run(
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     said = _last_object(done.stdout)
     if done.returncode != 0 or "references" not in said:
-        why = said.get("error") or done.stderr.strip().rpartition("\n")[2] or "it ended early"
+        why = said.get("error") or done.stderr.strip().rpartition("\n")[2] or "it exited early"
         raise CheckpointError(
             f"its known answers could not be recorded: {why}",
             subject=recipe.model.name,
-            hint="--no-record packs it all the same; the server is then held against words only",
+            hint="--no-record packs it anyway; only words are then checked",
         )
     recorded = _decoded(said["references"])
     _check_words(recipe.model.name, known, recorded)
@@ -172,10 +172,10 @@ def _check_words(model: str, known: Sequence[KnownAnswer], recorded: Sequence[Re
         missing = missing_words(questions[one.answer], one.text)
         if missing:
             raise CheckpointError(
-                f"to {one.answer!r} in {one.precision} it answers {one.text.strip()!r:.200}, "
+                f"its answer to {one.answer!r} in {one.precision} is {one.text.strip()!r:.200}, "
                 f"expected {', '.join(missing)} in it",
                 subject=model,
-                hint="change [[known_answers]] of the recipe to what this model knows",
+                hint="change [[known_answers]] of the recipe to what this model can answer",
             )
 
 

@@ -68,9 +68,9 @@ def generate(key: Path, passphrase: str, *, protected: bool = True) -> PublicKey
         os.close(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise UsageError(
-            f"cannot be made: {error.strerror}",
+            f"cannot be created: {error.strerror}",
             subject=str(key),
-            hint="give another file: a key is never replaced",
+            hint="choose another file: a key is never overwritten",
         ) from error
     try:
         with tempfile.TemporaryDirectory(dir=key.absolute().parent) as scratch:
@@ -94,7 +94,7 @@ def write_public(key: Path, public: PublicKey) -> Path:
     except OSError as error:
         hint = "move it away, then: openssl pkey -in KEY -pubout"
         raise UsageError(
-            f"cannot be made: {error.strerror}", subject=str(path), hint=hint
+            f"cannot be created: {error.strerror}", subject=str(path), hint=hint
         ) from error
     return path
 
@@ -127,7 +127,7 @@ def is_encrypted(key: Path) -> bool:
         raise UsageError(
             f"cannot be read: {error.strerror}",
             subject=str(key),
-            hint="llava-pack keygen makes a key",
+            hint="llava-pack keygen creates a key",
         ) from error
 
 
@@ -148,7 +148,7 @@ def open_key(key: Path, passphrase: str) -> Signer:
         raise UsageError(
             "expected a P-256 private key in PEM that this passphrase opens",
             subject=str(key),
-            hint="give the right passphrase, or make a key: llava-pack keygen",
+            hint="enter the right passphrase, or create a key: llava-pack keygen",
         ) from error
 
 
@@ -158,7 +158,7 @@ def _check_passphrase(passphrase: str) -> None:
         raise UsageError(
             f"expected {MIN_PASSPHRASE} to {MAX_PASSPHRASE} bytes of text on one line, got {size}",
             subject="passphrase",
-            hint="choose a longer one, or say --no-passphrase",
+            hint="choose a longer one, or pass --no-passphrase",
         )
 
 

@@ -1,4 +1,4 @@
-"""Packages that are published as sources alone: named, and built here where they are pure Python.
+"""Packages that are published only as source: named, and built here where they are pure Python.
 
 Building runs the package's own build code on this machine, as pip would. Nothing is built that
 holds code of another language, or whose build is its own program.
@@ -85,7 +85,7 @@ def resolve_with_sources(
         workshop: where to build.
 
     Raises:
-        RecipeError: a package is published as sources alone and cannot be built safely.
+        RecipeError: a package is published only as source and cannot be built safely.
     """
     built: dict[str, LockedWheel] = {}
     while True:
@@ -127,11 +127,11 @@ def build_source(source: LockedSource, indexes: Indexes, workshop: Workshop) -> 
         archive = _fetch(source, indexes, workshop)
         if defect := not_pure(archive):
             raise RecipeError(
-                f"published as sources alone, and {defect}: not built here",
+                f"published only as source, and {defect}: not built here",
                 subject=f"{source.name} {source.version}",
                 hint=_HINT,
             )
-        told = "pure Python, published as sources alone: building a wheel here"
+        told = "pure Python, published only as source: building a wheel here"
         workshop.progress.note(f"! {source.name} {source.version}: {told}")
         found = _build(archive, source, place, indexes)
     return LockedWheel(
@@ -169,7 +169,7 @@ def not_pure(archive: Path) -> str | None:
     for member in members:
         path = PurePosixPath(member.name)
         if path.suffix in _OTHER_CODE or path.name in _OTHER_BUILDS:
-            return f"it holds {path.name}, which is no Python"
+            return f"it holds {path.name}, which is not Python"
     backend = str(table.get("build-backend", _LEGACY))
     if "backend-path" in table or not backend.startswith(_BACKENDS):
         return f"it is built by {backend}"
@@ -206,7 +206,7 @@ def _build(archive: Path, source: LockedSource, place: Path, indexes: Indexes) -
         (wheel,) = Path(folder, "out").glob("*.whl")
         tags = parse_wheel_filename(wheel.name)[3]
         if any((tag.abi, tag.platform) != ("none", "any") for tag in tags):
-            said = f"its build gave {wheel.name}, expected a wheel for every machine"
+            said = f"its build produced {wheel.name}, expected a platform-independent wheel"
             raise RecipeError(said, subject=subject, hint=_HINT)
         place.mkdir(parents=True, exist_ok=True)
         kept = place / wheel.name

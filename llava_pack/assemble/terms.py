@@ -70,12 +70,12 @@ def licence_entries(recipe: Recipe, accepted: Collection[str]) -> tuple[LicenceE
 
 def render_terms(recipe: Recipe, accepted: Collection[str]) -> bytes:
     """Return `licenses/TERMS.txt`: which model is under which licence, and what was accepted."""
-    lines = ["What the models in this bundle may be used for, as its recipe says.", ""]
+    lines = ["Terms of use of the models in this bundle, as stated in its recipe.", ""]
     for name, licence in parts_under_terms(recipe):
         lines += [f"{name}: {licence.id}", f"  {licence.url}"]
         if licence.gated:
             said = "accepted" if licence.id in accepted else "not accepted"
-            lines.append(f"  its terms were {said} by whoever built this bundle")
-    lines += ["", "Texts that the publishers ship lie beside this file; those of the packages in"]
-    lines += ["wheels/, under the names of the files that they came in."]
+            lines.append(f"  its terms were {said} when this bundle was built")
+    lines += ["", "The publishers' own texts are in this folder; those of the packages are in"]
+    lines += ["wheels/, under the names of the packages' files."]
     return "".join(f"{line}\n" for line in lines).encode()

@@ -80,7 +80,7 @@ def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"no usable JSON ({error})", subject=subject) from error
+        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
     if not isinstance(value, dict):
         raise CheckpointError(
             f"expected a JSON object, got a {type(value).__name__}", subject=subject
@@ -141,7 +141,7 @@ def _texts(data: bytes, wanted: Wanted, subject: str) -> list[tuple[str, str]]:
         value = json.loads(data.decode("utf-8-sig"))
         return list(_found(value, wanted, "", ""))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"no usable JSON ({error})", subject=subject) from error
+        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
 
 
 def _found(value: Any, wanted: Wanted, key: str, pointer: str) -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ def _wrong_shapes(expected: Shapes, entries: Entries) -> Iterator[Defect]:
         text = f"has shape {entries[name].shape}, config.json asks for {expected[name]}"
         yield Defect("fail", entries[name].name, text)
     if len(wrong) > SHOWN:
-        yield Defect("fail", "weights", f"{len(wrong) - SHOWN} more tensors of a wrong shape")
+        yield Defect("fail", "weights", f"{len(wrong) - SHOWN} more tensors with a wrong shape")
 
 
 def _converted_defects(config: Config, entries: Entries) -> list[Defect]:

@@ -14,7 +14,7 @@ from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind, has_tiles
 from llava_pack.checkpoint.tensors import TensorEntry
 
 SHOWN = 3
-_NAMED_TOWER = "take the tower that mm_vision_tower names"
+_NAMED_TOWER = "use the tower that mm_vision_tower names"
 _SIDE = re.compile(r"-(\d{3})$")
 _VISION = "model.vision_tower."
 _CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
@@ -35,13 +35,15 @@ _ORIGINALS = {
 def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
     """Return what stands between the kind that was meant and the one that is here."""
     if kind is Kind.UNKNOWN:
-        return [Defect("fail", name, "neither config.json nor the tensors are those of a LLaVA")]
+        return [
+            Defect("fail", name, "neither config.json nor the tensors are those of a LLaVA model")
+        ]
     if expected is None or kind is expected:
         return []
     hint = ""
     if kind is Kind.CONVERTED and expected is Kind.ORIGINAL:
         named = _ORIGINALS.get(name, "the original, for example liuhaotian/llava-v1.5-7b")
-        hint = f"take {named} instead, or set format = 'hf' in the recipe"
+        hint = f"use {named} instead, or set format = 'hf' in the recipe"
     elif kind is Kind.ORIGINAL and expected is Kind.CONVERTED:
         hint = "set format = 'original' in the recipe"
     return [
@@ -51,14 +53,14 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
 
 def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> list[Defect]:
     """Return every file and value that would make a loader run code from the checkpoint."""
-    hint = "llava-pack runs no code from a checkpoint; take one that needs none"
+    hint = "llava-pack does not run code from a checkpoint; use one that needs none"
     defects = [
         Defect("fail", name, f"{_CODE[suffix]} code in a checkpoint is refused", hint)
         for name in sorted(names)
         if (suffix := name.lower().rpartition(".")[2]) in _CODE
     ]
     defects += [
-        Defect("fail", name, f"auto_map names code to run: {_code(auto_map)}", hint)
+        Defect("fail", name, f"auto_map names code that would run: {_code(auto_map)}", hint)
         for name, config in configs.items()
         for auto_map in _auto_maps(config)
     ]
@@ -108,7 +110,7 @@ def vocabulary_defects(pieces: int, config: Mapping[str, Any]) -> list[Defect]:
             "fail",
             "tokenizer.model",
             f"has {pieces} pieces, vocab_size of config.json is {rows}",
-            "take tokenizer and weights from the same repository",
+            "use the tokenizer and the weights of the same repository",
         )
     ]
 
@@ -152,7 +154,7 @@ def vision_defects(config: Mapping[str, Any], entries: Mapping[str, TensorEntry]
                 "config.json",
                 f"unfreeze_mm_vision_tower is not true, so LLaVA ignores {len(inside)} vision "
                 "tensors of this checkpoint and takes the tower's own",
-                "set it to true if the tower was trained along",
+                "set it to true if the tower was trained too",
             )
         ]
     embedding = next((name for name in inside if name.endswith(_CLASS_EMBEDDING)), None)

@@ -34,7 +34,7 @@ _TITLES = {
     Kind.CONVERTED: "LLaVA converted for transformers (-hf)",
     Kind.TOWER: "CLIP vision tower",
     Kind.LANGUAGE: "language model without vision",
-    Kind.UNKNOWN: "no checkpoint that llava-pack knows",
+    Kind.UNKNOWN: "not a checkpoint that llava-pack recognizes",
 }
 _CONVERTED_CLASSES = {
     "LlavaForConditionalGeneration",

@@ -130,7 +130,7 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
         defects += index_defects(weights.index, weights.places, held)
     defects += code_defects(names, configs)
     if not (files or broken):
-        defects.append(Defect("fail", folder.name, "there are no weights in this folder"))
+        defects.append(Defect("fail", folder.name, "this folder contains no weights"))
     if strange:
         return layout, defects
     defects += file_defects(names, layout.kind)

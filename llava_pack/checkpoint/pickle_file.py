@@ -34,7 +34,7 @@ _PIECE_BYTES = 8 << 20
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _CONVERT_HINT = (
     "open it with a current torch on a machine that you trust and save it again, "
-    "or take the publisher's safetensors"
+    "or use the publisher's safetensors"
 )
 
 
@@ -147,7 +147,7 @@ def _folder(members: dict[str, Member], subject: str) -> str:
     roots = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise CheckpointError(
-            f"expected one data.pkl in the archive, got {len(roots)}: no torch checkpoint",
+            f"expected one data.pkl in the archive, got {len(roots)}: not a torch checkpoint",
             subject=subject,
             hint=_CONVERT_HINT,
         )
@@ -217,7 +217,7 @@ def _refuse_too_much(entries: Iterable[TensorEntry], file_bytes: int, subject: s
     total, most = sum(entry.size_bytes for entry in entries), MAX_TIMES * file_bytes
     if total > most + MAX_EXPANDED_BYTES:
         raise CheckpointError(
-            f"its tensors claim {total} bytes together, the file has {file_bytes}", subject=subject
+            f"its tensors claim {total} bytes in total, the file has {file_bytes}", subject=subject
         )
 
 

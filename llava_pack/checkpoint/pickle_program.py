@@ -53,13 +53,13 @@ def read_state_dict(program: bytes, *, subject: str) -> dict[str, TensorRecord]:
         raise CheckpointError(
             f"the file holds a {kind_of(value)}, expected a state dict (names to tensors)",
             subject=subject,
-            hint="only weight files are packed; leave training files out",
+            hint="only weight files are packed; leave out training files",
         )
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, TensorRecord):
             # a number may have more digits than Python is willing to write down
             short = isinstance(name, str) or name.bit_length() <= 64
-            shown = repr(name)[:200] if short else "a number of many digits"
+            shown = repr(name)[:200] if short else "a very large number"
             raise CheckpointError(
                 f"{shown} is a {kind_of(tensor)}, expected a tensor", subject=subject
             )
@@ -104,12 +104,12 @@ class _Machine:
         raise CheckpointError(
             f"{what} is not allowed in a weight file; nothing of it was executed",
             subject=self._subject,
-            hint="take the checkpoint from its publisher, as safetensors where there is a choice",
+            hint="take the checkpoint from its publisher, as safetensors if available",
         )
 
     def _finish(self, position: int | None, size_bytes: int) -> Any:
         if position is None or position + 1 != size_bytes:
-            self.refuse("a pickle that goes on after its end")
+            self.refuse("data after the end of the pickle")
         if len(self._stack) != 1:
             raise ValueError(f"{len(self._stack)} values are left, expected 1")
         return self._stack[0]
@@ -166,7 +166,7 @@ class _Machine:
         """Replace a known name and its arguments by the record that they mean."""
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            raise TypeError("a call of something that is no known name")
+            raise TypeError("a call to something that is not a known name")
         self.push(record_of(function, arguments, self._subject))
 
     def build(self) -> None:

@@ -77,14 +77,14 @@ def parse_header(stream: BinaryIO, size_bytes: int, *, subject: str) -> Header:
     if length > MAX_HEADER_BYTES or length > size_bytes - _LENGTH.size:
         raise CheckpointError(
             f"its header claims {length} bytes, expected at most "
-            f"{min(MAX_HEADER_BYTES, size_bytes - _LENGTH.size)}: truncated, or no safetensors",
+            f"{min(MAX_HEADER_BYTES, size_bytes - _LENGTH.size)}: truncated, or not safetensors",
             subject=subject,
             hint=_AGAIN,
         )
     body = _parsed(stream.read(length), length, subject)
     metadata = body.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise CheckpointError("its metadata is not a table of texts", subject=subject)
+        raise CheckpointError("its metadata is not a map of strings", subject=subject)
     start = _LENGTH.size + length
     entries = sorted(
         (_entry(name, value, start, subject) for name, value in body.items()),
@@ -97,23 +97,23 @@ def parse_header(stream: BinaryIO, size_bytes: int, *, subject: str) -> Header:
 def _parsed(data: bytes, length: int, subject: str) -> dict[str, Any]:
     if len(data) != length or not data.startswith(b"{"):
         raise CheckpointError(
-            "its header is cut off, or is no JSON object", subject=subject, hint=_AGAIN
+            "its header is truncated, or not a JSON object", subject=subject, hint=_AGAIN
         )
     try:
         body = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"its header is no usable JSON ({error})", subject=subject, hint=_AGAIN
+            f"its header is not valid JSON ({error})", subject=subject, hint=_AGAIN
         ) from error
     if not isinstance(body, dict):
-        raise CheckpointError("its header is no JSON object", subject=subject)
+        raise CheckpointError("its header is not a JSON object", subject=subject)
     return body
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name appears twice")
+        raise ValueError("a tensor name appears twice")
     return table
 
 
@@ -124,7 +124,7 @@ def _entry(name: str, value: Any, start: int, subject: str) -> TensorEntry:
         or len(offsets) != 2
         or not all(type(offset) is int and 0 <= offset < 1 << 62 for offset in offsets)
     ):
-        raise CheckpointError(f"tensor {name!r} has no place in the file", subject=subject)
+        raise CheckpointError(f"tensor {name!r} has no valid data_offsets", subject=subject)
     dtype = value.get("dtype")
     if not isinstance(dtype, str) or dtype not in ELEMENT_BYTES:
         raise CheckpointError(

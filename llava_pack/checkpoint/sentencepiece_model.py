@@ -72,7 +72,7 @@ def parse_sentencepiece(data: bytes, *, subject: str = "tokenizer.model") -> Sen
         normalizer = _table(fields, 3)
     except (ValueError, IndexError, struct.error) as error:
         raise CheckpointError(
-            f"no sentencepiece model, or a damaged one ({error})",
+            f"not a sentencepiece model, or a damaged one ({error})",
             subject=subject,
             hint="download it again",
         ) from error
@@ -96,7 +96,7 @@ def _refuse_other_kinds(
     types = [piece.type for piece in pieces]
     reasons = [
         (not pieces, "it has no pieces"),
-        (trainer.get(3, 1) != _BPE, "it is no byte-pair model"),
+        (trainer.get(3, 1) != _BPE, "it is not a BPE model"),
         (bool(trainer.get(24, 0)), "it treats spaces as suffixes"),
         (bool(normalizer.get(2, b"")), "it normalises Unicode"),
         (not normalizer.get(5, 1), "it does not escape spaces"),
@@ -107,7 +107,7 @@ def _refuse_other_kinds(
     found = [reason for applies, reason in reasons if applies]
     if found:
         raise CheckpointError(
-            f"not a tokenizer of the Llama kind: {', '.join(found)}",
+            f"not a Llama tokenizer: {', '.join(found)}",
             subject=subject,
             hint="put the publisher's tokenizer.json beside it",
         )
@@ -149,7 +149,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ValueError(f"wire type {wire} at byte {at}")
         if at + size > len(data):
-            raise ValueError(f"a field of {size} bytes at {at} is cut off")
+            raise ValueError(f"a field of {size} bytes at {at} is truncated")
         yield number, data[at : at + size]
         at += size
 

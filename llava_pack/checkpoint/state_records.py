@@ -92,7 +92,7 @@ def record_of(function: Global, arguments: tuple[Any, ...], subject: str) -> Any
     if function.key in _REBUILDERS:
         return _tensor(function.name, arguments, subject)
     raise CheckpointError(
-        f"a call of {function.module}.{function.name} is not allowed in a weight file; "
+        f"a call to {function.module}.{function.name} is not allowed in a weight file; "
         "nothing of it was executed",
         subject=subject,
     )
@@ -101,7 +101,7 @@ def record_of(function: Global, arguments: tuple[Any, ...], subject: str) -> Any
 def storage_of(value: Any, subject: str) -> StorageRecord:
     """Return the storage of `("storage", type, key, location, count)`."""
     if not isinstance(value, tuple) or len(value) != 5 or value[0] != "storage":
-        raise TypeError("a persistent id that is no storage")
+        raise TypeError("a persistent id that is not a storage")
     _, kind, key, _, count = value
     if not isinstance(kind, Global) or not isinstance(key, str) or type(count) is not int:
         raise TypeError("a storage without type, key and size")

@@ -66,7 +66,7 @@ def read_members(path: Path, mapped: MappedFile) -> dict[str, Member]:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise CheckpointError(
-            f"not a whole zip archive ({error}): the file is truncated or is no torch checkpoint",
+            f"not a complete zip archive ({error}): truncated, or not a torch checkpoint",
             subject=path.name,
             hint="download it again",
         ) from error
@@ -114,7 +114,7 @@ def _refuse_overlap(members: dict[str, Member], subject: str) -> None:
     for member in sorted(members.values(), key=lambda m: (m.offset_bytes, m.size_bytes)):
         if member.offset_bytes < end:
             raise CheckpointError(
-                f"archive members {previous!r} and {member.name!r} lie over each other",
+                f"archive members {previous!r} and {member.name!r} overlap",
                 subject=subject,
             )
         if member.size_bytes:

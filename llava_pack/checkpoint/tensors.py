@@ -75,15 +75,13 @@ def checked_sizes(numbers: object, *, subject: str, name: str) -> tuple[int, ...
     """
     if not isinstance(numbers, (list, tuple)) or len(numbers) > MAX_RANK:
         raise CheckpointError(
-            f"{name} has no usable shape, expected a list of at most {MAX_RANK} numbers",
+            f"{name} has an invalid shape, expected a list of at most {MAX_RANK} numbers",
             subject=subject,
         )
     for number in numbers:
         if type(number) is not int or not 0 <= number <= MAX_ELEMENTS:
             got = number if type(number) is int else f"a {type(number).__name__}"
-            raise CheckpointError(
-                f"{name} has a dimension that is no size, got {got}", subject=subject
-            )
+            raise CheckpointError(f"{name} has an invalid dimension, got {got}", subject=subject)
     return tuple(numbers)
 
 

@@ -33,9 +33,9 @@ def resolve_vision_tower(
     named = vision_tower_id(config)
     places = "; looked in " + ", ".join(looked) if looked else ""
     raise CheckpointError(
-        f"the vision tower is not here: mm_vision_tower is {shown(named)}{places}",
+        f"the vision tower was not found: mm_vision_tower is {shown(named)}{places}",
         subject=model_dir.name,
-        hint="download it and give its folder with --vision-tower DIR",
+        hint="download it and pass its folder with --vision-tower DIR",
     )
 
 

@@ -28,7 +28,7 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
         r"bind.*Address already in use|cannot listen to port",
         "laptop",
         "the port on this laptop is taken",
-        "leave out --local-port, or give another",
+        "leave out --local-port, or use another",
     ),
     (
         r"administratively prohibited|forwarding.*(disabled|refused)|not permitted",
@@ -43,24 +43,24 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
         r"open failed: .*(refused|connect failed|No such file)|unknown channel type",
         "address",
         "nothing listens at that address on the server",
-        "there: llava-pack status; then give its --port, or --socket",
+        "on the server: llava-pack status; then pass its --port or --socket",
     ),
     (
         r"Permission denied|Too many authentication failures|No supported authentication",
         "login",
-        "the server does not let this account in",
-        "ssh there by hand first: same account, key and port",
+        "the server rejected the login",
+        "try plain ssh first, with the same account, key and port",
     ),
     (
         r"Host key verification failed|REMOTE HOST IDENTIFICATION",
         "login",
-        "the server's host key is not known here, or has changed",
-        "ssh there by hand and compare the key",
+        "the server's host key is unknown here, or has changed",
+        "run plain ssh and compare the key",
     ),
     (
         r"Could not resolve hostname|Name or service not known",
         "login",
-        "the server's name leads nowhere",
+        "the server's name cannot be resolved",
         "check the name, or go through a bastion: --jump USER@BASTION",
     ),
     (
@@ -69,7 +69,7 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
             r"|Operation timed out"
         ),
         "login",
-        "no sshd answers there",
+        "no sshd responds at that address",
         "check the server's name and --ssh-port; or go through a bastion: --jump USER@BASTION",
     ),
 )
@@ -91,10 +91,10 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     if not ended:
         return Blame(
             hop="address",
-            why="the tunnel is open and nothing comes back",
-            fix="there: llava-pack status; then give its --port, or --socket",
+            why="the tunnel is open, but nothing responds",
+            fix="on the server: llava-pack status; then pass its --port or --socket",
         )
-    last = said.strip().splitlines()[-1:] or ["it said nothing"]
+    last = said.strip().splitlines()[-1:] or ["it printed nothing"]
     return Blame(hop="login", why=f"ssh ended: {last[0]}", fix="run the same ssh command by hand")
 
 
@@ -109,21 +109,21 @@ def blame_answer(status: int, body: Any, expected_id: str | None) -> Blame | Non
     if status == 401:
         return Blame(
             hop="server",
-            why="another llava-pack answers there: it does not know this token",
-            fix="there: llava-pack tunnel; it prints the port and the token of the right one",
+            why="another llava-pack server responds there: it rejects this token",
+            fix="on the server: llava-pack tunnel; it prints the right port and token",
         )
     if not isinstance(body, dict) or "bundle_id" not in body:
         return Blame(
             hop="server",
-            why=f"something that is not llava-pack answers there (HTTP {status})",
-            fix="there: llava-pack status; then give its --port",
+            why=f"a program other than llava-pack responds there (HTTP {status})",
+            fix="on the server: llava-pack status; then pass its --port",
         )
     got = body["bundle_id"] or ""
     if expected_id and not got.startswith(expected_id):
         return Blame(
             hop="server",
-            why=f"it serves the bundle {got[:12] or 'of a bare folder'}, expected "
+            why=f"it serves the bundle {got[:12] or 'of a plain folder'}, expected "
             f"{expected_id[:12]}",
-            fix="there: llava-pack status; several servers may run",
+            fix="on the server: llava-pack status; several servers may be running",
         )
     return None

@@ -70,7 +70,7 @@ class LateHeaderWriter:
         text = render_header(one.entry for one in self._written)[_LENGTH_BYTES:]
         length = self._reserved - _LENGTH_BYTES
         if len(text) > length:
-            raise ValueError(f"a header of {len(text)} bytes, {length} were kept free")
+            raise ValueError(f"a header of {len(text)} bytes, {length} were reserved")
         self._out.seek(0)
         self._out.write(length.to_bytes(_LENGTH_BYTES, "little") + text.ljust(length))
         return self._written

@@ -50,7 +50,7 @@ def merged_parts(
             raise CheckpointError(
                 f"the base has no {unplaced[0]}, which the adapter changes",
                 subject=base_dir.name,
-                hint="take the base model that the adapter was trained on",
+                hint="use the base model that the adapter was trained on",
             )
         if pairs:
             adapter = read_adapter(read_json(adapter_dir / "adapter_config.json"))
@@ -82,7 +82,7 @@ def _sorted(tensors: list[SourceTensor]) -> tuple[Pairs, list[SourceTensor]]:
             pairs.setdefault(changed[0], {})[changed[1]] = tensor
     for name, pair in pairs.items():
         if pair.keys() != {"A", "B"}:
-            raise CheckpointError(f"{name} has one of lora_A and lora_B only")
+            raise CheckpointError(f"{name} has only one of lora_A and lora_B")
     return pairs, others
 
 
@@ -94,8 +94,8 @@ def _merged(tensor: SourceTensor, pairs: Pairs, adapter: Adapter) -> SourceTenso
     outer, inner = pair["B"].entry.shape, pair["A"].entry.shape
     if (outer[:1] + inner[1:]) != tensor.entry.shape or outer[1:] != inner[:1]:
         raise CheckpointError(
-            f"{name} has shape {tensor.entry.shape}, the adapter is for {outer[:1] + inner[1:]}",
-            hint="take the base model that the adapter was trained on",
+            f"{name} has shape {tensor.entry.shape}, the adapter expects {outer[:1] + inner[1:]}",
+            hint="use the base model that the adapter was trained on",
         )
 
     def read() -> memoryview:

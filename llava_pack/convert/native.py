@@ -187,7 +187,7 @@ def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
         return read_small(published), config
     if not model.is_file():
         raise CheckpointError(
-            "there is no tokenizer in this folder, expected tokenizer.model or tokenizer.json",
+            "this folder contains no tokenizer, expected tokenizer.model or tokenizer.json",
             subject=folder.name,
         )
     added = added_tokens(read_json_if_there(folder / "added_tokens.json"))

@@ -213,13 +213,13 @@ def check_native(config: Mapping[str, Any]) -> None:
     if language not in _TEXT_TYPES:
         known = ", ".join(_TEXT_TYPES)
         raise CheckpointError(
-            f"the language model is of type {language!r}, expected one of {known}",
+            f"the language model has type {language!r}, expected one of {known}",
             subject="config.json",
             hint=hint,
         )
     if projector != "mlp2x_gelu":
         raise CheckpointError(
-            f"mm_projector_type is {projector!r}, transformers' LLaVA has 'mlp2x_gelu' only",
+            f"mm_projector_type is {projector!r}, transformers' LLaVA supports only 'mlp2x_gelu'",
             subject="config.json",
             hint=hint,
         )

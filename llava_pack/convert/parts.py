@@ -79,8 +79,7 @@ def weight_paths(folder: Path) -> list[Path]:
     refuse(weights.defects, subject=folder.name)
     if not weights.files:
         raise CheckpointError(
-            "there are no weights in this folder, expected model*.safetensors or "
-            "pytorch_model*.bin",
+            "this folder contains no weights, expected model*.safetensors or pytorch_model*.bin",
             subject=folder.name,
         )
     return [folder / name for name in weights.files]

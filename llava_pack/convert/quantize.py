@@ -156,7 +156,7 @@ def _planned(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
         if group.size_bytes > shard_bytes:
             name = group.source.entry.name
             raise CheckpointError(
-                f"tensor {name!r} needs {group.size_bytes} bytes, a shard has {shard_bytes}"
+                f"tensor {name!r} needs {group.size_bytes} bytes, the shard limit is {shard_bytes}"
             )
         if filled + group.size_bytes > shard_bytes:
             shards.append([])
@@ -187,11 +187,11 @@ def check_reloaded(path: Path, written: Sequence[Written]) -> None:
         found = [(entry.name, entry.dtype, entry.shape) for entry in file.entries]
         meant = [(one.entry.name, one.entry.dtype, one.entry.shape) for one in written]
         if found != meant:
-            raise IntegrityError("lists other tensors than were written", subject=path.name)
+            raise IntegrityError("lists tensors other than those written", subject=path.name)
         for entry, one in zip(file.entries, written, strict=True):
             if zlib.crc32(file.read(entry)) != one.crc:
                 raise IntegrityError(
-                    f"tensor {entry.name!r} reads differently than it was written",
+                    f"tensor {entry.name!r} does not read back as it was written",
                     subject=path.name,
                     hint="check the disk, then build again",
                 )

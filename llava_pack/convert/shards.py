@@ -48,8 +48,7 @@ def to_safetensors(
     refuse(weights.defects, subject=model_dir.name)
     if not weights.files:
         raise CheckpointError(
-            "there are no weights in this folder, expected model*.safetensors or "
-            "pytorch_model*.bin",
+            "this folder contains no weights, expected model*.safetensors or pytorch_model*.bin",
             subject=model_dir.name,
         )
     with opened([model_dir / name for name in weights.files]) as tensors:
@@ -173,7 +172,7 @@ def plan_shards(
         needed = entry.size_bytes + _header_bytes(entry)
         if _EMPTY_HEADER_BYTES + needed > shard_bytes:
             raise CheckpointError(
-                f"tensor {entry.name!r} has {entry.size_bytes} bytes, a shard at most {shard_bytes}"
+                f"tensor {entry.name!r} has {entry.size_bytes} bytes, the limit is {shard_bytes}"
             )
         if filled + needed > shard_bytes:
             shards.append([])

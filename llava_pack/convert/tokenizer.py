@@ -22,7 +22,7 @@ def write_tokenizer(model_dir: Path, out_dir: Path) -> Path | None:
     model = model_dir / "tokenizer.model"
     if not model.is_file():
         raise CheckpointError(
-            "there is no tokenizer in this folder, expected tokenizer.model or tokenizer.json",
+            "this folder contains no tokenizer, expected tokenizer.model or tokenizer.json",
             subject=model_dir.name,
         )
     config = _table(model_dir / "tokenizer_config.json")

@@ -34,9 +34,9 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
     config = parse_config(texts["config.json"])
     if config.get("model_type") not in {"clip", "clip_vision_model"}:
         raise CheckpointError(
-            f"config.json is of model_type {shown(config.get('model_type'))}, expected 'clip'",
+            f"config.json has model_type {shown(config.get('model_type'))}, expected 'clip'",
             subject=tower_dir.name,
-            hint="give the CLIP repository that mm_vision_tower names",
+            hint="use the CLIP repository that mm_vision_tower names",
         )
     names = {path.name for path in tower_dir.iterdir() if path.is_file()}
     weights = find_weights(names, lambda name: read_small(tower_dir / name))
@@ -49,7 +49,7 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
         ]
         if not kept:
             raise CheckpointError(
-                "there are no vision_model.* tensors in this folder", subject=tower_dir.name
+                "this folder contains no vision_model.* tensors", subject=tower_dir.name
             )
         paths = write_shards(kept, out_dir, progress=progress)
     for name, data in texts.items():

@@ -45,7 +45,7 @@ class Cache:
                 (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"the cache folder cannot be made: {error.strerror}",
+                f"the cache folder cannot be created: {error.strerror}",
                 subject=str(self.root),
                 hint="set LLAVA_PACK_CACHE to a folder that you can write",
             ) from error

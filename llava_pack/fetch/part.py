@@ -87,7 +87,7 @@ class Part:
         if problem := self._difference():
             self.discard()
             raise IntegrityError(
-                f"differs from what was promised: {problem}",
+                f"does not match its listing: {problem}",
                 subject=self._file.name,
                 hint="run the command again; if it persists, the source has changed or is damaged",
             )

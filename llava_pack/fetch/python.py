@@ -65,7 +65,7 @@ def find_standalone(python: str, triple: str) -> Standalone:
             name = f"cpython-{version}-{triple}.tar.gz"
             file = RemoteFile(url=url, name=name, digest=_promised(url))
             return Standalone(version=version, file=file)
-    return Standalone(reason=f"uv knows no standalone CPython {python} for {triple}")
+    return Standalone(reason=f"uv has no standalone CPython {python} for {triple}")
 
 
 def _list(request: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from llava_pack.format.errors import IntegrityError, UsageError
 
 _LIBRARY = re.compile(r"python/lib/python(3\.\d+)/os\.py")
 _VERSION = re.compile(r"cpython-(3\.\d+\.\d+)")
-_HINT = "take an install_only.tar.gz of python-build-standalone: its top folder is python/"
+_HINT = "use an install_only.tar.gz of python-build-standalone: its top folder is python/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,9 @@ def open_archive(path: Path, expected: str | None = None) -> PythonArchive:
         with tarfile.open(path, "r:gz") as archive:
             names = set(archive.getnames())
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise UsageError(f"is no .tar.gz: {error}", subject=str(path), hint=_HINT) from error
+        raise UsageError(
+            f"is not a .tar.gz archive: {error}", subject=str(path), hint=_HINT
+        ) from error
     minors = {match[1] for name in names if (match := _LIBRARY.fullmatch(name))}
     strangers = sorted(name for name in names if name.split("/")[0] != "python")
     if strangers or "python/bin/python3" not in names or len(minors) != 1:

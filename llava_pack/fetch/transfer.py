@@ -18,7 +18,7 @@ from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
 
-_GOES_ON = "run the command again: it goes on where it stopped"
+_GOES_ON = "run the command again: it resumes where it stopped"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -126,7 +126,7 @@ class Transfer:
         if total is not None and part.size_bytes < total:
             raise Interrupted(
                 FetchError(
-                    f"cut short: expected {total} bytes, got {part.size_bytes}",
+                    f"truncated: expected {total} bytes, got {part.size_bytes}",
                     subject=file.name,
                     hint=_GOES_ON,
                 )
@@ -141,7 +141,7 @@ class Transfer:
             if part.validator is not None and part.validator != validator:
                 self._restart(part, None)
                 failure = FetchError(
-                    "changed at its source meanwhile", subject=file.name, hint=_GOES_ON
+                    "changed at its source during the download", subject=file.name, hint=_GOES_ON
                 )
                 raise Interrupted(failure)
             total = None if match[3] == "*" else int(match[3])
@@ -151,7 +151,7 @@ class Transfer:
         else:  # a range that does not fit, or 416: what we have is not a beginning of this file
             self._restart(part, None)
             failure = FetchError(
-                f"{place(str(response.url))} answered a range that was not asked for",
+                f"{place(str(response.url))} returned a range that was not requested",
                 subject=file.name,
                 hint=_GOES_ON,
             )
@@ -159,7 +159,7 @@ class Transfer:
         if None not in (total, file.size_bytes) and total != file.size_bytes:
             part.discard()
             raise IntegrityError(
-                f"expected {file.size_bytes} bytes, got an offer of {total}",
+                f"expected {file.size_bytes} bytes, the source offers {total}",
                 subject=file.name,
                 hint="the source has changed, or a proxy answered in its place",
             )

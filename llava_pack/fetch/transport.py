@@ -174,9 +174,9 @@ def _refuse_downgrade(file: RemoteFile, url: str) -> None:
     """Refuse to go on without TLS where no digest would vouch for the bytes."""
     if file.digest is None and urlsplit(file.url).scheme == "https" != urlsplit(url).scheme:
         raise FetchError(
-            f"refused a redirect from https to {place(url)}: nothing vouches for the bytes",
+            f"refused a redirect from https to {place(url)}: nothing would authenticate the bytes",
             subject=file.name,
-            hint="use an address that answers over https itself",
+            hint="use an address that serves the file over https",
         )
 
 
@@ -220,9 +220,9 @@ def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
         )
     else:
         failure = FetchError(
-            f"the transfer from {host} broke off: {cause}",
+            f"the transfer from {host} was interrupted: {cause}",
             subject=file.name,
-            hint="run the command again: it goes on where it stopped",
+            hint="run the command again: it resumes where it stopped",
         )
     return Interrupted(failure)
 

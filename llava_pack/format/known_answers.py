@@ -51,6 +51,6 @@ def check_reference(one: Reference, where: str, defects: Defects) -> None:
     if not (steps == len(one.likeliest) == len(one.micronats)) or any(
         len(ids) != len(odds) for ids, odds in zip(one.likeliest, one.micronats, strict=True)
     ):
-        defects.add(where, "its tokens and their odds are not equally many")
+        defects.add(where, "expected as many odds as tokens")
     if not all(_DECIMAL.fullmatch(number) for number in (*one.tower, *one.projector)):
         defects.add(where, "its features are not decimal numbers")

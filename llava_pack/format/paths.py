@@ -27,7 +27,7 @@ def component_defect(name: str) -> str | None:
     if name.endswith("."):
         return "a trailing dot is lost on Windows"
     if _WINDOWS_DEVICE.fullmatch(name):
-        return "the name of a device on Windows"
+        return "a reserved device name on Windows"
     if len(name) > MAX_NAME_BYTES:
         return f"expected at most {MAX_NAME_BYTES} bytes, got {len(name)}"
     return None
@@ -42,7 +42,7 @@ def path_defect(path: str) -> str | None:
     if len(path) > MAX_NAME_BYTES:
         return f"expected at most {MAX_NAME_BYTES} bytes, got {len(path)}"
     if path.count("/") >= MAX_DEPTH:
-        return f"expected at most {MAX_DEPTH} names, one below the other"
+        return f"expected at most {MAX_DEPTH} nested names"
     for name in path.split("/"):
         if defect := component_defect(name):
             return f"name {name!r}: {defect}"
@@ -56,7 +56,7 @@ def safe_component(name: str) -> str:
         IntegrityError: it may not, and why.
     """
     if defect := component_defect(name):
-        raise IntegrityError(f"not a name for a bundle: {defect}", subject=repr(name))
+        raise IntegrityError(f"not a valid name in a bundle: {defect}", subject=repr(name))
     return name
 
 
@@ -67,7 +67,7 @@ def bundle_path(text: str) -> str:
         IntegrityError: it may not, and why.
     """
     if defect := path_defect(text):
-        raise IntegrityError(f"not a path inside a bundle: {defect}", subject=repr(text))
+        raise IntegrityError(f"not a valid path in a bundle: {defect}", subject=repr(text))
     return text
 
 
@@ -75,7 +75,7 @@ def clashes(paths: Iterable[str]) -> tuple[str, ...]:
     """Return what would collide on a filesystem that ignores case, or be file and folder at once.
 
     >>> clashes(["a/B.txt", "a/b.txt", "a"])
-    ("'a/b.txt' clashes with 'a/B.txt'", "'a' is a file and a folder")
+    ("'a/b.txt' clashes with 'a/B.txt'", "'a' is both a file and a folder")
     """
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
@@ -88,7 +88,7 @@ def clashes(paths: Iterable[str]) -> tuple[str, ...]:
             parent = parent.rpartition("/")[0]
             if (other := folders.setdefault(parent.lower(), parent)) != parent:
                 found.append(f"folder {parent!r} clashes with {other!r}")
-    found += [f"{files[name]!r} is a file and a folder" for name in folders if name in files]
+    found += [f"{files[name]!r} is both a file and a folder" for name in folders if name in files]
     return tuple(dict.fromkeys(found))
 
 

@@ -73,7 +73,7 @@ def installed_file(data: bytes, rules: Iterable[Rewrite], model_root: str) -> by
         if rule.installed is None:
             continue
         if (packed := value_at(document, rule.pointer)) != rule.new:
-            message = f"{rule.pointer} expected {rule.new!r}, got {packed!r:.80}"
+            message = f"{rule.pointer}: expected {rule.new!r}, got {packed!r:.80}"
             raise IntegrityError(message, subject=rule.path)
         changes.append((rule.pointer, model_root + rule.installed.removeprefix(MODEL_ROOT)))
     return replaced(data, changes)

@@ -99,5 +99,11 @@ _NAMES = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 def _name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", float: "a fraction", type(None): "null", **_NAMES}
+    names = {
+        dict: "an object",
+        list: "a list",
+        float: "a decimal number",
+        type(None): "null",
+        **_NAMES,
+    }
     return names[type(value)]

@@ -123,7 +123,7 @@ def _ssh_head(key: PublicKey) -> bytes:
 
 def _signed(number: int) -> bytes:
     if number >> 256:
-        raise ValueError("expected a number of P-256")
+        raise ValueError("expected a number of at most 256 bits")
     return number.to_bytes(number.bit_length() // 8 + 1, "big")
 
 

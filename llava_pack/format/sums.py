@@ -51,7 +51,9 @@ def parse_sums(data: bytes) -> dict[str, str]:
         message = f"expected ASCII text, got byte {data[error.start]:#x} at {error.start}"
         raise IntegrityError(message, subject=SUMS_NAME) from error
     if not text.endswith("\n"):
-        raise IntegrityError("expected a final newline, as in a whole file", subject=SUMS_NAME)
+        raise IntegrityError(
+            "expected a final newline: the file may be truncated", subject=SUMS_NAME
+        )
     entries: dict[str, str] = {}
     defects: list[str] = []
     last = ""

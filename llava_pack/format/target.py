@@ -8,7 +8,7 @@ from typing import Literal
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors
 
-UNKNOWN = "could not be found out"
+UNKNOWN = "could not be determined"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def check_floors(
     python = ".".join((profile.python_version or "").split(".")[:2]) or None
     fix = f"install Python {floors.python}, or build a bundle that carries its own"
     return (
-        _same("os", profile.os, floors.platform, "take a bundle built for this system"),
+        _same("os", profile.os, floors.platform, "use a bundle built for this system"),
         _same("arch", profile.arch, floors.arch, "build with --platform for this machine"),
         _same("python", python, floors.python, fix),
         *_system(profile, floors),
@@ -135,13 +135,13 @@ def _shared(profile: Machine, floors: Floors, gpus: int) -> int | None:
 def _sizes(
     profile: Machine, floors: Floors, precision: str | None, gpus: int
 ) -> Iterator[FloorFinding]:
-    fix = "free some space, or choose another place with --prefix"
+    fix = "free some space, or choose another folder with --prefix"
     yield _room("disk", profile.disk_free_bytes, floors.disk_bytes, fix)
     needs = floors.memory_bytes
     need = needs.get(precision) if precision is not None else min(needs.values(), default=None)
     if need is None:
         return
-    fix = "take a smaller precision: build with --quantize nf4"
+    fix = "use a lower precision: build with --quantize nf4"
     if floors.driver is None:
         yield _room("memory", profile.memory_bytes, need, fix)
     else:

@@ -25,15 +25,15 @@ def check_installed(facts: InstalledFacts) -> Finding:
     if facts.touched and not facts.changed:
         return Layer.INTEGRITY.warn(
             f"{name}: other links, owner or permissions than verified: {_some(facts.touched)}",
-            why="likely no harm, but only reading every byte again can tell",
-            fix=f"{facts.program} health --deep, as who installed it",
+            why="probably harmless, but only hashing every file again can tell",
+            fix=f"{facts.program} health --deep, as the account that installed it",
         )
     if not facts.changed:
         return Layer.INTEGRITY.ok(f"{name}: {facts.files} files{how}")
     if not facts.deep:
         return Layer.INTEGRITY.fail(
             f"{name}: changed since they were verified: {_some(facts.changed)}",
-            why="what serves may not be what was carried over",
+            why="the files being served may not be those that were verified",
             fix=f"{facts.program} health --deep",
         )
     return Layer.INTEGRITY.fail(
@@ -50,13 +50,13 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
         facts: of the environment.
         program: the installation's own command, for the hints.
     """
-    mend = f"{program} install BUNDLE --expect ID"
+    fix = f"{program} install BUNDLE --expect ID"
     if not facts.python:
         return [
             Layer.ENVIRONMENT.fail(
                 "the environment's Python does not run",
-                why="nothing of it can be started",
-                fix=mend,
+                why="nothing in it can be started",
+                fix=fix,
             )
         ]
     findings = []
@@ -65,20 +65,20 @@ def check_environment(facts: EnvironmentFacts, program: str) -> list[Finding]:
             Layer.ENVIRONMENT.fail(
                 f"packages differ from the lock: {_some(wrong)}",
                 why="only the locked versions were tested together",
-                fix=mend,
+                fix=fix,
             )
         )
     if facts.changed:
         findings.append(
             Layer.ENVIRONMENT.fail(
                 f"files of packages are not as installed: {_some(facts.changed)}",
-                why="what runs is not what was carried over",
-                fix=mend,
+                why="the code that runs is not the code that was installed",
+                fix=fix,
             )
         )
     findings += [
         Layer.ENVIRONMENT.fail(
-            f"{module} cannot be imported: {said}", why="the engine or the page needs it", fix=mend
+            f"{module} cannot be imported: {said}", why="the engine or the page needs it", fix=fix
         )
         for module, said in facts.failed_imports.items()
     ]
@@ -92,7 +92,7 @@ def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
         return [
             Layer.ENGINE.fail(
                 f"the server, process {facts.pid}, does not answer: {facts.error}",
-                why="a process is there and hangs",
+                why="the process exists, but it hangs",
                 fix=f"kill {facts.pid}; {program} serve",
             )
         ]
@@ -104,7 +104,7 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
     if model.stalled:
         return Layer.ENGINE.fail(
             f"{name}: no step for {model.stalled_s:.0f} s with {model.running} running",
-            why="what was asked will not be answered",
+            why="its requests will not be answered",
             fix=f"kill {facts.pid}; {program} serve",
         )
     if model.phase == "ready":
@@ -113,12 +113,12 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
     if model.phase == "restarting":
         return Layer.ENGINE.fail(
             f"{name}: restarting: {model.detail}",
-            why="its engine ended; the cause is in this line",
+            why="its engine exited; the cause is in this line",
             fix=f"{program} health --wait-ready 60",
         )
     return Layer.ENGINE.warn(
         f"{name}: {model.phase} {model.detail}".rstrip(),
-        why="it does not answer yet",
+        why="it does not accept requests yet",
         fix=f"{program} health --wait-ready 600",
     )
 
@@ -141,14 +141,14 @@ def _fence(name: str, fence: FenceFacts | None, program: str) -> Finding:
     if fence is not None and fence.whole:
         return Layer.FENCE.ok(f"{name}: {fence.said}")
     if fence is None:
-        text, fix = "tells of no fence: its engine is of an earlier version", "install BUNDLE"
+        text, fix = "reports no fence: its engine is of an earlier version", "install BUNDLE"
     elif _SWITCHED_OFF in fence.said:
         text, fix = fence.said, f"serve, without {_SWITCHED_OFF}"
     else:
         text, fix = fence.said, "explain no-fence"
     return Layer.FENCE.warn(
         f"{name}: {text}",
-        why="a hole in it would open every file of the account that serves, and the network",
+        why="an exploit would reach every file of the server's account, and the network",
         fix=f"{program} {fix}",
         code="" if fence is None or _SWITCHED_OFF in fence.said else "no-fence",
     )
@@ -160,8 +160,8 @@ def check_page(facts: PageFacts, program: str) -> Finding:
         return Layer.PAGE.ok("the page is served")
     said = facts.error or f"HTTP {facts.status}" + ("" if facts.is_page else ", not the page")
     return Layer.PAGE.fail(
-        f"the page does not come: {said}",
-        why="browsers show nothing",
+        f"the page does not load: {said}",
+        why="browsers cannot show it",
         fix=f"stop the server, then {program} serve",
     )
 
@@ -177,18 +177,18 @@ def check_answer(facts: AnswerFacts, program: str) -> Finding:
     if not facts.grade.ok:
         return Layer.API.fail(
             f"{facts.model}: {facts.grade.why}",
-            why="the model does not see what it saw when it was packed",
+            why="the model no longer answers as it did when it was packed",
             fix=f"{program} health --deep",
         )
-    text = f"{facts.model}: knows its answers; {facts.ttft_s:.2f} s to the first token"
+    text = f"{facts.model}: known answers match; {facts.ttft_s:.2f} s to the first token"
     if facts.ttft_s <= TTFT_WARN_S:
         return Layer.API.ok(text)
     # a CPU may be slow without being broken
     broken = facts.ttft_s > TTFT_CRITICAL_S and facts.device == "cuda"
     return (Layer.API.fail if broken else Layer.API.warn)(
         text,
-        why="slower than people wait",
-        fix="take a smaller precision or a smaller model: --load-4bit",
+        why="slower than users expect",
+        fix="use a lower precision or a smaller model: --load-4bit",
     )
 
 

@@ -49,7 +49,7 @@ _STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "de
 _MEASURE = Either(
     Form(rf"(?:at least )?{VERSION}"),
     Form(r"(?:at least )?[0-9]{1,15}(?: bytes| free)?"),
-    OneOf("linux", "x86_64", "aarch64", "all present", "could not be found out", "none"),
+    OneOf("linux", "x86_64", "aarch64", "all present", "could not be determined", "none"),
     Words(CPU_FLAGS | {f"{flag}," for flag in CPU_FLAGS} | {"without"}),
 )
 _PREFLIGHT = Fields(

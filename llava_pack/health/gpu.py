@@ -41,7 +41,7 @@ def probe_gpus(python: Path = Path(sys.executable)) -> GpusFacts:
     except subprocess.TimeoutExpired:
         return GpusFacts(error=f"the driver did not answer within {_WITHIN_S:g} s")
     except (OSError, ValueError, subprocess.SubprocessError):
-        return GpusFacts(error="the driver could not be asked")
+        return GpusFacts(error="the driver could not be queried")
     gpus = tuple(
         GpuFacts(**{**one, "processes": tuple(GpuProcess(**p) for p in one["processes"])})
         for one in said["gpus"]

@@ -121,15 +121,15 @@ def _same_kind(own: Reference, seen: Reference) -> bool:
 def _fault(own: Reference, seen: Reference, *, same: bool) -> tuple[Stage, str]:
     """Return the first stage of the traces that differs, and how."""
     if seen.words and seen.words != own.words:
-        return "tokenizer", "the question's words become other tokens than when it was recorded"
+        return "tokenizer", "the question is tokenized differently than when it was recorded"
     if seen.prompt and seen.prompt != own.prompt:
-        return "template", "the question is wrapped in other words than when it was recorded"
+        return "template", "the question's template differs from the recorded one"
     if seen.pixels and seen.pixels != own.pixels:
-        return "picture", "the picture is prepared otherwise: size, padding colour or scale"
+        return "picture", "the picture is preprocessed differently: size, padding colour or scale"
     if far := _apart(own.tower, seen.tower, same=same):
-        return "vision tower", f"the tower sees otherwise, by {far}"
+        return "vision tower", f"the tower's features differ, by {far}"
     if far := _apart(own.projector, seen.projector, same=same):
-        return "projector", f"the tower sees the same and the projector does not, by {far}"
+        return "projector", f"the tower's features match and the projector's differ, by {far}"
     return "", ""
 
 
@@ -161,16 +161,16 @@ def _odds(
     sure = split is not None and _margin(own, split) >= margin
     if nats <= bound and not sure:
         return "", ""
-    what = f"odds differ by {nats:.2g} nats, at most {bound:g} are rounding"
+    what = f"odds differ by {nats:.2g} nats, at most {bound:g} can be rounding"
     if sure and split is not None:
-        what = f"token {split + 1} is another one, and the model was sure of it; {what}"
+        what = f"token {split + 1} differs, although the model was sure of it; {what}"
     distances = {one.precision: compare(one, seen)[0] for one in recorded}
     nearest = min(distances, key=lambda name: distances[name])
     if nearest != seen.precision and nats > _NEARER * distances[nearest]:
-        return "precision", f"it says {seen.precision} and answers like {nearest}: {what}"
+        return "precision", f"it reports {seen.precision} but answers like {nearest}: {what}"
     return (
         "model",
-        f"words, picture, tower and projector are right, the language model is not: {what}",
+        f"tokens, picture, tower and projector match, the language model does not: {what}",
     )
 
 

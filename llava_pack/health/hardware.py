@@ -83,7 +83,7 @@ MACHINE = Fields(
 GPUS = Fields(
     {
         "driver": VERSION_TEXT,
-        "error": OneOf("", "the driver could not be asked", "nvidia-ml-py is not installed",
+        "error": OneOf("", "the driver could not be queried", "nvidia-ml-py is not installed",
                        "the driver did not answer within 2 s", other="another error"),
         "gpus": Several(
             Fields(

@@ -31,21 +31,21 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
     if facts.error and wanted:
         yield Layer.GPU.fail(
             facts.error,
-            why="a driver that does not answer serves nobody",
+            why="without a working driver, no model runs on a GPU",
             fix="nvidia-smi; dmesg | tail",
             code="no-gpu-found",
         )
     elif facts.error:
-        yield Layer.GPU.ok(f"none is needed, and none was looked at: {facts.error}")
+        yield Layer.GPU.ok(f"none is needed, and none was checked: {facts.error}")
     elif not facts.gpus and wanted:
         yield Layer.GPU.fail(
-            "no NVIDIA GPU is seen",
+            "no NVIDIA GPU was found",
             why="the bundle was built for one",
             fix="nvidia-smi; or serve on the CPU: llava-pack serve --device cpu",
             code="no-gpu-found",
         )
     elif not facts.gpus:
-        yield Layer.GPU.ok("no NVIDIA GPU is seen")
+        yield Layer.GPU.ok("no NVIDIA GPU was found")
     for gpu in facts.gpus:
         faults = tuple(_faults(gpu))
         yield from faults
@@ -54,7 +54,7 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
     if facts.xids:
         yield Layer.GPU.warn(
             f"the kernel's log has GPU errors, the last: {facts.xids[-1].strip()}",
-            why="memory errors and a GPU that fell off the bus end in wrong answers or none",
+            why="memory errors or a GPU that fell off the bus lead to wrong answers or none",
             fix="llava-pack explain xid",
             code="xid",
         )
@@ -63,16 +63,16 @@ def check_gpus(facts: GpusFacts, *, wanted: bool) -> Iterator[Finding]:
 def _faults(gpu: GpuFacts) -> Iterator[Finding]:
     if gpu.ecc_uncorrected or gpu.remap_failed:
         yield Layer.GPU.fail(
-            f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} memory errors were not corrected",
-            why="weights in broken memory answer wrongly",
-            fix=f"nvidia-smi -i {gpu.index} -q -d ECC,ROW_REMAPPER; have the card looked at",
+            f"{_name(gpu)}: {gpu.ecc_uncorrected or 0} uncorrected memory errors",
+            why="weights in faulty memory give wrong answers",
+            fix=f"nvidia-smi -i {gpu.index} -q -d ECC,ROW_REMAPPER; have the card checked",
             code="xid",
         )
     if gpu.remap_pending:
         yield Layer.GPU.warn(
-            f"{_name(gpu)}: a row of memory waits to be replaced",
-            why="it is replaced when the GPU is reset",
-            fix=f"stop what uses it, then: nvidia-smi --gpu-reset -i {gpu.index}",
+            f"{_name(gpu)}: a memory row remapping is pending",
+            why="it is remapped when the GPU is reset",
+            fix=f"stop the programs that use it, then: nvidia-smi --gpu-reset -i {gpu.index}",
             code="xid",
         )
     hot = (
@@ -84,8 +84,8 @@ def _faults(gpu: GpuFacts) -> Iterator[Finding]:
         why = ", ".join(gpu.throttles) or f"{gpu.temperature_c} °C"
         yield Layer.GPU.warn(
             f"{_name(gpu)}: slowed down: {why}",
-            why="answers come late",
-            fix=f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,TEMPERATURE; look at the fans",
+            why="answers are slow",
+            fix=f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,TEMPERATURE; check the fans",
         )
 
 
@@ -136,7 +136,7 @@ def _host_faults(facts: HostFacts) -> Iterator[Finding]:
     if facts.release is not None and facts.now < facts.release:
         yield Layer.HOST.warn(
             "the clock is earlier than the release of what is installed",
-            why="logs and receipts carry wrong times",
+            why="logs and receipts have wrong times",
             fix="timedatectl; sudo date -s 'YYYY-MM-DD HH:MM'",
             code="clock-wrong",
         )
@@ -169,19 +169,19 @@ def check_processes(facts: ProcessFacts, program: str, port: int) -> Iterator[Fi
     if facts.orphans:
         pids = " ".join(map(str, facts.orphans[:_SHOWN]))
         yield Layer.PROCESSES.warn(
-            f"engines without a server: {pids}",
-            why="they hold memory and answer nobody",
+            f"orphaned engines, without a server: {pids}",
+            why="they hold memory and serve no requests",
             fix=f"kill {pids}",
         )
     if facts.port_holder:
         yield Layer.PROCESSES.warn(
-            f"port {port} is held by {facts.port_holder}",
-            why="serve cannot take it, and a tunnel to it leads elsewhere",
+            f"port {port} is in use by {facts.port_holder}",
+            why="serve cannot use it, and a tunnel to it leads elsewhere",
             fix=f"{program} serve --port {port + 1}",
             code="port-taken",
         )
     if not (facts.orphans or facts.port_holder):
-        text = f"{facts.servers} serving, no engine without its server"
+        text = f"{facts.servers} serving, no orphaned engines"
         yield Layer.PROCESSES.ok(text)
 
 
@@ -197,8 +197,8 @@ def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
         return
     yield Layer.ENGINE.warn(
         text,
-        why="more than planned: other requests or models may not find room",
-        fix="llava-pack serve --slots 1, or restart it at a quiet moment",
+        why="more than planned: other requests or models may not fit",
+        fix="llava-pack serve --slots 1, or restart it at a quiet time",
         code="out-of-gpu-memory",
     )
 
@@ -206,13 +206,13 @@ def check_memory(facts: MemoryFacts) -> Iterator[Finding]:
 def check_silence(facts: SilenceFacts) -> Finding:
     """Judge whether the server speaks to anybody outside."""
     if facts.error:
-        text = f"its connections cannot be seen: {facts.error}"
+        text = f"its connections cannot be checked: {facts.error}"
         return Layer.SILENCE.unknown(text)
     if facts.connections:
         return Layer.SILENCE.fail(
             f"connections leave this machine: {', '.join(facts.connections[:_SHOWN])}",
-            why="nothing of llava-pack speaks to the outside",
-            fix="llava-pack stop; llava-pack support-bundle, and tell who looks after security",
+            why="llava-pack itself never connects to other machines",
+            fix="llava-pack stop; llava-pack support-bundle, and tell your security team",
         )
     text = f"no connection of its {facts.processes} processes leaves this machine"
     return Layer.SILENCE.ok(text)

@@ -20,7 +20,10 @@ _ENDED = (
     "first token {number} s, all {number} s"
 )
 LOGGED: dict[str, tuple[str, ...]] = {
-    "llava_pack.serve.supervision.supervisor": ("serving {models}, process {count}", "stopping"),
+    "llava_pack.serve.supervision.supervisor": (
+        "serving {models}, process {count}",
+        "shutting down",
+    ),
     "llava_pack.serve.supervision.control": ("control: {order}",),
     "llava_pack.serve.gateway.guard": (
         "request {request}: {route} is {count} after {number} s",
@@ -30,19 +33,19 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.api.llava_protocol": ("request {request} failed",),
     "llava_pack.serve.errors": ("request {request} failed: {cause}",),
     "llava_pack.serve.run_state": ("{text}: ignored, it is not a file of this account",),
-    "llava_pack.serve.supervision.engine": ("{model}: {cause}; started again in {number} s",),
+    "llava_pack.serve.supervision.engine": ("{model}: {cause}; restarting in {number} s",),
     "llava_pack.serve.gateway.served": (_ENDED, "{model}: {request} ended: {reason}"),
     "llava_pack.serve.supervision.gateway": (
-        "{cause}; another is started in {number} s",
-        "its last words: {text}",
+        "{cause}; restarting in {number} s",
+        "its last output: {text}",
     ),
     "llava_pack.serve.subprocesses": (
-        "process {count} was killed and is still there: the kernel keeps it",
+        "process {count} was killed but has not exited: it hangs in the kernel",
     ),
     "llava_pack.serve.admission.refusals": ("refused in the last {number} s: {text}",),
     "llava_pack.serve.access.key_store": (
-        "{count} keys are known",
-        "{text}; none of its keys is taken until it can be read",
+        "{count} keys are loaded",
+        "{text}; none of its keys is accepted until it can be read",
     ),
     "llava_pack.serve.access.audit": (
         "{count} lines of the audit log could not be written",
@@ -52,16 +55,16 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.engine.process.enclosure": ("fence: {fence}", "{text}"),
     "llava_pack.serve.supervision.engine_process": ("{model}: {text}",),
     "llava_pack.engine": ("{cause}",),
-    "llava_pack.engine.process.process": ("the parent process is gone: ending",),
+    "llava_pack.engine.process.process": ("the parent process has exited: shutting down",),
     "llava_pack.engine.process.loop": ("the engine stopped", "{cause}"),
     "llava_pack.engine.batching.scheduler": (
-        "{count} requests are looked at one by one: {text}",
+        "pictures of {count} requests failed, retrying each: {text}",
         "a request failed",
     ),
     "llava_pack.engine.process.server": (
         "connection {count} ended: {text}",
         "a client speaks protocol {number}, expected {count}",
-        "a question was not answered",
+        "an operation failed",
     ),
     "llava_pack.engine.batching.cuda_graphs": ("CUDA graphs are off: {text}",),
     "llava_pack.llava_serve.processes": ("{text}: {text}",),
@@ -69,22 +72,22 @@ LOGGED: dict[str, tuple[str, ...]] = {
 """By logger."""
 
 CAUSES = (
-    "its engine, process {count}, ended with exit code {number}",
-    "its engine, process {count}, was ended by {signal}",
-    "its engine, process {count}, went silent",
+    "its engine, process {count}, exited with code {number}",
+    "its engine, process {count}, was killed by {signal}",
+    "its engine, process {count}, stopped responding",
     "its engine, process {count}, hung: no step for {number} s, {count} requests running",
     "the model is not ready: {phase}",
-    "the queue is full: {count} requests are being answered or wait",
-    "the gateway, process {count}, ended with exit code {number}",
-    "the gateway, process {count}, was ended by {signal}",
-    "the gateway, process {count}, went silent",
-    "the gateway, process {count}, hung: no sign of life for {number} s",
+    "the queue is full: {count} requests are running or waiting",
+    "the gateway, process {count}, exited with code {number}",
+    "the gateway, process {count}, was killed by {signal}",
+    "the gateway, process {count}, stopped responding",
+    "the gateway, process {count}, hung: no heartbeat for {number} s",
 )
 """What ends an engine, or a request; also behind the name of a model."""
 
 _DRIVER = (
     "the driver did not answer within {number} s",
-    "the driver could not be asked",
+    "the driver could not be queried",
     "nvidia-ml-py is not installed",
 )
 FOUND = (
@@ -100,16 +103,16 @@ FOUND = (
     "files of packages are not as installed: {text}",
     "{module} cannot be imported: {text}",
     "Python {version}, {count} packages as locked",
-    "none is needed, and none was looked at: {driver}",
-    "no NVIDIA GPU is seen",
+    "none is needed, and none was checked: {driver}",
+    "no NVIDIA GPU was found",
     *(
         f"GPU {{count}} {{gpu}}: driver {{version}}{memory}{heat}{users}"
         for memory in (", {number} of {number} GB free", "")
         for heat in (", {number} °C", "")
         for users in (", used by {pids}", "")
     ),
-    "GPU {count} {gpu}: {count} memory errors were not corrected",
-    "GPU {count} {gpu}: a row of memory waits to be replaced",
+    "GPU {count} {gpu}: {count} uncorrected memory errors",
+    "GPU {count} {gpu}: a memory row remapping is pending",
     "GPU {count} {gpu}: slowed down: {throttles}",
     "the kernel's log has GPU errors, the last: {text}",
     "{number} GB of disk and {number} GB of memory free",
@@ -120,30 +123,30 @@ FOUND = (
     "little {resource} is left: at most {count}",
     "the clock is earlier than the release of what is installed",
     "{proxies} is set, and no_proxy leaves out this machine",
-    "engines without a server: {pids}",
-    "port {count} is held by {text}",
-    "{count} serving, no engine without its server",
+    "orphaned engines, without a server: {pids}",
+    "port {count} is in use by {text}",
+    "{count} serving, no orphaned engines",
     "no server of this installation runs",
     "the server, process {count}, does not answer: {text}",
     "{model}: no step for {number} s with {count} running",
     "{model}: ready on {device}, {count} running, {count} waiting",
-    "{model}: restarting: {cause}; again in {number} s",
+    "{model}: restarting: {cause}; next attempt in {number} s",
     "{model}: restarting: {text}",
     "{model}: {phase}",
     "{model}: {phase} {text}",
     "{model}: {number} GB of {memory}, {number} % of the forecast",
     "{model}: slow: {text}",
     "{model}: {number} tokens/s, {number} % of the {number} measured when it was installed",
-    "{model}: its speed is not held against the {number} measured when it was installed: {text}",
+    "{model}: its speed is not compared with the {number} measured when it was installed: {text}",
     "{model}: serves on the CPU; when it was installed, it ran on a GPU",
     "its log shows: {text}",
     "the page is served",
-    "the page does not come: HTTP {count}, not the page",
-    "the page does not come: HTTP {count}",
-    "the page does not come: {text}",
+    "the page does not load: HTTP {count}, not the page",
+    "the page does not load: HTTP {count}",
+    "the page does not load: {text}",
     "{model}: no answer: {text}",
-    "{model}: knows its answers; {number} s to the first token",
-    "its connections cannot be seen: {text}",
+    "{model}: known answers match; {number} s to the first token",
+    "its connections cannot be checked: {text}",
     "connections leave this machine: {text}",
     "no connection of its {count} processes leaves this machine",
     "could not be checked: {exception}: {text}",
@@ -256,10 +259,10 @@ _PLACE = re.compile(r"\{(\w+)\}")
 def read(text: str, templates: Iterable[str], told: Told) -> str:
     """Return a line as the first template that it fits tells it, empty where none does.
 
-    >>> read("m: its engine, process 7, was ended by SIGKILL", CAUSES, Told(salt=b""))
+    >>> read("m: its engine, process 7, was killed by SIGKILL", CAUSES, Told(salt=b""))
     ''
-    >>> read("its engine, process 7, was ended by SIGKILL", CAUSES, Told(salt=b""))
-    'its engine, process 7, was ended by SIGKILL'
+    >>> read("its engine, process 7, was killed by SIGKILL", CAUSES, Told(salt=b""))
+    'its engine, process 7, was killed by SIGKILL'
     """
     for template in templates:
         pattern, names = _compiled(template)

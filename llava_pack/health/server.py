@@ -79,7 +79,7 @@ class ServerProbe:
         except httpx.HTTPError as error:
             return ServerFacts(url=url, pid=pid, error=_said(error))
         except (ValueError, KeyError, TypeError, AttributeError):
-            return ServerFacts(url=url, pid=pid, error="it is not llava-pack that answers")
+            return ServerFacts(url=url, pid=pid, error="a program other than llava-pack responds")
 
     def page(self) -> PageFacts:
         """Return what `/` answers to a browser that has logged in."""

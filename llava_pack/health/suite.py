@@ -79,7 +79,7 @@ class AnswerSuite:
     def _findings(self) -> Iterator[Finding]:
         known = self._subject.known
         if not known:
-            yield Layer.ANSWERS.warn("its bundle knows no answers: nothing proves that it sees")
+            yield Layer.ANSWERS.warn("its bundle has no known answers: nothing proves that it sees")
             return
         alone = [self._observe(one) for one in known]
         self.judgements = [
@@ -110,11 +110,13 @@ class AnswerSuite:
         again = self._observe(known)
         nats, split = compare(first, again)
         if split is None and nats <= _REPEAT_NATS:
-            same = "bit by bit" if first.micronats == again.micronats else f"within {nats:.1g} nats"
-            return Layer.ANSWERS.ok(f"twice the same: {same}")
+            same = (
+                "bit for bit" if first.micronats == again.micronats else f"within {nats:.1g} nats"
+            )
+            return Layer.ANSWERS.ok(f"asked twice, the same answer: {same}")
         return Layer.ANSWERS.fail(
             "the same question got two answers",
-            why="memory that flips bits, or a card that is about to fail",
+            why="memory with bit flips, or a card that is about to fail",
             fix="nvidia-smi -q -d ECC; then `llava-pack serve --device cpu` to compare",
             code="xid",
         )
@@ -131,10 +133,10 @@ class AnswerSuite:
             if self._other(known[index], alone[index], seen)
         ]
         if not wrong:
-            return Layer.ANSWERS.ok(f"the same alone and among {count}")
+            return Layer.ANSWERS.ok(f"the same answers alone and in a batch of {count}")
         return Layer.ANSWERS.fail(
-            f"in a full batch another answer to {', '.join(sorted(set(wrong)))}",
-            why="requests that are answered together disturb each other",
+            f"in a full batch, a different answer to {', '.join(sorted(set(wrong)))}",
+            why="concurrent requests affect each other",
             fix=f"{self._program} serve --slots 1, and report it: {self._program} support-bundle",
         )
 
@@ -148,10 +150,10 @@ class AnswerSuite:
             one for one, a, b in zip(pair, apart, together, strict=True) if self._other(one, a, b)
         ]
         if not other:
-            return Layer.ANSWERS.ok("two questions about one picture do not mix")
+            return Layer.ANSWERS.ok("two questions about one picture do not affect each other")
         return Layer.ANSWERS.fail(
             "two questions about one picture change each other's answers",
-            why="what one person asks reaches another",
+            why="what one person asks can reach another",
             fix=f"stop serving, and report it: {self._program} support-bundle",
         )
 
@@ -160,7 +162,7 @@ class AnswerSuite:
         black = self._observe(replace(known, picture_png=self._black(known)))
         nats, split = compare(seen, black)
         if split is not None or nats > _REPEAT_NATS:
-            return Layer.ANSWERS.ok("a black picture gets another answer")
+            return Layer.ANSWERS.ok("a black picture gets a different answer")
         return Layer.ANSWERS.fail(
             "a black picture gets the same answer as the real one",
             why="the model does not look at pictures",
@@ -182,7 +184,7 @@ class AnswerSuite:
         if seen.token_ids and all(step for step in seen.likeliest):
             return Layer.ANSWERS.ok(f"answers with a context of {limit} tokens nearly full")
         return Layer.ANSWERS.fail(
-            "no answer where the context is nearly full",
+            "no answer with the context nearly full",
             why="long conversations will fail",
             fix=f"{self._program} serve --context {limit // 2}",
         )
@@ -200,10 +202,10 @@ class AnswerSuite:
 
 _FIXES = {
     "tokenizer": "compare tokenizer files: llava-pack health --deep; then install the bundle again",
-    "template": "leave out --conv-mode: the bundle knows its template",
-    "picture": "compare preprocessor_config.json and the Pillow in the lock: install again",
-    "vision tower": "the tower's files are others, or the GPU fails: install again; nvidia-smi -q",
-    "projector": "the projector's weights are others, or memory is failing: install again",
-    "precision": "serve in the precision that is said: llava-pack serve --precision P",
+    "template": "leave out --conv-mode: the bundle sets its template",
+    "picture": "compare preprocessor_config.json and the Pillow in the lock, then install again",
+    "vision tower": "the tower's files differ, or the GPU is failing: install again; nvidia-smi -q",
+    "projector": "the projector's weights differ, or memory is failing: install again",
+    "precision": "serve in the recorded precision: llava-pack serve --precision P",
     "model": "llava-pack health --deep hashes the weights; then install the bundle again",
 }

@@ -150,9 +150,9 @@ def _with_about(contents: SupportContents) -> SupportContents:
     lines = [
         "A llava-pack support bundle: plain text, made of known fields only.",
         "",
-        "Numbers, versions, digests and words of a fixed list leave the machine; every other value",
-        "stays, and is counted. `own model 1` is a name of your own: the same one throughout.",
-        "`same_as` tells lines that stay apart, by a hash whose salt was thrown away.",
+        "Numbers, versions, digests and words from a fixed list are included; every other value",
+        "stays here and is counted. `own model 1` replaces one name of yours throughout.",
+        "`same_as` marks equal lines that stay here, by a hash whose salt was discarded.",
         "",
         "Known failures (llava-pack explain CODE):",
         *([f"  {code}" for code in contents.known] or ["  none"]),
@@ -163,9 +163,9 @@ def _with_about(contents: SupportContents) -> SupportContents:
     if any(name.startswith(UNREVIEWED) for name in contents.documents):
         lines += [
             "",
-            f"{UNREVIEWED} was asked for. It holds logs out of which a program took what looks",
-            "private. A program cannot know: READ THEM before you send this.",
-            *(f"  taken out: {n} {kind}" for kind, n in sorted(contents.redacted.items())),
+            f"{UNREVIEWED} was requested. It holds logs from which a program removed what looks",
+            "private. A program cannot be certain: READ THEM before you send this.",
+            *(f"  removed: {n} {kind}" for kind, n in sorted(contents.redacted.items())),
         ]
     about = "\n".join(lines) + "\n"
     return replace(contents, documents={"ABOUT.txt": about, **contents.documents})

@@ -20,9 +20,9 @@ _SERVING_S = 0.005
 _LEAST_TOKENS = 5
 _BUSY_PART = 0.25
 _LAPS = 3
-_GPU_WHY = "its clocks are held down (heat, a cap on power), or another process computes on its GPU"
+_GPU_WHY = "its clocks are throttled (heat, a power limit), or another process computes on its GPU"
 _GPU_FIX = "nvidia-smi -q -d PERFORMANCE,CLOCK,POWER,PIDS"
-_CPU_WHY = "its clocks are held down, or it has fewer CPUs than it had then"
+_CPU_WHY = "its clocks are throttled, or it has fewer CPUs than before"
 _CPU_FIX = "nproc; cat /sys/fs/cgroup/cpu.max; grep MHz /proc/cpuinfo"
 
 
@@ -71,7 +71,7 @@ class Lap:
     token_s: float | None
     """From a token to the next; None where others may have been answered meanwhile."""
     others_part: float
-    """Part of the machine's CPUs that other programs took, 0 to 1."""
+    """Part of the machine's CPUs that other programs used, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ def suspects(gpus: GpusFacts, own: frozenset[int]) -> tuple[str, ...]:
         for text in (
             *(f"GPU {gpu.index} is slowed down: {reason}" for reason in gpu.throttles),
             *(
-                f"process {one.pid} computes on GPU {gpu.index} too"
+                f"process {one.pid} also computes on GPU {gpu.index}"
                 for one in gpu.processes
                 if one.pid not in own
             ),
@@ -184,7 +184,7 @@ def check_throughput(facts: ThroughputFacts) -> Iterator[Finding]:
     if any(keeps_up(lap, facts.forecast_per_s) for lap in facts.laps):
         yield Layer.ENGINE.ok(f"{facts.model}: {_speed(alone, facts)} of {then}")
     elif others := _others(facts):
-        yield Layer.ENGINE.ok(f"{facts.model}: its speed is not held against {then}: {others}")
+        yield Layer.ENGINE.ok(f"{facts.model}: its speed is not compared with {then}: {others}")
     else:
         on_cpu = facts.device == "cpu"
         yield Layer.ENGINE.warn(
@@ -210,7 +210,7 @@ def check_device(
     if (asked, device, measured_on) == ("auto", "cpu", "cuda"):
         yield Layer.ENGINE.warn(
             f"{model}: serves on the CPU; when it was installed, it ran on a GPU",
-            why="torch found no GPU when the engine started, and the CPU answers many times slower",
+            why="torch found no GPU when the engine started, and the CPU is many times slower",
             fix=f'nvidia-smi; echo "$CUDA_VISIBLE_DEVICES"; {program} stop; {program} serve',
             code="no-gpu-found",
         )
@@ -225,6 +225,6 @@ def _others(facts: ThroughputFacts) -> str:
     """Return who else took part in the answers; empty where nobody did."""
     part = max(lap.others_part for lap in facts.laps)
     if facts.device == "cpu" and part >= _BUSY_PART:
-        return f"other programs took {100 * part:.0f} % of the CPUs"
+        return f"other programs used {100 * part:.0f} % of the CPUs"
     alone = all(lap.token_s is not None for lap in facts.laps)
-    return "" if alone else "it may have answered others meanwhile"
+    return "" if alone else "it may have been answering other requests"

@@ -113,7 +113,7 @@ class UpstreamClient:
         except httpx.HTTPError as error:
             raise ServeError(str(error) or type(error).__name__) from error
         except ValueError as error:
-            raise ServeError(f"{path}: it is not LLaVA's controller that answers") from error
+            raise ServeError(f"{path}: the answer is not from LLaVA's controller") from error
         return value if isinstance(value, dict) else {}
 
 
@@ -143,4 +143,4 @@ def _events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(part)
             except ValueError as error:
-                raise ServeError("it is not LLaVA's worker that answers") from error
+                raise ServeError("the answer is not from LLaVA's worker") from error

@@ -143,7 +143,7 @@ def _bound_sockets() -> None:
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if host := reaches_out(event, arguments):
-            raise ConnectionRefusedError(f"{host}: nothing leaves this machine")
+            raise ConnectionRefusedError(f"{host}: connections to other machines are blocked")
 
     sys.addaudithook(hear)
 

@@ -64,12 +64,12 @@ def check_loading(precision: str, device: Device) -> None:
     """
     if precision not in BY_QUALITY:
         raise UsageError(
-            f"LLaVA's own loader has {', '.join(BY_QUALITY)}, got {precision}",
+            f"LLaVA's own loader supports {', '.join(BY_QUALITY)}, got {precision}",
             subject="--precision",
         )
     if device == "cpu" and precision != _CPU_PRECISION:
         raise UsageError(
-            f"LLaVA's own loader quantizes on a GPU only, got {precision} on the CPU",
+            f"LLaVA's own loader quantizes only on a GPU, got {precision} on the CPU",
             subject="--precision",
             hint=f"leave --precision out: {_CPU_PRECISION} runs on a CPU, slowly",
         )

@@ -108,7 +108,7 @@ def _signals(progress: Progress) -> Iterator[threading.Event]:
         if told.is_set():
             raise SystemExit(128 + number)
         told.set()
-        progress.note("stopping; once more to stop at once")
+        progress.note("shutting down; press Ctrl-C again to stop immediately")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, hear) for number in numbers}

@@ -109,16 +109,16 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
 def _platform(profile: TargetProfile | None, asked: Asked, python: str) -> Platform:
     if asked.platform is not None or profile is None:
         return parse_platform(asked.platform or DEFAULT_PLATFORM, python)
-    hint = "say what it is with --platform ARCH-manylinux_2_N, if you know better"
+    hint = "pass --platform ARCH-manylinux_2_N if the profile is wrong"
     if profile.os not in {None, "linux"} or profile.arch not in _ARCHES:
         system = f"{profile.os or 'unknown'} on {profile.arch or 'unknown'}"
         raise PreflightError(
             f"expected Linux on x86_64 or aarch64, got {system}", subject="target", hint=hint
         )
     if profile.glibc is None:
-        library = profile.libc or "an unknown one"
+        library = profile.libc or "an unknown library"
         raise PreflightError(
-            f"expected glibc as the C library, got {library}: no wheel of torch runs there",
+            f"expected glibc as the C library, got {library}: torch has no wheel that runs there",
             subject="target",
             hint=hint,
         )
@@ -164,7 +164,7 @@ def _reasons(
         none = profile is not None and profile.gpus == ()
         yield "torch for the CPU" + (": the machine has no NVIDIA GPU" if none else "")
     elif gpu is None or series is None:
-        yield f"torch with CUDA {cuda}" + ("" if profile is None else ": the GPU is not known")
+        yield f"torch with CUDA {cuda}" + ("" if profile is None else ": the GPU is unknown")
     else:
         bound = "" if series.below is None else f" below {series.below}"
         yield f"torch {series.since} or newer{bound}, CUDA {series.cuda}: {_gpu_text(gpu)}"

@@ -95,7 +95,7 @@ def read_lock(path: Path) -> Lock:
         raise RecipeError(
             f"expected a lock of schema {SCHEMA}, got schema {schema!r:.20}",
             subject=path.name,
-            hint="write one with llava-pack lock RECIPE --out FILE",
+            hint="create one with llava-pack lock RECIPE --out FILE",
         )
     defects = records.Defects()
     lock = records.decode(Lock, value, defects)

@@ -102,7 +102,7 @@ def read_needs(stream: BinaryIO) -> ElfNeeds:
             machine=MACHINES.get(machine), versions=versions, isa=isa, libraries=libraries
         )
     except struct.error as error:
-        raise NotReadable("a table is cut off") from error
+        raise NotReadable("a table is truncated") from error
 
 
 def _segments(stream: _Kept, header: bytes) -> Iterator[_Segment]:
@@ -204,10 +204,10 @@ def _place(address: int, segments: tuple[_Segment, ...]) -> int:
 
 def _read(stream: _Kept, offset: int, size: int) -> bytes:
     if size > _MOST_BYTES or offset > _MOST_FILE_BYTES:
-        raise NotReadable("a table larger or further than any real one")
+        raise NotReadable("a table that is too large or too far away")
     data = stream.read_at(offset, size)
     if len(data) != size:
-        raise NotReadable("a table is cut off")
+        raise NotReadable("a table is truncated")
     return data
 
 

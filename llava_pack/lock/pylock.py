@@ -74,7 +74,7 @@ def parse_pylock(text: str, tags: Sequence[Tag], *, base: Path) -> tuple[LockedW
             wheels.append(_locked(package, best, base))
     if defects:
         raise RecipeError(
-            f"the target cannot be served with wheels alone: {'; '.join(defects)}",
+            f"the target cannot be covered by wheels alone: {'; '.join(defects)}",
             subject="lock",
             hint="choose another --python or --platform, or narrow the recipe's requirements",
         )

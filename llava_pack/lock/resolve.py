@@ -37,7 +37,7 @@ class SourceOnlyError(RecipeError):
     def __init__(self, packages: tuple[str, ...], said: str) -> None:
         names = ", ".join(packages)
         super().__init__(
-            f"published as sources alone, or without a wheel for the target: {names}; {said}",
+            f"published only as source, or without a wheel for the target: {names}; {said}",
             subject="lock",
             hint="narrow the requirement to a version with wheels, or put a wheel in find-links",
         )
@@ -88,7 +88,7 @@ def refuse_own_name(names: Iterable[str]) -> None:
             f"a package asks for {OWN_NAME} from an index, where anybody may own that name; "
             "a bundle carries the llava-pack that builds it",
             subject="lock",
-            hint="take out of the recipe's requirements, or off the index, what asks for it",
+            hint="remove the package that asks for it from the recipe's requirements or the index",
         )
 
 

@@ -63,7 +63,9 @@ class TorchSeries:
         if capability and capability < version(self.capability):
             found.append(f"compute capability {gpu.compute_capability}, needs {self.capability}")
         if capability and self.newest is not None and capability > version(self.newest):
-            found.append(f"compute capability {gpu.compute_capability}, knows up to {self.newest}")
+            found.append(
+                f"compute capability {gpu.compute_capability}, supports up to {self.newest}"
+            )
         if platform.glibc_minor < self.glibc_minor:
             found.append(f"glibc {platform.glibc}, needs 2.{self.glibc_minor}")
         if platform.arch == "aarch64" and not self.aarch64:
@@ -157,7 +159,7 @@ def choose_torch(
         return TorchChoice(requirements=(f"torch=={local}",))
     if backend == "pypi":
         size_gb = CPU_CLOSURE_FROM_PYPI_BYTES / 1e9
-        note = f"no CPU build of torch: PyPI's own brings CUDA, about {size_gb:.1f} GB"
+        note = f"no CPU build of torch: PyPI's own includes CUDA, about {size_gb:.1f} GB"
         return TorchChoice(requirements=(), note=note)
     return TorchChoice(requirements=(), backend="cpu")
 
@@ -171,7 +173,7 @@ def torch_needs(wheels: Iterable[LockedWheel], cuda: Cuda) -> TorchNeeds:
     """
     by_name = {wheel.name: wheel.version for wheel in wheels}
     if "torch" not in by_name:
-        raise RecipeError("no torch in it", subject="lock", hint="add torch to the requirements")
+        raise RecipeError("torch is missing", subject="lock", hint="add torch to the requirements")
     if cuda == "none":
         return TorchNeeds(version=by_name["torch"])
     runtimes = [by_name[name] for name in sorted(by_name) if name.startswith(_RUNTIME)]
@@ -184,7 +186,7 @@ def torch_needs(wheels: Iterable[LockedWheel], cuda: Cuda) -> TorchNeeds:
     runtime = ".".join(runtimes[0].split(".")[:2])
     if version(runtime) >= (int(cuda) + 1,):
         raise RecipeError(
-            f"torch {by_name['torch']} brings CUDA {runtime}, expected at most CUDA {cuda}",
+            f"torch {by_name['torch']} includes CUDA {runtime}, expected at most CUDA {cuda}",
             subject="lock",
             hint="narrow torch in the recipe's requirements, or build with --cuda 13",
         )

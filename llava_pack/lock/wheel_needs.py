@@ -103,7 +103,7 @@ def scan_wheel(path: Path) -> ScannedWheel:
                     if stream.read(4) == MAGIC:
                         found.append(_file_needs(member, cast("BinaryIO", stream)))
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise IntegrityError(f"is not a whole wheel: {error}", subject=path.name) from error
+        raise IntegrityError(f"is not a complete wheel: {error}", subject=path.name) from error
     return ScannedWheel(scanner=SCANNER, files=tuple(found))
 
 

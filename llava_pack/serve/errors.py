@@ -102,7 +102,7 @@ def quota_response(error: QuotaError) -> JSONResponse:
 
 def internal_error(request_id: str) -> ErrorBody:
     """Return the body that tells nothing but where to look."""
-    message = f"the server failed; its log says why under the id {request_id}"
+    message = f"internal server error; see the server's log for the id {request_id}"
     return ErrorBody(message=message, type="server_error", code="internal_error")
 
 

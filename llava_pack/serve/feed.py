@@ -126,7 +126,7 @@ def from_line(kind: type[T], line: bytes) -> T:
     try:
         return from_plain(kind, value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ServeError(f"another process sent a {kind.__name__} that is none") from error
+        raise ServeError(f"another process sent an invalid {kind.__name__}") from error
 
 
 async def lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

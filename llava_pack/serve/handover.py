@@ -48,7 +48,7 @@ def stop(prefix: Path, recipe: str) -> tuple[Server, ...]:
     for server in alive:
         _say(f"stopping {server.name}")
         if not _ended(server):
-            raise InstallError(f"{server.name} does not end")
+            raise InstallError(f"{server.name} did not stop")
     return tuple(known.values())
 
 
@@ -65,7 +65,7 @@ def restart(prefix: Path, recipe: str) -> None:
         asked = _llava_pack(prefix, "health")
         if asked.returncode > 1:
             said = asked.stdout.strip() or asked.stderr.strip()
-            raise InstallError(f"health ended with {asked.returncode}: {said:.400}")
+            raise InstallError(f"health exited with {asked.returncode}: {said:.400}")
     (prefix / PENDING).unlink(missing_ok=True)
 
 
@@ -77,7 +77,7 @@ def _start(prefix: Path, server: Server) -> None:
     environ = {**os.environ, **server.environ}
     arguments = [word for word in server.arguments if word != "--as-root"]
     if os.geteuid() == 0:
-        _say("! it serves as root, as it did: llava-pack service install --account NAME ends that")
+        _say("! it still serves as root; to change that: llava-pack service install --account NAME")
         environ[AS_ROOT] = "1"
     log, folder = _log(prefix), Path(server.folder)
     # for this account alone: the page's address in it holds the token
@@ -89,7 +89,7 @@ def _start(prefix: Path, server: Server) -> None:
             cwd=folder if folder.is_dir() else prefix, env=environ,
         )  # fmt: skip
     _wait_ready(prefix, child, log)
-    _say(f"it runs in the background now, process {child.pid}, and writes to {log}")
+    _say(f"it is running in the background, process {child.pid}, and logs to {log}")
 
 
 def _log(prefix: Path) -> Path:
@@ -103,7 +103,7 @@ def _log(prefix: Path) -> Path:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if ownership.own_folder(folder):
             return folder / "restarted.log"
-    raise InstallError(f"{prefix / 'logs'} is another account's: no log of a server can be there")
+    raise InstallError(f"{prefix / 'logs'} belongs to another account: the server cannot log there")
 
 
 def _wait_ready(prefix: Path, child: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -115,7 +115,7 @@ def _wait_ready(prefix: Path, child: "subprocess.Popen[bytes]", log: Path) -> No
         waiting.kill()
     if child.poll() is not None:
         tail = log.read_text(errors="backslashreplace").strip().rpartition("\n")[2]
-        raise InstallError(f"the server ended with {child.returncode}: {tail:.400}")
+        raise InstallError(f"the server exited with {child.returncode}: {tail:.400}")
     if waiting.returncode != 0:
         child.kill()
         child.wait()
@@ -177,7 +177,7 @@ def _read(prefix: Path) -> Iterator[Server]:
         if server.ours:
             yield server
         else:
-            _say(f"! {server.name} was another account's: it is not started here")
+            _say(f"! {server.name} belonged to another account: it is not started here")
 
 
 def _write(prefix: Path, servers: Iterable[Server]) -> None:

@@ -19,15 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.serve.origin import (
-    KEPT,
-    account_folder,
-    held,
-    state_name,
-    still,
-    texts,
-    user_of,
-)
+from llava_pack.serve.origin import KEPT, account_folder, held, state_name, still, texts, user_of
 from llava_pack.target import ownership
 from llava_pack.target.serving import claims
 
@@ -81,10 +73,10 @@ def survey(prefix: Path, recipe: str | None) -> tuple[list[Server], list[str]]:
         if server is not None and server.ours:
             servers.append(server)
         elif (uid := user_of(pid)) == os.geteuid():
-            others.append(f"! process {pid} does not prove to be a server: it is left as it is")
+            others.append(f"! process {pid} could not be confirmed as a server: it is left alone")
         else:
-            whose = f"! process {pid} is another account's ({ownership.account(uid)}): "
-            others.append(f"{whose}left as it is until that account restarts it")
+            whose = f"! process {pid} belongs to another account ({ownership.account(uid)}): "
+            others.append(f"{whose}left alone until that account restarts it")
     return servers, others
 
 

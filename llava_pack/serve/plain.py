@@ -68,7 +68,7 @@ def _read(hint: Any, value: Any) -> Any:
 def _record(kind: Any, value: Any) -> Any:
     hints = _hints(kind)
     if not isinstance(value, dict) or value.keys() != hints.keys():
-        raise ServeError(f"another process sent a {kind.__name__} without its fields")
+        raise ServeError(f"another process sent a {kind.__name__} with missing fields")
     return kind(**{name: _read(hint, value[name]) for name, hint in hints.items()})
 
 

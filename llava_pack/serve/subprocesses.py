@@ -115,7 +115,7 @@ async def end(process: Process, *, force: bool = False) -> None:
         await ended(process, _TERM_S)
     kill(process)
     if not await ended(process, _REAP_S):
-        _log.error("process %d was killed and is still there: the kernel keeps it", process.pid)
+        _log.error("process %d was killed but has not exited: it hangs in the kernel", process.pid)
 
 
 def kill(process: Process) -> None:
@@ -158,12 +158,12 @@ def cause_of_death(
     """
     if (error := own_error(returncode, lines)) is not None:
         return error
-    how = f"ended with exit code {returncode}" if returncode is not None else "went silent"
+    how = f"exited with code {returncode}" if returncode is not None else "stopped responding"
     if returncode is not None and returncode < 0:
-        how = f"was ended by {signal.Signals(-returncode).name}"
+        how = f"was killed by {signal.Signals(-returncode).name}"
     hint = "\n".join(line for line in lines if line.strip())
     if returncode == -signal.SIGKILL:
-        hint = "the kernel ends processes when memory runs out: see `dmesg`, or take --load-4bit"
+        hint = "the kernel kills processes when memory runs out: see `dmesg`, or use --load-4bit"
     return ServeError(f"{whose}, process {pid}, {how}", subject=subject, hint=hint)
 
 

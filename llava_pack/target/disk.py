@@ -31,7 +31,7 @@ def room_on(folder: Path) -> Iterator[None]:
         raise SpaceError(
             f"no space left, {free_bytes(folder)} bytes are free",
             subject=str(folder),
-            hint="free some space, then run the same command again: it goes on where it stopped",
+            hint="free some space, then run the same command again: it resumes where it stopped",
         ) from error
 
 

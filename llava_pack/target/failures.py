@@ -9,11 +9,11 @@ from llava_pack.format.errors import InstallError, PackError, PreflightError, Sp
 from llava_pack.target import disk, generations
 
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_AGAIN = "then run the same command again: it goes on where it stopped"
+_AGAIN = "then run the same command again: it resumes where it stopped"
 _FIXES = {
     errno.EMFILE: f"allow this account more open files (ulimit -n 1024), {_AGAIN}",
     errno.ENFILE: f"allow this machine more open files (sysctl fs.file-max), {_AGAIN}",
-    errno.EIO: f"look at dmesg: a disk fails, or is gone; mend it, {_AGAIN}",
+    errno.EIO: f"check dmesg: a disk is failing or missing; fix it, {_AGAIN}",
 }
 
 
@@ -43,7 +43,7 @@ def _failure(error: OSError, prefix: Path) -> PackError:
     if error.errno in _CLOSED:
         fix = "run it as the account that owns the prefix, on a disk that can be written"
         return PreflightError(f"cannot be written: {said}", subject=subject, hint=fix)
-    fix = _FIXES.get(error.errno or 0, f"mend the cause, {_AGAIN}")
+    fix = _FIXES.get(error.errno or 0, f"fix the cause, {_AGAIN}")
     return InstallError(f"{said}; {_active(prefix)}", subject=subject, hint=fix)
 
 
@@ -52,4 +52,4 @@ def _active(prefix: Path) -> str:
     with suppress(OSError):
         states = [generations.state(prefix, recipe) for recipe in generations.recipes(prefix)]
         return "; ".join(states) or "no generation is active"
-    return "what is active cannot be read either"
+    return "the active generation cannot be read either"

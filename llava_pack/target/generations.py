@@ -115,11 +115,11 @@ others() {{
     # shellcheck disable=SC2086
     find {within} -prune '(' $strange -o $open -o $grouped ')' {shown}
 }}
-wrong=$(others 2>&1) || wrong="$wrong (could not be looked at)"
+wrong=$(others 2>&1) || wrong="$wrong (could not be checked)"
 case $wrong in
 '') ;;
 *)
-    echo "error: another account could change what is run here, by owner or mode of: $wrong" >&2
+    echo "error: another account could change what runs here, by owner or mode of: $wrong" >&2
     echo 'hint: run it as the owner, chmod go-w, or install with another --prefix' >&2
     exit 3
     ;;

@@ -77,7 +77,7 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
     Under the lock. The number is the next generation's of `recipe`.
     """
     if left := journal.unfinished(prefix):
-        progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: going on")
+        progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: resuming")
     journal.clear_bootstraps(prefix)
     disk.remove_tree(Store(prefix).incoming)
     for folder in (prefix / "models").glob("*"):

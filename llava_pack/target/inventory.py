@@ -71,7 +71,7 @@ def read_listing(root: Path, *, expect: str | None) -> BundleListing:
         raise SignatureError(
             f"expected bundle id {expect.strip().lower()}, got {found}",
             subject=SUMS_NAME,
-            hint="this is another bundle, or it was changed: compare with the card of the build",
+            hint="this is another bundle, or it was changed: compare with the card from the build",
         )
     return BundleListing(root=root, sums_bytes=data, bundle_id=found, expected=expect is not None)
 
@@ -107,7 +107,7 @@ def read_file(root: Path, name: str, most_bytes: int) -> bytes:
             return stream.read(most_bytes + 1)
     except OSError as error:
         _pass_on(error)
-        hint = "give the folder of a whole bundle, the one that holds SHA256SUMS"
+        hint = "pass the folder of a complete bundle, the one with SHA256SUMS"
         raise IntegrityError(_reason(error), subject=name, hint=hint) from error
 
 

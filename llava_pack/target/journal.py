@@ -36,7 +36,7 @@ def locked(prefix: Path) -> Iterator[None]:
             raise InstallError(
                 "another install, revert or removal is running under this prefix",
                 subject=str(prefix),
-                hint="wait until it has ended, then run the same command again",
+                hint="wait until it has finished, then run the same command again",
             ) from error
         yield
     finally:

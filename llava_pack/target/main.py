@@ -85,14 +85,14 @@ def _install(options: _Options) -> _Result:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
     "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
-    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where things are"},
+    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where to install"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
-    "--dry-run": {"action": "store_true", "help": "write nothing, say what would happen"},
-    "--recipe": {"help": "that the bundle must be of"},
+    "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
+    "--recipe": {"help": "that the bundle must contain"},
     "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
-    "--allow-downgrade": {"action": "store_true", "help": "take an older release"},
-    "--consume": {"action": "store_true", "help": "move large files off the medium: no copy"},
-    "--no-downtime": {"action": "store_true", "help": "never stop what serves to make room"},
+    "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
+    "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
+    "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
 

@@ -41,17 +41,17 @@ def next_step(prefix: Path, recipe: str | None = None, *, systemd: Path = _SYSTE
     if os.geteuid() != 0:
         return NextStep(f"{program} serve")
     if why := _why_root(prefix, systemd):
-        why = f"! root has to serve it itself, for {why}; an ordinary account could install it too"
+        why = f"! root has to serve it itself: {why}; an ordinary account could also install it"
         return NextStep(f"{program} serve --as-root", why)
     made = "" if _exists(ACCOUNT) else f"useradd --system --shell /usr/sbin/nologin {ACCOUNT} && "
     install = f"{program} service install --account {ACCOUNT}"
-    return NextStep(made + install, f"root does not serve: an account of its own does, {ACCOUNT}")
+    return NextStep(made + install, f"it serves as an account of its own, {ACCOUNT}, not as root")
 
 
 def _why_root(prefix: Path, systemd: Path) -> str:
     """Return why no other account can serve what root installed, empty where one can."""
     if not systemd.is_dir():
-        return "no systemd runs that could have another account do it"
+        return "systemd, which could run it as another account, is not running"
     folders = [place for place in ownership.way(prefix) if place.is_dir()]
     if shut := [place for place in folders if not place.stat().st_mode & _OTHERS_ENTER]:
         return f"no other account can enter {shut[0]}"

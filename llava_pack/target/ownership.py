@@ -40,7 +40,7 @@ def check_prefix(prefix: Path, uid: int | None = None) -> None:
     for place in (*(found for name in _WITHIN for found in prefix.glob(name)), *links):
         facts = place.lstat()
         if stat.S_ISLNK(facts.st_mode) and place.name != "current":
-            raise _refusal(place, "it is a link, expected none there", f"look at it: ls -l {place}")
+            raise _refusal(place, "it is a link, expected none there", f"check it: ls -l {place}")
         _judge(place, facts, uid, home=True)
 
 
@@ -76,7 +76,7 @@ def opened(path: Path, flags: int, mode: int = 0o600) -> int:
         OSError: it cannot be opened.
     """
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    look = f"look at it: ls -l {path}"
+    look = f"check it: ls -l {path}"
     try:
         descriptor = os.open(path, flags, mode)
     except OSError as error:
@@ -94,7 +94,7 @@ def opened(path: Path, flags: int, mode: int = 0o600) -> int:
 def account(uid: int | None) -> str:
     """Return the name of an account, or its number."""
     try:
-        return "an account that cannot be told" if uid is None else pwd.getpwuid(uid).pw_name
+        return "an unknown account" if uid is None else pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"account {uid}"
 
@@ -120,7 +120,7 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
             here /= name
             continue
         if (links := links + 1) > _LINKS:
-            raise _refusal(path, "too many links on the way to it", "give the path itself")
+            raise _refusal(path, "too many links on the way to it", "pass the path itself")
         target = (here / name).readlink()
         if target.is_absolute():
             here = Path("/")
@@ -135,14 +135,14 @@ def _judge(place: Path, facts: os.stat_result, uid: int | None, *, home: bool) -
     own = os.geteuid() if uid is None else uid
     if facts.st_uid not in {own, 0, Path("/").lstat().st_uid}:
         wanted = "root" if own == 0 else f"{account(own)} or root"
-        fix = f"run this as {account(facts.st_uid)}, or choose another place with --prefix"
+        fix = f"run this as {account(facts.st_uid)}, or choose another folder with --prefix"
         raise _refusal(place, f"it belongs to {account(facts.st_uid)}, expected {wanted}", fix)
     sticky = not home and facts.st_mode & stat.S_ISVTX
     if stat.S_ISLNK(facts.st_mode) or sticky or not facts.st_mode & _OTHERS:
         return
     if facts.st_mode & stat.S_IWOTH or not _private(place, facts):
-        fix = f"chmod go-w '{place}', or choose another place with --prefix"
-        raise _refusal(place, f"others can write it: {_whose(facts)}", fix)
+        fix = f"chmod go-w '{place}', or choose another folder with --prefix"
+        raise _refusal(place, f"other accounts can write to it: {_whose(facts)}", fix)
 
 
 def _private(place: Path, facts: os.stat_result) -> bool:
@@ -170,5 +170,5 @@ def _whose(facts: os.stat_result) -> str:
 
 def _refusal(place: Path, why: str, fix: str) -> PreflightError:
     return PreflightError(
-        f"another account could change what is run here: {why}", subject=str(place), hint=fix
+        f"another account could change what runs here: {why}", subject=str(place), hint=fix
     )

@@ -166,7 +166,7 @@ def _files(listing: BundleListing, store: Store, others: unlisted.Accounted) -> 
     )
     defects = (*defects, *others.defects)
     total = len(listing.sums)
-    value = f"all {total} are there; {', '.join(others.sizes)}: not a byte more"
+    value = f"all {total} are present; unlisted, as expected: {', '.join(others.sizes)}"
     value = inventory.refusal(defects, of=total).message if defects else value
     need = "every listed file, and no other"
     fix = inventory.COPY_AGAIN

@@ -83,12 +83,14 @@ def free_gpu_memory(
     if free >= need:
         return (FloorFinding(name, "ok", value, wants, ""),)
     if not serves:
-        return (FloorFinding(name, "warn", value, wants, "end what uses it: nvidia-smi"),)
+        return (
+            FloorFinding(name, "warn", value, wants, "stop the programs that use it: nvidia-smi"),
+        )
     if downtime:
         return (
-            FloorFinding(name, "warn", value, wants, "what serves now is stopped for the swap"),
+            FloorFinding(name, "warn", value, wants, "the running server is stopped for the swap"),
         )
-    fix = "leave out --no-downtime, or end what else uses it: nvidia-smi"
+    fix = "leave out --no-downtime, or stop the other programs that use it: nvidia-smi"
     return (FloorFinding(name, "fail", value, wants, fix, ExitCode.SPACE),)
 
 
@@ -116,8 +118,8 @@ def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:
         value += ", read-only"
     if facts.f_flag & os.ST_NOEXEC:
         value += ", noexec"
-    need = "a folder that can be written, and whose programs may run"
-    fix = "choose another place with --prefix"
+    need = "a writable folder where programs may run"
+    fix = "choose another folder with --prefix"
     yield FloorFinding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
     if facts.f_files:  # some file systems make inodes as they need them, and say 0
         level: Literal["ok", "fail"] = "ok" if facts.f_favail >= inodes else "fail"
@@ -129,7 +131,7 @@ def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:
 def _clock(release: int, now: float) -> FloorFinding:
     value = time.strftime("%Y-%m-%d", time.gmtime(now))
     need = time.strftime("after the bundle's release, %Y-%m-%d", time.gmtime(release))
-    fix = "set the clock; nothing but the dates in receipts and logs depends on it"
+    fix = "set the clock; only the dates in receipts and logs depend on it"
     return FloorFinding("clock", "ok" if now >= release else "warn", value, need, fix)
 
 

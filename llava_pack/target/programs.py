@@ -44,7 +44,7 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
     except OSError as error:
         raise InstallError(f"{what}: cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise InstallError(f"{what}: did not end within {timeout_s:.0f} s") from error
+        raise InstallError(f"{what}: did not finish within {timeout_s:.0f} s") from error
     if done.returncode != 0:
         tail = " | ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-_TAIL_LINES:])
         failure: type[PackError] = InstallError

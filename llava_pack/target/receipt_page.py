@@ -14,8 +14,8 @@ _WAYS = {
     "copied": "copied and hashed in one pass",
     "cloned": "cloned by the file system, the clone hashed",
     "linked": "linked, made read-only, then hashed",
-    "moved": "moved off the medium, made read-only and hashed before",
-    "stored": "here already, hashed again",
+    "moved": "moved off the medium, made read-only and hashed first",
+    "stored": "already here, hashed again",
 }
 
 
@@ -51,7 +51,7 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
         held = f"against what {who} recorded" if who else "by its words only"
         yield f"✓ known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
     yield ""
-    yield "SILENCE: A FENCED PROCESS ENDS WHEN IT REACHES FOR ANOTHER HOST, AND FAILS THE INSTALL"
+    yield "SILENCE: A FENCED PROCESS THAT CONTACTS ANOTHER HOST IS ENDED, AND THE INSTALL FAILS"
     yield from _pairs(receipt.silence)
     yield from ("", "FILES: SHA-256, BYTES, PATH, ORIGIN")
     yield from map(_file, sorted(manifest.files, key=lambda entry: entry.path))

@@ -68,7 +68,7 @@ def _handing(prefix: Path, recipe: str, number: int) -> list[str]:
     with suppress(ModuleNotFoundError):
         asking += [sys.executable] if find_spec(_HANDOVER) else []
     if not asking:
-        raise InstallError("no installed version here can tell servers from what looks like one")
+        raise InstallError("no version installed here can tell servers from similar processes")
     return [asking[0], "-I", "-m", _HANDOVER]
 
 
@@ -107,7 +107,7 @@ def switch(
     except InstallError as error:
         if previous is None or previous == number:
             raise
-        progress.note(f"generation {number} does not serve, going back to {previous}: {error}")
+        progress.note(f"generation {number} does not serve, reverting to {previous}: {error}")
         generations.activate(prefix, recipe, previous)
         hand_over(prefix, recipe, previous, "restart")
         journal.close(prefix)
@@ -123,4 +123,4 @@ def resume(prefix: Path, progress: Progress) -> None:
         try:
             hand_over(prefix, recipe, number, "restart")
         except InstallError as error:
-            progress.note(f"! what served before could not be started again: {error}")
+            progress.note(f"! the previous server could not be restarted: {error}")

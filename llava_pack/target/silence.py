@@ -27,7 +27,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
         return
     host = os.fsdecode(host) if isinstance(host, bytes) else host
     if host and host not in _HERE and not str(host).startswith("127."):
-        os.write(2, f"{event}: reached for {host!r}, expected silence\n".encode())
+        os.write(2, f"{event}: tried to reach {host!r}, expected no network access\n".encode())
         os._exit(REACHED_OUT)  # an exception could be caught by whoever reached out
 
 

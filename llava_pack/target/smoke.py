@@ -35,5 +35,5 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
         message = f"smoke test: expected a JSON line, got {said[-200:]!r}"
         raise InstallError(message) from error
     if not isinstance(report, dict) or report.get("ok") is not True:
-        raise InstallError(f"smoke test: the known answer did not come: {report!r:.400}")
+        raise InstallError(f"smoke test: the known answer was not given: {report!r:.400}")
     return report

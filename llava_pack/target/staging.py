@@ -80,7 +80,7 @@ def stage(staging: InstallRun) -> None:
             if full or not isinstance(error, InstallError | OSError):
                 raise
             active = generations.state(prefix, staging.recipe)
-            hint = "mend the cause, then run the same command again: the verified files are kept"
+            hint = "fix the cause, then run the same command again: the verified files are kept"
             raise InstallError(f"{error}; {active}", hint=hint) from error
 
 
@@ -104,7 +104,7 @@ def _build(staging: InstallRun, store: Store) -> None:
         files.write(folder / MANIFEST_NAME, staging.plan.manifest_bytes, 0o444)
     with staging.step("smoke"):
         if staging.plan.pause:
-            progress.note("too little GPU memory is free: what serves now stops for the swap")
+            progress.note("not enough GPU memory is free: the running server stops for the swap")
             serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
         progress.start("asking the known questions", None)
         with disk.settling(folder, without=folder / venv.SCRATCH):

@@ -94,7 +94,7 @@ def judge(listing: BundleListing, *, trust_key: str | None, prefix: Path | None)
         raise SignatureError(
             "missing, expected both signatures" + (" by the trusted key" if trusted else ""),
             subject=" and ".join(missing),
-            hint=_unsigned_hint(prefix) if pinned else "llava-pack build --sign KEY makes both",
+            hint=_unsigned_hint(prefix) if pinned else "llava-pack build --sign KEY creates both",
         )
     if missing:
         return Verdict(by=by, signature="unsigned", key=None, trusted=False, tools=())
@@ -131,7 +131,7 @@ def pinned_key(prefix: Path) -> PublicKey | None:
     except (OSError, SignatureError) as error:
         _pass_on(error)
         message = "expected the key that was pinned here, got something else"
-        hint = f"put the publisher's key back, or rm {path} and give --trust-key"
+        hint = f"restore the publisher's key, or rm {path} and pass --trust-key"
         raise CannotVerifyError(message, subject=str(path), hint=hint) from error
 
 
@@ -150,9 +150,9 @@ def given_key(trust_key: str, bundle: Path) -> PublicKey:
             raise SignatureError(message, subject=KEY_NAME, hint="compare with the build's card")
         return key
     path = Path(trust_key).absolute()
-    hint = "give the publisher's public key, or its fingerprint"
+    hint = "pass the publisher's public key, or its fingerprint"
     if path.resolve().is_relative_to(bundle.resolve()):
-        message = "is part of the bundle, expected a key that came by another way"
+        message = "is part of the bundle, expected a key from another source"
         raise UsageError(message, subject=str(path), hint=hint)
     try:
         with path.open("rb") as stream:
@@ -171,7 +171,7 @@ def _pass_on(error: Exception) -> None:
 
 def _unsigned_hint(prefix: Path | None) -> str:
     return (
-        "get a bundle signed by the pinned key; if unsigned ones are to be taken here from now on, "
+        "get a bundle signed by the pinned key; to accept unsigned bundles here from now on, "
         f"rm {prefix}/trust/{KEY_NAME}, then run the same command with --expect"
     )
 
@@ -224,11 +224,11 @@ def _accepting(signed: Signed) -> tuple[str, ...]:
         for tool in tools:
             if not _accepts(tool, folder / "signed"):
                 message = f"{tool} says that it was not signed by the key {signed.key.fingerprint}"
-                hint = "the bundle was changed, or is somebody else's: ask who built it"
+                hint = "the bundle was changed, or is somebody else's: ask the person who built it"
                 raise SignatureError(message, subject=SUMS_NAME, hint=hint)
     if not tools:
         message = "neither openssl nor an ssh-keygen of OpenSSH 8.1 or newer works on this machine"
-        hint = "install one of them: a signature has to be checked"
+        hint = "install one of them: the signature must be checked"
         raise CannotVerifyError(message, subject=SUMS_NAME, hint=hint)
     return tuple(tools)
 
@@ -250,7 +250,7 @@ def check_change(
         raise UsageError(
             f"the bundle is of recipe {name}, expected {recipe or ' or '.join(installed)}",
             subject=str(prefix),
-            hint=f"to have {name} beside what is there, say --recipe {name}",
+            hint=f"to install {name} beside it, pass --recipe {name}",
         )
     items = generations.listing(prefix, name)
     if allow_downgrade or any(i.current and i.receipt.bundle_id == bundle_id for i in items):
@@ -258,7 +258,7 @@ def check_change(
     newest = max((item.receipt.release for item in items), default=0)
     if manifest.release < newest:
         message = f"the bundle is of release {manifest.release}, expected {newest} or newer"
-        hint = "llava-pack revert goes back to what is installed; --allow-downgrade to insist"
+        hint = "llava-pack revert returns to an installed release; --allow-downgrade overrides this"
         raise DowngradeError(message, subject=name, hint=hint)
 
 

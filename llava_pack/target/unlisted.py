@@ -45,10 +45,10 @@ def account(listing: BundleListing, manifest: Manifest, key: PublicKey | None) -
         if name == START_NAME:
             expected, right = _welcome(data, manifest)
         elif key is None:
-            expected = "nothing in a bundle that is not signed"
+            expected = "no such file in an unsigned bundle"
             right = False
         else:
-            expected = "what the signer made, alone"
+            expected = "the file that the signer made"
             right = data == as_made(name, data, key)
         if right:
             sizes[name] = size

@@ -66,7 +66,7 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
     venv = generation / "venv"
     programs.run(
         [*uv, "venv", "--no-python-downloads", "--python", python, venv],
-        what="making the venv",
+        what="creating the venv",
         scratch=scratch,
         timeout_s=_TIMEOUT_S,
     )

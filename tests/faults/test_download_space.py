@@ -77,6 +77,6 @@ def test_space_is_counted_before_the_first_byte(tmp_path: Path) -> None:
 
 def test_a_cache_where_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made") as caught:
+    with pytest.raises(UsageError, match="cannot be created") as caught:
         Cache(tmp_path / "file")
     assert "LLAVA_PACK_CACHE" in caught.value.hint

@@ -121,5 +121,5 @@ def test_the_tutorial_works_as_printed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "A red circle" in done.stdout
     assert re.search(r"^(OK - \d+ checks passed|WARNING - )", done.stdout, re.MULTILINE)
-    assert "knows its answers" in done.stderr
+    assert "known answers match" in done.stderr
     assert not (tmp_path / "run").exists()

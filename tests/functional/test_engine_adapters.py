@@ -48,7 +48,7 @@ def test_merged_in_memory_answers_as_merged_on_disk(made, tmp_path, precision):
 
 
 def test_without_its_base_it_says_what_to_give(made):
-    with pytest.raises(CheckpointError, match="trained on is not here") as caught:
+    with pytest.raises(CheckpointError, match="base model is missing") as caught:
         load_engine(made.model)
     assert "--model-base" in caught.value.hint
 
@@ -76,7 +76,7 @@ def test_a_tower_is_no_base(made, tmp_path):
 
 def test_a_whole_model_takes_no_base(tmp_path):
     whole = make(FAMILIES["v1.5"], tmp_path)
-    with pytest.raises(UsageError, match="is a whole model"):
+    with pytest.raises(UsageError, match="is a complete model"):
         load_engine(whole.model, model_base=whole.model)
 
 

@@ -135,7 +135,7 @@ def nf4(tmp_path_factory):
 
 
 def test_another_precision_than_it_was_quantized_to_is_refused(nf4):
-    with pytest.raises(UsageError, match="quantized to nf4 ahead, got int8"):
+    with pytest.raises(UsageError, match="quantized to nf4 ahead of time, got int8"):
         load_engine(nf4, precision="int8")
 
 
@@ -149,5 +149,5 @@ def test_another_way_of_quantizing_is_refused(nf4, tmp_path):
 
 
 def test_a_tower_has_no_place_beside_one_inside(nf4):
-    with pytest.raises(UsageError, match="has its tower inside"):
+    with pytest.raises(UsageError, match="includes its vision tower"):
         load_engine(nf4, vision_tower=nf4)

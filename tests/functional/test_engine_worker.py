@@ -147,7 +147,7 @@ def test_what_the_fence_refuses_is_told_as_that(tmp_path):
     done = subprocess.run(
         [*command, "--device", "cpu"], capture_output=True, text=True, check=False
     )
-    assert "the fence stood" in done.stderr, done.stderr
+    assert "the fence was active" in done.stderr, done.stderr
 
 
 def test_a_worker_that_cannot_load_says_why_and_ends_with_its_code(tmp_path):

@@ -304,7 +304,7 @@ def test_a_fence_that_is_not_whole_is_told_as_that_and_refused_where_it_is_requi
 
 def test_a_kernel_that_holds_no_ports_is_told_as_that() -> None:
     release = os.uname().release
-    assert _told("ports", "on")["why"] == f"Linux {release} cannot hold TCP ports"
+    assert _told("ports", "on")["why"] == f"Linux {release} cannot restrict TCP ports"
 
 
 _LAUNCHED = """
@@ -325,11 +325,11 @@ def test_a_launcher_ends_where_its_fence_is_required_and_not_whole(tmp_path: Pat
     program = Program(role="controller", argv=argv, environment=environment, directory=tmp_path)
     with (
         UpstreamProcesses([program], free_ports(0), "m", token="") as running,
-        pytest.raises(ServeError, match=r"ended with 15.*cannot hold TCP ports") as ended,
+        pytest.raises(ServeError, match=r"exited with 15.*cannot restrict TCP ports") as ended,
     ):
         running.start(lambda: False, lambda _: None)
     assert ended.value.hint == (
-        "leave out --require-fence, or boot a kernel from 6.7 on with Landlock"
+        "leave out --require-fence, or boot a kernel with Landlock, 6.7 or newer"
     )
     assert running.standings() == {}
 

@@ -155,7 +155,7 @@ def test_the_line_for_nagios_and_the_findings_for_people(sound: Machine, served:
     assert done.stdout.startswith("OK - 10 checks passed | ttft=")
     assert ";2;5 tokens_per_s=" in done.stdout
     assert done.stdout.count("\n") == 1
-    assert "✓ api: tiny-llava: knows its answers" in done.stderr
+    assert "✓ api: tiny-llava: known answers match" in done.stderr
     assert re.search("✓ fence: tiny-llava: Landlock ABI [0-9]+ and seccomp", done.stderr)
 
 

@@ -67,7 +67,7 @@ def truncated_header(folder: Path, mark: Path) -> str:
 def deep_header(folder: Path, mark: Path) -> str:
     body = b'{"a":' + b"[" * 1_000_000
     header(folder, len(body), body)
-    return "its header is no usable JSON"
+    return "its header is not valid JSON"
 
 
 def pickle(folder: Path, program: bytes) -> None:
@@ -107,13 +107,13 @@ def values_that_double(folder: Path, mark: Path) -> str:
 def code_of_its_own(folder: Path, mark: Path) -> str:
     make_llava(folder, TinyLlava(changes={"auto_map": {"AutoModel": "modeling_x.X"}}))
     (folder / "modeling_x.py").write_text(f"open({str(mark)!r}, 'w')")
-    return "auto_map names code to run"
+    return "auto_map names code that would run"
 
 
 def code_named_further_inside(folder: Path, mark: Path) -> str:
     inner = {"text_config": {"auto_map": {"AutoModel": "someone/else--modeling_x.X"}}}
     make_llava(folder, TinyLlava(changes=inner))
-    return "auto_map names code to run"
+    return "auto_map names code that would run"
 
 
 def a_library(folder: Path, mark: Path) -> str:
@@ -125,7 +125,7 @@ def a_library(folder: Path, mark: Path) -> str:
 def a_config_of_brackets(folder: Path, mark: Path) -> str:
     make_llava(folder)
     (folder / "config.json").write_text("[" * 1_000_000)
-    return "config.json: no usable JSON"
+    return "config.json: not valid JSON"
 
 
 CASES: list[Callable[[Path, Path], str]] = [

@@ -263,14 +263,14 @@ def test_a_lock_builds_them_again_and_refuses_another_outcome(
         assert {one.sha256 for one in found.all_wheels} == {one.sha256 for one in lock.packages}
         changed = replace(lock.packages[0], sha256="0" * 64)
         other = replace(lock, packages=(changed, *lock.packages[1:]))
-        with pytest.raises(RecipeError, match="its sources give another wheel"):
+        with pytest.raises(RecipeError, match="its wheel now differs"):
             pinned_packages(other, Cache(tmp_path / "new"), Silent())
 
 
 @pytest.mark.parametrize(
     ("more", "backend", "said"),
     [
-        ({"src/fast.c": "int main;"}, "hatchling.build", r"fast\.c, which is no Python"),
+        ({"src/fast.c": "int main;"}, "hatchling.build", r"fast\.c, which is not Python"),
         ({"Cargo.toml": ""}, "hatchling.build", "Cargo.toml"),
         ({}, "maturin", "built by maturin"),
         ({"pyproject.toml": '[build-system]\nbackend-path = ["."]\nbuild-backend = "own"\n'},

@@ -249,7 +249,7 @@ def test_without_the_token_there_is_only_the_login_form(tab: Tab, served: Gatewa
     field = tab.page.locator("#token")
     field.fill("wrong")
     tab.page.get_by_role("button").click()
-    tab.page.get_by_text("not the one of this start").wait_for()
+    tab.page.get_by_text("not valid here").wait_for()
     field.fill(TOKEN)
     tab.page.get_by_role("button").click()
     tab.page.locator("#ask textarea").wait_for()

@@ -99,7 +99,7 @@ def test_no_event_reads_a_file_or_an_address_of_elsewhere(
             page.join("answer_1", [said(picture, "x")], "echo", *_NUMBERS),
         ]
         assert [answer.status_code for answer in answers] == [400] * 6
-        assert all("uploaded first" in answer.text for answer in answers)
+        assert all("first be uploaded" in answer.text for answer in answers)
     assert page.file(named).status_code == 404
 
 

@@ -106,7 +106,7 @@ def test_parameters_reach_the_model(tab: Tab, served: Gateway) -> None:
     tab.said("Lucky number").wait_for()  # said where it draws
     tab.answered()
     tab.page.get_by_text("Parameters").click()
-    chosen = {"Temperature": "0", "Longest answer": "16"}
+    chosen = {"Temperature": "0", "Maximum answer length": "16"}
     fields = {label: tab.page.get_by_label(f"number input for {label}") for label in chosen}
     while {label: field.input_value() for label, field in fields.items()} != chosen:
         for label, field in fields.items():  # a panel that still opens sets its first values again
@@ -164,9 +164,9 @@ def test_a_phone_shows_all_of_it(browser: "playwright.Browser", served: Gateway)
 @pytest.mark.parametrize(
     ("locale", "ask", "status", "example", "tag"),
     [
-        ("zh-CN", "就图片提问", "0 个回答中", "图里有什么", "zh-CN"),
-        ("zh-TW", "就图片提问", "0 个回答中", "图里有什么", "zh-TW"),
-        ("de-DE", "Ask about a picture", "0 answering", "What is in the picture?", "de-DE"),
+        ("zh-CN", "就图片提问", "0 个请求运行中", "图片里有什么", "zh-CN"),
+        ("zh-TW", "就图片提问", "0 个请求运行中", "图片里有什么", "zh-TW"),
+        ("de-DE", "Ask about a picture", "0 running", "What is in the picture?", "de-DE"),
     ],
 )
 def test_the_browser_decides_the_language(

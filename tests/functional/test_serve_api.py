@@ -233,7 +233,7 @@ def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
         ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}], "not a picture"),
         ([_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
         ([_picture("red")] * 17, "too many pictures: 17"),
-        ([_picture("red", (5000, 5000))] * 5, "too large together: 125 megapixels"),
+        ([_picture("red", (5000, 5000))] * 5, "too large in total: 125 megapixels"),
         ("word " * 9000, "the model's limit is 8192"),
     ],
 )  # fmt: skip

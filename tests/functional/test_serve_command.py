@@ -135,8 +135,8 @@ def test_a_taken_port_is_15_before_anything_is_loaded(environment: dict[str, str
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--host", "0.0.0.0"], 2, "which needs keys"),
-        (["--no-token", "--host", "10.0.0.5"], 2, "which needs keys"),
+        (["--host", "0.0.0.0"], 2, "which requires keys"),
+        (["--no-token", "--host", "10.0.0.5"], 2, "which requires keys"),
         (["--load-4bit", "--load-8bit"], 2, "more than one precision"),
         (["--load-4bit", "--precision", "fp32"], 2, "more than one precision"),
         (["--host", "192.0.2.1", "--api-key-file", "KEYS"], 2, "not an address of this machine"),

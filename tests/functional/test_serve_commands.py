@@ -53,7 +53,7 @@ def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Pat
     assert "second loading" in started.stderr or "second starting" in started.stderr
     broken = _run("swap", "second", "--model-path", str(tmp_path / "broken"))
     assert broken.returncode == 15
-    assert "ended with exit code 2" in broken.stderr
+    assert "exited with code 2" in broken.stderr
     told = json.loads(_run("status", "--json").stdout)
     (server,) = told["servers"]
     assert {name: model["phase"] for name, model in server["models"].items()} == {

@@ -179,7 +179,7 @@ def test_an_answer_on_the_page_is_charged_and_written_down(
     key = added("painter", "--quota", "1/min")
     told = [_page_answer(serving, key) for _ in range(2)]
     assert "You said: hi" in told[0]
-    assert "1 requests a minute are used up" in told[1]
+    assert "1 requests per minute are used up" in told[1]
     lines = serving.written("painter", "page answer", 2)
     written = [(line["status"], line["tokens_out"] > 0) for line in lines]
     assert written == [(200, True), (429, False)]
@@ -234,7 +234,7 @@ def test_keys_are_listed_without_what_they_are(tmp_path: Path, command_line: Any
         (("add", "ann", "--scope", "root"), "expected some of ask, observe, page, admin, got root"),
         (("add", "ann", "--quota", "60"), "N/min for requests"),
         (("add", "ann", "--expires", "soon"), "expected days, hours or a date"),
-        (("revoke", "nobody"), "there is no key of this name"),
+        (("revoke", "nobody"), "no key has this name"),
     ],
 )
 def test_what_cannot_be_is_2(

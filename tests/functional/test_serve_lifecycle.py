@@ -179,7 +179,7 @@ def test_an_engine_that_cannot_start_ends_the_run_with_its_words(temporary: Path
     assert ended.returncode == 15
     said = json.loads(ended.stdout)
     assert said["error"] == "serve"
-    assert "ended with exit code 2" in said["message"]
+    assert "exited with code 2" in said["message"]
     assert _scratch_folders(temporary) == []
 
 

@@ -99,7 +99,7 @@ def test_an_engine_that_hangs_is_seen_told_and_started_again(temporary: Path, ho
                 wedged.start()
             seen = until(lambda: _stalled(http))
             assert seen.json()["stalled"] == ["echo"]
-            until(lambda: "; started again in" in log.read_text())
+            until(lambda: "; restarting in" in log.read_text())
             assert f"process {engine}, hung: no step for" in log.read_text()
             last = [line for line in lines if line][-1]
             assert json.loads(last.removeprefix("data: "))["error"]["code"] == "not_ready"
@@ -215,12 +215,12 @@ def test_models_come_go_and_change_places_and_the_others_go_on(temporary: Path) 
 
 def test_what_cannot_be_started_leaves_everything_as_it_was(temporary: Path) -> None:
     with gateway(temporary / "run", "--models", "echo", "two") as served:
-        with pytest.raises(ServeError, match="ended with exit code 2"):
+        with pytest.raises(ServeError, match="exited with code 2"):
             _order(served, do="start", plan=_plan("broken"))
-        with pytest.raises(ServeError, match="ended with exit code 2"):
+        with pytest.raises(ServeError, match="exited with code 2"):
             _order(served, do="swap", model="two", plan=_plan("broken"))
         assert _ask(served, {**_HI, "model": "two"}).status_code == 200
-        with pytest.raises(UsageError, match="served already"):
+        with pytest.raises(UsageError, match="already being served"):
             _order(served, do="start", plan=_plan("two"))
         with pytest.raises(UsageError, match="no model 'three' is served here"):
             _order(served, do="stop", model="three")
@@ -263,7 +263,7 @@ def test_the_log_tells_requests_by_id_and_never_what_was_said_or_shown(temporary
             until(lambda: _metric(http, "llava_pack:engine_restarts_total") == 1)
     text = log.read_text()
     assert answer.headers["x-request-id"] in text
-    assert "was ended by SIGKILL" in text
+    assert "was killed by SIGKILL" in text
     for secret in ("canary", "sings", "aGVsbG8", "the-token-of-this-start"):
         assert secret not in text
     assert log.stat().st_mode & 0o777 == 0o600

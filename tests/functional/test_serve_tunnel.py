@@ -108,7 +108,11 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
     [
         (["--local-port", "TAKEN"], "this laptop's port", "--local-port"),
         (["--expect", "cd" * 6], "server: it serves the bundle abababababab", "several servers"),
-        (["--port", "PORT"], "server: another llava-pack answers there", "llava-pack tunnel"),
+        (
+            ["--port", "PORT"],
+            "server: another llava-pack server responds there",
+            "llava-pack tunnel",
+        ),
         (
             ["--port", "UNUSED", "--local-port", "FREE"],
             "address on the server: nothing listens",
@@ -120,7 +124,7 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
             "llava-pack status",
         ),
         (["-o", "HostName=no-such-host.invalid"], "ssh login: the server's name", "--jump"),
-        (["-p", "1"], "ssh login: no sshd answers", "--ssh-port"),
+        (["-p", "1"], "ssh login: no sshd responds", "--ssh-port"),
         (["-o", "PreferredAuthentications=none"], "ssh login: the server does not let", "by hand"),
     ],
 )
@@ -159,7 +163,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     assert blame_ssh("first\nkex_exchange_identification: banner line\n").why.endswith(
         "banner line"
     )
-    assert blame_ssh("").why == "ssh ended: it said nothing"
+    assert blame_ssh("").why == "ssh ended: it printed nothing"
 
 
 @pytest.mark.parametrize(
@@ -167,10 +171,10 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     [
         (200, {"bundle_id": "abc"}, "ab", None),
         (503, {"bundle_id": None}, None, None),
-        (200, {"bundle_id": None}, "ab", "of a bare folder"),
-        (401, None, None, "does not know this token"),
-        (404, {"x": 1}, None, "not llava-pack"),
-        (200, None, None, "not llava-pack"),
+        (200, {"bundle_id": None}, "ab", "of a plain folder"),
+        (401, None, None, "rejects this token"),
+        (404, {"x": 1}, None, "other than llava-pack"),
+        (200, None, None, "other than llava-pack"),
     ],
 )
 def test_the_server_is_the_one_or_not(status: int, body: object, expected: str, why: str) -> None:

@@ -199,7 +199,7 @@ QUESTIONS = {
         and facts(w, "journal.json")["step"] in {"place", "python", "venv"}
     ),
     "Why did the engine end?": lambda w: any(
-        re.search(r"its engine, process \d+, was ended by SIGKILL; started again in", line)
+        re.search(r"its engine, process \d+, was killed by SIGKILL; restarting in", line)
         for line in said(w)
     ),
     "How much GPU memory was free when it failed?": lambda w: any(
@@ -276,7 +276,7 @@ def test_logs_come_along_only_where_they_are_asked_for_and_are_called_unreviewed
     with tarfile.open(path) as archive:
         names = [name for name in archive.getnames() if "UNREVIEWED-logs/" in name]
         text = archive.extractfile(names[0]).read().decode()
-    assert "was ended by SIGKILL" in text
+    assert "was killed by SIGKILL" in text
 
 
 def test_a_file_that_exists_is_never_touched(broken, tmp_path):

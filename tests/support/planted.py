@@ -219,7 +219,7 @@ VALUES: Mapping[str, tuple[Any, Shape]] = {
         hardware.MACHINE,
     ),
     "gpus.json": (
-        {"driver": "580.65.06", "error": "the driver could not be asked", "xids": ["NVRM: Xid"],
+        {"driver": "580.65.06", "error": "the driver could not be queried", "xids": ["NVRM: Xid"],
          "gpus": [{"index": 0, "name": "NVIDIA L40S", "total_bytes": 1, "free_bytes": 1,
                    "temperature_c": 40, "slowdown_c": 90, "throttles": ["too hot"],
                    "ecc_uncorrected": 0, "remap_pending": False, "remap_failed": False,
@@ -332,7 +332,7 @@ _GOOD = {
     "models": "llava-v1.5-7b", "route": "GET /v1/models", "order": "stop", "gpu": "NVIDIA L40S",
     "module": "torch", "exception": "OSError", "files": "model/llava-v1.5-7b/config.json",
     "packages": "torch 2.6.0, locked 2.7.0", "proxies": "HTTPS_PROXY", "throttles": "too hot",
-    "cause": "the gateway ended by itself", "driver": "the driver could not be asked", "text": "t",
+    "cause": "the gateway ended by itself", "driver": "the driver could not be queried", "text": "t",
 }  # fmt: skip
 
 

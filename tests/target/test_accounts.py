@@ -427,7 +427,7 @@ ANYBODY_S = (
     (OWN, "if facts.st_uid not in {own, 0,", "if facts.st_uid in {-1} & {own, 0,"),
 )
 ALL_WRITE = (
-    (SH, 'fail 3 "$1: others can write it', ': "$1: others can write it'),
+    (SH, 'fail 3 "$1: other accounts can write to it', ': "$1: other accounts can write to it'),
     (OWN, "if facts.st_mode & stat.S_IWOTH or not", "if False and not"),
 )
 LINKS = (

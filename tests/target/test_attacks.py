@@ -20,14 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import bundle as simulator
-from tests.support.bundle import (
-    BASE_PYTHON,
-    CHECKOUT,
-    PYTHON_MINOR,
-    SMOKE_PASSES,
-    change,
-    seal,
-)
+from tests.support.bundle import BASE_PYTHON, CHECKOUT, PYTHON_MINOR, SMOKE_PASSES, change, seal
 from tests.support.keys import Publisher, new_publisher, openssl, other_key
 from tests.target.conftest import Medium
 from tests.target.namespaces import AS_A_USER, allowed, covering, may_mount
@@ -568,7 +561,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     a_signature_without_end_under_a_good_id: (ANY_SIZE, AS_MADE),
     a_key_beside_no_signature: (
-        (UNLISTED, '"nothing in a bundle that is not signed", False', '"", True'),
+        (UNLISTED, '"no such file in an unsigned bundle", False', '"", True'),
     ),
     an_older_release: ((TRUST, "    if manifest.release < newest:\n", "    if False:\n"),),
     another_recipe: ((TRUST, "    if silent or (", "    if ("),),

@@ -33,7 +33,7 @@ def test_a_killed_install_is_completed_by_the_next_run(host, medium, flag, step)
     assert host.run("old") == f"{host.prefix} old"
     done = host.install_sh(new)
     assert done.returncode == 0, done.stderr
-    assert f"an earlier install stopped at {step}: going on" in done.stderr
+    assert f"an earlier install stopped at {step}: resuming" in done.stderr
     left = [path.name for path in (host.prefix / "models/tiny/generations").iterdir()]
     assert host.current() in {int(name) for name in left}
     assert len(left) == 2

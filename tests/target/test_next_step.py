@@ -43,7 +43,7 @@ def test_an_account_serves(tmp_path, program, monkeypatch, systemd):
 def test_root_in_a_container_serves_as_root_and_hears_why(tmp_path, program):
     following = next_step(tmp_path / "a prefix", systemd=tmp_path / "none")
     assert following.command == f"{program} serve --as-root"
-    assert following.why.startswith("! root has to serve it itself, for no systemd runs")
+    assert following.why.startswith("! root has to serve it itself: systemd")
 
 
 @pytest.mark.usefixtures("root")

@@ -138,7 +138,7 @@ def test_a_refusal_names_place_owner_and_way_out(place):
         ownership.check_prefix(place)
     assert (caught.value.subject, caught.value.exit_code) == (str(place), 3)
     assert "it belongs to bin, expected root" in caught.value.message
-    assert "run this as bin, or choose another place with --prefix" in caught.value.hint
+    assert "run this as bin, or choose another folder with --prefix" in caught.value.hint
     os.chown(place, 0, 0)
     place.chmod(0o777)
     with pytest.raises(PreflightError, match="mode 0777, of root") as caught:

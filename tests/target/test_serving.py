@@ -28,7 +28,7 @@ def test_an_upgrade_restarts_what_serves_and_asks_for_its_health(host, medium, s
     assert "stopping serve --really" in done.stderr
     assert served.process.wait(timeout=200) == 0
     assert served.answer() == 2
-    assert "runs in the background now" in done.stderr
+    assert "is running in the background" in done.stderr
     assert not (host.prefix / "handover.json").exists()
     log = host.prefix / "logs/restarted.log"
     assert log.stat().st_mode & 0o077 == 0, "the page's address in it holds the token"

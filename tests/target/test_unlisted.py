@@ -130,7 +130,7 @@ def test_the_key_of_a_bundle_that_is_not_signed_is_one_file_too_many(medium, key
     assert ended.code == 4
     [defect] = ended.document["defects"]
     assert (defect["path"], defect["expected"]) == (
-        KEY_NAME, "nothing in a bundle that is not signed",
+        KEY_NAME, "no such file in an unsigned bundle",
     )  # fmt: skip
 
 

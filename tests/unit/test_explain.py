@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 def test_a_pasted_error_gets_its_cause_and_its_cure(capsys):
     assert main(["explain", "NETWORK ERROR DUE TO HIGH TRAFFIC (error_code: 1)"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("network-error-code-1: LLaVA's worker failed while it answered\n")
+    assert said.startswith("network-error-code-1: LLaVA's worker failed while answering\n")
     assert "fix: Read the end of model_worker_*.log" in said
 
 
@@ -72,4 +72,4 @@ def test_a_failing_command_names_the_known_failure(capsys):
         port = str(taken.getsockname()[1])
         code = main(["serve", "--model-path", model, "--vision-tower", tower, "--port", port])
     assert code == 15
-    assert "known: the port is taken: llava-pack explain port-taken" in capsys.readouterr().err
+    assert "known: the port is in use: llava-pack explain port-taken" in capsys.readouterr().err

@@ -232,5 +232,5 @@ def _memory_errors() -> Iterator[None]:
             raise
         raise SpaceError(
             "out of memory while answering",
-            hint="ask with a shorter prompt, or serve with fewer slots or a lower precision",
+            hint="use a shorter prompt, or serve with fewer slots or a lower precision",
         ) from error

@@ -165,7 +165,7 @@ class SlotEngine:
             seen = self._model.look(prompts, [job.done for job in group])
         except Exception as error:  # noqa: BLE001 - a request fails alone, whatever it was
             if len(group) > 1:
-                _log.warning("%d requests are looked at one by one: %s", len(group), error)
+                _log.warning("pictures of %d requests failed, retrying each: %s", len(group), error)
                 for job in group:
                     self._look([job])
                 return

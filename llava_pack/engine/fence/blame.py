@@ -6,7 +6,7 @@ import os
 from llava_pack.engine.fence.value import Standing
 from llava_pack.format.errors import PackError, PreflightError, ServeError
 
-_ASK = "llava-pack serve --no-fence tells whether the fence is in the way"
+_ASK = "try llava-pack serve --no-fence to see whether the fence is the cause"
 
 
 def blamed(error: PackError | PermissionError, standing: Standing, *, gpu: bool) -> PackError:
@@ -19,14 +19,14 @@ def blamed(error: PackError | PermissionError, standing: Standing, *, gpu: bool)
             missing for.
     """
     if isinstance(error, PermissionError):
-        stood = ", and the fence stood" if standing.stands else ""
+        stood = ", and the fence was active" if standing.stands else ""
         hint = _ASK if standing.stands else ""
         return ServeError(f"{error.strerror}{stood}", subject=str(error.filename or ""), hint=hint)
     suspect = _refused(error) or (gpu and isinstance(error, PreflightError))
     if not (standing.stands and suspect):
         return error
     hint = "\n".join(filter(None, (error.hint, _ASK)))
-    return type(error)(f"{error.message}; the fence stood", subject=error.subject, hint=hint)
+    return type(error)(f"{error.message}; the fence was active", subject=error.subject, hint=hint)
 
 
 def suspected(said: str, standing: Standing) -> str:
@@ -39,7 +39,7 @@ def passed_over(device: str, *, gpu: bool) -> str:
     """Return a line where the CPU computes though a GPU's devices are there, else nothing."""
     if device != "cpu" or not gpu:
         return ""
-    return f"the CPU computes, though a GPU's devices are here; {_ASK}"
+    return f"running on the CPU although GPU devices are present; {_ASK}"
 
 
 def _refused(error: BaseException | None) -> bool:

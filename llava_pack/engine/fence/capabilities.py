@@ -31,4 +31,4 @@ def give_up() -> None:
             return
         if libc.capset(head, struct.pack("=6I", kept, kept, 0, 0, 0, 0)) == 0:
             return
-    raise CapabilitiesError(f"capabilities cannot be given up: {os.strerror(ctypes.get_errno())}")
+    raise CapabilitiesError(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")

@@ -55,7 +55,7 @@ def version() -> int:
         why = {
             errno.ENOSYS: f"Linux {release} has no Landlock",
             errno.EOPNOTSUPP: f"Linux {release} was booted without Landlock",
-            errno.EPERM: "this container or service does not let Landlock be used",
+            errno.EPERM: "this container or service does not allow Landlock",
         }
         other = f"Landlock is refused: {error.strerror}"
         raise LandlockError(why.get(error.errno or 0, other)) from error

@@ -36,9 +36,9 @@ def raise_fence(fence: Fence, *, required: bool = False) -> Standing:
     if required and not standing.whole:
         since = "6.7" if fence.speaks_tcp else "5.13"
         raise ServeError(
-            f"a fence is required, and the one that stands is {standing}",
+            f"a complete fence is required, but the active one is {standing}",
             subject="--require-fence",
-            hint=f"leave out --require-fence, or boot a kernel from {since} on with Landlock",
+            hint=f"leave out --require-fence, or boot a kernel with Landlock, {since} or newer",
         )
     return standing
 
@@ -47,7 +47,9 @@ def _raised(fence: Fence) -> Standing:
     if sys.platform != "linux":
         return Standing(why=f"{platform.system()} has no Landlock and no seccomp")
     if (count := _threads()) > 1:
-        raise PackError(f"{count} threads run already, a fence would hold one of them")
+        raise PackError(
+            f"{count} threads are already running, and a fence would cover only one of them"
+        )
     try:
         seccomp.forbid_new_privileges()
     except SeccompError as error:
@@ -84,15 +86,15 @@ def _hold_files(fence: Fence) -> tuple[int, str]:
     except LandlockError as error:
         return 0, str(error)
     if _opens("/"):
-        return 0, "Landlock took the rules and holds nothing"
+        return 0, "Landlock accepted the rules but does not enforce them"
     return abi, _open_ports(abi) if fence.speaks_tcp else ""
 
 
 def _open_ports(abi: int) -> str:
     """Return why TCP ports are not held, empty where they are."""
     if not landlock.holds_ports(abi):
-        return f"Linux {platform.release()} cannot hold TCP ports"
-    return "Landlock took the ports and holds none" if _listens_anywhere() else ""
+        return f"Linux {platform.release()} cannot restrict TCP ports"
+    return "Landlock accepted the ports but does not enforce them" if _listens_anywhere() else ""
 
 
 def _hold_calls(fence: Fence) -> tuple[bool, str]:
@@ -100,12 +102,14 @@ def _hold_calls(fence: Fence) -> tuple[bool, str]:
     machine = platform.machine()
     architecture = ARCHITECTURES.get(machine)
     if architecture is None:
-        return False, f"there is no filter for {machine}"
+        return False, f"there is no seccomp filter for {machine}"
     try:
         seccomp.install(seccomp.assemble(fence, architecture, os.getpid()), machine)
     except SeccompError as error:
         return False, str(error)
-    return (False, "seccomp took the filter and holds nothing") if _sends() else (True, "")
+    return (
+        (False, "seccomp accepted the filter but does not enforce it") if _sends() else (True, "")
+    )
 
 
 def _opens(folder: str) -> bool:

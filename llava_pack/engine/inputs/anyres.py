@@ -120,7 +120,7 @@ def tiling(config: Mapping[str, Any], vision: Mapping[str, int], crop: Size) -> 
     side = int(vision["image_size"])
     if crop != (side, side):
         raise CheckpointError(
-            f"pictures are cut to {crop}, the tower reads {side} pixels",
+            f"pictures are cropped to {crop}, the tower takes {side} pixels",
             subject="preprocessor_config.json",
         )
     layouts = _layouts(config.get("image_grid_pinpoints"), side)
@@ -137,7 +137,7 @@ def _layouts(given: object, side: int) -> tuple[Size, ...]:
         usable = False
     if not usable:
         raise CheckpointError(
-            f"image_grid_pinpoints is not usable, expected pairs of multiples of {side}",
+            f"image_grid_pinpoints is invalid, expected pairs of multiples of {side}",
             subject="config.json",
         )
     return layouts

@@ -71,7 +71,7 @@ def told(frame: bytes) -> tuple[int, int]:
         width, height = answer["size"]
         return int(width), int(height)
     except (ValueError, KeyError, TypeError) as error:
-        raise ServeError("the picture decoder said something that is no answer") from error
+        raise ServeError("the picture decoder sent an invalid answer") from error
 
 
 def main() -> int:

@@ -88,7 +88,7 @@ def picture_processor(config: Mapping[str, Any], aspect: str | None) -> PictureP
             pad=aspect == "pad",
         )
     except (KeyError, TypeError, ValueError) as error:
-        message = "not the preprocessor of a CLIP tower"
+        message = "not the preprocessor of a CLIP model"
         raise CheckpointError(message, subject="preprocessor_config.json") from error
 
 

@@ -60,7 +60,7 @@ def _opened(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
     """Return what is made of a picture that was opened, its header within the limits."""
     if len(data) > limits.size_bytes:
         raise UsageError(
-            f"the picture is too large: {len(data)} bytes, at most {limits.size_bytes} are taken",
+            f"the picture is too large: {len(data)} bytes, at most {limits.size_bytes} are allowed",
             hint="make it smaller and try again",
         )
     with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def _opened(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
         except UsageError:
             raise
         except Image.DecompressionBombError as error:  # the library's own bound, in open()
-            raise _too_large("its pixels are too many", limits) from error
+            raise _too_large("it has too many pixels", limits) from error
         except _DAMAGE as error:
             raise UsageError(f"not a picture, or a damaged one; {_ACCEPTED}") from error
 
@@ -102,9 +102,9 @@ def read_picture_bytes(path_text: str, limits: Limits | None = None) -> bytes:
     limits = limits or Limits()
     if _URL.match(path_text):
         raise UsageError(
-            "a picture is given as a file, got a URL",
+            "expected a picture file, got a URL",
             subject=path_text,
-            hint="download it first, then give the path of the file",
+            hint="download it first, then pass the path of the file",
         )
     path = Path(path_text).expanduser()
     try:
@@ -125,9 +125,8 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise _too_large(f"{width}x{height}", limits)
     if max(size) > limits.ratio * min(size):
         raise UsageError(
-            f"the picture is too narrow: {width}x{height}, sides of 1 to {limits.ratio} at most "
-            "are taken",
-            hint="cut it into pieces and try again",
+            f"the picture is too narrow: {width}x{height}, at most 1:{limits.ratio} is allowed",
+            hint="cut it into parts and try again",
         )
 
 
@@ -139,7 +138,7 @@ def _check_scans(data: bytes, limits: Limits) -> None:
     scans = data.count(_START_OF_SCAN)
     if scans > limits.scans:
         raise UsageError(
-            f"the picture has too many scans: {scans}, at most {limits.scans} are taken",
+            f"the picture has too many scans: {scans}, at most {limits.scans} are allowed",
             hint="save it again as a plain JPEG",
         )
 
@@ -147,7 +146,7 @@ def _check_scans(data: bytes, limits: Limits) -> None:
 def _too_large(got: str, limits: Limits) -> UsageError:
     return UsageError(
         f"the picture is too large: {got}, at most "
-        f"{limits.pixels / 1e6:g} megapixels and {limits.side_pixels} on a side are taken",
+        f"{limits.pixels / 1e6:g} megapixels and {limits.side_pixels} on a side are allowed",
         hint="make it smaller and try again",
     )
 

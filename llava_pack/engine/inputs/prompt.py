@@ -93,8 +93,8 @@ class PromptWriter:
         if len(prompt) >= self.context_tokens:
             raise ContextLengthError(
                 f"the prompt has {len(prompt)} tokens, the model's limit is {self.context_tokens} "
-                "with the answer",
-                hint="ask with a shorter text, fewer turns or fewer pictures",
+                "including the answer",
+                hint="use a shorter text, fewer turns or fewer pictures",
             )
         return prompt
 
@@ -142,12 +142,12 @@ class PromptWriter:
             raise ContextLengthError(
                 f"the prompt has {chars} characters, too many for the model's limit of "
                 f"{self.context_tokens} tokens",
-                hint="ask with a shorter text",
+                hint="use a shorter text",
             )
 
     def _tokens_of(self, picture: Picture) -> int:
         if self.picture_tokens is None:
-            raise UsageError("this model reads no pictures")
+            raise UsageError("this model does not accept pictures")
         return self.picture_tokens(picture)
 
     def _special(self, token: str, *, begins: bool) -> list[int]:

@@ -183,10 +183,12 @@ def _turns(messages: Sequence[Message]) -> tuple[str | None, list[_Turn]]:
         if message.role not in ROLES:
             raise UsageError(f"unknown role {message.role!r}, expected one of: {', '.join(ROLES)}")
         if message.pictures and message.role != "user":
-            raise UsageError(f"a picture belongs in a user's message, got one from {message.role}")
+            raise UsageError(
+                f"expected pictures only in a user's message, got one from {message.role}"
+            )
         if message.role == "system":
             if index:
-                raise UsageError("a system message must be the first one")
+                raise UsageError("a system message must come first")
             system = message.text
         elif turns and turns[-1][0] == message.role:
             turns[-1] = (message.role, (*turns[-1][1], *message.parts))

@@ -63,7 +63,7 @@ def read_tokenizer(folder: Path, *, words: Sequence[str] = (), fast: bool = Fals
     raise CheckpointError(
         "no tokenizer: expected tokenizer.model or tokenizer.json",
         subject=folder.name,
-        hint="copy the checkpoint's folder again, with every file of it",
+        hint="copy the whole checkpoint folder again",
     )
 
 
@@ -260,7 +260,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_small(path))
     except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError("not readable as JSON", subject=path.name) from error
+        raise CheckpointError("not valid JSON", subject=path.name) from error
     if not isinstance(value, dict):
         raise CheckpointError("expected a JSON object", subject=path.name)
     return value

@@ -84,7 +84,7 @@ def build(
             projector_hidden_act="gelu",
         )
     except (TypeError, ValueError) as error:
-        message = f"a value is not usable: {error}"
+        message = f"invalid value: {error}"
         raise CheckpointError(message, subject="config.json") from error
     newline = "unpad" in str(config.get("mm_patch_merge_type", ""))
     return _on_meta(whole, linear=projector == "linear", newline=newline)
@@ -105,7 +105,7 @@ def build_native(config: Mapping[str, Any], vocabulary: int) -> LlavaForConditio
     try:
         whole = (LlavaNextConfig if tiles else LlavaConfig)(**values)
     except (TypeError, ValueError, KeyError) as error:
-        message = f"a value is not usable: {error}"
+        message = f"invalid value: {error}"
         raise CheckpointError(message, subject="config.json") from error
     for name, part, known in (
         ("the language model", whole.text_config.model_type, sorted(_TEXT)),
@@ -161,5 +161,5 @@ def _unsupported(key: str, value: object, known: Any) -> CheckpointError:
     return CheckpointError(
         f"{key} is {value!r}, expected one of: {', '.join(known)}",
         subject="config.json",
-        hint="take the checkpoint in LLaVA's original layout",
+        hint="use the checkpoint in LLaVA's original layout",
     )

@@ -170,7 +170,7 @@ def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Place
             f"the weights take {predicted.weights_bytes} bytes in {precision}, "
             f"{sum(free)} are free on {place.device.type}",
             subject=checkpoint.model.folder.name,
-            hint="take a lower precision (--precision nf4), or free some memory",
+            hint="use a lower precision (--precision nf4), or free some memory",
         )
     places = predicted.places(free)
     if max(places) == 0:

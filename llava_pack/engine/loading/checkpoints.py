@@ -99,7 +99,7 @@ class Checkpoint:
         raise CheckpointError(
             f"quantized by {given.get('quant_method')!r}, expected bitsandbytes in nf4 or int8",
             subject="config.json",
-            hint="take the checkpoint unquantized: it is quantized while it loads",
+            hint="use the unquantized checkpoint: it is quantized while loading",
         )
 
 
@@ -136,13 +136,13 @@ def read_checkpoint(
 def _check_use(model: Layout, vision_tower: Path | None, model_base: Path | None) -> None:
     if model_base is not None and model.kind not in _BASED:
         raise UsageError(
-            f"{model.folder.name} is a whole model, a base belongs to an adapter or a projector",
+            f"{model.folder.name} is a complete model; only an adapter or a projector takes a base",
             subject="--model-base",
             hint="leave out --model-base",
         )
     if vision_tower is not None and model.kind is Kind.CONVERTED:
         raise UsageError(
-            f"{model.folder.name} has its tower inside",
+            f"{model.folder.name} includes its vision tower",
             subject="--vision-tower",
             hint="leave out --vision-tower",
         )
@@ -158,10 +158,9 @@ def _base(model: Layout, given: Path | None) -> Layout:
     folder = given or there
     if folder is None or not (given or (folder / "config.json").is_file()):
         raise CheckpointError(
-            f"{model.kind.description}: the model that it was trained on is not here, "
-            f"it is named {named!r}",
+            f"{model.kind.description}: its base model is missing, config.json names {named!r}",
             subject=model.folder.name,
-            hint="give that model's folder with --model-base DIR",
+            hint="pass that model's folder with --model-base DIR",
         )
     base = read_layout(folder)
     if base.kind not in (Kind.LANGUAGE, Kind.ORIGINAL):

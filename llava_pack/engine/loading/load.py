@@ -90,9 +90,9 @@ def _precision(wanted: str, checkpoint: Checkpoint) -> str:
         return ahead or DEFAULT_PRECISION
     if ahead is not None and wanted != ahead:
         raise UsageError(
-            f"{checkpoint.model.folder.name} was quantized to {ahead} ahead, got {wanted}",
+            f"{checkpoint.model.folder.name} was quantized to {ahead} ahead of time, got {wanted}",
             subject="--precision",
-            hint=f"leave it out, or take --precision {ahead}",
+            hint=f"leave it out, or use --precision {ahead}",
         )
     return wanted
 
@@ -115,11 +115,11 @@ def pick_device(wanted: str, precision: str) -> str:
     if wanted == "mps" and precision in QUANTIZED:
         raise PreflightError(f"{precision} runs on cuda and cpu, got mps", hint="--precision fp16")
     if not have[wanted]:
-        built = f"torch {torch.__version__}, built for CUDA {torch.version.cuda or 'not at all'}"
+        built = f"torch {torch.__version__}, built with CUDA {torch.version.cuda or 'none'}"
         raise PreflightError(
             f"no {wanted} device was found ({built})",
             subject="--device",
-            hint="check nvidia-smi and the driver, or take --device cpu",
+            hint="check nvidia-smi and the driver, or use --device cpu",
         )
     return wanted
 
@@ -137,7 +137,7 @@ def _assemble(checkpoint: Checkpoint, options: Options, progress: Progress) -> A
         raise SpaceError(
             f"not enough memory on {device} to load it in {options.precision}",
             subject=checkpoint.model.folder.name,
-            hint="take a lower precision (--precision nf4), or free some memory",
+            hint="use a lower precision (--precision nf4), or free some memory",
         ) from error
 
 

@@ -52,7 +52,7 @@ def plan_room(free_bytes: int, token_bytes: int, slots: int, context_tokens: int
         need = MIN_TOKENS * token_bytes
         raise SpaceError(
             f"not enough memory for one request: {free_bytes} bytes are free, {need} are needed",
-            hint="take a lower precision (--precision nf4), or free some memory",
+            hint="use a lower precision (--precision nf4), or free some memory",
         )
     return Room(1, tokens)
 

@@ -47,7 +47,7 @@ def put_ahead(model: nn.Module, name: str, group: Group, place: Placement) -> No
     above, _, last = name.rpartition(".")
     linear = model.get_submodule(name)
     if not isinstance(linear, nn.Linear):
-        raise CheckpointError(f"{name} is quantized, which only a linear can be")
+        raise CheckpointError(f"{name} is quantized, but only linear layers can be")
     tensors = {part: one.tensor() for part, one in group.items()}
     made = _int8(linear, tensors, place) if "SCB" in tensors else _nf4(linear, tensors, place)
     made.bias = linear.bias
@@ -72,7 +72,9 @@ def _nf4(linear: nn.Linear, tensors: "dict[str, torch.Tensor]", place: Placement
     try:
         made = nf4_from_codes(linear, tensors["weight"], stats, place.dtype, place.device)
     except (KeyError, ValueError, TypeError, AssertionError) as error:
-        raise CheckpointError(f"the state of a quantized linear is not usable: {error}") from error
+        raise CheckpointError(
+            f"the state of a quantized linear layer is invalid: {error}"
+        ) from error
     packed: Any = made.weight
     _check_shape(linear, tuple(packed.quant_state.shape))
     return made
@@ -81,4 +83,4 @@ def _nf4(linear: nn.Linear, tensors: "dict[str, torch.Tensor]", place: Placement
 def _check_shape(linear: nn.Linear, shape: tuple[int, ...]) -> None:
     expected = (linear.out_features, linear.in_features)
     if shape != expected:
-        raise CheckpointError(f"a quantized linear has shape {shape}, expected {expected}")
+        raise CheckpointError(f"a quantized linear layer has shape {shape}, expected {expected}")

@@ -149,7 +149,7 @@ def _trained(checkpoint: Checkpoint) -> tuple[dict[str, Change], Source]:
                 raise CheckpointError(
                     f"the base has no {name}, which the adapter changes",
                     subject=checkpoint.texts.name,
-                    hint="take the base model that the adapter was trained on",
+                    hint="use the base model that the adapter was trained on",
                 )
             changes[loaded] = _merge(pair["A"], pair["B"], adapter, name)
     return changes, Source(files, _own(model, beside))

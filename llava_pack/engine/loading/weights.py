@@ -35,7 +35,7 @@ def vocabulary_size(sources: Sequence[Source]) -> int:
         for arriving in source.tensors():
             if arriving.name == _EMBEDDING:
                 return arriving.entry.shape[0]
-    raise CheckpointError("no tensor model.embed_tokens.weight: not a whole LLaVA checkpoint")
+    raise CheckpointError("no tensor model.embed_tokens.weight: not a complete LLaVA checkpoint")
 
 
 def fill(model: nn.Module, sources: Sequence[Source], place: Placement, progress: Progress) -> None:
@@ -77,11 +77,11 @@ def _check(wanted: dict[str, Any], chosen: Mapping[str, Arriving], packed: Colle
         if one.entry.dtype not in _FLOATS
     ]
     defects = [*shapes[:_SHOWN], *types[:_SHOWN]]
-    for what, names in (("missing", missing), ("not known", unknown)):
+    for what, names in (("missing", missing), ("unknown", unknown)):
         if names:
             defects.append(f"{len(names)} tensors are {what}: {', '.join(names[:_SHOWN])}")
     if defects:
-        raise CheckpointError("; ".join(defects), hint="copy the checkpoint again, whole")
+        raise CheckpointError("; ".join(defects), hint="copy the whole checkpoint again")
 
 
 def _place(

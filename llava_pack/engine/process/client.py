@@ -58,7 +58,9 @@ class EngineClient:
             await client._greet()
         except OSError as error:
             await client.close()
-            raise ServeError(f"the engine went away: {error}", subject=str(path)) from error
+            raise ServeError(
+                f"the connection to the engine was lost: {error}", subject=str(path)
+            ) from error
         except BaseException:
             await client.close()
             raise
@@ -68,7 +70,7 @@ class EngineClient:
     def status(self) -> EngineStatus:
         """Return what the engine last said about itself."""
         if self._status is None:
-            raise ServeError("the engine has not said anything yet")
+            raise ServeError("the engine has not reported its state yet")
         return self._status
 
     @property
@@ -121,7 +123,7 @@ class EngineClient:
         use the same.
 
         Raises:
-            ServeError: the engine went away.
+            ServeError: the connection to the engine was lost.
         """
         wire_id = str(next(self._ids))
         queue: asyncio.Queue[Event | PackError] = asyncio.Queue()
@@ -216,9 +218,9 @@ class EngineClient:
         try:
             while (received := await protocol.read_message(self._reader)) is not None:
                 self._take(received[0])
-            self._lost(ServeError("the engine went away"))
+            self._lost(ServeError("the connection to the engine was lost"))
         except (PackError, OSError) as error:
-            self._lost(ServeError(f"the engine went away: {error}"))
+            self._lost(ServeError(f"the connection to the engine was lost: {error}"))
 
     def _take(self, message: Wire) -> None:
         op = message.get("op")
@@ -262,7 +264,7 @@ class EngineClient:
         try:
             await self._outbox.send(protocol.encode(message, attachments))
         except OSError as error:
-            raise ServeError(f"the engine went away: {error}") from error
+            raise ServeError(f"the connection to the engine was lost: {error}") from error
 
     def _post(self, message: Wire) -> None:
         with suppress(RuntimeError):  # the loop is closed

@@ -65,7 +65,7 @@ class Enclosure:
             move_in(self._home)
         except OSError as error:
             why = error.strerror or type(error).__name__
-            raise ServeError(f"cannot be made: {why}", subject=str(self._home)) from error
+            raise ServeError(f"cannot be created: {why}", subject=str(self._home)) from error
         fence = engine_fence(place, with_targets(folders), self._home, gpu=self._gpu)
         self._standing = raise_fence(fence, required=self._mode == "required")
         _log.info("fence: %s", self._standing)

@@ -126,7 +126,7 @@ async def _watch_parent(parent: int, forced: asyncio.Event) -> None:
     """End when the parent is gone, also where the kernel does not tell."""
     while os.getppid() == parent:  # noqa: ASYNC110 - nothing wakes us when a parent dies
         await asyncio.sleep(_PARENT_CHECK_S)
-    _log.warning("the parent process is gone: ending")
+    _log.warning("the parent process has exited: shutting down")
     forced.set()
 
 
@@ -148,7 +148,7 @@ def _listen(path: Path) -> socket.socket:
         listening.listen(64)
     except OSError as error:
         why = error.strerror or str(error)
-        raise ServeError(f"cannot make the engine's socket: {why}", subject=str(path)) from error
+        raise ServeError(f"cannot create the engine's socket: {why}", subject=str(path)) from error
     return listening
 
 
@@ -156,11 +156,11 @@ def _remove_stale(path: Path) -> None:
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise ServeError("not a socket, and in the engine's way", subject=str(path))
+        raise ServeError("exists and is not a socket", subject=str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
         except OSError:
             path.unlink()
             return
-    raise ServeError("an engine is already serving there", subject=str(path))
+    raise ServeError("an engine is already running on this socket", subject=str(path))

@@ -72,10 +72,10 @@ def encode(message: Mapping[str, Any], attachments: Sequence[_Bytes] = ()) -> li
     body = json.dumps({**message, "attachments": len(attachments)}).encode()
     if len(attachments) > MAX_ATTACHMENTS:
         raise UsageError(
-            f"{len(attachments)} pictures in one request, at most {MAX_ATTACHMENTS} are taken"
+            f"{len(attachments)} pictures in one request, at most {MAX_ATTACHMENTS} are allowed"
         )
     if len(body) > MAX_JSON_BYTES or any(len(part) > MAX_ATTACHMENT_BYTES for part in attachments):
-        raise UsageError("the request is too large", hint="ask with less text or smaller pictures")
+        raise UsageError("the request is too large", hint="use less text or smaller pictures")
     frames: list[_Bytes] = [_LENGTH.pack(len(body)), body]
     for part in attachments:
         frames += [_LENGTH.pack(len(part)), part]
@@ -92,26 +92,26 @@ async def read_message(reader: asyncio.StreamReader) -> tuple[Wire, list[bytes]]
         body = await _read_frame(reader, MAX_JSON_BYTES)
     except asyncio.IncompleteReadError as error:
         if error.partial:
-            raise ServeError("the engine's socket was closed within a message") from error
+            raise ServeError("the engine's socket was closed in the middle of a message") from error
         return None
     try:
         message = json.loads(body)
         count = int(message["attachments"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ServeError("a message on the engine's socket is not what it should be") from error
+        raise ServeError("a message on the engine's socket is malformed") from error
     if not 0 <= count <= MAX_ATTACHMENTS:
-        raise ServeError(f"a message has {count} pictures, at most {MAX_ATTACHMENTS} are taken")
+        raise ServeError(f"a message has {count} pictures, at most {MAX_ATTACHMENTS} are allowed")
     try:
         parts = [await _read_frame(reader, MAX_ATTACHMENT_BYTES) for _ in range(count)]
     except asyncio.IncompleteReadError as error:
-        raise ServeError("the engine's socket was closed within a picture") from error
+        raise ServeError("the engine's socket was closed in the middle of a picture") from error
     return message, parts
 
 
 async def _read_frame(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
     (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if size > max_bytes:
-        raise ServeError(f"a frame of {size} bytes, at most {max_bytes} are taken")
+        raise ServeError(f"a frame of {size} bytes, at most {max_bytes} are allowed")
     return await reader.readexactly(size)
 
 
@@ -161,7 +161,7 @@ def request_from_wire(fields: Wire, attachments: Sequence[bytes]) -> Request:
             salt=str(fields.get("salt", "")),
         )
     except (KeyError, TypeError, ValueError, StopIteration, RuntimeError) as error:
-        raise ServeError("a request on the engine's socket is not what it should be") from error
+        raise ServeError("a request on the engine's socket is malformed") from error
 
 
 def _part(part: Any, pixels: Any) -> str | Picture:
@@ -207,7 +207,7 @@ def event_from_wire(message: Wire) -> Event:
             return Finished(**fields)
         return Failed(**fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise ServeError("an event on the engine's socket is not what it should be") from error
+        raise ServeError("an event on the engine's socket is malformed") from error
 
 
 def status_from_wire(fields: Wire) -> EngineStatus:
@@ -225,7 +225,7 @@ def status_from_wire(fields: Wire) -> EngineStatus:
             error=Failed(**error) if error else None,
         )
     except (KeyError, TypeError) as problem:
-        raise ServeError("a status on the engine's socket is not what it should be") from problem
+        raise ServeError("a status on the engine's socket is malformed") from problem
 
 
 def stats_from_wire(fields: Wire) -> Stats:
@@ -238,7 +238,7 @@ def stats_from_wire(fields: Wire) -> Stats:
         read: Wire = {name: _histogram(fields[name]) for name in _HISTOGRAMS}
         return Stats(**{**fields, "work": Work(**fields["work"]), **read})
     except (TypeError, KeyError) as error:
-        raise ServeError("counters on the engine's socket are not what they should be") from error
+        raise ServeError("counters on the engine's socket are malformed") from error
 
 
 def trace_from_wire(fields: Wire) -> Trace:
@@ -251,7 +251,7 @@ def trace_from_wire(fields: Wire) -> Trace:
         numbers = {name: tuple(map(float, fields[name])) for name in ("tower", "projector")}
         return Trace(**{**fields, **numbers})
     except (KeyError, TypeError, ValueError) as error:
-        raise ServeError("a trace on the engine's socket is not what it should be") from error
+        raise ServeError("a trace on the engine's socket is malformed") from error
 
 
 def _histogram(fields: Wire) -> Histogram:

@@ -129,7 +129,7 @@ class EngineServer:
         except PackError as error:
             answer["failed"] = asdict(Failed.of("", error))
         except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it was
-            _log.exception("a question was not answered")
+            _log.exception("an operation failed")
             answer["failed"] = asdict(Failed.of("", PackError(f"{type(error).__name__}: {error}")))
         writer.writelines(protocol.encode(answer))
 

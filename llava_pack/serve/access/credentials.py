@@ -46,9 +46,9 @@ def credentials(
     stored = _stored(key_store) if key_store is not None else ()
     if not loopback and not (token and (key_file is not None or stored)):
         raise UsageError(
-            f"{host} can be reached from other machines, which needs keys",
+            f"{host} is reachable from other machines, which requires keys",
             subject="--host",
-            hint="stay on loopback and use the ssh tunnel; or llava-pack keys add NAME",
+            hint="keep to loopback and use the ssh tunnel, or run llava-pack keys add NAME",
         )
     keys = _keys(key_file) if key_file is not None else ()
     made = secrets.token_urlsafe(_TOKEN_BYTES) if token else ""
@@ -93,7 +93,7 @@ def _stored(path: Path) -> tuple[Key, ...]:
             f"the keys' folder holds other files too, such as {visible(others[0])}: what serves "
             "could read them",
             subject=str(path),
-            hint="move the keys into a folder of their own, and name that one by --keys",
+            hint="move the keys into a folder of their own, and pass it with --keys",
         )
     return keys
 
@@ -113,7 +113,7 @@ def _keys(path: Path) -> tuple[Key, ...]:
     keys = read_keys(text)
     if not keys or min(len(key) for key in keys) < _MIN_KEY_CHARS:
         raise UsageError(
-            f"the API-key file needs keys of at least {_MIN_KEY_CHARS} characters, one a line",
+            f"the API-key file needs keys of at least {_MIN_KEY_CHARS} characters, one per line",
             subject=str(path),
             hint=f"head -c 32 /dev/urandom | base64 > {path}",
         )

@@ -170,7 +170,7 @@ def checked_name(name: str) -> str:
             subject="NAME",
         )
     if _OURS.fullmatch(name):
-        raise UsageError(f"{name} is what logs call a key that is not in the store", subject="NAME")
+        raise UsageError(f"{name} is reserved for a key that is not in the store", subject="NAME")
     return name
 
 
@@ -235,7 +235,7 @@ def read_expiry(text: str, now_s: float) -> int:
             ) from error
         ends = int(after.timestamp())
     if ends <= now_s:
-        raise UsageError(f"{text} is over already", subject="--expires")
+        raise UsageError(f"{text} is in the past", subject="--expires")
     return ends
 
 
@@ -248,10 +248,10 @@ def from_document(document: Any) -> tuple[Key, ...]:
     """Return the keys of a store's file.
 
     Raises:
-        ValueError: it is not what `to_document` writes, or a name or an id is there twice.
+        ValueError: it is not what `to_document` writes, or a name or an id appears twice.
     """
     if not isinstance(document, Mapping) or document.get("schema") != _SCHEMA:
-        raise ValueError("not a store of keys of this version")
+        raise ValueError("not a key store of this version")
     listed = document.get("keys")
     if not isinstance(listed, list) or not all(isinstance(fields, Mapping) for fields in listed):
         raise ValueError("not a list of keys")
@@ -259,19 +259,21 @@ def from_document(document: Any) -> tuple[Key, ...]:
     if not all(_ID.fullmatch(key.id) for key in keys):
         raise ValueError("not a key's id")
     if taken := next((key.name for key in keys if _OURS.fullmatch(key.name)), ""):
-        raise ValueError(f"{taken} is not a key's name, but one of those that are not in the store")
+        raise ValueError(
+            f"{taken} is not a key's namebut reserved for a key that is not in the store"
+        )
     if len({key.id for key in keys}) < len(keys) or len({key.name for key in keys}) < len(keys):
-        raise ValueError("a name or an id is there twice")
+        raise ValueError("a name or an id appears twice")
     return keys
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {value!r:.40}")
+        raise TypeError(f"expected a string, got {value!r:.40}")
     return value
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise TypeError(f"expected a number that is not negative, got {value!r:.40}")
+        raise TypeError(f"expected a non-negative number, got {value!r:.40}")
     return value

@@ -60,7 +60,7 @@ class KeyStore:
             raise UsageError(
                 f"the keys cannot be read: {error}",
                 subject=str(self.path),
-                hint="put a copy back, or remove the file and add the keys again",
+                hint="restore a copy, or remove the file and add the keys again",
             ) from error
         except OSError as error:
             raise _unusable(self.path, error) from error
@@ -76,7 +76,7 @@ class KeyStore:
             keys = self.read()
             if any(known.name == key.name for known in keys):
                 raise UsageError(
-                    "there is a key of this name",
+                    "a key with this name already exists",
                     subject=key.name,
                     hint=f"llava-pack keys revoke {key.name}, or choose another name",
                 )
@@ -93,9 +93,7 @@ class KeyStore:
             keys = self.read()
             gone = next((key for key in keys if key.name == name), None)
             if gone is None:
-                raise UsageError(
-                    "there is no key of this name", subject=name, hint="llava-pack keys list"
-                )
+                raise UsageError("no key has this name", subject=name, hint="llava-pack keys list")
             self._write(tuple(key for key in keys if key is not gone))
             return gone
 
@@ -167,9 +165,9 @@ class LiveKeys:
         try:
             keys = store.read()
         except PackError as error:
-            _log.error("%s; none of its keys is taken until it can be read", error)
+            _log.error("%s; none of its keys is accepted until it can be read", error)
             return {}
-        _log.info("%d keys are known", len(keys))
+        _log.info("%d keys are loaded", len(keys))
         return {key.id: key for key in keys}
 
 
@@ -200,7 +198,7 @@ def _read(path: Path) -> bytes | None:
         if os.geteuid() != 0 and facts.st_uid not in {os.geteuid(), 0}:
             raise ValueError("expected a file of this account")
         if mode & 0o077:
-            raise ValueError(f"it is open to others: mode {mode:04o}, expected 0600")
+            raise ValueError(f"it is open to other accounts: mode {mode:04o}, expected 0600")
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise ValueError(f"expected at most {_MAX_BYTES} bytes")
@@ -210,9 +208,9 @@ def _read(path: Path) -> bytes | None:
 def _unusable(path: Path, error: OSError) -> PackError:
     why = error.strerror or type(error).__name__
     if error.errno in files.FULL:
-        return SpaceError(f"the keys are as they were: {why}", subject=str(path))
+        return SpaceError(f"the keys were not changed: {why}", subject=str(path))
     return UsageError(
         f"the keys cannot be used: {why}",
         subject=str(path),
-        hint="run it as the account that serves, or as root; or give another --file",
+        hint="run it as the server's account or as root, or pass another --file",
     )

@@ -28,7 +28,7 @@ class QuotaError(ServeError):
     """
 
     def __init__(self, message: str, *, retry_s: int) -> None:
-        super().__init__(message, hint=f"ask again in {retry_s} s")
+        super().__init__(message, hint=f"try again in {retry_s} s")
         self.retry_s = retry_s
 
 
@@ -112,13 +112,15 @@ class Books:
         """
         tokens = self._filled(self._tokens, key.id, key.quota.tokens_per_day, _DAY_S)
         if tokens is not None and (wait_s := tokens.wait_s):
-            raise QuotaError(f"{key.quota.tokens_per_day} tokens a day are used up", retry_s=wait_s)
+            raise QuotaError(
+                f"{key.quota.tokens_per_day} tokens per day are used up", retry_s=wait_s
+            )
         requests = self._filled(self._requests, key.id, key.quota.requests_per_min, _MINUTE_S)
         if requests is None:
             return
         if wait_s := requests.wait_s:
             raise QuotaError(
-                f"{key.quota.requests_per_min} requests a minute are used up", retry_s=wait_s
+                f"{key.quota.requests_per_min} requests per minute are used up", retry_s=wait_s
             )
         self._requests[key.id] = requests.less(1)
         self._changed[key.id] = None

@@ -118,7 +118,7 @@ class Admission:
             async with asyncio.timeout(self._limits.patience_s):
                 holding = await self._budget.take(caller_of(scope).name, size_bytes)
         except TimeoutError:
-            message = "too many large requests are held at once; try again in a moment"
+            message = "too many large requests are in progress; try again in a moment"
             await plain_error(503, message, code="overloaded")(scope, receive, send)
             return
         scope.setdefault("state", {})[_KEY] = holding

@@ -181,13 +181,13 @@ class Shared:
         mine, shared = queue.waiting_of(who), queue.shared_with(who)
         if shared and mine >= max(1, self._queue // 2):
             self.tally.refused += 1
-            raise ShareError(f"{mine} requests of this key wait already", hint=_TRY_AGAIN)
+            raise ShareError(f"{mine} requests of this key are already waiting", hint=_TRY_AGAIN)
         newcomer = shared and not mine and queue.waiting < self._queue + _NEWCOMERS
         if self._queue_is_full() and not newcomer:
             self.tally.refused += 1
             count = queue.held + queue.waiting
             raise OverloadedError(
-                f"the queue is full: {count} requests are being answered or wait",
+                f"the queue is full: {count} requests are running or waiting",
                 hint=_TRY_AGAIN,
             )
 

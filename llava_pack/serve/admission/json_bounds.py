@@ -82,7 +82,7 @@ class JsonCount:
         if self.size_bytes > limits.size_bytes:
             raise too_large(limits.size_bytes)
         if b"\0" in piece:
-            raise NotJsonError("the body is not JSON in UTF-8: it holds a NUL")
+            raise NotJsonError("the body is not JSON in UTF-8: it contains a NUL")
         piece = self._without_escapes(piece)
         quotes = piece.count(b'"')
         if quotes > 2 * limits.values:
@@ -118,13 +118,13 @@ class JsonCount:
             raise self._beyond("values", limits.values)
         brackets = outside.translate(None, _NOT_BRACKETS)
         if len(brackets) > 2 * limits.values:
-            raise NotJsonError("the body is not JSON: it closes more than it opens")
+            raise NotJsonError("the body is not JSON: it closes more brackets than it opens")
         for bracket in brackets:
             self.depth += 1 if bracket in _OPENING else -1
             if self.depth > limits.depth:
                 raise self._beyond("levels", limits.depth)
             if self.depth < 0:
-                raise NotJsonError("the body is not JSON: it closes more than it opens")
+                raise NotJsonError("the body is not JSON: it closes more brackets than it opens")
 
     def _beyond(self, what: str, most: int) -> TooLargeError:
         return TooLargeError(f"the request is too large: its JSON has more than {most} {what}")
@@ -132,4 +132,4 @@ class JsonCount:
 
 def too_large(most_bytes: int) -> TooLargeError:
     """Return the error for a body of too many bytes."""
-    return TooLargeError(f"the request is too large: at most {most_bytes} bytes are taken")
+    return TooLargeError(f"the request is too large: at most {most_bytes} bytes are allowed")

@@ -175,7 +175,7 @@ def _question(body: StreamRequest, request_id: str, caller: Caller) -> tuple[lis
     texts, images = body.prompt.split(_IMAGE), body.images or []
     if len(images) != len(texts) - 1:
         raise UsageError(
-            f"{len(texts) - 1} times {_IMAGE} in the prompt and {len(images)} pictures"
+            f"the prompt has {_IMAGE} {len(texts) - 1} times, but {len(images)} pictures came"
         )
     greedy = body.temperature <= _GREEDY
     wanted = Request(
@@ -209,7 +209,7 @@ def _decoded(images: Sequence[str]) -> list[bytes]:
     try:
         return [base64.b64decode(image, validate=True) for image in images]
     except (binascii.Error, ValueError) as error:
-        raise UsageError("a picture is not base64") from error
+        raise UsageError("a picture is not valid base64") from error
 
 
 def _address(request: HttpRequest) -> str:

@@ -40,16 +40,14 @@ _NUMBERS = (
     _Number(
         "vllm:num_requests_running",
         "gauge",
-        "Requests that hold a slot.",
+        "Requests currently running.",
         lambda m: m.stats.running,
     ),
-    _Number(
-        "vllm:num_requests_waiting", "gauge", "Requests in the queue.", lambda m: m.stats.waiting
-    ),
+    _Number("vllm:num_requests_waiting", "gauge", "Requests waiting.", lambda m: m.stats.waiting),
     _Number(
         "vllm:kv_cache_usage_perc",
         "gauge",
-        "Part of the cache that running requests take, 1 is all.",
+        "Fraction of the KV cache used by running requests; 1 is full.",
         lambda m: m.stats.work.kv_usage,
     ),
     _Number(
@@ -61,94 +59,94 @@ _NUMBERS = (
     _Number(
         "vllm:generation_tokens",
         "counter",
-        "Tokens of answers.",
+        "Generated tokens.",
         lambda m: m.stats.generated_tokens,
     ),
     _Number(
         "vllm:prefix_cache_queries",
         "counter",
-        "Prompt tokens looked up among kept conversations.",
+        "Prompt tokens looked up in the prefix cache.",
         lambda m: m.stats.work.prefix_queries,
     ),
     _Number(
         "vllm:prefix_cache_hits",
         "counter",
-        "Prompt tokens that were not computed again.",
+        "Prompt tokens found in the prefix cache.",
         lambda m: m.stats.work.prefix_hits,
     ),
     _Number(
         "vllm:mm_cache_queries",
         "counter",
-        "Pictures that a request needed seen.",
+        "Pictures looked up in the picture cache.",
         lambda m: m.stats.work.picture_queries,
     ),
     _Number(
         "vllm:mm_cache_hits",
         "counter",
-        "Pictures whose features were there already.",
+        "Pictures found in the picture cache.",
         lambda m: m.stats.work.picture_hits,
     ),
     _Number(
         "llava_pack:engine_steps",
         "counter",
-        "Steps of the engine: the heartbeat.",
+        "Engine steps: the heartbeat.",
         lambda m: m.stats.steps,
     ),
     _Number(
         "llava_pack:engine_stalled_seconds",
         "gauge",
-        "How long there was work and no step.",
+        "Seconds without a step while requests were running.",
         lambda m: m.vitals.stalled_s,
     ),
     _Number(
         "llava_pack:engine_restarts",
         "counter",
-        "How often the engine was started again.",
+        "Restarts of the engine.",
         lambda m: m.tally.restarts,
     ),
     _Number(
         "llava_pack:requests_refused",
         "counter",
-        "Requests that found the queue full.",
+        "Requests rejected because the queue was full.",
         lambda m: m.tally.refused,
     ),
     _Number(
         "llava_pack:picture_cache_bytes",
         "gauge",
-        "What kept features of pictures take.",
+        "Size of the picture cache.",
         lambda m: m.stats.work.picture_bytes,
     ),
 )
 _DISTRIBUTIONS = (
     _Distribution(
         "vllm:time_to_first_token_seconds",
-        "From arrival at the engine to the first token.",
+        "Seconds from arrival at the engine to the first token.",
         lambda m: m.stats.first_token_s,
     ),
     _Distribution(
         "vllm:inter_token_latency_seconds",
-        "From a token to the next of a request.",
+        "Seconds between two tokens of a request.",
         lambda m: m.stats.token_gap_s,
     ),
     _Distribution(
-        "vllm:iteration_tokens_total", "Tokens computed in a step.", lambda m: m.stats.step_tokens
+        "vllm:iteration_tokens_total", "Tokens computed per step.", lambda m: m.stats.step_tokens
     ),
     _Distribution(
         "vllm:e2e_request_latency_seconds",
-        "From arrival to the end of the answer.",
+        "Seconds from arrival to the end of the answer.",
         lambda m: m.tally.total_s,
     ),
     _Distribution(
         "vllm:request_queue_time_seconds",
-        "From arrival to the first step on a request.",
+        "Seconds from arrival to the first step of a request.",
         lambda m: m.tally.queued_s,
     ),
     _Distribution(
-        "vllm:request_prompt_tokens", "Prompt tokens of a request.", lambda m: m.tally.prompt_tokens
+        "vllm:request_prompt_tokens", "Prompt tokens per request.", lambda m: m.tally.prompt_tokens
     ),
     _Distribution(
         "vllm:request_generation_tokens",
-        "Answer tokens of a request.",
+        "Generated tokens per request.",
         lambda m: m.tally.answer_tokens,
     ),
 )
@@ -205,7 +203,7 @@ def _buckets(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
 
 def _ended(models: Sequence[Served]) -> Iterator[str]:
     name = "vllm:request_success_total"
-    yield from _head(name, "counter", "Requests by how they ended.")
+    yield from _head(name, "counter", "Finished requests, by reason.")
     for model in models:
         for reason in _REASONS:
             labels = f'{_labels(model)},finished_reason="{reason}"'
@@ -214,7 +212,7 @@ def _ended(models: Sequence[Served]) -> Iterator[str]:
 
 def _phases(models: Sequence[Served]) -> Iterator[str]:
     name = "llava_pack:model_phase"
-    yield from _head(name, "gauge", "1 for the phase that a model is in.")
+    yield from _head(name, "gauge", "1 for the current phase of a model.")
     for model in models:
         for phase in PHASES:
             labels = f'{_labels(model)},phase="{phase}"'
@@ -223,17 +221,17 @@ def _phases(models: Sequence[Served]) -> Iterator[str]:
 
 def _gateway(restarts: int) -> Iterator[str]:
     name = "llava_pack:gateway_restarts_total"
-    yield from _head(name, "counter", "How often the gateway was started again.")
+    yield from _head(name, "counter", "Restarts of the gateway.")
     yield f"{name} {restarts}"
 
 
 def _refused(refusals: Refusals) -> Iterator[str]:
     name = "llava_pack:responses_refused_total"
-    yield from _head(name, "counter", "Requests that were refused, by status.")
+    yield from _head(name, "counter", "Refused requests, by status.")
     for status in sorted(COUNTED):
         yield f'{name}{{status="{status}"}} {refusals.statuses[status]}'
     name = "llava_pack:connections_ended_total"
-    yield from _head(name, "counter", "Connections without a request that could be answered.")
+    yield from _head(name, "counter", "Connections ended without a valid request.")
     for reason in CONNECTIONS:
         yield f'{name}{{reason="{reason}"}} {refusals.connections[reason]}'
 

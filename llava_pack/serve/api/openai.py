@@ -116,7 +116,7 @@ def openai_router(inference: Inference) -> APIRouter:
         allowed = _ROUTES.get(rest)
         if allowed is None:
             return plain_error(404, f"there is no {request.method} /v1/{rest[:200]} here")
-        refused = plain_error(405, f"/v1/{rest} takes {allowed} only")
+        refused = plain_error(405, f"/v1/{rest} accepts only {allowed}")
         refused.headers["Allow"] = allowed
         return refused
 

@@ -36,7 +36,7 @@ _COLOURS = 3
 _STALL_S = 15.0
 """Half as long again as one picture may take."""
 _MEND_EVERY_S = 2.0
-_EXPECTED = "a picture is given as data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
+_EXPECTED = "expected data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +180,8 @@ def check_count(count: int, limits: Limits | None = None) -> None:
     most = (limits or Limits()).count
     if count > most:
         raise UsageError(
-            f"too many pictures: {count}, at most {most} are taken",
-            hint="ask about fewer, or begin a new conversation",
+            f"too many pictures: {count}, at most {most} are allowed",
+            hint="send fewer, or start a new conversation",
         )
 
 
@@ -198,9 +198,9 @@ def check_pixels(pixels: Iterable[int], limits: Limits | None = None) -> None:
     total, most = sum(pixels), (limits or Limits()).total_pixels
     if total > most:
         raise UsageError(
-            f"the pictures are too large together: {total / 1e6:.0f} megapixels, at most "
-            f"{most / 1e6:g} are taken",
-            hint="make them smaller, or ask about fewer",
+            f"the pictures are too large in total: {total / 1e6:.0f} megapixels, at most "
+            f"{most / 1e6:g} are allowed",
+            hint="make them smaller, or send fewer",
         )
 
 
@@ -222,11 +222,11 @@ def data_bytes(url: str, max_bytes: int) -> bytes:
         raise UsageError(f"pictures are not fetched: {_EXPECTED}, got {_kind(url)}")
     size = (len(url) - head.end()) * 3 // 4
     if size > max_bytes + 2:
-        raise UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are taken")
+        raise UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are allowed")
     try:
         return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UsageError(f"the picture is not base64: {_EXPECTED}") from error
+        raise UsageError(f"the picture is not valid base64: {_EXPECTED}") from error
 
 
 def _kind(url: str) -> str:

@@ -82,7 +82,7 @@ class Answer:
             ServeError: it was cut off.
         """
         if self.ended is None or self.ended.reason == "cancelled":
-            raise ServeError("the answer was cut off", hint="ask again")
+            raise ServeError("the answer was interrupted", hint="send the request again")
         return self.ended.reason
 
     @property

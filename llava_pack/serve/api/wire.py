@@ -180,7 +180,7 @@ class TokenizeRequest(_Wire):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if bool(self.messages) == (self.prompt is not None):
-            raise ValueError("give messages or prompt, one of them")
+            raise ValueError("expected exactly one of messages and prompt")
         return self
 
 

@@ -49,7 +49,7 @@ def enter_gateway_fence(
         move_in(home)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ServeError(f"cannot be made: {why}", subject=str(home)) from error
+        raise ServeError(f"cannot be created: {why}", subject=str(home)) from error
     written = (*write, *(() if uploads is None else (uploads,)))
     fence = gateway_fence(place, home=home, read=read, write=written)
     standing = raise_fence(fence, required=mode == "required")

@@ -41,7 +41,7 @@ _LEFT = 499
 """The status of a request whose client went away before an answer began. Source: nginx."""
 _NOWHERE = "-"
 _NO_KEY = (
-    "the token of this start is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
+    "the token is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
     "token that `llava-pack serve` printed, or a key of `llava-pack keys add`"
 )
 # Nothing is loaded from outside, and nothing that a model writes can make the page do so: it is
@@ -217,20 +217,22 @@ def _refusal(scope: Scope, ruling: Ruling) -> Response:
     """Return why a request is not taken; who shows no key learns nothing of what is there."""
     match ruling.verdict:
         case "wrong-host":
-            message = "this server does not answer under that name; open http://localhost"
+            message = "this server does not accept that host name; open http://localhost"
             return plain_error(421, message, code="wrong_host")
         case "wrong-origin":
-            message = "requests from other web pages are refused"
+            message = "requests from other web sites are refused"
             return plain_error(403, message, code="wrong_origin")
         case "wrong-scope":
             held = ", ".join(ruling.key.scopes) if ruling.key else ""
             needs = ruling.route.needs if ruling.route else ""
-            message = f"the key {ruling.caller.name} opens {held}; this needs the scope {needs}"
+            message = (
+                f"the key {ruling.caller.name} has the scopes {held}; this needs the scope {needs}"
+            )
             return plain_error(403, message, code="wrong_scope")
         case "no-route":
-            return plain_error(404, "there is nothing here")
+            return plain_error(404, "not found")
         case "expired":
-            message = f"the key {ruling.caller.name} has expired; ask who runs this server"
+            message = f"the key {ruling.caller.name} has expired; ask the operator of this server"
             return _unauthorized(message, code="expired_api_key")
         case _:
             html = "text/html" in _headers(scope).get("accept", "")

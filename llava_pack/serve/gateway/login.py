@@ -33,7 +33,7 @@ async function enter(token) {
     method: "POST", headers: {"Authorization": "Bearer " + token}, credentials: "same-origin",
   });
   if (answer.ok) { location.replace("/"); return; }
-  said.textContent = "That is not the one of this start, or opens no page. / 密钥与本次启动不符。";
+  said.textContent = "This key or token is not valid here. / 密钥或令牌无效或没有权限。";
 }
 document.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -55,7 +55,7 @@ _PAGE = """<!doctype html>
 <body>
 <form>
 <h1>llava-pack</h1>
-<label for="token">Your key, or the token of this start / 您的密钥或本次启动的令牌</label>
+<label for="token">Your key, or the token printed by the server / 您的密钥或服务器显示的令牌</label>
 <input id="token" type="password" autocomplete="off" autofocus required>
 <button>Open / 打开</button>
 <div id="said" role="status"></div>

@@ -68,7 +68,7 @@ class ServedEngine:
         if self.left:
             return Status(phase="stopped", detail="shutting down")
         if self._news.status.phase == "ready" and self._client is None:
-            return Status(phase="starting", detail="its engine is connected to")
+            return Status(phase="starting", detail="connecting to its engine")
         return self._news.status
 
     @property
@@ -125,7 +125,7 @@ class ServedEngine:
         if self.full:
             self.tally.refused += 1
             raise OverloadedError(
-                f"the queue is full: {self.in_flight} requests are being answered or wait",
+                f"the queue is full: {self.in_flight} requests are running or waiting",
                 hint="try again in a moment",
             )
 

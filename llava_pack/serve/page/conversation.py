@@ -39,7 +39,7 @@ def turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[PageTurn, ...]:
         for entry in conversation
     )
     if not told or told[-1].role != "user" or not told[-1].contents:
-        raise UsageError("say something about the picture, or add one")
+        raise UsageError("type a question, or add a picture")
     check_count(sum(is_file for turn in told for is_file, _ in turn.contents))
     return told
 
@@ -99,7 +99,9 @@ def _read(path_text: str, uploads: Path) -> bytes:
     try:
         return read_picture_bytes(path_text)
     except UsageError as error:
-        raise UsageError("a picture of this conversation is gone; add it again") from error
+        raise UsageError(
+            "a picture of this conversation is no longer available; add it again"
+        ) from error
 
 
 def _is_inside(path_text: str, folder: Path) -> bool:

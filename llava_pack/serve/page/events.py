@@ -87,7 +87,7 @@ class BoundedNumber:
         """Return the number."""
         known = isinstance(value, int | float) and not isinstance(value, bool)
         if not known or not self.low <= value <= self.high:  # what is no number is not between
-            raise UsageError(f"a number from {self.low:g} to {self.high:g} is expected")
+            raise UsageError(f"expected a number from {self.low:g} to {self.high:g}")
         return value
 
 
@@ -172,10 +172,10 @@ def read_call(
     number = _whole(given.get("fn_index"))
     event = events.get(number)
     if event is None or event.queued is not queued:
-        raise UsageError("the page has no such event; load it again")
+        raise UsageError("the page has no such event; reload it")
     data = _items(given.get("data"), len(event.inputs))
     if len(data) != len(event.inputs):
-        raise UsageError(f"the event takes {len(event.inputs)} values, got {len(data)}")
+        raise UsageError(f"the event expects {len(event.inputs)} values, got {len(data)}")
     session = session_of(given.get("session_hash"))
     values = zip(event.inputs, data, strict=True)
     kept = {
@@ -198,7 +198,7 @@ def read_cancellation(body: bytes, events: Mapping[int, EventShape]) -> Cancella
     session, event = session_of(given.get("session_hash")), session_of(given.get("event_id"))
     number = _whole(given.get("fn_index"))
     if number not in events:
-        raise UsageError("the page has no such event; load it again")
+        raise UsageError("the page has no such event; reload it")
     kept = {"session_hash": session, "fn_index": number, "event_id": event}
     return Cancellation(session=session, event=event, body=json.dumps(kept).encode())
 
@@ -214,7 +214,7 @@ def session_of(value: Any) -> str:
     """
     name = _text(value, _MAX_ID)
     if not (name.isascii() and name.isalnum()):
-        raise UsageError("a session is named by letters and digits")
+        raise UsageError("expected letters and digits as the session's name")
     return name
 
 
@@ -222,7 +222,7 @@ def _message(value: Any, may_use: MayUse) -> Any:
     given = _mapping(value)
     role = given.get("role")
     if role not in ("user", "assistant"):
-        raise UsageError("a message is the user's or the assistant's")
+        raise UsageError("expected the role user or assistant in a message")
     parts = [_part(part, may_use) for part in _items(given.get("content"), MAX_PARTS)]
     return {"role": role, "metadata": None, "content": parts, "options": None}
 
@@ -235,14 +235,14 @@ def _part(value: Any, may_use: MayUse) -> Any:
         case "file":
             return {"type": "file", "file": _file(given.get("file"), may_use), "alt_text": None}
         case _:
-            raise UsageError("a message holds texts and pictures")
+            raise UsageError("expected texts and pictures in a message")
 
 
 def _file(value: Any, may_use: MayUse) -> Any:
     path = _text(_mapping(value).get("path"), 4096)
     kind = PICTURE_TYPES.get(PurePosixPath(path).suffix.lower())
     if kind is None or not may_use(path):
-        raise UsageError("a picture must be uploaded first, by who uses it: add it again")
+        raise UsageError("a picture must first be uploaded by its user: add it again")
     return {"path": path, "mime_type": kind, "meta": {"_type": "gradio.FileData"}}
 
 
@@ -255,38 +255,38 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise UsageError("the event is not JSON, or too deep") from error
+        raise UsageError("the event is not JSON, or nested too deeply") from error
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UsageError("an object is expected")
+        raise UsageError("expected an object")
     return value
 
 
 def _items(value: Any, most: int) -> list[Any]:
     if not isinstance(value, list):
-        raise UsageError("a list is expected")
+        raise UsageError("expected a list")
     if len(value) > most:
-        raise UsageError(f"at most {most} are taken, got {len(value)}; clear the conversation")
+        raise UsageError(f"at most {most} are allowed, got {len(value)}; clear the conversation")
     return value
 
 
 def _text(value: Any, most: int) -> str:
     if not isinstance(value, str):
-        raise UsageError("a text is expected")
+        raise UsageError("expected a text")
     if len(value) > most:
-        raise UsageError(f"a text of at most {most} characters is expected")
+        raise UsageError(f"expected a text of at most {most} characters")
     if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise UsageError("half of a character is no text")
+        raise UsageError("expected whole characters, got half of a surrogate pair")
     return value
 
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_NUMBER:
-        raise UsageError(f"a whole number from 0 to {_MAX_NUMBER} is expected")
+        raise UsageError(f"expected a whole number from 0 to {_MAX_NUMBER}")
     return value

@@ -121,7 +121,7 @@ class PageGate:
             with half_uploads_removed():
                 answer = await captured(self._app, scope, counted)
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError("the form holds no files") from error
+            raise UsageError("the form contains no files") from error
         if counted.refusal:
             raise HTTPException(413, counted.refusal)
         if answer.status == 200:
@@ -176,7 +176,7 @@ class PageGate:
 
 
 def _absent() -> HTTPException:
-    return HTTPException(404, "there is nothing here")
+    return HTTPException(404, "not found")
 
 
 def _type_of(path: str) -> str | None:
@@ -239,5 +239,5 @@ def _boundary(scope: Scope) -> bytes:
     kind = kinds[0] if len(kinds) == 1 else b""
     match = re.fullmatch(rb"multipart/form-data;\s*boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", kind)
     if match is None:
-        raise UsageError("files are expected, as multipart/form-data")
+        raise UsageError("expected files, as multipart/form-data")
     return match[1]

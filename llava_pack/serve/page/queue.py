@@ -83,7 +83,7 @@ class UnheardEvents:
     async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
         who = caller_of(scope).name
         if self._unheard[who] >= self._most:
-            message = f"{self._most} events of this key wait for somebody to listen to them"
+            message = f"{self._most} events of this key are waiting for a listener"
             await plain_error(429, message, code="rate_limited")(scope, receive, send)
             return
         said: list[bytes] = []

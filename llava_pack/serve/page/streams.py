@@ -27,7 +27,9 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
             raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > max_bytes:
-            raise HTTPException(413, f"the event is too large: at most {max_bytes} bytes are taken")
+            raise HTTPException(
+                413, f"the event is too large: at most {max_bytes} bytes are allowed"
+            )
         more = message.get("more_body", False)
     return bytes(body)
 
@@ -89,9 +91,9 @@ class CountedForm:
         self._tail = seen[max(0, len(seen) - len(self._mark) + 1) :]
         # The last boundary ends the form and begins no part.
         if self._parts > self._max_parts + 1:
-            self.refusal = f"too many files at once: at most {self._max_parts} are taken"
+            self.refusal = f"too many files in one upload: at most {self._max_parts} are allowed"
         elif self._bytes > self._max_bytes:
-            self.refusal = f"the files are too large: at most {self._max_bytes} bytes are taken"
+            self.refusal = f"the files are too large: at most {self._max_bytes} bytes are allowed"
         if self.refusal:
             raise HTTPException(413, self.refusal)
         return message
@@ -127,7 +129,7 @@ async def captured(app: ASGIApp, scope: Scope, receive: Receive) -> WholeAnswer:
         else:
             answer.body += message.get("body", b"")
         if len(answer.body) > _MAX_ANSWER_BYTES:
-            raise ValueError("an answer of the page is longer than foreseen")
+            raise ValueError("an answer of the page is longer than allowed")
 
     plain = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
     await app({**scope, "headers": plain}, receive, kept)

@@ -100,7 +100,7 @@ class Talk:
         visit.admit()
         model = self._inference.models.get(choices.model)
         if model is None:
-            raise UsageError(f"{choices.model} is not served any more; load the page again")
+            raise UsageError(f"{choices.model} is no longer served; reload the page")
         told = turns(conversation)
         wanted = Request(
             request_id=visit.request_id,

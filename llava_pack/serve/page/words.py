@@ -13,8 +13,8 @@ QUESTIONS: Mapping[Language, Mapping[Drawn, str]] = {
         "square": "What colour is it?",
     },
     "zh": {
-        "circle": "图里有什么？",  # noqa: RUF001 - Chinese punctuation
-        "two": "图里有几样东西？",  # noqa: RUF001 - Chinese punctuation
+        "circle": "图片里有什么？",  # noqa: RUF001 - Chinese punctuation
+        "two": "图片里有几个物体？",  # noqa: RUF001 - Chinese punctuation
         "square": "它是什么颜色？",  # noqa: RUF001 - Chinese punctuation
     },
 }
@@ -22,24 +22,24 @@ QUESTIONS: Mapping[Language, Mapping[Drawn, str]] = {
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
-        "empty": "Add a picture and ask about it, or take an example.",
-        "ask": "Ask about a picture: paste it, drop it here, or use the clip",
+        "empty": "Add a picture and ask about it, or try an example.",
+        "ask": "Ask about a picture: paste it, drop it here, or click the paper clip",
         "model": "Model",
         "parameters": "Parameters",
-        "temperature": "Temperature: 0 always takes the likeliest word",
-        "top_p": "Top p: share of the likely words to draw from",
-        "max_tokens": "Longest answer, in tokens",
+        "temperature": "Temperature: 0 always picks the most likely token",
+        "top_p": "Top p: probability mass of the tokens to sample from",
+        "max_tokens": "Maximum answer length, in tokens",
         "question": "Your question",
         "theme": "◐ Light / dark",
     },
     "zh": {
-        "empty": "添加一张图片并提问，或选一个示例。",  # noqa: RUF001 - Chinese punctuation
-        "ask": "就图片提问：粘贴、拖放，或点回形针上传",  # noqa: RUF001 - Chinese punctuation
+        "empty": "添加一张图片并提问，或试试下面的示例。",  # noqa: RUF001 - Chinese punctuation
+        "ask": "就图片提问：可粘贴、拖放图片，或点击回形针上传",  # noqa: RUF001 - Chinese punctuation
         "model": "模型",
         "parameters": "参数",
-        "temperature": "温度：0 总取最可能的词",  # noqa: RUF001 - Chinese punctuation
-        "top_p": "Top p：从多大比例的可能词中抽取",  # noqa: RUF001 - Chinese punctuation
-        "max_tokens": "回答的最大长度（词元）",  # noqa: RUF001 - Chinese punctuation
+        "temperature": "温度：0 表示始终选择概率最高的 token",  # noqa: RUF001 - Chinese punctuation
+        "top_p": "Top p：采样时保留的累积概率",  # noqa: RUF001 - Chinese punctuation
+        "max_tokens": "回答的最大长度（token 数）",  # noqa: RUF001 - Chinese punctuation
         "question": "您的问题",
         "theme": "◐ 浅色 / 深色",
     },
@@ -47,16 +47,16 @@ WORDS: dict[Language, dict[str, str]] = {
 STATUS: dict[Language, dict[str, str]] = {
     "en": {
         "on": "{precision} on {device}",
-        "context": "{tokens} tokens of context",
-        "queue": "{running} answering, {waiting} waiting",
-        "speed": "{tokens} tokens, {rate:.1f} tokens/s, first after {first:.2f} s",
+        "context": "context of {tokens} tokens",
+        "queue": "{running} running, {waiting} waiting",
+        "speed": "{tokens} tokens, {rate:.1f} tokens/s, first token after {first:.2f} s",
         "nothing": "(no answer)",
     },
     "zh": {
         "on": "{precision}，{device}",  # noqa: RUF001 - Chinese punctuation
-        "context": "上下文 {tokens} 词元",
-        "queue": "{running} 个回答中，{waiting} 个等待",  # noqa: RUF001 - Chinese punctuation
-        "speed": "{tokens} 词元，{rate:.1f} 词元/秒，首词 {first:.2f} 秒",  # noqa: RUF001
+        "context": "上下文 {tokens} token",
+        "queue": "{running} 个请求运行中，{waiting} 个排队",  # noqa: RUF001 - Chinese punctuation
+        "speed": "{tokens} token，{rate:.1f} token/秒，首 token {first:.2f} 秒",  # noqa: RUF001
         "nothing": "（没有回答）",  # noqa: RUF001 - Chinese punctuation
     },
 }

@@ -47,7 +47,9 @@ def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcem
         f"#token={state.token}" if state.token else ""
     )
     api = f"http://localhost:{endpoint.local_port}/v1"
-    more = ["If you log in here by another address or port (to a container, say), use those."]
+    more = [
+        "If you log in through another address or port (to a container, for example), use those."
+    ]
     more += ["", "Through a bastion:", f"  {lines.bastion}"]
     more += [
         "",

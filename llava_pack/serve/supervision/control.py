@@ -82,7 +82,7 @@ class ControlServer:
                     order: Any = json.loads(await reader.readline())
                 work = self._work(order)
             except (ValueError, KeyError, TypeError, AttributeError):
-                _write(writer, _error(ServeError("an order that this version does not know")))
+                _write(writer, _error(ServeError("a command that this version does not support")))
                 return
             _log.info("control: %s", order["do"])
             _write(writer, await self._obey(work, writer))
@@ -158,12 +158,12 @@ def order(
                     return line
     except TimeoutError as error:
         raise ServeError(
-            f"the server says nothing for {patience_s:g} s: it hangs",
-            hint="llava-pack stop --force; then start it again with `llava-pack serve`",
+            f"the server has not responded for {patience_s:g} s: it hangs",
+            hint="llava-pack stop --force; then restart it with `llava-pack serve`",
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ServeError("the server cannot be reached", hint="llava-pack status") from error
-    raise ServeError("the server went away before it was done", hint="llava-pack logs")
+    raise ServeError("the server exited before it was done", hint="llava-pack logs")
 
 
 def plan_fields(plan: EnginePlan) -> dict[str, Any]:

@@ -138,8 +138,8 @@ class SupervisedEngine:
         if self._stopping.is_set():
             return
         rest_s = self._restarts.rest_s()
-        _log.warning("%s: %s; started again in %g s", self.name, cause, rest_s)
-        self._tell(Status(phase="restarting", detail=f"{cause}; again in {rest_s:g} s"))
+        _log.warning("%s: %s; restarting in %g s", self.name, cause, rest_s)
+        self._tell(Status(phase="restarting", detail=f"{cause}; next attempt in {rest_s:g} s"))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), rest_s)
 

@@ -119,7 +119,7 @@ class EngineLife:
                 async with asyncio.timeout(SILENT_S):
                     return await EngineClient.connect(self._command.socket)
             if process.returncode is not None:
-                raise LostError("it ended")
+                raise LostError("it exited")
             await asyncio.sleep(_CONNECT_EVERY_S)
             await self._look(process)
 
@@ -154,8 +154,8 @@ class EngineLife:
         if self._heart.stalled:
             await dump(process)
             raise ServeError(
-                f"its engine, process {process.pid}, hung: not a word for "
-                f"{self._heart.silent_s:.0f} s while it loaded",
+                f"its engine, process {process.pid}, hung: no response for "
+                f"{self._heart.silent_s:.0f} s while loading",
                 subject=self._command.name,
             )
 
@@ -206,5 +206,5 @@ def _or_lost(done: "asyncio.Future[_T]", client: EngineClient) -> _T:
     error = done.exception()
     gone = not client.connected and client.status.error is None
     if isinstance(error, PackError) and gone:
-        raise LostError("it went away") from error
+        raise LostError("the connection was lost") from error
     return done.result()

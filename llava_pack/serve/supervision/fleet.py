@@ -99,10 +99,10 @@ class Fleet(Mapping[str, SupervisedEngine]):
             ServeError: the run ends.
         """
         if self._closed:
-            raise ServeError("the server is about to end")
+            raise ServeError("the server is shutting down")
         if plan.name in self._engines:
             raise UsageError(
-                f"a model of that name is served already: {plan.name}",
+                f"a model with that name is already being served: {plan.name}",
                 hint=f"llava-pack stop {plan.name}, or llava-pack swap",
             )
         number = next(self._numbers)
@@ -151,7 +151,7 @@ class Fleet(Mapping[str, SupervisedEngine]):
             if len(self) == 1:
                 raise UsageError(
                     f"{name} is the only model here",
-                    hint="llava-pack stop ends the server; llava-pack swap puts another in place",
+                    hint="llava-pack stop ends the server; llava-pack swap replaces the model",
                 )
             await self._retire(name, drain_s)
 
@@ -167,7 +167,7 @@ class Fleet(Mapping[str, SupervisedEngine]):
         async with self._changing:
             self._known(name)
             if plan.name != name and plan.name in self._engines:
-                raise UsageError(f"a model of that name is served already: {plan.name}")
+                raise UsageError(f"a model with that name is already being served: {plan.name}")
             before = self._plans[name]
             await self._retire(name, drain_s)
             self.launch(plan)

@@ -139,9 +139,9 @@ class SupervisedGateway:
         if self._stopping.is_set():
             return
         rest_s = self._restarts.rest_s()
-        _log.warning("%s; another is started in %g s", cause, rest_s)
+        _log.warning("%s; restarting in %g s", cause, rest_s)
         if last_words.strip():
-            _log.warning("its last words: %s", last_words.strip())
-        self._note(f"{cause}; another is started in {rest_s:g} s")
+            _log.warning("its last output: %s", last_words.strip())
+        self._note(f"{cause}; restarting in {rest_s:g} s")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), rest_s)

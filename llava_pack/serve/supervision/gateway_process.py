@@ -182,12 +182,12 @@ class GatewayLife:
             if watching in done:
                 await dump(process)
                 raise ServeError(
-                    f"the gateway, process {process.pid}, hung: no sign of life for "
+                    f"the gateway, process {process.pid}, hung: no heartbeat for "
                     f"{self._heart.silent_s:.0f} s"
                 )
             for task in done:
                 task.result()
-            raise LostError("it went away")
+            raise LostError("the connection was lost")
         finally:
             for task in tasks:
                 task.cancel()

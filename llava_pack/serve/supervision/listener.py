@@ -52,7 +52,7 @@ def listen_on_socket(path: Path) -> socket.socket:
         raise UsageError(
             f"a socket's path has at most {_MAX_SOCKET_PATH_BYTES} bytes",
             subject="--socket",
-            hint="take a shorter one, for example --socket ~/llava.sock",
+            hint="use a shorter one, for example --socket ~/llava.sock",
         )
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -80,9 +80,9 @@ def _make_room(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ServeError(
-            "something that is not a socket is there",
+            "the path exists and is not a socket",
             subject=str(path),
-            hint="take another path with --socket",
+            hint="use another path with --socket",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -91,9 +91,9 @@ def _make_room(path: Path) -> None:
             path.unlink()
             return
     raise ServeError(
-        "somebody already listens there",
+        "another process is already listening there",
         subject=str(path),
-        hint="stop that server, or take another path with --socket",
+        hint="stop that server, or use another path with --socket",
     )
 
 
@@ -112,9 +112,9 @@ def _bind_error(
         return UsageError("not an address of this machine", subject=f"--host {host}")
     if error.errno == errno.EACCES:
         return ServeError(
-            f"port {port} needs root, as every port below 1024",
+            f"port {port} needs root, like every port below 1024",
             subject=host,
-            hint="take one from 1024 on: --port 7860",
+            hint="use a port from 1024 up: --port 7860",
         )
     return ServeError(f"cannot listen on port {port}: {error.strerror}", subject=host)
 

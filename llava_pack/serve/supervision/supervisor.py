@@ -179,7 +179,7 @@ class _Run:
     async def _drain(self) -> None:
         """Let what runs end for a while."""
         self._plan.notifier.stopping(self._plan.state.drain_s)
-        _log.info("stopping")
+        _log.info("shutting down")
         await self._fleet.drain(self._plan.state.drain_s, self._forced)
 
     async def _close(self) -> None:
@@ -219,7 +219,7 @@ class _Run:
             return
         self._signal = number
         self._told.set()
-        self._progress.note("stopping; once more to stop at once")
+        self._progress.note("shutting down; press Ctrl-C again to stop immediately")
 
 
 def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:

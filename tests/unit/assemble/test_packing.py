@@ -45,7 +45,11 @@ def test_what_cannot_be_is_refused(name, asked, subject):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('conv_mode = "llava_v1"', 'conv_mode = "llava_v1"\nformat = "hf"', "tower inside"),
+        (
+            'conv_mode = "llava_v1"',
+            'conv_mode = "llava_v1"\nformat = "hf"',
+            "includes its vision tower",
+        ),
         ('name = "clip-demo"', 'name = "Llava-V1-Demo"', "must differ"),
         ('conv_mode = "llava_v1"', 'conv_mode = "llava_v1"\nvalues = {a = 1}', "model.base"),
     ],

@@ -48,4 +48,4 @@ def test_model_and_base_are_recorded(adapter):
         ("vicuna-7b-v1.5", LLAMA, True),
     ]
     text = render_terms(adapter, (LLAMA,)).decode()
-    assert text.count("its terms were accepted by whoever built this bundle") == 2
+    assert text.count("its terms were accepted when this bundle was built") == 2

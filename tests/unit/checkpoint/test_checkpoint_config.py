@@ -130,9 +130,9 @@ def test_a_pointer_to_nothing(pointer):
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_no_json(data):
-    with pytest.raises(CheckpointError, match="no usable JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         parse_config(data)
-    with pytest.raises(CheckpointError, match="no usable JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         remote_ids(data)
 
 

@@ -144,7 +144,7 @@ def test_a_tokenizer_that_is_damaged_or_of_another_model(tmp_path, kind):
     (folder / "tokenizer.model").write_bytes((tmp_path / "other/tokenizer.model").read_bytes())
     assert fails(folder) == ["tokenizer.model: has 384 pieces, vocab_size of config.json is 320"]
     (folder / "tokenizer.model").write_bytes(b"{}")
-    assert "tokenizer.model: no sentencepiece model" in fails(folder)[0]
+    assert "tokenizer.model: not a sentencepiece model" in fails(folder)[0]
 
 
 def test_a_padded_vocabulary_is_fine(tmp_path):
@@ -252,7 +252,7 @@ def test_code_is_refused_in_every_kind(tmp_path, kind):
     (folder / "modeling_x.py").write_text("")
     found = fails(folder)
     assert found[0].startswith("modeling_x.py: Python code")
-    assert "auto_map names code to run" in found[1]
+    assert "auto_map names code that would run" in found[1]
 
 
 @pytest.mark.parametrize("value", ["x" * 1000, ["x"], {"AutoModel": "x.y", "AutoConfig": 1}, 7])
@@ -260,7 +260,7 @@ def test_any_auto_map_is_refused_and_told_in_few_words(tmp_path, value):
     folder = make_llava(tmp_path / "llava-v1.5-tiny")
     edit(folder / "config.json", auto_map=value)
     (found,) = fails(folder)
-    assert "auto_map names code to run" in found
+    assert "auto_map names code that would run" in found
     assert len(found) < 200
 
 

@@ -180,7 +180,7 @@ def test_an_index_that_is_none(tmp_path, data):
 def test_a_config_that_is_no_json(tmp_path):
     folder = make_llava(tmp_path / NAME)
     (folder / "config.json").write_text("{")
-    assert any("config.json: no usable JSON" in text for text in fails(folder))
+    assert any("config.json: not valid JSON" in text for text in fails(folder))
 
 
 def test_tensors_that_the_config_promises_and_wrong_shapes(tmp_path):
@@ -203,7 +203,7 @@ def test_tensors_that_the_config_promises_and_wrong_shapes(tmp_path):
     [
         ({"vocab_size": 321}, "has shape (320, 32), config.json asks for (321, 32)"),
         ({"num_hidden_layers": 3}, "lack model.layers.2.self_attn.q_proj.weight"),
-        ({"intermediate_size": 64}, "3 more tensors of a wrong shape"),
+        ({"intermediate_size": 64}, "3 more tensors with a wrong shape"),
         ({"mm_hidden_size": 17}, "config.json asks for (32, 17)"),
         ({"mm_projector_type": "linear"}, "lack model.mm_projector.weight"),
         ({"mm_projector_type": "resampler"}, "expected 'linear' or 'mlp2x_gelu'"),
@@ -277,4 +277,4 @@ def test_something_else(tmp_path):
     save_tensors(
         folder / "model.safetensors", {"x": llava_tensors(TinyLlava())["model.norm.weight"]}
     )
-    assert fails(folder) == ["bert: neither config.json nor the tensors are those of a LLaVA"]
+    assert fails(folder) == ["bert: neither config.json nor the tensors are those of a LLaVA model"]

@@ -117,7 +117,7 @@ def test_every_other_name_is_refused(module, attribute):
         (b"\x80\x02.", "damaged"),
         (b"\x80\x02(.", "expected a state dict"),
         (b"\x80\x02}}.", "2 values are left"),
-        (b"\x80\x02}.}.", "goes on after its end"),
+        (b"\x80\x02}.}.", "data after the end"),
         (b"\x80\x02h\x05.", "damaged"),
         (b"\x80\x02u.", "damaged"),
         (b"\x80\x02}(K\x01u.", "damaged"),
@@ -135,7 +135,7 @@ def test_every_other_name_is_refused(module, attribute):
         (pickles.state_dict({"w": b"K\x01"}), "is a int, expected a tensor"),
         (pickles.state_dict({"w": b"}"}), "is a dict, expected a tensor"),
         (b"\x80\x02}(K\x01K\x02u.", "1 is a int"),
-        (b"\x80\x02}(\x8b\xd0\x07\0\0" + b"\x7f" * 2000 + b"K\x02u.", "many digits is a int"),
+        (b"\x80\x02}(\x8b\xd0\x07\0\0" + b"\x7f" * 2000 + b"K\x02u.", "very large number is a int"),
         (b"\x80\x02}(" + text("a") + b"N" + text("a") + b"Nu.", "appears twice"),
         (
             b"\x80\x02" + name("collections", "OrderedDict") + b"(]tR.",
@@ -179,7 +179,7 @@ def test_storages_that_are_none(parts):
     store = pickles.group(parts) + b"Q"
     arguments = [store, pickles.number(0), ONE, ONE, b"\x89", b"N"]
     value = name("torch._utils", "_rebuild_tensor_v2") + pickles.group(arguments) + b"R"
-    with pytest.raises(CheckpointError, match=r"damaged|no size"):
+    with pytest.raises(CheckpointError, match=r"damaged|invalid dimension"):
         read_state_dict(pickles.state_dict({"w": value}), subject="w.bin")
 
 

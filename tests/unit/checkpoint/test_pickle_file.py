@@ -152,7 +152,7 @@ def a_pickle_of_too_many_opcodes(path):
 
 BOUNDS = {
     a_tensor_of_a_tebibyte: ("claims 4000000000000 bytes, its storage has 4", "MAX_EXPANDED_BYTES"),
-    many_tensors_over_one_storage: ("claim 209715200 bytes together", "MAX_TIMES"),
+    many_tensors_over_one_storage: ("claim 209715200 bytes in total", "MAX_TIMES"),
     a_pickle_that_differs_from_its_crc: ("data.pkl has CRC-32", "_check_crc"),
     a_pickle_of_too_many_opcodes: ("more than 1000000 opcodes", "MAX_OPCODES"),
 }
@@ -314,7 +314,7 @@ def test_members_over_each_other(tmp_path):
     struct.pack_into("<2I", data, offsets[b"w/data/0"] - 22, 12 + 60, 12 + 60)
     assert local
     path.write_bytes(data)
-    assert "over each other" in refusal(path)
+    assert "overlap" in refusal(path)
 
 
 def test_big_endian_files_are_refused(tmp_path):
@@ -361,10 +361,10 @@ def test_an_archive_without_a_state_dict(tmp_path):
         (pickles.tensor("F16", "0", 6, (2, 3), strides=(6, 1)), "claims"),
         (pickles.tensor("F16", "0", 6, (50_000_000_000,), strides=(0,)), "claims"),
         (pickles.tensor("F16", "0", 50_000_000_000, (50_000_000_000,)), "expected 100000000000"),
-        (pickles.tensor("F16", "0", 6, (1 << 60,)), "no size"),
+        (pickles.tensor("F16", "0", 6, (1 << 60,)), "invalid dimension"),
         (pickles.tensor("F16", "0", 6, (1 << 40, 1 << 40)), "more than any tensor has"),
-        (pickles.tensor("F16", "0", 6, (-2, -3)), "no size"),
-        (pickles.tensor("F16", "0", 6, (2, 3), strides=(-3, -1)), "no size"),
+        (pickles.tensor("F16", "0", 6, (-2, -3)), "invalid dimension"),
+        (pickles.tensor("F16", "0", 6, (2, 3), strides=(-3, -1)), "invalid dimension"),
         (pickles.tensor("F16", "0", 6, (2, 3), offset=-1), "do not fit together"),
         (pickles.tensor("F16", "0", 6, (2, 3), strides=(1,)), "do not fit together"),
         (pickles.tensor("F16", "0", 6, (1,) * 17), "at most 16"),

@@ -75,5 +75,5 @@ def test_a_folder_without_configuration_is_no_tower(tmp_path):
 
 @pytest.mark.parametrize("config", [{}, {"mm_vision_tower": None}, {"mm_vision_tower": ".."}])
 def test_a_config_that_names_no_tower(tmp_path, config):
-    with pytest.raises(CheckpointError, match="the vision tower is not here"):
+    with pytest.raises(CheckpointError, match="the vision tower was not found"):
         resolve_vision_tower(folder(tmp_path / "llava"), config)

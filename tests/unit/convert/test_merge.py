@@ -87,7 +87,7 @@ def test_another_base_is_refused(tmp_path):
 
 def test_a_base_of_another_width_is_refused(tmp_path):
     base = make_language(tmp_path / "b", replace(SPEC, hidden=64))
-    with pytest.raises(CheckpointError, match="the adapter is for"):
+    with pytest.raises(CheckpointError, match="the adapter expects"):
         parts_of(make_lora(tmp_path / "llava-lora", SPEC), base)
 
 

@@ -301,7 +301,7 @@ def test_a_standing_crosses_and_what_a_later_version_adds_is_not_looked_at():
 def test_only_a_refusal_is_put_down_to_the_fence():
     refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/srv/x")
     told = blamed(refused, WHOLE, gpu=False)
-    assert (type(told), "the fence stood" in str(told)) == (ServeError, True)
+    assert (type(told), "the fence was active" in str(told)) == (ServeError, True)
     assert "--no-fence" in told.hint
     assert "--no-fence" not in blamed(refused, OFF, gpu=False).hint
     plain = CheckpointError("no such file")

@@ -53,7 +53,7 @@ def test_other_aspects_are_refused():
 @pytest.mark.parametrize("missing", ["image_mean", "image_std"])
 def test_a_config_without_numbers_is_refused(missing):
     config = {key: value for key, value in CONFIG.items() if key != missing}
-    with pytest.raises(CheckpointError, match="CLIP tower"):
+    with pytest.raises(CheckpointError, match="CLIP model"):
         picture_processor(config, "pad")
 
 
@@ -69,5 +69,5 @@ def test_a_config_without_numbers_is_refused(missing):
     ],
 )
 def test_sizes_that_would_take_all_memory_are_refused(changes):
-    with pytest.raises(CheckpointError, match="CLIP tower"):
+    with pytest.raises(CheckpointError, match="CLIP model"):
         picture_processor({**CONFIG, **changes}, "pad")

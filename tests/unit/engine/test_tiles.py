@@ -95,5 +95,5 @@ def test_a_class_token_in_joined_tiles_is_refused():
 
 def test_another_crop_than_the_tower_reads_is_refused():
     config = {"image_grid_pinpoints": PUBLISHED, "mm_patch_merge_type": "flat"}
-    with pytest.raises(CheckpointError, match="the tower reads 336"):
+    with pytest.raises(CheckpointError, match="the tower takes 336"):
         tiling(config, VISION, (224, 224))

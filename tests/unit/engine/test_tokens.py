@@ -164,7 +164,7 @@ def test_endless_text_is_refused_before_it_is_tokenized():
 
 def test_a_model_without_a_tower_refuses_pictures(pair):
     asked = Request(request_id="r", messages=(Message("user", (DOT, "x")),))
-    with pytest.raises(UsageError, match="reads no pictures"):
+    with pytest.raises(UsageError, match="does not accept pictures"):
         writer(pair[0], tokens=None).write(asked)
 
 

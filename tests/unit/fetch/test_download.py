@@ -205,7 +205,9 @@ def test_a_wrong_size_is_refused_before_the_bytes_come(cache: Cache) -> None:
         file = RemoteFile(
             url=f"{server.url}/w.bin", name="w.bin", size_bytes=9, digest=sha256(DATA)
         )
-        with pytest.raises(IntegrityError, match=f"expected 9 bytes, got an offer of {len(DATA)}"):
+        with pytest.raises(
+            IntegrityError, match=f"expected 9 bytes, the source offers {len(DATA)}"
+        ):
             download_all([file], cache)
     assert list(cache.parts.iterdir()) == []
 

@@ -189,7 +189,7 @@ def test_each_fence_is_told_and_what_is_missing_is_a_warning() -> None:
 def test_the_fences_of_llavas_own_programs_are_told_in_place_of_an_engines() -> None:
     whole = FenceFacts(said="Landlock ABI 7 and seccomp", whole=True)
     part = FenceFacts(
-        said="Landlock ABI 3 and seccomp, but Linux 6.6 cannot hold TCP ports", whole=False
+        said="Landlock ABI 3 and seccomp, but Linux 6.6 cannot restrict TCP ports", whole=False
     )
     programs = {"controller": whole, "worker": part, "page": whole}
     found = check_fences(replace(_SERVER, programs=programs), _PROGRAM)
@@ -200,4 +200,4 @@ def test_the_fences_of_llavas_own_programs_are_told_in_place_of_an_engines() -> 
         ("ok", ""),
     ]
     earlier = check_fences(replace(_SERVER, programs={}), _PROGRAM)
-    assert ["tells of no fence" in one.text for one in earlier] == [True]
+    assert ["reports no fence" in one.text for one in earlier] == [True]

@@ -109,7 +109,7 @@ def test_an_answer_like_that_of_another_precision_is_named():
     lying = moved(500_000)
     found = judge(KNOWN, [OWN, int8], lying)
     assert (found.level, found.stage) == ("degraded", "precision")
-    assert "it says nf4 and answers like int8" in found.why
+    assert "it reports nf4 but answers like int8" in found.why
 
 
 def test_without_a_recording_in_its_precision_the_words_count():

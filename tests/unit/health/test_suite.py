@@ -85,8 +85,8 @@ def test_a_server_that_is_well():
     assert bad(found) == []
     assert [one.level for one in suite.judgements] == ["equivalent", "equivalent"]
     assert "colour: equivalent, by its words only: nothing was recorded: 'a red circle'" in found
-    assert "the same alone and among 3" in found
-    assert "twice the same: bit by bit" in found
+    assert "the same answers alone and in a batch of 3" in found
+    assert "asked twice, the same answer: bit for bit" in found
 
 
 def test_the_questions_are_counted_ahead():
@@ -107,7 +107,7 @@ def test_who_recorded_is_named():
     [
         ("flaky", "the same question got two answers"),
         ("blind", "a black picture gets the same answer as the real one"),
-        ("limit", "no answer where the context is nearly full"),
+        ("limit", "no answer with the context nearly full"),
     ],
 )
 def test_each_fault_is_named_alone(fault, text):
@@ -120,7 +120,7 @@ def test_each_fault_is_named_alone(fault, text):
 def test_answers_that_change_in_a_crowd():
     found, _ = run("crowd")
     assert bad(found) == [
-        "in a full batch another answer to colour, shape",
+        "in a full batch, a different answer to colour, shape",
         "two questions about one picture change each other's answers",
     ]
 
@@ -133,4 +133,4 @@ def test_wrong_words_are_broken():
 
 def test_a_bundle_without_known_answers_proves_nothing():
     found, _ = run(known=())
-    assert bad(found) == ["its bundle knows no answers: nothing proves that it sees"]
+    assert bad(found) == ["its bundle has no known answers: nothing proves that it sees"]

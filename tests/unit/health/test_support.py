@@ -150,12 +150,12 @@ def test_an_engines_end_its_stack_and_its_error_are_told_without_its_words():
         "2026-10-01T12:00:01Z 7 INFO llava_pack.serve.supervision.engine_process: my-llava: OSError: [Errno 28] No space "
         "left on device: '/home/anna/x'\n"
         "2026-10-01T12:00:02Z 7 WARNING llava_pack.serve.supervision.engine: my-llava: my-llava: its engine, "
-        "process 9, was ended by SIGKILL; started again in 0 s\n"
+        "process 9, was killed by SIGKILL; restarting in 0 s\n"
     )
     said = shown(Log(), log)
     assert [event["said"] for event in said["events"]] == [
         "serving own model 1, process 7",
-        "own model 1: own model 1: its engine, process 9, was ended by SIGKILL; started again in 0 s",
+        "own model 1: own model 1: its engine, process 9, was killed by SIGKILL; restarting in 0 s",
     ]
     (run,) = said["not_included"]
     assert (run["first_line"], run["lines"], run["raised"], run["errno"]) == (2, 3, "OSError", 28)

@@ -35,7 +35,7 @@ SMOKE = {
     ],
 }
 EXPOSITION = """\
-# HELP vllm:num_requests_running Requests that hold a slot.
+# HELP vllm:num_requests_running Requests currently running.
 # TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{model_name="m",engine="0"} 1
 vllm:num_requests_waiting{model_name="m",engine="0"} 2
@@ -139,10 +139,10 @@ def test_only_what_seems_slow_is_asked_again_and_twice_at_most(
         ((quick(0.1),) * 3, "cuda", "warn", "m: slow: 10 tokens/s, 20 % of the 50 measured"),
         ((quick(0.1, 0.9),) * 3, "cuda", "warn", "m: slow: 10 tokens/s"),
         ((quick(0.1, 0.2),) * 3, "cpu", "warn", "m: slow: 10 tokens/s"),
-        ((quick(0.1, 0.9),) * 3, "cpu", "ok", "other programs took 90 % of the CPUs"),
-        ((quick(None, 0.9),), "cpu", "ok", "other programs took 90 % of the CPUs"),
-        ((quick(None),), "cuda", "ok", "it may have answered others meanwhile"),
-        ((quick(0.1), quick(None)), "cuda", "ok", "it may have answered others meanwhile"),
+        ((quick(0.1, 0.9),) * 3, "cpu", "ok", "other programs used 90 % of the CPUs"),
+        ((quick(None, 0.9),), "cpu", "ok", "other programs used 90 % of the CPUs"),
+        ((quick(None),), "cuda", "ok", "it may have been answering other requests"),
+        ((quick(0.1), quick(None)), "cuda", "ok", "it may have been answering other requests"),
     ],
 )
 def test_slow_is_what_was_slow_alone_and_each_time(
@@ -189,7 +189,7 @@ def test_gpus_that_the_server_does_not_use_are_not_suspected() -> None:
     other = replace(gpu, index=1, processes=(theirs,))
     assert suspects(GpusFacts(gpus=(gpu, other)), frozenset({7})) == (
         "GPU 0 is slowed down: too hot",
-        "process 8 computes on GPU 0 too",
+        "process 8 also computes on GPU 0",
     )
 
 

@@ -41,7 +41,7 @@ def processes(program):
 
 
 def test_what_stands_around_each_program_crosses_by_the_run_state(tmp_path, server):
-    part = Standing(landlock=3, seccomp=True, why="Linux 6.6 cannot hold TCP ports")
+    part = Standing(landlock=3, seccomp=True, why="Linux 6.6 cannot restrict TCP ports")
     stand = {"controller": Standing(landlock=7, seccomp=True), "worker": part, "page": part}
     fences = {role: asdict(one) for role, one in stand.items()}
     published = publish(tmp_path, replace(server, fences=fences))
@@ -71,7 +71,7 @@ def test_a_program_that_ends_too_soon_is_15_with_its_last_words(tmp_path):
     program = python("controller", code, tmp_path / "run")
     with (
         processes(program) as running,
-        pytest.raises(ServeError, match="its last words: no such checkpoint") as ended,
+        pytest.raises(ServeError, match="last output: no such checkpoint") as ended,
     ):
         running.start(lambda: False, lambda _: None)
     assert ended.value.exit_code == 15
@@ -113,7 +113,7 @@ def test_what_ended_is_started_again(tmp_path):
         running.start(lambda: True, notes.append)
         while not mark.exists() or len(mark.read_text()) < 2:
             running.revive(notes.append)
-    assert any("worker ended with 0" in note for note in notes)
+    assert any("worker exited with 0" in note for note in notes)
 
 
 def test_a_program_that_is_not_there_is_15(tmp_path):

@@ -45,9 +45,9 @@ def test_no_token_is_only_for_loopback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "gpu01", ""])
 def test_another_address_needs_keys(host: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="which needs keys"):
+    with pytest.raises(UsageError, match="which requires keys"):
         credentials(host, token=True)
-    with pytest.raises(UsageError, match="which needs keys"):
+    with pytest.raises(UsageError, match="which requires keys"):
         credentials(host, token=True, key_store=tmp_path / "none.json")
     policy = credentials(host, token=True, key_store=_store(tmp_path)).policy
     assert policy.any_address

@@ -49,4 +49,4 @@ def test_an_engine_that_keeps_ending_is_started_again_later_each_time(
 
     asyncio.run(run())
     waits = ("0.5", "1", "2", "5", "10", "30", "30")
-    assert said == [f"it ended; again in {wait} s" for wait in waits]
+    assert said == [f"it ended; next attempt in {wait} s" for wait in waits]

@@ -284,7 +284,7 @@ def test_a_full_line_has_room_for_who_has_nothing_in_it_and_a_share_for_each() -
         shared.admit(BOB)
         bob = _ask(shared, "bob", BOB)
         await _settle()
-        with pytest.raises(ShareError, match="6 requests of this key wait already"):
+        with pytest.raises(ShareError, match="6 requests of this key are already waiting"):
             shared.admit(ANN)
         assert model.tally.refused == 2
         for task in (*anns, bob):

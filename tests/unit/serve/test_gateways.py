@@ -109,7 +109,7 @@ def test_one_that_hangs_is_replaced_and_says_where_it_hung(
 ) -> None:
     async def use(seen: _Seen) -> None:
         await _replaced(seen)
-        assert "hung: no sign of life for" in seen.notes[0]
+        assert "hung: no heartbeat for" in seen.notes[0]
 
     _with(_HANGS, tmp_path, use)
     assert "Fatal Python error: Aborted" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_one_that_talks_nonsense_is_replaced(tmp_path: Path, nonsense: str) -> N
 def test_one_that_ends_is_replaced(tmp_path: Path) -> None:
     async def use(seen: _Seen) -> None:
         await _replaced(seen)
-        assert "ended with exit code 3" in seen.notes[0]
+        assert "exited with code 3" in seen.notes[0]
 
     _with(f"{_BEATS}\nos._exit(3)", tmp_path, use)
 
@@ -160,8 +160,8 @@ def _zombie(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("script", "kind", "message"),
     [
-        ("import sys; sys.exit(3)", ServeError, "ended with exit code 3"),
-        ("import no_such_module_xyz", ServeError, "ended with exit code 1"),
+        ("import sys; sys.exit(3)", ServeError, "exited with code 3"),
+        ("import no_such_module_xyz", ServeError, "exited with code 1"),
         (
             "import sys; sys.stderr.write('ERROR a: no such folder\\n'); sys.exit(13)",
             CheckpointError,

@@ -48,10 +48,10 @@ def test_keys_come_and_go_in_a_file_that_is_shut_to_others(store: KeyStore) -> N
 
 def test_a_name_is_taken_once_and_revoked_once(store: KeyStore) -> None:
     store.add(_key())
-    with pytest.raises(UsageError, match="there is a key of this name"):
+    with pytest.raises(UsageError, match="a key with this name already exists"):
         store.add(_key())
     store.revoke("ann")
-    with pytest.raises(UsageError, match="there is no key of this name"):
+    with pytest.raises(UsageError, match="no key has this name"):
         store.revoke("ann")
 
 
@@ -63,7 +63,7 @@ def _link(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda path: path.chmod(0o640), "open to others: mode 0640"),
+        (lambda path: path.chmod(0o640), "open to other accounts: mode 0640"),
         (lambda path: path.write_text("{"), "the keys cannot be read"),
         (lambda path: path.write_text('{"schema": 1, "keys": [{}]}'), "not a key"),
         (lambda path: path.write_text("[" * 100_000), "the keys cannot be read"),
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_keys_before(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SpaceError, match="the keys are as they were"):
+    with pytest.raises(SpaceError, match="the keys were not changed"):
         store.add(_key("bob"))
     assert store.read() == (_key(),)
 

@@ -46,7 +46,7 @@ def test_a_socket_can_be_opened_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with listen_on_socket(path):
         assert path.stat().st_mode & 0o777 == 0o600
-        with pytest.raises(ServeError, match="already listens"):
+        with pytest.raises(ServeError, match="already listening"):
             listen_on_socket(path)
 
 

@@ -124,7 +124,7 @@ def test_each_rule_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("value", ["1", True, None, 3, -1, 10**400, float("nan"), float("inf"), []])
 def test_a_number_is_within_its_bounds(value: Any) -> None:
-    with pytest.raises(UsageError, match="a number from 0 to 2 is expected"):
+    with pytest.raises(UsageError, match="expected a number from 0 to 2"):
         BoundedNumber(0, 2).read(value, lambda _: False)
 
 

@@ -121,5 +121,5 @@ def test_an_answer_is_kept_whole_and_sent_on() -> None:
 
 def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_streams, "_MAX_ANSWER_BYTES", 3)
-    with pytest.raises(ValueError, match="longer than foreseen"):
+    with pytest.raises(ValueError, match="longer than allowed"):
         asyncio.run(captured(_saying(b"xx", b"yy"), {"headers": []}, _pieces()))

@@ -106,7 +106,7 @@ def test_a_model_that_went_is_told(tmp_path: Path) -> None:
         return [shown async for shown in talk.answer([ASKED], CHOICES)]
 
     (shown,) = asyncio.run(ask())
-    assert shown.failure == "m is not served any more; load the page again"
+    assert shown.failure == "m is no longer served; reload the page"
 
 
 def test_closing_it_closes_the_model(tmp_path: Path) -> None:

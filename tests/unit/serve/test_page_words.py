@@ -52,9 +52,9 @@ def _line(model: Model, language: Language = "en") -> str:
 
 
 def test_a_model_that_is_ready_tells_precision_device_and_queue() -> None:
-    told = "**llava** · nf4 on cuda · 4096 tokens of context · 2 answering, 1 waiting"
+    told = "**llava** · nf4 on cuda · context of 4096 tokens · 2 running, 1 waiting"
     assert _line(READY) == told
-    assert "2 个回答中" in _line(READY, "zh")
+    assert "2 个请求运行中" in _line(READY, "zh")
 
 
 def test_a_model_that_loads_tells_how_far_it_is() -> None:
@@ -76,7 +76,7 @@ def test_an_engine_that_died_is_seen() -> None:
 
 def test_the_speed_counts_from_the_first_token() -> None:
     speed = Speed(tokens=21, first_s=0.25, rest_s=2.0)
-    assert speed_line(speed, "en") == "21 tokens, 10.0 tokens/s, first after 0.25 s"
+    assert speed_line(speed, "en") == "21 tokens, 10.0 tokens/s, first token after 0.25 s"
     assert Speed(tokens=1, first_s=0.25, rest_s=0.0).rate == 0
 
 

@@ -31,7 +31,7 @@ def test_requests_of_a_minute_come_back_evenly() -> None:
     clock = Clock()
     books, key = Books(clock), _key(requests_per_min=6)
     assert _taken(books, key) == 6
-    with pytest.raises(QuotaError, match="6 requests a minute") as refused:
+    with pytest.raises(QuotaError, match="6 requests per minute") as refused:
         books.admit(key)
     assert refused.value.retry_s == 10
     clock.now_s = 9.9
@@ -44,7 +44,7 @@ def test_requests_of_a_minute_come_back_evenly() -> None:
 
 def _owes(books: Books, key: Key, clock: Clock, *, retry_s: int) -> None:
     """Assert that a key is refused for its tokens, and admitted when it is told to come back."""
-    with pytest.raises(QuotaError, match="86400 tokens a day") as refused:
+    with pytest.raises(QuotaError, match="86400 tokens per day") as refused:
         books.admit(key)
     assert refused.value.retry_s == retry_s
     clock.now_s += retry_s
