@@ -12,7 +12,7 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 
 _BUG = "this is a bug in llava-pack: please report the lines above"
-_REINSTALL = "a package is missing or damaged: install the bundle, or llava-pack, again"
+_REINSTALL = "a package is missing or damaged: reinstall the bundle or llava-pack"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ Prefix = Annotated[
     Path | None,
     typer.Option(
         envvar="LLAVA_PACK_PREFIX",
-        help="Where things are installed. Default: /opt/llava-pack as root, else your data folder.",
+        help="Installation folder. Default: /opt/llava-pack as root, else your data folder.",
     ),
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Only this model.")]

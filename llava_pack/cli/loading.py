@@ -37,10 +37,10 @@ class ModelOptions:
     ] = None
     vision_tower: Annotated[
         Path | None,
-        typer.Option(help="The vision tower's folder, where the checkpoint does not say."),
+        typer.Option(help="The vision tower's folder, if the checkpoint does not name it."),
     ] = None
     model_base: Annotated[
-        Path | None, typer.Option(help="What an adapter or a projector was trained on.")
+        Path | None, typer.Option(help="The base model of an adapter or a projector.")
     ] = None
     precision: Annotated[
         str | None,
@@ -55,7 +55,7 @@ class ModelOptions:
         typer.Option(help="Longest prompt with its answer, in tokens; 16 at least."),
     ] = None
     conv_mode: Annotated[
-        str | None, typer.Option(help="Conversation template, in place of the model's own.")
+        str | None, typer.Option(help="Conversation template, instead of the model's own.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -63,9 +63,9 @@ class ModelOptions:
 
         if len(self._precisions) > 1:
             raise UsageError(
-                f"more than one precision is asked for: {', '.join(sorted(self._precisions))}",
+                f"more than one precision is given: {', '.join(sorted(self._precisions))}",
                 subject=" and ".join(self._typed("precision", "load_4bit", "load_8bit")),
-                hint="give one of --precision, --load-4bit and --load-8bit",
+                hint="pass only one of --precision, --load-4bit and --load-8bit",
             )
         Options(**self.load.given)
         if self.model_path is None and (own := self._typed("vision_tower", "model_base")):

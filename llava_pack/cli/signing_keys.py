@@ -18,14 +18,14 @@ TrustKey = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="The key that must have signed it: a file that did not come with the bundle, or the "
+        help="The key that must have signed the bundle: a file from another source, or the "
         "fingerprint from the card.",
     ),
 ]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
-        help="Read the key's passphrase from the first line of this file, not the terminal."
+        help="Read the key's passphrase from the first line of this file instead of the terminal."
     ),
 ]
 
@@ -39,13 +39,13 @@ def read_passphrase(file: Path) -> str:
     try:
         with file.open(encoding="utf-8") as stream:
             if stat.S_ISREG(file.stat().st_mode) and file.stat().st_mode & 0o077:
-                console.say(f"! {file} can be read by others: chmod 600 {file}")
+                console.say(f"! {file} is readable by other accounts: chmod 600 {file}")
             return stream.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             "cannot be read as text, expected a passphrase on its first line",
             subject=str(file),
-            hint="give another --passphrase-file, or leave it out to be asked",
+            hint="use another --passphrase-file, or leave it out to be prompted",
         ) from error
 
 
@@ -57,11 +57,11 @@ def ask_passphrase(prompt: str, *, twice: bool = False) -> str:
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            "a passphrase is needed and there is no terminal to ask on",
+            "a passphrase is needed, but there is no terminal to ask on",
             subject="passphrase",
-            hint="give it with --passphrase-file FILE",
+            hint="pass it with --passphrase-file FILE",
         )
     typed = getpass.getpass(f"{prompt}: ")
-    if twice and getpass.getpass("once more: ") != typed:
-        raise UsageError("typed differently the second time", subject="passphrase")
+    if twice and getpass.getpass("repeat: ") != typed:
+        raise UsageError("the passphrases do not match", subject="passphrase")
     return typed

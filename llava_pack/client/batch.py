@@ -1,4 +1,4 @@
-"""Many pictures, one question each: what is asked, what was answered before, and who answers.
+"""Many pictures, one question each: what is asked, what was already answered, and who answers.
 
 A line of the output is one picture's; it is written when its answer is there, in the order in
 which answers come. Running again asks only what has no answer yet.
@@ -72,7 +72,7 @@ def read_items(source: Path, prompt: str | None) -> list[Item]:
         items = [_of_line(source, number, line, prompt) for number, line in _lines(source)]
     if not items:
         raise UsageError(
-            "no picture is there; expected PNG, JPEG, WebP or GIF files", subject=str(source)
+            "no pictures found, expected PNG, JPEG, WebP or GIF files", subject=str(source)
         )
     return items
 
@@ -81,7 +81,7 @@ def _lines(source: Path) -> list[tuple[int, str]]:
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        why = getattr(error, "strerror", None) or "not UTF-8"
         raise UsageError(f"cannot be read: {why}", subject=str(source)) from error
     numbered = enumerate(text.splitlines(), 1)
     return [(number, line) for number, line in numbered if line.strip()]
@@ -96,7 +96,7 @@ def _of_line(source: Path, number: int, line: str, prompt: str | None) -> Item:
     image, own = values.get("image"), values.get("prompt")
     if not isinstance(image, str) or not isinstance(own, str | None):
         raise UsageError(
-            f'line {number}: expected {{"image": PATH}}, and a "prompt" where it has its own',
+            f'line {number}: expected {{"image": PATH}}, optionally with a "prompt"',
             subject=str(source),
         )
     return _item(image, source.parent / image, own or prompt)
@@ -104,7 +104,7 @@ def _of_line(source: Path, number: int, line: str, prompt: str | None) -> Item:
 
 def _item(image: str, path: Path, prompt: str | None) -> Item:
     if not prompt:
-        raise UsageError(f"nothing is asked about {image}", hint='add --prompt "What is it?"')
+        raise UsageError(f"there is no question about {image}", hint='add --prompt "What is it?"')
     return Item(image, path, prompt)
 
 
@@ -127,7 +127,7 @@ def keep_answered(out: Path) -> set[tuple[str, str]]:
             if number == len(lines):
                 continue  # the run was killed within it
             raise UsageError(
-                f"line {number} is no answer of `ask`; it is left alone", subject=str(out)
+                f"line {number} is not an answer of `ask`; it is left unchanged", subject=str(out)
             ) from error
         if "text" in values and key not in done:
             kept.append(line)

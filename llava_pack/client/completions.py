@@ -38,21 +38,21 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
     """Return the server to ask, the latest started, and the model's name on it.
 
     Raises:
-        ServeError: no server of this installation runs, or none has that model; or it is LLaVA's
+        ServeError: no server of this installation is running, none has that model, or it is LLaVA's
             own, which has no such API.
     """
     found = running()
     servers = [server for server in found if not server.controller]
     if found and not servers:
         raise ServeError(
-            "what runs is LLaVA's own code, which has no OpenAI-compatible API",
+            "the server runs LLaVA's own code, which has no OpenAI-compatible API",
             subject=", ".join(found[0].models),
             hint=f"open its page: {found[0].url}",
         )
     if not servers:
         raise ServeError(
-            "no server of this installation runs",
-            hint="start one with `llava-pack serve`, or give a folder with --model-path DIR",
+            "no server of this installation is running",
+            hint="start one with `llava-pack serve`, or pass a folder with --model-path DIR",
         )
     for server in servers:
         if model is None and server.models:
@@ -60,7 +60,7 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
         if model in server.models:
             return server, str(model)
     names = ", ".join(sorted({name for server in servers for name in server.models}))
-    raise ServeError(f"no server has the model {model!r}, running are: {names}")
+    raise ServeError(f"no server has the model {model!r}, running: {names}")
 
 
 def stream(

@@ -28,8 +28,8 @@ def chosen_server(model: str | None = None) -> RunState:
             return server
     names = ", ".join(sorted({name for server in servers for name in server.models})) or "none"
     raise ServeError(
-        f"no server {f'with the model {model!r} ' if model else ''}runs on this machine; "
-        f"models that are served: {names}",
+        f"no server {f'with the model {model!r} ' if model else ''}is running on this machine; "
+        f"models served: {names}",
         hint="llava-pack serve",
     )
 
@@ -57,9 +57,9 @@ def ordered(server: RunState, say: Callable[[str], None], **wanted: Any) -> dict
 
     if server.controller:
         raise ServeError(
-            "LLaVA's own code serves here, which takes no orders",
+            "the server runs LLaVA's own code, which cannot be controlled",
             subject=", ".join(server.models),
-            hint=f"to end it: kill {server.pid}; then start it again with `llava-pack serve`",
+            hint=f"stop it with kill {server.pid}; then restart it with `llava-pack serve`",
         )
     return order(server.control, wanted, say)
 

@@ -75,16 +75,16 @@ def ask_server(login: Login) -> Remote:
 
     Raises:
         NetworkError: the server cannot be logged in to.
-        ServeError: it has no llava-pack, or nothing is served there.
+        ServeError: it has no llava-pack, or no server is running there.
     """
     done = _ssh([*login.command("-T"), _ASK])
     if done.returncode == 255:
         raise error_of(blame_ssh(done.stderr))
     if done.returncode == 127:
         raise ServeError(
-            "no llava-pack is installed there where it was looked for",
+            "llava-pack was not found on the server",
             subject=login.destination,
-            hint="give --port, and --token-file where a token is asked for",
+            hint="pass --port, and --token-file if the server requires a token",
         )
     try:
         told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -92,9 +92,9 @@ def ask_server(login: Login) -> Remote:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         why = done.stderr.strip().splitlines()[-2:]
         raise ServeError(
-            "nothing is served there" + (f": {why[0]}" if why else ""),
+            "no server is running there" + (f": {why[0]}" if why else ""),
             subject=login.destination,
-            hint="there: llava-pack serve",
+            hint="on the server: llava-pack serve",
         ) from error
 
 
@@ -112,8 +112,8 @@ def free_port(wanted: int, *, exactly: bool) -> int:
             except OSError:
                 continue
             return port
-    why = f"port {wanted} of this laptop is taken"
-    raise error_of(Blame(hop="laptop", why=why, fix="leave out --local-port, or give another"))
+    why = f"port {wanted} on this laptop is in use"
+    raise error_of(Blame(hop="laptop", why=why, fix="leave out --local-port, or use another"))
 
 
 @contextmanager
@@ -130,7 +130,9 @@ def opened(login: Login, remote: Remote, local_port: int) -> Iterator["Passage"]
             command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
     except FileNotFoundError as error:
-        raise FetchError("there is no ssh here", hint="install OpenSSH's client") from error
+        raise FetchError(
+            "ssh was not found on this machine", hint="install OpenSSH's client"
+        ) from error
     passage = Passage(process, local_port)
     try:
         passage.wait_open()
@@ -232,7 +234,9 @@ def _ssh(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
             timeout=_ASK_S,
         )
     except FileNotFoundError as error:
-        raise FetchError("there is no ssh here", hint="install OpenSSH's client") from error
+        raise FetchError(
+            "ssh was not found on this machine", hint="install OpenSSH's client"
+        ) from error
     except subprocess.TimeoutExpired as error:
         blame = blame_ssh("Connection timed out")
         raise error_of(blame) from error

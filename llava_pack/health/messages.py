@@ -126,7 +126,7 @@ FOUND = (
     "orphaned engines, without a server: {pids}",
     "port {count} is in use by {text}",
     "{count} serving, no orphaned engines",
-    "no server of this installation runs",
+    "no server of this installation is running",
     "the server, process {count}, does not answer: {text}",
     "{model}: no step for {number} s with {count} running",
     "{model}: ready on {device}, {count} running, {count} waiting",

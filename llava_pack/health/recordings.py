@@ -62,7 +62,7 @@ def record_here(item: "Installation", probe: ServerProbe) -> tuple[Reference, ..
         ServeError: the server does not answer.
     """
     if not item.manifest.known_answers:
-        raise UsageError("its bundle knows no answers to record", subject=item.recipe)
+        raise UsageError("its bundle has no known answers to record", subject=item.recipe)
     found = [probe.observe(item.manifest.model.name, one) for one in item.manifest.known_answers]
     for known, seen in zip(item.manifest.known_answers, found, strict=True):
         judged = judge(known, [], seen)
@@ -70,7 +70,7 @@ def record_here(item: "Installation", probe: ServerProbe) -> tuple[Reference, ..
             raise IntegrityError(
                 judged.why,
                 subject=item.recipe,
-                hint="a model that answers wrongly is no reference: llava-pack health --deep",
+                hint="a model with wrong answers cannot be a reference: llava-pack health --deep",
             )
     kept = tuple(replace(one, recorded="install") for one in found)
     others = [one for one in recorded_here(item) if not _replaced(one, kept)]

@@ -97,12 +97,12 @@ class Examination:
             served = [one for one in self._installed if one.manifest.model.name in server.models]
             for item in served:
                 kept = record_here(item, probe)
-                text = f"{item.recipe}: {len(kept)} answers kept, in {kept[0].precision}"
+                text = f"{item.recipe}: {len(kept)} answers recorded, in {kept[0].precision}"
                 yield Layer.ANSWERS.ok(f"{text} on {kept[0].made_on}")
         if not served:
             yield Layer.ANSWERS.fail(
                 f"nothing recorded: {', '.join(server.models)} is not installed here",
-                why="the questions to ask come from an installed bundle",
+                why="the questions come from an installed bundle",
                 fix=f"{self._program} serve, or give --prefix",
             )
 
@@ -230,8 +230,8 @@ class Examination:
     def _nothing_runs(self) -> Finding:
 
         return Layer.ENGINE.fail(
-            "no server of this installation runs",
-            why="nothing answers",
+            "no server of this installation is running",
+            why="no server responds",
             fix=next_step(self._prefix).command,
         )
 

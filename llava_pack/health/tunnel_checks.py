@@ -20,7 +20,7 @@ def check_tunnel(login: Login) -> Iterator[Finding]:
             yield from _through(passage, remote)
     except PackError as error:
         yield Layer.TUNNEL.fail(
-            str(error), why="the browser on this laptop does not reach the page", fix=error.hint
+            str(error), why="the browser on this laptop cannot reach the page", fix=error.hint
         )
 
 

@@ -91,7 +91,7 @@ def gc(prefix: Path, progress: Progress, *, keep: int = 2) -> Freed:
             old += items[: -max(1, keep)]
         running = [item for item in old if serving.runs(item.root)]
         for item in running:
-            progress.note(f"{item.recipe} generation {item.number} stays: it is running")
+            progress.note(f"{item.recipe} generation {item.number} is kept: it is in use")
         freed = _remove(prefix, [item for item in old if item not in running], "gc")
         journal.close(prefix)
     return freed
@@ -115,9 +115,9 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
         for pid, _ in serving.claims(prefix, recipe):
             whose = ownership.account(user_of(pid))
             raise InstallError(
-                f"expected nothing that serves, got process {pid} of {whose}; nothing was removed",
+                f"a server is still running (process {pid} of {whose}); nothing was removed",
                 subject=recipe or str(prefix),
-                hint=f"{prefix}/bin/llava-pack service remove, or end that process",
+                hint=f"{prefix}/bin/llava-pack service remove, or stop that process",
             )
         names = (
             [path.name for path in (prefix / "models").glob("*")] if recipe is None else [recipe]

@@ -50,7 +50,7 @@ class Start:
     bundle_id: str | None
     """Of what is installed."""
     queue: int
-    """Requests of a model that may wait for a slot."""
+    """Maximum queued requests per model."""
     restarts: int
     """How many gateways there were before this one."""
     log: Path | None

@@ -77,7 +77,7 @@ def test_a_folder_is_asked_about_and_asked_again_only_for_what_is_missing(
     kept = [line for line in out.read_text().splitlines() if "error" not in line][:2]
     out.write_text("\n".join([*kept, '{"image": "half a li']))
     again = _ask(monkeypatch, state, *options)
-    assert "4 pictures, 2 answered before" in again.stderr
+    assert "4 pictures, 2 already answered" in again.stderr
     assert _lines(out).keys() == lines.keys()
     assert out.read_text().splitlines()[:2] == kept
 
@@ -101,7 +101,7 @@ def test_a_list_may_have_questions_of_its_own(
     )  # fmt: skip
     told = json.loads(none_left.stdout)
     assert (told["kind"], told["pictures"], told["answered_before"]) == ("ask", 2, 2)
-    assert "2 pictures, 2 answered before" in none_left.stderr
+    assert "2 pictures, 2 already answered" in none_left.stderr
 
 
 def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
         ("{}", "line 1: expected"),
         ("[]", "line 1: expected"),
         ('{"image": "x.png", "prompt": 3}', "line 1: expected"),
-        ('{"image": "x.png"}', "nothing is asked about x.png"),
+        ('{"image": "x.png"}', "there is no question about x.png"),
         ("nonsense", "line 1: expected"),
     ],
 )

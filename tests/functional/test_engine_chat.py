@@ -150,7 +150,7 @@ def test_a_person_talks_at_a_terminal(model_dir, red):
     text = said.decode(errors="replace")
     assert "the picture goes with your next question" in text
     assert "nothing.png: cannot read the picture" in text
-    assert "everything is forgotten" in text
+    assert "the conversation was reset" in text
     os.close(ours)
 
 

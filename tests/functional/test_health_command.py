@@ -255,7 +255,7 @@ def test_when_nothing_runs_it_says_how_to_serve(broken: Machine) -> None:
     ended = broken.health()
     assert ended.code == 2
     (finding,) = ended.bad()
-    assert finding["text"] == "no server of this installation runs"
+    assert finding["text"] == "no server of this installation is running"
     assert finding["fix"] == next_step(Path(broken.prefix)).command
 
 

@@ -76,9 +76,9 @@ def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Pat
     [
         (["status"], 15, "no server runs on this machine"),
         (["stop"], 15, "no server runs on this machine"),
-        (["logs"], 15, "nothing was served here yet"),
+        (["logs"], 15, "no server has run here yet"),
         (["start", "--model-path", "/m"], 15, "no server runs on this machine"),
-        (["start"], 2, "one model is expected"),
+        (["start"], 2, "expected one model"),
         (["swap", "a", "b", "--model-path", "/m"], 2, "cannot be served together"),
     ],
 )

@@ -189,7 +189,7 @@ def test_it_is_ready_only_after_the_known_answer(temporary: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert ended.returncode == 15
-    assert "it does not answer as its bundle says" in json.loads(ended.stdout)["message"]
+    assert "it does not give its bundle's known answers" in json.loads(ended.stdout)["message"]
 
 
 def test_models_come_go_and_change_places_and_the_others_go_on(temporary: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_supervisor_that_hangs_is_killed_by_stop_with_all_its_processes(
                 state.control, {"do": "stop", "model": "echo"}, lambda _line: None, patience_s=0.5
             )
         stop_command._end(state, force=True)
-        assert f"! process {state.pid} does not end: it is killed" in capsys.readouterr().err
+        assert f"! process {state.pid} does not stop: killing it" in capsys.readouterr().err
         until(lambda: _gone(family))
         assert list(temporary.glob("llava-pack-serve-*")) == [], "people's pictures were in it"
 
@@ -240,7 +240,7 @@ def test_without_the_kill_such_a_server_stays(place: Path, monkeypatch: pytest.M
     with gateway(place) as served:
         supervisor = psutil.Process(served.process.pid)
         supervisor.suspend()
-        with pytest.raises(ServeError, match="still there"):
+        with pytest.raises(ServeError, match="has not exited"):
             stop_command._end(_state(place), force=True)
         assert supervisor.is_running()
         supervisor.resume()

@@ -155,7 +155,7 @@ def test_where_nothing_is_served_it_says_so(folder: Path) -> None:
     with _sshd(empty, "sshd") as server:
         done = _run(_command(server, "--check"))
     assert done.returncode == 15
-    assert "nothing is served there" in done.stderr
+    assert "no server is running there" in done.stderr
     assert "llava-pack serve" in done.stderr
 
 

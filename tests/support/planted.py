@@ -249,7 +249,7 @@ VALUES: Mapping[str, tuple[Any, Shape]] = {
     ),
     "health.json": (
         {"status": "CRITICAL", "exit_code": 2, "took_s": 1.0, "metrics": {"ttft_s": 0.2},
-         "findings": [{**_FINDING, "text": "no server of this installation runs"}]},
+         "findings": [{**_FINDING, "text": "no server of this installation is running"}]},
         documents.health(frozenset(one.id for one in known_failures())),
     ),
 }  # fmt: skip

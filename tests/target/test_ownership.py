@@ -186,10 +186,10 @@ def test_what_serve_publishes_is_what_a_hand_over_asks_for(place):
 def test_root_does_not_serve_what_is_installed_unless_told_to(tmp_path, cli):
     ended = cli("serve", "--prefix", tmp_path)
     assert ended.code == 2
-    assert "root does not serve" in ended.err
+    assert "serving as root is refused" in ended.err
     assert "llava-pack service install --system --account NAME" in ended.err
     told = cli("serve", "--prefix", tmp_path, "--as-root")
-    assert "it serves as root" in told.err
+    assert "serving as root" in told.err
     assert told.code == 14, "nothing is installed there"
 
 

@@ -123,7 +123,7 @@ def test_what_systemd_cannot_do_is_said(installed, systemd, cli, tmp_path, monke
     assert "journalctl --user -u llava-pack says why" in ended.err
     monkeypatch.setattr(service, "_SYSTEMD", tmp_path / "nowhere")
     ended = cli("service", "install", "--user", "--prefix", installed.prefix)
-    assert (ended.code, "systemd does not run here" in ended.err) == (3, True)
+    assert (ended.code, "systemd is not running here" in ended.err) == (3, True)
     nothing = ["--user", "--prefix", tmp_path / "empty"]
     assert cli("service", "show", *nothing).code == 14
     assert cli("service", "remove", "--user", "--name", "../ssh").code == 2

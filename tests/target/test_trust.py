@@ -442,7 +442,7 @@ def test_it_says_what_it_is_before_it_acts(way, medium):
 def test_verify_says_who_vouches(signed, publisher, stranger, cli):
     bundle = signed()
     plain = cli("verify", bundle.root)
-    assert "a key that only the bundle names" in plain.err
+    assert "a key named only by the bundle itself" in plain.err
     assert "vouches for itself only" in plain.err
     with_key = cli("verify", bundle.root, "--trust-key", publisher.public_file)
     assert f"signed by the key {publisher.fingerprint}" in with_key.err

@@ -27,10 +27,12 @@ _TELL_EVERY_S = 5.0
 def ask(
     *,
     images: Annotated[
-        Path, typer.Option(help="A folder of pictures, or a JSONL file: one `image` a line.")
+        Path, typer.Option(help="A folder of pictures, or a JSONL file with one `image` per line.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Where the answers go, one a line.")],
-    prompt: Annotated[str | None, typer.Option(help="What is asked about each picture.")] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Where to write the answers, one per line.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="The question about each picture.")] = None,
     options: ModelOptions,
     question: QuestionOptions,
     as_json: AsJson = False,
@@ -51,7 +53,7 @@ def ask(
     items = read_items(images, prompt)
     remaining = left(items, keep_answered(out))
     before = len(items) - len(remaining)
-    console.say(f"{len(items)} pictures, {before} answered before")
+    console.say(f"{len(items)} pictures, {before} already answered")
     if remaining:
         _write(_asker(folder, question.model, options), remaining, sampling, out)
     if as_json:
@@ -96,7 +98,7 @@ def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -
         raise UsageError(
             f"{failures} of {len(items)} pictures were not answered: see `error` in their lines",
             subject=str(out),
-            hint="run the same command again: only these are asked about",
+            hint="run the same command again: only these are retried",
         )
 
 

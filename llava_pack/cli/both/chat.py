@@ -18,7 +18,7 @@ from llava_pack.client.chat_backends import LocalSpeaker, ServedSpeaker, Speaker
 from llava_pack.client.turns import Attachment, ChatAnswer, Turn
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
-_HELP = "/image FILE adds a picture, /reset forgets everything, /exit (or Ctrl-D) ends."
+_HELP = "/image FILE adds a picture, /reset starts over, /exit (or Ctrl-D) quits."
 
 
 @expanded
@@ -27,19 +27,19 @@ def chat(
     options: ModelOptions,
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", "--image-file", help="A picture's file; may be given again."),
+        typer.Option("--image", "--image-file", help="A picture file; may be repeated."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="One question; answer it and exit.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Ask one question and exit.")] = None,
     question: QuestionOptions,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line for each answer.")
+        bool, typer.Option("--json", help="Print one JSON object per line for each answer.")
     ] = False,
 ) -> None:
     """Ask a model about pictures: one question or a conversation.
 
     With --prompt it is one question. Without --model-path it asks the server that `llava-pack
     serve` started on this machine. A question may also come through a pipe. In a conversation,
-    /image FILE adds a picture, /reset forgets everything, and /exit ends.
+    /image FILE adds a picture, /reset starts over, and /exit quits.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def _need(*modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise ServeError(
-            f"this installation has no {', '.join(missing)}, which this question takes",
+            f"this installation has no {', '.join(missing)}, which this question needs",
             hint="pip install '.[serve]' in a clone of llava-pack, or use the llava-pack that "
             "install.sh installed",
         )
@@ -145,7 +145,7 @@ def _converse(talk: Conversation) -> None:
             console.failure(error)
         except KeyboardInterrupt:
             console.say()
-            console.say("stopped; Ctrl-D ends")
+            console.say("stopped; Ctrl-D quits")
 
 
 def _obey(talk: Conversation, line: str) -> None:
@@ -155,7 +155,7 @@ def _obey(talk: Conversation, line: str) -> None:
         console.say("the picture goes with your next question")
     elif command == "/reset":
         talk.reset()
-        console.say("everything is forgotten")
+        console.say("the conversation was reset")
     elif command in {"/help", "/?"}:
         console.say(_HELP)
     elif line:

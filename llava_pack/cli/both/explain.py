@@ -23,10 +23,10 @@ def explain(
     text: Annotated[
         list[str] | None,
         typer.Argument(
-            help="An exit code, a code that health named, or a pasted error; - for stdin."
+            help="An exit code, a code printed by health, or a pasted error; - reads stdin."
         ),
     ] = None,
-    log: Annotated[Path | None, typer.Option(help="Look for known errors in a log file.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Search a log file for known errors.")] = None,
     language: Annotated[
         str | None, typer.Option("--lang", help="en or zh. Default: by LC_ALL and LANG.")
     ] = None,
@@ -58,9 +58,9 @@ def explain(
         found = (exact,) if exact else recognise(said, failures)
     if not found:
         raise UsageError(
-            "nothing is known about this",
+            "no known failure matches this",
             subject="explain",
-            hint="llava-pack health; for help from others: llava-pack support-bundle",
+            hint="llava-pack health; to get help: llava-pack support-bundle",
         )
     if as_json:
         console.document("explain", {"failures": [facts(one, chosen) for one in found]})

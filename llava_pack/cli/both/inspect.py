@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint's folder.")],
     vision_tower: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A checkpoint's tower, if not beside it.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The checkpoint's vision tower, if it is elsewhere."),
     ] = None,
     context: Annotated[
-        int, typer.Option(min=1, help="Tokens of a conversation that memory is predicted for.")
+        int, typer.Option(min=1, help="Context length, in tokens, to predict memory for.")
     ] = 4096,
     slots: Annotated[
-        int, typer.Option(min=1, help="Requests at a time that memory is predicted for.")
+        int, typer.Option(min=1, help="Concurrent requests to predict memory for.")
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +56,7 @@ def inspect(
         raise UsageError(
             f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json or weights)",
             subject=str(folder),
-            hint="llava-pack build RECIPE makes a bundle",
+            hint="llava-pack build RECIPE creates a bundle",
         )
     defects = facts.get("defects", [])
     if as_json:

@@ -14,7 +14,7 @@ class QuestionOptions:
     """Who is asked, and how the answer is drawn."""
 
     model: Annotated[
-        str | None, typer.Option(help="Which of the running server's models to ask.")
+        str | None, typer.Option(help="Which of the running server's models to use.")
     ] = None
     temperature: Annotated[float, typer.Option(help="0 is greedy: the likeliest token.")] = 0.0
     top_p: Annotated[float, typer.Option(help="Part of the likely tokens to draw from.")] = 1.0

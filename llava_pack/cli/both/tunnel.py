@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def tunnel(
     destination: Annotated[
         str | None,
-        typer.Argument(help="USER@HOST as ssh takes it. Without it: the lines for this machine."),
+        typer.Argument(help="USER@HOST for ssh. Without it: print the lines for this machine."),
     ] = None,
     ssh_port: Annotated[
         int | None, typer.Option("-p", "--ssh-port", help="Port of the server's sshd.")
@@ -30,25 +30,27 @@ def tunnel(
         list[str] | None, typer.Option("-o", "--option", help="Passed to ssh as -o.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port that `serve` listens on there. Default: asked there.")
+        int | None,
+        typer.Option(help="Port that `serve` listens on there. Default: ask the server."),
     ] = None,
     socket: Annotated[
         str | None, typer.Option(help="Unix socket that `serve` listens on there.")
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with the server's token, where it is not asked.")
+        Path | None,
+        typer.Option(help="File with the server's token, if the server is not asked for it."),
     ] = None,
     local_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port on this laptop. Default: a free one.")
     ] = None,
     expect: Annotated[
-        str | None, typer.Option(help="Id of the bundle that must be served there.")
+        str | None, typer.Option(help="Id of the bundle that the server must be serving.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Open it, look whether all is well, and close it.")
+        bool, typer.Option("--check", help="Open the tunnel, check it, and close it.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="Of the servers that run here, the one with this model.")
+        str | None, typer.Option(help="Of the servers running here, the one with this model.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -106,7 +108,7 @@ def _remote(
     if port is None and socket is None:
         return ask_server(login)
     if port is not None and socket is not None:
-        raise UsageError("give --port or --socket, not both")
+        raise UsageError("pass --port or --socket, not both")
     token = ""
     if token_file is not None:
         try:

@@ -24,7 +24,7 @@ def verify(
 ) -> None:
     """Read a whole bundle, and name every file that has changed.
 
-    Without --expect or --trust-key this proves that the bundle is whole, not who made it. Exit code
+    Without --expect or --trust-key this proves completeness, not who built it. Exit code
     4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
     here can check the signature.
 
@@ -57,18 +57,20 @@ def verify(
     size = human_bytes(found.size_bytes)
     console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
     extra = ", ".join(f"{name} ({size} bytes)" for name, size in found.unlisted.items())
-    console.say(f"{console.mark('ok')} what is not listed is accounted for: {extra}")
+    console.say(f"{console.mark('ok')} unlisted files are accounted for: {extra}")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
     console.data(found.listing.bundle_id)
 
 
 def _trust_lines(expected: bool, verdict: trust.Verdict) -> list[str]:
-    lines = [f"{console.mark('ok')} the bundle id is the one that you gave"] if expected else []
+    lines = [f"{console.mark('ok')} the bundle id matches the given one"] if expected else []
     if verdict.key is not None and verdict.trusted:
         lines.append(f"{console.mark('ok')} signed by the key {verdict.key.fingerprint}")
     elif verdict.key is not None:
-        lines.append(f"! signed by {verdict.key.fingerprint}, a key that only the bundle names")
+        lines.append(
+            f"! signed by {verdict.key.fingerprint}, a key named only by the bundle itself"
+        )
     if not expected and not verdict.trusted:
-        lines.append("! the bundle vouches for itself only: compare this id with the build's card")
+        lines.append("! only the bundle vouches for itself: compare this id with the build's card")
     return lines

@@ -30,19 +30,19 @@ def build(
     ] = None,
     python_archive: Annotated[
         Path | None,
-        typer.Option(help="A standalone CPython .tar.gz to carry, top folder python/."),
+        typer.Option(help="A standalone CPython .tar.gz to include, with the top folder python/."),
     ] = None,
     python_sha256: Annotated[
-        str | None, typer.Option(help="What --python-archive must hash to.")
+        str | None, typer.Option(help="Expected SHA-256 of --python-archive.")
     ] = None,
     locked: Annotated[
-        Path | None, typer.Option(help="A lock from `llava-pack lock`: build exactly that.")
+        Path | None, typer.Option(help="Build exactly what this lock from `llava-pack lock` pins.")
     ] = None,
     record: Annotated[
         bool | None,
         typer.Option(
             "--record/--no-record",
-            help="Run the packed model and record its known answers. Default: where torch is.",
+            help="Run the packed model and record known answers. Default: if torch is installed.",
         ),
     ] = None,
     sign: Annotated[
@@ -52,18 +52,18 @@ def build(
     passphrase_file: PassphraseFile = None,
     accept_license: Annotated[
         list[str] | None,
-        typer.Option(help="A licence whose terms you accept, by its id; once for each."),
+        typer.Option(help="The id of a licence whose terms you accept; may be repeated."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")
+        bool, typer.Option("--dry-run", help="Print what would be fetched, and exit.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fetch a model and its packages into one verified bundle.
 
-    Terms of use that have to be accepted are asked about first; without a terminal,
-    --accept-license says yes. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
-    are honoured. A build that was stopped goes on where it was. Needs the network; needs torch only
+    Licences that must be accepted are prompted for first; without a terminal,
+    --accept-license does it. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
+    are honoured. An interrupted build resumes. Needs the network; needs torch only
     to quantize, to merge an adapter (`pip install '.[quantize]'` in a clone) and to record known
     answers (`pip install '.[serve]'`).
 
@@ -145,7 +145,7 @@ def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
     from llava_pack.assemble.signing import is_encrypted, open_key
 
     if not is_encrypted(key):
-        console.say(f"! {key} has no passphrase: whoever reads it can sign")
+        console.say(f"! {key} has no passphrase: anyone who can read it can sign")
         return open_key(key, "")
     if passphrase_file is not None:
         return open_key(key, read_passphrase(passphrase_file))

@@ -26,11 +26,12 @@ PICTURE = "known-answers/red-circle.png"
 
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave it serving for a browser until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep serving for a browser until Ctrl-C.")
     ] = False,
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7860,
     folder: Annotated[
-        Path | None, typer.Option(help="Where to work; kept. Default: a temporary folder.")
+        Path | None,
+        typer.Option(help="Working folder, kept afterwards. Default: a temporary folder."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -66,7 +67,7 @@ def _check_folder(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names - {"demo-bundle", "server", "target.json"}:
         raise UsageError(
-            "expected an empty or new folder, or that of an earlier demo",
+            "expected an empty or new folder, or one of an earlier demo",
             subject=str(folder),
             hint="choose another one with --folder",
         )
@@ -120,8 +121,8 @@ def _target_half(folder: Path, arguments: list[str], port: int) -> TargetRun:
     plain = [sys.executable, "-m", "llava_pack.cli.laptop.demo_target", *arguments]
     cut = silenced([*plain, str(port), str(result)])
     if cut is None:
-        console.say("! this machine allows no network namespace: going on with its network there,")
-        console.say("  so this run does not prove that installing and serving need none")
+        console.say("! this machine allows no network namespace: continuing with its network,")
+        console.say("  so this run does not prove that installing and serving work without one")
     command = cut or [*plain, str(port), str(result)]
     code = ran(command)
     if code:
@@ -154,4 +155,4 @@ def _report(
         console.data(f"{phase.name:<24}{phase.took_s:>9.1f}{size:>12}{rate:>14}")
     console.data(f"{'total':<24}{sum(phase.took_s for phase in phases):>9.1f}")
     if run.silent:
-        console.data("install, serve, ask and health ran in a namespace without a route")
+        console.data("install, serve, ask and health ran in a network namespace without a route")

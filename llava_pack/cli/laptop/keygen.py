@@ -11,11 +11,11 @@ from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_pas
 
 
 def keygen(
-    key: Annotated[Path, typer.Argument(help="The private key to write; never replaced.")] = Path(
-        "llava-pack.key"
-    ),
+    key: Annotated[
+        Path, typer.Argument(help="The private key to write; never overwritten.")
+    ] = Path("llava-pack.key"),
     no_passphrase: Annotated[
-        bool, typer.Option("--no-passphrase", help="Whoever reads the file can sign.")
+        bool, typer.Option("--no-passphrase", help="Anyone who can read the file can sign.")
     ] = False,
     passphrase_file: PassphraseFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -24,7 +24,7 @@ def keygen(
 
     The key is on the curve P-256, made by openssl; servers know it by the fingerprint. The private
     key stays here, behind a passphrase. Its public half, KEY.pub.pem, goes to the
-    servers by another way than the bundles.
+    servers separately from the bundles.
 
     \b
     Examples:
@@ -37,10 +37,10 @@ def keygen(
     from llava_pack.format.errors import UsageError
 
     if no_passphrase and passphrase_file is not None:
-        raise UsageError("say one of --no-passphrase and --passphrase-file", subject="keygen")
+        raise UsageError("pass only one of --no-passphrase and --passphrase-file", subject="keygen")
     if no_passphrase:
         passphrase = ""
-        console.say(f"! no passphrase: whoever reads {key} can sign bundles that servers accept")
+        console.say(f"! no passphrase: who can read {key} can sign bundles that servers accept")
     elif passphrase_file is not None:
         passphrase = read_passphrase(passphrase_file)
     else:
@@ -51,6 +51,6 @@ def keygen(
         files = {"key": str(key), "public_key": str(public_file)}
         console.document("keygen", {**files, "fingerprint": public.fingerprint})
         return
-    console.say(f"private key  {key}, for build --sign: keep it, and only you")
+    console.say(f"private key  {key}, for build --sign: keep it secret")
     console.say(f"public key   {public_file}, for install --trust-key")
     console.data(public.fingerprint)

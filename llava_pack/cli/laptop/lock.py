@@ -25,8 +25,8 @@ def lock(
 ) -> None:
     """Pin what a bundle will hold: commits, wheels, Python, date.
 
-    `build RECIPE --locked FILE` makes the same bundle from it, byte for byte, with the same
-    llava-pack. A lock holds no host, no token and no path of this machine.
+    `build RECIPE --locked FILE` builds the same bundle from it, byte for byte, with the same
+    llava-pack. A lock contains no host, no token and no path of this machine.
 
     \b
     Examples:

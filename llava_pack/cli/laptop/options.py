@@ -24,16 +24,18 @@ class PackOptions:
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")]
     target: Annotated[
         Path | None,
-        typer.Option(help="The server's facts, as `llava-pack probe` saved them; they decide."),
+        typer.Option(
+            help="The server's profile, as saved by `llava-pack probe`; it determines the build."
+        ),
     ] = None
     platform: Annotated[
         str | None,
         typer.Option(
-            help="What the target accepts: ARCH-manylinux_2_N. Default: x86_64-manylinux_2_35"
+            help="Platform of the target: ARCH-manylinux_2_N. Default: x86_64-manylinux_2_35"
         ),
     ] = None
     python: Annotated[
-        str, typer.Option(help="Python of the target: a version, or 'target' to carry none.")
+        str, typer.Option(help="Python version of the target, or 'target' to use the target's own.")
     ] = ""
     cuda: Annotated[
         Literal["none", "12", "13"] | None,
@@ -44,11 +46,11 @@ class PackOptions:
     ] = None
     exclude_newer: Annotated[
         str | None,
-        typer.Option(help="Take no package that is newer than this date, 2026-10-31."),
+        typer.Option(help="Use no package newer than this date, for example 2026-10-31."),
     ] = None
     runtime: Annotated[
         Engine | None,
-        typer.Option(help="What serves there: llava-pack's engine, or LLaVA's own code."),
+        typer.Option(help="Runtime on the target: llava-pack's engine, or LLaVA's own code."),
     ] = None
     layout: Annotated[
         Literal["original", "hf"] | None,
@@ -62,7 +64,7 @@ class PackOptions:
         typer.Option(help="Quantize while packing, on this machine's CPU; implies --format hf."),
     ] = None
     merge: Annotated[
-        bool, typer.Option("--merge", help="Put an adapter or a projector into its base.")
+        bool, typer.Option("--merge", help="Merge an adapter or a projector into its base.")
     ] = False
 
     @property

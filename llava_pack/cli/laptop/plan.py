@@ -30,14 +30,16 @@ def plan(
     pack: PackOptions,
     link: Annotated[
         str | None,
-        typer.Option(help="How it crosses: a rate like 100Mbit/s or 30MB/s, 'USB 2' or 'USB 3'."),
+        typer.Option(
+            help="Speed of the transfer: a rate like 100Mbit/s or 30MB/s, 'USB 2' or 'USB 3'."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a bundle will hold, and whether it will run there.
 
     Also why, what it needs, and what of that the target has. Fetches lists and small files, no
-    weights and no wheels. Ends with 3 when the bundle cannot run on the target.
+    weights and no wheels. Exits with 3 if the bundle cannot run on the target.
 
     \b
     Examples:
@@ -125,7 +127,7 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
     console.data(f"  crossing: {ways}")
     serving = outlook.serving
     console.data(
-        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} requests at a time, "
+        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} concurrent requests,  "
         f"{serving.context_tokens} tokens each"
     )
     for fit in outlook.fits:

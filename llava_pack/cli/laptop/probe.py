@@ -18,7 +18,7 @@ _SSH_TIMEOUT_S = 120
 
 def probe(
     target: Annotated[
-        str | None, typer.Argument(help="USER@HOST, or a name of your ssh configuration.")
+        str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
     ] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", help="The server's ssh port.")] = None,
     jump: Annotated[
@@ -32,9 +32,9 @@ def probe(
         bool, typer.Option("--paste", help="Print lines to paste into the server's terminal.")
     ] = False,
     read: Annotated[
-        Path | None, typer.Option(help="Take what the server printed from a file, or - for stdin.")
+        Path | None, typer.Option(help="Read the server's output from a file, or - for stdin.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the profile is saved.")] = Path("TARGET.json"),
+    out: Annotated[Path, typer.Option(help="Where to save the profile.")] = Path("TARGET.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Find out what a server has, for `plan` and `build`.
@@ -89,7 +89,7 @@ def summary(profile: TargetProfile) -> list[str]:
     memory = unknown if profile.memory_bytes is None else human_bytes(profile.memory_bytes)
     lines.append(f"machine   {profile.cpu_count or unknown} CPUs, {memory} of memory")
     if profile.gpus is None:
-        lines.append("GPU       could not be found out")
+        lines.append("GPU       could not be determined")
     elif not profile.gpus:
         lines.append("GPU       none")
     for gpu in profile.gpus or ():
@@ -99,7 +99,7 @@ def summary(profile: TargetProfile) -> list[str]:
             f"GPU       {gpu.name}, {size}, compute capability {capability}, "
             f"driver {gpu.driver or unknown}"
         )
-    versions = ", ".join(found.version for found in profile.pythons or ()) or "none that runs"
+    versions = ", ".join(found.version for found in profile.pythons or ()) or "none that works"
     lines.append(f"Python    {versions}")
     for disk in profile.disks or ():
         if disk.writable and disk.free_bytes is not None:
@@ -124,18 +124,20 @@ def _run(command: Sequence[str]) -> bytes:
 
     script = (shipped("installers") / "probe.sh").read_bytes()
     place = command[-2] if command[0] == "ssh" else "this machine"
-    hint = "try the same ssh command by hand, or use llava-pack probe --paste"
+    hint = "run the same ssh command by hand, or use llava-pack probe --paste"
     try:
         done = subprocess.run(
             command, input=script, stdout=subprocess.PIPE, check=False, timeout=_SSH_TIMEOUT_S
         )
     except FileNotFoundError as error:
-        raise FetchError(f"there is no {command[0]} here", subject=place, hint=hint) from error
+        raise FetchError(
+            f"{command[0]} was not found on this machine", subject=place, hint=hint
+        ) from error
     except subprocess.TimeoutExpired as error:
         message = f"no answer within {_SSH_TIMEOUT_S} s"
         raise FetchError(message, subject=place, hint=hint) from error
     if done.returncode != 0:
-        message = f"{command[0]} ended with {done.returncode}"
+        message = f"{command[0]} exited with {done.returncode}"
         raise FetchError(message, subject=place, hint=hint)
     return done.stdout
 
@@ -157,5 +159,5 @@ def _print_paste() -> None:
     console.data("base64 -d <<'END' | gzip -dc | sh")
     console.data(base64.encodebytes(packed).decode().rstrip("\n"))
     console.data("END")
-    console.say("Paste these lines into the server's terminal; then give back what it prints:")
+    console.say("Paste these lines into the server's terminal; then pass its output to:")
     console.say("  llava-pack probe --read - --out TARGET.json")

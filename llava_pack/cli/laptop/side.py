@@ -13,7 +13,7 @@ def need_laptop(command: str) -> None:
     """
     if find_spec("uv") is None:
         raise UsageError(
-            "this is the connected side's half, and this llava-pack was installed from a bundle",
+            "this command is for the connected side; this llava-pack comes from a bundle",
             subject=command,
             hint=f"on the laptop, in a clone: pip install . and then llava-pack {command}",
         )

@@ -41,12 +41,12 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
 def revert(
     recipe: RecipeName = None,
     generation: Annotated[
-        int | None, typer.Option(min=1, help="Default: the one before the current.")
+        int | None, typer.Option(min=1, help="Default: the one before the current one.")
     ] = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to an earlier installed version of a model.
+    """Revert to an earlier installed version of a model.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def revert(
 
 
 def gc(
-    keep: Annotated[int, typer.Option(min=1, help="Versions of each model that stay.")] = 2,
+    keep: Annotated[int, typer.Option(min=1, help="Versions of each model to keep.")] = 2,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:

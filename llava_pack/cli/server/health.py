@@ -34,24 +34,27 @@ class NagiosCommand(TyperCommand):
 
 def health(
     deep: Annotated[
-        bool, typer.Option("--deep", help="Hash every file, import everything, ask everything.")
+        bool,
+        typer.Option("--deep", help="Hash every file, import every package, ask every question."),
     ] = False,
     wait_ready: Annotated[
         float | None,
-        typer.Option(min=0, help="Only wait, so many seconds at most, until a server is ready."),
+        typer.Option(
+            min=0, help="Only wait until a server is ready, for at most this many seconds."
+        ),
     ] = None,
     record: Annotated[
         bool,
         typer.Option(
             "--record",
-            help="Keep the known answers of what serves here: on a machine that you trust.",
+            help="Record known answers of the running server, on a machine that you trust.",
         ),
     ] = False,
     tunnel: Annotated[
         str | None,
         typer.Option(
             metavar="USER@HOST",
-            help="On the laptop: check the way to this server, and what answers there.",
+            help="On the laptop: check the tunnel to this server, and what responds there.",
         ),
     ] = None,
     ssh_port: Annotated[
@@ -61,7 +64,7 @@ def health(
         str | None, typer.Option("-J", "--jump", help="With --tunnel: a bastion to go through.")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: for ssh, as -o.")
+        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: passed to ssh as -o.")
     ] = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
@@ -70,7 +73,7 @@ def health(
 
     It checks down to a known answer.
     The first line on stdout is for Nagios. Exit code 0: all is well; 1: works, with a warning;
-    2: does not work; 3: could not be found out. No network is used.
+    2: does not work; 3: could not be determined. No network is used.
 
     \b
     Examples:
@@ -134,7 +137,7 @@ def _wait(seconds: float) -> "Finding":
     from llava_pack.health.served_checks import probe_of
 
     began_s = time.monotonic()
-    seen = "no server of this installation runs"
+    seen = "no server of this installation is running"
     while True:
         for server in running():
             with probe_of(server) as probe:
@@ -148,7 +151,7 @@ def _wait(seconds: float) -> "Finding":
         if time.monotonic() - began_s >= seconds:
             return Layer.ENGINE.fail(
                 f"not ready after {seconds:g} s: {seen}",
-                why="clients would be turned away",
+                why="clients would be rejected",
                 fix="llava-pack serve; as root in a container, serve --as-root",
             )
         time.sleep(_LOOK_EVERY_S)

@@ -19,23 +19,25 @@ def install(
     ] = None,
     trust_key: TrustKey = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The recipe that the bundle must be of.")
+        str | None, typer.Option(help="The recipe that the bundle must contain.")
     ] = None,
     allow_downgrade: Annotated[
-        bool, typer.Option("--allow-downgrade", help="Take an older release than is installed.")
+        bool,
+        typer.Option("--allow-downgrade", help="Accept an older release than the installed one."),
     ] = False,
     prefix: Prefix = None,
     python: Annotated[
-        Path | None, typer.Option(help="The Python to use, for a bundle that carries none.")
+        Path | None, typer.Option(help="The Python to use, for a bundle without its own.")
     ] = None,
     consume: Annotated[
-        bool, typer.Option("--consume", help="Move large files out of the bundle: no copy.")
+        bool,
+        typer.Option("--consume", help="Move large files out of the bundle instead of copying."),
     ] = False,
     no_downtime: Annotated[
-        bool, typer.Option("--no-downtime", help="Never stop what serves to make room on the GPU.")
+        bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check, say what would happen, write nothing.")
+        bool, typer.Option("--dry-run", help="Check, print what would happen, and write nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

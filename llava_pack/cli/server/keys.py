@@ -23,32 +23,34 @@ app = typer.Typer(
 
 Store = Annotated[
     Path | None,
-    typer.Option("--file", help="The keys' file. Default: that of this installation or account."),
+    typer.Option("--file", help="The key file. Default: the one of this installation or account."),
 ]
 _NEVER = "never"
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Whose it is, for lists and the audit log.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the key's owner, for lists and the audit log.")
+    ],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="ask, observe, page, admin; several with commas. Default: ask,page."),
+        typer.Option(help="Comma-separated: ask, observe, page, admin. Default: ask,page."),
     ] = None,
     quota: Annotated[
         list[str] | None,
-        typer.Option(help="N/min for requests, N/day for tokens. Default: no bound."),
+        typer.Option(help="N/min for requests, N/day for tokens. Default: unlimited."),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="90d, 12h, or a date, whose end is meant. Default: never.")
+        str | None, typer.Option(help="90d, 12h, or a date (until its end). Default: never.")
     ] = None,
     file: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it: this once, for only its SHA-256 is kept.
+    """Create a key and print it, only this once: just its SHA-256 is stored.
 
-    A server that runs knows it a second later. `ask` opens the API, `page` the page, `observe` the
-    probes, metrics and health's questions; `admin` is kept for later and opens nothing yet.
+    A running server accepts it in a second. `ask` grants the API, `page` the page, `observe` the
+    probes, metrics and health's questions; `admin` is reserved and grants nothing yet.
 
     \b
     Examples:
@@ -76,7 +78,7 @@ def add(
 
 @app.command("list")
 def show(file: Store = None, as_json: AsJson = False) -> None:
-    """List the keys, without what they are.
+    """List the keys, without their secret parts.
 
     \b
     Examples:
@@ -97,11 +99,11 @@ def show(file: Store = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def revoke(
-    name: Annotated[str, typer.Argument(help="Whose key is not taken any more.")],
+    name: Annotated[str, typer.Argument(help="Name of the key to revoke.")],
     file: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a key: new requests are refused two seconds later, those that run may end.
+    """Revoke a key: new requests are refused within two seconds, running ones may finish.
 
     \b
     Examples:
@@ -111,7 +113,7 @@ def revoke(
     if as_json:
         console.document("keys", {**_shown(key, time.time()), "revoked": True})
         return
-    console.say(f"{key.name} ({key.id}) is revoked; a server that runs knows within two seconds")
+    console.say(f"{key.name} ({key.id}) is revoked; running servers reject it within two seconds")
 
 
 def _store(file: Path | None) -> "KeyStore":
@@ -130,7 +132,7 @@ def _terms(key: "Key", now_s: float) -> str:
     """Return what a key may do, for people."""
     ends = _day(key.expires) if key.expires else _NEVER
     word = "expired" if key.expired(now_s) else "expires"
-    bound = key.quota.text or "no bound"
+    bound = key.quota.text or "unlimited"
     return f"{','.join(key.scopes)}  quota {bound}  made {_day(key.created)}  {word} {ends}"
 
 

@@ -18,12 +18,15 @@ _LOOK_EVERY_S = 0.3
 
 
 def logs(
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="The last so many.")] = 50,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, help="Number of last lines to print.")
+    ] = 50,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")
+        bool, typer.Option("-f", "--follow", help="Follow the log until Ctrl-C.")
     ] = False,
     audit: Annotated[
-        bool, typer.Option("--audit", help="The audit log: which key asked, one JSON line each.")
+        bool,
+        typer.Option("--audit", help="The audit log: one JSON line per request, with its key."),
     ] = False,
 ) -> None:
     """Show the log of `serve`: requests, engines, errors.
@@ -53,7 +56,7 @@ def _path(name: str) -> Path:
     for path in kept:
         if path.is_file():
             return path
-    raise ServeError("nothing was served here yet", subject=str(kept[0]), hint="llava-pack serve")
+    raise ServeError("no server has run here yet", subject=str(kept[0]), hint="llava-pack serve")
 
 
 def _follow(path: Path, stream: TextIO) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TOKEN_BYTES = 16
 _LOOPBACK = "127.0.0.1"
 _NOT_GIVEN = frozenset({"DEFAULT", "DEFAULT_MAP"})
-UNFENCED = "! no fence: what serves can open every file that you can, and any network"
+UNFENCED = "! no fence: the server can open every file that you can, and any network"
 OF_SERVE = frozenset({"recipes", "model_path", "prefix", "as_root", "as_json"})
 """Parameters that `serve` honours by itself, whatever the runtime."""
 

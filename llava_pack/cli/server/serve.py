@@ -27,7 +27,7 @@ def serve(
     ctx: typer.Context,
     recipes: Annotated[
         list[str] | None,
-        typer.Argument(help="Installed models to serve. Default: the one activated last."),
+        typer.Argument(help="Installed models to serve. Default: the most recently activated one."),
     ] = None,
     *,
     options: ModelOptions,

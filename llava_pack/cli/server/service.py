@@ -36,16 +36,16 @@ System = Annotated[
     bool | None,
     typer.Option(
         "--system/--user",
-        help="The system's unit, or this account's. Default: as root, the system's.",
+        help="A system unit or a user unit. Default: a system unit if run as root.",
     ),
 ]
 Account = Annotated[
     str | None,
-    typer.Option(help="Who serves, for a system's unit. Default: the owner, where it is not root."),
+    typer.Option(help="Account of a system unit. Default: the owner, unless that is root."),
 ]
-Name = Annotated[str, typer.Option(help="Of the unit, where one machine has several.")]
+Name = Annotated[str, typer.Option(help="Name of the unit, if a machine has several.")]
 Arguments = Annotated[
-    list[str] | None, typer.Argument(help="What `serve` is given; options of it after --.")
+    list[str] | None, typer.Argument(help="Arguments of `serve`; its options after --.")
 ]
 
 
@@ -78,7 +78,7 @@ class Unit:
             "ENVIRONMENT": _quoted(f"LLAVA_PACK_PREFIX={self.prefix}"),
             "WRITABLE": f"{_quoted(run)} {_quoted(logs)}",
             "ACCOUNT": self.account or "",
-            "ADDRESSES": silent if _on_loopback(self.arguments) else "# it serves other hosts too",
+            "ADDRESSES": silent if _on_loopback(self.arguments) else "# it also serves other hosts",
         }
         text = (shipped("installers") / "units" / template).read_text(encoding="utf-8")
         return re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], text)
@@ -94,7 +94,7 @@ class Unit:
         if done.returncode != 0:
             scope = "" if self.system else "--user "
             raise InstallError(
-                f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip():.400}",
+                f"{' '.join(command)} exited with {done.returncode}: {done.stderr.strip():.400}",
                 subject=self.name,
                 hint=f"journalctl {scope}-u {self.name} says why",
             )
@@ -109,7 +109,7 @@ def install(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit, start it now and at every boot; again changes what is different.
+    """Write the unit and start it, now and at every boot; run again, it updates the unit.
 
     \b
     Examples:
@@ -120,17 +120,17 @@ def install(
     unit = _unit(arguments, system=system, account=account, name=name, prefix=prefix)
     if not _SYSTEMD.is_dir():
         raise PreflightError(
-            "systemd does not run here",
+            "systemd is not running here",
             subject="service",
-            hint="llava-pack service show prints the unit: its ExecStart is what another init runs",
+            hint="llava-pack service show prints the unit: run its ExecStart with another init",
         )
     try:
         _give_folders(unit)
     except OSError as error:
         raise InstallError(
-            f"expected folders of its own, got {error.strerror}",
+            f"expected folders of the service's own, got {error.strerror}",
             subject=str(error.filename),
-            hint="look at it: ls -ld; the account of the service writes there and nowhere else",
+            hint="check it: ls -ld; the service's account writes there and nowhere else",
         ) from error
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     files.write(unit.path, unit.text().encode(), 0o644)
@@ -138,7 +138,7 @@ def install(
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)
     if not unit.system and not _lingers():
-        console.say("! it ends when you log out, and does not start at boot; let root run once:")
+        console.say("! it stops when you log out, and does not start at boot; have root run once:")
         console.say(f"  loginctl enable-linger {pwd.getpwuid(os.geteuid()).pw_name}")
     if as_json:
         console.document("service", {"unit": str(unit.path), "system": unit.system})
@@ -149,7 +149,7 @@ def install(
 
 @app.command()
 def remove(system: System = None, name: Name = "llava-pack", as_json: AsJson = False) -> None:
-    """Stop the service, and do not start it any more; what is installed stays.
+    """Stop the service and remove its unit; the installation stays.
 
     \b
     Examples:
@@ -209,7 +209,7 @@ def _unit(
     chosen = account or owner
     if of_system and chosen == "root":
         raise UsageError(
-            "a system's service runs as an account of its own, expected --account",
+            "a system service runs as an account of its own, expected --account",
             subject="service",
             hint="useradd --system --shell /usr/sbin/nologin llava, then --account llava",
         )

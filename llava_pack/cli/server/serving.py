@@ -33,55 +33,53 @@ class ServerOptions:
 
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 7860
     socket: Annotated[
         Path | None,
-        typer.Option(help="Listen on a Unix socket that only you can open, not a port."),
+        typer.Option(help="Listen on a Unix socket that only you can open, instead of a port."),
     ] = None
     token: Annotated[
-        bool, typer.Option("--token/--no-token", help="Ask for the token of this start.")
+        bool,
+        typer.Option("--token/--no-token", help="Require a token, which is new at each start."),
     ] = True
     api_key_file: Annotated[
-        Path | None, typer.Option(help="Keys without names that are accepted too, one a line.")
+        Path | None, typer.Option(help="File with more API keys, one per line, without names.")
     ] = None
     keys: Annotated[
         Path | None,
-        typer.Option(help="Keys of people, in another file than `llava-pack keys` writes to."),
+        typer.Option(help="Key file to use instead of the default one of `llava-pack keys`."),
     ] = None
     audit_to: Annotated[
         str, typer.Option(help="Where the audit log goes: file, journal, syslog or off.")
     ] = "file"
     audit_size_mb: Annotated[
-        int, typer.Option(min=1, help="Size at which the audit log's file is put aside.")
+        int, typer.Option(min=1, help="Size at which the audit log is rotated.")
     ] = MAX_MB
-    audit_keep: Annotated[
-        int, typer.Option(min=0, help="Files of the audit log that are kept beside the current.")
-    ] = KEEP
-    web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the page at /.")] = True
-    queue: Annotated[
-        int, typer.Option(min=0, help="Requests of a model that may wait for a slot.")
-    ] = QUEUE
+    audit_keep: Annotated[int, typer.Option(min=0, help="Rotated audit log files to keep.")] = KEEP
+    web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page at /.")] = True
+    queue: Annotated[int, typer.Option(min=0, help="Maximum queued requests per model.")] = QUEUE
     drain_s: Annotated[
         float,
         typer.Option(min=0, help="Seconds for running requests to finish when it shuts down."),
     ] = 30.0
     stall_s: Annotated[
-        float, typer.Option(min=1, help="Seconds that one step of an engine may take.")
+        float,
+        typer.Option(min=1, help="Seconds without a step after which an engine is restarted."),
     ] = STALL_S
     as_root: Annotated[
         bool,
-        typer.Option(
-            "--as-root", envvar="LLAVA_PACK_AS_ROOT", help="Serve what is installed as root, too."
-        ),
+        typer.Option("--as-root", envvar="LLAVA_PACK_AS_ROOT", help="Allow serving as root."),
     ] = False
     fence: Annotated[
         bool,
-        typer.Option("--fence/--no-fence", help="Keep what serves from other files and networks."),
+        typer.Option(
+            "--fence/--no-fence", help="Fence the server off from other files and networks."
+        ),
     ] = True
     require_fence: Annotated[
         bool,
-        typer.Option("--require-fence", help="Do not serve where the kernel cannot hold a fence."),
+        typer.Option("--require-fence", help="Refuse to serve if the fence is incomplete."),
     ] = False
 
     def __post_init__(self) -> None:
@@ -162,12 +160,12 @@ class ServerOptions:
             return
         if not self.as_root:
             raise UsageError(
-                "root does not serve: whoever got into the server would be root",
+                "serving as root is refused: an attacker who gets into the server would be root",
                 subject="serve",
-                hint="llava-pack service install --system --account NAME has an account of its own "
-                "serve; where everything is root, in a container, say: llava-pack serve --as-root",
+                hint="llava-pack service install --system --account NAME gives it its own account"
+                "; where everything is root, in a container: llava-pack serve --as-root",
             )
-        console.say("! it serves as root: whoever got into the server would be root")
+        console.say("! serving as root: an attacker who gets into the server would be root")
 
     def need_extra(self) -> None:
         """Refuse to serve where a package for it is missing.

@@ -45,7 +45,7 @@ def start(
 
 @expanded
 def swap(
-    model: Annotated[str, typer.Argument(help="The model whose place is taken.")],
+    model: Annotated[str, typer.Argument(help="The model to replace.")],
     recipe: Recipe = None,
     *,
     options: ModelOptions,
@@ -81,7 +81,7 @@ def _plan(recipe: str | None, options: ModelOptions, prefix: Path | None) -> "En
     options.check_served()
     if recipe is None and options.model_path is None:
         raise UsageError(
-            "one model is expected: an installed one's name, or a folder",
+            "expected one model: the name of an installed one, or a folder",
             hint="llava-pack generations; or --model-path DIR",
         )
     plans, _bundle_id = options.plans([recipe] if recipe else [], prefix)

@@ -12,7 +12,7 @@ from llava_pack.serve.run_state import RunState, running
 def status(as_json: AsJson = False) -> None:
     """Show what is served on this machine: models, slots, queue.
 
-    Exit code 15 where nothing is served. `llava-pack health` finds out whether it works.
+    Exit code 15 if no server is running. `llava-pack health` checks whether it works.
 
     \b
     Examples:
@@ -55,7 +55,7 @@ def _facts(server: RunState) -> dict[str, Any]:
                 for name, model in startup["models"].items()
             }
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        facts["error"] = f"it does not answer: {str(error) or type(error).__name__}"
+        facts["error"] = f"it does not respond: {str(error) or type(error).__name__}"
     return facts
 
 

@@ -34,9 +34,9 @@ _CLEAR_S = 2.0
 
 def stop(
     model: Annotated[
-        str | None, typer.Argument(help="One model; without it, the whole server.")
+        str | None, typer.Argument(help="One model; without it, the whole server is stopped.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Cut off what runs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Cancel running requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Shut down the last server, or one of its models.
@@ -58,7 +58,7 @@ def stop(
     else:
         left = []
         _end(server, force=force)
-        console.say(f"{console.mark('ok')} the server, process {server.pid}, has ended")
+        console.say(f"{console.mark('ok')} the server, process {server.pid}, has stopped")
     if as_json:
         console.document("stop", {"pid": server.pid, "model": model, "models": left})
 
@@ -75,11 +75,11 @@ def _end(server: RunState, *, force: bool) -> None:
             continue
         if number is None:
             raise ServeError(
-                f"process {server.pid} was killed and is still there: the kernel keeps it",
+                f"process {server.pid} was killed but has not exited: it hangs in the kernel",
                 hint="its driver may hang: see `dmesg`",
             )
         if number == signal.SIGKILL:
-            console.say(f"! process {server.pid} does not end: it is killed")
+            console.say(f"! process {server.pid} does not stop: killing it")
             _kill(server)
         else:
             _signal(server, number)
@@ -157,8 +157,8 @@ def _check(server: RunState) -> None:
     known = began == server.start_ticks or (own and server.start_ticks is None)
     if not (known and user_of(server.pid) == server.owner):
         raise ServeError(
-            f"process {server.pid} does not prove to be the server: it is left as it is",
-            hint="end it as the account that serves, or with `systemctl stop`",
+            f"process {server.pid} could not be confirmed as the server: it is left alone",
+            hint="stop it as the server's account, or with `systemctl stop`",
         )
 
 

@@ -36,17 +36,18 @@ _LOG_NAMES = ("serve.log", "serve.log.1")
 
 def support_bundle(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; it must not exist.")
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; it must not exist yet."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print everything that it would hold, and write nothing."),
+        typer.Option("--dry-run", help="Print the contents and write nothing."),
     ] = False,
     with_logs: Annotated[
         bool,
         typer.Option(
             "--with-logs",
-            help="Also the logs' own words. What looks private is taken out, no more: READ THEM.",
+            help="Include the logs' own text. Only what looks private is removed: READ IT.",
         ),
     ] = False,
     prefix: Prefix = None,
@@ -54,7 +55,7 @@ def support_bundle(
 ) -> None:
     """Collect what somebody elsewhere needs to help, in one file.
 
-    The file is under 5 MB. It is made of known fields only: facts of the machine and its GPUs,
+    The file is under 5 MB. It contains known fields only: facts of the machine and its GPUs,
     health, versions, receipts, the installer's journal, and our own log messages without their
     texts. Numbers, versions, digests and words of a fixed list leave; no line of a log, no path, no
     name of your own, no host, user or address does. Nothing is sent anywhere. It works where the
@@ -80,12 +81,12 @@ def support_bundle(
         redactor=Redactor(_private(servers)),
     )
     if with_logs:
-        console.say("! with the logs' own words: a program took out what looks private, and cannot")
+        console.say("! with the logs' own text: a program removed what looks private, and cannot")
         console.say("! know the rest. Read UNREVIEWED-logs before you send it.")
     if dry_run:
         _preview(contents, as_json=as_json)
         return
-    console.say("it holds:")
+    console.say("contents:")
     for line in contents.lines():
         console.say(line)
     path, data = output or Path(_name(unreviewed=with_logs)), packed(contents)
@@ -264,5 +265,5 @@ def _write(path: Path, data: bytes) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise SpaceError(
-            f"cannot be written: {error.strerror}", subject=str(path), hint="-o FILE elsewhere"
+            f"cannot be written: {error.strerror}", subject=str(path), hint="choose another -o FILE"
         ) from error

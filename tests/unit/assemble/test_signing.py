@@ -143,7 +143,7 @@ def test_build_finds_out_before_it_fetches_that_the_key_does_not_open(key, tmp_p
     wrong.chmod(0o644)
     command = ["build", "demo", "--sign", str(key), "--passphrase-file", str(wrong)]
     assert main(command) == 2
-    assert "can be read by others" in capsys.readouterr().err
+    assert "is readable by other accounts" in capsys.readouterr().err
     assert main(["build", "demo", "--sign", str(tmp_path / "absent.key")]) == 2
 
 
