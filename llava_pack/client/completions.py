@@ -137,9 +137,9 @@ def _parsed(value: str) -> dict[str, Any]:
     try:
         event = json.loads(value)
     except ValueError as error:
-        raise ServeError("the server sent something that is not an event") from error
+        raise ServeError("the server sent an event that is not valid") from error
     if not isinstance(event, dict):
-        raise ServeError("the server sent something that is not an event")
+        raise ServeError("the server sent an event that is not valid")
     return event
 
 
@@ -150,7 +150,7 @@ def refusal(response: "httpx.Response") -> PackError:
         text = _error_text(_parsed(response.text))
     except ServeError:
         text = ""
-    return kind(text or f"the server answered with HTTP {response.status_code}")
+    return kind(text or f"the server responded with HTTP {response.status_code}")
 
 
 def _error_text(event: dict[str, Any]) -> str:

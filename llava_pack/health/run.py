@@ -103,7 +103,7 @@ class Examination:
             yield Layer.ANSWERS.fail(
                 f"nothing recorded: {', '.join(server.models)} is not installed here",
                 why="the questions come from an installed bundle",
-                fix=f"{self._program} serve, or give --prefix",
+                fix=f"{self._program} serve, or pass --prefix",
             )
 
     def explained(self) -> tuple[Finding, ...]:
@@ -143,7 +143,7 @@ class Examination:
         return Layer.INTEGRITY.fail(
             f"nothing is installed under {self._prefix}",
             why="there is nothing to serve",
-            fix="sh install.sh --bundle DIR --expect ID, or give --prefix",
+            fix="sh install.sh --bundle DIR --expect ID, or pass --prefix",
         )
 
     def _say_how_long(self, servers: Sequence[RunState]) -> Iterator[Finding]:

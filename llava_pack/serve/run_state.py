@@ -50,7 +50,7 @@ class RunState:
     log: str = ""
     """Path of its log."""
     drain_s: float = DRAIN_S
-    """How long what runs may take when it is told to end."""
+    """How long running requests may take to finish at shutdown."""
     controller: str = ""
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""

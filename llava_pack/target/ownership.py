@@ -33,7 +33,7 @@ def check_prefix(prefix: Path, uid: int | None = None) -> None:
         uid: of who is to use it, this account by default.
 
     Raises:
-        PreflightError: naming the place, whose it is, and what mends it.
+        PreflightError: naming the place, whose it is, and what fixes it.
     """
     check(prefix, uid)
     links = (path for path in prefix.glob("models/*/current") if path.is_symlink())

@@ -107,7 +107,11 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
     ("options", "hop", "hint"),
     [
         (["--local-port", "TAKEN"], "this laptop's port", "--local-port"),
-        (["--expect", "cd" * 6], "server: it serves the bundle abababababab", "several servers"),
+        (
+            ["--expect", "cd" * 6],
+            "server: expected the bundle cdcdcdcdcdcd, got abababababab",
+            "several servers",
+        ),
         (
             ["--port", "PORT"],
             "server: another llava-pack server responds there",
@@ -163,7 +167,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     assert blame_ssh("first\nkex_exchange_identification: banner line\n").why.endswith(
         "banner line"
     )
-    assert blame_ssh("").why == "ssh ended: it printed nothing"
+    assert blame_ssh("").why == "ssh exited: it printed nothing"
 
 
 @pytest.mark.parametrize(

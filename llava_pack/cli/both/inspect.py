@@ -35,10 +35,10 @@ def inspect(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds and needs.
+    """Show what a bundle or a checkpoint contains and needs.
 
-    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory
-    that it will take.
+    Nothing is verified. For a checkpoint, it also shows every defect, and the memory that the model
+    will need.
 
     \b
     Examples:

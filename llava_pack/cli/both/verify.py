@@ -22,9 +22,9 @@ def verify(
     trust_key: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a whole bundle, and name every file that has changed.
+    """Verify a whole bundle, and list every file that differs.
 
-    Without --expect or --trust-key this proves completeness, not who built it. Exit code
+    Without --expect or --trust-key, this proves that it is complete, not who built it. Exit code
     4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
     here can check the signature.
 

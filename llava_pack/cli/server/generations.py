@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
     """List the installed versions of each model.
 
-    * marks the one that serves.
+    An asterisk marks the active version.
 
     \b
     Examples:
@@ -41,7 +41,10 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
 def revert(
     recipe: RecipeName = None,
     generation: Annotated[
-        int | None, typer.Option(min=1, help="Default: the one before the current one.")
+        int | None,
+        typer.Option(
+            min=1, help="Generation to activate. Default: the one before the current one."
+        ),
     ] = None,
     prefix: Prefix = None,
     as_json: AsJson = False,

@@ -27,11 +27,13 @@ def install(
     ] = False,
     prefix: Prefix = None,
     python: Annotated[
-        Path | None, typer.Option(help="The Python to use, for a bundle without its own.")
+        Path | None, typer.Option(help="Python to use, if the bundle does not include one.")
     ] = None,
     consume: Annotated[
         bool,
-        typer.Option("--consume", help="Move large files out of the bundle instead of copying."),
+        typer.Option(
+            "--consume", help="Move large files out of the bundle instead of copying them."
+        ),
     ] = False,
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
@@ -41,12 +43,12 @@ def install(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Install a bundle or an upgrade, without any network.
+    """Install or upgrade a bundle, without network access.
 
-    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key
-    given by --trust-key, and against the key that the first installation pinned; one of them must
-    be there. Nothing is run from the bundle. Whatever fails, the version that served before stays
-    active.
+    The files are verified, copied and tested; then the new version is activated in one step. The
+    bundle is checked against --expect, the key given by --trust-key, and the key that the first
+    installation pinned; at least one of them is required. Nothing is run from the bundle. If
+    anything fails, the previous version stays active.
 
     \b
     Examples:
@@ -73,7 +75,7 @@ def install(
     if as_json:
         console.document("install", outcome.facts())
         return
-    word = "is installed already" if outcome.unchanged else "is installed"
+    word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
     if following.why:
         console.say(following.why)

@@ -70,7 +70,7 @@ def other_runtime(prefix: Path | None, recipes: Sequence[str]) -> OtherRuntime |
     if others and len(items) > 1:
         recipe = others[0].item.recipe
         raise UsageError(
-            f"{others[0].title} serves one model at a time, and nothing beside it",
+            f"{others[0].title} serves only one model per server",
             subject=recipe,
             hint=f"llava-pack serve {recipe}, and the others with another --port",
         )
@@ -170,7 +170,7 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     lines = tunnel_lines(this_endpoint(state))
     page = f"http://localhost:{state.port}/"
     for missing in _missing(state):
-        console.say(f"! a fence is not whole: {missing}")
+        console.say(f"! a fence is incomplete: {missing}")
     if as_json:
         fields = {"url": state.url, "port": state.port, "pid": state.pid, "token": state.token}
         fields |= {"models": list(state.models), "bundle_id": state.bundle_id}
@@ -185,7 +185,7 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     for line in other.runtime.lines(state):
         console.say(line)
     console.say(f"\nThrough a bastion:\n  {lines.bastion}")
-    console.say("\nCtrl-C stops it.")
+    console.say("\nPress Ctrl-C to stop the server.")
 
 
 def _missing(state: RunState) -> list[str]:

@@ -113,7 +113,7 @@ def test_what_ended_is_started_again(tmp_path):
         running.start(lambda: True, notes.append)
         while not mark.exists() or len(mark.read_text()) < 2:
             running.revive(notes.append)
-    assert any("worker exited with 0" in note for note in notes)
+    assert any("worker exited with code 0" in note for note in notes)
 
 
 def test_a_program_that_is_not_there_is_15(tmp_path):
