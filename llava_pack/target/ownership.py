@@ -170,5 +170,7 @@ def _whose(facts: os.stat_result) -> str:
 
 def _refusal(place: Path, why: str, fix: str) -> PreflightError:
     return PreflightError(
-        f"another account could change what runs here: {why}", subject=str(place), hint=fix
+        f"another account could change the programs run here: {why}",
+        subject=str(place),
+        hint=fix,
     )
