@@ -128,7 +128,7 @@ def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no picture is there"),
+        ("", "no pictures found"),
         ("{}", "line 1: expected"),
         ("[]", "line 1: expected"),
         ('{"image": "x.png", "prompt": 3}', "line 1: expected"),

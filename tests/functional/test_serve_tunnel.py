@@ -129,7 +129,11 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
         ),
         (["-o", "HostName=no-such-host.invalid"], "ssh login: the server's name", "--jump"),
         (["-p", "1"], "ssh login: no sshd responds", "--ssh-port"),
-        (["-o", "PreferredAuthentications=none"], "ssh login: the server does not let", "by hand"),
+        (
+            ["-o", "PreferredAuthentications=none"],
+            "ssh login: the server rejected the login",
+            "try plain ssh",
+        ),
     ],
 )
 def test_the_hop_that_fails_is_named(

@@ -110,9 +110,7 @@ def install(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit, and start it now and at every boot.
-
-    An existing unit is updated.
+    """Write or update the unit; start it now and at every boot.
 
     \b
     Examples:
