@@ -179,7 +179,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     [
         (200, {"bundle_id": "abc"}, "ab", None),
         (503, {"bundle_id": None}, None, None),
-        (200, {"bundle_id": None}, "ab", "of a plain folder"),
+        (200, {"bundle_id": None}, "ab", "got a plain folder"),
         (401, None, None, "rejects this token"),
         (404, {"x": 1}, None, "other than llava-pack"),
         (200, None, None, "other than llava-pack"),
