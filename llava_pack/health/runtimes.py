@@ -37,7 +37,7 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServePlan:
+class RuntimePlan:
     """Everything that one run of such a runtime needs to know.
 
     Attributes:
@@ -71,7 +71,7 @@ class ServingRuntime:
     honoured: frozenset[str]
     fixed: Mapping[str, object]
     device: Callable[[str], str]
-    serve: Callable[[ServePlan, Callable[[RunState], None], Progress], int]
+    serve: Callable[[RuntimePlan, Callable[[RunState], None], Progress], int]
     fields: Callable[[RunState], Mapping[str, str]]
     lines: Callable[[RunState], Sequence[str]]
     smoke: Callable[[Manifest, Path, str, str], Mapping[str, Any]]

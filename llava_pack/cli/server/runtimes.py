@@ -17,7 +17,7 @@ from llava_pack.cli import console
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.format.errors import UsageError
 from llava_pack.format.runtimes import RUNTIMES
-from llava_pack.health.runtimes import ServePlan, ServingRuntime, serving_runtime
+from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
 from llava_pack.serve.run_state import RunState, directories, running
 from llava_pack.serve.supervision.plans import LoadOptions
 
@@ -136,7 +136,7 @@ def serve_other(
 
 def planned(
     other: OtherRuntime, load: LoadOptions, fence: FenceMode, *, port: int, token: bool
-) -> ServePlan:
+) -> RuntimePlan:
     """Return the run that is asked for; its port was free.
 
     Raises:
@@ -159,7 +159,7 @@ def planned(
         started=int(time.time()),
         bundle_id=other.item.bundle_id,
     )
-    return ServePlan(engine=engine, state=state, state_directory=directories()[0], fence=fence)
+    return RuntimePlan(engine=engine, state=state, state_directory=directories()[0], fence=fence)
 
 
 def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: bool) -> None:
