@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
     """Return the server to ask, the latest started, and the model's name on it.
 
     Raises:
-        ServeError: no server of this installation is running, none has that model, or it is LLaVA's
-            own, which has no such API.
+        ServeError: no server of this installation is running, none has that model, or its runtime
+            has no such API.
     """
     found = running()
-    servers = [server for server in found if not server.controller]
+    servers = [server for server in found if RUNTIMES[server.engine].gateway]
     if found and not servers:
+        title = RUNTIMES[found[0].engine].title
         raise ServeError(
-            "the server runs LLaVA's own code, which has no OpenAI-compatible API",
+            f"the server runs {title}, which has no OpenAI-compatible API",
             subject=", ".join(found[0].models),
             hint=f"open its page: {found[0].url}",
         )

@@ -1,6 +1,6 @@
 """How a runtime beside llava-pack's own engine serves, for `serve`, `health` and the smoke test.
 
-Each is a `ServingRuntime` in a room of its own, which `llava_pack.format.runtimes` names.
+Each is a `ServingRuntime` in a room of its own, which `llava_pack.runtimes` names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,10 @@ from typing import Any, Protocol, Self
 
 from llava_pack.engine.fence.value import FenceMode
 from llava_pack.format.known_answers import KnownAnswer
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import Engine, Manifest
 from llava_pack.format.progress import Progress
-from llava_pack.format.runtimes import RUNTIMES, Engine
 from llava_pack.health.facts import AnswerFacts, PageFacts, ServerFacts
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.supervision.plans import EnginePlan
 

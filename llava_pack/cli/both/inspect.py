@@ -15,7 +15,6 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
-from llava_pack.target.inventory import read_listing, read_manifest
 
 if TYPE_CHECKING:
     from llava_pack.format.manifest import FileEntry, Manifest
@@ -80,6 +79,8 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
+    from llava_pack.target.inventory import read_listing, read_manifest
+
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)
     stated: dict[str, Any] = records.encode(manifest)

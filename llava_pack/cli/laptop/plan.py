@@ -127,7 +127,7 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
     console.data(f"  crossing: {ways}")
     serving = outlook.serving
     console.data(
-        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} concurrent requests,  "
+        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} concurrent requests, "
         f"{serving.context_tokens} tokens each"
     )
     for fit in outlook.fits:
