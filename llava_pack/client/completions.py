@@ -5,15 +5,21 @@ Source: OpenAI API reference, "Create chat completion", streaming.
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from typing import Any
 
 from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
-from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
+from llava_pack.format.errors import AccessError
+from llava_pack.format.errors import PackError
+from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import UsageError
 from llava_pack.runtimes import RUNTIMES
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.run_state import running
 
 if TYPE_CHECKING:
     import httpx
@@ -139,9 +145,9 @@ def _parsed(value: str) -> dict[str, Any]:
     try:
         event = json.loads(value)
     except ValueError as error:
-        raise ServeError("the server sent something that is not an event") from error
+        raise ServeError("the server sent an event that is not valid") from error
     if not isinstance(event, dict):
-        raise ServeError("the server sent something that is not an event")
+        raise ServeError("the server sent an event that is not valid")
     return event
 
 
@@ -152,7 +158,7 @@ def refusal(response: "httpx.Response") -> PackError:
         text = _error_text(_parsed(response.text))
     except ServeError:
         text = ""
-    return kind(text or f"the server answered with HTTP {response.status_code}")
+    return kind(text or f"the server responded with HTTP {response.status_code}")
 
 
 def _error_text(event: dict[str, Any]) -> str:

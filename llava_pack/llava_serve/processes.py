@@ -140,7 +140,7 @@ class _Watched:
                 self._reader.join(_LAST_WORDS_S)
             said, hint = self._last_words()
             raise ServeError(
-                f"exited with {code} before it was ready; last output: {said}",
+                f"exited with code {code} before it was ready; last output: {said}",
                 subject=f"LLaVA's {self.program.role}",
                 hint=hint,
             )
@@ -156,7 +156,10 @@ class _Watched:
             self._again_s = now_s + wait_s
             said = self._lines[-1] if self._lines else "nothing"
             code = self._process.returncode
-            note(f"! {self.program.role} exited with {code} ({said}); restarting in {wait_s:g} s")
+            note(
+                f"! {self.program.role} exited with code {code} ({said}); "
+                f"restarting in {wait_s:g} s"
+            )
         elif now_s >= self._again_s:
             self.start()
 

@@ -1,9 +1,12 @@
 """`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
+from typing import Annotated
+from typing import Any
 
 import typer
 
@@ -17,7 +20,8 @@ from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
-    from llava_pack.format.manifest import FileEntry, Manifest
+    from llava_pack.format.manifest import FileEntry
+    from llava_pack.format.manifest import Manifest
 
 
 def inspect(
@@ -34,10 +38,10 @@ def inspect(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds and needs.
+    """Show what a bundle or a checkpoint contains and needs.
 
-    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory
-    that it will take.
+    Nothing is verified. For a checkpoint, it also shows every defect, and the memory that the model
+    will need.
 
     \b
     Examples:
@@ -79,7 +83,8 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
-    from llava_pack.target.inventory import read_listing, read_manifest
+    from llava_pack.target.inventory import read_listing
+    from llava_pack.target.inventory import read_manifest
 
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)

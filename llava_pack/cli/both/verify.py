@@ -2,7 +2,8 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
@@ -23,9 +24,9 @@ def verify(
     trust_key: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a whole bundle, and name every file that has changed.
+    """Verify a whole bundle, and list every file that differs.
 
-    Without --expect or --trust-key this proves completeness, not who built it. Exit code
+    Without --expect or --trust-key, this proves that it is complete, not who built it. Exit code
     4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
     here can check the signature.
 
@@ -37,7 +38,8 @@ def verify(
     """
     from llava_pack.installation.bundle_check import examine
     from llava_pack.target import trust
-    from llava_pack.target.inventory import read_listing, refusal
+    from llava_pack.target.inventory import read_listing
+    from llava_pack.target.inventory import refusal
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)

@@ -1,13 +1,18 @@
 """What a target keeps: the way to the installer, and the commands over installed versions."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
+from typing import Annotated
+from typing import Any
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix, RecipeName
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import Prefix
+from llava_pack.cli.arguments import RecipeName
 from llava_pack.format.text import human_bytes
-from llava_pack.installation.prefix import chosen_prefix, own_prefix
+from llava_pack.installation.prefix import chosen_prefix
+from llava_pack.installation.prefix import own_prefix
 
 if TYPE_CHECKING:
     from llava_pack.installation.removal import Freed
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
     """List the installed versions of each model.
 
-    * marks the one that serves.
+    An asterisk marks the active version.
 
     \b
     Examples:
@@ -42,7 +47,10 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
 def revert(
     recipe: RecipeName = None,
     generation: Annotated[
-        int | None, typer.Option(min=1, help="Default: the one before the current one.")
+        int | None,
+        typer.Option(
+            min=1, help="Generation to activate. Default: the one before the current one."
+        ),
     ] = None,
     prefix: Prefix = None,
     as_json: AsJson = False,

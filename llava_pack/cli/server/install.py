@@ -1,12 +1,14 @@
 """`llava-pack install`: an upgrade, or a first install on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import Prefix
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
 
@@ -29,11 +31,13 @@ def install(
     ] = False,
     prefix: Prefix = None,
     python: Annotated[
-        Path | None, typer.Option(help="The Python to use, for a bundle without its own.")
+        Path | None, typer.Option(help="Python to use, if the bundle does not include one.")
     ] = None,
     consume: Annotated[
         bool,
-        typer.Option("--consume", help="Move large files out of the bundle instead of copying."),
+        typer.Option(
+            "--consume", help="Move large files out of the bundle instead of copying them."
+        ),
     ] = False,
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
@@ -43,12 +47,12 @@ def install(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Install a bundle or an upgrade, without any network.
+    """Install or upgrade a bundle, without network access.
 
-    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key
-    given by --trust-key, and against the key that the first installation pinned; one of them must
-    be there. Nothing is run from the bundle. Whatever fails, the version that served before stays
-    active.
+    The files are verified, copied and tested; then the new version is activated in one step. The
+    bundle is checked against --expect, the key given by --trust-key, and the key that the first
+    installation pinned; at least one of them is required. Nothing is run from the bundle. If
+    anything fails, the previous version stays active.
 
     \b
     Examples:
@@ -77,7 +81,7 @@ def install(
     if as_json:
         console.document("install", outcome.facts())
         return
-    word = "is installed already" if outcome.unchanged else "is installed"
+    word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
     if following.why:
         console.say(following.why)

@@ -5,8 +5,10 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +16,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from llava_pack.cli import console
-from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.format.errors import InstallError, UsageError
-from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
+from llava_pack.engine.fence.value import OFF
+from llava_pack.engine.fence.value import FenceMode
+from llava_pack.engine.fence.value import Standing
+from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import UsageError
+from llava_pack.health.runtimes import RuntimePlan
+from llava_pack.health.runtimes import ServingRuntime
+from llava_pack.health.runtimes import serving_runtime
 from llava_pack.runtimes import RUNTIMES
-from llava_pack.serve.run_state import RunState, directories, running
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.run_state import directories
+from llava_pack.serve.run_state import running
 from llava_pack.serve.supervision.plans import LoadOptions
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ def other_runtime(prefix: Path | None, recipes: Sequence[str]) -> OtherRuntime |
     if others and len(items) > 1:
         recipe = others[0].item.recipe
         raise UsageError(
-            f"{others[0].title} serves one model at a time, and nothing beside it",
+            f"{others[0].title} serves only one model per server",
             subject=recipe,
             hint=f"llava-pack serve {recipe}, and the others with another --port",
         )
@@ -177,7 +186,7 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     lines = tunnel_lines(this_endpoint(state))
     page = f"http://localhost:{state.port}/"
     for missing in _missing(state):
-        console.say(f"! a fence is not whole: {missing}")
+        console.say(f"! a fence is incomplete: {missing}")
     if as_json:
         fields = {"url": state.url, "port": state.port, "pid": state.pid, "token": state.token}
         fields |= {"models": list(state.models), "bundle_id": state.bundle_id}
@@ -192,7 +201,7 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     for line in other.runtime.lines(state):
         console.say(line)
     console.say(f"\nThrough a bastion:\n  {lines.bastion}")
-    console.say("\nCtrl-C stops it.")
+    console.say("\nPress Ctrl-C to stop the server.")
 
 
 def _missing(state: RunState) -> list[str]:

@@ -13,9 +13,12 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import Prefix
 from llava_pack.format import files
-from llava_pack.format.errors import InstallError, PreflightError, UsageError
+from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import PreflightError
+from llava_pack.format.errors import UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
 
@@ -26,7 +29,7 @@ _NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
 
 app = typer.Typer(
     name="service",
-    help="Start at boot and after failures, as a systemd unit.",
+    help="Run the server as a systemd unit, from boot on.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -93,9 +96,10 @@ class Unit:
         if done.returncode != 0:
             scope = "" if self.system else "--user "
             raise InstallError(
-                f"{' '.join(command)} exited with {done.returncode}: {done.stderr.strip():.400}",
+                f"{' '.join(command)} exited with code {done.returncode}: "
+                f"{done.stderr.strip():.400}",
                 subject=self.name,
-                hint=f"journalctl {scope}-u {self.name} says why",
+                hint=f"journalctl {scope}-u {self.name} shows why",
             )
 
 
@@ -108,7 +112,7 @@ def install(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit and start it, now and at every boot; run again, it updates the unit.
+    """Write or update the unit; start it now and at every boot.
 
     \b
     Examples:
@@ -127,7 +131,7 @@ def install(
         _give_folders(unit)
     except OSError as error:
         raise InstallError(
-            f"expected folders of the service's own, got {error.strerror}",
+            f"the service's account cannot be given this folder: {error.strerror}",
             subject=str(error.filename),
             hint="check it: ls -ld; the service's account writes there and nowhere else",
         ) from error
@@ -148,7 +152,7 @@ def install(
 
 @app.command()
 def remove(system: System = None, name: Name = "llava-pack", as_json: AsJson = False) -> None:
-    """Stop the service and remove its unit; the installation stays.
+    """Stop the service and remove its unit, not the installation.
 
     \b
     Examples:
@@ -181,7 +185,7 @@ def show(
     name: Name = "llava-pack",
     prefix: Prefix = None,
 ) -> None:
-    """Print the unit as it would be written.
+    """Print the unit that `install` would write.
 
     \b
     Examples:
