@@ -22,7 +22,7 @@ from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import parse_manifest
-from llava_pack.format.precision import PRECISION_CHOICES
+from llava_pack.format.precision import DEFAULT_PRECISION, PRECISION_CHOICES
 from llava_pack.health.grading import judge
 from llava_pack.health.runtimes import serving_runtime
 
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--vision-tower", type=Path)
-    parser.add_argument("--precision", choices=PRECISION_CHOICES, default="nf4")
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, default=DEFAULT_PRECISION)
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", action="store_true")
     return parser
