@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llava_pack.format import files
-from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
 if TYPE_CHECKING:
     import httpx
@@ -213,8 +213,7 @@ class ServedAsker:
             try:
                 response = self._client.post("/v1/chat/completions", json=body)
             except httpx.HTTPError as error:
-                why = str(error) or type(error).__name__
-                raise ServeError(f"the server cannot be reached: {why}") from error
+                raise ServeError(f"the server cannot be reached: {reason_of(error)}") from error
             busy = response.status_code == 503 and time.monotonic() < until_s
             if not busy or self._closing.wait(float(response.headers.get("Retry-After", "2"))):
                 return response

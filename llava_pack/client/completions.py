@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
-from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
+from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
 from llava_pack.serve.run_state import RunState, running
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def stream(
                 raise refusal(response)
             yield from _chunks(response.iter_lines())
     except httpx.HTTPError as error:
-        message = f"the server cannot be reached: {str(error) or type(error).__name__}"
+        message = f"the server cannot be reached: {reason_of(error)}"
         raise ServeError(message, subject=server.url, hint="llava-pack health") from error
 
 

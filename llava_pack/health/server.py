@@ -13,7 +13,7 @@ import httpx
 
 from llava_pack.engine.known.questions import MAX_TOKENS
 from llava_pack.format import records
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
@@ -77,7 +77,7 @@ class ServerProbe:
                 },
             )
         except httpx.HTTPError as error:
-            return ServerFacts(url=url, pid=pid, error=_said(error))
+            return ServerFacts(url=url, pid=pid, error=reason_of(error))
         except (ValueError, KeyError, TypeError, AttributeError):
             return ServerFacts(url=url, pid=pid, error="a program other than llava-pack responds")
 
@@ -86,7 +86,7 @@ class ServerProbe:
         try:
             answer = self._http.get("/", headers={"Accept": "text/html"})
         except httpx.HTTPError as error:
-            return PageFacts(status=0, is_page=False, error=_said(error))
+            return PageFacts(status=0, is_page=False, error=reason_of(error))
         return PageFacts(status=answer.status_code, is_page=_PAGE_SIGN in answer.text)
 
     def answer(self, model: str, known: KnownAnswer, device: str | None) -> AnswerFacts:
@@ -102,7 +102,7 @@ class ServerProbe:
                 pieces += [delta] if delta else []
                 tokens = usage or tokens
         except (httpx.HTTPError, ServeError) as error:
-            return AnswerFacts(model=model, grade=grade(known, ""), error=_said(error))
+            return AnswerFacts(model=model, grade=grade(known, ""), error=reason_of(error))
         except (ValueError, KeyError, TypeError, IndexError):
             return AnswerFacts(model=model, grade=grade(known, ""), error="not a stream of events")
         decode_s = time.monotonic() - first_s
@@ -163,7 +163,7 @@ class ServerProbe:
         try:
             answer = self._http.post(path, json=body, timeout=_ANSWER_S)
         except httpx.HTTPError as error:
-            raise ServeError(_said(error)) from error
+            raise ServeError(reason_of(error)) from error
         if answer.status_code != 200:
             raise ServeError(_error_text(answer))
         return answer.json()
@@ -231,7 +231,3 @@ def _error_text(answer: httpx.Response) -> str:
         return str(answer.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {answer.status_code}"
-
-
-def _said(error: httpx.HTTPError | ServeError) -> str:
-    return str(error) or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Self
 
 from llava_pack.engine.fence.blame import suspected
 from llava_pack.engine.fence.value import OFF, Standing
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.llava_serve.bounds import HINT, told
 from llava_pack.llava_serve.client import UpstreamClient
 from llava_pack.llava_serve.programs import LOOPBACK, Ports, Program, Role
@@ -126,7 +126,7 @@ class _Watched:
                 start_new_session=True,
             )
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = reason_of(error)
             raise ServeError(f"cannot be started: {why}", subject=self.program.role) from error
         self._process = process
         self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)

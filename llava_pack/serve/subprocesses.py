@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.format.errors import PackError, ServeError
+from llava_pack.format.errors import PackError, ServeError, reason_of
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
@@ -92,7 +92,7 @@ async def start(program: ProcessCommand, what: str) -> Process:
             preexec_fn=functools.partial(_die_with, os.getpid()),
         )
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = reason_of(error)
         raise ServeError(f"cannot start {what}: {why}", subject=program.argv[0]) from error
 
 

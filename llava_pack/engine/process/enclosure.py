@@ -13,7 +13,7 @@ from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.engine.loading.checkpoints import read_checkpoint
 from llava_pack.engine.port import Engine
-from llava_pack.format.errors import PackError, ServeError
+from llava_pack.format.errors import PackError, ServeError, reason_of
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Enclosure:
         try:
             move_in(self._home)
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = reason_of(error)
             raise ServeError(f"cannot be created: {why}", subject=str(self._home)) from error
         fence = engine_fence(place, with_targets(folders), self._home, gpu=self._gpu)
         self._standing = raise_fence(fence, required=self._mode == "required")

@@ -16,7 +16,7 @@ from typing import Any
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.process.loop import Load
 from llava_pack.engine.process.server import BUFFER_BYTES, EngineServer
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.format.exit_codes import ExitCode
 
 _log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _listen(path: Path) -> socket.socket:
             os.umask(before)
         listening.listen(64)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = reason_of(error)
         raise ServeError(f"cannot create the engine's socket: {why}", subject=str(path)) from error
     return listening
 

@@ -14,7 +14,7 @@ from llava_pack.engine.fence.place import this_place
 from llava_pack.engine.fence.plan import gateway_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ def enter_gateway_fence(
     try:
         move_in(home)
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise ServeError(f"cannot be created: {why}", subject=str(home)) from error
+        raise ServeError(f"cannot be created: {reason_of(error)}", subject=str(home)) from error
     written = (*write, *(() if uploads is None else (uploads,)))
     fence = gateway_fence(place, home=home, read=read, write=written)
     standing = raise_fence(fence, required=mode == "required")
