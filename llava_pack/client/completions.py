@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llava_pack.client.discovery import QUICK_S, http
 from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
@@ -17,7 +18,6 @@ from llava_pack.serve.run_state import RunState, running
 if TYPE_CHECKING:
     import httpx
 
-_CONNECT_S = 10.0
 _READ_S = 600.0
 _REFUSED = {400: UsageError, 401: AccessError, 403: AccessError, 404: UsageError, 413: UsageError,
             422: UsageError}  # fmt: skip
@@ -83,16 +83,11 @@ def stream(
         "return_token_ids": True,
         **sampling_fields(sampling),
     }
-    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
-    transport = httpx.HTTPTransport(uds=server.socket) if server.socket else None
-    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    timeout = httpx.Timeout(_READ_S, connect=QUICK_S)
     try:
-        # A proxy has no business between two processes of one machine.
         with (
-            httpx.Client(transport=transport, trust_env=False, timeout=timeout) as client,
-            client.stream(
-                "POST", f"{server.url}/v1/chat/completions", json=body, headers=headers
-            ) as response,
+            http(server) as client,
+            client.stream("POST", "/v1/chat/completions", json=body, timeout=timeout) as response,
         ):
             if response.is_error:
                 response.read()

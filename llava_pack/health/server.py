@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from llava_pack.client.discovery import connection
 from llava_pack.engine.known.questions import MAX_TOKENS
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError, reason_of
@@ -41,13 +42,8 @@ class ServerProbe:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        headers = {"Authorization": f"Bearer {address.token}"} if address.token else {}
-        self._http = httpx.Client(
-            base_url=address.url,
-            headers=headers,
-            transport=httpx.HTTPTransport(uds=address.socket) if address.socket else None,
-            trust_env=False,
-            timeout=_QUICK_S,
+        self._http = connection(
+            address.url, token=address.token, socket=address.socket, timeout_s=_QUICK_S
         )
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 
+from llava_pack.client.discovery import connection
 from llava_pack.engine.inputs.templates import Special, render, template
 from llava_pack.engine.port import Message, Picture
 from llava_pack.format.errors import ServeError, reason_of
@@ -30,12 +31,7 @@ class UpstreamClient:
 
     def __init__(self, controller: str, token: str) -> None:
         self._token = token
-        self._http = httpx.Client(
-            base_url=controller,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            trust_env=False,
-            timeout=_QUICK_S,
-        )
+        self._http = connection(controller, token=token, timeout_s=_QUICK_S)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +90,7 @@ class UpstreamClient:
         Raises:
             ServeError: it does not answer.
         """
-        with httpx.Client(base_url=url, trust_env=False, timeout=_QUICK_S) as browser:
+        with connection(url, token="", timeout_s=_QUICK_S) as browser:
             try:
                 if self._token:
                     browser.post("/login", data={"username": USER, "password": self._token})
