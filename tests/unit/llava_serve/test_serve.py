@@ -61,8 +61,8 @@ def test_chat_says_that_it_has_no_such_api(server):
 
 
 def test_orders_are_refused_with_what_ends_it(server):
-    with pytest.raises(ServeError, match="takes no orders") as refused:
-        ordered(server, order="stop")
+    with pytest.raises(ServeError, match="cannot be controlled") as refused:
+        ordered(server, [].append, do="stop")
     assert f"kill {server.pid}" in refused.value.hint
 
 
