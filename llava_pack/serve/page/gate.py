@@ -35,7 +35,7 @@ from llava_pack.serve.page.events import (
 from llava_pack.serve.page.half_uploads import half_uploads_removed
 from llava_pack.serve.page.owners import Owner, Owners
 from llava_pack.serve.page.routes import Found, find_route
-from llava_pack.serve.page.streams import CountedForm, WholeAnswer, captured, read_body, replayed
+from llava_pack.serve.page.streams import CountedForm, WholeAnswer, captured, read_body, with_body
 
 MAX_FORM_BYTES = 64 * 1024 * 1024
 """The largest upload: several pictures, of which each has a bound of its own."""
@@ -105,7 +105,7 @@ class PageGate:
             case "cancel":
                 await self._cancel(owner, scope, receive, send)
             case "reset":
-                await self._app(*replayed(scope, receive, _NOTHING_TO_RESET), send)
+                await self._app(*with_body(scope, receive, _NOTHING_TO_RESET), send)
 
     async def _show(
         self, path: str, owner: Owner, scope: Scope, receive: Receive, send: Send
@@ -149,7 +149,7 @@ class PageGate:
         )
         if not self._owners.claim(owner, call.session):
             raise _absent()
-        scope, receive = replayed(scope, receive, call.body)
+        scope, receive = with_body(scope, receive, call.body)
         if not queued:
             await self._app(scope, receive, send)
             return
@@ -169,7 +169,7 @@ class PageGate:
         ended = read_cancellation(body, self._facts.events)
         if not self._owners.runs(owner, ended.session, ended.event):
             raise _absent()
-        await self._app(*replayed(scope, receive, ended.body), send)
+        await self._app(*with_body(scope, receive, ended.body), send)
 
     def _may_use(self, owner: Owner, path: str) -> bool:
         return path in self._facts.examples or self._owners.may_use(owner, path)
