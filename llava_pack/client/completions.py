@@ -5,7 +5,7 @@ Source: OpenAI API reference, "Create chat completion", streaming.
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,22 +83,37 @@ def stream(
         "return_token_ids": True,
         **sampling_fields(sampling),
     }
-    timeout = httpx.Timeout(_READ_S, connect=QUICK_S)
     try:
-        with (
-            http(server) as client,
-            client.stream("POST", "/v1/chat/completions", json=body, timeout=timeout) as response,
-        ):
-            if response.is_error:
-                response.read()
-                raise refusal(response)
-            yield from _chunks(response.iter_lines())
+        with http(server) as client:
+            yield from chunks(client, body, httpx.Timeout(_READ_S, connect=QUICK_S))
     except httpx.HTTPError as error:
         message = f"the server cannot be reached: {reason_of(error)}"
         raise ServeError(message, subject=server.url, hint="llava-pack health") from error
 
 
-def _chunks(lines: Iterator[str]) -> Iterator[Chunk]:
+def chunks(
+    client: "httpx.Client", body: Mapping[str, Any], timeout: "httpx.Timeout"
+) -> Iterator[Chunk]:
+    """Yield the chunks of an answer.
+
+    Args:
+        client: of the server, see `discovery.connection`.
+        body: the request, which asks for a stream.
+        timeout: of each connect, read and write.
+
+    Raises:
+        PackError: the server refuses the question, or fails.
+        httpx.HTTPError: it cannot be reached.
+    """
+    path = "/v1/chat/completions"
+    with client.stream("POST", path, json=body, timeout=timeout) as response:
+        if response.is_error:
+            response.read()
+            raise refusal(response)
+        yield from _events(response.iter_lines())
+
+
+def _events(lines: Iterator[str]) -> Iterator[Chunk]:
     ended = False
     for line in lines:
         name, _, value = line.partition(":")

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,12 +22,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.access.sessions import cookies
 from llava_pack.serve.api.wire import MAX_PICTURES
 from llava_pack.serve.caller import caller_of
 from llava_pack.serve.page.events import (
     MAX_EVENT_BYTES,
-    PICTURE_TYPES,
     EventShape,
+    picture_type,
     read_call,
     read_cancellation,
     session_of,
@@ -110,7 +111,7 @@ class PageGate:
     async def _show(
         self, path: str, owner: Owner, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if not self._may_use(owner, path) or _type_of(path) is None:
+        if not self._may_use(owner, path) or picture_type(path) is None:
             raise _absent()
         await self._app(scope, receive, _with_headers(send, _FILE_HEADERS))
 
@@ -179,18 +180,10 @@ def _absent() -> HTTPException:
     return HTTPException(404, "not found")
 
 
-def _type_of(path: str) -> str | None:
-    return PICTURE_TYPES.get(PurePosixPath(path).suffix.lower())
-
-
 def _browser(scope: Scope) -> str:
     """Return what the page's cookie says; empty where there is none, or it is not one of ours."""
     headers = (value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
-    for pair in ";".join(headers).split(";"):
-        key, _, given = pair.strip().partition("=")
-        if key == _COOKIE and _COOKIE_SHAPE.fullmatch(given):
-            return given
-    return ""
+    return next(filter(_COOKIE_SHAPE.fullmatch, cookies(";".join(headers), _COOKIE)), "")
 
 
 def _with_cookie(send: Send, owner: Owner) -> Send:
