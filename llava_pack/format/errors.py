@@ -44,6 +44,15 @@ class PackError(Exception):
         return f"{self.subject}: {self.message}" if self.subject else self.message
 
 
+def reason_of(error: Exception) -> str:
+    """Return what a foreign error says in a line of ours: the system's own words if it has any.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "/x")), reason_of(OSError())
+    ('No such file or directory', 'OSError')
+    """
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 class UsageError(PackError):
     """The command line, or a file given on it, is not usable."""
 

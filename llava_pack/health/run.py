@@ -1,47 +1,28 @@
 """One run of all health checks over a prefix and whatever serves on this machine."""
 
 import os
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Progress
 from llava_pack.format.text import human_bytes
-from llava_pack.health.checks import check_environment
-from llava_pack.health.checks import check_installed
-from llava_pack.health.checks import metrics_of
-from llava_pack.health.facts import AnswerFacts
-from llava_pack.health.facts import GpusFacts
-from llava_pack.health.facts import InstalledFacts
+from llava_pack.health.checks import check_environment, check_installed, metrics_of
+from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
-from llava_pack.health.knowledge import Failure
-from llava_pack.health.knowledge import known_failures
-from llava_pack.health.knowledge import recognise
-from llava_pack.health.machine import check_gpus
-from llava_pack.health.machine import check_host
-from llava_pack.health.machine import check_processes
-from llava_pack.health.machine import check_silence
-from llava_pack.health.probes import probe_environment
-from llava_pack.health.probes import wheel_versions
-from llava_pack.health.report import Finding
-from llava_pack.health.report import Layer
-from llava_pack.health.report import Metric
-from llava_pack.health.report import in_order
+from llava_pack.health.knowledge import Failure, known_failures, recognise
+from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
+from llava_pack.health.probes import probe_environment, wheel_versions
+from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
 from llava_pack.installation.integrity import read_again
 from llava_pack.runtimes import RUNTIMES
-from llava_pack.serve.run_state import RunState
-from llava_pack.serve.run_state import running
-from llava_pack.serve.supervision.listener import PORT
-from llava_pack.serve.supervision.listener import holder_of
+from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.supervision.listener import PORT, holder_of
 from llava_pack.target import receipt
 from llava_pack.target.generations import recipes
 from llava_pack.target.next_step import next_step

@@ -11,24 +11,14 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format import files
 from llava_pack.format.manifest import Engine
-from llava_pack.serve.origin import account_folder
-from llava_pack.serve.origin import held
-from llava_pack.serve.origin import origin
-from llava_pack.serve.origin import state_name
-from llava_pack.serve.origin import still
-from llava_pack.serve.origin import user_of
+from llava_pack.serve.origin import account_folder, held, origin, state_name, still, user_of
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024

@@ -2,8 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,8 +37,7 @@ def verify(
     """
     from llava_pack.installation.bundle_check import examine
     from llava_pack.target import trust
-    from llava_pack.target.inventory import read_listing
-    from llava_pack.target.inventory import refusal
+    from llava_pack.target.inventory import read_listing, refusal
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)

@@ -1,8 +1,7 @@
 """`llava-pack plan`: what a bundle will be, and whether it will run there."""
 
 import re
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 

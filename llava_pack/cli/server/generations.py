@@ -1,18 +1,13 @@
 """What a target keeps: the way to the installer, and the commands over installed versions."""
 
-from typing import TYPE_CHECKING
-from typing import Annotated
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.arguments import Prefix
-from llava_pack.cli.arguments import RecipeName
+from llava_pack.cli.arguments import AsJson, Prefix, RecipeName
 from llava_pack.format.text import human_bytes
-from llava_pack.installation.prefix import chosen_prefix
-from llava_pack.installation.prefix import own_prefix
+from llava_pack.installation.prefix import chosen_prefix, own_prefix
 
 if TYPE_CHECKING:
     from llava_pack.installation.removal import Freed

@@ -1,14 +1,12 @@
 """`llava-pack install`: an upgrade, or a first install on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.arguments import Prefix
+from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
 
