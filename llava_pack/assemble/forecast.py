@@ -246,7 +246,7 @@ def _remarks(
         yield FloorFinding("port", "warn", f"{_PORT} is taken", "free", fix)
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
-        yield FloorFinding("FIPS", "ok", value, "either", "")
+        yield FloorFinding("FIPS", "ok", value, "either")
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:

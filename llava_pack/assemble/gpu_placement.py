@@ -49,7 +49,7 @@ def gpu_findings(
 def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> FloorFinding:
     value = f"{len(have)} GPUs"
     if len(gpus) == len(have):
-        return FloorFinding("GPUs", "ok", f"{value} share the model's layers", "all", "")
+        return FloorFinding("GPUs", "ok", f"{value} share the model's layers", "all")
     numbers = [str(place) for gpu in gpus for place, one in enumerate(have) if one is gpu]
     fix = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(numbers)}"
     if any(gpu.mig for gpu in gpus):
