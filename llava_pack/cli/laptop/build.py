@@ -86,6 +86,10 @@ def build(
     from llava_pack.cli.laptop.licences import accepted_terms
     from llava_pack.fetch.cache import Cache
 
+    if passphrase_file is not None and sign is None:
+        raise UsageError(
+            "there is no key that it could open", subject="--passphrase-file", hint="add --sign KEY"
+        )
     archive = archive_of(python_archive, python_sha256)
     recipe, request = _request(pack, out, archive, locked)
     request = replace(request, record=record)
@@ -128,10 +132,15 @@ def _request(
     from llava_pack.lock.document import read_lock
 
     typed = pack.asked
-    if archive is not None and not pack.python:
-        pack = replace(pack, python=archive.minor)
-    elif archive is not None:
+    if archive is not None:
+        if pack.python not in {"", archive.minor, archive.version}:
+            raise UsageError(
+                f"the archive holds Python {archive.version}, got {pack.python}",
+                subject="--python",
+                hint="leave out --python, or --python-archive",
+            )
         typed = replace(typed, python=None)
+        pack = replace(pack, python=archive.minor)
     recipe, request = pack.request(out)
     request = replace(request, python_archive=archive)
     if locked is None:
@@ -145,6 +154,10 @@ def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
     from llava_pack.assemble.signing import is_encrypted, open_key
 
     if not is_encrypted(key):
+        if passphrase_file is not None:
+            raise UsageError(
+                f"{key} has no passphrase", subject="--passphrase-file", hint="leave it out"
+            )
         console.say(f"! {key} has no passphrase: anyone who can read it can sign")
         return open_key(key, "")
     if passphrase_file is not None:

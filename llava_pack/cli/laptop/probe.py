@@ -9,14 +9,23 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.format.errors import FetchError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
 
 _SSH_TIMEOUT_S = 120
+WAYS: Ways = {
+    "target": ("port", "jump", "option", "out", "as_json"),
+    "here": ("out", "as_json"),
+    "read": ("out", "as_json"),
+    "paste": (),
+    "": (),
+}
 
 
 def probe(
+    ctx: typer.Context,
     target: Annotated[
         str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
     ] = None,
@@ -53,10 +62,10 @@ def probe(
     """
     from llava_pack.lock.profile import parse_profile, render_profile
 
-    ways = sum((target is not None, here, paste, read is not None))
-    if ways != 1:
+    chosen_way(ctx, WAYS)
+    if target is None and read is None and not (here or paste):
         raise UsageError(
-            f"expected one of USER@HOST, --here, --paste and --read, got {ways} of them",
+            "expected one of USER@HOST, --here, --paste and --read",
             subject="probe",
             hint="llava-pack probe USER@HOST -p PORT",
         )

@@ -202,6 +202,12 @@ def _unit(
     prefix: Path | None,
 ) -> Unit:
     place, of_system = chosen_prefix(prefix), _is_system(system)
+    if account is not None and not of_system:
+        raise UsageError(
+            "a user unit runs as the account that it is of",
+            subject="--account",
+            hint="add --system, as root, or leave it out",
+        )
     from llava_pack.installation.installed import installed
 
     installed(place)
