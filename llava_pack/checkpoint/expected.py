@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone
 from llava_pack.format.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -24,7 +24,7 @@ def language_shapes(config: Mapping[str, Any]) -> Shapes:
     Raises:
         CheckpointError: a size is missing or no number.
     """
-    if backbone(config) not in {"llama", "mistral"}:
+    if backbone(config) not in LANGUAGE_TYPES:
         return {}
     hidden, vocabulary = size(config, "hidden_size"), size(config, "vocab_size")
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
