@@ -7,6 +7,7 @@ processor arguments); models/clip/configuration_clip.py (defaults of the tower).
 from collections.abc import Mapping
 from typing import Any
 
+from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone, has_tiles
 from llava_pack.format.errors import CheckpointError
 
@@ -125,8 +126,7 @@ def native_config(
 
 def vision_config(tower_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tower's part of config.json: what a CLIP configuration says of its vision side."""
-    inner = tower_config.get("vision_config")
-    given = inner if isinstance(inner, Mapping) else tower_config
+    given = vision_part(tower_config)
     values = {
         key: default if given.get(key) is None else given[key]
         for key, default in _VISION_DEFAULTS.items()
