@@ -51,7 +51,9 @@ def inspect(
         kind, facts = "bundle", _bundle(folder)
     elif _is_checkpoint(folder):
         kind = "checkpoint"
-        facts = _checkpoint(folder, vision_tower, context_tokens=context, requests=slots)
+        from llava_pack.checkpoint.summary import summarise
+
+        facts = summarise(folder, vision_tower, context_tokens=context, requests=slots)
     else:
         raise UsageError(
             f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json or weights)",
@@ -123,12 +125,6 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
         row["files"] += 1
         row["size_bytes"] += entry.size_bytes
     return sorted(rows.values(), key=lambda row: -int(row["size_bytes"]))
-
-
-def _checkpoint(folder: Path, tower: Path | None, **wish: int) -> dict[str, Any]:
-    from llava_pack.checkpoint.summary import summarise
-
-    return summarise(folder, tower, **wish)
 
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:

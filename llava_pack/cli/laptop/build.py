@@ -1,5 +1,8 @@
 """`llava-pack build`: a recipe becomes a bundle."""
 
+import shlex
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +86,6 @@ def build(
 
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.planning import plan_build
-    from llava_pack.cli.laptop.licences import accepted_terms
     from llava_pack.fetch.cache import Cache
 
     if passphrase_file is not None and sign is None:
@@ -97,7 +99,7 @@ def build(
     if dry_run:
         _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    request = replace(request, accepted=accepted_terms(recipe, accept_license or []))
+    request = replace(request, accepted=_accepted_terms(recipe, accept_license or []))
     card = build_bundle(request, Cache(), console.progress(), signer)
     if as_json:
         console.document("bundle", vars(card))
@@ -105,6 +107,27 @@ def build(
     console.say()
     for line in card.lines():
         console.data(line)
+
+
+def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
+    """Return the licences that are accepted: those given, and those that a person says yes to.
+
+    Raises:
+        AccessError: one that has to be accepted is not; without a terminal nobody is asked.
+        UsageError: what is given is no licence of the recipe.
+    """
+    from llava_pack.assemble.terms import check_accepted, gated
+
+    accepted = set(given)
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        for name, licence in gated(recipe).items():
+            if name in accepted:
+                continue
+            console.say(f"{recipe.name} is under {name}: {licence.url}")
+            if typer.confirm(f"Do you accept the terms of {name}?", err=True):
+                accepted.add(name)
+    check_accepted(recipe, accepted, shlex.join(["llava-pack", *sys.argv[1:]]))
+    return frozenset(accepted)
 
 
 def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":

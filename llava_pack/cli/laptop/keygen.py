@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 
@@ -18,7 +19,7 @@ def keygen(
         bool, typer.Option("--no-passphrase", help="Anyone who can read the file can sign.")
     ] = False,
     passphrase_file: PassphraseFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key to sign bundles with, and print its fingerprint.
 
