@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 def model_gpus(
     target: TargetProfile, profile: ServingProfile, capability: str | None
 ) -> tuple[Gpu, ...]:
-    """Return the GPUs that a model will be on, largest first.
-
-    Args:
-        target: the facts.
-        profile: what is served.
-        capability: the least that torch has code for.
-    """
+    """Return the GPUs that a model will be on, largest first."""
     precision = cast("Precision", profile.precision)
     return sharing_gpus(target, profile.gpus, precision, capability)
 

@@ -100,11 +100,6 @@ def stage_folder(
 ) -> tuple[Rewrite, ...]:
     """Write a folder, and return what was rewritten in it.
 
-    Args:
-        staging: the bundle in the making.
-        folder: what it is made of.
-        inputs: what decides its bytes.
-
     Raises:
         PackError: see `convert`.
     """

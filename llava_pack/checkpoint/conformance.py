@@ -26,14 +26,7 @@ Entries = Mapping[str, TensorEntry]
 def conformance_defects(
     kind: Kind, config: Config, adapter: Config, entries: Entries
 ) -> list[Defect]:
-    """Return tensors that are absent, of another shape, or of no use.
-
-    Args:
-        kind: what the checkpoint is.
-        config: its config.json.
-        adapter: its adapter_config.json, empty where there is none.
-        entries: its tensors by name.
-    """
+    """Return tensors that are absent, of another shape, or of no use."""
     if kind is Kind.ORIGINAL:
         parts = (language_shapes, projector_shapes)
         return [*_promised(config, entries, parts), *vision_defects(config, entries)]

@@ -200,9 +200,6 @@ def generation_config(
 def check_native(config: Mapping[str, Any]) -> None:
     """Check that transformers' LLaVA has a place for every part of a checkpoint.
 
-    Args:
-        config: the original checkpoint's config.json.
-
     Raises:
         CheckpointError: it has not; the message names the part.
     """

@@ -105,12 +105,6 @@ def serve_other(
 ) -> int:
     """Start what serves an installed model, look after it, and return the exit code.
 
-    Args:
-        ctx: the command line of `serve`.
-        other: the model and its runtime.
-        load: precision, device and slots, each None for the bundle's.
-        fence: whether one is raised around each program, and whether it has to be whole.
-
     Raises:
         UsageError: an option asks for something that the runtime cannot do.
         IntegrityError: files do not look as they did when they were verified.
