@@ -2,26 +2,40 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from llava_pack.assemble.abi_floors import recalled
-from llava_pack.assemble.floors import FloorInputs, bundle_floors
-from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
-from llava_pack.assemble.install_location import Place, choose_place, place_finding
-from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
+from llava_pack.assemble.floors import FloorInputs
+from llava_pack.assemble.floors import bundle_floors
+from llava_pack.assemble.gpu_placement import gpu_findings
+from llava_pack.assemble.gpu_placement import model_gpus
+from llava_pack.assemble.install_location import choose_place
+from llava_pack.assemble.install_location import place_finding
+from llava_pack.assemble.planning import BuildOptions
+from llava_pack.assemble.planning import Plan
+from llava_pack.assemble.planning import old_glibc_fix
+from llava_pack.assemble.planning import plan_build
 from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
-from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
+from llava_pack.checkpoint.footprint import count_parameters
+from llava_pack.checkpoint.footprint import footprint
+from llava_pack.checkpoint.footprint import tower_parameters
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
 from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.manifest import Floors, ServingProfile
+from llava_pack.format.manifest import Floors
+from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import FloorFinding, check_floors
-from llava_pack.lock.fit import Fit, usable_bytes
+from llava_pack.format.target import FloorFinding
+from llava_pack.format.target import check_floors
+from llava_pack.lock.fit import Fit
+from llava_pack.lock.fit import usable_bytes
+from llava_pack.lock.profile import Disk
 from llava_pack.lock.profile import TargetProfile
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
@@ -212,7 +226,7 @@ def _there(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[FloorF
 
 
 def _remarks(
-    target: TargetProfile, plan: Plan, place: Place | None, inodes: int
+    target: TargetProfile, plan: Plan, place: Disk | None, inodes: int
 ) -> Iterator[FloorFinding]:
     """Yield what does not stop an installation and is worth knowing."""
     if plan.packages.torch.cuda is None:
@@ -246,7 +260,7 @@ def _remarks(
         yield FloorFinding("port", "warn", f"{_PORT} is in use", "free", fix)
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
-        yield FloorFinding("FIPS", "ok", value, "either", "")
+        yield FloorFinding("FIPS", "ok", value, "either")
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:

@@ -1,23 +1,27 @@
 """A folder below `model/`: its weights converted, its small files rewritten, nothing remote."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.config import (
-    is_place,
-    parse_config,
-    provenance_rewrites,
-    remote_ids,
-    rewrite_pointer,
-)
-from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
+from llava_pack.checkpoint.config import is_place
+from llava_pack.checkpoint.config import parse_config
+from llava_pack.checkpoint.config import provenance_rewrites
+from llava_pack.checkpoint.config import remote_ids
+from llava_pack.checkpoint.config import rewrite_pointer
+from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError
-from llava_pack.format.manifest import MODEL_ROOT, FileEntry, Rewrite
+from llava_pack.format.manifest import MODEL_ROOT
+from llava_pack.format.manifest import FileEntry
+from llava_pack.format.manifest import Rewrite
 
 Origin = Mapping[str, Any]
 Weights = Callable[[Path], Iterable[tuple[Path, Iterable[Origin]]]]
@@ -100,11 +104,6 @@ def stage_folder(
 ) -> tuple[Rewrite, ...]:
     """Write a folder, and return what was rewritten in it.
 
-    Args:
-        staging: the bundle in the making.
-        folder: what it is made of.
-        inputs: what decides its bytes.
-
     Raises:
         PackError: see `convert`.
     """
@@ -119,7 +118,8 @@ def stage_folder(
         if "tokenizer.model" in folder.texts and "tokenizer.json" not in folder.texts:
             source = folder.texts["tokenizer.model"]
             origin = derived("convert.tokenizer_json", [source.origins["tokenizer.model"]])
-            yield staging.text(f"{folder.path}/tokenizer.json", _made_tokenizer(source), origin)
+            made = made_tokenizer(source.folder)
+            yield staging.text(f"{folder.path}/tokenizer.json", made, origin)
 
     staging.group(folder.path, [*inputs, folder.tool], make)
     return rewrites
@@ -178,10 +178,3 @@ def _rewritten(
     for rule in rules:
         data = rewrite_pointer(data, rule.pointer, rule.new)
     return staging.text(path, data, derived("rewrite", [origin]) if rules else origin)
-
-
-def _made_tokenizer(source: Fetched) -> bytes:
-    """Return tokenizer.json for a checkpoint that came without one."""
-    model = (source.folder / "tokenizer.model").read_bytes()
-    added = added_tokens(read_json(source, "added_tokens.json"))
-    return tokenizer_json(model, read_json(source, "tokenizer_config.json"), added)

@@ -17,14 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack import __version__
-from llava_pack.assemble.planning import BuildOptions, Plan
+from llava_pack.assemble.planning import BuildOptions
+from llava_pack.assemble.planning import Plan
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.footprint import count_parameters, footprint
+from llava_pack.checkpoint.footprint import count_parameters
+from llava_pack.checkpoint.footprint import footprint
 from llava_pack.engine.known.questions import missing_words
 from llava_pack.fetch.cache import Cache
-from llava_pack.format import files, records
-from llava_pack.format.errors import CheckpointError, UsageError
-from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.format import files
+from llava_pack.format import records
+from llava_pack.format.errors import CheckpointError
+from llava_pack.format.errors import UsageError
+from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.known_answers import Reference
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.runtimes import RUNTIMES
 
@@ -69,7 +75,7 @@ def record(
         UsageError: it is wanted, and this machine cannot.
         CheckpointError: the model does not give its known answers, or cannot be run.
     """
-    if options.record is False or not known or not RUNTIMES[plan.recipe.runtime.engine].graded:
+    if options.record is False or not known or not packed_for(plan.recipe).graded:
         return ()
     progress = staging.progress
     precisions = _precisions(plan)

@@ -1,14 +1,18 @@
 """How each runtime is packed: llava-pack's own engine, and LLaVA's own code with pins that work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import target_requirements
-from llava_pack.format.errors import PackError, RecipeError, UsageError
+from llava_pack.format.errors import PackError
+from llava_pack.format.errors import RecipeError
+from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.lock.platform import Platform
-from llava_pack.lock.torch_build import Cuda, TorchChoice
+from llava_pack.lock.torch_build import Cuda
+from llava_pack.lock.torch_build import TorchChoice
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
 
@@ -87,6 +91,11 @@ class PackedRuntime:
     def title(self) -> str:
         """The runtime as people are told of it."""
         return RUNTIMES[self.engine].title
+
+    @property
+    def graded(self) -> bool:
+        """Whether its answers can be recorded."""
+        return RUNTIMES[self.engine].graded
 
 
 def packed_for(recipe: Recipe) -> PackedRuntime:

@@ -4,15 +4,24 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+from typing import Literal
 
-from llava_pack.format import canonical, records
+from llava_pack.format import canonical
+from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
-from llava_pack.format.paths import check_unique, component_defect, path_defect
-from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
+from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.known_answers import Reference
+from llava_pack.format.known_answers import check_reference
+from llava_pack.format.paths import check_unique
+from llava_pack.format.paths import component_defect
+from llava_pack.format.paths import path_defect
+from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.format.sums import MAX_FILES
+from llava_pack.format.sums import UNLISTED
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
@@ -21,7 +30,6 @@ MAX_FILE_BYTES = 3_900_000_000
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHOWN_DEFECTS = 20
 _INODE_BYTES = 7_000
 _WHEEL_INODES = 15_000
 
@@ -221,10 +229,7 @@ def parse_manifest(data: bytes) -> Manifest:
     if manifest is not None:
         _check(manifest, defects)
     if manifest is None or defects:
-        more = (
-            f"; and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
-        )
-        raise IntegrityError("; ".join(defects[:_SHOWN_DEFECTS]) + more, subject=MANIFEST_NAME)
+        raise IntegrityError(records.summary(defects), subject=MANIFEST_NAME)
     check_unique([entry.path for entry in manifest.files])
     return manifest
 

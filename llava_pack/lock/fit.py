@@ -1,13 +1,21 @@
 """What of a model fits a GPU or a machine: precision, concurrent requests, context. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, footprint
-from llava_pack.format.precision import BY_QUALITY, FACTS, Precision
-from llava_pack.format.target import Gpu, version
+from llava_pack.checkpoint.footprint import Device
+from llava_pack.checkpoint.footprint import Footprint
+from llava_pack.checkpoint.footprint import Parameters
+from llava_pack.checkpoint.footprint import footprint
+from llava_pack.format.precision import BY_QUALITY
+from llava_pack.format.precision import FACTS
+from llava_pack.format.precision import Precision
+from llava_pack.format.target import Gpu
+from llava_pack.format.target import version
 from llava_pack.lock.profile import TargetProfile
 
 LEAST_CONTEXT_TOKENS = 1024
@@ -117,15 +125,7 @@ def gpu_fits(
     profile: TargetProfile,
     capability: str | None = None,
 ) -> tuple[Fit, ...]:
-    """Return what fits one GPU, then what fits over two and more, until something serves well.
-
-    Args:
-        parameters: of the checkpoint and its tower.
-        config: the checkpoint's config.json, original layout.
-        wish: what is asked for.
-        profile: the facts.
-        capability: the least that torch has code for.
-    """
+    """Return what fits one GPU, then what fits over two and more, until something serves well."""
     found: list[Fit] = []
     for count in range(1, len(profile.gpus or ()) + 1):
         for precision in wish.precisions:

@@ -4,22 +4,33 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
+from typing import Annotated
+from typing import Any
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.parameters import Ways
+from llava_pack.cli.parameters import chosen_way
 from llava_pack.format.errors import UsageError
-from llava_pack.format.text import LANGUAGES, Language
+from llava_pack.format.text import LANGUAGES
+from llava_pack.format.text import Language
 
 if TYPE_CHECKING:
     from llava_pack.health.knowledge import Failure
 
+WAYS: Ways = {
+    "everything": ("language", "as_json"),
+    "log": ("language", "as_json"),
+    "": ("text", "language", "as_json"),
+}
 _LABELS = {"en": ("why", "fix", "seen in"), "zh": ("原因", "处理", "见于")}
 
 
 def explain(
+    ctx: typer.Context,
     text: Annotated[
         list[str] | None,
         typer.Argument(
@@ -46,8 +57,11 @@ def explain(
       journalctl --user -u llava-pack | llava-pack explain -
       llava-pack explain --list --lang zh
     """
-    from llava_pack.health.knowledge import known_failures, look_up, recognise
+    from llava_pack.health.knowledge import known_failures
+    from llava_pack.health.knowledge import look_up
+    from llava_pack.health.knowledge import recognise
 
+    chosen_way(ctx, WAYS)
     chosen = _language(language)
     failures = known_failures()
     if everything:

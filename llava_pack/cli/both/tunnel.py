@@ -2,20 +2,33 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.parameters import Ways
+from llava_pack.cli.parameters import chosen_way
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
-    from llava_pack.client.ssh_tunnel import Login, Remote
+    from llava_pack.client.ssh_tunnel import Login
+    from llava_pack.client.ssh_tunnel import Remote
+
+WAYS: Ways = {
+    "destination": (
+        *("ssh_port", "jump", "option", "port", "socket", "token_file"),
+        *("local_port", "expect", "check"),
+    ),
+    "": ("model", "as_json"),
+}
 
 
 def tunnel(
+    ctx: typer.Context,
     destination: Annotated[
         str | None,
         typer.Argument(help="USER@HOST for ssh. Without it: print the lines for this machine."),
@@ -66,6 +79,7 @@ def tunnel(
       llava-pack tunnel ada@gpu01 --check
       llava-pack tunnel
     """
+    chosen_way(ctx, WAYS)
     if destination is None:
         _print_lines(model, as_json=as_json)
         return
@@ -101,9 +115,16 @@ def _remote(
     login: "Login", port: int | None, socket: str | None, token_file: Path | None
 ) -> "Remote":
     """Return what is reached: as it was said, else as the server says."""
-    from llava_pack.client.ssh_tunnel import Remote, ask_server
+    from llava_pack.client.ssh_tunnel import Remote
+    from llava_pack.client.ssh_tunnel import ask_server
 
     if port is None and socket is None:
+        if token_file is not None:
+            raise UsageError(
+                "the server itself is asked for its token",
+                subject="--token-file",
+                hint="leave it out, or pass --port or --socket too",
+            )
         return ask_server(login)
     if port is not None and socket is not None:
         raise UsageError("pass --port or --socket, not both")
@@ -119,7 +140,8 @@ def _remote(
 def _open(
     login: "Login", remote: "Remote", local_port: int | None, expect: str | None, *, check: bool
 ) -> None:
-    from llava_pack.client.ssh_tunnel import free_port, opened
+    from llava_pack.client.ssh_tunnel import free_port
+    from llava_pack.client.ssh_tunnel import opened
 
     signal.signal(signal.SIGTERM, _on_term)  # ssh must not outlive this
     here = free_port(local_port or remote.port, exactly=local_port is not None)

@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.side import need_laptop
-from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
+from llava_pack.cli.signing_keys import PassphraseFile
+from llava_pack.cli.signing_keys import ask_passphrase
+from llava_pack.cli.signing_keys import read_passphrase
 
 
 def keygen(
@@ -21,7 +24,7 @@ def keygen(
         ),
     ] = False,
     passphrase_file: PassphraseFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Generate a key to sign bundles, and print its fingerprint.
 
@@ -36,7 +39,8 @@ def keygen(
       llava-pack keygen ci.key --no-passphrase
     """
     need_laptop("keygen")
-    from llava_pack.assemble.signing import generate, write_public
+    from llava_pack.assemble.signing import generate
+    from llava_pack.assemble.signing import write_public
     from llava_pack.format.errors import UsageError
 
     if no_passphrase and passphrase_file is not None:
