@@ -2,41 +2,27 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from llava_pack.assemble.abi_floors import recalled
-from llava_pack.assemble.floors import FloorInputs
-from llava_pack.assemble.floors import bundle_floors
-from llava_pack.assemble.gpu_placement import gpu_findings
-from llava_pack.assemble.gpu_placement import model_gpus
-from llava_pack.assemble.install_location import choose_place
-from llava_pack.assemble.install_location import place_finding
-from llava_pack.assemble.planning import BuildOptions
-from llava_pack.assemble.planning import Plan
-from llava_pack.assemble.planning import old_glibc_fix
-from llava_pack.assemble.planning import plan_build
+from llava_pack.assemble.floors import FloorInputs, bundle_floors
+from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
+from llava_pack.assemble.install_location import choose_place, place_finding
+from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
 from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
-from llava_pack.checkpoint.footprint import count_parameters
-from llava_pack.checkpoint.footprint import footprint
-from llava_pack.checkpoint.footprint import tower_parameters
+from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
 from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.manifest import Floors
-from llava_pack.format.manifest import ServingProfile
+from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import FloorFinding
-from llava_pack.format.target import check_floors
-from llava_pack.lock.fit import Fit
-from llava_pack.lock.fit import usable_bytes
-from llava_pack.lock.profile import Disk
-from llava_pack.lock.profile import TargetProfile
+from llava_pack.format.target import FloorFinding, check_floors
+from llava_pack.lock.fit import Fit, usable_bytes
+from llava_pack.lock.profile import Disk, TargetProfile
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
 _PORT = 7860

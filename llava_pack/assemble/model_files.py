@@ -1,27 +1,23 @@
 """A folder below `model/`: its weights converted, its small files rewritten, nothing remote."""
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.config import is_place
-from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.config import provenance_rewrites
-from llava_pack.checkpoint.config import remote_ids
-from llava_pack.checkpoint.config import rewrite_pointer
+from llava_pack.checkpoint.config import (
+    is_place,
+    parse_config,
+    provenance_rewrites,
+    remote_ids,
+    rewrite_pointer,
+)
 from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError
-from llava_pack.format.manifest import MODEL_ROOT
-from llava_pack.format.manifest import FileEntry
-from llava_pack.format.manifest import Rewrite
+from llava_pack.format.manifest import MODEL_ROOT, FileEntry, Rewrite
 
 Origin = Mapping[str, Any]
 Weights = Callable[[Path], Iterable[tuple[Path, Iterable[Origin]]]]

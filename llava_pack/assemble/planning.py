@@ -1,27 +1,17 @@
 """What a build is asked for, and what it found before anything heavy is fetched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
-from llava_pack.assemble.locked_inputs import check_lock
-from llava_pack.assemble.locked_inputs import pinned_packages
-from llava_pack.assemble.model_sources import identify_sources
-from llava_pack.assemble.model_sources import recipe_sources
-from llava_pack.assemble.packages import Packages
-from llava_pack.assemble.packages import resolve_packages
-from llava_pack.assemble.packing import Format
-from llava_pack.assemble.packing import Packing
-from llava_pack.assemble.packing import choose_packing
-from llava_pack.assemble.runtimes import packed_for
-from llava_pack.assemble.runtimes import runs_on_older
-from llava_pack.assemble.runtimes import with_runtime
+from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
+from llava_pack.assemble.model_sources import identify_sources, recipe_sources
+from llava_pack.assemble.packages import Packages, resolve_packages
+from llava_pack.assemble.packing import Format, Packing, choose_packing
+from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
-from llava_pack.assemble.serving import ServingPlan
-from llava_pack.assemble.serving import plan_serving
-from llava_pack.assemble.serving import source_configs
+from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
@@ -29,18 +19,14 @@ from llava_pack.convert.native_config import check_native
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
-from llava_pack.format.errors import PreflightError
-from llava_pack.format.errors import RecipeError
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
-from llava_pack.lock.choice import Asked
-from llava_pack.lock.choice import ResolutionTarget
+from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
-from llava_pack.recipe import Recipe
-from llava_pack.recipe import RecipeFile
+from llava_pack.recipe import Recipe, RecipeFile
 
 _NEWER_SYSTEM = (
     "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "

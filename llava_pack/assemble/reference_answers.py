@@ -17,22 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack import __version__
-from llava_pack.assemble.planning import BuildOptions
-from llava_pack.assemble.planning import Plan
+from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.footprint import count_parameters
-from llava_pack.checkpoint.footprint import footprint
+from llava_pack.checkpoint.footprint import count_parameters, footprint
 from llava_pack.engine.known.questions import missing_words
 from llava_pack.fetch.cache import Cache
-from llava_pack.format import files
-from llava_pack.format import records
-from llava_pack.format.errors import CheckpointError
-from llava_pack.format.errors import UsageError
-from llava_pack.format.known_answers import KnownAnswer
-from llava_pack.format.known_answers import Reference
+from llava_pack.format import files, records
+from llava_pack.format.errors import CheckpointError, UsageError
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
-from llava_pack.runtimes import RUNTIMES
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""

@@ -1,18 +1,14 @@
 """How each runtime is packed: llava-pack's own engine, and LLaVA's own code with pins that work."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import target_requirements
-from llava_pack.format.errors import PackError
-from llava_pack.format.errors import RecipeError
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import PackError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.lock.platform import Platform
-from llava_pack.lock.torch_build import Cuda
-from llava_pack.lock.torch_build import TorchChoice
+from llava_pack.lock.torch_build import Cuda, TorchChoice
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
 

@@ -4,24 +4,15 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 """
 
 import re
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
-from llava_pack.format import canonical
-from llava_pack.format import records
+from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.known_answers import KnownAnswer
-from llava_pack.format.known_answers import Reference
-from llava_pack.format.known_answers import check_reference
-from llava_pack.format.paths import check_unique
-from llava_pack.format.paths import component_defect
-from llava_pack.format.paths import path_defect
-from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.format.sums import MAX_FILES
-from llava_pack.format.sums import UNLISTED
+from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
+from llava_pack.format.paths import check_unique, component_defect, path_defect
+from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024

@@ -1,21 +1,13 @@
 """What of a model fits a GPU or a machine: precision, concurrent requests, context. Pure."""
 
 import re
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from llava_pack.checkpoint.footprint import Device
-from llava_pack.checkpoint.footprint import Footprint
-from llava_pack.checkpoint.footprint import Parameters
-from llava_pack.checkpoint.footprint import footprint
-from llava_pack.format.precision import BY_QUALITY
-from llava_pack.format.precision import FACTS
-from llava_pack.format.precision import Precision
-from llava_pack.format.target import Gpu
-from llava_pack.format.target import version
+from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, footprint
+from llava_pack.format.precision import BY_QUALITY, FACTS, Precision
+from llava_pack.format.target import Gpu, version
 from llava_pack.lock.profile import TargetProfile
 
 LEAST_CONTEXT_TOKENS = 1024

@@ -4,19 +4,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways
-from llava_pack.cli.parameters import chosen_way
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.format.errors import UsageError
-from llava_pack.format.text import LANGUAGES
-from llava_pack.format.text import Language
+from llava_pack.format.text import LANGUAGES, Language
 
 if TYPE_CHECKING:
     from llava_pack.health.knowledge import Failure
@@ -57,9 +53,7 @@ def explain(
       journalctl --user -u llava-pack | llava-pack explain -
       llava-pack explain --list --lang zh
     """
-    from llava_pack.health.knowledge import known_failures
-    from llava_pack.health.knowledge import look_up
-    from llava_pack.health.knowledge import recognise
+    from llava_pack.health.knowledge import known_failures, look_up, recognise
 
     chosen_way(ctx, WAYS)
     chosen = _language(language)

@@ -2,21 +2,18 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways
-from llava_pack.cli.parameters import chosen_way
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
-    from llava_pack.client.ssh_tunnel import Login
-    from llava_pack.client.ssh_tunnel import Remote
+    from llava_pack.client.ssh_tunnel import Login, Remote
 
 WAYS: Ways = {
     "destination": (
@@ -115,8 +112,7 @@ def _remote(
     login: "Login", port: int | None, socket: str | None, token_file: Path | None
 ) -> "Remote":
     """Return what is reached: as it was said, else as the server says."""
-    from llava_pack.client.ssh_tunnel import Remote
-    from llava_pack.client.ssh_tunnel import ask_server
+    from llava_pack.client.ssh_tunnel import Remote, ask_server
 
     if port is None and socket is None:
         if token_file is not None:
@@ -140,8 +136,7 @@ def _remote(
 def _open(
     login: "Login", remote: "Remote", local_port: int | None, expect: str | None, *, check: bool
 ) -> None:
-    from llava_pack.client.ssh_tunnel import free_port
-    from llava_pack.client.ssh_tunnel import opened
+    from llava_pack.client.ssh_tunnel import free_port, opened
 
     signal.signal(signal.SIGTERM, _on_term)  # ssh must not outlive this
     here = free_port(local_port or remote.port, exactly=local_port is not None)

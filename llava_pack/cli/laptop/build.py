@@ -4,8 +4,7 @@ import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,15 +13,12 @@ from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
-from llava_pack.cli.signing_keys import PassphraseFile
-from llava_pack.cli.signing_keys import ask_passphrase
-from llava_pack.cli.signing_keys import read_passphrase
+from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
-    from llava_pack.assemble.planning import BuildOptions
-    from llava_pack.assemble.planning import Plan
+    from llava_pack.assemble.planning import BuildOptions, Plan
     from llava_pack.assemble.signing import Signer
     from llava_pack.fetch.python_archive import PythonArchive
     from llava_pack.recipe import Recipe
@@ -120,8 +116,7 @@ def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
         AccessError: one that has to be accepted is not; without a terminal nobody is asked.
         UsageError: what is given is no licence of the recipe.
     """
-    from llava_pack.assemble.terms import check_accepted
-    from llava_pack.assemble.terms import gated
+    from llava_pack.assemble.terms import check_accepted, gated
 
     accepted = set(given)
     if sys.stdin.isatty() and sys.stderr.isatty():
@@ -179,8 +174,7 @@ def _request(
 
 def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
     """Open the key before anything is fetched: a passphrase is asked for once."""
-    from llava_pack.assemble.signing import is_encrypted
-    from llava_pack.assemble.signing import open_key
+    from llava_pack.assemble.signing import is_encrypted, open_key
 
     if not is_encrypted(key):
         if passphrase_file is not None:

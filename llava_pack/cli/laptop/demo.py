@@ -15,11 +15,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.laptop.demo_target import Phase
-from llava_pack.cli.laptop.demo_target import TargetRun
-from llava_pack.cli.laptop.demo_target import ran
-from llava_pack.cli.laptop.demo_target import serving
-from llava_pack.cli.laptop.demo_target import unwinding
+from llava_pack.cli.laptop.demo_target import Phase, TargetRun, ran, serving, unwinding
 from llava_pack.cli.laptop.silence import silenced
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes

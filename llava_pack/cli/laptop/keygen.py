@@ -8,9 +8,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.side import need_laptop
-from llava_pack.cli.signing_keys import PassphraseFile
-from llava_pack.cli.signing_keys import ask_passphrase
-from llava_pack.cli.signing_keys import read_passphrase
+from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 
 
 def keygen(
@@ -39,8 +37,7 @@ def keygen(
       llava-pack keygen ci.key --no-passphrase
     """
     need_laptop("keygen")
-    from llava_pack.assemble.signing import generate
-    from llava_pack.assemble.signing import write_public
+    from llava_pack.assemble.signing import generate, write_public
     from llava_pack.format.errors import UsageError
 
     if no_passphrase and passphrase_file is not None:

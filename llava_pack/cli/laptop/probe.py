@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.parameters import Ways
-from llava_pack.cli.parameters import chosen_way
-from llava_pack.format.errors import FetchError
-from llava_pack.format.errors import UsageError
+from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.format.errors import FetchError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
 
@@ -63,8 +61,7 @@ def probe(
       llava-pack probe --read - --out gpu01.json
     """
     from llava_pack.client.ssh_tunnel import Login
-    from llava_pack.lock.profile import parse_profile
-    from llava_pack.lock.profile import render_profile
+    from llava_pack.lock.profile import parse_profile, render_profile
 
     chosen_way(ctx, WAYS)
     if target is None and read is None and not (here or paste):

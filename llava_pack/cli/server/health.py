@@ -1,27 +1,21 @@
 """`llava-pack health`: does what is installed still work, and if not, what fixes it."""
 
 import time
-from typing import TYPE_CHECKING
-from typing import Annotated
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.arguments import Prefix
-from llava_pack.cli.parameters import Ways
-from llava_pack.cli.parameters import chosen_way
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.run_state import running
 
 if TYPE_CHECKING:
-    from llava_pack.health.report import Finding
-    from llava_pack.health.report import Metric
-    from llava_pack.health.report import Report
+    from llava_pack.health.report import Finding, Metric, Report
 
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
@@ -125,8 +119,7 @@ def health(
 
 def _show(report: "Report", as_json: bool) -> None:
     """Print a report and end with its code."""
-    from llava_pack.health.report import nagios_line
-    from llava_pack.health.report import to_json
+    from llava_pack.health.report import nagios_line, to_json
 
     if as_json:
         console.document("health", to_json(report))
