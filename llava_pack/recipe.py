@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from llava_pack.format.errors import RecipeError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.paths import component_defect
-from llava_pack.format.precision import Precision
-from llava_pack.format.runtimes import Engine
+from llava_pack.format.precision import DEFAULT_PRECISION, Precision
 from llava_pack.shipped import shipped
 
 
@@ -99,7 +99,7 @@ class RuntimePart(_Part):
 class ServingPart(_Part):
     """What `serve` starts with on the target."""
 
-    precision: Precision = "nf4"
+    precision: Precision = DEFAULT_PRECISION
     context_tokens: int = Field(default=4096, ge=64)
     slots: int = Field(default=8, ge=1, le=256)
 

@@ -20,9 +20,9 @@ from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PreflightError, RecipeError, UsageError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
-from llava_pack.format.runtimes import Engine
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
@@ -106,6 +106,12 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     packing = choose_packing(
         recipe, wanted=options.format, precision=options.quantize, merge=options.merge
     )
+    if options.record and not (packed_for(recipe).graded and recipe.known_answers):
+        raise UsageError(
+            "the recipe has no known answers, or its runtime is not held against recorded ones",
+            subject="--record",
+            hint="leave it out",
+        )
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)

@@ -44,9 +44,7 @@ class ModelOptions:
     ] = None
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="fp32, fp16, bf16, int8 or nf4. Default: the bundle's, or nf4 for a folder."
-        ),
+        typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the checkpoint's, or nf4."),
     ] = None
     load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as --precision nf4.")] = False
     load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as --precision int8.")] = (

@@ -7,14 +7,14 @@ which answers come. Running again asks only what has no answer yet.
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llava_pack.format import files
-from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
 if TYPE_CHECKING:
     import httpx
@@ -142,6 +142,12 @@ def error_line(item: Item, error: PackError) -> Line:
     return {"image": item.image, "prompt": item.prompt, "error": told}
 
 
+def _line(item: Item, text: str, finish_reason: str, usage: Mapping[str, int]) -> Line:
+    counts = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+    asked = {"image": item.image, "prompt": item.prompt}
+    return {**asked, "text": text, "finish_reason": finish_reason, **counts}
+
+
 class ServedAsker:
     """A server that runs here, asked by as many threads as keep its slots busy."""
 
@@ -195,14 +201,8 @@ class ServedAsker:
         except PackError as error:
             return error_line(item, error)
         told = response.json()
-        return {
-            "image": item.image,
-            "prompt": item.prompt,
-            "text": told["choices"][0]["message"]["content"],
-            "finish_reason": told["choices"][0]["finish_reason"],
-            "prompt_tokens": told["usage"]["prompt_tokens"],
-            "completion_tokens": told["usage"]["completion_tokens"],
-        }
+        choice = told["choices"][0]
+        return _line(item, choice["message"]["content"], choice["finish_reason"], told["usage"])
 
     def _post(self, body: Line) -> "httpx.Response":
         """Ask, and ask again while the server is busy or starts its engine again."""
@@ -213,8 +213,7 @@ class ServedAsker:
             try:
                 response = self._client.post("/v1/chat/completions", json=body)
             except httpx.HTTPError as error:
-                why = str(error) or type(error).__name__
-                raise ServeError(f"the server cannot be reached: {why}") from error
+                raise ServeError(f"the server cannot be reached: {reason_of(error)}") from error
             busy = response.status_code == 503 and time.monotonic() < until_s
             if not busy or self._closing.wait(float(response.headers.get("Retry-After", "2"))):
                 return response
@@ -254,17 +253,7 @@ class LocalAsker:
                 if isinstance(event, Failed):
                     yield item, error_line(item, event.error())
                 else:
-                    yield (
-                        item,
-                        {
-                            "image": item.image,
-                            "prompt": item.prompt,
-                            "text": "".join(pieces),
-                            "finish_reason": event.reason,
-                            "prompt_tokens": event.usage.prompt_tokens,
-                            "completion_tokens": event.usage.completion_tokens,
-                        },
-                    )
+                    yield item, _line(item, "".join(pieces), event.reason, asdict(event.usage))
 
     def _submit(self, request_id: str, item: Item, sampling: "Sampling") -> PackError | None:
         from llava_pack.engine.inputs.picture_decoder import read_picture

@@ -5,19 +5,20 @@ Source: OpenAI API reference, "Create chat completion", streaming.
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llava_pack.client.discovery import QUICK_S, http
 from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
-from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
+from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 
 if TYPE_CHECKING:
     import httpx
 
-_CONNECT_S = 10.0
 _READ_S = 600.0
 _REFUSED = {400: UsageError, 401: AccessError, 403: AccessError, 404: UsageError, 413: UsageError,
             422: UsageError}  # fmt: skip
@@ -38,14 +39,15 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
     """Return the server to ask, the latest started, and the model's name on it.
 
     Raises:
-        ServeError: no server of this installation is running, none has that model, or it is LLaVA's
-            own, which has no such API.
+        ServeError: no server of this installation is running, none has that model, or its runtime
+            has no such API.
     """
     found = running()
-    servers = [server for server in found if not server.controller]
+    servers = [server for server in found if RUNTIMES[server.engine].gateway]
     if found and not servers:
+        title = RUNTIMES[found[0].engine].title
         raise ServeError(
-            "the server runs LLaVA's own code, which has no OpenAI-compatible API",
+            f"the server runs {title}, which has no OpenAI-compatible API",
             subject=", ".join(found[0].models),
             hint=f"open its page: {found[0].url}",
         )
@@ -83,27 +85,37 @@ def stream(
         "return_token_ids": True,
         **sampling_fields(sampling),
     }
-    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
-    transport = httpx.HTTPTransport(uds=server.socket) if server.socket else None
-    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
     try:
-        # A proxy has no business between two processes of one machine.
-        with (
-            httpx.Client(transport=transport, trust_env=False, timeout=timeout) as client,
-            client.stream(
-                "POST", f"{server.url}/v1/chat/completions", json=body, headers=headers
-            ) as response,
-        ):
-            if response.is_error:
-                response.read()
-                raise refusal(response)
-            yield from _chunks(response.iter_lines())
+        with http(server) as client:
+            yield from chunks(client, body, httpx.Timeout(_READ_S, connect=QUICK_S))
     except httpx.HTTPError as error:
-        message = f"the server cannot be reached: {str(error) or type(error).__name__}"
+        message = f"the server cannot be reached: {reason_of(error)}"
         raise ServeError(message, subject=server.url, hint="llava-pack health") from error
 
 
-def _chunks(lines: Iterator[str]) -> Iterator[Chunk]:
+def chunks(
+    client: "httpx.Client", body: Mapping[str, Any], timeout: "httpx.Timeout"
+) -> Iterator[Chunk]:
+    """Yield the chunks of an answer.
+
+    Args:
+        client: of the server, see `discovery.connection`.
+        body: the request, which asks for a stream.
+        timeout: of each connect, read and write.
+
+    Raises:
+        PackError: the server refuses the question, or fails.
+        httpx.HTTPError: it cannot be reached.
+    """
+    path = "/v1/chat/completions"
+    with client.stream("POST", path, json=body, timeout=timeout) as response:
+        if response.is_error:
+            response.read()
+            raise refusal(response)
+        yield from _events(response.iter_lines())
+
+
+def _events(lines: Iterator[str]) -> Iterator[Chunk]:
     ended = False
     for line in lines:
         name, _, value = line.partition(":")

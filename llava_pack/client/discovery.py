@@ -7,13 +7,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llava_pack.format.errors import ServeError
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.tunnel_lines import Endpoint, endpoint
 
 if TYPE_CHECKING:
     import httpx
 
-_QUICK_S = 10.0
+QUICK_S = 10.0
+"""How long a server on this machine may take to accept a connection or answer a probe."""
 
 
 def chosen_server(model: str | None = None) -> RunState:
@@ -35,15 +37,29 @@ def chosen_server(model: str | None = None) -> RunState:
 
 
 def http(server: RunState) -> "httpx.Client":
-    """Return a client that a server lets in; proxies have no business on one machine."""
+    """Return a client that a server lets in."""
+    return connection(server.url, token=server.token, socket=server.socket)
+
+
+def connection(
+    url: str, *, token: str, socket: str | None = None, timeout_s: float = QUICK_S
+) -> "httpx.Client":
+    """Return a client of a server on this machine; proxies have no business there.
+
+    Args:
+        url: its root.
+        token: lets in; empty where none is asked for.
+        socket: where it listens, None for the port in `url`.
+        timeout_s: of each connect, read and write.
+    """
     import httpx
 
     return httpx.Client(
-        base_url=server.url,
-        headers={"Authorization": f"Bearer {server.token}"} if server.token else {},
-        transport=httpx.HTTPTransport(uds=server.socket) if server.socket else None,
+        base_url=url,
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        transport=httpx.HTTPTransport(uds=socket) if socket else None,
         trust_env=False,
-        timeout=_QUICK_S,
+        timeout=timeout_s,
     )
 
 
@@ -55,9 +71,10 @@ def ordered(server: RunState, say: Callable[[str], None], **wanted: Any) -> dict
     """
     from llava_pack.serve.supervision.control import order
 
-    if server.controller:
+    runtime = RUNTIMES[server.engine]
+    if not runtime.gateway:
         raise ServeError(
-            "the server runs LLaVA's own code, which cannot be controlled",
+            f"the server runs {runtime.title}, which cannot be controlled",
             subject=", ".join(server.models),
             hint=f"stop it with kill {server.pid}; then restart it with `llava-pack serve`",
         )

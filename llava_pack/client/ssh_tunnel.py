@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from llava_pack.client.discovery import connection
 from llava_pack.client.tunnel_diagnosis import Blame, blame_answer, blame_ssh
 from llava_pack.format.errors import FetchError, NetworkError, ServeError, UsageError
 
@@ -130,9 +131,7 @@ def opened(login: Login, remote: Remote, local_port: int) -> Iterator["Passage"]
             command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
     except FileNotFoundError as error:
-        raise FetchError(
-            "ssh was not found on this machine", hint="install OpenSSH's client"
-        ) from error
+        raise _no_ssh() from error
     passage = Passage(process, local_port)
     try:
         passage.wait_open()
@@ -179,10 +178,10 @@ class Passage:
         """
         import httpx
 
-        headers = {"Authorization": f"Bearer {remote.token}"} if remote.token else {}
-        url = f"http://127.0.0.1:{self.port}/readyz"
+        url = f"http://127.0.0.1:{self.port}"
         try:
-            answer = httpx.get(url, headers=headers, trust_env=False, timeout=_ANSWER_S)
+            with connection(url, token=remote.token, timeout_s=_ANSWER_S) as client:
+                answer = client.get("/readyz")
         except httpx.HTTPError:
             raise error_of(self._complaint()) from None
         body = _json(answer.text)
@@ -223,6 +222,10 @@ def error_of(blame: Blame) -> NetworkError:
     return NetworkError(blame.why, subject=f"hop: {names[blame.hop]}", hint=blame.fix)
 
 
+def _no_ssh() -> FetchError:
+    return FetchError("ssh was not found on this machine", hint="install OpenSSH's client")
+
+
 def _ssh(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     try:
         return subprocess.run(
@@ -234,9 +237,7 @@ def _ssh(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
             timeout=_ASK_S,
         )
     except FileNotFoundError as error:
-        raise FetchError(
-            "ssh was not found on this machine", hint="install OpenSSH's client"
-        ) from error
+        raise _no_ssh() from error
     except subprocess.TimeoutExpired as error:
         blame = blame_ssh("Connection timed out")
         raise error_of(blame) from error

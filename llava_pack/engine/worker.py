@@ -14,7 +14,7 @@ from pathlib import Path
 from llava_pack.engine import environment
 from llava_pack.engine.fence.value import MODES
 from llava_pack.engine.loading.load import load_engine
-from llava_pack.engine.loading.options import DEFAULT_SLOTS, DEVICES
+from llava_pack.engine.loading.options import DEFAULT_SLOTS, add_arguments, given_options
 from llava_pack.engine.port import Engine
 from llava_pack.engine.process import process
 from llava_pack.engine.process.enclosure import Enclosure
@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def load(progress: Progress) -> Engine:
-        return enclosure.load(lambda: _load(given, progress))
+        return enclosure.load(
+            lambda: load_engine(given.model_dir, progress=progress, **given_options(given))
+        )
 
     try:
         code = process.run(load, given.socket, drain_s=given.drain_s, fence=enclosure.enter)
@@ -56,32 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os._exit(code)
 
 
-def _load(given: argparse.Namespace, progress: Progress) -> Engine:
-    return load_engine(
-        given.model_dir,
-        vision_tower=given.vision_tower,
-        model_base=given.model_base,
-        precision=given.precision,
-        device=given.device,
-        slots=given.slots,
-        context_tokens=given.context_tokens,
-        conv_mode=given.conv_mode,
-        gpus=given.gpus,
-        progress=progress,
-    )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llava_pack.engine.worker", description=__doc__)
-    parser.add_argument("--model-dir", type=Path, required=True)
-    parser.add_argument("--vision-tower", type=Path)
-    parser.add_argument("--model-base", type=Path)
+    add_arguments(parser, device="auto")
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--precision", choices=PRECISION_CHOICES, default="auto")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS)
-    parser.add_argument("--context-tokens", type=int)
-    parser.add_argument("--conv-mode")
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--drain-s", type=float, default=30.0)
     parser.add_argument("--fence", choices=MODES, default="on")

@@ -13,6 +13,8 @@ Precision = Literal["fp32", "fp16", "bf16", Quantized]
 QUANTIZED: tuple[Quantized, ...] = get_args(Quantized)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 """Also the keys of `memory_bytes` in the floors of a manifest."""
+DEFAULT_PRECISION: Precision = "nf4"
+"""What a model is served in where neither a person nor its checkpoint says a precision."""
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 """What may be asked for when a model is loaded."""
 BY_QUALITY: tuple[Precision, ...] = ("fp16", *QUANTIZED)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from llava_pack.format.errors import reason_of
 from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts, Spent
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
@@ -156,7 +157,7 @@ def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:
             if link.raddr and not _here(link.raddr.ip) and link.laddr.port not in own
         ]
     except psutil.Error as error:
-        return SilenceFacts(processes=0, connections=(), error=str(error) or type(error).__name__)
+        return SilenceFacts(processes=0, connections=(), error=reason_of(error))
     return SilenceFacts(processes=len(family), connections=tuple(found))
 
 

@@ -15,6 +15,7 @@ from llava_pack.health.facts import ModelFacts
 from llava_pack.health.grading import judge
 from llava_pack.health.server import ServerProbe
 from llava_pack.health.suite import Subject
+from llava_pack.target.disk import room_on
 
 if TYPE_CHECKING:
     from llava_pack.installation.installed import Installation
@@ -60,6 +61,7 @@ def record_here(item: "Installation", probe: ServerProbe) -> tuple[Reference, ..
         IntegrityError: an answer is wrong by its words: nothing is kept.
         UsageError: its bundle knows no questions.
         ServeError: the server does not answer.
+        SpaceError: the disk is full: what was kept before stays.
     """
     if not item.manifest.known_answers:
         raise UsageError("its bundle has no known answers to record", subject=item.recipe)
@@ -75,7 +77,9 @@ def record_here(item: "Installation", probe: ServerProbe) -> tuple[Reference, ..
     kept = tuple(replace(one, recorded="install") for one in found)
     others = [one for one in recorded_here(item) if not _replaced(one, kept)]
     document = json.dumps([records.encode(one) for one in (*others, *kept)], indent=1)
-    files.write(_path(item), f"{document}\n".encode())
+    path = _path(item)
+    with room_on(path.parent):
+        files.write(path, f"{document}\n".encode())
     return kept
 
 

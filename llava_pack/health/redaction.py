@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from llava_pack.serve.access.sessions import SECRET_SHAPES
+
 _NAMED = (
     r"(?i:(?<![A-Za-z0-9])[A-Za-z0-9_-]{0,40}(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|"
     r"access[_-]?key|private[_-]?key|credentials?|session(?:[_-]?id)?|auth|cookie))"
@@ -20,6 +22,7 @@ _VALUE = r"""(?:"(?P<a>(?:[^"\\]|\\.)*)"|'(?P<b>(?:[^'\\]|\\.)*)'|(?P<c><\w+ \d+
 _SECRETS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
+        *SECRET_SHAPES,
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
         r"\b(?:hf|ghp|gho|ghu|ghs|ghr|github_pat)_[A-Za-z0-9_]{8,}",
         r"\b(?:sk|rk|pk|glpat)[-_][A-Za-z0-9_-]{16,}",

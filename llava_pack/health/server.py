@@ -3,17 +3,18 @@
 Proxy variables never matter here: the server is on this machine.
 """
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx
 
+from llava_pack.client.completions import chunks, refusal
+from llava_pack.client.discovery import connection
 from llava_pack.engine.known.questions import MAX_TOKENS
 from llava_pack.format import records
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import PackError, ServeError, reason_of
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.health.facts import AnswerFacts, FenceFacts, ModelFacts, PageFacts, ServerFacts
 from llava_pack.health.known_answers import grade
@@ -41,13 +42,8 @@ class ServerProbe:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        headers = {"Authorization": f"Bearer {address.token}"} if address.token else {}
-        self._http = httpx.Client(
-            base_url=address.url,
-            headers=headers,
-            transport=httpx.HTTPTransport(uds=address.socket) if address.socket else None,
-            trust_env=False,
-            timeout=_QUICK_S,
+        self._http = connection(
+            address.url, token=address.token, socket=address.socket, timeout_s=_QUICK_S
         )
 
     def __enter__(self) -> Self:
@@ -77,7 +73,7 @@ class ServerProbe:
                 },
             )
         except httpx.HTTPError as error:
-            return ServerFacts(url=url, pid=pid, error=_said(error))
+            return ServerFacts(url=url, pid=pid, error=reason_of(error))
         except (ValueError, KeyError, TypeError, AttributeError):
             return ServerFacts(url=url, pid=pid, error="a program other than llava-pack responds")
 
@@ -86,7 +82,7 @@ class ServerProbe:
         try:
             answer = self._http.get("/", headers={"Accept": "text/html"})
         except httpx.HTTPError as error:
-            return PageFacts(status=0, is_page=False, error=_said(error))
+            return PageFacts(status=0, is_page=False, error=reason_of(error))
         return PageFacts(status=answer.status_code, is_page=_PAGE_SIGN in answer.text)
 
     def answer(self, model: str, known: KnownAnswer, device: str | None) -> AnswerFacts:
@@ -96,14 +92,14 @@ class ServerProbe:
         pieces: list[str] = []
         tokens = 0
         try:
-            for delta, usage in self._stream(_question(model, known)):
-                if delta and not pieces:
+            for chunk in chunks(self._http, _question(model, known), httpx.Timeout(_ANSWER_S)):
+                if chunk.text and not pieces:
                     first_s = time.monotonic()
-                pieces += [delta] if delta else []
-                tokens = usage or tokens
-        except (httpx.HTTPError, ServeError) as error:
-            return AnswerFacts(model=model, grade=grade(known, ""), error=_said(error))
-        except (ValueError, KeyError, TypeError, IndexError):
+                pieces += [chunk.text] if chunk.text else []
+                tokens = chunk.completion_tokens or tokens
+        except (httpx.HTTPError, PackError) as error:
+            return AnswerFacts(model=model, grade=grade(known, ""), error=reason_of(error))
+        except (AttributeError, KeyError, TypeError, IndexError):
             return AnswerFacts(model=model, grade=grade(known, ""), error="not a stream of events")
         decode_s = time.monotonic() - first_s
         return AnswerFacts(
@@ -163,28 +159,10 @@ class ServerProbe:
         try:
             answer = self._http.post(path, json=body, timeout=_ANSWER_S)
         except httpx.HTTPError as error:
-            raise ServeError(_said(error)) from error
+            raise ServeError(reason_of(error)) from error
         if answer.status_code != 200:
-            raise ServeError(_error_text(answer))
+            raise ServeError(refusal(answer).message)
         return answer.json()
-
-    def _stream(self, body: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-        """Yield each piece of text with the tokens counted so far, 0 where unknown."""
-        path = "/v1/chat/completions"
-        with self._http.stream("POST", path, json=body, timeout=_ANSWER_S) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise ServeError(_error_text(answer))
-            for line in answer.iter_lines():
-                text = line.removeprefix("data: ")
-                if text in {line, "[DONE]"}:
-                    continue
-                event = json.loads(text)
-                if "error" in event:
-                    raise ServeError(str(event["error"]["message"]))
-                usage = event.get("usage") or {}
-                delta = event["choices"][0]["delta"].get("content") if event["choices"] else ""
-                yield delta or "", int(usage.get("completion_tokens", 0))
 
 
 def _question(model: str, known: KnownAnswer) -> dict[str, Any]:
@@ -224,14 +202,3 @@ def _fence(told: Mapping[str, Any]) -> FenceFacts | None:
     if not fence:
         return None
     return FenceFacts(said=str(fence["said"]), whole=bool(fence["whole"]))
-
-
-def _error_text(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {answer.status_code}"
-
-
-def _said(error: httpx.HTTPError | ServeError) -> str:
-    return str(error) or type(error).__name__

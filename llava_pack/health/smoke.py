@@ -19,10 +19,10 @@ from llava_pack.engine.known.recording import observe
 from llava_pack.engine.loading.load import load_engine
 from llava_pack.engine.loading.options import DEVICES
 from llava_pack.engine.port import Engine
-from llava_pack.format.errors import PackError, UsageError
+from llava_pack.format.errors import PackError, UsageError, reason_of
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import parse_manifest
-from llava_pack.format.precision import PRECISION_CHOICES
+from llava_pack.format.precision import DEFAULT_PRECISION, PRECISION_CHOICES
 from llava_pack.health.grading import judge
 from llava_pack.health.runtimes import serving_runtime
 
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     try:
         manifest = parse_manifest(given.manifest.read_bytes())
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = reason_of(error)
         raise UsageError(f"cannot be read: {why}", subject=str(given.manifest)) from error
     if (other := serving_runtime(manifest.serving.engine)) is not None:
         found = other.smoke(manifest, given.model_dir, given.precision, given.device)
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--vision-tower", type=Path)
-    parser.add_argument("--precision", choices=PRECISION_CHOICES, default="nf4")
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, default=DEFAULT_PRECISION)
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", action="store_true")
     return parser

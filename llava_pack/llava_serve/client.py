@@ -9,9 +9,10 @@ from typing import Any, Self
 
 import httpx
 
+from llava_pack.client.discovery import connection
 from llava_pack.engine.inputs.templates import Special, render, template
 from llava_pack.engine.port import Message, Picture
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.llava_serve.programs import USER
 
 _QUICK_S = 5.0
@@ -30,12 +31,7 @@ class UpstreamClient:
 
     def __init__(self, controller: str, token: str) -> None:
         self._token = token
-        self._http = httpx.Client(
-            base_url=controller,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            trust_env=False,
-            timeout=_QUICK_S,
-        )
+        self._http = connection(controller, token=token, timeout_s=_QUICK_S)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +82,7 @@ class UpstreamClient:
                     yield text[len(told) :]
                     told = max(told, text, key=len)
         except httpx.HTTPError as error:
-            raise ServeError(str(error) or type(error).__name__) from error
+            raise ServeError(reason_of(error)) from error
 
     def page(self, url: str) -> tuple[int, bool]:
         """Return what the page answers to a person who has logged in: status, and whether it is it.
@@ -94,13 +90,13 @@ class UpstreamClient:
         Raises:
             ServeError: it does not answer.
         """
-        with httpx.Client(base_url=url, trust_env=False, timeout=_QUICK_S) as browser:
+        with connection(url, token="", timeout_s=_QUICK_S) as browser:
             try:
                 if self._token:
                     browser.post("/login", data={"username": USER, "password": self._token})
                 answer, config = browser.get("/"), browser.get("/config")
             except httpx.HTTPError as error:
-                raise ServeError(str(error) or type(error).__name__) from error
+                raise ServeError(reason_of(error)) from error
         told = config.status_code == 200 and "components" in config.text
         return answer.status_code, told and _PAGE_SIGN in answer.text
 
@@ -111,7 +107,7 @@ class UpstreamClient:
                 raise ServeError(f"{path}: HTTP {answer.status_code}")
             value = answer.json()
         except httpx.HTTPError as error:
-            raise ServeError(str(error) or type(error).__name__) from error
+            raise ServeError(reason_of(error)) from error
         except ValueError as error:
             raise ServeError(f"{path}: the answer is not from LLaVA's controller") from error
         return value if isinstance(value, dict) else {}

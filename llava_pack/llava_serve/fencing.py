@@ -14,7 +14,7 @@ from llava_pack.engine.fence.place import Place, make_devices, this_place
 from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, Fence, Standing
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.llava_serve.bounds import Bounds, tell
 
 _HOME = "home"
@@ -50,8 +50,7 @@ def enter_upstream_fence(bounds: Bounds, folder: Path) -> Standing:
         standing = OFF if bounds.mode == "off" else _raised(bounds, folder)
         tell(standing, folder)
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise ServeError(f"cannot be written: {why}", subject=str(folder)) from error
+        raise ServeError(f"cannot be written: {reason_of(error)}", subject=str(folder)) from error
     return standing
 
 

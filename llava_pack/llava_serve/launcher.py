@@ -11,7 +11,6 @@ it calls is bounded before it runs:
 - the example pictures, which the published wheel lacks, are left out.
 """
 
-import ctypes
 import hmac
 import importlib
 import os
@@ -21,10 +20,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from llava_pack.engine.parent import die_with_parent
 from llava_pack.format.errors import PackError
 from llava_pack.llava_serve.bounds import FENCE_VARIABLE, HINT, Bounds
 from llava_pack.llava_serve.fencing import enter_upstream_fence
@@ -35,7 +34,6 @@ _MODULES = {
     "worker": "llava.serve.model_worker",
     "page": "llava.serve.gradio_web_server",
 }
-_PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _HERE = ("", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - names of this machine, not bound
 _LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 _SENDS = ("socket.connect", "socket.sendto", "socket.sendmsg")
@@ -53,7 +51,7 @@ def main(argv: list[str]) -> None:
     """Bound what the program may do, and run it until it is told to end."""
     role, options = argv[0], argv[1:]
     token = os.environ.pop(TOKEN_VARIABLE, "")
-    _die_with_parent()
+    die_with_parent()
     _enter_fence(Bounds.parse(os.environ.pop(FENCE_VARIABLE)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _bound_sockets()
@@ -65,12 +63,6 @@ def main(argv: list[str]) -> None:
     sys.argv = [_MODULES[role], *options]
     # LLaVA's heartbeat is a thread that never ends: the process has to be ended over it.
     os._exit(_ran(_MODULES[role]))
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this process when the thread that started it ends."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _enter_fence(bounds: Bounds) -> None:

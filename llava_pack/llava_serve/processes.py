@@ -12,18 +12,17 @@ from typing import Self
 
 from llava_pack.engine.fence.blame import suspected
 from llava_pack.engine.fence.value import OFF, Standing
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.llava_serve.bounds import HINT, told
 from llava_pack.llava_serve.client import UpstreamClient
 from llava_pack.llava_serve.programs import LOOPBACK, Ports, Program, Role
+from llava_pack.serve.supervision.restarts import Restarts
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.2
 _TERM_S = 5.0
 _LAST_LINES = 12
 _LAST_WORDS_S = 2.0
-_STEADY_S = 120.0
-_BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class UpstreamProcesses:
@@ -106,12 +105,12 @@ class _Watched:
         self._process: subprocess.Popen[str] | None = None
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._reader: threading.Thread | None = None
-        self._began_s = 0.0
-        self._failures = 0
+        self._restarts = Restarts()
         self._again_s: float | None = None
 
     def start(self) -> None:
-        self._again_s, self._began_s = None, time.monotonic()
+        self._again_s = None
+        self._restarts.begin()
         self._lines.clear()
         try:
             process = subprocess.Popen(
@@ -126,7 +125,7 @@ class _Watched:
                 start_new_session=True,
             )
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = reason_of(error)
             raise ServeError(f"cannot be started: {why}", subject=self.program.role) from error
         self._process = process
         self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -148,19 +147,16 @@ class _Watched:
     def revive(self, note: Callable[[str], None]) -> None:
         if self._process is None or self._process.poll() is None:
             return
-        now_s = time.monotonic()
         if self._again_s is None:
-            steady = now_s - self._began_s > _STEADY_S
-            self._failures = 1 if steady else self._failures + 1
-            wait_s = _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]
-            self._again_s = now_s + wait_s
+            wait_s = self._restarts.rest_s()
+            self._again_s = time.monotonic() + wait_s
             said = self._lines[-1] if self._lines else "nothing"
             code = self._process.returncode
             note(
                 f"! {self.program.role} exited with code {code} ({said}); "
                 f"restarting in {wait_s:g} s"
             )
-        elif now_s >= self._again_s:
+        elif time.monotonic() >= self._again_s:
             self.start()
 
     @property

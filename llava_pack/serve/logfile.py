@@ -15,7 +15,7 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import TextIO
 
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 
 MAX_BYTES = 16 * 1024 * 1024
 NAME = "serve.log"
@@ -45,7 +45,7 @@ def kept(path: Path | None) -> Iterator[None]:
         file = LogFile(path)
         path.touch(mode=0o600)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = reason_of(error)
         raise ServeError(f"the log cannot be written: {why}", subject=str(path)) from error
     root, ours = logging.getLogger(), logging.getLogger("llava_pack")
     levels = [(handler, handler.level) for handler in root.handlers]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, Self, get_args
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.measures import Trace
@@ -27,8 +27,18 @@ PHASE_WORDS: Mapping[Language, Mapping[Phase, str]] = {
 }
 
 
+TRY_AGAIN = "try again in a moment"
+"""The hint of an error that passes by itself."""
+
+
 class OverloadedError(ServeError):
     """The queue of a model is full; trying again in a moment may help."""
+
+    @classmethod
+    def full(cls, requests: int) -> Self:
+        """Return that so many requests run or wait already."""
+        message = f"the queue is full: {requests} requests are running or waiting"
+        return cls(message, hint=TRY_AGAIN)
 
 
 class ShareError(ServeError):

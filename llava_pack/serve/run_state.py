@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format import files
-from llava_pack.format.runtimes import Engine
+from llava_pack.format.manifest import Engine
 from llava_pack.serve.origin import account_folder, held, origin, state_name, still, user_of
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import os
@@ -13,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.format.errors import PackError, ServeError
+from llava_pack.engine.parent import die_with_parent
+from llava_pack.format.errors import PackError, ServeError, reason_of
 
 _log = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _TERM_S = 5.0
 _DUMP_S = 2.0
 _REAP_S = 2.0
 _ERROR_LINE = "ERROR "
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +90,15 @@ async def start(program: ProcessCommand, what: str) -> Process:
             preexec_fn=functools.partial(_die_with, os.getpid()),
         )
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = reason_of(error)
         raise ServeError(f"cannot start {what}: {why}", subject=program.argv[0]) from error
 
 
 def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process with its parent; before exec, so that none slips by."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+    """Have this process end with its parent; before exec, so that none slips by."""
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 async def end(process: Process, *, force: bool = False) -> None:

@@ -15,7 +15,6 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
-from llava_pack.target.inventory import read_listing, read_manifest
 
 if TYPE_CHECKING:
     from llava_pack.format.manifest import FileEntry, Manifest
@@ -51,7 +50,9 @@ def inspect(
         kind, facts = "bundle", _bundle(folder)
     elif _is_checkpoint(folder):
         kind = "checkpoint"
-        facts = _checkpoint(folder, vision_tower, context_tokens=context, requests=slots)
+        from llava_pack.checkpoint.summary import summarise
+
+        facts = summarise(folder, vision_tower, context_tokens=context, requests=slots)
     else:
         raise UsageError(
             f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json or weights)",
@@ -80,6 +81,8 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
+    from llava_pack.target.inventory import read_listing, read_manifest
+
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)
     stated: dict[str, Any] = records.encode(manifest)
@@ -123,12 +126,6 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
         row["files"] += 1
         row["size_bytes"] += entry.size_bytes
     return sorted(rows.values(), key=lambda row: -int(row["size_bytes"]))
-
-
-def _checkpoint(folder: Path, tower: Path | None, **wish: int) -> dict[str, Any]:
-    from llava_pack.checkpoint.summary import summarise
-
-    return summarise(folder, tower, **wish)
 
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:

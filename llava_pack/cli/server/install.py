@@ -1,7 +1,7 @@
 """`llava-pack install`: an upgrade, or a first install on this machine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,9 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
-from llava_pack.target import installer
+
+if TYPE_CHECKING:
+    from llava_pack.target.installer import InstallPlan
 
 
 def install(
@@ -56,6 +58,8 @@ def install(
       llava-pack install /media/usb/llava-v1.5-7b --expect 3f9a…
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
     """
+    from llava_pack.target import installer
+
     place = chosen_prefix(prefix)
     request = installer.InstallRequest(
         bundle=bundle,
@@ -83,7 +87,7 @@ def install(
     console.data(following.command)
 
 
-def _show_plan(plan: installer.InstallPlan, *, as_json: bool) -> None:
+def _show_plan(plan: "InstallPlan", *, as_json: bool) -> None:
     if as_json:
         console.document("plan", plan.facts())
         return

@@ -15,9 +15,9 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.format.errors import UsageError
-from llava_pack.format.runtimes import RUNTIMES
-from llava_pack.health.runtimes import ServePlan, ServingRuntime, serving_runtime
+from llava_pack.format.errors import InstallError, UsageError
+from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, directories, running
 from llava_pack.serve.supervision.plans import LoadOptions
 
@@ -82,8 +82,15 @@ def other_runtime(prefix: Path | None, recipes: Sequence[str]) -> OtherRuntime |
 
 def _move_to(python: Path) -> None:
     """Go on as the same command in an environment, unless this process runs there."""
-    if not Path(sys.prefix).samefile(python.parent.parent):
-        os.execv(python, [str(python), "-I", "-m", "llava_pack", *sys.argv[1:]])  # noqa: S606
+    try:
+        if not Path(sys.prefix).samefile(python.parent.parent):
+            os.execv(python, [str(python), "-I", "-m", "llava_pack", *sys.argv[1:]])  # noqa: S606
+    except OSError as error:
+        raise InstallError(
+            f"its Python cannot be started: {error.strerror}",
+            subject=str(python),
+            hint="llava-pack health --deep",
+        ) from error
 
 
 def refused(ctx: typer.Context, runtime: ServingRuntime) -> Iterator[str]:
@@ -104,12 +111,6 @@ def serve_other(
     ctx: typer.Context, other: OtherRuntime, load: LoadOptions, fence: FenceMode
 ) -> int:
     """Start what serves an installed model, look after it, and return the exit code.
-
-    Args:
-        ctx: the command line of `serve`.
-        other: the model and its runtime.
-        load: precision, device and slots, each None for the bundle's.
-        fence: whether one is raised around each program, and whether it has to be whole.
 
     Raises:
         UsageError: an option asks for something that the runtime cannot do.
@@ -136,7 +137,7 @@ def serve_other(
 
 def planned(
     other: OtherRuntime, load: LoadOptions, fence: FenceMode, *, port: int, token: bool
-) -> ServePlan:
+) -> RuntimePlan:
     """Return the run that is asked for; its port was free.
 
     Raises:
@@ -159,7 +160,7 @@ def planned(
         started=int(time.time()),
         bundle_id=other.item.bundle_id,
     )
-    return ServePlan(engine=engine, state=state, state_directory=directories()[0], fence=fence)
+    return RuntimePlan(engine=engine, state=state, state_directory=directories()[0], fence=fence)
 
 
 def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: bool) -> None:

@@ -18,7 +18,6 @@ from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
-from llava_pack.target.ownership import check_prefix
 
 _SYSTEMD = Path("/run/systemd/system")
 _SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -203,7 +202,14 @@ def _unit(
     prefix: Path | None,
 ) -> Unit:
     place, of_system = chosen_prefix(prefix), _is_system(system)
+    if account is not None and not of_system:
+        raise UsageError(
+            "a user unit runs as the account that it is of",
+            subject="--account",
+            hint="add --system, as root, or leave it out",
+        )
     from llava_pack.installation.installed import installed
+    from llava_pack.target.ownership import check_prefix
 
     installed(place)
     owner = pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None

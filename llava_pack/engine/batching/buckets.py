@@ -39,7 +39,7 @@ class Buckets(NamedTuple):
         """Return the shape for rows that hold `lengths` tokens before the new one.
 
         >>> Buckets(8, 4096).shape([0, 4], [10, 70]), Buckets(8, 4096, True).shape([0], [300])
-        (Shape(rows=8, columns=128), Shape(rows=1, columns=512))
+        (BatchShape(rows=8, columns=128), BatchShape(rows=1, columns=512))
         """
         longest = max(lengths) + 1
         columns = -(-longest // _STEP) * _STEP

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from llava_pack.format.errors import ServeError, reason_of
+
 _FOLDERS = {
     "HOME": "",
     "TMPDIR": "tmp",
@@ -29,15 +31,19 @@ def move_in(home: Path, environment: MutableMapping[str, str] | None = None) -> 
     """Make the folder anew, mode 0700, and have this process and its libraries live there.
 
     Raises:
-        OSError: the folder cannot be made.
+        ServeError: the folder cannot be made.
     """
     environment = os.environ if environment is None else environment
     shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(mode=0o700)
-    for name, folder in _FOLDERS.items():
-        place = home / folder
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        environment[name] = str(place)
+    try:
+        home.mkdir(mode=0o700)
+        for name, folder in _FOLDERS.items():
+            place = home / folder
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            environment[name] = str(place)
+    except OSError as error:
+        why = reason_of(error)
+        raise ServeError(f"cannot be created: {why}", subject=str(home)) from error
     for name in _ELSEWHERE:
         environment.pop(name, None)
     # Whose account it is would else be looked up in /etc/passwd.

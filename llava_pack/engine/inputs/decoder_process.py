@@ -13,7 +13,6 @@ memory file where there are any. A frame is a 4-byte big-endian length and that 
 """
 
 import contextlib
-import ctypes
 import json
 import mmap
 import os
@@ -31,13 +30,13 @@ from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.inputs.picture_decoder import decode_picture, measure_picture
 from llava_pack.engine.limits import Limits
+from llava_pack.engine.parent import die_with_parent
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 
 LENGTH = struct.Struct(">I")
 MAX_HEAD_BYTES = 4096
-_PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _MEMORY_BYTES = 2 << 30
 """25 megapixels of four bytes are held about five times on their way to RGB."""
 _FILES = 64
@@ -137,9 +136,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes | None:
 def _restrict() -> None:
     """End with the parent; leave no core; open and take no more than a decoder needs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the server
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     bounds = (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, _FILES),

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import UsageError, reason_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def read_picture_bytes(path_text: str, limits: Limits | None = None) -> bytes:
         with path.open("rb") as file:
             return file.read(limits.size_bytes + 1)
     except (OSError, ValueError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        why = reason_of(error)
         raise UsageError(f"cannot read the picture: {why}", subject=path_text) from error
 
 

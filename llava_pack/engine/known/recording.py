@@ -16,7 +16,7 @@ from typing import Any
 from llava_pack.engine import environment
 from llava_pack.engine.known.questions import Recorded, answer_of, question
 from llava_pack.engine.loading.load import load_engine
-from llava_pack.engine.loading.options import DEVICES
+from llava_pack.engine.loading.options import add_arguments, given_options
 from llava_pack.engine.port import Delta, Engine, Failed, Finished
 from llava_pack.format import records
 from llava_pack.format.errors import IntegrityError, PackError
@@ -65,16 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _record(
     given: argparse.Namespace, precision: str, known: Sequence[KnownAnswer]
 ) -> list[Reference]:
-    engine = load_engine(
-        given.model_dir,
-        vision_tower=given.vision_tower,
-        model_base=given.model_base,
-        precision=precision,
-        device=given.device,
-        slots=1,
-        context_tokens=given.context_tokens,
-        conv_mode=given.conv_mode,
-    )
+    options = {**given_options(given), "precision": precision, "slots": 1}
+    engine = load_engine(given.model_dir, **options)
     return [observe(engine, one, "build")[0] for one in known]
 
 
@@ -89,14 +81,9 @@ def _read_known(path: Path) -> tuple[KnownAnswer, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llava_pack.engine.known.recording", description=__doc__)
+    add_arguments(parser, device="cpu")
     parser.add_argument("--known", type=Path, required=True)
-    parser.add_argument("--model-dir", type=Path, required=True)
-    parser.add_argument("--vision-tower", type=Path)
-    parser.add_argument("--model-base", type=Path)
     parser.add_argument("--precision", choices=PRECISION_CHOICES, action="append", required=True)
-    parser.add_argument("--device", choices=DEVICES, default="cpu")
-    parser.add_argument("--context-tokens", type=int)
-    parser.add_argument("--conv-mode")
     return parser
 
 

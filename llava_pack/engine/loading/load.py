@@ -19,10 +19,9 @@ from llava_pack.engine.port import (
     Sampling,
 )
 from llava_pack.format.errors import PreflightError, SpaceError, UsageError
-from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.precision import DEFAULT_PRECISION, QUANTIZED
 from llava_pack.format.progress import Progress, Silent
 
-DEFAULT_PRECISION = "nf4"
 _GREY = bytes((128, 128, 128))
 
 

@@ -1,7 +1,9 @@
 """How a model is loaded, checked before anything of it is read."""
 
-from dataclasses import dataclass
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from llava_pack.engine.inputs import templates
 from llava_pack.format.errors import UsageError
@@ -50,3 +52,24 @@ class Options:
             )
         if self.conv_mode is not None:
             templates.template(self.conv_mode)
+
+
+def add_arguments(parser: ArgumentParser, *, device: str) -> None:
+    """Add what every process that loads a model is told of it.
+
+    Args:
+        parser: of the process; precision and slots are its own.
+        device: where nobody chooses one.
+    """
+    parser.add_argument("--model-dir", type=Path, required=True)
+    parser.add_argument("--vision-tower", type=Path)
+    parser.add_argument("--model-base", type=Path)
+    parser.add_argument("--device", choices=DEVICES, default=device)
+    parser.add_argument("--context-tokens", type=int)
+    parser.add_argument("--conv-mode")
+
+
+def given_options(given: Namespace) -> dict[str, Any]:
+    """Return the arguments that are fields of `Options`, by their names."""
+    names = {field.name for field in fields(Options)}
+    return {name: value for name, value in vars(given).items() if name in names}

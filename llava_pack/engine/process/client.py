@@ -16,7 +16,7 @@ from llava_pack.engine.process import protocol
 from llava_pack.engine.process.outbox import Outbox
 from llava_pack.engine.process.protocol import PROTOCOL, EngineStatus, Wire
 from llava_pack.engine.stats import Stats
-from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
 # Within one message a reader buffers at most this much beyond what it was asked for.
 _BUFFER_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class EngineClient:
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=_BUFFER_BYTES)
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = reason_of(error)
             raise ServeError(f"cannot reach the engine: {why}", subject=str(path)) from error
         client = cls(reader, writer)
         try:

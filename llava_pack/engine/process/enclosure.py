@@ -13,7 +13,7 @@ from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.engine.loading.checkpoints import read_checkpoint
 from llava_pack.engine.port import Engine
-from llava_pack.format.errors import PackError, ServeError
+from llava_pack.format.errors import PackError
 
 _log = logging.getLogger(__name__)
 
@@ -61,11 +61,7 @@ class Enclosure:
         place = this_place(os.environ)
         self._gpu = self._device != "cpu" and place.has_gpu
         folders = self._folders()
-        try:
-            move_in(self._home)
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise ServeError(f"cannot be created: {why}", subject=str(self._home)) from error
+        move_in(self._home)
         fence = engine_fence(place, with_targets(folders), self._home, gpu=self._gpu)
         self._standing = raise_fence(fence, required=self._mode == "required")
         _log.info("fence: %s", self._standing)

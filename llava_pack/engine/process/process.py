@@ -1,7 +1,6 @@
 """An engine as a process: its private socket, its signals, and its end with its parent."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.parent import die_with_parent
 from llava_pack.engine.process.loop import Load
 from llava_pack.engine.process.server import BUFFER_BYTES, EngineServer
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.format.exit_codes import ExitCode
 
 _log = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _PARENT_CHECK_S = 1.0
 _CUT_S = 5.0
 _LAST_WORDS_S = 0.2
@@ -54,7 +53,7 @@ def run(
         ServeError: the socket cannot be made, or somebody serves there already; or the fence's.
     """
     parent = os.getppid()
-    _die_with_parent()
+    die_with_parent()
     listening = _listen(socket_path)
     try:
         standing = fence()
@@ -130,11 +129,6 @@ async def _watch_parent(parent: int, forced: asyncio.Event) -> None:
     forced.set()
 
 
-def _die_with_parent() -> None:
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 def _listen(path: Path) -> socket.socket:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -147,7 +141,7 @@ def _listen(path: Path) -> socket.socket:
             os.umask(before)
         listening.listen(64)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = reason_of(error)
         raise ServeError(f"cannot create the engine's socket: {why}", subject=str(path)) from error
     return listening
 

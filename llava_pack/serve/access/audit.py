@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -78,19 +78,8 @@ class Entry:
 
     def line(self, now_s: float) -> str:
         """Return the line for it, on one line whatever a name holds."""
-        return _line(
-            now_s,
-            request=self.request_id,
-            key=self.key,
-            key_id=self.key_id,
-            route=self.route,
-            model=self.model,
-            status=self.status,
-            tokens_in=self.tokens_in,
-            tokens_out=self.tokens_out,
-            pictures=self.pictures,
-            seconds=round(self.seconds, 3),
-        )
+        fields = asdict(self) | {"seconds": round(self.seconds, 3)}
+        return _line(now_s, request=fields.pop("request_id"), **fields)
 
 
 class Sink(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.serve.access.audit import AuditPlan, Sink
 
 JOURNAL = Path("/run/systemd/journal/socket")
@@ -36,9 +36,8 @@ def sink_of(plan: AuditPlan) -> Sink | None:
             case "off":
                 return None
     except OSError as error:
-        why = error.strerror or type(error).__name__
         raise ServeError(
-            f"the audit log cannot be written: {why}",
+            f"the audit log cannot be written: {reason_of(error)}",
             subject=plan.path if plan.to == "file" else plan.to,
             hint="choose another --audit-to: file, journal, syslog or off",
         ) from error

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llava_pack.format import files
-from llava_pack.format.errors import PackError, SpaceError, UsageError
+from llava_pack.format.errors import PackError, SpaceError, UsageError, reason_of
 from llava_pack.serve.access.key import Key, from_document, to_document
 
 _log = logging.getLogger(__name__)
@@ -206,11 +206,10 @@ def _read(path: Path) -> bytes | None:
 
 
 def _unusable(path: Path, error: OSError) -> PackError:
-    why = error.strerror or type(error).__name__
     if error.errno in files.FULL:
-        return SpaceError(f"the keys were not changed: {why}", subject=str(path))
+        return SpaceError(f"the keys were not changed: {reason_of(error)}", subject=str(path))
     return UsageError(
-        f"the keys cannot be used: {why}",
+        f"the keys cannot be used: {reason_of(error)}",
         subject=str(path),
         hint="run it as the server's account or as root, or pass another --file",
     )

@@ -27,7 +27,7 @@ from llava_pack.serve.access.scopes import (
     Scope,
     route_of,
 )
-from llava_pack.serve.access.sessions import Session, StartSecret, same
+from llava_pack.serve.access.sessions import Session, StartSecret, cookies, same
 from llava_pack.serve.caller import ANYONE, Caller
 
 Verdict = Literal[
@@ -160,7 +160,7 @@ class AccessPolicy:
             return (self._in_path(asked.path, store) if asked.method == "POST" else None), None
         if (key := self._offered(_offered(asked.headers), store)) is not None:
             return key, None
-        cookie = _cookie(asked.headers, self.derived.cookie_name)
+        cookie = next(cookies(asked.headers.get("cookie", ""), self.derived.cookie_name), "")
         session = self.derived.session(cookie, now_s)
         return (self._by_id(session.key_id, store), session) if session else (None, None)
 
@@ -226,14 +226,6 @@ def _verdict(key: Key, route: Route | None, now_s: int) -> Verdict:
 def _offered(headers: Mapping[str, str]) -> str:
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-
-
-def _cookie(headers: Mapping[str, str], name: str) -> str:
-    for pair in headers.get("cookie", "").split(";"):
-        key, _, value = pair.strip().partition("=")
-        if key == name:
-            return value
-    return ""
 
 
 def _from_our_page(host: str, headers: Mapping[str, str]) -> bool:

@@ -10,6 +10,7 @@ Source: RFC 2104 (HMAC).
 import hashlib
 import hmac
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 RENEW_S = 600
@@ -83,6 +84,18 @@ class StartSecret:
     def _mac(self, purpose: str, told: str = "") -> str:
         message = f"{purpose}\0{told}".encode()
         return hmac.new(self.value.encode(), message, hashlib.sha256).hexdigest()
+
+
+def cookies(header: str, name: str) -> Iterator[str]:
+    """Yield the values that a Cookie header has under a name.
+
+    >>> list(cookies("a=1; b=2; a=3", "a"))
+    ['1', '3']
+    """
+    for pair in header.split(";"):
+        key, _, value = pair.strip().partition("=")
+        if key == name:
+            yield value
 
 
 def same(offered: str, expected: str) -> bool:

@@ -104,7 +104,7 @@ class Admission:
             elif announced > _SMALL_BYTES:
                 await self._held(scope, receive, send, announced)
             elif (body := await _whole(receive, JsonCount(limits))) is not None:
-                await self._app(scope, _replayed([body], receive), send)
+                await self._app(scope, replayed([body], receive), send)
         except TooLargeError as error:
             await plain_error(413, error.message, param="body")(scope, receive, send)
         except NotJsonError as error:
@@ -128,7 +128,7 @@ class Admission:
             if body is not None:
                 bodies = [body]
                 del body
-                await self._app(scope, _replayed(bodies, receive), send)
+                await self._app(scope, replayed(bodies, receive), send)
         finally:
             holding.give_back()
             if size_bytes >= _LARGE_BYTES:
@@ -179,15 +179,20 @@ async def _whole(receive: Receive, count: JsonCount) -> bytes | None:
             return taken.getvalue()
 
 
-def _replayed(bodies: list[bytes], receive: Receive) -> Receive:
-    """Return a `receive` that tells the body once, and then what comes after it."""
+def replayed(bodies: list[bytes], receive: Receive) -> Receive:
+    """Return a `receive` that tells the body once, and then what comes after it.
 
-    async def replayed() -> Message:
+    Args:
+        bodies: the one that is told; it is taken out, so that nobody holds it any longer.
+        receive: what comes after it.
+    """
+
+    async def again() -> Message:
         if bodies:
             return {"type": "http.request", "body": bodies.pop(), "more_body": False}
         return await receive()
 
-    return replayed
+    return again
 
 
 def _counted(receive: Receive, most: int) -> Receive:

@@ -19,7 +19,7 @@ from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.counters import Tally
-from llava_pack.serve.port import OverloadedError, Served, ShareError, Status, Vitals
+from llava_pack.serve.port import TRY_AGAIN, OverloadedError, Served, ShareError, Status, Vitals
 
 _AHEAD = 2
 """Requests more than slots that are at the engine, so that a free slot has its next one there."""
@@ -28,7 +28,6 @@ _MANY_SLOTS = 4
 _NEWCOMERS = 64
 """Callers without a request in the line who still find room in a full one."""
 _LOOK_AGAIN_S = 5.0
-_TRY_AGAIN = "try again in a moment"
 
 
 class Line:
@@ -181,15 +180,11 @@ class Shared:
         mine, shared = queue.waiting_of(who), queue.shared_with(who)
         if shared and mine >= max(1, self._queue // 2):
             self.tally.refused += 1
-            raise ShareError(f"{mine} requests of this key are already waiting", hint=_TRY_AGAIN)
+            raise ShareError(f"{mine} requests of this key are already waiting", hint=TRY_AGAIN)
         newcomer = shared and not mine and queue.waiting < self._queue + _NEWCOMERS
         if self._queue_is_full() and not newcomer:
             self.tally.refused += 1
-            count = queue.held + queue.waiting
-            raise OverloadedError(
-                f"the queue is full: {count} requests are running or waiting",
-                hint=_TRY_AGAIN,
-            )
+            raise OverloadedError.full(queue.held + queue.waiting)
 
     @asynccontextmanager
     async def turn(self, caller: Caller) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from llava_pack.engine.inputs import decoder_process as decoder
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.pixels import kept, memory_file
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 from llava_pack.serve.subprocesses import python_program
 
 _KEPT_BLOCKS = "8"
@@ -51,7 +51,7 @@ class Decoder:
             self._frame(time.monotonic() + _STARTING_S)
         except OSError as error:
             self.end()
-            why = error.strerror or type(error).__name__
+            why = reason_of(error)
             raise ServeError(f"the picture decoder cannot be started: {why}") from error
 
     def _start(self) -> None:

@@ -87,7 +87,12 @@ class Inference:
         pictures = question.pictures
         sources = await pictures() if callable(pictures) else pictures
         admitted = await self._decoder.admitted(sources, visit.caller)
-        return replace(question.request, messages=question.messages(admitted.pictures)), admitted
+        try:
+            messages = question.messages(admitted.pictures)
+        except BaseException:
+            admitted.close()
+            raise
+        return replace(question.request, messages=messages), admitted
 
 
 def visit_with(request: HttpRequest) -> Visit:

@@ -14,7 +14,6 @@ from llava_pack.engine.fence.place import this_place
 from llava_pack.engine.fence.plan import gateway_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.format.errors import ServeError
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +44,7 @@ def enter_gateway_fence(
     if mode == "off":
         return OFF
     place = this_place(os.environ)
-    try:
-        move_in(home)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise ServeError(f"cannot be created: {why}", subject=str(home)) from error
+    move_in(home)
     written = (*write, *(() if uploads is None else (uploads,)))
     fence = gateway_fence(place, home=home, read=read, write=written)
     standing = raise_fence(fence, required=mode == "required")

@@ -20,7 +20,7 @@ from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.counters import Tally
 from llava_pack.serve.feed import Bulletin, News
 from llava_pack.serve.liveness import SILENT_S
-from llava_pack.serve.port import OverloadedError, Status, Vitals
+from llava_pack.serve.port import TRY_AGAIN, OverloadedError, Status, Vitals
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = 0.05
@@ -124,10 +124,7 @@ class ServedEngine:
         self._reached()
         if self.full:
             self.tally.refused += 1
-            raise OverloadedError(
-                f"the queue is full: {self.in_flight} requests are running or waiting",
-                hint="try again in a moment",
-            )
+            raise OverloadedError.full(self.in_flight)
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request.
@@ -179,9 +176,7 @@ class ServedEngine:
 
     def _reached(self) -> EngineClient:
         if self._client is None or self.status.phase != "ready":
-            raise ServeError(
-                f"the model is not ready: {self.status.phase}", hint="try again in a moment"
-            )
+            raise ServeError(f"the model is not ready: {self.status.phase}", hint=TRY_AGAIN)
         return self._client
 
     def _finished(self, event: Finished) -> None:

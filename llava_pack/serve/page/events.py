@@ -218,6 +218,11 @@ def session_of(value: Any) -> str:
     return name
 
 
+def picture_type(path: str) -> str | None:
+    """Return the media type of a picture by the end of its name; None where it is none."""
+    return PICTURE_TYPES.get(PurePosixPath(path).suffix.lower())
+
+
 def _message(value: Any, may_use: MayUse) -> Any:
     given = _mapping(value)
     role = given.get("role")
@@ -240,7 +245,7 @@ def _part(value: Any, may_use: MayUse) -> Any:
 
 def _file(value: Any, may_use: MayUse) -> Any:
     path = _text(_mapping(value).get("path"), 4096)
-    kind = PICTURE_TYPES.get(PurePosixPath(path).suffix.lower())
+    kind = picture_type(path)
     if kind is None or not may_use(path):
         raise UsageError("a picture must first be uploaded by its user: add it again")
     return {"path": path, "mime_type": kind, "meta": {"_type": "gradio.FileData"}}

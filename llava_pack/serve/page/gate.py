@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,12 +22,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.access.sessions import cookies
 from llava_pack.serve.api.wire import MAX_PICTURES
 from llava_pack.serve.caller import caller_of
 from llava_pack.serve.page.events import (
     MAX_EVENT_BYTES,
-    PICTURE_TYPES,
     EventShape,
+    picture_type,
     read_call,
     read_cancellation,
     session_of,
@@ -35,7 +36,7 @@ from llava_pack.serve.page.events import (
 from llava_pack.serve.page.half_uploads import half_uploads_removed
 from llava_pack.serve.page.owners import Owner, Owners
 from llava_pack.serve.page.routes import Found, find_route
-from llava_pack.serve.page.streams import CountedForm, WholeAnswer, captured, read_body, replayed
+from llava_pack.serve.page.streams import CountedForm, WholeAnswer, captured, read_body, with_body
 
 MAX_FORM_BYTES = 64 * 1024 * 1024
 """The largest upload: several pictures, of which each has a bound of its own."""
@@ -105,12 +106,12 @@ class PageGate:
             case "cancel":
                 await self._cancel(owner, scope, receive, send)
             case "reset":
-                await self._app(*replayed(scope, receive, _NOTHING_TO_RESET), send)
+                await self._app(*with_body(scope, receive, _NOTHING_TO_RESET), send)
 
     async def _show(
         self, path: str, owner: Owner, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if not self._may_use(owner, path) or _type_of(path) is None:
+        if not self._may_use(owner, path) or picture_type(path) is None:
             raise _absent()
         await self._app(scope, receive, _with_headers(send, _FILE_HEADERS))
 
@@ -149,7 +150,7 @@ class PageGate:
         )
         if not self._owners.claim(owner, call.session):
             raise _absent()
-        scope, receive = replayed(scope, receive, call.body)
+        scope, receive = with_body(scope, receive, call.body)
         if not queued:
             await self._app(scope, receive, send)
             return
@@ -169,7 +170,7 @@ class PageGate:
         ended = read_cancellation(body, self._facts.events)
         if not self._owners.runs(owner, ended.session, ended.event):
             raise _absent()
-        await self._app(*replayed(scope, receive, ended.body), send)
+        await self._app(*with_body(scope, receive, ended.body), send)
 
     def _may_use(self, owner: Owner, path: str) -> bool:
         return path in self._facts.examples or self._owners.may_use(owner, path)
@@ -179,18 +180,10 @@ def _absent() -> HTTPException:
     return HTTPException(404, "not found")
 
 
-def _type_of(path: str) -> str | None:
-    return PICTURE_TYPES.get(PurePosixPath(path).suffix.lower())
-
-
 def _browser(scope: Scope) -> str:
     """Return what the page's cookie says; empty where there is none, or it is not one of ours."""
     headers = (value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
-    for pair in ";".join(headers).split(";"):
-        key, _, given = pair.strip().partition("=")
-        if key == _COOKIE and _COOKIE_SHAPE.fullmatch(given):
-            return given
-    return ""
+    return next(filter(_COOKIE_SHAPE.fullmatch, cookies(";".join(headers), _COOKIE)), "")
 
 
 def _with_cookie(send: Send, owner: Owner) -> Send:

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llava_pack.serve.admission.bodies import replayed
+
 _MAX_ANSWER_BYTES = 1024 * 1024
 
 
@@ -34,7 +36,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def replayed(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
+def with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
     """Return a request with another body, as JSON; what comes after it is still heard."""
     replaced = {b"content-type", b"content-length", b"accept-encoding"}
     headers = [pair for pair in scope["headers"] if pair[0] not in replaced]
@@ -42,16 +44,7 @@ def replayed(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receiv
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
-    told = False
-
-    async def again() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return {**scope, "headers": headers}, again
+    return {**scope, "headers": headers}, replayed([body], receive)
 
 
 class CountedForm:

@@ -17,13 +17,13 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.serve.plain import to_plain
 from llava_pack.serve.supervision.fleet import Fleet, phases
 from llava_pack.serve.supervision.listener import listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
@@ -168,9 +168,7 @@ def order(
 
 def plan_fields(plan: EnginePlan) -> dict[str, Any]:
     """Return a plan as JSON values."""
-    fields = asdict(plan)
-    for name in _PATHS:
-        fields[name] = str(fields[name]) if fields[name] is not None else None
+    fields: dict[str, Any] = to_plain(plan)
     return fields
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from asyncio.subprocess import Process
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,9 +15,9 @@ from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.care import Care
 from llava_pack.serve.liveness import SILENT_S, Pulse
 from llava_pack.serve.port import Status
-from llava_pack.serve.subprocesses import EngineCommand, cause_of_death, dump, end, kill, start
+from llava_pack.serve.subprocesses import EngineCommand, dump, end, start
 from llava_pack.serve.supervision.heartbeat import Heartbeat
-from llava_pack.serve.supervision.lifetime import LostError, live_with
+from llava_pack.serve.supervision.lifetime import LostError, ProcessLife
 
 _log = logging.getLogger(__name__)
 _CONNECT_EVERY_S = 0.05
@@ -39,7 +38,7 @@ class Observer:
     ready: Callable[[EngineInfo], None]
 
 
-class EngineLife:
+class EngineLife(ProcessLife):
     """One process of an engine.
 
     Args:
@@ -58,15 +57,13 @@ class EngineLife:
         proof: Proof | None,
         observer: Observer,
     ) -> None:
+        super().__init__("its engine", _LAST_LINES, command.name)
         self._command = command
         self._pulse = pulse
         self._care = care
         self._heart = Heartbeat(care.loading_s, look_most_s=2 * SILENT_S)
         self._proof = proof
         self._observer = observer
-        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._process: Process | None = None
-        self._over = False
 
     async def run(self) -> None:
         """Start the process, make it ready, and raise what it ended with.
@@ -76,28 +73,13 @@ class EngineLife:
         """
         self._observer.status(Status(phase="starting"))
         process = await start(self._command.program, "the engine")
-        self._process = process
-        if self._over:
-            kill(process)
-        try:
-            returncode = await live_with(process, self._live(process), self._hear)
-        finally:
-            self._process = None
-        raise cause_of_death(
-            "its engine", process.pid, returncode, list(self._lines), subject=self._command.name
-        )
+        await self._live_with(process, self._live(process), self._hear)
 
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
         self._over = True
         if self._process is not None:
             await end(self._process, force=force)
-
-    def kill(self) -> None:
-        """Kill the process, and wait for nothing."""
-        self._over = True
-        if self._process is not None:
-            kill(self._process)
 
     async def _live(self, process: Process) -> None:
         client = await self._connect(process)
@@ -189,7 +171,6 @@ class EngineLife:
         )
 
     def _hear(self, line: str) -> None:
-        self._lines.append(line)
         _log.info("%s: %s", self._command.name, line)
 
 

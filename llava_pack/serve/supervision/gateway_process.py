@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +26,14 @@ from llava_pack.serve.feed import (
 )
 from llava_pack.serve.subprocesses import (
     ProcessCommand,
-    cause_of_death,
     dump,
     end,
     ended,
-    kill,
     python_program,
     start,
 )
 from llava_pack.serve.supervision.heartbeat import Heartbeat
-from llava_pack.serve.supervision.lifetime import LostError, live_with
+from llava_pack.serve.supervision.lifetime import LostError, ProcessLife
 
 _log = logging.getLogger(__name__)
 _CLOSE_S = 3.0
@@ -88,7 +85,7 @@ def gateway_environment(
     }
 
 
-class GatewayLife:
+class GatewayLife(ProcessLife):
     """One process of the gateway.
 
     Args:
@@ -105,15 +102,13 @@ class GatewayLife:
         bulletin: Callable[[], Bulletin],
         hear: Callable[[Beat], None],
     ) -> None:
+        super().__init__("the gateway", _LAST_LINES)
         self._plan = plan
         self._settings = settings
         self._bulletin = bulletin
         self._hear = hear
         self._due = asyncio.Event()
         self._heart = Heartbeat(plan.care.starting_s)
-        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._process: Process | None = None
-        self._over = False
 
     @property
     def stalled(self) -> bool:
@@ -130,14 +125,7 @@ class GatewayLife:
         with ours, theirs:
             process = await start(self._program(theirs), "the gateway")
             theirs.close()
-            self._process = process
-            if self._over:
-                kill(process)
-            try:
-                returncode = await live_with(process, self._live(process, ours), self._take_line)
-            finally:
-                self._process = None
-        raise cause_of_death("the gateway", process.pid, returncode, list(self._lines))
+            await self._live_with(process, self._live(process, ours), _pass_on)
 
     def changed(self) -> None:
         """Tell it soon how the models stand."""
@@ -151,12 +139,6 @@ class GatewayLife:
                 self.changed()
                 await ended(process, _CLOSE_S)
             await end(process, force=True)
-
-    def kill(self) -> None:
-        """Kill the process, and wait for nothing."""
-        self._over = True
-        if self._process is not None:
-            kill(self._process)
 
     def last_words(self) -> str:
         """Return what it last wrote on its stderr: where it hung, or what was wrong."""
@@ -223,9 +205,9 @@ class GatewayLife:
             await asyncio.sleep(TELL_EVERY_S)
             self._heart.look()
 
-    def _take_line(self, line: str) -> None:
-        """Keep a line of its stderr, and pass it on: the log has it already, or will."""
-        self._lines.append(line)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+
+def _pass_on(line: str) -> None:
+    """Pass on a line of its stderr: the log has it already, or will."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

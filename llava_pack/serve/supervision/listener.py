@@ -6,7 +6,7 @@ import socket
 import stat
 from pathlib import Path
 
-from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.format.errors import ServeError, UsageError, reason_of
 from llava_pack.serve.run_state import RunState
 
 PORT = 7860
@@ -62,8 +62,7 @@ def listen_on_socket(path: Path) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        why = error.strerror or type(error).__name__
-        raise ServeError(f"cannot listen there: {why}", subject=str(path)) from error
+        raise ServeError(f"cannot listen there: {reason_of(error)}", subject=str(path)) from error
     except ServeError:
         listening.close()
         raise

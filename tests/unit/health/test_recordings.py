@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llava_pack.format.errors import SpaceError
 from llava_pack.format.manifest import KnownAnswer, Reference
 from llava_pack.health.recordings import record_here, recorded_here
 from tests.support.small_disk import disk_of
@@ -55,7 +56,19 @@ def test_a_later_recording_replaces_the_one_before(item: Any) -> None:
     assert [one.text for one in recorded_here(item)] == ["a red circle"]
 
 
-def test_a_full_disk_leaves_the_recording_before(item: Any, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_as_one(item: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_here(item, Server("a circle"))
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SpaceError, match="no space left"):
+        record_here(item, Server("a red circle"))
+    assert [one.text for one in recorded_here(item)] == ["a circle"]
+
+
+def test_a_file_that_may_not_grow_leaves_the_recording_before(item: Any, tmp_path: Path) -> None:
     record_here(item, Server("a circle"))
     with disk_of(100), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         record_here(item, Server("a red circle"))

@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_pack.health.redaction import Redactor
+from llava_pack.serve.access.key import Quota, new_key
+from llava_pack.serve.access.scopes import SCOPES
+from llava_pack.serve.access.sessions import Session, StartSecret
 
 SECRETS = [
     "hf_AbCdEfGhIjKlMnOpQrStUvWxYz0123",
@@ -49,6 +52,17 @@ def test_secrets_are_taken_out(text):
     assert not any(part in said for part in INSIDE), said
     assert redactor.counts["secret"] >= 1
     assert said.startswith("before ")
+
+
+def test_our_own_secrets_are_taken_out_wherever_they_stand():
+    start = StartSecret("s3cr3t")
+    _, key = new_key("ann", scopes=SCOPES, quota=Quota(), created=0, expires=0)
+    cookie = start.cookie(Session("0123456789ab", 1, 2))
+    path = start.llava_key("0123456789ab")
+    text = f"lost {key} and /llava/{path}/list_models with {start.cookie_name}={cookie}"
+    said = Redactor({}).text(text)
+    assert not any(secret in said for secret in (key, path, cookie)), said
+    assert said.count("<secret") == 3
 
 
 def test_pictures_and_prompts_are_taken_out():

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from llava_pack.serve.page import streams as page_streams
-from llava_pack.serve.page.streams import CountedForm, captured, read_body, replayed
+from llava_pack.serve.page.streams import CountedForm, captured, read_body, with_body
 
 _PART = b'--mark\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n'
 
@@ -45,7 +45,7 @@ def test_a_client_that_leaves_is_noticed() -> None:
 
 
 def test_another_body_takes_the_place_and_the_end_is_still_heard() -> None:
-    scope, receive = replayed(
+    scope, receive = with_body(
         {"headers": [(b"content-length", b"99"), (b"accept", b"*/*"), (b"accept-encoding", b"br")]},
         _pieces(),
         b"{}",

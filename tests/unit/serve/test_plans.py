@@ -97,5 +97,5 @@ def test_a_plan_crosses_the_control_socket_as_servers_of_earlier_versions_take_i
         "conv_mode": "llava_v0",
         "python": sys.executable,
         "gpus": None,
-        "known_answers": (),
+        "known_answers": [],
     }

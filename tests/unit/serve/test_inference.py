@@ -1,0 +1,53 @@
+"""What a question holds while it is prepared, and that it is given back whatever comes."""
+
+import asyncio
+import io
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from llava_pack.engine.limits import Limits
+from llava_pack.engine.port import Message, Picture, Request
+from llava_pack.format.errors import UsageError
+from llava_pack.serve.admission.visits import Visit
+from llava_pack.serve.api.inference import Inference, Question
+from llava_pack.serve.api.pictures import PictureDecoder
+
+_SIDE = 4
+_PATIENCE_S = 10.0
+
+
+def _png() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (_SIDE, _SIDE), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+def _refused(_pictures: Sequence[Picture]) -> tuple[Message, ...]:
+    raise UsageError("no such role")
+
+
+def _asked(pictures: Sequence[Picture]) -> tuple[Message, ...]:
+    return (Message("user", tuple(pictures)),)
+
+
+def test_messages_that_cannot_be_made_give_the_pictures_room_back() -> None:
+    whole_share = Limits(pixels=_SIDE * _SIDE, total_pixels=_SIDE * _SIDE)
+    refused = Question(
+        request=Request(request_id="1", messages=()), pictures=[_png()], messages=_refused
+    )
+    asked = replace(refused, request=Request(request_id="2", messages=()), messages=_asked)
+
+    async def ask() -> Request:
+        with closing(PictureDecoder(whole_share)) as decoder:
+            inference = Inference({}, decoder)
+            with pytest.raises(UsageError, match="no such role"):
+                async with inference.request(Visit(), refused):
+                    pass
+            async with asyncio.timeout(_PATIENCE_S), inference.request(Visit(), asked) as request:
+                return request
+
+    assert asyncio.run(ask()).request_id == "2"
