@@ -5,8 +5,6 @@ import pwd
 import re
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +15,9 @@ from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
-from llava_pack.shipped import shipped
+from llava_pack.installation.unit import Unit
 
 _SYSTEMD = Path("/run/systemd/system")
-_SYSTEM_UNITS = Path("/etc/systemd/system")
-_LOOPBACK = ("127.", "localhost", "::1")
 _NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
 
 app = typer.Typer(
@@ -46,58 +42,6 @@ Name = Annotated[str, typer.Option(help="Name of the unit, if a machine has seve
 Arguments = Annotated[
     list[str] | None, typer.Argument(help="Arguments of `serve`; its options after --.")
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One unit of systemd, not yet written."""
-
-    name: str
-    system: bool
-    prefix: Path
-    arguments: tuple[str, ...]
-    account: str | None
-
-    @property
-    def path(self) -> Path:
-        """Where it belongs."""
-        home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-        folder = _SYSTEM_UNITS if self.system else Path(home) / "systemd" / "user"
-        return folder / f"{self.name}.service"
-
-    def text(self) -> str:
-        """Return the unit, filled in; no value can end its line or be expanded."""
-        template = "llava-pack.service" if self.system else "llava-pack-user.service"
-        program = str(self.prefix / "bin" / "llava-pack")
-        run, logs = (f"-{self.prefix}/{name}" for name in ("run", "logs"))
-        silent = "IPAddressDeny=any\nIPAddressAllow=localhost"
-        values = {
-            "PREFIX": str(self.prefix).replace("%", "%%"),
-            "COMMAND": " ".join(_word(word) for word in (program, "serve", *self.arguments)),
-            "ENVIRONMENT": _quoted(f"LLAVA_PACK_PREFIX={self.prefix}"),
-            "WRITABLE": f"{_quoted(run)} {_quoted(logs)}",
-            "ACCOUNT": self.account or "",
-            "ADDRESSES": silent if _on_loopback(self.arguments) else "# it also serves other hosts",
-        }
-        text = (shipped("installers") / "units" / template).read_text(encoding="utf-8")
-        return re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], text)
-
-    def systemctl(self, *arguments: str) -> None:
-        """Ask systemd.
-
-        Raises:
-            InstallError: it could not be done.
-        """
-        command = ["systemctl", *([] if self.system else ["--user"]), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            scope = "" if self.system else "--user "
-            raise InstallError(
-                f"{' '.join(command)} exited with code {done.returncode}: "
-                f"{done.stderr.strip():.400}",
-                subject=self.name,
-                hint=f"journalctl {scope}-u {self.name} shows why",
-            )
 
 
 @app.command()
@@ -287,20 +231,3 @@ def _lingers() -> bool:
     """Let this account's services run without a login, and say whether they do."""
     done = subprocess.run(["loginctl", "enable-linger"], capture_output=True, check=False)
     return done.returncode == 0
-
-
-def _on_loopback(arguments: tuple[str, ...]) -> bool:
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    hosts = [after for word, after in pairwise(words) if word == "--host"]
-    return all(host.startswith(_LOOPBACK) for host in hosts)
-
-
-def _quoted(text: str) -> str:
-    """Return a value as systemd reads it back. Source: systemd.syntax(7), "Quoting"."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
-
-
-def _word(text: str) -> str:
-    """Return a word of a command line. Source: systemd.service(5), "Command lines"."""
-    return _quoted(text).replace("$", "$$")

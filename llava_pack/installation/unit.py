@@ -1,0 +1,83 @@
+"""A unit of systemd that serves what is installed, as a value."""
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from llava_pack.format.errors import InstallError
+from llava_pack.shipped import shipped
+
+_SYSTEM_UNITS = Path("/etc/systemd/system")
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One unit of systemd, not yet written."""
+
+    name: str
+    system: bool
+    prefix: Path
+    arguments: tuple[str, ...]
+    account: str | None
+
+    @property
+    def path(self) -> Path:
+        """Where it belongs."""
+        home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+        folder = _SYSTEM_UNITS if self.system else Path(home) / "systemd" / "user"
+        return folder / f"{self.name}.service"
+
+    def text(self) -> str:
+        """Return the unit, filled in; no value can end its line or be expanded."""
+        template = "llava-pack.service" if self.system else "llava-pack-user.service"
+        program = str(self.prefix / "bin" / "llava-pack")
+        run, logs = (f"-{self.prefix}/{name}" for name in ("run", "logs"))
+        silent = "IPAddressDeny=any\nIPAddressAllow=localhost"
+        values = {
+            "PREFIX": str(self.prefix).replace("%", "%%"),
+            "COMMAND": " ".join(_word(word) for word in (program, "serve", *self.arguments)),
+            "ENVIRONMENT": _quoted(f"LLAVA_PACK_PREFIX={self.prefix}"),
+            "WRITABLE": f"{_quoted(run)} {_quoted(logs)}",
+            "ACCOUNT": self.account or "",
+            "ADDRESSES": silent if _on_loopback(self.arguments) else "# it also serves other hosts",
+        }
+        text = (shipped("installers") / "units" / template).read_text(encoding="utf-8")
+        return re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], text)
+
+    def systemctl(self, *arguments: str) -> None:
+        """Ask systemd.
+
+        Raises:
+            InstallError: it could not be done.
+        """
+        command = ["systemctl", *([] if self.system else ["--user"]), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            scope = "" if self.system else "--user "
+            raise InstallError(
+                f"{' '.join(command)} exited with code {done.returncode}: "
+                f"{done.stderr.strip():.400}",
+                subject=self.name,
+                hint=f"journalctl {scope}-u {self.name} shows why",
+            )
+
+
+def _on_loopback(arguments: tuple[str, ...]) -> bool:
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    hosts = [after for word, after in pairwise(words) if word == "--host"]
+    return all(host.startswith(_LOOPBACK) for host in hosts)
+
+
+def _quoted(text: str) -> str:
+    """Return a value as systemd reads it back. Source: systemd.syntax(7), "Quoting"."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _word(text: str) -> str:
+    """Return a word of a command line. Source: systemd.service(5), "Command lines"."""
+    return _quoted(text).replace("$", "$$")
