@@ -148,7 +148,7 @@ def _unit(
     place, of_system = chosen_prefix(prefix), _is_system(system)
     if account is not None and not of_system:
         raise UsageError(
-            "a user unit runs as the account that it is of",
+            "a user unit runs as the account that owns it",
             subject="--account",
             hint="add --system, as root, or leave it out",
         )
