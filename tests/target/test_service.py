@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from llava_pack.cli.server import service
+from llava_pack.installation import unit
 from tests.conftest import ROOT
 
 MOST_EXPOSED = 3.0
@@ -37,7 +38,7 @@ def systemd(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(service, "_SYSTEMD", programs)
-    monkeypatch.setattr(service, "_SYSTEM_UNITS", tmp_path / "system")
+    monkeypatch.setattr(unit, "_SYSTEM_UNITS", tmp_path / "system")
     return lambda: log.read_text().splitlines()
 
 
