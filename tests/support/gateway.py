@@ -81,7 +81,7 @@ class Gateway:
 
     def gateway_pids(self) -> list[int]:
         """Return the process that answers, where there is one."""
-        return self._children(b"gateway_process")
+        return self._children(b"gateway.process")
 
     def _children(self, word: bytes) -> list[int]:
         return _children(self.process.pid, word)
