@@ -32,7 +32,7 @@ from llava_pack.assemble.runtime_files import remote_wheel  # noqa: E402
 from llava_pack.fetch.cache import Cache  # noqa: E402
 from llava_pack.fetch.credentials import Credentials  # noqa: E402
 from llava_pack.fetch.download import RemoteFile, download_all  # noqa: E402
-from llava_pack.fetch.hub import remote_file, resolve_repo  # noqa: E402
+from llava_pack.fetch.hub import HubSource  # noqa: E402
 from llava_pack.fetch.sizes import remote_sizes  # noqa: E402
 from llava_pack.lock.indexes import configured_indexes  # noqa: E402
 from llava_pack.lock.platform import parse_platform  # noqa: E402
@@ -133,8 +133,8 @@ def main() -> int:
                 out.write(str(number).encode())
         with loopback_hub(folder) as url:
             os.environ["HF_ENDPOINT"] = url
-            repo = resolve_repo("bench/model")
-            files = [remote_file(repo, file) for file in repo.files]
+            listing = HubSource(repo_id="bench/model").list()
+            files = [listing.pinned.remote_file(*file) for file in listing.files.items()]
             rounds = [
                 (seconds(plain_all, files), seconds(ours, files)) for _ in range(options.rounds)
             ]

@@ -62,7 +62,7 @@ fail() {
 }
 
 # own PLACE: refuses a folder or link that another account owns or can write; where there is more of
-# the way (`rest`), one that is sticky will do. The system is whoever owns `/`.
+# the way (`rest`), one that is sticky will do. The system is the owner of `/`.
 own() {
     # shellcheck disable=SC2046  # mode, links, owner and group: a word each
     set -- "$1" $(ls -ldn -- "$1")
@@ -70,14 +70,14 @@ own() {
     fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix'
     case $4 in
     "$me" | 0 | "$system") ;;
-    *) fail 3 "$1: it belongs to account $4, which could change what runs here" "$fix" ;;
+    *) fail 3 "$1: it belongs to account $4, which could change the programs run here" "$fix" ;;
     esac
     case $2 in
     l* | ?????-??-*) return ;;
     ?????????[tT]*) [ -z "$rest" ] || return 0 ;;
     ?????w??-? | ?????w??-?.) ! private "$4" "$5" || return 0 ;;
     esac
-    fail 3 "$1: other accounts can write to it ($2), and so change what runs here" "$fix"
+    fail 3 "$1: other accounts can write to it ($2), and so change the programs run here" "$fix"
 }
 
 # private UID GID: whether the group is one account alone, as umask 002 supposes.

@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from llava_pack.format.errors import RecipeError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.paths import component_defect
 from llava_pack.format.precision import DEFAULT_PRECISION, Precision
-from llava_pack.format.runtimes import Engine
 from llava_pack.shipped import shipped
 
 

@@ -243,7 +243,7 @@ def _remarks(
         )
     if target.ports_in_use is not None and _PORT in target.ports_in_use:
         fix = "serve with --port, for example 7861"
-        yield FloorFinding("port", "warn", f"{_PORT} is taken", "free", fix)
+        yield FloorFinding("port", "warn", f"{_PORT} is in use", "free", fix)
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
         yield FloorFinding("FIPS", "ok", value, "either", "")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from llava_pack import __version__
@@ -92,7 +92,7 @@ class ModelFolder:
 
 def _told(old: str | None) -> str | None:
     """Return what a rewritten value was; of a path on somebody's machine its last part alone."""
-    return PurePath(old).name if old is not None and is_place(old) else old
+    return PureWindowsPath(old).name if old is not None and is_place(old) else old
 
 
 def stage_folder(

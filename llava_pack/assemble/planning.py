@@ -20,9 +20,9 @@ from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PreflightError, RecipeError, UsageError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
-from llava_pack.format.runtimes import Engine
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile

@@ -26,7 +26,7 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
-from llava_pack.format.runtimes import RUNTIMES
+from llava_pack.runtimes import RUNTIMES
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""

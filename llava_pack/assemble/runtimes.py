@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.format.errors import PackError, RecipeError, UsageError
-from llava_pack.format.runtimes import RUNTIMES, Engine
+from llava_pack.format.manifest import Engine
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import Cuda, TorchChoice
 from llava_pack.recipe import Recipe
+from llava_pack.runtimes import RUNTIMES
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""

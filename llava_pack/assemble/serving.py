@@ -11,10 +11,10 @@ from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.precision import BY_QUALITY
-from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe
+from llava_pack.runtimes import RUNTIMES
 
 
 @dataclass(frozen=True, kw_only=True)

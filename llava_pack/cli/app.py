@@ -77,7 +77,10 @@ def _version(value: bool) -> None:
 @app.callback()
 def root(
     _version_flag: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Carry LLaVA across an air gap."""

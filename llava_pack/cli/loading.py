@@ -44,15 +44,17 @@ class ModelOptions:
     ] = None
     precision: Annotated[
         str | None,
-        typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the bundle's; of a folder nf4."),
+        typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the checkpoint's, or nf4."),
     ] = None
-    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as nf4.")] = False
-    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as int8.")] = False
+    load_4bit: Annotated[bool, typer.Option("--load-4bit", help="Same as --precision nf4.")] = False
+    load_8bit: Annotated[bool, typer.Option("--load-8bit", help="Same as --precision int8.")] = (
+        False
+    )
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
     slots: Annotated[int | None, typer.Option(help="Maximum concurrent requests, 1 to 256.")] = None
     context: Annotated[
         int | None,
-        typer.Option(help="Longest prompt with its answer, in tokens; 16 at least."),
+        typer.Option(help="Context length, prompt and answer together, in tokens; at least 16."),
     ] = None
     conv_mode: Annotated[
         str | None, typer.Option(help="Conversation template, instead of the model's own.")
@@ -70,7 +72,7 @@ class ModelOptions:
         Options(**self.load.given)
         if self.model_path is None and (own := self._typed("vision_tower", "model_base")):
             raise UsageError(
-                "an installed model, or one that is served, brings its own",
+                "an installed or running model already has its own",
                 subject=" and ".join(own),
                 hint="leave it out, or load a folder with --model-path",
             )
@@ -108,16 +110,16 @@ class ModelOptions:
         return _absolute(self.model_path)
 
     def need_folder(self) -> Path | None:
-        """Return the folder; None where a running server is asked, which has loaded its own.
+        """Return the folder; None where a running server is used, which has loaded its own.
 
         Raises:
             UsageError: how to load is said, and not what.
         """
         if self.model_path is None and (names := self._typed(*vars(self))):
             raise UsageError(
-                "for loading a model, but a running server has loaded its own",
+                "cannot be used with a running server, which has already loaded its model",
                 subject=", ".join(names),
-                hint="add --model-path DIR, or leave it out to ask the running server",
+                hint="add --model-path DIR, or leave it out to use the running server",
             )
         return self.folder
 
@@ -129,9 +131,9 @@ class ModelOptions:
         """
         if self.conv_mode == "raw":
             raise UsageError(
-                "everybody's text could become special tokens",
+                "any client's text could become special tokens",
                 subject="--conv-mode raw",
-                hint="leave it out to take the model's own template; `chat` and `ask` take raw "
+                hint="leave it out to use the model's own template; `chat` and `ask` accept raw "
                 "with --model-path",
             )
 

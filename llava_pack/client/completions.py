@@ -13,6 +13,7 @@ from llava_pack.client.discovery import QUICK_S, http
 from llava_pack.client.turns import Turn
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
     """Return the server to ask, the latest started, and the model's name on it.
 
     Raises:
-        ServeError: no server of this installation is running, none has that model, or it is LLaVA's
-            own, which has no such API.
+        ServeError: no server of this installation is running, none has that model, or its runtime
+            has no such API.
     """
     found = running()
-    servers = [server for server in found if not server.controller]
+    servers = [server for server in found if RUNTIMES[server.engine].gateway]
     if found and not servers:
+        title = RUNTIMES[found[0].engine].title
         raise ServeError(
-            "the server runs LLaVA's own code, which has no OpenAI-compatible API",
+            f"the server runs {title}, which has no OpenAI-compatible API",
             subject=", ".join(found[0].models),
             hint=f"open its page: {found[0].url}",
         )
@@ -147,9 +149,9 @@ def _parsed(value: str) -> dict[str, Any]:
     try:
         event = json.loads(value)
     except ValueError as error:
-        raise ServeError("the server sent something that is not an event") from error
+        raise ServeError("the server sent an event that is not valid") from error
     if not isinstance(event, dict):
-        raise ServeError("the server sent something that is not an event")
+        raise ServeError("the server sent an event that is not valid")
     return event
 
 
@@ -160,7 +162,7 @@ def refusal(response: "httpx.Response") -> PackError:
         text = _error_text(_parsed(response.text))
     except ServeError:
         text = ""
-    return kind(text or f"the server answered with HTTP {response.status_code}")
+    return kind(text or f"the server responded with HTTP {response.status_code}")
 
 
 def _error_text(event: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llava_pack.format.errors import ServeError
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.tunnel_lines import Endpoint, endpoint
 
@@ -70,9 +71,10 @@ def ordered(server: RunState, say: Callable[[str], None], **wanted: Any) -> dict
     """
     from llava_pack.serve.supervision.control import order
 
-    if server.controller:
+    runtime = RUNTIMES[server.engine]
+    if not runtime.gateway:
         raise ServeError(
-            "the server runs LLaVA's own code, which cannot be controlled",
+            f"the server runs {runtime.title}, which cannot be controlled",
             subject=", ".join(server.models),
             hint=f"stop it with kill {server.pid}; then restart it with `llava-pack serve`",
         )

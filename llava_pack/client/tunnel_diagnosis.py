@@ -27,7 +27,7 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
     (
         r"bind.*Address already in use|cannot listen to port",
         "laptop",
-        "the port on this laptop is taken",
+        "the port on this laptop is in use",
         "leave out --local-port, or use another",
     ),
     (
@@ -95,7 +95,7 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
             fix="on the server: llava-pack status; then pass its --port or --socket",
         )
     last = said.strip().splitlines()[-1:] or ["it printed nothing"]
-    return Blame(hop="login", why=f"ssh ended: {last[0]}", fix="run the same ssh command by hand")
+    return Blame(hop="login", why=f"ssh exited: {last[0]}", fix="run the same ssh command by hand")
 
 
 def blame_answer(status: int, body: Any, expected_id: str | None) -> Blame | None:
@@ -122,8 +122,7 @@ def blame_answer(status: int, body: Any, expected_id: str | None) -> Blame | Non
     if expected_id and not got.startswith(expected_id):
         return Blame(
             hop="server",
-            why=f"it serves the bundle {got[:12] or 'of a plain folder'}, expected "
-            f"{expected_id[:12]}",
+            why=f"expected the bundle {expected_id[:12]}, got {got[:12] or 'a plain folder'}",
             fix="on the server: llava-pack status; several servers may be running",
         )
     return None

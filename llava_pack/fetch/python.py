@@ -83,7 +83,7 @@ def _list(request: str) -> list[dict[str, Any]]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FetchError(f"uv does not answer: {error}", subject="uv python list") from error
+        raise FetchError(f"uv does not respond: {error}", subject="uv python list") from error
     if done.returncode != 0:
         raise _complaint(done.stderr)
     found: list[dict[str, Any]] = json.loads(done.stdout)

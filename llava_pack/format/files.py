@@ -5,6 +5,8 @@ Whoever reads one sees what was there before or what is there after, even if the
 
 import errno
 import os
+import re
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,13 +19,13 @@ from typing import BinaryIO
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full, or a quota is used up."""
 
-if sys.platform == "win32":  # which neither renames nor removes a file that is open
+if sys.platform == "win32":
 
-    def _held(stream: BinaryIO) -> bool:
-        return not stream.closed
+    def _held(_stream: BinaryIO) -> bool:
+        return True
 
-    def _abandoned(stream: BinaryIO) -> bool:
-        return stream.closed
+    def _clear(left: Path) -> None:
+        left.unlink()  # which fails while it is open
 else:
     import fcntl
 
@@ -33,12 +35,15 @@ else:
             fcntl.flock(stream, fcntl.LOCK_EX)
         return os.fstat(stream.fileno()).st_nlink > 0
 
-    def _abandoned(stream: BinaryIO) -> bool:
-        """Say whether nobody holds a file."""
-        with suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
+    def _clear(left: Path) -> None:
+        """Remove a file that no writer holds; a link, a FIFO or a device is somebody else's."""
+        descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def write(path: Path, data: bytes, mode: int | None = None, *, durable: bool = True) -> None:
@@ -91,10 +96,11 @@ def replacing(path: Path, mode: int | None = None, *, durable: bool = True) -> I
 
 def clear(path: Path) -> None:
     """Remove what writers of a file left beside it that were killed."""
+    own = re.compile(rf"\.{re.escape(path.name)}(\.[0-9a-f]{{8}})?\.new")
     for left in path.parent.glob(f".{escape(path.name)}*.new"):
-        with suppress(OSError), left.open("rb") as stream:
-            if _abandoned(stream):
-                left.unlink()
+        if own.fullmatch(left.name):
+            with suppress(OSError):
+                _clear(left)
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,6 @@ from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
 from llava_pack.format.paths import check_unique, component_defect, path_defect
-from llava_pack.format.runtimes import Engine
 from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
 FORMAT = 1
@@ -25,6 +24,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHOWN_DEFECTS = 20
 _INODE_BYTES = 7_000
 _WHEEL_INODES = 15_000
+
+
+Engine = Literal["transformers", "upstream"]
+"""llava-pack's own engine, or LLaVA's own `llava.serve`."""
 
 
 @dataclass(frozen=True, kw_only=True)

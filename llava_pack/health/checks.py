@@ -1,4 +1,4 @@
-"""The rules: from facts to findings, each with why and how to mend it. Pure."""
+"""The rules: from facts to findings, each with its cause and its fix. Pure."""
 
 from collections.abc import Sequence
 
@@ -91,7 +91,7 @@ def check_engine(facts: ServerFacts, program: str) -> list[Finding]:
     if facts.error:
         return [
             Layer.ENGINE.fail(
-                f"the server, process {facts.pid}, does not answer: {facts.error}",
+                f"the server, process {facts.pid}, does not respond: {facts.error}",
                 why="the process exists, but it hangs",
                 fix=f"kill {facts.pid}; {program} serve",
             )

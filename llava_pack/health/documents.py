@@ -7,6 +7,7 @@ stay until somebody adds them here, with a shape.
 from typing import Any, get_args
 
 from llava_pack.format.precision import PRECISIONS
+from llava_pack.format.target import UNKNOWN
 from llava_pack.health.messages import FOUND, read
 from llava_pack.health.report import HealthCode, Layer, Level
 from llava_pack.health.shapes import (
@@ -46,10 +47,12 @@ _LEVEL = OneOf(*get_args(Level))
 _BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}))
 _STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "deactivate", "remove",
               "sweep")  # fmt: skip
+_UNKNOWN_BEFORE = ("could not be found out",)
+"""What receipts of earlier versions say instead of `UNKNOWN`."""
 _MEASURE = Either(
     Form(rf"(?:at least )?{VERSION}"),
     Form(r"(?:at least )?[0-9]{1,15}(?: bytes| free)?"),
-    OneOf("linux", "x86_64", "aarch64", "all present", "could not be determined", "none"),
+    OneOf("linux", "x86_64", "aarch64", "all present", "none", UNKNOWN, *_UNKNOWN_BEFORE),
     Words(CPU_FLAGS | {f"{flag}," for flag in CPU_FLAGS} | {"without"}),
 )
 _PREFLIGHT = Fields(

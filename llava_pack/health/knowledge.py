@@ -1,4 +1,4 @@
-"""Known failures: what they look like in a log, why they happen and what mends them. Pure.
+"""Known failures: what they look like in a log, why they happen and what fixes them. Pure.
 
 The data is `knowledge.toml` beside this module, in English and Chinese. Only the standard library
 is needed, so that it can be read where an installation is broken.

@@ -127,7 +127,7 @@ FOUND = (
     "port {count} is in use by {text}",
     "{count} serving, no orphaned engines",
     "no server of this installation is running",
-    "the server, process {count}, does not answer: {text}",
+    "the server, process {count}, does not respond: {text}",
     "{model}: no step for {number} s with {count} running",
     "{model}: ready on {device}, {count} running, {count} waiting",
     "{model}: restarting: {cause}; next attempt in {number} s",

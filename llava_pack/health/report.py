@@ -64,7 +64,7 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One check: what was found, why it matters, and the command that mends it."""
+    """One check: what was found, why it matters, and the command that fixes it."""
 
     layer: Layer
     level: Level

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.progress import Progress
-from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.format.text import human_bytes
 from llava_pack.health.checks import check_environment, check_installed, metrics_of
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
@@ -21,6 +20,7 @@ from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
 from llava_pack.installation.integrity import read_again
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.supervision.listener import PORT, holder_of
 from llava_pack.target import receipt
@@ -103,7 +103,7 @@ class Examination:
             yield Layer.ANSWERS.fail(
                 f"nothing recorded: {', '.join(server.models)} is not installed here",
                 why="the questions come from an installed bundle",
-                fix=f"{self._program} serve, or give --prefix",
+                fix=f"{self._program} serve, or pass --prefix",
             )
 
     def explained(self) -> tuple[Finding, ...]:
@@ -143,7 +143,7 @@ class Examination:
         return Layer.INTEGRITY.fail(
             f"nothing is installed under {self._prefix}",
             why="there is nothing to serve",
-            fix="sh install.sh --bundle DIR --expect ID, or give --prefix",
+            fix="sh install.sh --bundle DIR --expect ID, or pass --prefix",
         )
 
     def _say_how_long(self, servers: Sequence[RunState]) -> Iterator[Finding]:
@@ -167,7 +167,6 @@ class Examination:
         yield from ()
 
     def _integrity(self, item: "Installation") -> Iterator[Finding]:
-
         entries = item.manifest.under("model")
         changed: tuple[str, ...]
         touched: tuple[str, ...] = ()
@@ -228,7 +227,6 @@ class Examination:
             yield check_silence(probe_silence(server.pid, (server.port,)))
 
     def _nothing_runs(self) -> Finding:
-
         return Layer.ENGINE.fail(
             "no server of this installation is running",
             why="no server responds",

@@ -1,6 +1,6 @@
 """How a runtime beside llava-pack's own engine serves, for `serve`, `health` and the smoke test.
 
-Each is a `ServingRuntime` in a room of its own, which `llava_pack.format.runtimes` names.
+Each is a `ServingRuntime` in a room of its own, which `llava_pack.runtimes` names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,10 @@ from typing import Any, Protocol, Self
 
 from llava_pack.engine.fence.value import FenceMode
 from llava_pack.format.known_answers import KnownAnswer
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import Engine, Manifest
 from llava_pack.format.progress import Progress
-from llava_pack.format.runtimes import RUNTIMES, Engine
 from llava_pack.health.facts import AnswerFacts, PageFacts, ServerFacts
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.supervision.plans import EnginePlan
 
@@ -37,7 +37,7 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServePlan:
+class RuntimePlan:
     """Everything that one run of such a runtime needs to know.
 
     Attributes:
@@ -71,7 +71,7 @@ class ServingRuntime:
     honoured: frozenset[str]
     fixed: Mapping[str, object]
     device: Callable[[str], str]
-    serve: Callable[[ServePlan, Callable[[RunState], None], Progress], int]
+    serve: Callable[[RuntimePlan, Callable[[RunState], None], Progress], int]
     fields: Callable[[RunState], Mapping[str, str]]
     lines: Callable[[RunState], Sequence[str]]
     smoke: Callable[[Manifest, Path, str, str], Mapping[str, Any]]

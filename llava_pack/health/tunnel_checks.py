@@ -15,7 +15,7 @@ def check_tunnel(login: Login) -> Iterator[Finding]:
         remote = ask_server(login)
         with opened(login, remote, free_port(remote.port, exactly=False)) as passage:
             passage.check(remote, None)
-            text = f"{login.destination}: open, the right server answers"
+            text = f"{login.destination}: the tunnel is open, and the right server responds"
             yield Layer.TUNNEL.ok(text)
             yield from _through(passage, remote)
     except PackError as error:

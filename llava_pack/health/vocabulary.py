@@ -7,8 +7,8 @@ belong here could tell something about the person: only what is published under 
 from pathlib import Path
 
 from llava_pack.format.precision import PRECISION_CHOICES
-from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.health.shapes import Begins, Either, Form, Name, Number, OneOf, Words
+from llava_pack.runtimes import RUNTIMES
 
 
 def words(text: str) -> frozenset[str]:

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.progress import Progress
+from llava_pack.installation.installed import Installation, installed
 from llava_pack.installation.integrity import changed_files
 from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.supervision.plans import EnginePlan, LoadOptions, installed_plan
 
-if TYPE_CHECKING:
-    from llava_pack.installation.installed import Installation
-
 _SHOWN = 5
 
 
-def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Installation", ...]:
+def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple[Installation, ...]:
     """Return the active generations of some recipes, or of the one activated last.
 
     Raises:
@@ -24,12 +21,10 @@ def installations(prefix: Path | None, recipes: Sequence[str]) -> tuple["Install
         PreflightError: another account could change what would be served.
     """
     place = own_prefix(prefix)
-    from llava_pack.installation.installed import installed
-
     return tuple(installed(place, recipe) for recipe in recipes) or (installed(place),)
 
 
-def plan_of(item: "Installation", options: LoadOptions, progress: Progress) -> EnginePlan:
+def plan_of(item: Installation, options: LoadOptions, progress: Progress) -> EnginePlan:
     """Return how an installed model is served.
 
     Raises:

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from llava_pack.target.generations import default_prefix
-from llava_pack.target.ownership import check_prefix
-
 
 def chosen_prefix(prefix: Path | None) -> Path:
     """Return the prefix that is meant, absolute."""
+    from llava_pack.target.generations import default_prefix
+
     return (prefix or default_prefix()).absolute()
 
 
@@ -17,6 +16,8 @@ def own_prefix(prefix: Path | None) -> Path:
     Raises:
         PreflightError: another account owns or can write it, or a folder on the way to it.
     """
+    from llava_pack.target.ownership import check_prefix
+
     place = chosen_prefix(prefix)
     if place.exists():
         check_prefix(place)

@@ -200,7 +200,7 @@ def _told(known: KnownAnswer, facts: AnswerFacts) -> dict[str, Any]:
 def _phase(*, ready: bool) -> ModelFacts:
     return ModelFacts(
         phase="ready" if ready else "starting",
-        detail="" if ready else "its worker does not answer",
+        detail="" if ready else "its worker does not respond",
         device="LLaVA's own worker",
         running=0,
         waiting=0,

@@ -139,7 +139,7 @@ class _Watched:
                 self._reader.join(_LAST_WORDS_S)
             said, hint = self._last_words()
             raise ServeError(
-                f"exited with {code} before it was ready; last output: {said}",
+                f"exited with code {code} before it was ready; last output: {said}",
                 subject=f"LLaVA's {self.program.role}",
                 hint=hint,
             )
@@ -152,7 +152,10 @@ class _Watched:
             self._again_s = time.monotonic() + wait_s
             said = self._lines[-1] if self._lines else "nothing"
             code = self._process.returncode
-            note(f"! {self.program.role} exited with {code} ({said}); restarting in {wait_s:g} s")
+            note(
+                f"! {self.program.role} exited with code {code} ({said}); "
+                f"restarting in {wait_s:g} s"
+            )
         elif time.monotonic() >= self._again_s:
             self.start()
 

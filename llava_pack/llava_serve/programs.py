@@ -11,8 +11,8 @@ from typing import Literal
 from llava_pack.engine.fence.value import FenceMode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import BY_QUALITY, FACTS, QUANTIZED
-from llava_pack.format.runtimes import RUNTIMES
 from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.supervision.plans import EnginePlan
 
 LOOPBACK = "127.0.0.1"

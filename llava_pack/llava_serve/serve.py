@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.format.progress import Progress
-from llava_pack.health.runtimes import ServePlan
+from llava_pack.health.runtimes import RuntimePlan
 from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Ports, Program, programs
@@ -23,7 +23,7 @@ from llava_pack.serve.supervision.run_folder import Scratch
 _LOOK_EVERY_S = 0.2
 
 
-def run(plan: ServePlan, announce: Callable[[RunState], None], progress: Progress) -> int:
+def run(plan: RuntimePlan, announce: Callable[[RunState], None], progress: Progress) -> int:
     """Serve until told to end and return the exit code: a signal's only where it had to be forced.
 
     Args:
@@ -55,7 +55,7 @@ def run(plan: ServePlan, announce: Callable[[RunState], None], progress: Progres
     return 0
 
 
-def launched(plan: ServePlan, ports: Ports, home: Path) -> tuple[Program, ...]:
+def launched(plan: RuntimePlan, ports: Ports, home: Path) -> tuple[Program, ...]:
     """Return the three programs of a run.
 
     Args:

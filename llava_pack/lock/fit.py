@@ -1,4 +1,4 @@
-"""What of a model fits a GPU or a machine: precision, concurrent requests,  context. Pure."""
+"""What of a model fits a GPU or a machine: precision, concurrent requests, context. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence

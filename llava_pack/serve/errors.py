@@ -64,7 +64,7 @@ def plain_error(
 def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
     """Return the status and the body for one of our errors.
 
-    What a person can mend is told; anything else is logged under the id, and only the id is told.
+    What a person can fix is told; anything else is logged under the id, and only the id is told.
     """
     message = visible(error.message) + (f" ({visible(error.hint)})" if error.hint else "")
     match error:

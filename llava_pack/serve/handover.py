@@ -65,7 +65,7 @@ def restart(prefix: Path, recipe: str) -> None:
         asked = _llava_pack(prefix, "health")
         if asked.returncode > 1:
             said = asked.stdout.strip() or asked.stderr.strip()
-            raise InstallError(f"health exited with {asked.returncode}: {said:.400}")
+            raise InstallError(f"health exited with code {asked.returncode}: {said:.400}")
     (prefix / PENDING).unlink(missing_ok=True)
 
 
@@ -115,7 +115,7 @@ def _wait_ready(prefix: Path, child: "subprocess.Popen[bytes]", log: Path) -> No
         waiting.kill()
     if child.poll() is not None:
         tail = log.read_text(errors="backslashreplace").strip().rpartition("\n")[2]
-        raise InstallError(f"the server exited with {child.returncode}: {tail:.400}")
+        raise InstallError(f"the server exited with code {child.returncode}: {tail:.400}")
     if waiting.returncode != 0:
         child.kill()
         child.wait()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format import files
-from llava_pack.format.runtimes import Engine
+from llava_pack.format.manifest import Engine
 from llava_pack.serve.origin import account_folder, held, origin, state_name, still, user_of
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class RunState:
     log: str = ""
     """Path of its log."""
     drain_s: float = DRAIN_S
-    """How long what runs may take when it is told to end."""
+    """How long running requests may take to finish at shutdown."""
     controller: str = ""
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""

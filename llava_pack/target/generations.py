@@ -119,7 +119,7 @@ wrong=$(others 2>&1) || wrong="$wrong (could not be checked)"
 case $wrong in
 '') ;;
 *)
-    echo "error: another account could change what runs here, by owner or mode of: $wrong" >&2
+    echo "error: another account could change the programs run here: owner or mode of $wrong" >&2
     echo 'hint: run it as the owner, chmod go-w, or install with another --prefix' >&2
     exit 3
     ;;

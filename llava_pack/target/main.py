@@ -74,7 +74,7 @@ def _install(options: _Options) -> _Result:
         _say(plan.line())
         return {"dry_run": True, **plan.facts()}, "nothing was written"
     outcome = installer.install(request, Lines())
-    word = "is installed already" if outcome.unchanged else "is installed"
+    word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
     if following.why:
         _say(following.why)

@@ -33,7 +33,7 @@ def check_prefix(prefix: Path, uid: int | None = None) -> None:
         uid: of who is to use it, this account by default.
 
     Raises:
-        PreflightError: naming the place, whose it is, and what mends it.
+        PreflightError: naming the place, whose it is, and what fixes it.
     """
     check(prefix, uid)
     links = (path for path in prefix.glob("models/*/current") if path.is_symlink())
@@ -170,5 +170,7 @@ def _whose(facts: os.stat_result) -> str:
 
 def _refusal(place: Path, why: str, fix: str) -> PreflightError:
     return PreflightError(
-        f"another account could change what runs here: {why}", subject=str(place), hint=fix
+        f"another account could change the programs run here: {why}",
+        subject=str(place),
+        hint=fix,
     )

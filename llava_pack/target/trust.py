@@ -191,9 +191,9 @@ def _optional(root: Path, name: str) -> bytes | None:
 
 def _lay(folder: Path, signed: Signed) -> None:
     folder.mkdir()
-    files = {"key.pem": signed.key.pem, "allowed_signers": signed.key.allowed_signers}
-    files |= {"message": signed.message, "sig": signed.sig, "sshsig": signed.sshsig}
-    for name, data in files.items():
+    texts = {"key.pem": signed.key.pem, "allowed_signers": signed.key.allowed_signers}
+    texts |= {"message": signed.message, "sig": signed.sig, "sshsig": signed.sshsig}
+    for name, data in texts.items():
         (folder / name).write_bytes(data)
 
 

@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 
-from llava_pack.format.runtimes import RUNTIMES
+from llava_pack.runtimes import RUNTIMES
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "llava_pack"
@@ -71,7 +71,7 @@ def test_a_runtime_is_looked_up_and_never_compared_with():
             for part in ast.walk(node)
             if isinstance(part, ast.Constant)
         ]
-        assert not RUNTIMES.keys() & {*compared}, f"{path}: ask its entry in format/runtimes.py"
+        assert not RUNTIMES.keys() & {*compared}, f"{path}: ask its entry in llava_pack/runtimes.py"
 
 
 def test_only_two_modules_print():

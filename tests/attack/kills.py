@@ -43,7 +43,7 @@ def kill_and_ask(folder: Path, seed: int, kills: int) -> Counter[str]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
                     hit[f"{who} {number.name}"] += 1
-            if dice.random() < 0.75:  # else the next one is hit before that is mended
+            if dice.random() < 0.75:  # else the next one is hit before that is repaired
                 for model in ("one", "two"):
                     _answers_again(served, model, seed, hit)
         for model in ("one", "two"):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from llava_pack.format.progress import Silent
-from llava_pack.target.installer import Request, install
+from llava_pack.target.installer import InstallRequest, install
 from tests.support.kept import FOLDER, unpack
 from tests.target.conftest import Medium, Served
 
@@ -70,7 +70,7 @@ def test_a_new_installation_takes_an_old_bundle_for_another_model(host, medium, 
     """A fleet's media are older than its installations: the bundle of last month goes in too."""
     assert host.install_sh(medium("new", recipe="new", release=1_800_000_000)).returncode == 0
     server = serving()
-    install(Request(bundle=kept.root, expect=kept.id, prefix=host.prefix), Silent())
+    install(InstallRequest(bundle=kept.root, expect=kept.id, prefix=host.prefix), Silent())
     assert host.current() == 1
     assert server.answer() == 1_800_000_000, "another model is none of its business"
 

@@ -240,7 +240,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path):
             second = subprocess.run(
                 [sys.executable, ECHO, "--socket", path], check=False, capture_output=True
             )
-            assert b"already serving there" in second.stderr
+            assert b"already running on this socket" in second.stderr
             process.kill()
             await ended(process)
         assert path.exists()

@@ -128,7 +128,7 @@ def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no picture is there"),
+        ("", "no pictures found"),
         ("{}", "line 1: expected"),
         ("[]", "line 1: expected"),
         ('{"image": "x.png", "prompt": 3}', "line 1: expected"),
@@ -146,7 +146,7 @@ def test_a_list_that_is_none_says_which_line(tmp_path: Path, text: str, message:
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "thesis.txt"
     out.write_text("chapter one\nchapter two\n")
-    with pytest.raises(UsageError, match="line 1 is no answer"):
+    with pytest.raises(UsageError, match="line 1 is not an answer"):
         keep_answered(out)
     assert out.read_text() == "chapter one\nchapter two\n"
 

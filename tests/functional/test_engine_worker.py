@@ -137,7 +137,8 @@ def test_what_the_fence_refuses_is_told_as_that(tmp_path):
     model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
     outside = tmp_path / "elsewhere.json"
     shutil.copy(model_dir / "tokenizer_config.json", outside)
-    code = "import sys; from pathlib import Path; from llava_pack.engine import enclosure, worker\n"
+    code = "import sys; from pathlib import Path; from llava_pack.engine import worker\n"
+    code += "from llava_pack.engine.process import enclosure\n"
     code += "enclosure.with_targets = tuple\n"  # the rule is not planned, as if it had been a file
     code += "worker.main(sys.argv[1:])\n"
     (model_dir / "tokenizer_config.json").unlink()

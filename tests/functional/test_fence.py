@@ -325,7 +325,7 @@ def test_a_launcher_ends_where_its_fence_is_required_and_not_whole(tmp_path: Pat
     program = Program(role="controller", argv=argv, environment=environment, directory=tmp_path)
     with (
         UpstreamProcesses([program], free_ports(0), "m", token="") as running,
-        pytest.raises(ServeError, match=r"exited with 15.*cannot restrict TCP ports") as ended,
+        pytest.raises(ServeError, match=r"exited with code 15.*cannot restrict TCP ports") as ended,
     ):
         running.start(lambda: False, lambda _: None)
     assert ended.value.hint == (

@@ -247,7 +247,7 @@ def test_a_server_that_hangs_is_critical_within_seconds(sound: Machine, served: 
         for pid in hanging[::-1]:
             os.kill(pid, signal.SIGCONT)
     assert ended.code == 2
-    [finding] = [one for one in ended.bad() if "does not answer" in one["text"]]
+    [finding] = [one for one in ended.bad() if "does not respond" in one["text"]]
     assert finding["fix"].startswith(f"kill {served.process.pid}; ")
 
 

@@ -68,16 +68,16 @@ def test_a_server_is_seen_ordered_about_and_ended(served: Gateway, tmp_path: Pat
     ended = _run("stop", "--json")
     assert _told(ended) == ("stop", {"pid": pid, "model": None, "models": []})
     assert served.process.wait(timeout=200) == 0
-    assert "stopping" in _run("logs").stdout
+    assert "shutting down" in _run("logs").stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["status"], 15, "no server runs on this machine"),
-        (["stop"], 15, "no server runs on this machine"),
+        (["status"], 15, "no server is running on this machine"),
+        (["stop"], 15, "no server is running on this machine"),
         (["logs"], 15, "no server has run here yet"),
-        (["start", "--model-path", "/m"], 15, "no server runs on this machine"),
+        (["start", "--model-path", "/m"], 15, "no server is running on this machine"),
         (["start"], 2, "expected one model"),
         (["swap", "a", "b", "--model-path", "/m"], 2, "cannot be served together"),
     ],

@@ -99,7 +99,7 @@ def test_a_key_opens_its_scopes_and_is_told_which(
     refused = serving.ask(key, "/v1/chat/completions", _HI)
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (403, "wrong_scope")
-    assert "the key prometheus opens observe; this needs the scope ask" in error["message"]
+    assert "the key prometheus has the scopes observe; this needs the scope ask" in error["message"]
     assert serving.ask(key, "/nothing").status_code == 404
 
 

@@ -14,7 +14,7 @@ from llava_pack.cli import main
 from llava_pack.cli.app import app
 from llava_pack.cli.server.runtimes import OF_SERVE
 from llava_pack.format.manifest import Manifest
-from llava_pack.health.runtimes import ServePlan
+from llava_pack.health.runtimes import RuntimePlan
 from llava_pack.llava_serve import runtime
 from llava_pack.llava_serve.programs import TOKEN_VARIABLE, Ports, Program
 from llava_pack.llava_serve.serve import launched
@@ -64,9 +64,9 @@ def serve(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
     """Type `serve` with options, and return the programs that it would start, none after an error."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("LLAVA_PACK_AS_ROOT", "1")
-    plans: list[ServePlan] = []
+    plans: list[RuntimePlan] = []
 
-    def start(plan: ServePlan, announce: Callable[..., None], _progress: object) -> int:
+    def start(plan: RuntimePlan, announce: Callable[..., None], _progress: object) -> int:
         plans.append(plan)
         announce(plan.state)
         return 0

@@ -107,7 +107,11 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
     ("options", "hop", "hint"),
     [
         (["--local-port", "TAKEN"], "this laptop's port", "--local-port"),
-        (["--expect", "cd" * 6], "server: it serves the bundle abababababab", "several servers"),
+        (
+            ["--expect", "cd" * 6],
+            "server: expected the bundle cdcdcdcdcdcd, got abababababab",
+            "several servers",
+        ),
         (
             ["--port", "PORT"],
             "server: another llava-pack server responds there",
@@ -125,7 +129,11 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
         ),
         (["-o", "HostName=no-such-host.invalid"], "ssh login: the server's name", "--jump"),
         (["-p", "1"], "ssh login: no sshd responds", "--ssh-port"),
-        (["-o", "PreferredAuthentications=none"], "ssh login: the server does not let", "by hand"),
+        (
+            ["-o", "PreferredAuthentications=none"],
+            "ssh login: the server rejected the login",
+            "try plain ssh",
+        ),
     ],
 )
 def test_the_hop_that_fails_is_named(
@@ -163,7 +171,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     assert blame_ssh("first\nkex_exchange_identification: banner line\n").why.endswith(
         "banner line"
     )
-    assert blame_ssh("").why == "ssh ended: it printed nothing"
+    assert blame_ssh("").why == "ssh exited: it printed nothing"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_what_nobody_knows_is_shown_as_ssh_said_it() -> None:
     [
         (200, {"bundle_id": "abc"}, "ab", None),
         (503, {"bundle_id": None}, None, None),
-        (200, {"bundle_id": None}, "ab", "of a plain folder"),
+        (200, {"bundle_id": None}, "ab", "got a plain folder"),
         (401, None, None, "rejects this token"),
         (404, {"x": 1}, None, "other than llava-pack"),
         (200, None, None, "other than llava-pack"),

@@ -272,7 +272,7 @@ def test_logs_come_along_only_where_they_are_asked_for_and_are_called_unreviewed
     path = tmp_path / "with.tar.gz"
     done = run("--prefix", str(broken.prefix), "--with-logs", "-o", str(path))
     assert done.returncode == 0, done.stderr
-    assert "! know the rest. Read UNREVIEWED-logs before you send it." in done.stderr
+    assert "Read UNREVIEWED-logs before you send it." in done.stderr
     with tarfile.open(path) as archive:
         names = [name for name in archive.getnames() if "UNREVIEWED-logs/" in name]
         text = archive.extractfile(names[0]).read().decode()

@@ -545,7 +545,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     a_script_that_changes_while_it_runs: ((SH, '    wait "$child"\n    exit\n', '    wait "$child"\n'),),
     names_that_climb: ((SH, "if grep -Evq ", "if false && grep -Evq "),),
-    an_extra_file: ((INVENTORY, 'yield Defect(path, "extra", "nothing", "a file")', "pass"),),
+    an_extra_file: ((INVENTORY, 'yield FileDefect(path, "extra", "nothing", "a file")', "pass"),),
     a_changed_manifest: ((INVENTORY, "    if got != expected:\n", "    if False:\n"),),
     changed_weights: (
         ("llava_pack/target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),
@@ -561,7 +561,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     a_signature_without_end_under_a_good_id: (ANY_SIZE, AS_MADE),
     a_key_beside_no_signature: (
-        (UNLISTED, '"no such file in an unsigned bundle", False', '"", True'),
+        (UNLISTED, "            right = False\n", "            right = True\n"),
     ),
     an_older_release: ((TRUST, "    if manifest.release < newest:\n", "    if False:\n"),),
     another_recipe: ((TRUST, "    if silent or (", "    if ("),),

@@ -134,7 +134,7 @@ def test_the_id_of_another_bundle_is_refused(way, medium):
 def test_without_an_id_nothing_is_installed(way, medium, host):
     code, said = way(medium(), expect=False)
     assert code == (0 if way.verifies_only else 6)
-    assert ("vouches for itself only" if way.verifies_only else "--expect") in said
+    assert ("only the bundle vouches for itself" if way.verifies_only else "--expect") in said
     assert not host.prefix.exists()
 
 

@@ -120,7 +120,7 @@ def test_what_systemd_cannot_do_is_said(installed, systemd, cli, tmp_path, monke
     (tmp_path / "broken").touch()
     ended = cli("service", "install", "--user", "--prefix", installed.prefix)
     assert ended.code == 14
-    assert "journalctl --user -u llava-pack says why" in ended.err
+    assert "journalctl --user -u llava-pack shows why" in ended.err
     monkeypatch.setattr(service, "_SYSTEMD", tmp_path / "nowhere")
     ended = cli("service", "install", "--user", "--prefix", installed.prefix)
     assert (ended.code, "systemd is not running here" in ended.err) == (3, True)

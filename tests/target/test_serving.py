@@ -9,7 +9,7 @@ from llava_pack.format.errors import InstallError, SpaceError
 from llava_pack.format.progress import Silent
 from llava_pack.format.target import Gpu
 from llava_pack.target import preflight, serving, smoke
-from llava_pack.target.installer import Request, install
+from llava_pack.target.installer import InstallRequest, install
 from tests.target.conftest import Served
 
 
@@ -76,7 +76,7 @@ def on_a_gpu(monkeypatch, free_bytes):
 def gpu(host, medium, served):
     """Give the request for an upgrade of what serves, to a model that needs 8 GiB of a GPU."""
     new = medium("new", release=2, floors=FLOORS)
-    return Request(bundle=new.root, expect=new.id, prefix=host.prefix)
+    return InstallRequest(bundle=new.root, expect=new.id, prefix=host.prefix)
 
 
 def test_without_room_on_the_gpu_what_serves_stops_for_the_swap(gpu, served, monkeypatch):

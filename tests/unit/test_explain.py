@@ -45,7 +45,7 @@ def test_a_log_and_stdin_are_searched_from_their_end(capsys, monkeypatch, tmp_pa
 def test_every_known_failure_is_listed_on_one_line(capsys):
     assert main(["explain", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "gradio-fastapi-schema: fastapi 0.113 to 0.116 under gradio 4" in lines
+    assert "gradio-fastapi-schema: fastapi 0.113 to 0.116 with gradio 4" in lines
 
 
 @pytest.mark.parametrize(

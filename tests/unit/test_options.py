@@ -30,6 +30,6 @@ def test_a_fence_that_is_required_cannot_be_taken_away():
 
 
 def test_a_digest_without_its_archive_is_refused():
-    with pytest.raises(UsageError, match="no archive to hold against it"):
+    with pytest.raises(UsageError, match="no archive to compare it with"):
         archive_of(None, "0" * 64)
     assert archive_of(None, None) is None

@@ -39,9 +39,9 @@ def ask(
 ) -> None:
     """Ask one question about every picture of a folder or a list.
 
-    As many pictures are asked about concurrently as the engine takes. Each answer is a JSON line
-    in --out, written when it is there. Running the same command again asks only about pictures
-    without an answer. Exit code 0: every picture has one.
+    Pictures are processed concurrently, as many as the engine has slots. Each answer is written to
+    --out as one JSON line, as soon as it is complete. Running the same command again asks only
+    about pictures without an answer. Exit code 0: every picture has one.
 
     \b
     Examples:

@@ -37,9 +37,9 @@ def chat(
 ) -> None:
     """Ask a model about pictures: one question or a conversation.
 
-    With --prompt it is one question. Without --model-path it asks the server that `llava-pack
-    serve` started on this machine. A question may also come through a pipe. In a conversation,
-    /image FILE adds a picture, /reset starts over, and /exit quits.
+    With --prompt, it asks one question and exits. Without --model-path, it uses the server that
+    `llava-pack serve` started on this machine. The question may also be piped in. In a
+    conversation, /image FILE adds a picture, /reset starts over, and /exit quits.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def _need(*modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise ServeError(
-            f"this installation has no {', '.join(missing)}, which this question needs",
+            f"this installation has no {', '.join(missing)}, which chatting needs",
             hint="pip install '.[serve]' in a clone of llava-pack, or use the llava-pack that "
             "install.sh installed",
         )

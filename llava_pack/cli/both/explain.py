@@ -1,4 +1,4 @@
-"""`llava-pack explain`: an error looked up offline, with its cause and what mends it."""
+"""`llava-pack explain`: an error looked up offline, with its cause and its fix."""
 
 import os
 import sys
@@ -33,10 +33,10 @@ def explain(
     everything: Annotated[bool, typer.Option("--list", help="List every known failure.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an error means, why it happens and what fixes it.
+    """Explain an error: what it means, its cause and the fix.
 
-    No network is used. It knows llava-pack's exit codes, what health finds, and the errors of
-    LLaVA's own programs.
+    No network is used. It covers llava-pack's exit codes, the findings of `health`, and the errors
+    of LLaVA's own programs.
 
     \b
     Examples:

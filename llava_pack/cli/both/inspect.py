@@ -15,7 +15,6 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
-from llava_pack.target.inventory import read_listing, read_manifest
 
 if TYPE_CHECKING:
     from llava_pack.format.manifest import FileEntry, Manifest
@@ -35,10 +34,10 @@ def inspect(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds and needs.
+    """Show what a bundle or a checkpoint contains and needs.
 
-    Nothing is verified. A checkpoint is told with everything that is wrong with it, and the memory
-    that it will take.
+    Nothing is verified. For a checkpoint, it also shows every defect, and the memory that the model
+    will need.
 
     \b
     Examples:
@@ -80,6 +79,8 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
+    from llava_pack.target.inventory import read_listing, read_manifest
+
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)
     stated: dict[str, Any] = records.encode(manifest)

@@ -11,14 +11,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionOptions:
-    """Who is asked, and how the answer is drawn."""
+    """Which model answers, and how tokens are chosen."""
 
     model: Annotated[
         str | None, typer.Option(help="Which of the running server's models to use.")
     ] = None
-    temperature: Annotated[float, typer.Option(help="0 is greedy: the likeliest token.")] = 0.0
-    top_p: Annotated[float, typer.Option(help="Part of the likely tokens to draw from.")] = 1.0
-    seed: Annotated[int | None, typer.Option(help="Draws the same tokens again.")] = None
+    temperature: Annotated[
+        float, typer.Option(help="0 is greedy: always the most likely token.")
+    ] = 0.0
+    top_p: Annotated[float, typer.Option(help="Probability mass of the tokens to sample from.")] = (
+        1.0
+    )
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed; the same seed samples the same tokens.")
+    ] = None
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "--max-new-tokens", help="Longest answer, in tokens.")
     ] = 512

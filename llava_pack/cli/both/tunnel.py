@@ -31,14 +31,12 @@ def tunnel(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(help="Port that `serve` listens on there. Default: ask the server."),
+        typer.Option(help="Port that `serve` listens on. Default: ask the server."),
     ] = None,
-    socket: Annotated[
-        str | None, typer.Option(help="Unix socket that `serve` listens on there.")
-    ] = None,
+    socket: Annotated[str | None, typer.Option(help="Unix socket that `serve` listens on.")] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File with the server's token, if the server is not asked for it."),
+        typer.Option(help="File with the server's token, if --port or --socket is given."),
     ] = None,
     local_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port on this laptop. Default: a free one.")
@@ -50,16 +48,16 @@ def tunnel(
         bool, typer.Option("--check", help="Open the tunnel, check it, and close it.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="Of the servers running here, the one with this model.")
+        str | None, typer.Option(help="Without USER@HOST: the running server that has this model.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open an ssh tunnel to a server, or say which hop fails.
+    """Open an ssh tunnel to a server, or show which hop fails.
 
-    It uses your own ssh. It asks the llava-pack over there where it listens, takes a free port
-    here, opens the tunnel and looks whether the right server answers. Ctrl-C closes it. On the
-    server, without USER@HOST, it prints the lines to paste: run it in the session that you would
-    tunnel through.
+    It uses your own ssh: it asks llava-pack on the server where it listens, picks a free port on
+    this laptop, opens the tunnel and checks that the right server responds. Ctrl-C closes it. On
+    the server, without USER@HOST, it prints the commands to paste on the laptop: run it in the ssh
+    session that the tunnel will go through.
 
     \b
     Examples:
@@ -114,7 +112,7 @@ def _remote(
         try:
             token = token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError("the token's file cannot be read", subject=str(token_file)) from error
+            raise UsageError("the token file cannot be read", subject=str(token_file)) from error
     return Remote(target=socket or f"127.0.0.1:{port}", token=token, bundle_id=None)
 
 

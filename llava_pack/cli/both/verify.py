@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +10,9 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.format.text import human_bytes
-from llava_pack.target import trust
-from llava_pack.target.inventory import read_listing, refusal
+
+if TYPE_CHECKING:
+    from llava_pack.target.trust import Verdict
 
 
 def verify(
@@ -22,9 +23,9 @@ def verify(
     trust_key: TrustKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a whole bundle, and name every file that has changed.
+    """Verify a whole bundle, and list every file that differs.
 
-    Without --expect or --trust-key this proves completeness, not who built it. Exit code
+    Without --expect or --trust-key, this proves that it is complete, not who built it. Exit code
     4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
     here can check the signature.
 
@@ -35,6 +36,8 @@ def verify(
       llava-pack verify ./demo-bundle --json
     """
     from llava_pack.installation.bundle_check import examine
+    from llava_pack.target import trust
+    from llava_pack.target.inventory import read_listing, refusal
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)
@@ -63,7 +66,7 @@ def verify(
     console.data(found.listing.bundle_id)
 
 
-def _trust_lines(expected: bool, verdict: trust.Verdict) -> list[str]:
+def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:
     lines = [f"{console.mark('ok')} the bundle id matches the given one"] if expected else []
     if verdict.key is not None and verdict.trusted:
         lines.append(f"{console.mark('ok')} signed by the key {verdict.key.fingerprint}")

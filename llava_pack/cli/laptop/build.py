@@ -42,7 +42,8 @@ def build(
         bool | None,
         typer.Option(
             "--record/--no-record",
-            help="Run the packed model and record known answers. Default: if torch is installed.",
+            help="Run the packed model and record known answers. "
+            "Default: yes if torch is installed.",
         ),
     ] = None,
     sign: Annotated[
@@ -61,11 +62,10 @@ def build(
 ) -> None:
     """Fetch a model and its packages into one verified bundle.
 
-    Licences that must be accepted are prompted for first; without a terminal,
-    --accept-license does it. HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip
-    are honoured. An interrupted build resumes. Needs the network; needs torch only
-    to quantize, to merge an adapter (`pip install '.[quantize]'` in a clone) and to record known
-    answers (`pip install '.[serve]'`).
+    It first prompts for licences that must be accepted; without a terminal, pass --accept-license.
+    HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. An interrupted
+    build resumes. The network is required; torch is required only to quantize, to merge an adapter
+    (`pip install '.[quantize]'` in a clone) and to record known answers (`pip install '.[serve]'`).
 
     \b
     Examples:
@@ -111,7 +111,7 @@ def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":
         return open_archive(path, sha256)
     if sha256 is not None:
         raise UsageError(
-            "there is no archive to hold against it",
+            "there is no archive to compare it with",
             subject="--python-sha256",
             hint="add --python-archive FILE",
         )

@@ -35,9 +35,9 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Walk the whole way on this machine, with a small model.
+    """Run every step on this machine, with a small model.
 
-    Build, verify, install offline, serve in 4 bits, ask, and check its health.
+    The steps: build, verify, install offline, serve in 4 bits, ask a question, check health.
 
     \b
     Examples:

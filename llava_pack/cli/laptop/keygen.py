@@ -15,16 +15,19 @@ def keygen(
         Path, typer.Argument(help="The private key to write; never overwritten.")
     ] = Path("llava-pack.key"),
     no_passphrase: Annotated[
-        bool, typer.Option("--no-passphrase", help="Anyone who can read the file can sign.")
+        bool,
+        typer.Option(
+            "--no-passphrase", help="Do not encrypt the key: anyone who can read it can sign."
+        ),
     ] = False,
     passphrase_file: PassphraseFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make a key to sign bundles with, and print its fingerprint.
+    """Generate a key to sign bundles, and print its fingerprint.
 
-    The key is on the curve P-256, made by openssl; servers know it by the fingerprint. The private
-    key stays here, behind a passphrase. Its public half, KEY.pub.pem, goes to the
-    servers separately from the bundles.
+    openssl generates a P-256 key, which servers identify by its fingerprint. The private key stays
+    here, protected by a passphrase. Copy its public half, KEY.pub.pem, to the servers separately
+    from the bundles.
 
     \b
     Examples:
@@ -40,7 +43,9 @@ def keygen(
         raise UsageError("pass only one of --no-passphrase and --passphrase-file", subject="keygen")
     if no_passphrase:
         passphrase = ""
-        console.say(f"! no passphrase: who can read {key} can sign bundles that servers accept")
+        console.say(
+            f"! no passphrase: anyone who can read {key} can sign bundles that servers accept"
+        )
     elif passphrase_file is not None:
         passphrase = read_passphrase(passphrase_file)
     else:

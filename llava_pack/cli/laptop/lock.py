@@ -23,7 +23,7 @@ def lock(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pin what a bundle will hold: commits, wheels, Python, date.
+    """Pin a bundle's contents: commits, wheels, Python, date.
 
     `build RECIPE --locked FILE` builds the same bundle from it, byte for byte, with the same
     llava-pack. A lock contains no host, no token and no path of this machine.

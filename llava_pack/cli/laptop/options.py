@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
-from llava_pack.format.runtimes import Engine
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions

@@ -36,10 +36,11 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a bundle will hold, and whether it will run there.
+    """Preview a bundle: its contents, and whether it will run.
 
-    Also why, what it needs, and what of that the target has. Fetches lists and small files, no
-    weights and no wheels. Exits with 3 if the bundle cannot run on the target.
+    It also shows why each version is chosen, what the bundle needs, and whether the target has it.
+    Only lists and small files are fetched, no weights and no wheels. Exit code 3: the bundle cannot
+    run on the target.
 
     \b
     Examples:
@@ -61,7 +62,7 @@ def plan(
         _print(outlook, minutes)
     if outlook.failed:
         hint = "; ".join(dict.fromkeys(one.fix for one in outlook.failed))
-        console.say(f"✗ it cannot run there: {hint}")
+        console.say(f"✗ the bundle cannot run on the target: {hint}")
         raise typer.Exit(int(ExitCode.PREFLIGHT))
     where = "" if pack.target is None else f" --target {pack.target}"
     where += "" if pack.runtime is None else f" --runtime {pack.runtime}"
@@ -127,7 +128,7 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
     console.data(f"  crossing: {ways}")
     serving = outlook.serving
     console.data(
-        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} concurrent requests,  "
+        f"  serves {serving.precision}{_over(serving.gpus)}: {serving.slots} concurrent requests, "
         f"{serving.context_tokens} tokens each"
     )
     for fit in outlook.fits:

@@ -37,11 +37,11 @@ def probe(
     out: Annotated[Path, typer.Option(help="Where to save the profile.")] = Path("TARGET.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
-    """Find out what a server has, for `plan` and `build`.
+    """Probe a server: GPU, driver, glibc, Python, memory, disks.
 
-    It is saved for their --target. A shell script of 16 kB runs there; it needs no root and no
-    Python, writes nothing and takes seconds. Your own ssh is used, with its configuration, keys and
-    questions.
+    The profile is saved for the --target option of `plan` and `build`. A shell script of 16 kB runs
+    on the server; it needs no root and no Python, writes nothing and takes seconds. Your own ssh is
+    used, with its configuration, keys and prompts.
 
     \b
     Examples:
@@ -137,7 +137,7 @@ def _run(command: Sequence[str]) -> bytes:
         message = f"no answer within {_SSH_TIMEOUT_S} s"
         raise FetchError(message, subject=place, hint=hint) from error
     if done.returncode != 0:
-        message = f"{command[0]} exited with {done.returncode}"
+        message = f"{command[0]} exited with code {done.returncode}"
         raise FetchError(message, subject=place, hint=hint)
     return done.stdout
 

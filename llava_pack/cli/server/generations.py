@@ -8,23 +8,24 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix, RecipeName
 from llava_pack.format.text import human_bytes
 from llava_pack.installation.prefix import chosen_prefix, own_prefix
-from llava_pack.target.generations import Generation, listing
-from llava_pack.target.next_step import next_step
 
 if TYPE_CHECKING:
     from llava_pack.installation.removal import Freed
+    from llava_pack.target.generations import Generation
 
 
 def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson = False) -> None:
     """List the installed versions of each model.
 
-    * marks the one that serves.
+    An asterisk marks the active version.
 
     \b
     Examples:
       llava-pack generations
       llava-pack generations --recipe llava-v1.5-7b --json
     """
+    from llava_pack.target.generations import listing
+
     place = chosen_prefix(prefix)
     rows = [_row(item) for item in listing(place, recipe)]
     if as_json:
@@ -41,7 +42,10 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
 def revert(
     recipe: RecipeName = None,
     generation: Annotated[
-        int | None, typer.Option(min=1, help="Default: the one before the current one.")
+        int | None,
+        typer.Option(
+            min=1, help="Generation to activate. Default: the one before the current one."
+        ),
     ] = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
@@ -55,6 +59,7 @@ def revert(
     """
     place = own_prefix(prefix)
     from llava_pack.installation.removal import revert as revert_to
+    from llava_pack.target.next_step import next_step
 
     item = revert_to(place, recipe, generation, console.progress())
     if as_json:
@@ -102,7 +107,7 @@ def uninstall(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJson 
     _show("uninstall", freed, as_json=as_json)
 
 
-def _row(item: Generation) -> dict[str, Any]:
+def _row(item: "Generation") -> dict[str, Any]:
     names = ("recipe", "generation", "bundle_id", "release", "installed_at", "size_bytes")
     return {"current": item.current, **{name: getattr(item.receipt, name) for name in names}}
 

@@ -1,4 +1,4 @@
-"""`llava-pack health`: does what is installed still work, and if not, what mends it."""
+"""`llava-pack health`: does what is installed still work, and if not, what fixes it."""
 
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,11 +69,11 @@ def health(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check what is installed and served, and say what fixes it.
+    """Check the installation and the server, and suggest fixes.
 
-    It checks down to a known answer.
-    The first line on stdout is for Nagios. Exit code 0: all is well; 1: works, with a warning;
-    2: does not work; 3: could not be determined. No network is used.
+    The checks go as far as a known answer of the model. The first line on stdout is for Nagios.
+    Exit code 0: all is well; 1: works, with a warning; 2: does not work; 3: could not be
+    determined. No network is used.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """`llava-pack install`: an upgrade, or a first install on this machine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,9 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
-from llava_pack.target import installer
+
+if TYPE_CHECKING:
+    from llava_pack.target.installer import InstallPlan
 
 
 def install(
@@ -27,11 +29,13 @@ def install(
     ] = False,
     prefix: Prefix = None,
     python: Annotated[
-        Path | None, typer.Option(help="The Python to use, for a bundle without its own.")
+        Path | None, typer.Option(help="Python to use, if the bundle does not include one.")
     ] = None,
     consume: Annotated[
         bool,
-        typer.Option("--consume", help="Move large files out of the bundle instead of copying."),
+        typer.Option(
+            "--consume", help="Move large files out of the bundle instead of copying them."
+        ),
     ] = False,
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
@@ -41,12 +45,12 @@ def install(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Install a bundle or an upgrade, without any network.
+    """Install or upgrade a bundle, without network access.
 
-    Verify, place, test, then switch in one step. A bundle is held against --expect, against the key
-    given by --trust-key, and against the key that the first installation pinned; one of them must
-    be there. Nothing is run from the bundle. Whatever fails, the version that served before stays
-    active.
+    The files are verified, copied and tested; then the new version is activated in one step. The
+    bundle is checked against --expect, the key given by --trust-key, and the key that the first
+    installation pinned; at least one of them is required. Nothing is run from the bundle. If
+    anything fails, the previous version stays active.
 
     \b
     Examples:
@@ -54,6 +58,8 @@ def install(
       llava-pack install /media/usb/llava-v1.5-7b --expect 3f9a…
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
     """
+    from llava_pack.target import installer
+
     place = chosen_prefix(prefix)
     request = installer.InstallRequest(
         bundle=bundle,
@@ -73,7 +79,7 @@ def install(
     if as_json:
         console.document("install", outcome.facts())
         return
-    word = "is installed already" if outcome.unchanged else "is installed"
+    word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
     if following.why:
         console.say(following.why)
@@ -81,7 +87,7 @@ def install(
     console.data(following.command)
 
 
-def _show_plan(plan: installer.InstallPlan, *, as_json: bool) -> None:
+def _show_plan(plan: "InstallPlan", *, as_json: bool) -> None:
     if as_json:
         console.document("plan", plan.facts())
         return

@@ -1,4 +1,4 @@
-"""`llava-pack keys`: who may ask a server, under which name, for what, how much and how long."""
+"""`llava-pack keys`: API keys with a name, scopes, quotas and an expiry."""
 
 import time
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="keys",
-    help="Give people keys of their own, with scopes and a quota.",
+    help="Manage API keys: one per person, with scopes and quotas.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -42,15 +42,17 @@ def add(
         typer.Option(help="N/min for requests, N/day for tokens. Default: unlimited."),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="90d, 12h, or a date (until its end). Default: never.")
+        str | None,
+        typer.Option(help="90d, 12h, or a date (to the end of that day). Default: never."),
     ] = None,
     file: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key and print it, only this once: just its SHA-256 is stored.
+    """Create a key and print it once; only its SHA-256 is stored.
 
-    A running server accepts it in a second. `ask` grants the API, `page` the page, `observe` the
-    probes, metrics and health's questions; `admin` is reserved and grants nothing yet.
+    A running server accepts it within a second. Scopes: `ask` grants the API, `page` the page,
+    `observe` the probes, metrics and health's questions; `admin` is reserved and grants nothing
+    yet.
 
     \b
     Examples:
@@ -103,7 +105,9 @@ def revoke(
     file: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key: new requests are refused within two seconds, running ones may finish.
+    """Revoke a key; running requests may finish.
+
+    New requests are rejected within two seconds.
 
     \b
     Examples:
@@ -133,7 +137,7 @@ def _terms(key: "Key", now_s: float) -> str:
     ends = _day(key.expires) if key.expires else _NEVER
     word = "expired" if key.expired(now_s) else "expires"
     bound = key.quota.text or "unlimited"
-    return f"{','.join(key.scopes)}  quota {bound}  made {_day(key.created)}  {word} {ends}"
+    return f"{','.join(key.scopes)}  quota {bound}  created {_day(key.created)}  {word} {ends}"
 
 
 def _day(utc_s: int) -> str:

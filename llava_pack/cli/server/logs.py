@@ -26,13 +26,15 @@ def logs(
     ] = False,
     audit: Annotated[
         bool,
-        typer.Option("--audit", help="The audit log: one JSON line per request, with its key."),
+        typer.Option(
+            "--audit", help="Show the audit log: one JSON line per request, with its key."
+        ),
     ] = False,
 ) -> None:
     """Show the log of `serve`: requests, engines, errors.
 
-    When requests came and how they ended, and what engines said. It never holds questions, answers
-    or pictures. Times are UTC.
+    It contains when each request arrived and how it ended, and the output of the engines; never
+    questions, answers or pictures. Times are UTC.
 
     \b
     Examples:

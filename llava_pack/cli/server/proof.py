@@ -29,7 +29,7 @@ def proof_of(plan: EnginePlan) -> Proof | None:
                 text += event.text if isinstance(event, Delta) else ""
         if not (graded := grade(known, text)).ok:
             raise ServeError(
-                f"it does not give its bundle's known answers: {graded.why}",
+                f"its answer does not match the bundle's known answer: {graded.why}",
                 subject=plan.name,
                 hint="llava-pack health --deep",
             )

@@ -15,9 +15,9 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.format.errors import UsageError
-from llava_pack.format.runtimes import RUNTIMES
-from llava_pack.health.runtimes import ServePlan, ServingRuntime, serving_runtime
+from llava_pack.format.errors import InstallError, UsageError
+from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, directories, running
 from llava_pack.serve.supervision.plans import LoadOptions
 
@@ -70,7 +70,7 @@ def other_runtime(prefix: Path | None, recipes: Sequence[str]) -> OtherRuntime |
     if others and len(items) > 1:
         recipe = others[0].item.recipe
         raise UsageError(
-            f"{others[0].title} serves one model at a time, and nothing beside it",
+            f"{others[0].title} serves only one model per server",
             subject=recipe,
             hint=f"llava-pack serve {recipe}, and the others with another --port",
         )
@@ -82,8 +82,15 @@ def other_runtime(prefix: Path | None, recipes: Sequence[str]) -> OtherRuntime |
 
 def _move_to(python: Path) -> None:
     """Go on as the same command in an environment, unless this process runs there."""
-    if not Path(sys.prefix).samefile(python.parent.parent):
-        os.execv(python, [str(python), "-I", "-m", "llava_pack", *sys.argv[1:]])  # noqa: S606
+    try:
+        if not Path(sys.prefix).samefile(python.parent.parent):
+            os.execv(python, [str(python), "-I", "-m", "llava_pack", *sys.argv[1:]])  # noqa: S606
+    except OSError as error:
+        raise InstallError(
+            f"its Python cannot be started: {error.strerror}",
+            subject=str(python),
+            hint="llava-pack health --deep",
+        ) from error
 
 
 def refused(ctx: typer.Context, runtime: ServingRuntime) -> Iterator[str]:
@@ -136,7 +143,7 @@ def serve_other(
 
 def planned(
     other: OtherRuntime, load: LoadOptions, fence: FenceMode, *, port: int, token: bool
-) -> ServePlan:
+) -> RuntimePlan:
     """Return the run that is asked for; its port was free.
 
     Raises:
@@ -159,7 +166,7 @@ def planned(
         started=int(time.time()),
         bundle_id=other.item.bundle_id,
     )
-    return ServePlan(engine=engine, state=state, state_directory=directories()[0], fence=fence)
+    return RuntimePlan(engine=engine, state=state, state_directory=directories()[0], fence=fence)
 
 
 def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: bool) -> None:
@@ -170,7 +177,7 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     lines = tunnel_lines(this_endpoint(state))
     page = f"http://localhost:{state.port}/"
     for missing in _missing(state):
-        console.say(f"! a fence is not whole: {missing}")
+        console.say(f"! a fence is incomplete: {missing}")
     if as_json:
         fields = {"url": state.url, "port": state.port, "pid": state.pid, "token": state.token}
         fields |= {"models": list(state.models), "bundle_id": state.bundle_id}
@@ -185,7 +192,7 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     for line in other.runtime.lines(state):
         console.say(line)
     console.say(f"\nThrough a bastion:\n  {lines.bastion}")
-    console.say("\nCtrl-C stops it.")
+    console.say("\nPress Ctrl-C to stop the server.")
 
 
 def _missing(state: RunState) -> list[str]:

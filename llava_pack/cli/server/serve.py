@@ -35,14 +35,13 @@ def serve(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a model: its page and the OpenAI-compatible API.
+    """Serve a model: web page and OpenAI-compatible API.
 
-    Page, API and probes are behind one port, on loopback; the lines that it prints open an ssh
-    tunnel from your laptop. Ctrl-C lets running requests finish, a second one ends them. An engine
-    that dies or hangs is restarted; `llava-pack status`, `logs`, `start`, `swap` and `stop` look
-    after a running server. No network is needed, and none is used. Root does not serve what is
-    installed, unless --as-root says so: `llava-pack service install --account NAME` has an account
-    of its own do it.
+    Page, API and probes share one port, on loopback; the printed commands open an ssh tunnel from
+    your laptop. Ctrl-C lets running requests finish; press it again to cancel them. An engine that
+    dies or hangs is restarted. `llava-pack status`, `logs`, `start`, `swap` and `stop` manage a
+    running server. No network is needed, and none is used. Root may not serve an installed model
+    without --as-root; `llava-pack service install --account NAME` serves it from its own account.
 
     \b
     Examples:
@@ -146,4 +145,4 @@ def _announce(
     console.data(told.page)
     for line in told.more:
         console.say(line)
-    console.say("\nCtrl-C stops it.")
+    console.say("\nPress Ctrl-C to stop the server.")

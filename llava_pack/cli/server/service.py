@@ -18,7 +18,6 @@ from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
-from llava_pack.target.ownership import check_prefix
 
 _SYSTEMD = Path("/run/systemd/system")
 _SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -27,7 +26,7 @@ _NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
 
 app = typer.Typer(
     name="service",
-    help="Start at boot and after failures, as a systemd unit.",
+    help="Run the server as a systemd unit, from boot on.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -94,9 +93,10 @@ class Unit:
         if done.returncode != 0:
             scope = "" if self.system else "--user "
             raise InstallError(
-                f"{' '.join(command)} exited with {done.returncode}: {done.stderr.strip():.400}",
+                f"{' '.join(command)} exited with code {done.returncode}: "
+                f"{done.stderr.strip():.400}",
                 subject=self.name,
-                hint=f"journalctl {scope}-u {self.name} says why",
+                hint=f"journalctl {scope}-u {self.name} shows why",
             )
 
 
@@ -109,7 +109,7 @@ def install(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the unit and start it, now and at every boot; run again, it updates the unit.
+    """Write or update the unit; start it now and at every boot.
 
     \b
     Examples:
@@ -128,7 +128,7 @@ def install(
         _give_folders(unit)
     except OSError as error:
         raise InstallError(
-            f"expected folders of the service's own, got {error.strerror}",
+            f"the service's account cannot be given this folder: {error.strerror}",
             subject=str(error.filename),
             hint="check it: ls -ld; the service's account writes there and nowhere else",
         ) from error
@@ -149,7 +149,7 @@ def install(
 
 @app.command()
 def remove(system: System = None, name: Name = "llava-pack", as_json: AsJson = False) -> None:
-    """Stop the service and remove its unit; the installation stays.
+    """Stop the service and remove its unit, not the installation.
 
     \b
     Examples:
@@ -182,7 +182,7 @@ def show(
     name: Name = "llava-pack",
     prefix: Prefix = None,
 ) -> None:
-    """Print the unit as it would be written.
+    """Print the unit that `install` would write.
 
     \b
     Examples:
@@ -203,6 +203,7 @@ def _unit(
 ) -> Unit:
     place, of_system = chosen_prefix(prefix), _is_system(system)
     from llava_pack.installation.installed import installed
+    from llava_pack.target.ownership import check_prefix
 
     installed(place)
     owner = pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None

@@ -41,14 +41,14 @@ class ServerOptions:
     ] = None
     token: Annotated[
         bool,
-        typer.Option("--token/--no-token", help="Require a token, which is new at each start."),
+        typer.Option("--token/--no-token", help="Require a token; each start creates a new one."),
     ] = True
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with more API keys, one per line, without names.")
     ] = None
     keys: Annotated[
         Path | None,
-        typer.Option(help="Key file to use instead of the default one of `llava-pack keys`."),
+        typer.Option(help="Key file of `llava-pack keys`, instead of the default one."),
     ] = None
     audit_to: Annotated[
         str, typer.Option(help="Where the audit log goes: file, journal, syslog or off.")
@@ -61,11 +61,11 @@ class ServerOptions:
     queue: Annotated[int, typer.Option(min=0, help="Maximum queued requests per model.")] = QUEUE
     drain_s: Annotated[
         float,
-        typer.Option(min=0, help="Seconds for running requests to finish when it shuts down."),
+        typer.Option(min=0, help="Seconds that running requests have to finish at shutdown."),
     ] = 30.0
     stall_s: Annotated[
         float,
-        typer.Option(min=1, help="Seconds without a step after which an engine is restarted."),
+        typer.Option(min=1, help="Restart an engine after this many seconds without progress."),
     ] = STALL_S
     as_root: Annotated[
         bool,
@@ -160,12 +160,12 @@ class ServerOptions:
             return
         if not self.as_root:
             raise UsageError(
-                "serving as root is refused: an attacker who gets into the server would be root",
+                "serving as root is refused: an attacker who breaks into the server would be root",
                 subject="serve",
-                hint="llava-pack service install --system --account NAME gives it its own account"
-                "; where everything is root, in a container: llava-pack serve --as-root",
+                hint="llava-pack service install --system --account NAME serves from its own "
+                "account; in a container where everything runs as root: llava-pack serve --as-root",
             )
-        console.say("! serving as root: an attacker who gets into the server would be root")
+        console.say("! serving as root: an attacker who breaks into the server would be root")
 
     def need_extra(self) -> None:
         """Refuse to serve where a package for it is missing.

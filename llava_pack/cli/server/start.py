@@ -27,9 +27,9 @@ def start(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve one more model beside those that are served.
+    """Serve another model beside the running ones.
 
-    The others go on meanwhile.
+    Running models are not interrupted.
 
     \b
     Examples:
@@ -52,10 +52,10 @@ def swap(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve another model in the place of one.
+    """Replace a running model with another one.
 
-    That one ends first, for both may not fit in memory. Where the new one cannot be started, the
-    old one is started again. Other models go on.
+    The running model is stopped first, because both may not fit in memory. If the new one cannot be
+    started, the old one is restarted. Other models keep running.
 
     \b
     Examples:

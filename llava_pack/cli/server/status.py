@@ -10,9 +10,9 @@ from llava_pack.serve.run_state import RunState, running
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show what is served on this machine: models, slots, queue.
+    """Show the servers on this machine: models, slots, queue.
 
-    Exit code 15 if no server is running. `llava-pack health` checks whether it works.
+    Exit code 15: no server is running. `llava-pack health` checks whether it works.
 
     \b
     Examples:

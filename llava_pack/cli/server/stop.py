@@ -27,7 +27,7 @@ _LOOK_EVERY_S = 0.1
 _FORCE_AFTER_S = 0.5
 _KILL_AFTER_S = 3.0
 _CLOSE_S = 10.0
-"""What a server needs at most to end its processes, once what runs has had its time."""
+"""What a server needs at most to end its processes, once running requests have had their time."""
 _LAST_S = 5.0
 _CLEAR_S = 2.0
 
@@ -39,11 +39,11 @@ def stop(
     force: Annotated[bool, typer.Option("--force", help="Cancel running requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shut down the last server, or one of its models.
+    """Stop the most recent server, or one of its models.
 
-    The others go on. What runs may end first, as long as `serve --drain-s` says; with --force it is
-    cut, and all ends within seconds. A server that does not end in time is killed, with everything
-    it started.
+    Other models keep running. Running requests may finish, within the time set by `serve
+    --drain-s`; with --force they are cancelled, and shutdown takes seconds. A server that does not
+    stop in time is killed, with every process that it started.
 
     \b
     Examples:
@@ -79,7 +79,7 @@ def _end(server: RunState, *, force: bool) -> None:
                 hint="its driver may hang: see `dmesg`",
             )
         if number == signal.SIGKILL:
-            console.say(f"! process {server.pid} does not stop: killing it")
+            console.say(f"! process {server.pid} did not stop: killing it")
             _kill(server)
         else:
             _signal(server, number)

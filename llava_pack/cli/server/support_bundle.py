@@ -1,4 +1,4 @@
-"""`llava-pack support-bundle`: one small file for whoever helps, made of known fields only."""
+"""`llava-pack support-bundle`: one small file for support, made of known fields only."""
 
 import os
 import platform
@@ -53,13 +53,13 @@ def support_bundle(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Collect what somebody elsewhere needs to help, in one file.
+    """Collect diagnostics in one small file that can be shared.
 
-    The file is under 5 MB. It contains known fields only: facts of the machine and its GPUs,
-    health, versions, receipts, the installer's journal, and our own log messages without their
-    texts. Numbers, versions, digests and words of a fixed list leave; no line of a log, no path, no
-    name of your own, no host, user or address does. Nothing is sent anywhere. It works where the
-    installation is broken.
+    The file is under 5 MB. It contains known fields only: facts about the machine and its GPUs,
+    health, versions, receipts, the installer's journal, and llava-pack's log messages without the
+    texts in them. Only numbers, versions, digests and words of a fixed list are included; no log
+    line, path, host, user, address or name that you chose is. Nothing is sent anywhere. It works
+    even if the installation is broken.
 
     \b
     Examples:
@@ -81,8 +81,12 @@ def support_bundle(
         redactor=Redactor(_private(servers)),
     )
     if with_logs:
-        console.say("! with the logs' own text: a program removed what looks private, and cannot")
-        console.say("! know the rest. Read UNREVIEWED-logs before you send it.")
+        console.say(
+            "! the file includes the logs' own text: what looks private is removed, but not"
+        )
+        console.say(
+            "! everything private can be recognized. Read UNREVIEWED-logs before you send it."
+        )
     if dry_run:
         _preview(contents, as_json=as_json)
         return

@@ -53,7 +53,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TensorSource:
     """Weight files of one folder, what the model calls their tensors, and what changes them."""
 
     files: tuple[TensorFile, ...]
@@ -89,7 +89,7 @@ class Arriving:
         return shaped if self.change is None else self.change(shaped)
 
 
-def open_sources(checkpoint: Checkpoint) -> list[Source]:
+def open_sources(checkpoint: Checkpoint) -> list[TensorSource]:
     """Return the weights of a checkpoint and of what belongs to it; a later source wins.
 
     Raises:
@@ -97,13 +97,15 @@ def open_sources(checkpoint: Checkpoint) -> list[Source]:
     """
     model, tower, base = checkpoint.model, checkpoint.tower, checkpoint.base
     if tower is None:
-        return [Source(_open(model), lambda name: loaded_name(original_name(name)))]
+        return [TensorSource(_open(model), lambda name: loaded_name(original_name(name)))]
     if base is not None:
         changes, beside = _trained(checkpoint)
-        first = Source(_open(tower), tower_loaded_name)
-        return [first, Source(_open(base), _own(model, loaded_name), changes), beside]
-    whole = Source(_open(model), _own(model, loaded_name))
-    return [whole] if model.vision_inside else [Source(_open(tower), tower_loaded_name), whole]
+        first = TensorSource(_open(tower), tower_loaded_name)
+        return [first, TensorSource(_open(base), _own(model, loaded_name), changes), beside]
+    whole = TensorSource(_open(model), _own(model, loaded_name))
+    return (
+        [whole] if model.vision_inside else [TensorSource(_open(tower), tower_loaded_name), whole]
+    )
 
 
 def _own(model: Layout, rename: Rename) -> Rename:
@@ -125,7 +127,7 @@ def _open(layout: Layout) -> tuple[TensorFile, ...]:
     return tuple(open_weights(layout.folder / name, writable=True) for name in layout.weight_files)
 
 
-def _trained(checkpoint: Checkpoint) -> tuple[dict[str, Change], Source]:
+def _trained(checkpoint: Checkpoint) -> tuple[dict[str, Change], TensorSource]:
     """Return what an adapter changes in its base, and the source of what was trained beside it."""
     model = checkpoint.model
     halves: dict[str, dict[Half, Arriving]] = {}
@@ -152,7 +154,7 @@ def _trained(checkpoint: Checkpoint) -> tuple[dict[str, Change], Source]:
                     hint="use the base model that the adapter was trained on",
                 )
             changes[loaded] = _merge(pair["A"], pair["B"], adapter, name)
-    return changes, Source(files, _own(model, beside))
+    return changes, TensorSource(files, _own(model, beside))
 
 
 def _merge(first: Arriving, second: Arriving, adapter: Adapter, name: str) -> Change:

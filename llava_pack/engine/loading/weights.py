@@ -10,7 +10,7 @@ from llava_pack.engine.loading.onednn import CastBuffer, OneDnnLinear, has_produ
 from llava_pack.engine.loading.prequantized import put_ahead, taken_ahead
 from llava_pack.engine.loading.quantization import fits, quantized
 from llava_pack.engine.loading.tensor_sources import FLOATS as _FLOATS
-from llava_pack.engine.loading.tensor_sources import Arriving, Placement, Source
+from llava_pack.engine.loading.tensor_sources import Arriving, Placement, TensorSource
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.format.progress import Progress
@@ -25,7 +25,7 @@ _EMBEDDING = "model.language_model.embed_tokens.weight"
 _SHOWN = 5
 
 
-def vocabulary_size(sources: Sequence[Source]) -> int:
+def vocabulary_size(sources: Sequence[TensorSource]) -> int:
     """Return the rows of the embedding table; that of a later source counts.
 
     Raises:
@@ -38,7 +38,9 @@ def vocabulary_size(sources: Sequence[Source]) -> int:
     raise CheckpointError("no tensor model.embed_tokens.weight: not a complete LLaVA checkpoint")
 
 
-def fill(model: nn.Module, sources: Sequence[Source], place: Placement, progress: Progress) -> None:
+def fill(
+    model: nn.Module, sources: Sequence[TensorSource], place: Placement, progress: Progress
+) -> None:
     """Put every tensor into the model; a later source wins over an earlier one.
 
     Raises:

@@ -90,7 +90,7 @@ def _stored(path: Path) -> tuple[Key, ...]:
         beside = []
     if others := sorted(name for name in beside if not name.lstrip(".").startswith(path.name)):
         raise UsageError(
-            f"the keys' folder holds other files too, such as {visible(others[0])}: what serves "
+            f"the keys' folder holds other files too, such as {visible(others[0])}: the server "
             "could read them",
             subject=str(path),
             hint="move the keys into a folder of their own, and pass it with --keys",

@@ -259,9 +259,7 @@ def from_document(document: Any) -> tuple[Key, ...]:
     if not all(_ID.fullmatch(key.id) for key in keys):
         raise ValueError("not a key's id")
     if taken := next((key.name for key in keys if _OURS.fullmatch(key.name)), ""):
-        raise ValueError(
-            f"{taken} is not a key's name, but reserved for a key that is not in the store"
-        )
+        raise ValueError(f"{taken} is reserved for a key that is not in the store")
     if len({key.id for key in keys}) < len(keys) or len({key.name for key in keys}) < len(keys):
         raise ValueError("a name or an id appears twice")
     return keys

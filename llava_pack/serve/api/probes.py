@@ -50,11 +50,12 @@ def probe_router(models: Mapping[str, Served], signs: Signs, refusals: Refusals)
     @router.get("/health", include_in_schema=False)
     @router.get("/v1/health/live", include_in_schema=False)
     async def livez() -> JSONResponse:
-        stalled = [name for name, model in models.items() if model.vitals.stalled]
+        vitals = {name: model.vitals for name, model in models.items()}
+        stalled = [name for name, seen in vitals.items() if seen.stalled]
         body = {
             "status": "stalled" if stalled else "live",
             "stalled": stalled,
-            "models": {name: _progress(model.vitals) for name, model in models.items()},
+            "models": {name: _progress(seen) for name, seen in vitals.items()},
         }
         return _answer(body, ok=not stalled)
 

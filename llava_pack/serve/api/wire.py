@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
+from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
 
 MAX_MESSAGES = 256
 MAX_NAME_CHARS = 200
@@ -25,6 +25,9 @@ MAX_TEXT_CHARS = 1_000_000
 MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
 _DEFAULT_TOKENS = 512
+MAX_OBSERVED_TOKENS = 256
+_MAX_TEMPERATURE = 2.0
+"""OpenAI's; the engine takes more."""
 # Settings that would change the answer and are not there: refused, never ignored.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,),
@@ -55,7 +58,7 @@ class ObservationRequest(_Wire):
     name: Annotated[str, Field(max_length=MAX_NAME_CHARS)]
     prompt: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
     picture: str | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=256)] = 64
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_OBSERVED_TOKENS)] = 64
 
 
 class TextPart(_Wire):
@@ -121,9 +124,9 @@ class ChatRequest(_Wire):
 
     model: Annotated[str, Field(min_length=1)]
     messages: Messages
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=_MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     stop: (

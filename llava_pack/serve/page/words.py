@@ -56,7 +56,7 @@ STATUS: dict[Language, dict[str, str]] = {
         "on": "{precision}，{device}",  # noqa: RUF001 - Chinese punctuation
         "context": "上下文 {tokens} token",
         "queue": "{running} 个请求运行中，{waiting} 个排队",  # noqa: RUF001 - Chinese punctuation
-        "speed": "{tokens} token，{rate:.1f} token/秒，首 token {first:.2f} 秒",  # noqa: RUF001
+        "speed": "{tokens} token，{rate:.1f} token/秒，首 token 延迟 {first:.2f} 秒",  # noqa: RUF001
         "nothing": "（没有回答）",  # noqa: RUF001 - Chinese punctuation
     },
 }

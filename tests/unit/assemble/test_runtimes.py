@@ -9,11 +9,12 @@ from llava_pack.assemble.planning import old_glibc_fix
 from llava_pack.assemble.runtimes import PACKED, upstream_requirements, upstream_torch, with_runtime
 from llava_pack.assemble.serving import plan_serving
 from llava_pack.format.errors import RecipeError, UsageError
-from llava_pack.format.runtimes import RUNTIMES, Engine
+from llava_pack.format.manifest import Engine
 from llava_pack.health.runtimes import serving_runtime
 from llava_pack.lock.platform import parse_platform
 from llava_pack.lock.torch_build import TorchChoice
 from llava_pack.recipe import find_recipe, read_recipe
+from llava_pack.runtimes import RUNTIMES
 
 MODERN, OLD = "x86_64-manylinux_2_35", "x86_64-manylinux_2_17"
 NEWEST = TorchChoice(requirements=("torch>=2.15",))

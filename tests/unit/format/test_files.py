@@ -1,6 +1,7 @@
 """A file is replaced as a whole, whatever comes in between."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -120,6 +121,22 @@ def test_a_duplicate_of_the_descriptor_keeps_the_lock(path: Path) -> None:
         stream.write(b"after")
         kept = os.dup(stream.fileno())
     with path.open("rb") as reader:
-        assert not files._abandoned(reader)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(reader, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(kept)
-        assert files._abandoned(reader)
+        fcntl.flock(reader, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_is_beside_a_file_and_no_writer_s_stays(path: Path) -> None:
+    """In a folder that another account can write: nothing is followed, and nothing is waited for."""
+    fifo, link, note = (
+        path.with_name(f".{path.name}.{n}.new") for n in ("0" * 8, "1" * 8, "my-notes")
+    )
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    note.write_bytes(b"mine")
+    left = path.with_name(f".{path.name}.{'2' * 8}.new")
+    left.write_bytes(b"half")
+    files.write(path, b"after")
+    assert path.read_bytes() == b"after"
+    assert set(names(path.parent)) == {path.name, fifo.name, link.name, note.name}

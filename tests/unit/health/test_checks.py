@@ -1,4 +1,4 @@
-"""The rules of health: what each state of the world is called, and what mends it."""
+"""The rules of health: what each state of the world is called, and what fixes it."""
 
 from dataclasses import replace
 

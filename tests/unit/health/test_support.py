@@ -12,6 +12,7 @@ import tomllib
 
 import pytest
 
+from llava_pack.format.target import UNKNOWN
 from llava_pack.health import documents, evidence, logbook, messages, settings, shapes, support
 from llava_pack.health.evidence import Document, command, tail
 from llava_pack.health.logbook import Log
@@ -139,6 +140,13 @@ def test_a_receipt_and_a_manifest_keep_what_support_asks_for():
     assert receipt["preflight"][0]["value"] == "580.65.06"
     assert manifest["floors"]["driver"] == "525.60"
     assert manifest["wheels"] == {"torch": "2.7.0+cu126"}
+
+
+@pytest.mark.parametrize("value", [UNKNOWN, "could not be found out"])
+def test_a_fact_that_a_receipt_does_not_know_is_told_in_the_words_of_its_version(value):
+    fact = {**RECEIPT["preflight"][0], "value": value}
+    (kept,) = shown(documents.RECEIPT, {**RECEIPT, "preflight": [fact]})["preflight"]
+    assert kept["value"] == value
 
 
 def test_an_engines_end_its_stack_and_its_error_are_told_without_its_words():

@@ -62,7 +62,7 @@ def test_chat_says_that_it_has_no_such_api(server):
 
 def test_orders_are_refused_with_what_ends_it(server):
     with pytest.raises(ServeError, match="cannot be controlled") as refused:
-        ordered(server, [].append, do="stop")
+        ordered(server, pytest.fail, do="stop")
     assert f"kill {server.pid}" in refused.value.hint
 
 
@@ -113,7 +113,7 @@ def test_what_ended_is_started_again(tmp_path):
         running.start(lambda: True, notes.append)
         while not mark.exists() or len(mark.read_text()) < 2:
             running.revive(notes.append)
-    assert any("worker exited with 0" in note for note in notes)
+    assert any("worker exited with code 0" in note for note in notes)
 
 
 def test_a_program_that_is_not_there_is_15(tmp_path):

@@ -131,5 +131,5 @@ def test_a_store_that_somebody_edited_has_no_name_of_another_caller(name: str) -
     """Who has it would share turns, uploads and lines of the audit log with the start's token."""
     document = to_document([_made()[0]])
     document["keys"][0]["name"] = name
-    with pytest.raises(ValueError, match="not a key's name"):
+    with pytest.raises(ValueError, match="is reserved for"):
         from_document(document)

@@ -65,9 +65,9 @@ def test_what_does_not_prove_to_be_the_server_is_not_signalled(
     publication = publish(tmp_path, _state(victim.pid))
     (state,) = running([tmp_path])
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with pytest.raises(ServeError, match="does not prove to be the server"):
+        with pytest.raises(ServeError, match="could not be confirmed as the server"):
             stop_command._signal(replace(state, **changes), number)
-    with pytest.raises(ServeError, match="does not prove to be the server"):
+    with pytest.raises(ServeError, match="could not be confirmed as the server"):
         stop_command._kill(replace(state, **changes))
     assert victim.poll() is None
     publication.withdraw()
@@ -112,7 +112,7 @@ def test_of_another_account_root_wants_the_start_too(tmp_path: Path) -> None:
         os.chown(publication.path, _STRANGER, _STRANGER)
         (state,) = running([tmp_path])
         assert state.owner == _STRANGER
-        with pytest.raises(ServeError, match="does not prove to be the server"):
+        with pytest.raises(ServeError, match="could not be confirmed as the server"):
             stop_command._signal(state, signal.SIGTERM)
         assert own.poll() is None
         own.kill()
