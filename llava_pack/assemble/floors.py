@@ -43,11 +43,6 @@ class FloorInputs:
 def bundle_floors(contents: FloorInputs, configs: Configs, wish: Wish) -> Floors:
     """Return the floors of a bundle.
 
-    Args:
-        contents: its packages and its size.
-        configs: of the model and its tower.
-        wish: context, requests at a time and GPUs that it is to serve with.
-
     Raises:
         CheckpointError: a size is missing from a configuration.
     """

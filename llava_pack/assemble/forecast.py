@@ -10,7 +10,7 @@ from typing import Literal
 from llava_pack.assemble.abi_floors import recalled
 from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
-from llava_pack.assemble.install_location import Place, choose_place, place_finding
+from llava_pack.assemble.install_location import choose_place, place_finding
 from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
 from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
 from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
@@ -22,7 +22,7 @@ from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding, check_floors
 from llava_pack.lock.fit import Fit, usable_bytes
-from llava_pack.lock.profile import TargetProfile
+from llava_pack.lock.profile import Disk, TargetProfile
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
 _PORT = 7860
@@ -212,7 +212,7 @@ def _there(target: TargetProfile, plan: Plan, floors: Floors) -> Iterator[FloorF
 
 
 def _remarks(
-    target: TargetProfile, plan: Plan, place: Place | None, inodes: int
+    target: TargetProfile, plan: Plan, place: Disk | None, inodes: int
 ) -> Iterator[FloorFinding]:
     """Yield what does not stop an installation and is worth knowing."""
     if plan.packages.torch.cuda is None:
@@ -246,7 +246,7 @@ def _remarks(
         yield FloorFinding("port", "warn", f"{_PORT} is in use", "free", fix)
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
-        yield FloorFinding("FIPS", "ok", value, "either", "")
+        yield FloorFinding("FIPS", "ok", value, "either")
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:

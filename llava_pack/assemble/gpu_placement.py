@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 def model_gpus(
     target: TargetProfile, profile: ServingProfile, capability: str | None
 ) -> tuple[Gpu, ...]:
-    """Return the GPUs that a model will be on, largest first.
-
-    Args:
-        target: the facts.
-        profile: what is served.
-        capability: the least that torch has code for.
-    """
+    """Return the GPUs that a model will be on, largest first."""
     precision = cast("Precision", profile.precision)
     return sharing_gpus(target, profile.gpus, precision, capability)
 
@@ -49,7 +43,7 @@ def gpu_findings(
 def _others(have: Sequence[Gpu], gpus: Sequence[Gpu]) -> FloorFinding:
     value = f"{len(have)} GPUs"
     if len(gpus) == len(have):
-        return FloorFinding("GPUs", "ok", f"{value} share the model's layers", "all", "")
+        return FloorFinding("GPUs", "ok", f"{value} share the model's layers", "all")
     numbers = [str(place) for gpu in gpus for place, one in enumerate(have) if one is gpu]
     fix = f"CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(numbers)}"
     if any(gpu.mig for gpu in gpus):

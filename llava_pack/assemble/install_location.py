@@ -5,11 +5,10 @@ from dataclasses import replace
 from llava_pack.format.target import FloorFinding
 from llava_pack.lock.profile import Disk, TargetProfile
 
-Place = Disk
 _ROOT_PREFIX = "/opt"
 
 
-def choose_place(target: TargetProfile, needed_bytes: int) -> Place | None:
+def choose_place(target: TargetProfile, needed_bytes: int) -> Disk | None:
     """Return the disk of the default prefix, else one that is large enough, else the default.
 
     A disk that this account cannot write, or on which programs may not run, is not chosen.
@@ -22,7 +21,7 @@ def choose_place(target: TargetProfile, needed_bytes: int) -> Place | None:
     return best or default
 
 
-def default_place(target: TargetProfile) -> Place | None:
+def default_place(target: TargetProfile) -> Disk | None:
     """Return where install.sh goes by itself: /opt as root, else the home."""
     wanted = _ROOT_PREFIX if target.uid == 0 else target.home
     return next((disk for disk in target.disks or () if disk.path == wanted), None)

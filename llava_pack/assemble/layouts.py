@@ -58,12 +58,6 @@ def stage_packing(
 ) -> tuple[Rewrite, ...]:
     """Write the model's folders, and return what was rewritten in them.
 
-    Args:
-        staging: the bundle in the making.
-        packing: the layout.
-        recipe: the folders' names.
-        sources: what was fetched, by `model`, `base` and `vision_tower`.
-
     Raises:
         CheckpointError: the checkpoint is damaged, or names no tower.
         PackError: see `convert`.

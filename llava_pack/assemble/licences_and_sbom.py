@@ -29,15 +29,7 @@ def stage_papers(
     fetched: Mapping[str, FetchedFile],
     options: BuildOptions,
 ) -> None:
-    """Write `licenses/` and `sbom/`, last of all that a bundle holds but for its manifest.
-
-    Args:
-        staging: the bundle in the making, everything else in it.
-        plan: what is in it.
-        sources: the models as they were fetched.
-        fetched: wheels and interpreter, by file name.
-        options: release, and what was accepted.
-    """
+    """Write `licenses/` and `sbom/`, last of all that a bundle holds but for its manifest."""
     packages, recipe = plan.packages, plan.recipe
     folders = {name: part.name for name, part in recipe.parts().items()}
     wheels = {wheel.filename: fetched[wheel.filename].path for wheel in packages.all_wheels}

@@ -96,11 +96,10 @@ def pinned_packages(
     for wheel in gone:
         if wheel.source_sha256 is not None:
             found[wheel.sha256] = _built_again(wheel, indexes, workshop)
-    wheels = [found.get(wheel.sha256) or _cached(wheel) for wheel in lock.packages]
+    wheels = tuple(found.get(wheel.sha256) or _cached(wheel) for wheel in lock.packages)
     return Packages(
         platform=platform,
-        wheels=tuple(wheel for wheel in wheels if wheel.name != "uv"),
-        uv=next(wheel for wheel in wheels if wheel.name == "uv"),
+        all_wheels=wheels,
         python=_python(lock.python, platform, cache, archive),
         torch=torch_needs(wheels, lock.cuda),
         indexes=indexes,

@@ -4,8 +4,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llava_pack import __version__
 from llava_pack.assemble.floors import FloorInputs, bundle_floors, model_configs
+from llava_pack.assemble.locked_inputs import CREATED_BY
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.sources import Fetched
@@ -50,7 +50,7 @@ def describe(plan: Plan, options: BuildOptions, facts: BuildFacts) -> Manifest:
     licence, *others = licence_entries(recipe, options.accepted)
     return Manifest(
         release=options.release,
-        created_by=f"llava-pack {__version__}",
+        created_by=CREATED_BY,
         recipe=RecipeEntry(name=recipe.name, title=recipe.title),
         licence=licence,
         other_licences=tuple(others),

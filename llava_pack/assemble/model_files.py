@@ -15,7 +15,7 @@ from llava_pack.checkpoint.config import (
     remote_ids,
     rewrite_pointer,
 )
-from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
+from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.manifest import MODEL_ROOT, FileEntry, Rewrite
 
@@ -100,11 +100,6 @@ def stage_folder(
 ) -> tuple[Rewrite, ...]:
     """Write a folder, and return what was rewritten in it.
 
-    Args:
-        staging: the bundle in the making.
-        folder: what it is made of.
-        inputs: what decides its bytes.
-
     Raises:
         PackError: see `convert`.
     """
@@ -119,7 +114,8 @@ def stage_folder(
         if "tokenizer.model" in folder.texts and "tokenizer.json" not in folder.texts:
             source = folder.texts["tokenizer.model"]
             origin = derived("convert.tokenizer_json", [source.origins["tokenizer.model"]])
-            yield staging.text(f"{folder.path}/tokenizer.json", _made_tokenizer(source), origin)
+            made = made_tokenizer(source.folder)
+            yield staging.text(f"{folder.path}/tokenizer.json", made, origin)
 
     staging.group(folder.path, [*inputs, folder.tool], make)
     return rewrites
@@ -178,10 +174,3 @@ def _rewritten(
     for rule in rules:
         data = rewrite_pointer(data, rule.pointer, rule.new)
     return staging.text(path, data, derived("rewrite", [origin]) if rules else origin)
-
-
-def _made_tokenizer(source: Fetched) -> bytes:
-    """Return tokenizer.json for a checkpoint that came without one."""
-    model = (source.folder / "tokenizer.model").read_bytes()
-    added = added_tokens(read_json(source, "added_tokens.json"))
-    return tokenizer_json(model, read_json(source, "tokenizer_config.json"), added)

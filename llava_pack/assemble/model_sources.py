@@ -51,13 +51,6 @@ def identify_sources(
 ) -> dict[str, Identified]:
     """List every source, fetch its small files, and check that it is what it is for.
 
-    Args:
-        recipe: what is asked for.
-        sources: where its parts come from.
-        work: the files are laid out below it.
-        cache: what is fetched stays here.
-        progress: told what is fetched.
-
     Raises:
         PackError: the first source that cannot be had, or is of another kind.
         RecipeError: values are given for a configuration that is there.

@@ -30,25 +30,28 @@ class Packages:
 
     Attributes:
         platform: what the wheels were chosen for.
-        wheels: without llava-pack itself and without uv.
-        uv: the wheel that `runtime/uv` is taken from.
+        all_wheels: every one that is fetched; llava-pack's own is none of them.
         torch: what the torch in it needs.
         indexes: where they come from.
         backend: value of uv's `--torch-backend` that it was resolved with.
     """
 
     platform: Platform
-    wheels: tuple[LockedWheel, ...]
-    uv: LockedWheel
+    all_wheels: Wheels
     python: PythonChoice
     torch: TorchNeeds
     indexes: Indexes
     backend: str | None = None
 
     @property
-    def all_wheels(self) -> tuple[LockedWheel, ...]:
-        """Return every wheel that is fetched."""
-        return (*self.wheels, self.uv)
+    def wheels(self) -> Wheels:
+        """Return those that are installed."""
+        return tuple(wheel for wheel in self.all_wheels if wheel.name != "uv")
+
+    @property
+    def uv(self) -> LockedWheel:
+        """Return the one that `runtime/uv` is taken from."""
+        return next(wheel for wheel in self.all_wheels if wheel.name == "uv")
 
     def remote_wheels(self) -> list[RemoteFile]:
         """Return what the downloader is asked for, with credentials where an index wants them."""
@@ -90,8 +93,7 @@ def resolve_packages(
     progress.done()
     return Packages(
         platform=choice.platform,
-        wheels=tuple(wheel for wheel in wheels if wheel.name != "uv"),
-        uv=next(wheel for wheel in wheels if wheel.name == "uv"),
+        all_wheels=wheels,
         python=python,
         torch=torch_needs(wheels, choice.cuda),
         indexes=indexes,
@@ -157,4 +159,4 @@ def _choose_python(choice: ResolutionTarget, progress: Progress) -> PythonChoice
     own = choice.fallback_python()
     progress.note(f"! no standalone CPython {version} ({reason}):")
     progress.note(f"  the bundle will need Python {own} on the target")
-    return PythonChoice(version=own, archive=None, note=reason)
+    return PythonChoice(version=own, archive=None)

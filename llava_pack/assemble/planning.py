@@ -106,6 +106,12 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     packing = choose_packing(
         recipe, wanted=options.format, precision=options.quantize, merge=options.merge
     )
+    if options.record and not (packed_for(recipe).graded and recipe.known_answers):
+        raise UsageError(
+            "the recipe has no known answers, or its runtime is not held against recorded ones",
+            subject="--record",
+            hint="leave it out",
+        )
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)

@@ -18,6 +18,7 @@ from typing import Any
 
 from llava_pack import __version__
 from llava_pack.assemble.planning import BuildOptions, Plan
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.footprint import count_parameters, footprint
 from llava_pack.engine.known.questions import missing_words
@@ -26,7 +27,6 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
-from llava_pack.runtimes import RUNTIMES
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -69,7 +69,7 @@ def record(
         UsageError: it is wanted, and this machine cannot.
         CheckpointError: the model does not give its known answers, or cannot be run.
     """
-    if options.record is False or not known or not RUNTIMES[plan.recipe.runtime.engine].graded:
+    if options.record is False or not known or not packed_for(plan.recipe).graded:
         return ()
     progress = staging.progress
     precisions = _precisions(plan)

@@ -26,7 +26,6 @@ class PythonChoice:
 
     version: str
     archive: RemoteFile | None
-    note: str = ""
 
     def entry(self) -> PythonEntry:
         """Return what the manifest says of it."""

@@ -88,6 +88,11 @@ class PackedRuntime:
         """The runtime as people are told of it."""
         return RUNTIMES[self.engine].title
 
+    @property
+    def graded(self) -> bool:
+        """Whether its answers can be recorded."""
+        return RUNTIMES[self.engine].graded
+
 
 def packed_for(recipe: Recipe) -> PackedRuntime:
     """Return how a recipe's runtime is packed."""

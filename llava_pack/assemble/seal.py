@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from llava_pack.assemble.signing import Signer, sign
 from llava_pack.assemble.staging import Staging
+from llava_pack.format import files
 from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Manifest, render_manifest
 from llava_pack.format.signature import KEY_NAME, SIG_NAME, SSHSIG_NAME
@@ -39,9 +39,9 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
         signatures = sign(signer, sums)
         contents |= {SIG_NAME: signatures.der, SSHSIG_NAME: signatures.sshsig}
         contents[KEY_NAME] = signer.public.pem
-    staging.remove_strangers(keep=())
+    staging.remove_strangers()
     for name, content in contents.items():
-        _write_durably(staging.root / name, content)
+        files.write(staging.root / name, content, 0o644)
     _replace(staging.root, out)
     return bundle_id(sums)
 
@@ -67,27 +67,12 @@ def _looks_like_bundle(folder: Path) -> bool:
     return not names or names >= {MANIFEST_NAME, SUMS_NAME}
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _replace(staged: Path, out: Path) -> None:
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
     staged.rename(out)
-    for folder in _folders(out):
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    for folder in (out.parent, *(Path(each) for each, _, _ in os.walk(out))):
+        files.sync(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _folders(out: Path) -> Iterable[Path]:
-    yield out.parent
-    for folder, _, _ in os.walk(out):
-        yield Path(folder)

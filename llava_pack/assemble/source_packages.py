@@ -78,12 +78,6 @@ def resolve_with_sources(
 ) -> tuple[LockedWheel, ...]:
     """Return the wheels that `ask` resolves, pure Python sources built into wheels for it.
 
-    Args:
-        ask: resolves requirements with wheels alone.
-        requirements: whose versions are taken for packages that are named there.
-        indexes: what uv is told.
-        workshop: where to build.
-
     Raises:
         RecipeError: a package is published only as source and cannot be built safely.
     """

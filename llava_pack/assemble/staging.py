@@ -111,13 +111,12 @@ class Staging:
         folder.mkdir(parents=True)
         return folder
 
-    def remove_strangers(self, keep: Iterable[str]) -> None:
-        """Remove every file that is neither an entry nor in `keep`: left-overs of other runs."""
-        wanted = {*self._entries, *keep}
+    def remove_strangers(self) -> None:
+        """Remove every file that is no entry: left-overs of other runs."""
         for folder, _, names in os.walk(self.root, topdown=False):
             for name in names:
                 path = Path(folder, name)
-                if path.relative_to(self.root).as_posix() not in wanted:
+                if path.relative_to(self.root).as_posix() not in self._entries:
                     path.unlink()
             if not any(Path(folder).iterdir()):
                 Path(folder).rmdir()

@@ -28,11 +28,6 @@ def check_accepted(
 ) -> None:
     """Refuse a build whose terms nobody accepted, or an acceptance of other terms.
 
-    Args:
-        recipe: what is built.
-        accepted: ids of licences.
-        command: what is run again, for the hint.
-
     Raises:
         AccessError: a licence has to be accepted first.
         UsageError: what is accepted is no licence of this recipe.

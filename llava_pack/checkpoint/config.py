@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,19 +74,26 @@ def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]
     Raises:
         CheckpointError: it is too large, malformed, or no object.
     """
-    if len(data) > MAX_CONFIG_BYTES:
-        raise CheckpointError(
-            f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject
-        )
-    try:
+    with _bounded(data, subject):
         value = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
     if not isinstance(value, dict):
         raise CheckpointError(
             f"expected a JSON object, got a {type(value).__name__}", subject=subject
         )
     return value
+
+
+@contextmanager
+def _bounded(data: bytes, subject: str) -> Iterator[None]:
+    """Refuse JSON that is too large, malformed, or too deep to be looked through in the block."""
+    if len(data) > MAX_CONFIG_BYTES:
+        raise CheckpointError(
+            f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject
+        )
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
 
 
 def vision_tower_id(config: Mapping[str, Any]) -> str | None:
@@ -96,11 +104,8 @@ def vision_tower_id(config: Mapping[str, Any]) -> str | None:
     >>> vision_tower_id({"mm_vision_tower": "openai/clip-vit-large-patch14-336"})
     'openai/clip-vit-large-patch14-336'
     """
-    for key in TOWER_KEYS:
-        value = config.get(key)
-        if isinstance(value, str) and value:
-            return value
-    return None
+    key = _tower_key(config)
+    return None if key is None else str(config[key])
 
 
 def vision_tower_pointer(config: Mapping[str, Any]) -> str | None:
@@ -109,10 +114,19 @@ def vision_tower_pointer(config: Mapping[str, Any]) -> str | None:
     >>> vision_tower_pointer({"mm_vision_tower": "openai/clip-vit-large-patch14-336"})
     '/mm_vision_tower'
     """
-    for key in TOWER_KEYS:
-        if isinstance(config.get(key), str) and config[key]:
-            return f"/{key}"
-    return None
+    key = _tower_key(config)
+    return None if key is None else f"/{key}"
+
+
+def _tower_key(config: Mapping[str, Any]) -> str | None:
+    named = (key for key in TOWER_KEYS if isinstance(config.get(key), str) and config[key])
+    return next(named, None)
+
+
+def vision_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a CLIP configuration says of its vision side."""
+    inner = config.get("vision_config")
+    return inner if isinstance(inner, Mapping) else config
 
 
 def remote_ids(data: bytes, *, subject: str = "config.json") -> list[tuple[str, str]]:
@@ -133,15 +147,8 @@ def remote_ids(data: bytes, *, subject: str = "config.json") -> list[tuple[str, 
 
 def _texts(data: bytes, wanted: Wanted, subject: str) -> list[tuple[str, str]]:
     """Return pointer and value of the texts that are wanted, by their key and themselves."""
-    if len(data) > MAX_CONFIG_BYTES:
-        raise CheckpointError(
-            f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject
-        )
-    try:
-        value = json.loads(data.decode("utf-8-sig"))
-        return list(_found(value, wanted, "", ""))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"not valid JSON ({error})", subject=subject) from error
+    with _bounded(data, subject):
+        return list(_found(json.loads(data.decode("utf-8-sig")), wanted, "", ""))
 
 
 def _found(value: Any, wanted: Wanted, key: str, pointer: str) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,9 @@
 """Whether the tensors are those that the configuration promises, kind by kind. Pure."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from llava_pack.checkpoint.adapter import changed_tensor
 from llava_pack.checkpoint.converted import as_original, original_entries
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.expected import (
@@ -14,27 +14,19 @@ from llava_pack.checkpoint.expected import (
     tower_shapes,
 )
 from llava_pack.checkpoint.findings import SHOWN, listed, vision_defects
-from llava_pack.checkpoint.keymap import plain_name, projector_name
+from llava_pack.checkpoint.keymap import projector_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
 Entries = Mapping[str, TensorEntry]
-_ADAPTER = re.compile(r"(.+)\.lora_(A|B)(?:\.default)?\.weight")
 
 
 def conformance_defects(
     kind: Kind, config: Config, adapter: Config, entries: Entries
 ) -> list[Defect]:
-    """Return tensors that are absent, of another shape, or of no use.
-
-    Args:
-        kind: what the checkpoint is.
-        config: its config.json.
-        adapter: its adapter_config.json, empty where there is none.
-        entries: its tensors by name.
-    """
+    """Return tensors that are absent, of another shape, or of no use."""
     if kind is Kind.ORIGINAL:
         parts = (language_shapes, projector_shapes)
         return [*_promised(config, entries, parts), *vision_defects(config, entries)]
@@ -100,9 +92,8 @@ def _adapter_defects(config: Config, adapter: Config, entries: Entries) -> list[
     pairs: dict[str, dict[str, TensorEntry]] = {}
     beside: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
-        match = _ADAPTER.fullmatch(name)
-        if match:
-            pairs.setdefault(plain_name(match[1]) + ".weight", {})[match[2]] = entry
+        if changed := changed_tensor(name):
+            pairs.setdefault(changed[0], {})[changed[1]] = entry
         else:
             beside[name] = entry
     defects = _projector_defects(config, beside)

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone
 from llava_pack.format.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -24,7 +25,7 @@ def language_shapes(config: Mapping[str, Any]) -> Shapes:
     Raises:
         CheckpointError: a size is missing or no number.
     """
-    if backbone(config) not in {"llama", "mistral"}:
+    if backbone(config) not in LANGUAGE_TYPES:
         return {}
     hidden, vocabulary = size(config, "hidden_size"), size(config, "vocab_size")
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
@@ -109,8 +110,7 @@ def tower_shapes(config: Mapping[str, Any]) -> Shapes:
 
     Source: transformers models/clip/configuration_clip.py, CLIPVisionConfig (defaults).
     """
-    part = config.get("vision_config")
-    vision = part if isinstance(part, Mapping) else config
+    vision = vision_part(config)
     width, inner = size(vision, "hidden_size", 768), size(vision, "intermediate_size", 3072)
     patch, channels = size(vision, "patch_size", 32), size(vision, "num_channels", 3)
     places = (size(vision, "image_size", 224) // patch) ** 2 + 1

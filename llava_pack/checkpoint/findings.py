@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from llava_pack.checkpoint.config import vision_tower_id
+from llava_pack.checkpoint.config import vision_part, vision_tower_id
 from llava_pack.checkpoint.defects import Defect, shown
 from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind, has_tiles
@@ -172,7 +172,7 @@ def pair_defects(
     entry = tower_entries.get(_CLASS_EMBEDDING)
     width = entry.shape[-1] if entry and entry.shape else tower_width(tower_config)
     defects = _width_defects(config, width, "the tower")
-    side = _vision(tower_config).get("image_size")
+    side = vision_part(tower_config).get("image_size")
     named = _SIDE.search(vision_tower_id(config) or "")
     if named and type(side) is int and int(named[1]) != side:
         text = f"mm_vision_tower is for pictures of {named[1]} pixels, the tower takes {side}"
@@ -204,13 +204,8 @@ def tower_width(tower_config: Mapping[str, Any]) -> int | None:
     >>> tower_width({"vision_config": {"hidden_size": 1024}})
     1024
     """
-    value = _vision(tower_config).get("hidden_size")
+    value = vision_part(tower_config).get("hidden_size")
     return value if type(value) is int else None
-
-
-def _vision(tower_config: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = tower_config.get("vision_config")
-    return inner if isinstance(inner, Mapping) else tower_config
 
 
 def _width_defects(config: Mapping[str, Any], width: int | None, what: str) -> list[Defect]:

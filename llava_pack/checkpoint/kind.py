@@ -40,8 +40,8 @@ _CONVERTED_CLASSES = {
     "LlavaForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
 }
-_TOWER_TYPES = {"clip", "clip_vision_model"}
-_LANGUAGE_TYPES = {"llama", "mistral"}
+TOWER_TYPES = {"clip", "clip_vision_model"}
+LANGUAGE_TYPES = ("llama", "mistral")
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 TRAINABLES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
 PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
@@ -80,9 +80,9 @@ def _by_config(config: Mapping[str, Any]) -> Kind:
         name.startswith("Llava") and name.endswith("ForCausalLM") for name in classes
     ):
         return Kind.ORIGINAL
-    if model_type in _TOWER_TYPES:
+    if model_type in TOWER_TYPES:
         return Kind.TOWER
-    return Kind.LANGUAGE if model_type in _LANGUAGE_TYPES else Kind.UNKNOWN
+    return Kind.LANGUAGE if model_type in LANGUAGE_TYPES else Kind.UNKNOWN
 
 
 def _by_tensors(tensors: Collection[str]) -> Kind:

@@ -90,10 +90,6 @@ class Layout:
 def read_layout(folder: Path, *, expect: Kind | None = None) -> Layout:
     """Return what a folder holds.
 
-    Args:
-        folder: a checkpoint.
-        expect: the kind that is meant, where there is one.
-
     Raises:
         CheckpointError: it is damaged, unknown or of another kind; one error tells every defect.
     """

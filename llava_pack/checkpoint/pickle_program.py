@@ -36,10 +36,6 @@ class _Mark:
 def read_state_dict(program: bytes, *, subject: str) -> dict[str, TensorRecord]:
     """Return the tensors of a pickled state dict, by name, in their order.
 
-    Args:
-        program: the bytes of `data.pkl`.
-        subject: the file's name, for messages.
-
     Raises:
         CheckpointError: the pickle is not a flat dict of tensors; nothing of it was executed.
     """

@@ -17,13 +17,7 @@ _TEMPLATES = ("llama-2", "mistral", "v1.6-34b", "v1", "mpt")
 
 
 def routing_defects(name: str, kind: Kind, config: Mapping[str, Any]) -> list[Defect]:
-    """Return a warning for each way in which LLaVA's own code would misread the folder's name.
-
-    Args:
-        name: the folder's name.
-        kind: what the folder really holds.
-        config: its config.json.
-    """
+    """Return a warning for each way in which LLaVA's own code would misread the folder's name."""
     if kind not in {Kind.ORIGINAL, Kind.LORA, Kind.PROJECTOR}:
         return []
     hint = "rename the folder, for example to llava-v1.5-7b, before LLaVA's own code opens it"

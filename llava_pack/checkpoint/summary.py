@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.config import parse_config, read_small, vision_part
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
@@ -87,8 +87,7 @@ def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
 def _pictures(
     layout: Layout, config: Mapping[str, Any], tower_config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    inner = tower_config.get("vision_config")
-    vision = inner if isinstance(inner, Mapping) else tower_config
+    vision = vision_part(tower_config)
     side, patch = vision.get("image_size"), vision.get("patch_size")
     facts: dict[str, Any] = {}
     if layout.kind is not Kind.TOWER:

@@ -17,11 +17,6 @@ def resolve_vision_tower(
     The one given; else `mm_vision_tower` as an existing path, absolute or relative to the model's
     folder; else a folder beside the model's that is called like the id's last part.
 
-    Args:
-        model_dir: the checkpoint's folder.
-        config: its config.json.
-        override: `--vision-tower`.
-
     Raises:
         CheckpointError: none of them holds a config.json; the message lists where it looked.
     """

@@ -6,8 +6,6 @@ from llava_pack.checkpoint.pickle_file import open_pickle
 from llava_pack.checkpoint.safetensors_file import SafetensorsFile
 from llava_pack.checkpoint.tensors import TensorFile
 
-SUFFIXES = (".safetensors", ".bin")
-
 
 def open_weights(path: Path, *, writable: bool = False) -> TensorFile:
     """Open a `.safetensors`, or a published pickle through the restricted reader.

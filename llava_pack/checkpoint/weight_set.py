@@ -28,12 +28,7 @@ class WeightSet:
 
 
 def find_weights(names: Collection[str], read: Callable[[str], bytes]) -> WeightSet:
-    """Return the weight files of a folder, with every defect that names and index show.
-
-    Args:
-        names: the files directly in the folder.
-        read: returns a small file's bytes.
-    """
+    """Return the weight files of a folder, with every defect that names and index show."""
     for stem, suffix in _SINGLE:
         index = f"{stem}{suffix}.index.json"
         if index in names:

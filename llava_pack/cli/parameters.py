@@ -1,4 +1,4 @@
-"""A dataclass as a part of a command's options: written once, taken whole by many commands.
+"""A command's parameters: shared ones written once, and none that is ignored.
 
 A command that is `expanded` names a dataclass as the type of a parameter; typer sees one option
 for each of its fields instead, and the command is handed the value. So an option's name, type,
@@ -7,9 +7,19 @@ help and check stand in one place, however many commands have it.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
+
+import typer
+
+from llava_pack.format.errors import UsageError
+
+Ways = Mapping[str, Collection[str]]
+"""How a command can be called: by the parameter that chooses a way, those that go with it.
+
+The way without such a parameter has an empty name.
+"""
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,3 +72,46 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=types[field.name],
         )
+
+
+def chosen_way(ctx: typer.Context, ways: Ways) -> str:
+    """Return the way in which a command is called; what does not go with it is refused.
+
+    So an option that is added is refused in every way that does not name it.
+
+    Raises:
+        UsageError: naming the options that the way has no use for.
+    """
+    shown = {
+        str(one.name): name if (name := one.opts[0]).startswith("-") else name.upper()
+        for one in _typed(ctx)
+    }
+    way = next((name for name in ways if name in shown), "")
+    if strangers := [text for name, text in shown.items() if name not in {way, *ways[way]}]:
+        others = ", ".join(name for name in ways if name)
+        raise UsageError(
+            f"has no meaning with {shown[way]}" if way else f"goes only with one of: {others}",
+            subject=", ".join(strangers),
+            hint=f"leave it out; {ctx.command_path} --help says what each option is for",
+        )
+    return way
+
+
+def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
+    """Return the fields of a dataclass as they were typed, for another command that takes it."""
+    names = {field.name for field in fields(group)}
+    words: list[str] = []
+    for one in _typed(ctx):
+        if one.name in names:
+            words += [one.opts[0]] if one.opts[0].startswith("-") else []
+            words += [] if ctx.params[one.name] is True else [str(ctx.params[one.name])]
+    return words
+
+
+def _typed(ctx: typer.Context) -> list[Any]:
+    """Return the parameters that are on the command line."""
+    return [
+        one
+        for one in ctx.command.params
+        if (source := ctx.get_parameter_source(str(one.name))) and source.name == "COMMANDLINE"
+    ]

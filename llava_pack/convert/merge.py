@@ -15,8 +15,8 @@ from typing import Any
 from llava_pack.checkpoint.adapter import Adapter, changed_tensor, read_adapter, trained_name
 from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES
-from llava_pack.convert.parts import Parts, read_json, weight_paths
-from llava_pack.convert.shards import SourceTensor, opened, renamed
+from llava_pack.convert.parts import Parts, read_json
+from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
 
 

@@ -16,10 +16,10 @@ from llava_pack.checkpoint.keymap import exchange_name
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.convert import native_config
 from llava_pack.convert.native_tokenizer import is_legacy, tokenizer_config, with_image_token
-from llava_pack.convert.output import whole_file
+from llava_pack.convert.output import write_texts
 from llava_pack.convert.parts import INSIDE, Parts, read_json, read_json_if_there, tower_tensors
 from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
-from llava_pack.convert.tokenizer import added_tokens, tokenizer_json
+from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
 
@@ -134,14 +134,6 @@ def to_native(
         return [*write_texts(folder.texts, out_dir), *paths]
 
 
-def write_texts(texts: Mapping[str, bytes], out_dir: Path) -> list[Path]:
-    """Write small files and return them."""
-    for name, data in texts.items():
-        with whole_file(out_dir / name) as out:
-            out.write(data)
-    return [out_dir / name for name in texts]
-
-
 @contextmanager
 def _whole(parts: Parts, tower_dir: Path, *, writable: bool) -> Iterator[list[SourceTensor]]:
     """Return the checkpoint's tensors and the tower's: its own where it was trained along."""
@@ -182,16 +174,10 @@ def _with_rows(tensor: SourceTensor, kept: int, rows: int) -> SourceTensor:
 def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Return tokenizer.json, made where there is none, and tokenizer_config.json."""
     config = read_json_if_there(folder / "tokenizer_config.json")
-    published, model = folder / "tokenizer.json", folder / "tokenizer.model"
+    published = folder / "tokenizer.json"
     if published.is_file():
         return read_small(published), config
-    if not model.is_file():
-        raise CheckpointError(
-            "this folder contains no tokenizer, expected tokenizer.model or tokenizer.json",
-            subject=folder.name,
-        )
-    added = added_tokens(read_json_if_there(folder / "added_tokens.json"))
-    return tokenizer_json(read_small(model), config, added), config
+    return made_tokenizer(folder), config
 
 
 def _document(value: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,8 @@ processor arguments); models/clip/configuration_clip.py (defaults of the tower).
 from collections.abc import Mapping
 from typing import Any
 
-from llava_pack.checkpoint.kind import backbone, has_tiles
+from llava_pack.checkpoint.config import vision_part
+from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone, has_tiles
 from llava_pack.format.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a word of the vocabulary
@@ -17,7 +18,6 @@ PICTURE_ENDS = "mm_use_im_start_end"
 SKIPPED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
 """Modules that are never quantized: naming any of them drops transformers' own default."""
 
-_TEXT_TYPES = ("llama", "mistral")
 _TEXT_KEYS = (
     "attention_bias",
     "attention_dropout",
@@ -126,8 +126,7 @@ def native_config(
 
 def vision_config(tower_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tower's part of config.json: what a CLIP configuration says of its vision side."""
-    inner = tower_config.get("vision_config")
-    given = inner if isinstance(inner, Mapping) else tower_config
+    given = vision_part(tower_config)
     values = {
         key: default if given.get(key) is None else given[key]
         for key, default in _VISION_DEFAULTS.items()
@@ -201,17 +200,14 @@ def generation_config(
 def check_native(config: Mapping[str, Any]) -> None:
     """Check that transformers' LLaVA has a place for every part of a checkpoint.
 
-    Args:
-        config: the original checkpoint's config.json.
-
     Raises:
         CheckpointError: it has not; the message names the part.
     """
     language = backbone(config)
     projector = config.get("mm_projector_type") or "linear"
     hint = "build it without --format hf and --quantize: llava-pack's own engine reads it"
-    if language not in _TEXT_TYPES:
-        known = ", ".join(_TEXT_TYPES)
+    if language not in LANGUAGE_TYPES:
+        known = ", ".join(LANGUAGE_TYPES)
         raise CheckpointError(
             f"the language model has type {language!r}, expected one of {known}",
             subject="config.json",

@@ -26,10 +26,6 @@ def is_legacy(config: Mapping[str, Any], language: str = "llama") -> bool:
     """Say whether text behind a special token begins with a space of its own.
 
     LLaVA's own code takes the fast tokenizer for Mistral, which puts one there whatever is said.
-
-    Args:
-        config: tokenizer_config.json.
-        language: the language model's type.
     """
     return language == "mistral" or config.get("legacy") is not False
 

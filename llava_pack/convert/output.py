@@ -1,6 +1,6 @@
 """Writing a file so that it is there whole or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,3 +25,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise SpaceError(
             "the disk is full", subject=path.name, hint="free some space, then run it again"
         ) from error
+
+
+def write_texts(texts: Mapping[str, bytes], out_dir: Path) -> list[Path]:
+    """Write small files and return them.
+
+    Raises:
+        SpaceError: the disk is full.
+    """
+    for name, data in texts.items():
+        with whole_file(out_dir / name) as out:
+            out.write(data)
+    return [out_dir / name for name in texts]

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import parse_config, read_small
-from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.weight_set import find_weights
-from llava_pack.convert.shards import SourceTensor, opened, renamed
+from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
 
 INSIDE = "model.vision_tower.vision_tower."
@@ -66,23 +64,6 @@ def tower_tensors(tower_dir: Path, *, writable: bool = False) -> Iterator[list[S
             for tensor in tensors
             if tensor.entry.name.startswith("vision_model.") and is_weight(tensor.entry.name)
         ]
-
-
-def weight_paths(folder: Path) -> list[Path]:
-    """Return a folder's weight files in order.
-
-    Raises:
-        CheckpointError: there are none, or one that an index names is missing.
-    """
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    weights = find_weights(names, lambda name: read_small(folder / name))
-    refuse(weights.defects, subject=folder.name)
-    if not weights.files:
-        raise CheckpointError(
-            "this folder contains no weights, expected model*.safetensors or pytorch_model*.bin",
-            subject=folder.name,
-        )
-    return [folder / name for name in weights.files]
 
 
 def read_json(path: Path) -> dict[str, Any]:

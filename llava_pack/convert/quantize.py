@@ -21,11 +21,11 @@ from pathlib import Path
 from llava_pack.checkpoint.safetensors_file import SafetensorsFile
 from llava_pack.convert import quantized_tensors
 from llava_pack.convert.late_header import LateHeaderWriter, Written
-from llava_pack.convert.native import native_folder, write_texts
-from llava_pack.convert.output import whole_file
+from llava_pack.convert.native import native_folder
+from llava_pack.convert.output import whole_file, write_texts
 from llava_pack.convert.parts import Parts
 from llava_pack.convert.quantized_tensors import Group
-from llava_pack.convert.shards import INDEX_NAME, SHARD_BYTES, SourceTensor, shard_name
+from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, shard_name, write_index
 from llava_pack.format.errors import CheckpointError, IntegrityError, UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress, Silent
@@ -143,9 +143,7 @@ def _write(
         total_bytes += sum(one.entry.size_bytes for one in written)
     progress.done()
     if len(shards) > 1:
-        index = {"metadata": {"total_size": total_bytes}, "weight_map": places}
-        text = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
-        paths += write_texts({INDEX_NAME: text}, out_dir)
+        paths += write_index(places, out_dir, total_bytes)
     return paths
 
 

@@ -1,7 +1,7 @@
 """Published weights of either kind into safetensors shards, tensor by tensor."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from llava_pack.checkpoint.safetensors_file import SafetensorsWriter
 from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.checkpoint.weight_set import find_weights
-from llava_pack.convert.output import whole_file
+from llava_pack.convert.output import whole_file, write_texts
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress, Silent
 
@@ -43,17 +43,26 @@ def to_safetensors(
         CheckpointError: a file is missing, damaged (checksums included) or of another kind.
         SpaceError: the disk is full.
     """
-    names = {path.name for path in model_dir.iterdir() if path.is_file()}
-    weights = find_weights(names, lambda name: read_small(model_dir / name))
-    refuse(weights.defects, subject=model_dir.name)
+    with opened(weight_paths(model_dir)) as tensors:
+        kept = [tensor for tensor in tensors if is_weight(tensor.entry.name)]
+        return write_shards(kept, out_dir, shard_bytes=shard_bytes, progress=progress)
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """Return a folder's weight files in order.
+
+    Raises:
+        CheckpointError: there are none, or one that an index names is missing.
+    """
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    weights = find_weights(names, lambda name: read_small(folder / name))
+    refuse(weights.defects, subject=folder.name)
     if not weights.files:
         raise CheckpointError(
             "this folder contains no weights, expected model*.safetensors or pytorch_model*.bin",
-            subject=model_dir.name,
+            subject=folder.name,
         )
-    with opened([model_dir / name for name in weights.files]) as tensors:
-        kept = [tensor for tensor in tensors if is_weight(tensor.entry.name)]
-        return write_shards(kept, out_dir, shard_bytes=shard_bytes, progress=progress)
+    return [folder / name for name in weights.files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,10 @@ def write_shards(
         write_file(path, [sources[entry.name] for entry in shard], progress.advance)
         paths.append(path)
     if len(shards) > 1:
-        paths.append(_write_index(shards, out_dir / INDEX_NAME, total_bytes))
+        places = {
+            e.name: path.name for path, shard in zip(paths, shards, strict=True) for e in shard
+        }
+        paths += write_index(places, out_dir, total_bytes)
     progress.done()
     return paths
 
@@ -202,13 +214,12 @@ def shard_name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def _write_index(shards: Sequence[Sequence[TensorEntry]], path: Path, total_bytes: int) -> Path:
-    weight_map = {
-        entry.name: shard_name(number, len(shards))
-        for number, shard in enumerate(shards, start=1)
-        for entry in shard
-    }
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    with whole_file(path) as out:
-        out.write(json.dumps(index, indent=2, sort_keys=True).encode() + b"\n")
-    return path
+def write_index(places: Mapping[str, str], out_dir: Path, total_bytes: int) -> list[Path]:
+    """Write the index that says in which file each tensor is, and return it.
+
+    Raises:
+        SpaceError: the disk is full.
+    """
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(places)}
+    text = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
+    return write_texts({INDEX_NAME: text}, out_dir)

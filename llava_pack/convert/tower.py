@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from llava_pack.checkpoint.config import parse_config, read_small
-from llava_pack.checkpoint.defects import refuse, shown
+from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.weight_set import find_weights
-from llava_pack.convert.output import whole_file
-from llava_pack.convert.shards import opened, write_shards
+from llava_pack.checkpoint.kind import TOWER_TYPES
+from llava_pack.convert.output import write_texts
+from llava_pack.convert.shards import opened, weight_paths, write_shards
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
 
@@ -32,16 +32,13 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
     """
     texts = {name: _text(tower_dir, name) for name in _TEXTS}
     config = parse_config(texts["config.json"])
-    if config.get("model_type") not in {"clip", "clip_vision_model"}:
+    if config.get("model_type") not in TOWER_TYPES:
         raise CheckpointError(
             f"config.json has model_type {shown(config.get('model_type'))}, expected 'clip'",
             subject=tower_dir.name,
             hint="use the CLIP repository that mm_vision_tower names",
         )
-    names = {path.name for path in tower_dir.iterdir() if path.is_file()}
-    weights = find_weights(names, lambda name: read_small(tower_dir / name))
-    refuse(weights.defects, subject=tower_dir.name)
-    with opened([tower_dir / name for name in weights.files]) as tensors:
+    with opened(weight_paths(tower_dir)) as tensors:
         kept = [
             tensor
             for tensor in tensors
@@ -52,10 +49,7 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
                 "this folder contains no vision_model.* tensors", subject=tower_dir.name
             )
         paths = write_shards(kept, out_dir, progress=progress)
-    for name, data in texts.items():
-        with whole_file(out_dir / name) as out:
-            out.write(data)
-    return [*(out_dir / name for name in _TEXTS), *paths]
+    return [*write_texts(texts, out_dir), *paths]
 
 
 def _text(folder: Path, name: str) -> bytes:

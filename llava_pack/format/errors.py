@@ -34,6 +34,10 @@ class PackError(Exception):
     kind: ClassVar[str] = "bug"
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
 
+    def __init_subclass__(cls) -> None:
+        if "kind" not in vars(cls):
+            cls.kind = cls.exit_code.name.lower().replace("_", "-")
+
     def __init__(self, message: str, *, subject: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -56,96 +60,82 @@ def reason_of(error: Exception) -> str:
 class UsageError(PackError):
     """The command line, or a file given on it, is not usable."""
 
-    kind = "usage"
     exit_code = ExitCode.USAGE
 
 
 class PreflightError(PackError):
     """This machine cannot run the bundle."""
 
-    kind = "preflight"
     exit_code = ExitCode.PREFLIGHT
 
 
 class IntegrityError(PackError):
     """Bytes differ from what was promised."""
 
-    kind = "integrity"
     exit_code = ExitCode.INTEGRITY
 
 
 class SignatureError(PackError):
     """A signature, or the file that it covers, does not match the trusted id or key."""
 
-    kind = "signature"
     exit_code = ExitCode.SIGNATURE
 
 
 class CannotVerifyError(PackError):
     """There is nothing to verify against, or no tool to do it with."""
 
-    kind = "cannot-verify"
     exit_code = ExitCode.CANNOT_VERIFY
 
 
 class SpaceError(PackError):
     """Not enough disk or memory."""
 
-    kind = "space"
     exit_code = ExitCode.SPACE
 
 
 class DowngradeError(PackError):
     """The bundle is older than what is installed."""
 
-    kind = "downgrade"
     exit_code = ExitCode.DOWNGRADE
 
 
 class NetworkError(PackError):
     """A host cannot be reached, or was reached for where none must be."""
 
-    kind = "network"
     exit_code = ExitCode.NETWORK
 
 
 class RecipeError(PackError):
     """The recipe or the lock is unknown, malformed or cannot be satisfied."""
 
-    kind = "recipe"
     exit_code = ExitCode.RECIPE
 
 
 class FetchError(PackError):
     """A transfer failed; trying again may help."""
 
-    kind = "fetch"
     exit_code = ExitCode.FETCH
 
 
 class AccessError(PackError):
     """The source asks for a token, a licence or a permission."""
 
-    kind = "access"
     exit_code = ExitCode.ACCESS
 
 
 class CheckpointError(PackError):
     """The checkpoint is damaged, or of a kind that is not supported."""
 
-    kind = "checkpoint"
     exit_code = ExitCode.CHECKPOINT
 
 
 class InstallError(PackError):
     """The installation did not complete; the message says which generation is active."""
 
-    kind = "install"
     exit_code = ExitCode.INSTALL
 
 
 class ServeError(PackError):
     """Serving did not start."""
 
-    kind = "serve"
     exit_code = ExitCode.SERVE

@@ -21,7 +21,6 @@ MAX_FILE_BYTES = 3_900_000_000
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHOWN_DEFECTS = 20
 _INODE_BYTES = 7_000
 _WHEEL_INODES = 15_000
 
@@ -221,10 +220,7 @@ def parse_manifest(data: bytes) -> Manifest:
     if manifest is not None:
         _check(manifest, defects)
     if manifest is None or defects:
-        more = (
-            f"; and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
-        )
-        raise IntegrityError("; ".join(defects[:_SHOWN_DEFECTS]) + more, subject=MANIFEST_NAME)
+        raise IntegrityError(records.summary(defects), subject=MANIFEST_NAME)
     check_unique([entry.path for entry in manifest.files])
     return manifest
 

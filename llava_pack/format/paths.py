@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable
 
 from llava_pack.format.errors import IntegrityError
+from llava_pack.format.records import summary
 
 MAX_NAME_BYTES = 200
 MAX_DEPTH = 16
-_SHOWN_CLASHES = 20
 _COMPONENT = re.compile(r"[A-Za-z0-9_+@!=][A-Za-z0-9._+@!=-]*")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
@@ -99,6 +99,4 @@ def check_unique(paths: Iterable[str]) -> None:
         IntegrityError: naming every collision.
     """
     if found := clashes(paths):
-        more = len(found) - _SHOWN_CLASHES
-        rest = f"; and {more} more" if more > 0 else ""
-        raise IntegrityError("; ".join(found[:_SHOWN_CLASHES]) + rest)
+        raise IntegrityError(summary(found))

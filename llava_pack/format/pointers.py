@@ -59,11 +59,6 @@ def _key(holder: Any, step: str) -> str | int | None:
 def installed_file(data: bytes, rules: Iterable[Rewrite], model_root: str) -> bytes:
     """Return a packed file as it stands after installation.
 
-    Args:
-        data: the file as packed.
-        rules: its rewrites.
-        model_root: the absolute model folder of the generation.
-
     Raises:
         IntegrityError: the file does not hold what a rule says that was packed.
     """

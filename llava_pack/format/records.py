@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 R = TypeVar("R")
@@ -16,6 +16,16 @@ class Defects(list[str]):
     def add(self, where: str, message: str) -> None:
         """Record one defect."""
         self.append(f"{where}: {message}" if where else message)
+
+
+def summary(defects: Sequence[str], most: int = 20) -> str:
+    """Return the first `most` defects, and how many more there are.
+
+    >>> summary(["a: missing", "b: missing", "c: missing"], 2)
+    'a: missing; b: missing; and 1 more'
+    """
+    more = len(defects) - most
+    return "; ".join([*defects[:most], *([f"and {more} more"] if more > 0 else [])])
 
 
 def decode(kind: type[R], value: Any, defects: Defects, where: str = "") -> R | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from llava_pack.format.errors import IntegrityError, UsageError
 from llava_pack.format.paths import check_unique, path_defect
+from llava_pack.format.records import summary
 
 SUMS_NAME = "SHA256SUMS"
 MANIFEST_NAME = "MANIFEST.json"
@@ -19,7 +20,6 @@ MAX_FILES = 10_000
 MAX_SUMS_BYTES = 4 * 1024 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _EXPECT = re.compile(r"[0-9a-f]{32,64}")
-_SHOWN_DEFECTS = 20
 
 
 def render_sums(entries: Mapping[str, str]) -> bytes:
@@ -66,10 +66,7 @@ def parse_sums(data: bytes) -> dict[str, str]:
             last = match[2]
             entries[last] = match[1]
     if defects:
-        more = (
-            f"; and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
-        )
-        raise IntegrityError("; ".join(defects[:_SHOWN_DEFECTS]) + more, subject=SUMS_NAME)
+        raise IntegrityError(summary(defects), subject=SUMS_NAME)
     check_unique(entries)
     return entries
 

@@ -54,7 +54,8 @@ class FloorFinding:
     level: Literal["ok", "warn", "fail"]
     value: str
     need: str
-    fix: str
+    fix: str = ""
+    """What mends it; empty where nothing has to be."""
     exit_code: ExitCode = ExitCode.PREFLIGHT
 
 

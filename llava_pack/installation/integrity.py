@@ -44,12 +44,6 @@ def rehash(
     """Return the files of an installed model that are not what the manifest promised.
 
     A file that the installer finalised is derived again by its rule and compared.
-
-    Args:
-        manifest: of the bundle.
-        root: the generation's folder.
-        packed: where the store keeps the file with a digest.
-        progress: hears the bytes.
     """
     rules = {rule.path for rule in manifest.rewrites if rule.installed is not None}
     entries = manifest.under("model")
@@ -68,13 +62,7 @@ def rehash(
 
 
 def unpromised(manifest: Manifest, root: Path, promised_id: str) -> tuple[str, ...]:
-    """Return the manifest if the bundle's id does not cover it, and files that it does not know.
-
-    Args:
-        manifest: of the bundle.
-        root: the generation's folder.
-        promised_id: the bundle's id, as it was verified.
-    """
+    """Return the manifest if the bundle's id does not cover it, and files that it does not know."""
     known = {entry.path for entry in manifest.under("model")}
     found = (path for path in (root / "model").rglob("*") if not path.is_dir())
     names = sorted(path.relative_to(root).as_posix() for path in found)

@@ -117,15 +117,7 @@ def gpu_fits(
     profile: TargetProfile,
     capability: str | None = None,
 ) -> tuple[Fit, ...]:
-    """Return what fits one GPU, then what fits over two and more, until something serves well.
-
-    Args:
-        parameters: of the checkpoint and its tower.
-        config: the checkpoint's config.json, original layout.
-        wish: what is asked for.
-        profile: the facts.
-        capability: the least that torch has code for.
-    """
+    """Return what fits one GPU, then what fits over two and more, until something serves well."""
     found: list[Fit] = []
     for count in range(1, len(profile.gpus or ()) + 1):
         for precision in wish.precisions:

@@ -1,8 +1,6 @@
 """What a target accepts: its Python, operating system, architecture and glibc as wheel tags."""
 
-import platform
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,12 +78,3 @@ def parse_platform(text: str, python: str) -> Platform:
             hint="a current Ubuntu server is x86_64-manylinux_2_35",
         )
     return Platform(python=python, arch=match[1], glibc_minor=int(match[2]))
-
-
-def running_platform() -> Platform:
-    """Return the platform of the machine and the Python that run this; glibc 2.28 off Linux."""
-    libc, version = platform.libc_ver()
-    minor = int(version.split(".")[1]) if libc == "glibc" and "." in version else 28
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    arch = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
-    return Platform(python=python, arch=arch, glibc_minor=minor)

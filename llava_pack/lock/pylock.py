@@ -97,16 +97,7 @@ def every_source(text: str, *, base: Path) -> tuple[LockedSource, ...]:
     for package in tomllib.loads(text).get("packages", []):
         source = package.get("sdist", {})
         if "sha256" in source.get("hashes", {}) and _filename(source).endswith(".tar.gz"):
-            whole = _locked(package, source, base)
-            found.append(
-                LockedSource(
-                    name=whole.name,
-                    version=whole.version,
-                    filename=whole.filename,
-                    url=whole.url,
-                    sha256=whole.sha256,
-                )
-            )
+            found.append(LockedSource(**_stated(package, source, base)))
     return tuple(found)
 
 
@@ -161,12 +152,15 @@ def _filename(wheel: Mapping[str, Any]) -> str:
 
 
 def _locked(package: Mapping[str, Any], wheel: Mapping[str, Any], base: Path) -> LockedWheel:
-    url = wheel.get("url") or (base / wheel["path"]).resolve().as_uri()
-    return LockedWheel(
-        name=canonicalize_name(package["name"]),
-        version=str(package["version"]),
-        filename=_filename(wheel),
-        url=url,
-        sha256=wheel["hashes"]["sha256"],
-        size_bytes=wheel.get("size"),
-    )
+    return LockedWheel(**_stated(package, wheel, base), size_bytes=wheel.get("size"))
+
+
+def _stated(package: Mapping[str, Any], file: Mapping[str, Any], base: Path) -> dict[str, str]:
+    """Return what a lock says of a file of a package, by the fields of both records."""
+    return {
+        "name": canonicalize_name(package["name"]),
+        "version": str(package["version"]),
+        "filename": _filename(file),
+        "url": file.get("url") or (base / file["path"]).resolve().as_uri(),
+        "sha256": file["hashes"]["sha256"],
+    }

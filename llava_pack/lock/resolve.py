@@ -54,13 +54,6 @@ def resolve(
 ) -> tuple[LockedWheel, ...]:
     """Return the wheels that satisfy `requirements` on `platform`, one a package.
 
-    Args:
-        requirements: as pip reads them.
-        platform: what the target accepts.
-        indexes: what uv is told beside its own configuration.
-        torch_backend: passed on to uv.
-        exclude_newer: no package that was uploaded after this date.
-
     Raises:
         SourceOnlyError: some packages are published as sources alone.
         RecipeError: the requirements cannot be satisfied with wheels, or need llava-pack itself.

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from llava_pack.format import sums
+from llava_pack.format import records, sums
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
 from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -232,7 +232,5 @@ def _reason(error: OSError) -> str:
 
 def refusal(defects: tuple[FileDefect, ...], *, of: int) -> IntegrityError:
     """Return the error that names the defects of a bundle with `of` files."""
-    shown = "; ".join(str(defect) for defect in defects[:_SHOWN_DEFECTS])
-    more = len(defects) - _SHOWN_DEFECTS
-    rest = f"; and {more} more" if more > 0 else ""
-    return IntegrityError(f"{len(defects)} of {of} files differ: {shown}{rest}", hint=COPY_AGAIN)
+    shown = records.summary([str(defect) for defect in defects], _SHOWN_DEFECTS)
+    return IntegrityError(f"{len(defects)} of {of} files differ: {shown}", hint=COPY_AGAIN)

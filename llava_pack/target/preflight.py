@@ -1,12 +1,12 @@
 """Facts about this machine, held against what a bundle needs, before anything is written."""
 
 import ctypes
-import dataclasses
 import os
 import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,7 @@ def findings(
     """
     floors = manifest.floors
     profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
-    rest = dataclasses.replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
+    rest = replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
     serving = manifest.serving
     found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
     return (*found, *_place(prefix, manifest.inodes), _clock(manifest.release, now))
@@ -75,23 +75,17 @@ def free_gpu_memory(
     need = manifest.floors.memory_bytes.get(manifest.serving.precision)
     if manifest.floors.driver is None or need is None:
         return ()
-    room = sorted((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), reverse=True)
-    free = sum(room[: manifest.serving.gpus])
-    name = "free GPU memory"
-    value = f"{free} bytes"
-    wants = f"{need} bytes"
+    sizes = sorted((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), reverse=True)
+    free = sum(sizes[: manifest.serving.gpus])
+    room = FloorFinding("free GPU memory", "ok", f"{free} bytes", f"{need} bytes")
     if free >= need:
-        return (FloorFinding(name, "ok", value, wants, ""),)
+        return (room,)
     if not serves:
-        return (
-            FloorFinding(name, "warn", value, wants, "stop the programs that use it: nvidia-smi"),
-        )
+        return (replace(room, level="warn", fix="stop the programs that use it: nvidia-smi"),)
     if downtime:
-        return (
-            FloorFinding(name, "warn", value, wants, "the running server is stopped for the swap"),
-        )
+        return (replace(room, level="warn", fix="the running server is stopped for the swap"),)
     fix = "leave out --no-downtime, or stop the other programs that use it: nvidia-smi"
-    return (FloorFinding(name, "fail", value, wants, fix, ExitCode.SPACE),)
+    return (replace(room, level="fail", fix=fix, exit_code=ExitCode.SPACE),)
 
 
 def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Machine:

@@ -43,11 +43,11 @@ def facts() -> dict[str, Any]:
         "installer": "fenced" if fence.cache_info().currsize else "not watched",
         "smoke test": "fenced",
         "uv": "run with --offline and without an index",
-        "routes": sorted(set(_routes())),
+        "routes": sorted(set(routes())),
     }
 
 
-def _routes() -> Iterator[str]:
+def routes() -> Iterator[str]:
     """Yield the network interfaces by which another host could have been reached."""
     for name, column in (("route", 0), ("ipv6_route", -1)):
         table = Path("/proc/net", name)

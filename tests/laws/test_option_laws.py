@@ -6,7 +6,9 @@ added tomorrow is looked at too; a table below that has no row for it fails.
 
 import inspect
 import os
+import re
 import socket
+import sys
 import tempfile
 from contextlib import closing
 from dataclasses import asdict, fields, replace
@@ -20,6 +22,7 @@ from llava_pack.cli.app import app
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.parameters import typed_again
 from llava_pack.cli.server.serve import serve_plan
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.engine.loading.load import load_engine
@@ -87,6 +90,46 @@ def test_a_command_that_takes_one_option_of_a_dataclass_takes_all_of_it(group):
     for name, options in having.items():
         assert options.keys() == _names(group), name
         assert options == next(iter(having.values())), name
+
+
+CALLED_IN_WAYS = {
+    name: ways
+    for name, command in COMMANDS.items()
+    if (ways := getattr(sys.modules.get(getattr(command.callback, "__module__", "")), "WAYS", None))
+}
+"""Commands that can be called in several ways, found by the table that each of them has."""
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [(name, way) for name, ways in CALLED_IN_WAYS.items() for way in ways]
+)
+def test_what_does_not_go_with_the_way_a_command_is_called_is_refused(name, way, capsys):
+    ways, options = CALLED_IN_WAYS[name], {one.name: one for one in COMMANDS[name].params}
+    assert {*ways, *(each for named in ways.values() for each in named)} <= {"", *options}
+    others = options.keys() - {way, *ways[way]} - (set() if way else ways.keys())
+    for other in sorted(others):
+        typed = [*(_typed(options[way]) if way else ()), *_typed(options[other])]
+        assert main([name, *typed]) == (3 if name == "health" else 2), typed
+        err = capsys.readouterr().err
+        assert re.search("has no meaning with|goes only with one of", err), err
+
+
+def _typed(option):
+    """Return an option as a person types it, with some value."""
+    name = option.opts[0]
+    if getattr(option, "is_flag", False):
+        return [name]
+    return [*([name] if name.startswith("-") else []), "1"]
+
+
+def test_an_option_of_a_key_or_an_archive_that_is_not_there_is_refused(tmp_path, capsys):
+    (tmp_path / "secret").write_text("correct horse")
+    build = ["build", "demo", "--dry-run"]
+    assert main([*build, "--passphrase-file", str(tmp_path / "secret")]) == 2
+    assert "--passphrase-file: " in capsys.readouterr().err
+    assert main(["tunnel", "ada@gpu01", "--token-file", str(tmp_path / "secret")]) == 2
+    assert "--token-file: " in capsys.readouterr().err
+    assert main([*build, "--record", "--runtime", "upstream"]) == 2
 
 
 def _names(group):
@@ -244,3 +287,15 @@ def test_every_option_of_a_build_reaches_it(field, monkeypatch, tmp_path):
         assert main(["probe", "--here", "--out", str(tmp_path / "t.json")]) == 0
         other = replace(plain, target=tmp_path / "t.json")
     assert asdict(plain.request()[1]) != asdict(other.request()[1])
+
+
+@pytest.mark.parametrize("field", sorted(_names(PackOptions)))
+def test_what_plan_was_asked_for_is_asked_of_build_again(field):
+    """The line that `plan` ends with builds what it has looked at."""
+    [option] = [one for one in COMMANDS["plan"].params if one.name == field]
+    value = OTHER_PACK[field]
+    typed = [] if field == "recipe" else [option.opts[0], *([] if value is True else [value])]
+    planned = COMMANDS["plan"].make_context("plan", [OTHER_PACK["recipe"], *typed])
+    built = COMMANDS["build"].make_context("build", typed_again(planned, PackOptions))
+    for name in _names(PackOptions):
+        assert built.params[name] == planned.params[name]

@@ -302,6 +302,18 @@ def test_one_lock_gives_one_bundle_whoever_builds_it_and_where(demos):
     assert sums[0] == sums[1]
 
 
+def test_what_an_account_keeps_to_itself_does_not_show_in_the_files_of_a_bundle(demos):
+    modes = [
+        {
+            path.relative_to(bundle): path.stat().st_mode
+            for path in bundle.rglob("*")
+            if path.is_file()
+        }
+        for bundle in demos.values()
+    ]
+    assert [path for path, mode in modes[1].items() if modes[0][path] != mode] == []
+
+
 def test_no_file_of_a_bundle_and_no_lock_says_where_or_by_whom_it_was_built(demos, place):
     told = [str(place), str(shipped("bundles")), sys.prefix]
     assert traces(demos["ada"], told) == []

@@ -9,6 +9,7 @@ import argparse
 import base64
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import numpy as np
 from uv import find_uv_bin
 
 from llava_pack.lock.indexes import configured_indexes
-from llava_pack.lock.platform import running_platform
+from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import choose_torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,12 +54,21 @@ def main() -> int:
     return int(bool(differences))
 
 
+def _running_platform() -> Platform:
+    """Return the platform of the machine and the Python that run this; glibc 2.28 off Linux."""
+    libc, version = platform.libc_ver()
+    minor = int(version.split(".")[1]) if libc == "glibc" and "." in version else 28
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    arch = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+    return Platform(python=python, arch=arch, glibc_minor=minor)
+
+
 def _environment(folder: Path) -> str:
     """Return the Python of the environment, made where it is not there."""
     python = folder / "bin" / "python"
     if not python.exists():
         uv, indexes = find_uv_bin(), configured_indexes()
-        torch = choose_torch("none", running_platform(), indexes.local_folders(), backend=None)
+        torch = choose_torch("none", _running_platform(), indexes.local_folders(), backend=None)
         subprocess.run([uv, "venv", "--python", sys.executable, str(folder)], check=True)
         install = [uv, "pip", "install", "--python", str(python), *indexes.arguments()]
         backend = ["--torch-backend", torch.backend] if torch.backend else []

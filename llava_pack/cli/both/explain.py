@@ -10,16 +10,23 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import LANGUAGES, Language
 
 if TYPE_CHECKING:
     from llava_pack.health.knowledge import Failure
 
+WAYS: Ways = {
+    "everything": ("language", "as_json"),
+    "log": ("language", "as_json"),
+    "": ("text", "language", "as_json"),
+}
 _LABELS = {"en": ("why", "fix", "seen in"), "zh": ("原因", "处理", "见于")}
 
 
 def explain(
+    ctx: typer.Context,
     text: Annotated[
         list[str] | None,
         typer.Argument(
@@ -48,6 +55,7 @@ def explain(
     """
     from llava_pack.health.knowledge import known_failures, look_up, recognise
 
+    chosen_way(ctx, WAYS)
     chosen = _language(language)
     failures = known_failures()
     if everything:

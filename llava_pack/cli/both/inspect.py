@@ -1,9 +1,12 @@
 """`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
+from typing import Annotated
+from typing import Any
 
 import typer
 
@@ -17,7 +20,8 @@ from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
-    from llava_pack.format.manifest import FileEntry, Manifest
+    from llava_pack.format.manifest import FileEntry
+    from llava_pack.format.manifest import Manifest
 
 
 def inspect(
@@ -50,7 +54,9 @@ def inspect(
         kind, facts = "bundle", _bundle(folder)
     elif _is_checkpoint(folder):
         kind = "checkpoint"
-        facts = _checkpoint(folder, vision_tower, context_tokens=context, requests=slots)
+        from llava_pack.checkpoint.summary import summarise
+
+        facts = summarise(folder, vision_tower, context_tokens=context, requests=slots)
     else:
         raise UsageError(
             f"expected a bundle (with {SUMS_NAME}) or a checkpoint (with config.json or weights)",
@@ -79,7 +85,8 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
-    from llava_pack.target.inventory import read_listing, read_manifest
+    from llava_pack.target.inventory import read_listing
+    from llava_pack.target.inventory import read_manifest
 
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)
@@ -124,12 +131,6 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
         row["files"] += 1
         row["size_bytes"] += entry.size_bytes
     return sorted(rows.values(), key=lambda row: -int(row["size_bytes"]))
-
-
-def _checkpoint(folder: Path, tower: Path | None, **wish: int) -> dict[str, Any]:
-    from llava_pack.checkpoint.summary import summarise
-
-    return summarise(folder, tower, **wish)
 
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:

@@ -8,14 +8,24 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
     from llava_pack.client.ssh_tunnel import Login, Remote
 
+WAYS: Ways = {
+    "destination": (
+        *("ssh_port", "jump", "option", "port", "socket", "token_file"),
+        *("local_port", "expect", "check"),
+    ),
+    "": ("model", "as_json"),
+}
+
 
 def tunnel(
+    ctx: typer.Context,
     destination: Annotated[
         str | None,
         typer.Argument(help="USER@HOST for ssh. Without it: print the lines for this machine."),
@@ -66,6 +76,7 @@ def tunnel(
       llava-pack tunnel ada@gpu01 --check
       llava-pack tunnel
     """
+    chosen_way(ctx, WAYS)
     if destination is None:
         _print_lines(model, as_json=as_json)
         return
@@ -104,6 +115,12 @@ def _remote(
     from llava_pack.client.ssh_tunnel import Remote, ask_server
 
     if port is None and socket is None:
+        if token_file is not None:
+            raise UsageError(
+                "the server itself is asked for its token",
+                subject="--token-file",
+                hint="leave it out, or pass --port or --socket too",
+            )
         return ask_server(login)
     if port is not None and socket is not None:
         raise UsageError("pass --port or --socket, not both")

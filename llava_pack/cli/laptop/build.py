@@ -1,5 +1,8 @@
 """`llava-pack build`: a recipe becomes a bundle."""
 
+import shlex
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,9 +86,12 @@ def build(
 
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.planning import plan_build
-    from llava_pack.cli.laptop.licences import accepted_terms
     from llava_pack.fetch.cache import Cache
 
+    if passphrase_file is not None and sign is None:
+        raise UsageError(
+            "there is no key that it could open", subject="--passphrase-file", hint="add --sign KEY"
+        )
     archive = archive_of(python_archive, python_sha256)
     recipe, request = _request(pack, out, archive, locked)
     request = replace(request, record=record)
@@ -93,7 +99,7 @@ def build(
     if dry_run:
         _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    request = replace(request, accepted=accepted_terms(recipe, accept_license or []))
+    request = replace(request, accepted=_accepted_terms(recipe, accept_license or []))
     card = build_bundle(request, Cache(), console.progress(), signer)
     if as_json:
         console.document("bundle", vars(card))
@@ -101,6 +107,27 @@ def build(
     console.say()
     for line in card.lines():
         console.data(line)
+
+
+def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
+    """Return the licences that are accepted: those given, and those that a person says yes to.
+
+    Raises:
+        AccessError: one that has to be accepted is not; without a terminal nobody is asked.
+        UsageError: what is given is no licence of the recipe.
+    """
+    from llava_pack.assemble.terms import check_accepted, gated
+
+    accepted = set(given)
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        for name, licence in gated(recipe).items():
+            if name in accepted:
+                continue
+            console.say(f"{recipe.name} is under {name}: {licence.url}")
+            if typer.confirm(f"Do you accept the terms of {name}?", err=True):
+                accepted.add(name)
+    check_accepted(recipe, accepted, shlex.join(["llava-pack", *sys.argv[1:]]))
+    return frozenset(accepted)
 
 
 def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":
@@ -128,10 +155,15 @@ def _request(
     from llava_pack.lock.document import read_lock
 
     typed = pack.asked
-    if archive is not None and not pack.python:
-        pack = replace(pack, python=archive.minor)
-    elif archive is not None:
+    if archive is not None:
+        if pack.python not in {"", archive.minor, archive.version}:
+            raise UsageError(
+                f"the archive holds Python {archive.version}, got {pack.python}",
+                subject="--python",
+                hint="leave out --python, or --python-archive",
+            )
         typed = replace(typed, python=None)
+        pack = replace(pack, python=archive.minor)
     recipe, request = pack.request(out)
     request = replace(request, python_archive=archive)
     if locked is None:
@@ -145,6 +177,10 @@ def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":
     from llava_pack.assemble.signing import is_encrypted, open_key
 
     if not is_encrypted(key):
+        if passphrase_file is not None:
+            raise UsageError(
+                f"{key} has no passphrase", subject="--passphrase-file", hint="leave it out"
+            )
         console.say(f"! {key} has no passphrase: anyone who can read it can sign")
         return open_key(key, "")
     if passphrase_file is not None:

@@ -7,12 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.demo_target import Phase, TargetRun, ran, serving, unwinding
 from llava_pack.cli.laptop.silence import silenced
 from llava_pack.format.errors import UsageError
@@ -33,7 +35,7 @@ def demo(
         Path | None,
         typer.Option(help="Working folder, kept afterwards. Default: a temporary folder."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run every step on this machine, with a small model.
 
@@ -137,10 +139,7 @@ def _report(
     run: TargetRun, phases: Sequence[Phase], bundle_id: str, port: int, *, as_json: bool
 ) -> None:
     if as_json:
-        rows = [
-            {"name": phase.name, "took_s": phase.took_s, "size_bytes": phase.size_bytes}
-            for phase in phases
-        ]
+        rows = [asdict(phase) for phase in phases]
         facts = {"bundle_id": bundle_id, "silent": run.silent, "answer": run.answer, "port": port}
         console.document("demo", {**facts, "phases": rows})
         return

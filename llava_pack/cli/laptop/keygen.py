@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 
@@ -21,7 +22,7 @@ def keygen(
         ),
     ] = False,
     passphrase_file: PassphraseFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Generate a key to sign bundles, and print its fingerprint.
 

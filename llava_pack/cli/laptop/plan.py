@@ -1,7 +1,9 @@
 """`llava-pack plan`: what a bundle will be, and whether it will run there."""
 
 import re
-from typing import TYPE_CHECKING, Annotated
+import shlex
+from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
@@ -10,6 +12,7 @@ from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
+from llava_pack.cli.parameters import typed_again
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import human_bytes
@@ -26,6 +29,7 @@ _SHOWN_WHEELS = 8
 
 @expanded
 def plan(
+    ctx: typer.Context,
     *,
     pack: PackOptions,
     link: Annotated[
@@ -64,9 +68,8 @@ def plan(
         hint = "; ".join(dict.fromkeys(one.fix for one in outlook.failed))
         console.say(f"✗ the bundle cannot run on the target: {hint}")
         raise typer.Exit(int(ExitCode.PREFLIGHT))
-    where = "" if pack.target is None else f" --target {pack.target}"
-    where += "" if pack.runtime is None else f" --runtime {pack.runtime}"
-    console.say(f"next: llava-pack build {pack.recipe}{where}")
+    again = shlex.join(["llava-pack", "build", *typed_again(ctx, PackOptions)])
+    console.say(f"next: {again}")
 
 
 def _link(text: str) -> dict[str, float]:

@@ -9,14 +9,23 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.format.errors import FetchError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
 
 _SSH_TIMEOUT_S = 120
+WAYS: Ways = {
+    "target": ("port", "jump", "option", "out", "as_json"),
+    "here": ("out", "as_json"),
+    "read": ("out", "as_json"),
+    "paste": (),
+    "": (),
+}
 
 
 def probe(
+    ctx: typer.Context,
     target: Annotated[
         str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
     ] = None,
@@ -51,12 +60,13 @@ def probe(
       llava-pack probe --paste
       llava-pack probe --read - --out gpu01.json
     """
+    from llava_pack.client.ssh_tunnel import Login
     from llava_pack.lock.profile import parse_profile, render_profile
 
-    ways = sum((target is not None, here, paste, read is not None))
-    if ways != 1:
+    chosen_way(ctx, WAYS)
+    if target is None and read is None and not (here or paste):
         raise UsageError(
-            f"expected one of USER@HOST, --here, --paste and --read, got {ways} of them",
+            "expected one of USER@HOST, --here, --paste and --read",
             subject="probe",
             hint="llava-pack probe USER@HOST -p PORT",
         )
@@ -65,8 +75,11 @@ def probe(
         return
     if read is not None:
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
+    elif target is not None:
+        login = Login(destination=target, port=port, jump=jump, options=tuple(option or ()))
+        said = _run([*login.command("-T"), "exec sh -s"])
     else:
-        said = _run(["sh"] if target is None else _ssh(target, port, jump, option or ()))
+        said = _run(["sh"])
     profile = parse_profile(said)
     text = render_profile(said)
     try:
@@ -106,16 +119,6 @@ def summary(profile: TargetProfile) -> list[str]:
             noexec = ", noexec" if disk.noexec else ""
             lines.append(f"disk      {disk.path}: {human_bytes(disk.free_bytes)}{noexec}")
     return lines
-
-
-def _ssh(target: str, port: int | None, jump: str | None, options: Sequence[str]) -> list[str]:
-    if target.startswith("-"):
-        raise UsageError("expected USER@HOST", subject=target)
-    command = ["ssh", "-T"]
-    command += [] if port is None else ["-p", str(port)]
-    command += [] if jump is None else ["-J", jump]
-    command += [part for one in options for part in ("-o", one)]
-    return [*command, "--", target, "exec sh -s"]
 
 
 def _run(command: Sequence[str]) -> bytes:

@@ -8,15 +8,22 @@ from typer.core import TyperCommand
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.run_state import running
 
 if TYPE_CHECKING:
-    from llava_pack.health.report import Finding, Report
+    from llava_pack.health.report import Finding, Metric, Report
 
 _LOOK_EVERY_S = 0.2
+WAYS: Ways = {
+    "wait_ready": ("as_json",),
+    "tunnel": ("ssh_port", "jump", "option", "as_json"),
+    "record": ("prefix", "as_json"),
+    "": ("deep", "prefix", "as_json"),
+}
 
 
 class NagiosCommand(TyperCommand):
@@ -33,6 +40,7 @@ class NagiosCommand(TyperCommand):
 
 
 def health(
+    ctx: typer.Context,
     deep: Annotated[
         bool,
         typer.Option("--deep", help="Hash every file, import every package, ask every question."),
@@ -87,28 +95,26 @@ def health(
     from llava_pack.health.report import Report
     from llava_pack.health.run import Examination
 
+    chosen_way(ctx, WAYS)
     began_s = time.monotonic()
+    found: tuple[Finding, ...]
+    metrics: tuple[Metric, ...] = ()
     if wait_ready is not None:
-        found = [_wait(wait_ready)]
-        _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
-    if tunnel is not None:
+        found = (_wait(wait_ready),)
+    elif tunnel is not None:
         from llava_pack.client.ssh_tunnel import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
-        way = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
-        found = list(check_tunnel(way))
-        _show(Report(findings=tuple(found), metrics=(), took_s=time.monotonic() - began_s), as_json)
-    examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
-    if record:
-        examination.record()
+        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
+        found = tuple(check_tunnel(login))
     else:
-        examination.run()
-    report = Report(
-        findings=examination.explained(),
-        metrics=examination.metrics(),
-        took_s=time.monotonic() - began_s,
-    )
-    _show(report, as_json)
+        examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
+        if record:
+            examination.record()
+        else:
+            examination.run()
+        found, metrics = examination.explained(), examination.metrics()
+    _show(Report(findings=found, metrics=metrics, took_s=time.monotonic() - began_s), as_json)
 
 
 def _show(report: "Report", as_json: bool) -> None:

@@ -13,9 +13,12 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import Prefix
 from llava_pack.format import files
-from llava_pack.format.errors import InstallError, PreflightError, UsageError
+from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import PreflightError
+from llava_pack.format.errors import UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
 
@@ -202,6 +205,12 @@ def _unit(
     prefix: Path | None,
 ) -> Unit:
     place, of_system = chosen_prefix(prefix), _is_system(system)
+    if account is not None and not of_system:
+        raise UsageError(
+            "a user unit runs as the account that it is of",
+            subject="--account",
+            hint="add --system, as root, or leave it out",
+        )
     from llava_pack.installation.installed import installed
     from llava_pack.target.ownership import check_prefix
 

@@ -14,6 +14,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.parameters import Ways, chosen_way
 from llava_pack.client.discovery import chosen_server, ordered
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.origin import start_ticks, user_of
@@ -23,6 +24,7 @@ from llava_pack.serve.supervision.run_folder import sweep
 if TYPE_CHECKING:
     import psutil  # type: ignore[import-untyped]
 
+WAYS: Ways = {"model": ("as_json",), "": ("force", "as_json")}
 _LOOK_EVERY_S = 0.1
 _FORCE_AFTER_S = 0.5
 _KILL_AFTER_S = 3.0
@@ -33,6 +35,7 @@ _CLEAR_S = 2.0
 
 
 def stop(
+    ctx: typer.Context,
     model: Annotated[
         str | None, typer.Argument(help="One model; without it, the whole server is stopped.")
     ] = None,
@@ -51,6 +54,7 @@ def stop(
       llava-pack stop llava-v1.5-13b
       llava-pack stop --force
     """
+    chosen_way(ctx, WAYS)
     server = chosen_server(model)
     if model is not None:
         left = ordered(server, console.say, do="stop", model=model)["models"]

@@ -9,7 +9,7 @@ from llava_pack.checkpoint.pickle_file import open_pickle
 from llava_pack.checkpoint.safetensors_file import SafetensorsFile
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.convert.shards import to_safetensors
-from llava_pack.convert.tokenizer import write_tokenizer
+from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.convert.tower import slim_tower
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
@@ -184,7 +184,7 @@ def tokenizer_folder(request, tmp_path_factory):
     folder = make_llava(tmp_path_factory.mktemp("tokenizer") / "llava")
     if request.param == "trained":
         (folder / "tokenizer.model").write_bytes(trained())
-    write_tokenizer(folder, folder)
+    (folder / "tokenizer.json").write_bytes(made_tokenizer(folder))
     return folder
 
 

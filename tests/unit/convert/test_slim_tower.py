@@ -81,7 +81,7 @@ def test_a_text_model_without_vision(tmp_path):
 def test_no_weights_at_all(tmp_path):
     source = make_tower(tmp_path / "clip")
     (source / "pytorch_model.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"no vision_model\.\* tensors"):
+    with pytest.raises(CheckpointError, match="contains no weights"):
         slim_tower(source, tmp_path)
 
 
