@@ -1,12 +1,9 @@
 """`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +17,7 @@ from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
-    from llava_pack.format.manifest import FileEntry
-    from llava_pack.format.manifest import Manifest
+    from llava_pack.format.manifest import FileEntry, Manifest
 
 
 def inspect(
@@ -85,8 +81,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
-    from llava_pack.target.inventory import read_listing
-    from llava_pack.target.inventory import read_manifest
+    from llava_pack.target.inventory import read_listing, read_manifest
 
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)

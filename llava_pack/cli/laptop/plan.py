@@ -2,8 +2,7 @@
 
 import re
 import shlex
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +10,7 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
-from llava_pack.cli.parameters import expanded
-from llava_pack.cli.parameters import typed_again
+from llava_pack.cli.parameters import expanded, typed_again
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import human_bytes

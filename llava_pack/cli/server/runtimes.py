@@ -5,10 +5,8 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +14,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from llava_pack.cli import console
-from llava_pack.engine.fence.value import OFF
-from llava_pack.engine.fence.value import FenceMode
-from llava_pack.engine.fence.value import Standing
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import UsageError
-from llava_pack.health.runtimes import RuntimePlan
-from llava_pack.health.runtimes import ServingRuntime
-from llava_pack.health.runtimes import serving_runtime
+from llava_pack.engine.fence.value import OFF, FenceMode, Standing
+from llava_pack.format.errors import InstallError, UsageError
+from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
 from llava_pack.runtimes import RUNTIMES
-from llava_pack.serve.run_state import RunState
-from llava_pack.serve.run_state import directories
-from llava_pack.serve.run_state import running
+from llava_pack.serve.run_state import RunState, directories, running
 from llava_pack.serve.supervision.plans import LoadOptions
 
 if TYPE_CHECKING:

@@ -13,12 +13,9 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.arguments import Prefix
+from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.format import files
-from llava_pack.format.errors import InstallError
-from llava_pack.format.errors import PreflightError
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.shipped import shipped
 
