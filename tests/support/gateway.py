@@ -81,7 +81,8 @@ class Gateway:
 
     def gateway_pids(self) -> list[int]:
         """Return the process that answers, where there is one."""
-        return self._children(b"gateway_process")
+        own, of_tests = b"llava_pack.serve.gateway.process", b"gateway_process.py"
+        return self._children(own) or self._children(of_tests)
 
     def _children(self, word: bytes) -> list[int]:
         return _children(self.process.pid, word)
