@@ -10,7 +10,7 @@ from llava_pack.format.errors import UsageError
 
 _PLATFORM = re.compile(r"^(x86_64|aarch64)-manylinux_2_(\d+)$")
 _OLDEST_GLIBC = 5
-_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class Platform:
     def _platforms(self) -> Iterator[str]:
         for minor in range(self.glibc_minor, _OLDEST_GLIBC - 1, -1):
             yield f"manylinux_2_{minor}_{self.arch}"
-            if minor in _LEGACY and (self.arch == "x86_64" or minor == 17):
-                yield f"{_LEGACY[minor]}_{self.arch}"
+            if minor in LEGACY and (self.arch == "x86_64" or minor == 17):
+                yield f"{LEGACY[minor]}_{self.arch}"
         yield f"linux_{self.arch}"
 
 

@@ -98,15 +98,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def _failure(error: PackError, *, as_json: bool) -> int:
-    code = int(error.exit_code)
     _say(f"error: {error}")
     if error.hint:
         _say(f"hint: {error.hint}")
     if as_json:
-        body = {"error": error.kind, "exit_code": code, "subject": error.subject}
-        body |= {"message": error.message, "hint": error.hint}
-        print(json.dumps({"schema": _SCHEMA, "kind": "error", **body}), flush=True)
-    return code
+        print(json.dumps({"schema": _SCHEMA, "kind": "error", **error.facts()}), flush=True)
+    return int(error.exit_code)
 
 
 def _say(text: str) -> None:

@@ -171,11 +171,13 @@ def _kill(server: RunState) -> None:
 
     Only what runs as the server does: a program with more rights that it started is not ours.
     """
+    import psutil
+
     family = _family(server.pid)
     _signal(server, signal.SIGKILL)
     for process in family:
         if not sys.platform.startswith("linux") or user_of(process.pid) == server.owner:
-            with contextlib.suppress(_gone()):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
 
 
@@ -186,9 +188,3 @@ def _family(pid: int) -> "list[psutil.Process]":
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
         return []
-
-
-def _gone() -> type[Exception]:
-    import psutil
-
-    return psutil.Error  # type: ignore[no-any-return]
