@@ -3,22 +3,23 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated
+from typing import Literal
+from typing import Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import StringConstraints
+from pydantic import ValidationError
+from pydantic import model_validator
 
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.paths import component_defect
-from llava_pack.format.precision import DEFAULT_PRECISION, Precision
+from llava_pack.format.precision import DEFAULT_PRECISION
+from llava_pack.format.precision import Precision
 from llava_pack.shipped import shipped
 
 
@@ -53,37 +54,36 @@ class ExpectedFile(_Part):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
-class BasePart(_Part):
-    """The language model that an adapter or a projector was trained on."""
+class SourcePart(_Part):
+    """What comes from a source of its own; `name` is that of its folder in the bundle."""
 
     source: SourceText
     name: Name
     files: tuple[ExpectedFile, ...] = ()
+
+
+class BasePart(SourcePart):
+    """The language model that an adapter or a projector was trained on."""
+
     licence: Licence | None = None
 
 
-class ModelPart(_Part):
-    """Where the checkpoint comes from; `name` is kept as the folder's name in the bundle.
+class ModelPart(SourcePart):
+    """Where the checkpoint comes from.
 
     With `base`, `source` holds an adapter or a projector. `values` are what a config.json says
     beside the base's own, for a projector that came without one.
     """
 
-    source: SourceText
-    name: Name
     format: Literal["original", "hf"] = "original"
     conv_mode: str
-    files: tuple[ExpectedFile, ...] = ()
     base: BasePart | None = None
     values: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
-class TowerPart(_Part):
+class TowerPart(SourcePart):
     """Where the CLIP vision tower comes from."""
 
-    source: SourceText
-    name: Name
-    files: tuple[ExpectedFile, ...] = ()
     licence: Licence | None = None
 
 
@@ -143,9 +143,13 @@ class Recipe(_Part):
             raise ValueError("the names of model, base and vision_tower must differ")
         return self
 
-    def parts(self) -> dict[str, ModelPart | BasePart | TowerPart]:
+    def parts(self) -> dict[str, SourcePart]:
         """Return what comes from a source of its own: `model`, `base` and `vision_tower`."""
-        parts = {"model": self.model, "base": self.model.base, "vision_tower": self.vision_tower}
+        parts: dict[str, SourcePart | None] = {
+            "model": self.model,
+            "base": self.model.base,
+            "vision_tower": self.vision_tower,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
 

@@ -9,13 +9,13 @@ from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.format.manifest import Floors, guessed_inodes
 from llava_pack.format.target import version
 from llava_pack.lock.fit import Wish
-from llava_pack.lock.platform import Platform
+from llava_pack.lock.platform import LEGACY, Platform
 from llava_pack.lock.torch_build import TorchNeeds
 from llava_pack.lock.wheel_needs import ProvedFloors
 
 _UNPACKED_RATIO = 2.2
 """Wheels grow to about this much when they are installed. Source: docs/reference/benchmarks.md."""
-_LEGACY = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
+_LEGACY = {name: minor for minor, name in LEGACY.items()}
 
 Configs = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Of the model in the original layout's keys, and of its tower."""

@@ -204,7 +204,7 @@ def _check_expected(listing: Listing, expected: Sequence[ExpectedFile]) -> None:
 
 def _check_digest(path: Path, expected: str, subject: str) -> None:
     with path.open("rb") as stream:
-        digest = sha256_stream(stream, lambda _size: None)
+        digest = sha256_stream(stream)
     if digest != expected:
         raise IntegrityError(
             f"expected SHA-256 {expected}, as in the recipe, got {digest}",

@@ -40,16 +40,7 @@ def say(text: str = "") -> None:
 def failure(error: PackError, *, as_json: bool = False) -> None:
     """Show an error: what is wrong on one line, the way out on the next."""
     if as_json:
-        document(
-            "error",
-            {
-                "error": error.kind,
-                "exit_code": int(error.exit_code),
-                "subject": error.subject,
-                "message": error.message,
-                "hint": error.hint,
-            },
-        )
+        document("error", error.facts())
     _labelled("error", "31;1", str(error))
     if error.hint:
         _labelled("hint", "36", error.hint)

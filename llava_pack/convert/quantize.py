@@ -25,8 +25,8 @@ from llava_pack.convert.native import native_folder
 from llava_pack.convert.output import whole_file, write_texts
 from llava_pack.convert.parts import Parts
 from llava_pack.convert.quantized_tensors import Group
-from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, shard_name, write_index
-from llava_pack.format.errors import CheckpointError, IntegrityError, UsageError
+from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, in_shards, shard_name, write_index
+from llava_pack.format.errors import IntegrityError, UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress, Silent
 
@@ -129,7 +129,8 @@ def _group(
 def _write(
     groups: Sequence[Group], out_dir: Path, shard_bytes: int, progress: Progress
 ) -> list[Path]:
-    shards = _planned(groups, shard_bytes)
+    sized = [(group.source.entry.name, group.size_bytes, group) for group in groups]
+    shards = in_shards(sized, shard_bytes)
     progress.start("quantizing", sum(group.source.entry.size_bytes for group in groups))
     paths: list[Path] = []
     places: dict[str, str] = {}
@@ -145,23 +146,6 @@ def _write(
     if len(shards) > 1:
         paths += write_index(places, out_dir, total_bytes)
     return paths
-
-
-def _planned(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
-    shards: list[list[Group]] = [[]]
-    filled = 0
-    for group in groups:
-        if group.size_bytes > shard_bytes:
-            name = group.source.entry.name
-            raise CheckpointError(
-                f"tensor {name!r} needs {group.size_bytes} bytes, the shard limit is {shard_bytes}"
-            )
-        if filled + group.size_bytes > shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(group)
-        filled += group.size_bytes
-    return shards
 
 
 def _write_shard(path: Path, shard: Sequence[Group], progress: Progress) -> list[Written]:

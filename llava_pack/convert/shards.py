@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from llava_pack.checkpoint.config import read_small
 from llava_pack.checkpoint.defects import refuse
@@ -19,6 +20,7 @@ from llava_pack.format.progress import Progress, Silent
 
 SHARD_BYTES = 3_900_000_000
 INDEX_NAME = "model.safetensors.index.json"
+Item = TypeVar("Item")
 
 
 def to_safetensors(
@@ -178,20 +180,36 @@ def plan_shards(
     Raises:
         CheckpointError: one tensor alone is larger than a shard.
     """
-    shards: list[list[TensorEntry]] = [[]]
-    filled = _EMPTY_HEADER_BYTES
-    for entry in entries:
-        needed = entry.size_bytes + _header_bytes(entry)
-        if _EMPTY_HEADER_BYTES + needed > shard_bytes:
+    sized = [(entry.name, entry.size_bytes + _header_bytes(entry), entry) for entry in entries]
+    return tuple(map(tuple, in_shards(sized, shard_bytes, empty_bytes=_EMPTY_HEADER_BYTES)))
+
+
+def in_shards(
+    items: Iterable[tuple[str, int, Item]], shard_bytes: int, *, empty_bytes: int = 0
+) -> list[list[Item]]:
+    """Divide what is written into consecutive shards, in its order.
+
+    Args:
+        items: each with its name and the bytes that it takes.
+        shard_bytes: upper bound of each shard.
+        empty_bytes: what a shard takes by itself.
+
+    Raises:
+        CheckpointError: one alone is larger than a shard.
+    """
+    shards: list[list[Item]] = [[]]
+    filled = empty_bytes
+    for name, size_bytes, item in items:
+        if empty_bytes + size_bytes > shard_bytes:
             raise CheckpointError(
-                f"tensor {entry.name!r} has {entry.size_bytes} bytes, the limit is {shard_bytes}"
+                f"tensor {name!r} takes {size_bytes} bytes, the limit is {shard_bytes}"
             )
-        if filled + needed > shard_bytes:
+        if filled + size_bytes > shard_bytes:
             shards.append([])
-            filled = _EMPTY_HEADER_BYTES
-        shards[-1].append(entry)
-        filled += needed
-    return tuple(tuple(shard) for shard in shards)
+            filled = empty_bytes
+        shards[-1].append(item)
+        filled += size_bytes
+    return shards
 
 
 _EMPTY_HEADER_BYTES = 128

@@ -17,6 +17,7 @@ PackError
 └── ServeError       15
 """
 
+from typing import Any
 from typing import ClassVar
 
 from llava_pack.format.exit_codes import ExitCode
@@ -43,6 +44,11 @@ class PackError(Exception):
         self.message = message
         self.subject = subject
         self.hint = hint
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        facts = {"error": self.kind, "exit_code": int(self.exit_code), "subject": self.subject}
+        return {**facts, "message": self.message, "hint": self.hint}
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.message}" if self.subject else self.message

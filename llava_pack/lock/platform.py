@@ -6,13 +6,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.tags import Tag
+from packaging.tags import compatible_tags
+from packaging.tags import cpython_tags
 
 from llava_pack.format.errors import UsageError
 
 _PLATFORM = re.compile(r"^(x86_64|aarch64)-manylinux_2_(\d+)$")
 _OLDEST_GLIBC = 5
-_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,8 @@ class Platform:
     def _platforms(self) -> Iterator[str]:
         for minor in range(self.glibc_minor, _OLDEST_GLIBC - 1, -1):
             yield f"manylinux_2_{minor}_{self.arch}"
-            if minor in _LEGACY and (self.arch == "x86_64" or minor == 17):
-                yield f"{_LEGACY[minor]}_{self.arch}"
+            if minor in LEGACY and (self.arch == "x86_64" or minor == 17):
+                yield f"{LEGACY[minor]}_{self.arch}"
         yield f"linux_{self.arch}"
 
 

@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
+from typing import NoReturn
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import visible
-from llava_pack.target import generations, installer
+from llava_pack.target import generations
+from llava_pack.target import installer
 
 _EVERY_S = 5.0
 _SCHEMA = 1
@@ -98,15 +100,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def _failure(error: PackError, *, as_json: bool) -> int:
-    code = int(error.exit_code)
     _say(f"error: {error}")
     if error.hint:
         _say(f"hint: {error.hint}")
     if as_json:
-        body = {"error": error.kind, "exit_code": code, "subject": error.subject}
-        body |= {"message": error.message, "hint": error.hint}
-        print(json.dumps({"schema": _SCHEMA, "kind": "error", **body}), flush=True)
-    return code
+        print(json.dumps({"schema": _SCHEMA, "kind": "error", **error.facts()}), flush=True)
+    return int(error.exit_code)
 
 
 def _say(text: str) -> None:

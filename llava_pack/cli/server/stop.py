@@ -5,20 +5,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways, chosen_way
-from llava_pack.client.discovery import chosen_server, ordered
+from llava_pack.cli.parameters import Ways
+from llava_pack.cli.parameters import chosen_way
+from llava_pack.client.discovery import chosen_server
+from llava_pack.client.discovery import ordered
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.origin import start_ticks, user_of
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.origin import start_ticks
+from llava_pack.serve.origin import user_of
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.run_state import running
 from llava_pack.serve.supervision.run_folder import sweep
 
 if TYPE_CHECKING:
@@ -171,11 +177,13 @@ def _kill(server: RunState) -> None:
 
     Only what runs as the server does: a program with more rights that it started is not ours.
     """
+    import psutil
+
     family = _family(server.pid)
     _signal(server, signal.SIGKILL)
     for process in family:
         if not sys.platform.startswith("linux") or user_of(process.pid) == server.owner:
-            with contextlib.suppress(_gone()):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
 
 
@@ -186,9 +194,3 @@ def _family(pid: int) -> "list[psutil.Process]":
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
         return []
-
-
-def _gone() -> type[Exception]:
-    import psutil
-
-    return psutil.Error  # type: ignore[no-any-return]
