@@ -3,23 +3,22 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-from typing import Literal
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import Field
-from pydantic import StringConstraints
-from pydantic import ValidationError
-from pydantic import model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.paths import component_defect
-from llava_pack.format.precision import DEFAULT_PRECISION
-from llava_pack.format.precision import Precision
+from llava_pack.format.precision import DEFAULT_PRECISION, Precision
 from llava_pack.shipped import shipped
 
 

@@ -17,8 +17,7 @@ PackError
 └── ServeError       15
 """
 
-from typing import Any
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llava_pack.format.exit_codes import ExitCode
 

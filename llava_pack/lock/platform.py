@@ -6,9 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from packaging.tags import Tag
-from packaging.tags import compatible_tags
-from packaging.tags import cpython_tags
+from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from llava_pack.format.errors import UsageError
 

@@ -10,14 +10,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import visible
-from llava_pack.target import generations
-from llava_pack.target import installer
+from llava_pack.target import generations, installer
 
 _EVERY_S = 5.0
 _SCHEMA = 1

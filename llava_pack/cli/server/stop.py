@@ -5,26 +5,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways
-from llava_pack.cli.parameters import chosen_way
-from llava_pack.client.discovery import chosen_server
-from llava_pack.client.discovery import ordered
+from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.client.discovery import chosen_server, ordered
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.origin import start_ticks
-from llava_pack.serve.origin import user_of
-from llava_pack.serve.run_state import RunState
-from llava_pack.serve.run_state import running
+from llava_pack.serve.origin import start_ticks, user_of
+from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.supervision.run_folder import sweep
 
 if TYPE_CHECKING:
