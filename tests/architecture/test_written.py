@@ -30,7 +30,6 @@ IN_PLACE = {
     "Staging.text": "a folder in the making: its journal tells what is whole, its rename what is done",
     "Staging.copy": "as above",
     "completed": "as above",
-    "_write_durably": "as above",
     "generate": "a key that was not there: nothing is replaced",
     "write_public": "a key that was not there: nothing is replaced",
     "_write": "a support bundle that was not there: nothing is replaced",

@@ -203,16 +203,11 @@ def _unit(
 ) -> Unit:
     place, of_system = chosen_prefix(prefix), _is_system(system)
     if account is not None and not of_system:
-        raise UsageError(
-            "a user unit runs as the account that it is of",
-            subject="--account",
-            hint="add --system, as root, or leave it out",
-        )
+        raise UsageError("is only for a system unit", subject="--account", hint="add --system")
     from llava_pack.installation.installed import installed
 
     installed(place)
-    owner = pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None
-    chosen = account or owner
+    chosen = account or (pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None)
     if of_system and chosen == "root":
         raise UsageError(
             "a system service runs as an account of its own, expected --account",
