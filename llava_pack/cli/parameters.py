@@ -82,16 +82,14 @@ def chosen_way(ctx: typer.Context, ways: Ways) -> str:
     Raises:
         UsageError: naming the options that the way has no use for.
     """
-    shown = {
-        str(one.name): name if (name := one.opts[0]).startswith("-") else name.upper()
-        for one in _typed(ctx)
-    }
-    way = next((name for name in ways if name in shown), "")
-    if strangers := [text for name, text in shown.items() if name not in {way, *ways[way]}]:
-        others = ", ".join(name for name in ways if name)
+    shown = {str(one.name): _shown(one) for one in ctx.command.params}
+    typed = [str(one.name) for one in _typed(ctx)]
+    way = next((name for name in ways if name in typed), "")
+    if strangers := [name for name in typed if name not in {way, *ways[way]}]:
+        others = ", ".join(shown[name] for name in ways if name and {*strangers} & {*ways[name]})
         raise UsageError(
             f"has no meaning with {shown[way]}" if way else f"goes only with one of: {others}",
-            subject=", ".join(strangers),
+            subject=", ".join(shown[name] for name in strangers),
             hint=f"leave it out; {ctx.command_path} --help says what each option is for",
         )
     return way
@@ -106,6 +104,12 @@ def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
             words += [one.opts[0]] if one.opts[0].startswith("-") else []
             words += [] if ctx.params[one.name] is True else [str(ctx.params[one.name])]
     return words
+
+
+def _shown(parameter: Any) -> str:
+    """Return a parameter as people know it: its long option, or an argument in capitals."""
+    names = parameter.opts
+    return str(next((one for one in names if one.startswith("--")), names[0].upper()))
 
 
 def _typed(ctx: typer.Context) -> list[Any]:

@@ -156,8 +156,7 @@ def _unit(
     from llava_pack.target.ownership import check_prefix
 
     installed(place)
-    owner = pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None
-    chosen = account or owner
+    chosen = account or (pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None)
     if of_system and chosen == "root":
         raise UsageError(
             "a system service runs as an account of its own, expected --account",
