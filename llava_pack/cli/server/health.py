@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
-    "wait_ready": ("as_json",),
-    "tunnel": ("ssh_port", "jump", "option", "as_json"),
+    # scripts say the prefix whatever they ask
+    "wait_ready": ("prefix", "as_json"),
+    "tunnel": ("ssh_port", "jump", "option", "prefix", "as_json"),
     "record": ("prefix", "as_json"),
     "": ("deep", "prefix", "as_json"),
 }
