@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
-    # scripts say the prefix whatever they ask
-    "wait_ready": ("prefix", "as_json"),
-    "tunnel": ("ssh_port", "jump", "option", "prefix", "as_json"),
+    "wait_ready": ("prefix", "as_json"),  # which scripts say, whatever they ask of a server
+    "tunnel": ("ssh_port", "jump", "option", "as_json"),
     "record": ("prefix", "as_json"),
     "": ("deep", "prefix", "as_json"),
 }
