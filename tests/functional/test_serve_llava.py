@@ -101,7 +101,7 @@ def test_the_web_servers_request_brings_its_picture(client: httpx.Client) -> Non
     ("change", "code", "text"),
     [
         ({"model": "other"}, 2, "there is no model 'other' here"),
-        ({"images": []}, 1, "1 times <image> in the prompt and 0 pictures"),
+        ({"images": []}, 1, "the prompt has <image> 1 times, but 0 pictures came"),
         ({"images": ["%"]}, 1, "not valid base64"),
         ({"images": [base64.b64encode(b"x").decode()]}, 1, "not a picture"),
         ({"prompt": "word " * 600, "images": []}, 0, "Exceeds max token length."),

@@ -225,7 +225,7 @@ def test_a_supervisor_that_hangs_is_killed_by_stop_with_all_its_processes(
                 state.control, {"do": "stop", "model": "echo"}, lambda _line: None, patience_s=0.5
             )
         stop_command._end(state, force=True)
-        assert f"! process {state.pid} does not stop: killing it" in capsys.readouterr().err
+        assert f"! process {state.pid} did not stop: killing it" in capsys.readouterr().err
         until(lambda: _gone(family))
         assert list(temporary.glob("llava-pack-serve-*")) == [], "people's pictures were in it"
 

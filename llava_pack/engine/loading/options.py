@@ -51,7 +51,10 @@ class Options:
                 f"expected at least {_MIN_CONTEXT} tokens, got {tokens}", subject="--context"
             )
         if self.conv_mode is not None:
-            templates.template(self.conv_mode)
+            try:
+                templates.template(self.conv_mode)
+            except UsageError as error:
+                raise UsageError(error.message, subject="--conv-mode") from error
 
 
 def add_arguments(parser: ArgumentParser, *, device: str) -> None:
