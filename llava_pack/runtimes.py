@@ -19,7 +19,6 @@ class Runtime:
         serving: module with its `RUNTIME`, None for llava-pack's own engine.
         package: one that is in its environments and in no other's; empty for llava-pack's own.
         cpu_precision: the only one that it has without a GPU, None where it has any.
-        gateway: llava-pack's own answers for it: the OpenAI-compatible API, orders to what runs.
         graded: its answers can be recorded, and held against a recording token by token.
     """
 
@@ -27,12 +26,16 @@ class Runtime:
     serving: str | None = None
     package: str = ""
     cpu_precision: Literal["fp16"] | None = None
-    gateway: bool = False
     graded: bool = False
+
+    @property
+    def gateway(self) -> bool:
+        """Whether llava-pack's own stands before it: the OpenAI-compatible API, and orders."""
+        return self.serving is None
 
 
 RUNTIMES: Mapping[Engine, Runtime] = {
-    "transformers": Runtime(title="llava-pack's engine", gateway=True, graded=True),
+    "transformers": Runtime(title="llava-pack's engine", graded=True),
     "upstream": Runtime(
         title="LLaVA's own code",
         serving="llava_pack.llava_serve.runtime",

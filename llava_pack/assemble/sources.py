@@ -67,6 +67,7 @@ class Listed:
             IntegrityError: a file has another size than the recipe knows.
             PackError: what fetching raises.
         """
+        self._forget()
         listing, config = self.listing, self._config(progress)
         kind = classify(listing.files, config)
         if not config and _LONE & listing.files.keys():
@@ -81,6 +82,12 @@ class Listed:
         """Fetch those of the wanted files that are there."""
         present = [one for one in wanted if self.listing.has(one)]
         return self.listing.fetch(present or list(wanted), self.cache, self.folder, progress)
+
+    def _forget(self) -> None:
+        """Remove what an earlier run laid out that the source no longer holds."""
+        for path in [path for path in self.folder.rglob("*") if not path.is_dir()]:
+            if path.relative_to(self.folder).as_posix() not in self.listing.files:
+                path.unlink()
 
     def _config(self, progress: Progress) -> dict[str, Any]:
         """Fetch the small files and return config.json; a lone projector may have none."""

@@ -74,8 +74,8 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         )
 
 
-def chosen_way(ctx: typer.Context, ways: Ways) -> str:
-    """Return the way in which a command is called; what does not go with it is refused.
+def refuse_strangers(ctx: typer.Context, ways: Ways) -> None:
+    """Refuse the options that do not go with the way in which a command is called.
 
     So an option that is added is refused in every way that does not name it.
 
@@ -92,7 +92,6 @@ def chosen_way(ctx: typer.Context, ways: Ways) -> str:
             subject=", ".join(shown[name] for name in strangers),
             hint=f"leave it out; {ctx.command_path} --help says what each option is for",
         )
-    return way
 
 
 def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
@@ -117,5 +116,8 @@ def _typed(ctx: typer.Context) -> list[Any]:
     return [
         one
         for one in ctx.command.params
-        if (source := ctx.get_parameter_source(str(one.name))) and source.name == "COMMANDLINE"
+        # an argument of any number of words that is absent is there as none, for some clicks
+        if ctx.params.get(str(one.name)) not in (None, (), [])
+        and (source := ctx.get_parameter_source(str(one.name)))
+        and source.name == "COMMANDLINE"
     ]

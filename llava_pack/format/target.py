@@ -55,7 +55,7 @@ class FloorFinding:
     value: str
     need: str
     fix: str = ""
-    """What mends it; empty where nothing has to be."""
+    """What fixes it; empty where nothing has to be."""
     exit_code: ExitCode = ExitCode.PREFLIGHT
 
 

@@ -96,10 +96,10 @@ class ServerProbe:
                 if chunk.text and not pieces:
                     first_s = time.monotonic()
                 pieces += [chunk.text] if chunk.text else []
-                tokens = chunk.completion_tokens or tokens
+                tokens = int(chunk.completion_tokens or tokens)
         except (httpx.HTTPError, PackError) as error:
             return AnswerFacts(model=model, grade=grade(known, ""), error=reason_of(error))
-        except (AttributeError, KeyError, TypeError, IndexError):
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             return AnswerFacts(model=model, grade=grade(known, ""), error="not a stream of events")
         decode_s = time.monotonic() - first_s
         return AnswerFacts(

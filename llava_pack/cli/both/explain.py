@@ -10,7 +10,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import LANGUAGES, Language
 
@@ -55,7 +55,7 @@ def explain(
     """
     from llava_pack.health.knowledge import known_failures, look_up, recognise
 
-    chosen_way(ctx, WAYS)
+    refuse_strangers(ctx, WAYS)
     chosen = _language(language)
     failures = known_failures()
     if everything:

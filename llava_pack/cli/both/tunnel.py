@@ -8,7 +8,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
 
@@ -76,7 +76,7 @@ def tunnel(
       llava-pack tunnel ada@gpu01 --check
       llava-pack tunnel
     """
-    chosen_way(ctx, WAYS)
+    refuse_strangers(ctx, WAYS)
     if destination is None:
         _print_lines(model, as_json=as_json)
         return

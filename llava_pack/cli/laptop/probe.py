@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.format.errors import FetchError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
@@ -63,7 +63,7 @@ def probe(
     from llava_pack.client.ssh_tunnel import Login
     from llava_pack.lock.profile import parse_profile, render_profile
 
-    chosen_way(ctx, WAYS)
+    refuse_strangers(ctx, WAYS)
     if target is None and read is None and not (here or paste):
         raise UsageError(
             "expected one of USER@HOST, --here, --paste and --read",

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
-from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
@@ -95,7 +95,7 @@ def health(
     from llava_pack.health.report import Report
     from llava_pack.health.run import Examination
 
-    chosen_way(ctx, WAYS)
+    refuse_strangers(ctx, WAYS)
     began_s = time.monotonic()
     found: tuple[Finding, ...]
     metrics: tuple[Metric, ...] = ()

@@ -14,7 +14,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
-from llava_pack.cli.parameters import Ways, chosen_way
+from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.client.discovery import chosen_server, ordered
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.origin import start_ticks, user_of
@@ -54,7 +54,7 @@ def stop(
       llava-pack stop llava-v1.5-13b
       llava-pack stop --force
     """
-    chosen_way(ctx, WAYS)
+    refuse_strangers(ctx, WAYS)
     server = chosen_server(model)
     if model is not None:
         left = ordered(server, console.say, do="stop", model=model)["models"]
