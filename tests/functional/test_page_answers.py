@@ -176,7 +176,10 @@ def test_an_answer_loads_and_leads_nowhere(asked: Asked, name: str) -> None:
     assert (tab.page.url, tab.page.title()) == (f"{asked.served.url}/", "llava-pack")
     events = {"/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/queue/data"}
     wanted = {f"{asked.served.url}{path}" for path in events}
-    assert {url.partition("?")[0] for url in asked.requests} - wanted == set(), "was asked for"
+    # the page's own letters come when they are drawn first, whichever answer that is
+    letters = f"{asked.served.url}/static/fonts/"
+    loaded = {url.partition("?")[0] for url in asked.requests if not url.startswith(letters)}
+    assert loaded - wanted == set(), "was asked for"
     assert tab.complaints == []
 
 
