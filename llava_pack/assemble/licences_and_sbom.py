@@ -36,10 +36,11 @@ def stage_papers(
     facts = {name: wheel_facts(path) for name, path in wheels.items()}
     archive = packages.python.archive
     python = None if archive is None else fetched[archive.name]
+    terms = render_terms(recipe, options.accepted)
 
     def licences() -> Iterable[FileEntry]:
         staging.clean("licenses")
-        yield staging.text(TERMS, render_terms(recipe, options.accepted), {"kind": "text"})
+        yield staging.text(TERMS, terms, {"kind": "text"})
         for name, source in sources.items():
             for path in source.present(LICENCES):
                 target = f"licenses/{folders[name]}/{path}"
@@ -50,8 +51,7 @@ def stage_papers(
 
     digests = [*(fetched[name].sha256 for name in wheels), "" if python is None else python.sha256]
     inputs = [digest for source in sources.values() for digest in source.digests()]
-    terms = render_terms(recipe, options.accepted).decode()
-    staging.group("licenses", [*folders.values(), *inputs, *digests, terms], licences)
+    staging.group("licenses", [*folders.values(), *inputs, *digests, terms.decode()], licences)
     facts[OWN_WHEEL] = wheel_facts(staging.root / "wheels" / OWN_WHEEL)
     bill = render_sbom(_contents(staging, plan, sources, facts, options))
     digest = sha256(bill).hexdigest()
