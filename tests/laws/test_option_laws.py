@@ -290,7 +290,7 @@ def test_every_option_of_a_build_reaches_it(field, monkeypatch, tmp_path):
     if field == "target":
         assert main(["probe", "--here", "--out", str(tmp_path / "t.json")]) == 0
         other = replace(plain, target=tmp_path / "t.json")
-    assert asdict(plain.request()[1]) != asdict(other.request()[1])
+    assert asdict(plain.request()) != asdict(other.request())
 
 
 @pytest.mark.parametrize("field", sorted(_names(PackOptions)))

@@ -93,13 +93,13 @@ def build(
             "there is no key that it could open", subject="--passphrase-file", hint="add --sign KEY"
         )
     archive = archive_of(python_archive, python_sha256)
-    recipe, request = _request(pack, out, archive, locked)
+    request = _request(pack, out, archive, locked)
     request = replace(request, record=record)
     signer = None if sign is None else _open_signer(sign, passphrase_file)
     if dry_run:
         _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    request = replace(request, accepted=_accepted_terms(recipe, accept_license or []))
+    request = replace(request, accepted=_accepted_terms(request.recipe.value, accept_license or []))
     card = build_bundle(request, Cache(), console.progress(), signer)
     if as_json:
         console.document("bundle", vars(card))
@@ -147,8 +147,8 @@ def archive_of(path: Path | None, sha256: str | None) -> "PythonArchive | None":
 
 def _request(
     pack: PackOptions, out: Path | None, archive: "PythonArchive | None", locked: Path | None
-) -> "tuple[Recipe, BuildOptions]":
-    """Return the recipe and what is asked for: of a lock, exactly that."""
+) -> "BuildOptions":
+    """Return what is asked for: of a lock, exactly that."""
     from dataclasses import replace
 
     from llava_pack.assemble.planning import locked_options
@@ -164,12 +164,12 @@ def _request(
             )
         typed = replace(typed, python=None)
         pack = replace(pack, python=archive.minor)
-    recipe, request = pack.request(out)
+    request = pack.request(out)
     request = replace(request, python_archive=archive)
     if locked is None:
-        return recipe, request
+        return request
     answers = locked.with_name(f"{locked.name}.answers.json")
-    return recipe, locked_options(replace(request, answers=answers), read_lock(locked), typed)
+    return locked_options(replace(request, answers=answers), read_lock(locked), typed)
 
 
 def _open_signer(key: Path, passphrase_file: Path | None) -> "Signer":

@@ -42,9 +42,9 @@ def lock(
 
     cache = Cache()
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        recipe, request = pack.request(Path(folder, "bundle"))
+        request = pack.request(Path(folder, "bundle"))
         pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
-    file = out if out is not None else Path(f"{recipe.name}.lock.json")
+    file = out if out is not None else Path(f"{request.recipe.value.name}.lock.json")
     try:
         file.write_text(render_lock(pinned), encoding="utf-8")
     except OSError as error:

@@ -14,7 +14,6 @@ from llava_pack.format.precision import Quantized
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.lock.choice import Asked
-    from llava_pack.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +79,8 @@ class PackOptions:
             exclude_newer=self.exclude_newer,
         )
 
-    def request(self, out: Path | None = None) -> "tuple[Recipe, BuildOptions]":
-        """Return the recipe and what a build is asked for.
+    def request(self, out: Path | None = None) -> "BuildOptions":
+        """Return what a build is asked for; the recipe in it has the runtime that was chosen.
 
         Args:
             out: the bundle's folder; None for the recipe's name with `-bundle` in this folder.
@@ -100,7 +99,7 @@ class PackOptions:
         file = read_recipe(find_recipe(self.recipe))
         found = with_runtime(file.value, self.runtime)
         profile = None if self.target is None else read_profile(self.target)
-        return found, BuildOptions(
+        return BuildOptions(
             recipe=replace(file, value=found),
             out=out if out is not None else Path(f"{found.name}-bundle"),
             choice=choose(found, profile, self.asked),

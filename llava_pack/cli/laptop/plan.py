@@ -55,7 +55,7 @@ def plan(
     from llava_pack.fetch.cache import Cache
 
     links = dict(_LINKS) if link is None else _link(link)
-    _, request = pack.request()
+    request = pack.request()
     outlook = look_ahead(request, Cache(), console.progress())
     minutes = {name: round(outlook.bundle_bytes / rate / 60, 1) for name, rate in links.items()}
     if as_json:
