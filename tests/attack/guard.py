@@ -38,7 +38,7 @@ from llava_pack.serve.caller import caller_of
 from llava_pack.serve.gateway.app import GatewaySettings, create_app
 from llava_pack.serve.gateway.guard import Boundary, Guard
 from tests.conftest import ROOT
-from tests.unit.serve.test_scopes import NEEDS
+from tests.unit.serve.access.test_scopes import NEEDS
 
 TOKEN = "the token that no attack has"
 PATHS = (

@@ -21,7 +21,7 @@ def test_the_same_precision_may_be_named_twice():
 
 def test_a_folder_and_installed_models_are_not_served_together():
     with pytest.raises(UsageError, match="cannot be served together"):
-        ModelOptions(model_path=Path("m")).plans(["llava-v1.5-7b"], None)
+        ModelOptions(model_path=Path("m")).installed(["llava-v1.5-7b"], None)
 
 
 def test_a_fence_that_is_required_cannot_be_taken_away():

@@ -93,7 +93,7 @@ def test_a_screens_card_is_no_gpu():
 
 def test_this_place_has_no_more_of_a_checkout_than_the_package():
     place = this_place({"LD_LIBRARY_PATH": "/opt/cuda/lib64::relative"})
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     assert root not in place.python
     assert root / "llava_pack" in place.python
     assert place.libraries == (Path("/opt/cuda/lib64"),)

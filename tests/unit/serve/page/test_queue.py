@@ -12,13 +12,16 @@ from starlette.responses import PlainTextResponse
 
 from llava_pack.serve.page.queue import UnheardEvents
 
-gr = pytest.importorskip("gradio", reason="a laptop's half has no page")
+
+def _gradio() -> Any:
+    return pytest.importorskip("gradio", reason="a laptop's half has no page")
 
 
 class _Page:
     """A page with one event, which goes on until somebody ends it."""
 
     def __init__(self) -> None:
+        gr = _gradio()
         self.began, self.ended = 0, 0
         with gr.Blocks(analytics_enabled=False) as blocks:
             box = gr.Textbox()
@@ -45,7 +48,7 @@ async def _served(
     page: _Page, refused: tuple[str, ...] = (), **limits: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    gr.mount_gradio_app(app, page.blocks, path="/", ssr_mode=False)
+    _gradio().mount_gradio_app(app, page.blocks, path="/", ssr_mode=False)
     layer = UnheardEvents(_Refusing(app, *refused), lambda: page.queue, **limits)
     async with (
         app.router.lifespan_context(app),
