@@ -16,6 +16,7 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import FACTS, QUANTIZED
 
 if TYPE_CHECKING:
+    from llava_pack.installation.installed import Installation
     from llava_pack.serve.supervision.plans import EnginePlan, LoadOptions
 
 _NO_CHOICE = (None, False, "auto", "")
@@ -137,30 +138,39 @@ class ModelOptions:
                 "with --model-path",
             )
 
-    def plans(
-        self, recipes: Sequence[str], prefix: Path | None
-    ) -> tuple[list["EnginePlan"], str | None]:
-        """Return the models to serve and, for installed ones, the id of the first one's bundle.
+    def installed(self, recipes: Sequence[str], prefix: Path | None) -> "Sequence[Installation]":
+        """Return the installed models that are meant; none where a folder is.
 
         Raises:
             UsageError: a folder and installed models are meant together.
             InstallError: one is not installed.
-            IntegrityError: files do not look as they did when they were verified.
+            PreflightError: another account could change what would be served.
         """
-        from llava_pack.installation.plans import installations, plan_of
-        from llava_pack.serve.supervision.plans import folder_plan
+        from llava_pack.installation.plans import installations
 
         if self.folder is None:
-            progress = console.progress()
-            items = installations(prefix, recipes)
-            return [plan_of(item, self.load, progress) for item in items], items[0].bundle_id
+            return installations(prefix, recipes)
         if recipes:
             raise UsageError(
                 "a folder and installed models cannot be served together",
                 subject="--model-path",
                 hint="leave out --model-path, or the models' names",
             )
-        return [folder_plan(self.folder, self.load)], None
+        return ()
+
+    def plans(self, items: "Sequence[Installation]") -> list["EnginePlan"]:
+        """Return how each installed model is served, or the folder where there is none.
+
+        Raises:
+            IntegrityError: files do not look as they did when they were verified.
+        """
+        from llava_pack.installation.plans import plan_of
+        from llava_pack.serve.supervision.plans import folder_plan
+
+        if self.folder is not None:
+            return [folder_plan(self.folder, self.load)]
+        progress = console.progress()
+        return [plan_of(item, self.load, progress) for item in items]
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -52,19 +52,16 @@ class OtherRuntime:
         return replace(load, device=device, precision=load.precision or only)
 
 
-def other_runtime(prefix: Path | None, recipes: Sequence[str]) -> OtherRuntime | None:
+def other_runtime(items: "Sequence[Installation]") -> OtherRuntime | None:
     """Return the installed model that is meant, where another runtime serves it; else None.
 
     Another runtime is started by its own generation's llava-pack, and llava-pack's engine not from
     another runtime's environment: elsewhere this process becomes that one's, and does not return.
 
     Raises:
-        InstallError: nothing of that name is installed.
+        InstallError: the generation's Python cannot be started.
         UsageError: several models are asked for, and another runtime is to serve one of them.
     """
-    from llava_pack.installation.plans import installations
-
-    items = installations(prefix, recipes)
     found = [(item, serving_runtime(item.manifest.serving.engine)) for item in items]
     others = [OtherRuntime(item, runtime) for item, runtime in found if runtime is not None]
     if others and len(items) > 1:

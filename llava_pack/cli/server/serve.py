@@ -55,13 +55,13 @@ def serve(
     options.check_served()
     if options.model_path is None:
         server.refuse_root()
-        if (other := other_runtime(prefix, recipes or [])) is not None:
-            raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode))
+    items = options.installed(recipes or [], prefix)
+    if items and (other := other_runtime(items)) is not None:
+        raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode))
     server.need_extra()
     from llava_pack.serve.supervision.supervisor import run
 
-    plans, bundle_id = options.plans(recipes or [], prefix)
-    plan = serve_plan(plans, bundle_id, server)
+    plan = serve_plan(options.plans(items), items[0].bundle_id if items else None, server)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not server.fence:

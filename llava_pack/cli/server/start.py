@@ -84,5 +84,4 @@ def _plan(recipe: str | None, options: ModelOptions, prefix: Path | None) -> "En
             "expected one model: the name of an installed one, or a folder",
             hint="llava-pack generations; or --model-path DIR",
         )
-    plans, _bundle_id = options.plans([recipe] if recipe else [], prefix)
-    return plans[0]
+    return options.plans(options.installed([recipe] if recipe else [], prefix))[0]
