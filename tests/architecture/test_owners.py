@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from llava_pack.format.precision import FACTS, PRECISIONS
-from tests.architecture.test_structure import PACKAGE, SOURCES
 from tests.conftest import ROOT
+from tests.support.sources import PACKAGE, SOURCES, parsed
 
 _OWNER = PACKAGE / "format" / "precision.py"
 
@@ -27,17 +27,15 @@ def _lists(tree: ast.AST) -> Iterator[tuple[int, set[str]]]:
         yield node.lineno, {text for text in texts if isinstance(text, str)}
 
 
-def _restated(source: str) -> list[int]:
+def _restated(tree: ast.AST) -> list[int]:
     """Return the lines of lists that spell out two precisions or more."""
-    return [line for line, texts in _lists(ast.parse(source)) if len(texts & set(PRECISIONS)) > 1]
+    return [line for line, texts in _lists(tree) if len(texts & set(PRECISIONS)) > 1]
 
 
 def test_precisions_are_listed_by_their_owner_alone() -> None:
     others = [path for path in SOURCES if path != _OWNER]
     found = [
-        f"{path.relative_to(ROOT)}:{line}"
-        for path in others
-        for line in _restated(path.read_text())
+        f"{path.relative_to(ROOT)}:{line}" for path in others for line in _restated(parsed(path))
     ]
     assert not found, "derive it from llava_pack/format/precision.py"
 
@@ -53,11 +51,12 @@ def test_precisions_are_listed_by_their_owner_alone() -> None:
     ],
 )
 def test_a_second_list_is_seen(source: str) -> None:
-    assert _restated(source)
+    assert _restated(ast.parse(source))
 
 
 def test_one_precision_may_be_named() -> None:
-    assert not _restated('P = {"precision": "nf4", "auto": 1}; Q = ("fp32", *QUANTIZED)')
+    source = 'P = {"precision": "nf4", "auto": 1}; Q = ("fp32", *QUANTIZED)'
+    assert not _restated(ast.parse(source))
 
 
 def test_the_facts_are_those_of_every_precision() -> None:
@@ -68,7 +67,5 @@ def test_findings_of_health_are_made_by_their_layer() -> None:
     """Also what a support bundle may tell of them is found by that."""
     for path in SOURCES:
         if path.name != "report.py":
-            calls = [
-                node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-            ]
+            calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
             assert not any(word.arg == "layer" for call in calls for word in call.keywords), path

@@ -12,24 +12,21 @@ import pytest
 
 from llava_pack.cli.app import app
 from tests.conftest import ROOT
+from tests.support.sources import SOURCES, parsed
 
-ROOTS = {"llava_pack": ROOT / "llava_pack"}
-
-
-def module_name(package, path):
-    parts = [package, *path.relative_to(ROOTS[package]).with_suffix("").parts]
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-SOURCES = {
-    module_name(package, path): path.read_text()
-    for package, folder in ROOTS.items()
-    for path in sorted(folder.rglob("*.py"))
-}
-TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
 MODULE_LINES = 300
 MEDIAN, P95, MOST = 8, 30, 60
 """Lines of a function."""
+
+
+def trees():
+    """Return every module's tree by its name."""
+    return {module_name(path): parsed(path) for path in SOURCES}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def running_nodes(node):
@@ -52,9 +49,9 @@ def imports(tree, modules):
     return found & modules
 
 
-def circle(trees):
+def circle(modules):
     """Return one circle of modules, or None."""
-    graph = {name: imports(tree, trees.keys()) - {name} for name, tree in trees.items()}
+    graph = {name: imports(tree, modules.keys()) - {name} for name, tree in modules.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -63,15 +60,15 @@ def circle(trees):
 
 
 def test_no_import_goes_round_in_a_circle():
-    assert circle(TREES) is None
+    assert circle(trees()) is None
 
 
 @pytest.mark.parametrize(
     "back", ["from p import a", "def late():\n    import p.a", "from p.a import thing"]
 )
 def test_a_circle_is_found_wherever_it_is_closed(back):
-    trees = {"p.a": ast.parse("from p.b import x"), "p.b": ast.parse(back)}
-    assert circle(trees) is not None
+    modules = {"p.a": ast.parse("from p.b import x"), "p.b": ast.parse(back)}
+    assert circle(modules) is not None
 
 
 def test_what_only_a_type_checker_reads_closes_no_circle():
@@ -79,23 +76,23 @@ def test_what_only_a_type_checker_reads_closes_no_circle():
     assert circle({"p.a": ast.parse("import p.b"), "p.b": ast.parse(late)}) is None
 
 
-def repeated(trees):
+def repeated(modules):
     """Return the modules of each class name that more than one of them has."""
     places = defaultdict(list)
-    for name, tree in trees.items():
+    for name, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(name)
-    return {name: modules for name, modules in places.items() if len(modules) > 1}
+    return {name: found for name, found in places.items() if len(found) > 1}
 
 
 def test_a_class_name_is_there_once():
-    assert repeated(TREES) == {}
+    assert repeated(trees()) == {}
 
 
 def test_a_class_name_that_is_there_twice_is_found():
-    trees = {"a": ast.parse("class Plan: ..."), "b": ast.parse("if True:\n    class Plan: ...")}
-    assert repeated(trees) == {"Plan": ["a", "b"]}
+    modules = {"a": ast.parse("class Plan: ..."), "b": ast.parse("if True:\n    class Plan: ...")}
+    assert repeated(modules) == {"Plan": ["a", "b"]}
 
 
 def commands(tree=app):
@@ -105,10 +102,10 @@ def commands(tree=app):
     return {f"{one.__module__}.{one.__name__}" for one in called}.union(*below)
 
 
-def lengths(trees, spared=frozenset()):
+def lengths(modules, spared=frozenset()):
     """Return the lines of every function; of those spared, without signature and docstring."""
     found = {}
-    for module, tree in trees.items():
+    for module, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 name = f"{module}.{node.name}"
@@ -119,7 +116,7 @@ def lengths(trees, spared=frozenset()):
 
 
 def test_functions_stay_short():
-    found = lengths(TREES, commands())
+    found = lengths(trees(), commands())
     assert {name: lines for name, lines in found.items() if lines > MOST} == {}
     assert statistics.median(found.values()) <= MEDIAN
     assert statistics.quantiles(found.values(), n=20)[-1] <= P95
@@ -133,5 +130,5 @@ def test_only_the_head_of_a_command_is_spared():
 
 
 def test_modules_stay_short():
-    found = {name: len(source.splitlines()) for name, source in SOURCES.items()}
-    assert {name: lines for name, lines in found.items() if lines > MODULE_LINES} == {}
+    found = {path: len(path.read_text().splitlines()) for path in SOURCES}
+    assert {path: lines for path, lines in found.items() if lines > MODULE_LINES} == {}

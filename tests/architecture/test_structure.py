@@ -6,14 +6,13 @@ import sys
 
 from llava_pack.runtimes import RUNTIMES
 from tests.conftest import ROOT
+from tests.support.sources import PACKAGE, SOURCES, parsed
 
-PACKAGE = ROOT / "llava_pack"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "bitsandbytes", "gradio", "accelerate")
 
 
 def imported(path, *, top_level_only=False):
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     nodes = tree.body if top_level_only else ast.walk(tree)
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -66,7 +65,7 @@ def test_a_runtime_is_looked_up_and_never_compared_with():
     for path in SOURCES:
         compared = [
             part.value
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(parsed(path))
             if isinstance(node, ast.Compare)
             for part in ast.walk(node)
             if isinstance(part, ast.Constant)
@@ -78,7 +77,7 @@ def test_only_two_modules_print():
     for path in SOURCES:
         calls = [
             node
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(parsed(path))
             if isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
             and node.func.id == "print"

@@ -12,16 +12,16 @@ from typing import Any, get_args
 import pytest
 
 from llava_pack.format.text import LANGUAGES
-from tests.architecture.test_structure import SOURCES
 from tests.conftest import ROOT
+from tests.support.sources import SOURCES, parsed
 
-_TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
+_BY_LANGUAGE = [path for path in SOURCES if f'"{LANGUAGES[-1]}"' in path.read_text()]
 
 
 def _tables() -> Iterator[tuple[str, str]]:
     """Yield module and name of every table whose keys are languages."""
-    for path, tree in _TREES.items():
-        for node in tree.body:
+    for path in _BY_LANGUAGE:
+        for node in parsed(path).body:
             if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(
                 node.value, ast.Dict
             ):
@@ -78,7 +78,7 @@ def test_every_member_has_its_words_in_every_language(module: str, name: str) ->
 
 def test_plain_words_are_asked_for_by_name_alone() -> None:
     plain = {name for module, name in TABLES if not _table(module, name)[1]}
-    found = [f"{path}:{line}" for path, tree in _TREES.items() for line in _unsure(tree, plain)]
+    found = [f"{path}:{line}" for path in SOURCES for line in _unsure(parsed(path), plain)]
     assert not found, "give the value a Literal type and a table of its own, keyed by that"
 
 

@@ -1,12 +1,12 @@
 """How files are written: as a whole, by `llava_pack.format.files`, or for a reason given here."""
 
 import ast
+import functools
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.sources import SOURCES, parsed
 
-SOURCES = sorted((ROOT / "llava_pack").rglob("*.py"))
 RENAMES = {
     "files:replacing": "it is the owner",
     "disk:point": "a symbolic link, under the installer's lock",
@@ -51,6 +51,9 @@ def functions(node, names=()):
         yield from functions(child, inner)
 
 
+_OF_FILES = {"move", "replace", "rename", "renames", "write_text", "write_bytes", "open", "fdopen"}
+
+
 def renames(call):
     """Say whether a call renames a file: one argument tells `Path.replace` from `str.replace`."""
     if not isinstance(call.func, ast.Attribute):
@@ -73,9 +76,19 @@ def writes(call):
     return name in {"open", "fdopen"} and bool(modes & {"w", "x", "wb", "xb", "w+b", "wt", "w+"})
 
 
+@functools.cache
+def calls(path):
+    return [(name, call) for name, call in functions(parsed(path)) if _named(call) in _OF_FILES]
+
+
+def _named(call):
+    """Return the last part of what is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
 def met(kind, sources=SOURCES):
     for path in sources:
-        for name, call in functions(ast.parse(path.read_text())):
+        for name, call in calls(path):
             if kind(call):
                 yield f"{path.stem}:{name}", f"{path}:{call.lineno}"
 

@@ -15,8 +15,6 @@ import zipfile
 import zlib
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from llava_pack.checkpoint.config import remote_ids
 from llava_pack.fetch.cache import Cache
@@ -25,6 +23,7 @@ from tests.conftest import ROOT
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 from tests.support.demo import MODEL, TOWER
 from tests.support.hub import LoopbackHub, RepoSpec
+from tests.support.schemas import is_bill_of_materials
 
 
 @pytest.fixture
@@ -448,7 +447,7 @@ def test_a_person_is_asked_for_the_terms(tmp_path, said, code):
 
 def test_the_bill_of_materials_names_what_is_there(demo_bundle, llava_pack):
     text = (demo_bundle.path / "sbom" / "bundle.cdx.json").read_text()
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert is_bill_of_materials(text)
     sums = dict(
         reversed(line.split("  ", 1))
         for line in (demo_bundle.path / "SHA256SUMS").read_text().splitlines()

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from PIL import Image
 
@@ -25,6 +24,7 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.target.next_step import next_step
 from tests.support.bundle import BASE_PYTHON, CHECKOUT, BundleSimulator
 from tests.support.gateway import Gateway, gateway
+from tests.support.schemas import check_health_report
 
 
 class SeeingBundle(BundleSimulator):
@@ -133,14 +133,10 @@ def broken(sound: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     return _install(tmp_path)
 
 
-def _schema() -> Any:
-    return json.loads((CHECKOUT / "docs/reference/health.schema.json").read_text())
-
-
 def test_all_is_well(sound: Machine, served: Gateway) -> None:
     done = sound.settled("--json")
     ended = Ended(done.returncode, json.loads(done.stdout))
-    jsonschema.validate(ended.report, _schema())
+    check_health_report(ended.report)
     assert (ended.code, ended.report["status"], ended.bad()) == (0, "OK", [])
     layers = ["integrity", "environment", "gpu", "host", "processes", "engine", "fence", "api"]
     assert ended.levels() == dict.fromkeys([*layers, "silence"], "ok")
@@ -165,7 +161,7 @@ def test_a_package_that_health_needs_itself_is_unknown_and_not_a_bug(
 ) -> None:
     done = sound.run("--json", without=missing)
     ended = Ended(done.returncode, json.loads(done.stdout))
-    jsonschema.validate(ended.report, _schema())
+    check_health_report(ended.report)
     unknown = [one for one in ended.report["findings"] if one["level"] == "unknown"]
     assert (ended.code, [missing in one["text"] for one in unknown]) == (3, [True])
     assert missing in {"typer", "pydantic"} or ended.levels()["integrity"] == "ok"

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -40,7 +40,10 @@ def client(served: Gateway) -> Iterator[openai.OpenAI]:
 def _picture(colour: str, size: tuple[int, int] = (8, 4)) -> dict[str, Any]:
     out = io.BytesIO()
     Image.new("RGB", size, colour).save(out, "PNG")
-    url = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return _url(f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}")
+
+
+def _url(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -230,18 +233,18 @@ def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}], "not a picture"),
-        ([_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
-        ([_picture("red")] * 17, "too many pictures: 17"),
-        ([_picture("red", (5000, 5000))] * 5, "too large in total: 125 megapixels"),
-        ("word " * 9000, "the model's limit is 8192"),
+        (lambda: [_url("data:image/png;base64,aGVsbG8=")], "not a picture"),
+        (lambda: [_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
+        (lambda: [_picture("red")] * 17, "too many pictures: 17"),
+        (lambda: [_picture("red", (5000, 5000))] * 5, "too large in total: 125 megapixels"),
+        (lambda: "word " * 9000, "the model's limit is 8192"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_a_person_can_mend_is_said(
-    served: Gateway, content: Any, message: str, *, stream: bool
+    served: Gateway, content: Callable[[], Any], message: str, *, stream: bool
 ) -> None:
-    body = {"model": "echo", "stream": stream, "messages": [{"role": "user", "content": content}]}
+    body = {"model": "echo", "stream": stream, "messages": [{"role": "user", "content": content()}]}
     response = _post(served, body)
     assert response.status_code == 400
     assert message in _error(response)["message"]

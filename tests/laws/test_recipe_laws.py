@@ -158,7 +158,7 @@ def place() -> Iterator[Path]:
 def offline(place):
     """Give the environment of a machine whose only packages are tiny ones."""
     wheels = write_tiny_wheels(place / "wheels")
-    index = {"PIP_FIND_LINKS": str(wheels), "PIP_NO_INDEX": "1"}
+    index = {"PIP_FIND_LINKS": str(wheels), "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
     return index | {"SOURCE_DATE_EPOCH": "1790000000", "LLAVA_PACK_CACHE": str(place / "cache")}
 
 
