@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.sources import parsed
 
 OWN = ("llava_pack", "tests")
 SOURCES = subprocess.run(
@@ -28,7 +29,7 @@ def names(module):
     if not path.exists():
         return inner or None
     bound = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             bound.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -38,9 +39,9 @@ def names(module):
     return bound | inner
 
 
-def absent(source):
-    """Yield what a source imports of ours that is not there."""
-    for node in ast.walk(ast.parse(source)):
+def absent(tree):
+    """Yield what a module imports of ours that is not there."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OWN:
             known = names(node.module)
             yield from (
@@ -54,7 +55,7 @@ def absent(source):
 
 
 def test_what_is_imported_is_there():
-    found = {path: list(absent((ROOT / path).read_text())) for path in SOURCES}
+    found = {path: list(absent(parsed(ROOT / path))) for path in SOURCES}
     assert {path: names for path, names in found.items() if names} == {}
 
 
@@ -68,4 +69,4 @@ def test_what_is_imported_is_there():
     ],
 )
 def test_what_is_not_there_is_found(line):
-    assert list(absent(line))
+    assert list(absent(ast.parse(line)))

@@ -6,6 +6,7 @@ only where the type of that value is a Literal, and then every member of the Lit
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -15,7 +16,8 @@ from llava_pack.format.text import LANGUAGES
 from tests.conftest import ROOT
 from tests.support.sources import SOURCES, parsed
 
-_BY_LANGUAGE = [path for path in SOURCES if f'"{LANGUAGES[-1]}"' in path.read_text()]
+_OF_LANGUAGES = re.compile("|".join(f"['\"]{one}['\"]" for one in LANGUAGES))
+_BY_LANGUAGE = [path for path in SOURCES if _OF_LANGUAGES.search(path.read_text())]
 
 
 def _tables() -> Iterator[tuple[str, str]]:

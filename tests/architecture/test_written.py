@@ -51,17 +51,14 @@ def functions(node, names=()):
         yield from functions(child, inner)
 
 
-_OF_FILES = {"move", "replace", "rename", "renames", "write_text", "write_bytes", "open", "fdopen"}
-
-
 def renames(call):
     """Say whether a call renames a file: one argument tells `Path.replace` from `str.replace`."""
     if not isinstance(call.func, ast.Attribute):
         return False
-    name, owner = call.func.attr, ast.unparse(call.func.value)
-    if name == "move" and owner == "shutil":
-        return True
-    if name in {"replace", "rename", "renames"} and owner == "os":
+    name = call.func.attr
+    if name == "move":
+        return ast.unparse(call.func.value) == "shutil"
+    if name in {"replace", "rename", "renames"} and ast.unparse(call.func.value) == "os":
         return True
     return name in {"replace", "rename"} and len(call.args) == 1 and not call.keywords
 
@@ -69,21 +66,15 @@ def renames(call):
 def writes(call):
     """Say whether a call writes a file in its place, from its beginning."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
-    if name in {"write_text", "write_bytes"}:
-        return True
+    if name not in {"open", "fdopen"}:
+        return name in {"write_text", "write_bytes"}
     given = [ast.unparse(one) for one in [*call.args, *(word.value for word in call.keywords)]]
-    modes = {one.strip("'") for one in given}
-    return name in {"open", "fdopen"} and bool(modes & {"w", "x", "wb", "xb", "w+b", "wt", "w+"})
+    return bool({one.strip("'") for one in given} & {"w", "x", "wb", "xb", "w+b", "wt", "w+"})
 
 
 @functools.cache
 def calls(path):
-    return [(name, call) for name, call in functions(parsed(path)) if _named(call) in _OF_FILES]
-
-
-def _named(call):
-    """Return the last part of what is called."""
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return tuple(functions(parsed(path)))
 
 
 def met(kind, sources=SOURCES):

@@ -1,4 +1,4 @@
-"""The package's sources, each parsed once by a process and only when a test asks for it."""
+"""Sources, each parsed once by a process and only when a test asks for it."""
 
 import ast
 import functools

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundle import CHECKOUT
+from tests.support.sources import parsed
 
 INSTALLERS = CHECKOUT / "installers"
 CODE = [CHECKOUT / "llava_pack" / name for name in ("format", "target")]
@@ -26,7 +27,7 @@ SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
 def test_the_installer_imports_the_stdlib_and_the_format_only(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -59,7 +60,7 @@ def test_what_an_auditor_reads_stays_within_its_budget(trust):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
 def test_no_line_is_saved_by_two_assignments_in_one(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             assert not isinstance(node.targets[0], ast.Tuple), f"{path.name}:{node.lineno}"
 

@@ -22,6 +22,7 @@ from llava_pack.health.support import collect, packed
 from llava_pack.health.vocabulary import ANSWERS, LICENCES, MODELS, RECIPES
 from tests.conftest import ROOT
 from tests.support.planted import KINDS, MANIFEST, RECEIPT, VALUES, leaks, planted
+from tests.support.sources import parsed
 
 SEED = int(os.environ.get("LLAVA_PACK_ATTACK_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -348,7 +349,7 @@ def logging_calls():
     methods = {"debug", "info", "warning", "error", "exception", "critical"}
     for path in sorted((ROOT / "llava_pack").rglob("*.py")):
         logger = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             called = getattr(node, "func", None)
             if not isinstance(called, ast.Attribute) or called.attr not in methods:
                 continue
@@ -393,7 +394,7 @@ def fixed_words():
     for path in (ROOT / "llava_pack").rglob("*.py"):
         if path.name in _ASKED_FOR or "Layer." not in path.read_text():
             continue
-        for function in ast.walk(ast.parse(path.read_text())):
+        for function in ast.walk(parsed(path)):
             if isinstance(function, ast.FunctionDef):
                 for text in texts_of(function):
                     for part in getattr(text, "values", [text]):
