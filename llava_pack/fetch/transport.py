@@ -13,7 +13,7 @@ from weakref import WeakSet
 import httpx
 
 from llava_pack.fetch.remote import RemoteFile, origin, place
-from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError
+from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, reason_of
 
 _CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -206,7 +206,7 @@ def _seconds(text: str) -> float:
 
 
 def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
-    cause = str(error) or type(error).__name__
+    cause = reason_of(error)
     host = origin(file.url)
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         return NetworkError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from llava_pack.format.errors import InstallError, PackError, PreflightError, SpaceError
+from llava_pack.format.errors import InstallError, PackError, PreflightError, SpaceError, reason_of
 from llava_pack.target import disk, generations
 
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -37,7 +37,7 @@ def explained(prefix: Path) -> Iterator[None]:
 
 def _failure(error: OSError, prefix: Path) -> PackError:
     subject = str(error.filename or prefix)
-    said = error.strerror or type(error).__name__
+    said = reason_of(error)
     if error.errno == errno.ENOMEM:
         return SpaceError(f"{said}", subject=subject, hint=f"free some memory, {_AGAIN}")
     if error.errno in _CLOSED:

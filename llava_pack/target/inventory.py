@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 from llava_pack.format import records, sums
 from llava_pack.format.digests import sha256_stream
-from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
+from llava_pack.format.errors import IntegrityError, SignatureError, UsageError, reason_of
 from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
@@ -227,7 +227,7 @@ class Medium:
 
 
 def _reason(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or type(error).__name__}"
+    return f"cannot be read: {reason_of(error)}"
 
 
 def refusal(defects: tuple[FileDefect, ...], *, of: int) -> IntegrityError:

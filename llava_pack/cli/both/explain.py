@@ -11,7 +11,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.parameters import Ways, refuse_strangers
-from llava_pack.format.errors import UsageError
+from llava_pack.format.errors import UsageError, reason_of
 from llava_pack.format.text import LANGUAGES, Language
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def _said(words: list[str], log: Path | None) -> str:
         try:
             return _end(log, MAX_TEXT_CHARS)
         except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise UsageError(f"cannot be read: {why}", subject=str(log)) from error
+            raise UsageError(f"cannot be read: {reason_of(error)}", subject=str(log)) from error
     if words == ["-"] or (not words and not sys.stdin.isatty()):
         return sys.stdin.read()
     if not words:

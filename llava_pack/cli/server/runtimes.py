@@ -15,7 +15,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.format.errors import InstallError, UsageError
+from llava_pack.format.errors import InstallError, UsageError, reason_of
 from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, directories, running
@@ -84,7 +84,7 @@ def _move_to(python: Path) -> None:
             os.execv(python, [str(python), "-I", "-m", "llava_pack", *sys.argv[1:]])  # noqa: S606
     except OSError as error:
         raise InstallError(
-            f"its Python cannot be started: {error.strerror}",
+            f"its Python cannot be started: {reason_of(error)}",
             subject=str(python),
             hint="llava-pack health --deep",
         ) from error

@@ -6,6 +6,7 @@ from typing import Any
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.client.discovery import chosen_server, http
+from llava_pack.format.errors import reason_of
 from llava_pack.serve.run_state import RunState, running
 
 
@@ -55,7 +56,7 @@ def _facts(server: RunState) -> dict[str, Any]:
                 for name, model in startup["models"].items()
             }
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        facts["error"] = f"it does not respond: {str(error) or type(error).__name__}"
+        facts["error"] = f"it does not respond: {reason_of(error)}"
     return facts
 
 

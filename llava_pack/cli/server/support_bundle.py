@@ -15,7 +15,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
-from llava_pack.format.errors import SpaceError, UsageError
+from llava_pack.format.errors import SpaceError, UsageError, reason_of
 from llava_pack.format.text import human_bytes
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.serve.run_state import RunState, directories, running
@@ -261,7 +261,7 @@ def _write(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = reason_of(error)
         raise UsageError(f"cannot be written: {why}", subject=str(path), hint="-o FILE") from error
     try:
         with os.fdopen(descriptor, "wb") as out:
