@@ -6,24 +6,22 @@ gateway asks the engine itself.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
 from llava_pack.engine.port import EngineInfo
-from llava_pack.format.errors import PackError
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import News
 from llava_pack.serve.liveness import Pulse
 from llava_pack.serve.port import Status, Vitals
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.engine_process import EngineLife, Observer, Proof
-from llava_pack.serve.supervision.restarts import Restarts
+from llava_pack.serve.supervision.lifetime import Supervised
 
 _log = logging.getLogger(__name__)
 
 
-class SupervisedEngine:
+class SupervisedEngine(Supervised[EngineLife]):
     """A model whose engine process is kept running.
 
     Args:
@@ -43,20 +41,18 @@ class SupervisedEngine:
         care: Care | None = None,
         proof: Proof | None = None,
     ) -> None:
+        self._care = care or Care()
+        self.ready = asyncio.Event()
+        """Set when it first was ready."""
+        super().__init__(self.ready, self._care.rests_s)
         self._command = command
         self._on_status = on_status or (lambda _name, _status: None)
-        self._care = care or Care()
         self._proof = proof
         self._status = Status(phase="starting")
         self._info: EngineInfo | None = None
-        self._life: EngineLife | None = None
         self._pulse = Pulse(self._care.stall_s)
-        self._restarts = Restarts(self._care.rests_s)
-        self._stopping = asyncio.Event()
         self.number = number
         """Its own, which no other engine of the run ever has."""
-        self.ready = asyncio.Event()
-        """Set when it first was ready."""
 
     @property
     def name(self) -> str:
@@ -98,17 +94,7 @@ class SupervisedEngine:
         Raises:
             PackError: it could not be started the first time.
         """
-        observer = Observer(status=self._tell, ready=self._on_ready)
-        while not self._stopping.is_set():
-            self._restarts.begin()
-            self._life = EngineLife(self._command, self._pulse, self._care, self._proof, observer)
-            try:
-                await self._life.run()
-            except PackError as error:
-                if not (self.ready.is_set() or self._stopping.is_set()):
-                    raise
-                cause = error.message
-            await self._rest(cause)
+        await super().run()
         self._tell(Status(phase="stopped"))
 
     def refuse(self) -> None:
@@ -116,32 +102,18 @@ class SupervisedEngine:
         self._stopping.set()
         self._tell(Status(phase="stopped", detail="shutting down"))
 
-    async def stop(self, *, force: bool = False) -> None:
-        """End the engine process, at once with `force`."""
-        self._stopping.set()
-        if self._life is not None:
-            await self._life.stop(force=force)
-
-    def kill(self) -> None:
-        """Kill the engine process, and wait for nothing."""
-        self._stopping.set()
-        if self._life is not None:
-            self._life.kill()
+    def _begin(self) -> EngineLife:
+        observer = Observer(status=self._tell, ready=self._on_ready)
+        return EngineLife(self._command, self._pulse, self._care, self._proof, observer)
 
     def _on_ready(self, info: EngineInfo) -> None:
         self._info = info
         self._tell(Status(phase="ready"))
         self.ready.set()
 
-    async def _rest(self, cause: str) -> None:
-        """Show why the engine ended, and wait before it is started again."""
-        if self._stopping.is_set():
-            return
-        rest_s = self._restarts.rest_s()
+    def _tell_rest(self, cause: str, rest_s: float) -> None:
         _log.warning("%s: %s; restarting in %g s", self.name, cause, rest_s)
         self._tell(Status(phase="restarting", detail=f"{cause}; next attempt in {rest_s:g} s"))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), rest_s)
 
     def _tell(self, status: Status) -> None:
         if self._stopping.is_set() and status.phase != "stopped":

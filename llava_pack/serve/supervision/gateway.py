@@ -10,10 +10,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from llava_pack.format.errors import PackError
 from llava_pack.serve.feed import Beat, Bulletin, News, Start
 from llava_pack.serve.supervision.gateway_process import GatewayLife, GatewayPlan
-from llava_pack.serve.supervision.restarts import Restarts
+from llava_pack.serve.supervision.lifetime import Supervised
 
 _log = logging.getLogger(__name__)
 _TOLD_S = 10.0
@@ -21,7 +20,7 @@ _MOST_LEFT, _LEFT_VALUES, _ID_CHARS = 10_000, 3, 32
 """Of how many keys what is left is passed on, and what each is: a gateway may be in wrong hands."""
 
 
-class SupervisedGateway:
+class SupervisedGateway(Supervised[GatewayLife]):
     """The gateway process of a run.
 
     Args:
@@ -38,20 +37,18 @@ class SupervisedGateway:
         news: Callable[[], tuple[News, ...]],
         note: Callable[[str], None],
     ) -> None:
+        self.answers = asyncio.Event()
+        """Set when it first listened at the port."""
+        super().__init__(self.answers, plan.care.rests_s)
         self._plan = plan
         self._settings = settings
         self._news = news
         self._note = note
-        self._life: GatewayLife | None = None
         self._beat: Beat | None = None
         self._heard = asyncio.Event()
         self._number = 0
         self._left: dict[str, tuple[float, ...]] = {}
         self._ending = False
-        self._stopping = asyncio.Event()
-        self._restarts = Restarts(plan.care.rests_s)
-        self.answers = asyncio.Event()
-        """Set when it first listened at the port."""
 
     @property
     def stalled(self) -> bool:
@@ -81,39 +78,18 @@ class SupervisedGateway:
                     self._heard.clear()
                     await self._heard.wait()
 
-    async def run(self) -> None:
-        """Keep a gateway running until `stop`.
-
-        Raises:
-            PackError: it could not be started the first time.
-        """
-        while not self._stopping.is_set():
-            self._restarts.begin()
-            settings = replace(self._settings, restarts=self._restarts.count, left=dict(self._left))
-            self._life = GatewayLife(self._plan, settings, self._bulletin, self._hear)
-            try:
-                await self._life.run()
-            except PackError as error:
-                if not (self.answers.is_set() or self._stopping.is_set()):
-                    raise
-                cause = error.message
-            finally:
-                self._beat = None
-                self._heard.set()
-            await self._rest(cause, self._life.last_words())
-
     async def stop(self, *, force: bool = False) -> None:
         """End the gateway process: what it still answers is cut soon, at once with `force`."""
         self._ending = True
-        self._stopping.set()
-        if self._life is not None:
-            await self._life.stop(force=force)
+        await super().stop(force=force)
 
-    def kill(self) -> None:
-        """Kill the gateway process, and wait for nothing."""
-        self._stopping.set()
-        if self._life is not None:
-            self._life.kill()
+    def _begin(self) -> GatewayLife:
+        settings = replace(self._settings, restarts=self._restarts.count, left=dict(self._left))
+        return GatewayLife(self._plan, settings, self._bulletin, self._hear)
+
+    def _ended(self) -> None:
+        self._beat = None
+        self._heard.set()
 
     def _bulletin(self) -> Bulletin:
         return Bulletin(number=self._number, models=self._news(), ending=self._ending)
@@ -134,14 +110,8 @@ class SupervisedGateway:
             self.answers.set()
             self._heard.set()
 
-    async def _rest(self, cause: str, last_words: str) -> None:
-        """Say why it ended, and wait before another is started."""
-        if self._stopping.is_set():
-            return
-        rest_s = self._restarts.rest_s()
+    def _tell_rest(self, cause: str, rest_s: float) -> None:
         _log.warning("%s; restarting in %g s", cause, rest_s)
-        if last_words.strip():
-            _log.warning("its last output: %s", last_words.strip())
+        if self._life is not None and (last_words := self._life.last_words().strip()):
+            _log.warning("its last output: %s", last_words)
         self._note(f"{cause}; restarting in {rest_s:g} s")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), rest_s)

@@ -1,14 +1,16 @@
-"""One process from its start to its end: heard, lived with, and nothing left of it."""
+"""One process from its start to its end, with nothing left of it; and one that is kept running."""
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.subprocesses import cause_of_death, end, kill
+from llava_pack.serve.supervision.restarts import Restarts
 
 _LAST_WORDS_S = 1.0
 
@@ -17,7 +19,7 @@ class LostError(ServeError):
     """A process cannot be reached any more; why is known when it has ended."""
 
 
-class ProcessLife:
+class ProcessLife(ABC):
     """One life of a process, which may be ended at any time, also before it was started.
 
     Args:
@@ -32,6 +34,18 @@ class ProcessLife:
         self._lines: deque[str] = deque(maxlen=kept_lines)
         self._process: Process | None = None
         self._over = False
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Start the process, and raise what it ended with.
+
+        Raises:
+            PackError: always; nothing of the process is left.
+        """
+
+    @abstractmethod
+    async def stop(self, *, force: bool) -> None:
+        """End the process, at once with `force`."""
 
     def kill(self) -> None:
         """Kill the process, and wait for nothing."""
@@ -92,3 +106,67 @@ class ProcessLife:
             line = data.decode(errors="replace").rstrip()
             self._lines.append(line)
             hear(line)
+
+
+Life = TypeVar("Life", bound=ProcessLife)
+
+
+class Supervised(ABC, Generic[Life]):
+    """A process that is kept running: one life after the other, until it is stopped.
+
+    Args:
+        up: set when it first could be used. What it ends with before is the start's failure.
+        rests_s: how long it rests after each end.
+    """
+
+    def __init__(self, up: asyncio.Event, rests_s: tuple[float, ...]) -> None:
+        self._up = up
+        self._life: Life | None = None
+        self._restarts = Restarts(rests_s)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep it running until `stop`.
+
+        Raises:
+            PackError: it could not be started the first time.
+        """
+        while not self._stopping.is_set():
+            self._restarts.begin()
+            self._life = self._begin()
+            try:
+                await self._life.run()
+            except PackError as error:
+                if not (self._up.is_set() or self._stopping.is_set()):
+                    raise
+                cause = error.message
+            finally:
+                self._ended()
+            if not self._stopping.is_set():
+                rest_s = self._restarts.rest_s()
+                self._tell_rest(cause, rest_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), rest_s)
+
+    async def stop(self, *, force: bool = False) -> None:
+        """End the process, at once with `force`; it is not started again."""
+        self._stopping.set()
+        if self._life is not None:
+            await self._life.stop(force=force)
+
+    def kill(self) -> None:
+        """Kill the process, and wait for nothing; it is not started again."""
+        self._stopping.set()
+        if self._life is not None:
+            self._life.kill()
+
+    @abstractmethod
+    def _begin(self) -> Life:
+        """Return the next life."""
+
+    @abstractmethod
+    def _tell_rest(self, cause: str, rest_s: float) -> None:
+        """Tell why a life ended, and how long it rests before the next one."""
+
+    def _ended(self) -> None:
+        """Take note that a life is over, whatever comes next."""
