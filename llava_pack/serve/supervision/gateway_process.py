@@ -162,6 +162,7 @@ class GatewayLife(ProcessLife):
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if watching in done:
+                hearing.cancel()  # a heartbeat of one that wakes up to be dumped comes too late
                 await dump(process)
                 raise ServeError(
                     f"the gateway, process {process.pid}, hung: no heartbeat for "

@@ -32,6 +32,13 @@ def beat():
 beat()
 """
 _HANGS = f"{_BEATS}\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
+_WAKES = f"""
+{_BEATS}
+def late(*_):
+    beat(); time.sleep(0.3); os.kill(os.getpid(), signal.SIGKILL)
+signal.signal(signal.SIGABRT, late)
+while True: time.sleep(1)
+"""
 _LIVES = f"{_BEATS}\nwhile True: time.sleep(0.1); beat()"
 _CHILD = f"""
 import subprocess, sys
@@ -47,6 +54,7 @@ class _Seen:
 
     def __init__(self, script: str, folder: Path, listening: socket.socket) -> None:
         self.notes: list[str] = []
+        self.stalled: list[bool] = []
         self.noted = asyncio.Event()
         self.gateway = SupervisedGateway(
             GatewayPlan(
@@ -66,6 +74,7 @@ class _Seen:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
+        self.stalled.append(self.gateway.stalled)
         self.noted.set()
 
 
@@ -113,6 +122,18 @@ def test_one_that_hangs_is_replaced_and_says_where_it_hung(
 
     _with(_HANGS, tmp_path, use)
     assert "Fatal Python error: Aborted" in capsys.readouterr().err
+
+
+def test_a_heartbeat_after_it_was_given_up_does_not_count(tmp_path: Path) -> None:
+    """One that was stopped goes on to say where it hung: a watchdog would be fed while it rests."""
+
+    async def use(seen: _Seen) -> None:
+        await _replaced(seen)
+        assert "hung: no heartbeat for" in seen.notes[0]
+        assert "for 0 s" not in seen.notes[0]
+        assert seen.stalled[0]
+
+    _with(_WAKES, tmp_path, use)
 
 
 def test_without_the_look_it_is_left_to_hang(
