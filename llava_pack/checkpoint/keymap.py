@@ -11,6 +11,8 @@ _PROJECTOR = re.compile(r"mm_projector\.(?:(\d+)\.)?(weight|bias)")
 _LINEAR = re.compile(r"multi_modal_projector\.(?:linear_(\d+)\.)?(weight|bias)")
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 _TOWER_PREFIX = "vision_tower.vision_tower."
+INSIDE = f"model.{_TOWER_PREFIX}"
+"""What begins the names of a tower's tensors inside a checkpoint."""
 
 
 def plain_name(name: str) -> str:
@@ -41,7 +43,7 @@ def original_name(name: str) -> str:
         return f"model.mm_projector.{part if layer is None else _nth(layer, part)}"
     if rest.startswith("vision_tower."):
         inner = rest.removeprefix("vision_tower.").removeprefix("vision_model.")
-        return f"model.{_TOWER_PREFIX}vision_model.{inner}"
+        return f"{INSIDE}vision_model.{inner}"
     if rest.startswith("language_model.lm_head."):
         return rest.removeprefix("language_model.")
     if rest.startswith("language_model."):

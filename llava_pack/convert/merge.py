@@ -15,7 +15,7 @@ from typing import Any
 from llava_pack.checkpoint.adapter import Adapter, changed_tensor, read_adapter, trained_name
 from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES
-from llava_pack.convert.parts import Parts, read_json
+from llava_pack.convert.parts import Parts, needed, read_json
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
 
@@ -57,7 +57,7 @@ def merged_parts(
             tensors = [_merged(tensor, pairs, adapter) for tensor in tensors]
         whole = [*tensors, *(renamed(one, name) for name, one in trained.items())]
         said = read_json(adapter_dir / "config.json") if config is None else config
-        yield Parts(config=said, tensors=whole, texts=base_dir)
+        yield Parts(config=said, tensors=needed(whole, said), texts=base_dir)
 
 
 Pairs = dict[str, dict[str, SourceTensor]]

@@ -82,11 +82,20 @@ def test_a_conversion_of_a_tied_model(tmp_path):
 def test_a_prequantized_conversion_is_not_held_against_its_shapes(tmp_path):
     folder = make_converted(tmp_path / "x-hf")
     edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    name = "language_model.model.layers.0.self_attn.q_proj.weight"
+    packed = {
+        name: Stored("U8", (512, 1), bytes(512)),
+        f"{name}.absmax": Stored("F32", (16,), bytes(64)),
+        f"{name}.quant_state.bitsandbytes__nf4": Stored("U8", (4,), bytes(4)),
+    }
+    change(folder / "model-00001-of-00002.safetensors", lambda t: t.update(packed))
+    assert fails(folder) == []
+    change(folder / "model-00001-of-00002.safetensors", lambda t: t.pop(f"{name}.absmax"))
     change(
         folder / "model-00001-of-00002.safetensors",
-        lambda t: t.update({n: Stored("U8", (4, 1), bytes(4)) for n in list(t)[:3]}),
+        lambda t: t.pop(f"{name}.quant_state.bitsandbytes__nf4"),
     )
-    assert fails(folder) == []
+    assert fails(folder)[0] == f"{name}: has shape (512, 1), config.json asks for (32, 32)"
 
 
 def test_a_conversion_without_its_tower_and_with_wrong_shapes(tmp_path):

@@ -1,4 +1,4 @@
-"""A whole LLaVA for the engine, in whichever form it was published; looked at, not loaded.
+"""A whole LLaVA, in whichever form it was published; looked at, not loaded.
 
 One folder with its tower beside it (the original layout), one with everything inside (as
 transformers writes it, also with linears that were quantized ahead), or an adapter or a projector
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import parse_config, read_small
-from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
+from llava_pack.checkpoint.network import Network, network
+from llava_pack.checkpoint.pictures import PictureRules, picture_rules
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
 
 _BASED = (Kind.LORA, Kind.PROJECTOR)
-_SELECT = {"default": "patch", "full": "cls_patch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,15 @@ class Checkpoint:
         model: what was given.
         tower: None where the tower is inside the model's folder, configuration and all.
         base: what an adapter or a projector was trained on.
+        network: what is built of it.
+        pictures: how they are prepared.
     """
 
     model: Layout
     tower: Layout | None = None
     base: Layout | None = None
+    network: Network
+    pictures: PictureRules
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -50,8 +54,7 @@ class Checkpoint:
     @property
     def config(self) -> Mapping[str, Any]:
         """The configuration in the original keys."""
-        given = self.model.config
-        return _original_keys(given, self.preprocessor) if self.native else given
+        return self.model.original
 
     @property
     def texts(self) -> Path:
@@ -61,17 +64,7 @@ class Checkpoint:
     @property
     def tower_config(self) -> Mapping[str, Any]:
         """The tower's configuration."""
-        return self.model.config if self.tower is None else self.tower.config
-
-    @property
-    def preprocessor(self) -> Mapping[str, Any]:
-        """How pictures are prepared.
-
-        Raises:
-            CheckpointError: the file is missing or malformed.
-        """
-        folder = (self.tower or self.model).folder
-        return _json(folder, "preprocessor_config.json")
+        return (self.tower or self.model).tower_config
 
     @property
     def adapter(self) -> Mapping[str, Any]:
@@ -123,14 +116,21 @@ def read_checkpoint(
         read_layout(model_dir, expect=Kind.ORIGINAL)
     _check_use(model, vision_tower, model_base)
     if model.kind is Kind.CONVERTED:
-        return Checkpoint(model=model)
+        return _whole(model, None, None)
     base = _base(model, model_base) if model.kind in _BASED else None
     tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
     tower, defects = survey_pair(model, tower_dir)
     refuse(defects, subject=model_dir.name)
     if tower is None:
         raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
-    return Checkpoint(model=model, tower=tower, base=base)
+    return _whole(model, tower, base)
+
+
+def _whole(model: Layout, tower: Layout | None, base: Layout | None) -> Checkpoint:
+    vision = tower or model
+    made = network(model.original, vision.tower_config)
+    pictures = picture_rules(vision.preprocessor, model.original, made.tower)
+    return Checkpoint(model=model, tower=tower, base=base, network=made, pictures=pictures)
 
 
 def _check_use(model: Layout, vision_tower: Path | None, model_base: Path | None) -> None:
@@ -169,26 +169,6 @@ def _base(model: Layout, given: Path | None) -> Layout:
             subject=folder.name,
         )
     return base
-
-
-def _original_keys(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a converted checkpoint's configuration in the original keys.
-
-    Pictures are padded to squares, as LLaVA was trained, unless the folder says it wants none.
-    """
-    whole = as_original(config)
-    select = str(config.get("vision_feature_select_strategy", "default"))
-    whole |= {
-        "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": bool(config.get("mm_use_im_start_end", False)),
-        "mm_vision_select_feature": _SELECT.get(select, select),
-        "image_aspect_ratio": "pad" if preprocessor.get("do_pad", True) else None,
-    }
-    if whole["mm_patch_merge_type"] != "flat":
-        points = config.get("image_grid_pinpoints") or preprocessor.get("image_grid_pinpoints")
-        swapped = [[width, height] for height, width in points or ()]
-        whole |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": swapped}
-    return whole
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
