@@ -137,6 +137,14 @@ class Network:
     lone_linear: bool
     newline: bool
 
+    @property
+    def head_width(self) -> int:
+        """Numbers of a key, and of a value, in each head."""
+        return int(
+            self.text.get("head_dim")
+            or self.text["hidden_size"] // self.text["num_attention_heads"]
+        )
+
 
 def network(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> Network:
     """Return the network of a checkpoint.
