@@ -186,6 +186,7 @@ def _room(
         context_tokens=context_tokens,
         slots=options.slots,
         element_bytes=element_bytes,
+        features=count_parameters(checkpoint.config, checkpoint.tower_config).features,
     )
     features_bytes = max(0, min(_MOST_FEATURES, free // _FEATURES_SHARE))
     free -= features_bytes
