@@ -15,7 +15,7 @@ from llava_pack.assemble.serving import ServingPlan, plan_serving, source_config
 from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.convert.native_config import check_native
+from llava_pack.convert.native_form import native_form
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
@@ -127,7 +127,8 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
     if packing.format == "hf" and not packing.converted:
-        check_native(configs[0])
+        pictures = identified.get("vision_tower", identified["model"]).preprocessor
+        native_form(*configs, pictures)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe, packing, options.target, configs, cpu=cpu, capability=packages.torch.capability

@@ -15,7 +15,7 @@ from llava_pack.checkpoint.expected import (
 )
 from llava_pack.checkpoint.findings import SHOWN, listed
 from llava_pack.checkpoint.keymap import INSIDE, is_weight, projector_name
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, trains_tower
 from llava_pack.checkpoint.network import tower_rules
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.checkpoint.values import size
@@ -146,7 +146,7 @@ def _ignored(config: Config, entries: Entries) -> Iterator[Defect]:
     `unfreeze_mm_vision_tower` the tower is loaded late, from its own folder, over these tensors).
     """
     inside = sum(name.startswith(INSIDE) for name in entries)
-    if inside and not config.get("unfreeze_mm_vision_tower", False):
+    if inside and not trains_tower(config):
         text = (
             f"unfreeze_mm_vision_tower is not true, so LLaVA ignores {inside} vision tensors of "
             "this checkpoint and takes the tower's own"

@@ -142,6 +142,19 @@ def has_tiles(config: Mapping[str, Any]) -> bool:
     return aspect.startswith("anyres") or config.get("model_type") in (NEXT[0], ONEVISION[0])
 
 
+def trains_tower(config: Mapping[str, Any]) -> bool:
+    """Say whether the vision tensors inside a checkpoint are those that its code uses.
+
+    Source: haotian-liu/LLaVA multimodal_encoder/clip_encoder.py (`unfreeze_mm_vision_tower`);
+    LLaVA-VL/LLaVA-NeXT, the same file and siglip_encoder.py (`mm_tunable_parts` too).
+
+    >>> trains_tower({"mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter,mm_language_model"})
+    True
+    """
+    parts = str(config.get("mm_tunable_parts") or "")
+    return bool(config.get("unfreeze_mm_vision_tower", False)) or "mm_vision_tower" in parts
+
+
 def image_words(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the words that LLaVA's code adds to the tokenizer of this checkpoint, in order.
 

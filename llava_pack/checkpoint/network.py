@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llava_pack.checkpoint.config import vision_part
+from llava_pack.checkpoint.config import vision_part, vision_tower_id
 from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.kind import LANGUAGE_TYPES, TOWER_TYPES, backbone, has_tiles
 from llava_pack.checkpoint.values import choice, flag, number, refusal, size
@@ -38,6 +38,9 @@ _ROTARY: Mapping[str, tuple[str, ...]] = {
 }
 """How positions are scaled, and the numbers that each way needs."""
 _MAX_LAYERS = 1000
+_SELECTED = -2
+"""Source: haotian-liu/LLaVA llava/train/train.py as it is used; LLaVA-NeXT siglip_encoder.py, which
+deletes the last layer whatever the configuration says."""
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _SIZES = (
     *_NEEDED,
@@ -263,7 +266,7 @@ def tower_rules(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> T
     select = choice(
         "mm_vision_select_feature", config.get("mm_vision_select_feature") or "patch", _SELECT
     )
-    layers = _layers(config.get("mm_vision_select_layer", -2), values["num_hidden_layers"])
+    layers = _layers(_selected(config, kind), values["num_hidden_layers"])
     drops = kind == "clip" and select == "patch"
     return TowerRules(kind=kind, values=values, layers=layers, drops_class=drops)
 
@@ -312,6 +315,13 @@ def tower_kind(tower_config: Mapping[str, Any]) -> TowerKind:
             hint="take a LLaVA with a CLIP or a SigLIP tower",
         )
     return "siglip" if str(model_type).startswith("siglip") else "clip"
+
+
+def _selected(config: Mapping[str, Any], kind: TowerKind) -> object:
+    """Return the hidden state that is taken: of an original's SigLIP always the one before last."""
+    if kind == "siglip" and vision_tower_id(config) is not None:
+        return _SELECTED
+    return config.get("mm_vision_select_layer", _SELECTED)
 
 
 def _layers(select: object, layers: int) -> int:

@@ -111,7 +111,9 @@ class Oracle:
 
     def inputs(self, engine: Any, messages: tuple[Message, ...]) -> dict[str, torch.Tensor]:
         """Return ids and pixels; the ids are those of the engine's prompt."""
-        ids = [IMAGE_ID if one == -200 else one for one in engine._model.write(request(messages)).ids]
+        ids = [
+            IMAGE_ID if one == -200 else one for one in engine._model.write(request(messages)).ids
+        ]
         given = {"input_ids": torch.tensor([ids])}
         given["attention_mask"] = torch.ones_like(given["input_ids"])
         return given | self.pixels([p for one in messages for p in one.pictures])

@@ -79,7 +79,7 @@ class Vision:
 
     def _together(self, group: Sequence[tuple[Look, torch.Tensor]]) -> Iterator[torch.Tensor]:
         pixels = torch.cat([tiles for _, tiles in group])
-        slices = pixels.split(max(self.at_once, _TILES_AT_ONCE))
+        slices = torch.split(pixels, max(self.at_once, _TILES_AT_ONCE))
         stacked = torch.cat([self._through(tiles) for tiles in slices])
         parts = torch.split(stacked, [len(tiles) for _, tiles in group])
         newline = getattr(self._network.model, "image_newline", None)

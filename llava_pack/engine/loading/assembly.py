@@ -95,7 +95,9 @@ def assemble(
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
     how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)
     vision = Vision(network, processor, at_once=how.pictures_at_once, limit_bytes=features_bytes)
-    return LlavaModel(network, _cache(checkpoint.network, network, room, place), writer, vision, info, how)
+    return LlavaModel(
+        network, _cache(checkpoint.network, network, room, place), writer, vision, info, how
+    )
 
 
 def compute_dtype(precision: str, device: str) -> torch.dtype:
