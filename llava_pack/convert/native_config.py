@@ -131,8 +131,11 @@ def vision_config(tower_config: Mapping[str, Any], form: NativeForm) -> dict[str
 def image_processor(form: NativeForm) -> dict[str, Any]:
     """Return preprocessor_config.json: pad with the mean colour, or tiles, then as the tower."""
     rules = form.pictures
+    size = {"height": rules.height, "width": rules.width}
+    edge = rules.shortest_edge
     whole: dict[str, Any] = {
-        "do_center_crop": rules.shortest_edge is not None,
+        "crop_size": size,  # that of tiles, too, where nothing is cropped
+        "do_center_crop": edge is not None,
         "do_convert_rgb": True,
         "do_normalize": True,
         "do_pad": rules.tiling is not None or rules.pad,
@@ -144,11 +147,8 @@ def image_processor(form: NativeForm) -> dict[str, Any]:
         "processor_class": f"{form.stem}Processor",
         "resample": rules.resample,
         "rescale_factor": rules.factor,
-        "size": {"height": rules.height, "width": rules.width},
+        "size": size if edge is None else {"shortest_edge": edge},
     }
-    if rules.shortest_edge is not None:
-        whole["crop_size"] = whole["size"]
-        whole["size"] = {"shortest_edge": rules.shortest_edge}
     if form.layouts:
         whole["image_grid_pinpoints"] = form.layouts
     return dict(sorted(whole.items()))

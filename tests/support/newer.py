@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoImageProcessor, AutoModelForImageTextToText
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from llava_pack.engine.port import Delta, Failed, Message, Picture, Request, Sampling
 from tests.support.checkpoints import (
@@ -64,6 +63,11 @@ QUESTIONS: dict[str, tuple[tuple[int, int], ...]] = {
 def noise(width: int, height: int) -> Picture:
     """Return a picture of random pixels."""
     return Picture(width, height, random.Random(width * height).randbytes(width * height * 3))
+
+
+def image(picture: Picture) -> Image.Image:
+    """Return a picture as transformers takes it."""
+    return Image.frombytes("RGB", picture.size, bytes(picture.rgb))
 
 
 def asked(name: str) -> tuple[Message, ...]:
@@ -122,9 +126,9 @@ class Oracle:
         """Return what transformers makes of the pictures of one request."""
         if not pictures:
             return {}
-        images = [Image.frombytes("RGB", one.size, bytes(one.rgb)) for one in pictures]
-        tiled = isinstance(self.processor, LlavaOnevisionImageProcessorPil)
-        made = self.processor([images] if tiled else images, return_tensors="pt")
+        images = [image(one) for one in pictures]
+        nested = isinstance(self.processor, LlavaOnevisionImageProcessorPil)
+        made = self.processor([images] if nested else images, return_tensors="pt")
         return {key: torch.as_tensor(value) for key, value in made.items()}
 
     def tiles(self, pictures: Sequence[Picture]) -> list[Any]:
@@ -157,9 +161,7 @@ def oracle(folder: Path, **options: Any) -> Oracle:
     )
     assert not any(report.values()), report
     model.config.image_token_index = IMAGE_ID
-    tiled = model.config.model_type == "llava_onevision"
-    kind = LlavaOnevisionImageProcessorPil if tiled else SiglipImageProcessorPil
-    return Oracle(model.eval(), kind.from_pretrained(folder))
+    return Oracle(model.eval(), AutoImageProcessor.from_pretrained(folder, backend="pil"))
 
 
 def made_pair(folder: Path, spec: TinyLlava) -> tuple[Path, Path]:
