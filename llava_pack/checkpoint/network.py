@@ -38,6 +38,9 @@ _ROTARY: Mapping[str, tuple[str, ...]] = {
 }
 """How positions are scaled, and the numbers that each way needs."""
 _MAX_LAYERS = 1000
+_GROUPS = {"mistral": 8, "qwen2": 32}
+"""Key-value heads where a configuration names none; others have one for each head. Source:
+transformers models/mistral and models/qwen2 configuration."""
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _SIZES = (
     *_NEEDED,
@@ -189,6 +192,8 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
     values |= _rotary(given)
     if "hidden_act" in given:
         values["hidden_act"] = choice("hidden_act", given["hidden_act"], _ACTIVATIONS)
+    usual = _GROUPS.get(backbone(config), values["num_attention_heads"])
+    values.setdefault("num_key_value_heads", usual)
     _check_heads(values)
     if backbone(config) == "mistral" and "sliding_window" in config:
         values["sliding_window"] = config["sliding_window"]  # null means none, absent 4096
@@ -197,7 +202,7 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_heads(values: Mapping[str, Any]) -> None:
     hidden, heads = values["hidden_size"], values["num_attention_heads"]
-    groups = values.get("num_key_value_heads", heads)
+    groups = values["num_key_value_heads"]
     head = values.get("head_dim", hidden // heads)
     if ("head_dim" not in values and hidden % heads) or heads % groups or head % 2:
         raise refusal(
