@@ -22,6 +22,7 @@ TowerKind = Literal["clip", "siglip"]
 NAMED_TOWER = "use the tower that mm_vision_tower names"
 _MLP = re.compile(r"mlp(\d{1,2})x_gelu")
 _MAX_LINEARS = 16
+_OTHERS = "take a LLaVA over one of those, for example the recipe llava-v1.5-7b"
 _SELECT = ("patch", "cls_patch")
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
 _ROTARY: Mapping[str, tuple[str, ...]] = {
@@ -180,7 +181,7 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: it is of a type that is not served, or a value is none.
     """
-    choice("the language model", backbone(config), LANGUAGE_TYPES, hint=_other(config))
+    choice("the language model", backbone(config), LANGUAGE_TYPES, hint=_OTHERS)
     given = {key: value for key, value in config.items() if value is not None}
     for key in _NEEDED:
         size(config, key)
@@ -209,13 +210,6 @@ def _check_heads(values: Mapping[str, Any]) -> None:
             f"hidden_size {hidden}, {heads} attention heads and {groups} key-value heads: expected "
             "an even number for each head, and each key-value head for the same number of heads"
         )
-
-
-def _other(config: Mapping[str, Any]) -> str:
-    """Return what to do about a language model that the engine has not."""
-    if backbone(config) == "mpt":
-        return "--runtime upstream packs LLaVA's own code, which serves it"
-    return "take a LLaVA over one of those; llava-pack recipes lists some"
 
 
 def projector_linears(config: Mapping[str, Any]) -> int:

@@ -10,7 +10,8 @@ from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
-from llava_pack.checkpoint.layout import Layout, survey, survey_pair
+from llava_pack.checkpoint.layout import Layout, survey
+from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.format.errors import CheckpointError
 
 CONTEXT_TOKENS = 4096
