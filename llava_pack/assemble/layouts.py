@@ -117,7 +117,10 @@ def _copied(
     return ModelFolder(
         name=name,
         tool="convert.to_safetensors",
-        weights=_made(partial(to_safetensors, source.folder, progress=progress), source),
+        weights=_made(
+            partial(to_safetensors, source.folder, progress=progress, left_out=source.left_out),
+            source,
+        ),
         texts=_of(source, texts),
         links=links,
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.checkpoint.model import Checkpoint, read_checkpoint
 from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
@@ -30,6 +31,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     *,
     vision_tower: Path | None = None,
     model_base: Path | None = None,
+    tower: TowerChoice | None = None,
     precision: str = "auto",
     device: str = "auto",
     slots: int = DEFAULT_SLOTS,
@@ -44,6 +46,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         model_dir: the folder of a checkpoint, an adapter or a projector.
         vision_tower: the tower's folder, where the checkpoint does not say it.
         model_base: what an adapter or a projector was trained on.
+        tower: which one, where the one inside the checkpoint is another than the one beside it.
         precision: of the language model; towers and projectors are never quantized. `auto` is
             what a checkpoint was quantized to ahead, else nf4.
         device: `auto` takes CUDA, then MPS, then the CPU.
@@ -63,6 +66,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     options = Options(
         vision_tower=vision_tower,
         model_base=model_base,
+        tower=tower,
         precision=precision,
         device=device,
         slots=slots,
@@ -71,7 +75,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         gpus=gpus,
     )
     progress = progress or Silent()
-    checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base)
+    checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base, options.tower)
     options = replace(options, precision=_precision(options.precision, checkpoint))
     environment.prepare()
     progress.start("libraries", None)
