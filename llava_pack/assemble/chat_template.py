@@ -4,13 +4,13 @@ The pictures of a turn come first, each on a line of its own, then its texts; a 
 is the first one takes the place of the template's own.
 
 Source: transformers "Chat templating" (what the template is given, trimmed blocks);
-llava_pack.engine.inputs.templates (what it shall give).
+llava_pack.checkpoint.templates (what it shall give).
 """
 
 import json
 from collections.abc import Collection
 
-from llava_pack.engine.inputs.templates import Template, template
+from llava_pack.checkpoint.templates import Template, template
 
 _BODY = """{%- macro body(content) -%}
 {%- if content is string -%}{{ content }}

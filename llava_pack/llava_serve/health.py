@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from llava_pack.checkpoint.template_choice import choose
 from llava_pack.engine.fence.value import Standing
-from llava_pack.engine.inputs.templates import choose
 from llava_pack.engine.known.questions import MAX_TOKENS
 from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llava_pack.checkpoint.templates import TEMPLATES
 from llava_pack.engine import environment
 from llava_pack.engine.inputs.picture_decoder import decode_picture
-from llava_pack.engine.inputs.templates import TEMPLATES, Special, render
+from llava_pack.engine.inputs.templates import Special, render
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from tests.support.families import (
     CHATS,

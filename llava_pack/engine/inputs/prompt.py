@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava_pack.engine.inputs import templates
-from llava_pack.engine.inputs.templates import Special
+from llava_pack.checkpoint.templates import template
+from llava_pack.engine.inputs.templates import Item, Special, render
 from llava_pack.engine.inputs.tokenizers import Tokenizer
 from llava_pack.engine.port import ContextLengthError, Picture, Request
 from llava_pack.format.errors import UsageError
@@ -105,13 +105,13 @@ class PromptWriter:
             UsageError: as `write`; or the text is longer than any context.
         """
         conv_mode = request.conv_mode or self.conv_mode
-        items = self._with_ends(templates.render(request.messages, conv_mode))
+        items = self._with_ends(render(request.messages, conv_mode))
         self._check_length(items)
         begin = self.tokenizer.bos_id
         ids: list[int] = [] if begin is None else [begin]
         pictures: list[Picture] = []
         spans: list[int] = []
-        before: templates.Item | None = None
+        before: Item | None = None
         for item in items:
             if isinstance(item, Picture):
                 spans.append(self._tokens_of(item))
@@ -128,14 +128,14 @@ class PromptWriter:
             tuple(ids), tuple(pictures), stops, ends, spans=tuple(spans), salt=request.salt
         )
 
-    def _with_ends(self, items: Sequence[templates.Item]) -> Sequence[templates.Item]:
+    def _with_ends(self, items: Sequence[Item]) -> Sequence[Item]:
         if self.picture_ends is None:
             return items
         begin, end = self.picture_ends
         groups = ((begin, one, end) if isinstance(one, Picture) else (one,) for one in items)
         return [item for group in groups for item in group]
 
-    def _check_length(self, items: Sequence[templates.Item]) -> None:
+    def _check_length(self, items: Sequence[Item]) -> None:
         """Refuse text that no vocabulary could make short enough, before it is tokenized."""
         chars = sum(len(item) for item in items if isinstance(item, str))
         if chars > self.context_tokens * _MAX_TOKEN_CHARS:
@@ -160,7 +160,7 @@ class PromptWriter:
         self, conv_mode: str, asked: tuple[str, ...]
     ) -> tuple[tuple[str, ...], frozenset[int]]:
         """Return stop strings, and stop ids: a template's stop is an id where there is one."""
-        stops = templates.template(conv_mode).stops
+        stops = template(conv_mode).stops
         known = {stop: self.tokenizer.special_id(stop) for stop in stops}
         texts = tuple(stop for stop, token_id in known.items() if token_id is None)
         return (*texts, *asked), self.eos_ids | {i for i in known.values() if i is not None}

@@ -9,12 +9,12 @@ import torch
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
+from llava_pack.checkpoint.template_choice import choose
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
 from llava_pack.engine.batching.policy import manner
 from llava_pack.engine.batching.trace import made_on
 from llava_pack.engine.environment import trim_memory
-from llava_pack.engine.inputs import templates
 from llava_pack.engine.inputs.anyres import tiling
 from llava_pack.engine.inputs.image_processor import PictureProcessor, picture_processor
 from llava_pack.engine.inputs.prompt import PromptWriter
@@ -75,7 +75,7 @@ def assemble(
         device=device,
         context_tokens=room.context_tokens,
         slots=room.slots,
-        conv_mode=options.conv_mode or templates.choose(name, config),
+        conv_mode=options.conv_mode or choose(name, config),
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
     )

@@ -3,7 +3,8 @@
 import pytest
 
 from llava_pack.assemble.chat_template import chat_template
-from llava_pack.engine.inputs.templates import TEMPLATES, Special, render
+from llava_pack.checkpoint.templates import TEMPLATES
+from llava_pack.engine.inputs.templates import Special, render
 from llava_pack.engine.port import Message, Picture
 
 pytestmark = pytest.mark.engine  # Jinja comes with transformers

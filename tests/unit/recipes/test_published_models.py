@@ -8,9 +8,10 @@ from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
 from llava_pack.checkpoint.findings import pair_defects
 from llava_pack.checkpoint.kind import Kind, classify
+from llava_pack.checkpoint.template_choice import choose
+from llava_pack.checkpoint.templates import TEMPLATES
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.native_config import native_config
-from llava_pack.engine.inputs.templates import TEMPLATES, choose
 from llava_pack.recipe import Recipe, find_recipe, read_recipe, recipe_names
 from tests.unit.recipes.recorded import (
     CLIP_BASE_32,

@@ -2,7 +2,9 @@
 
 import pytest
 
-from llava_pack.engine.inputs.templates import RAW, TEMPLATES, Item, Special, choose, render
+from llava_pack.checkpoint.template_choice import choose
+from llava_pack.checkpoint.templates import RAW, TEMPLATES
+from llava_pack.engine.inputs.templates import Item, Special, render
 from llava_pack.engine.port import Message, Picture
 from llava_pack.format.errors import UsageError
 
