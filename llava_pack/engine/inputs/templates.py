@@ -1,15 +1,19 @@
-"""The one function that renders a conversation by its template.
+"""A conversation as the items of a prompt, by one of our templates or by the checkpoint's own.
 
 A rendered prompt is a sequence of texts, special tokens and pictures. Text from people stays
 text: a `</s>` or `<image>` that somebody types never becomes the token, because only the
 template's own `Special` and the message's own `Picture` parts do.
 
-Source: haotian-liu/LLaVA llava/conversation.py (the styles).
+Source: haotian-liu/LLaVA and LLaVA-VL/LLaVA-NeXT llava/conversation.py (the styles).
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from llava_pack.checkpoint.chat_template import ChatTemplate, Markup, Turn
+from llava_pack.checkpoint.message_body import body
+from llava_pack.checkpoint.special_tokens import SpecialTokens
 from llava_pack.checkpoint.templates import Template, template
 from llava_pack.engine.port import ROLES, Message, Picture
 from llava_pack.format.errors import UsageError
@@ -29,7 +33,8 @@ def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
     """Return the prompt that asks the model for the next turn.
 
     Pictures come before the text of their message, each on a line of its own, as LLaVA was
-    trained; neighbouring messages of one role count as one.
+    trained; several of them between texts keep their places. Neighbouring messages of one role
+    count as one.
 
     Raises:
         UsageError: unknown template, no message, an unknown role, a system message that is not
@@ -42,7 +47,7 @@ def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
     styles = {
         "single": _dialogue,
         "two": _dialogue,
-        "chatml": _chatml,
+        "turns": _turn_by_turn,
         "llama_2": _llama_2,
         "plain": _plain,
         "raw": _raw,
@@ -50,13 +55,48 @@ def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
     return _joined(styles[chosen.style](chosen, turns), chosen.specials)
 
 
-# A template's own words are `_Markup`: only there are special tokens looked for.
-@dataclass(frozen=True, slots=True)
-class _Markup:
-    text: str
+def render_own(
+    messages: Sequence[Message], chat_template: ChatTemplate, specials: Collection[str]
+) -> tuple[Item, ...]:
+    """Return the prompt that the checkpoint's own chat template writes.
+
+    Args:
+        messages: as `render` takes them.
+        chat_template: of the checkpoint.
+        specials: the tokens of its vocabulary, which the template may write.
+
+    Raises:
+        UsageError: as `render`; or the template refuses the conversation.
+    """
+    system, turns = _turns(messages)
+    first = [Turn("system", (system,))] if system is not None else []
+    given = [*first, *(Turn(role, parts) for role, parts in turns)]
+    return _joined(chat_template.render(given), specials)
 
 
-_Piece = _Markup | str | Picture
+def without_taken_spaces(items: Sequence[Item], tokens: SpecialTokens) -> tuple[Item, ...]:
+    """Return a prompt without the spaces that its special tokens take with them.
+
+    Source: huggingface/tokenizers AddedToken (`lstrip`, `rstrip`).
+    """
+    given = [None, *items, None]
+    spaced: list[Item] = []
+    for before, item, behind in zip(given, items, given[2:], strict=False):
+        text = item
+        if isinstance(text, str) and _name(before) in tokens.behind:
+            text = text.lstrip()
+        if isinstance(text, str) and _name(behind) in tokens.before:
+            text = text.rstrip()
+        spaced.append(text)
+    return tuple(item for item in spaced if item != "")
+
+
+def _name(item: Item | None) -> str:
+    return item.token if isinstance(item, Special) else ""
+
+
+# A template's own words are `Markup`: only there are special tokens looked for.
+_Piece = Markup | str | Picture
 _Turn = tuple[str, tuple[str | Picture, ...]]
 
 
@@ -85,63 +125,57 @@ def _turns(messages: Sequence[Message]) -> tuple[str | None, list[_Turn]]:
     return system, turns
 
 
-def _body(parts: Iterable[str | Picture]) -> list[_Piece]:
-    """Return pictures first, each followed by a line end, then the text."""
-    parts = tuple(parts)
-    body: list[_Piece] = []
-    for part in parts:
-        if isinstance(part, Picture):
-            body += [part, "\n"]
-    return [*body, "\n".join(part for part in parts if isinstance(part, str))]
-
-
 def _dialogue(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
-    pieces: list[_Piece] = [chosen.system, _Markup(chosen.sep)]
+    pieces: list[_Piece] = [chosen.system, Markup(chosen.sep)]
     for role, parts in turns:
         name, sep = (chosen.user, chosen.sep) if role == "user" else (chosen.assistant, chosen.sep2)
-        pieces += [_Markup(f"{name}: "), *_body(parts), _Markup(sep)]
-    return [*pieces, _Markup(f"{chosen.assistant}:")]
+        pieces += [Markup(f"{name}: "), *body(parts), Markup(sep)]
+    return [*pieces, Markup(f"{chosen.assistant}:")]
 
 
-def _chatml(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
-    pieces: list[_Piece] = [_Markup("<|im_start|>system\n"), chosen.system, _Markup(chosen.sep)]
-    for role, parts in turns:
-        name = chosen.user if role == "user" else chosen.assistant
-        pieces += [_Markup(name), *_body(parts), _Markup(chosen.sep)]
-    return [*pieces, _Markup(chosen.assistant)]
+def _turn_by_turn(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    before = chosen.system and not chosen.head
+    if chosen.system and chosen.head:
+        pieces += [Markup(chosen.head), chosen.system, Markup(chosen.sep)]
+    for index, (role, parts) in enumerate(turns):
+        name, sep = (chosen.user, chosen.sep) if role == "user" else (chosen.assistant, chosen.sep2)
+        system = f"{chosen.system}\n\n" if before and not index else ""
+        pieces += [Markup(name), system, *body(parts), Markup(sep)]
+    return [*pieces, Markup(chosen.assistant)]
 
 
 def _llama_2(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
     pieces: list[_Piece] = []
     for index, (role, parts) in enumerate(turns):
         if role == "assistant":
-            pieces += [_Markup(" "), *_body(parts), _Markup(f" {chosen.sep2}")]
+            pieces += [Markup(" "), *body(parts), Markup(f" {chosen.sep2}")]
             continue
-        begin = _Markup(f"{chosen.sep if index else ''}[INST] ")
+        begin = Markup(f"{chosen.sep if index else ''}[INST] ")
         wrapped = f"<<SYS>>\n{chosen.system}\n<</SYS>>\n\n" if chosen.system and not index else ""
-        pieces += [begin, wrapped, *_body(parts), _Markup(" [/INST]")]
+        pieces += [begin, wrapped, *body(parts), Markup(" [/INST]")]
     return pieces
 
 
 def _plain(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
     pieces: list[_Piece] = [chosen.system]
     for role, parts in turns:
-        pieces += [*_body(parts), _Markup(chosen.sep if role == "user" else chosen.sep2)]
+        pieces += [*body(parts), Markup(chosen.sep if role == "user" else chosen.sep2)]
     return pieces
 
 
 def _raw(_chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
     return [
-        part if isinstance(part, Picture) else _Markup(part) for _, parts in turns for part in parts
+        part if isinstance(part, Picture) else Markup(part) for _, parts in turns for part in parts
     ]
 
 
-def _joined(pieces: Iterable[_Piece], specials: Sequence[str]) -> tuple[Item, ...]:
+def _joined(pieces: Iterable[_Piece], specials: Collection[str]) -> tuple[Item, ...]:
     """Return the items with neighbouring texts joined, so that they are tokenized as one."""
     items: list[Item] = []
     for piece in pieces:
         parts: Iterable[Item] = (
-            _split(piece.text, specials) if isinstance(piece, _Markup) else (piece,)
+            _split(piece.text, specials) if isinstance(piece, Markup) else (piece,)
         )
         for part in parts:
             if isinstance(part, str) and items and isinstance(items[-1], str):
@@ -151,10 +185,10 @@ def _joined(pieces: Iterable[_Piece], specials: Sequence[str]) -> tuple[Item, ..
     return tuple(items)
 
 
-def _split(text: str, specials: Sequence[str]) -> list[Item]:
-    found = [(text.index(token), token) for token in specials if token in text]
-    if not found:
+def _split(text: str, specials: Collection[str]) -> list[Item]:
+    """Return a text with its special tokens apart; of two that begin alike, the longer one."""
+    if not specials:
         return [text]
-    at, token = min(found)
-    rest = text[at + len(token) :]
-    return [*([text[:at]] if at else []), Special(token), *(_split(rest, specials) if rest else [])]
+    longest_first = sorted(specials, key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+    return [Special(part) if index % 2 else part for index, part in enumerate(parts)]

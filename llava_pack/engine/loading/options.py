@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.templates import template
+from llava_pack.checkpoint.templates import check_conv_mode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import PRECISION_CHOICES
 
@@ -52,7 +52,7 @@ class Options:
             )
         if self.conv_mode is not None:
             try:
-                template(self.conv_mode)
+                check_conv_mode(self.conv_mode)
             except UsageError as error:
                 raise UsageError(error.message, subject="--conv-mode") from error
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from llava_pack.checkpoint.template_choice import choose
 from llava_pack.checkpoint.templates import RAW, TEMPLATES
 from llava_pack.engine.inputs.templates import Item, Special, render
 from llava_pack.engine.port import Message, Picture
@@ -67,8 +66,15 @@ def test_template_tokens_are_special_and_typed_ones_are_text():
     assert "</s> <image> <|im_end|>" in str(items[0])
 
 
-def test_pictures_come_first_in_their_message():
-    items = render((Message("user", ("a", DOT, "b", DOT)),), "plain")
+@pytest.mark.parametrize("parts", [("a", DOT), (DOT, "a")])
+def test_one_picture_comes_first_in_its_message(parts):
+    assert render((Message("user", parts),), "plain") == (DOT, "\na\n")
+
+
+def test_several_pictures_keep_their_places():
+    items = render((Message("user", ("Is ", DOT, " older than ", DOT, "?")),), "plain")
+    assert items == ("Is ", DOT, " older than ", DOT, "?\n")
+    items = render((Message("user", (DOT, DOT, "a", "b")),), "plain")
     assert items == (DOT, "\n", DOT, "\na\nb\n")
 
 
@@ -111,26 +117,6 @@ def test_odd_conversations_are_refused(messages, message):
 def test_an_unknown_template_is_refused_with_the_names():
     with pytest.raises(UsageError, match="vicuna_v1"):
         render(SAMPLE, "vicuna_v9")
-
-
-@pytest.mark.parametrize(
-    ("name", "conv_mode"),
-    [
-        ("llava-v1.5-7b", "llava_v1"),
-        ("llava-v1-demo", "llava_v1"),
-        ("llava-v1.6-mistral-7b", "mistral_instruct"),
-        ("llava-v1.6-34b", "chatml_direct"),
-        ("LLaVA-Llama-2-13b-chat", "llava_llama_2"),
-        ("LLaVA-7B-v0", "llava_v0"),
-        ("anything", "llava_v1"),
-    ],
-)
-def test_names_choose_their_template(name, conv_mode):
-    assert choose(name) == conv_mode
-
-
-def test_the_config_decides_where_the_name_is_silent():
-    assert choose("anything", {"model_type": "llava_mistral"}) == "mistral_instruct"
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))

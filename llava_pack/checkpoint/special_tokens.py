@@ -1,0 +1,74 @@
+"""Which special tokens a folder's tokenizer has, from its small files.
+
+Source: transformers tokenization_utils_base.py (`added_tokens_decoder`, `added_tokens.json`);
+huggingface/tokenizers `tokenizer.json` (`added_tokens`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.byte_level import tokenizer_state
+from llava_pack.checkpoint.chat_template import token_text
+from llava_pack.checkpoint.config import read_config, read_small
+from llava_pack.checkpoint.sentencepiece_model import PieceType, parse_sentencepiece
+from llava_pack.format.errors import CheckpointError
+
+_PIECES = {PieceType.CONTROL, PieceType.UNKNOWN, PieceType.USER_DEFINED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialTokens:
+    """Special and added tokens.
+
+    Attributes:
+        texts: of all.
+        before: those that take the space before them with them.
+        behind: those that take the space behind them with them.
+    """
+
+    texts: frozenset[str]
+    before: frozenset[str] = frozenset()
+    behind: frozenset[str] = frozenset()
+
+    def ends(self, after: str) -> tuple[str, ...]:
+        """Return the token that a template writes right behind an answer, if there is one.
+
+        >>> SpecialTokens(texts=frozenset({"<|im_end|>"})).ends("<|im_end|>")
+        ('<|im_end|>',)
+        """
+        beginning = [token for token in self.texts if token and after.lstrip().startswith(token)]
+        return (max(beginning, key=len),) if beginning else ()
+
+
+NO_TOKENS = SpecialTokens(texts=frozenset())
+
+
+def read_special_tokens(folder: Path) -> SpecialTokens | None:
+    """Return the special tokens of a folder's tokenizer; None where it has no tokenizer.
+
+    Raises:
+        CheckpointError: a file is damaged, or the tokenizer is of a kind that is not supported.
+    """
+    state, model = tokenizer_state(folder), folder / "tokenizer.model"
+    if state is None and not model.is_file():
+        return None
+    config = read_config(folder / "tokenizer_config.json")
+    entries = [one for one in _entries(state, config) if isinstance(one, Mapping)]
+    texts = {token_text(one) for one in entries} | set(read_config(folder / "added_tokens.json"))
+    if state is None:
+        pieces = parse_sentencepiece(read_small(model)).pieces
+        texts |= {piece.text for piece in pieces if piece.type in _PIECES}
+    return SpecialTokens(
+        texts=frozenset(texts),
+        before=frozenset(token_text(one) for one in entries if one.get("lstrip")),
+        behind=frozenset(token_text(one) for one in entries if one.get("rstrip")),
+    )
+
+
+def _entries(state: Mapping[str, Any] | None, config: Mapping[str, Any]) -> list[Any]:
+    added, decoder = (state or {}).get("added_tokens"), config.get("added_tokens_decoder")
+    if not isinstance(added or [], list) or not isinstance(decoder or {}, Mapping):
+        raise CheckpointError("its added tokens are not a list", subject="tokenizer")
+    return [*(added or ()), *(decoder or {}).values()]
