@@ -1,7 +1,7 @@
 """A conversation template as Jinja: the prompt that llava-pack's own engine writes.
 
-The pictures of a turn come first, each on a line of its own, then its texts; several between texts
-stay where they are. A system message that is the first one takes the place of the template's own.
+The pictures of a turn come first, each on a line of its own, then its texts; those that stand in a
+text stay there. A system message that is the first one takes the place of the template's own.
 
 Source: transformers "Chat templating" (what the template is given, trimmed blocks);
 llava_pack.checkpoint.templates and message_body (what it shall give).
@@ -15,15 +15,16 @@ from llava_pack.checkpoint.templates import Template, template
 _BODY = """{%- macro body(content) -%}
 {%- if content is string -%}{{ content }}
 {%- else -%}
-{%- set seen = namespace(pictures=0, text=false, mixed=false) -%}
+{%- set seen = namespace(pictures=0, text=false, behind=false) -%}
 {%- for part in content -%}
 {%- if part['type'] == 'text' -%}{%- set seen.text = true -%}
 {%- elif part['type'] == 'image' -%}
 {%- set seen.pictures = seen.pictures + 1 -%}
-{%- if seen.text -%}{%- set seen.mixed = true -%}{%- endif -%}
+{%- if seen.text -%}{%- set seen.behind = true -%}{%- endif -%}
 {%- endif -%}
 {%- endfor -%}
-{%- if seen.mixed and seen.pictures > 1 -%}{{ in_place(content) }}
+{%- if seen.behind and (seen.pictures > 1 or content[-1]['type'] == 'text') -%}
+{{ in_place(content) }}
 {%- else -%}
 {%- for part in content if part['type'] == 'image' -%}{{ 'PICTURE\\n' }}{%- endfor -%}
 {%- set texts = namespace(first=true) -%}

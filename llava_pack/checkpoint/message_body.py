@@ -1,7 +1,7 @@
 """Where the pictures of one message stand in its text. Pure.
 
 LLaVA was trained with a message's one picture before its text, on a line of its own, wherever a
-person had put it; several pictures between texts stay where they stand.
+person had put it. Pictures that stand in a text stay there.
 
 Source: haotian-liu/LLaVA llava/train/train.py preprocess_multimodal (a picture is moved to the
 front); LLaVA-VL/LLaVA-NeXT llava/train/train.py preprocess_multimodal (one picture only).
@@ -14,15 +14,15 @@ Picture = TypeVar("Picture")
 
 
 def is_interleaved(parts: Sequence[str | Picture]) -> bool:
-    """Return whether several pictures stand in a message, and one of them behind a text.
+    """Return whether pictures stand in a text: one between two, or several not all before it.
 
     >>> is_interleaved(["What?", 1]), is_interleaved([1, 2, "same?"]), is_interleaved([1, "x", 2])
     (False, False, True)
+    >>> is_interleaved(["Is ", 1, " red?"])
+    True
     """
-    kinds = [isinstance(part, str) for part in parts]
-    return (
-        kinds.count(False) > 1 and False in kinds[kinds.index(True) :] if True in kinds else False
-    )
+    kinds = "".join("t" if isinstance(part, str) else "p" for part in parts)
+    return "p" in kinds.lstrip("p") and (kinds.count("p") > 1 or kinds.endswith("t"))
 
 
 def body(parts: Sequence[str | Picture]) -> list[str | Picture]:

@@ -33,8 +33,7 @@ def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
     """Return the prompt that asks the model for the next turn.
 
     Pictures come before the text of their message, each on a line of its own, as LLaVA was
-    trained; several of them between texts keep their places. Neighbouring messages of one role
-    count as one.
+    trained; those that stand in a text stay there. Neighbouring messages of one role count as one.
 
     Raises:
         UsageError: unknown template, no message, an unknown role, a system message that is not

@@ -14,6 +14,9 @@ CONVERSATIONS = {
     "picture": (Message("user", (DOT, "what is this?")),),
     "picture last": (Message("user", ("what is this?", DOT)),),
     "two pictures": (Message("user", (DOT, "and", DOT, "differ?")),),
+    "in a text": (Message("user", ("Is ", DOT, " red?")),),
+    "after a text": (Message("user", ("Same:", DOT, DOT)),),
+    "texts": (Message("user", (DOT, "a", "b", DOT, "c", "", DOT, "d.", DOT, ".")),),
     "turns": (
         Message("user", (DOT, "first")),
         Message("assistant", ("an answer",)),

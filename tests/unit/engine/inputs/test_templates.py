@@ -71,7 +71,9 @@ def test_one_picture_comes_first_in_its_message(parts):
     assert render((Message("user", parts),), "plain") == (DOT, "\na\n")
 
 
-def test_several_pictures_keep_their_places():
+def test_pictures_in_a_text_keep_their_places():
+    items = render((Message("user", ("Is ", DOT, " red?")),), "plain")
+    assert items == ("Is ", DOT, " red?\n")
     items = render((Message("user", ("Is ", DOT, " older than ", DOT, "?")),), "plain")
     assert items == ("Is ", DOT, " older than ", DOT, "?\n")
     items = render((Message("user", (DOT, DOT, "a", "b")),), "plain")
