@@ -11,13 +11,14 @@ get_model_name_from_path; LLaVA-VL/LLaVA-NeXT docs/LLaVA-NeXT.md and LLaVA_OneVi
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.chat_template import ChatTemplate, read_chat_template
 from llava_pack.checkpoint.config import read_config
-from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.defects import Defect, defect_of
+from llava_pack.checkpoint.kind import Kind, backbone
 from llava_pack.checkpoint.special_tokens import NO_TOKENS, SpecialTokens, read_special_tokens
 from llava_pack.checkpoint.templates import OWN, RAW, template, template_names
 from llava_pack.format.errors import CheckpointError
@@ -73,12 +74,18 @@ class Conversation:
 
 
 def read_conversation(
-    folder: Path, *, texts: Path | None = None, converted: bool = False, wanted: str | None = None
+    folder: Path,
+    *,
+    texts: Path | None = None,
+    name: str | None = None,
+    converted: bool = False,
+    wanted: str | None = None,
 ) -> Conversation:
     """Return how a checkpoint is asked, from its small files.
 
     Args:
         folder: of the model; its name tells much.
+        name: of the model, where it is not the folder's.
         texts: the folder with the tokenizer, where it is another: the base of an adapter.
         converted: it is in transformers' own layout.
         wanted: what was typed.
@@ -99,7 +106,9 @@ def read_conversation(
             defect = error.message
     config = read_config(folder / "config.json")
     conv_mode = conv_mode_of(
-        known_names((folder, texts), (config, read_config(folder / "adapter_config.json"))),
+        known_names(
+            (Path(name or folder), texts), (config, read_config(folder / "adapter_config.json"))
+        ),
         config,
         tokens=None if tokens is None else tokens.texts,
         own=own is not None,
@@ -108,6 +117,25 @@ def read_conversation(
         because=defect,
     )
     return Conversation(conv_mode=conv_mode, chat_template=own, tokens=tokens or NO_TOKENS)
+
+
+def conversation_defects(folder: Path, kind: Kind) -> list[Defect]:
+    """Return what is wrong with a model's special tokens, and a warning where no template is known.
+
+    The warning stops nothing here: whoever loads or packs the model can say the template. What an
+    adapter or a projector lacks, its base may have.
+    """
+    if kind not in {Kind.ORIGINAL, Kind.CONVERTED}:
+        return []
+    try:
+        read_special_tokens(folder)
+    except CheckpointError as error:
+        return [defect_of(error)]
+    try:
+        read_conversation(folder, converted=kind is Kind.CONVERTED)
+    except CheckpointError as error:
+        return [replace(defect_of(error), level="warn")]
+    return []
 
 
 def conv_mode_of(

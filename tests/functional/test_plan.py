@@ -6,6 +6,7 @@ import os
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.vocabularies import tiny_tokenizer_model
 
 TARGETS = ROOT / "tests" / "fixtures" / "targets"
 LLAVA = {
@@ -50,7 +51,7 @@ def recipes(tmp_path_factory):
         model = root / f"llava-v1.5-{name}"
         model.mkdir()
         (model / "config.json").write_text(json.dumps({**COMMON, **sizes}))
-        (model / "tokenizer.model").write_bytes(b"")
+        (model / "tokenizer.model").write_bytes(tiny_tokenizer_model())
         sparse(model / "pytorch_model.bin", WEIGHTS[name])
         found[name] = root / f"{name}.toml"
         found[name].write_text(

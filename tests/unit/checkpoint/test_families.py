@@ -68,7 +68,7 @@ def test_whole(tmp_path, kind):
 @pytest.mark.parametrize("tiles", [False, True])
 def test_conversions(tmp_path, mistral, tiles):
     spec = TinyLlava(mistral=mistral, tiles=tiles, shards=3, groups=2)
-    layout, defects = survey(make_converted(tmp_path / "llava-x-hf", spec))
+    layout, defects = survey(make_converted(tmp_path / "llava-v1.5-x-hf", spec))
     assert defects == []
     assert layout.language == ("mistral" if mistral else "llama")
     assert layout.tiles == tiles
@@ -132,7 +132,9 @@ def test_a_tower_with_missing_and_wrong_tensors(tmp_path):
 def test_no_tokenizer(tmp_path, kind):
     folder = made(tmp_path, kind)
     (folder / "tokenizer.model").unlink()
-    assert fails(folder) == ["tokenizer.json: is missing, and so is tokenizer.model"]
+    assert fails(folder) == [
+        "tokenizer.json: is missing, and so are tokenizer.model and vocab.json"
+    ]
     (folder / "tokenizer.json").write_text("{}")
     assert fails(folder) == []
 
