@@ -4,6 +4,7 @@ Source: openai/gpt-2 src/encoder.py bytes_to_unicode; transformers models/qwen2
 tokenization_qwen2.py (normaliser, pre-tokenizer, no space in front).
 """
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -130,6 +131,28 @@ def _added(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
         special = bool(entry.get("special", False))
         found[int(token_id)] = {"content": str(entry.get("content")), **given, "special": special}
     return [{"id": token_id, **found[token_id]} for token_id in sorted(found)]
+
+
+def fast_tokenizer(folder: Path, state: Mapping[str, Any]) -> Any:
+    """Return a tokenizer of the `tokenizers` library.
+
+    Args:
+        folder: which the state is from.
+        state: see `tokenizer_state`.
+
+    Raises:
+        CheckpointError: the library does not take it.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(json.dumps(state))
+    except Exception as error:  # the library raises bare Exception for a bad file
+        whole = (folder / "tokenizer.json").is_file()
+        subject = "tokenizer.json" if whole else VOCABULARY
+        raise CheckpointError(
+            "not a tokenizer", subject=subject, hint="download it again"
+        ) from error
 
 
 def tokenizer_state(folder: Path) -> dict[str, Any] | None:

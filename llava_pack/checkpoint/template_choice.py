@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.byte_level import fast_tokenizer, tokenizer_state
 from llava_pack.checkpoint.chat_template import ChatTemplate, read_chat_template
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.defects import Defect, defect_of
@@ -120,7 +121,7 @@ def read_conversation(
 
 
 def conversation_defects(folder: Path, kind: Kind) -> list[Defect]:
-    """Return what is wrong with a model's special tokens, and a warning where no template is known.
+    """Return what is wrong with a model's tokenizer, and a warning where no template is known.
 
     The warning stops nothing here: whoever loads or packs the model can say the template. What an
     adapter or a projector lacks, its base may have.
@@ -129,6 +130,9 @@ def conversation_defects(folder: Path, kind: Kind) -> list[Defect]:
         return []
     try:
         read_special_tokens(folder)
+        state = None if (folder / "tokenizer.model").is_file() else tokenizer_state(folder)
+        if state is not None:
+            fast_tokenizer(folder, state)
     except CheckpointError as error:
         return [defect_of(error)]
     try:

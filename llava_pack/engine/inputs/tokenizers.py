@@ -7,13 +7,17 @@ here; a folder with `tokenizer.json` alone is read by the `tokenizers` library.
 Source: transformers 4.37 models/llama/tokenization_llama.py (the meaning of `legacy`).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llava_pack.checkpoint.byte_level import is_byte_level, piece_bytes, tokenizer_state
+from llava_pack.checkpoint.byte_level import (
+    fast_tokenizer,
+    is_byte_level,
+    piece_bytes,
+    tokenizer_state,
+)
 from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config, read_small
 from llava_pack.format.errors import CheckpointError
@@ -144,16 +148,11 @@ class JsonTokenizer:
     """`tokenizer.json`: of the Llama kind (`▁` for a space, `<0xAB>` for a byte), or byte-level."""
 
     def __init__(self, folder: Path, state: Mapping[str, Any]) -> None:
-        from tokenizers import Tokenizer as Fast
-
         self._config = read_config(folder / "tokenizer_config.json")
         self._byte_level = is_byte_level(state)
-        try:
-            self._model = Fast.from_str(json.dumps(state))
-            bare = state if _begins_alike(state, self._config) else _without_prefix(state)
-            self._bare = Fast.from_str(json.dumps(bare))
-        except Exception as error:  # the library raises bare Exception for a bad file
-            raise CheckpointError("not a tokenizer", subject="tokenizer.json") from error
+        self._model = fast_tokenizer(folder, state)
+        bare = state if _begins_alike(state, self._config) else _without_prefix(state)
+        self._bare = fast_tokenizer(folder, bare)
         for model in (self._model, self._bare):
             model.encode_special_tokens = True
             model.no_padding()

@@ -7,6 +7,7 @@ import pytest
 
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey, survey_pair
+from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.checkpoint.weight_file import open_weights
 from tests.support.checkpoints import (
     TinyLlava,
@@ -20,6 +21,7 @@ from tests.support.checkpoints import (
     save_tensors,
 )
 from tests.support.pickles import Stored
+from tests.support.vocabularies import tiny_tokenizer_model
 
 MAKERS = {
     Kind.CONVERTED: make_converted,
@@ -135,7 +137,7 @@ def test_no_tokenizer(tmp_path, kind):
     assert fails(folder) == [
         "tokenizer.json: is missing, and so are tokenizer.model and vocab.json"
     ]
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_bytes(tokenizer_json(tiny_tokenizer_model(320), {}))
     assert fails(folder) == []
 
 
