@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llava_pack.checkpoint.templates import TEMPLATES
 from llava_pack.engine import environment
 from llava_pack.engine.inputs.picture_decoder import decode_picture
 from llava_pack.engine.inputs.templates import Special, render
@@ -144,7 +143,7 @@ def test_the_demo_model_answers_as_in_llavas_own_code():
             seen = ()
 
 
-@pytest.mark.parametrize("conv_mode", TEMPLATES)
+@pytest.mark.parametrize("conv_mode", golden("prompts")["prompts"])
 def test_prompts_are_those_of_llavas_own_templates(conv_mode):
     for name, prompt in golden("prompts")["prompts"][conv_mode].items():
         assert "".join(_text(item) for item in render(messages(CHATS[name]), conv_mode)) == prompt

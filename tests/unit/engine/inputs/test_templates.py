@@ -27,7 +27,9 @@ def flat(items: tuple[Item, ...]) -> str:
     )
 
 
-# Written down from the output of LLaVA's own get_prompt() for the same turns.
+# Written down from the output of get_prompt() of LLaVA's and LLaVA-NeXT's own code for the same
+# turns; that of llava_llama_3 from Llama 3's chat template, which LLaVA-NeXT uses, and llama_3 and
+# phi3 put together as XTuner does.
 UPSTREAM = {
     "llava_v1": f"{HUMAN} USER: <image>\nWhat is it? ASSISTANT: A dot.</s>USER: Sure? ASSISTANT:",
     "mistral_instruct": "[INST] <image>\nWhat is it? [/INST] A dot. </s>[INST] Sure? [/INST]",
@@ -38,6 +40,41 @@ UPSTREAM = {
     ),
     "llava_v0": (
         f"{HUMAN}###Human: <image>\nWhat is it?###Assistant: A dot.###Human: Sure?###Assistant:"
+    ),
+}
+_QWEN = (
+    "<|im_start|>system\nSYSTEM<|im_end|>\n<|im_start|>user\n<image>\nWhat is it?<|im_end|>\n"
+    "<|im_start|>assistant\nA dot.<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+_LLAMA_3 = (
+    "<|start_header_id|>user<|end_header_id|>\n\n<image>\nWhat is it?<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\nA dot.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nSure?<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+_VISION = (
+    "You are a helpful language and vision assistant. You are able to understand the visual "
+    "content that the user provides, and assist the user with a variety of tasks using natural "
+    "language."
+)
+UPSTREAM |= {
+    "qwen_1_5": _QWEN.replace("SYSTEM", "You are a helpful assistant."),
+    "qwen_2": _QWEN.replace("SYSTEM", "You are a helpful assistant."),
+    "qwen_2_5": _QWEN.replace(
+        "SYSTEM", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    ),
+    "llava_llama_3": (
+        f"<|start_header_id|>system<|end_header_id|>\n\n{_VISION}<|eot_id|>{_LLAMA_3}"
+    ),
+    "llama_3": _LLAMA_3,
+    "gemma_instruct": (
+        "<start_of_turn>user\n<image>\nWhat is it?<end_of_turn>\n<start_of_turn>model\nA dot."
+        "<end_of_turn>\n<start_of_turn>user\nSure?<end_of_turn>\n<start_of_turn>model\n"
+    ),
+    "phi3": (
+        "<|user|>\n<image>\nWhat is it?<|end|>\n<|assistant|>\nA dot.<|end|>\n"
+        "<|user|>\nSure?<|end|>\n<|assistant|>\n"
     ),
 }
 
@@ -83,6 +120,16 @@ def test_pictures_in_a_text_keep_their_places():
 def test_a_system_message_replaces_the_templates_own():
     items = render((Message("system", ("Be brief.",)), Message("user", ("Hi",))), "llava_v1")
     assert items == ("Be brief. USER: Hi ASSISTANT:",)
+
+
+def test_a_system_message_without_a_turn_of_its_own_stands_before_the_question():
+    items = render((Message("system", ("Be brief.",)), Message("user", ("Hi",))), "gemma_instruct")
+    assert flat(items).startswith("<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>")
+
+
+def test_of_two_tokens_that_begin_alike_the_longer_one_is_meant():
+    raw = (Message("user", ("a</s><|end|>b",)),)
+    assert render(raw, RAW) == ("a", Special("</s>"), Special("<|end|>"), "b")
 
 
 def test_neighbours_of_one_role_count_as_one():
