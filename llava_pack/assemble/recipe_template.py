@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
-from llava_pack.checkpoint.template_choice import read_conversation
+from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.checkpoint.templates import OWN, RAW, check_conv_mode, template_names
 from llava_pack.format.errors import RecipeError, UsageError
 from llava_pack.recipe import Recipe
@@ -42,4 +42,4 @@ def check_vocabulary(recipe: Recipe, identified: Mapping[str, Identified]) -> No
         CheckpointError: it lacks some, or the model's own chat template cannot be used.
     """
     folder = identified.get("base", identified["model"]).listed.folder
-    read_conversation(folder, name=recipe.model.name, wanted=recipe.model.conv_mode)
+    choose_template(folder, name=recipe.model.name, wanted=recipe.model.conv_mode)

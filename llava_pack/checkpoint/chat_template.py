@@ -47,7 +47,7 @@ class Markup:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TemplateTurn:
     """One turn: texts and pictures in the order in which they were given."""
 
     role: str
@@ -74,7 +74,7 @@ class ChatTemplate:
     ends: Mapping[str, Ends] = field(default_factory=dict, repr=False)
     after: str = ""
 
-    def render(self, turns: Sequence[Turn]) -> list[Piece]:
+    def render(self, turns: Sequence[TemplateTurn]) -> list[Piece]:
         """Return the prompt that asks for the next turn.
 
         Raises:
@@ -88,7 +88,7 @@ class ChatTemplate:
                 hint="leave out the system message, or choose another template with --conv-mode",
             ) from error
 
-    def _rendered(self, turns: Sequence[Turn]) -> list[Piece]:
+    def _rendered(self, turns: Sequence[TemplateTurn]) -> list[Piece]:
         held: list[Any] = []
         messages = [self._message(turn, held) for turn in turns]
         written = rendered(self.text, self._values(messages))
@@ -112,7 +112,7 @@ class ChatTemplate:
         given = {"messages": messages, "add_generation_prompt": True}
         return {**self.names, **given, "tools": None, "documents": None}
 
-    def _message(self, turn: Turn, held: list[Any]) -> dict[str, Any]:
+    def _message(self, turn: TemplateTurn, held: list[Any]) -> dict[str, Any]:
         """Return a message as the template takes it; marks in it are places in `held`."""
         ends = self.ends.get(turn.role, _as_it_is)
         if self.lists and not is_interleaved(turn.parts):
@@ -193,12 +193,12 @@ def token_text(entry: Any) -> str:
 
 
 _SEEN = object()
-_TRIAL: tuple[Turn, ...] = (
-    Turn("user", (_SEEN, " \t\nAsk {{ 1 + 1 }} <b>\"&'\\n</b> a\u00fc\n ")),
-    Turn("assistant", ("\n Told {% raw %} </think> |x| \u00e9 \n",)),
-    Turn("user", (" Next?\n\n",)),
+_TRIAL: tuple[TemplateTurn, ...] = (
+    TemplateTurn("user", (_SEEN, " \t\nAsk {{ 1 + 1 }} <b>\"&'\\n</b> a\u00fc\n ")),
+    TemplateTurn("assistant", ("\n Told {% raw %} </think> |x| \u00e9 \n",)),
+    TemplateTurn("user", (" Next?\n\n",)),
 )
-_SYSTEM: Turn = Turn("system", ("\n Be brief. \n",))
+_SYSTEM: TemplateTurn = TemplateTurn("system", ("\n Be brief. \n",))
 
 
 def _learned(template: ChatTemplate) -> ChatTemplate:
@@ -222,7 +222,7 @@ def _learned(template: ChatTemplate) -> ChatTemplate:
 
 
 def _fitting(
-    template: ChatTemplate, turns: Sequence[Turn], ways: Iterable[Mapping[str, Ends]]
+    template: ChatTemplate, turns: Sequence[TemplateTurn], ways: Iterable[Mapping[str, Ends]]
 ) -> ChatTemplate:
     """Return a template with the first of some ways in which it gives what it really writes."""
     real = rendered(template.text, template._values([_plain(one, template) for one in turns]))  # noqa: SLF001
@@ -234,7 +234,7 @@ def _fitting(
     raise CheckpointError("it changes the texts of a conversation")
 
 
-def _plain(turn: Turn, template: ChatTemplate) -> dict[str, Any]:
+def _plain(turn: TemplateTurn, template: ChatTemplate) -> dict[str, Any]:
     """Return a message as transformers would give it, texts and all."""
     content: Any = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}

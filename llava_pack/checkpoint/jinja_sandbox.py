@@ -1,7 +1,7 @@
 """Jinja as transformers sets it up for chat templates, with a limit on the work of one rendering.
 
 A template is a program that came with a checkpoint: it runs in Jinja's sandbox, which gives it
-nothing but the conversation, and is stopped where it does not come to an end.
+nothing but the conversation, and is stopped where it runs without end.
 
 Source: transformers utils/chat_template_utils.py (trimmed blocks, loop controls, the `generation`
 tag, `raise_exception`, `strftime_now`, `tojson` without HTML).
@@ -53,7 +53,7 @@ def _limited_steps() -> Iterator[None]:
         nonlocal left
         left -= 1
         if left < 0:
-            raise CheckpointError("does not come to an end", subject="chat_template")
+            raise CheckpointError("runs without end", subject="chat_template")
         return step
 
     before = sys.gettrace()
@@ -71,7 +71,7 @@ def _environment() -> Any:
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Generation(Extension):
+    class GenerationTag(Extension):
         """`{% generation %}` marks what a model is trained on; here it only holds its body."""
 
         tags = {"generation"}  # noqa: RUF012 - the base class declares it
@@ -93,7 +93,9 @@ def _environment() -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    sandbox = Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+    )
     sandbox.filters["tojson"] = _to_json
     sandbox.globals |= {"raise_exception": raise_exception, "strftime_now": _now}
     return sandbox

@@ -31,7 +31,7 @@ from llava_pack.checkpoint.kind import (
 )
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.sentencepiece_model import parse_sentencepiece
-from llava_pack.checkpoint.template_choice import conversation_defects
+from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.checkpoint.weight_file import open_weights
@@ -136,7 +136,7 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
         defects += conformance_defects(layout.kind, config, adapter, layout.entries)
     defects += _vocabulary(folder, names, layout)
     defects += routing_defects(folder.name, layout.kind, config)
-    defects += conversation_defects(folder, layout.kind)
+    defects += template_defects(folder, layout.kind)
     return layout, list(dict.fromkeys(defects))
 
 

@@ -60,7 +60,7 @@ _HINT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class TemplateChoice:
     """How a checkpoint is asked.
 
     Attributes:
@@ -74,14 +74,14 @@ class Conversation:
     tokens: SpecialTokens = NO_TOKENS
 
 
-def read_conversation(
+def choose_template(
     folder: Path,
     *,
     texts: Path | None = None,
     name: str | None = None,
     converted: bool = False,
     wanted: str | None = None,
-) -> Conversation:
+) -> TemplateChoice:
     """Return how a checkpoint is asked, from its small files.
 
     Args:
@@ -117,10 +117,10 @@ def read_conversation(
         wanted=wanted,
         because=defect,
     )
-    return Conversation(conv_mode=conv_mode, chat_template=own, tokens=tokens or NO_TOKENS)
+    return TemplateChoice(conv_mode=conv_mode, chat_template=own, tokens=tokens or NO_TOKENS)
 
 
-def conversation_defects(folder: Path, kind: Kind) -> list[Defect]:
+def template_defects(folder: Path, kind: Kind) -> list[Defect]:
     """Return what is wrong with a model's tokenizer, and a warning where no template is known.
 
     The warning stops nothing here: whoever loads or packs the model can say the template. What an
@@ -136,7 +136,7 @@ def conversation_defects(folder: Path, kind: Kind) -> list[Defect]:
     except CheckpointError as error:
         return [defect_of(error)]
     try:
-        read_conversation(folder, converted=kind is Kind.CONVERTED)
+        choose_template(folder, converted=kind is Kind.CONVERTED)
     except CheckpointError as error:
         return [replace(defect_of(error), level="warn")]
     return []

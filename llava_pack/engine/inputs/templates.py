@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from llava_pack.checkpoint.chat_template import ChatTemplate, Markup, Turn
+from llava_pack.checkpoint.chat_template import ChatTemplate, Markup, TemplateTurn
 from llava_pack.checkpoint.message_body import body
 from llava_pack.checkpoint.special_tokens import SpecialTokens
 from llava_pack.checkpoint.templates import Template, template
@@ -68,8 +68,8 @@ def render_own(
         UsageError: as `render`; or the template refuses the conversation.
     """
     system, turns = _turns(messages)
-    first = [Turn("system", (system,))] if system is not None else []
-    given = [*first, *(Turn(role, parts) for role, parts in turns)]
+    first = [TemplateTurn("system", (system,))] if system is not None else []
+    given = [*first, *(TemplateTurn(role, parts) for role, parts in turns)]
     return _joined(chat_template.render(given), specials)
 
 

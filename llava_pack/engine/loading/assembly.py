@@ -9,7 +9,7 @@ import torch
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
-from llava_pack.checkpoint.template_choice import read_conversation
+from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
 from llava_pack.engine.batching.policy import manner
@@ -56,7 +56,7 @@ def assemble(
     )
     place = _spread(checkpoint, options, place)
     config, name = checkpoint.config, checkpoint.model.folder.name
-    conversation = read_conversation(
+    choice = choose_template(
         checkpoint.model.folder,
         texts=checkpoint.texts,
         converted=checkpoint.native,
@@ -81,7 +81,7 @@ def assemble(
         device=device,
         context_tokens=room.context_tokens,
         slots=room.slots,
-        conv_mode=conversation.conv_mode,
+        conv_mode=choice.conv_mode,
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
     )
@@ -92,8 +92,8 @@ def assemble(
         eos_ids=eos_ids(checkpoint.texts) | eos_ids(checkpoint.model.folder),
         picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
-        chat_template=conversation.chat_template,
-        tokens=conversation.tokens,
+        chat_template=choice.chat_template,
+        tokens=choice.tokens,
     )
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
     how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)

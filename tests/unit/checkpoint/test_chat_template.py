@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_pack.checkpoint.chat_template import Markup, Turn, find_chat_template, tried
+from llava_pack.checkpoint.chat_template import Markup, TemplateTurn, find_chat_template, tried
 from llava_pack.checkpoint.jinja_sandbox import MAX_TEMPLATE_CHARS
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.chat_templates import LLAMA_3, MISTRAL, PUBLISHED, VICUNA
@@ -14,20 +14,23 @@ from tests.support.chat_templates import LLAMA_3, MISTRAL, PUBLISHED, VICUNA
 NAMES = {"bos_token": "<|begin_of_text|>", "eos_token": "</s>"}
 SEEN = object()
 CONVERSATIONS = {
-    "question": (Turn("user", ("what is this?",)),),
-    "picture": (Turn("user", (SEEN, "what is this?")),),
-    "two": (Turn("user", (SEEN, SEEN, "same?")),),
-    "ends": (Turn("user", (SEEN, "  spaces\n")),),
+    "question": (TemplateTurn("user", ("what is this?",)),),
+    "picture": (TemplateTurn("user", (SEEN, "what is this?")),),
+    "two": (TemplateTurn("user", (SEEN, SEEN, "same?")),),
+    "ends": (TemplateTurn("user", (SEEN, "  spaces\n")),),
     "turns": (
-        Turn("user", (SEEN, "first")),
-        Turn("assistant", (" an answer ",)),
-        Turn("user", ("second",)),
+        TemplateTurn("user", (SEEN, "first")),
+        TemplateTurn("assistant", (" an answer ",)),
+        TemplateTurn("user", ("second",)),
     ),
-    "system": (Turn("system", (" Be brief.",)), Turn("user", (SEEN, "hello\nthere"))),
+    "system": (
+        TemplateTurn("system", (" Be brief.",)),
+        TemplateTurn("user", (SEEN, "hello\nthere")),
+    ),
 }
 
 
-def by_transformers(text: str, turns: tuple[Turn, ...], *, lists: bool) -> str:
+def by_transformers(text: str, turns: tuple[TemplateTurn, ...], *, lists: bool) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     messages = [{"role": turn.role, "content": content(turn, lists=lists)} for turn in turns]
@@ -37,7 +40,7 @@ def by_transformers(text: str, turns: tuple[Turn, ...], *, lists: bool) -> str:
     return rendered[0][0]
 
 
-def content(turn: Turn, *, lists: bool):
+def content(turn: TemplateTurn, *, lists: bool):
     if not lists:
         return "".join("<image>\n" if part is SEEN else part for part in turn.parts)
     return [
@@ -73,8 +76,8 @@ def test_content_is_a_list_or_one_text_as_the_template_takes_it():
 )
 def test_what_people_type_stays_a_text_of_its_own(text, name):
     template = tried(PUBLISHED[name], NAMES)
-    pieces = template.render((Turn("user", (SEEN, f"?{text}?")),))
-    plain = template.render((Turn("user", (SEEN, "?x?")),))
+    pieces = template.render((TemplateTurn("user", (SEEN, f"?{text}?")),))
+    plain = template.render((TemplateTurn("user", (SEEN, "?x?")),))
     assert [piece for piece in pieces if isinstance(piece, Markup) or piece is SEEN] == [
         piece for piece in plain if isinstance(piece, Markup) or piece is SEEN
     ]
@@ -83,13 +86,15 @@ def test_what_people_type_stays_a_text_of_its_own(text, name):
 
 def test_pictures_in_a_text_stay_where_they_are():
     for text in PUBLISHED.values():
-        pieces = tried(text, NAMES).render((Turn("user", ("Is ", 1, " older than ", 2, "?")),))
+        pieces = tried(text, NAMES).render(
+            (TemplateTurn("user", ("Is ", 1, " older than ", 2, "?")),)
+        )
         assert flat(pieces).count("Is <image> older than <image>?") == 1
         assert [piece for piece in pieces if isinstance(piece, int)] == [1, 2]
 
 
 def test_an_empty_question_is_one():
-    assert flat(tried(VICUNA, NAMES).render((Turn("user", (SEEN, "")),))) == (
+    assert flat(tried(VICUNA, NAMES).render((TemplateTurn("user", (SEEN, "")),))) == (
         "USER: <image>\n ASSISTANT:"
     )
 
@@ -105,7 +110,7 @@ def test_an_empty_question_is_one():
         ("{% for %}", "Expected an expression"),
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "unsafe"),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "come to an end"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "without end"),
         ("{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}", "recursion depth"),
         ("{{ 'a' * 1000000000 }}", "not allowed"),
         ("{{ 9 ** 9 ** 9 ** 9 }}", "not allowed"),
@@ -125,7 +130,7 @@ def test_what_a_template_refuses_is_the_questions_fault():
     )
     template = tried(alternating, NAMES)
     with pytest.raises(UsageError, match="no system"):
-        template.render((Turn("system", ("x",)), Turn("user", ("y",))))
+        template.render((TemplateTurn("system", ("x",)), TemplateTurn("user", ("y",))))
 
 
 def test_the_token_behind_an_answer_is_seen():

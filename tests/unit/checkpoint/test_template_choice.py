@@ -7,7 +7,7 @@ import pytest
 
 from llava_pack.checkpoint.layout import survey
 from llava_pack.checkpoint.special_tokens import read_special_tokens
-from llava_pack.checkpoint.template_choice import by_name, conv_mode_of, read_conversation
+from llava_pack.checkpoint.template_choice import by_name, choose_template, conv_mode_of
 from llava_pack.checkpoint.templates import OWN, TEMPLATES, check_conv_mode
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.chat_templates import QWEN, VICUNA
@@ -62,23 +62,23 @@ def test_names_tell_a_template(name, conv_mode):
 )
 def test_the_config_tells_where_the_name_is_silent(config, conv_mode, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert read_conversation(tmp_path, name="mine").conv_mode == conv_mode
+    assert choose_template(tmp_path, name="mine").conv_mode == conv_mode
 
 
 def test_a_checkpoint_of_a_training_run_has_the_runs_name(tmp_path):
     folder = tmp_path / "llava-v1.5-ours" / "checkpoint-500"
     folder.mkdir(parents=True)
-    assert read_conversation(folder).conv_mode == "llava_v1"
+    assert choose_template(folder).conv_mode == "llava_v1"
 
 
 def test_an_adapter_and_its_base_tell_it_too(tmp_path):
     adapter, base = tmp_path / "ours", tmp_path / "vicuna-7b-v1.5"
     adapter.mkdir()
     base.mkdir()
-    assert read_conversation(adapter, texts=base).conv_mode == "llava_v1"
+    assert choose_template(adapter, texts=base).conv_mode == "llava_v1"
     named = {"base_model_name_or_path": "liuhaotian/llava-v1.5-7b"}
     (adapter / "adapter_config.json").write_text(json.dumps(named))
-    assert read_conversation(adapter).conv_mode == "llava_v1"
+    assert choose_template(adapter).conv_mode == "llava_v1"
 
 
 def test_nothing_is_guessed():
@@ -124,22 +124,22 @@ def test_names_of_templates_are_checked():
 
 def test_its_own_is_refused_where_there_is_none(tmp_path):
     with pytest.raises(CheckpointError, match="no chat template of its own"):
-        read_conversation(tmp_path, wanted=OWN)
+        choose_template(tmp_path, wanted=OWN)
 
 
 def test_an_own_one_that_cannot_be_used_is_told_where_nothing_else_is(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('broken') }}")
     with pytest.raises(CheckpointError, match=r"not known.*its chat template: .*broken"):
-        read_conversation(tmp_path, name="mine", converted=True)
-    assert read_conversation(tmp_path, name="llava-v1.5", converted=True).conv_mode == "llava_v1"
+        choose_template(tmp_path, name="mine", converted=True)
+    assert choose_template(tmp_path, name="llava-v1.5", converted=True).conv_mode == "llava_v1"
     with pytest.raises(CheckpointError, match="cannot be used: broken"):
-        read_conversation(tmp_path, name="llava-v1.5", wanted=OWN)
+        choose_template(tmp_path, name="llava-v1.5", wanted=OWN)
 
 
 def test_inspect_warns_of_what_loading_refuses(tmp_path):
     unknown = survey(make_llava(tmp_path / "mine"))[1]
     with pytest.raises(CheckpointError) as caught:
-        read_conversation(tmp_path / "mine")
+        choose_template(tmp_path / "mine")
     told = [one for one in unknown if one.message == caught.value.message]
     assert [one.level for one in told] == ["warn"]
 
@@ -149,7 +149,7 @@ def test_a_converted_folders_own_template_is_evidence(tmp_path):
     assert len(survey(folder)[1]) == 1
     (folder / "chat_template.jinja").write_text(VICUNA)
     assert survey(folder)[1] == []
-    found = read_conversation(folder, converted=True)
+    found = choose_template(folder, converted=True)
     assert found.conv_mode == OWN
     assert found.chat_template
     assert found.chat_template.lists
@@ -162,7 +162,7 @@ def test_an_original_qwen_is_told_by_its_language_model(tmp_path):
     state = {"added_tokens": [{"id": 1, "content": token} for token in CHATML], "model": {}}
     (folder / "tokenizer.json").write_text(json.dumps(state))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": QWEN}))
-    assert read_conversation(folder).conv_mode == "qwen_1_5"
+    assert choose_template(folder).conv_mode == "qwen_1_5"
 
 
 def test_special_tokens_are_read_from_every_kind_of_tokenizer(tmp_path):

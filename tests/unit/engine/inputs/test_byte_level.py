@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_pack.checkpoint.byte_level import byte_characters
-from llava_pack.checkpoint.template_choice import read_conversation
+from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.checkpoint.templates import OWN
 from llava_pack.engine.batching.detokenizer import AnswerText
 from llava_pack.engine.inputs.prompt import PICTURE_ID, PromptWriter
@@ -51,7 +51,7 @@ def theirs(folder):
 
 
 def writer(folder: Path, wanted: str | None = None) -> PromptWriter:
-    found = read_conversation(folder, name="mine", converted=True, wanted=wanted)
+    found = choose_template(folder, name="mine", converted=True, wanted=wanted)
     return PromptWriter(
         tokenizer=read_tokenizer(folder),
         conv_mode=found.conv_mode,
