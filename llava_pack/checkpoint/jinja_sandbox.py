@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from types import FrameType
 from typing import Any
 
@@ -35,7 +35,7 @@ def rendered(text: str, values: Mapping[str, Any]) -> str:
             subject="chat_template",
         )
     try:
-        template = _environment().from_string(text)
+        template = _compiled(text)
         with _limited_steps():
             return str(template.render(**values))
     except CheckpointError:
@@ -62,6 +62,11 @@ def _limited_steps() -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+@lru_cache(maxsize=8)
+def _compiled(text: str) -> Any:
+    return _environment().from_string(text)
 
 
 @cache

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.byte_level import tokenizer_state
+from llava_pack.checkpoint.byte_level import VOCABULARY, tokenizer_state
 from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config, read_small
-from llava_pack.checkpoint.sentencepiece_model import PieceType, parse_sentencepiece
+from llava_pack.checkpoint.sentencepiece_model import (
+    PieceType,
+    SentencepieceModel,
+    parse_sentencepiece,
+)
 from llava_pack.format.errors import CheckpointError
 
 _PIECES = {PieceType.CONTROL, PieceType.UNKNOWN, PieceType.USER_DEFINED}
@@ -45,21 +49,39 @@ class SpecialTokens:
 NO_TOKENS = SpecialTokens(texts=frozenset())
 
 
+def llama_vocabulary(folder: Path) -> SentencepieceModel | None:
+    """Return `tokenizer.model` where it is what a folder's tokenizer is read from.
+
+    One of another kind is passed over where there is a `tokenizer.json`, or what makes one.
+
+    Raises:
+        CheckpointError: it is damaged, or of another kind, and nothing else is there.
+    """
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        return None
+    try:
+        return parse_sentencepiece(read_small(path))
+    except CheckpointError:
+        if not any((folder / name).is_file() for name in ("tokenizer.json", VOCABULARY)):
+            raise
+        return None
+
+
 def read_special_tokens(folder: Path) -> SpecialTokens | None:
     """Return the special tokens of a folder's tokenizer; None where it has no tokenizer.
 
     Raises:
         CheckpointError: a file is damaged, or the tokenizer is of a kind that is not supported.
     """
-    state, model = tokenizer_state(folder), folder / "tokenizer.model"
-    if state is None and not model.is_file():
+    model, state = llama_vocabulary(folder), tokenizer_state(folder)
+    if model is None and state is None:
         return None
     config = read_config(folder / "tokenizer_config.json")
     entries = [one for one in _entries(state, config) if isinstance(one, Mapping)]
     texts = {token_text(one) for one in entries} | set(read_config(folder / "added_tokens.json"))
-    if state is None:
-        pieces = parse_sentencepiece(read_small(model)).pieces
-        texts |= {piece.text for piece in pieces if piece.type in _PIECES}
+    if model is not None:
+        texts |= {piece.text for piece in model.pieces if piece.type in _PIECES}
     return SpecialTokens(
         texts=frozenset(texts),
         before=frozenset(token_text(one) for one in entries if one.get("lstrip")),

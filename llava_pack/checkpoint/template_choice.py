@@ -20,7 +20,12 @@ from llava_pack.checkpoint.chat_template import ChatTemplate, read_chat_template
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.kind import Kind, backbone
-from llava_pack.checkpoint.special_tokens import NO_TOKENS, SpecialTokens, read_special_tokens
+from llava_pack.checkpoint.special_tokens import (
+    NO_TOKENS,
+    SpecialTokens,
+    llama_vocabulary,
+    read_special_tokens,
+)
 from llava_pack.checkpoint.templates import OWN, RAW, template, template_names
 from llava_pack.format.errors import CheckpointError
 
@@ -130,7 +135,7 @@ def template_defects(folder: Path, kind: Kind) -> list[Defect]:
         return []
     try:
         read_special_tokens(folder)
-        state = None if (folder / "tokenizer.model").is_file() else tokenizer_state(folder)
+        state = tokenizer_state(folder) if llama_vocabulary(folder) is None else None
         if state is not None:
             fast_tokenizer(folder, state)
     except CheckpointError as error:
@@ -194,6 +199,8 @@ def conv_mode_of(
 def known_names(folders: Iterable[Path], configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return a checkpoint's names: of its folders, and of what it was trained from.
 
+    A run's checkpoint has the run's name with its own, a snapshot in the Hub's cache the model's.
+
     >>> known_names([Path("out/checkpoint-90")], [{"_name_or_path": "lmsys/vicuna-7b-v1.5"}])
     ('out_checkpoint-90', 'vicuna-7b-v1.5')
     """
@@ -217,7 +224,7 @@ def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _model_name(path: Path) -> str:
     if path.name.startswith("checkpoint-"):
         return f"{path.parent.name}_{path.name}"
-    return path.name
+    return path.parent.parent.name if path.parent.name == "snapshots" else path.name
 
 
 def by_name(name: str) -> str | None:

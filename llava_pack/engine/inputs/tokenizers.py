@@ -20,6 +20,7 @@ from llava_pack.checkpoint.byte_level import (
 )
 from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config, read_small
+from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.format.errors import CheckpointError
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -62,7 +63,7 @@ def read_tokenizer(folder: Path, *, words: Sequence[str] = (), fast: bool = Fals
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    if (folder / "tokenizer.model").is_file():
+    if llama_vocabulary(folder) is not None:
         return SentencePieceTokenizer(folder, words=words, fast=fast)
     state = tokenizer_state(folder)
     if state is not None:
@@ -90,7 +91,9 @@ class SentencePieceTokenizer:
             bare.normalizer_spec.add_dummy_prefix = False
             self._bare = SentencePieceProcessor(model_proto=bare.SerializeToString())
         except (RuntimeError, OSError, DecodeError) as error:
-            raise CheckpointError("not a sentencepiece model", subject=path.name) from error
+            raise CheckpointError(
+                "not a sentencepiece model, or a damaged one", subject=path.name
+            ) from error
         self._added = _added_tokens(folder, self._config)
         for word in words:
             if word not in self._added:

@@ -9,9 +9,11 @@ from llava_pack.checkpoint.layout import survey
 from llava_pack.checkpoint.special_tokens import read_special_tokens
 from llava_pack.checkpoint.template_choice import by_name, choose_template, conv_mode_of
 from llava_pack.checkpoint.templates import OWN, TEMPLATES, check_conv_mode
+from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.chat_templates import QWEN, VICUNA
 from tests.support.checkpoints import TinyLlava, make_converted, make_llava
+from tests.support.vocabularies import tiny_tokenizer_model, tokenizer_model
 
 LLAMA = {"architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "vocab_size": 32000}
 LLAMA_3 = LLAMA | {"model_type": "llava_llama", "vocab_size": 128256}
@@ -67,6 +69,12 @@ def test_the_config_tells_where_the_name_is_silent(config, conv_mode, tmp_path):
 
 def test_a_checkpoint_of_a_training_run_has_the_runs_name(tmp_path):
     folder = tmp_path / "llava-v1.5-ours" / "checkpoint-500"
+    folder.mkdir(parents=True)
+    assert choose_template(folder).conv_mode == "llava_v1"
+
+
+def test_a_snapshot_in_the_hubs_cache_has_the_models_name(tmp_path):
+    folder = tmp_path / "models--liuhaotian--llava-v1.5-7b" / "snapshots" / ("4" * 40)
     folder.mkdir(parents=True)
     assert choose_template(folder).conv_mode == "llava_v1"
 
@@ -188,3 +196,13 @@ def test_a_damaged_file_is_told_once(tmp_path, name):
     folder = make_converted(tmp_path / "llava-v1.5-hf")
     (folder / name).write_text("{")
     assert [one.subject for one in survey(folder)[1]] == [name]
+
+
+def test_a_tokenizer_model_of_another_kind_is_passed_over_for_tokenizer_json(tmp_path):
+    """The hint of its refusal says to put that file beside it."""
+    folder = make_llava(tmp_path / "llava-v1.5-tiny")
+    (folder / "tokenizer.model").write_bytes(tokenizer_model([("a", 0.0, 1)], model_type=1))
+    (before,) = survey(folder)[1]
+    assert "tokenizer.json beside it" in before.hint
+    (folder / "tokenizer.json").write_bytes(tokenizer_json(tiny_tokenizer_model(320), {}))
+    assert survey(folder)[1] == []
