@@ -26,7 +26,7 @@ from llava_pack.checkpoint.special_tokens import (
     llama_vocabulary,
     read_special_tokens,
 )
-from llava_pack.checkpoint.templates import OWN, RAW, template, template_names
+from llava_pack.checkpoint.templates import OWN, RAW, TEMPLATES, template
 from llava_pack.format.errors import CheckpointError
 
 _BY_NAME = (
@@ -177,7 +177,9 @@ def conv_mode_of(
     """
     if wanted == OWN and not own:
         raise CheckpointError(
-            "it has no chat template of its own", subject=names[0], hint=f"use {template_names()}"
+            "it has no chat template of its own",
+            subject=names[0],
+            hint=f"leave it out, or use one of: {_fitting(tokens)}",
         )
     if wanted is not None:
         return _usable(wanted, tokens, names[0])
@@ -189,7 +191,7 @@ def conv_mode_of(
             defects.append(error.message)
     raise CheckpointError(
         "its conversation template is not known: neither its name, nor config.json, nor a chat "
-        f"template tells it; expected one of: {template_names()}"
+        f"template tells it; expected one of: {_fitting(tokens)}"
         + "".join(f"; {defect}" for defect in dict.fromkeys(defects)),
         subject=names[0],
         hint=_HINT,
@@ -258,6 +260,14 @@ def _candidates(
         yield OWN
 
 
+def _fitting(tokens: frozenset[str] | None) -> str:
+    """Return the templates that a vocabulary has the tokens for, for a message."""
+    fits = (
+        name for name, one in TEMPLATES.items() if tokens is None or tokens.issuperset(one.needs)
+    )
+    return ", ".join(sorted(fits))
+
+
 def _usable(conv_mode: str, tokens: frozenset[str] | None, subject: str) -> str:
     """Return a template's name if the vocabulary has what stands in its prompts.
 
@@ -271,7 +281,6 @@ def _usable(conv_mode: str, tokens: frozenset[str] | None, subject: str) -> str:
         raise CheckpointError(
             f"the vocabulary lacks {', '.join(lacking)} of the conversation template {conv_mode}",
             subject=subject,
-            hint="choose the template that the model was trained with: --conv-mode "
-            f"{template_names()}",
+            hint=f"choose the one that the model was trained with; it can be: {_fitting(tokens)}",
         )
     return conv_mode

@@ -9,7 +9,7 @@ import torch
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
-from llava_pack.checkpoint.template_choice import choose_template
+from llava_pack.checkpoint.template_choice import TemplateChoice
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
 from llava_pack.engine.batching.policy import manner
@@ -41,7 +41,11 @@ _PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
 
 
 def assemble(
-    checkpoint: Checkpoint, options: Options, device: str, progress: Progress
+    checkpoint: Checkpoint,
+    options: Options,
+    template: TemplateChoice,
+    device: str,
+    progress: Progress,
 ) -> LlavaModel:
     """Return the model, loaded.
 
@@ -56,12 +60,6 @@ def assemble(
     )
     place = _spread(checkpoint, options, place)
     config, name = checkpoint.config, checkpoint.model.folder.name
-    choice = choose_template(
-        checkpoint.model.folder,
-        texts=checkpoint.texts,
-        converted=checkpoint.native,
-        wanted=options.conv_mode,
-    )
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
     network = _built(checkpoint, rows)
@@ -81,7 +79,7 @@ def assemble(
         device=device,
         context_tokens=room.context_tokens,
         slots=room.slots,
-        conv_mode=choice.conv_mode,
+        conv_mode=template.conv_mode,
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
     )
@@ -92,8 +90,8 @@ def assemble(
         eos_ids=eos_ids(checkpoint.texts) | eos_ids(checkpoint.model.folder),
         picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
-        chat_template=choice.chat_template,
-        tokens=choice.tokens,
+        chat_template=template.chat_template,
+        tokens=template.tokens,
     )
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
     how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)

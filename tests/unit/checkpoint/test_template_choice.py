@@ -93,7 +93,12 @@ def test_nothing_is_guessed():
     with pytest.raises(CheckpointError, match="conversation template is not known") as caught:
         conv_mode_of(["mine"], LLAMA)
     assert "--conv-mode" in caught.value.hint
-    assert all(name in caught.value.message for name in (*TEMPLATES, OWN))
+    assert all(name in caught.value.message for name in TEMPLATES)
+    with pytest.raises(
+        CheckpointError, match="expected one of: chatml_direct, llava_v0, mpt, plain"
+    ) as caught:
+        conv_mode_of(["mine"], LLAMA, tokens=CHATML)
+    assert "llava_v1" not in caught.value.message
 
 
 def test_a_converted_checkpoint_is_asked_in_its_own_way():
