@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.byte_level import fast_tokenizer, tokenizer_state
-from llava_pack.checkpoint.chat_template import ChatTemplate, read_chat_template
+from llava_pack.checkpoint.chat_template import ChatTemplate
+from llava_pack.checkpoint.chat_template_trial import read_chat_template
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.kind import Kind, backbone

@@ -74,12 +74,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     progress = progress or Silent()
     checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base)
     options = replace(options, precision=_precision(options.precision, checkpoint))
-    template = choose_template(
-        checkpoint.model.folder,
-        texts=checkpoint.texts,
-        converted=checkpoint.native,
-        wanted=options.conv_mode,
-    )
+    template = _template(options.conv_mode, checkpoint)
     environment.prepare()
     progress.start("libraries", None)
     engine = SlotEngine(_assemble(checkpoint, options, template, progress))
@@ -101,6 +96,16 @@ def _precision(wanted: str, checkpoint: Checkpoint) -> str:
             hint=f"leave it out, or use --precision {ahead}",
         )
     return wanted
+
+
+def _template(wanted: str | None, checkpoint: Checkpoint) -> TemplateChoice:
+    """Return how the model is asked, before the libraries are loaded."""
+    return choose_template(
+        checkpoint.model.folder,
+        texts=checkpoint.texts,
+        converted=checkpoint.native,
+        wanted=wanted,
+    )
 
 
 def pick_device(wanted: str, precision: str) -> str:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_pack.checkpoint.chat_template import Markup, TemplateTurn, find_chat_template, tried
+from llava_pack.checkpoint.chat_template import Markup, TemplateTurn
+from llava_pack.checkpoint.chat_template_trial import find_chat_template, tried
 from llava_pack.checkpoint.jinja_sandbox import MAX_TEMPLATE_CHARS
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.chat_templates import LLAMA_3, MISTRAL, PUBLISHED, VICUNA
