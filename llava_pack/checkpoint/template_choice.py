@@ -227,7 +227,8 @@ def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _model_name(path: Path) -> str:
     if path.name.startswith("checkpoint-"):
         return f"{path.parent.name}_{path.name}"
-    return path.parent.parent.name if path.parent.name == "snapshots" else path.name
+    cached = path.parent.parent.name
+    return cached if path.parent.name == "snapshots" and cached[:8] == "models--" else path.name
 
 
 def by_name(name: str) -> str | None:
