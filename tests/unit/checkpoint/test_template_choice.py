@@ -7,6 +7,7 @@ import pytest
 
 from llava_pack.checkpoint.layout import survey
 from llava_pack.checkpoint.special_tokens import read_special_tokens
+from llava_pack.checkpoint.summary import summarise
 from llava_pack.checkpoint.template_choice import by_name, choose_template, conv_mode_of
 from llava_pack.checkpoint.templates import OWN, TEMPLATES, check_conv_mode
 from llava_pack.checkpoint.tokenizer_json import tokenizer_json
@@ -155,6 +156,7 @@ def test_inspect_warns_of_what_loading_refuses(tmp_path):
         choose_template(tmp_path / "mine")
     told = [one for one in unknown if one.message == caught.value.message]
     assert [one.level for one in told] == ["warn"]
+    assert "conversation_template" not in summarise(tmp_path / "mine")
 
 
 def test_a_converted_folders_own_template_is_evidence(tmp_path):
@@ -162,6 +164,7 @@ def test_a_converted_folders_own_template_is_evidence(tmp_path):
     assert len(survey(folder)[1]) == 1
     (folder / "chat_template.jinja").write_text(VICUNA)
     assert survey(folder)[1] == []
+    assert summarise(folder)["conversation_template"] == OWN
     found = choose_template(folder, converted=True)
     assert found.conv_mode == OWN
     assert found.chat_template
