@@ -1,6 +1,7 @@
 """A checkpoint is asked as it was trained, or not at all."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,11 @@ import pytest
 from llava_pack.checkpoint.layout import survey
 from llava_pack.checkpoint.special_tokens import read_special_tokens
 from llava_pack.checkpoint.summary import summarise
-from llava_pack.checkpoint.template_choice import by_name, choose_template, conv_mode_of
-from llava_pack.checkpoint.templates import OWN, TEMPLATES, check_conv_mode
+from llava_pack.checkpoint.template_choice import _BY_NAME, by_name, choose_template, conv_mode_of
+from llava_pack.checkpoint.templates import OWN, RAW, TEMPLATES, check_conv_mode
 from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.format.errors import CheckpointError, UsageError
+from tests.conftest import ROOT
 from tests.support.chat_templates import QWEN, VICUNA
 from tests.support.checkpoints import TinyLlava, make_converted, make_llava
 from tests.support.vocabularies import tiny_tokenizer_model, tokenizer_model
@@ -214,3 +216,15 @@ def test_a_tokenizer_model_of_another_kind_is_passed_over_for_tokenizer_json(tmp
     assert "tokenizer.json beside it" in before.hint
     (folder / "tokenizer.json").write_bytes(tokenizer_json(tiny_tokenizer_model(320), {}))
     assert survey(folder)[1] == []
+
+
+def test_the_page_about_templates_has_all_of_them_and_the_order_of_names():
+    page = (ROOT / "docs/reference/templates.md").read_text()
+    rows = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert [name for name in (*TEMPLATES, OWN, RAW) if f"`{name}`" not in rows] == []
+    order = page.partition("the first of ")[2].partition("decides")[0]
+    told = list(dict.fromkeys(re.findall(r"`([^`]+)`", order)))
+    assert sorted(told, key=[part for part, _ in _BY_NAME].index) == told
+    assert {conv_mode for part, conv_mode in _BY_NAME if part in told} == {
+        one for _, one in _BY_NAME
+    }
