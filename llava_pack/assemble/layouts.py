@@ -41,6 +41,8 @@ _LANGUAGE = (
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
 )
 _PICTURES = "preprocessor_config.json"
 _CONVERTED = (

@@ -9,6 +9,7 @@ from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
 from llava_pack.assemble.model_sources import check_servable, identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
+from llava_pack.assemble.recipe_template import check_named, check_vocabulary
 from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
@@ -112,6 +113,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         merge=options.merge,
         tower=options.tower,
     )
+    check_named(recipe, packing)
     if options.record and not (packed_for(recipe).graded and recipe.known_answers):
         raise UsageError(
             "the recipe has no known answers, or its runtime is not held against recorded ones",
@@ -126,6 +128,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
     check_servable(identified, recipe, configs, progress)
+    check_vocabulary(recipe, identified)
     if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:

@@ -31,6 +31,8 @@ _SMALL = (
     "chat_template.json",
     "tokenizer.model",
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

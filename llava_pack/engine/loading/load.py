@@ -6,6 +6,7 @@ from typing import Any
 
 from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.checkpoint.model import Checkpoint, read_checkpoint
+from llava_pack.checkpoint.template_choice import TemplateChoice, choose_template
 from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
@@ -52,7 +53,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         device: `auto` takes CUDA, then MPS, then the CPU.
         slots: requests that run at once; fewer where memory is short.
         context_tokens: longest prompt with its answer; at most what the model was trained for.
-        conv_mode: the conversation template; None lets the checkpoint's name and type choose.
+        conv_mode: the conversation template; None lets the checkpoint choose.
         gpus: how many may share the layers, where one does not hold them; None for all that are
             visible.
         progress: hears the phases and the bytes.
@@ -77,9 +78,10 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     progress = progress or Silent()
     checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base, options.tower)
     options = replace(options, precision=_precision(options.precision, checkpoint))
+    template = _template(options.conv_mode, checkpoint)
     environment.prepare()
     progress.start("libraries", None)
-    engine = SlotEngine(_assemble(checkpoint, options, progress))
+    engine = SlotEngine(_assemble(checkpoint, options, template, progress))
     progress.start("warm-up", None)
     _warm_up(engine)
     progress.done()
@@ -98,6 +100,16 @@ def _precision(wanted: str, checkpoint: Checkpoint) -> str:
             hint=f"leave it out, or use --precision {ahead}",
         )
     return wanted
+
+
+def _template(wanted: str | None, checkpoint: Checkpoint) -> TemplateChoice:
+    """Return how the model is asked, before the libraries are loaded."""
+    return choose_template(
+        checkpoint.model.folder,
+        texts=checkpoint.texts,
+        converted=checkpoint.native,
+        wanted=wanted,
+    )
 
 
 def pick_device(wanted: str, precision: str) -> str:
@@ -127,13 +139,15 @@ def pick_device(wanted: str, precision: str) -> str:
     return wanted
 
 
-def _assemble(checkpoint: Checkpoint, options: Options, progress: Progress) -> Any:
+def _assemble(
+    checkpoint: Checkpoint, options: Options, template: TemplateChoice, progress: Progress
+) -> Any:
     device = pick_device(options.device, options.precision)
     from llava_pack.engine.loading.assembly import assemble
 
     progress.done()
     try:
-        return assemble(checkpoint, options, device, progress)
+        return assemble(checkpoint, options, template, device, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

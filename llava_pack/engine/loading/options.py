@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.kind import TOWER_CHOICES, TowerChoice
-from llava_pack.engine.inputs import templates
+from llava_pack.checkpoint.templates import check_conv_mode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import PRECISION_CHOICES
 
@@ -55,7 +55,7 @@ class Options:
             )
         if self.conv_mode is not None:
             try:
-                templates.template(self.conv_mode)
+                check_conv_mode(self.conv_mode)
             except UsageError as error:
                 raise UsageError(error.message, subject="--conv-mode") from error
 
