@@ -8,11 +8,10 @@ from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
 from llava_pack.checkpoint.defects import Defect, refuse
-from llava_pack.checkpoint.findings import pair_defects
+from llava_pack.checkpoint.findings import side_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import read_layout
 from llava_pack.checkpoint.pair import tower_defects
-from llava_pack.checkpoint.servable import upstream_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.schemes import parse_source
@@ -118,11 +117,9 @@ def check_servable(
         if source.kind is not Kind.PROJECTOR:  # what it lacks is completed from the others
             layouts[name], more = source.survey()
             defects += more
-    tower = layouts.get("vision_tower")
-    if packed_for(recipe).engine == "upstream":
-        defects += upstream_defects(config, tower_config)
-    elif tower is not None:
-        defects += pair_defects(config, tower.config, tower.preprocessor)
+    if tower := layouts.get("vision_tower"):
+        defects += side_defects(config, tower_config)
+        defects += packed_for(recipe).servable(config, tower_config, tower.preprocessor)
     for defect in dict.fromkeys(defects):
         if defect.level == "warn":
             progress.note(f"! {defect}")
