@@ -10,7 +10,7 @@ from llava_pack.assemble.sources import Fetched, Identified, Listed
 from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import side_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
-from llava_pack.checkpoint.layout import read_layout
+from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.pair import tower_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
@@ -98,8 +98,10 @@ def _listing(source: Source) -> Listing:
 
 def check_servable(
     identified: Mapping[str, Identified], recipe: Recipe, configs: Configs, progress: Progress
-) -> None:
+) -> Mapping[str, Layout]:
     """Refuse what the bundle's runtime could not load, before weights are fetched; tell warnings.
+
+    What is known of the sources by then is returned, but of a projector, which others complete.
 
     Args:
         identified: the sources, their small files fetched.
@@ -124,6 +126,7 @@ def check_servable(
         if defect.level == "warn":
             progress.note(f"! {defect}")
     refuse(defects, subject=str(identified["model"].pinned))
+    return layouts
 
 
 def fetch_sources(

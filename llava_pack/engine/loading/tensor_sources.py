@@ -11,7 +11,7 @@ import torch
 
 from llava_pack.checkpoint.adapter import Half, changed_tensor, read_adapter, trained_name
 from llava_pack.checkpoint.keymap import loaded_name, original_name, tower_loaded_name
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, trains_tower
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.format.errors import CheckpointError
 
@@ -113,7 +113,7 @@ def _own(model: Layout, rename: Rename) -> Rename:
 
     Others are left out, as LLaVA's own code does.
     """
-    trained = bool(model.config.get("unfreeze_mm_vision_tower", False))
+    trained = trains_tower(model.config)
 
     def named(name: str) -> str | None:
         found = rename(name)
