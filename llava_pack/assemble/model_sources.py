@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from llava_pack.assemble.components import completed
+from llava_pack.assemble.components import chosen_tower, completed
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
-from llava_pack.checkpoint.converted import as_original
-from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import read_layout, tower_defects
-from llava_pack.checkpoint.servable import engine_defects, upstream_defects
+from llava_pack.checkpoint.defects import Defect, refuse
+from llava_pack.checkpoint.findings import side_defects
+from llava_pack.checkpoint.kind import Kind, TowerChoice
+from llava_pack.checkpoint.layout import Layout, read_layout
+from llava_pack.checkpoint.pair import tower_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.schemes import parse_source
@@ -96,33 +96,52 @@ def _listing(source: Source) -> Listing:
     return source.list()
 
 
-def check_servable(identified: Mapping[str, Identified], recipe: Recipe, configs: Configs) -> None:
-    """Refuse what the bundle's runtime could not load, before its weights are fetched.
+def check_servable(
+    identified: Mapping[str, Identified], recipe: Recipe, configs: Configs, progress: Progress
+) -> Mapping[str, Layout]:
+    """Refuse what the bundle's runtime could not load, before weights are fetched; tell warnings.
+
+    What is known of the sources by then is returned, but of a projector, which others complete.
 
     Args:
         identified: the sources, their small files fetched.
         recipe: names the runtime.
         configs: of model and tower, in the original keys.
+        progress: told every warning.
 
     Raises:
         CheckpointError: with the reason that the server would give.
     """
-    model = identified["model"]
     config, tower_config = configs
-    if packed_for(recipe).engine == "upstream":
-        defects = upstream_defects(config, tower_config)
-    else:
-        preprocessor = identified.get("vision_tower", model).preprocessor
-        if model.kind is Kind.CONVERTED:
-            config = as_original(model.config, preprocessor)
-        defects = engine_defects(config, tower_config, preprocessor)
-    refuse(defects, subject=str(model.pinned))
+    layouts = {}
+    defects: list[Defect] = []
+    for name, source in identified.items():
+        if source.kind is not Kind.PROJECTOR:  # what it lacks is completed from the others
+            layouts[name], more = source.survey()
+            defects += more
+    if tower := layouts.get("vision_tower"):
+        defects += side_defects(config, tower_config)
+        defects += packed_for(recipe).servable(config, tower_config, tower.preprocessor)
+    for defect in dict.fromkeys(defects):
+        if defect.level == "warn":
+            progress.note(f"! {defect}")
+    refuse(defects, subject=str(identified["model"].pinned))
+    return layouts
 
 
 def fetch_sources(
-    identified: Mapping[str, Identified], recipe: Recipe, progress: Progress
+    identified: Mapping[str, Identified],
+    recipe: Recipe,
+    progress: Progress,
+    choice: TowerChoice | None = None,
 ) -> dict[str, Fetched]:
     """Fetch every source whole, and refuse what is damaged or does not fit together.
+
+    Args:
+        identified: the sources, their small files fetched.
+        recipe: names them.
+        progress: told what is fetched.
+        choice: which tower, where the one inside the checkpoint is another than the stock one.
 
     Raises:
         PackError: what fetching raises.
@@ -139,5 +158,6 @@ def fetch_sources(
     if "vision_tower" in sources:
         tower = sources["vision_tower"]
         vision = read_layout(tower.folder, expect=Kind.TOWER)
+        model, sources["model"] = chosen_tower(model, sources["model"], choice)
         refuse(tower_defects(model, vision), subject=tower.pinned.public)
     return sources

@@ -14,11 +14,11 @@ from llava_pack.checkpoint.expected import (
     tower_shapes,
 )
 from llava_pack.checkpoint.findings import SHOWN, listed
-from llava_pack.checkpoint.keymap import INSIDE, is_weight, projector_name
-from llava_pack.checkpoint.kind import Kind, trains_tower
-from llava_pack.checkpoint.network import tower_rules
+from llava_pack.checkpoint.keymap import INSIDE, is_weight, original_name, projector_name
+from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.checkpoint.values import size
+from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
@@ -34,18 +34,26 @@ _STATE = re.compile(
 
 
 def conformance_defects(
-    kind: Kind, config: Config, adapter: Config, entries: Entries
+    kind: Kind, config: Config, adapter: Config, entries: Entries, packed: Collection[str] = ()
 ) -> list[Defect]:
-    """Return tensors that are absent, of another shape or type, or of no use."""
+    """Return tensors that are absent, of another shape or type, or of no use.
+
+    Args:
+        kind: of the checkpoint.
+        config: its config.json.
+        adapter: its adapter_config.json.
+        entries: its tensors.
+        packed: names of those of which nothing but the name is known.
+    """
     if kind is Kind.ORIGINAL:
-        defects = _promised(config, entries, (language_shapes, projector_shapes))
-        return [*defects, *_strangers(config, entries), *_ignored(config, entries)]
+        defects = _promised(config, entries, (language_shapes, projector_shapes), packed)
+        return [*defects, *_strangers(config, entries)]
     if kind is Kind.CONVERTED:
-        return _converted_defects(config, entries)
+        return _converted_defects(config, entries, packed)
     if kind is Kind.TOWER:
-        return _promised(config, entries, (tower_shapes,))
+        return _promised(config, entries, (tower_shapes,), packed)
     if kind is Kind.LANGUAGE:
-        return _promised(config, entries, (language_shapes,))
+        return _promised(config, entries, (language_shapes,), packed)
     if kind is Kind.PROJECTOR:
         return _projector_defects(config, entries)
     if kind is Kind.LORA:
@@ -139,26 +147,11 @@ def _strangers(config: Config, entries: Entries) -> Iterator[Defect]:
         yield Defect("warn", "weights", f"{text}{listed(strangers)}")
 
 
-def _ignored(config: Config, entries: Entries) -> Iterator[Defect]:
-    """Yield a warning where LLaVA ignores the vision tensors inside an original checkpoint.
-
-    Source: haotian-liu/LLaVA llava/model/multimodal_encoder/clip_encoder.py (without
-    `unfreeze_mm_vision_tower` the tower is loaded late, from its own folder, over these tensors).
-    """
-    inside = sum(name.startswith(INSIDE) for name in entries)
-    if inside and not trains_tower(config):
-        text = (
-            f"unfreeze_mm_vision_tower is not true, so LLaVA ignores {inside} vision tensors of "
-            "this checkpoint and takes the tower's own"
-        )
-        hint = "set it to true if the tower was trained too"
-        yield Defect("warn", "config.json", text, hint)
-
-
-def _converted_defects(config: Config, entries: Entries) -> list[Defect]:
+def _converted_defects(config: Config, entries: Entries, unseen: Collection[str]) -> list[Defect]:
     original = original_entries(entries)
     states = {name: match for name in original if (match := _STATE.fullmatch(name))}
     packed = {match[1] or f"{match[2]}.weight" for match in states.values()}
+    packed |= {original_name(name) for name in unseen}
     original = {name: entry for name, entry in original.items() if name not in states}
     try:
         whole = as_original(config)

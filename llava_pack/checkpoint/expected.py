@@ -8,14 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava_pack.checkpoint.kind import backbone
-from llava_pack.checkpoint.network import (
-    is_lone_linear,
-    newline,
-    projector_linears,
-    text_values,
-    tower_values,
-)
+from llava_pack.checkpoint.network import is_lone_linear, newline, projector_linears, text_values
 from llava_pack.checkpoint.values import size
+from llava_pack.checkpoint.vision import tower_values
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,7 +36,7 @@ def language_shapes(config: Mapping[str, Any]) -> Shapes:
 def _layer_shapes(text: Mapping[str, Any], language: str) -> Shapes:
     hidden, heads = text["hidden_size"], text["num_attention_heads"]
     head = text.get("head_dim", hidden // heads)
-    groups = text.get("num_key_value_heads", heads)
+    groups = text["num_key_value_heads"]
     inner = text["intermediate_size"]
     shapes: Shapes = {
         "self_attn.q_proj.weight": (heads * head, hidden),

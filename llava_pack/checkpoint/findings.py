@@ -86,16 +86,21 @@ def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
     """
     groups: list[tuple[str, ...]] = []
     if kind in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
-        groups.append(("tokenizer.json", "tokenizer.model"))
+        groups.append(("tokenizer.json", "tokenizer.model", "vocab.json"))
     if kind is Kind.TOWER:
         groups.append(("preprocessor_config.json",))
     if kind is Kind.LORA:
         groups += [("adapter_config.json",), ADAPTERS, TRAINABLES]
     return [
-        Defect("fail", group[0], "is missing" + (f", and so is {group[1]}" if group[1:] else ""))
+        Defect("fail", group[0], f"is missing{_and_so(group[1:])}")
         for group in groups
         if not set(group) & set(names)
     ]
+
+
+def _and_so(others: tuple[str, ...]) -> str:
+    be = "are" if others[1:] else "is"
+    return f", and so {be} {' and '.join(others)}" if others else ""
 
 
 def vocabulary_defects(pieces: int, config: Mapping[str, Any]) -> list[Defect]:
@@ -147,13 +152,20 @@ def pair_defects(
         tower_config: the tower's.
         preprocessor: how the tower wants pictures.
     """
-    defects: list[Defect] = []
+    return [
+        *side_defects(config, tower_config),
+        *engine_defects(config, tower_config, preprocessor),
+    ]
+
+
+def side_defects(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> list[Defect]:
+    """Return whether a tower is for other pictures than the one that a checkpoint names."""
     side = vision_part(tower_config).get("image_size")
     named = _SIDE.search(vision_tower_id(config) or "")
     if named and type(side) is int and int(named[1]) != side:
         text = f"mm_vision_tower is for pictures of {named[1]} pixels, the tower takes {side}"
-        defects.append(Defect("fail", "config.json", text, NAMED_TOWER))
-    return [*defects, *engine_defects(config, tower_config, preprocessor)]
+        return [Defect("fail", "config.json", text, NAMED_TOWER)]
+    return []
 
 
 def listed(names: Collection[str]) -> str:

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
 from llava_pack.checkpoint.kind import has_tiles
-from llava_pack.checkpoint.network import tower_rules
 from llava_pack.checkpoint.tiling import tiling
 from llava_pack.checkpoint.values import size
+from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.precision import FACTS, PRECISIONS, QUANTIZED, Precision, computes_in
 
 Device = Literal["cpu", "cuda"]

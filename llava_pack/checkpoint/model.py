@@ -12,9 +12,10 @@ from typing import Any
 
 from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
+from llava_pack.checkpoint.kind import Kind, TowerChoice
+from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.network import Network, network
+from llava_pack.checkpoint.pair import survey_pair, with_tower
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
@@ -97,7 +98,10 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    model_dir: Path, vision_tower: Path | None = None, model_base: Path | None = None
+    model_dir: Path,
+    vision_tower: Path | None = None,
+    model_base: Path | None = None,
+    choice: TowerChoice | None = None,
 ) -> Checkpoint:
     """Return a checkpoint with what belongs to it.
 
@@ -105,6 +109,7 @@ def read_checkpoint(
         model_dir: the model, an adapter or a projector.
         vision_tower: the tower's folder, where the checkpoint does not say it.
         model_base: what an adapter or a projector was trained on.
+        choice: which tower, where the one inside is another than the one beside it.
 
     Raises:
         CheckpointError: a part is missing, damaged or not supported, or the parts do not fit
@@ -118,6 +123,7 @@ def read_checkpoint(
     if model.kind is Kind.CONVERTED:
         return _whole(model, None, None)
     base = _base(model, model_base) if model.kind in _BASED else None
+    model = with_tower(model, choice)
     tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
     tower, defects = survey_pair(model, tower_dir)
     refuse(defects, subject=model_dir.name)

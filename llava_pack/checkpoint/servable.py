@@ -9,9 +9,10 @@ from typing import Any
 
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.kind import UPSTREAM_LANGUAGES, backbone
-from llava_pack.checkpoint.network import network, projector_linears, tower_rules
+from llava_pack.checkpoint.network import network, projector_linears
 from llava_pack.checkpoint.pictures import picture_rules
 from llava_pack.checkpoint.values import choice, refusal
+from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]

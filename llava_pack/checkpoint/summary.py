@@ -10,7 +10,9 @@ from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
-from llava_pack.checkpoint.layout import Layout, survey, survey_pair
+from llava_pack.checkpoint.layout import Layout, survey
+from llava_pack.checkpoint.pair import survey_pair
+from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.format.errors import CheckpointError
 
 CONTEXT_TOKENS = 4096
@@ -43,6 +45,8 @@ def summarise(
     config = _original(layout)
     if layout.kind not in {Kind.TOWER, Kind.UNKNOWN}:
         facts["language_model"] = _language(layout, config)
+    if layout.kind in {Kind.ORIGINAL, Kind.CONVERTED} and (template := _template(layout)):
+        facts["conversation_template"] = template
     if layout.base_model:
         facts["base_model"] = layout.base_model
     vision = (tower or layout).tower_config
@@ -76,6 +80,15 @@ def _original(layout: Layout) -> Mapping[str, Any]:
         return layout.original
     except CheckpointError:  # it is among the defects
         return layout.config
+
+
+def _template(layout: Layout) -> str | None:
+    """Return the conversation template, None where a defect says that it is not known."""
+    try:
+        found = choose_template(layout.folder, converted=layout.kind is Kind.CONVERTED)
+    except CheckpointError:
+        return None
+    return found.conv_mode
 
 
 def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint
-from llava_pack.checkpoint.layout import read_layout, survey_pair
+from llava_pack.checkpoint.layout import read_layout
+from llava_pack.checkpoint.pair import survey_pair
 from tests.support import tiny_models
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 from tests.support.pickles import Stored
