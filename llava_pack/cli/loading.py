@@ -60,6 +60,13 @@ class ModelOptions:
     conv_mode: Annotated[
         str | None, typer.Option(help="Conversation template, instead of the model's own.")
     ] = None
+    picture_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="viewer: transparency on white, 16-bit grey scaled; llava: as LLaVA's own code. "
+            "Default: viewer."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         from llava_pack.engine.loading.options import Options
@@ -103,6 +110,7 @@ class ModelOptions:
             slots=self.slots,
             context_tokens=self.context,
             conv_mode=self.conv_mode,
+            picture_mode=self.picture_mode,
         )
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llava_pack.engine.inputs.picture_formats import NAMES, SUFFIXES
 from llava_pack.format import files
 from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from llava_pack.engine.port import Engine, Sampling
     from llava_pack.serve.run_state import RunState
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 _AHEAD = 2
 """Requests for each slot: one is answered, the next is on its way."""
 _PATIENCE_S = 600.0
@@ -71,9 +71,7 @@ def read_items(source: Path, prompt: str | None) -> list[Item]:
     else:
         items = [_of_line(source, number, line, prompt) for number, line in _lines(source)]
     if not items:
-        raise UsageError(
-            "no pictures found, expected PNG, JPEG, WebP or GIF files", subject=str(source)
-        )
+        raise UsageError(f"no pictures found, expected {NAMES} files", subject=str(source))
     return items
 
 

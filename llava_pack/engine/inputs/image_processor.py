@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from llava_pack.engine.inputs.anyres import Tiling
+from llava_pack.engine.inputs.scaling import scaled_centre, scaled_square
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import CheckpointError
 
@@ -25,6 +26,7 @@ ASPECTS = ("pad", "square", "anyres", None)
 """Values of `image_aspect_ratio` that are understood."""
 MAX_SIDE = 4096
 """Pixels along a tower's picture; more than any CLIP reads, few enough for any memory."""
+_FILTER = Image.Resampling.BICUBIC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +50,15 @@ class PictureProcessor:
     def pixels(self, picture: Picture) -> "NDArray[np.float32]":
         """Return the whole picture as (3, height, width)."""
         image = _image(picture)
-        if self.pad:
-            image = _square(image, tuple(int(value * 255) for value in self.mean))
-        return self._normal(image)
+        if not self.pad:
+            return self._normal(image)
+        colour = tuple(int(value * 255) for value in self.mean)
+        return self._normalised(scaled_square(image, self.shortest_edge, colour, _FILTER))
 
     def _normal(self, image: Image.Image) -> "NDArray[np.float32]":
-        image = image.resize(_scaled(image.size, self.shortest_edge), Image.Resampling.BICUBIC)
+        return self._normalised(scaled_centre(image, self.shortest_edge, self.crop, _FILTER))
+
+    def _normalised(self, image: Image.Image) -> "NDArray[np.float32]":
         cut = _centre(np.asarray(image), self.crop)
         scaled = (cut.astype(np.float64) * self.factor).astype(np.float32)
         normal = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
@@ -109,23 +114,7 @@ def _colour(values: Iterable[float]) -> tuple[float, ...]:
 
 
 def _image(picture: Picture) -> Image.Image:
-    return Image.frombytes("RGB", (picture.width, picture.height), bytes(picture.rgb))
-
-
-def _square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    width, height = image.size
-    side = max(width, height)
-    if width == height:
-        return image
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
-def _scaled(size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:
-    width, height = size
-    long = int(shortest_edge * max(size) / min(size))
-    return (shortest_edge, long) if width <= height else (long, shortest_edge)
+    return Image.frombytes("RGB", (picture.width, picture.height), memoryview(picture.rgb))
 
 
 def _centre(pixels: "NDArray[np.uint8]", crop: tuple[int, int]) -> "NDArray[np.uint8]":

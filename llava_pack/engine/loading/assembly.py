@@ -78,6 +78,7 @@ def assemble(
         conv_mode=options.conv_mode or templates.choose(name, config),
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
+        picture_mode=options.picture_mode,
     )
     writer = PromptWriter(
         tokenizer=tokenizer,

@@ -8,6 +8,7 @@ from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.loading.checkpoints import Checkpoint, read_checkpoint
 from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import (
     ContextLengthError,
     Engine,
@@ -36,6 +37,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     context_tokens: int | None = None,
     conv_mode: str | None = None,
     gpus: int | None = None,
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE,
     progress: Progress | None = None,
 ) -> Engine:
     """Return an engine for a checkpoint of any kind of LLaVA, warmed up.
@@ -52,6 +54,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         conv_mode: the conversation template; None lets the checkpoint's name and type choose.
         gpus: how many may share the layers, where one does not hold them; None for all that are
             visible.
+        picture_mode: how whoever decodes pictures for it makes them RGB; the engine tells it on.
         progress: hears the phases and the bytes.
 
     Raises:
@@ -69,6 +72,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         context_tokens=context_tokens,
         conv_mode=conv_mode,
         gpus=gpus,
+        picture_mode=picture_mode,
     )
     progress = progress or Silent()
     checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.engine.inputs import templates
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PICTURE_MODES, PictureMode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import PRECISION_CHOICES
 
@@ -31,11 +32,13 @@ class Options:
     context_tokens: int | None = None
     conv_mode: str | None = None
     gpus: int | None = None
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE
 
     def __post_init__(self) -> None:
         for name, choice, choices in (
             ("precision", self.precision, PRECISION_CHOICES),
             ("device", self.device, DEVICES),
+            ("picture-mode", self.picture_mode, PICTURE_MODES),
         ):
             if choice not in choices:
                 raise UsageError(
@@ -70,6 +73,7 @@ def add_arguments(parser: ArgumentParser, *, device: str) -> None:
     parser.add_argument("--device", choices=DEVICES, default=device)
     parser.add_argument("--context-tokens", type=int)
     parser.add_argument("--conv-mode")
+    parser.add_argument("--picture-mode", choices=PICTURE_MODES, default=DEFAULT_PICTURE_MODE)
 
 
 def given_options(given: Namespace) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from llava_pack.format.errors import ServeError, UsageError
 
 PROTOCOL = 2
 MAX_JSON_BYTES = 16 << 20
-MAX_ATTACHMENT_BYTES = 96 << 20
+MAX_ATTACHMENT_BYTES = 160 << 20
 MAX_ATTACHMENTS = 32
 _LENGTH = struct.Struct(">I")
 

@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from PIL import Image
@@ -12,9 +14,13 @@ from PIL import Image
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Message, Picture, Request
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.admission.visits import Visit
 from llava_pack.serve.api.inference import Inference, Question
 from llava_pack.serve.api.pictures import PictureDecoder
+
+if TYPE_CHECKING:
+    from llava_pack.serve.port import Served
 
 _SIDE = 4
 _PATIENCE_S = 10.0
@@ -43,11 +49,17 @@ def test_messages_that_cannot_be_made_give_the_pictures_room_back() -> None:
 
     async def ask() -> Request:
         with closing(PictureDecoder(whole_share)) as decoder:
-            inference = Inference({}, decoder)
+            inference, model = (
+                Inference({}, decoder),
+                Shared(cast("Served", SimpleNamespace(info=None))),
+            )
             with pytest.raises(UsageError, match="no such role"):
-                async with inference.request(Visit(), refused):
+                async with inference.request(model, Visit(), refused):
                     pass
-            async with asyncio.timeout(_PATIENCE_S), inference.request(Visit(), asked) as request:
+            async with (
+                asyncio.timeout(_PATIENCE_S),
+                inference.request(model, Visit(), asked) as request,
+            ):
                 return request
 
     assert asyncio.run(ask()).request_id == "2"
