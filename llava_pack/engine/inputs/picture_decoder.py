@@ -66,6 +66,7 @@ _DAMAGE = (
     TypeError,
     OverflowError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
