@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.client.batch import Item, LocalAsker, keep_answered, left, read_items
+from llava_pack.client.batch import LocalAsker, keep_answered
+from llava_pack.client.items import Item, left, select_items
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine
@@ -116,7 +117,7 @@ def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
         return events
 
     engine.step = watched  # type: ignore[method-assign]
-    items = read_items(pictures, "colour")
+    items = select_items(pictures, "colour").items
     answers = {item.image: line for item, line in LocalAsker(engine).answers(items, Sampling())}
     assert most == 2
     assert answers.keys() == _COLOURS.keys() | {"broken.png"}
@@ -140,7 +141,7 @@ def test_a_list_that_is_none_says_which_line(tmp_path: Path, text: str, message:
     path = tmp_path / "list.jsonl"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_items(path, None)
+        select_items(path, None)
 
 
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ _READ = tuple(one.pillow_name for one in FORMATS if one.pillow_name in Image.OPE
 _JPEG = ("JPEG", "MPO")
 """Pillow's names: MPO is a JPEG with more behind it, as many telephones save it."""
 _ACCEPTED = f"expected a {NAMES} file"
-_SMALLER = "make it smaller and try again; `ask` and `chat` do so with --shrink, the page by itself"
+_SMALLER = "make it smaller and try again: `ask` and `chat` do so with --shrink"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.ASCII)
 # What Pillow's decoders raise for damaged files.
 _DAMAGE = (
@@ -86,7 +86,7 @@ def decode_picture(
         UsageError: not a picture, damaged, or larger than the limits; nothing is decoded before
             its header was found to be within them.
     """
-    return _opened(data, limits or Limits(), lambda image: _upright_rgb(image, mode))
+    return open_picture(data, limits or Limits(), lambda image: _upright_rgb(image, mode))
 
 
 def measure_picture(data: bytes, limits: Limits | None = None) -> tuple[int, int]:
@@ -95,11 +95,15 @@ def measure_picture(data: bytes, limits: Limits | None = None) -> tuple[int, int
     Raises:
         UsageError: as `decode_picture`, as far as the header shows it.
     """
-    return _opened(data, limits or Limits(), lambda image: image.size)
+    return open_picture(data, limits or Limits(), lambda image: image.size)
 
 
-def _opened(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
-    """Return what is made of a picture that was opened, its header within the limits."""
+def open_picture(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
+    """Return what is made of a picture that was opened, its header within the limits.
+
+    Raises:
+        UsageError: not a picture, damaged, or larger than the limits.
+    """
     if len(data) > limits.size_bytes:
         raise UsageError(
             f"the picture is too large: {len(data)} bytes, at most {limits.size_bytes} are allowed",

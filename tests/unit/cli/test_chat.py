@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_pack.cli.both.chat import Conversation, _obey
+from llava_pack.cli.both.chat import Conversation, PictureFiles, _obey
 from llava_pack.client.turns import Attachment
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import ServeError
@@ -46,7 +46,7 @@ def test_each_question_comes_with_all_turns_before(listener, talk):
 def test_reset_forgets_turns_and_pictures(listener, talk):
     talk.ask("What is it?")
     talk.add(Attachment(b"", None))
-    _obey(talk, "/reset")
+    _obey(talk, "/reset", PictureFiles())
     talk.ask("What is it?")
     assert listener.told[-1] == [("user", "What is it?", 0)]
 
