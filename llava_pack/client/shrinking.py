@@ -10,12 +10,10 @@ from llava_pack.engine.inputs.picture_decoder import (
     open_picture,
     read_picture_bytes,
 )
-from llava_pack.engine.limits import Limits
+from llava_pack.engine.limits import SHRUNK_SIDE, Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.format.errors import UsageError
 
-SIDE = 4096
-"""Pixels along the longer side once scaled down: more than any model looks at."""
 _OWN = Limits(
     size_bytes=1_000_000_000, pixels=400_000_000, side_pixels=100_000, decode_s=0.0, scans=10_000
 )
@@ -62,12 +60,14 @@ def shrunk(
 
 def _smaller(image: Image.Image, mode: PictureMode, most_bytes: int) -> bytes:
     kind = image.format
-    image.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded at an eighth of its size, or a half
+    image.draft(
+        "RGB", (SHRUNK_SIDE, SHRUNK_SIDE)
+    )  # a JPEG is decoded at an eighth of its size, or a half
     image.seek(0)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     seen = as_rgb(image, mode)
-    seen.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    seen.thumbnail((SHRUNK_SIDE, SHRUNK_SIDE), Image.Resampling.LANCZOS)
     exact = b"" if kind in _PHOTOGRAPHS else _encoded(seen, "PNG")
     return exact if 0 < len(exact) <= most_bytes else _encoded(seen, "JPEG", quality=_QUALITY)
 

@@ -8,6 +8,8 @@ MAX_TOP_LOGPROBS = 20
 MAX_SALT_CHARS = 256
 MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 100.0
+SHRUNK_SIDE = 4096
+"""Pixels along the longer side of a picture that was too large: more than any model looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,7 +187,7 @@ def _obey(talk: Conversation, line: str, pictures: PictureFiles) -> None:
     command = command.lower()
     if command in _CLEAR and not rest:
         talk.reset()
-        console.say("the conversation and its pictures were cleared")
+        console.say("the conversation was reset")
     elif line.lower() in _ASK_HELP:
         console.say(_HELP)
     elif command == "/image":
