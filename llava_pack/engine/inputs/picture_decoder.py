@@ -132,8 +132,8 @@ def _unreadable(data: bytes) -> UsageError:
         return UsageError(
             f"{kind.name} pictures cannot be read by this installation: the package pillow-heif is "
             "missing",
-            hint="save it as a JPEG; or install llava-pack with its extra: "
-            "pip install '.[serve,heic]' in a clone",
+            hint='save it as a JPEG; or build the bundle with requirements = ["pillow-heif"] in '
+            "[runtime] of its recipe (in a clone: pip install '.[serve,heic]')",
         )
     return UsageError(f"not a picture, or a damaged one; {_ACCEPTED}")
 

@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.known_answers import KnownAnswer
@@ -167,8 +168,10 @@ def order(
 
 
 def plan_fields(plan: EnginePlan) -> dict[str, Any]:
-    """Return a plan as JSON values."""
+    """Return a plan as JSON values, as servers of earlier versions take them where they can."""
     fields: dict[str, Any] = to_plain(plan)
+    if plan.picture_mode == DEFAULT_PICTURE_MODE:  # they know no other
+        del fields["picture_mode"]
     return fields
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from llava_pack.engine.limits import Limits
+from llava_pack.engine.picture_mode import PictureMode
 from llava_pack.engine.port import Message, Picture, Request
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.admission.fair_models import Shared
@@ -38,6 +39,26 @@ def _refused(_pictures: Sequence[Picture]) -> tuple[Message, ...]:
 
 def _asked(pictures: Sequence[Picture]) -> tuple[Message, ...]:
     return (Message("user", tuple(pictures)),)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("viewer", "#404040"), ("llava", "#ffffff")])
+def test_pictures_become_rgb_as_the_model_that_is_asked_was_loaded_for(
+    mode: PictureMode, colour: str
+) -> None:
+    """Whichever door they come by: all of them ask models here."""
+    deep = io.BytesIO()
+    Image.new("I;16", (2, 2), 0x4000).save(deep, "PNG")
+    asked = Question(
+        request=Request(request_id="1", messages=()), pictures=[deep.getvalue()], messages=_asked
+    )
+    model = Shared(cast("Served", SimpleNamespace(info=SimpleNamespace(picture_mode=mode))))
+
+    async def ask() -> str:
+        with closing(PictureDecoder()) as decoder:
+            async with Inference({}, decoder).request(model, Visit(), asked) as request:
+                return request.messages[0].pictures[0].only_colour
+
+    assert asyncio.run(ask()) == colour
 
 
 def test_messages_that_cannot_be_made_give_the_pictures_room_back() -> None:
