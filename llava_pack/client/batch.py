@@ -73,6 +73,8 @@ def keep_answered(out: Path) -> set[tuple[str, str]]:
 def error_line(item: Item, error: PackError) -> Line:
     """Return the line of a picture that was not answered."""
     told = {"kind": error.kind, "message": str(error)}
+    if error.hint:
+        told["hint"] = error.hint
     return {"image": item.image, "prompt": item.prompt, "error": told}
 
 

@@ -326,7 +326,7 @@ _FORM = {"Content-Type": "multipart/form-data; boundary=b"}
         (_FORM, b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n'
          * 17 + b"--b--\r\n", 413),
         (_FORM, b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-         + b"x" * (20 * 1024 * 1024 + 1) + b"\r\n--b--\r\n", 413),
+         + b"x" * (Limits().size_bytes + 1) + b"\r\n--b--\r\n", 413),
     ],
     ids=range(9),
 )  # fmt: skip

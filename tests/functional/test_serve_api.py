@@ -234,7 +234,7 @@ def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
     ("content", "message"),
     [
         (lambda: [_url("data:image/png;base64,aGVsbG8=")], "not a picture"),
-        (lambda: [_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
+        (lambda: [_picture("red", (7150, 7150))], "the picture is too large: 7150x7150"),
         (lambda: [_picture("red")] * 17, "too many pictures: 17"),
         (lambda: [_picture("red", (5000, 5000))] * 5, "too large in total: 125 megapixels"),
         (lambda: "word " * 9000, "the model's limit is 8192"),

@@ -51,7 +51,9 @@ def test_pictures_become_rgb_as_the_model_that_is_asked_was_loaded_for(
     asked = Question(
         request=Request(request_id="1", messages=()), pictures=[deep.getvalue()], messages=_asked
     )
-    model = Shared(cast("Served", SimpleNamespace(info=SimpleNamespace(picture_mode=mode))))
+    model = Shared(
+        cast("Served", SimpleNamespace(info=SimpleNamespace(picture_mode=mode, slots=1)))
+    )
 
     async def ask() -> str:
         with closing(PictureDecoder()) as decoder:
