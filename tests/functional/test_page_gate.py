@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from llava_pack.engine.limits import Limits
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
 from tests.support.page_client import (
     PageClient,
