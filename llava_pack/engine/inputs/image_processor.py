@@ -53,7 +53,8 @@ class PictureProcessor:
         if not self.pad:
             return self._normal(image)
         colour = tuple(int(value * 255) for value in self.mean)
-        return self._normalised(scaled_square(image, self.shortest_edge, colour, _FILTER))
+        size = (self.shortest_edge, self.shortest_edge)
+        return self._normalised(scaled_square(image, size, colour, _FILTER))
 
     def _normal(self, image: Image.Image) -> "NDArray[np.float32]":
         return self._normalised(scaled_centre(image, self.shortest_edge, self.crop, _FILTER))

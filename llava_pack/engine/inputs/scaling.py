@@ -22,20 +22,20 @@ _REACH = 3
 
 
 def scaled_square(
-    image: Image.Image, edge: int, colour: Colour, resample: Image.Resampling
+    image: Image.Image, size: tuple[int, int], colour: Colour, resample: Image.Resampling
 ) -> Image.Image:
-    """Return a picture in the middle of a square of one colour, scaled to (edge, edge).
+    """Return a picture in the middle of a square of one colour, scaled to (width, height).
 
     The square itself, 300 MB for the longest pictures, is never there; the result is the same to
     the bit as if it had been.
     """
     if image.width == image.height:
-        return image.resize((edge, edge), resample)
+        return image.resize(size, resample)
     side = max(image.size)
-    narrow = Image.new("RGB", (edge, side))
+    narrow = Image.new("RGB", (size[0], side))
     for top, strip in _strips(image, side, colour):
-        narrow.paste(strip.resize((edge, strip.height), resample), (0, top))
-    return narrow.resize((edge, edge), resample)
+        narrow.paste(strip.resize((size[0], strip.height), resample), (0, top))
+    return narrow.resize(size, resample)
 
 
 def _strips(image: Image.Image, side: int, colour: Colour) -> Iterator[tuple[int, Image.Image]]:

@@ -40,10 +40,10 @@ def test_a_square_in_strips_is_the_square_to_the_bit(resample, monkeypatch):
         side = max(size)
         whole = Image.new("RGB", (side, side), (122, 116, 104))
         whole.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
-        for edge in (14, 56, 336):
-            expected = whole.resize((edge, edge), resample)
-            strips = scaled_square(image, edge, (122, 116, 104), resample)
-            assert strips.tobytes() == expected.tobytes(), (size, edge)
+        for scaled in ((14, 14), (56, 40), (336, 336)):
+            expected = whole.resize(scaled, resample)
+            strips = scaled_square(image, scaled, (122, 116, 104), resample)
+            assert strips.tobytes() == expected.tobytes(), (size, scaled)
 
 
 @pytest.mark.parametrize("resample", FILTERS[1:])
