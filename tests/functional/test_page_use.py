@@ -117,6 +117,18 @@ def test_a_picture_over_the_limits_is_made_smaller_in_the_browser(
     tab.answered()
 
 
+def test_pictures_that_a_browser_may_not_show_are_answered(
+    tab: Tab, served: Gateway, tmp_path: Path
+) -> None:
+    tab.open(served)
+    files = [tmp_path / f"a.{suffix}" for suffix in ("tif", "bmp", "avif")]
+    for number, file in enumerate(files):
+        Image.new("RGB", (20 + number, 10), (255, 0, 0)).save(file)
+    tab.ask("three?", *files)
+    tab.said("Picture 20x10 of 255,0,0. Picture 21x10 of 255,0,0. Picture 22x10").wait_for()
+    tab.answered()
+
+
 def test_a_picture_of_one_colour_is_told_beside_the_answer(
     tab: Tab, served: Gateway, tmp_path: Path
 ) -> None:
