@@ -86,6 +86,7 @@ def assemble(
         conv_mode=template.conv_mode,
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
+        picture_mode=options.picture_mode,
     )
     writer = PromptWriter(
         tokenizer=tokenizer,

@@ -10,6 +10,7 @@ from llava_pack.checkpoint.template_choice import TemplateChoice, choose_templat
 from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import (
     ContextLengthError,
     Engine,
@@ -39,6 +40,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     context_tokens: int | None = None,
     conv_mode: str | None = None,
     gpus: int | None = None,
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE,
     progress: Progress | None = None,
 ) -> Engine:
     """Return an engine for a checkpoint of any kind of LLaVA, warmed up.
@@ -56,6 +58,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         conv_mode: the conversation template; None lets the checkpoint choose.
         gpus: how many may share the layers, where one does not hold them; None for all that are
             visible.
+        picture_mode: how whoever decodes pictures for it makes them RGB; the engine tells it on.
         progress: hears the phases and the bytes.
 
     Raises:
@@ -74,6 +77,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         context_tokens=context_tokens,
         conv_mode=conv_mode,
         gpus=gpus,
+        picture_mode=picture_mode,
     )
     progress = progress or Silent()
     checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base, options.tower)
