@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from llava_pack.checkpoint.adapter import changed_tensor
+from llava_pack.checkpoint.adapter_findings import adapter_defects
 from llava_pack.checkpoint.converted import as_original, original_entries
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.expected import (
     Shapes,
     language_shapes,
     projector_shapes,
-    size,
     tower_shapes,
 )
 from llava_pack.checkpoint.findings import SHOWN, listed, vision_defects
@@ -39,7 +38,7 @@ def conformance_defects(
     if kind is Kind.PROJECTOR:
         return _projector_defects(config, entries)
     if kind is Kind.LORA:
-        return _adapter_defects(config, adapter, entries)
+        return adapter_defects(config, adapter, entries)
     return []
 
 
@@ -85,32 +84,3 @@ def _converted_defects(config: Config, entries: Entries) -> list[Defect]:
 def _projector_defects(config: Config, entries: Entries) -> list[Defect]:
     plain = {projector_name(name): entry for name, entry in entries.items()}
     return _promised(config, plain, (projector_shapes,))
-
-
-def _adapter_defects(config: Config, adapter: Config, entries: Entries) -> list[Defect]:
-    """Return what is wrong with an adapter and what was trained beside it."""
-    pairs: dict[str, dict[str, TensorEntry]] = {}
-    beside: dict[str, TensorEntry] = {}
-    for name, entry in entries.items():
-        if changed := changed_tensor(name):
-            pairs.setdefault(changed[0], {})[changed[1]] = entry
-        else:
-            beside[name] = entry
-    defects = _projector_defects(config, beside)
-    try:
-        targets, rank = language_shapes(config), size(adapter, "r")
-    except CheckpointError as error:
-        return [*defects, defect_of(error)]
-    if not pairs:
-        defects.append(Defect("fail", "adapter_model", "holds no lora_A and lora_B tensors"))
-    wrong = [name for name, pair in pairs.items() if not _fits(targets.get(name), rank, pair)]
-    if wrong:
-        text = f"does not fit rank {rank} and the sizes of config.json at {listed(wrong)}"
-        defects.append(Defect("fail", "adapter_model", text))
-    return defects
-
-
-def _fits(target: tuple[int, ...] | None, rank: int, pair: Mapping[str, TensorEntry]) -> bool:
-    if target is None or pair.keys() != {"A", "B"}:
-        return False
-    return pair["A"].shape == (rank, target[1]) and pair["B"].shape == (target[0], rank)

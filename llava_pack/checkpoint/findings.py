@@ -10,7 +10,7 @@ from typing import Any
 from llava_pack.checkpoint.config import vision_part, vision_tower_id
 from llava_pack.checkpoint.defects import Defect, shown
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind, has_tiles
+from llava_pack.checkpoint.kind import ADAPTERS, Kind, has_tiles
 from llava_pack.checkpoint.tensors import TensorEntry
 
 SHOWN = 3
@@ -92,7 +92,7 @@ def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
     if kind is Kind.TOWER:
         groups.append(("preprocessor_config.json",))
     if kind is Kind.LORA:
-        groups += [("adapter_config.json",), ADAPTERS, TRAINABLES]
+        groups += [("adapter_config.json",), ADAPTERS]
     return [
         Defect("fail", group[0], "is missing" + (f", and so is {group[1]}" if group[1:] else ""))
         for group in groups

@@ -7,8 +7,10 @@ transformers repository (names of the older `-hf` folders, which vLLM and SGLang
 
 import re
 
-_PROJECTOR = re.compile(r"mm_projector\.(?:(\d+)\.)?(weight|bias)")
-_LINEAR = re.compile(r"multi_modal_projector\.(?:linear_(\d+)\.)?(weight|bias)")
+_PART = r"weight(?:\..+)?|bias|SCB|weight_format"
+"""What a linear consists of, also one that bitsandbytes has quantized."""
+_PROJECTOR = re.compile(rf"mm_projector\.(?:(\d+)\.)?({_PART})")
+_LINEAR = re.compile(rf"multi_modal_projector\.(?:linear_(\d+)\.)?({_PART})")
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 _TOWER_PREFIX = "vision_tower.vision_tower."
 
@@ -34,8 +36,12 @@ def original_name(name: str) -> str:
     'model.norm.weight'
     >>> original_name("model.vision_tower.post_layernorm.bias")
     'model.vision_tower.vision_tower.vision_model.post_layernorm.bias'
+    >>> original_name("multi_modal_projector.linear_2.weight.absmax")
+    'model.mm_projector.2.weight.absmax'
     """
     rest = name.removeprefix("model.")
+    if rest.startswith(_TOWER_PREFIX):
+        return name
     if match := _LINEAR.fullmatch(rest):
         layer, part = match.groups()
         return f"model.mm_projector.{part if layer is None else _nth(layer, part)}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llava_pack.checkpoint.adapter import over_converted
+from llava_pack.checkpoint.adapter_findings import trainables_defects
 from llava_pack.checkpoint.config import parse_config, read_small, vision_tower_id
 from llava_pack.checkpoint.conformance import conformance_defects
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
@@ -72,6 +74,11 @@ class Layout:
         return trained and any(name.startswith("model.vision_tower.") for name in self.entries)
 
     @property
+    def over_converted(self) -> bool:
+        """Whether this is an adapter over a converted LLaVA, whose config.json says everything."""
+        return self.kind is Kind.LORA and over_converted(self.entries)
+
+    @property
     def language(self) -> str:
         """The language model's type."""
         return backbone(self.config)
@@ -120,6 +127,8 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     held, broken = _held(folder, files)
     broken = [*weights.defects, *broken]
     layout = _layout(folder, names, configs, held)
+    if "config.json" not in names and not layout.over_converted:
+        defects.append(Defect("fail", "config.json", "is missing"))
     strange = kind_defects(folder.name, layout.kind, expect)
     defects += [*broken, *strange]
     if weights.index:
@@ -130,9 +139,12 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     if strange:
         return layout, defects
     defects += file_defects(names, layout.kind)
+    if layout.kind is Kind.LORA:
+        defects += trainables_defects(names, layout.entries)
     if files and not broken:
         adapter = configs.get("adapter_config.json", {})
-        defects += conformance_defects(layout.kind, config, adapter, layout.entries)
+        known = {} if layout.over_converted else config
+        defects += conformance_defects(layout.kind, known, adapter, layout.entries)
     defects += _vocabulary(folder, names, layout)
     defects += routing_defects(folder.name, layout.kind, config)
     return layout, defects
@@ -175,8 +187,6 @@ def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]],
             configs[name] = parse_config(read_small(folder / name), subject=name)
         except CheckpointError as error:
             defects.append(defect_of(error))
-    if "config.json" not in names:
-        defects.append(Defect("fail", "config.json", "is missing"))
     return configs, defects
 
 

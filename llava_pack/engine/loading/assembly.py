@@ -101,7 +101,7 @@ def compute_dtype(precision: str, device: str) -> torch.dtype:
 
 def _built(checkpoint: Checkpoint, rows: int) -> Any:
     if checkpoint.native:
-        return build_native(checkpoint.model.config, rows)
+        return build_native(checkpoint.main.config, rows)
     return build(checkpoint.config, checkpoint.tower_config, rows)
 
 

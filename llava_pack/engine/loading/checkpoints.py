@@ -6,10 +6,11 @@ with the language model that it was trained on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.based import BASED, check_based
 from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import refuse
@@ -18,7 +19,6 @@ from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
 
-_BASED = (Kind.LORA, Kind.PROJECTOR)
 _SELECT = {"default": "patch", "full": "cls_patch"}
 
 
@@ -43,14 +43,19 @@ class Checkpoint:
         return tuple(part.folder for part in parts if part is not None)
 
     @property
+    def main(self) -> Layout:
+        """The folder whose config.json counts: the base's, of an adapter over a converted LLaVA."""
+        return self.base if self.base and self.model.over_converted else self.model
+
+    @property
     def native(self) -> bool:
         """Whether the folder is in transformers' own layout."""
-        return self.model.kind is Kind.CONVERTED
+        return self.main.kind is Kind.CONVERTED
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The configuration in the original keys."""
-        given = self.model.config
+        given = self.main.config
         return _original_keys(given, self.preprocessor) if self.native else given
 
     @property
@@ -61,7 +66,7 @@ class Checkpoint:
     @property
     def tower_config(self) -> Mapping[str, Any]:
         """The tower's configuration."""
-        return self.model.config if self.tower is None else self.tower.config
+        return self.main.config if self.tower is None else self.tower.config
 
     @property
     def preprocessor(self) -> Mapping[str, Any]:
@@ -70,17 +75,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is missing or malformed.
         """
-        folder = (self.tower or self.model).folder
+        folder = (self.tower or self.main).folder
         return _json(folder, "preprocessor_config.json")
-
-    @property
-    def adapter(self) -> Mapping[str, Any]:
-        """The settings of an adapter.
-
-        Raises:
-            CheckpointError: the file is missing or malformed.
-        """
-        return _json(self.model.folder, "adapter_config.json")
 
     @property
     def quantized(self) -> str | None:
@@ -119,28 +115,33 @@ def read_checkpoint(
         UsageError: a folder was given that this model has no use for.
     """
     model = read_layout(model_dir)
-    if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *_BASED):
+    if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *BASED):
         read_layout(model_dir, expect=Kind.ORIGINAL)
     _check_use(model, vision_tower, model_base)
-    if model.kind is Kind.CONVERTED:
-        return Checkpoint(model=model)
-    base = _base(model, model_base) if model.kind in _BASED else None
-    tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
-    tower, defects = survey_pair(model, tower_dir)
+    base = _base(model, model_base) if model.kind in BASED else None
+    whole = Checkpoint(model=model, base=base)
+    if whole.native:
+        _check_tower_use(whole.main, vision_tower)
+        return whole
+    tower_dir = resolve_vision_tower(whole.main.folder, whole.main.config, vision_tower)
+    tower, defects = survey_pair(whole.main, tower_dir)
     refuse(defects, subject=model_dir.name)
     if tower is None:
         raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
-    return Checkpoint(model=model, tower=tower, base=base)
+    return replace(whole, tower=tower)
 
 
 def _check_use(model: Layout, vision_tower: Path | None, model_base: Path | None) -> None:
-    if model_base is not None and model.kind not in _BASED:
+    if model_base is not None and model.kind not in BASED:
         raise UsageError(
             f"{model.folder.name} is a complete model; only an adapter or a projector takes a base",
             subject="--model-base",
             hint="leave out --model-base",
         )
-    if vision_tower is not None and model.kind is Kind.CONVERTED:
+
+
+def _check_tower_use(model: Layout, vision_tower: Path | None) -> None:
+    if vision_tower is not None:
         raise UsageError(
             f"{model.folder.name} includes its vision tower",
             subject="--vision-tower",
@@ -163,11 +164,7 @@ def _base(model: Layout, given: Path | None) -> Layout:
             hint="pass that model's folder with --model-base DIR",
         )
     base = read_layout(folder)
-    if base.kind not in (Kind.LANGUAGE, Kind.ORIGINAL):
-        raise CheckpointError(
-            f"expected a language model as the base, got: {base.kind.description}",
-            subject=folder.name,
-        )
+    check_based(model, base)
     return base
 
 
