@@ -54,14 +54,14 @@ def choose_packing(
         UsageError: what is asked for is not possible for this recipe.
     """
     if recipe.model.format == "hf":
-        if wanted == "original" or precision is not None or merge:
-            asked = "--merge" if merge else f"--quantize {precision}" if precision else "--format"
+        if wanted == "original" or precision is not None:
             raise UsageError(
-                "the recipe's model is packed as it was converted, without changes",
-                subject=asked,
+                "the recipe's model is packed in the layout that it was converted to",
+                subject=f"--quantize {precision}" if precision else "--format",
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )
-        return Packing(format="hf", converted=True)
+        _check_merge(recipe, merge=merge)
+        return Packing(format="hf", converted=True, merge=merge)
     runtime, native = packed_for(recipe), wanted == "hf" or precision is not None
     if native and not runtime.native:
         raise UsageError(
@@ -69,10 +69,7 @@ def choose_packing(
             subject="--format hf" if precision is None else f"--quantize {precision}",
             hint=f"leave it out, or leave out --runtime {recipe.runtime.engine}",
         )
-    if merge and recipe.model.base is None:
-        raise UsageError(
-            "the recipe has nothing to merge: it names no [model.base]", subject="--merge"
-        )
+    _check_merge(recipe, merge=merge)
     if precision is not None and wanted == "original":
         raise UsageError(
             "quantized weights have the transformers-native layout",
@@ -84,3 +81,11 @@ def choose_packing(
         merge=merge or ((native or runtime.merges) and recipe.model.base is not None),
         precision=precision,
     )
+
+
+def _check_merge(recipe: Recipe, *, merge: bool) -> None:
+    """Refuse to merge where there is nothing to merge into."""
+    if merge and recipe.model.base is None:
+        raise UsageError(
+            "the recipe has nothing to merge: it names no [model.base]", subject="--merge"
+        )

@@ -166,7 +166,8 @@ class Fetched:
 def _weight_files(listing: Listing, kind: Kind, folder: Path) -> tuple[str, ...]:
     """Return the names of the weight files; the indexes are in `folder`."""
     if kind is Kind.LORA:
-        return _one_of(ADAPTERS, listing) + _one_of(TRAINABLES, listing)
+        beside = tuple(name for name in TRAINABLES if name in listing.files)
+        return _one_of(ADAPTERS, listing) + beside[:1]
     if kind is Kind.PROJECTOR:
         return _one_of(PROJECTORS, listing)
     found = find_weights(listing.files, lambda name: (folder / name).read_bytes())

@@ -44,6 +44,8 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
     if kind is Kind.CONVERTED and expected is Kind.ORIGINAL:
         named = _ORIGINALS.get(name, "the original, for example liuhaotian/llava-v1.5-7b")
         hint = f"use {named} instead, or set format = 'hf' in the recipe"
+    elif kind is Kind.CONVERTED and expected is Kind.LANGUAGE:
+        hint = "if the adapter was trained on it, set format = 'hf' in the recipe"
     elif kind is Kind.ORIGINAL and expected is Kind.CONVERTED:
         hint = "set format = 'original' in the recipe"
     return [

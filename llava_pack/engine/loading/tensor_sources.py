@@ -15,7 +15,6 @@ from llava_pack.checkpoint.based import adapter_settings
 from llava_pack.checkpoint.keymap import loaded_name, original_name, tower_loaded_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.weight_file import open_weights
-from llava_pack.format.errors import CheckpointError
 
 if TYPE_CHECKING:
     from llava_pack.checkpoint.adapter import Adapter
