@@ -114,9 +114,9 @@ def _folders(
 def _converted(
     names: Mapping[str, str], packing: Packing, sources: Sources, progress: Progress
 ) -> Iterator[ModelFolder]:
-    """Yield the folder of a converted model; of an adapter over one also its base's, or both as one.
+    """Yield the folder of a converted model; of an adapter its base's too, or both as one.
 
-    What changes a tensor keeps the base's configuration and tokenizer as they are.
+    The base's configuration and tokenizer stay as they are.
     """
     model, base, whole = sources["model"], sources.get("base"), (_CONFIG, *_LANGUAGE, *_CONVERTED)
     if base is None:

@@ -105,12 +105,11 @@ def _projector_defects(
 
 
 def over_base_defects(
-    settings: Config, entries: Entries, base: Entries, config: Config, *, tables_grow: bool
+    entries: Entries, base: Entries, config: Config, *, tables_grow: bool
 ) -> list[Defect]:
     """Return where an adapter, or a projector, has no place in its base.
 
     Args:
-        settings: adapter_config.json, empty for a projector.
         entries: its tensors.
         base: the base's, by their original names.
         config: of the LLaVA that they make, in the original keys.

@@ -10,6 +10,7 @@ from llava_pack.checkpoint.converted import as_original, original_entries
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import Layout
+from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
 BASED = (Kind.LORA, Kind.PROJECTOR)
@@ -24,15 +25,13 @@ def check_based(model: Layout, base: Layout) -> None:
         CheckpointError: it does not; the message says what to take instead.
     """
     _check_kinds(model, base)
-    if base.config.get("quantization_config") and model.kind is Kind.LORA:
+    if quantized_ahead(base.config) and model.kind is Kind.LORA:
         raise CheckpointError(
             "the base was quantized ahead of time, so nothing can be added to its weights",
             subject=base.folder.name,
             hint="use the unquantized base: it is quantized while loading",
         )
-    settings = adapter_settings(model.folder) if model.kind is Kind.LORA else {}
     defects = over_base_defects(
-        settings,
         model.entries,
         original_entries(base.entries),
         whole_config(model, base),

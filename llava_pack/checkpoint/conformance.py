@@ -15,6 +15,7 @@ from llava_pack.checkpoint.expected import (
 from llava_pack.checkpoint.findings import SHOWN, listed, vision_defects
 from llava_pack.checkpoint.keymap import projector_name
 from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.quantized import unpacked
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
 
@@ -53,6 +54,7 @@ def _promised(
             expected |= shapes(config)
         except CheckpointError as error:
             defects.append(defect_of(error))
+    entries = unpacked(entries, expected)
     absent = [name for name in expected if name not in entries]
     if absent:
         defects.append(Defect("fail", "weights", f"lack {listed(absent)}"))
@@ -72,8 +74,6 @@ def _wrong_shapes(expected: Shapes, entries: Entries) -> Iterator[Defect]:
 
 
 def _converted_defects(config: Config, entries: Entries) -> list[Defect]:
-    if config.get("quantization_config"):
-        return []
     original = original_entries(entries)
     defects = _promised(as_original(config), original, (language_shapes, projector_shapes))
     if not any(name.startswith("model.vision_tower.") for name in original):

@@ -19,7 +19,7 @@ _SIDE = re.compile(r"-(\d{3})$")
 _VISION = "model.vision_tower."
 _CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
 _CODE = {
-    **dict.fromkeys(("py", "pyc", "pyw"), "Python"),
+    **dict.fromkeys(("pyc", "pyw"), "Python"),
     **dict.fromkeys(("so", "pyd", "dll", "dylib"), "compiled"),
 }
 _ORIGINALS = {
@@ -54,13 +54,20 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
 
 
 def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> list[Defect]:
-    """Return every file and value that would make a loader run code from the checkpoint."""
+    """Return every file that is code, and every value that would make a loader run it.
+
+    A script that nothing names lies beside many a fine-tune; what is compiled lies beside none.
+    """
     hint = "llava-pack does not run code from a checkpoint; use one that needs none"
+    suffixes = {name: name.lower().rpartition(".")[2] for name in sorted(names)}
     defects = [
         Defect("fail", name, f"{_CODE[suffix]} code in a checkpoint is refused", hint)
-        for name in sorted(names)
-        if (suffix := name.lower().rpartition(".")[2]) in _CODE
+        for name, suffix in suffixes.items()
+        if suffix in _CODE
     ]
+    scripts = [name for name, suffix in suffixes.items() if suffix == "py"]
+    if scripts:
+        defects.append(Defect("warn", "", f"scripts that are not run: {listed(scripts)}"))
     defects += [
         Defect("fail", name, f"auto_map names code that would run: {_code(auto_map)}", hint)
         for name, config in configs.items()
@@ -92,7 +99,7 @@ def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
     if kind in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
         groups.append(("tokenizer.json", "tokenizer.model"))
     if kind is Kind.TOWER:
-        groups.append(("preprocessor_config.json",))
+        groups.append(("preprocessor_config.json", "processor_config.json"))
     if kind is Kind.LORA:
         groups += [("adapter_config.json",), ADAPTERS]
     return [

@@ -12,6 +12,7 @@ _PART = r"weight(?:\..+)?|bias|SCB|weight_format"
 _PROJECTOR = re.compile(rf"mm_projector\.(?:(\d+)\.)?({_PART})")
 _LINEAR = re.compile(rf"multi_modal_projector\.(?:linear_(\d+)\.)?({_PART})")
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
+_FLAT_TOWER = re.compile(r"(?:embeddings|encoder|pre_layrnorm|post_layernorm)\.")
 _TOWER_PREFIX = "vision_tower.vision_tower."
 
 
@@ -110,9 +111,19 @@ def tower_loaded_name(name: str) -> str | None:
     >>> tower_loaded_name("text_model.final_layer_norm.bias") is None
     True
     """
-    if not name.startswith("vision_model.") or not is_weight(name):
+    whole = tower_name(name)
+    if not whole.startswith("vision_model.") or not is_weight(name):
         return None
-    return f"model.vision_tower.{name.removeprefix('vision_model.')}"
+    return f"model.vision_tower.{whole.removeprefix('vision_model.')}"
+
+
+def tower_name(name: str) -> str:
+    """Return a CLIP tensor's name as OpenAI published it; transformers 5 saves a tower alone flat.
+
+    >>> tower_name("encoder.layers.0.mlp.fc1.weight")
+    'vision_model.encoder.layers.0.mlp.fc1.weight'
+    """
+    return f"vision_model.{name}" if _FLAT_TOWER.match(name) else name
 
 
 def exchange_name(name: str) -> str | None:

@@ -22,6 +22,14 @@ from llava_pack.checkpoint.findings import (
     pair_defects,
     vocabulary_defects,
 )
+from llava_pack.checkpoint.folder import (
+    checkpoint_folder,
+    checkpoint_name,
+    foreign_defects,
+    leftover_defects,
+    no_weights_hint,
+)
+from llava_pack.checkpoint.keymap import tower_name
 from llava_pack.checkpoint.kind import (
     ADAPTERS,
     PROJECTORS,
@@ -61,6 +69,11 @@ class Layout:
     entries: Mapping[str, TensorEntry] = field(repr=False)
     places: Mapping[str, str] = field(repr=False)
     """Tensor name to the name of the file that holds it."""
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint is called."""
+        return checkpoint_name(self.folder)
 
     @property
     def vision_tower(self) -> str | None:
@@ -118,35 +131,39 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
             hint="a checkpoint is a folder on this machine: nothing is downloaded here; "
             "llava-pack build fetches and packs one",
         )
-    folder = folder.absolute()
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    folder = checkpoint_folder(folder.absolute())
+    inside = sorted(folder.iterdir())
+    names = [path.name for path in inside if path.is_file()]
     configs, defects = _configs(folder, names)
     config = configs.get("config.json", {})
     weights = find_weights(names, lambda name: read_small(folder / name))
     files = _files(names, weights, classify(names, config))
     held, broken = _held(folder, files)
     broken = [*weights.defects, *broken]
+    foreign, every = foreign_defects(names, config), [path.name for path in inside]
     layout = _layout(folder, names, configs, held)
     if "config.json" not in names and not layout.over_converted:
         defects.append(Defect("fail", "config.json", "is missing"))
     strange = kind_defects(folder.name, layout.kind, expect)
-    defects += [*broken, *strange]
+    defects += [*foreign, *broken, *strange]
     if weights.index:
         defects += index_defects(weights.index, weights.places, held)
     defects += code_defects(names, configs)
-    if not (files or broken):
-        defects.append(Defect("fail", folder.name, "this folder contains no weights"))
+    if not (files or broken or foreign):
+        text, hint = "this folder contains no weights", no_weights_hint(every)
+        defects.append(Defect("fail", folder.name, text, hint))
+    defects += leftover_defects(every)
     if strange:
         return layout, defects
     defects += file_defects(names, layout.kind)
     if layout.kind is Kind.LORA:
         defects += trainables_defects(names, layout.entries)
-    if files and not broken:
+    if files and not (broken or foreign):
         adapter = configs.get("adapter_config.json", {})
         known = {} if layout.over_converted else config
         defects += conformance_defects(layout.kind, known, adapter, layout.entries)
     defects += _vocabulary(folder, names, layout)
-    defects += routing_defects(folder.name, layout.kind, config)
+    defects += routing_defects(layout.name, layout.kind, config)
     return layout, defects
 
 
@@ -220,11 +237,14 @@ def _layout(
 ) -> Layout:
     config = configs.get("config.json", {})
     entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
+    kind = classify(names, config, entries)
+    if kind is Kind.TOWER:
+        entries = {tower_name(name): entry for name, entry in entries.items()}
     places = {name: file for file, tensors in held.items() for name in tensors}
     base = configs.get("adapter_config.json", {}).get("base_model_name_or_path")
     return Layout(
         folder=folder,
-        kind=classify(names, config, entries),
+        kind=kind,
         config=config,
         base_model=base if isinstance(base, str) and base else None,
         weight_files=tuple(held),

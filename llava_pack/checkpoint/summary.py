@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import parse_config, read_small, vision_part
+from llava_pack.checkpoint.config import picture_settings, vision_part
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
@@ -103,9 +103,10 @@ def _aspect(layout: Layout) -> str:
     """Say how pictures become squares; a conversion pads unless it says that it does not."""
     padded = layout.config.get("image_aspect_ratio") == "pad"
     if layout.kind is Kind.CONVERTED:
-        path = layout.folder / "preprocessor_config.json"
-        said = parse_config(read_small(path), subject=path.name) if path.is_file() else {}
-        padded = said.get("do_pad") is not False
+        try:
+            padded = picture_settings(layout.folder).get("do_pad") is not False
+        except CheckpointError:
+            padded = True
     return "padded to a square" if padded else "cropped to a square"
 
 

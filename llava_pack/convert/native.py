@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import read_small
+from llava_pack.checkpoint.config import picture_settings, read_small
 from llava_pack.checkpoint.keymap import exchange_name
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.convert import native_config
@@ -65,7 +65,7 @@ def native_folder(
         CheckpointError: the checkpoint has a part that transformers' LLaVA has not.
     """
     tower_config = read_json(tower_dir / "config.json")
-    preprocessor = read_json(tower_dir / "preprocessor_config.json")
+    preprocessor = picture_settings(tower_dir)
     tokenizer, own = _tokenizer(parts.texts)
     own["legacy"] = is_legacy(own, backbone(parts.config))
     words = image_words(parts.config)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import parse_config, read_small
-from llava_pack.checkpoint.keymap import is_weight
+from llava_pack.checkpoint.keymap import is_weight, tower_name
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
 
@@ -60,9 +60,10 @@ def tower_tensors(tower_dir: Path, *, writable: bool = False) -> Iterator[list[S
     """
     with opened(weight_paths(tower_dir), writable=writable) as tensors:
         yield [
-            renamed(tensor, f"{INSIDE}{tensor.entry.name}")
+            renamed(tensor, f"{INSIDE}{name}")
             for tensor in tensors
-            if tensor.entry.name.startswith("vision_model.") and is_weight(tensor.entry.name)
+            if (name := tower_name(tensor.entry.name)).startswith("vision_model.")
+            and is_weight(name)
         ]
 
 

@@ -1,17 +1,18 @@
 """The slim tower: a CLIP repository reduced to what LLaVA reads of it."""
 
+import json
 from pathlib import Path
 
-from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.config import parse_config, picture_settings, read_small
 from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.keymap import is_weight
+from llava_pack.checkpoint.keymap import is_weight, tower_name
 from llava_pack.checkpoint.kind import TOWER_TYPES
 from llava_pack.convert.output import write_texts
-from llava_pack.convert.shards import opened, weight_paths, write_shards
+from llava_pack.convert.shards import opened, renamed, weight_paths, write_shards
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
 
-_TEXTS = ("config.json", "preprocessor_config.json")
+_CONFIG, _PICTURES = "config.json", "preprocessor_config.json"
 _MAX_TEXT_BYTES = 1 << 20
 
 
@@ -19,7 +20,8 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
     """Write config, preprocessor config and the `vision_model.*` tensors, and return the files.
 
     Half of a CLIP repository is its text side, which LLaVA never runs. The configurations are
-    copied byte for byte: both transformers and LLaVA's own code find the vision part in them.
+    copied byte for byte: both transformers and LLaVA's own code find the vision part in them. What
+    transformers 5 writes into processor_config.json gets the file that LLaVA's own code looks for.
 
     Args:
         tower_dir: a CLIP repository, pickled or safetensors.
@@ -30,8 +32,8 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
         CheckpointError: it is no CLIP repository, or a file of it is missing or damaged.
         SpaceError: the disk is full.
     """
-    texts = {name: _text(tower_dir, name) for name in _TEXTS}
-    config = parse_config(texts["config.json"])
+    texts = {_CONFIG: _text(tower_dir, _CONFIG), _PICTURES: _pictures(tower_dir)}
+    config = parse_config(texts[_CONFIG])
     if config.get("model_type") not in TOWER_TYPES:
         raise CheckpointError(
             f"config.json has model_type {shown(config.get('model_type'))}, expected 'clip'",
@@ -40,9 +42,10 @@ def slim_tower(tower_dir: Path, out_dir: Path, progress: Progress | None = None)
         )
     with opened(weight_paths(tower_dir)) as tensors:
         kept = [
-            tensor
+            renamed(tensor, name)
             for tensor in tensors
-            if tensor.entry.name.startswith("vision_model.") and is_weight(tensor.entry.name)
+            if (name := tower_name(tensor.entry.name)).startswith("vision_model.")
+            and is_weight(name)
         ]
         if not kept:
             raise CheckpointError(
@@ -57,3 +60,10 @@ def _text(folder: Path, name: str) -> bytes:
     if not path.is_file():
         raise CheckpointError(f"{name} is missing, expected a CLIP repository", subject=folder.name)
     return read_small(path, max_bytes=_MAX_TEXT_BYTES)
+
+
+def _pictures(folder: Path) -> bytes:
+    """Return preprocessor_config.json, made of processor_config.json where that holds it."""
+    if (folder / _PICTURES).is_file() or not (folder / "processor_config.json").is_file():
+        return _text(folder, _PICTURES)
+    return json.dumps(picture_settings(folder), indent=2).encode() + b"\n"

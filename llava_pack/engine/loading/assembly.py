@@ -55,7 +55,7 @@ def assemble(
         device=torch.device(device),
     )
     place = _spread(checkpoint, options, place)
-    config, name = checkpoint.config, checkpoint.model.folder.name
+    config, name = checkpoint.config, checkpoint.model.name
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
     network = _built(checkpoint, rows)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.based import BASED, check_based
-from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.config import picture_settings
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
+from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
 
@@ -75,28 +76,17 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is missing or malformed.
         """
-        folder = (self.tower or self.main).folder
-        return _json(folder, "preprocessor_config.json")
+        return picture_settings((self.tower or self.main).folder)
 
     @property
     def quantized(self) -> str | None:
-        """`nf4` or `int8` where the linears were quantized ahead.
+        """`nf4` or `int8` where the linears were quantized ahead; fp4 takes the same memory.
 
         Raises:
             CheckpointError: they were quantized in another way.
         """
-        given = self.model.config.get("quantization_config")
-        if not self.native or not given:
-            return None
-        if given.get("load_in_8bit"):
-            return "int8"
-        if given.get("load_in_4bit") and given.get("bnb_4bit_quant_type") == "nf4":
-            return "nf4"
-        raise CheckpointError(
-            f"quantized by {given.get('quant_method')!r}, expected bitsandbytes in nf4 or int8",
-            subject="config.json",
-            hint="use the unquantized checkpoint: it is quantized while loading",
-        )
+        ahead = quantized_ahead(self.main.config)
+        return "nf4" if ahead == "fp4" else ahead
 
 
 def read_checkpoint(
@@ -117,7 +107,7 @@ def read_checkpoint(
     model = read_layout(model_dir)
     if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *BASED):
         read_layout(model_dir, expect=Kind.ORIGINAL)
-    _check_use(model, vision_tower, model_base)
+    _check_use(model, model_base)
     base = _base(model, model_base) if model.kind in BASED else None
     whole = Checkpoint(model=model, base=base)
     if whole.native:
@@ -131,7 +121,7 @@ def read_checkpoint(
     return replace(whole, tower=tower)
 
 
-def _check_use(model: Layout, vision_tower: Path | None, model_base: Path | None) -> None:
+def _check_use(model: Layout, model_base: Path | None) -> None:
     if model_base is not None and model.kind not in BASED:
         raise UsageError(
             f"{model.folder.name} is a complete model; only an adapter or a projector takes a base",
@@ -186,11 +176,3 @@ def _original_keys(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -
         swapped = [[width, height] for height, width in points or ()]
         whole |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": swapped}
     return whole
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    subject = f"{folder.name}/{name}"
-    try:
-        return parse_config(read_small(folder / name), subject=subject)
-    except OSError as error:
-        raise CheckpointError("no such file", subject=subject) from error
