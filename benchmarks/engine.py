@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.inputs.prompt import Prompt
 from llava_pack.engine.inputs.templates import render
-from llava_pack.engine.loading.checkpoints import read_checkpoint
 from llava_pack.engine.loading.load import load_engine
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.format.precision import QUANTIZED

@@ -8,12 +8,16 @@ from typing import Any
 from llava_pack.assemble.model_files import derived
 from llava_pack.assemble.sources import Fetched
 from llava_pack.checkpoint.config import parse_config, vision_tower_id
-from llava_pack.checkpoint.findings import tower_width
+from llava_pack.checkpoint.network import tower_values
 from llava_pack.format.errors import RecipeError
 from llava_pack.recipe import Recipe
 
 _CONFIG = "config.json"
-_CLASSES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
+_TYPES = {
+    "mistral": ("llava_mistral", "LlavaMistralForCausalLM"),
+    "qwen2": ("llava_qwen", "LlavaQwenForCausalLM"),
+}
+_LLAMA = ("llava", "LlavaLlamaForCausalLM")
 
 
 def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe) -> Fetched:
@@ -27,6 +31,7 @@ def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe)
 
     Raises:
         RecipeError: there is no config.json, and the recipe has no `model.values`.
+        CheckpointError: the tower is of another kind.
     """
     config = _read(projector) if _CONFIG in projector.origins else {}
     if not config:
@@ -53,12 +58,12 @@ def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe)
 
 
 def _composed(base: dict[str, Any], tower: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    language = str(base.get("model_type", "llama"))
+    model_type, name = _TYPES.get(str(base.get("model_type")), _LLAMA)
     return {
         **base,
-        "architectures": [_CLASSES.get(language, _CLASSES["llama"])],
-        "model_type": "llava_mistral" if language == "mistral" else "llava",
-        "mm_hidden_size": tower_width(tower),
+        "architectures": [name],
+        "model_type": model_type,
+        "mm_hidden_size": tower_values(tower)[1]["hidden_size"],
         **recipe.model.values,
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.converted import as_original, converted_tower
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.format.manifest import Floors, guessed_inodes
 from llava_pack.format.target import version
@@ -76,9 +76,9 @@ def model_configs(found: Mapping[str, dict[str, Any]]) -> Configs:
         found: config.json of `model` and, where the tower is apart, `vision_tower`.
     """
     model = found["model"]
-    return (
-        (model, found["vision_tower"]) if "vision_tower" in found else (as_original(model), model)
-    )
+    if "vision_tower" in found:
+        return model, found["vision_tower"]
+    return as_original(model), {"vision_config": converted_tower(model)}
 
 
 def _newest(*found: str | None) -> str | None:

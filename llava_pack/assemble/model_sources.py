@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llava_pack.assemble.components import completed
+from llava_pack.assemble.floors import Configs
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
-from llava_pack.checkpoint.based import check_based
+from llava_pack.checkpoint.adapter import read_adapter
+from llava_pack.checkpoint.based import adapter_settings, check_based
+from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.findings import pair_defects
+from llava_pack.checkpoint.folder import foreign_defects
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import read_layout
+from llava_pack.checkpoint.layout import read_layout, tower_defects
+from llava_pack.checkpoint.servable import engine_defects, upstream_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.schemes import parse_source
@@ -104,6 +109,36 @@ def _listing(source: Source) -> Listing:
     return source.list()
 
 
+def check_servable(identified: Mapping[str, Identified], recipe: Recipe, configs: Configs) -> None:
+    """Refuse what the bundle's runtime could not load, before its weights are fetched.
+
+    Args:
+        identified: the sources, their small files fetched.
+        recipe: names the runtime.
+        configs: of model and tower, in the original keys.
+
+    Raises:
+        CheckpointError: with the reason that the server would give.
+    """
+    model = identified["model"]
+    config, tower_config = configs
+    for source in identified.values():
+        refuse(
+            foreign_defects(source.listed.listing.files, source.config), subject=str(source.pinned)
+        )
+    if model.kind is Kind.LORA:
+        read_adapter(adapter_settings(model.listed.folder))
+    if packed_for(recipe).engine == "upstream":
+        defects = upstream_defects(config, tower_config)
+    else:
+        main = identified["base"] if recipe.model.format == "hf" and recipe.model.base else model
+        preprocessor = identified.get("vision_tower", main).preprocessor
+        if main.kind is Kind.CONVERTED:
+            config = as_original(main.config, preprocessor)
+        defects = engine_defects(config, tower_config, preprocessor)
+    refuse(defects, subject=str(model.pinned))
+
+
 def fetch_sources(
     identified: Mapping[str, Identified], recipe: Recipe, progress: Progress
 ) -> dict[str, Fetched]:
@@ -128,6 +163,5 @@ def fetch_sources(
     if "vision_tower" in sources:
         tower = sources["vision_tower"]
         vision = read_layout(tower.folder, expect=Kind.TOWER)
-        misfits = pair_defects(model.config, vision.config, vision.entries)
-        refuse(misfits, subject=tower.pinned.public)
+        refuse(tower_defects(model, vision), subject=tower.pinned.public)
     return sources

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
-from llava_pack.assemble.model_sources import identify_sources, recipe_sources
+from llava_pack.assemble.model_sources import check_servable, identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
@@ -118,13 +118,14 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
+    configs = source_configs(identified, recipe)
+    check_servable(identified, recipe, configs)
     if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
-    configs = source_configs(identified, recipe)
     if packing.format == "hf" and not packing.converted:
         check_native(configs[0])
     cpu = packages.torch.cuda is None

@@ -7,9 +7,9 @@ from typing import Any
 from llava_pack.assemble.floors import Configs, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
-from llava_pack.checkpoint.findings import tower_width
 from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.network import tower_values
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.precision import BY_QUALITY
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
@@ -42,8 +42,10 @@ def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs
     """
     found: dict[str, dict[str, Any]] = {name: {**one.config} for name, one in sources.items()}
     if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
-        width = tower_width(found.get("vision_tower", {}))
-        values = {"mm_projector_type": "linear", "mm_hidden_size": width, **recipe.model.values}
+        tower = found.get("vision_tower", found.get("base", {}))
+        width = tower_values(tower)[1]["hidden_size"]
+        usual = {"mm_projector_type": "linear", "mm_hidden_size": width}
+        values = {**usual, **recipe.model.values}
         found["model"] = {**found.get("base", {}), **values, **found["model"]}
     return model_configs(found)
 

@@ -10,6 +10,7 @@ from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.findings import kind_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
+from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.source import Listing, Origins, Source
@@ -116,6 +117,19 @@ class Identified:
     def pinned(self) -> Source:
         """Return the source at the commit that was listed."""
         return self.listed.listing.pinned
+
+    @property
+    def preprocessor(self) -> Mapping[str, Any]:
+        """Return how it wants pictures; empty where no file of it says that.
+
+        Raises:
+            CheckpointError: a file is no JSON.
+        """
+        folder = self.listed.folder
+        names = [name for name in PREPROCESSORS if (folder / name).is_file()]
+        return preprocessor_of(
+            {name: parse_config((folder / name).read_bytes(), subject=name) for name in names}
+        )
 
     @property
     def weight_sizes(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llava_pack.checkpoint.adapter_findings import over_base_defects
 from llava_pack.checkpoint.config import parse_config, read_small
-from llava_pack.checkpoint.converted import as_original, original_entries
+from llava_pack.checkpoint.converted import original_entries
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import Layout
@@ -40,11 +40,14 @@ def check_based(model: Layout, base: Layout) -> None:
     refuse(defects, subject=base.folder.name)
 
 
+def main_layout(model: Layout, base: Layout | None) -> Layout:
+    """Return the folder whose config.json counts: of an adapter that brings none, its base's."""
+    return base if base and model.over_converted else model
+
+
 def whole_config(model: Layout, base: Layout) -> Mapping[str, Any]:
     """Return the configuration of what they make, in the original keys."""
-    if base.kind is Kind.CONVERTED:
-        return as_original(base.config)
-    return base.config if model.over_converted else model.config
+    return main_layout(model, base).original
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:

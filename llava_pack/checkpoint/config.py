@@ -83,26 +83,6 @@ def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]
     return value
 
 
-def picture_settings(folder: Path) -> dict[str, Any]:
-    """Return how a model's folder or a tower's says that pictures are prepared.
-
-    transformers 5 writes it into processor_config.json, with the processor of texts.
-
-    Raises:
-        CheckpointError: no file says it, or it is malformed.
-    """
-    plain, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if not plain.is_file() and whole.is_file():
-        subject = f"{folder.name}/{whole.name}"
-        inner = parse_config(read_small(whole), subject=subject).get("image_processor")
-        if isinstance(inner, dict):
-            return inner
-    subject = f"{folder.name}/{plain.name}"
-    if not plain.is_file():
-        raise CheckpointError("no such file", subject=subject)
-    return parse_config(read_small(plain), subject=subject)
-
-
 @contextmanager
 def _bounded(data: bytes, subject: str) -> Iterator[None]:
     """Refuse JSON that is too large, malformed, or too deep to be looked through in the block."""

@@ -1,10 +1,11 @@
 """Whether the tensors are those that the configuration promises, kind by kind. Pure."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from llava_pack.checkpoint.adapter_findings import adapter_defects
-from llava_pack.checkpoint.converted import as_original, original_entries
+from llava_pack.checkpoint.converted import as_original, converted_tower, original_entries
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.expected import (
     Shapes,
@@ -12,24 +13,28 @@ from llava_pack.checkpoint.expected import (
     projector_shapes,
     tower_shapes,
 )
-from llava_pack.checkpoint.findings import SHOWN, listed, vision_defects
-from llava_pack.checkpoint.keymap import projector_name
+from llava_pack.checkpoint.findings import SHOWN, listed
+from llava_pack.checkpoint.keymap import INSIDE, is_weight, projector_name
 from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.network import tower_rules
 from llava_pack.checkpoint.quantized import unpacked
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
 Entries = Mapping[str, TensorEntry]
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of elements that a model is loaded from."""
+_LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
 
 def conformance_defects(
     kind: Kind, config: Config, adapter: Config, entries: Entries
 ) -> list[Defect]:
-    """Return tensors that are absent, of another shape, or of no use."""
+    """Return tensors that are absent, of another shape or type, or of no use."""
     if kind is Kind.ORIGINAL:
-        parts = (language_shapes, projector_shapes)
-        return [*_promised(config, entries, parts), *vision_defects(config, entries)]
+        defects = _promised(config, entries, (language_shapes, projector_shapes))
+        return [*defects, *_strangers(config, entries), *_ignored(config, entries)]
     if kind is Kind.CONVERTED:
         return _converted_defects(config, entries)
     if kind is Kind.TOWER:
@@ -43,8 +48,35 @@ def conformance_defects(
     return []
 
 
+def model_shapes(config: Config) -> Shapes:
+    """Return every tensor of an original checkpoint beside those of a tower inside.
+
+    Raises:
+        CheckpointError: a value of the configuration is none.
+    """
+    return language_shapes(config) | projector_shapes(config)
+
+
+def inside_defects(config: Config, tower_config: Config, entries: Entries) -> list[Defect]:
+    """Return what is wrong with the tower that is inside a checkpoint, in the original names."""
+
+    def needed(tower: Config) -> Shapes:
+        layers = tower_rules(config, tower).layers
+        return {f"{INSIDE}{name}": one for name, one in tower_shapes(tower).items()
+                if _is_run(name, layers)}  # fmt: skip
+
+    return _promised(tower_config, entries, (needed,))
+
+
+def _is_run(name: str, layers: int) -> bool:
+    match = _LAYER.match(name)
+    return match is None or int(match[1]) < layers
+
+
 def _promised(
-    config: Config, entries: Entries, parts: Iterable[Callable[[Config], Shapes]]
+    config: Config,
+    entries: Entries,
+    parts: Iterable[Callable[[Config], Shapes]],
 ) -> list[Defect]:
     """Return what is wrong with the tensors of each part, after what is wrong with the config."""
     defects: list[Defect] = []
@@ -58,27 +90,71 @@ def _promised(
     absent = [name for name in expected if name not in entries]
     if absent:
         defects.append(Defect("fail", "weights", f"lack {listed(absent)}"))
-    defects += _wrong_shapes(expected, entries)
+    held = [(entries[name], shape) for name, shape in expected.items() if name in entries]
+    shapes_differ = [
+        Defect("fail", entry.name, f"has shape {entry.shape}, config.json asks for {shape}")
+        for entry, shape in held
+        if entry.shape != shape
+    ]
+    no_floats = [
+        Defect("fail", entry.name, f"has type {entry.dtype}, expected one of {', '.join(FLOATS)}")
+        for entry, _ in held
+        if entry.dtype not in FLOATS
+    ]
+    defects += [*_first(shapes_differ, "a wrong shape"), *_first(no_floats, "a wrong type")]
     return list(dict.fromkeys(defects))
 
 
-def _wrong_shapes(expected: Shapes, entries: Entries) -> Iterator[Defect]:
-    wrong = [
-        name for name, shape in expected.items() if name in entries and entries[name].shape != shape
-    ]
-    for name in wrong[:SHOWN]:
-        text = f"has shape {entries[name].shape}, config.json asks for {expected[name]}"
-        yield Defect("fail", entries[name].name, text)
-    if len(wrong) > SHOWN:
-        yield Defect("fail", "weights", f"{len(wrong) - SHOWN} more tensors with a wrong shape")
+def _first(defects: list[Defect], what: str) -> Iterator[Defect]:
+    yield from defects[:SHOWN]
+    if len(defects) > SHOWN:
+        yield Defect("fail", "weights", f"{len(defects) - SHOWN} more tensors with {what}")
+
+
+def _strangers(config: Config, entries: Entries) -> Iterator[Defect]:
+    """Yield a warning that names the tensors that no part of the model needs."""
+    try:
+        needed = model_shapes(config)
+    except CheckpointError:  # told by what looks at the values
+        return
+    strangers = sorted(
+        entry.name
+        for name, entry in unpacked(entries, {}).items()
+        if name not in needed and is_weight(name) and not name.startswith((INSIDE, "lm_head."))
+    )
+    if strangers:
+        text = f"hold {len(strangers)} tensors that nothing needs, which are left out: "
+        yield Defect("warn", "weights", f"{text}{listed(strangers)}")
+
+
+def _ignored(config: Config, entries: Entries) -> Iterator[Defect]:
+    """Yield a warning where LLaVA ignores the vision tensors inside an original checkpoint.
+
+    Source: haotian-liu/LLaVA llava/model/multimodal_encoder/clip_encoder.py (without
+    `unfreeze_mm_vision_tower` the tower is loaded late, from its own folder, over these tensors).
+    """
+    inside = sum(name.startswith(INSIDE) for name in entries)
+    if inside and not config.get("unfreeze_mm_vision_tower", False):
+        text = (
+            f"unfreeze_mm_vision_tower is not true, so LLaVA ignores {inside} vision tensors of "
+            "this checkpoint and takes the tower's own"
+        )
+        hint = "set it to true if the tower was trained too"
+        yield Defect("warn", "config.json", text, hint)
 
 
 def _converted_defects(config: Config, entries: Entries) -> list[Defect]:
     original = original_entries(entries)
-    defects = _promised(as_original(config), original, (language_shapes, projector_shapes))
-    if not any(name.startswith("model.vision_tower.") for name in original):
-        defects.append(Defect("fail", "weights", "lack the vision tower"))
-    return defects
+    try:
+        whole = as_original(config)
+    except CheckpointError as error:
+        return [defect_of(error)]
+    defects = _promised(whole, original, (language_shapes, projector_shapes))
+    defects += _strangers(whole, original)
+    if not any(name.startswith(INSIDE) for name in original):
+        return [*defects, Defect("fail", "weights", "lack the vision tower")]
+    tower = {"vision_config": converted_tower(config)}
+    return [*defects, *inside_defects(whole, tower, original)]
 
 
 def _projector_defects(config: Config, entries: Entries) -> list[Defect]:

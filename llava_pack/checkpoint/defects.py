@@ -33,7 +33,7 @@ def refuse(defects: Iterable[Defect], *, subject: str) -> None:
     Raises:
         CheckpointError: there is at least one failing defect.
     """
-    fatal = [defect for defect in defects if defect.level == "fail"]
+    fatal = list(dict.fromkeys(defect for defect in defects if defect.level == "fail"))
     if not fatal:
         return
     hints = dict.fromkeys(defect.hint for defect in fatal if defect.hint)

@@ -4,45 +4,45 @@ Source: transformers models/llama and models/mistral (names, shapes, defaults of
 haotian-liu/LLaVA llava/model/multimodal_projector/builder.py (projector types).
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from llava_pack.checkpoint.config import vision_part
-from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone
-from llava_pack.format.errors import CheckpointError
+from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.network import (
+    is_lone_linear,
+    newline,
+    projector_linears,
+    text_values,
+    tower_values,
+)
+from llava_pack.checkpoint.values import size
 
 Shapes = dict[str, tuple[int, ...]]
-_MLP = re.compile(r"mlp(\d+)x_gelu")
-_MAX_LAYERS = 1000
-_MAX_SIZE = 1 << 24
 
 
 def language_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return the language model's tensors; empty for a type whose shapes are not known here.
+    """Return the language model's tensors.
 
     Raises:
-        CheckpointError: a size is missing or no number.
+        CheckpointError: it is of a type that is not served, or a value is none.
     """
-    if backbone(config) not in LANGUAGE_TYPES:
-        return {}
-    hidden, vocabulary = size(config, "hidden_size"), size(config, "vocab_size")
+    text = text_values(config)
+    hidden, vocabulary = text["hidden_size"], size(config, "vocab_size")
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
-    layer = _layer_shapes(config, hidden)
-    for number in range(min(size(config, "num_hidden_layers"), _MAX_LAYERS)):
+    layer = _layer_shapes(text, backbone(config))
+    for number in range(text["num_hidden_layers"]):
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
-    if not config.get("tie_word_embeddings", False):
+    if not text.get("tie_word_embeddings", False):
         shapes["lm_head.weight"] = (vocabulary, hidden)
     return shapes
 
 
-def _layer_shapes(config: Mapping[str, Any], hidden: int) -> Shapes:
-    heads = size(config, "num_attention_heads")
-    head = size(config, "head_dim", hidden // max(heads, 1))
-    groups = size(config, "num_key_value_heads", heads)
-    inner = size(config, "intermediate_size")
+def _layer_shapes(text: Mapping[str, Any], language: str) -> Shapes:
+    hidden, heads = text["hidden_size"], text["num_attention_heads"]
+    head = text.get("head_dim", hidden // heads)
+    groups = text.get("num_key_value_heads", heads)
+    inner = text["intermediate_size"]
     shapes: Shapes = {
         "self_attn.q_proj.weight": (heads * head, hidden),
         "self_attn.k_proj.weight": (groups * head, hidden),
@@ -54,16 +54,17 @@ def _layer_shapes(config: Mapping[str, Any], hidden: int) -> Shapes:
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
     }
-    biased = {
-        "self_attn": bool(config.get("attention_bias", False)),
-        "mlp": bool(config.get("mlp_bias", False)),
-    }
+    biased = {"self_attn": text.get("attention_bias"), "mlp": text.get("mlp_bias")}
     biases = {
         name.replace(".weight", ".bias"): (shape[0],)
         for name, shape in shapes.items()
-        if biased.get(name.split(".")[0], False)
+        if biased.get(name.split(".")[0]) or (language == "qwen2" and name in _QWEN2_BIASED)
     }
     return shapes | biases
+
+
+_QWEN2_BIASED = tuple(f"self_attn.{name}_proj.weight" for name in "qkv")
+"""Source: transformers models/qwen2/modeling_qwen2.py, Qwen2Attention."""
 
 
 def projector_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -72,57 +73,35 @@ def projector_shapes(config: Mapping[str, Any]) -> Shapes:
     Raises:
         CheckpointError: the projector is of a type that LLaVA does not have.
     """
-    hidden, vision = size(config, "hidden_size"), size(config, "mm_hidden_size")
+    hidden, width = size(config, "hidden_size"), size(config, "mm_hidden_size")
     shapes: Shapes = {}
-    for layer, inner in _projector_layers(config, vision, hidden):
-        shapes[f"model.mm_projector{layer}.weight"] = (hidden, inner)
-        shapes[f"model.mm_projector{layer}.bias"] = (hidden,)
-    if "unpad" in str(config.get("mm_patch_merge_type", "")):
+    for number in range(projector_linears(config)):
+        name = "model.mm_projector" + ("" if is_lone_linear(config) else f".{2 * number}")
+        shapes[f"{name}.weight"] = (hidden, hidden if number else width)
+        shapes[f"{name}.bias"] = (hidden,)
+    if newline(config):
         shapes["model.image_newline"] = (hidden,)
     return shapes
 
 
-def _projector_layers(
-    config: Mapping[str, Any], vision: int, hidden: int
-) -> Iterator[tuple[str, int]]:
-    """Yield the name of each linear layer and the width that it reads."""
-    kind = config.get("mm_projector_type") or "linear"
-    if kind == "linear":
-        yield "", vision
-        return
-    if kind == "identity":
-        return
-    match = _MLP.fullmatch(str(kind))
-    if match is None or not 1 <= int(match[1]) <= 16:
-        raise CheckpointError(
-            f"mm_projector_type is {shown(kind)}, expected 'linear' or 'mlp2x_gelu'",
-            subject="config.json",
-        )
-    for number in range(int(match[1])):
-        yield f".{2 * number}", vision if number == 0 else hidden
-
-
 def tower_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return the vision tensors of a CLIP repository, by its config.json.
+    """Return the vision tensors of a tower's repository, by its config.json.
 
     Raises:
-        CheckpointError: a size is no number.
-
-    Source: transformers models/clip/configuration_clip.py, CLIPVisionConfig (defaults).
+        CheckpointError: it is a tower of another kind, or a size is no number.
     """
-    vision = vision_part(config)
-    width, inner = size(vision, "hidden_size", 768), size(vision, "intermediate_size", 3072)
-    patch, channels = size(vision, "patch_size", 32), size(vision, "num_channels", 3)
-    places = (size(vision, "image_size", 224) // patch) ** 2 + 1
-    shapes: Shapes = {
-        "embeddings.class_embedding": (width,),
-        "embeddings.patch_embedding.weight": (width, channels, patch, patch),
-        "embeddings.position_embedding.weight": (places, width),
-    }
-    for norm in ("pre_layrnorm", "post_layernorm"):
+    kind, values = tower_values(config)
+    width, patch = values["hidden_size"], values["patch_size"]
+    patches = (values["image_size"] // patch) ** 2
+    shapes: Shapes = {"embeddings.class_embedding": (width,)} if kind == "clip" else {}
+    shapes["embeddings.patch_embedding.weight"] = (width, 3, patch, patch)
+    if kind == "siglip":
+        shapes["embeddings.patch_embedding.bias"] = (width,)
+    shapes["embeddings.position_embedding.weight"] = (patches + (kind == "clip"), width)
+    for norm in (*(("pre_layrnorm",) if kind == "clip" else ()), "post_layernorm"):
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    layer = _tower_layer(width, inner)
-    for number in range(min(size(vision, "num_hidden_layers", 12), _MAX_LAYERS)):
+    layer = _tower_layer(width, values["intermediate_size"])
+    for number in range(values["num_hidden_layers"]):
         shapes |= {f"encoder.layers.{number}.{name}": shape for name, shape in layer.items()}
     return {f"vision_model.{name}": shape for name, shape in shapes.items()}
 
@@ -136,20 +115,3 @@ def _tower_layer(width: int, inner: int) -> Shapes:
     for norm in ("layer_norm1", "layer_norm2"):
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
     return shapes
-
-
-def size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """Return a size from a configuration.
-
-    Raises:
-        CheckpointError: it is absent without a default, or no sensible number.
-    """
-    value = config.get(key)
-    if value is None and default is not None:
-        return default
-    if type(value) is not int or not 0 < value <= _MAX_SIZE:
-        raise CheckpointError(
-            f"{key} is {shown(value)}, expected a size between 1 and {_MAX_SIZE}",
-            subject="config.json",
-        )
-    return value

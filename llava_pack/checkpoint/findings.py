@@ -10,14 +10,12 @@ from typing import Any
 from llava_pack.checkpoint.config import vision_part, vision_tower_id
 from llava_pack.checkpoint.defects import Defect, shown
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.kind import ADAPTERS, Kind, has_tiles
-from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.kind import ADAPTERS, Kind
+from llava_pack.checkpoint.network import NAMED_TOWER
+from llava_pack.checkpoint.servable import engine_defects
 
 SHOWN = 3
-_NAMED_TOWER = "use the tower that mm_vision_tower names"
 _SIDE = re.compile(r"-(\d{3})$")
-_VISION = "model.vision_tower."
-_CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
 _CODE = {
     **dict.fromkeys(("pyc", "pyw"), "Python"),
     **dict.fromkeys(("so", "pyd", "dll", "dylib"), "compiled"),
@@ -148,87 +146,23 @@ def index_defects(
     return defects
 
 
-def vision_defects(config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> list[Defect]:
-    """Return what is wrong with vision tensors inside an original checkpoint.
-
-    Source: haotian-liu/LLaVA llava/model/multimodal_encoder/clip_encoder.py (without
-    `unfreeze_mm_vision_tower` the tower is loaded late, from its own folder, over these tensors).
-    """
-    inside = [name for name in entries if name.startswith(_VISION)]
-    trained = bool(config.get("unfreeze_mm_vision_tower", False))
-    if inside and not trained:
-        return [
-            Defect(
-                "warn",
-                "config.json",
-                f"unfreeze_mm_vision_tower is not true, so LLaVA ignores {len(inside)} vision "
-                "tensors of this checkpoint and takes the tower's own",
-                "set it to true if the tower was trained too",
-            )
-        ]
-    embedding = next((name for name in inside if name.endswith(_CLASS_EMBEDDING)), None)
-    if embedding is None:
-        return []
-    return _width_defects(config, entries[embedding].shape[-1], "the tower inside")
-
-
 def pair_defects(
-    config: Mapping[str, Any],
-    tower_config: Mapping[str, Any],
-    tower_entries: Mapping[str, TensorEntry],
+    config: Mapping[str, Any], tower_config: Mapping[str, Any], preprocessor: Mapping[str, Any]
 ) -> list[Defect]:
-    """Return where a tower is not the one that the checkpoint was trained with."""
-    entry = tower_entries.get(_CLASS_EMBEDDING)
-    width = entry.shape[-1] if entry and entry.shape else tower_width(tower_config)
-    defects = _width_defects(config, width, "the tower")
+    """Return where a tower is not the one that a checkpoint was trained with, or cannot be.
+
+    Args:
+        config: the checkpoint's, in the original keys.
+        tower_config: the tower's.
+        preprocessor: how the tower wants pictures.
+    """
+    defects: list[Defect] = []
     side = vision_part(tower_config).get("image_size")
     named = _SIDE.search(vision_tower_id(config) or "")
     if named and type(side) is int and int(named[1]) != side:
         text = f"mm_vision_tower is for pictures of {named[1]} pixels, the tower takes {side}"
-        defects.append(Defect("fail", "config.json", text, _NAMED_TOWER))
-    return [*defects, *_tile_defects(config, side)]
-
-
-def _tile_defects(config: Mapping[str, Any], side: object) -> list[Defect]:
-    """Return what is wrong with the tile sizes of a checkpoint that cuts pictures."""
-    if not has_tiles(config) or type(side) is not int or side <= 0:
-        return []
-    points = config.get("image_grid_pinpoints")
-    sizes = points if isinstance(points, list) else []
-    fits = all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and all(type(length) is int and length > 0 and length % side == 0 for length in pair)
-        for pair in sizes
-    )
-    if sizes and fits:
-        return []
-    text = f"image_grid_pinpoints is {shown(points)}, expected pairs of multiples of {side}"
-    return [Defect("fail", "config.json", text)]
-
-
-def tower_width(tower_config: Mapping[str, Any]) -> int | None:
-    """Return a CLIP configuration's vision width, None where it does not say.
-
-    >>> tower_width({"vision_config": {"hidden_size": 1024}})
-    1024
-    """
-    value = vision_part(tower_config).get("hidden_size")
-    return value if type(value) is int else None
-
-
-def _width_defects(config: Mapping[str, Any], width: int | None, what: str) -> list[Defect]:
-    expected = config.get("mm_hidden_size")
-    if width is None or width == expected:
-        return []
-    return [
-        Defect(
-            "fail",
-            "config.json",
-            f"mm_hidden_size is {expected}, {what} is {width} wide",
-            _NAMED_TOWER,
-        )
-    ]
+        defects.append(Defect("fail", "config.json", text, NAMED_TOWER))
+    return [*defects, *engine_defects(config, tower_config, preprocessor)]
 
 
 def listed(names: Collection[str]) -> str:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
-from llava_pack.checkpoint.expected import language_shapes, projector_shapes, size, tower_shapes
+from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
+from llava_pack.checkpoint.values import size
 from llava_pack.format.precision import FACTS, PRECISIONS, QUANTIZED, Precision, computes_in
 
 Device = Literal["cpu", "cuda"]

@@ -14,6 +14,8 @@ _LINEAR = re.compile(rf"multi_modal_projector\.(?:linear_(\d+)\.)?({_PART})")
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 _FLAT_TOWER = re.compile(r"(?:embeddings|encoder|pre_layrnorm|post_layernorm)\.")
 _TOWER_PREFIX = "vision_tower.vision_tower."
+INSIDE = f"model.{_TOWER_PREFIX}"
+"""What begins the names of a tower's tensors inside a checkpoint."""
 
 
 def plain_name(name: str) -> str:
@@ -48,7 +50,7 @@ def original_name(name: str) -> str:
         return f"model.mm_projector.{part if layer is None else _nth(layer, part)}"
     if rest.startswith("vision_tower."):
         inner = rest.removeprefix("vision_tower.").removeprefix("vision_model.")
-        return f"model.{_TOWER_PREFIX}vision_model.{inner}"
+        return f"{INSIDE}vision_model.{inner}"
     if rest.startswith("language_model.lm_head."):
         return rest.removeprefix("language_model.")
     if rest.startswith("language_model."):

@@ -32,16 +32,20 @@ _TITLES = {
     Kind.LORA: "LoRA adapter for a LLaVA, unmerged",
     Kind.PROJECTOR: "projector of a LLaVA, without its language model",
     Kind.CONVERTED: "LLaVA converted for transformers (-hf)",
-    Kind.TOWER: "CLIP vision tower",
+    Kind.TOWER: "vision tower",
     Kind.LANGUAGE: "language model without vision",
     Kind.UNKNOWN: "not a checkpoint that llava-pack recognizes",
 }
-_CONVERTED_CLASSES = {
-    "LlavaForConditionalGeneration",
-    "LlavaNextForConditionalGeneration",
-}
-TOWER_TYPES = {"clip", "clip_vision_model"}
-LANGUAGE_TYPES = ("llama", "mistral")
+PLAIN = ("llava", "LlavaForConditionalGeneration")
+NEXT = ("llava_next", "LlavaNextForConditionalGeneration")
+ONEVISION = ("llava_onevision", "LlavaOnevisionForConditionalGeneration")
+_CONVERTED_TYPES, _CONVERTED_CLASSES = zip(PLAIN, NEXT, ONEVISION, strict=True)
+"""Converted checkpoints by their `model_type`, and by their class."""
+TOWER_TYPES = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
+LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
+"""Language models that the engine runs."""
+_LANGUAGES = (*LANGUAGE_TYPES, "mpt", "gemma", "gemma2", "phi", "phi3", "qwen3", "mixtral")
+"""Language models that are known for what they are."""
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 TRAINABLES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
 PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
@@ -72,8 +76,8 @@ def classify(
 def _by_config(config: Mapping[str, Any]) -> Kind:
     classes = {str(name) for name in _list(config.get("architectures"))}
     model_type = config.get("model_type")
-    if classes & _CONVERTED_CLASSES or (
-        isinstance(config.get("text_config"), Mapping) and (model_type in {"llava", "llava_next"})
+    if classes & set(_CONVERTED_CLASSES) or (
+        isinstance(config.get("text_config"), Mapping) and model_type in _CONVERTED_TYPES
     ):
         return Kind.CONVERTED
     if any(key in config for key in TOWER_KEYS) or any(
@@ -82,7 +86,7 @@ def _by_config(config: Mapping[str, Any]) -> Kind:
         return Kind.ORIGINAL
     if model_type in TOWER_TYPES:
         return Kind.TOWER
-    return Kind.LANGUAGE if model_type in LANGUAGE_TYPES else Kind.UNKNOWN
+    return Kind.LANGUAGE if model_type in _LANGUAGES else Kind.UNKNOWN
 
 
 def _by_tensors(tensors: Collection[str]) -> Kind:
@@ -105,6 +109,10 @@ def _is_projector_only(names: Collection[str], tensors: Collection[str]) -> bool
     return bool(tensors) and all("mm_projector." in name for name in tensors)
 
 
+_SHORT = {"qwen": "qwen2"}
+"""Source: LLaVA-VL/LLaVA-NeXT language_model/llava_qwen.py (LlavaQwen is over Qwen2)."""
+
+
 def backbone(config: Mapping[str, Any]) -> str:
     """Return the language model's type: `llama`, `mistral`, or another that is named.
 
@@ -119,9 +127,9 @@ def backbone(config: Mapping[str, Any]) -> str:
     for name in _list(config.get("architectures")):
         inner = str(name).removeprefix("Llava").removesuffix("ForCausalLM").lower()
         if str(name).startswith("Llava") and inner:
-            return inner
+            return _SHORT.get(inner, inner)
     model_type = str(config.get("model_type", "llama")).removeprefix("llava").strip("_")
-    return model_type or "llama"
+    return _SHORT.get(model_type, model_type) or "llama"
 
 
 def has_tiles(config: Mapping[str, Any]) -> bool:
@@ -131,7 +139,7 @@ def has_tiles(config: Mapping[str, Any]) -> bool:
     (True, False)
     """
     aspect = str(config.get("image_aspect_ratio", ""))
-    return aspect.startswith("anyres") or config.get("model_type") == "llava_next"
+    return aspect.startswith("anyres") or config.get("model_type") in (NEXT[0], ONEVISION[0])
 
 
 def image_words(config: Mapping[str, Any]) -> tuple[str, ...]:

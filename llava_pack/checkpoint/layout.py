@@ -11,7 +11,8 @@ from typing import Any, Literal
 from llava_pack.checkpoint.adapter import over_converted
 from llava_pack.checkpoint.adapter_findings import trainables_defects
 from llava_pack.checkpoint.config import parse_config, read_small, vision_tower_id
-from llava_pack.checkpoint.conformance import conformance_defects
+from llava_pack.checkpoint.conformance import conformance_defects, inside_defects
+from llava_pack.checkpoint.converted import as_original, converted_tower
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import (
     code_defects,
@@ -29,7 +30,7 @@ from llava_pack.checkpoint.folder import (
     leftover_defects,
     no_weights_hint,
 )
-from llava_pack.checkpoint.keymap import tower_name
+from llava_pack.checkpoint.keymap import INSIDE, tower_name
 from llava_pack.checkpoint.kind import (
     ADAPTERS,
     PROJECTORS,
@@ -41,19 +42,16 @@ from llava_pack.checkpoint.kind import (
 )
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.sentencepiece_model import parse_sentencepiece
+from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
-_CONFIGS = (
-    "config.json",
-    "tokenizer_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "adapter_config.json",
-)
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files that can say how pictures are prepared."""
+_CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +68,27 @@ class Layout:
     places: Mapping[str, str] = field(repr=False)
     """Tensor name to the name of the file that holds it."""
 
+    preprocessor: Mapping[str, Any] = field(repr=False)
+    """How its tower, or the folder itself, wants pictures; empty where no file says it."""
+
+    @property
+    def original(self) -> Mapping[str, Any]:
+        """The configuration in the original keys.
+
+        Raises:
+            CheckpointError: a converted one has a value that has no counterpart there.
+        """
+        if self.kind is not Kind.CONVERTED:
+            return self.config
+        return as_original(self.config, self.preprocessor)
+
+    @property
+    def tower_config(self) -> Mapping[str, Any]:
+        """The configuration of the tower that the folder is, or includes."""
+        if self.kind is not Kind.CONVERTED:
+            return self.config
+        return {"vision_config": converted_tower(self.config)}
+
     @property
     def name(self) -> str:
         """What the checkpoint is called."""
@@ -84,7 +103,7 @@ class Layout:
     def vision_inside(self) -> bool:
         """Whether the checkpoint's own vision tensors are the ones that LLaVA uses."""
         trained = bool(self.config.get("unfreeze_mm_vision_tower", False))
-        return trained and any(name.startswith("model.vision_tower.") for name in self.entries)
+        return trained and any(name.startswith(INSIDE) for name in self.entries)
 
     @property
     def over_converted(self) -> bool:
@@ -162,6 +181,8 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
         adapter = configs.get("adapter_config.json", {})
         known = {} if layout.over_converted else config
         defects += conformance_defects(layout.kind, known, adapter, layout.entries)
+    if layout.kind is Kind.CONVERTED:
+        defects += _rules(layout)
     defects += _vocabulary(folder, names, layout)
     if not layout.over_converted:  # LLaVA's own code reads no such adapter
         defects += routing_defects(layout.name, layout.kind, config)
@@ -183,7 +204,25 @@ def survey_pair(
         level: Literal["warn", "fail"] = "warn" if tower_dir is None else "fail"
         return None, [Defect(level, error.subject, error.message, error.hint)]
     tower, defects = survey(folder, expect=Kind.TOWER)
-    return tower, [*defects, *pair_defects(layout.config, tower.config, tower.entries)]
+    return tower, [*defects, *tower_defects(layout, tower)]
+
+
+def tower_defects(layout: Layout, tower: Layout) -> list[Defect]:
+    """Return where a checkpoint and a tower do not fit together."""
+    defects = pair_defects(layout.config, tower.config, tower.preprocessor)
+    if layout.vision_inside:
+        inside = {name: one for name, one in layout.entries.items() if name.startswith(INSIDE)}
+        defects += inside_defects(layout.config, tower.config, inside)
+    return defects
+
+
+def _rules(layout: Layout) -> list[Defect]:
+    """Return why no engine can be made of a converted folder's small files."""
+    try:
+        original = layout.original
+    except CheckpointError as error:
+        return [defect_of(error)]
+    return engine_defects(original, layout.tower_config, layout.preprocessor)
 
 
 def _files(names: list[str], weights: WeightSet, kind: Kind) -> tuple[str, ...]:
@@ -230,6 +269,16 @@ def _held(
     return held, defects
 
 
+def preprocessor_of(configs: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return how pictures are prepared, by a folder's parsed files; empty where none says it.
+
+    Source: transformers 5 processing_utils.py (saves it inside processor_config.json).
+    """
+    nested = configs.get("processor_config.json", {}).get("image_processor")
+    inner = nested if isinstance(nested, Mapping) else {}
+    return configs.get("preprocessor_config.json", inner)
+
+
 def _layout(
     folder: Path,
     names: list[str],
@@ -247,6 +296,7 @@ def _layout(
         folder=folder,
         kind=kind,
         config=config,
+        preprocessor=preprocessor_of(configs),
         base_model=base if isinstance(base, str) and base else None,
         weight_files=tuple(held),
         entries=entries,

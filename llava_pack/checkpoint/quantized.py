@@ -20,7 +20,7 @@ PART = re.compile(
     r"|SCB|weight_format)"
 )
 """A tensor beside the codes of a quantized linear: the linear's name, and what it is."""
-_STORAGE = "uint8"
+_STORAGE, _DTYPE = "uint8", "F16"
 _HINT = "use the unquantized checkpoint: it is quantized while loading (--precision nf4 or int8)"
 
 
@@ -68,10 +68,15 @@ def unpacked(
     for name, entry in entries.items():
         if PART.fullmatch(name):
             continue
-        expected = shapes.get(name)
-        packed = f"{name}.absmax" in entries and entry.dtype == "U8" and expected is not None
-        fits = packed and math.prod(entry.shape) == -(-math.prod(expected or ()) // 2)
-        whole[name] = replace(entry, shape=expected) if fits and expected else entry
+        shape, expected = entry.shape, shapes.get(name)
+        if f"{name}.absmax" in entries and entry.dtype == "U8":
+            if expected and math.prod(shape) == -(-math.prod(expected) // 2):
+                shape = expected
+            whole[name] = replace(entry, dtype=_DTYPE, shape=shape)
+        elif f"{name.removesuffix('weight')}SCB" in entries and entry.dtype == "I8":
+            whole[name] = replace(entry, dtype=_DTYPE)
+        else:
+            whole[name] = entry
     return whole
 
 

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import picture_settings, vision_part
-from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey, survey_pair
 from llava_pack.format.errors import CheckpointError
 
@@ -41,14 +40,14 @@ def summarise(
         tower, more = survey_pair(layout, tower_dir)
         defects += more
     facts: dict[str, Any] = {"layout": str(layout.kind), "is": layout.kind.description}
-    config = as_original(layout.config) if layout.kind is Kind.CONVERTED else layout.config
+    config = _original(layout)
     if layout.kind not in {Kind.TOWER, Kind.UNKNOWN}:
         facts["language_model"] = _language(layout, config)
     if layout.base_model:
         facts["base_model"] = layout.base_model
-    vision = tower.config if tower else layout.config
+    vision = (tower or layout).tower_config
     if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN}:
-        facts["pictures"] = _pictures(layout, config, vision)
+        facts["pictures"] = _pictures(layout, config, tower or layout)
     if layout.vision_tower:
         facts["vision_tower"] = {
             "named": layout.vision_tower,
@@ -72,6 +71,13 @@ def summarise(
     return facts
 
 
+def _original(layout: Layout) -> Mapping[str, Any]:
+    try:
+        return layout.original
+    except CheckpointError:  # it is among the defects
+        return layout.config
+
+
 def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
     names = {
         "layers": "num_hidden_layers",
@@ -84,14 +90,12 @@ def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": layout.language, **held}
 
 
-def _pictures(
-    layout: Layout, config: Mapping[str, Any], tower_config: Mapping[str, Any]
-) -> dict[str, Any]:
-    vision = vision_part(tower_config)
+def _pictures(layout: Layout, config: Mapping[str, Any], tower: Layout) -> dict[str, Any]:
+    vision = vision_part(tower.tower_config)
     side, patch = vision.get("image_size"), vision.get("patch_size")
     facts: dict[str, Any] = {}
     if layout.kind is not Kind.TOWER:
-        facts["prepared"] = "cut into tiles" if layout.tiles else _aspect(layout)
+        facts["prepared"] = _prepared(config, tower.preprocessor)
         facts["projector"] = config.get("mm_projector_type") or "linear"
     if type(side) is int and type(patch) is int and patch > 0:
         facts["pixels"] = side
@@ -99,15 +103,14 @@ def _pictures(
     return facts
 
 
-def _aspect(layout: Layout) -> str:
-    """Say how pictures become squares; a conversion pads unless it says that it does not."""
-    padded = layout.config.get("image_aspect_ratio") == "pad"
-    if layout.kind is Kind.CONVERTED:
-        try:
-            padded = picture_settings(layout.folder).get("do_pad") is not False
-        except CheckpointError:
-            padded = True
-    return "padded to a square" if padded else "cropped to a square"
+def _prepared(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> str:
+    if has_tiles(config):
+        return "cut into tiles"
+    if config.get("image_aspect_ratio") == "pad":
+        return "padded to a square"
+    size = preprocessor.get("size")
+    squashed = isinstance(size, Mapping) and "height" in size
+    return "squashed to a square" if squashed else "cropped to a square"
 
 
 def _weights(layout: Layout) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from llava_pack.checkpoint.based import adapter_settings, check_based
 from llava_pack.checkpoint.keymap import is_weight, original_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout
-from llava_pack.convert.parts import Parts
+from llava_pack.convert.parts import Parts, needed
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 
 
@@ -68,9 +68,10 @@ def merged_parts(
                 _merged(one, contents.changes.get(original_name(one.entry.name)), by_name, adapter)
                 for one in tensors
             ]
-        yield Parts(
-            config=main.config if config is None else config, tensors=tensors, texts=base_dir
-        )
+        whole = main.config if config is None else config
+        if main.kind is not Kind.CONVERTED:
+            tensors = needed(tensors, whole)
+        yield Parts(config=whole, tensors=tensors, texts=base_dir)
 
 
 def _merged(

@@ -11,13 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import picture_settings, read_small
-from llava_pack.checkpoint.keymap import exchange_name
+from llava_pack.checkpoint.config import read_small
+from llava_pack.checkpoint.keymap import INSIDE, exchange_name
 from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
 from llava_pack.convert import native_config
 from llava_pack.convert.native_tokenizer import is_legacy, tokenizer_config, with_image_token
 from llava_pack.convert.output import write_texts
-from llava_pack.convert.parts import INSIDE, Parts, read_json, read_json_if_there, tower_tensors
+from llava_pack.convert.parts import (
+    Parts,
+    picture_settings,
+    read_json,
+    read_json_if_there,
+    tower_tensors,
+)
 from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
 from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError

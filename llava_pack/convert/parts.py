@@ -1,17 +1,17 @@
 """A checkpoint taken apart: its configuration, its tensors by their original names, its texts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import parse_config, read_small
-from llava_pack.checkpoint.keymap import is_weight, tower_name
+from llava_pack.checkpoint.conformance import model_shapes
+from llava_pack.checkpoint.keymap import INSIDE, is_weight, tower_name
+from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
-
-INSIDE = "model.vision_tower.vision_tower."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,18 @@ def original_parts(model_dir: Path, *, writable: bool = False) -> Iterator[Parts
         CheckpointError: a file is missing or damaged.
     """
     with opened(weight_paths(model_dir), writable=writable) as tensors:
-        kept = [tensor for tensor in tensors if is_weight(tensor.entry.name)]
-        yield Parts(config=read_json(model_dir / "config.json"), tensors=kept, texts=model_dir)
+        config = read_json(model_dir / "config.json")
+        yield Parts(config=config, tensors=needed(tensors, config), texts=model_dir)
+
+
+def needed(tensors: Iterable[SourceTensor], config: Mapping[str, Any]) -> list[SourceTensor]:
+    """Return the tensors that are part of a model; others would stop loaders that are strict.
+
+    Raises:
+        CheckpointError: a value of the configuration is none.
+    """
+    shapes = model_shapes(config)
+    return [one for one in tensors if one.entry.name in shapes or one.entry.name.startswith(INSIDE)]
 
 
 @contextmanager
@@ -65,6 +75,17 @@ def tower_tensors(tower_dir: Path, *, writable: bool = False) -> Iterator[list[S
             if (name := tower_name(tensor.entry.name)).startswith("vision_model.")
             and is_weight(name)
         ]
+
+
+def picture_settings(folder: Path) -> Mapping[str, Any]:
+    """Return how a folder says that pictures are prepared.
+
+    Raises:
+        CheckpointError: no file says it, or one is malformed.
+    """
+    there = {name: read_json(folder / name) for name in PREPROCESSORS if (folder / name).is_file()}
+    found = preprocessor_of(there)
+    return found or read_json(folder / PREPROCESSORS[0])
 
 
 def read_json(path: Path) -> dict[str, Any]:

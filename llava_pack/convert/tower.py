@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-from llava_pack.checkpoint.config import parse_config, picture_settings, read_small
+from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.keymap import is_weight, tower_name
 from llava_pack.checkpoint.kind import TOWER_TYPES
 from llava_pack.convert.output import write_texts
+from llava_pack.convert.parts import picture_settings
 from llava_pack.convert.shards import opened, renamed, weight_paths, write_shards
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.engine.fence.place import with_targets
-from llava_pack.engine.loading.checkpoints import read_checkpoint
 from llava_pack.format.errors import PackError
 
 

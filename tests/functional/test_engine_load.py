@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.engine.loading.checkpoints import read_checkpoint
+from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.engine.loading.load import load_engine, pick_device
 from llava_pack.engine.loading.options import Options
 from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling

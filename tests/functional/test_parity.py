@@ -80,7 +80,8 @@ def request(chat: Chat) -> Request:
 def digest(engine: Any, picture: Picture) -> str:
     """Return the SHA-256 of what the tower gets of a picture."""
     processor = engine._model._vision.processor
-    seen = processor.tiles(picture) if processor.tiling else processor.pixels(picture)
+    tiles = processor.tiles(picture)
+    seen = tiles if processor.rules.tiling else tiles[0]
     return hashlib.sha256(np.ascontiguousarray(seen, "<f4").tobytes()).hexdigest()
 
 

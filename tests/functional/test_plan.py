@@ -6,6 +6,7 @@ import os
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.tiny_models import TinyTower, preprocessor_config
 
 TARGETS = ROOT / "tests" / "fixtures" / "targets"
 LLAVA = {
@@ -43,7 +44,8 @@ def recipes(tmp_path_factory):
     (tower / "config.json").write_text(
         json.dumps({"architectures": ["CLIPModel"], "model_type": "clip", "vision_config": VISION})
     )
-    (tower / "preprocessor_config.json").write_text("{}")
+    prepared = preprocessor_config(TinyTower(picture=VISION["image_size"]))
+    (tower / "preprocessor_config.json").write_text(json.dumps(prepared))
     sparse(tower / "pytorch_model.bin", 1_711_974_081)
     found = {}
     for name, sizes in LLAVA.items():

@@ -97,7 +97,7 @@ def test_everything_quantized_as_transformers_does_by_default(kind, base, tmp_pa
     engine = loaded(folder, precision="auto")
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     prompt = engine._model.write(request(trained.CHAT))
-    pixels = torch.from_numpy(engine._model._vision.processor.pixels(prompt.pictures[0]))[None]
+    pixels = torch.from_numpy(engine._model._vision.processor.tiles(prompt.pictures[0]))
     image = next(one for one in range(320) if one not in prompt.ids)
     model.model.config.image_token_id = image
     ids = torch.tensor([[image if one == -200 else one for one in prompt.ids]])

@@ -112,7 +112,11 @@ def make_converted(folder: Path, spec: TinyLlava | None = None, *, tied: bool = 
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
     }
+    if spec.tiles:
+        points = llava_config(spec)["image_grid_pinpoints"]
+        config["image_grid_pinpoints"] = [[height, width] for width, height in points]
     _write_json(folder / "config.json", config)
+    _write_json(folder / "preprocessor_config.json", preprocessor_config(spec.tower))
     tensors = llava_tensors(replace(spec, vision_inside=True))
     named = {exchange_name(name): tensor for name, tensor in tensors.items()}
     write_weights(

@@ -17,7 +17,7 @@ from llava_pack.engine.batching.sampling import TokenChooser
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.batching.trace import trace
 from llava_pack.engine.inputs.prompt import PICTURE_ID, Prompt, PromptWriter
-from llava_pack.engine.inputs.vision import Salted, Vision
+from llava_pack.engine.inputs.vision import Look, Vision
 from llava_pack.engine.measures import Trace
 from llava_pack.engine.port import EngineInfo, Request, Sampling
 from llava_pack.engine.stats import Work
@@ -96,7 +96,10 @@ class LlavaModel:
         prompt = self._writer.read(request)
         text = request.messages[-1].text
         words = self._writer.tokenizer.encode(text, continued=False)
-        tiles = [self._vision.processor.tiles(picture) for picture in prompt.pictures[:1]]
+        tiles = [
+            self._vision.processor.tiles(picture, square=prompt.squares)
+            for picture in prompt.pictures[:1]
+        ]
         with _memory_errors():
             return trace(self._network, prompt.ids, words, tiles[0] if tiles else None)
 
@@ -204,11 +207,11 @@ class LlavaModel:
         return scores[:, : self._words]
 
 
-def _pictures_after(prompt: Prompt, begin: int) -> list[Salted]:
+def _pictures_after(prompt: Prompt, begin: int) -> list[Look]:
     """Return the pictures of which something comes after a token."""
     ends = prompt.ends()
     return [
-        (prompt.salt, picture)
+        Look(picture, prompt.salt, prompt.squares)
         for picture, end in zip(prompt.pictures, ends, strict=True)
         if end > begin
     ]

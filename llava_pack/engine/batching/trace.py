@@ -43,7 +43,7 @@ def trace(
     with _listening(projector, heard), torch.inference_mode():
         network.model.get_image_features(
             pixel_values=torch.from_numpy(tiles).to(
-                next(projector.parameters()).device, network.dtype
+                next(network.model.vision_tower.parameters()).device, network.dtype
             ),
             vision_feature_layer=network.config.vision_feature_layer,
             vision_feature_select_strategy=network.config.vision_feature_select_strategy,

@@ -38,7 +38,8 @@ def keys_of(ids: Sequence[int], pictures: Sequence[tuple[str, int]], placeholder
 class Prompt:
     """Ids with `PICTURE_ID` repeated for every token of a picture, and the pictures in order.
 
-    `spans` is how many tokens each picture takes.
+    `spans` is how many tokens each picture takes; `squares` says that each is seen as one padded
+    square, and not in tiles.
     """
 
     ids: tuple[int, ...]
@@ -47,6 +48,7 @@ class Prompt:
     eos_ids: frozenset[int]
     spans: tuple[int, ...] = ()
     salt: str = ""
+    squares: bool = False
 
     def __len__(self) -> int:
         """Return the number of tokens, those of pictures included."""
@@ -54,7 +56,8 @@ class Prompt:
 
     def keys(self) -> Keys:
         """Return what stands for each token when prompts are compared."""
-        digests = [picture.digest for picture in self.pictures]
+        seen = "square:" if self.squares else ""
+        digests = [f"{seen}{picture.digest}" for picture in self.pictures]
         return keys_of(self.ids, list(zip(digests, self.spans, strict=True)), PICTURE_ID)
 
     def ends(self) -> list[int]:
@@ -70,7 +73,8 @@ class Prompt:
 class PromptWriter:
     """Writes prompts for one model.
 
-    `picture_tokens` says how many tokens a picture takes; None where the model has no tower.
+    `picture_tokens` says how many tokens a picture takes, in tiles or as one square; None where the
+    model has no tower. `squares` says that of several pictures each is one square.
     `picture_ends` are special tokens before and after each picture, where the model wants them.
     """
 
@@ -78,7 +82,8 @@ class PromptWriter:
     conv_mode: str
     context_tokens: int
     eos_ids: frozenset[int]
-    picture_tokens: Callable[[Picture], int] | None
+    picture_tokens: Callable[[Picture, bool], int] | None
+    squares: bool = False
     picture_ends: tuple[Special, Special] | None = None
 
     def write(self, request: Request) -> Prompt:
@@ -107,6 +112,7 @@ class PromptWriter:
         conv_mode = request.conv_mode or self.conv_mode
         items = self._with_ends(templates.render(request.messages, conv_mode))
         self._check_length(items)
+        squares = self.squares and sum(isinstance(item, Picture) for item in items) > 1
         begin = self.tokenizer.bos_id
         ids: list[int] = [] if begin is None else [begin]
         pictures: list[Picture] = []
@@ -114,7 +120,7 @@ class PromptWriter:
         before: templates.Item | None = None
         for item in items:
             if isinstance(item, Picture):
-                spans.append(self._tokens_of(item))
+                spans.append(self._tokens_of(item, square=squares))
                 ids += [PICTURE_ID] * spans[-1]
                 pictures.append(item)
             elif isinstance(item, Special):
@@ -125,7 +131,13 @@ class PromptWriter:
             before = item
         stops, ends = self._ends(conv_mode, request.sampling.stop)
         return Prompt(
-            tuple(ids), tuple(pictures), stops, ends, spans=tuple(spans), salt=request.salt
+            ids=tuple(ids),
+            pictures=tuple(pictures),
+            stops=stops,
+            eos_ids=ends,
+            spans=tuple(spans),
+            salt=request.salt,
+            squares=squares,
         )
 
     def _with_ends(self, items: Sequence[templates.Item]) -> Sequence[templates.Item]:
@@ -145,10 +157,10 @@ class PromptWriter:
                 hint="use a shorter text",
             )
 
-    def _tokens_of(self, picture: Picture) -> int:
+    def _tokens_of(self, picture: Picture, *, square: bool) -> int:
         if self.picture_tokens is None:
             raise UsageError("this model does not accept pictures")
-        return self.picture_tokens(picture)
+        return self.picture_tokens(picture, square)
 
     def _special(self, token: str, *, begins: bool) -> list[int]:
         found = self.tokenizer.special_id(token)

@@ -2,16 +2,25 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from llava_pack.engine.inputs.anyres import Size, Tiling
+from llava_pack.checkpoint.tiling import Size, Tiling
 from llava_pack.engine.inputs.feature_cache import FeatureCache
 from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.port import Picture
 
-Salted = tuple[str, Picture]
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A picture that is to be seen: in tiles or as one square, and for whom it is kept."""
+
+    picture: Picture
+    salt: str = ""
+    square: bool = False
 
 
 class Vision:
@@ -28,47 +37,44 @@ class Vision:
         self, network: Any, processor: PictureProcessor, *, at_once: int, limit_bytes: int
     ) -> None:
         self._network = network
-        self._device = network.model.multi_modal_projector.parameters().__next__().device
+        self._device = next(network.model.vision_tower.parameters()).device
         self.processor = processor
         self.at_once = at_once
         self.cache: FeatureCache[torch.Tensor] = FeatureCache(limit_bytes)
         self._preprocessing = hashlib.sha256(repr(processor).encode()).hexdigest()
 
-    def features(self, pictures: Sequence[Salted]) -> list[torch.Tensor]:
+    def features(self, looks: Sequence[Look]) -> list[torch.Tensor]:
         """Return each picture's features as (tokens, hidden); the tower sees none twice."""
-        keys = [self._key(salt, picture) for salt, picture in pictures]
+        keys = [self._key(look) for look in looks]
         found: dict[tuple[str, ...], torch.Tensor | None] = {}
         for key in keys:
             if key in found:  # somebody beside has the same picture
                 self.cache.shared()
             else:
                 found[key] = self.cache.get(key)
-        missing = {
-            key: picture
-            for key, (_, picture) in zip(keys, pictures, strict=True)
-            if found[key] is None
-        }
+        missing = {key: look for key, look in zip(keys, looks, strict=True) if found[key] is None}
         for key, made in zip(missing, self._seen(list(missing.values())), strict=True):
             found[key] = made
             self.cache.put(key, made)
         return [seen for key in keys if (seen := found[key]) is not None]
 
-    def _key(self, salt: str, picture: Picture) -> tuple[str, ...]:
-        return self._preprocessing, salt, picture.digest
+    def _key(self, look: Look) -> tuple[str, ...]:
+        way = "square" if look.square else ""
+        return self._preprocessing, look.salt, look.picture.digest, way
 
-    def _seen(self, pictures: Sequence[Picture]) -> Iterator[torch.Tensor]:
+    def _seen(self, looks: Sequence[Look]) -> Iterator[torch.Tensor]:
         """Yield the features of pictures, as many tiles at once as the device takes."""
-        group: list[tuple[Picture, torch.Tensor]] = []
-        for picture in pictures:
-            tiles = torch.from_numpy(self.processor.tiles(picture))
+        group: list[tuple[Look, torch.Tensor]] = []
+        for look in looks:
+            tiles = torch.from_numpy(self.processor.tiles(look.picture, square=look.square))
             if group and sum(len(one) for _, one in group) + len(tiles) > self.at_once:
                 yield from self._together(group)
                 group = []
-            group.append((picture, tiles))
+            group.append((look, tiles))
         if group:
             yield from self._together(group)
 
-    def _together(self, group: Sequence[tuple[Picture, torch.Tensor]]) -> Iterator[torch.Tensor]:
+    def _together(self, group: Sequence[tuple[Look, torch.Tensor]]) -> Iterator[torch.Tensor]:
         config = self._network.config
         features = self._network.model.get_image_features(
             pixel_values=torch.cat([tiles for _, tiles in group]).to(
@@ -80,35 +86,52 @@ class Vision:
         stacked = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
         parts = torch.split(stacked, [len(tiles) for _, tiles in group])
         newline = getattr(self._network.model, "image_newline", None)
-        for (picture, _), part in zip(group, parts, strict=True):
+        for (look, _), part in zip(group, parts, strict=True):
             # A copy of its own: a view would keep the whole batch in memory.
-            yield _packed(part, picture.size, self.processor.tiling, newline).clone()
+            yield self._packed(look, part, newline).clone()
+
+    def _packed(
+        self, look: Look, features: torch.Tensor, newline: torch.Tensor | None
+    ) -> torch.Tensor:
+        tiling = self.processor.rules.tiling
+        if tiling is None or tiling.merge == "flat":
+            return features.flatten(0, 1)
+        if look.square and newline is not None:
+            return torch.cat([features[0], newline.to(features.dtype)[None]])
+        return _joined(features, look.picture.size, tiling, newline)
 
 
-def _packed(
-    features: torch.Tensor, size: Size, tiling: Tiling | None, newline: torch.Tensor | None
+def _joined(
+    features: torch.Tensor, size: Size, tiling: Tiling, newline: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return a picture's features as (tokens, hidden), as the language model reads them.
+    """Return a tiled picture's features as (tokens, hidden), as the language model reads them.
 
     Args:
         features: (tiles, patches, hidden); the whole picture first, then its tiles row by row.
         size: (width, height) of the picture.
-        tiling: None where a picture is one tile.
+        tiling: how it was cut.
         newline: (hidden,), put at the end of each row.
 
-    Source: haotian-liu/LLaVA llava/model/llava_arch.py (prepare_inputs_labels_for_multimodal).
+    Source: haotian-liu/LLaVA llava/model/llava_arch.py (prepare_inputs_labels_for_multimodal);
+    LLaVA-VL/LLaVA-NeXT, the same file (scaling down to `anyres_max`).
     """
-    if tiling is None or tiling.merge == "flat":
-        return features.flatten(0, 1)
     rows, columns = tiling.grid(size)
     hidden, side = features.shape[-1], tiling.patches
-    joined = features[1:].view(rows, columns, side, side, hidden)
-    joined = joined.permute(0, 2, 1, 3, 4)
+    joined = features[1:].view(rows, columns, side, side, hidden).permute(0, 2, 1, 3, 4)
     if tiling.merge == "spatial_unpad":
         joined = joined.reshape(rows * side, columns * side, hidden)
         above, before = tiling.margins(size)
         joined = joined[above : rows * side - above, before : columns * side - before]
+        joined = _scaled(joined, tiling.scaled(size))
         if newline is not None:
             ends = newline.to(joined.dtype).expand(joined.shape[0], 1, hidden)
             joined = torch.cat([joined, ends], dim=1)
     return torch.cat([features[0], joined.reshape(-1, hidden)])
+
+
+def _scaled(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return (rows, columns, hidden) features scaled to other (rows, columns)."""
+    if features.shape[:2] == size:
+        return features
+    planes = features.permute(2, 0, 1)[None]
+    return nn.functional.interpolate(planes, size, mode="bilinear")[0].permute(1, 2, 0)

@@ -1,34 +1,33 @@
 """The parts of one model put together: network, cache, prompts, pictures."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
-from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
+from llava_pack.checkpoint.kind import image_words
+from llava_pack.checkpoint.model import Checkpoint
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
 from llava_pack.engine.batching.policy import manner
 from llava_pack.engine.batching.trace import made_on
 from llava_pack.engine.environment import trim_memory
 from llava_pack.engine.inputs import templates
-from llava_pack.engine.inputs.anyres import tiling
-from llava_pack.engine.inputs.image_processor import PictureProcessor, picture_processor
+from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.inputs.prompt import PromptWriter
 from llava_pack.engine.inputs.templates import Special
 from llava_pack.engine.inputs.tokenizers import Tokenizer, eos_ids, read_tokenizer
 from llava_pack.engine.inputs.vision import Vision
-from llava_pack.engine.loading.architecture import build, build_native, computed_buffers
-from llava_pack.engine.loading.checkpoints import Checkpoint
+from llava_pack.engine.loading.architecture import build, computed_buffers
 from llava_pack.engine.loading.memory import Room, free_memory, plan_room
 from llava_pack.engine.loading.options import Options
 from llava_pack.engine.loading.placement import follow_devices, visible_devices
 from llava_pack.engine.loading.tensor_sources import Placement, open_sources
 from llava_pack.engine.loading.weights import fill, vocabulary_size
-from llava_pack.engine.port import EngineInfo
+from llava_pack.engine.port import EngineInfo, Picture
 from llava_pack.format.errors import CheckpointError, SpaceError
 from llava_pack.format.precision import Precision, computes_in
 from llava_pack.format.progress import Progress
@@ -58,8 +57,8 @@ def assemble(
     config, name = checkpoint.config, checkpoint.model.name
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
-    network = _built(checkpoint, rows)
-    processor = _processor(config, checkpoint.preprocessor, network.config)
+    network = build(checkpoint.network, rows)
+    processor = PictureProcessor(checkpoint.pictures)
     tokenizer = _tokenizer(checkpoint, config, rows)
     fill(network, sources, place, progress)
     computed_buffers(network, place.device)
@@ -67,8 +66,7 @@ def assemble(
     trim_memory()
     _limit_threads(network)
     room, features_bytes = _room(checkpoint, network, options, place)
-    one = _image_tokens(network.config)
-    tiling = processor.tiling
+    one, tiling = checkpoint.network.tower.features, checkpoint.pictures.tiling
     info = EngineInfo(
         model=name,
         precision=options.precision,
@@ -84,7 +82,8 @@ def assemble(
         conv_mode=info.conv_mode,
         context_tokens=info.context_tokens,
         eos_ids=eos_ids(checkpoint.texts) | eos_ids(checkpoint.model.folder),
-        picture_tokens=lambda seen: tiling.tokens(seen.size) if tiling else one,
+        picture_tokens=_counter(checkpoint),
+        squares=bool(tiling and tiling.squares),
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
     )
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
@@ -99,23 +98,6 @@ def compute_dtype(precision: str, device: str) -> torch.dtype:
     return dtype
 
 
-def _built(checkpoint: Checkpoint, rows: int) -> Any:
-    if checkpoint.native:
-        return build_native(checkpoint.main.config, rows)
-    return build(checkpoint.config, checkpoint.tower_config, rows)
-
-
-def _processor(
-    config: Mapping[str, Any], preprocessor: Mapping[str, Any], network: Any
-) -> PictureProcessor:
-    processor = picture_processor(preprocessor, config.get("image_aspect_ratio"))
-    if not has_tiles(config):
-        return processor
-    vision = network.vision_config
-    sizes = {"image_size": vision.image_size, "patch_size": vision.patch_size}
-    return replace(processor, tiling=tiling(config, sizes, processor.crop))
-
-
 def _tokenizer(checkpoint: Checkpoint, config: Mapping[str, Any], rows: int) -> Tokenizer:
     """Return the tokenizer with the words that LLaVA's own code adds, where the model has rows.
 
@@ -123,7 +105,7 @@ def _tokenizer(checkpoint: Checkpoint, config: Mapping[str, Any], rows: int) -> 
         CheckpointError: pictures are to stand between words that the model has no rows for.
     """
     # LLaVA's own code takes the fast tokenizer for Mistral only.
-    fast = backbone(config) == "mistral" and not checkpoint.native
+    fast = checkpoint.network.language == "mistral" and not checkpoint.native
     found = read_tokenizer(checkpoint.texts, words=image_words(config), fast=fast)
     ends = _PICTURE_ENDS if config.get("mm_use_im_start_end", False) else ()
     ids = [found.special_id(word.token) for word in ends]
@@ -142,10 +124,12 @@ def _limit_threads(network: Any) -> None:
         torch.set_num_threads(1)
 
 
-def _image_tokens(config: Any) -> int:
-    vision = config.vision_config
-    patches = int((vision.image_size // vision.patch_size) ** 2)
-    return patches + int(config.vision_feature_select_strategy == "full")
+def _counter(checkpoint: Checkpoint) -> Callable[[Picture, bool], int]:
+    """Return what counts the tokens of a picture, in tiles or as one square."""
+    one, tiling = checkpoint.network.tower.features, checkpoint.pictures.tiling
+    if tiling is None:
+        return lambda _picture, _square: one
+    return lambda picture, square: tiling.tokens(picture.size, square=square)
 
 
 def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Placement:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.model import Checkpoint, read_checkpoint
 from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
-from llava_pack.engine.loading.checkpoints import Checkpoint, read_checkpoint
 from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
 from llava_pack.engine.port import (
     ContextLengthError,

@@ -19,8 +19,8 @@ from llava_pack.checkpoint.weight_file import open_weights
 if TYPE_CHECKING:
     from llava_pack.checkpoint.adapter import Adapter
     from llava_pack.checkpoint.layout import Layout
+    from llava_pack.checkpoint.model import Checkpoint
     from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
-    from llava_pack.engine.loading.checkpoints import Checkpoint
     from llava_pack.format.precision import Precision
 
 FLOATS = {

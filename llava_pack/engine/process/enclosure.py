@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.engine.fence.blame import blamed, passed_over
 from llava_pack.engine.fence.home import move_in
 from llava_pack.engine.fence.place import make_devices, this_place, with_targets
 from llava_pack.engine.fence.plan import engine_fence
 from llava_pack.engine.fence.raising import raise_fence
 from llava_pack.engine.fence.value import OFF, FenceMode, Standing
-from llava_pack.engine.loading.checkpoints import read_checkpoint
 from llava_pack.engine.port import Engine
 from llava_pack.format.errors import PackError
 

@@ -22,7 +22,7 @@ from tests.support.checkpoints import (
 CLIP_L = {
     "vision_config": {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-        "image_size": 336, "patch_size": 14,
+        "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
     }
 }  # fmt: skip
 VICUNA_7B = {

@@ -187,6 +187,20 @@ CLIP_LARGE_336: dict[str, Any] = {
         "projection_dim": 768,
     },
 }
+PREPROCESSORS: dict[int, dict[str, Any]] = {
+    side: {
+        "crop_size": side,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": side,
+    }
+    for side in (224, 336)
+}
+"""preprocessor_config.json of OpenAI's CLIP repositories."""
 WEIGHT_BYTES = {
     "liuhaotian/llava-v1.5-7b": 13_518_798_848,
     "liuhaotian/llava-v1.5-13b": 26_094_673_920,

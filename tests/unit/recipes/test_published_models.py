@@ -19,6 +19,7 @@ from tests.unit.recipes.recorded import (
     COMPUTED_FILES,
     CONFIGS,
     FILES,
+    PREPROCESSORS,
     TINY_LLAMA,
     WEIGHT_BYTES,
 )
@@ -115,7 +116,7 @@ def test_the_recorded_configuration_gives_the_recorded_size(name):
 @pytest.mark.parametrize("name", LLAVAS)
 def test_the_recorded_configuration_fits_its_tower_and_has_a_native_form(name):
     config = ALL_CONFIGS[name]
-    assert pair_defects(config, CLIP_LARGE_336, {}) == []
+    assert pair_defects(config, CLIP_LARGE_336, PREPROCESSORS[336]) == []
     native = native_config(config, CLIP_LARGE_336, rows=32064, tokens=TOKENS, precision="nf4")
     tiles = "v1.6" in name
     assert native["architectures"] == [f"Llava{'Next' if tiles else ''}ForConditionalGeneration"]
@@ -138,7 +139,7 @@ def test_the_budget_components_make_a_llava():
     values = RECIPES["llava-budget"].model.values
     config = {**TINY_LLAMA, "mm_hidden_size": 768, **values}
     assert classify(["config.json", "model.safetensors"], config) is Kind.ORIGINAL
-    assert pair_defects(config, CLIP_BASE_32, {}) == []
+    assert pair_defects(config, CLIP_BASE_32, PREPROCESSORS[224]) == []
     assert projector_shapes(config)["model.mm_projector.0.weight"] == (2048, 768)
     native = native_config(config, CLIP_BASE_32, rows=32064, tokens=TOKENS)
     assert native["image_seq_length"] == 49

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_pack.engine.inputs.anyres import Tiling, tiling
+from llava_pack.checkpoint.network import TowerRules, tower_rules
+from llava_pack.checkpoint.tiling import Tiling, pinpoints, tiling
+from llava_pack.engine.inputs.anyres import cut
 from llava_pack.format.errors import CheckpointError
 
 PUBLISHED = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 VISION = {"image_size": 336, "patch_size": 14}
-CROP = (336, 336)
+
+
+def tower(config) -> TowerRules:
+    return tower_rules(config, VISION)
 
 
 def published(**changes) -> Tiling:
@@ -21,7 +26,7 @@ def published(**changes) -> Tiling:
         "mm_patch_merge_type": "spatial_unpad",
         **changes,
     }
-    return tiling(config, VISION, CROP)
+    return tiling(config, tower(config))
 
 
 def test_a_published_count():
@@ -60,11 +65,11 @@ def test_a_line_keeps_the_whole_picture_only():
 def test_tiles_joined_are_the_picture_in_the_middle_of_black():
     image = Image.new("RGB", (100, 50), (200, 10, 10))
     seen = Tiling(layouts=((112, 56),), side=56, patches=4, merge="spatial_unpad")
-    whole, left, right = seen.cut(image)
+    whole, left, right = cut(image, seen)
     assert whole.size == left.size == right.size == (56, 56)
     joined = np.concatenate([np.asarray(left), np.asarray(right)], axis=1)
     assert (joined == (200, 10, 10)).all()
-    tall = seen.cut(Image.new("RGB", (28, 56), (200, 10, 10)))
+    tall = cut(Image.new("RGB", (28, 56), (200, 10, 10)), seen)
     joined = np.concatenate([np.asarray(one) for one in tall[1:]], axis=1)
     assert (joined[:, :42] == 0).all()
     assert (joined[:, 42:70] == (200, 10, 10)).all()
@@ -93,7 +98,30 @@ def test_a_class_token_in_joined_tiles_is_refused():
         published(mm_vision_select_feature="cls_patch")
 
 
-def test_another_crop_than_the_tower_reads_is_refused():
-    config = {"image_grid_pinpoints": PUBLISHED, "mm_patch_merge_type": "flat"}
-    with pytest.raises(CheckpointError, match="the tower takes 336"):
-        tiling(config, VISION, (224, 224))
+def test_a_range_of_tiles():
+    """Source: LLaVA-OneVision's configuration, every layout from one tile to six by six."""
+    layouts = pinpoints("(1x1),...,(6x6)", 384)
+    assert (len(layouts), layouts[1], layouts[-1]) == (36, (384, 768), (2304, 2304))
+
+
+@pytest.mark.parametrize("size", [(384, 384), (2000, 1500), (2304, 2304), (5000, 100), (1, 1)])
+def test_what_is_over_the_most_is_scaled_down(size):
+    most = published(image_aspect_ratio="anyres_max_2", image_grid_pinpoints="(1x1),...,(6x6)")
+    rows, columns = most.joined(size)
+    fewer = most.scaled(size)
+    if rows * columns > 1.21 * 2 * 24**2:
+        assert fewer[0] < rows
+        assert fewer[0] * fewer[1] <= 2 * 24**2
+    else:
+        assert fewer == (rows, columns)
+    assert most.tokens(size) == 576 + fewer[0] * (fewer[1] + 1) <= most.most_tokens
+    assert most.tokens(size, square=True) == 577
+
+
+def test_what_a_float_lost_is_given_back_as_transformers_does():
+    """480 * (48 / 700) * 700 / 480 and the like end just below a whole number."""
+    sizes = [(width, height) for width in range(100, 400) for height in range(100, 400, 7)]
+    plain, rounded = published(), published(unpad_rounds=True)
+    differ = [size for size in sizes if plain.joined(size) != rounded.joined(size)]
+    assert differ
+    assert all(rounded.tokens(size) != plain.tokens(size) for size in differ)

@@ -121,7 +121,7 @@ def writer(tokenizer, context_tokens=512, tokens=4):
         conv_mode="llava_v1",
         context_tokens=context_tokens,
         eos_ids=frozenset({2}),
-        picture_tokens=None if tokens is None else lambda _: tokens,
+        picture_tokens=None if tokens is None else lambda *_: tokens,
     )
 
 

@@ -1,4 +1,4 @@
-"""A whole LLaVA for the engine, in whichever form it was published; looked at, not loaded.
+"""A whole LLaVA, in whichever form it was published; looked at, not loaded.
 
 One folder with its tower beside it (the original layout), one with everything inside (as
 transformers writes it, also with linears that were quantized ahead), or an adapter or a projector
@@ -6,21 +6,19 @@ with the language model that it was trained on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.based import BASED, check_based
-from llava_pack.checkpoint.config import picture_settings
-from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.based import BASED, check_based, main_layout
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import Layout, read_layout, survey_pair
+from llava_pack.checkpoint.network import Network, network
+from llava_pack.checkpoint.pictures import PictureRules, picture_rules
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
-
-_SELECT = {"default": "patch", "full": "cls_patch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +29,15 @@ class Checkpoint:
         model: what was given.
         tower: None where the tower is inside the model's folder, configuration and all.
         base: what an adapter or a projector was trained on.
+        network: what is built of it.
+        pictures: how they are prepared.
     """
 
     model: Layout
     tower: Layout | None = None
     base: Layout | None = None
+    network: Network
+    pictures: PictureRules
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -46,7 +48,7 @@ class Checkpoint:
     @property
     def main(self) -> Layout:
         """The folder whose config.json counts: the base's, of an adapter over a converted LLaVA."""
-        return self.base if self.base and self.model.over_converted else self.model
+        return main_layout(self.model, self.base)
 
     @property
     def native(self) -> bool:
@@ -56,8 +58,7 @@ class Checkpoint:
     @property
     def config(self) -> Mapping[str, Any]:
         """The configuration in the original keys."""
-        given = self.main.config
-        return _original_keys(given, self.preprocessor) if self.native else given
+        return self.main.original
 
     @property
     def texts(self) -> Path:
@@ -67,16 +68,7 @@ class Checkpoint:
     @property
     def tower_config(self) -> Mapping[str, Any]:
         """The tower's configuration."""
-        return self.main.config if self.tower is None else self.tower.config
-
-    @property
-    def preprocessor(self) -> Mapping[str, Any]:
-        """How pictures are prepared.
-
-        Raises:
-            CheckpointError: the file is missing or malformed.
-        """
-        return picture_settings((self.tower or self.main).folder)
+        return (self.tower or self.main).tower_config
 
     @property
     def quantized(self) -> str | None:
@@ -109,16 +101,24 @@ def read_checkpoint(
         read_layout(model_dir, expect=Kind.ORIGINAL)
     _check_use(model, model_base)
     base = _base(model, model_base) if model.kind in BASED else None
-    whole = Checkpoint(model=model, base=base)
-    if whole.native:
-        _check_tower_use(whole.main, vision_tower)
-        return whole
-    tower_dir = resolve_vision_tower(whole.main.folder, whole.main.config, vision_tower)
-    tower, defects = survey_pair(whole.main, tower_dir)
+    main = main_layout(model, base)
+    if main.kind is Kind.CONVERTED:
+        _check_tower_use(main, vision_tower)
+        return _whole(model, None, base)
+    tower_dir = resolve_vision_tower(main.folder, main.config, vision_tower)
+    tower, defects = survey_pair(main, tower_dir)
     refuse(defects, subject=model_dir.name)
     if tower is None:
         raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
-    return replace(whole, tower=tower)
+    return _whole(model, tower, base)
+
+
+def _whole(model: Layout, tower: Layout | None, base: Layout | None) -> Checkpoint:
+    main = main_layout(model, base)
+    vision = tower or main
+    made = network(main.original, vision.tower_config)
+    pictures = picture_rules(vision.preprocessor, main.original, made.tower)
+    return Checkpoint(model=model, tower=tower, base=base, network=made, pictures=pictures)
 
 
 def _check_use(model: Layout, model_base: Path | None) -> None:
@@ -156,23 +156,3 @@ def _base(model: Layout, given: Path | None) -> Layout:
     base = read_layout(folder)
     check_based(model, base)
     return base
-
-
-def _original_keys(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a converted checkpoint's configuration in the original keys.
-
-    Pictures are padded to squares, as LLaVA was trained, unless the folder says it wants none.
-    """
-    whole = as_original(config)
-    select = str(config.get("vision_feature_select_strategy", "default"))
-    whole |= {
-        "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": bool(config.get("mm_use_im_start_end", False)),
-        "mm_vision_select_feature": _SELECT.get(select, select),
-        "image_aspect_ratio": "pad" if preprocessor.get("do_pad", True) else None,
-    }
-    if whole["mm_patch_merge_type"] != "flat":
-        points = config.get("image_grid_pinpoints") or preprocessor.get("image_grid_pinpoints")
-        swapped = [[width, height] for height, width in points or ()]
-        whole |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": swapped}
-    return whole

@@ -1,0 +1,342 @@
+"""What the configurations say of the network: language model, projector, tower. Pure.
+
+Whatever the engine builds, it builds from these values, and they are read here alone: what a
+laptop accepts is what a server loads.
+
+Source: haotian-liu/LLaVA llava/model/multimodal_projector/builder.py (projector kinds),
+multimodal_encoder/clip_encoder.py (which features are taken); LLaVA-VL/LLaVA-NeXT
+multimodal_encoder/siglip_encoder.py (SigLIP has no class token, and its last layer is dropped).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llava_pack.checkpoint.config import vision_part
+from llava_pack.checkpoint.defects import shown
+from llava_pack.checkpoint.kind import LANGUAGE_TYPES, TOWER_TYPES, backbone, has_tiles
+from llava_pack.checkpoint.values import choice, flag, number, refusal, size
+
+TowerKind = Literal["clip", "siglip"]
+NAMED_TOWER = "use the tower that mm_vision_tower names"
+_MLP = re.compile(r"mlp(\d{1,2})x_gelu")
+_MAX_LINEARS = 16
+_SELECT = ("patch", "cls_patch")
+_ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
+_ROTARY: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+"""How positions are scaled, and the numbers that each way needs."""
+_MAX_LAYERS = 1000
+_NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_SIZES = (
+    *_NEEDED,
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "sliding_window",
+    "max_window_layers",
+)
+_NUMBERS = ("rms_norm_eps", "rope_theta")
+_FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")
+_IDS = ("bos_token_id", "eos_token_id")
+# Source: transformers models/clip and models/siglip configuration, the defaults of the vision part.
+_TOWERS: Mapping[TowerKind, Mapping[str, Any]] = {
+    "clip": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 32,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+    },
+    "siglip": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerRules:
+    """A vision tower, as far as its features are taken.
+
+    Attributes:
+        kind: whose layers it has.
+        values: of its configuration, in transformers' keys.
+        layers: that are run; what comes after the features is left out.
+        drops_class: the class token, which CLIP puts before the patches, is dropped.
+    """
+
+    kind: TowerKind
+    values: Mapping[str, Any]
+    layers: int
+    drops_class: bool
+
+    @property
+    def width(self) -> int:
+        """Numbers of a feature."""
+        return int(self.values["hidden_size"])
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along a picture."""
+        return int(self.values["image_size"])
+
+    @property
+    def patches(self) -> int:
+        """Patches along a picture."""
+        return self.image_size // int(self.values["patch_size"])
+
+    @property
+    def extra(self) -> int:
+        """Features of a picture beside its patches."""
+        return int(self.kind == "clip" and not self.drops_class)
+
+    @property
+    def features(self) -> int:
+        """Features of a picture."""
+        return self.patches**2 + self.extra
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the engine builds.
+
+    Attributes:
+        language: type of the language model.
+        text: values of its configuration, in transformers' keys; what is absent has its default.
+        tower: what pictures go through first.
+        linears: of the projector; 0 where features go in as they are.
+        lone_linear: the projector is one layer without a number.
+        newline: whether rows of features end with a parameter of their own.
+    """
+
+    language: str
+    text: Mapping[str, Any]
+    tower: TowerRules
+    linears: int
+    lone_linear: bool
+    newline: bool
+
+
+def network(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> Network:
+    """Return the network of a checkpoint.
+
+    Args:
+        config: its config.json in the original keys.
+        tower_config: config.json of its tower, or of the converted checkpoint that includes it.
+
+    Raises:
+        CheckpointError: a value is missing, unknown or contradicts another; the message names it.
+    """
+    text, linears = text_values(config), projector_linears(config)
+    tower = tower_rules(config, tower_config)
+    if config.get("mm_hidden_size") != tower.width:
+        raise refusal(
+            f"mm_hidden_size is {shown(config.get('mm_hidden_size'))}, the tower is {tower.width} "
+            "wide",
+            hint=NAMED_TOWER,
+        )
+    if linears == 0 and tower.width != text["hidden_size"]:
+        raise refusal(
+            f"mm_projector_type is 'identity', but the tower is {tower.width} wide and the "
+            f"language model {text['hidden_size']}"
+        )
+    return Network(
+        language=backbone(config),
+        text=text,
+        tower=tower,
+        linears=linears,
+        lone_linear=is_lone_linear(config),
+        newline=newline(config),
+    )
+
+
+def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the language model's configuration.
+
+    Raises:
+        CheckpointError: it is of a type that is not served, or a value is none.
+    """
+    choice("the language model", backbone(config), LANGUAGE_TYPES, hint=_other(config))
+    given = {key: value for key, value in config.items() if value is not None}
+    for key in _NEEDED:
+        size(config, key)
+    size(config, "num_hidden_layers", most=_MAX_LAYERS)
+    values: dict[str, Any] = {key: size(given, key) for key in _SIZES if key in given}
+    values |= {key: number(given, key) for key in _NUMBERS if key in given}
+    values |= {key: flag(given, key) for key in _FLAGS if key in given}
+    values |= {key: _ids(key, given[key]) for key in _IDS if key in given}
+    values |= _rotary(given)
+    if "hidden_act" in given:
+        values["hidden_act"] = choice("hidden_act", given["hidden_act"], _ACTIVATIONS)
+    _check_heads(values)
+    if backbone(config) == "mistral" and "sliding_window" in config:
+        values["sliding_window"] = config["sliding_window"]  # null means none, absent 4096
+    return values
+
+
+def _check_heads(values: Mapping[str, Any]) -> None:
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    groups = values.get("num_key_value_heads", heads)
+    head = values.get("head_dim", hidden // heads)
+    if ("head_dim" not in values and hidden % heads) or heads % groups or head % 2:
+        raise refusal(
+            f"hidden_size {hidden}, {heads} attention heads and {groups} key-value heads: expected "
+            "an even number for each head, and each key-value head for the same number of heads"
+        )
+
+
+def _other(config: Mapping[str, Any]) -> str:
+    """Return what to do about a language model that the engine has not."""
+    if backbone(config) == "mpt":
+        return "--runtime upstream packs LLaVA's own code, which serves it"
+    return "take a LLaVA over one of those; llava-pack recipes lists some"
+
+
+def projector_linears(config: Mapping[str, Any]) -> int:
+    """Return how many linear layers the projector has.
+
+    >>> projector_linears({"mm_projector_type": "mlp2x_gelu"}), projector_linears({})
+    (2, 1)
+
+    Raises:
+        CheckpointError: it is of a type that LLaVA does not have.
+    """
+    kind = config.get("mm_projector_type")
+    if is_lone_linear(config) or kind == "identity":
+        return int(kind != "identity")
+    match = _MLP.fullmatch(str(kind))
+    if match is None or not 1 <= int(match[1]) <= _MAX_LINEARS:
+        raise refusal(
+            f"mm_projector_type is {shown(kind)}, expected linear, mlp2x_gelu, or identity",
+            hint="a projector of another kind has no place in LLaVA's code: take a model that was "
+            "trained with one of those",
+        )
+    return int(match[1])
+
+
+def is_lone_linear(config: Mapping[str, Any]) -> bool:
+    """Return whether the projector is one layer that its name gives no number, as LLaVA's first."""
+    return config.get("mm_projector_type") in (None, "linear")
+
+
+def newline(config: Mapping[str, Any]) -> bool:
+    """Return whether rows of features of tiles end with `image_newline`."""
+    return has_tiles(config) and config.get("mm_patch_merge_type") == "spatial_unpad"
+
+
+def tower_rules(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> TowerRules:
+    """Return what of a tower is run, and which of its features are taken.
+
+    Raises:
+        CheckpointError: a value is missing, unknown or contradicts another.
+    """
+    kind, values = tower_values(tower_config)
+    select = choice(
+        "mm_vision_select_feature", config.get("mm_vision_select_feature") or "patch", _SELECT
+    )
+    layers = _layers(config.get("mm_vision_select_layer", -2), values["num_hidden_layers"])
+    drops = kind == "clip" and select == "patch"
+    return TowerRules(kind=kind, values=values, layers=layers, drops_class=drops)
+
+
+def tower_values(tower_config: Mapping[str, Any]) -> tuple[TowerKind, dict[str, Any]]:
+    """Return whose layers a tower has, and the values of its configuration.
+
+    Raises:
+        CheckpointError: it is a tower of another kind, or a value is none.
+    """
+    given, kind = vision_part(tower_config), tower_kind(tower_config)
+    values = {
+        key: default if given.get(key) is None else given[key]
+        for key, default in _TOWERS[kind].items()
+    }
+    size(values, "num_hidden_layers", most=_MAX_LAYERS)
+    for key, default in _TOWERS[kind].items():
+        if isinstance(default, str):
+            choice(key, values[key], _ACTIVATIONS)
+        elif isinstance(default, float):
+            values[key] = number(values, key)
+        else:
+            size(values, key)
+    if size(given, "num_channels", 3) != 3:
+        raise refusal(f"num_channels is {given['num_channels']}, expected 3")
+    heads, width = values["num_attention_heads"], values["hidden_size"]
+    if width % heads or values["image_size"] < values["patch_size"]:
+        raise refusal(
+            f"the tower is {width} wide with {heads} heads, and sees {values['image_size']} pixels "
+            f"in patches of {values['patch_size']}: they do not fit together"
+        )
+    return kind, values
+
+
+def tower_kind(tower_config: Mapping[str, Any]) -> TowerKind:
+    """Return whose layers a tower has; CLIP's where its configuration does not say.
+
+    Raises:
+        CheckpointError: it is a tower of another kind.
+    """
+    given = vision_part(tower_config)
+    model_type = given.get("model_type") or tower_config.get("model_type") or "clip"
+    if model_type not in TOWER_TYPES:
+        raise refusal(
+            f"the vision tower is {shown(model_type)}, expected one of: {', '.join(TOWER_TYPES)}",
+            hint="take a LLaVA with a CLIP or a SigLIP tower",
+        )
+    return "siglip" if str(model_type).startswith("siglip") else "clip"
+
+
+def _layers(select: object, layers: int) -> int:
+    """Return how many layers are run for the hidden state that is selected."""
+    if type(select) is not int or not -layers <= select <= layers or select == 0:
+        raise refusal(
+            f"mm_vision_select_layer is {shown(select)}, expected a layer from -{layers} to "
+            f"{layers} of the tower, for example -2"
+        )
+    return select if select > 0 else layers + 1 + select
+
+
+def _ids(key: str, value: object) -> int | list[int]:
+    ids: list[Any] = value if isinstance(value, list) else [value]
+    if not ids or any(type(one) is not int or one < 0 for one in ids):
+        raise refusal(f"{key} is {shown(value)}, expected an id of the vocabulary")
+    return ids if isinstance(value, list) and key == "eos_token_id" else int(ids[0])
+
+
+def _rotary(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how positions are scaled, in whichever key it is told.
+
+    Source: transformers modeling_rope_utils.py (types and their keys; `type` is the older name).
+    """
+    kept: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        if key not in given:
+            continue
+        rules = given[key]
+        if not isinstance(rules, Mapping):
+            raise refusal(f"{key} is {shown(rules)}, expected an object or null")
+        kind = choice(f"{key} type", rules.get("rope_type", rules.get("type", "default")), _ROTARY)
+        for needed in _ROTARY[kind]:
+            number(rules, needed)
+        kept[key] = dict(rules)
+    return kept

@@ -1,0 +1,50 @@
+"""Who can serve a checkpoint: llava-pack's engine, LLaVA's own code, or nobody, and why not. Pure.
+
+Asked of the small files alone, so that a laptop has the answer before weights are fetched. What the
+engine builds comes from the same functions: it has no reason of its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llava_pack.checkpoint.defects import Defect, defect_of
+from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.network import network, projector_linears, tower_rules
+from llava_pack.checkpoint.pictures import picture_rules
+from llava_pack.checkpoint.values import choice, refusal
+from llava_pack.format.errors import CheckpointError
+
+Config = Mapping[str, Any]
+_UPSTREAM_LANGUAGES = ("llama", "mistral", "mpt")
+"""Source: haotian-liu/LLaVA llava/model/language_model."""
+_OWN_ENGINE = "leave out --runtime upstream: llava-pack's own engine serves it"
+
+
+def engine_defects(config: Config, tower_config: Config, preprocessor: Config) -> list[Defect]:
+    """Return why llava-pack's engine cannot be made of a checkpoint; the first reason, or none.
+
+    Args:
+        config: the checkpoint's config.json, in the original keys.
+        tower_config: its tower's.
+        preprocessor: how the tower wants pictures.
+    """
+    try:
+        picture_rules(preprocessor, config, network(config, tower_config).tower)
+    except CheckpointError as error:
+        return [defect_of(error)]
+    return []
+
+
+def upstream_defects(config: Config, tower_config: Config) -> list[Defect]:
+    """Return why LLaVA's own code cannot load a checkpoint in the original layout.
+
+    Source: haotian-liu/LLaVA llava/model/builder.py, multimodal_encoder/builder.py.
+    """
+    try:
+        choice("the language model", backbone(config), _UPSTREAM_LANGUAGES, hint=_OWN_ENGINE)
+        projector_linears(config)
+        if tower_rules(config, tower_config).kind != "clip":
+            raise refusal("LLaVA's own code has no SigLIP tower", hint=_OWN_ENGINE)
+    except CheckpointError as error:
+        return [defect_of(error)]
+    return []
