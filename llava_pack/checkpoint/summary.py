@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import vision_part
+from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
@@ -84,9 +85,11 @@ def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
         "width": "hidden_size",
         "heads": "num_attention_heads",
         "vocabulary": "vocab_size",
-        "context_tokens": "max_position_embeddings",
     }
     held = {name: config[key] for name, key in names.items() if key in config}
+    positions = config.get("max_position_embeddings")
+    if type(positions) is int:
+        held["context_tokens"] = longest_context(config, positions)
     return {"type": layout.language, **held}
 
 

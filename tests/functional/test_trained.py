@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES
 from llava_pack.checkpoint.layout import survey
 from llava_pack.checkpoint.summary import summarise
 from llava_pack.convert.merge import merged_parts
@@ -15,8 +17,18 @@ from llava_pack.convert.shards import write_shards
 from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.engine import environment
 from llava_pack.engine.loading.load import load_engine
+from llava_pack.format.errors import CheckpointError
 from tests.functional.test_parity import TOLERANCE, logits, request
 from tests.support import trained
+from tests.support.checkpoints import (
+    Tensors,
+    make_language,
+    make_llava,
+    make_lora,
+    make_tower,
+    save_tensors,
+)
+from tests.unit.checkpoint.test_families import change, tensors_of
 
 pytestmark = pytest.mark.engine
 environment.prepare()
@@ -88,13 +100,23 @@ def test_a_folder_that_transformers_saves_today(base, tmp_path):
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_everything_quantized_as_transformers_does_by_default(kind, base, tmp_path):
     """Tower and projector too; what is compared with is transformers' own model of that folder."""
-    import torch
-    from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+    from transformers import BitsAndBytesConfig
 
     given = BitsAndBytesConfig(**QUANTIZED[kind])
     folder = resaved(base, tmp_path / "llava-tuned", quantization_config=given)
     assert [str(one) for one in survey(folder)[1]] == []
     engine = loaded(folder, precision="auto")
+    want = answered(folder, engine)
+    assert np.abs(logits(engine, trained.CHAT) - want).max() <= QUANTIZED_TOLERANCE
+    plain = logits(loaded(base), trained.CHAT)
+    assert np.abs(want - plain).max() > 100 * QUANTIZED_TOLERANCE
+
+
+def answered(folder: Path, engine: Any) -> Any:
+    """Return the logits of transformers' own model for what the engine is asked."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     prompt = engine._model.write(request(trained.CHAT))
     pixels = torch.from_numpy(engine._model._vision.processor.tiles(prompt.pictures[0]))
@@ -102,7 +124,88 @@ def test_everything_quantized_as_transformers_does_by_default(kind, base, tmp_pa
     model.model.config.image_token_id = image
     ids = torch.tensor([[image if one == -200 else one for one in prompt.ids]])
     with torch.inference_mode():
-        want = model(input_ids=ids, pixel_values=pixels).logits[0, -1, :128].numpy()
-    assert np.abs(logits(engine, trained.CHAT) - want).max() <= QUANTIZED_TOLERANCE
-    plain = logits(loaded(base), trained.CHAT)
-    assert np.abs(want - plain).max() > 100 * QUANTIZED_TOLERANCE
+        scores = model(input_ids=ids, pixel_values=pixels).logits
+    return scores[0, -1, :128].numpy()
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_a_context_that_training_made_longer(base, tmp_path, key):
+    """As Vicuna of 16k: what positions are divided by, the context is multiplied by."""
+    folder = shutil.copytree(base, tmp_path / "llava-16k-hf")
+    config = json.loads((base / "config.json").read_bytes())
+    config["text_config"]["rope_scaling"] = {key: "linear", "factor": 4.0}
+    config["text_config"]["max_position_embeddings"] = 1024
+    (folder / "config.json").write_text(json.dumps(config))
+    engine = loaded(folder)
+    assert engine.info.context_tokens == 4096
+    assert summarise(folder)["language_model"]["context_tokens"] == 4096
+    got = logits(engine, trained.CHAT)
+    assert np.abs(got - answered(folder, engine)).max() <= TOLERANCE
+    assert np.abs(got - logits(loaded(base), trained.CHAT)).max() > 1000 * TOLERANCE
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_llavas_own_adapter_over_a_llava(base, tmp_path, frozen):
+    """Its task LoRA: the twin of a converted pair, whose answers are peft's."""
+    tower = make_tower(tmp_path / "clip-tiny", trained.TOWER)
+    changes = {"mm_vision_tower": str(tower), "rms_norm_eps": 1e-6}
+    spec = replace(trained.BASE, changes=changes, vision_inside=True)
+    original = make_llava(tmp_path / "llava-v1.5-tiny", spec)
+    adapter = make_lora(tmp_path / "llava-v1.5-tiny-task-lora", spec)
+    recorded = tensors_of(trained.make_adapter("swift", tmp_path / "twin") / ADAPTERS[0])
+    save_tensors(
+        adapter / ADAPTERS[1],
+        {name.replace(".language_model.", "."): one for name, one in recorded.items()},
+    )
+    if frozen:
+        save_tensors(adapter / TRAINABLES[1], {})
+    else:
+        change(original / "pytorch_model.bin", unlearn_projector)
+    want = trained.golden("swift")
+    assert np.abs(logits(loaded(adapter, original), trained.CHAT) - want).max() <= TOLERANCE
+    merged = tmp_path / "llava-merged"
+    shutil.copytree(original, merged, ignore=shutil.ignore_patterns("*.bin"))
+    shutil.copy(adapter / "config.json", merged)
+    with merged_parts(adapter, original) as parts:
+        write_shards(parts.tensors, merged)
+    assert np.abs(logits(loaded(merged), trained.CHAT) - want).max() <= TOLERANCE
+
+
+def unlearn_projector(tensors: Tensors) -> None:
+    """Let a base have another projector than the one that was trained along."""
+    for name in [name for name in tensors if "mm_projector" in name]:
+        tensors[name] = replace(tensors[name], data=bytes(len(tensors[name].data)))
+
+
+@pytest.mark.parametrize("base_kind", ["language", "converted", "other"])
+def test_a_base_that_an_adapter_was_not_trained_on(base, tmp_path, base_kind):
+    """A frozen projector is nowhere beside a language model alone; and so on."""
+    spec = replace(trained.BASE, tower=trained.TOWER)
+    adapter = make_lora(tmp_path / "llava-v1.5-tiny-lora", spec)
+    save_tensors(adapter / TRAINABLES[1], {})
+    other = {
+        "language": lambda: make_language(tmp_path / "vicuna", spec),
+        "converted": lambda: base,
+        "other": lambda: make_llava(tmp_path / "llava-v1-other", replace(spec, layers=1)),
+    }[base_kind]()
+    text = {
+        "language": r"neither adapter nor base has model\.mm_projector",
+        "converted": "expected a base in LLaVA's original layout",
+        "other": r"the base has no model\.layers\.1\.",
+    }[base_kind]
+    with pytest.raises(CheckpointError, match=text) as caught:
+        loaded(adapter, other)
+    assert caught.value.hint
+    with pytest.raises(CheckpointError, match=text), merged_parts(adapter, other):
+        pass
+
+
+def test_an_adapter_over_weights_that_were_quantized_ahead(base, tmp_path):
+    from transformers import BitsAndBytesConfig
+
+    given = BitsAndBytesConfig(**QUANTIZED["nf4"])
+    ahead = resaved(base, tmp_path / "llava-nf4", quantization_config=given)
+    adapter = trained.make_adapter("trl", tmp_path / "tuned")
+    with pytest.raises(CheckpointError, match="quantized ahead of time") as caught:
+        loaded(adapter, ahead)
+    assert "unquantized base" in caught.value.hint

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
 from llava_pack.checkpoint.kind import image_words
 from llava_pack.checkpoint.model import Checkpoint
@@ -175,7 +176,7 @@ def _room(
     token_bytes = (
         2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * element_bytes
     )
-    longest = int(text.max_position_embeddings)
+    longest = longest_context(checkpoint.config, int(text.max_position_embeddings))
     context_tokens = min(options.context_tokens or longest, longest)
     free = _free_for_layers(place, text.num_hidden_layers) - working_bytes(
         checkpoint.config,
