@@ -11,7 +11,6 @@ from llava_pack.checkpoint.adapter import read_adapter
 from llava_pack.checkpoint.based import adapter_settings, check_based
 from llava_pack.checkpoint.converted import as_original
 from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.folder import foreign_defects
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, tower_defects
 from llava_pack.checkpoint.servable import engine_defects, upstream_defects
@@ -122,10 +121,6 @@ def check_servable(identified: Mapping[str, Identified], recipe: Recipe, configs
     """
     model = identified["model"]
     config, tower_config = configs
-    for source in identified.values():
-        refuse(
-            foreign_defects(source.listed.listing.files, source.config), subject=str(source.pinned)
-        )
     if model.kind is Kind.LORA:
         read_adapter(adapter_settings(model.listed.folder))
     if packed_for(recipe).engine == "upstream":

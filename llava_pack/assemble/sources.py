@@ -9,6 +9,7 @@ from typing import Any
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.findings import kind_defects
+from llava_pack.checkpoint.folder import foreign_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
 from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
 from llava_pack.checkpoint.weight_set import find_weights
@@ -70,6 +71,7 @@ class Listed:
         """
         self._forget()
         listing, config = self.listing, self._config(progress)
+        refuse(foreign_defects(listing.files, config), subject=str(listing.pinned))
         kind = classify(listing.files, config)
         if not config and _LONE & listing.files.keys():
             kind = Kind.PROJECTOR

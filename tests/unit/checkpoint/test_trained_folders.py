@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.folder import checkpoint_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
+from llava_pack.fetch.schemes import parse_source
 from llava_pack.format.errors import CheckpointError
 from tests.support import trained
 from tests.support.checkpoints import make_converted, make_language, make_llava, make_lora
@@ -155,3 +157,21 @@ def test_an_adapter_is_no_adapter_without_its_tensors(tmp_path):
     folder = make_language(tmp_path / "vicuna")
     (folder / "adapter_config.json").write_text("{}")
     assert "adapter_model.safetensors: is missing, and so is adapter_model.bin" in fails(folder)
+
+
+def test_a_recipe_may_name_the_cache_of_a_hub(tmp_path):
+    root = cache_of(tmp_path, COMMIT)
+    (root / "refs/main").write_text(COMMIT)
+    source = parse_source(f"dir:{root.name}", base=tmp_path)
+    assert source.name == "llava-v1.5-7b"
+    assert "config.json" in source.list().files
+
+
+def test_a_context_is_what_training_made_of_it():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    assert longest_context({"rope_scaling": yarn}, 131072) == 131072
+    assert longest_context({"rope_parameters": yarn}, 32768) == 131072
+    assert longest_context({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, 2048) == 2048
+    linear = {"type": "linear", "factor": 4.0}
+    assert longest_context({"rope_scaling": linear, "max_sequence_length": 12000}, 4096) == 12000
+    assert longest_context({"max_sequence_length": 16384}, 4096) == 4096
