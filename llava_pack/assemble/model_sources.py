@@ -7,13 +7,13 @@ from llava_pack.assemble.components import completed
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
-from llava_pack.checkpoint.adapter import read_adapter
-from llava_pack.checkpoint.based import adapter_settings, check_based
-from llava_pack.checkpoint.converted import as_original
-from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.based import check_based
+from llava_pack.checkpoint.defects import Defect, refuse
+from llava_pack.checkpoint.findings import pair_defects
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import read_layout, tower_defects
-from llava_pack.checkpoint.servable import engine_defects, upstream_defects
+from llava_pack.checkpoint.layout import read_layout
+from llava_pack.checkpoint.pair import tower_defects
+from llava_pack.checkpoint.servable import upstream_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.schemes import parse_source
@@ -108,30 +108,39 @@ def _listing(source: Source) -> Listing:
     return source.list()
 
 
-def check_servable(identified: Mapping[str, Identified], recipe: Recipe, configs: Configs) -> None:
-    """Refuse what the bundle's runtime could not load, before its weights are fetched.
+def check_servable(
+    identified: Mapping[str, Identified], recipe: Recipe, configs: Configs, progress: Progress
+) -> None:
+    """Refuse what the bundle's runtime could not load, before weights are fetched; tell warnings.
 
     Args:
         identified: the sources, their small files fetched.
         recipe: names the runtime.
         configs: of model and tower, in the original keys.
+        progress: told every warning.
 
     Raises:
         CheckpointError: with the reason that the server would give.
     """
-    model = identified["model"]
     config, tower_config = configs
-    if model.kind is Kind.LORA:
-        read_adapter(adapter_settings(model.listed.folder))
+    layouts = {}
+    defects: list[Defect] = []
+    for name, source in identified.items():
+        if source.kind is not Kind.PROJECTOR:  # what it lacks is completed from the others
+            layouts[name], more = source.survey()
+            defects += more
+    tower = layouts.get("vision_tower")
     if packed_for(recipe).engine == "upstream":
-        defects = upstream_defects(config, tower_config)
-    else:
-        main = identified["base"] if recipe.model.format == "hf" and recipe.model.base else model
-        preprocessor = identified.get("vision_tower", main).preprocessor
-        if main.kind is Kind.CONVERTED:
-            config = as_original(main.config, preprocessor)
-        defects = engine_defects(config, tower_config, preprocessor)
-    refuse(defects, subject=str(model.pinned))
+        defects += upstream_defects(config, tower_config)
+    elif tower is not None:
+        defects += pair_defects(config, tower.config, tower.preprocessor)
+    for defect in dict.fromkeys(defects):
+        if defect.level == "warn":
+            progress.note(f"! {defect}")
+    refuse(defects, subject=str(identified["model"].pinned))
+    whole = all(len(layouts[name].entries) for name in layouts)
+    if "base" in layouts and "model" in layouts and whole:
+        check_based(layouts["model"], layouts["base"])
 
 
 def fetch_sources(

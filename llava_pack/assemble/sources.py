@@ -3,18 +3,20 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import kind_defects
 from llava_pack.checkpoint.folder import foreign_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
-from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
+from llava_pack.checkpoint.layout import Held, Layout, survey_files
+from llava_pack.checkpoint.safetensors_file import header_bytes, parse_header
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.source import Listing, Origins, Source
+from llava_pack.fetch.source import Listing, Origins, Source, select
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import CheckpointError, IntegrityError
 from llava_pack.format.progress import Progress
@@ -37,6 +39,8 @@ _SMALL = (
 )
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "README.md")
 _TEXTS = (*_SMALL, *LICENCES)
+_HEAD_BYTES = 1 << 18
+"""Headers of most weight files are shorter."""
 _LONE = frozenset(PROJECTORS)
 
 
@@ -120,18 +124,33 @@ class Identified:
         """Return the source at the commit that was listed."""
         return self.listed.listing.pinned
 
-    @property
-    def preprocessor(self) -> Mapping[str, Any]:
-        """Return how it wants pictures; empty where no file of it says that.
+    def survey(self) -> tuple[Layout, list[Defect]]:
+        """Return what it will hold once it is fetched, and every defect that shows by now.
 
-        Raises:
-            CheckpointError: a file is no JSON.
+        Of weights in safetensors only the headers are asked for; of pickles, only an index tells.
         """
-        folder = self.listed.folder
-        names = [name for name in PREPROCESSORS if (folder / name).is_file()]
-        return preprocessor_of(
-            {name: parse_config((folder / name).read_bytes(), subject=name) for name in names}
-        )
+        listing, folder = self.listed.listing, self.listed.folder
+        names = [name for name in listing.files if "/" not in name]
+        packed = select(names, (*_SMALL, *self.weights), str(self.pinned))
+        return survey_files(folder, packed, self._headers, expect=self.kind)
+
+    def _headers(self, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
+        listing, cache = self.listed.listing, self.listed.cache
+        safe = {name: listing.files[name] for name in files if name.endswith(".safetensors")}
+        heads = listing.pinned.heads(safe, dict.fromkeys(safe, _HEAD_BYTES), cache)
+        long = {name: header_bytes(head) for name, head in heads.items()}
+        more = {name: safe[name] for name, size in long.items() if size > _HEAD_BYTES}
+        heads = {**heads, **listing.pinned.heads(more, long, cache)} if more else heads
+        held: Held = {}
+        defects: list[Defect] = []
+        for name, head in heads.items():
+            try:
+                header = parse_header(BytesIO(head), safe[name].size_bytes, subject=name)
+            except CheckpointError as error:
+                defects.append(defect_of(error))
+                continue
+            held[name] = {entry.name: entry for entry in header.entries}
+        return held, defects
 
     @property
     def weight_sizes(self) -> dict[str, int]:

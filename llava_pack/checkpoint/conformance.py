@@ -1,7 +1,7 @@
 """Whether the tensors are those that the configuration promises, kind by kind. Pure."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from llava_pack.checkpoint.adapter_findings import adapter_defects
@@ -14,7 +14,7 @@ from llava_pack.checkpoint.expected import (
     tower_shapes,
 )
 from llava_pack.checkpoint.findings import SHOWN, listed
-from llava_pack.checkpoint.keymap import INSIDE, is_weight, projector_name
+from llava_pack.checkpoint.keymap import INSIDE, is_weight, original_name, projector_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.network import tower_rules
 from llava_pack.checkpoint.quantized import unpacked
@@ -29,18 +29,26 @@ _LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
 
 def conformance_defects(
-    kind: Kind, config: Config, adapter: Config, entries: Entries
+    kind: Kind, config: Config, adapter: Config, entries: Entries, unseen: Collection[str] = ()
 ) -> list[Defect]:
-    """Return tensors that are absent, of another shape or type, or of no use."""
+    """Return tensors that are absent, of another shape or type, or of no use.
+
+    Args:
+        kind: of the checkpoint.
+        config: its config.json.
+        adapter: its adapter_config.json.
+        entries: its tensors.
+        unseen: names of those of which nothing but the name is known.
+    """
     if kind is Kind.ORIGINAL:
-        defects = _promised(config, entries, (language_shapes, projector_shapes))
-        return [*defects, *_strangers(config, entries), *_ignored(config, entries)]
+        defects = _promised(config, entries, (language_shapes, projector_shapes), unseen)
+        return [*defects, *_strangers(config, entries)]
     if kind is Kind.CONVERTED:
-        return _converted_defects(config, entries)
+        return _converted_defects(config, entries, unseen)
     if kind is Kind.TOWER:
-        return _promised(config, entries, (tower_shapes,))
+        return _promised(config, entries, (tower_shapes,), unseen)
     if kind is Kind.LANGUAGE:
-        return _promised(config, entries, (language_shapes,))
+        return _promised(config, entries, (language_shapes,), unseen)
     if kind is Kind.PROJECTOR:
         return _projector_defects(config, entries)
     if kind is Kind.LORA:
@@ -57,7 +65,9 @@ def model_shapes(config: Config) -> Shapes:
     return language_shapes(config) | projector_shapes(config)
 
 
-def inside_defects(config: Config, tower_config: Config, entries: Entries) -> list[Defect]:
+def inside_defects(
+    config: Config, tower_config: Config, entries: Entries, unseen: Collection[str] = ()
+) -> list[Defect]:
     """Return what is wrong with the tower that is inside a checkpoint, in the original names."""
 
     def needed(tower: Config) -> Shapes:
@@ -65,7 +75,7 @@ def inside_defects(config: Config, tower_config: Config, entries: Entries) -> li
         return {f"{INSIDE}{name}": one for name, one in tower_shapes(tower).items()
                 if _is_run(name, layers)}  # fmt: skip
 
-    return _promised(tower_config, entries, (needed,))
+    return _promised(tower_config, entries, (needed,), unseen)
 
 
 def _is_run(name: str, layers: int) -> bool:
@@ -77,8 +87,12 @@ def _promised(
     config: Config,
     entries: Entries,
     parts: Iterable[Callable[[Config], Shapes]],
+    unseen: Collection[str] = (),
 ) -> list[Defect]:
-    """Return what is wrong with the tensors of each part, after what is wrong with the config."""
+    """Return what is wrong with the tensors of each part, after what is wrong with the config.
+
+    Of those that are unseen, nothing but the name is known.
+    """
     defects: list[Defect] = []
     expected: Shapes = {}
     for shapes in parts:
@@ -90,7 +104,9 @@ def _promised(
     absent = [name for name in expected if name not in entries]
     if absent:
         defects.append(Defect("fail", "weights", f"lack {listed(absent)}"))
-    held = [(entries[name], shape) for name, shape in expected.items() if name in entries]
+    held = [
+        (entries[n], shape) for n, shape in expected.items() if n in entries and n not in unseen
+    ]
     shapes_differ = [
         Defect("fail", entry.name, f"has shape {entry.shape}, config.json asks for {shape}")
         for entry, shape in held
@@ -127,34 +143,19 @@ def _strangers(config: Config, entries: Entries) -> Iterator[Defect]:
         yield Defect("warn", "weights", f"{text}{listed(strangers)}")
 
 
-def _ignored(config: Config, entries: Entries) -> Iterator[Defect]:
-    """Yield a warning where LLaVA ignores the vision tensors inside an original checkpoint.
-
-    Source: haotian-liu/LLaVA llava/model/multimodal_encoder/clip_encoder.py (without
-    `unfreeze_mm_vision_tower` the tower is loaded late, from its own folder, over these tensors).
-    """
-    inside = sum(name.startswith(INSIDE) for name in entries)
-    if inside and not config.get("unfreeze_mm_vision_tower", False):
-        text = (
-            f"unfreeze_mm_vision_tower is not true, so LLaVA ignores {inside} vision tensors of "
-            "this checkpoint and takes the tower's own"
-        )
-        hint = "set it to true if the tower was trained too"
-        yield Defect("warn", "config.json", text, hint)
-
-
-def _converted_defects(config: Config, entries: Entries) -> list[Defect]:
+def _converted_defects(config: Config, entries: Entries, unseen: Collection[str]) -> list[Defect]:
     original = original_entries(entries)
+    unseen = {original_name(name) for name in unseen}
     try:
         whole = as_original(config)
     except CheckpointError as error:
         return [defect_of(error)]
-    defects = _promised(whole, original, (language_shapes, projector_shapes))
+    defects = _promised(whole, original, (language_shapes, projector_shapes), unseen)
     defects += _strangers(whole, original)
     if not any(name.startswith(INSIDE) for name in original):
         return [*defects, Defect("fail", "weights", "lack the vision tower")]
     tower = {"vision_config": converted_tower(config)}
-    return [*defects, *inside_defects(whole, tower, original)]
+    return [*defects, *inside_defects(whole, tower, original, unseen)]
 
 
 def _projector_defects(config: Config, entries: Entries) -> list[Defect]:

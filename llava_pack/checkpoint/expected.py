@@ -41,7 +41,7 @@ def language_shapes(config: Mapping[str, Any]) -> Shapes:
 def _layer_shapes(text: Mapping[str, Any], language: str) -> Shapes:
     hidden, heads = text["hidden_size"], text["num_attention_heads"]
     head = text.get("head_dim", hidden // heads)
-    groups = text.get("num_key_value_heads", heads)
+    groups = text["num_key_value_heads"]
     inner = text["intermediate_size"]
     shapes: Shapes = {
         "self_attn.q_proj.weight": (heads * head, hidden),

@@ -3,15 +3,15 @@
 Only headers and small files are read; opening a folder of 13 GB takes a moment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llava_pack.checkpoint.adapter import over_converted
 from llava_pack.checkpoint.adapter_findings import trainables_defects
 from llava_pack.checkpoint.config import parse_config, read_small, vision_tower_id
-from llava_pack.checkpoint.conformance import conformance_defects, inside_defects
+from llava_pack.checkpoint.conformance import conformance_defects
 from llava_pack.checkpoint.converted import as_original, converted_tower
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import (
@@ -20,7 +20,6 @@ from llava_pack.checkpoint.findings import (
     index_defects,
     kind_defects,
     listed,
-    pair_defects,
     vocabulary_defects,
 )
 from llava_pack.checkpoint.folder import (
@@ -44,7 +43,6 @@ from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.sentencepiece_model import parse_sentencepiece
 from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.tensors import TensorEntry
-from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
@@ -52,6 +50,11 @@ from llava_pack.format.errors import CheckpointError
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files that can say how pictures are prepared."""
 _CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
+
+
+Held = dict[str, dict[str, TensorEntry]]
+"""File name to its tensors, by name."""
+Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,11 @@ class Layout:
         return has_tiles(self.config)
 
     @property
+    def weight_paths(self) -> tuple[Path, ...]:
+        """Where its weight files are."""
+        return tuple(self.folder / name for name in self.weight_files)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(entry.size_bytes for entry in self.entries.values())
@@ -153,15 +161,31 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     folder = checkpoint_folder(folder.absolute())
     inside = sorted(folder.iterdir())
     names = [path.name for path in inside if path.is_file()]
+    layout, defects = survey_files(folder, names, lambda files: _held(folder, files), expect=expect)
+    return layout, [*defects, *leftover_defects([path.name for path in inside])]
+
+
+def survey_files(
+    folder: Path, names: list[str], look: Look, *, expect: Kind | None = None
+) -> tuple[Layout, list[Defect]]:
+    """Return what a folder holds, or will hold, and every defect that is known of it.
+
+    Args:
+        folder: with the small files; of the weights, only names are needed.
+        names: of all of its files.
+        look: gives the tensors of weight files; those that it leaves out are not known yet.
+        expect: the kind that is meant.
+    """
     configs, defects = _configs(folder, names)
     config = configs.get("config.json", {})
     weights = find_weights(names, lambda name: read_small(folder / name))
     files = _files(names, weights, classify(names, config))
-    held, broken = _held(folder, files)
+    held, broken = look(files)
     broken = [*weights.defects, *broken]
-    foreign, every = foreign_defects(names, config), [path.name for path in inside]
+    foreign, seen = foreign_defects(names, config), len(held) == len(files)
     layout = _layout(folder, names, configs, held)
-    if "config.json" not in names and not layout.over_converted:
+    unknown = layout.kind is Kind.LORA and not seen
+    if "config.json" not in names and not (layout.over_converted or unknown):
         defects.append(Defect("fail", "config.json", "is missing"))
     strange = kind_defects(folder.name, layout.kind, expect)
     defects += [*foreign, *broken, *strange]
@@ -169,51 +193,24 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
         defects += index_defects(weights.index, weights.places, held)
     defects += code_defects(names, configs)
     if not (files or broken or foreign):
-        text, hint = "this folder contains no weights", no_weights_hint(every)
+        text, hint = "this folder contains no weights", no_weights_hint(names)
         defects.append(Defect("fail", folder.name, text, hint))
-    defects += leftover_defects(every)
     if strange:
         return layout, defects
     defects += file_defects(names, layout.kind)
-    if layout.kind is Kind.LORA:
+    if layout.kind is Kind.LORA and seen:
         defects += trainables_defects(names, layout.entries)
-    if files and not (broken or foreign):
+    if files and not (broken or foreign) and (weights.places or seen):
         adapter = configs.get("adapter_config.json", {})
+        entries, packed = _known(weights, held, files)
         known = {} if layout.over_converted else config
-        defects += conformance_defects(layout.kind, known, adapter, layout.entries)
+        defects += conformance_defects(layout.kind, known, adapter, entries, packed)
     if layout.kind is Kind.CONVERTED:
         defects += _rules(layout)
     defects += _vocabulary(folder, names, layout)
     if not layout.over_converted:  # LLaVA's own code reads no such adapter
         defects += routing_defects(layout.name, layout.kind, config)
     return layout, defects
-
-
-def survey_pair(
-    layout: Layout, tower_dir: Path | None = None
-) -> tuple[Layout | None, list[Defect]]:
-    """Return the tower of an original checkpoint, and where the two do not fit together.
-
-    Args:
-        layout: the checkpoint.
-        tower_dir: `--vision-tower`; looked for as `resolve_vision_tower` does without it.
-    """
-    try:
-        folder = resolve_vision_tower(layout.folder, layout.config, tower_dir)
-    except CheckpointError as error:
-        level: Literal["warn", "fail"] = "warn" if tower_dir is None else "fail"
-        return None, [Defect(level, error.subject, error.message, error.hint)]
-    tower, defects = survey(folder, expect=Kind.TOWER)
-    return tower, [*defects, *tower_defects(layout, tower)]
-
-
-def tower_defects(layout: Layout, tower: Layout) -> list[Defect]:
-    """Return where a checkpoint and a tower do not fit together."""
-    defects = pair_defects(layout.config, tower.config, tower.preprocessor)
-    if layout.vision_inside:
-        inside = {name: one for name, one in layout.entries.items() if name.startswith(INSIDE)}
-        defects += inside_defects(layout.config, tower.config, inside)
-    return defects
 
 
 def _rules(layout: Layout) -> list[Defect]:
@@ -247,10 +244,19 @@ def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]],
     return configs, defects
 
 
-def _held(
-    folder: Path, files: tuple[str, ...]
-) -> tuple[dict[str, dict[str, TensorEntry]], list[Defect]]:
-    held: dict[str, dict[str, TensorEntry]] = {}
+def _known(
+    weights: WeightSet, held: Held, files: tuple[str, ...]
+) -> tuple[dict[str, TensorEntry], frozenset[str]]:
+    """Return the tensors, and the names of those of which an index tells the name alone."""
+    entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
+    if len(held) == len(files):
+        return entries, frozenset()
+    unseen = {name for name, place in weights.places.items() if place not in held}
+    return {**{n: TensorEntry(n, "F16", ()) for n in unseen}, **entries}, frozenset(unseen)
+
+
+def _held(folder: Path, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
+    held: Held = {}
     defects: list[Defect] = []
     where: dict[str, str] = {}
     for name in files:

@@ -22,6 +22,7 @@ TowerKind = Literal["clip", "siglip"]
 NAMED_TOWER = "use the tower that mm_vision_tower names"
 _MLP = re.compile(r"mlp(\d{1,2})x_gelu")
 _MAX_LINEARS = 16
+_OTHERS = "take a LLaVA over one of those, for example the recipe llava-v1.5-7b"
 _SELECT = ("patch", "cls_patch")
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
 _ROTARY: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +39,9 @@ _ROTARY: Mapping[str, tuple[str, ...]] = {
 }
 """How positions are scaled, and the numbers that each way needs."""
 _MAX_LAYERS = 1000
+_GROUPS = {"mistral": 8, "qwen2": 32}
+"""Key-value heads where a configuration names none; others have one for each head. Source:
+transformers models/mistral and models/qwen2 configuration."""
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _SIZES = (
     *_NEEDED,
@@ -177,7 +181,7 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: it is of a type that is not served, or a value is none.
     """
-    choice("the language model", backbone(config), LANGUAGE_TYPES, hint=_other(config))
+    choice("the language model", backbone(config), LANGUAGE_TYPES, hint=_OTHERS)
     given = {key: value for key, value in config.items() if value is not None}
     for key in _NEEDED:
         size(config, key)
@@ -189,6 +193,8 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
     values |= _rotary(given)
     if "hidden_act" in given:
         values["hidden_act"] = choice("hidden_act", given["hidden_act"], _ACTIVATIONS)
+    usual = _GROUPS.get(backbone(config), values["num_attention_heads"])
+    values.setdefault("num_key_value_heads", usual)
     _check_heads(values)
     if backbone(config) == "mistral" and "sliding_window" in config:
         values["sliding_window"] = config["sliding_window"]  # null means none, absent 4096
@@ -197,20 +203,13 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_heads(values: Mapping[str, Any]) -> None:
     hidden, heads = values["hidden_size"], values["num_attention_heads"]
-    groups = values.get("num_key_value_heads", heads)
+    groups = values["num_key_value_heads"]
     head = values.get("head_dim", hidden // heads)
     if ("head_dim" not in values and hidden % heads) or heads % groups or head % 2:
         raise refusal(
             f"hidden_size {hidden}, {heads} attention heads and {groups} key-value heads: expected "
             "an even number for each head, and each key-value head for the same number of heads"
         )
-
-
-def _other(config: Mapping[str, Any]) -> str:
-    """Return what to do about a language model that the engine has not."""
-    if backbone(config) == "mpt":
-        return "--runtime upstream packs LLaVA's own code, which serves it"
-    return "take a LLaVA over one of those; llava-pack recipes lists some"
 
 
 def projector_linears(config: Mapping[str, Any]) -> int:

@@ -49,6 +49,16 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"cannot be read: {reason}", subject=path.name) from error
 
 
+def header_bytes(head: bytes) -> int:
+    """Return how many bytes of a file its header takes, by its first 8; 8 where it has fewer.
+
+    >>> header_bytes((100).to_bytes(8, "little"))
+    108
+    """
+    length = _LENGTH.unpack(head[: _LENGTH.size])[0] if len(head) >= _LENGTH.size else 0
+    return _LENGTH.size + min(int(length), MAX_HEADER_BYTES)
+
+
 def parse_header(stream: BinaryIO, size_bytes: int, *, subject: str) -> Header:
     """Return the checked header of a stream that stands at the file's first byte.
 

@@ -15,8 +15,8 @@ from llava_pack.checkpoint.values import choice, refusal
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
-_UPSTREAM_LANGUAGES = ("llama", "mistral", "mpt")
-"""Source: haotian-liu/LLaVA llava/model/language_model."""
+_UPSTREAM_LANGUAGES = ("llama", "mistral")
+"""Source: haotian-liu/LLaVA llava/model/language_model; of MPT it is told by a folder's name."""
 _OWN_ENGINE = "leave out --runtime upstream: llava-pack's own engine serves it"
 
 

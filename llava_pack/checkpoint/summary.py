@@ -11,7 +11,8 @@ from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
-from llava_pack.checkpoint.layout import Layout, survey, survey_pair
+from llava_pack.checkpoint.layout import Layout, survey
+from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.format.errors import CheckpointError
 
 CONTEXT_TOKENS = 4096
@@ -37,17 +38,18 @@ def summarise(
     """
     layout, defects = survey(folder)
     tower: Layout | None = None
-    if layout.kind in {Kind.ORIGINAL, Kind.PROJECTOR, Kind.LORA}:
+    told = not layout.over_converted  # else its base says all of it
+    if layout.kind in {Kind.ORIGINAL, Kind.PROJECTOR, Kind.LORA} and told:
         tower, more = survey_pair(layout, tower_dir)
         defects += more
     facts: dict[str, Any] = {"layout": str(layout.kind), "is": layout.kind.description}
     config = _original(layout)
-    if layout.kind not in {Kind.TOWER, Kind.UNKNOWN}:
+    if layout.kind not in {Kind.TOWER, Kind.UNKNOWN} and told:
         facts["language_model"] = _language(layout, config)
     if layout.base_model:
         facts["base_model"] = layout.base_model
     vision = (tower or layout).tower_config
-    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN}:
+    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN} and told:
         facts["pictures"] = _pictures(layout, config, tower or layout)
     if layout.vision_tower:
         facts["vision_tower"] = {

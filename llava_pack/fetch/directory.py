@@ -84,6 +84,19 @@ class DirectorySource:
         progress.done()
         return origins
 
+    def heads(
+        self,
+        files: Mapping[str, ListedFile],
+        sizes: Mapping[str, int],
+        cache: Cache,  # noqa: ARG002 - what is on this machine is not kept twice
+    ) -> Mapping[str, bytes]:
+        """Read the first bytes of files."""
+        heads = {}
+        for path in files:
+            with (self.folder / path).open("rb") as stream:
+                heads[path] = stream.read(sizes[path])
+        return heads
+
     def _laid_out(self, path: str, target: Path, progress: Progress) -> dict[str, Any]:
         lay_out((self.folder / path).resolve(), target)
         with target.open("rb") as stream:

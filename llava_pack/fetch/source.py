@@ -82,6 +82,11 @@ class Source(Protocol):
     ) -> Origins:
         """Lay files out under `into`, verified; see `Listing.fetch`."""
 
+    def heads(
+        self, files: Mapping[str, ListedFile], sizes: Mapping[str, int], cache: Cache
+    ) -> Mapping[str, bytes]:
+        """Return the first bytes of files, as many of each as `sizes` says; what can be had."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:

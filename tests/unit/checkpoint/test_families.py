@@ -6,7 +6,8 @@ import tracemalloc
 import pytest
 
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import read_layout, survey, survey_pair
+from llava_pack.checkpoint.layout import read_layout, survey
+from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.checkpoint.weight_file import open_weights
 from tests.support.checkpoints import (
     TinyLlava,

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.layout import read_layout, survey, survey_pair
+from llava_pack.checkpoint.layout import read_layout, survey
+from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.format.errors import CheckpointError
 from tests.support import pickles
 from tests.support.checkpoints import (

@@ -9,6 +9,7 @@ from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.folder import checkpoint_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
+from llava_pack.checkpoint.summary import summarise
 from llava_pack.fetch.schemes import parse_source
 from llava_pack.format.errors import CheckpointError
 from tests.support import trained
@@ -39,7 +40,7 @@ def test_weights_in_parts_are_to_be_joined_first(tmp_path):
     folder = make_llava(tmp_path / NAME)
     for path in folder.glob("pytorch_model*"):
         path.unlink()
-    (folder / "global_step500").mkdir()
+    (folder / "zero_to_fp32.py").write_text("")
     (found,) = [one for one in survey(folder)[1] if one.level == "fail"]
     assert found.message == "this folder contains no weights"
     assert "zero_to_fp32.py" in found.hint
@@ -133,6 +134,9 @@ def test_a_recorded_adapter_is_whole_without_a_config(tmp_path, tool):
     layout, defects = survey(trained.make_adapter(tool, tmp_path / "tuned"))
     assert defects == []
     assert (layout.kind, layout.over_converted) == (Kind.LORA, True)
+    facts = summarise(layout.folder)
+    assert facts["base_model"] == "llava-hf/llava-1.5-tiny-hf"
+    assert facts.keys() == {"layout", "is", "base_model", "weights", "defects"}
 
 
 @pytest.mark.parametrize(
