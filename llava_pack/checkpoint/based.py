@@ -71,8 +71,8 @@ def _check_kinds(model: Layout, base: Layout) -> None:
     elif base.kind is Kind.CONVERTED and not model.over_converted:
         text = f"expected a base in LLaVA's original layout, got: {base.kind.description}"
         hint = "use the base model that its config.json or adapter_config.json names"
-    elif base.kind is Kind.LANGUAGE and model.over_converted:
-        text = f"expected a LLaVA as the base, got: {base.kind.description}"
+    elif base.kind is not Kind.CONVERTED and model.over_converted:
+        text = f"expected a converted LLaVA as the base, got: {base.kind.description}"
         hint = "use the converted LLaVA that adapter_config.json names"
     else:
         return

@@ -20,6 +20,7 @@ _LEFTOVERS = re.compile(
     r"|trainer_log\.jsonl|optimizer\.(?:pt|bin)|optimizer_\d+|scheduler\.(?:pt|bin)"
     r"|rng_state(?:_\d+)?\.pth|scaler\.pt|pytorch_model_fsdp_\d+|zero_pp_rank_.+\.pt|runs|args\.json"
 )
+_INTERMEDIATE = re.compile(r"checkpoint-\d+")
 _SHOWN = 3
 _PUBLISHED = "use the checkpoint that it was made from, in safetensors or pytorch_model.bin files"
 _FOREIGN = (
@@ -65,8 +66,14 @@ def checkpoint_name(folder: Path) -> str:
     'llava-v1.5-7b'
     >>> checkpoint_name(Path("models/llava-v1.5-7b"))
     'llava-v1.5-7b'
+    >>> checkpoint_name(Path("out/llava-v1.5-7b-ours/checkpoint-500"))
+    'llava-v1.5-7b-ours_checkpoint-500'
+
+    Source of the last: haotian-liu/LLaVA llava/mm_utils.py get_model_name_from_path.
     """
     above = folder.parent
+    if _INTERMEDIATE.fullmatch(folder.name):
+        return f"{above.name}_{folder.name}"
     if above.name == "snapshots" and above.parent.name.startswith(_CACHE):
         return above.parent.name.rpartition("--")[2]
     return folder.name

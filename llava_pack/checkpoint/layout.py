@@ -203,6 +203,9 @@ def survey_files(
     if files and not (broken or foreign) and (weights.places or seen):
         adapter = configs.get("adapter_config.json", {})
         entries, packed = _known(weights, held, files)
+        if layout.kind is Kind.TOWER:
+            entries = {tower_name(name): entry for name, entry in entries.items()}
+            packed = frozenset(map(tower_name, packed))
         known = {} if layout.over_converted else config
         defects += conformance_defects(layout.kind, known, adapter, entries, packed)
     if layout.kind is Kind.CONVERTED:

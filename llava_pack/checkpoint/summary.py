@@ -13,6 +13,7 @@ from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
 from llava_pack.checkpoint.pair import survey_pair
+from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
 CONTEXT_TOKENS = 4096
@@ -121,7 +122,7 @@ def _prepared(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> str
 def _weights(layout: Layout) -> dict[str, Any]:
     types = Counter(entry.dtype for entry in layout.entries.values())
     ahead = layout.config.get("quantization_config")
-    quantized = {"quantized_ahead": _quantized(ahead)} if isinstance(ahead, Mapping) else {}
+    quantized = {"quantized_ahead": _quantized(layout.config)} if ahead else {}
     return {
         **quantized,
         "files": list(layout.weight_files),
@@ -131,9 +132,11 @@ def _weights(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _quantized(given: Mapping[str, Any]) -> str:
-    kind = given.get("bnb_4bit_quant_type") if given.get("load_in_4bit") else None
-    return str(kind or ("int8" if given.get("load_in_8bit") else given.get("quant_method")))
+def _quantized(config: Mapping[str, Any]) -> str:
+    try:
+        return str(quantized_ahead(config))
+    except CheckpointError:  # told among the defects
+        return "in another way"
 
 
 def _memory(

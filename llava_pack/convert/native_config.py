@@ -7,8 +7,10 @@ processor arguments); models/clip/configuration_clip.py (defaults of the tower).
 from collections.abc import Mapping
 from typing import Any
 
+from llava_pack.checkpoint import tiling
 from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone, has_tiles
+from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a word of the vocabulary
@@ -113,7 +115,7 @@ def native_config(
         "vision_feature_select_strategy": _select(config),
     }
     if tiles:
-        whole["image_grid_pinpoints"] = pinpoints(config)
+        whole["image_grid_pinpoints"] = pinpoints(config, vision["image_size"])
     if config.get(PICTURE_ENDS, False):
         whole[PICTURE_ENDS] = True
     if precision is not None:
@@ -134,13 +136,14 @@ def vision_config(tower_config: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "model_type": "clip_vision_model"}
 
 
-def pinpoints(config: Mapping[str, Any]) -> list[list[int]]:
+def pinpoints(config: Mapping[str, Any], side: int) -> list[list[int]]:
     """Return the tile layouts as transformers reads them: (height, width), where LLaVA has (w, h).
 
-    >>> pinpoints({"image_grid_pinpoints": [[336, 672]]})
+    >>> pinpoints({"image_grid_pinpoints": "[(336, 672)]"}, 336)
     [[672, 336]]
     """
-    return [[height, width] for width, height in config.get("image_grid_pinpoints") or []]
+    layouts = tiling.pinpoints(config.get("image_grid_pinpoints"), side)
+    return [[height, width] for width, height in layouts]
 
 
 def image_processor(
@@ -168,7 +171,7 @@ def image_processor(
         "size": {"shortest_edge": size} if isinstance(size, int) else size,
     }
     if tiles:
-        whole["image_grid_pinpoints"] = pinpoints(config)
+        whole["image_grid_pinpoints"] = pinpoints(config, side)
     return dict(sorted(whole.items()))
 
 
@@ -203,6 +206,12 @@ def check_native(config: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it has not; the message names the part.
     """
+    if quantized_ahead(config) is not None:
+        raise CheckpointError(
+            "the checkpoint was quantized ahead of time, so its linears have no other form",
+            subject="config.json",
+            hint="build it without --format hf and --quantize, or use the unquantized checkpoint",
+        )
     language = backbone(config)
     projector = config.get("mm_projector_type") or "linear"
     hint = "build it without --format hf and --quantize: llava-pack's own engine reads it"

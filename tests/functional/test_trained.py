@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES
-from llava_pack.checkpoint.layout import survey
+from llava_pack.checkpoint.keymap import original_name
+from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind
+from llava_pack.checkpoint.layout import read_layout, survey
 from llava_pack.checkpoint.summary import summarise
 from llava_pack.convert.merge import merged_parts
-from llava_pack.convert.shards import write_shards
+from llava_pack.convert.native_config import check_native
+from llava_pack.convert.shards import opened, renamed, write_shards
 from llava_pack.convert.tokenizer import made_tokenizer
+from llava_pack.convert.tower import slim_tower
 from llava_pack.engine import environment
 from llava_pack.engine.loading.load import load_engine
 from llava_pack.format.errors import CheckpointError
@@ -209,3 +212,60 @@ def test_an_adapter_over_weights_that_were_quantized_ahead(base, tmp_path):
     with pytest.raises(CheckpointError, match="quantized ahead of time") as caught:
         loaded(adapter, ahead)
     assert "unquantized base" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_weights_quantized_in_the_original_layout(kind, base, tmp_path):
+    """What LLaVA's own class saves after loading in 4 or 8 bits: as converted, but for the names."""
+    from transformers import BitsAndBytesConfig
+
+    given = BitsAndBytesConfig(**QUANTIZED[kind])
+    twin = resaved(base, tmp_path / "llava-tuned-hf", quantization_config=given)
+    tower = make_tower(tmp_path / "clip-tiny", trained.TOWER)
+    changes = {
+        "mm_vision_tower": str(tower),
+        "rms_norm_eps": 1e-6,
+        "quantization_config": given.to_dict(),
+    }
+    spec = replace(trained.BASE, changes=changes, vision_inside=True)
+    folder = make_llava(tmp_path / "llava-v1.5-tuned", spec)
+    (folder / "pytorch_model.bin").unlink()
+    with opened([twin / "model.safetensors"]) as tensors:
+        write_shards([renamed(one, original_name(one.entry.name)) for one in tensors], folder)
+    assert [str(one) for one in survey(folder)[1]] == []
+    engine = loaded(folder, precision="auto")
+    assert engine.info.precision == kind
+    want = logits(loaded(twin, precision="auto"), trained.CHAT)
+    assert np.abs(logits(engine, trained.CHAT) - want).max() <= TOLERANCE
+    with pytest.raises(CheckpointError, match="quantized ahead of time"):
+        check_native(json.loads((folder / "config.json").read_bytes()))
+
+
+def test_a_tower_that_transformers_saves_today(tmp_path):
+    """Its names lack what was in front of them, and the pictures are told in another file."""
+    from transformers import CLIPVisionModel
+
+    published = make_tower(tmp_path / "clip-tiny", trained.TOWER)
+    saved = tmp_path / "clip-tuned"
+    read = CLIPVisionModel.from_pretrained(published)
+    made = CLIPVisionModel(read.config)  # else it is saved under the names that it was read by
+    made.load_state_dict(read.state_dict())
+    made.save_pretrained(saved)
+    pictures = json.loads((published / "preprocessor_config.json").read_bytes())
+    (saved / "processor_config.json").write_text(json.dumps({"image_processor": pictures}))
+    assert "vision_model." not in "".join(tensors_of(saved / "model.safetensors"))
+    assert [str(one) for one in survey(saved, expect=Kind.TOWER)[1]] == []
+    slim = tmp_path / "slim"
+    slim.mkdir()
+    slim_tower(saved, slim)
+    assert json.loads((slim / "preprocessor_config.json").read_bytes()) == pictures
+    assert all(name.startswith("vision_model.") for name in read_layout(slim).entries)
+    model = make_llava(tmp_path / "llava-v1.5-tiny", trained.BASE)
+    want, *others = (
+        logits(
+            load_engine(model, vision_tower=one, precision="fp32", slots=1, conv_mode=trained.MODE),
+            trained.CHAT,
+        )
+        for one in (published, saved, slim)
+    )
+    assert all(np.abs(other - want).max() <= TOLERANCE for other in others)
