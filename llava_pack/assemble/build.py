@@ -48,7 +48,7 @@ def build(
     known = known_answers(options.recipe)
     _check_target(options, plan, cache)
     _check_space(options.out, plan.weights_bytes)
-    sources = fetch_sources(plan.sources, plan.recipe, progress)
+    sources = fetch_sources(plan.sources, plan.recipe, progress, plan.packing.tower)
     fetched = _fetch_files(plan, cache, progress)
     proved = _prove(plan, options, cache, progress)
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))

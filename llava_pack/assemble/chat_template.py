@@ -1,19 +1,30 @@
 """A conversation template as Jinja: the prompt that llava-pack's own engine writes.
 
-The pictures of a turn come first, each on a line of its own, then its texts; a system message that
-is the first one takes the place of the template's own.
+The pictures of a turn come first, each on a line of its own, then its texts; those that stand in a
+text stay there. A system message that is the first one takes the place of the template's own.
 
 Source: transformers "Chat templating" (what the template is given, trimmed blocks);
-llava_pack.engine.inputs.templates (what it shall give).
+llava_pack.checkpoint.templates and message_body (what it shall give).
 """
 
 import json
 from collections.abc import Collection
 
-from llava_pack.engine.inputs.templates import Template, template
+from llava_pack.checkpoint.templates import Template, template
 
 _BODY = """{%- macro body(content) -%}
 {%- if content is string -%}{{ content }}
+{%- else -%}
+{%- set seen = namespace(pictures=0, text=false, behind=false) -%}
+{%- for part in content -%}
+{%- if part['type'] == 'text' -%}{%- set seen.text = true -%}
+{%- elif part['type'] == 'image' -%}
+{%- set seen.pictures = seen.pictures + 1 -%}
+{%- if seen.text -%}{%- set seen.behind = true -%}{%- endif -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if seen.behind and (seen.pictures > 1 or content[-1]['type'] == 'text') -%}
+{{ in_place(content) }}
 {%- else -%}
 {%- for part in content if part['type'] == 'image' -%}{{ 'PICTURE\\n' }}{%- endfor -%}
 {%- set texts = namespace(first=true) -%}
@@ -21,6 +32,22 @@ _BODY = """{%- macro body(content) -%}
 {{ ('' if texts.first else '\\n') + part['text'] }}{%- set texts.first = false -%}
 {%- endfor -%}
 {%- endif -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro in_place(content) -%}
+{%- set last = namespace(text='', picture=false, begun=false) -%}
+{%- for part in content -%}
+{%- if part['type'] == 'image' and not last.begun -%}{{ 'PICTURE\\n' }}
+{%- elif part['type'] == 'image' -%}
+{{ ('\\n' if last.text[-1:].isalnum() else '') + 'PICTURE' }}
+{%- set last.text = '' -%}{%- set last.picture = true -%}
+{%- elif part['type'] == 'text' -%}
+{%- set lettered = last.picture and part['text'][:1].isalnum() -%}
+{{ ('\\n' if lettered or (last.text and part['text']) else '') + part['text'] }}
+{%- set last.text = part['text'] -%}{%- set last.picture = false -%}
+{%- set last.begun = true -%}
+{%- endif -%}
+{%- endfor -%}
 {%- endmacro -%}
 {%- macro plain(content) -%}
 {%- if content is string -%}{{ content }}
@@ -43,9 +70,13 @@ _DIALOGUE = """{{ system + SEP }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ ASSISTANT + ':' }}{%- endif -%}
 """
-_CHATML = """{{ 'LEAD<|im_start|>system\\n' + system + SEP }}
+_TURNS = """{%- if system and HEAD -%}{{ 'LEAD' + HEAD + system + SEP }}{%- endif -%}
 {%- for turn in turns -%}
-{{ (USER if turn['role'] == 'user' else ASSISTANT) + body(turn['content']) + SEP }}
+{%- if turn['role'] == 'user' -%}
+{{ USER + (system + '\\n\\n' if loop.first and system and not HEAD else '') }}
+{{- body(turn['content']) + SEP }}
+{%- else -%}{{ ASSISTANT + body(turn['content']) + SEP2 }}
+{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ ASSISTANT }}{%- endif -%}
 """
@@ -67,7 +98,7 @@ _OPENING = "<|im_start|>"
 _STYLES = {
     "single": _DIALOGUE,
     "two": _DIALOGUE,
-    "chatml": _CHATML,
+    "turns": _TURNS,
     "llama_2": _LLAMA_2,
     "plain": _PLAIN,
 }
@@ -99,6 +130,7 @@ def chat_template(
 
 def _filled(style: str, chosen: Template) -> str:
     words = {
+        "HEAD": chosen.head,
         "SEP2": chosen.sep2,
         "SEP": chosen.sep,
         "USER": chosen.user,

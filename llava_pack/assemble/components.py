@@ -1,6 +1,10 @@
-"""A projector's config.json, made whole: it came without one, or does not say what its base is."""
+"""A config.json that is not packed as it came: a projector's, or one whose tower was chosen.
+
+A projector comes without one, or does not say what its base is.
+"""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -8,7 +12,11 @@ from typing import Any
 from llava_pack.assemble.model_files import derived
 from llava_pack.assemble.sources import Fetched
 from llava_pack.checkpoint.config import parse_config, vision_tower_id
+from llava_pack.checkpoint.keymap import INSIDE
+from llava_pack.checkpoint.kind import TowerChoice
+from llava_pack.checkpoint.layout import Layout
 from llava_pack.checkpoint.network import tower_values
+from llava_pack.checkpoint.pair import with_tower
 from llava_pack.format.errors import RecipeError
 from llava_pack.recipe import Recipe
 
@@ -48,13 +56,34 @@ def completed(projector: Fetched, base: Fetched, tower: Fetched, recipe: Recipe)
         config["mm_vision_tower"] = tower.pinned.public
     if _CONFIG in projector.origins and json.dumps(config, sort_keys=True) == before:
         return projector
+    return _with_config(projector, config, "recipe", (base, tower))
+
+
+def chosen_tower(
+    layout: Layout, model: Fetched, choice: TowerChoice | None
+) -> tuple[Layout, Fetched]:
+    """Return a checkpoint with the vision tower that a person chose: its own, or the stock one.
+
+    Raises:
+        UsageError: there is none inside.
+    """
+    layout = with_tower(layout, choice)
+    if choice == "packed":
+        return layout, _with_config(model, dict(layout.config), "--tower packed", (model,))
+    return layout, replace(model, left_out=(INSIDE,)) if choice == "stock" else model
+
+
+def _with_config(
+    source: Fetched, config: Mapping[str, Any], tool: str, made_of: Iterable[Fetched]
+) -> Fetched:
+    """Write another config.json into the folder of a source."""
     data = json.dumps(config, indent=2).encode() + b"\n"
-    path = projector.folder / _CONFIG
+    path = source.folder / _CONFIG
     path.unlink(missing_ok=True)  # it may be a link to the cache
     path.write_bytes(data)
-    inputs = [source.origins[_CONFIG] for source in (base, tower)]
-    origin = {**derived("recipe", inputs), "digest": f"sha256:{sha256(data).hexdigest()}"}
-    return replace(projector, origins={**projector.origins, _CONFIG: origin})
+    inputs = [one.origins[_CONFIG] for one in made_of]
+    origin = {**derived(tool, inputs), "digest": f"sha256:{sha256(data).hexdigest()}"}
+    return replace(source, origins={**source.origins, _CONFIG: origin})
 
 
 def _composed(base: dict[str, Any], tower: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -41,6 +41,8 @@ _LANGUAGE = (
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
 )
 _PICTURES = "preprocessor_config.json"
 _CONVERTED = (
@@ -146,7 +148,10 @@ def _copied(
     return ModelFolder(
         name=name,
         tool="convert.to_safetensors",
-        weights=_made(partial(to_safetensors, source.folder, progress=progress), source),
+        weights=_made(
+            partial(to_safetensors, source.folder, progress=progress, left_out=source.left_out),
+            source,
+        ),
         texts=_of(source, texts),
         links=links,
     )

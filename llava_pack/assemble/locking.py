@@ -29,6 +29,7 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
             "format": options.format,
             "quantize": packing.precision,
             "merge": options.merge,
+            "tower": packing.tower,
         },
         serving=plan.serving.profile,
         python=_python(packages, cache),

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from llava_pack.assemble.components import completed
+from llava_pack.assemble.components import chosen_tower, completed
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
 from llava_pack.checkpoint.based import check_based
 from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import pair_defects
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import read_layout
 from llava_pack.checkpoint.pair import tower_defects
 from llava_pack.checkpoint.servable import upstream_defects
@@ -144,9 +144,18 @@ def check_servable(
 
 
 def fetch_sources(
-    identified: Mapping[str, Identified], recipe: Recipe, progress: Progress
+    identified: Mapping[str, Identified],
+    recipe: Recipe,
+    progress: Progress,
+    choice: TowerChoice | None = None,
 ) -> dict[str, Fetched]:
     """Fetch every source whole, and refuse what is damaged or does not fit together.
+
+    Args:
+        identified: the sources, their small files fetched.
+        recipe: names them.
+        progress: told what is fetched.
+        choice: which tower, where the one inside the checkpoint is another than the stock one.
 
     Raises:
         PackError: what fetching raises.
@@ -167,5 +176,6 @@ def fetch_sources(
     if "vision_tower" in sources:
         tower = sources["vision_tower"]
         vision = read_layout(tower.folder, expect=Kind.TOWER)
+        model, sources["model"] = chosen_tower(model, sources["model"], choice)
         refuse(tower_defects(model, vision), subject=tower.pinned.public)
     return sources

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_pack.assemble.runtimes import packed_for
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import Quantized
 from llava_pack.recipe import Recipe
@@ -20,12 +21,14 @@ class Packing:
         converted: it was published in that layout, and is packed as it is.
         merge: adapter or projector are put into their base.
         precision: of weights quantized ahead of time.
+        tower: the one inside the checkpoint, or the stock one, where a person chose.
     """
 
     format: Format = "original"
     converted: bool = False
     merge: bool = False
     precision: Quantized | None = None
+    tower: TowerChoice | None = None
 
     @property
     def tower_beside(self) -> bool:
@@ -35,7 +38,7 @@ class Packing:
     @property
     def key(self) -> str:
         """Return what decides the layout, as a text."""
-        return f"{self.format} {self.converted} {self.merge} {self.precision}"
+        return f"{self.format} {self.converted} {self.merge} {self.precision} {self.tower}"
 
 
 def choose_packing(
@@ -44,6 +47,7 @@ def choose_packing(
     wanted: Format | None = None,
     precision: Quantized | None = None,
     merge: bool = False,
+    tower: TowerChoice | None = None,
 ) -> Packing:
     """Return how a recipe's model is packed, from what a person asks for.
 
@@ -54,10 +58,12 @@ def choose_packing(
         UsageError: what is asked for is not possible for this recipe.
     """
     if recipe.model.format == "hf":
-        if wanted == "original" or precision is not None:
+        if wanted == "original" or precision is not None or tower is not None:
+            options = {f"--quantize {precision}": precision, f"--tower {tower}": tower}
+            asked = next((name for name, typed in options.items() if typed), "--format")
             raise UsageError(
                 "the recipe's model is packed in the layout that it was converted to",
-                subject=f"--quantize {precision}" if precision else "--format",
+                subject=asked,
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )
         _check_merge(recipe, merge=merge)
@@ -80,6 +86,7 @@ def choose_packing(
         format="hf" if native else "original",
         merge=merge or ((native or runtime.merges) and recipe.model.base is not None),
         precision=precision,
+        tower=tower,
     )
 
 

@@ -9,12 +9,13 @@ from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
 from llava_pack.assemble.model_sources import check_servable, identify_sources, recipe_sources
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
+from llava_pack.assemble.recipe_template import check_named, check_vocabulary
 from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.convert.native_config import check_native
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
@@ -49,6 +50,7 @@ class BuildOptions:
         format: layout of the packed model, None for the recipe's own.
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
+        tower: the one inside the checkpoint, or the stock one, where they differ.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
@@ -65,6 +67,7 @@ class BuildOptions:
     format: Format | None = None
     quantize: Quantized | None = None
     merge: bool = False
+    tower: TowerChoice | None = None
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
@@ -104,8 +107,13 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         check_lock(lock, options.recipe)
     sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
     packing = choose_packing(
-        recipe, wanted=options.format, precision=options.quantize, merge=options.merge
+        recipe,
+        wanted=options.format,
+        precision=options.quantize,
+        merge=options.merge,
+        tower=options.tower,
     )
+    check_named(recipe, packing)
     if options.record and not (packed_for(recipe).graded and recipe.known_answers):
         raise UsageError(
             "the recipe has no known answers, or its runtime is not held against recorded ones",
@@ -120,6 +128,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
     check_servable(identified, recipe, configs, progress)
+    check_vocabulary(recipe, identified)
     if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
     if lock is None:
@@ -186,7 +195,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         UsageError: an option asks for something that the lock has decided.
     """
     packing = dict(lock.packing)
-    extra = options.format or options.quantize or options.merge or options.runtime
+    extra = options.format or options.quantize or options.merge or options.tower or options.runtime
     if asked != Asked() or extra:
         raise UsageError(
             "a lock decides platform, Python, CUDA, runtime, packages and layout",
@@ -201,6 +210,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         format=packing.get("format"),
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
+        tower=packing.get("tower"),
         recipe=replace(
             options.recipe, value=with_runtime(options.recipe.value, lock.serving.engine)
         ),

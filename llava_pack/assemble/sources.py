@@ -32,6 +32,8 @@ _SMALL = (
     "chat_template.json",
     "tokenizer.model",
     "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -180,12 +182,14 @@ class Fetched:
     Attributes:
         pinned: the source at the commit that was fetched.
         weights: names of the weight files in `folder`.
+        left_out: how names of tensors begin that are not packed.
     """
 
     folder: Path
     pinned: Source
     origins: Origins
     weights: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def digests(self) -> list[str]:
         """Return what identifies the content: path and digest of every file."""

@@ -83,6 +83,15 @@ def parse_config(data: bytes, *, subject: str = "config.json") -> dict[str, Any]
     return value
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a small file, empty where there is no such file.
+
+    Raises:
+        CheckpointError: it is too large, malformed, or no object.
+    """
+    return parse_config(read_small(path), subject=path.name) if path.is_file() else {}
+
+
 @contextmanager
 def _bounded(data: bytes, subject: str) -> Iterator[None]:
     """Refuse JSON that is too large, malformed, or too deep to be looked through in the block."""

@@ -95,16 +95,21 @@ def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
     """
     groups: list[tuple[str, ...]] = []
     if kind in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
-        groups.append(("tokenizer.json", "tokenizer.model"))
+        groups.append(("tokenizer.json", "tokenizer.model", "vocab.json"))
     if kind is Kind.TOWER:
         groups.append(("preprocessor_config.json", "processor_config.json"))
     if kind is Kind.LORA:
         groups += [("adapter_config.json",), ADAPTERS]
     return [
-        Defect("fail", group[0], "is missing" + (f", and so is {group[1]}" if group[1:] else ""))
+        Defect("fail", group[0], f"is missing{_and_so(group[1:])}")
         for group in groups
         if not set(group) & set(names)
     ]
+
+
+def _and_so(others: tuple[str, ...]) -> str:
+    be = "are" if others[1:] else "is"
+    return f", and so {be} {' and '.join(others)}" if others else ""
 
 
 def vocabulary_defects(pieces: int, config: Mapping[str, Any]) -> list[Defect]:

@@ -5,7 +5,7 @@ Source: haotian-liu/LLaVA llava/model/builder.py (what each kind consists of).
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, get_args
 
 from llava_pack.checkpoint.config import TOWER_KEYS
 
@@ -50,6 +50,11 @@ ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 TRAINABLES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
 PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
 _TRAINING_FILES = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
+
+
+TowerChoice = Literal["packed", "stock"]
+"""A vision tower that is inside a checkpoint, or the one beside it."""
+TOWER_CHOICES: tuple[TowerChoice, ...] = get_args(TowerChoice)
 
 
 def classify(

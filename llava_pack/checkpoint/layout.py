@@ -40,8 +40,9 @@ from llava_pack.checkpoint.kind import (
     has_tiles,
 )
 from llava_pack.checkpoint.routing import routing_defects
-from llava_pack.checkpoint.sentencepiece_model import parse_sentencepiece
 from llava_pack.checkpoint.servable import engine_defects
+from llava_pack.checkpoint.special_tokens import llama_vocabulary
+from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
@@ -213,7 +214,8 @@ def survey_files(
     defects += _vocabulary(folder, names, layout)
     if not layout.over_converted:  # LLaVA's own code reads no such adapter
         defects += routing_defects(layout.name, layout.kind, config)
-    return layout, defects
+    defects += template_defects(folder, layout.kind)
+    return layout, list(dict.fromkeys(defects))
 
 
 def _rules(layout: Layout) -> list[Defect]:
@@ -318,7 +320,7 @@ def _vocabulary(folder: Path, names: list[str], layout: Layout) -> list[Defect]:
     if layout.kind not in {Kind.ORIGINAL, Kind.LANGUAGE} or "tokenizer.model" not in names:
         return []
     try:
-        pieces = len(parse_sentencepiece(read_small(folder / "tokenizer.model")).pieces)
+        model = llama_vocabulary(folder)
     except CheckpointError as error:
         return [defect_of(error)]
-    return vocabulary_defects(pieces, layout.config)
+    return [] if model is None else vocabulary_defects(len(model.pieces), layout.config)

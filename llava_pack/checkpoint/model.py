@@ -12,10 +12,10 @@ from typing import Any
 
 from llava_pack.checkpoint.based import BASED, check_based, main_layout
 from llava_pack.checkpoint.defects import refuse
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.network import Network, network
-from llava_pack.checkpoint.pair import TowerChoice, survey_pair, with_tower
+from llava_pack.checkpoint.pair import survey_pair, with_tower
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.checkpoint.tower import resolve_vision_tower
@@ -86,7 +86,7 @@ def read_checkpoint(
     model_dir: Path,
     vision_tower: Path | None = None,
     model_base: Path | None = None,
-    tower_choice: TowerChoice | None = None,
+    choice: TowerChoice | None = None,
 ) -> Checkpoint:
     """Return a checkpoint with what belongs to it.
 
@@ -94,7 +94,7 @@ def read_checkpoint(
         model_dir: the model, an adapter or a projector.
         vision_tower: the tower's folder, where the checkpoint does not say it.
         model_base: what an adapter or a projector was trained on.
-        tower_choice: which tower, where the one inside is another than the one beside it.
+        choice: which tower, where the one inside is another than the one beside it.
 
     Raises:
         CheckpointError: a part is missing, damaged or not supported, or the parts do not fit
@@ -106,14 +106,12 @@ def read_checkpoint(
         read_layout(model_dir, expect=Kind.ORIGINAL)
     _check_use(model, model_base)
     base = _base(model, model_base) if model.kind in BASED else None
-    main = main_layout(model, base)
-    if main.kind is Kind.CONVERTED:
-        _check_tower_use(main, vision_tower)
+    if main_layout(model, base).kind is Kind.CONVERTED:
+        _check_tower_use(model, vision_tower)
         return _whole(model, None, base)
-    model = with_tower(model, tower_choice)
-    main = main_layout(model, base)
-    tower_dir = resolve_vision_tower(main.folder, main.config, vision_tower)
-    tower, defects = survey_pair(main, tower_dir)
+    model = with_tower(model, choice)
+    tower_dir = resolve_vision_tower(model.folder, model.config, vision_tower)
+    tower, defects = survey_pair(model, tower_dir)
     refuse(defects, subject=model_dir.name)
     if tower is None:
         raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))

@@ -8,14 +8,12 @@ from llava_pack.checkpoint.conformance import inside_defects
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.findings import listed, pair_defects
 from llava_pack.checkpoint.keymap import INSIDE
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, survey
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.checkpoint.tower_match import changed_tensors
 from llava_pack.format.errors import CheckpointError, UsageError
 
-TowerChoice = Literal["packed", "stock"]
-"""A vision tower that is inside a checkpoint, or the one beside it."""
 _WHICH_TOWER = (
     "--tower packed takes those inside, --tower stock the tower beside it, as LLaVA's own code does"
 )

@@ -14,6 +14,7 @@ from llava_pack.checkpoint.kind import Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
 from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.checkpoint.quantized import quantized_ahead
+from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.format.errors import CheckpointError
 
 CONTEXT_TOKENS = 4096
@@ -47,6 +48,8 @@ def summarise(
     config = _original(layout)
     if layout.kind not in {Kind.TOWER, Kind.UNKNOWN} and told:
         facts["language_model"] = _language(layout, config)
+    if layout.kind in {Kind.ORIGINAL, Kind.CONVERTED} and (template := _template(layout)):
+        facts["conversation_template"] = template
     if layout.base_model:
         facts["base_model"] = layout.base_model
     vision = (tower or layout).tower_config
@@ -80,6 +83,15 @@ def _original(layout: Layout) -> Mapping[str, Any]:
         return layout.original
     except CheckpointError:  # it is among the defects
         return layout.config
+
+
+def _template(layout: Layout) -> str | None:
+    """Return the conversation template, None where a defect says that it is not known."""
+    try:
+        found = choose_template(layout.folder, converted=layout.kind is Kind.CONVERTED)
+    except CheckpointError:
+        return None
+    return found.conv_mode
 
 
 def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +148,8 @@ def _quantized(config: Mapping[str, Any]) -> str:
     try:
         return str(quantized_ahead(config))
     except CheckpointError:  # told among the defects
-        return "in another way"
+        given = config["quantization_config"]
+        return str(given.get("quant_method") if isinstance(given, Mapping) else given)
 
 
 def _memory(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.cli import console
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import FACTS, QUANTIZED
@@ -43,6 +44,10 @@ class ModelOptions:
     model_base: Annotated[
         Path | None, typer.Option(help="The base model of an adapter or a projector.")
     ] = None
+    tower: Annotated[
+        TowerChoice | None,
+        typer.Option(help="The vision tower inside the checkpoint, or the one beside it."),
+    ] = None
     precision: Annotated[
         str | None,
         typer.Option(help="fp32, fp16, bf16, int8 or nf4. Default: the checkpoint's, or nf4."),
@@ -71,7 +76,7 @@ class ModelOptions:
                 hint="pass only one of --precision, --load-4bit and --load-8bit",
             )
         Options(**self.load.given)
-        if self.model_path is None and (own := self._typed("vision_tower", "model_base")):
+        if self.model_path is None and (own := self._typed("vision_tower", "model_base", "tower")):
             raise UsageError(
                 "an installed or running model already has its own",
                 subject=" and ".join(own),
@@ -98,6 +103,7 @@ class ModelOptions:
         return LoadOptions(
             vision_tower=_absolute(self.vision_tower),
             model_base=_absolute(self.model_base),
+            tower=self.tower,
             precision=next(iter(self._precisions), None),
             device=self.device or None,
             slots=self.slots,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llava_pack.client.turns import placed
 from llava_pack.format import files
 from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
@@ -105,6 +106,7 @@ def _of_line(source: Path, number: int, line: str, prompt: str | None) -> Item:
 def _item(image: str, path: Path, prompt: str | None) -> Item:
     if not prompt:
         raise UsageError(f"there is no question about {image}", hint='add --prompt "What is it?"')
+    placed(prompt, [image])
     return Item(image, path, prompt)
 
 
@@ -181,14 +183,14 @@ class ServedAsker:
                 pool.shutdown(cancel_futures=True)
 
     def _answer(self, item: Item, sampling: "Sampling") -> Line:
-        from llava_pack.client.completions import data_url, refusal, sampling_fields
+        from llava_pack.client.completions import picture_part, refusal, sampling_fields
         from llava_pack.engine.inputs.picture_decoder import read_picture_bytes
 
         try:
-            picture = {"url": data_url(read_picture_bytes(str(item.path)))}
+            data = read_picture_bytes(str(item.path))
             content = [
-                {"type": "image_url", "image_url": picture},
-                {"type": "text", "text": item.prompt},
+                {"type": "text", "text": part} if isinstance(part, str) else picture_part(part)
+                for part in placed(item.prompt, [data])
             ]
             body = {
                 "model": self._model,
@@ -263,7 +265,7 @@ class LocalAsker:
             picture = read_picture(str(item.path))
         except PackError as error:
             return error
-        message = Message("user", (picture, item.prompt))
+        message = Message("user", placed(item.prompt, [picture]))
         self._engine.submit(Request(request_id=request_id, messages=(message,), sampling=sampling))
         return None
 

@@ -87,8 +87,8 @@ class LocalSpeaker:
 
 
 def _message(turn: Turn) -> Message:
-    pictures = tuple(attachment.picture for attachment in turn.attachments)
-    return Message(turn.role, (*pictures, turn.text))  # type: ignore[arg-type]
+    parts = tuple(part if isinstance(part, str) else part.picture for part in turn.parts)
+    return Message(turn.role, parts)  # type: ignore[arg-type]
 
 
 class ServedSpeaker:

@@ -171,13 +171,19 @@ def _error_text(event: dict[str, Any]) -> str:
 
 
 def _message(turn: Turn) -> dict[str, Any]:
+    parts = turn.parts
     if not turn.attachments:
         return {"role": turn.role, "content": turn.text}
-    pictures = [
-        {"type": "image_url", "image_url": {"url": data_url(attachment.data)}}
-        for attachment in turn.attachments
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else picture_part(part.data)
+        for part in parts
     ]
-    return {"role": turn.role, "content": [*pictures, {"type": "text", "text": turn.text}]}
+    return {"role": turn.role, "content": content}
+
+
+def picture_part(data: bytes) -> dict[str, Any]:
+    """Return a picture's file as a part of a message."""
+    return {"type": "image_url", "image_url": {"url": data_url(data)}}
 
 
 def data_url(data: bytes) -> str:

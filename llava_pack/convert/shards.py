@@ -29,6 +29,7 @@ def to_safetensors(
     *,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> list[Path]:
     """Write a checkpoint's weights as safetensors shards with their index, and return the files.
 
@@ -40,13 +41,18 @@ def to_safetensors(
         out_dir: an existing folder; files of the same names are replaced.
         shard_bytes: upper bound of each file.
         progress: told the bytes as they are written.
+        left_out: how names of tensors begin that are not written.
 
     Raises:
         CheckpointError: a file is missing, damaged (checksums included) or of another kind.
         SpaceError: the disk is full.
     """
     with opened(weight_paths(model_dir)) as tensors:
-        kept = [tensor for tensor in tensors if is_weight(tensor.entry.name)]
+        kept = [
+            tensor
+            for tensor in tensors
+            if is_weight(tensor.entry.name) and not tensor.entry.name.startswith(left_out)
+        ]
         return write_shards(kept, out_dir, shard_bytes=shard_bytes, progress=progress)
 
 

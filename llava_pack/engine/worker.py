@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.model_dir,
         tower=given.vision_tower,
         base=given.model_base,
+        choice=given.tower,
         home=given.socket.absolute().with_suffix(".home"),
         device=given.device,
         mode=given.fence,

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import httpx
 
+from llava_pack.checkpoint.templates import template
 from llava_pack.client.discovery import connection
-from llava_pack.engine.inputs.templates import Special, render, template
+from llava_pack.engine.inputs.templates import Special, render
 from llava_pack.engine.port import Message, Picture
 from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.llava_serve.programs import USER

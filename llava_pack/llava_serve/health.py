@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from llava_pack.checkpoint.template_choice import by_name
 from llava_pack.engine.fence.value import Standing
-from llava_pack.engine.inputs.templates import choose
 from llava_pack.engine.known.questions import MAX_TOKENS
 from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
@@ -94,7 +94,11 @@ class UpstreamProbe:
         pieces: list[str] = []
         try:
             for piece in self._client.stream(
-                model, known.prompt, known.picture_png, choose(model), tokens=MAX_TOKENS
+                model,
+                known.prompt,
+                known.picture_png,
+                by_name(model) or "llava_v1",
+                tokens=MAX_TOKENS,
             ):
                 if piece and not pieces:
                     first_s = time.monotonic()

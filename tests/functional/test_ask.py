@@ -132,6 +132,7 @@ def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
         ("{}", "line 1: expected"),
         ("[]", "line 1: expected"),
         ('{"image": "x.png", "prompt": 3}', "line 1: expected"),
+        ('{"image": "x.png", "prompt": "<image> or <image>"}', "expected one for each picture: 1"),
         ('{"image": "x.png"}', "there is no question about x.png"),
         ("nonsense", "line 1: expected"),
     ],

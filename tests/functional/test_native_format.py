@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from llava_pack.assemble.chat_template import chat_template
+from llava_pack.checkpoint.templates import OWN
 from llava_pack.convert.native import to_native
 from llava_pack.convert.parts import original_parts
 from llava_pack.engine import environment
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from llava_pack.format.errors import CheckpointError
 from tests.conftest import ROOT
+from tests.support.chat_templates import PUBLISHED
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
 pytestmark = pytest.mark.engine
@@ -112,6 +114,33 @@ def test_same_ids_same_tokens(pair, messages):
     want = [token for event in events if isinstance(event, Delta) for token in event.token_ids]
     out = native.model.generate(**given, max_new_tokens=64, do_sample=False)
     assert out[0, len(ids) :].tolist() == want
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Return converted folders by their chat template: ours, and what publishers ship."""
+    out = convert(tmp_path_factory.mktemp("templates"))[1]
+
+    def folder(name: str) -> Path:
+        if name != "ours":
+            (out / "chat_template.jinja").write_text(PUBLISHED[name])
+        return out
+
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ours", "vicuna", "mistral"])
+def test_a_converted_folder_is_asked_by_its_own_chat_template(folder_of, name):
+    from llava_pack.engine.loading.load import load_engine
+
+    folder = folder_of(name)
+    engine, native = load_engine(folder, precision="fp32", slots=1), load(folder)
+    assert engine.info.conv_mode == OWN
+    for messages in (*QUESTIONS[:2], *QUESTIONS[-2:]):
+        ids = engine._model.write(Request(request_id="a", messages=messages)).ids
+        image_id = native.model.config.image_token_index
+        expected = native.inputs(messages)["input_ids"][0].tolist()
+        assert [image_id if i == -200 else i for i in ids] == expected
 
 
 def test_pictures_are_prepared_alike(pair):

@@ -15,7 +15,7 @@ import pytest
 
 from llava_pack.engine import environment
 from llava_pack.engine.inputs.picture_decoder import decode_picture
-from llava_pack.engine.inputs.templates import TEMPLATES, Special, render
+from llava_pack.engine.inputs.templates import Special, render
 from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
 from tests.support.families import (
     CHATS,
@@ -144,7 +144,7 @@ def test_the_demo_model_answers_as_in_llavas_own_code():
             seen = ()
 
 
-@pytest.mark.parametrize("conv_mode", TEMPLATES)
+@pytest.mark.parametrize("conv_mode", golden("prompts")["prompts"])
 def test_prompts_are_those_of_llavas_own_templates(conv_mode):
     for name, prompt in golden("prompts")["prompts"][conv_mode].items():
         assert "".join(_text(item) for item in render(messages(CHATS[name]), conv_mode)) == prompt

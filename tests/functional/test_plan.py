@@ -5,8 +5,10 @@ import os
 
 import pytest
 
+from llava_pack.format.exit_codes import ExitCode
 from tests.conftest import ROOT
 from tests.support.tiny_models import TinyTower, preprocessor_config
+from tests.support.vocabularies import tiny_tokenizer_model
 
 TARGETS = ROOT / "tests" / "fixtures" / "targets"
 LLAVA = {
@@ -52,7 +54,7 @@ def recipes(tmp_path_factory):
         model = root / f"llava-v1.5-{name}"
         model.mkdir()
         (model / "config.json").write_text(json.dumps({**COMMON, **sizes}))
-        (model / "tokenizer.model").write_bytes(b"")
+        (model / "tokenizer.model").write_bytes(tiny_tokenizer_model())
         sparse(model / "pytorch_model.bin", WEIGHTS[name])
         found[name] = root / f"{name}.toml"
         found[name].write_text(
@@ -345,3 +347,19 @@ def test_build_refuses_the_machine_that_plan_refuses(llava_pack, recipes, tmp_pa
     assert done.returncode == 3, done.stderr
     assert "driver" in json.loads(done.stdout.splitlines()[-1])["message"]
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("conv_mode", "code", "said"),
+    [
+        ("vicuna_v9", ExitCode.RECIPE, "unknown conversation template 'vicuna_v9'"),
+        ("qwen_1_5", ExitCode.CHECKPOINT, "lacks <|im_start|>, <|im_end|> of the conversation"),
+    ],
+)
+def test_a_template_that_the_model_cannot_have_is_refused(
+    command_line, recipes, tmp_path, conv_mode, code, said
+):
+    other = recipes["7b"].with_name(f"{conv_mode}.toml")
+    other.write_text(recipes["7b"].read_text().replace("llava_v1", conv_mode))
+    done = command_line("plan", other, "--python", "target", cwd=tmp_path)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr

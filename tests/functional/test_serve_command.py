@@ -41,7 +41,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     make_tower(folder / "clip-tiny")
-    return make_llava(folder / "llava-tiny")
+    return make_llava(folder / "llava-v1-tiny")
 
 
 def _argv(*options: str) -> list[str]:
@@ -76,11 +76,11 @@ def test_a_bare_folder_answers_through_the_port_and_the_terminal(
     options = ["--model-path", str(model), "--port", "0", "--no-web", "--precision", "fp32"]
     with _serving(environment, *options) as server:
         said = server.said
-        assert said["models"] == ["llava-tiny"]
+        assert said["models"] == ["llava-v1-tiny"]
         assert said["tunnel"].endswith("@10.0.0.5 -p 2222")
         assert said["page"] == f"http://localhost:{said['port']}/v1"
         headers = {"Authorization": f"Bearer {said['token']}"}
-        body = {"model": "llava-tiny", "messages": _QUESTION, "max_tokens": 4}
+        body = {"model": "llava-v1-tiny", "messages": _QUESTION, "max_tokens": 4}
         url = f"{said['url']}/v1/chat/completions"
         answer = httpx.post(url, json=body, headers=headers, trust_env=False, timeout=600)
         assert answer.json()["usage"]["completion_tokens"] == 4
@@ -108,7 +108,7 @@ def test_a_bare_folder_answers_through_the_port_and_the_terminal(
 def test_a_tower_that_is_not_there_is_13_and_says_where_it_looked(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = make_llava(tmp_path / "alone" / "llava-tiny", TinyLlava(tower_id="someone/clip-x"))
+    folder = make_llava(tmp_path / "alone" / "llava-v1-tiny", TinyLlava(tower_id="someone/clip-x"))
     code, said, _hint = _refused(
         environment, "--model-path", str(folder), "--port", "0", "--no-web", "--precision", "fp32"
     )

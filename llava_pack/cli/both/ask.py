@@ -39,9 +39,10 @@ def ask(
 ) -> None:
     """Ask one question about every picture of a folder or a list.
 
-    Pictures are processed concurrently, as many as the engine has slots. Each answer is written to
-    --out as one JSON line, as soon as it is complete. Running the same command again asks only
-    about pictures without an answer. Exit code 0: every picture has one.
+    The picture comes before the question, or where the question has <image>. Pictures are
+    processed concurrently, as many as the engine has slots. Each answer is written to --out as one
+    JSON line, as soon as it is complete. Running the same command again asks only about pictures
+    without an answer. Exit code 0: every picture has one.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import expanded
 from llava_pack.client.chat_backends import LocalSpeaker, ServedSpeaker, Speaker
-from llava_pack.client.turns import Attachment, ChatAnswer, Turn
+from llava_pack.client.turns import Attachment, ChatAnswer, Turn, placed
 from llava_pack.format.errors import PackError, ServeError, UsageError
 
 _HELP = "/image FILE adds a picture, /reset starts over, /exit (or Ctrl-D) quits."
@@ -37,7 +37,8 @@ def chat(
 ) -> None:
     """Ask a model about pictures: one question or a conversation.
 
-    With --prompt, it asks one question and exits. Without --model-path, it uses the server that
+    With --prompt, it asks one question and exits. The pictures come before the question, or each
+    where the question has <image>. Without --model-path, it uses the server that
     `llava-pack serve` started on this machine. The question may also be piped in. In a
     conversation, /image FILE adds a picture, /reset starts over, and /exit quits.
 
@@ -51,6 +52,8 @@ def chat(
     folder, sampling = options.need_folder(), question.sampling
     text = _question(prompt)
     pictures = tuple(_attachment(path) for path in image or ())
+    if text is not None:
+        placed(text, pictures)  # before a model is loaded for nothing
     speaker = _speaker(folder, question.model, options)
     talk = Conversation(speaker, sampling, pictures, as_json=as_json)
     if text is not None:

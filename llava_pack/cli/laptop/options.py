@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 
@@ -65,6 +66,10 @@ class PackOptions:
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge an adapter or a projector into its base.")
     ] = False
+    tower: Annotated[
+        TowerChoice | None,
+        typer.Option(help="Pack the vision tower inside the checkpoint, or the stock one."),
+    ] = None
 
     @property
     def asked(self) -> "Asked":
@@ -109,4 +114,5 @@ class PackOptions:
             format=self.layout,
             quantize=self.quantize,
             merge=self.merge,
+            tower=self.tower,
         )

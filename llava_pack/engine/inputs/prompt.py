@@ -3,8 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava_pack.engine.inputs import templates
-from llava_pack.engine.inputs.templates import Special
+from llava_pack.checkpoint.chat_template import ChatTemplate
+from llava_pack.checkpoint.special_tokens import NO_TOKENS, SpecialTokens
+from llava_pack.checkpoint.templates import OWN, template
+from llava_pack.engine.inputs.templates import (
+    Item,
+    Special,
+    render,
+    render_own,
+    without_taken_spaces,
+)
 from llava_pack.engine.inputs.tokenizers import Tokenizer
 from llava_pack.engine.port import ContextLengthError, Picture, Request
 from llava_pack.format.errors import UsageError
@@ -76,6 +84,7 @@ class PromptWriter:
     `picture_tokens` says how many tokens a picture takes, in tiles or as one square; None where the
     model has no tower. `squares` says that of several pictures each is one square.
     `picture_ends` are special tokens before and after each picture, where the model wants them.
+    `chat_template` is the checkpoint's own, `tokens` are the special ones of its vocabulary.
     """
 
     tokenizer: Tokenizer
@@ -85,6 +94,8 @@ class PromptWriter:
     picture_tokens: Callable[[Picture, bool], int] | None
     squares: bool = False
     picture_ends: tuple[Special, Special] | None = None
+    chat_template: ChatTemplate | None = None
+    tokens: SpecialTokens = NO_TOKENS
 
     def write(self, request: Request) -> Prompt:
         """Return the prompt of a request.
@@ -110,14 +121,14 @@ class PromptWriter:
             UsageError: as `write`; or the text is longer than any context.
         """
         conv_mode = request.conv_mode or self.conv_mode
-        items = self._with_ends(templates.render(request.messages, conv_mode))
+        own = conv_mode == OWN
+        items = without_taken_spaces(self._items(request, conv_mode), self.tokens)
         self._check_length(items)
         squares = self.squares and sum(isinstance(item, Picture) for item in items) > 1
-        begin = self.tokenizer.bos_id
-        ids: list[int] = [] if begin is None else [begin]
+        ids = self._begin(items[0] if own and items else None)
         pictures: list[Picture] = []
         spans: list[int] = []
-        before: templates.Item | None = None
+        before: Item | None = None
         for item in items:
             if isinstance(item, Picture):
                 spans.append(self._tokens_of(item, square=squares))
@@ -127,7 +138,9 @@ class PromptWriter:
                 begins = before is None or isinstance(before, Picture)
                 ids += self._special(item.token, begins=begins)
             else:
-                ids += self.tokenizer.encode(item, continued=isinstance(before, Special))
+                # To transformers a picture is a special token; LLaVA begins a new text behind it.
+                special = isinstance(before, Special) or (own and isinstance(before, Picture))
+                ids += self.tokenizer.encode(item, continued=special)
             before = item
         stops, ends = self._ends(conv_mode, request.sampling.stop)
         return Prompt(
@@ -140,14 +153,28 @@ class PromptWriter:
             squares=squares,
         )
 
-    def _with_ends(self, items: Sequence[templates.Item]) -> Sequence[templates.Item]:
+    def _items(self, request: Request, conv_mode: str) -> Sequence[Item]:
+        if conv_mode != OWN:
+            return self._with_ends(render(request.messages, conv_mode))
+        if self.chat_template is None:
+            raise UsageError("this model has no chat template of its own", subject="conv_mode")
+        return render_own(request.messages, self.chat_template, self.tokens.texts)
+
+    def _begin(self, first: Item | None) -> list[int]:
+        """Return what begins the ids, unless a chat template has written it already."""
+        begin = self.tokenizer.bos_id
+        if isinstance(first, Special) and self.tokenizer.special_id(first.token) == begin:
+            return []
+        return [] if begin is None else [begin]
+
+    def _with_ends(self, items: Sequence[Item]) -> Sequence[Item]:
         if self.picture_ends is None:
             return items
         begin, end = self.picture_ends
         groups = ((begin, one, end) if isinstance(one, Picture) else (one,) for one in items)
         return [item for group in groups for item in group]
 
-    def _check_length(self, items: Sequence[templates.Item]) -> None:
+    def _check_length(self, items: Sequence[Item]) -> None:
         """Refuse text that no vocabulary could make short enough, before it is tokenized."""
         chars = sum(len(item) for item in items if isinstance(item, str))
         if chars > self.context_tokens * _MAX_TOKEN_CHARS:
@@ -172,7 +199,10 @@ class PromptWriter:
         self, conv_mode: str, asked: tuple[str, ...]
     ) -> tuple[tuple[str, ...], frozenset[int]]:
         """Return stop strings, and stop ids: a template's stop is an id where there is one."""
-        stops = templates.template(conv_mode).stops
+        if conv_mode == OWN:
+            stops = self.tokens.ends(self.chat_template.after if self.chat_template else "")
+        else:
+            stops = template(conv_mode).stops
         known = {stop: self.tokenizer.special_id(stop) for stop in stops}
         texts = tuple(stop for stop, token_id in known.items() if token_id is None)
         return (*texts, *asked), self.eos_ids | {i for i in known.values() if i is not None}

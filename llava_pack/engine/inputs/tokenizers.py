@@ -7,13 +7,20 @@ here; a folder with `tokenizer.json` alone is read by the `tokenizers` library.
 Source: transformers 4.37 models/llama/tokenization_llama.py (the meaning of `legacy`).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llava_pack.checkpoint.config import read_small
+from llava_pack.checkpoint.byte_level import (
+    fast_tokenizer,
+    is_byte_level,
+    piece_bytes,
+    tokenizer_state,
+)
+from llava_pack.checkpoint.chat_template import token_text
+from llava_pack.checkpoint.config import read_config, read_small
+from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.format.errors import CheckpointError
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -48,7 +55,7 @@ def read_tokenizer(folder: Path, *, words: Sequence[str] = (), fast: bool = Fals
     """Return the tokenizer of a checkpoint's folder.
 
     Args:
-        folder: with tokenizer.model or tokenizer.json.
+        folder: with tokenizer.model, tokenizer.json, or vocab.json and merges.txt.
         words: special tokens that LLaVA's own code adds where the folder has them not.
         fast: LLaVA's own code takes the fast tokenizer for this model, which puts a space before
             every text, whatever `legacy` says.
@@ -56,12 +63,13 @@ def read_tokenizer(folder: Path, *, words: Sequence[str] = (), fast: bool = Fals
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    if (folder / "tokenizer.model").is_file():
+    if llama_vocabulary(folder) is not None:
         return SentencePieceTokenizer(folder, words=words, fast=fast)
-    if (folder / "tokenizer.json").is_file():
-        return JsonTokenizer(folder)
+    state = tokenizer_state(folder)
+    if state is not None:
+        return JsonTokenizer(folder, state)
     raise CheckpointError(
-        "no tokenizer: expected tokenizer.model or tokenizer.json",
+        "no tokenizer: expected tokenizer.model, tokenizer.json or vocab.json",
         subject=folder.name,
         hint="copy the whole checkpoint folder again",
     )
@@ -75,7 +83,7 @@ class SentencePieceTokenizer:
         from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
         path = folder / "tokenizer.model"
-        self._config = _read_json(folder / "tokenizer_config.json")
+        self._config = read_config(folder / "tokenizer_config.json")
         try:
             data = read_small(path)
             self._model = SentencePieceProcessor(model_proto=data)
@@ -83,7 +91,9 @@ class SentencePieceTokenizer:
             bare.normalizer_spec.add_dummy_prefix = False
             self._bare = SentencePieceProcessor(model_proto=bare.SerializeToString())
         except (RuntimeError, OSError, DecodeError) as error:
-            raise CheckpointError("not a sentencepiece model", subject=path.name) from error
+            raise CheckpointError(
+                "not a sentencepiece model, or a damaged one", subject=path.name
+            ) from error
         self._added = _added_tokens(folder, self._config)
         for word in words:
             if word not in self._added:
@@ -142,20 +152,14 @@ class SentencePieceTokenizer:
 
 
 class JsonTokenizer:
-    """`tokenizer.json` of the Llama kind: `▁` for a space, bytes as `<0xAB>`."""
+    """`tokenizer.json`: of the Llama kind (`▁` for a space, `<0xAB>` for a byte), or byte-level."""
 
-    def __init__(self, folder: Path) -> None:
-        from tokenizers import Tokenizer as Fast
-
-        path = folder / "tokenizer.json"
-        self._config = _read_json(folder / "tokenizer_config.json")
-        state = _read_json(path)
-        try:
-            self._model = Fast.from_str(json.dumps(state))
-            bare = state if _begins_alike(state, self._config) else _without_prefix(state)
-            self._bare = Fast.from_str(json.dumps(bare))
-        except Exception as error:  # the library raises bare Exception for a bad file
-            raise CheckpointError("not a tokenizer", subject=path.name) from error
+    def __init__(self, folder: Path, state: Mapping[str, Any]) -> None:
+        self._config = read_config(folder / "tokenizer_config.json")
+        self._byte_level = is_byte_level(state)
+        self._model = fast_tokenizer(folder, state)
+        bare = state if _begins_alike(state, self._config) else _without_prefix(state)
+        self._bare = fast_tokenizer(folder, bare)
         for model in (self._model, self._bare):
             model.encode_special_tokens = True
             model.no_padding()
@@ -169,7 +173,11 @@ class JsonTokenizer:
         """Return the id that begins every prompt, if there is one."""
         if self._config.get("add_bos_token") is False:
             return None
-        return self.special_id(_token_text(self._config.get("bos_token")) or "<s>")
+        begin = self.special_id(token_text(self._config.get("bos_token")) or "<s>")
+        if self._byte_level and not self._config.get("add_bos_token"):
+            # Such a tokenizer may name a token for the beginning, and not put it there.
+            return begin if begin in self._model.encode("").ids[:1] else None
+        return begin
 
     @property
     def size(self) -> int:
@@ -194,14 +202,16 @@ class JsonTokenizer:
         piece = self._model.id_to_token(token_id)
         if piece is None or token_id in self._special:
             return b""
-        return _piece_bytes(piece)
+        if not self._byte_level:
+            return _piece_bytes(piece)
+        return piece.encode() if piece in self._added else piece_bytes(piece)
 
 
 def eos_ids(folder: Path) -> frozenset[int]:
     """Return the ids that end an answer, as config.json and generation_config.json name them."""
     found: set[int] = set()
     for name in ("config.json", "generation_config.json"):
-        values = _read_json(folder / name)
+        values = read_config(folder / name)
         named = values.get("eos_token_id", (values.get("text_config") or {}).get("eos_token_id"))
         found.update(named if isinstance(named, list) else [named] if named is not None else [])
     return frozenset(int(token_id) for token_id in found)
@@ -237,9 +247,9 @@ def _steps(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
-    added = {str(k): int(v) for k, v in _read_json(folder / "added_tokens.json").items()}
+    added = {str(k): int(v) for k, v in read_config(folder / "added_tokens.json").items()}
     for token_id, entry in dict(config.get("added_tokens_decoder") or {}).items():
-        added[_token_text(entry)] = int(token_id)
+        added[token_text(entry)] = int(token_id)
     return added
 
 
@@ -251,33 +261,17 @@ def _named_bos(folder: Path, config: Mapping[str, Any]) -> str | None:
     tokenization_utils_base.py (which file wins), models/llama/tokenization_llama.py.
     """
     newer = config.get("added_tokens_decoder")
-    older = {} if newer else _read_json(folder / "special_tokens_map.json")
+    older = {} if newer else read_config(folder / "special_tokens_map.json")
     entry = older.get("bos_token", config.get("bos_token"))
-    return None if entry is None else _token_text(entry)
+    return None if entry is None else token_text(entry)
 
 
 def named_specials(folder: Path) -> frozenset[str]:
     """Return the special tokens that have a part of their own, as `bos_token`."""
     found = ["<s>", "</s>", "<unk>"]
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        values = _read_json(folder / name)
+        values = read_config(folder / name)
         named = [values.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
         named += values.get("additional_special_tokens") or ()
-        found += [_token_text(one) for one in named]
+        found += [token_text(one) for one in named]
     return frozenset(found)
-
-
-def _token_text(entry: Any) -> str:
-    return str(entry.get("content", "")) if isinstance(entry, dict) else str(entry or "")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(read_small(path))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError("not valid JSON", subject=path.name) from error
-    if not isinstance(value, dict):
-        raise CheckpointError("expected a JSON object", subject=path.name)
-    return value

@@ -11,12 +11,12 @@ from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
 from llava_pack.checkpoint.kind import image_words
 from llava_pack.checkpoint.model import Checkpoint
+from llava_pack.checkpoint.template_choice import TemplateChoice
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
 from llava_pack.engine.batching.policy import manner
 from llava_pack.engine.batching.trace import made_on
 from llava_pack.engine.environment import trim_memory
-from llava_pack.engine.inputs import templates
 from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.inputs.prompt import PromptWriter
 from llava_pack.engine.inputs.templates import Special
@@ -41,7 +41,11 @@ _PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
 
 
 def assemble(
-    checkpoint: Checkpoint, options: Options, device: str, progress: Progress
+    checkpoint: Checkpoint,
+    options: Options,
+    template: TemplateChoice,
+    device: str,
+    progress: Progress,
 ) -> LlavaModel:
     """Return the model, loaded.
 
@@ -74,7 +78,7 @@ def assemble(
         device=device,
         context_tokens=room.context_tokens,
         slots=room.slots,
-        conv_mode=options.conv_mode or templates.choose(name, config),
+        conv_mode=template.conv_mode,
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
     )
@@ -86,6 +90,8 @@ def assemble(
         picture_tokens=_counter(checkpoint),
         squares=bool(tiling and tiling.squares),
         picture_ends=_PICTURE_ENDS if config.get("mm_use_im_start_end", False) else None,
+        chat_template=template.chat_template,
+        tokens=template.tokens,
     )
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
     how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.checkpoint.model import Checkpoint, read_checkpoint
+from llava_pack.checkpoint.template_choice import TemplateChoice, choose_template
 from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
@@ -30,6 +32,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     *,
     vision_tower: Path | None = None,
     model_base: Path | None = None,
+    tower: TowerChoice | None = None,
     precision: str = "auto",
     device: str = "auto",
     slots: int = DEFAULT_SLOTS,
@@ -44,12 +47,13 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         model_dir: the folder of a checkpoint, an adapter or a projector.
         vision_tower: the tower's folder, where the checkpoint does not say it.
         model_base: what an adapter or a projector was trained on.
+        tower: which one, where the one inside the checkpoint is another than the one beside it.
         precision: of the language model; towers and projectors are never quantized. `auto` is
             what a checkpoint was quantized to ahead, else nf4.
         device: `auto` takes CUDA, then MPS, then the CPU.
         slots: requests that run at once; fewer where memory is short.
         context_tokens: longest prompt with its answer; at most what the model was trained for.
-        conv_mode: the conversation template; None lets the checkpoint's name and type choose.
+        conv_mode: the conversation template; None lets the checkpoint choose.
         gpus: how many may share the layers, where one does not hold them; None for all that are
             visible.
         progress: hears the phases and the bytes.
@@ -63,6 +67,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     options = Options(
         vision_tower=vision_tower,
         model_base=model_base,
+        tower=tower,
         precision=precision,
         device=device,
         slots=slots,
@@ -71,11 +76,12 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         gpus=gpus,
     )
     progress = progress or Silent()
-    checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base)
+    checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base, options.tower)
     options = replace(options, precision=_precision(options.precision, checkpoint))
+    template = _template(options.conv_mode, checkpoint)
     environment.prepare()
     progress.start("libraries", None)
-    engine = SlotEngine(_assemble(checkpoint, options, progress))
+    engine = SlotEngine(_assemble(checkpoint, options, template, progress))
     progress.start("warm-up", None)
     _warm_up(engine)
     progress.done()
@@ -94,6 +100,16 @@ def _precision(wanted: str, checkpoint: Checkpoint) -> str:
             hint=f"leave it out, or use --precision {ahead}",
         )
     return wanted
+
+
+def _template(wanted: str | None, checkpoint: Checkpoint) -> TemplateChoice:
+    """Return how the model is asked, before the libraries are loaded."""
+    return choose_template(
+        checkpoint.model.folder,
+        texts=checkpoint.texts,
+        converted=checkpoint.native,
+        wanted=wanted,
+    )
 
 
 def pick_device(wanted: str, precision: str) -> str:
@@ -123,13 +139,15 @@ def pick_device(wanted: str, precision: str) -> str:
     return wanted
 
 
-def _assemble(checkpoint: Checkpoint, options: Options, progress: Progress) -> Any:
+def _assemble(
+    checkpoint: Checkpoint, options: Options, template: TemplateChoice, progress: Progress
+) -> Any:
     device = pick_device(options.device, options.precision)
     from llava_pack.engine.loading.assembly import assemble
 
     progress.done()
     try:
-        return assemble(checkpoint, options, device, progress)
+        return assemble(checkpoint, options, template, device, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.inputs import templates
+from llava_pack.checkpoint.kind import TOWER_CHOICES, TowerChoice
+from llava_pack.checkpoint.templates import check_conv_mode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import PRECISION_CHOICES
 
@@ -25,6 +26,7 @@ class Options:
 
     vision_tower: Path | None = None
     model_base: Path | None = None
+    tower: TowerChoice | None = None
     precision: str = "auto"
     device: str = "auto"
     slots: int = DEFAULT_SLOTS
@@ -36,6 +38,7 @@ class Options:
         for name, choice, choices in (
             ("precision", self.precision, PRECISION_CHOICES),
             ("device", self.device, DEVICES),
+            ("tower", self.tower or TOWER_CHOICES[0], TOWER_CHOICES),
         ):
             if choice not in choices:
                 raise UsageError(
@@ -52,7 +55,7 @@ class Options:
             )
         if self.conv_mode is not None:
             try:
-                templates.template(self.conv_mode)
+                check_conv_mode(self.conv_mode)
             except UsageError as error:
                 raise UsageError(error.message, subject="--conv-mode") from error
 
@@ -67,6 +70,7 @@ def add_arguments(parser: ArgumentParser, *, device: str) -> None:
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--vision-tower", type=Path)
     parser.add_argument("--model-base", type=Path)
+    parser.add_argument("--tower", choices=TOWER_CHOICES)
     parser.add_argument("--device", choices=DEVICES, default=device)
     parser.add_argument("--context-tokens", type=int)
     parser.add_argument("--conv-mode")

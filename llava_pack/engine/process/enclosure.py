@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.engine.fence.blame import blamed, passed_over
 from llava_pack.engine.fence.home import move_in
@@ -25,6 +26,7 @@ class Enclosure:
         model: the folder of a checkpoint.
         tower: the one given for it, if any.
         base: the one given for it, if any.
+        choice: which tower, where a person chose.
         home: a private folder to be made.
         device: what the engine is to compute on; only `cpu` rules a GPU out.
         mode: whether there is a fence, and whether it has to be whole.
@@ -36,12 +38,13 @@ class Enclosure:
         *,
         tower: Path | None,
         base: Path | None,
+        choice: TowerChoice | None = None,
         home: Path,
         device: str,
         mode: FenceMode,
     ) -> None:
         self._model, self._tower, self._base = model, tower, base
-        self._home = home
+        self._choice, self._home = choice, home
         self._device = device
         self._mode = mode
         self._standing = OFF
@@ -90,7 +93,7 @@ class Enclosure:
         """Return the folders of the model; what is wrong with them is told when it is loaded."""
         given = [path for path in (self._model, self._tower, self._base) if path is not None]
         try:
-            found = read_checkpoint(self._model, self._tower, self._base)
+            found = read_checkpoint(self._model, self._tower, self._base, self._choice)
         except PackError as error:
             self._unreadable = error
             return given

@@ -26,7 +26,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from llava_pack.engine.inputs.templates import RAW
+from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_TEMPERATURE
 from llava_pack.engine.port import (
     ContextLengthError,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
-from llava_pack.engine.inputs.templates import RAW
+from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.port import Message, Request
 from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.api.translation import engine_messages, picture_urls

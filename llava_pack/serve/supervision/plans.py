@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.loading.options import DEFAULT_SLOTS
 from llava_pack.format.known_answers import KnownAnswer
@@ -38,6 +39,8 @@ class EnginePlan:
     """Absolute; None lets the checkpoint say."""
     model_base: Path | None = None
     """Absolute; what an adapter or a projector was trained on."""
+    tower: TowerChoice | None = None
+    """Which one, where the one inside a checkpoint is another than the one beside it."""
     precision: str = "auto"
     """`auto` is what a checkpoint was quantized to ahead, else nf4."""
     device: str = "auto"
@@ -56,6 +59,7 @@ class LoadOptions:
 
     vision_tower: Path | None = None
     model_base: Path | None = None
+    tower: TowerChoice | None = None
     precision: str | None = None
     device: str | None = None
     slots: int | None = None
@@ -142,6 +146,7 @@ def engine_command(
     for option, value in (
         ("--vision-tower", plan.vision_tower),
         ("--model-base", plan.model_base),
+        ("--tower", plan.tower),
         ("--context-tokens", plan.context_tokens),
         ("--conv-mode", plan.conv_mode),
         ("--gpus", plan.gpus),

@@ -3,7 +3,8 @@
 import pytest
 
 from llava_pack.assemble.chat_template import chat_template
-from llava_pack.engine.inputs.templates import TEMPLATES, Special, render
+from llava_pack.checkpoint.templates import TEMPLATES
+from llava_pack.engine.inputs.templates import Special, render
 from llava_pack.engine.port import Message, Picture
 
 pytestmark = pytest.mark.engine  # Jinja comes with transformers
@@ -13,6 +14,9 @@ CONVERSATIONS = {
     "picture": (Message("user", (DOT, "what is this?")),),
     "picture last": (Message("user", ("what is this?", DOT)),),
     "two pictures": (Message("user", (DOT, "and", DOT, "differ?")),),
+    "in a text": (Message("user", ("Is ", DOT, " red?")),),
+    "after a text": (Message("user", ("Same:", DOT, DOT)),),
+    "texts": (Message("user", (DOT, "a", "b", DOT, "c", "", DOT, "d.", DOT, ".")),),
     "turns": (
         Message("user", (DOT, "first")),
         Message("assistant", ("an answer",)),

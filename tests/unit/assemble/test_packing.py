@@ -1,8 +1,9 @@
 import pytest
 
 from llava_pack.assemble.packing import Packing, choose_packing
+from llava_pack.assemble.recipe_template import check_named
 from llava_pack.format.errors import RecipeError, UsageError
-from llava_pack.recipe import find_recipe, read_recipe
+from llava_pack.recipe import find_recipe, read_recipe, recipe_names
 
 
 def recipe(name: str):
@@ -60,3 +61,27 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, old, new, said):
     (tmp_path / "bad.toml").write_text(text.replace(old, new))
     with pytest.raises(RecipeError, match=said):
         read_recipe(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("conv_mode", "said"),
+    [
+        ("vicuna_v9", "unknown conversation template 'vicuna_v9', expected one of: chat_template"),
+        ("raw", "special tokens"),
+        ("chat_template", "format 'hf'"),
+    ],
+)
+def test_a_template_that_a_bundle_cannot_have_is_refused(conv_mode, said):
+    found = recipe("demo")
+    wanted = found.model_copy(
+        update={"model": found.model.model_copy(update={"conv_mode": conv_mode})}
+    )
+    with pytest.raises(RecipeError, match=said) as caught:
+        check_named(wanted, Packing())
+    assert caught.value.subject == "demo: model.conv_mode"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_templates_of_the_shipped_recipes_are_taken(name):
+    found = recipe(name)
+    check_named(found, choose_packing(found))

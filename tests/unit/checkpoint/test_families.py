@@ -8,6 +8,7 @@ import pytest
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
 from llava_pack.checkpoint.pair import survey_pair
+from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.checkpoint.weight_file import open_weights
 from tests.support.checkpoints import (
     TinyLlava,
@@ -21,6 +22,7 @@ from tests.support.checkpoints import (
     save_tensors,
 )
 from tests.support.pickles import Stored
+from tests.support.vocabularies import tiny_tokenizer_model
 
 MAKERS = {
     Kind.CONVERTED: make_converted,
@@ -72,7 +74,7 @@ def test_whole(tmp_path, kind):
 @pytest.mark.parametrize("tiles", [False, True])
 def test_conversions(tmp_path, mistral, tiles):
     spec = TinyLlava(mistral=mistral, tiles=tiles, shards=3, groups=2)
-    layout, defects = survey(make_converted(tmp_path / "llava-x-hf", spec))
+    layout, defects = survey(make_converted(tmp_path / "llava-v1.5-x-hf", spec))
     assert defects == []
     assert layout.language == ("mistral" if mistral else "llama")
     assert layout.tiles == tiles
@@ -143,8 +145,10 @@ def test_a_tower_with_missing_and_wrong_tensors(tmp_path):
 def test_no_tokenizer(tmp_path, kind):
     folder = made(tmp_path, kind)
     (folder / "tokenizer.model").unlink()
-    assert fails(folder) == ["tokenizer.json: is missing, and so is tokenizer.model"]
-    (folder / "tokenizer.json").write_text("{}")
+    assert fails(folder) == [
+        "tokenizer.json: is missing, and so are tokenizer.model and vocab.json"
+    ]
+    (folder / "tokenizer.json").write_bytes(tokenizer_json(tiny_tokenizer_model(320), {}))
     assert fails(folder) == []
 
 

@@ -49,7 +49,7 @@ def test_failures_come_before_warnings(folder):
     (folder / "x.so").write_text("")
     (folder / "pytorch_model-00001-of-00002.bin").unlink()
     levels = [defect["level"] for defect in summarise(folder)["defects"]]
-    assert levels == ["fail", "fail", "warn"]
+    assert levels == ["fail", "fail", "warn", "warn"]
 
 
 def test_every_other_kind(tmp_path):

@@ -1,11 +1,14 @@
 """A conversation in the terminal: what the model is told with each question."""
 
+from dataclasses import dataclass
+
 import pytest
 
+from llava_pack.checkpoint.message_body import body
 from llava_pack.cli.both.chat import Conversation, _obey
-from llava_pack.client.turns import Attachment
+from llava_pack.client.turns import Attachment, Turn, placed
 from llava_pack.engine.port import Sampling
-from llava_pack.format.errors import ServeError
+from llava_pack.format.errors import ServeError, UsageError
 
 
 class Listener:
@@ -58,3 +61,35 @@ def test_a_question_that_fails_is_not_remembered_and_keeps_its_picture(listener,
     listener.fails = False
     talk.ask("Again: what is it?")
     assert listener.told[-1] == [("user", "Again: what is it?", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "pictures", "written"),
+    [
+        ("What is it?", "a", ["a", "\n", "What is it?"]),
+        ("<image>\nWhat is it?", "a", ["a", "\n", "What is it?"]),
+        ("What is it? <image>", "a", ["a", "\n", "What is it? "]),
+        ("Is <image> red?", "a", ["Is ", "a", " red?"]),
+        ("Same?", "ab", ["a", "\n", "b", "\n", "Same?"]),
+        ("<image>\n<image>\nSame?", "ab", ["a", "\n", "b", "\n", "Same?"]),
+        ("Is <image> older than <image>?", "ab", ["Is ", "a", " older than ", "b", "?"]),
+        ("<image>", "a", ["a", "\n", ""]),
+    ],
+)
+def test_pictures_stand_where_the_question_has_them(text, pictures, written):
+    shown = [Shown(one) for one in pictures]
+    parts = body(placed(text, shown))
+    assert [part.name if isinstance(part, Shown) else part for part in parts] == written
+
+
+@dataclass
+class Shown:
+    name: str
+
+
+@pytest.mark.parametrize(("text", "pictures"), [("<image>", 0), ("<image> <image>", 1), ("<image>", 2)])  # fmt: skip
+def test_places_for_another_number_of_pictures_are_refused(text, pictures):
+    turn = Turn("user", text, (Attachment(b"", None),) * pictures)
+    with pytest.raises(UsageError, match=f"expected one for each picture: {pictures}"):
+        assert turn.parts
+    assert Turn("assistant", text).parts == (text,)

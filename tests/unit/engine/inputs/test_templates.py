@@ -2,7 +2,8 @@
 
 import pytest
 
-from llava_pack.engine.inputs.templates import RAW, TEMPLATES, Item, Special, choose, render
+from llava_pack.checkpoint.templates import RAW, TEMPLATES
+from llava_pack.engine.inputs.templates import Item, Special, render
 from llava_pack.engine.port import Message, Picture
 from llava_pack.format.errors import UsageError
 
@@ -26,7 +27,9 @@ def flat(items: tuple[Item, ...]) -> str:
     )
 
 
-# Written down from the output of LLaVA's own get_prompt() for the same turns.
+# Written down from the output of get_prompt() of LLaVA's and LLaVA-NeXT's own code for the same
+# turns; that of llava_llama_3 from Llama 3's chat template, which LLaVA-NeXT uses, and llama_3 and
+# phi3 put together as XTuner does.
 UPSTREAM = {
     "llava_v1": f"{HUMAN} USER: <image>\nWhat is it? ASSISTANT: A dot.</s>USER: Sure? ASSISTANT:",
     "mistral_instruct": "[INST] <image>\nWhat is it? [/INST] A dot. </s>[INST] Sure? [/INST]",
@@ -37,6 +40,41 @@ UPSTREAM = {
     ),
     "llava_v0": (
         f"{HUMAN}###Human: <image>\nWhat is it?###Assistant: A dot.###Human: Sure?###Assistant:"
+    ),
+}
+_QWEN = (
+    "<|im_start|>system\nSYSTEM<|im_end|>\n<|im_start|>user\n<image>\nWhat is it?<|im_end|>\n"
+    "<|im_start|>assistant\nA dot.<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+_LLAMA_3 = (
+    "<|start_header_id|>user<|end_header_id|>\n\n<image>\nWhat is it?<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\nA dot.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nSure?<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+_VISION = (
+    "You are a helpful language and vision assistant. You are able to understand the visual "
+    "content that the user provides, and assist the user with a variety of tasks using natural "
+    "language."
+)
+UPSTREAM |= {
+    "qwen_1_5": _QWEN.replace("SYSTEM", "You are a helpful assistant."),
+    "qwen_2": _QWEN.replace("SYSTEM", "You are a helpful assistant."),
+    "qwen_2_5": _QWEN.replace(
+        "SYSTEM", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    ),
+    "llava_llama_3": (
+        f"<|start_header_id|>system<|end_header_id|>\n\n{_VISION}<|eot_id|>{_LLAMA_3}"
+    ),
+    "llama_3": _LLAMA_3,
+    "gemma_instruct": (
+        "<start_of_turn>user\n<image>\nWhat is it?<end_of_turn>\n<start_of_turn>model\nA dot."
+        "<end_of_turn>\n<start_of_turn>user\nSure?<end_of_turn>\n<start_of_turn>model\n"
+    ),
+    "phi3": (
+        "<|user|>\n<image>\nWhat is it?<|end|>\n<|assistant|>\nA dot.<|end|>\n"
+        "<|user|>\nSure?<|end|>\n<|assistant|>\n"
     ),
 }
 
@@ -65,14 +103,33 @@ def test_template_tokens_are_special_and_typed_ones_are_text():
     assert "</s> <image> <|im_end|>" in str(items[0])
 
 
-def test_pictures_come_first_in_their_message():
-    items = render((Message("user", ("a", DOT, "b", DOT)),), "plain")
+@pytest.mark.parametrize("parts", [("a", DOT), (DOT, "a")])
+def test_one_picture_comes_first_in_its_message(parts):
+    assert render((Message("user", parts),), "plain") == (DOT, "\na\n")
+
+
+def test_pictures_in_a_text_keep_their_places():
+    items = render((Message("user", ("Is ", DOT, " red?")),), "plain")
+    assert items == ("Is ", DOT, " red?\n")
+    items = render((Message("user", ("Is ", DOT, " older than ", DOT, "?")),), "plain")
+    assert items == ("Is ", DOT, " older than ", DOT, "?\n")
+    items = render((Message("user", (DOT, DOT, "a", "b")),), "plain")
     assert items == (DOT, "\n", DOT, "\na\nb\n")
 
 
 def test_a_system_message_replaces_the_templates_own():
     items = render((Message("system", ("Be brief.",)), Message("user", ("Hi",))), "llava_v1")
     assert items == ("Be brief. USER: Hi ASSISTANT:",)
+
+
+def test_a_system_message_without_a_turn_of_its_own_stands_before_the_question():
+    items = render((Message("system", ("Be brief.",)), Message("user", ("Hi",))), "gemma_instruct")
+    assert flat(items).startswith("<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>")
+
+
+def test_of_two_tokens_that_begin_alike_the_longer_one_is_meant():
+    raw = (Message("user", ("a</s><|end|>b",)),)
+    assert render(raw, RAW) == ("a", Special("</s>"), Special("<|end|>"), "b")
 
 
 def test_neighbours_of_one_role_count_as_one():
@@ -109,26 +166,6 @@ def test_odd_conversations_are_refused(messages, message):
 def test_an_unknown_template_is_refused_with_the_names():
     with pytest.raises(UsageError, match="vicuna_v1"):
         render(SAMPLE, "vicuna_v9")
-
-
-@pytest.mark.parametrize(
-    ("name", "conv_mode"),
-    [
-        ("llava-v1.5-7b", "llava_v1"),
-        ("llava-v1-demo", "llava_v1"),
-        ("llava-v1.6-mistral-7b", "mistral_instruct"),
-        ("llava-v1.6-34b", "chatml_direct"),
-        ("LLaVA-Llama-2-13b-chat", "llava_llama_2"),
-        ("LLaVA-7B-v0", "llava_v0"),
-        ("anything", "llava_v1"),
-    ],
-)
-def test_names_choose_their_template(name, conv_mode):
-    assert choose(name) == conv_mode
-
-
-def test_the_config_decides_where_the_name_is_silent():
-    assert choose("anything", {"model_type": "llava_mistral"}) == "mistral_instruct"
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))

@@ -111,7 +111,9 @@ def test_broken_tokenizers_are_refused(tmp_path, name, data):
 
 
 def test_none_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"expected tokenizer\.model or tokenizer\.json"):
+    with pytest.raises(
+        CheckpointError, match=r"expected tokenizer\.model, tokenizer\.json or vocab\.json"
+    ):
         read_tokenizer(tmp_path)
 
 

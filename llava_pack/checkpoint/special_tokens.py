@@ -1,0 +1,96 @@
+"""Which special tokens a folder's tokenizer has, from its small files.
+
+Source: transformers tokenization_utils_base.py (`added_tokens_decoder`, `added_tokens.json`);
+huggingface/tokenizers `tokenizer.json` (`added_tokens`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.checkpoint.byte_level import VOCABULARY, tokenizer_state
+from llava_pack.checkpoint.chat_template import token_text
+from llava_pack.checkpoint.config import read_config, read_small
+from llava_pack.checkpoint.sentencepiece_model import (
+    PieceType,
+    SentencepieceModel,
+    parse_sentencepiece,
+)
+from llava_pack.format.errors import CheckpointError
+
+_PIECES = {PieceType.CONTROL, PieceType.UNKNOWN, PieceType.USER_DEFINED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialTokens:
+    """Special and added tokens.
+
+    Attributes:
+        texts: of all.
+        before: those that take the space before them with them.
+        behind: those that take the space behind them with them.
+    """
+
+    texts: frozenset[str]
+    before: frozenset[str] = frozenset()
+    behind: frozenset[str] = frozenset()
+
+    def ends(self, after: str) -> tuple[str, ...]:
+        """Return the token that a template writes right behind an answer, if there is one.
+
+        >>> SpecialTokens(texts=frozenset({"<|im_end|>"})).ends("<|im_end|>")
+        ('<|im_end|>',)
+        """
+        beginning = [token for token in self.texts if token and after.lstrip().startswith(token)]
+        return (max(beginning, key=len),) if beginning else ()
+
+
+NO_TOKENS = SpecialTokens(texts=frozenset())
+
+
+def llama_vocabulary(folder: Path) -> SentencepieceModel | None:
+    """Return `tokenizer.model` where it is what a folder's tokenizer is read from.
+
+    One of another kind is passed over where there is a `tokenizer.json`, or what makes one.
+
+    Raises:
+        CheckpointError: it is damaged, or of another kind, and nothing else is there.
+    """
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        return None
+    try:
+        return parse_sentencepiece(read_small(path))
+    except CheckpointError:
+        if not any((folder / name).is_file() for name in ("tokenizer.json", VOCABULARY)):
+            raise
+        return None
+
+
+def read_special_tokens(folder: Path) -> SpecialTokens | None:
+    """Return the special tokens of a folder's tokenizer; None where it has no tokenizer.
+
+    Raises:
+        CheckpointError: a file is damaged, or the tokenizer is of a kind that is not supported.
+    """
+    model, state = llama_vocabulary(folder), tokenizer_state(folder)
+    if model is None and state is None:
+        return None
+    config = read_config(folder / "tokenizer_config.json")
+    entries = [one for one in _entries(state, config) if isinstance(one, Mapping)]
+    texts = {token_text(one) for one in entries} | set(read_config(folder / "added_tokens.json"))
+    if model is not None:
+        texts |= {piece.text for piece in model.pieces if piece.type in _PIECES}
+    return SpecialTokens(
+        texts=frozenset(texts),
+        before=frozenset(token_text(one) for one in entries if one.get("lstrip")),
+        behind=frozenset(token_text(one) for one in entries if one.get("rstrip")),
+    )
+
+
+def _entries(state: Mapping[str, Any] | None, config: Mapping[str, Any]) -> list[Any]:
+    added, decoder = (state or {}).get("added_tokens"), config.get("added_tokens_decoder")
+    if not isinstance(added or [], list) or not isinstance(decoder or {}, Mapping):
+        raise CheckpointError("its added tokens are not a list", subject="tokenizer")
+    return [*(added or ()), *(decoder or {}).values()]
