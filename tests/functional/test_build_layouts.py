@@ -203,3 +203,26 @@ def test_a_base_of_the_other_layout_is_refused_before_weights_move(llava_pack, t
     assert done.returncode == 13, done.stdout + done.stderr
     assert "LLaVA converted for transformers" in done.stderr
     assert "format = 'hf'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+        ({"r": 8}, "does not fit rank 8"),
+    ],
+)
+def test_an_adapter_that_cannot_be_added_is_refused_before_its_base_moves(
+    llava_pack, tmp_path, changes, text
+):
+    adapter = trained.make_adapter("trl", tmp_path / "m")
+    settings = adapter / "adapter_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_bytes()), **changes}))
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(HEAD + model('format = "hf"') + BASE)
+    folders = {"tiny/llava": adapter, "tiny/base": trained.make_base(tmp_path / "base")}
+    specs = {name: RepoSpec(folder=folder) for name, folder in folders.items()}
+    with LoopbackHub(specs) as hub:
+        done = llava_pack("plan", recipe, "--python", "target", env={"HF_ENDPOINT": hub.url})
+    assert done.returncode == 13, done.stdout + done.stderr
+    assert text in done.stderr

@@ -92,7 +92,7 @@ def resaved(base: Path, out: Path, **options: Any) -> Path:
 
 
 def test_a_folder_that_transformers_saves_today(base, tmp_path):
-    folder = resaved(base, tmp_path / "llava-tuned")
+    folder = resaved(base, tmp_path / "llava-v1.5-tuned-hf")
     assert not (folder / "preprocessor_config.json").exists()
     assert [str(one) for one in survey(folder)[1]] == []
     assert summarise(folder)["pictures"]["prepared"] == "padded to a square"
@@ -106,7 +106,7 @@ def test_everything_quantized_as_transformers_does_by_default(kind, base, tmp_pa
     from transformers import BitsAndBytesConfig
 
     given = BitsAndBytesConfig(**QUANTIZED[kind])
-    folder = resaved(base, tmp_path / "llava-tuned", quantization_config=given)
+    folder = resaved(base, tmp_path / "llava-v1.5-tuned-hf", quantization_config=given)
     assert [str(one) for one in survey(folder)[1]] == []
     engine = loaded(folder, precision="auto")
     want = answered(folder, engine)
@@ -220,7 +220,7 @@ def test_weights_quantized_in_the_original_layout(kind, base, tmp_path):
     from transformers import BitsAndBytesConfig
 
     given = BitsAndBytesConfig(**QUANTIZED[kind])
-    twin = resaved(base, tmp_path / "llava-tuned-hf", quantization_config=given)
+    twin = resaved(base, tmp_path / "llava-v1.5-tuned-hf", quantization_config=given)
     tower = make_tower(tmp_path / "clip-tiny", trained.TOWER)
     changes = {
         "mm_vision_tower": str(tower),
