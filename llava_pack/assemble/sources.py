@@ -12,8 +12,9 @@ from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import kind_defects
 from llava_pack.checkpoint.folder import foreign_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
-from llava_pack.checkpoint.layout import Held, Layout, survey_files
+from llava_pack.checkpoint.layout import Layout, survey_files
 from llava_pack.checkpoint.safetensors_file import header_bytes, parse_header
+from llava_pack.checkpoint.weight_file import Held
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.source import Listing, Origins, Source, select

@@ -79,7 +79,7 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AdapterPart:
     """A tensor of an adapter that changes one of the base.
 
     Attributes:
@@ -154,7 +154,7 @@ def _check_maths(config: Mapping[str, Any]) -> None:
     raise CheckpointError(message, subject="adapter_config.json", hint=_MERGED)
 
 
-def part_of(name: str) -> Part | None:
+def part_of(name: str) -> AdapterPart | None:
     """Return what a tensor of an adapter changes, None for one that stands for itself.
 
     >>> part_of("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight").target
@@ -169,7 +169,7 @@ def part_of(name: str) -> Part | None:
         return None
     target = original_name(plain_name(f"{match[1]}.weight"))
     module = match[1].removeprefix("module.").removeprefix(_PEFT)
-    return Part(target, module, cast("Role", match[2]))
+    return AdapterPart(target, module, cast("Role", match[2]))
 
 
 def trained_name(name: str) -> str:

@@ -19,7 +19,6 @@ from llava_pack.checkpoint.findings import (
     file_defects,
     index_defects,
     kind_defects,
-    listed,
     vocabulary_defects,
 )
 from llava_pack.checkpoint.folder import (
@@ -44,7 +43,7 @@ from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
-from llava_pack.checkpoint.weight_file import open_weights
+from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
@@ -52,9 +51,6 @@ PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files that can say how pictures are prepared."""
 _CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
 
-
-Held = dict[str, dict[str, TensorEntry]]
-"""File name to its tensors, by name."""
 Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
 
 
@@ -162,7 +158,9 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     folder = checkpoint_folder(folder.absolute())
     inside = sorted(folder.iterdir())
     names = [path.name for path in inside if path.is_file()]
-    layout, defects = survey_files(folder, names, lambda files: _held(folder, files), expect=expect)
+    layout, defects = survey_files(
+        folder, names, lambda files: held_tensors(folder, files), expect=expect
+    )
     return layout, [*defects, *leftover_defects([path.name for path in inside])]
 
 
@@ -203,7 +201,7 @@ def survey_files(
         defects += trainables_defects(names, layout.entries)
     if files and not (broken or foreign) and (weights.places or seen):
         adapter = configs.get("adapter_config.json", {})
-        entries, packed = _known(weights, held, files)
+        entries, packed = known_tensors(weights, held, files)
         if layout.kind is Kind.TOWER:
             entries = {tower_name(name): entry for name, entry in entries.items()}
             packed = frozenset(map(tower_name, packed))
@@ -247,37 +245,6 @@ def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]],
         except CheckpointError as error:
             defects.append(defect_of(error))
     return configs, defects
-
-
-def _known(
-    weights: WeightSet, held: Held, files: tuple[str, ...]
-) -> tuple[dict[str, TensorEntry], frozenset[str]]:
-    """Return the tensors, and the names of those of which an index tells the name alone."""
-    entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
-    if len(held) == len(files):
-        return entries, frozenset()
-    unseen = {name for name, place in weights.places.items() if place not in held}
-    return {**{n: TensorEntry(n, "F16", ()) for n in unseen}, **entries}, frozenset(unseen)
-
-
-def _held(folder: Path, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
-    held: Held = {}
-    defects: list[Defect] = []
-    where: dict[str, str] = {}
-    for name in files:
-        try:
-            file = open_weights(folder / name)
-        except CheckpointError as error:
-            defects.append(defect_of(error))
-            continue
-        held[name] = {entry.name: entry for entry in file.entries}
-        file.close()
-        twice = sorted(where.keys() & held[name].keys())
-        if twice:
-            text = f"holds {listed(twice)}, which {where[twice[0]]} holds too"
-            defects.append(Defect("fail", name, text))
-        where |= dict.fromkeys(held[name], name)
-    return held, defects
 
 
 def preprocessor_of(configs: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
+from llava_pack.format.precision import Quantized
 
-Ahead = Literal["nf4", "fp4", "int8"]
+Ahead = Quantized | Literal["fp4"]
 PART = re.compile(
     r"(.+)\.(weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)"
     r"|SCB|weight_format)"
