@@ -15,8 +15,8 @@ from llava_pack.checkpoint.config import parse_config, vision_tower_id
 from llava_pack.checkpoint.keymap import INSIDE
 from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.checkpoint.layout import Layout
-from llava_pack.checkpoint.network import tower_values
 from llava_pack.checkpoint.pair import with_tower
+from llava_pack.checkpoint.vision import tower_values
 from llava_pack.format.errors import RecipeError
 from llava_pack.recipe import Recipe
 

@@ -9,11 +9,10 @@ from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
 from llava_pack.checkpoint.based import check_based
 from llava_pack.checkpoint.defects import Defect, refuse
-from llava_pack.checkpoint.findings import pair_defects
+from llava_pack.checkpoint.findings import side_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
-from llava_pack.checkpoint.layout import read_layout
+from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.pair import tower_defects
-from llava_pack.checkpoint.servable import upstream_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.schemes import parse_source
@@ -110,8 +109,10 @@ def _listing(source: Source) -> Listing:
 
 def check_servable(
     identified: Mapping[str, Identified], recipe: Recipe, configs: Configs, progress: Progress
-) -> None:
+) -> Mapping[str, Layout]:
     """Refuse what the bundle's runtime could not load, before weights are fetched; tell warnings.
+
+    What is known of the sources by then is returned, but of a projector, which others complete.
 
     Args:
         identified: the sources, their small files fetched.
@@ -129,11 +130,9 @@ def check_servable(
         if source.kind is not Kind.PROJECTOR:  # what it lacks is completed from the others
             layouts[name], more = source.survey()
             defects += more
-    tower = layouts.get("vision_tower")
-    if packed_for(recipe).engine == "upstream":
-        defects += upstream_defects(config, tower_config)
-    elif tower is not None:
-        defects += pair_defects(config, tower.config, tower.preprocessor)
+    if tower := layouts.get("vision_tower"):
+        defects += side_defects(config, tower_config)
+        defects += packed_for(recipe).servable(config, tower_config, tower.preprocessor)
     for defect in dict.fromkeys(defects):
         if defect.level == "warn":
             progress.note(f"! {defect}")
@@ -141,6 +140,7 @@ def check_servable(
     whole = all(len(layouts[name].entries) for name in layouts)
     if "base" in layouts and "model" in layouts and whole:
         check_based(layouts["model"], layouts["base"])
+    return layouts
 
 
 def fetch_sources(

@@ -16,7 +16,7 @@ from llava_pack.assemble.serving import ServingPlan, plan_serving, source_config
 from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind, TowerChoice
-from llava_pack.convert.native_config import check_native
+from llava_pack.convert.native_form import native_form
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.python_archive import PythonArchive
@@ -127,7 +127,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
-    check_servable(identified, recipe, configs, progress)
+    layouts = check_servable(identified, recipe, configs, progress)
     check_vocabulary(recipe, identified)
     if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
@@ -136,7 +136,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
     if packing.format == "hf" and not packing.converted:
-        check_native(configs[0])
+        native_form(*configs, layouts["vision_tower"].preprocessor)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe, packing, options.target, configs, cpu=cpu, capability=packages.torch.capability

@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import target_requirements
+from llava_pack.checkpoint.defects import Defect
+from llava_pack.checkpoint.servable import Config, engine_defects, upstream_defects
 from llava_pack.format.errors import PackError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.lock.platform import Platform
@@ -66,6 +68,8 @@ class PackedRuntime:
         requirements: what the resolver is asked for.
         torch: the one that it can have, given the one that the target can.
         check: raises where it cannot load a recipe's model.
+        servable: says why it cannot, by the configurations of model and tower, and by how pictures
+            are prepared.
         code: packages at one version that are taken without what they require.
         python: the only one that it runs on, None for the recipe's.
         glibc_minor: of the oldest C library that its wheels are for; 0 where they decide.
@@ -77,6 +81,7 @@ class PackedRuntime:
     requirements: Requirements
     torch: Callable[[TorchChoice, Platform, Cuda], TorchChoice] = lambda chosen, *_: chosen
     check: Callable[[Recipe], None] = lambda _: None
+    servable: Callable[[Config, Config, Config], list[Defect]] = engine_defects
     code: tuple[str, ...] = ()
     python: str | None = None
     glibc_minor: int = 0
@@ -185,6 +190,7 @@ _PACKED = (
         requirements=upstream_requirements,
         torch=upstream_torch,
         check=_check_upstream,
+        servable=lambda config, tower_config, _: upstream_defects(config, tower_config),
         code=(UPSTREAM_CODE,),
         python=UPSTREAM_PYTHON,
         native=False,

@@ -9,7 +9,7 @@ from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
 from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
-from llava_pack.checkpoint.network import tower_values
+from llava_pack.checkpoint.vision import tower_values
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.precision import BY_QUALITY
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits

@@ -8,14 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava_pack.checkpoint.kind import backbone
-from llava_pack.checkpoint.network import (
-    is_lone_linear,
-    newline,
-    projector_linears,
-    text_values,
-    tower_values,
-)
+from llava_pack.checkpoint.network import is_lone_linear, newline, projector_linears, text_values
 from llava_pack.checkpoint.values import size
+from llava_pack.checkpoint.vision import tower_values
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -161,13 +161,20 @@ def pair_defects(
         tower_config: the tower's.
         preprocessor: how the tower wants pictures.
     """
-    defects: list[Defect] = []
+    return [
+        *side_defects(config, tower_config),
+        *engine_defects(config, tower_config, preprocessor),
+    ]
+
+
+def side_defects(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> list[Defect]:
+    """Return whether a tower is for other pictures than the one that a checkpoint names."""
     side = vision_part(tower_config).get("image_size")
     named = _SIDE.search(vision_tower_id(config) or "")
     if named and type(side) is int and int(named[1]) != side:
         text = f"mm_vision_tower is for pictures of {named[1]} pixels, the tower takes {side}"
-        defects.append(Defect("fail", "config.json", text, NAMED_TOWER))
-    return [*defects, *engine_defects(config, tower_config, preprocessor)]
+        return [Defect("fail", "config.json", text, NAMED_TOWER)]
+    return []
 
 
 def listed(names: Collection[str]) -> str:

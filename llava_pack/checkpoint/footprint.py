@@ -18,7 +18,10 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
+from llava_pack.checkpoint.kind import has_tiles
+from llava_pack.checkpoint.tiling import tiling
 from llava_pack.checkpoint.values import size
+from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.precision import FACTS, PRECISIONS, QUANTIZED, Precision, computes_in
 
 Device = Literal["cpu", "cuda"]
@@ -39,11 +42,13 @@ class Parameters:
     """How many parameters of each kind a checkpoint has.
 
     `rows` is how many outputs the quantized layers have together: int8 keeps a scale for each.
+    `features` is no parameters: it is the numbers that one picture's tiles become at most.
     """
 
     quantized: int
     rows: int
     kept: int
+    features: int = 0
 
     @property
     def total(self) -> int:
@@ -146,7 +151,13 @@ def footprint(
         CheckpointError: a size is missing from the configuration.
     """
     kept = 4 if computes_in(precision, device) == "float32" else 2
-    work = working_bytes(config, context_tokens=context_tokens, slots=slots, element_bytes=kept)
+    work = working_bytes(
+        config,
+        context_tokens=context_tokens,
+        slots=slots,
+        element_bytes=kept,
+        features=parameters.features,
+    )
     return Footprint(
         weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
         kept_bytes=parameters.kept * kept,
@@ -157,16 +168,29 @@ def footprint(
 
 
 def working_bytes(
-    config: Mapping[str, Any], *, context_tokens: int, slots: int, element_bytes: int
+    config: Mapping[str, Any],
+    *,
+    context_tokens: int,
+    slots: int,
+    element_bytes: int,
+    features: int = 0,
 ) -> int:
     """Return what one prefill and the logits of everybody take beside weights and cache.
+
+    Args:
+        config: the checkpoint's, in the original keys.
+        context_tokens: longest conversation of a slot.
+        slots: conversations at a time.
+        element_bytes: of what is computed in.
+        features: of one picture, which are there twice while its tiles are joined.
 
     Raises:
         CheckpointError: a size is missing from the configuration.
     """
     hidden, inner = size(config, "hidden_size"), size(config, "intermediate_size")
     rows = min(context_tokens, _PREFILL_TOKENS)
-    return rows * (4 * hidden + 3 * inner) * element_bytes + size(config, "vocab_size") * slots * 4
+    numbers = rows * (4 * hidden + 3 * inner) + 2 * features
+    return numbers * element_bytes + size(config, "vocab_size") * slots * 4
 
 
 def cache_bytes_per_token(config: Mapping[str, Any], element_bytes: int = 2) -> int:
@@ -187,11 +211,25 @@ def count_parameters(config: Mapping[str, Any], tower_config: Mapping[str, Any])
     """Return the parameters of a checkpoint and its tower, from the configurations alone.
 
     Raises:
-        CheckpointError: a size is missing.
+        CheckpointError: a value is missing, or not usable.
     """
     shapes = language_shapes(config) | projector_shapes(config)
     counted = parameters_of(shapes.items())
-    return replace(counted, kept=counted.kept + tower_parameters(tower_config))
+    return replace(
+        counted,
+        kept=counted.kept + tower_parameters(tower_config),
+        features=_tile_features(config, tower_config),
+    )
+
+
+def _tile_features(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> int:
+    """Return the numbers that the tiles of one picture become, before any is left out."""
+    if not has_tiles(config):
+        return 0
+    tower = tower_rules(config, tower_config)
+    layouts = tiling(config, tower).layouts
+    tiles = 1 + max(width * height for width, height in layouts) // tower.image_size**2
+    return tiles * tower.features * size(config, "hidden_size")
 
 
 def parameters_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Parameters:

@@ -44,6 +44,8 @@ _CONVERTED_TYPES, _CONVERTED_CLASSES = zip(PLAIN, NEXT, ONEVISION, strict=True)
 TOWER_TYPES = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models that the engine runs."""
+UPSTREAM_LANGUAGES = ("llama", "mistral", "mpt")
+"""Those that LLaVA's own code runs. Source: haotian-liu/LLaVA llava/model/language_model."""
 _LANGUAGES = (*LANGUAGE_TYPES, "mpt", "gemma", "gemma2", "phi", "phi3", "qwen3", "mixtral")
 """Language models that are known for what they are."""
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -145,6 +147,19 @@ def has_tiles(config: Mapping[str, Any]) -> bool:
     """
     aspect = str(config.get("image_aspect_ratio", ""))
     return aspect.startswith("anyres") or config.get("model_type") in (NEXT[0], ONEVISION[0])
+
+
+def trains_tower(config: Mapping[str, Any]) -> bool:
+    """Say whether the vision tensors inside a checkpoint are those that its code uses.
+
+    Source: haotian-liu/LLaVA multimodal_encoder/clip_encoder.py (`unfreeze_mm_vision_tower`);
+    LLaVA-VL/LLaVA-NeXT, the same file and siglip_encoder.py (`mm_tunable_parts` too).
+
+    >>> trains_tower({"mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter,mm_language_model"})
+    True
+    """
+    parts = str(config.get("mm_tunable_parts") or "")
+    return bool(config.get("unfreeze_mm_vision_tower", False)) or "mm_vision_tower" in parts
 
 
 def image_words(config: Mapping[str, Any]) -> tuple[str, ...]:

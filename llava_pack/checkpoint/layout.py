@@ -37,6 +37,7 @@ from llava_pack.checkpoint.kind import (
     backbone,
     classify,
     has_tiles,
+    trains_tower,
 )
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.servable import engine_defects
@@ -102,8 +103,7 @@ class Layout:
     @property
     def vision_inside(self) -> bool:
         """Whether the checkpoint's own vision tensors are the ones that LLaVA uses."""
-        trained = bool(self.config.get("unfreeze_mm_vision_tower", False))
-        return trained and any(name.startswith(INSIDE) for name in self.entries)
+        return trains_tower(self.config) and any(name.startswith(INSIDE) for name in self.entries)
 
     @property
     def over_converted(self) -> bool:

@@ -11,20 +11,25 @@ multimodal_encoder/siglip_encoder.py (SigLIP has no class token, and its last la
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.kind import LANGUAGE_TYPES, TOWER_TYPES, backbone, has_tiles
-from llava_pack.checkpoint.values import choice, flag, number, refusal, size
+from llava_pack.checkpoint.kind import LANGUAGE_TYPES, backbone, has_tiles
+from llava_pack.checkpoint.values import (
+    ACTIVATIONS,
+    MAX_LAYERS,
+    choice,
+    flag,
+    number,
+    refusal,
+    size,
+)
+from llava_pack.checkpoint.vision import TowerRules, tower_rules
 
-TowerKind = Literal["clip", "siglip"]
 NAMED_TOWER = "use the tower that mm_vision_tower names"
 _MLP = re.compile(r"mlp(\d{1,2})x_gelu")
 _MAX_LINEARS = 16
 _OTHERS = "take a LLaVA over one of those, for example the recipe llava-v1.5-7b"
-_SELECT = ("patch", "cls_patch")
-_ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
 _ROTARY: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -38,7 +43,6 @@ _ROTARY: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """How positions are scaled, and the numbers that each way needs."""
-_MAX_LAYERS = 1000
 _GROUPS = {"mistral": 8, "qwen2": 32}
 """Key-value heads where a configuration names none; others have one for each head. Source:
 transformers models/mistral and models/qwen2 configuration."""
@@ -54,71 +58,6 @@ _SIZES = (
 _NUMBERS = ("rms_norm_eps", "rope_theta")
 _FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")
 _IDS = ("bos_token_id", "eos_token_id")
-# Source: transformers models/clip and models/siglip configuration, the defaults of the vision part.
-_TOWERS: Mapping[TowerKind, Mapping[str, Any]] = {
-    "clip": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 224,
-        "patch_size": 32,
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
-    },
-    "siglip": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 224,
-        "patch_size": 16,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-    },
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TowerRules:
-    """A vision tower, as far as its features are taken.
-
-    Attributes:
-        kind: whose layers it has.
-        values: of its configuration, in transformers' keys.
-        layers: that are run; what comes after the features is left out.
-        drops_class: the class token, which CLIP puts before the patches, is dropped.
-    """
-
-    kind: TowerKind
-    values: Mapping[str, Any]
-    layers: int
-    drops_class: bool
-
-    @property
-    def width(self) -> int:
-        """Numbers of a feature."""
-        return int(self.values["hidden_size"])
-
-    @property
-    def image_size(self) -> int:
-        """Pixels along a picture."""
-        return int(self.values["image_size"])
-
-    @property
-    def patches(self) -> int:
-        """Patches along a picture."""
-        return self.image_size // int(self.values["patch_size"])
-
-    @property
-    def extra(self) -> int:
-        """Features of a picture beside its patches."""
-        return int(self.kind == "clip" and not self.drops_class)
-
-    @property
-    def features(self) -> int:
-        """Features of a picture."""
-        return self.patches**2 + self.extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +79,14 @@ class Network:
     linears: int
     lone_linear: bool
     newline: bool
+
+    @property
+    def head_width(self) -> int:
+        """Numbers of a key, and of a value, in each head."""
+        return int(
+            self.text.get("head_dim")
+            or self.text["hidden_size"] // self.text["num_attention_heads"]
+        )
 
 
 def network(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> Network:
@@ -185,14 +132,14 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in config.items() if value is not None}
     for key in _NEEDED:
         size(config, key)
-    size(config, "num_hidden_layers", most=_MAX_LAYERS)
+    size(config, "num_hidden_layers", most=MAX_LAYERS)
     values: dict[str, Any] = {key: size(given, key) for key in _SIZES if key in given}
     values |= {key: number(given, key) for key in _NUMBERS if key in given}
     values |= {key: flag(given, key) for key in _FLAGS if key in given}
     values |= {key: _ids(key, given[key]) for key in _IDS if key in given}
     values |= _rotary(given)
     if "hidden_act" in given:
-        values["hidden_act"] = choice("hidden_act", given["hidden_act"], _ACTIVATIONS)
+        values["hidden_act"] = choice("hidden_act", given["hidden_act"], ACTIVATIONS)
     usual = _GROUPS.get(backbone(config), values["num_attention_heads"])
     values.setdefault("num_key_value_heads", usual)
     _check_heads(values)
@@ -242,77 +189,6 @@ def is_lone_linear(config: Mapping[str, Any]) -> bool:
 def newline(config: Mapping[str, Any]) -> bool:
     """Return whether rows of features of tiles end with `image_newline`."""
     return has_tiles(config) and config.get("mm_patch_merge_type") == "spatial_unpad"
-
-
-def tower_rules(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> TowerRules:
-    """Return what of a tower is run, and which of its features are taken.
-
-    Raises:
-        CheckpointError: a value is missing, unknown or contradicts another.
-    """
-    kind, values = tower_values(tower_config)
-    select = choice(
-        "mm_vision_select_feature", config.get("mm_vision_select_feature") or "patch", _SELECT
-    )
-    layers = _layers(config.get("mm_vision_select_layer", -2), values["num_hidden_layers"])
-    drops = kind == "clip" and select == "patch"
-    return TowerRules(kind=kind, values=values, layers=layers, drops_class=drops)
-
-
-def tower_values(tower_config: Mapping[str, Any]) -> tuple[TowerKind, dict[str, Any]]:
-    """Return whose layers a tower has, and the values of its configuration.
-
-    Raises:
-        CheckpointError: it is a tower of another kind, or a value is none.
-    """
-    given, kind = vision_part(tower_config), tower_kind(tower_config)
-    values = {
-        key: default if given.get(key) is None else given[key]
-        for key, default in _TOWERS[kind].items()
-    }
-    size(values, "num_hidden_layers", most=_MAX_LAYERS)
-    for key, default in _TOWERS[kind].items():
-        if isinstance(default, str):
-            choice(key, values[key], _ACTIVATIONS)
-        elif isinstance(default, float):
-            values[key] = number(values, key)
-        else:
-            size(values, key)
-    if size(given, "num_channels", 3) != 3:
-        raise refusal(f"num_channels is {given['num_channels']}, expected 3")
-    heads, width = values["num_attention_heads"], values["hidden_size"]
-    if width % heads or values["image_size"] < values["patch_size"]:
-        raise refusal(
-            f"the tower is {width} wide with {heads} heads, and sees {values['image_size']} pixels "
-            f"in patches of {values['patch_size']}: they do not fit together"
-        )
-    return kind, values
-
-
-def tower_kind(tower_config: Mapping[str, Any]) -> TowerKind:
-    """Return whose layers a tower has; CLIP's where its configuration does not say.
-
-    Raises:
-        CheckpointError: it is a tower of another kind.
-    """
-    given = vision_part(tower_config)
-    model_type = given.get("model_type") or tower_config.get("model_type") or "clip"
-    if model_type not in TOWER_TYPES:
-        raise refusal(
-            f"the vision tower is {shown(model_type)}, expected one of: {', '.join(TOWER_TYPES)}",
-            hint="take a LLaVA with a CLIP or a SigLIP tower",
-        )
-    return "siglip" if str(model_type).startswith("siglip") else "clip"
-
-
-def _layers(select: object, layers: int) -> int:
-    """Return how many layers are run for the hidden state that is selected."""
-    if type(select) is not int or not -layers <= select <= layers or select == 0:
-        raise refusal(
-            f"mm_vision_select_layer is {shown(select)}, expected a layer from -{layers} to "
-            f"{layers} of the tower, for example -2"
-        )
-    return select if select > 0 else layers + 1 + select
 
 
 def _ids(key: str, value: object) -> int | list[int]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.network import TowerRules
 from llava_pack.checkpoint.tiling import Tiling, tiling
 from llava_pack.checkpoint.values import refusal
+from llava_pack.checkpoint.vision import TowerRules
 
 MAX_SIDE = 4096
 """Pixels along a tower's picture; more than any tower reads, few enough for any memory."""

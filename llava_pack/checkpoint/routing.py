@@ -11,19 +11,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llava_pack.checkpoint.defects import Defect
-from llava_pack.checkpoint.kind import Kind, backbone
+from llava_pack.checkpoint.kind import UPSTREAM_LANGUAGES, Kind, backbone
 
 _TEMPLATES = ("llama-2", "mistral", "v1.6-34b", "v1", "mpt")
 
 
 def routing_defects(name: str, kind: Kind, config: Mapping[str, Any]) -> list[Defect]:
     """Return a warning for each way in which LLaVA's own code would misread the folder's name."""
+    language = backbone(config)
     if kind not in {Kind.ORIGINAL, Kind.LORA, Kind.PROJECTOR}:
+        return []
+    if language not in UPSTREAM_LANGUAGES:  # that code refuses it under any name
         return []
     hint = "rename the folder, for example to llava-v1.5-7b, before LLaVA's own code opens it"
     return [
         Defect("warn", name, f"LLaVA's own code would misread this folder name: {text}", hint)
-        for text in _misreadings(name.lower(), kind, backbone(config))
+        for text in _misreadings(name.lower(), kind, language)
     ]
 
 

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava_pack.checkpoint.defects import Defect, defect_of
-from llava_pack.checkpoint.kind import backbone
-from llava_pack.checkpoint.network import network, projector_linears, tower_rules
+from llava_pack.checkpoint.kind import UPSTREAM_LANGUAGES, backbone
+from llava_pack.checkpoint.network import network, projector_linears
 from llava_pack.checkpoint.pictures import picture_rules
 from llava_pack.checkpoint.values import choice, refusal
+from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
-_UPSTREAM_LANGUAGES = ("llama", "mistral")
-"""Source: haotian-liu/LLaVA llava/model/language_model; of MPT it is told by a folder's name."""
 _OWN_ENGINE = "leave out --runtime upstream: llava-pack's own engine serves it"
 
 
@@ -41,7 +40,7 @@ def upstream_defects(config: Config, tower_config: Config) -> list[Defect]:
     Source: haotian-liu/LLaVA llava/model/builder.py, multimodal_encoder/builder.py.
     """
     try:
-        choice("the language model", backbone(config), _UPSTREAM_LANGUAGES, hint=_OWN_ENGINE)
+        choice("the language model", backbone(config), UPSTREAM_LANGUAGES, hint=_OWN_ENGINE)
         projector_linears(config)
         if tower_rules(config, tower_config).kind != "clip":
             raise refusal("LLaVA's own code has no SigLIP tower", hint=_OWN_ENGINE)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llava_pack.checkpoint.defects import shown
-from llava_pack.checkpoint.network import TowerRules
 from llava_pack.checkpoint.values import choice, refusal
+from llava_pack.checkpoint.vision import TowerRules
 
 Merge = Literal["flat", "spatial", "spatial_unpad"]
 Size = tuple[int, int]

@@ -9,6 +9,8 @@ from llava_pack.format.errors import CheckpointError
 
 T = TypeVar("T", bound=str)
 _MAX_SIZE = 1 << 24
+ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
+MAX_LAYERS = 1000
 
 
 def refusal(message: str, *, hint: str = "", subject: str = "config.json") -> CheckpointError:

@@ -5,7 +5,7 @@ linears are quantized on the way.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 
 from llava_pack.checkpoint.config import read_small
 from llava_pack.checkpoint.keymap import INSIDE, exchange_name
-from llava_pack.checkpoint.kind import backbone, has_tiles, image_words
+from llava_pack.checkpoint.kind import backbone, image_words
 from llava_pack.convert import native_config
+from llava_pack.convert.native_form import NativeForm, native_form
 from llava_pack.convert.native_tokenizer import is_legacy, tokenizer_config, with_image_token
 from llava_pack.convert.output import write_texts
 from llava_pack.convert.parts import (
@@ -62,7 +63,7 @@ def native_folder(
 
     Args:
         parts: the checkpoint, opened.
-        tower_dir: its CLIP tower; of one that is inside only the configurations are read.
+        tower_dir: its tower; of one that is inside only the configurations are read.
         chat_template: gives the prompt that the model was trained with, in Jinja.
         precision: `nf4` or `int8`, told in config.json.
         writable: the views of tensors may be given to torch.
@@ -74,27 +75,24 @@ def native_folder(
     preprocessor = picture_settings(tower_dir)
     tokenizer, own = _tokenizer(parts.texts)
     own["legacy"] = is_legacy(own, backbone(parts.config))
+    form = native_form(parts.config, tower_config, preprocessor)
     words = image_words(parts.config)
-    extended = with_image_token(tokenizer, own, words)
+    extended = with_image_token(tokenizer, own, words, video=form.most_tiles > 0)
     table = next((t.entry for t in parts.tensors if t.entry.name == _TABLES[0]), None)
     if table is None:
         raise CheckpointError(f"there is no {_TABLES[0]}", subject=parts.texts.name)
     rows = -(-max(extended.size, table.shape[0]) // ROW_MULTIPLE) * ROW_MULTIPLE
     config = native_config.native_config(
-        parts.config, tower_config, rows=rows, tokens=extended.ids, precision=precision
+        parts.config, tower_config, form, rows=rows, tokens=extended.ids, precision=precision
     )
     published = read_json_if_there(parts.texts / "generation_config.json")
     pad = extended.ids[native_config.PAD_TOKEN]
     documents = {
         "config.json": config,
         "generation_config.json": native_config.generation_config(parts.config, published, pad),
-        "preprocessor_config.json": native_config.image_processor(
-            parts.config, tower_config, preprocessor
-        ),
-        "processor_config.json": native_config.processor(parts.config, tower_config),
-        "tokenizer_config.json": tokenizer_config(
-            own, extended.data, tiles=has_tiles(parts.config)
-        ),
+        "preprocessor_config.json": native_config.image_processor(form),
+        "processor_config.json": native_config.processor(form),
+        "tokenizer_config.json": tokenizer_config(own, extended.data, stem=form.stem),
     }
     texts = {name: _document(value) for name, value in documents.items()}
     texts |= {"tokenizer.json": extended.data, "chat_template.jinja": chat_template.encode()}
@@ -102,8 +100,8 @@ def native_folder(
     if model.is_file():
         texts["tokenizer.model"] = read_small(model)
     with _whole(parts, tower_dir, writable=writable) as tensors:
-        sizes = (extended.trained, rows)
-        named = [one for tensor in tensors if (one := _named(tensor, *sizes)) is not None]
+        rules = Rows(kept=extended.trained, total=rows, filler=extended.filler)
+        named = [one for t in _needed(tensors, form) if (one := _named(t, rules)) is not None]
         yield NativeFolder(texts=texts, tensors=named)
 
 
@@ -119,8 +117,8 @@ def to_native(
     """Write a checkpoint as a transformers-native folder, and return the files.
 
     Elements keep their type and bytes; rows of the embedding table and the output layer that no
-    word was trained for, `<image>` and `<pad>` among them, are copies of their first row, so that
-    none is ever likelier than `<unk>`.
+    word was trained for, `<image>` and `<pad>` among them, are copies of the row of a word that no
+    answer has (`<unk>`), so that none is ever likelier than that.
     The same input gives the same bytes.
 
     Args:
@@ -151,27 +149,45 @@ def _whole(parts: Parts, tower_dir: Path, *, writable: bool) -> Iterator[list[So
         yield [*kept, *tower]
 
 
-def _named(tensor: SourceTensor, trained: int, rows: int) -> SourceTensor | None:
+def _needed(tensors: Iterable[SourceTensor], form: NativeForm) -> Iterator[SourceTensor]:
+    """Yield the tensors without those of the tower that the class has no place for."""
+    vision = form.vision_shapes()
+    for tensor in tensors:
+        inside = tensor.entry.name.removeprefix(INSIDE)
+        if inside == tensor.entry.name or inside in vision:
+            yield tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of the embedding table: those that are kept, all, and which one fills the others."""
+
+    kept: int
+    total: int
+    filler: int
+
+
+def _named(tensor: SourceTensor, rows: Rows) -> SourceTensor | None:
     name = exchange_name(tensor.entry.name)
     if name is None:
         return None
-    kept = min(trained, tensor.entry.shape[0])
-    changed = tensor.entry.name in _TABLES and kept < rows
-    return renamed(_with_rows(tensor, kept, rows) if changed else tensor, name)
+    kept = min(rows.kept, tensor.entry.shape[0])
+    changed = tensor.entry.name in _TABLES and kept < rows.total
+    return renamed(_with_rows(tensor, replace(rows, kept=kept)) if changed else tensor, name)
 
 
-def _with_rows(tensor: SourceTensor, kept: int, rows: int) -> SourceTensor:
-    """Return a table with another number of rows; those behind the kept are copies of its first."""
+def _with_rows(tensor: SourceTensor, rows: Rows) -> SourceTensor:
+    """Return a table with another number of rows; those behind the kept are copies of one."""
     entry = tensor.entry
-    wider = replace(entry, shape=(rows, *entry.shape[1:]))
-    row_bytes = wider.size_bytes // rows
+    wider = replace(entry, shape=(rows.total, *entry.shape[1:]))
+    row_bytes = wider.size_bytes // rows.total
+    start = min(rows.filler, rows.kept - 1) * row_bytes
 
     def read() -> memoryview:
-        view = tensor.read().cast("B")[: kept * row_bytes]
+        view = tensor.read().cast("B")[: rows.kept * row_bytes]
         table = bytearray(wider.size_bytes)
         table[: len(view)] = view
-        for start in range(len(view), len(table), row_bytes):
-            table[start : start + row_bytes] = view[:row_bytes]
+        table[len(view) :] = bytes(view[start : start + row_bytes]) * (rows.total - rows.kept)
         return memoryview(table)
 
     return SourceTensor(wider, read, tensor.release)

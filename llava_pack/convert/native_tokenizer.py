@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llava_pack.convert.native_config import IMAGE_TOKEN, PAD_TOKEN
+from llava_pack.convert.native_config import IMAGE_TOKEN, PAD_TOKEN, VIDEO_TOKEN
 from llava_pack.format.errors import CheckpointError
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
@@ -36,19 +36,25 @@ class Extended:
 
     Attributes:
         data: `tokenizer.json`.
-        ids: of `<image>` and `<pad>`.
+        ids: of `<image>` and `<pad>`, and of `<video>` where it was asked for.
         trained: how many ids the model was trained with; LLaVA's code cuts its tables to them.
         size: how many ids there are.
+        filler: id of a token that no answer has.
     """
 
     data: bytes
     ids: Mapping[str, int]
     trained: int
     size: int
+    filler: int
 
 
 def with_image_token(
-    tokenizer: bytes, config: Mapping[str, Any], words: Iterable[str] = ()
+    tokenizer: bytes,
+    config: Mapping[str, Any],
+    words: Iterable[str] = (),
+    *,
+    video: bool = False,
 ) -> Extended:
     """Return a tokenizer with `<image>`, `<pad>` and further words.
 
@@ -58,6 +64,7 @@ def with_image_token(
         tokenizer: tokenizer.json of the original checkpoint.
         config: its tokenizer_config.json.
         words: further tokens that LLaVA's code adds to this checkpoint's tokenizer.
+        video: add `<video>` too, which some classes want an id of.
 
     Raises:
         CheckpointError: it is no `tokenizer.json`.
@@ -70,17 +77,34 @@ def with_image_token(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("not a tokenizer", subject="tokenizer.json") from error
     _add(words, known, added)
-    trained = _size(known)
-    _add((IMAGE_TOKEN, PAD_TOKEN), known, added)
+    trained, filler = _size(known), _filler(state, added, config, known)
+    own = (IMAGE_TOKEN, PAD_TOKEN, *((VIDEO_TOKEN,) if video else ()))
+    _add(own, known, added)
     state["added_tokens"] = added
     if not is_legacy(config):
         _spaced_at_the_beginning_only(state)
     return Extended(
         data=json.dumps(state, ensure_ascii=False, separators=(",", ":")).encode() + b"\n",
-        ids={text: known[text] for text in (IMAGE_TOKEN, PAD_TOKEN)},
+        ids={text: known[text] for text in own},
         trained=trained,
         size=_size(known),
+        filler=filler,
     )
+
+
+def _filler(
+    state: Mapping[str, Any],
+    added: Iterable[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    known: Mapping[str, int],
+) -> int:
+    """Return the id of a token that no answer has: `<unk>`, or one that only begins turns."""
+    unknown = state["model"].get("unk_token")
+    if unknown in known:
+        return known[unknown]
+    ends = {_text(config.get(key) or "") for key in ("eos_token", "pad_token")}
+    others = (int(e["id"]) for e in added if e.get("special") and e["content"] not in ends)
+    return next(others, 0)
 
 
 def _add(words: Iterable[str], known: dict[str, int], added: list[dict[str, Any]]) -> None:
@@ -97,14 +121,14 @@ def _size(known: Mapping[str, int]) -> int:
     return max(known.values(), default=-1) + 1
 
 
-def tokenizer_config(config: Mapping[str, Any], tokenizer: bytes, *, tiles: bool) -> dict[str, Any]:
+def tokenizer_config(config: Mapping[str, Any], tokenizer: bytes, *, stem: str) -> dict[str, Any]:
     """Return tokenizer_config.json for a tokenizer that is read from `tokenizer.json`.
 
     Args:
         config: that of the original checkpoint.
         tokenizer: `tokenizer.json`; the words that it adds are told here too, for readers of
             `tokenizer.model`.
-        tiles: whether pictures are cut into tiles.
+        stem: what the name of the processor's class begins with.
     """
     texts = {key: _text(config[key]) for key in _TEXTS if config.get(key)}
     length = config.get("model_max_length")
@@ -120,7 +144,7 @@ def tokenizer_config(config: Mapping[str, Any], tokenizer: bytes, *, tiles: bool
         "model_max_length": length if isinstance(length, int) else 2048,
         "pad_token": PAD_TOKEN,
         "padding_side": "left",
-        "processor_class": f"Llava{'Next' if tiles else ''}Processor",
+        "processor_class": f"{stem}Processor",
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
 
@@ -130,7 +154,7 @@ def _added(tokenizer: bytes) -> dict[str, Any]:
     return {
         str(entry["id"]): {key: entry[key] for key in ("content", *_FLAGS, "special")}
         for entry in json.loads(tokenizer)["added_tokens"]
-        if entry["content"] not in (IMAGE_TOKEN, PAD_TOKEN)
+        if entry["content"] not in (IMAGE_TOKEN, PAD_TOKEN, VIDEO_TOKEN)
     }
 
 

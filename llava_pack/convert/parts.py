@@ -9,6 +9,7 @@ from typing import Any
 from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.conformance import model_shapes
 from llava_pack.checkpoint.keymap import INSIDE, is_weight, tower_name
+from llava_pack.checkpoint.kind import trains_tower
 from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
@@ -31,8 +32,8 @@ class Parts:
     @property
     def vision_inside(self) -> bool:
         """Whether the checkpoint's own vision tensors are the ones that LLaVA uses."""
-        trained = bool(self.config.get("unfreeze_mm_vision_tower", False))
-        return trained and any(one.entry.name.startswith(INSIDE) for one in self.tensors)
+        inside = any(one.entry.name.startswith(INSIDE) for one in self.tensors)
+        return inside and trains_tower(self.config)
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def needed(tensors: Iterable[SourceTensor], config: Mapping[str, Any]) -> list[S
 
 @contextmanager
 def tower_tensors(tower_dir: Path, *, writable: bool = False) -> Iterator[list[SourceTensor]]:
-    """Open a CLIP repository and hand out its vision tensors as if they were inside a checkpoint.
+    """Open a tower's repository and hand out its vision tensors as if inside a checkpoint.
 
     Raises:
         CheckpointError: a file is missing or damaged.

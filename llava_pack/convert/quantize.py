@@ -69,7 +69,7 @@ def quantize(
 
     Args:
         parts: opened writable.
-        tower_dir: its CLIP tower.
+        tower_dir: its tower.
         out_dir: an existing folder; files of the same names are replaced.
         precision: `nf4` with double quantization, or `int8`.
         chat_template: in Jinja.

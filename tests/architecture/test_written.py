@@ -29,7 +29,7 @@ IN_PLACE = {
     "bounds:tell": "into a private folder, once",
     "staging:Staging.text": "a folder in the making: its journal tells what is whole, its rename what is done",
     "staging:Staging.copy": "as above",
-    "components:completed": "as above",
+    "components:_with_config": "as above",
     "signing:generate": "a key that was not there: nothing is replaced",
     "signing:write_public": "a key that was not there: nothing is replaced",
     "support_bundle:_write": "a support bundle that was not there: nothing is replaced",

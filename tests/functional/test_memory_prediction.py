@@ -4,12 +4,14 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llava_pack.checkpoint.footprint import count_parameters, footprint
-from llava_pack.checkpoint.layout import read_layout, survey_pair
+from llava_pack.checkpoint.layout import read_layout
+from llava_pack.checkpoint.pair import survey_pair
 from tests.support import tiny_models
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 from tests.support.pickles import Stored
@@ -24,6 +26,21 @@ TOWER = TinyTower(width=256, inner=1024, layers=4, heads=4, picture=56, dtype="F
 MODEL = TinyLlava(
     hidden=768, inner=2048, layers=12, heads=12, groups=12, vocabulary=8000, tower=TOWER
 )
+ONEVISION = TinyLlava(
+    hidden=768,
+    inner=2048,
+    layers=12,
+    heads=12,
+    groups=2,
+    vocabulary=16000,
+    qwen=True,
+    tied=True,
+    tiles=True,
+    vision_inside=True,
+    tower=replace(TOWER, siglip=True),
+    tower_id="tiny/siglip-tiny",
+)
+MODELS = {"llava": MODEL, "onevision": ONEVISION}
 LOAD = """
 import ctypes, json, sys
 from pathlib import Path
@@ -32,7 +49,7 @@ torch.set_num_threads(1)
 from llava_pack.engine.loading.load import load_engine
 engine = load_engine(
     Path(sys.argv[1]), precision=sys.argv[2], device="cpu",
-    slots=int(sys.argv[3]), context_tokens=int(sys.argv[4]),
+    slots=int(sys.argv[3]), context_tokens=int(sys.argv[4]), conv_mode="plain",
 )
 ctypes.CDLL(None).malloc_trim(0)  # what the loader has freed is not what the model takes
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -42,9 +59,10 @@ NEAR_ONE_TENTH = bytes(byte & 0x83 | 0x24 for byte in range(256))
 """High bytes of small float16 values of either sign, for any random byte."""
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
+@pytest.fixture(scope="module", params=MODELS)
+def large(request, tmp_path_factory):
     """A model of 100 million parameters, made in seconds."""
+    spec = MODELS[request.param]
 
     def quick(self, name, shape, dtype):
         count = 1
@@ -57,8 +75,8 @@ def large(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_models.Values, "tensor", quick)
-        make_tower(folder / "clip-tiny", TOWER)
-        return make_llava(folder / "llava-v1.5-100m", MODEL)
+        make_tower(folder / spec.tower_id.removeprefix("tiny/"), spec.tower)
+        return make_llava(folder / "llava-v1.5-100m", spec)
 
 
 def check(folder, precision):

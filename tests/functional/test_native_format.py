@@ -147,7 +147,7 @@ def test_pictures_are_prepared_alike(pair):
     engine, native = pair
     for size in SIZES:
         messages = (Message("user", (noise(*size), "x")),)
-        want = engine._model._vision.processor.pixels(noise(*size))
+        want = engine._model._vision.processor.tiles(noise(*size))[0]
         assert (native.inputs(messages)["pixel_values"][0].numpy() == want).all()
 
 

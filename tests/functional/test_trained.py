@@ -14,7 +14,7 @@ from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind
 from llava_pack.checkpoint.layout import read_layout, survey
 from llava_pack.checkpoint.summary import summarise
 from llava_pack.convert.merge import merged_parts
-from llava_pack.convert.native_config import check_native
+from llava_pack.convert.native_form import native_form
 from llava_pack.convert.shards import opened, renamed, write_shards
 from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.convert.tower import slim_tower
@@ -238,7 +238,7 @@ def test_weights_quantized_in_the_original_layout(kind, base, tmp_path):
     want = logits(loaded(twin, precision="auto"), trained.CHAT)
     assert np.abs(logits(engine, trained.CHAT) - want).max() <= TOLERANCE
     with pytest.raises(CheckpointError, match="quantized ahead of time"):
-        check_native(json.loads((folder / "config.json").read_bytes()))
+        native_form(read_layout(folder).config, {}, {})
 
 
 def test_a_tower_that_transformers_saves_today(tmp_path):

@@ -50,6 +50,7 @@ MISTAKES = {
     "model_path": ["--vision-tower", "tower", "--model-base", "base"],
     "vision_tower": ["--vision-tower", "tower"],
     "model_base": ["--model-base", "base"],
+    "tower": ["--tower", "packed"],
     "precision": [*_FOLDER, "--precision", "int4"],
     "load_4bit": [*_FOLDER, "--load-4bit", "--precision", "fp16"],
     "load_8bit": [*_FOLDER, "--load-8bit", "--load-4bit"],
@@ -62,6 +63,7 @@ OTHER_MODEL = {
     "model_path": Path("another"),
     "vision_tower": Path("tower"),
     "model_base": Path("base"),
+    "tower": "stock",
     "precision": "fp32",
     "load_4bit": True,
     "load_8bit": True,
@@ -278,6 +280,7 @@ OTHER_PACK = {
     "layout": "hf",
     "quantize": "nf4",
     "merge": True,
+    "tower": "packed",
 }
 
 

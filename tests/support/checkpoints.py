@@ -15,6 +15,7 @@ from llava_pack.checkpoint.expected import language_shapes, projector_shapes
 from llava_pack.checkpoint.keymap import exchange_name
 from llava_pack.checkpoint.safetensors_file import SafetensorsWriter
 from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.tiling import pinpoints
 from tests.support import pickles
 from tests.support.tiny_models import (
     TOWER_ID,
@@ -23,6 +24,7 @@ from tests.support.tiny_models import (
     TinyTower,
     Values,
     WeightFormat,
+    language_of,
     llava_config,
     llava_tensors,
     packed,
@@ -76,12 +78,13 @@ def make_llava(folder: Path, spec: TinyLlava | None = None) -> Path:
 
 
 def make_tower(folder: Path, spec: TinyTower | None = None) -> Path:
-    """Write a CLIP repository with its whole pickle, and return its folder."""
+    """Write a CLIP repository with its whole pickle, or a SigLIP one; return its folder."""
     spec = spec or TinyTower()
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", tower_config(spec))
     _write_json(folder / "preprocessor_config.json", preprocessor_config(spec))
-    write_weights(folder, tower_tensors(spec), weights="bin", shards=1)
+    weights: WeightFormat = "safetensors" if spec.siglip else "bin"
+    write_weights(folder, tower_tensors(spec), weights=weights, shards=1)
     return folder
 
 
@@ -90,33 +93,9 @@ def make_converted(folder: Path, spec: TinyLlava | None = None, *, tied: bool = 
     spec = spec or TinyLlava()
     make_llava(folder, replace(spec, shards=1, weights="safetensors"))
     (folder / "model.safetensors").unlink()
-    model_type = "llava_next" if spec.tiles else "llava"
-    tower = tower_config(spec.tower)["vision_config"]
-    config = {
-        "architectures": [f"Llava{'Next' if spec.tiles else ''}ForConditionalGeneration"],
-        "ignore_index": -100,
-        "image_token_index": spec.vocabulary - 1,
-        "model_type": model_type,
-        "projector_hidden_act": "gelu",
-        "text_config": {
-            "model_type": "mistral" if spec.mistral else "llama",
-            "hidden_size": spec.hidden,
-            "intermediate_size": spec.inner,
-            "num_hidden_layers": spec.layers,
-            "num_attention_heads": spec.heads,
-            "num_key_value_heads": spec.groups,
-            "tie_word_embeddings": tied,
-            "vocab_size": spec.vocabulary,
-        },
-        "vision_config": tower,
-        "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
-    }
-    if spec.tiles:
-        points = llava_config(spec)["image_grid_pinpoints"]
-        config["image_grid_pinpoints"] = [[height, width] for width, height in points]
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "preprocessor_config.json", preprocessor_config(spec.tower))
+    tied = tied or spec.tied
+    _write_json(folder / "config.json", _converted_config(spec, tied=tied))
+    _write_json(folder / "preprocessor_config.json", _converted_preprocessor(spec))
     tensors = llava_tensors(replace(spec, vision_inside=True))
     named = {exchange_name(name): tensor for name, tensor in tensors.items()}
     write_weights(
@@ -126,6 +105,60 @@ def make_converted(folder: Path, spec: TinyLlava | None = None, *, tied: bool = 
         shards=spec.shards,
     )
     return folder
+
+
+def _converted_config(spec: TinyLlava, *, tied: bool) -> dict[str, Any]:
+    """Return config.json of a `llava-hf` folder: LLaVA, -NeXT, -OneVision or -Interleave."""
+    model_type = ("llava_onevision" if spec.qwen else "llava_next") if spec.tiles else "llava"
+    name = {"llava": "Llava", "llava_next": "LlavaNext", "llava_onevision": "LlavaOnevision"}
+    tower = dict(tower_config(spec.tower)["vision_config"])
+    if spec.tower.siglip:
+        tower |= {"num_hidden_layers": spec.tower.layers - 1, "vision_use_head": False}
+    config: dict[str, Any] = {
+        "architectures": [f"{name[model_type]}ForConditionalGeneration"],
+        "ignore_index": -100,
+        "image_token_index": spec.vocabulary - 1,
+        "model_type": model_type,
+        "projector_hidden_act": "gelu",
+        "text_config": _converted_text(spec, tied=tied),
+        "vision_config": tower,
+        "vision_feature_layer": -1 if spec.tower.siglip else -2,
+        "vision_feature_select_strategy": "full" if spec.tower.siglip else "default",
+    }
+    if spec.tiles:
+        side, points = spec.tower.picture, llava_config(spec)["image_grid_pinpoints"]
+        config["image_grid_pinpoints"] = [list(pair)[::-1] for pair in pinpoints(points, side)]
+    return config
+
+
+def _converted_text(spec: TinyLlava, *, tied: bool) -> dict[str, Any]:
+    config = llava_config(spec)
+    extra = ("rms_norm_eps", "rope_theta", "sliding_window", "use_sliding_window")
+    return {
+        "model_type": {"qwen": "qwen2"}.get(language_of(spec), language_of(spec)),
+        "hidden_size": spec.hidden,
+        "intermediate_size": spec.inner,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.groups,
+        "tie_word_embeddings": tied,
+        "vocab_size": spec.vocabulary,
+        **({key: config[key] for key in extra} if spec.qwen else {}),
+    }
+
+
+def _converted_preprocessor(spec: TinyLlava) -> dict[str, Any]:
+    config = preprocessor_config(spec.tower)
+    if spec.tiles and spec.qwen:
+        points = _converted_config(spec, tied=False)["image_grid_pinpoints"]
+        kind = "LlavaOnevision"
+        config |= {
+            "do_pad": True,
+            "image_grid_pinpoints": points,
+            "image_processor_type": f"{kind}ImageProcessor",
+            "processor_class": f"{kind}Processor",
+        }
+    return config
 
 
 def make_projector(folder: Path, spec: TinyLlava | None = None) -> Path:
@@ -181,7 +214,7 @@ def make_language(folder: Path, spec: TinyLlava | None = None) -> Path:
     """Write a plain Llama or Mistral, as the base of an adapter or a projector."""
     spec = spec or TinyLlava()
     make_llava(folder, replace(spec, shards=1, weights="safetensors"))
-    kind = "mistral" if spec.mistral else "llama"
+    kind = {"qwen": "qwen2"}.get(language_of(spec), language_of(spec))
     config = {n: v for n, v in llava_config(spec).items() if "mm_" not in n and "image" not in n}
     config |= {"architectures": [f"{kind.title()}ForCausalLM"], "model_type": kind}
     _write_json(folder / "config.json", config)

@@ -6,7 +6,7 @@ The values are small and random: the models say nothing, but every loader takes 
 import random
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
@@ -19,7 +19,7 @@ TOWER_ID = "tiny/clip-tiny"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyTower:
-    """Sizes of a CLIP tower; the text side is as small as it can be."""
+    """Sizes of a CLIP or SigLIP tower; the text side is as small as it can be."""
 
     width: int = 16
     inner: int = 24
@@ -29,6 +29,7 @@ class TinyTower:
     patch: int = 14
     dtype: str = "F32"
     seed: int = 1
+    siglip: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,8 @@ class TinyLlava:
     """Sizes and variants of a LLaVA in the original layout.
 
     `projector` is `mm_projector_type`; `tiles` is LLaVA-1.6 (anyres, spatial_unpad,
-    image_newline); `vision_inside` puts the tower's tensors into the checkpoint.
+    image_newline), with `qwen` LLaVA-OneVision's (anyres_max_9); `vision_inside` puts the tower's
+    tensors into the checkpoint; `tied` leaves out the head, which is the embedding table.
     """
 
     hidden: int = 32
@@ -47,6 +49,8 @@ class TinyLlava:
     vocabulary: int = 320
     projector: str = "mlp2x_gelu"
     mistral: bool = False
+    qwen: bool = False
+    tied: bool = False
     tiles: bool = False
     vision_inside: bool = False
     rotary_tables: bool = False
@@ -63,7 +67,7 @@ class TinyLlava:
 def llava_config(spec: TinyLlava) -> dict[str, Any]:
     """Return config.json with the keys of the published ones."""
     config: dict[str, Any] = {
-        "architectures": ["LlavaMistralForCausalLM" if spec.mistral else "LlavaLlamaForCausalLM"],
+        "architectures": [f"Llava{language_of(spec).title()}ForCausalLM"],
         "bos_token_id": 1,
         "eos_token_id": 2,
         "freeze_mm_mlp_adapter": False,
@@ -88,7 +92,7 @@ def llava_config(spec: TinyLlava) -> dict[str, Any]:
         "pad_token_id": 0,
         "pretraining_tp": 1,
         "rms_norm_eps": 1e-05,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": spec.tied,
         "torch_dtype": {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[spec.dtype],
         "transformers_version": "4.31.0",
         "tune_mm_mlp_adapter": False,
@@ -109,11 +113,62 @@ def llava_config(spec: TinyLlava) -> dict[str, Any]:
             "image_split_resolution": 224,
             "mm_patch_merge_type": "spatial_unpad",
         }  # fmt: skip
+    if spec.qwen:
+        config |= _qwen_values(spec)
     return {**config, **spec.changes}
 
 
+def language_of(spec: TinyLlava) -> str:
+    """Return the language model as the class's name says it."""
+    return "qwen" if spec.qwen else "mistral" if spec.mistral else "llama"
+
+
+def _qwen_values(spec: TinyLlava) -> dict[str, Any]:
+    """Return what LLaVA-NeXT's code writes for LLaVA-OneVision beside the usual keys."""
+    values: dict[str, Any] = {
+        "max_window_layers": spec.layers,
+        "mm_spatial_pool_mode": "bilinear",
+        "model_type": "llava_qwen",
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+    }
+    if spec.tiles:
+        values |= {
+            "image_aspect_ratio": "anyres_max_9",
+            "image_grid_pinpoints": "(1x1),...,(6x6)",
+            "image_crop_resolution": None,
+            "image_split_resolution": None,
+        }
+    return values
+
+
 def tower_config(spec: TinyTower) -> dict[str, Any]:
-    """Return a CLIP repository's config.json."""
+    """Return a CLIP or SigLIP repository's config.json."""
+    return _siglip_config(spec) if spec.siglip else _clip_config(spec)
+
+
+def _siglip_config(spec: TinyTower) -> dict[str, Any]:
+    sizes = {
+        "hidden_size": spec.width,
+        "image_size": spec.picture,
+        "intermediate_size": spec.inner,
+        "num_attention_heads": spec.heads,
+        "num_hidden_layers": spec.layers,
+        "patch_size": spec.patch,
+    }
+    return {
+        "architectures": ["SiglipModel"],
+        "initializer_factor": 1.0,
+        "model_type": "siglip",
+        "text_config": {"hidden_size": 8, "model_type": "siglip_text_model", "vocab_size": 16},
+        "torch_dtype": "float32",
+        "vision_config": {**sizes, "model_type": "siglip_vision_model"},
+    }
+
+
+def _clip_config(spec: TinyTower) -> dict[str, Any]:
     return {
         "architectures": ["CLIPModel"],
         "initializer_factor": 1.0,
@@ -146,7 +201,20 @@ def tower_config(spec: TinyTower) -> dict[str, Any]:
 
 
 def preprocessor_config(spec: TinyTower) -> dict[str, Any]:
-    """Return a CLIP repository's preprocessor_config.json."""
+    """Return a CLIP or SigLIP repository's preprocessor_config.json."""
+    if spec.siglip:
+        return {
+            "do_normalize": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_processor_type": "SiglipImageProcessor",
+            "image_std": [0.5, 0.5, 0.5],
+            "processor_class": "SiglipProcessor",
+            "resample": 3,
+            "rescale_factor": 0.00392156862745098,
+            "size": {"height": spec.picture, "width": spec.picture},
+        }
     return {
         "crop_size": spec.picture,
         "do_center_crop": True,
@@ -172,7 +240,7 @@ def llava_tensors(spec: TinyLlava) -> Tensors:
             name = f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"
             tensors[name] = values.tensor(name, (half,), "F32")
     if spec.vision_inside:
-        inside = _vision_shapes(spec.tower)
+        inside = _inside_shapes(spec.tower)
         for name, shape in inside.items():
             full = f"model.vision_tower.vision_tower.{name}"
             tensors[full] = values.tensor(full, shape, spec.dtype)
@@ -180,11 +248,11 @@ def llava_tensors(spec: TinyLlava) -> Tensors:
 
 
 def tower_tensors(spec: TinyTower) -> Tensors:
-    """Return the tensors of a CLIP repository, text side and position ids included."""
+    """Return the tensors of a tower's repository, text side and position ids included."""
     values = Values(spec.seed)
-    shapes = _vision_shapes(spec) | _text_shapes()
+    shapes = _vision_shapes(spec) | (_head_shapes(spec) if spec.siglip else {}) | _text_shapes()
     tensors = {name: values.tensor(name, shape, spec.dtype) for name, shape in shapes.items()}
-    patches = (spec.picture // spec.patch) ** 2 + 1
+    patches = (spec.picture // spec.patch) ** 2 + (not spec.siglip)
     for side, count in (("vision", patches), ("text", 8)):
         data = struct.pack(f"<{count}q", *range(count))
         tensors[f"{side}_model.embeddings.position_ids"] = Stored("I64", (1, count), data)
@@ -193,6 +261,21 @@ def tower_tensors(spec: TinyTower) -> Tensors:
 
 def _vision_shapes(spec: TinyTower) -> dict[str, tuple[int, ...]]:
     return tower_shapes(tower_config(spec))
+
+
+def _inside_shapes(spec: TinyTower) -> dict[str, tuple[int, ...]]:
+    """Return what a checkpoint holds of its tower: LLaVA-NeXT deletes SigLIP's last layer."""
+    return _vision_shapes(replace(spec, layers=spec.layers - 1) if spec.siglip else spec)
+
+
+def _head_shapes(spec: TinyTower) -> dict[str, tuple[int, ...]]:
+    """Return some of SigLIP's pooling head, which no LLaVA reads."""
+    width = spec.width
+    return {
+        "vision_model.head.probe": (1, 1, width),
+        "vision_model.head.attention.in_proj_weight": (3 * width, width),
+        "vision_model.head.layernorm.weight": (width,),
+    }
 
 
 def _text_shapes() -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,9 @@ from llava_pack.engine.inputs.feature_cache import FeatureCache
 from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.port import Picture
 
+_TILES_AT_ONCE = 10
+"""Tiles of one picture that always go through the tower together: those of any LLaVA-1.6."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -75,20 +78,24 @@ class Vision:
             yield from self._together(group)
 
     def _together(self, group: Sequence[tuple[Look, torch.Tensor]]) -> Iterator[torch.Tensor]:
-        config = self._network.config
-        features = self._network.model.get_image_features(
-            pixel_values=torch.cat([tiles for _, tiles in group]).to(
-                self._device, self._network.dtype
-            ),
-            vision_feature_layer=config.vision_feature_layer,
-            vision_feature_select_strategy=config.vision_feature_select_strategy,
-        ).pooler_output
-        stacked = features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+        pixels = torch.cat([tiles for _, tiles in group])
+        slices = torch.split(pixels, max(self.at_once, _TILES_AT_ONCE))
+        stacked = torch.cat([self._through(tiles) for tiles in slices])
         parts = torch.split(stacked, [len(tiles) for _, tiles in group])
         newline = getattr(self._network.model, "image_newline", None)
         for (look, _), part in zip(group, parts, strict=True):
             # A copy of its own: a view would keep the whole batch in memory.
             yield self._packed(look, part, newline).clone()
+
+    def _through(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Return what tower and projector make of tiles, as (tiles, patches, hidden)."""
+        config = self._network.config
+        features = self._network.model.get_image_features(
+            pixel_values=tiles.to(self._device, self._network.dtype),
+            vision_feature_layer=config.vision_feature_layer,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+        ).pooler_output
+        return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
 
     def _packed(
         self, look: Look, features: torch.Tensor, newline: torch.Tensor | None

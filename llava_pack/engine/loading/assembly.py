@@ -8,9 +8,15 @@ from typing import Any, cast
 import torch
 
 from llava_pack.checkpoint.context import longest_context
-from llava_pack.checkpoint.footprint import count_parameters, footprint, working_bytes
+from llava_pack.checkpoint.footprint import (
+    cache_bytes_per_token,
+    count_parameters,
+    footprint,
+    working_bytes,
+)
 from llava_pack.checkpoint.kind import image_words
 from llava_pack.checkpoint.model import Checkpoint
+from llava_pack.checkpoint.network import Network
 from llava_pack.checkpoint.template_choice import TemplateChoice
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
@@ -96,7 +102,9 @@ def assemble(
     graphs = os.environ.get("LLAVA_PACK_GRAPHS", "on") != "off"
     how = manner(device, options.precision, info.context_tokens, graphs=graphs and not place.spread)
     vision = Vision(network, processor, at_once=how.pictures_at_once, limit_bytes=features_bytes)
-    return LlavaModel(network, _cache(network, room, place), writer, vision, info, how)
+    return LlavaModel(
+        network, _cache(checkpoint.network, network, room, place), writer, vision, info, how
+    )
 
 
 def compute_dtype(precision: str, device: str) -> torch.dtype:
@@ -179,9 +187,7 @@ def _room(
     """
     text = network.config.text_config
     element_bytes = torch.finfo(place.dtype).bits // 8
-    token_bytes = (
-        2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * element_bytes
-    )
+    token_bytes = cache_bytes_per_token(checkpoint.config, element_bytes)
     longest = longest_context(checkpoint.config, int(text.max_position_embeddings))
     context_tokens = min(options.context_tokens or longest, longest)
     free = _free_for_layers(place, text.num_hidden_layers) - working_bytes(
@@ -189,6 +195,7 @@ def _room(
         context_tokens=context_tokens,
         slots=options.slots,
         element_bytes=element_bytes,
+        features=count_parameters(checkpoint.config, checkpoint.tower_config).features,
     )
     features_bytes = max(0, min(_MOST_FEATURES, free // _FEATURES_SHARE))
     free -= features_bytes
@@ -203,9 +210,9 @@ def _free_for_layers(place: Placement, layers: int) -> int:
     return min(shares) * layers
 
 
-def _cache(network: Any, room: Room, place: Placement) -> SlotCache:
+def _cache(sizes: Network, network: Any, room: Room, place: Placement) -> SlotCache:
     text = network.config.text_config
-    shape = (room.slots, text.num_key_value_heads, room.context_tokens + 1, text.head_dim)
+    shape = (room.slots, text.num_key_value_heads, room.context_tokens + 1, sizes.head_width)
     layers = range(text.num_hidden_layers)
     places = place.spread or (place.device,) * len(layers)
     return SlotCache([SlotLayer(shape, place.dtype, places[layer]) for layer in layers])

@@ -13,7 +13,7 @@ from llava_pack.checkpoint import adapter as adapters
 from llava_pack.checkpoint.adapter import read_adapter, sorted_contents
 from llava_pack.checkpoint.based import adapter_settings
 from llava_pack.checkpoint.keymap import loaded_name, original_name, tower_loaded_name
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.kind import Kind, trains_tower
 from llava_pack.checkpoint.weight_file import open_weights
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _own(model: Layout, rename: Rename) -> Rename:
 
     Others are left out, as LLaVA's own code does.
     """
-    trained = bool(model.config.get("unfreeze_mm_vision_tower", False))
+    trained = trains_tower(model.config)
 
     def named(name: str) -> str | None:
         found = rename(name)

@@ -37,6 +37,7 @@ _REPEAT_EVERY_S = 5.0
 PATIENCE_S = 30.0
 _ORDER_S = 10.0
 """How long somebody who connected may take to say what is wanted, or to hear the last line."""
+_NEWER = ("tower",)
 _PATHS = ("model_dir", "vision_tower", "model_base", "python")
 
 
@@ -167,9 +168,12 @@ def order(
 
 
 def plan_fields(plan: EnginePlan) -> dict[str, Any]:
-    """Return a plan as JSON values."""
+    """Return a plan as JSON values; a field that servers of earlier versions lack only if it says.
+
+    They refuse what they do not know.
+    """
     fields: dict[str, Any] = to_plain(plan)
-    return fields
+    return {name: value for name, value in fields.items() if name not in _NEWER or value}
 
 
 def _plan(fields: Mapping[str, Any]) -> EnginePlan:

@@ -4,8 +4,9 @@ import pytest
 
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
+from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.checkpoint.pair import survey_pair
-from llava_pack.format.errors import CheckpointError
+from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support import pickles
 from tests.support.checkpoints import (
     TinyLlava,
@@ -223,13 +224,36 @@ def test_a_config_that_does_not_fit_its_weights(tmp_path, changes, expected):
     assert expected in "\n".join(fails(folder))
 
 
-def test_vision_tensors_that_would_be_ignored(tmp_path):
+def test_vision_tensors_inside_are_silent_while_they_are_the_towers_own(tmp_path):
+    tower = TinyTower()
+    make_tower(tmp_path / "clip-tiny", tower)
     spec = TinyLlava(vision_inside=True, changes={"unfreeze_mm_vision_tower": False})
-    layout, defects = survey(make_llava(tmp_path / NAME, spec))
-    assert not layout.vision_inside
-    (defect,) = defects
-    assert defect.level == "warn"
-    assert "unfreeze_mm_vision_tower is not true" in defect.message
+    folder = make_llava(tmp_path / NAME, spec)
+    layout, defects = survey(folder)
+    assert (layout.vision_inside, defects, survey_pair(layout)[1]) == (False, [], [])
+
+
+@pytest.mark.parametrize("choice", ["packed", "stock"])
+def test_vision_tensors_inside_that_are_others_are_asked_for(tmp_path, choice):
+    make_tower(tmp_path / "clip-tiny", TinyTower(seed=5))
+    spec = TinyLlava(vision_inside=True, changes={"unfreeze_mm_vision_tower": False})
+    folder = make_llava(tmp_path / NAME, spec)
+    layout, _ = survey(folder)
+    (defect,) = survey_pair(layout)[1]
+    assert defect.level == "fail"
+    assert "of the vision tensors inside are others" in defect.message
+    assert "--tower packed" in defect.hint
+    with pytest.raises(CheckpointError, match="vision tensors inside are others"):
+        read_checkpoint(folder)
+    chosen = read_checkpoint(folder, choice=choice).model
+    assert chosen.vision_inside == (choice == "packed")
+
+
+def test_a_tower_is_chosen_only_where_one_is_inside(tmp_path):
+    make_tower(tmp_path / "clip-tiny")
+    folder = make_llava(tmp_path / NAME)
+    with pytest.raises(UsageError, match="has no vision tower inside to choose"):
+        read_checkpoint(folder, choice="stock")
 
 
 def test_a_tower_inside_of_another_width(tmp_path):

@@ -30,6 +30,27 @@ def test_only_the_vision_half_stays(tmp_path):
     }
 
 
+def test_of_siglip_neither_text_nor_pooling_head_stays(tmp_path):
+    spec = TinyTower(siglip=True)
+    source = make_tower(tmp_path / "siglip", spec)
+    (tmp_path / "out").mkdir()
+    slim_tower(source, tmp_path / "out")
+    assert (tmp_path / "out/config.json").read_bytes() == (source / "config.json").read_bytes()
+    with SafetensorsFile(tmp_path / "out/model.safetensors") as file:
+        held = {entry.name: bytes(file.read(entry)) for entry in file.entries}
+    assert held == {
+        name: item.data
+        for name, item in tower_tensors(spec).items()
+        if name.startswith(("vision_model.embeddings.", "vision_model.encoder."))
+        and not name.endswith("position_ids")
+    } | {
+        f"vision_model.post_layernorm.{part}": tower_tensors(spec)[
+            f"vision_model.post_layernorm.{part}"
+        ].data
+        for part in ("weight", "bias")
+    }
+
+
 def test_the_same_bytes_every_time(tmp_path):
     source = make_tower(tmp_path / "clip")
     runs = []
@@ -65,9 +86,11 @@ def test_a_configuration_far_too_large(tmp_path):
 def test_another_kind_of_model(tmp_path):
     source = make_tower(tmp_path / "clip")
     config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps({**config, "model_type": "siglip"}))
-    with pytest.raises(CheckpointError, match="'siglip', expected 'clip'"):
+    vision = {**config["vision_config"], "model_type": "dinov2"}
+    (source / "config.json").write_text(json.dumps({**config, "vision_config": vision}))
+    with pytest.raises(CheckpointError, match="'dinov2', expected one of: clip") as caught:
         slim_tower(source, tmp_path)
+    assert "CLIP or a SigLIP tower" in caught.value.hint
 
 
 def test_a_text_model_without_vision(tmp_path):

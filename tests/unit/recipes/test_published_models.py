@@ -12,6 +12,7 @@ from llava_pack.checkpoint.template_choice import by_name
 from llava_pack.checkpoint.templates import TEMPLATES
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.native_config import native_config
+from llava_pack.convert.native_form import native_form
 from llava_pack.recipe import Recipe, find_recipe, read_recipe, recipe_names
 from tests.unit.recipes.recorded import (
     CLIP_BASE_32,
@@ -118,7 +119,8 @@ def test_the_recorded_configuration_gives_the_recorded_size(name):
 def test_the_recorded_configuration_fits_its_tower_and_has_a_native_form(name):
     config = ALL_CONFIGS[name]
     assert pair_defects(config, CLIP_LARGE_336, PREPROCESSORS[336]) == []
-    native = native_config(config, CLIP_LARGE_336, rows=32064, tokens=TOKENS, precision="nf4")
+    form = native_form(config, CLIP_LARGE_336, PREPROCESSORS[336])
+    native = native_config(config, CLIP_LARGE_336, form, rows=32064, tokens=TOKENS, precision="nf4")
     tiles = "v1.6" in name
     assert native["architectures"] == [f"Llava{'Next' if tiles else ''}ForConditionalGeneration"]
     assert native["image_seq_length"] == 576
@@ -142,7 +144,8 @@ def test_the_budget_components_make_a_llava():
     assert classify(["config.json", "model.safetensors"], config) is Kind.ORIGINAL
     assert pair_defects(config, CLIP_BASE_32, PREPROCESSORS[224]) == []
     assert projector_shapes(config)["model.mm_projector.0.weight"] == (2048, 768)
-    native = native_config(config, CLIP_BASE_32, rows=32064, tokens=TOKENS)
+    form = native_form(config, CLIP_BASE_32, PREPROCESSORS[224])
+    native = native_config(config, CLIP_BASE_32, form, rows=32064, tokens=TOKENS)
     assert native["image_seq_length"] == 49
     assert native["text_config"]["num_key_value_heads"] == 4
 

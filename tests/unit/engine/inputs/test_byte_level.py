@@ -57,7 +57,7 @@ def writer(folder: Path, wanted: str | None = None) -> PromptWriter:
         conv_mode=found.conv_mode,
         context_tokens=4096,
         eos_ids=frozenset(),
-        picture_tokens=lambda _: 1,
+        picture_tokens=lambda *_: 1,
         chat_template=found.chat_template,
         tokens=found.tokens,
     )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from llava_pack.checkpoint.network import tower_rules
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
+from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import CheckpointError

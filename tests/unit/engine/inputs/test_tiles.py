@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_pack.checkpoint.network import TowerRules, tower_rules
 from llava_pack.checkpoint.tiling import Tiling, pinpoints, tiling
+from llava_pack.checkpoint.vision import TowerRules, tower_rules
 from llava_pack.engine.inputs.anyres import cut
 from llava_pack.format.errors import CheckpointError
 
