@@ -42,7 +42,8 @@ def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs
     """
     found: dict[str, dict[str, Any]] = {name: {**one.config} for name, one in sources.items()}
     if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
-        width = tower_values(found["vision_tower"])[1]["hidden_size"]
+        tower = found.get("vision_tower", found.get("base", {}))
+        width = tower_values(tower)[1]["hidden_size"]
         usual = {"mm_projector_type": "linear", "mm_hidden_size": width}
         values = {**usual, **recipe.model.values}
         found["model"] = {**found.get("base", {}), **values, **found["model"]}

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.footprint import (
     cache_bytes_per_token,
     count_parameters,
@@ -64,7 +65,7 @@ def assemble(
         device=torch.device(device),
     )
     place = _spread(checkpoint, options, place)
-    config, name = checkpoint.config, checkpoint.model.folder.name
+    config, name = checkpoint.config, checkpoint.model.name
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
     network = build(checkpoint.network, rows)
@@ -188,7 +189,7 @@ def _room(
     text = network.config.text_config
     element_bytes = torch.finfo(place.dtype).bits // 8
     token_bytes = cache_bytes_per_token(checkpoint.config, element_bytes)
-    longest = int(text.max_position_embeddings)
+    longest = longest_context(checkpoint.config, int(text.max_position_embeddings))
     context_tokens = min(options.context_tokens or longest, longest)
     free = _free_for_layers(place, text.num_hidden_layers) - working_bytes(
         checkpoint.config,

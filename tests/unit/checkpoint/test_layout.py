@@ -91,7 +91,7 @@ def test_every_defect_in_one_error(tmp_path):
     (folder / "model-00001-of-00003.safetensors").unlink()
     second = folder / "model-00002-of-00003.safetensors"
     second.write_bytes(second.read_bytes()[:-5])
-    (folder / "modeling.py").write_text("import os")
+    (folder / "modeling.pyc").write_text("import os")
     edit(folder / "config.json", lambda c: c.update(auto_map={"AutoModel": "modeling.X"}))
     edit(
         folder / "model.safetensors.index.json",
@@ -103,7 +103,7 @@ def test_every_defect_in_one_error(tmp_path):
     for text in (
         "model-00001-of-00003.safetensors: the shard is missing",
         "model-00002-of-00003.safetensors: its header promises",
-        "modeling.py: Python code",
+        "modeling.pyc: Python code",
         "auto_map names code",
         "'../../etc/w.safetensors'",
         "'lm.bin/../w.bin'",
@@ -283,7 +283,7 @@ def test_a_malicious_shard_is_one_defect_among_others(tmp_path):
     folder = make_llava(tmp_path / NAME, TinyLlava(shards=2))
     program = b"\x80\x02cos\nsystem\n(" + pickles.text("true") + b"tR."
     pickles.save_program(folder / "pytorch_model-00002-of-00002.bin", program)
-    (folder / "x.py").write_text("")
+    (folder / "x.so").write_text("")
     found = fails(folder)
     assert len(found) == 2
     assert "os.system is not allowed" in found[0]
