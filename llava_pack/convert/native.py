@@ -100,7 +100,7 @@ def native_folder(
     if model.is_file():
         texts["tokenizer.model"] = read_small(model)
     with _whole(parts, tower_dir, writable=writable) as tensors:
-        rules = Rows(kept=extended.trained, total=rows, filler=extended.filler)
+        rules = TableRows(kept=extended.trained, total=rows, filler=extended.filler)
         named = [one for t in _needed(tensors, form) if (one := _named(t, rules)) is not None]
         yield NativeFolder(texts=texts, tensors=named)
 
@@ -159,7 +159,7 @@ def _needed(tensors: Iterable[SourceTensor], form: NativeForm) -> Iterator[Sourc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class TableRows:
     """Rows of the embedding table: those that are kept, all, and which one fills the others."""
 
     kept: int
@@ -167,7 +167,7 @@ class Rows:
     filler: int
 
 
-def _named(tensor: SourceTensor, rows: Rows) -> SourceTensor | None:
+def _named(tensor: SourceTensor, rows: TableRows) -> SourceTensor | None:
     name = exchange_name(tensor.entry.name)
     if name is None:
         return None
@@ -176,7 +176,7 @@ def _named(tensor: SourceTensor, rows: Rows) -> SourceTensor | None:
     return renamed(_with_rows(tensor, replace(rows, kept=kept)) if changed else tensor, name)
 
 
-def _with_rows(tensor: SourceTensor, rows: Rows) -> SourceTensor:
+def _with_rows(tensor: SourceTensor, rows: TableRows) -> SourceTensor:
     """Return a table with another number of rows; those behind the kept are copies of one."""
     entry = tensor.entry
     wider = replace(entry, shape=(rows.total, *entry.shape[1:]))

@@ -96,7 +96,7 @@ def native_config(
         "text_config": _text_config(config, form, rows, tokens[PAD_TOKEN]),
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
         "vision_config": vision_config(tower_config, form),
-        "vision_feature_layer": form.layer,
+        "vision_feature_layer": form.feature_layer,
         "vision_feature_select_strategy": form.strategy,
     }
     if form.most_tiles:

@@ -32,7 +32,7 @@ class NativeForm:
         pictures: how they are prepared.
         tower: configuration of the tower that is written, layers behind the features left out
             where LLaVA's own code deletes them.
-        layer: of that tower whose features are taken.
+        feature_layer: of that tower whose features are taken.
     """
 
     model_type: str
@@ -40,7 +40,7 @@ class NativeForm:
     network: Network
     pictures: PictureRules
     tower: Mapping[str, Any]
-    layer: int
+    feature_layer: int
 
     @property
     def stem(self) -> str:
@@ -120,7 +120,9 @@ def native_form(
         network=parts,
         pictures=pictures,
         tower=_tower(parts),
-        layer=-1 if parts.tower.kind == "siglip" else int(config.get("mm_vision_select_layer", -2)),
+        feature_layer=-1
+        if parts.tower.kind == "siglip"
+        else int(config.get("mm_vision_select_layer", -2)),
     )
 
 

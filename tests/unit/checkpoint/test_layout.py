@@ -1,7 +1,9 @@
 import json
+import struct
 
 import pytest
 
+from llava_pack.checkpoint.keymap import INSIDE
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
 from llava_pack.checkpoint.model import read_checkpoint
@@ -16,8 +18,10 @@ from tests.support.checkpoints import (
     make_llava,
     make_tower,
     save_tensors,
+    tower_tensors,
     write_weights,
 )
+from tests.support.pickles import Stored
 
 NAME = "llava-v1.5-tiny"
 
@@ -224,11 +228,22 @@ def test_a_config_that_does_not_fit_its_weights(tmp_path, changes, expected):
     assert expected in "\n".join(fails(folder))
 
 
-def test_vision_tensors_inside_are_silent_while_they_are_the_towers_own(tmp_path):
-    tower = TinyTower()
-    make_tower(tmp_path / "clip-tiny", tower)
+@pytest.mark.parametrize("code", ["e", "f"], ids=["F16", "F32"])
+def test_vision_tensors_inside_are_silent_while_they_are_the_towers_own(tmp_path, code):
+    """Whatever type they were saved in: a value that was rounded is still the same."""
+    make_tower(tmp_path / "clip-tiny")
     spec = TinyLlava(vision_inside=True, changes={"unfreeze_mm_vision_tower": False})
     folder = make_llava(tmp_path / NAME, spec)
+    for path in folder.glob("pytorch_model*"):
+        path.unlink()
+    tensors = {n: t for n, t in llava_tensors(spec).items() if not n.startswith(INSIDE)}
+    for name, stored in tower_tensors(TinyTower()).items():
+        if name.startswith("vision_model.") and stored.dtype == "F32":
+            values = struct.unpack(f"<{len(stored.data) // 4}f", stored.data)
+            data = struct.pack(f"<{len(values)}{code}", *values)
+            dtype = "F16" if code == "e" else "F32"
+            tensors[f"{INSIDE}{name}"] = Stored(dtype, stored.shape, data)
+    write_weights(folder, tensors, weights="bin")
     layout, defects = survey(folder)
     assert (layout.vision_inside, defects, survey_pair(layout)[1]) == (False, [], [])
 
