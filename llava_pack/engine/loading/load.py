@@ -86,9 +86,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     environment.prepare()
     progress.start("libraries", None)
     engine = SlotEngine(_assemble(checkpoint, options, template, progress))
-    progress.start("warm-up", None)
-    _warm_up(engine)
-    progress.done()
+    _warm_up(engine, progress)
     return engine
 
 
@@ -162,12 +160,13 @@ def _assemble(
         ) from error
 
 
-def _warm_up(engine: Engine) -> None:
+def _warm_up(engine: Engine, progress: Progress) -> None:
     """Answer one question, so that nothing is repacked or compiled while people wait.
 
     Raises:
         CheckpointError: the model cannot answer.
     """
+    progress.start("warm-up", None)
     info: EngineInfo = engine.info
     picture = (Picture(2, 1, _GREY * 2),) if info.image_tokens else ()
     fits = info.context_tokens > info.image_tokens + 128
@@ -179,3 +178,4 @@ def _warm_up(engine: Engine) -> None:
         for event in engine.step():
             if isinstance(event, Failed) and event.kind != ContextLengthError.kind:
                 raise event.error()
+    progress.done()
