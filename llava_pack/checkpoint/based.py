@@ -10,6 +10,7 @@ from llava_pack.checkpoint.converted import original_entries
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import Layout
+from llava_pack.checkpoint.picture_words import check_picture_ends
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
@@ -31,6 +32,7 @@ def check_based(model: Layout, base: Layout) -> None:
             subject=base.folder.name,
             hint="use the unquantized base: it is quantized while loading",
         )
+    check_picture_ends(base.folder, whole_config(model, base))
     defects = over_base_defects(
         model.entries,
         original_entries(base.entries),

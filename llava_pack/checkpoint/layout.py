@@ -39,6 +39,7 @@ from llava_pack.checkpoint.kind import (
     has_tiles,
     trains_tower,
 )
+from llava_pack.checkpoint.picture_words import check_picture_ends
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
@@ -209,7 +210,7 @@ def survey_files(
         defects += conformance_defects(layout.kind, known, adapter, entries, packed)
     if layout.kind is Kind.CONVERTED:
         defects += _rules(layout)
-    defects += _vocabulary(folder, names, layout)
+    defects += _vocabulary(folder, layout)
     if not layout.over_converted:  # LLaVA's own code reads no such adapter
         defects += routing_defects(layout.name, layout.kind, config)
     defects += template_defects(folder, layout.kind)
@@ -282,12 +283,15 @@ def _layout(
     )
 
 
-def _vocabulary(folder: Path, names: list[str], layout: Layout) -> list[Defect]:
+def _vocabulary(folder: Path, layout: Layout) -> list[Defect]:
     """Return where the tokenizer has words that the model has no rows for."""
-    if layout.kind not in {Kind.ORIGINAL, Kind.LANGUAGE} or "tokenizer.model" not in names:
+    if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
         return []
     try:
         model = llama_vocabulary(folder)
+        check_picture_ends(folder, layout.original)
     except CheckpointError as error:
         return [defect_of(error)]
-    return [] if model is None else vocabulary_defects(len(model.pieces), layout.config)
+    if model is None or layout.kind is Kind.CONVERTED:
+        return []
+    return vocabulary_defects(len(model.pieces), layout.config)

@@ -20,6 +20,7 @@ from llava_pack.checkpoint.byte_level import (
 )
 from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config, read_small
+from llava_pack.checkpoint.picture_words import added_ids
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.format.errors import CheckpointError
 
@@ -94,11 +95,7 @@ class SentencePieceTokenizer:
             raise CheckpointError(
                 "not a sentencepiece model, or a damaged one", subject=path.name
             ) from error
-        self._added = _added_tokens(folder, self._config)
-        for word in words:
-            if word not in self._added:
-                after = max(self._added.values(), default=0) + 1
-                self._added[word] = max(self._model.get_piece_size(), after)
+        self._added = added_ids(folder, self._model.get_piece_size(), words)
         self._by_id = {token_id: token for token, token_id in self._added.items()}
         self._known = named_specials(folder)
         self._bos = _named_bos(folder, self._config)
@@ -244,13 +241,6 @@ def _steps(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
         return []
     inner = normalizer.get("normalizers")
     return list(inner) if isinstance(inner, list) else [normalizer]
-
-
-def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
-    added = {str(k): int(v) for k, v in read_config(folder / "added_tokens.json").items()}
-    for token_id, entry in dict(config.get("added_tokens_decoder") or {}).items():
-        added[token_text(entry)] = int(token_id)
-    return added
 
 
 def _named_bos(folder: Path, config: Mapping[str, Any]) -> str | None:

@@ -66,13 +66,17 @@ def test_a_middle_cut_before_scaling_is_the_one_cut_after(resample, monkeypatch)
 
 _LINES = """
 import pathlib
-from llava_pack.engine.inputs.image_processor import picture_processor
+from llava_pack.checkpoint.pictures import picture_rules
+from llava_pack.checkpoint.vision import tower_rules
+from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.port import Picture
+tower = tower_rules({}, {"image_size": 336, "patch_size": 14})
 config = {"size": 336, "crop_size": 336, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 for size in [(10_000, 1), (1, 10_000), (10_000, 3), (3, 10_000)]:
     line = Picture(*size, bytes(3 * size[0] * size[1]))
     for aspect in ("pad", None):
-        picture_processor(config, aspect).tiles(line)
+        rules = picture_rules(config, {"image_aspect_ratio": aspect}, tower)
+        PictureProcessor(rules).tiles(line)
 print(next(s for s in pathlib.Path("/proc/self/status").open() if s.startswith("VmHWM")).split()[1])
 """
 
