@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.byte_level import joined_tokenizer
 from llava_pack.checkpoint.config import read_small
 from llava_pack.checkpoint.keymap import INSIDE, exchange_name
 from llava_pack.checkpoint.kind import backbone, image_words
@@ -199,6 +200,8 @@ def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
     published = folder / "tokenizer.json"
     if published.is_file():
         return read_small(published), config
+    if (folder / "vocab.json").is_file() and not (folder / "tokenizer.model").is_file():
+        return _document(joined_tokenizer(folder)), config
     return made_tokenizer(folder), config
 
 

@@ -21,8 +21,11 @@ def words(text: str) -> frozenset[str]:
 
 
 RECIPES = words(
-    "demo llava-1.5-7b-hf llava-budget llava-v1.5-13b llava-v1.5-7b llava-v1.5-7b-lora "
-    "llava-v1.6-34b llava-v1.6-mistral-7b llava-v1.6-vicuna-13b llava-v1.6-vicuna-7b"
+    "bakllava-v1-hf demo llama3-llava-next-8b-hf llava-1.5-13b-hf llava-1.5-7b-hf llava-budget "
+    "llava-interleave-qwen-0.5b-hf llava-llama-3-8b-v1_1 llava-med-v1.5-mistral-7b "
+    "llava-onevision-qwen2-0.5b-ov-hf llava-onevision-qwen2-7b-ov-hf llava-v1.5-13b llava-v1.5-7b "
+    "llava-v1.5-7b-lora llava-v1.6-34b llava-v1.6-mistral-7b llava-v1.6-mistral-7b-hf "
+    "llava-v1.6-vicuna-13b llava-v1.6-vicuna-7b llava-v1.6-vicuna-7b-hf"
 )
 """The shipped ones; a test holds this against `bundles/`."""
 MODELS = RECIPES | words(
@@ -31,7 +34,9 @@ MODELS = RECIPES | words(
 )
 """Folders of the shipped recipes' models, bases and towers."""
 ANSWERS = frozenset({"red-circle", "blue-square", "two-stars", "digit-seven"})
-LICENCES = frozenset({"Apache-2.0", "Llama-2-Community"})
+LICENCES = frozenset(
+    {"Apache-2.0", "Llama-2-Community", "Llama-3-Community", "Tongyi-Qianwen-Research"}
+)
 
 PACKAGES = words(
     "accelerate aiofiles annotated-doc annotated-types anyio bitsandbytes brotli certifi "

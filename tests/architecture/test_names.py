@@ -22,19 +22,33 @@ HUB_OWNERS = {
     "liuhaotian": "LLaVA's first author: the published checkpoints",
     "openai": "CLIP",
     "llava-hf": "Hugging Face's own conversions of LLaVA",
+    "microsoft": "LLaVA-Med's authors",
+    "xtuner": "the authors of XTuner, who trained a LLaVA on Llama 3",
     "lmsys": "Vicuna, on which LLaVA 1.5's adapters were trained",
     "TinyLlama": "TinyLlama's authors; for a small model of one's own",
 }
+_NO_WHOLE_COMMIT = "no commit of it was seen with all its files"
 MOVING = {
     "liuhaotian/llava-v1.5-7b-lora": "no commit of it was seen in public lists",
     "liuhaotian/llava-v1.6-mistral-7b": "no commit of it was seen in public lists",
     "liuhaotian/llava-v1.6-vicuna-13b": "its commit was seen in one place only",
     "liuhaotian/llava-v1.6-34b": "its commit was seen with one person only",
+    "llava-hf/bakLlava-v1-hf": _NO_WHOLE_COMMIT,
+    "llava-hf/llama3-llava-next-8b-hf": _NO_WHOLE_COMMIT,
+    "llava-hf/llava-1.5-13b-hf": _NO_WHOLE_COMMIT,
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": _NO_WHOLE_COMMIT,
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": _NO_WHOLE_COMMIT,
+    "llava-hf/llava-v1.6-mistral-7b-hf": "its list of files was seen at a proposed change only",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": _NO_WHOLE_COMMIT,
+    "microsoft/llava-med-v1.5-mistral-7b": _NO_WHOLE_COMMIT,
+    "xtuner/llava-llama-3-8b-v1_1-transformers": _NO_WHOLE_COMMIT,
 }
 """Repositories that a shipped recipe takes at a branch; `llava-pack lock` pins them."""
 HOSTS = {
     "www.apache.org": "a licence's text, shown and never fetched",
     "ai.meta.com": "a licence's text, shown and never fetched",
+    "llama.meta.com": "a licence's text, shown and never fetched",
+    "github.com": "a licence's text, shown and never fetched",
     "cyclonedx.org": "the id of a schema, never fetched",
     "git-lfs.github.com": "the first line of a pointer file, which is recognised",
 }

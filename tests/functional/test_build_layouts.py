@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.checkpoint.config import remote_ids
+from llava_pack.checkpoint.expected import tower_shapes
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout
 from tests.support import trained
@@ -24,6 +25,16 @@ from tests.support.checkpoints import (
 from tests.support.hub import LoopbackHub, RepoSpec
 
 SPEC = TinyLlava(tower=TinyTower(dtype="F16"))
+QWEN = TinyLlava(
+    qwen=True,
+    tied=True,
+    tiles=True,
+    vision_inside=True,
+    weights="safetensors",
+    tower=TinyTower(siglip=True, picture=30, patch=7, dtype="F16"),
+    tower_id="google/siglip-tiny",
+)
+SIGLIP = '[vision_tower]\nsource = "hf:tiny/siglip@main"\nname = "siglip-tiny"\n'
 HEAD = """name = "tiny"
 title = "A tiny LLaVA"
 [licence]
@@ -84,13 +95,15 @@ def test_a_converted_model_is_packed_as_it_is(build, tmp_path):
     [
         replace(SPEC, projector="linear"),
         replace(SPEC, tiles=True, changes={"mm_patch_merge_type": "flat"}),
+        replace(QWEN, projector="mlp3x_gelu"),
+        replace(QWEN, changes={"mm_patch_merge_type": "spatial"}),
     ],
 )
 def test_what_has_no_native_layout_is_refused_before_weights_move(llava_pack, tmp_path, spec):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(HEAD + model() + TOWER)
     repos = {"tiny/llava": make_llava(tmp_path / "m", spec)}
-    repos["tiny/clip"] = make_tower(tmp_path / "t", SPEC.tower)
+    repos["tiny/clip"] = make_tower(tmp_path / "t", spec.tower)
     specs = {name: RepoSpec(folder=folder) for name, folder in repos.items()}
     with LoopbackHub(specs) as hub:
         done = llava_pack(
@@ -98,6 +111,8 @@ def test_what_has_no_native_layout_is_refused_before_weights_move(llava_pack, tm
         )
     assert done.returncode == 13, done.stdout + done.stderr
     assert "transformers' LLaVA" in done.stderr
+    assert "build it without --format hf and --quantize" in done.stderr
+    assert not [path for path in hub.served if path.endswith((".safetensors", ".bin"))]
 
 
 @pytest.mark.engine
@@ -226,3 +241,37 @@ def test_an_adapter_that_cannot_be_added_is_refused_before_its_base_moves(
         done = llava_pack("plan", recipe, "--python", "target", env={"HF_ENDPOINT": hub.url})
     assert done.returncode == 13, done.stdout + done.stderr
     assert text in done.stderr
+
+
+def test_a_converted_qwen_is_packed_as_it_is(build, tmp_path):
+    source = make_converted(tmp_path / "hf", QWEN)
+    folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
+    assert packed.entries.keys() == read_layout(source).entries.keys()
+    assert manifest["model"]["vision_tower"] is None
+    assert manifest["floors"]["memory_bytes"]["nf4"] > 0
+
+
+def test_an_original_qwen_is_packed_with_a_slim_siglip_beside_it(build, tmp_path):
+    repos = {"tiny/llava": make_llava(tmp_path / "m", QWEN)}
+    repos["tiny/siglip"] = make_tower(tmp_path / "t", QWEN.tower)
+    folder, manifest = build(model() + SIGLIP, repos)
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.ORIGINAL)
+    assert packed.vision_tower == "../siglip-tiny"
+    assert packed.vision_inside
+    tower = read_layout(folder / "siglip-tiny", expect=Kind.TOWER)
+    assert tower.entries.keys() == tower_shapes(tower.config).keys()
+    (rule,) = manifest["rewrites"]
+    assert rule["old"] == "google/siglip-tiny"
+
+
+@pytest.mark.engine
+def test_an_original_qwen_in_transformers_own_layout(build, tmp_path):
+    repos = {"tiny/llava": make_llava(tmp_path / "m", QWEN)}
+    repos["tiny/siglip"] = make_tower(tmp_path / "t", QWEN.tower)
+    folder, manifest = build(model() + SIGLIP, repos, "--quantize", "nf4")
+    assert [path.name for path in folder.iterdir()] == ["llava-v1-tiny"]
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
+    assert packed.config["architectures"] == ["LlavaOnevisionForConditionalGeneration"]
+    assert packed.config["vision_config"]["num_hidden_layers"] == QWEN.tower.layers - 1
+    assert manifest["rewrites"] == []

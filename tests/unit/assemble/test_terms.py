@@ -7,6 +7,7 @@ from llava_pack.format.errors import AccessError, UsageError
 from llava_pack.recipe import find_recipe, read_recipe, recipe_names
 
 LLAMA = "Llama-2-Community"
+OPEN = ("Apache-2.0",)
 
 
 @pytest.fixture(scope="module")
@@ -14,13 +15,11 @@ def adapter():
     return read_recipe(find_recipe("llava-v1.5-7b-lora")).value
 
 
-def test_every_shipped_recipe_over_llama_2_asks():
+def test_every_shipped_recipe_whose_licence_has_terms_asks():
+    licences = {name: read_recipe(find_recipe(name)).value.licence.id for name in recipe_names()}
     asking = {name for name in recipe_names() if gated(read_recipe(find_recipe(name)).value)}
-    over_llama = {
-        name for name in recipe_names() if read_recipe(find_recipe(name)).value.licence.id == LLAMA
-    }
-    assert asking == over_llama
-    assert len(asking) == 6
+    assert asking == {name for name, licence in licences.items() if licence not in OPEN}
+    assert {licences[name] for name in asking} > {LLAMA, "Llama-3-Community"}
     assert "demo" not in asking
 
 

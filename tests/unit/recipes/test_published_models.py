@@ -4,10 +4,12 @@ import math
 
 import pytest
 
-from llava_pack.checkpoint.converted import as_original
+from llava_pack.checkpoint.converted import as_original, converted_tower
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes, tower_shapes
 from llava_pack.checkpoint.findings import pair_defects
+from llava_pack.checkpoint.footprint import count_parameters, memory_bytes
 from llava_pack.checkpoint.kind import Kind, classify
+from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.template_choice import by_name
 from llava_pack.checkpoint.templates import TEMPLATES
 from llava_pack.checkpoint.weight_set import find_weights
@@ -22,6 +24,8 @@ from tests.unit.recipes.recorded import (
     CONFIGS,
     FILES,
     PREPROCESSORS,
+    PUBLISHED_GB,
+    SIGLIP_PREPROCESSOR,
     TINY_LLAMA,
     WEIGHT_BYTES,
 )
@@ -38,10 +42,14 @@ def repository(recipe: Recipe) -> str:
 LISTS = FILES | COMPUTED_FILES
 RECORDED = {name: LISTS[repository(recipe)] for name, recipe in RECIPES.items()}
 ALL_CONFIGS = CONFIGS | COMPUTED_CONFIGS
-LLAVAS = [name for name in ALL_CONFIGS if not name.endswith("-hf")]
+CONVERTED = [name for name, config in ALL_CONFIGS.items() if "text_config" in config]
+LLAVAS = [name for name in ALL_CONFIGS if name not in CONVERTED]
 COMPUTED = [name for name in NAMES if repository(RECIPES[name]) in COMPUTED_FILES]
 WHOLE = [name for name in NAMES if RECIPES[name].model.base is None]
-KINDS = {"llava-1.5-7b-hf": Kind.CONVERTED, "llava-budget": Kind.PROJECTOR}
+KINDS = {
+    **{name: Kind.CONVERTED for name in NAMES if repository(RECIPES[name]) in CONVERTED},
+    "llava-budget": Kind.PROJECTOR,
+}
 
 
 def test_every_family_has_a_recipe():
@@ -55,6 +63,16 @@ def test_every_family_has_a_recipe():
         "llava-1.5-7b-hf",
         "llava-v1.5-7b-lora",
         "llava-budget",
+        "llava-v1.6-mistral-7b-hf",
+        "llava-v1.6-vicuna-7b-hf",
+        "llava-1.5-13b-hf",
+        "llava-onevision-qwen2-0.5b-ov-hf",
+        "llava-onevision-qwen2-7b-ov-hf",
+        "llava-interleave-qwen-0.5b-hf",
+        "llava-med-v1.5-mistral-7b",
+        "bakllava-v1-hf",
+        "llama3-llava-next-8b-hf",
+        "llava-llama-3-8b-v1_1",
     }
 
 
@@ -100,7 +118,8 @@ def test_the_weights_are_found_and_useless_pickles_left_out(name):
     )
     found = find_weights(RECORDED[name], lambda _: index)
     assert found.defects == ()
-    assert set(found.files) == {file for file in RECORDED[name] if "-of-" in file}
+    whole = {file for file in RECORDED[name] if file == "model.safetensors"}
+    assert set(found.files) == {file for file in RECORDED[name] if "-of-" in file} | whole
 
 
 @pytest.mark.parametrize("name", WEIGHT_BYTES)
@@ -126,6 +145,26 @@ def test_the_recorded_configuration_fits_its_tower_and_has_a_native_form(name):
     assert native["image_seq_length"] == 576
     assert native.get("image_grid_pinpoints", [[0, 0]])[0] == ([672, 336] if tiles else [0, 0])
     assert native["text_config"]["vocab_size"] == 32064
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_the_engine_can_be_made_of_a_conversion(name):
+    config = ALL_CONFIGS[name]
+    tower = converted_tower(config)
+    siglip = tower["model_type"].startswith("siglip")
+    preprocessor = SIGLIP_PREPROCESSOR if siglip else PREPROCESSORS[336]
+    original = as_original(config, preprocessor)
+    assert engine_defects(original, {"vision_config": tower}, preprocessor) == []
+    assert memory_bytes(original, {"vision_config": tower}, context_tokens=4096, slots=1)["nf4"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_GB)
+def test_a_recorded_conversion_gives_the_published_size(name):
+    config = ALL_CONFIGS[name]
+    tower = {"vision_config": converted_tower(config)}
+    published = PUBLISHED_GB[name] * 1e9
+    total = count_parameters(as_original(config, SIGLIP_PREPROCESSOR), tower).total
+    assert 2 * total == pytest.approx(published, rel=0.01)
 
 
 def test_the_conversion_has_the_sizes_of_its_original():
