@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.checkpoint.adapter import read_adapter
 from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.folder import checkpoint_name
 from llava_pack.checkpoint.kind import Kind
@@ -179,3 +180,27 @@ def test_a_context_is_what_training_made_of_it():
     linear = {"type": "linear", "factor": 4.0}
     assert longest_context({"rope_scaling": linear, "max_sequence_length": 12000}, 4096) == 12000
     assert longest_context({"max_sequence_length": 16384}, 4096) == 4096
+
+
+READ = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "peft_type"}
+TRAINING_ALONE = {
+    "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying",
+    "eva_config", "exclude_modules", "inference_mode", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core",
+    "modules_to_save", "peft_version", "qalora_group_size", "revision", "target_modules",
+    "task_type", "velora_config",
+}  # fmt: skip
+"""Settings that say what is trained and how; the tensors tell the rest of it."""
+SETTINGS = {
+    key
+    for tool in trained.adapters()
+    for key in json.loads((trained.FIXTURES / tool / "adapter_config.json").read_bytes())
+}
+
+
+@pytest.mark.parametrize("key", sorted(SETTINGS - READ - TRAINING_ALONE))
+def test_every_other_setting_that_peft_writes_is_refused_where_it_is_used(key):
+    """One that a newer peft writes is seen here when the fixtures are recorded again."""
+    assert read_adapter({"r": 4, "lora_alpha": 8, key: None}).rank == 4
+    with pytest.raises(CheckpointError, match=f"{key} is not supported"):
+        read_adapter({"r": 4, "lora_alpha": 8, key: ["x"]})
