@@ -17,7 +17,7 @@ from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.network import Network, network
 from llava_pack.checkpoint.pair import survey_pair, with_tower
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
-from llava_pack.checkpoint.quantized import quantized_ahead
+from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
 
@@ -73,13 +73,12 @@ class Checkpoint:
 
     @property
     def quantized(self) -> str | None:
-        """`nf4` or `int8` where the linears were quantized ahead; fp4 takes the same memory.
+        """`nf4` or `int8` where the linears were quantized ahead.
 
         Raises:
             CheckpointError: they were quantized in another way.
         """
-        ahead = quantized_ahead(self.main.config)
-        return "nf4" if ahead == "fp4" else ahead
+        return precision_ahead(self.main.config)
 
 
 def read_checkpoint(

@@ -53,6 +53,16 @@ def quantized_ahead(config: Mapping[str, Any]) -> Ahead | None:
     raise _refusal(f"quantized by bitsandbytes to {shown(kind)}")
 
 
+def precision_ahead(config: Mapping[str, Any]) -> Quantized | None:
+    """Return the precision that a checkpoint quantized ahead is served in; fp4 takes nf4's memory.
+
+    Raises:
+        CheckpointError: it was quantized in a way that is not read here.
+    """
+    ahead = quantized_ahead(config)
+    return "nf4" if ahead == "fp4" else ahead
+
+
 def unpacked(
     entries: Mapping[str, TensorEntry], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, TensorEntry]:

@@ -10,6 +10,7 @@ from llava_pack.checkpoint.config import remote_ids
 from llava_pack.checkpoint.expected import tower_shapes
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout
+from tests.functional.test_trained import resaved
 from tests.support import trained
 from tests.support.checkpoints import (
     TinyLlava,
@@ -275,3 +276,17 @@ def test_an_original_qwen_in_transformers_own_layout(build, tmp_path):
     assert packed.config["architectures"] == ["LlavaOnevisionForConditionalGeneration"]
     assert packed.config["vision_config"]["num_hidden_layers"] == QWEN.tower.layers - 1
     assert manifest["rewrites"] == []
+
+
+@pytest.mark.engine
+def test_weights_quantized_by_their_author_are_served_as_they_are(build, tmp_path):
+    from transformers import BitsAndBytesConfig
+
+    base = trained.make_base(tmp_path / "base")
+    given = BitsAndBytesConfig(load_in_8bit=True)
+    source = resaved(base, tmp_path / "llava-v1.5-tuned-hf", quantization_config=given)
+    folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
+    assert manifest["serving"]["precision"] == "int8"
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
+    assert packed.entries.keys() == read_layout(source).entries.keys()
+    assert packed.preprocessor["image_mean"]
