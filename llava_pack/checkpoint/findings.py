@@ -65,7 +65,7 @@ def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]])
     ]
     scripts = [name for name, suffix in suffixes.items() if suffix == "py"]
     if scripts:
-        defects.append(Defect("warn", "", f"scripts that are not run: {listed(scripts)}"))
+        defects.append(Defect("warn", listed(scripts), "not run: no loader needs a script"))
     defects += [
         Defect("fail", name, f"auto_map names code that would run: {_code(auto_map)}", hint)
         for name, config in configs.items()

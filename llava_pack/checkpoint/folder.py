@@ -90,8 +90,7 @@ def leftover_defects(names: Collection[str]) -> list[Defect]:
     if not left:
         return []
     more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-    text = f"left by training, not used: {', '.join(left[:_SHOWN])}{more}"
-    return [Defect("warn", "", text)]
+    return [Defect("warn", f"{', '.join(left[:_SHOWN])}{more}", "left by training, not used")]
 
 
 def foreign_defects(names: Collection[str], config: Mapping[str, Any]) -> list[Defect]:

@@ -65,7 +65,7 @@ def test_whole(tmp_path, kind):
     layout, defects = survey(made(tmp_path, kind), expect=kind)
     left = {Kind.LORA: "trainer_state.json", Kind.PROJECTOR: "training_args.bin"}.get(kind)
     assert [str(one) for one in defects] == (
-        [f"left by training, not used: {left}"] if left else []
+        [f"{left}: left by training, not used"] if left else []
     )
     assert layout.kind is kind
 

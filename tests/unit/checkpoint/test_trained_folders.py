@@ -32,8 +32,8 @@ def test_what_training_leaves_is_one_warning(tmp_path):
     (folder / "global_step500").mkdir()
     assert fails(folder) == []
     assert warnings(folder) == [
-        "scripts that are not run: zero_to_fp32.py",
-        "left by training, not used: global_step500, latest, optimizer.pt and 3 more",
+        "zero_to_fp32.py: not run: no loader needs a script",
+        "global_step500, latest, optimizer.pt and 3 more: left by training, not used",
     ]
 
 
