@@ -62,7 +62,7 @@ class SourcePart(_Part):
 
 
 class BasePart(SourcePart):
-    """The language model that an adapter or a projector was trained on."""
+    """The language model, or the LLaVA, that an adapter or a projector was trained on."""
 
     licence: Licence | None = None
 
@@ -131,8 +131,8 @@ class Recipe(_Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         model, tower = self.model, self.vision_tower
-        if model.format == "hf" and (tower is not None or model.base is not None):
-            raise ValueError("a model of format 'hf' includes its vision tower and needs no base")
+        if model.format == "hf" and tower is not None:
+            raise ValueError("a model of format 'hf' includes its vision tower")
         if model.format == "original" and tower is None:
             raise ValueError("a model of format 'original' needs [vision_tower]")
         if model.values and model.base is None:

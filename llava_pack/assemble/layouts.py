@@ -78,7 +78,7 @@ def _folders(
     names = {part: one.name for part, one in recipe.parts().items()}
     model, name = sources["model"], names["model"]
     if packing.converted:
-        yield _copied(name, model, (_CONFIG, *_LANGUAGE, *_CONVERTED), progress)
+        yield from _converted(names, packing, sources, progress)
         return
     if packing.format == "hf":
         yield _native(name, packing, recipe, sources, progress)
@@ -103,13 +103,42 @@ def _folders(
             texts=_of(model, (_CONFIG, _ADAPTER)),
             links=(to_tower, _base_link(model, names["base"])),
         )
-        yield _copied(names["base"], base, (_CONFIG, *_LANGUAGE), progress)
+        links = _base_tower_links(base, names["vision_tower"])
+        yield _copied(names["base"], base, (_CONFIG, *_LANGUAGE), progress, *links)
     yield ModelFolder(
         name=names["vision_tower"],
         tool="convert.slim_tower",
         weights=_made(partial(slim_tower, tower.folder, progress=progress), tower),
         texts=_of(tower, (_CONFIG, _PICTURES)),
     )
+
+
+def _converted(
+    names: Mapping[str, str], packing: Packing, sources: Sources, progress: Progress
+) -> Iterator[ModelFolder]:
+    """Yield the folder of a converted model; of an adapter its base's too, or both as one.
+
+    The base's configuration and tokenizer stay as they are.
+    """
+    model, base, whole = sources["model"], sources.get("base"), (_CONFIG, *_LANGUAGE, *_CONVERTED)
+    if base is None:
+        yield _copied(names["model"], model, whole, progress)
+    elif packing.merge:
+        yield ModelFolder(
+            name=names["model"],
+            tool="convert.merge",
+            weights=_made(partial(_merge, model, base, progress), model, base),
+            texts=_of(base, whole),
+        )
+    else:
+        yield ModelFolder(
+            name=names["model"],
+            tool="convert.shards",
+            weights=partial(_one_by_one, model, progress),
+            texts=_of(model, (_ADAPTER,)),
+            links=(_base_link(model, names["base"]),),
+        )
+        yield _copied(names["base"], base, whole, progress)
 
 
 def _copied(
@@ -204,6 +233,12 @@ def _tower_link(model: Fetched, tower: str) -> Link:
             hint="the recipe expects a LLaVA checkpoint in its original format",
         )
     return Link(text=_CONFIG, pointer=pointer, old=vision_tower_id(config), folder=tower)
+
+
+def _base_tower_links(base: Fetched, tower: str) -> tuple[Link, ...]:
+    """Return what a base says of its tower: a LLaVA names one, a language model does not."""
+    named = vision_tower_pointer(read_json(base, _CONFIG)) is not None
+    return (_tower_link(base, tower),) if named else ()
 
 
 def _base_link(model: Fetched, base: str) -> Link:

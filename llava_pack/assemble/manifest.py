@@ -4,13 +4,12 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llava_pack.assemble.floors import FloorInputs, bundle_floors, model_configs
+from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.locked_inputs import CREATED_BY
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.terms import licence_entries
-from llava_pack.checkpoint.config import parse_config
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import FileEntry, Floors, Manifest, ModelEntry, RecipeEntry, Rewrite
@@ -97,14 +96,9 @@ def _floors(plan: Plan, facts: BuildFacts) -> Floors:
         proved=facts.proved,
         inodes=facts.inodes,
     )
-    found = {
-        name: parse_config((facts.sources[name].folder / "config.json").read_bytes())
-        for name in ("model", "vision_tower")
-        if name in facts.sources
-    }
     serving = plan.serving.profile
     wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots, gpus=serving.gpus)
-    return bundle_floors(contents, model_configs(found), wish)
+    return bundle_floors(contents, plan.configs, wish)
 
 
 def known_answers(recipe: RecipeFile) -> tuple[KnownAnswer, ...]:

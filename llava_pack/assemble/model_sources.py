@@ -7,6 +7,7 @@ from llava_pack.assemble.components import chosen_tower, completed
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched, Identified, Listed
+from llava_pack.checkpoint.based import check_based
 from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import side_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
@@ -58,7 +59,11 @@ def identify_sources(
         PackError: the first source that cannot be had, or is of another kind.
         RecipeError: values are given for a configuration that is there.
     """
-    kinds = {"model": _model_kinds(recipe), "base": (Kind.LANGUAGE,), "vision_tower": (Kind.TOWER,)}
+    kinds = {
+        "model": _model_kinds(recipe),
+        "base": _base_kinds(recipe),
+        "vision_tower": (Kind.TOWER,),
+    }
     found = {}
     for name, part in recipe.parts().items():
         listing = _listing(sources[name])
@@ -74,9 +79,15 @@ def identify_sources(
 
 
 def _model_kinds(recipe: Recipe) -> tuple[Kind, ...]:
+    converted = recipe.model.format == "hf"
     if recipe.model.base is not None:
-        return (Kind.LORA, Kind.PROJECTOR)
-    return (Kind.CONVERTED,) if recipe.model.format == "hf" else (Kind.ORIGINAL,)
+        return (Kind.LORA,) if converted else (Kind.LORA, Kind.PROJECTOR)
+    return (Kind.CONVERTED,) if converted else (Kind.ORIGINAL,)
+
+
+def _base_kinds(recipe: Recipe) -> tuple[Kind, ...]:
+    converted = recipe.model.format == "hf"
+    return (Kind.CONVERTED,) if converted else (Kind.LANGUAGE, Kind.ORIGINAL)
 
 
 def _listing(source: Source) -> Listing:
@@ -126,6 +137,9 @@ def check_servable(
         if defect.level == "warn":
             progress.note(f"! {defect}")
     refuse(defects, subject=str(identified["model"].pinned))
+    whole = all(len(layouts[name].entries) for name in layouts)
+    if "base" in layouts and "model" in layouts and whole:
+        check_based(layouts["model"], layouts["base"])
     return layouts
 
 
@@ -147,14 +161,18 @@ def fetch_sources(
         PackError: what fetching raises.
         CheckpointError: a part is damaged, or they do not fit.
     """
-    sources = {name: source.fetch(progress) for name, source in identified.items()}
     kind = identified["model"].kind
+    sources = {"model": identified["model"].fetch(progress)}
+    if kind is Kind.LORA:  # it is small, and its base is not
+        read_layout(sources["model"].folder, expect=kind)
+    rest = {name: one for name, one in identified.items() if name not in sources}
+    sources |= {name: source.fetch(progress) for name, source in rest.items()}
     if kind is Kind.PROJECTOR:
         base, tower = sources["base"], sources["vision_tower"]
         sources["model"] = completed(sources["model"], base, tower, recipe)
     model = read_layout(sources["model"].folder, expect=kind)
     if "base" in sources:
-        read_layout(sources["base"].folder, expect=Kind.LANGUAGE)
+        check_based(model, read_layout(sources["base"].folder, expect=identified["base"].kind))
     if "vision_tower" in sources:
         tower = sources["vision_tower"]
         vision = read_layout(tower.folder, expect=Kind.TOWER)

@@ -58,19 +58,16 @@ def choose_packing(
         UsageError: what is asked for is not possible for this recipe.
     """
     if recipe.model.format == "hf":
-        if wanted == "original" or precision is not None or merge or tower is not None:
-            options = {
-                "--merge": merge,
-                f"--quantize {precision}": precision,
-                f"--tower {tower}": tower,
-            }
+        if wanted == "original" or precision is not None or tower is not None:
+            options = {f"--quantize {precision}": precision, f"--tower {tower}": tower}
             asked = next((name for name, typed in options.items() if typed), "--format")
             raise UsageError(
-                "the recipe's model is packed as it was converted, without changes",
+                "the recipe's model is packed in the layout that it was converted to",
                 subject=asked,
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )
-        return Packing(format="hf", converted=True)
+        _check_merge(recipe, merge=merge)
+        return Packing(format="hf", converted=True, merge=merge)
     runtime, native = packed_for(recipe), wanted == "hf" or precision is not None
     if native and not runtime.native:
         raise UsageError(
@@ -78,10 +75,7 @@ def choose_packing(
             subject="--format hf" if precision is None else f"--quantize {precision}",
             hint=f"leave it out, or leave out --runtime {recipe.runtime.engine}",
         )
-    if merge and recipe.model.base is None:
-        raise UsageError(
-            "the recipe has nothing to merge: it names no [model.base]", subject="--merge"
-        )
+    _check_merge(recipe, merge=merge)
     if precision is not None and wanted == "original":
         raise UsageError(
             "quantized weights have the transformers-native layout",
@@ -94,3 +88,11 @@ def choose_packing(
         precision=precision,
         tower=tower,
     )
+
+
+def _check_merge(recipe: Recipe, *, merge: bool) -> None:
+    """Refuse to merge where there is nothing to merge into."""
+    if merge and recipe.model.base is None:
+        raise UsageError(
+            "the recipe has nothing to merge: it names no [model.base]", subject="--merge"
+        )

@@ -16,6 +16,7 @@ from llava_pack.assemble.serving import ServingPlan, plan_serving, source_config
 from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind, TowerChoice
+from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
@@ -139,7 +140,13 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         native_form(*configs, layouts["vision_tower"].preprocessor)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
-        recipe, packing, options.target, configs, cpu=cpu, capability=packages.torch.capability
+        recipe,
+        packing,
+        options.target,
+        configs,
+        cpu=cpu,
+        capability=packages.torch.capability,
+        ahead=precision_ahead(identified["model"].config),
     )
     if lock is not None:
         serving = replace(serving, profile=lock.serving)

@@ -21,6 +21,7 @@ from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.footprint import count_parameters, footprint
+from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.engine.known.questions import missing_words
 from llava_pack.fetch.cache import Cache
 from llava_pack.format import files, records
@@ -90,9 +91,9 @@ def record(
 
 
 def _precisions(plan: Plan) -> tuple[str, ...]:
-    if plan.packing.precision is not None:
-        return (plan.packing.precision,)
     serving = plan.serving.profile.precision
+    if plan.packing.precision or precision_ahead(plan.sources["model"].config):
+        return (serving,)
     if plan.weights_bytes > SMALL_BYTES:
         return (serving,)
     return tuple(dict.fromkeys((serving, *_SMALL_PRECISIONS)))

@@ -11,7 +11,7 @@ from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.vision import tower_values
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.precision import BY_QUALITY
+from llava_pack.format.precision import BY_QUALITY, Quantized
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe
@@ -42,7 +42,8 @@ def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs
     """
     found: dict[str, dict[str, Any]] = {name: {**one.config} for name, one in sources.items()}
     if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
-        width = tower_values(found["vision_tower"])[1]["hidden_size"]
+        tower = found.get("vision_tower", found.get("base", {}))
+        width = tower_values(tower)[1]["hidden_size"]
         usual = {"mm_projector_type": "linear", "mm_hidden_size": width}
         values = {**usual, **recipe.model.values}
         found["model"] = {**found.get("base", {}), **values, **found["model"]}
@@ -57,6 +58,7 @@ def plan_serving(
     *,
     cpu: bool,
     capability: str | None = None,
+    ahead: Quantized | None = None,
 ) -> ServingPlan:
     """Return what to serve with.
 
@@ -67,10 +69,12 @@ def plan_serving(
         configs: of the model and its tower.
         cpu: torch is for the CPU.
         capability: the least that torch has code for.
+        ahead: what the source was quantized to.
     """
+    written = packing.precision or ahead
     asked = recipe.serving
     default = (cpu and RUNTIMES[recipe.runtime.engine].cpu_precision) or asked.precision
-    fixed = packing.precision or (default if cpu else None)
+    fixed = written or (default if cpu else None)
     wish = Wish(
         context_tokens=asked.context_tokens,
         slots=asked.slots,
@@ -86,7 +90,7 @@ def plan_serving(
     chosen = choose_fit(found, wish)
     profile = ServingProfile(
         engine=recipe.runtime.engine,
-        precision=chosen.precision if chosen else (packing.precision or default),
+        precision=chosen.precision if chosen else (written or default),
         device="cpu" if cpu else "auto",
         context_tokens=chosen.context_tokens if chosen else asked.context_tokens,
         slots=chosen.slots if chosen else asked.slots,

@@ -10,9 +10,11 @@ from typing import Any
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import kind_defects
+from llava_pack.checkpoint.folder import foreign_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
-from llava_pack.checkpoint.layout import Held, Layout, survey_files
+from llava_pack.checkpoint.layout import Layout, survey_files
 from llava_pack.checkpoint.safetensors_file import header_bytes, parse_header
+from llava_pack.checkpoint.weight_file import Held
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.source import Listing, Origins, Source, select
@@ -76,6 +78,7 @@ class Listed:
         """
         self._forget()
         listing, config = self.listing, self._config(progress)
+        refuse(foreign_defects(listing.files, config), subject=str(listing.pinned))
         kind = classify(listing.files, config)
         if not config and _LONE & listing.files.keys():
             kind = Kind.PROJECTOR
@@ -203,7 +206,8 @@ class Fetched:
 def _weight_files(listing: Listing, kind: Kind, folder: Path) -> tuple[str, ...]:
     """Return the names of the weight files; the indexes are in `folder`."""
     if kind is Kind.LORA:
-        return _one_of(ADAPTERS, listing) + _one_of(TRAINABLES, listing)
+        beside = tuple(name for name in TRAINABLES if name in listing.files)
+        return _one_of(ADAPTERS, listing) + beside[:1]
     if kind is Kind.PROJECTOR:
         return _one_of(PROJECTORS, listing)
     found = find_weights(listing.files, lambda name: (folder / name).read_bytes())

@@ -95,6 +95,12 @@ def read_config(path: Path) -> dict[str, Any]:
 @contextmanager
 def _bounded(data: bytes, subject: str) -> Iterator[None]:
     """Refuse JSON that is too large, malformed, or too deep to be looked through in the block."""
+    if data.lstrip()[:1] == b"<":
+        raise CheckpointError(
+            "is a web page, expected JSON",
+            subject=subject,
+            hint="the server answered the download with an error or a login: download it again",
+        )
     if len(data) > MAX_CONFIG_BYTES:
         raise CheckpointError(
             f"has {len(data)} bytes, expected at most {MAX_CONFIG_BYTES}", subject=subject

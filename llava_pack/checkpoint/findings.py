@@ -10,14 +10,14 @@ from typing import Any
 from llava_pack.checkpoint.config import vision_part, vision_tower_id
 from llava_pack.checkpoint.defects import Defect, shown
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.kind import ADAPTERS, TRAINABLES, Kind
+from llava_pack.checkpoint.kind import ADAPTERS, Kind
 from llava_pack.checkpoint.network import NAMED_TOWER
 from llava_pack.checkpoint.servable import engine_defects
 
 SHOWN = 3
 _SIDE = re.compile(r"-(\d{3})$")
 _CODE = {
-    **dict.fromkeys(("py", "pyc", "pyw"), "Python"),
+    **dict.fromkeys(("pyc", "pyw"), "Python"),
     **dict.fromkeys(("so", "pyd", "dll", "dylib"), "compiled"),
 }
 _ORIGINALS = {
@@ -42,6 +42,8 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
     if kind is Kind.CONVERTED and expected is Kind.ORIGINAL:
         named = _ORIGINALS.get(name, "the original, for example liuhaotian/llava-v1.5-7b")
         hint = f"use {named} instead, or set format = 'hf' in the recipe"
+    elif kind is Kind.CONVERTED and expected is Kind.LANGUAGE:
+        hint = "if the adapter was trained on it, set format = 'hf' in the recipe"
     elif kind is Kind.ORIGINAL and expected is Kind.CONVERTED:
         hint = "set format = 'original' in the recipe"
     return [
@@ -50,13 +52,20 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
 
 
 def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> list[Defect]:
-    """Return every file and value that would make a loader run code from the checkpoint."""
+    """Return every file that is code, and every value that would make a loader run it.
+
+    A script that nothing names lies beside many a fine-tune; what is compiled lies beside none.
+    """
     hint = "llava-pack does not run code from a checkpoint; use one that needs none"
+    suffixes = {name: name.lower().rpartition(".")[2] for name in sorted(names)}
     defects = [
         Defect("fail", name, f"{_CODE[suffix]} code in a checkpoint is refused", hint)
-        for name in sorted(names)
-        if (suffix := name.lower().rpartition(".")[2]) in _CODE
+        for name, suffix in suffixes.items()
+        if suffix in _CODE
     ]
+    scripts = [name for name, suffix in suffixes.items() if suffix == "py"]
+    if scripts:
+        defects.append(Defect("warn", listed(scripts), "not run: no loader needs a script"))
     defects += [
         Defect("fail", name, f"auto_map names code that would run: {_code(auto_map)}", hint)
         for name, config in configs.items()
@@ -88,9 +97,9 @@ def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
     if kind in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
         groups.append(("tokenizer.json", "tokenizer.model", "vocab.json"))
     if kind is Kind.TOWER:
-        groups.append(("preprocessor_config.json",))
+        groups.append(("preprocessor_config.json", "processor_config.json"))
     if kind is Kind.LORA:
-        groups += [("adapter_config.json",), ADAPTERS, TRAINABLES]
+        groups += [("adapter_config.json",), ADAPTERS]
     return [
         Defect("fail", group[0], f"is missing{_and_so(group[1:])}")
         for group in groups

@@ -7,9 +7,12 @@ transformers repository (names of the older `-hf` folders, which vLLM and SGLang
 
 import re
 
-_PROJECTOR = re.compile(r"mm_projector\.(?:(\d+)\.)?(weight|bias)")
-_LINEAR = re.compile(r"multi_modal_projector\.(?:linear_(\d+)\.)?(weight|bias)")
+_PART = r"weight(?:\..+)?|bias|SCB|weight_format"
+"""What a linear consists of, also one that bitsandbytes has quantized."""
+_PROJECTOR = re.compile(rf"mm_projector\.(?:(\d+)\.)?({_PART})")
+_LINEAR = re.compile(rf"multi_modal_projector\.(?:linear_(\d+)\.)?({_PART})")
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
+_FLAT_TOWER = re.compile(r"(?:embeddings|encoder|pre_layrnorm|post_layernorm)\.")
 _TOWER_PREFIX = "vision_tower.vision_tower."
 INSIDE = f"model.{_TOWER_PREFIX}"
 """What begins the names of a tower's tensors inside a checkpoint."""
@@ -36,8 +39,12 @@ def original_name(name: str) -> str:
     'model.norm.weight'
     >>> original_name("model.vision_tower.post_layernorm.bias")
     'model.vision_tower.vision_tower.vision_model.post_layernorm.bias'
+    >>> original_name("multi_modal_projector.linear_2.weight.absmax")
+    'model.mm_projector.2.weight.absmax'
     """
     rest = name.removeprefix("model.")
+    if rest.startswith(_TOWER_PREFIX):
+        return name
     if match := _LINEAR.fullmatch(rest):
         layer, part = match.groups()
         return f"model.mm_projector.{part if layer is None else _nth(layer, part)}"
@@ -106,9 +113,19 @@ def tower_loaded_name(name: str) -> str | None:
     >>> tower_loaded_name("text_model.final_layer_norm.bias") is None
     True
     """
-    if not name.startswith("vision_model.") or not is_weight(name):
+    whole = tower_name(name)
+    if not whole.startswith("vision_model.") or not is_weight(name):
         return None
-    return f"model.vision_tower.{name.removeprefix('vision_model.')}"
+    return f"model.vision_tower.{whole.removeprefix('vision_model.')}"
+
+
+def tower_name(name: str) -> str:
+    """Return a CLIP tensor's name as OpenAI published it; transformers 5 saves a tower alone flat.
+
+    >>> tower_name("encoder.layers.0.mlp.fc1.weight")
+    'vision_model.encoder.layers.0.mlp.fc1.weight'
+    """
+    return f"vision_model.{name}" if _FLAT_TOWER.match(name) else name
 
 
 def exchange_name(name: str) -> str | None:

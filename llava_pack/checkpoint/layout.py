@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llava_pack.checkpoint.adapter import over_converted
+from llava_pack.checkpoint.adapter_findings import trainables_defects
 from llava_pack.checkpoint.config import parse_config, read_small, vision_tower_id
 from llava_pack.checkpoint.conformance import conformance_defects
 from llava_pack.checkpoint.converted import as_original, converted_tower
@@ -17,10 +19,16 @@ from llava_pack.checkpoint.findings import (
     file_defects,
     index_defects,
     kind_defects,
-    listed,
     vocabulary_defects,
 )
-from llava_pack.checkpoint.keymap import INSIDE
+from llava_pack.checkpoint.folder import (
+    checkpoint_folder,
+    checkpoint_name,
+    foreign_defects,
+    leftover_defects,
+    no_weights_hint,
+)
+from llava_pack.checkpoint.keymap import INSIDE, tower_name
 from llava_pack.checkpoint.kind import (
     ADAPTERS,
     PROJECTORS,
@@ -31,12 +39,13 @@ from llava_pack.checkpoint.kind import (
     has_tiles,
     trains_tower,
 )
+from llava_pack.checkpoint.picture_words import check_picture_ends
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
-from llava_pack.checkpoint.weight_file import open_weights
+from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
@@ -44,9 +53,6 @@ PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files that can say how pictures are prepared."""
 _CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
 
-
-Held = dict[str, dict[str, TensorEntry]]
-"""File name to its tensors, by name."""
 Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
 
 
@@ -86,6 +92,11 @@ class Layout:
         return {"vision_config": converted_tower(self.config)}
 
     @property
+    def name(self) -> str:
+        """What the checkpoint is called."""
+        return checkpoint_name(self.folder)
+
+    @property
     def vision_tower(self) -> str | None:
         """What the configuration names as its tower."""
         return vision_tower_id(self.config)
@@ -94,6 +105,11 @@ class Layout:
     def vision_inside(self) -> bool:
         """Whether the checkpoint's own vision tensors are the ones that LLaVA uses."""
         return trains_tower(self.config) and any(name.startswith(INSIDE) for name in self.entries)
+
+    @property
+    def over_converted(self) -> bool:
+        """Whether this is an adapter over a converted LLaVA, whose config.json says everything."""
+        return self.kind is Kind.LORA and over_converted(self.entries)
 
     @property
     def language(self) -> str:
@@ -140,9 +156,13 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
             hint="a checkpoint is a folder on this machine: nothing is downloaded here; "
             "llava-pack build fetches and packs one",
         )
-    folder = folder.absolute()
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return survey_files(folder, names, lambda files: _held(folder, files), expect=expect)
+    folder = checkpoint_folder(folder.absolute())
+    inside = sorted(folder.iterdir())
+    names = [path.name for path in inside if path.is_file()]
+    layout, defects = survey_files(
+        folder, names, lambda files: held_tensors(folder, files), expect=expect
+    )
+    return layout, [*defects, *leftover_defects([path.name for path in inside])]
 
 
 def survey_files(
@@ -162,25 +182,37 @@ def survey_files(
     files = _files(names, weights, classify(names, config))
     held, broken = look(files)
     broken = [*weights.defects, *broken]
+    foreign, seen = foreign_defects(names, config), len(held) == len(files)
     layout = _layout(folder, names, configs, held)
+    unknown = layout.kind is Kind.LORA and not seen
+    if "config.json" not in names and not (layout.over_converted or unknown):
+        defects.append(Defect("fail", "config.json", "is missing"))
     strange = kind_defects(folder.name, layout.kind, expect)
-    defects += [*broken, *strange]
+    defects += [*foreign, *broken, *strange]
     if weights.index:
         defects += index_defects(weights.index, weights.places, held)
     defects += code_defects(names, configs)
-    if not (files or broken):
-        defects.append(Defect("fail", folder.name, "this folder contains no weights"))
+    if not (files or broken or foreign):
+        text, hint = "this folder contains no weights", no_weights_hint(names)
+        defects.append(Defect("fail", folder.name, text, hint))
     if strange:
         return layout, defects
     defects += file_defects(names, layout.kind)
-    if files and not broken and (weights.places or len(held) == len(files)):
+    if layout.kind is Kind.LORA and seen:
+        defects += trainables_defects(names, layout.entries)
+    if files and not (broken or foreign) and (weights.places or seen):
         adapter = configs.get("adapter_config.json", {})
-        entries, packed = _known(weights, held, files)
-        defects += conformance_defects(layout.kind, config, adapter, entries, packed)
+        entries, packed = known_tensors(weights, held, files)
+        if layout.kind is Kind.TOWER:
+            entries = {tower_name(name): entry for name, entry in entries.items()}
+            packed = frozenset(map(tower_name, packed))
+        known = {} if layout.over_converted else config
+        defects += conformance_defects(layout.kind, known, adapter, entries, packed)
     if layout.kind is Kind.CONVERTED:
         defects += _rules(layout)
-    defects += _vocabulary(folder, names, layout)
-    defects += routing_defects(folder.name, layout.kind, config)
+    defects += _vocabulary(folder, layout)
+    if not layout.over_converted:  # LLaVA's own code reads no such adapter
+        defects += routing_defects(layout.name, layout.kind, config)
     defects += template_defects(folder, layout.kind)
     return layout, list(dict.fromkeys(defects))
 
@@ -213,40 +245,7 @@ def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]],
             configs[name] = parse_config(read_small(folder / name), subject=name)
         except CheckpointError as error:
             defects.append(defect_of(error))
-    if "config.json" not in names:
-        defects.append(Defect("fail", "config.json", "is missing"))
     return configs, defects
-
-
-def _known(
-    weights: WeightSet, held: Held, files: tuple[str, ...]
-) -> tuple[dict[str, TensorEntry], frozenset[str]]:
-    """Return the tensors, and the names of those of which an index tells the name alone."""
-    entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
-    if len(held) == len(files):
-        return entries, frozenset()
-    unseen = {name for name, place in weights.places.items() if place not in held}
-    return {**{n: TensorEntry(n, "F16", ()) for n in unseen}, **entries}, frozenset(unseen)
-
-
-def _held(folder: Path, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
-    held: Held = {}
-    defects: list[Defect] = []
-    where: dict[str, str] = {}
-    for name in files:
-        try:
-            file = open_weights(folder / name)
-        except CheckpointError as error:
-            defects.append(defect_of(error))
-            continue
-        held[name] = {entry.name: entry for entry in file.entries}
-        file.close()
-        twice = sorted(where.keys() & held[name].keys())
-        if twice:
-            text = f"holds {listed(twice)}, which {where[twice[0]]} holds too"
-            defects.append(Defect("fail", name, text))
-        where |= dict.fromkeys(held[name], name)
-    return held, defects
 
 
 def preprocessor_of(configs: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -267,11 +266,14 @@ def _layout(
 ) -> Layout:
     config = configs.get("config.json", {})
     entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
+    kind = classify(names, config, entries)
+    if kind is Kind.TOWER:
+        entries = {tower_name(name): entry for name, entry in entries.items()}
     places = {name: file for file, tensors in held.items() for name in tensors}
     base = configs.get("adapter_config.json", {}).get("base_model_name_or_path")
     return Layout(
         folder=folder,
-        kind=classify(names, config, entries),
+        kind=kind,
         config=config,
         preprocessor=preprocessor_of(configs),
         base_model=base if isinstance(base, str) and base else None,
@@ -281,12 +283,15 @@ def _layout(
     )
 
 
-def _vocabulary(folder: Path, names: list[str], layout: Layout) -> list[Defect]:
+def _vocabulary(folder: Path, layout: Layout) -> list[Defect]:
     """Return where the tokenizer has words that the model has no rows for."""
-    if layout.kind not in {Kind.ORIGINAL, Kind.LANGUAGE} or "tokenizer.model" not in names:
+    if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
         return []
     try:
         model = llama_vocabulary(folder)
+        check_picture_ends(folder, layout.original)
     except CheckpointError as error:
         return [defect_of(error)]
-    return [] if model is None else vocabulary_defects(len(model.pieces), layout.config)
+    if model is None or layout.kind is Kind.CONVERTED:
+        return []
+    return vocabulary_defects(len(model.pieces), layout.config)

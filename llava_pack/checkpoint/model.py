@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.config import parse_config, read_small
+from llava_pack.checkpoint.based import BASED, check_based, main_layout
 from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.network import Network, network
 from llava_pack.checkpoint.pair import survey_pair, with_tower
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
+from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.format.errors import CheckpointError, UsageError
-
-_BASED = (Kind.LORA, Kind.PROJECTOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +47,19 @@ class Checkpoint:
         return tuple(part.folder for part in parts if part is not None)
 
     @property
+    def main(self) -> Layout:
+        """The folder whose config.json counts: the base's, of an adapter over a converted LLaVA."""
+        return main_layout(self.model, self.base)
+
+    @property
     def native(self) -> bool:
         """Whether the folder is in transformers' own layout."""
-        return self.model.kind is Kind.CONVERTED
+        return self.main.kind is Kind.CONVERTED
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The configuration in the original keys."""
-        return self.model.original
+        return self.main.original
 
     @property
     def texts(self) -> Path:
@@ -65,16 +69,7 @@ class Checkpoint:
     @property
     def tower_config(self) -> Mapping[str, Any]:
         """The tower's configuration."""
-        return (self.tower or self.model).tower_config
-
-    @property
-    def adapter(self) -> Mapping[str, Any]:
-        """The settings of an adapter.
-
-        Raises:
-            CheckpointError: the file is missing or malformed.
-        """
-        return _json(self.model.folder, "adapter_config.json")
+        return (self.tower or self.main).tower_config
 
     @property
     def quantized(self) -> str | None:
@@ -83,18 +78,7 @@ class Checkpoint:
         Raises:
             CheckpointError: they were quantized in another way.
         """
-        given = self.model.config.get("quantization_config")
-        if not self.native or not given:
-            return None
-        if given.get("load_in_8bit"):
-            return "int8"
-        if given.get("load_in_4bit") and given.get("bnb_4bit_quant_type") == "nf4":
-            return "nf4"
-        raise CheckpointError(
-            f"quantized by {given.get('quant_method')!r}, expected bitsandbytes in nf4 or int8",
-            subject="config.json",
-            hint="use the unquantized checkpoint: it is quantized while loading",
-        )
+        return precision_ahead(self.main.config)
 
 
 def read_checkpoint(
@@ -117,14 +101,15 @@ def read_checkpoint(
         UsageError: a folder was given that this model has no use for.
     """
     model = read_layout(model_dir)
-    if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *_BASED):
+    if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *BASED):
         read_layout(model_dir, expect=Kind.ORIGINAL)
-    _check_use(model, vision_tower, model_base)
-    if model.kind is Kind.CONVERTED:
-        return _whole(model, None, None)
-    base = _base(model, model_base) if model.kind in _BASED else None
+    _check_use(model, model_base)
+    base = _base(model, model_base) if model.kind in BASED else None
+    if main_layout(model, base).kind is Kind.CONVERTED:
+        _check_tower_use(model, vision_tower)
+        return _whole(model, None, base)
     model = with_tower(model, choice)
-    tower_dir = resolve_vision_tower(model_dir, model.config, vision_tower)
+    tower_dir = resolve_vision_tower(model.folder, model.config, vision_tower)
     tower, defects = survey_pair(model, tower_dir)
     refuse(defects, subject=model_dir.name)
     if tower is None:
@@ -133,20 +118,24 @@ def read_checkpoint(
 
 
 def _whole(model: Layout, tower: Layout | None, base: Layout | None) -> Checkpoint:
-    vision = tower or model
-    made = network(model.original, vision.tower_config)
-    pictures = picture_rules(vision.preprocessor, model.original, made.tower)
+    main = main_layout(model, base)
+    vision = tower or main
+    made = network(main.original, vision.tower_config)
+    pictures = picture_rules(vision.preprocessor, main.original, made.tower)
     return Checkpoint(model=model, tower=tower, base=base, network=made, pictures=pictures)
 
 
-def _check_use(model: Layout, vision_tower: Path | None, model_base: Path | None) -> None:
-    if model_base is not None and model.kind not in _BASED:
+def _check_use(model: Layout, model_base: Path | None) -> None:
+    if model_base is not None and model.kind not in BASED:
         raise UsageError(
             f"{model.folder.name} is a complete model; only an adapter or a projector takes a base",
             subject="--model-base",
             hint="leave out --model-base",
         )
-    if vision_tower is not None and model.kind is Kind.CONVERTED:
+
+
+def _check_tower_use(model: Layout, vision_tower: Path | None) -> None:
+    if vision_tower is not None:
         raise UsageError(
             f"{model.folder.name} includes its vision tower",
             subject="--vision-tower",
@@ -169,17 +158,5 @@ def _base(model: Layout, given: Path | None) -> Layout:
             hint="pass that model's folder with --model-base DIR",
         )
     base = read_layout(folder)
-    if base.kind not in (Kind.LANGUAGE, Kind.ORIGINAL):
-        raise CheckpointError(
-            f"expected a language model as the base, got: {base.kind.description}",
-            subject=folder.name,
-        )
+    check_based(model, base)
     return base
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    subject = f"{folder.name}/{name}"
-    try:
-        return parse_config(read_small(folder / name), subject=subject)
-    except OSError as error:
-        raise CheckpointError("no such file", subject=subject) from error

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.config import vision_part
+from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
 from llava_pack.checkpoint.pair import survey_pair
+from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.format.errors import CheckpointError
 
@@ -38,19 +40,20 @@ def summarise(
     """
     layout, defects = survey(folder)
     tower: Layout | None = None
-    if layout.kind in {Kind.ORIGINAL, Kind.PROJECTOR, Kind.LORA}:
+    told = not layout.over_converted  # else its base says all of it
+    if layout.kind in {Kind.ORIGINAL, Kind.PROJECTOR, Kind.LORA} and told:
         tower, more = survey_pair(layout, tower_dir)
         defects += more
     facts: dict[str, Any] = {"layout": str(layout.kind), "is": layout.kind.description}
     config = _original(layout)
-    if layout.kind not in {Kind.TOWER, Kind.UNKNOWN}:
+    if layout.kind not in {Kind.TOWER, Kind.UNKNOWN} and told:
         facts["language_model"] = _language(layout, config)
     if layout.kind in {Kind.ORIGINAL, Kind.CONVERTED} and (template := _template(layout)):
         facts["conversation_template"] = template
     if layout.base_model:
         facts["base_model"] = layout.base_model
     vision = (tower or layout).tower_config
-    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN}:
+    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN} and told:
         facts["pictures"] = _pictures(layout, config, tower or layout)
     if layout.vision_tower:
         facts["vision_tower"] = {
@@ -97,9 +100,11 @@ def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
         "width": "hidden_size",
         "heads": "num_attention_heads",
         "vocabulary": "vocab_size",
-        "context_tokens": "max_position_embeddings",
     }
     held = {name: config[key] for name, key in names.items() if key in config}
+    positions = config.get("max_position_embeddings")
+    if type(positions) is int:
+        held["context_tokens"] = longest_context(config, positions)
     return {"type": layout.language, **held}
 
 
@@ -129,7 +134,7 @@ def _prepared(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> str
 def _weights(layout: Layout) -> dict[str, Any]:
     types = Counter(entry.dtype for entry in layout.entries.values())
     ahead = layout.config.get("quantization_config")
-    quantized = {"quantized_ahead": _quantized(ahead)} if isinstance(ahead, Mapping) else {}
+    quantized = {"quantized_ahead": _quantized(layout.config)} if ahead else {}
     return {
         **quantized,
         "files": list(layout.weight_files),
@@ -139,9 +144,12 @@ def _weights(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _quantized(given: Mapping[str, Any]) -> str:
-    kind = given.get("bnb_4bit_quant_type") if given.get("load_in_4bit") else None
-    return str(kind or ("int8" if given.get("load_in_8bit") else given.get("quant_method")))
+def _quantized(config: Mapping[str, Any]) -> str:
+    try:
+        return str(quantized_ahead(config))
+    except CheckpointError:  # told among the defects
+        given = config["quantization_config"]
+        return str(given.get("quant_method") if isinstance(given, Mapping) else given)
 
 
 def _memory(

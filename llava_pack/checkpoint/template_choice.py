@@ -20,6 +20,7 @@ from llava_pack.checkpoint.chat_template import ChatTemplate
 from llava_pack.checkpoint.chat_template_trial import read_chat_template
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.defects import Defect, defect_of
+from llava_pack.checkpoint.folder import checkpoint_name
 from llava_pack.checkpoint.kind import Kind, backbone
 from llava_pack.checkpoint.special_tokens import (
     NO_TOKENS,
@@ -208,7 +209,7 @@ def known_names(folders: Iterable[Path], configs: Iterable[Mapping[str, Any]]) -
     ('out_checkpoint-90', 'vicuna-7b-v1.5')
     """
     origins = (Path(name) for config in configs for name in _origins(config))
-    return tuple(dict.fromkeys(_model_name(one) for one in (*folders, *origins)))
+    return tuple(dict.fromkeys(checkpoint_name(one) for one in (*folders, *origins)))
 
 
 def _origins(config: Mapping[str, Any]) -> Iterator[str]:
@@ -222,13 +223,6 @@ def _origins(config: Mapping[str, Any]) -> Iterator[str]:
 def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     part = config.get("text_config")
     return part if isinstance(part, Mapping) else config
-
-
-def _model_name(path: Path) -> str:
-    if path.name.startswith("checkpoint-"):
-        return f"{path.parent.name}_{path.name}"
-    cached = path.parent.parent.name
-    return cached if path.parent.name == "snapshots" and cached[:8] == "models--" else path.name
 
 
 def by_name(name: str) -> str | None:

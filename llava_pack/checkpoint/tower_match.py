@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from llava_pack.checkpoint.keymap import INSIDE
+from llava_pack.checkpoint.keymap import INSIDE, tower_name
 from llava_pack.checkpoint.tensors import ELEMENT_BYTES, TensorEntry, TensorFile
 from llava_pack.checkpoint.weight_file import open_weights
 
@@ -41,7 +41,7 @@ def _held(paths: Iterable[Path], stack: ExitStack, prefix: str) -> Held:
         file = open_weights(path)
         stack.callback(file.close)
         held |= {
-            entry.name.removeprefix(prefix): (file, entry)
+            tower_name(entry.name.removeprefix(prefix)): (file, entry)
             for entry in file.entries
             if entry.name.startswith(prefix)
         }

@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+from llava_pack.checkpoint.defects import Defect, defect_of
+from llava_pack.checkpoint.findings import listed
 from llava_pack.checkpoint.pickle_file import open_pickle
 from llava_pack.checkpoint.safetensors_file import SafetensorsFile
-from llava_pack.checkpoint.tensors import TensorFile
+from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
+from llava_pack.checkpoint.weight_set import WeightSet
+from llava_pack.format.errors import CheckpointError
+
+Held = dict[str, dict[str, TensorEntry]]
+"""Tensors by name, by the file that holds them."""
 
 
 def open_weights(path: Path, *, writable: bool = False) -> TensorFile:
@@ -21,3 +28,35 @@ def open_weights(path: Path, *, writable: bool = False) -> TensorFile:
     if path.suffix == ".safetensors":
         return SafetensorsFile(path, writable=writable)
     return open_pickle(path, writable=writable)
+
+
+def known_tensors(
+    weights: WeightSet, held: Held, files: tuple[str, ...]
+) -> tuple[dict[str, TensorEntry], frozenset[str]]:
+    """Return the tensors, and the names of those of which an index tells the name alone."""
+    entries = {name: entry for tensors in held.values() for name, entry in tensors.items()}
+    if len(held) == len(files):
+        return entries, frozenset()
+    unseen = {name for name, place in weights.places.items() if place not in held}
+    return {**{n: TensorEntry(n, "F16", ()) for n in unseen}, **entries}, frozenset(unseen)
+
+
+def held_tensors(folder: Path, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
+    """Return the tensors of each weight file that can be opened, and what is wrong with others."""
+    held: Held = {}
+    defects: list[Defect] = []
+    where: dict[str, str] = {}
+    for name in files:
+        try:
+            file = open_weights(folder / name)
+        except CheckpointError as error:
+            defects.append(defect_of(error))
+            continue
+        held[name] = {entry.name: entry for entry in file.entries}
+        file.close()
+        twice = sorted(where.keys() & held[name].keys())
+        if twice:
+            text = f"holds {listed(twice)}, which {where[twice[0]]} holds too"
+            defects.append(Defect("fail", name, text))
+        where |= dict.fromkeys(held[name], name)
+    return held, defects

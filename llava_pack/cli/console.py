@@ -46,6 +46,11 @@ def failure(error: PackError, *, as_json: bool = False) -> None:
         _labelled("hint", "36", error.hint)
 
 
+def warning(text: str) -> None:
+    """Show what a person should know of an answer that was given all the same."""
+    _labelled("warning", "33", text)
+
+
 def _labelled(label: str, colour: str, text: str) -> None:
     """Print a coloured label and the text, whose lines stay lines."""
     print(f"{_paint(label, colour)}: {visible(text, keep=chr(10))}", file=sys.stderr, flush=True)

@@ -7,12 +7,13 @@ and one exit code whichever command it is made with.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.cli import console
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import FACTS, QUANTIZED
 
@@ -65,6 +66,13 @@ class ModelOptions:
     conv_mode: Annotated[
         str | None, typer.Option(help="Conversation template, instead of the model's own.")
     ] = None
+    picture_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="viewer: transparency on white, 16-bit grey scaled; llava: as LLaVA's own code. "
+            "Default: viewer."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         from llava_pack.engine.loading.options import Options
@@ -109,7 +117,13 @@ class ModelOptions:
             slots=self.slots,
             context_tokens=self.context,
             conv_mode=self.conv_mode,
+            picture_mode=self.picture_mode,
         )
+
+    @property
+    def mode_of_pictures(self) -> PictureMode:
+        """Return how pictures become RGB where they are decoded here."""
+        return cast("PictureMode", self.picture_mode or DEFAULT_PICTURE_MODE)  # it was checked
 
     @property
     def folder(self) -> Path | None:

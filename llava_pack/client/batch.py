@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llava_pack.client.items import Item
 from llava_pack.client.turns import placed
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
+from llava_pack.engine.picture_warnings import picture_warnings
 from llava_pack.format import files
 from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
@@ -23,26 +26,10 @@ if TYPE_CHECKING:
     from llava_pack.engine.port import Engine, Sampling
     from llava_pack.serve.run_state import RunState
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 _AHEAD = 2
 """Requests for each slot: one is answered, the next is on its way."""
 _PATIENCE_S = 600.0
 _ANSWER_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One picture and what is asked about it."""
-
-    image: str
-    """As it was given, or relative to the folder: what the output says."""
-    path: Path
-    prompt: str
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What makes it the same question."""
-        return self.image, self.prompt
 
 
 Line = dict[str, Any]
@@ -54,60 +41,6 @@ class Asker(Protocol):
 
     def answers(self, items: Iterable[Item], sampling: "Sampling") -> Answered:
         """Yield each item with its answer or its error, in the order in which they come."""
-
-
-def read_items(source: Path, prompt: str | None) -> list[Item]:
-    """Return what is asked about: every picture below a folder, or every line of a JSONL file.
-
-    Args:
-        source: the folder or the file; a line has `image`, and may have a `prompt` of its own.
-        prompt: the question where a line has none.
-
-    Raises:
-        UsageError: there is no picture, a line is not what it should be, or nothing is asked.
-    """
-    if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-        items = [_item(path.relative_to(source).as_posix(), path, prompt) for path in paths]
-    else:
-        items = [_of_line(source, number, line, prompt) for number, line in _lines(source)]
-    if not items:
-        raise UsageError(
-            "no pictures found, expected PNG, JPEG, WebP or GIF files", subject=str(source)
-        )
-    return items
-
-
-def _lines(source: Path) -> list[tuple[int, str]]:
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8"
-        raise UsageError(f"cannot be read: {why}", subject=str(source)) from error
-    numbered = enumerate(text.splitlines(), 1)
-    return [(number, line) for number, line in numbered if line.strip()]
-
-
-def _of_line(source: Path, number: int, line: str, prompt: str | None) -> Item:
-    try:
-        values = json.loads(line)
-    except ValueError:
-        values = None
-    values = values if isinstance(values, dict) else {}
-    image, own = values.get("image"), values.get("prompt")
-    if not isinstance(image, str) or not isinstance(own, str | None):
-        raise UsageError(
-            f'line {number}: expected {{"image": PATH}}, optionally with a "prompt"',
-            subject=str(source),
-        )
-    return _item(image, source.parent / image, own or prompt)
-
-
-def _item(image: str, path: Path, prompt: str | None) -> Item:
-    if not prompt:
-        raise UsageError(f"there is no question about {image}", hint='add --prompt "What is it?"')
-    placed(prompt, [image])
-    return Item(image, path, prompt)
 
 
 def keep_answered(out: Path) -> set[tuple[str, str]]:
@@ -141,22 +74,46 @@ def keep_answered(out: Path) -> set[tuple[str, str]]:
 def error_line(item: Item, error: PackError) -> Line:
     """Return the line of a picture that was not answered."""
     told = {"kind": error.kind, "message": str(error)}
+    if error.hint:
+        told["hint"] = error.hint
     return {"image": item.image, "prompt": item.prompt, "error": told}
 
 
-def _line(item: Item, text: str, finish_reason: str, usage: Mapping[str, int]) -> Line:
+def _line(
+    item: Item,
+    text: str,
+    finish_reason: str,
+    usage: Mapping[str, int],
+    warnings: Sequence[str] = (),
+) -> Line:
     counts = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
     asked = {"image": item.image, "prompt": item.prompt}
-    return {**asked, "text": text, "finish_reason": finish_reason, **counts}
+    line = {**asked, "text": text, "finish_reason": finish_reason, **counts}
+    return {**line, "warnings": list(warnings)} if warnings else line
+
+
+def _bytes_of(item: Item, mode: PictureMode, *, shrink: bool) -> bytes:
+    """Return a picture's file, scaled down where that is asked for and needed.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if shrink:
+        from llava_pack.client.shrinking import read_shrunk
+
+        return read_shrunk(str(item.path), mode)
+    from llava_pack.engine.inputs.picture_decoder import read_picture_bytes
+
+    return read_picture_bytes(str(item.path))
 
 
 class ServedAsker:
     """A server that runs here, asked by as many threads as keep its slots busy."""
 
-    def __init__(self, server: "RunState", model: str) -> None:
+    def __init__(self, server: "RunState", model: str, *, shrink: bool = False) -> None:
         from llava_pack.client.discovery import http
 
-        self._model = model
+        self._model, self._shrink = model, shrink
         self._client: httpx.Client = http(server)
         self._client.timeout = _ANSWER_S
         facts = self._client.get("/startupz").json()["models"][model]
@@ -184,10 +141,9 @@ class ServedAsker:
 
     def _answer(self, item: Item, sampling: "Sampling") -> Line:
         from llava_pack.client.completions import picture_part, refusal, sampling_fields
-        from llava_pack.engine.inputs.picture_decoder import read_picture_bytes
 
         try:
-            data = read_picture_bytes(str(item.path))
+            data = _bytes_of(item, DEFAULT_PICTURE_MODE, shrink=self._shrink)
             content = [
                 {"type": "text", "text": part} if isinstance(part, str) else picture_part(part)
                 for part in placed(item.prompt, [data])
@@ -204,7 +160,8 @@ class ServedAsker:
             return error_line(item, error)
         told = response.json()
         choice = told["choices"][0]
-        return _line(item, choice["message"]["content"], choice["finish_reason"], told["usage"])
+        text, warnings = choice["message"]["content"], told.get("warnings", ())
+        return _line(item, text, choice["finish_reason"], told["usage"], warnings)
 
     def _post(self, body: Line) -> "httpx.Response":
         """Ask, and ask again while the server is busy or starts its engine again."""
@@ -224,8 +181,9 @@ class ServedAsker:
 class LocalAsker:
     """A model in this process, stepped with every slot full."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, engine: "Engine", *, shrink: bool = False) -> None:
+        self._engine, self._shrink = engine, shrink
+        self._warnings: dict[str, tuple[str, ...]] = {}
 
     def answers(self, items: Iterable[Item], sampling: "Sampling") -> Answered:
         """Yield each item with its answer or its error, in the order in which they come."""
@@ -252,30 +210,24 @@ class LocalAsker:
                     pieces.append(event.text)
                     continue
                 del running[event.request_id]
+                seen = self._warnings.pop(event.request_id, ())
                 if isinstance(event, Failed):
                     yield item, error_line(item, event.error())
                 else:
-                    yield item, _line(item, "".join(pieces), event.reason, asdict(event.usage))
+                    usage = asdict(event.usage)
+                    yield item, _line(item, "".join(pieces), event.reason, usage, seen)
 
     def _submit(self, request_id: str, item: Item, sampling: "Sampling") -> PackError | None:
-        from llava_pack.engine.inputs.picture_decoder import read_picture
+        from llava_pack.engine.inputs.picture_decoder import decode_picture
         from llava_pack.engine.port import Message, Request
 
+        mode = self._engine.info.picture_mode
         try:
-            picture = read_picture(str(item.path))
+            data = _bytes_of(item, mode, shrink=self._shrink)
+            picture = decode_picture(data, mode=mode)
         except PackError as error:
-            return error
+            return type(error)(error.message, subject=str(item.path), hint=error.hint)
+        self._warnings[request_id] = picture_warnings((picture,))
         message = Message("user", placed(item.prompt, [picture]))
         self._engine.submit(Request(request_id=request_id, messages=(message,), sampling=sampling))
         return None
-
-
-def left(items: Sequence[Item], done: set[tuple[str, str]]) -> list[Item]:
-    """Return the items without an answer, each once."""
-    asked = set(done)
-    fresh: list[Item] = []
-    for item in items:
-        if item.key not in asked:
-            asked.add(item.key)
-            fresh.append(item)
-    return fresh

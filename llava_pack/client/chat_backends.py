@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from llava_pack.client.completions import find_server, stream
 from llava_pack.client.turns import ChatAnswer, Turn
+from llava_pack.engine.picture_warnings import picture_warnings
 from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request, Sampling
 from llava_pack.format.progress import Progress
 
@@ -55,6 +56,7 @@ class LocalSpeaker:
         request = Request(request_id=request_id, messages=messages, sampling=sampling)
         self._engine.submit(request)
         answer.token_ids = []
+        answer.warnings = picture_warnings(seen for one in messages for seen in one.pictures)
         try:
             while not self._engine.idle:
                 yield from self._step(answer)
@@ -117,6 +119,7 @@ class ServedSpeaker:
             answer.prompt_tokens = chunk.prompt_tokens or answer.prompt_tokens
             answer.completion_tokens = chunk.completion_tokens or answer.completion_tokens
             answer.token_ids = chunk.token_ids or answer.token_ids
+            answer.warnings = chunk.warnings or answer.warnings
             if chunk.text:
                 first_s = first_s or time.monotonic() - began_s
                 answer.text += chunk.text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava_pack.client.discovery import QUICK_S, http
 from llava_pack.client.turns import Turn
+from llava_pack.engine.inputs.picture_formats import format_of
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
 from llava_pack.runtimes import RUNTIMES
@@ -33,6 +34,7 @@ class Chunk:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     token_ids: list[int] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def find_server(model: str | None = None) -> tuple[RunState, str]:
@@ -142,6 +144,7 @@ def _chunk(event: dict[str, Any]) -> Chunk:
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=usage.get("completion_tokens"),
         token_ids=choices[0].get("token_ids"),
+        warnings=tuple(map(str, event.get("warnings") or ())),
     )
 
 
@@ -188,9 +191,9 @@ def picture_part(data: bytes) -> dict[str, Any]:
 
 def data_url(data: bytes) -> str:
     """Return a picture's file as a data: URL."""
-    kinds = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
-    kind = next((name for magic, name in kinds if data.startswith(magic)), "jpeg")
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    kind = format_of(data)
+    media_type = kind.media_type if kind else "image/unknown"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def sampling_fields(sampling: Sampling) -> dict[str, Any]:

@@ -75,4 +75,5 @@ class ChatAnswer:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)

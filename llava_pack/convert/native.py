@@ -19,7 +19,13 @@ from llava_pack.convert import native_config
 from llava_pack.convert.native_form import NativeForm, native_form
 from llava_pack.convert.native_tokenizer import is_legacy, tokenizer_config, with_image_token
 from llava_pack.convert.output import write_texts
-from llava_pack.convert.parts import Parts, read_json, read_json_if_there, tower_tensors
+from llava_pack.convert.parts import (
+    Parts,
+    picture_settings,
+    read_json,
+    read_json_if_there,
+    tower_tensors,
+)
 from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
 from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError
@@ -67,7 +73,7 @@ def native_folder(
         CheckpointError: the checkpoint has a part that transformers' LLaVA has not.
     """
     tower_config = read_json(tower_dir / "config.json")
-    preprocessor = read_json(tower_dir / "preprocessor_config.json")
+    preprocessor = picture_settings(tower_dir)
     tokenizer, own = _tokenizer(parts.texts)
     own["legacy"] = is_legacy(own, backbone(parts.config))
     form = native_form(parts.config, tower_config, preprocessor)

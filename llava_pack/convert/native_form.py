@@ -14,6 +14,7 @@ from llava_pack.checkpoint.expected import Shapes, tower_shapes
 from llava_pack.checkpoint.kind import NEXT, ONEVISION, PLAIN
 from llava_pack.checkpoint.network import Network, network
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
+from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.checkpoint.values import refusal
 
 _MERGE = "spatial_unpad"
@@ -31,7 +32,7 @@ class NativeForm:
         pictures: how they are prepared.
         tower: configuration of the tower that is written, layers behind the features left out
             where LLaVA's own code deletes them.
-        feature_layer: of that tower, whose features are taken.
+        feature_layer: of that tower whose features are taken.
     """
 
     model_type: str
@@ -90,6 +91,11 @@ def native_form(
     Raises:
         CheckpointError: there is none; the message names the part and the hint the way out.
     """
+    if quantized_ahead(config) is not None:
+        raise refusal(
+            "the checkpoint was quantized ahead of time, so its linears have no other form",
+            hint="build it without --format hf and --quantize, or use the unquantized checkpoint",
+        )
     parts = network(config, tower_config)
     pictures = picture_rules(preprocessor, config, parts.tower)
     if parts.lone_linear or parts.linears != 2:

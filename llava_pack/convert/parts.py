@@ -8,8 +8,9 @@ from typing import Any
 
 from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.conformance import model_shapes
-from llava_pack.checkpoint.keymap import INSIDE, is_weight
+from llava_pack.checkpoint.keymap import INSIDE, is_weight, tower_name
 from llava_pack.checkpoint.kind import trains_tower
+from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
 
@@ -70,10 +71,22 @@ def tower_tensors(tower_dir: Path, *, writable: bool = False) -> Iterator[list[S
     """
     with opened(weight_paths(tower_dir), writable=writable) as tensors:
         yield [
-            renamed(tensor, f"{INSIDE}{tensor.entry.name}")
+            renamed(tensor, f"{INSIDE}{name}")
             for tensor in tensors
-            if tensor.entry.name.startswith("vision_model.") and is_weight(tensor.entry.name)
+            if (name := tower_name(tensor.entry.name)).startswith("vision_model.")
+            and is_weight(name)
         ]
+
+
+def picture_settings(folder: Path) -> Mapping[str, Any]:
+    """Return how a folder says that pictures are prepared.
+
+    Raises:
+        CheckpointError: no file says it, or one is malformed.
+    """
+    there = {name: read_json(folder / name) for name in PREPROCESSORS if (folder / name).is_file()}
+    found = preprocessor_of(there)
+    return found or read_json(folder / PREPROCESSORS[0])
 
 
 def read_json(path: Path) -> dict[str, Any]:

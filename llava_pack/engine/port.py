@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol
 
 from llava_pack.engine import limits
 from llava_pack.engine.measures import Odds, Timings, Trace, Usage
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.stats import Work
 from llava_pack.format import errors
@@ -30,11 +31,16 @@ class ContextLengthError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture: rows of RGB bytes, top to bottom."""
+    """A decoded picture: rows of RGB bytes, top to bottom.
+
+    `only_colour` is the one colour that all of it has, as #rrggbb, where whoever decoded it saw
+    that there is no other; people should hear of it.
+    """
 
     width: int
     height: int
     rgb: Pixels = field(repr=False)
+    only_colour: str = field(default="", compare=False)
     _digest: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -205,6 +211,7 @@ class EngineInfo:
     """What an engine serves; `image_tokens` is what one picture takes, 0 where none are read.
 
     `made_on` is the kind of device with the libraries: where it is equal, so are an answer's bits.
+    `picture_mode` is how pictures for it become RGB, by whoever decodes them.
     """
 
     model: str
@@ -215,6 +222,7 @@ class EngineInfo:
     conv_mode: str
     image_tokens: int
     made_on: str = ""
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE
 
 
 class Engine(Protocol):

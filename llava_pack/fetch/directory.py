@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from llava_pack.checkpoint.folder import checkpoint_folder, checkpoint_name
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.remote import Sha256
 from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
@@ -29,10 +30,17 @@ class DirectorySource:
 
     @classmethod
     def parse(cls, place: str, base: Path) -> Self | None:
-        """Return the folder; a relative one starts at `base`."""
+        """Return the folder, of a Hub's cache its snapshot; a relative one starts at `base`.
+
+        Raises:
+            CheckpointError: it is a Hub's cache without one.
+        """
         if not place:
             return None
-        return cls(folder=base / Path(place).expanduser(), name=Path(place).name or place)
+        folder = base / Path(place).expanduser()
+        whole = checkpoint_folder(folder)
+        name = Path(place).name if whole == folder else checkpoint_name(whole)
+        return cls(folder=whole, name=name or place)
 
     def __str__(self) -> str:
         return f"dir:{self.folder}"

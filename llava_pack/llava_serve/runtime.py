@@ -22,7 +22,7 @@ def _lines(state: RunState) -> Sequence[str]:
 
 RUNTIME = ServingRuntime(
     honoured=_LOADED_WITH | {"port", "token", "fence", "require_fence"},
-    fixed={"host": LOOPBACK, "web": True, "audit_to": "off"},
+    fixed={"host": LOOPBACK, "web": True, "audit_to": "off", "picture_mode": "llava"},
     device=chosen_device,
     serve=run,
     fields=_fields,

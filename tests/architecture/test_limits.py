@@ -30,7 +30,6 @@ def test_every_limit_is_in_the_table():
         "file of a picture": f"{picture.size_bytes // 10**6} MB",
         "pixels of a picture": f"{picture.pixels // 10**6} megapixels",
         "side of a picture": f"{picture.side_pixels:,} pixels",
-        "aspect ratio of a picture": f"1:{picture.ratio}",
         "scans of a progressive JPEG": str(picture.scans),
         "pixels of all pictures of a request": f"{picture.total_pixels // 10**6} megapixels",
         "time to decode a picture": f"{picture.decode_s:g} s",

@@ -8,17 +8,19 @@ import stat
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PICTURE_MODES
 from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.client import EngineClient
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
 from tests.support.connection import connected
+from tests.support.engine import EchoEngine
 
 ECHO = Path(__file__).parent.parent / "support" / "engine.py"
 HELLO = Message("user", ("one two three four five six seven",))
@@ -330,7 +332,17 @@ def test_a_status_crosses_the_wire_unchanged():
     status = protocol.EngineStatus(
         state="failed", error=Failed("", "checkpoint", "broken", "fetch it")
     )
-    assert protocol.status_from_wire(asdict(status)) == status
+    assert protocol.status_from_wire(protocol.status_to_wire(status)) == status
+
+
+@pytest.mark.parametrize("mode", PICTURE_MODES)
+def test_what_an_engine_says_of_itself_crosses_the_wire_unchanged(mode):
+    """Servers of earlier versions know no mode of pictures, and hear of none by default."""
+    info = replace(EchoEngine().info, picture_mode=mode)
+    status = protocol.EngineStatus(state="ready", info=info)
+    wire = protocol.status_to_wire(status)
+    assert protocol.status_from_wire(wire) == status
+    assert ("picture_mode" in wire["info"]) == (mode != DEFAULT_PICTURE_MODE)
 
 
 def test_a_frame_that_claims_too_much_is_refused():

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava_pack.client.batch import Item, LocalAsker, keep_answered, left, read_items
+from llava_pack.client.batch import LocalAsker, keep_answered
+from llava_pack.client.items import Item, left, select_items
 from llava_pack.engine.port import Sampling
 from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine
@@ -67,6 +68,7 @@ def test_a_folder_is_asked_about_and_asked_again_only_for_what_is_missing(
     done = _ask(monkeypatch, state, *options)
     assert done.returncode == 2
     assert "1 of 4 pictures were not answered" in done.stderr
+    assert "left out: notes.txt: " in done.stderr
     lines = _lines(out)
     assert lines.keys() == _COLOURS.keys() | {"broken.png"}
     assert lines["broken.png"]["error"]["kind"] == "usage"
@@ -80,6 +82,43 @@ def test_a_folder_is_asked_about_and_asked_again_only_for_what_is_missing(
     assert "4 pictures, 2 already answered" in again.stderr
     assert _lines(out).keys() == lines.keys()
     assert out.read_text().splitlines()[:2] == kept
+
+
+def test_what_is_left_out_of_a_folder_is_listed_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, state: Path, served: Gateway, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    wide = Image.new("RGB", (10_400, 26), "red")
+    wide.putpixel((0, 0), (0, 0, 255))
+    wide.save(folder / "wide.tif")
+    (folder / "scan.pdf").write_bytes(b"%PDF-1.7")
+    out = folder / "answers.jsonl"
+    options = ["--images", str(folder), "--prompt", "colour", "-o", str(out), "--json"]
+    refused = _ask(monkeypatch, state, *options)
+    assert refused.returncode == 2
+    assert "--shrink" in _lines(out)["wide.tif"]["error"]["message"]
+    done = _ask(monkeypatch, state, *options, "--shrink")
+    assert done.returncode == 1, done.stderr
+    assert "left out: scan.pdf: its name is not a picture's" in done.stderr
+    assert [one["path"] for one in json.loads(done.stdout)["left_out"]] == ["scan.pdf"]
+    assert "Picture 4096x10 of 25" in _lines(out)["wide.tif"]["text"]
+    assert "warnings" not in _lines(out)["wide.tif"]
+
+
+def test_a_picture_of_one_colour_is_told_in_its_line(
+    monkeypatch: pytest.MonkeyPatch, state: Path, served: Gateway, pictures: Path, tmp_path: Path
+) -> None:
+    asked, out = pictures / "blue.jsonl", tmp_path / "out.jsonl"
+    asked.write_text('{"image": "blue.png"}')
+    done = _ask(monkeypatch, state, "--images", str(asked), "--prompt", "what?", "-o", str(out))
+    asked.unlink()
+    assert done.returncode == 0, done.stderr
+    assert "warning: 1 pictures have only one colour" in done.stderr
+    [warning] = _lines(out)["blue.png"]["warnings"]
+    assert "only one colour, #0000ff" in warning
+    local = LocalAsker(EchoEngine()).answers([Item("b", pictures / "blue.png", "?")], Sampling())
+    assert [line["warnings"] for _item, line in local] == [[warning]]
 
 
 def test_a_list_may_have_questions_of_its_own(
@@ -116,7 +155,7 @@ def test_a_model_in_this_process_has_every_slot_busy(pictures: Path) -> None:
         return events
 
     engine.step = watched  # type: ignore[method-assign]
-    items = read_items(pictures, "colour")
+    items = select_items(pictures, "colour").items
     answers = {item.image: line for item, line in LocalAsker(engine).answers(items, Sampling())}
     assert most == 2
     assert answers.keys() == _COLOURS.keys() | {"broken.png"}
@@ -141,7 +180,7 @@ def test_a_list_that_is_none_says_which_line(tmp_path: Path, text: str, message:
     path = tmp_path / "list.jsonl"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_items(path, None)
+        select_items(path, None)
 
 
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:

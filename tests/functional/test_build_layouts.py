@@ -10,6 +10,8 @@ from llava_pack.checkpoint.config import remote_ids
 from llava_pack.checkpoint.expected import tower_shapes
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout
+from tests.functional.test_trained import resaved
+from tests.support import trained
 from tests.support.checkpoints import (
     TinyLlava,
     TinyTower,
@@ -19,6 +21,7 @@ from tests.support.checkpoints import (
     make_lora,
     make_projector,
     make_tower,
+    save_tensors,
 )
 from tests.support.hub import LoopbackHub, RepoSpec
 
@@ -155,6 +158,92 @@ def test_components_merged_are_a_whole_llava(build, tmp_path):
     assert manifest["model"]["format"] == "original"
 
 
+def original_base(repos: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    return repos | {
+        "tiny/base": make_llava(tmp_path / "base", SPEC),
+        "tiny/clip": make_tower(tmp_path / "t", SPEC.tower),
+    }
+
+
+def test_an_adapter_over_a_llava_is_packed_beside_it(build, tmp_path):
+    """Both name the tower, and are pointed to the one in the bundle."""
+    repos = original_base({"tiny/llava": make_lora(tmp_path / "m", SPEC)}, tmp_path)
+    folder, manifest = build(model() + BASE + TOWER, repos)
+    assert {path.name for path in folder.iterdir()} == {"llava-v1-tiny", "vicuna-tiny", "clip-tiny"}
+    adapter = read_layout(folder / "llava-v1-tiny", expect=Kind.LORA)
+    base = read_layout(folder / "vicuna-tiny", expect=Kind.ORIGINAL)
+    assert (adapter.base_model, adapter.vision_tower) == ("../vicuna-tiny", "../clip-tiny")
+    assert base.vision_tower == "../clip-tiny"
+    assert len(manifest["rewrites"]) == 3
+
+
+@pytest.mark.engine
+def test_an_adapter_whose_projector_was_frozen_takes_its_bases(build, tmp_path):
+    adapter = make_lora(tmp_path / "m", SPEC)
+    save_tensors(adapter / "non_lora_trainables.bin", {})
+    repos = original_base({"tiny/llava": adapter}, tmp_path)
+    folder, _ = build(model() + BASE + TOWER, repos, "--merge")
+    merged = read_layout(folder / "llava-v1-tiny", expect=Kind.ORIGINAL)
+    assert "model.mm_projector.2.bias" in merged.entries
+    assert {path.name for path in folder.iterdir()} == {"llava-v1-tiny", "clip-tiny"}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("tool", ["trl", "modules-to-save"])
+def test_an_adapter_over_a_converted_llava(build, tmp_path, tool):
+    repos = {
+        "tiny/llava": trained.make_adapter(tool, tmp_path / "m"),
+        "tiny/base": trained.make_base(tmp_path / "base"),
+    }
+    recipe = model('format = "hf"') + BASE
+    folder, manifest = build(recipe, repos)
+    assert {path.name for path in folder.iterdir()} == {"llava-v1-tiny", "vicuna-tiny"}
+    assert read_layout(folder / "llava-v1-tiny", expect=Kind.LORA).base_model == "../vicuna-tiny"
+    assert manifest["floors"]["memory_bytes"]["nf4"] > 0
+    (folder.parent).rename(tmp_path / "unmerged")
+    folder, manifest = build(recipe, repos, "--merge")
+    assert [path.name for path in folder.iterdir()] == ["llava-v1-tiny"]
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
+    assert packed.entries.keys() == read_layout(repos["tiny/base"]).entries.keys()
+    assert manifest["rewrites"] == []
+
+
+def test_a_base_of_the_other_layout_is_refused_before_weights_move(llava_pack, tmp_path):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(HEAD + model() + BASE + TOWER)
+    repos = original_base({"tiny/llava": make_lora(tmp_path / "m", SPEC)}, tmp_path)
+    repos["tiny/base"] = trained.make_base(tmp_path / "hf")
+    specs = {name: RepoSpec(folder=folder) for name, folder in repos.items()}
+    with LoopbackHub(specs) as hub:
+        done = llava_pack("plan", recipe, "--python", "target", env={"HF_ENDPOINT": hub.url})
+    assert done.returncode == 13, done.stdout + done.stderr
+    assert "LLaVA converted for transformers" in done.stderr
+    assert "format = 'hf'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+        ({"r": 8}, "does not fit rank 8"),
+    ],
+)
+def test_an_adapter_that_cannot_be_added_is_refused_before_its_base_moves(
+    llava_pack, tmp_path, changes, text
+):
+    adapter = trained.make_adapter("trl", tmp_path / "m")
+    settings = adapter / "adapter_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_bytes()), **changes}))
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(HEAD + model('format = "hf"') + BASE)
+    folders = {"tiny/llava": adapter, "tiny/base": trained.make_base(tmp_path / "base")}
+    specs = {name: RepoSpec(folder=folder) for name, folder in folders.items()}
+    with LoopbackHub(specs) as hub:
+        done = llava_pack("plan", recipe, "--python", "target", env={"HF_ENDPOINT": hub.url})
+    assert done.returncode == 13, done.stdout + done.stderr
+    assert text in done.stderr
+
+
 def test_a_converted_qwen_is_packed_as_it_is(build, tmp_path):
     source = make_converted(tmp_path / "hf", QWEN)
     folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
@@ -187,3 +276,17 @@ def test_an_original_qwen_in_transformers_own_layout(build, tmp_path):
     assert packed.config["architectures"] == ["LlavaOnevisionForConditionalGeneration"]
     assert packed.config["vision_config"]["num_hidden_layers"] == QWEN.tower.layers - 1
     assert manifest["rewrites"] == []
+
+
+@pytest.mark.engine
+def test_weights_quantized_by_their_author_are_served_as_they_are(build, tmp_path):
+    from transformers import BitsAndBytesConfig
+
+    base = trained.make_base(tmp_path / "base")
+    given = BitsAndBytesConfig(load_in_8bit=True)
+    source = resaved(base, tmp_path / "llava-v1.5-tuned-hf", quantization_config=given)
+    folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
+    assert manifest["serving"]["precision"] == "int8"
+    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
+    assert packed.entries.keys() == read_layout(source).entries.keys()
+    assert packed.preprocessor["image_mean"]

@@ -70,7 +70,7 @@ def test_a_bundle_names_the_base_as_a_path(made, tmp_path):
 
 
 def test_a_tower_is_no_base(made, tmp_path):
-    with pytest.raises(CheckpointError, match="expected a language model as the base"):
+    with pytest.raises(CheckpointError, match="expected a language model or a LLaVA as the base"):
         load_engine(made.model, model_base=make_tower(tmp_path / "clip"))
 
 

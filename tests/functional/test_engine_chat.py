@@ -265,7 +265,8 @@ def test_where_only_the_laptops_half_is_installed_it_says_what_to_do(
 ):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "llava_pack.cli.both.chat.find_spec", lambda name: None if name == hidden else found(name)
+        "llava_pack.client.libraries.find_spec",
+        lambda name: None if name == hidden else found(name),
     )
     code, _, err = chat(*options, "--prompt", "x")
     assert code == 15

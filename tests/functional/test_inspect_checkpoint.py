@@ -34,20 +34,20 @@ def test_a_whole_one(folder):
 
 def test_a_broken_one_tells_every_defect_and_ends_with_13(folder):
     (folder / "pytorch_model-00002-of-00002.bin").unlink()
-    (folder / "modeling.py").write_text("")
+    (folder / "modeling.pyc").write_text("")
     done = inspect(folder)
     assert done.returncode == 13
     assert "✗ pytorch_model-00002-of-00002.bin: the shard is missing" in done.stdout
-    assert "✗ modeling.py: Python code in a checkpoint is refused" in done.stdout
+    assert "✗ modeling.pyc: Python code in a checkpoint is refused" in done.stdout
 
 
 def test_for_programs(folder):
-    (folder / "modeling.py").write_text("")
+    (folder / "modeling.pyc").write_text("")
     done = inspect(folder, "--json")
     assert done.returncode == 13
     document = json.loads(done.stdout)
     assert (document["kind"], document["layout"]) == ("checkpoint", "original")
-    assert [defect["subject"] for defect in document["defects"]] == ["modeling.py"]
+    assert [defect["subject"] for defect in document["defects"]] == ["modeling.pyc"]
 
 
 def test_names_from_outside_are_shown_as_text(folder):

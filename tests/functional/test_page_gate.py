@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from llava_pack.engine.limits import Limits
 from tests.support.gateway import ROOT, TOKEN, Gateway, gateway
 from tests.support.page_client import (
     PageClient,
@@ -326,7 +327,7 @@ _FORM = {"Content-Type": "multipart/form-data; boundary=b"}
         (_FORM, b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n'
          * 17 + b"--b--\r\n", 413),
         (_FORM, b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-         + b"x" * (20 * 1024 * 1024 + 1) + b"\r\n--b--\r\n", 413),
+         + b"x" * (Limits().size_bytes + 1) + b"\r\n--b--\r\n", 413),
     ],
     ids=range(9),
 )  # fmt: skip

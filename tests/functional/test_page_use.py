@@ -77,6 +77,71 @@ def test_a_picture_is_pasted_and_another_dropped(tab: Tab, served: Gateway) -> N
     tab.answered()
 
 
+def test_a_picture_over_the_limits_is_made_smaller_in_the_browser(
+    tab: Tab, served: Gateway, tmp_path: Path
+) -> None:
+    """Chosen, pasted and dropped; one within the limits goes as it is, to the bit."""
+    tab.open(served)
+    chosen = tmp_path / "panorama.png"
+    chosen.write_bytes(base64.b64decode(_png("red", (12_000, 300))))
+    tab.page.set_input_files("#ask input[type=file]", str(chosen))
+    playwright.expect(tab.thumbnails).to_have_count(1)
+    tab.page.evaluate(
+        """async (png) => {
+            const blob = await (await fetch("data:image/png;base64," + png)).blob();
+            await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+        }""",
+        _png("lime", (30, 11_000)),
+    )
+    tab.box.focus()
+    tab.page.keyboard.press("Control+V")
+    playwright.expect(tab.thumbnails).to_have_count(2)
+    dragged = tab.page.evaluate_handle(
+        """async (pngs) => {
+            const dragged = new DataTransfer();
+            for (const png of pngs) {
+                const blob = await (await fetch("data:image/png;base64," + png)).blob();
+                dragged.items.add(new File([blob], "blue.png", {type: "image/png"}));
+            }
+            return dragged;
+        }""",
+        [_png("blue", (10_240, 5)), _png("blue", (20, 10))],
+    )
+    tab.page.dispatch_event("#ask .full-container", "drop", {"dataTransfer": dragged})
+    playwright.expect(tab.thumbnails).to_have_count(4)
+    tab.ask("four?")
+    tab.said(
+        "Picture 4096x102 of 255,0,0. Picture 11x4096 of 0,255,0. "
+        "Picture 4096x2 of 0,0,255. Picture 20x10 of 0,0,255."
+    ).wait_for()
+    tab.answered()
+
+
+def test_pictures_that_a_browser_may_not_show_are_answered(
+    tab: Tab, served: Gateway, tmp_path: Path
+) -> None:
+    tab.open(served)
+    files = [tmp_path / f"a.{suffix}" for suffix in ("tif", "bmp", "avif")]
+    for number, file in enumerate(files):
+        Image.new("RGB", (20 + number, 10), (255, 0, 0)).save(file)
+    tab.ask("three?", *files)
+    tab.said("Picture 20x10 of 255,0,0. Picture 21x10 of 255,0,0. Picture 22x10").wait_for()
+    tab.answered()
+
+
+def test_a_picture_of_one_colour_is_told_beside_the_answer(
+    tab: Tab, served: Gateway, tmp_path: Path
+) -> None:
+    tab.open(served)
+    blank = tmp_path / "blank.png"
+    blank.write_bytes(base64.b64decode(_png("white", (40, 30))))
+    tab.ask("what is it?", blank)
+    told = tab.page.locator("#speed").get_by_text("Picture 1 has only one colour, #ffffff")
+    told.wait_for()
+    tab.answered()
+    tab.clear()
+
+
 def test_long_text_that_is_pasted_stays_text(tab: Tab, served: Gateway) -> None:
     tab.open(served)
     text = "pasted " * 300

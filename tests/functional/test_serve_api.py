@@ -96,6 +96,24 @@ def test_pictures_and_turns_reach_the_engine(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content == "You said: two Picture 5x6 of 255,0,0."
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_picture_of_one_colour_is_told_beside_the_answer(
+    served: Gateway, *, stream: bool
+) -> None:
+    """Once, at the end of a stream; and nothing where there is nothing to tell."""
+    seen = io.BytesIO()
+    Image.effect_noise((8, 8), 50).save(seen, "PNG")
+    noise = _url(f"data:image/png;base64,{base64.b64encode(seen.getvalue()).decode()}")
+    told = ["picture 2 has only one colour, #0000ff: the model sees nothing"]
+    for pictures, expected in (([noise, _picture("blue")], [told]), ([noise], [])):
+        messages = [{"role": "user", "content": [*pictures, {"type": "text", "text": "?"}]}]
+        body = {"model": "echo", "messages": messages, "stream": stream}
+        text = _post(served, body).text
+        events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+        answers = [json.loads(event) for event in events if event != "[DONE]"]
+        assert [one["warnings"] for one in answers if "warnings" in one] == expected
+
+
 def test_the_bound_and_the_stop_string_end_an_answer(client: openai.OpenAI) -> None:
     short = client.chat.completions.create(model="echo", messages=_HI, max_tokens=2)
     assert short.choices[0].finish_reason == "length"
@@ -234,7 +252,7 @@ def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
     ("content", "message"),
     [
         (lambda: [_url("data:image/png;base64,aGVsbG8=")], "not a picture"),
-        (lambda: [_picture("red", (5001, 5001))], "the picture is too large: 5001x5001"),
+        (lambda: [_picture("red", (7150, 7150))], "the picture is too large: 7150x7150"),
         (lambda: [_picture("red")] * 17, "too many pictures: 17"),
         (lambda: [_picture("red", (5000, 5000))] * 5, "too large in total: 125 megapixels"),
         (lambda: "word " * 9000, "the model's limit is 8192"),

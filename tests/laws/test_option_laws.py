@@ -58,6 +58,7 @@ MISTAKES = {
     "slots": [*_FOLDER, "--slots", "257"],
     "context": [*_FOLDER, "--context", "2"],
     "conv_mode": [*_FOLDER, "--conv-mode", "none"],
+    "picture_mode": [*_FOLDER, "--picture-mode", "own"],
 }
 OTHER_MODEL = {
     "model_path": Path("another"),
@@ -71,6 +72,7 @@ OTHER_MODEL = {
     "slots": 3,
     "context": 64,
     "conv_mode": "llava_v0",
+    "picture_mode": "llava",
 }
 
 

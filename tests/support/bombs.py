@@ -58,6 +58,19 @@ def gif_of_giant_frames(frames: int = 50) -> bytes:
     return b"GIF89a" + screen + bytes(6) + frame * frames + b"\x3b"
 
 
+def tiff_that_claims(width: int, height: int) -> bytes:
+    """Return a TIFF of 8-bit grey of a size, without its pixels."""
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def bmp_that_claims(width: int, height: int) -> bytes:
+    """Return a BMP of a size, without its pixels."""
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
+
+
 def webp_animation(frames: int = 30, side: int = 64) -> bytes:
     """Return a WebP of many frames; it is honest, and its first frame is what is asked for."""
     out = io.BytesIO()
@@ -150,9 +163,10 @@ def picture_bombs(dice: random.Random) -> Iterator[tuple[str, list[bytes]]]:
     yield "claims 60,000 x 60,000", [png_that_claims(60_000, 60_000)]
     yield "claims 2^31 x 1", [png_that_claims(2**31 - 1, 1)]
     yield "claims 0 x 0", [png_that_claims(0, 0)]
-    yield "a line", [png_of_zeros(10_000, 1)]
-    yield "a column", [png_of_zeros(1, 10_000)]
-    yield "a narrow one", [png_of_zeros(9_999, 90)]
+    yield "a line that is too long", [png_of_zeros(10_001, 1)]
+    yield "a column that is too long", [png_of_zeros(1, 10_001)]
+    yield "claims 60,000 x 60,000 as TIFF", [tiff_that_claims(60_000, 60_000)]
+    yield "claims 60,000 x 60,000 as BMP", [bmp_that_claims(60_000, 60_000)]
     yield "text of 100 MB", [png_with_text(100 * MIB)]
     yield "truncated JPEG", [jpeg.getvalue()[: dice.randrange(200, 2000)]]
     yield "truncated PNG", [large[: len(large) // 2]]
@@ -163,6 +177,9 @@ def picture_bombs(dice: random.Random) -> Iterator[tuple[str, list[bytes]]]:
     yield "PNG of noise", [PNG_HEAD + dice.randbytes(5000)]
     yield "GIF of noise", [b"GIF89a" + dice.randbytes(5000)]
     yield "JPEG of noise", [b"\xff\xd8\xff\xe0" + dice.randbytes(5000)]
+    yield "TIFF of noise", [b"II*\0" + dice.randbytes(5000)]
+    yield "AVIF of noise", [b"\0\0\0\x1cftypavif" + dice.randbytes(5000)]
+    yield "HEIC of noise", [b"\0\0\0\x18ftypheic" + dice.randbytes(5000)]
     yield "WebP of noise", [b"RIFF\xff\xff\xff\x7fWEBPVP8 " + dice.randbytes(5000)]
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +15,20 @@ from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import expanded
-from llava_pack.client.batch import Asker, LocalAsker, ServedAsker, keep_answered, left, read_items
+from llava_pack.client.batch import Asker, LocalAsker, ServedAsker, keep_answered
+from llava_pack.client.items import LeftOut, left, select_items
+from llava_pack.client.libraries import need_libraries
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
-    from llava_pack.client.batch import Item
+    from llava_pack.client.items import Item
     from llava_pack.engine.port import Sampling
 
 _TELL_EVERY_S = 5.0
+_SHOWN = 20
+"""Of what was left out, on a terminal; --json has all."""
+_LEFT_OUT = 1
+"""Exit code: every picture has an answer, and something of the folder was left out."""
 
 
 @expanded
@@ -42,7 +50,8 @@ def ask(
     The picture comes before the question, or where the question has <image>. Pictures are
     processed concurrently, as many as the engine has slots. Each answer is written to --out as one
     JSON line, as soon as it is complete. Running the same command again asks only about pictures
-    without an answer. Exit code 0: every picture has one.
+    without an answer. What of a folder is not asked about is listed, with the reason. Exit code 0:
+    every picture has an answer; 1: so it is, but something was left out.
 
     \b
     Examples:
@@ -51,26 +60,41 @@ def ask(
       llava-pack ask --images photos --prompt "Any text?" -o t.jsonl --model-path llava-v1.5-7b
     """
     folder, sampling = options.need_folder(), question.sampling
-    items = read_items(images, prompt)
+    need_libraries("asking", "PIL")
+    chosen = select_items(images, prompt, out)
+    items = chosen.items
     remaining = left(items, keep_answered(out))
     before = len(items) - len(remaining)
     console.say(f"{len(items)} pictures, {before} already answered")
+    _tell_left_out(chosen.left_out)
     if remaining:
-        _write(_asker(folder, question.model, options), remaining, sampling, out)
+        _write(_asker(folder, question, options), remaining, sampling, out)
     if as_json:
         facts = {"pictures": len(items), "answered_before": before, "answers": str(out)}
-        console.document("ask", facts)
+        left_out = [asdict(one) for one in chosen.left_out]
+        console.document("ask", {**facts, "left_out": left_out})
+    if chosen.left_out:
+        raise typer.Exit(_LEFT_OUT)
 
 
-def _asker(folder: Path | None, model: str | None, options: ModelOptions) -> Asker:
+def _tell_left_out(left_out: Sequence[LeftOut]) -> None:
+    """List what is not asked about, and why."""
+    for one in left_out[:_SHOWN]:
+        console.say(f"left out: {one.path}: {one.why}")
+    if len(left_out) > _SHOWN:
+        console.say(f"left out: {len(left_out) - _SHOWN} more; --json lists all")
+
+
+def _asker(folder: Path | None, question: QuestionOptions, options: ModelOptions) -> Asker:
     """Return who answers: a model in this process, or a server that runs."""
     if folder is None:
         from llava_pack.client.completions import find_server
 
-        return ServedAsker(*find_server(model))
+        return ServedAsker(*find_server(question.model), shrink=question.shrink)
     from llava_pack.engine.loading.load import load_engine
 
-    return LocalAsker(load_engine(folder, progress=console.progress(), **options.load.given))
+    engine = load_engine(folder, progress=console.progress(), **options.load.given)
+    return LocalAsker(engine, shrink=question.shrink)
 
 
 def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> None:
@@ -79,7 +103,7 @@ def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -
     Raises:
         UsageError: the file cannot be written, or a picture was not answered.
     """
-    failures = tokens = 0
+    failures = tokens = empty = 0
     began_s = told_s = time.monotonic()
     try:
         stream = out.open("a", encoding="utf-8")
@@ -90,11 +114,14 @@ def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             stream.flush()
             failures += "error" in line
+            empty += "warnings" in line
             tokens += line.get("completion_tokens", 0)
             if time.monotonic() - told_s >= _TELL_EVERY_S or count == len(items):
                 told_s = time.monotonic()
                 _tell(count, len(items), tokens, told_s - began_s)
         os.fsync(stream.fileno())
+    if empty:
+        console.warning(f"{empty} pictures have only one colour: see `warnings` in their lines")
     if failures:
         raise UsageError(
             f"{failures} of {len(items)} pictures were not answered: see `error` in their lines",

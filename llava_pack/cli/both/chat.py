@@ -1,10 +1,10 @@
 """`llava-pack chat`: ask a model about pictures in the terminal."""
 
+import re
 import sys
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +15,20 @@ from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import expanded
 from llava_pack.client.chat_backends import LocalSpeaker, ServedSpeaker, Speaker
+from llava_pack.client.dropped_paths import dropped_files, path_of, paths_in
+from llava_pack.client.libraries import need_libraries
 from llava_pack.client.turns import Attachment, ChatAnswer, Turn, placed
-from llava_pack.format.errors import PackError, ServeError, UsageError
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
+from llava_pack.format.errors import PackError, UsageError
 
-_HELP = "/image FILE adds a picture, /reset starts over, /exit (or Ctrl-D) quits."
+_HELP = (
+    "/image FILE adds a picture (or drop it here), /clear starts over, /help shows this, "
+    "/quit (or Ctrl-D) quits."
+)
+_QUIT = frozenset({"/exit", "/quit", "/bye", "/q", "exit", "quit"})
+_CLEAR = frozenset({"/clear", "/reset", "/new"})
+_ASK_HELP = frozenset({"/help", "/?", "help", "?"})
+_COMMAND = re.compile(r"/[A-Za-z?]+", re.ASCII)
 
 
 @expanded
@@ -40,7 +50,8 @@ def chat(
     With --prompt, it asks one question and exits. The pictures come before the question, or each
     where the question has <image>. Without --model-path, it uses the server that
     `llava-pack serve` started on this machine. The question may also be piped in. In a
-    conversation, /image FILE adds a picture, /reset starts over, and /exit quits.
+    conversation, /image FILE adds a picture, /clear starts over, /help lists these commands, and
+    /quit quits. A path may be quoted, escaped, a file:// URL, or dropped with the mouse.
 
     \b
     Examples:
@@ -51,26 +62,46 @@ def chat(
     """
     folder, sampling = options.need_folder(), question.sampling
     text = _question(prompt)
-    pictures = tuple(_attachment(path) for path in image or ())
+    pictures = PictureFiles(options.mode_of_pictures, shrink=question.shrink)
+    first = tuple(pictures.read(path_of(path)) for path in image or ())
     if text is not None:
-        placed(text, pictures)  # before a model is loaded for nothing
+        placed(text, first)  # before a model is loaded for nothing
     speaker = _speaker(folder, question.model, options)
-    talk = Conversation(speaker, sampling, pictures, as_json=as_json)
+    talk = Conversation(speaker, sampling, first, as_json=as_json)
     if text is not None:
         talk.ask(text)
     else:
-        _converse(talk)
+        _converse(talk, pictures)
 
 
-def _need(*modules: str) -> None:
-    """Say what is missing where only the laptop's half is installed."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise ServeError(
-            f"this installation has no {', '.join(missing)}, which chatting needs",
-            hint="pip install '.[serve]' in a clone of llava-pack, or use the llava-pack that "
-            "install.sh installed",
-        )
+class PictureFiles:
+    """Reads the pictures of a conversation from their files.
+
+    Args:
+        mode: how they become RGB.
+        shrink: whether those over the limits are scaled down.
+    """
+
+    def __init__(self, mode: PictureMode = DEFAULT_PICTURE_MODE, *, shrink: bool = False) -> None:
+        self._mode: PictureMode = mode
+        self._shrink = shrink
+
+    def read(self, path: str) -> Attachment:
+        """Return the picture in a file.
+
+        Raises:
+            UsageError: it is none, or over the limits.
+            ServeError: there is no Pillow.
+        """
+        need_libraries("chatting", "PIL")
+        from llava_pack.client.shrinking import read_shrunk
+        from llava_pack.engine.inputs.picture_decoder import decode_picture, read_picture_bytes
+
+        data = read_shrunk(path, self._mode) if self._shrink else read_picture_bytes(path)
+        try:
+            return Attachment(data, decode_picture(data, mode=self._mode))
+        except UsageError as error:
+            raise UsageError(error.message, subject=path, hint=error.hint) from error
 
 
 class Conversation:
@@ -125,11 +156,13 @@ class Conversation:
             finally:
                 if answer.text and not self._as_json:
                     console.data("")
+        for text in answer.warnings:
+            console.warning(text)
         if self._as_json:
             console.document("answer", asdict(answer))
 
 
-def _converse(talk: Conversation) -> None:
+def _converse(talk: Conversation, pictures: PictureFiles) -> None:
     """Read questions from the terminal until the end."""
     with suppress(ImportError):
         import readline  # noqa: F401 - gives input() a history and editing
@@ -140,10 +173,10 @@ def _converse(talk: Conversation) -> None:
         except (EOFError, KeyboardInterrupt):
             console.say()
             return
-        if line == "/exit":
+        if line.lower() in _QUIT:
             return
         try:
-            _obey(talk, line)
+            _obey(talk, line, pictures)
         except PackError as error:
             console.failure(error)
         except KeyboardInterrupt:
@@ -151,18 +184,37 @@ def _converse(talk: Conversation) -> None:
             console.say("stopped; Ctrl-D quits")
 
 
-def _obey(talk: Conversation, line: str) -> None:
+def _obey(talk: Conversation, line: str, pictures: PictureFiles) -> None:
+    """Do what a line asks for; what is no command and no picture is a question."""
     command, _, rest = line.partition(" ")
-    if command == "/image":
-        talk.add(_attachment(rest.strip()))
-        console.say("the picture goes with your next question")
-    elif command == "/reset":
+    command = command.lower()
+    if command in _CLEAR and not rest:
         talk.reset()
         console.say("the conversation was reset")
-    elif command in {"/help", "/?"}:
+    elif line.lower() in _ASK_HELP:
         console.say(_HELP)
+    elif command == "/image":
+        _add(talk, paths_in(rest), pictures)
+    elif files := dropped_files(line):
+        _add(talk, files, pictures)
+    elif _COMMAND.fullmatch(command):
+        raise UsageError(f"there is no command {command}", hint=_HELP)
     elif line:
         talk.ask(line)
+
+
+def _add(talk: Conversation, paths: list[str], pictures: PictureFiles) -> None:
+    """Add pictures to the next question: all of them, or none.
+
+    Raises:
+        UsageError: there is none, or one cannot be read.
+    """
+    if not paths:
+        raise UsageError("there is no file", hint="type /image and a path, or drop a picture here")
+    for attachment in [pictures.read(path) for path in paths]:
+        talk.add(attachment)
+    goes = "the picture goes" if len(paths) == 1 else f"{len(paths)} pictures go"
+    console.say(f"{goes} with your next question")
 
 
 def _question(prompt: str | None) -> str | None:
@@ -175,19 +227,8 @@ def _question(prompt: str | None) -> str | None:
     return question
 
 
-def _attachment(path: str) -> Attachment:
-    _need("PIL")
-    from llava_pack.engine.inputs.picture_decoder import decode_picture, read_picture_bytes
-
-    data = read_picture_bytes(path)
-    try:
-        return Attachment(data, decode_picture(data))
-    except UsageError as error:
-        raise UsageError(error.message, subject=path, hint=error.hint) from error
-
-
 def _speaker(folder: Path | None, model: str | None, options: ModelOptions) -> Speaker:
     if folder is None:
         return ServedSpeaker(model)
-    _need("PIL", "torch", "transformers")
+    need_libraries("chatting", "PIL", "torch", "transformers")
     return LocalSpeaker(folder, options.load.given, console.progress())

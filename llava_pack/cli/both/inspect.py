@@ -72,11 +72,13 @@ def inspect(
 
 def _is_checkpoint(folder: Path) -> bool:
     """Say whether a folder is meant as a checkpoint; one without config.json is a broken one."""
+    from llava_pack.checkpoint.folder import checkpoint_folder
+
     if not folder.is_dir():
         return False
     return any(
-        path.name == "config.json" or path.suffix in {".safetensors", ".bin"}
-        for path in folder.iterdir()
+        path.name == "config.json" or path.suffix in {".safetensors", ".bin", ".gguf"}
+        for path in checkpoint_folder(folder.absolute()).iterdir()
     )
 
 

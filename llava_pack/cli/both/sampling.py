@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionOptions:
-    """Which model answers, and how tokens are chosen."""
+    """Which model answers, how tokens are chosen, and what becomes of large pictures."""
 
     model: Annotated[
         str | None, typer.Option(help="Which of the running server's models to use.")
@@ -28,6 +28,9 @@ class QuestionOptions:
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "--max-new-tokens", help="Longest answer, in tokens.")
     ] = 512
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Scale pictures down that are over the limits.")
+    ] = False
 
     @property
     def sampling(self) -> "Sampling":

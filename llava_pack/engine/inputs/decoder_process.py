@@ -7,21 +7,23 @@ and its time, opens nothing, and can be killed: nobody but the one who sent the 
 
 On the socket, which is file 0, it says by the frame `{}` that it is ready: what ends before that
 failed by itself, and not by a picture. Then the client sends a frame of JSON and the picture's
-bytes, and hears a frame of JSON: `{"size": [width, height]}` or `{"error": kind, "message",
-"hint"}`. The pixels are in the file whose number is the argument, which both sides have open: a
-memory file where there are any. A frame is a 4-byte big-endian length and that many bytes.
+bytes, and hears a frame of JSON: `{"size": [width, height], "only_colour": "#rrggbb" or ""}` or
+`{"error": kind, "message", "hint"}`. The pixels are in the file whose number is the argument, which
+both sides have open: a memory file where there are any. A frame is a 4-byte big-endian length and
+that many bytes.
 """
 
 import contextlib
 import json
 import mmap
 import os
+import re
 import resource
 import signal
 import socket
 import struct
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llava_pack.engine.fence.place import this_place
@@ -31,6 +33,7 @@ from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.inputs.picture_decoder import decode_picture, measure_picture
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.parent import die_with_parent
+from llava_pack.engine.picture_mode import PictureMode
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
@@ -38,26 +41,36 @@ from llava_pack.format.errors import PackError, ServeError
 LENGTH = struct.Struct(">I")
 MAX_HEAD_BYTES = 4096
 _MEMORY_BYTES = 2 << 30
-"""25 megapixels of four bytes are held about five times on their way to RGB."""
+"""51 megapixels take up to 1.2 GB, as a WebP with transparency; as a JPEG, half of that."""
 _FILES = 64
 _SPARE_S = 2
 _READY = b"{}"
+_COLOUR = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 
 
-def ask(data: bytes, limits: Limits, *, measure: bool = False) -> list[bytes]:
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What an answer tells of a picture; its pixels are elsewhere."""
+
+    width: int
+    height: int
+    only_colour: str = ""
+
+
+def ask(data: bytes, limits: Limits, mode: PictureMode | None) -> list[bytes]:
     """Return the frames that ask for a picture.
 
     Args:
         data: the file's bytes.
         limits: what it may be.
-        measure: its size is asked for, and no pixels.
+        mode: how it becomes RGB; None asks for its size, and for no pixels.
     """
-    head = json.dumps({"measure": measure, "limits": asdict(limits)}).encode()
+    head = json.dumps({"mode": mode, "limits": asdict(limits)}).encode()
     return [LENGTH.pack(len(head)), head, LENGTH.pack(len(data)), data]
 
 
-def told(frame: bytes) -> tuple[int, int]:
-    """Return the size in an answer.
+def told(frame: bytes) -> PictureFacts:
+    """Return what an answer tells.
 
     Raises:
         PackError: what went wrong, in its own class.
@@ -68,7 +81,8 @@ def told(frame: bytes) -> tuple[int, int]:
         if "error" in answer:
             raise error_of_kind(answer["error"], answer["message"], answer["hint"])
         width, height = answer["size"]
-        return int(width), int(height)
+        colour = _COLOUR.fullmatch(answer["only_colour"])  # people are shown it, so nothing else
+        return PictureFacts(int(width), int(height), colour[0] if colour else "")
     except (ValueError, KeyError, TypeError) as error:
         raise ServeError("the picture decoder sent an invalid answer") from error
 
@@ -108,13 +122,13 @@ def _answer(asked: dict[str, Any], data: bytes, pixels: _Pixels) -> dict[str, An
     limits = Limits(**asked["limits"])
     _give_time(limits.decode_s)
     try:
-        if asked["measure"]:
-            return {"size": measure_picture(data, limits)}
-        picture = decode_picture(data, limits)
+        if asked["mode"] is None:
+            return {"size": measure_picture(data, limits), "only_colour": ""}
+        picture = decode_picture(data, limits, asked["mode"])
     except PackError as error:
         return {"error": error.kind, "message": error.message, "hint": error.hint}
     pixels.put(picture.rgb)
-    return {"size": picture.size}
+    return {"size": picture.size, "only_colour": picture.only_colour}
 
 
 def _frame(connection: socket.socket) -> bytes | None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from llava_pack.checkpoint.pictures import PictureRules
 from llava_pack.engine.inputs.anyres import cut
+from llava_pack.engine.inputs.scaling import scaled_centre, scaled_square
 from llava_pack.engine.port import Picture
 
 if TYPE_CHECKING:
@@ -34,42 +35,42 @@ class PictureProcessor:
             picture: of any size.
             square: it is padded to a square and is one tile, however others are seen.
         """
-        tiling, image = self.rules.tiling, _image(picture)
-        if tiling is not None and not square:
-            return np.stack([self._normal(tile) for tile in cut(image, tiling)])
-        if square or self.rules.pad:
-            image = _square(image, tuple(int(value * 255) for value in self.rules.mean))
-        return self._normal(image)[None]
+        rules, image = self.rules, _image(picture)
+        if rules.tiling is not None and not square:
+            return np.stack([self._normal(tile) for tile in cut(image, rules.tiling)])
+        if not (square or rules.pad):
+            return self._normal(image)[None]
+        colour = tuple(int(value * 255) for value in rules.mean)
+        scaled = scaled_square(image, self._whole, colour, self._filter)
+        return self._normalised(scaled)[None]
+
+    @property
+    def _filter(self) -> Image.Resampling:
+        return Image.Resampling(self.rules.resample)
+
+    @property
+    def _whole(self) -> tuple[int, int]:
+        """Return the (width, height) that a whole square is scaled to."""
+        edge = self.rules.shortest_edge
+        return (self.rules.width, self.rules.height) if edge is None else (edge, edge)
 
     def _normal(self, image: Image.Image) -> "NDArray[np.float32]":
+        edge = self.rules.shortest_edge
+        if edge is None:
+            return self._normalised(image.resize(self._whole, self._filter))
+        crop = self.rules.height, self.rules.width
+        return self._normalised(scaled_centre(image, edge, crop, self._filter))
+
+    def _normalised(self, image: Image.Image) -> "NDArray[np.float32]":
         rules = self.rules
-        size, crop = (rules.width, rules.height), (rules.height, rules.width)
-        if rules.shortest_edge is not None:
-            size = _scaled(image.size, rules.shortest_edge)
-        pixels = _centre(np.asarray(image.resize(size, Image.Resampling(rules.resample))), crop)
+        pixels = _centre(np.asarray(image), (rules.height, rules.width))
         scaled = (pixels.astype(np.float64) * rules.factor).astype(np.float32)
         mean, std = (np.asarray(values, np.float32) for values in (rules.mean, rules.std))
         return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))
 
 
 def _image(picture: Picture) -> Image.Image:
-    return Image.frombytes("RGB", (picture.width, picture.height), bytes(picture.rgb))
-
-
-def _square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    width, height = image.size
-    side = max(width, height)
-    if width == height:
-        return image
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
-def _scaled(size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:
-    width, height = size
-    long = int(shortest_edge * max(size) / min(size))
-    return (shortest_edge, long) if width <= height else (long, shortest_edge)
+    return Image.frombytes("RGB", (picture.width, picture.height), memoryview(picture.rgb))
 
 
 def _centre(pixels: "NDArray[np.uint8]", crop: tuple[int, int]) -> "NDArray[np.uint8]":

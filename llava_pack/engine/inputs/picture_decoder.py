@@ -1,5 +1,6 @@
 """Pictures from outside: checked by their header, then decoded to RGB."""
 
+import contextlib
 import io
 import re
 import stat
@@ -10,16 +11,49 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, ImageOps
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
+from llava_pack.engine.inputs.jpeg_scans import scans_of
+from llava_pack.engine.inputs.picture_colours import as_rgb, only_colour
+from llava_pack.engine.inputs.picture_formats import FORMATS, NAMES, format_of
 from llava_pack.engine.limits import Limits
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError, reason_of
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 T = TypeVar("T")
-_START_OF_SCAN = b"\xff\xda"
-_ACCEPTED = "expected a JPEG, PNG, WebP or GIF file"
+_PLUGINS = (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+"""Loaded here: a decoder behind its fence has them before anything comes in."""
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+with contextlib.suppress(ImportError):  # an extra
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+_READ = tuple(one.pillow_name for one in FORMATS if one.pillow_name in Image.OPEN)
+_JPEG = ("JPEG", "MPO")
+"""Pillow's names: MPO is a JPEG with more behind it, as many telephones save it."""
+_ACCEPTED = f"expected a {NAMES} file"
+_SMALLER = "make it smaller and try again: `ask` and `chat` do so with --shrink"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.ASCII)
 # What Pillow's decoders raise for damaged files.
 _DAMAGE = (
@@ -32,19 +66,27 @@ _DAMAGE = (
     TypeError,
     OverflowError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
 
 
-def decode_picture(data: bytes, limits: Limits | None = None) -> Picture:
+def decode_picture(
+    data: bytes, limits: Limits | None = None, mode: PictureMode = DEFAULT_PICTURE_MODE
+) -> Picture:
     """Return the picture in `data`: first frame, upright by its EXIF orientation, in RGB.
+
+    Args:
+        data: the file's bytes.
+        limits: what it may be.
+        mode: how it becomes RGB where it is something else.
 
     Raises:
         UsageError: not a picture, damaged, or larger than the limits; nothing is decoded before
             its header was found to be within them.
     """
-    return _opened(data, limits or Limits(), _upright_rgb)
+    return open_picture(data, limits or Limits(), lambda image: _upright_rgb(image, mode))
 
 
 def measure_picture(data: bytes, limits: Limits | None = None) -> tuple[int, int]:
@@ -53,22 +95,26 @@ def measure_picture(data: bytes, limits: Limits | None = None) -> tuple[int, int
     Raises:
         UsageError: as `decode_picture`, as far as the header shows it.
     """
-    return _opened(data, limits or Limits(), lambda image: image.size)
+    return open_picture(data, limits or Limits(), lambda image: image.size)
 
 
-def _opened(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
-    """Return what is made of a picture that was opened, its header within the limits."""
+def open_picture(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
+    """Return what is made of a picture that was opened, its header within the limits.
+
+    Raises:
+        UsageError: not a picture, damaged, or larger than the limits.
+    """
     if len(data) > limits.size_bytes:
         raise UsageError(
             f"the picture is too large: {len(data)} bytes, at most {limits.size_bytes} are allowed",
-            hint="make it smaller and try again",
+            hint=_SMALLER,
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_READ) as image:
                 _check_size(image.size, limits)
-                if image.format == "JPEG":
+                if image.format in _JPEG:
                     _check_scans(data, limits)
                 return use(image)
         except UsageError:
@@ -76,10 +122,25 @@ def _opened(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -> T:
         except Image.DecompressionBombError as error:  # the library's own bound, in open()
             raise _too_large("it has too many pixels", limits) from error
         except _DAMAGE as error:
-            raise UsageError(f"not a picture, or a damaged one; {_ACCEPTED}") from error
+            raise _unreadable(data) from error
 
 
-def read_picture(path_text: str, limits: Limits | None = None) -> Picture:
+def _unreadable(data: bytes) -> UsageError:
+    """Return the error for what Pillow cannot read, which may be for want of a library."""
+    kind = format_of(data)
+    if kind is not None and kind.pillow_name not in _READ:
+        return UsageError(
+            f"{kind.name} pictures cannot be read by this installation: the package pillow-heif is "
+            "missing",
+            hint='save it as a JPEG; or build the bundle with requirements = ["pillow-heif"] in '
+            "[runtime] of its recipe (in a clone: pip install '.[serve,heic]')",
+        )
+    return UsageError(f"not a picture, or a damaged one; {_ACCEPTED}")
+
+
+def read_picture(
+    path_text: str, limits: Limits | None = None, mode: PictureMode = DEFAULT_PICTURE_MODE
+) -> Picture:
     """Return the picture in a file.
 
     Raises:
@@ -88,7 +149,7 @@ def read_picture(path_text: str, limits: Limits | None = None) -> Picture:
     limits = limits or Limits()
     data = read_picture_bytes(path_text, limits)
     try:
-        return decode_picture(data, limits)
+        return decode_picture(data, limits, mode)
     except UsageError as error:
         raise UsageError(error.message, subject=path_text, hint=error.hint) from error
 
@@ -123,22 +184,13 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise UsageError(f"the picture has no pixels: {width}x{height}")
     if width * height > limits.pixels or max(size) > limits.side_pixels:
         raise _too_large(f"{width}x{height}", limits)
-    if max(size) > limits.ratio * min(size):
-        raise UsageError(
-            f"the picture is too narrow: {width}x{height}, at most 1:{limits.ratio} is allowed",
-            hint="cut it into parts and try again",
-        )
 
 
 def _check_scans(data: bytes, limits: Limits) -> None:
-    """Refuse a JPEG of very many scans; within one, a byte FF is never followed by DA.
-
-    Source: ITU-T T.81, B.1.1.2 (markers), B.1.1.5 (bytes FF within a scan).
-    """
-    scans = data.count(_START_OF_SCAN)
-    if scans > limits.scans:
+    """Refuse a JPEG of very many scans: each goes over all pixels."""
+    if scans_of(data, limits.scans) > limits.scans:
         raise UsageError(
-            f"the picture has too many scans: {scans}, at most {limits.scans} are allowed",
+            f"the picture has too many scans: more than the {limits.scans} that are allowed",
             hint="save it again as a plain JPEG",
         )
 
@@ -147,13 +199,13 @@ def _too_large(got: str, limits: Limits) -> UsageError:
     return UsageError(
         f"the picture is too large: {got}, at most "
         f"{limits.pixels / 1e6:g} megapixels and {limits.side_pixels} on a side are allowed",
-        hint="make it smaller and try again",
+        hint=_SMALLER,
     )
 
 
-def _upright_rgb(image: Image.Image) -> Picture:
+def _upright_rgb(image: Image.Image, mode: PictureMode) -> Picture:
     image.seek(0)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    upright = image if image.mode == "RGB" else image.convert("RGB")
-    return Picture(upright.width, upright.height, upright.tobytes())
+    upright = as_rgb(image, mode)
+    return Picture(upright.width, upright.height, upright.tobytes(), only_colour(upright))

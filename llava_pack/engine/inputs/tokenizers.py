@@ -20,6 +20,7 @@ from llava_pack.checkpoint.byte_level import (
 )
 from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config, read_small
+from llava_pack.checkpoint.picture_words import added_ids
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.format.errors import CheckpointError
 
@@ -94,13 +95,10 @@ class SentencePieceTokenizer:
             raise CheckpointError(
                 "not a sentencepiece model, or a damaged one", subject=path.name
             ) from error
-        self._added = _added_tokens(folder, self._config)
-        for word in words:
-            if word not in self._added:
-                after = max(self._added.values(), default=0) + 1
-                self._added[word] = max(self._model.get_piece_size(), after)
+        self._added = added_ids(folder, self._model.get_piece_size(), words)
         self._by_id = {token_id: token for token, token_id in self._added.items()}
         self._known = named_specials(folder)
+        self._bos = _named_bos(folder, self._config)
         self._legacy = fast or self._config.get("legacy") is not False
 
     @property
@@ -108,7 +106,10 @@ class SentencePieceTokenizer:
         """Return the id that begins every prompt, if there is one."""
         if self._config.get("add_bos_token") is False or self._model.bos_id() < 0:
             return None
-        return int(self._model.bos_id())
+        if self._bos is None:
+            return int(self._model.bos_id())
+        named = self.special_id(self._bos)
+        return int(self._model.unk_id()) if named is None else named
 
     @property
     def size(self) -> int:
@@ -242,11 +243,17 @@ def _steps(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     return list(inner) if isinstance(inner, list) else [normalizer]
 
 
-def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
-    added = {str(k): int(v) for k, v in read_config(folder / "added_tokens.json").items()}
-    for token_id, entry in dict(config.get("added_tokens_decoder") or {}).items():
-        added[token_text(entry)] = int(token_id)
-    return added
+def _named_bos(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Return what is said to begin a prompt, None where nothing is.
+
+    Files of 2023 write a token as an object, and some name `</s>` or an empty text, whose id is
+    that of `<unk>`; models were trained with it. Source: transformers 4.37
+    tokenization_utils_base.py (which file wins), models/llama/tokenization_llama.py.
+    """
+    newer = config.get("added_tokens_decoder")
+    older = {} if newer else read_config(folder / "special_tokens_map.json")
+    entry = older.get("bos_token", config.get("bos_token"))
+    return None if entry is None else token_text(entry)
 
 
 def named_specials(folder: Path) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.footprint import (
     cache_bytes_per_token,
     count_parameters,
@@ -16,6 +17,7 @@ from llava_pack.checkpoint.footprint import (
 from llava_pack.checkpoint.kind import image_words
 from llava_pack.checkpoint.model import Checkpoint
 from llava_pack.checkpoint.network import Network
+from llava_pack.checkpoint.picture_words import PICTURE_ENDS
 from llava_pack.checkpoint.template_choice import TemplateChoice
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
@@ -34,7 +36,7 @@ from llava_pack.engine.loading.placement import follow_devices, visible_devices
 from llava_pack.engine.loading.tensor_sources import Placement, open_sources
 from llava_pack.engine.loading.weights import fill, vocabulary_size
 from llava_pack.engine.port import EngineInfo, Picture
-from llava_pack.format.errors import CheckpointError, SpaceError
+from llava_pack.format.errors import SpaceError
 from llava_pack.format.precision import Precision, computes_in
 from llava_pack.format.progress import Progress
 
@@ -42,7 +44,7 @@ _SMALL = 512
 _MOST_FEATURES, _FEATURES_SHARE = 1 << 30, 16
 """Features of pictures take at most this many bytes, and this part of what is free."""
 _USUAL_CONTEXT = 4096
-_PICTURE_ENDS = (Special("<im_start>"), Special("<im_end>"))
+_PICTURE_ENDS = (Special(PICTURE_ENDS[0]), Special(PICTURE_ENDS[1]))
 
 
 def assemble(
@@ -64,12 +66,12 @@ def assemble(
         device=torch.device(device),
     )
     place = _spread(checkpoint, options, place)
-    config, name = checkpoint.config, checkpoint.model.folder.name
+    config, name = checkpoint.config, checkpoint.model.name
     sources = open_sources(checkpoint)
     rows = vocabulary_size(sources)
     network = build(checkpoint.network, rows)
     processor = PictureProcessor(checkpoint.pictures)
-    tokenizer = _tokenizer(checkpoint, config, rows)
+    tokenizer = _tokenizer(checkpoint, config)
     fill(network, sources, place, progress)
     computed_buffers(network, place.device)
     follow_devices(network, place)
@@ -86,6 +88,7 @@ def assemble(
         conv_mode=template.conv_mode,
         image_tokens=one if tiling is None else tiling.most_tokens,
         made_on=made_on(device),
+        picture_mode=options.picture_mode,
     )
     writer = PromptWriter(
         tokenizer=tokenizer,
@@ -112,24 +115,11 @@ def compute_dtype(precision: str, device: str) -> torch.dtype:
     return dtype
 
 
-def _tokenizer(checkpoint: Checkpoint, config: Mapping[str, Any], rows: int) -> Tokenizer:
-    """Return the tokenizer with the words that LLaVA's own code adds, where the model has rows.
-
-    Raises:
-        CheckpointError: pictures are to stand between words that the model has no rows for.
-    """
+def _tokenizer(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer with the words that LLaVA's own code adds."""
     # LLaVA's own code takes the fast tokenizer for Mistral only.
     fast = checkpoint.network.language == "mistral" and not checkpoint.native
-    found = read_tokenizer(checkpoint.texts, words=image_words(config), fast=fast)
-    ends = _PICTURE_ENDS if config.get("mm_use_im_start_end", False) else ()
-    ids = [found.special_id(word.token) for word in ends]
-    if any(token_id is None or token_id >= rows for token_id in ids):
-        raise CheckpointError(
-            f"mm_use_im_start_end is true, but the embedding table has {rows} rows and none for "
-            f"{', '.join(word.token for word in ends)}",
-            subject=checkpoint.model.folder.name,
-        )
-    return found
+    return read_tokenizer(checkpoint.texts, words=image_words(config), fast=fast)
 
 
 def _limit_threads(network: Any) -> None:
@@ -187,7 +177,7 @@ def _room(
     text = network.config.text_config
     element_bytes = torch.finfo(place.dtype).bits // 8
     token_bytes = cache_bytes_per_token(checkpoint.config, element_bytes)
-    longest = int(text.max_position_embeddings)
+    longest = longest_context(checkpoint.config, int(text.max_position_embeddings))
     context_tokens = min(options.context_tokens or longest, longest)
     free = _free_for_layers(place, text.num_hidden_layers) - working_bytes(
         checkpoint.config,

@@ -10,6 +10,7 @@ from llava_pack.checkpoint.template_choice import TemplateChoice, choose_templat
 from llava_pack.engine import environment
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.loading.options import DEFAULT_SLOTS, Options
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import (
     ContextLengthError,
     Engine,
@@ -39,6 +40,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     context_tokens: int | None = None,
     conv_mode: str | None = None,
     gpus: int | None = None,
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE,
     progress: Progress | None = None,
 ) -> Engine:
     """Return an engine for a checkpoint of any kind of LLaVA, warmed up.
@@ -56,6 +58,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         conv_mode: the conversation template; None lets the checkpoint choose.
         gpus: how many may share the layers, where one does not hold them; None for all that are
             visible.
+        picture_mode: how whoever decodes pictures for it makes them RGB; the engine tells it on.
         progress: hears the phases and the bytes.
 
     Raises:
@@ -74,6 +77,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
         context_tokens=context_tokens,
         conv_mode=conv_mode,
         gpus=gpus,
+        picture_mode=picture_mode,
     )
     progress = progress or Silent()
     checkpoint = read_checkpoint(model_dir, options.vision_tower, options.model_base, options.tower)
@@ -82,9 +86,7 @@ def load_engine(  # noqa: PLR0913 - the options of one thing
     environment.prepare()
     progress.start("libraries", None)
     engine = SlotEngine(_assemble(checkpoint, options, template, progress))
-    progress.start("warm-up", None)
-    _warm_up(engine)
-    progress.done()
+    _warm_up(engine, progress)
     return engine
 
 
@@ -158,12 +160,13 @@ def _assemble(
         ) from error
 
 
-def _warm_up(engine: Engine) -> None:
+def _warm_up(engine: Engine, progress: Progress) -> None:
     """Answer one question, so that nothing is repacked or compiled while people wait.
 
     Raises:
         CheckpointError: the model cannot answer.
     """
+    progress.start("warm-up", None)
     info: EngineInfo = engine.info
     picture = (Picture(2, 1, _GREY * 2),) if info.image_tokens else ()
     fits = info.context_tokens > info.image_tokens + 128
@@ -175,3 +178,4 @@ def _warm_up(engine: Engine) -> None:
         for event in engine.step():
             if isinstance(event, Failed) and event.kind != ContextLengthError.kind:
                 raise event.error()
+    progress.done()

@@ -7,6 +7,7 @@ from typing import Any
 
 from llava_pack.checkpoint.kind import TOWER_CHOICES, TowerChoice
 from llava_pack.checkpoint.templates import check_conv_mode
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PICTURE_MODES, PictureMode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import PRECISION_CHOICES
 
@@ -33,12 +34,14 @@ class Options:
     context_tokens: int | None = None
     conv_mode: str | None = None
     gpus: int | None = None
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE
 
     def __post_init__(self) -> None:
         for name, choice, choices in (
             ("precision", self.precision, PRECISION_CHOICES),
             ("device", self.device, DEVICES),
             ("tower", self.tower or TOWER_CHOICES[0], TOWER_CHOICES),
+            ("picture-mode", self.picture_mode, PICTURE_MODES),
         ):
             if choice not in choices:
                 raise UsageError(
@@ -74,6 +77,7 @@ def add_arguments(parser: ArgumentParser, *, device: str) -> None:
     parser.add_argument("--device", choices=DEVICES, default=device)
     parser.add_argument("--context-tokens", type=int)
     parser.add_argument("--conv-mode")
+    parser.add_argument("--picture-mode", choices=PICTURE_MODES, default=DEFAULT_PICTURE_MODE)
 
 
 def given_options(given: Namespace) -> dict[str, Any]:

@@ -4,22 +4,18 @@ Source: bitsandbytes nn/modules.py and functional.py (QuantState.as_dict: what i
 which names); transformers quantizers/quantizer_bnb_4bit.py, quantizer_bnb_8bit.py.
 """
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from llava_pack.engine.loading.quantization import nf4_from_codes
+from llava_pack.checkpoint.quantized import PART
+from llava_pack.engine.loading.quantization import fits, four_bits_from_codes, plain_from_codes
 from llava_pack.engine.loading.tensor_sources import Arriving, Placement
 from llava_pack.format.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-_PART = re.compile(
-    r"(.+)\.(weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)"
-    r"|SCB|weight_format)"
-)
 Group = dict[str, Arriving]
 
 
@@ -27,7 +23,7 @@ def taken_ahead(chosen: dict[str, Arriving]) -> dict[str, Group]:
     """Take the tensors of quantized linears out of `chosen`; return them by the linear's name."""
     groups: dict[str, Group] = {}
     for name in list(chosen):
-        match = _PART.fullmatch(name)
+        match = PART.fullmatch(name)
         if match:
             groups.setdefault(match[1], {})[match[2]] = chosen.pop(name)
     for name, group in groups.items():
@@ -49,7 +45,7 @@ def put_ahead(model: nn.Module, name: str, group: Group, place: Placement) -> No
     if not isinstance(linear, nn.Linear):
         raise CheckpointError(f"{name} is quantized, but only linear layers can be")
     tensors = {part: one.tensor() for part, one in group.items()}
-    made = _int8(linear, tensors, place) if "SCB" in tensors else _nf4(linear, tensors, place)
+    made = _int8(linear, tensors, place) if "SCB" in tensors else _four_bits(linear, tensors, place)
     made.bias = linear.bias
     setattr(model.get_submodule(above), last, made.eval())
 
@@ -65,19 +61,21 @@ def _int8(linear: nn.Linear, tensors: "dict[str, torch.Tensor]", place: Placemen
     return RowwiseInt8.from_codes(sizes, codes, scales, place.device)
 
 
-def _nf4(linear: nn.Linear, tensors: "dict[str, torch.Tensor]", place: Placement) -> nn.Linear:
+def _four_bits(
+    linear: nn.Linear, tensors: "dict[str, torch.Tensor]", place: Placement
+) -> nn.Linear:
     stats = {
         part.removeprefix("weight."): value for part, value in tensors.items() if part != "weight"
     }
     try:
-        made = nf4_from_codes(linear, tensors["weight"], stats, place.dtype, place.device)
+        made = four_bits_from_codes(linear, tensors["weight"], stats, place.dtype, place.device)
     except (KeyError, ValueError, TypeError, AssertionError) as error:
         raise CheckpointError(
             f"the state of a quantized linear layer is invalid: {error}"
         ) from error
     packed: Any = made.weight
     _check_shape(linear, tuple(packed.quant_state.shape))
-    return made
+    return made if fits(linear, "nf4", place.device) else plain_from_codes(linear, made)
 
 
 def _check_shape(linear: nn.Linear, shape: tuple[int, ...]) -> None:

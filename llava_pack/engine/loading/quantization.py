@@ -5,6 +5,7 @@ quantization).
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,14 +50,14 @@ def _nf4(sizes: tuple[int, int], weight: torch.Tensor) -> nn.Linear:
     return made
 
 
-def nf4_from_codes(
+def four_bits_from_codes(
     linear: nn.Linear,
     codes: torch.Tensor,
     stats: Mapping[str, torch.Tensor],
     dtype: torch.dtype,
     device: torch.device,
 ) -> nn.Linear:
-    """Return the linear of codes and scales that were made ahead.
+    """Return the linear of codes and scales that were made ahead, in nf4 or fp4.
 
     Args:
         linear: gives the sizes.
@@ -75,6 +76,17 @@ def nf4_from_codes(
         *sizes, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta"
     )
     made.weight = Params4bit.from_prequantized(codes, dict(stats), device=device, module=made)
+    return made
+
+
+def plain_from_codes(linear: nn.Linear, packed: nn.Linear) -> nn.Linear:
+    """Return a linear that computes in the model's type, of one that the kernels do not take."""
+    from bitsandbytes import functional
+
+    held: Any = packed.weight
+    weight = functional.dequantize_4bit(held.data, held.quant_state).to(packed.compute_dtype)
+    made = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=False)
     return made
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llava_pack.checkpoint.adapter import Half, changed_tensor, read_adapter, trained_name
+from llava_pack.checkpoint import adapter as adapters
+from llava_pack.checkpoint.adapter import read_adapter, sorted_contents
+from llava_pack.checkpoint.based import adapter_settings
 from llava_pack.checkpoint.keymap import loaded_name, original_name, tower_loaded_name
 from llava_pack.checkpoint.kind import Kind, trains_tower
 from llava_pack.checkpoint.weight_file import open_weights
-from llava_pack.format.errors import CheckpointError
 
 if TYPE_CHECKING:
     from llava_pack.checkpoint.adapter import Adapter
@@ -96,16 +97,21 @@ def open_sources(checkpoint: Checkpoint) -> list[TensorSource]:
         CheckpointError: a file is damaged, or an adapter has no place in its base.
     """
     model, tower, base = checkpoint.model, checkpoint.tower, checkpoint.base
-    if tower is None:
-        return [TensorSource(_open(model), lambda name: loaded_name(original_name(name)))]
     if base is not None:
         changes, beside = _trained(checkpoint)
-        first = TensorSource(_open(tower), tower_loaded_name)
-        return [first, TensorSource(_open(base), _own(model, loaded_name), changes), beside]
+        own = _native_name if tower is None else _own(checkpoint.main, loaded_name)
+        first = [TensorSource(_open(tower), tower_loaded_name)] if tower else []
+        return [*first, TensorSource(_open(base), own, changes), beside]
+    if tower is None:
+        return [TensorSource(_open(model), _native_name)]
     whole = TensorSource(_open(model), _own(model, loaded_name))
     return (
         [whole] if model.vision_inside else [TensorSource(_open(tower), tower_loaded_name), whole]
     )
+
+
+def _native_name(name: str) -> str | None:
+    return loaded_name(original_name(name))
 
 
 def _own(model: Layout, rename: Rename) -> Rename:
@@ -130,39 +136,33 @@ def _open(layout: Layout) -> tuple[TensorFile, ...]:
 def _trained(checkpoint: Checkpoint) -> tuple[dict[str, Change], TensorSource]:
     """Return what an adapter changes in its base, and the source of what was trained beside it."""
     model = checkpoint.model
-    halves: dict[str, dict[Half, Arriving]] = {}
     files = _open(model)
-    for file in files:
-        for entry in file.entries:
-            changed = changed_tensor(entry.name)
-            if changed is not None:
-                halves.setdefault(changed[0], {})[changed[1]] = Arriving(entry.name, file, entry)
+    there = {e.name: Arriving(e.name, file, e) for file in files for e in file.entries}
+    contents = sorted_contents(there)
+    original = {name: target for target, name in contents.replaced.items()}
 
-    def beside(name: str) -> str | None:
-        return None if changed_tensor(name) else loaded_name(trained_name(name))
+    def replaced(name: str) -> str | None:
+        return loaded_name(original[name]) if name in original else None
 
-    changes: dict[str, Change] = {}
-    if model.kind is Kind.LORA:
-        adapter = read_adapter(checkpoint.adapter)
-        held = checkpoint.base.entries if checkpoint.base else {}
-        for name, pair in halves.items():
-            loaded = loaded_name(name)
-            if name not in held or loaded is None:
-                raise CheckpointError(
-                    f"the base has no {name}, which the adapter changes",
-                    subject=checkpoint.texts.name,
-                    hint="use the base model that the adapter was trained on",
-                )
-            changes[loaded] = _merge(pair["A"], pair["B"], adapter, name)
-    return changes, TensorSource(files, _own(model, beside))
+    beside = replaced if checkpoint.native else _own(checkpoint.main, replaced)
+    if model.kind is not Kind.LORA:
+        return {}, TensorSource(files, beside)
+    adapter = read_adapter(adapter_settings(model.folder))
+    changes = {
+        loaded: _merge(change, there, adapter)
+        for name, change in contents.changes.items()
+        if (loaded := loaded_name(name)) is not None
+    }
+    return changes, TensorSource(files, beside, changes)
 
 
-def _merge(first: Arriving, second: Arriving, adapter: Adapter, name: str) -> Change:
-    """Return what adds scale · B · A in 32 bits, and rounds once to the base's type."""
-    scale = adapter.scale(name.removesuffix(".weight"))
+def _merge(change: adapters.Change, there: Mapping[str, Arriving], adapter: Adapter) -> Change:
+    """Return what adds an adapter's part in 32 bits, and rounds once to the base's type."""
+    scale = adapter.scale(change.module)
 
-    def change(weight: torch.Tensor) -> torch.Tensor:
-        delta = second.tensor().float() @ first.tensor().float() * scale
-        return weight.float().add(delta).to(weight.dtype)
+    def changed(weight: torch.Tensor) -> torch.Tensor:
+        parts = {role: there[name].tensor().float() for role, name in change.parts.items()}
+        whole: torch.Tensor = adapters.changed_weight(weight.float(), parts, scale)
+        return whole.to(weight.dtype)
 
-    return change
+    return changed

@@ -40,6 +40,7 @@ def fill(
     packed = taken_ahead(chosen)
     needed = {name for name, _ in model.named_parameters()}
     chosen = {name: one for name, one in chosen.items() if name in needed}
+    packed = {name: group for name, group in packed.items() if f"{name}.weight" in needed}
     total = [*chosen.values(), *(one for group in packed.values() for one in group.values())]
     progress.start("weights", sum(one.entry.size_bytes for one in total))
     for name, group in packed.items():

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 from llava_pack.engine.measures import Likely, Odds, Timings, Trace, Usage
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.pixels import Pixels
 from llava_pack.engine.port import (
     Delta,
@@ -40,7 +41,7 @@ from llava_pack.format.errors import ServeError, UsageError
 
 PROTOCOL = 2
 MAX_JSON_BYTES = 16 << 20
-MAX_ATTACHMENT_BYTES = 96 << 20
+MAX_ATTACHMENT_BYTES = 160 << 20
 MAX_ATTACHMENTS = 32
 _LENGTH = struct.Struct(">I")
 
@@ -210,8 +211,16 @@ def event_from_wire(message: Wire) -> Event:
         raise ServeError("an event on the engine's socket is malformed") from error
 
 
+def status_to_wire(status: EngineStatus) -> Wire:
+    """Return a status as JSON fields, as servers of earlier versions take them where they can."""
+    fields = asdict(status)
+    if status.info and status.info.picture_mode == DEFAULT_PICTURE_MODE:  # they know no other
+        del fields["info"]["picture_mode"]
+    return fields
+
+
 def status_from_wire(fields: Wire) -> EngineStatus:
-    """Return a status; `asdict` makes the other direction.
+    """Return a status; `status_to_wire` makes the other direction.
 
     Raises:
         ServeError: it is not a status.

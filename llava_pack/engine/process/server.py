@@ -70,7 +70,11 @@ class EngineServer:
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         received = await protocol.read_message(reader)
-        hello: Wire = {"op": "hello", "protocol": PROTOCOL, "status": asdict(self._status)}
+        hello: Wire = {
+            "op": "hello",
+            "protocol": PROTOCOL,
+            "status": protocol.status_to_wire(self._status),
+        }
         hello["fence"] = asdict(self._standing) if self._standing else None
         writer.writelines(protocol.encode(hello))
         if received is None or received[0].get("protocol") != PROTOCOL:
@@ -157,7 +161,7 @@ class EngineServer:
         if self._draining and status.state != "failed":
             status = replace(status, state="draining")
         self._status = status
-        frames = protocol.encode({"op": "status", "status": asdict(status)})
+        frames = protocol.encode({"op": "status", "status": protocol.status_to_wire(status)})
         for writer in self._connections.values():
             writer.writelines(frames)
         if status.state == "failed":

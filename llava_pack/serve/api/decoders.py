@@ -6,6 +6,7 @@ decoded.
 """
 
 import contextlib
+import math
 import os
 import queue
 import socket
@@ -17,6 +18,7 @@ from concurrent.futures import Future
 
 from llava_pack.engine.inputs import decoder_process as decoder
 from llava_pack.engine.limits import Limits
+from llava_pack.engine.picture_mode import PictureMode
 from llava_pack.engine.pixels import kept, memory_file
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
@@ -69,16 +71,22 @@ class Decoder:
                 start_new_session=True,
             )
 
-    def decode(self, data: bytes, limits: Limits) -> Picture:
+    def decode(self, data: bytes, limits: Limits, mode: PictureMode) -> Picture:
         """Return the picture in a file's bytes.
+
+        Args:
+            data: the bytes.
+            limits: what it may be.
+            mode: how it becomes RGB.
 
         Raises:
             UsageError: not a picture within the limits, that of time among them.
             ServeError: there is no process to decode it.
         """
-        width, height = self._ask(data, limits, measure=False)
+        seen = self._ask(data, limits, mode)
         try:
-            return Picture(width, height, kept(self._pixels, width * height * 3))
+            pixels = kept(self._pixels, seen.width * seen.height * 3)
+            return Picture(seen.width, seen.height, pixels, seen.only_colour)
         except (EOFError, OSError) as error:
             self.end()
             raise _no_picture() from error
@@ -89,14 +97,15 @@ class Decoder:
         Raises:
             UsageError, ServeError: as `decode`.
         """
-        return self._ask(data, limits, measure=True)
+        seen = self._ask(data, limits, None)
+        return seen.width, seen.height
 
-    def _ask(self, data: bytes, limits: Limits, *, measure: bool) -> tuple[int, int]:
+    def _ask(self, data: bytes, limits: Limits, mode: PictureMode | None) -> decoder.PictureFacts:
         self.start()
         assert self._socket is not None  # noqa: S101 - start has set it
         until_s = time.monotonic() + limits.decode_s
         try:
-            for frame in decoder.ask(data, limits, measure=measure):
+            for frame in decoder.ask(data, limits, mode):
                 self._socket.settimeout(_left(until_s))
                 self._socket.sendall(frame)
             answer = self._frame(until_s)
@@ -110,16 +119,17 @@ class Decoder:
             self.end()
             raise _no_picture() from error
         try:
-            width, height = decoder.told(answer)
+            seen = decoder.told(answer)
         except UsageError:
             raise
         except PackError as error:
             self.end()
             raise _no_picture() from error
-        if min(width, height) < 1 or width * height > limits.pixels:  # whatever got into it says so
+        sides = seen.width, seen.height
+        if min(sides) < 1 or math.prod(sides) > limits.pixels:  # whatever got into it says so
             self.end()
             raise _no_picture()
-        return width, height
+        return seen
 
     def _frame(self, until_s: float) -> bytes:
         (length,) = decoder.LENGTH.unpack(self._exactly(decoder.LENGTH.size, until_s))

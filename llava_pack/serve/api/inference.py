@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.port import Event, Message, Picture, Request
 from llava_pack.serve.admission.bodies import drop_copies
 from llava_pack.serve.admission.fair_models import Prepared, Shared
@@ -66,27 +67,32 @@ class Inference:
         """
 
         async def prepare() -> Prepared:
-            request, admitted = await self._decoded(visit, question)
+            request, admitted = await self._decoded(model, visit, question)
             visit.asks(request)
             return Prepared(request=request, seen=admitted.close)
 
         return visit.counted(model.name, model.answer(visit.caller, prepare))
 
     @asynccontextmanager
-    async def request(self, visit: Visit, question: Question) -> AsyncIterator[Request]:
+    async def request(
+        self, model: Shared, visit: Visit, question: Question
+    ) -> AsyncIterator[Request]:
         """Hold a question's pictures decoded until the block ends, and yield its request.
 
         Raises:
             PackError: its pictures are not admitted.
         """
-        request, admitted = await self._decoded(visit, question)
+        request, admitted = await self._decoded(model, visit, question)
         with closing(admitted):
             yield request
 
-    async def _decoded(self, visit: Visit, question: Question) -> tuple[Request, Admitted]:
+    async def _decoded(
+        self, model: Shared, visit: Visit, question: Question
+    ) -> tuple[Request, Admitted]:
         pictures = question.pictures
         sources = await pictures() if callable(pictures) else pictures
-        admitted = await self._decoder.admitted(sources, visit.caller)
+        mode = model.info.picture_mode if model.info else DEFAULT_PICTURE_MODE
+        admitted = await self._decoder.admitted(sources, visit.caller, mode)
         try:
             messages = question.messages(admitted.pictures)
         except BaseException:

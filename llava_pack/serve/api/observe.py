@@ -40,7 +40,7 @@ def observation_router(inference: Inference) -> APIRouter:
             messages=lambda pictures: (Message("user", (*pictures, body.prompt)),),
         )
         async with model.turn(visit.caller):
-            async with inference.request(visit, question) as request:
+            async with inference.request(model, visit, question) as request:
                 visit.asks(request)
                 deltas = await _deltas(visit.counted(model.name, model.generate(request)))
                 trace = await model.trace(request)

@@ -14,12 +14,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
+from llava_pack.engine.picture_warnings import picture_warnings
 from llava_pack.engine.port import Event, Message, Picture
 from llava_pack.format.errors import PackError
 from llava_pack.serve.admission.bodies import body_is_gone
@@ -66,6 +67,8 @@ class _Asked:
     include_usage: bool
     token_ids: bool
     odds: bool
+    warnings: list[str] = field(default_factory=list)
+    """Of its pictures, once they are decoded: before anything of the answer is there."""
 
 
 def openai_router(inference: Inference) -> APIRouter:
@@ -99,6 +102,7 @@ def openai_router(inference: Inference) -> APIRouter:
         def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
             if body.stream:  # then only the urls are left of it, and they go with the question
                 body_is_gone(request)
+            asked.warnings.extend(picture_warnings(pictures))
             return engine_messages(body.messages, pictures)
 
         question = Question(
@@ -148,8 +152,11 @@ async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Re
         model=asked.model,
         choices=(choice,),
         usage=answer.usage,
+        warnings=tuple(asked.warnings),
     )
-    hidden = None if asked.token_ids else {"choices": {0: {"token_ids"}}}
+    hidden: dict[str, Any] = {} if asked.token_ids else {"choices": {0: {"token_ids"}}}
+    if not asked.warnings:
+        hidden["warnings"] = True
     return Response(whole.model_dump_json(exclude=hidden), media_type="application/json")
 
 
@@ -241,6 +248,8 @@ def _chunk(
         "model": asked.model,
         "choices": [] if delta is None else [choice],
     }
+    if ended and asked.warnings:
+        body["warnings"] = asked.warnings
     if asked.include_usage:
         body["usage"] = usage
     return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -18,7 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from llava_pack.engine.inputs.picture_formats import NAMES
 from llava_pack.engine.limits import Limits
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.admission.body_budget import Budget
@@ -33,10 +35,10 @@ Source = str | bytes
 _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
 _DECODERS = 2
 _COLOURS = 3
-_STALL_S = 15.0
+_STALL_S = 1.5 * Limits().decode_s
 """Half as long again as one picture may take."""
 _MEND_EVERY_S = 2.0
-_EXPECTED = "expected data:image/png;base64,… (JPEG, PNG, WebP or GIF)"
+_EXPECTED = f"expected data:image/png;base64,… ({NAMES})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +86,18 @@ class PictureDecoder:
         """How many requests wait for room for their pixels."""
         return self._room.waiting
 
-    async def admitted(self, sources: Sequence[Source], caller: Caller = ANYONE) -> Admitted:
+    async def admitted(
+        self,
+        sources: Sequence[Source],
+        caller: Caller = ANYONE,
+        mode: PictureMode = DEFAULT_PICTURE_MODE,
+    ) -> Admitted:
         """Return the pictures of one request, in their order.
+
+        Args:
+            sources: the pictures as they came.
+            caller: who asks.
+            mode: how pictures become RGB for the model that is asked.
 
         Raises:
             UsageError: one of them, or all of them together, is not within the limits.
@@ -95,33 +107,35 @@ class PictureDecoder:
         if not sources:
             return Admitted()
         if len(sources) == 1:
-            return await self._single(sources[0], caller)
+            return await self._single(sources[0], caller, mode)
         distinct = tuple(dict.fromkeys(sources))
         files, pixels = await self._run(caller, lambda decoder: self._measured(decoder, distinct))
         check_pixels((pixels[source] for source in sources), self._limits)
         room = await self._room.take(caller.name, _COLOURS * sum(pixels.values()))
         try:
-            decoded = {name: await self._decoded(file, caller) for name, file in files.items()}
+            decoded = {
+                name: await self._decoded(file, caller, mode) for name, file in files.items()
+            }
         except BaseException:
             room.give_back()
             raise
         return Admitted(pictures=tuple(decoded[source] for source in sources), close=room.give_back)
 
-    async def _single(self, source: Source, caller: Caller) -> Admitted:
+    async def _single(self, source: Source, caller: Caller, mode: PictureMode) -> Admitted:
         """Return the one picture of a request: its bound is enough, and its header is read once."""
         room = await self._room.take(caller.name, _COLOURS * self._limits.pixels)
         try:
-            picture = await self._decoded(source, caller)
+            picture = await self._decoded(source, caller, mode)
         except BaseException:
             room.give_back()
             raise
         room.keep(len(picture.rgb))
         return Admitted(pictures=(picture,), close=room.give_back)
 
-    async def _decoded(self, source: Source, caller: Caller) -> Picture:
+    async def _decoded(self, source: Source, caller: Caller, mode: PictureMode) -> Picture:
         limits = self._limits
         return await self._run(
-            caller, lambda decoder: decoder.decode(_file(source, limits), limits)
+            caller, lambda decoder: decoder.decode(_file(source, limits), limits, mode)
         )
 
     def _measured(

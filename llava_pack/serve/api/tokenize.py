@@ -27,7 +27,7 @@ def tokenize_router(inference: Inference) -> APIRouter:
         model.admit(visit.caller)
         visit.model = model.name
         asked = Request(request_id=f"tokenize-{request.state.request_id}", messages=())
-        async with inference.request(visit, _question(body, asked)) as given:
+        async with inference.request(model, visit, _question(body, asked)) as given:
             ids = await model.tokenize(given)
         limit = model.info.context_tokens if model.info else 0
         return TokenList(count=len(ids), max_model_len=limit, tokens=ids)

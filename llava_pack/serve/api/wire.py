@@ -263,6 +263,8 @@ class ChatCompletion(_Wire):
     model: str
     choices: tuple[Choice, ...]
     usage: UsageCount
+    warnings: tuple[str, ...] = ()
+    """Of pictures in which there is nothing to see; only where there are any."""
 
 
 class ModelCard(_Wire):

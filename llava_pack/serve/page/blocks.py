@@ -36,13 +36,14 @@ from llava_pack.serve.page.events import PICTURE_TYPES, shapes_of
 from llava_pack.serve.page.examples import Example, draw_examples, shown_examples
 from llava_pack.serve.page.gate import GateFacts, PageGate
 from llava_pack.serve.page.half_uploads import note_files_of_forms
-from llava_pack.serve.page.status import speed_line, status_lines
+from llava_pack.serve.page.status import status_lines
 from llava_pack.serve.page.turn import (
     Choices,
     Entry,
     Shown,
     Talk,
     before_the_answer,
+    facts,
     said,
     spoken,
     taken_back,
@@ -257,7 +258,7 @@ class _Page:
         async with aclosing(self._talk.answer(conversation, chosen, page)) as pieces:
             async for shown in pieces:
                 if shown.failure is None and shown.text:
-                    yield [*conversation, said(shown.text)], skip, speed_line(shown.speed, language)
+                    yield [*conversation, said(shown.text)], skip, facts(shown, language)
         if shown.failure is not None:
             gr.Warning(html.escape(shown.failure), title="llava-pack", duration=20)
             if not shown.text:
@@ -265,7 +266,7 @@ class _Page:
                 yield before, self._open_box(box), ""
                 return
         text = shown.text or STATUS[language]["nothing"]
-        yield [*conversation, said(text)], self._open_box(), speed_line(shown.speed, language)
+        yield [*conversation, said(text)], self._open_box(), facts(shown, language)
 
     def _taken(self, box: Mapping[str, Any], conversation: list[Entry]) -> tuple[Any, Any]:
         """Put what is in the box on the screen, and lock the box until the answer is there."""

@@ -12,19 +12,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from llava_pack.engine.inputs.picture_formats import SUFFIXES
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.api.wire import MAX_MESSAGES, MAX_PARTS, MAX_TEXT_CHARS
 from llava_pack.serve.page.text import disarmed
 
 MAX_EVENT_BYTES = 1024 * 1024
 """The longest body of an event: a conversation, in which a picture is a path."""
-PICTURE_TYPES: Mapping[str, str] = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-}
+PICTURE_TYPES: Mapping[str, str] = {end: one.media_type for end, one in SUFFIXES.items()}
 """What the page takes and shows, by the end of the name."""
 MayUse = Callable[[str], bool]
 """Whether whoever sends an event may use a file."""

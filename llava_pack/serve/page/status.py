@@ -1,6 +1,6 @@
 """The page's status line: each model with its precision and queue, and how fast an answer came."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llava_pack.format.text import Language
@@ -34,12 +34,24 @@ def status_lines(models: Iterable[Served], language: Language) -> str:
     return "  \n".join(_status_line(model, language) for model in models)
 
 
-def speed_line(speed: Speed | None, language: Language) -> str:
-    """Return how fast an answer came, in words; nothing before its first token."""
-    if speed is None or not speed.tokens:
-        return ""
-    said = STATUS[language]["speed"]
-    return said.format(tokens=speed.tokens, rate=speed.rate, first=speed.first_s)
+def answer_lines(speed: Speed | None, only_colours: Sequence[str], language: Language) -> str:
+    """Return what a person should know of an answer: how fast it came, and what was not seen.
+
+    Args:
+        speed: nothing is said of it before the first token.
+        only_colours: for each picture, the one colour that it has; empty where it has more.
+        language: the page's.
+    """
+    words = STATUS[language]
+    lines = [
+        words["blank"].format(number=number, colour=colour)
+        for number, colour in enumerate(only_colours, 1)
+        if colour
+    ]
+    if speed is not None and speed.tokens:
+        facts = {"tokens": speed.tokens, "rate": speed.rate, "first": speed.first_s}
+        lines.append(words["speed"].format(**facts))
+    return "  \n".join(lines)
 
 
 def _status_line(model: Served, language: Language) -> str:

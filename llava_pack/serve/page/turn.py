@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.port import Event, Request, Sampling
+from llava_pack.engine.port import Event, Message, Picture, Request, Sampling
 from llava_pack.format.errors import PackError, UsageError
+from llava_pack.format.text import Language
 from llava_pack.serve.admission.visits import Visit
 from llava_pack.serve.api.inference import Inference, Question
 from llava_pack.serve.api.translation import Answer
 from llava_pack.serve.errors import describe
 from llava_pack.serve.page.conversation import contents, engine_messages, picture_files, turns
-from llava_pack.serve.page.status import Speed
+from llava_pack.serve.page.status import Speed, answer_lines
 from llava_pack.serve.page.text import disarmed
 
 ROUTE = "page answer"
@@ -45,6 +46,8 @@ class Shown:
 
     text: str = ""
     speed: Speed | None = None
+    only_colours: tuple[str, ...] = ()
+    """For each picture, the one colour that it has; empty where it has more."""
     failure: str | None = None
     """What went wrong, for the person."""
 
@@ -75,16 +78,16 @@ class Talk:
         request_id = f"page-{secrets.token_hex(8)}"
         visit = (page or Visit()).another(request_id, ROUTE)
         answer, began_s, first_s, shown_s = Answer(), time.monotonic(), 0.0, 0.0
-        status = 499
+        status, colours = 499, list[str]()
         try:
-            async with aclosing(self._events(visit, conversation, choices)) as events:
+            async with aclosing(self._events(visit, conversation, choices, colours)) as events:
                 async for event in events:
                     now_s = time.monotonic()
                     if answer.take(event):
                         first_s = first_s or now_s
                     if answer.text and now_s - shown_s >= _SHOW_EVERY_S:
                         shown_s = now_s
-                        yield _shown(answer, began_s, first_s)
+                        yield _shown(answer, began_s, first_s, colours)
             status = 200
         except PackError as error:
             status, told = describe(error, request_id)
@@ -92,11 +95,16 @@ class Talk:
             return
         finally:
             visit.close(status)
-        yield _shown(answer, began_s, first_s)
+        yield _shown(answer, began_s, first_s, colours)
 
     def _events(
-        self, visit: Visit, conversation: Sequence[Entry], choices: Choices
+        self,
+        visit: Visit,
+        conversation: Sequence[Entry],
+        choices: Choices,
+        colours: list[str],
     ) -> AsyncGenerator[Event, None]:
+        """Return the events of the answer; `colours` is filled once the pictures are decoded."""
         visit.admit()
         model = self._inference.models.get(choices.model)
         if model is None:
@@ -113,22 +121,29 @@ class Talk:
             ),
         )
 
+        def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
+            colours.extend(picture.only_colour for picture in pictures)
+            return engine_messages(told, pictures)
+
         question = Question(
-            wanted,
-            pictures=lambda: picture_files(told, self._uploads),
-            messages=lambda pictures: engine_messages(told, pictures),
+            wanted, pictures=lambda: picture_files(told, self._uploads), messages=messages
         )
         return self._inference.answer(model, visit, question)
 
 
-def _shown(answer: Answer, began_s: float, first_s: float) -> Shown:
+def _shown(answer: Answer, began_s: float, first_s: float, colours: Sequence[str]) -> Shown:
     now_s = time.monotonic()
     speed = Speed(
         tokens=len(answer.token_ids),
         first_s=(first_s or now_s) - began_s,
         rest_s=now_s - (first_s or now_s),
     )
-    return Shown(text=answer.text, speed=speed)
+    return Shown(text=answer.text, speed=speed, only_colours=tuple(colours))
+
+
+def facts(shown: Shown, language: Language) -> str:
+    """Return what a person should know of an answer beside its text."""
+    return answer_lines(shown.speed, shown.only_colours, language)
 
 
 def spoken(box: Mapping[str, Any]) -> dict[str, Any] | None:

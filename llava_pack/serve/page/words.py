@@ -51,6 +51,7 @@ STATUS: dict[Language, dict[str, str]] = {
         "queue": "{running} running, {waiting} waiting",
         "speed": "{tokens} tokens, {rate:.1f} tokens/s, first token after {first:.2f} s",
         "nothing": "(no answer)",
+        "blank": "⚠ Picture {number} has only one colour, {colour}: the model sees nothing",
     },
     "zh": {
         "on": "{precision}，{device}",  # noqa: RUF001 - Chinese punctuation
@@ -58,6 +59,7 @@ STATUS: dict[Language, dict[str, str]] = {
         "queue": "{running} 个请求运行中，{waiting} 个排队",  # noqa: RUF001 - Chinese punctuation
         "speed": "{tokens} token，{rate:.1f} token/秒，首 token 延迟 {first:.2f} 秒",  # noqa: RUF001
         "nothing": "（没有回答）",  # noqa: RUF001 - Chinese punctuation
+        "blank": "⚠ 图片 {number} 只有一种颜色（{colour}）：模型看到的是空白图片",  # noqa: RUF001
     },
 }
 # Gradio looks up the browser's own tag; these are the Chinese ones that browsers send.

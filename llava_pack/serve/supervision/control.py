@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.known_answers import KnownAnswer
@@ -37,7 +38,8 @@ _REPEAT_EVERY_S = 5.0
 PATIENCE_S = 30.0
 _ORDER_S = 10.0
 """How long somebody who connected may take to say what is wanted, or to hear the last line."""
-_NEWER = ("tower",)
+_NEWER = {"tower": None, "picture_mode": DEFAULT_PICTURE_MODE}
+"""Fields that servers of earlier versions do not know, and what they do without them."""
 _PATHS = ("model_dir", "vision_tower", "model_base", "python")
 
 
@@ -168,12 +170,12 @@ def order(
 
 
 def plan_fields(plan: EnginePlan) -> dict[str, Any]:
-    """Return a plan as JSON values; a field that servers of earlier versions lack only if it says.
+    """Return a plan as JSON values, as servers of earlier versions take them where they can.
 
-    They refuse what they do not know.
+    They know no other way to see pictures than the usual one, and refuse a field that is new.
     """
     fields: dict[str, Any] = to_plain(plan)
-    return {name: value for name, value in fields.items() if name not in _NEWER or value}
+    return {name: value for name, value in fields.items() if _NEWER.get(name, ...) != value}
 
 
 def _plan(fields: Mapping[str, Any]) -> EnginePlan:

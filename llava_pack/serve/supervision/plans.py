@@ -10,6 +10,7 @@ from typing import Any
 from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.engine.fence.value import FenceMode
 from llava_pack.engine.loading.options import DEFAULT_SLOTS
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest
 from llava_pack.serve.subprocesses import EngineCommand
@@ -49,6 +50,7 @@ class EnginePlan:
     conv_mode: str | None = None
     gpus: int | None = None
     """How many may share its layers; None for all that are visible."""
+    picture_mode: str = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
 
@@ -65,6 +67,7 @@ class LoadOptions:
     slots: int | None = None
     context_tokens: int | None = None
     conv_mode: str | None = None
+    picture_mode: str | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -143,6 +146,8 @@ def engine_command(
     argv += ["--drain-s", str(_DRAIN_S)]
     if fence != "on":  # its own choice; engines of earlier versions know no fence
         argv += ["--fence", fence]
+    if plan.picture_mode != DEFAULT_PICTURE_MODE:  # as well
+        argv += ["--picture-mode", plan.picture_mode]
     for option, value in (
         ("--vision-tower", plan.vision_tower),
         ("--model-base", plan.model_base),

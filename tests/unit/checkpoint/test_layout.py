@@ -1,7 +1,9 @@
 import json
+import struct
 
 import pytest
 
+from llava_pack.checkpoint.keymap import INSIDE
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
 from llava_pack.checkpoint.model import read_checkpoint
@@ -16,8 +18,10 @@ from tests.support.checkpoints import (
     make_llava,
     make_tower,
     save_tensors,
+    tower_tensors,
     write_weights,
 )
+from tests.support.pickles import Stored
 
 NAME = "llava-v1.5-tiny"
 
@@ -91,7 +95,7 @@ def test_every_defect_in_one_error(tmp_path):
     (folder / "model-00001-of-00003.safetensors").unlink()
     second = folder / "model-00002-of-00003.safetensors"
     second.write_bytes(second.read_bytes()[:-5])
-    (folder / "modeling.py").write_text("import os")
+    (folder / "modeling.pyc").write_text("import os")
     edit(folder / "config.json", lambda c: c.update(auto_map={"AutoModel": "modeling.X"}))
     edit(
         folder / "model.safetensors.index.json",
@@ -103,7 +107,7 @@ def test_every_defect_in_one_error(tmp_path):
     for text in (
         "model-00001-of-00003.safetensors: the shard is missing",
         "model-00002-of-00003.safetensors: its header promises",
-        "modeling.py: Python code",
+        "modeling.pyc: Python code",
         "auto_map names code",
         "'../../etc/w.safetensors'",
         "'lm.bin/../w.bin'",
@@ -224,11 +228,22 @@ def test_a_config_that_does_not_fit_its_weights(tmp_path, changes, expected):
     assert expected in "\n".join(fails(folder))
 
 
-def test_vision_tensors_inside_are_silent_while_they_are_the_towers_own(tmp_path):
-    tower = TinyTower()
-    make_tower(tmp_path / "clip-tiny", tower)
+@pytest.mark.parametrize("code", ["e", "f"], ids=["F16", "F32"])
+def test_vision_tensors_inside_are_silent_while_they_are_the_towers_own(tmp_path, code):
+    """Whatever type they were saved in: a value that was rounded is still the same."""
+    make_tower(tmp_path / "clip-tiny")
     spec = TinyLlava(vision_inside=True, changes={"unfreeze_mm_vision_tower": False})
     folder = make_llava(tmp_path / NAME, spec)
+    for path in folder.glob("pytorch_model*"):
+        path.unlink()
+    tensors = {n: t for n, t in llava_tensors(spec).items() if not n.startswith(INSIDE)}
+    for name, stored in tower_tensors(TinyTower()).items():
+        if name.startswith("vision_model.") and stored.dtype == "F32":
+            values = struct.unpack(f"<{len(stored.data) // 4}f", stored.data)
+            data = struct.pack(f"<{len(values)}{code}", *values)
+            dtype = "F16" if code == "e" else "F32"
+            tensors[f"{INSIDE}{name}"] = Stored(dtype, stored.shape, data)
+    write_weights(folder, tensors, weights="bin")
     layout, defects = survey(folder)
     assert (layout.vision_inside, defects, survey_pair(layout)[1]) == (False, [], [])
 
@@ -283,7 +298,7 @@ def test_a_malicious_shard_is_one_defect_among_others(tmp_path):
     folder = make_llava(tmp_path / NAME, TinyLlava(shards=2))
     program = b"\x80\x02cos\nsystem\n(" + pickles.text("true") + b"tR."
     pickles.save_program(folder / "pytorch_model-00002-of-00002.bin", program)
-    (folder / "x.py").write_text("")
+    (folder / "x.so").write_text("")
     found = fails(folder)
     assert len(found) == 2
     assert "os.system is not allowed" in found[0]

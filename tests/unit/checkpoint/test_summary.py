@@ -46,7 +46,7 @@ def test_without_the_tower_memory_is_unknown(tmp_path):
 
 def test_failures_come_before_warnings(folder):
     folder = folder.rename(folder.parent / "01")
-    (folder / "x.py").write_text("")
+    (folder / "x.so").write_text("")
     (folder / "pytorch_model-00001-of-00002.bin").unlink()
     levels = [defect["level"] for defect in summarise(folder)["defects"]]
     assert levels == ["fail", "fail", "warn", "warn"]

@@ -93,7 +93,13 @@ def test_a_base_of_another_width_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"use_dora": True}, {"fan_in_fan_out": True}, {"bias": "all"}, {"r": 0}, {"lora_alpha": "x"}],
+    [
+        {"fan_in_fan_out": True},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"peft_type": "IA3"},
+        {"r": 0},
+        {"lora_alpha": "x"},
+    ],
 )
 def test_maths_that_is_not_known_is_refused(changes):
     with pytest.raises(CheckpointError):

@@ -8,12 +8,22 @@ import zlib
 import pytest
 from PIL import Image
 
-from llava_pack.engine.inputs.picture_decoder import decode_picture, read_picture
+from llava_pack.engine.inputs import picture_decoder
+from llava_pack.engine.inputs.jpeg_scans import scans_of
+from llava_pack.engine.inputs.picture_decoder import (
+    decode_picture,
+    measure_picture,
+    read_picture,
+)
+from llava_pack.engine.inputs.picture_formats import FORMATS, format_of
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError
+from tests.support.bombs import progressive_bomb
 
 RED = (200, 30, 40)
+KINDS = [one.pillow_name for one in FORMATS if one.pillow_name in Image.OPEN]
+"""HEIC among them where its library is installed."""
 
 
 def encoded(kind: str, size: tuple[int, int] = (6, 4), mode: str = "RGB", **options) -> bytes:
@@ -23,11 +33,13 @@ def encoded(kind: str, size: tuple[int, int] = (6, 4), mode: str = "RGB", **opti
     return out.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_the_four_kinds_are_read(kind):
-    picture = decode_picture(encoded(kind))
-    assert (picture.width, picture.height) == (6, 4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_read_and_known_by_how_it_begins(kind):
+    data = encoded(kind, (64, 48))
+    picture = decode_picture(data)
+    assert (picture.width, picture.height) == (64, 48)
     assert all(abs(got - want) < 12 for got, want in zip(picture.rgb[:3], RED, strict=True))
+    assert format_of(data).pillow_name == kind
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16"])
@@ -37,10 +49,11 @@ def test_every_mode_becomes_rgb(mode):
     assert len(decode_picture(data.getvalue()).rgb) == 3 * 2 * 3
 
 
-def test_the_first_frame_of_an_animation_counts():
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_the_first_frame_or_page_counts(kind):
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, (0, 0, 255))]
     data = io.BytesIO()
-    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(data, kind, save_all=True, append_images=frames[1:])
     assert decode_picture(data.getvalue()).rgb[0] > 150
 
 
@@ -57,7 +70,15 @@ def test_one_pixel_is_enough():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"not a picture", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n", b"<svg/>", b"BM" + bytes(60)],
+    [
+        b"",
+        b"not a picture",
+        b"%PDF-1.7",
+        b"\x89PNG\r\n\x1a\n",
+        b"<svg/>",
+        b"BM" + bytes(60),
+        b"II*\0" + bytes(60),
+    ],
 )
 def test_what_is_no_picture_is_refused(data):
     with pytest.raises(UsageError, match="not a picture"):
@@ -66,7 +87,7 @@ def test_what_is_no_picture_is_refused(data):
 
 def test_damaged_pictures_are_refused_or_read_but_never_crash():
     chance = random.Random(20)
-    for kind in ("PNG", "JPEG", "WEBP", "GIF"):
+    for kind in KINDS:
         whole = encoded(kind, (40, 30))
         for _ in range(60):
             data = bytearray(
@@ -92,7 +113,7 @@ def png_that_claims(width: int, height: int) -> bytes:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [(60_000, 60_000), (5001, 5000), (10_001, 1), (1, 10_001)])
+@pytest.mark.parametrize("size", [(60_000, 60_000), (7142, 7142), (10_001, 1), (1, 10_001)])
 def test_a_large_claim_is_refused_before_decoding(size):
     with pytest.raises(UsageError, match="too large"):
         decode_picture(png_that_claims(*size))
@@ -128,3 +149,35 @@ def test_odd_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match="not a picture") as caught:
         read_picture(str(text))
     assert caught.value.subject == str(text)
+
+
+@pytest.mark.parametrize("size", [(8160, 6144), (4960, 7016), (8000, 6000)])
+def test_what_cameras_and_scanners_make_is_within_the_limits(size):
+    """50 and 48 megapixels, and A4 at 600 dpi."""
+    assert measure_picture(png_that_claims(*size)) == size
+
+
+def test_what_stands_behind_a_jpeg_is_not_counted_as_scans():
+    """A telephone's short film: there the two bytes that begin a scan are any two bytes."""
+    whole = encoded("JPEG", (64, 48))
+    assert decode_picture(whole + b"\xff\xda" * 1000).size == (64, 48)
+    assert scans_of(whole, 100) == 1
+
+
+def test_scans_within_a_picture_are_counted_in_every_kind_of_jpeg():
+    bomb = progressive_bomb(200, 64)
+    with pytest.raises(UsageError, match="too many scans: more than the 100"):
+        decode_picture(bomb)
+    views = io.BytesIO()
+    Image.open(io.BytesIO(encoded("JPEG"))).save(
+        views, "MPO", save_all=True, append_images=[Image.new("RGB", (6, 4))]
+    )
+    assert decode_picture(views.getvalue()).size == (6, 4)
+
+
+def test_heic_without_its_library_is_told_as_that(monkeypatch):
+    monkeypatch.setattr(picture_decoder, "_READ", ("JPEG", "PNG"))
+    with pytest.raises(UsageError, match="HEIC pictures cannot be read") as caught:
+        decode_picture(b"\0\0\0\x18ftypheic" + bytes(60))
+    assert "JPEG" in caught.value.hint
+    assert "heic" in caught.value.hint

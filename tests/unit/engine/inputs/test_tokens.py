@@ -193,3 +193,24 @@ def test_a_tokenizer_of_gigabytes_is_not_read(tmp_path, name):
         file.truncate(8 << 30)
     with pytest.raises(CheckpointError, match="has 8589934592 bytes, expected at most"):
         read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "map_file", "want"),
+    [
+        ({"bos_token": {"__type": "AddedToken", "content": "<s>"}}, {}, 1),
+        ({"bos_token": {"__type": "AddedToken", "content": "</s>"}}, {}, 2),
+        ({"bos_token": ""}, {}, 0),
+        ({"bos_token": "<s>"}, {"bos_token": {"content": "</s>"}}, 2),
+        ({"bos_token": "<s>", "added_tokens_decoder": {"2": "</s>"}}, {"bos_token": "</s>"}, 1),
+        ({"bos_token": None}, {}, 1),
+        ({}, {}, 1),
+        ({"bos_token": "<s>", "add_bos_token": False}, {}, None),
+    ],
+)
+def test_what_begins_a_prompt_in_the_files_of_2023(tmp_path, tokenizer, map_file, want):
+    """As the slow tokenizer of transformers 4.37 reads them, which LLaVA's own code takes."""
+    (tmp_path / "tokenizer.model").write_bytes(MODEL)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(map_file))
+    assert read_tokenizer(tmp_path).bos_id == want

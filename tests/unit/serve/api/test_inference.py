@@ -5,16 +5,23 @@ import io
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from PIL import Image
 
 from llava_pack.engine.limits import Limits
+from llava_pack.engine.picture_mode import PictureMode
 from llava_pack.engine.port import Message, Picture, Request
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.admission.visits import Visit
 from llava_pack.serve.api.inference import Inference, Question
 from llava_pack.serve.api.pictures import PictureDecoder
+
+if TYPE_CHECKING:
+    from llava_pack.serve.port import Served
 
 _SIDE = 4
 _PATIENCE_S = 10.0
@@ -34,6 +41,28 @@ def _asked(pictures: Sequence[Picture]) -> tuple[Message, ...]:
     return (Message("user", tuple(pictures)),)
 
 
+@pytest.mark.parametrize(("mode", "colour"), [("viewer", "#404040"), ("llava", "#ffffff")])
+def test_pictures_become_rgb_as_the_model_that_is_asked_was_loaded_for(
+    mode: PictureMode, colour: str
+) -> None:
+    """Whichever door they come by: all of them ask models here."""
+    deep = io.BytesIO()
+    Image.new("I;16", (2, 2), 0x4000).save(deep, "PNG")
+    asked = Question(
+        request=Request(request_id="1", messages=()), pictures=[deep.getvalue()], messages=_asked
+    )
+    model = Shared(
+        cast("Served", SimpleNamespace(info=SimpleNamespace(picture_mode=mode, slots=1)))
+    )
+
+    async def ask() -> str:
+        with closing(PictureDecoder()) as decoder:
+            async with Inference({}, decoder).request(model, Visit(), asked) as request:
+                return request.messages[0].pictures[0].only_colour
+
+    assert asyncio.run(ask()) == colour
+
+
 def test_messages_that_cannot_be_made_give_the_pictures_room_back() -> None:
     whole_share = Limits(pixels=_SIDE * _SIDE, total_pixels=_SIDE * _SIDE)
     refused = Question(
@@ -43,11 +72,17 @@ def test_messages_that_cannot_be_made_give_the_pictures_room_back() -> None:
 
     async def ask() -> Request:
         with closing(PictureDecoder(whole_share)) as decoder:
-            inference = Inference({}, decoder)
+            inference, model = (
+                Inference({}, decoder),
+                Shared(cast("Served", SimpleNamespace(info=None))),
+            )
             with pytest.raises(UsageError, match="no such role"):
-                async with inference.request(Visit(), refused):
+                async with inference.request(model, Visit(), refused):
                     pass
-            async with asyncio.timeout(_PATIENCE_S), inference.request(Visit(), asked) as request:
+            async with (
+                asyncio.timeout(_PATIENCE_S),
+                inference.request(model, Visit(), asked) as request,
+            ):
                 return request
 
     assert asyncio.run(ask()).request_id == "2"

@@ -11,7 +11,7 @@ from PIL import Image
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.text import LANGUAGES, Language
 from llava_pack.serve.page.examples import draw_examples
-from llava_pack.serve.page.status import Speed, speed_line, status_lines
+from llava_pack.serve.page.status import Speed, answer_lines, status_lines
 from llava_pack.serve.page.words import QUESTIONS, STATUS, WORDS, language_of, translations
 from llava_pack.serve.port import PHASE_WORDS, PHASES, Phase, Served, Status
 
@@ -76,7 +76,7 @@ def test_an_engine_that_died_is_seen() -> None:
 
 def test_the_speed_counts_from_the_first_token() -> None:
     speed = Speed(tokens=21, first_s=0.25, rest_s=2.0)
-    assert speed_line(speed, "en") == "21 tokens, 10.0 tokens/s, first token after 0.25 s"
+    assert answer_lines(speed, [], "en") == "21 tokens, 10.0 tokens/s, first token after 0.25 s"
     assert Speed(tokens=1, first_s=0.25, rest_s=0.0).rate == 0
 
 

@@ -1,9 +1,15 @@
 """From options and manifests to engine processes."""
 
 import sys
+from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from llava_pack.engine.loading.options import Options, add_arguments, given_options
+from llava_pack.engine.picture_mode import PICTURE_MODES, PictureMode
+from llava_pack.serve.supervision import control
 from llava_pack.serve.supervision.control import plan_fields
 from llava_pack.serve.supervision.plans import (
     LoadOptions,
@@ -68,6 +74,19 @@ def test_a_fence_is_the_engines_own_choice_unless_something_else_is_asked_for() 
     argv = engine_command(plan, Path("/s"), fence="required", pycache="/c").argv
     assert argv[-2:] == ("--fence", "required")
     assert argv[4:7] == ("-X", "pycache_prefix=/c", "-m")
+
+
+@pytest.mark.parametrize("mode", PICTURE_MODES)
+def test_how_pictures_become_rgb_reaches_the_engine(mode: PictureMode) -> None:
+    """By the command line of `serve`, by the control socket of `start`, and as its own option."""
+    plan = folder_plan(Path("/m/x"), LoadOptions(picture_mode=mode))
+    assert control._plan(plan_fields(plan)) == plan
+    parser = ArgumentParser()
+    add_arguments(parser, device="cpu")
+    given, _others = parser.parse_known_args(engine_command(plan, Path("/s")).argv)
+    assert Options(**given_options(given)).picture_mode == mode
+    default = folder_plan(Path("/m/x"), LoadOptions())
+    assert "--picture-mode" not in engine_command(default, Path("/s")).argv
 
 
 def test_an_engine_has_no_proxies_and_no_tokens() -> None:
