@@ -11,7 +11,7 @@ from llava_pack.checkpoint.based import check_based
 from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import side_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
-from llava_pack.checkpoint.layout import Layout, read_layout
+from llava_pack.checkpoint.layout import Layout, named_defects, read_layout
 from llava_pack.checkpoint.pair import tower_defects
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
@@ -130,6 +130,8 @@ def check_servable(
         if source.kind is not Kind.PROJECTOR:  # what it lacks is completed from the others
             layouts[name], more = source.survey()
             defects += more
+    if "model" in layouts:
+        defects += named_defects(layouts["model"], recipe.model.name)
     if tower := layouts.get("vision_tower"):
         defects += side_defects(config, tower_config)
         defects += packed_for(recipe).servable(config, tower_config, tower.preprocessor)

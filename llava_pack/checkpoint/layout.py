@@ -40,6 +40,7 @@ from llava_pack.checkpoint.kind import (
     trains_tower,
 )
 from llava_pack.checkpoint.picture_words import check_picture_ends
+from llava_pack.checkpoint.pictures import PREPROCESSORS, preprocessor_of
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
@@ -49,8 +50,6 @@ from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
-PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Files that can say how pictures are prepared."""
 _CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
 
 Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
@@ -162,7 +161,18 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     layout, defects = survey_files(
         folder, names, lambda files: held_tensors(folder, files), expect=expect
     )
-    return layout, [*defects, *leftover_defects([path.name for path in inside])]
+    if expect is None or layout.kind is expect:
+        defects += named_defects(layout, layout.name)
+        defects += template_defects(folder, layout.kind)
+    defects += leftover_defects([path.name for path in inside])
+    return layout, list(dict.fromkeys(defects))
+
+
+def named_defects(layout: Layout, name: str) -> list[Defect]:
+    """Return a warning for each way in which LLaVA's own code would misread a folder's name."""
+    if layout.over_converted:  # that code reads no such adapter
+        return []
+    return routing_defects(name, layout.kind, layout.config)
 
 
 def survey_files(
@@ -211,9 +221,6 @@ def survey_files(
     if layout.kind is Kind.CONVERTED:
         defects += _rules(layout)
     defects += _vocabulary(folder, layout)
-    if not layout.over_converted:  # LLaVA's own code reads no such adapter
-        defects += routing_defects(layout.name, layout.kind, config)
-    defects += template_defects(folder, layout.kind)
     return layout, list(dict.fromkeys(defects))
 
 
@@ -246,16 +253,6 @@ def _configs(folder: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]],
         except CheckpointError as error:
             defects.append(defect_of(error))
     return configs, defects
-
-
-def preprocessor_of(configs: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return how pictures are prepared, by a folder's parsed files; empty where none says it.
-
-    Source: transformers 5 processing_utils.py (saves it inside processor_config.json).
-    """
-    nested = configs.get("processor_config.json", {}).get("image_processor")
-    inner = nested if isinstance(nested, Mapping) else {}
-    return configs.get("preprocessor_config.json", inner)
 
 
 def _layout(

@@ -13,6 +13,8 @@ from llava_pack.checkpoint.tiling import Tiling, tiling
 from llava_pack.checkpoint.values import refusal
 from llava_pack.checkpoint.vision import TowerRules
 
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files that can say how pictures are prepared."""
 MAX_SIDE = 4096
 """Pixels along a tower's picture; more than any tower reads, few enough for any memory."""
 _FILE = "preprocessor_config.json"
@@ -92,6 +94,16 @@ def picture_rules(
         pad=aspect == _PADDED,
         tiling=tiling(config, tower) if tiles else None,
     )
+
+
+def preprocessor_of(configs: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return how pictures are prepared, by a folder's parsed files; empty where none says it.
+
+    Source: transformers 5 processing_utils.py (saves it inside processor_config.json).
+    """
+    nested = configs.get("processor_config.json", {}).get("image_processor")
+    inner = nested if isinstance(nested, Mapping) else {}
+    return configs.get("preprocessor_config.json", inner)
 
 
 def _check_steps(preprocessor: Mapping[str, Any], *, cuts: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava_pack.checkpoint.defects import Defect, defect_of
-from llava_pack.checkpoint.kind import UPSTREAM_LANGUAGES, backbone
+from llava_pack.checkpoint.kind import UPSTREAM_LANGUAGES, Kind, backbone
 from llava_pack.checkpoint.network import network, projector_linears
 from llava_pack.checkpoint.pictures import picture_rules
 from llava_pack.checkpoint.values import choice, refusal
@@ -47,3 +47,18 @@ def upstream_defects(config: Config, tower_config: Config) -> list[Defect]:
     except CheckpointError as error:
         return [defect_of(error)]
     return []
+
+
+def served_by(config: Config, tower_config: Config, preprocessor: Config, kind: Kind) -> list[str]:
+    """Return the runtimes that can serve a checkpoint, as `--runtime` names them.
+
+    Args:
+        config: the checkpoint's config.json, in the original keys.
+        tower_config: its tower's.
+        preprocessor: how the tower wants pictures.
+        kind: of the checkpoint; LLaVA's own code reads no converted one.
+    """
+    reasons = {"transformers": engine_defects(config, tower_config, preprocessor)}
+    if kind is not Kind.CONVERTED:
+        reasons["upstream"] = upstream_defects(config, tower_config)
+    return [runtime for runtime, defects in reasons.items() if not defects]

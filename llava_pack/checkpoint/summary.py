@@ -14,6 +14,7 @@ from llava_pack.checkpoint.kind import Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
 from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.checkpoint.quantized import quantized_ahead
+from llava_pack.checkpoint.servable import engine_defects, served_by
 from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.format.errors import CheckpointError
 
@@ -61,6 +62,8 @@ def summarise(
             "folder": str(tower.folder) if tower else None,
             "trained_along": layout.vision_inside,
         }
+    if told and (tower or layout.kind is Kind.CONVERTED):
+        facts["served_by"] = _served_by(layout, config, tower or layout, defects)
     facts["weights"] = _weights(layout)
     memory = _memory(
         layout,
@@ -76,6 +79,17 @@ def summarise(
         }
     facts["defects"] = [asdict(defect) for defect in _by_weight(defects)]
     return facts
+
+
+def _served_by(
+    layout: Layout, config: Mapping[str, Any], tower: Layout, defects: list[Defect]
+) -> list[str]:
+    """Return the runtimes that can serve a checkpoint; none where something in it is broken."""
+    parts = config, tower.tower_config, tower.preprocessor
+    reasons = engine_defects(*parts)
+    if any(one.level == "fail" and one not in reasons for one in defects):
+        return []
+    return served_by(*parts, layout.kind)
 
 
 def _original(layout: Layout) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ Every value of every small file is changed in turn. Where the folder is still ac
 loads it and answers; where it is not, the refusal came from `checkpoint/`, which the laptop asks.
 """
 
+import ast
 import copy
 import json
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from tests.support.checkpoints import (
     make_tower,
     tower_config,
 )
+from tests.support.sources import PACKAGE, parsed
 
 ODD = (None, True, 0, -1, 3, 1 << 40, 0.5, "odd", [], [[28, 30]], {}, {"type": "odd"})
 TOWER = TinyTower(width=16, inner=24, layers=3)
@@ -126,3 +128,21 @@ def test_every_parameter_of_the_engine_is_promised(language, tower, projector):
     last = f"model.vision_tower.encoder.layers.{made_of.tower.layers}."
     promised = {n: shape for n, shape in promised.items() if not n.startswith(last)}
     assert {name: tuple(parameter.shape) for name, parameter in built} == promised
+
+
+DAMAGE = {
+    "engine/loading/prequantized.py": "what is inside a linear quantized ahead, which no header tells",
+    "engine/inputs/tokenizers.py": "a tokenizer's file that its own library cannot read",
+}
+"""Where the engine refuses a checkpoint by itself, and why a laptop cannot know it before."""
+
+
+def test_the_engine_has_no_refusal_of_its_own():
+    refusing = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if path.is_relative_to(PACKAGE / "engine")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "CheckpointError"
+    }
+    assert refusing == DAMAGE.keys()
