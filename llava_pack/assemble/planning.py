@@ -107,20 +107,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if lock is not None:
         check_lock(lock, options.recipe)
     sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
-    packing = choose_packing(
-        recipe,
-        wanted=options.format,
-        precision=options.quantize,
-        merge=options.merge,
-        tower=options.tower,
-    )
-    check_named(recipe, packing)
-    if options.record and not (packed_for(recipe).graded and recipe.known_answers):
-        raise UsageError(
-            "the recipe has no known answers, or its runtime is not held against recorded ones",
-            subject="--record",
-            hint="leave it out",
-        )
+    packing = _packing(options)
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)
@@ -132,12 +119,12 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     check_vocabulary(recipe, identified)
     if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")
+    if packing.format == "hf" and not packing.converted:
+        native_form(*configs, layouts["vision_tower"].preprocessor)
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
         packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
-    if packing.format == "hf" and not packing.converted:
-        native_form(*configs, layouts["vision_tower"].preprocessor)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe,
@@ -158,6 +145,30 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         serving=serving,
         configs=configs,
     )
+
+
+def _packing(options: BuildOptions) -> Packing:
+    """Return the layout of the bundle's model.
+
+    Raises:
+        PackError: what is asked for is not possible for the recipe.
+    """
+    recipe = options.recipe.value
+    packing = choose_packing(
+        recipe,
+        wanted=options.format,
+        precision=options.quantize,
+        merge=options.merge,
+        tower=options.tower,
+    )
+    check_named(recipe, packing)
+    if options.record and not (packed_for(recipe).graded and recipe.known_answers):
+        raise UsageError(
+            "the recipe has no known answers, or its runtime is not held against recorded ones",
+            subject="--record",
+            hint="leave it out",
+        )
+    return packing
 
 
 def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Progress) -> Packages:

@@ -10,7 +10,7 @@ from llava_pack.checkpoint.config import parse_config, read_small
 from llava_pack.checkpoint.conformance import model_shapes
 from llava_pack.checkpoint.keymap import INSIDE, is_weight, tower_name
 from llava_pack.checkpoint.kind import trains_tower
-from llava_pack.checkpoint.layout import PREPROCESSORS, preprocessor_of
+from llava_pack.checkpoint.pictures import PREPROCESSORS, preprocessor_of
 from llava_pack.convert.shards import SourceTensor, opened, renamed, weight_paths
 from llava_pack.format.errors import CheckpointError
 
