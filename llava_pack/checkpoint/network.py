@@ -112,6 +112,11 @@ def network(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> Netwo
             f"mm_projector_type is 'identity', but the tower is {tower.width} wide and the "
             f"language model {text['hidden_size']}"
         )
+    if config.get("mm_resampler_type"):
+        raise refusal(
+            f"mm_resampler_type is {shown(config['mm_resampler_type'])}, expected null",
+            hint="take a LLaVA whose features go to the projector as they are",
+        )
     return Network(
         language=backbone(config),
         text=text,
