@@ -27,6 +27,9 @@ _ORIGINALS = {
     "llava-v1.6-vicuna-13b-hf": "liuhaotian/llava-v1.6-vicuna-13b",
     "llava-v1.6-mistral-7b-hf": "liuhaotian/llava-v1.6-mistral-7b",
     "llava-v1.6-34b-hf": "liuhaotian/llava-v1.6-34b",
+    "llama3-llava-next-8b-hf": "lmms-lab/llama3-llava-next-8b",
+    "llava-onevision-qwen2-0.5b-ov-hf": "lmms-lab/llava-onevision-qwen2-0.5b-ov",
+    "llava-onevision-qwen2-7b-ov-hf": "lmms-lab/llava-onevision-qwen2-7b-ov",
 }
 
 
