@@ -1,6 +1,5 @@
 """Whether the tensors are those that the configuration promises, kind by kind. Pure."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -25,7 +24,6 @@ Config = Mapping[str, Any]
 Entries = Mapping[str, TensorEntry]
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types of elements that a model is loaded from."""
-_LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
 
 def conformance_defects(
@@ -71,16 +69,10 @@ def inside_defects(
     """Return what is wrong with the tower that is inside a checkpoint, in the original names."""
 
     def needed(tower: Config) -> Shapes:
-        layers = tower_rules(config, tower).layers
-        return {f"{INSIDE}{name}": one for name, one in tower_shapes(tower).items()
-                if _is_run(name, layers)}  # fmt: skip
+        shapes = tower_shapes(tower, tower_rules(config, tower).layers)
+        return {f"{INSIDE}{name}": shape for name, shape in shapes.items()}
 
     return _promised(tower_config, entries, (needed,), unseen)
-
-
-def _is_run(name: str, layers: int) -> bool:
-    match = _LAYER.match(name)
-    return match is None or int(match[1]) < layers
 
 
 def _promised(

@@ -79,8 +79,12 @@ def projector_shapes(config: Mapping[str, Any]) -> Shapes:
     return shapes
 
 
-def tower_shapes(config: Mapping[str, Any]) -> Shapes:
+def tower_shapes(config: Mapping[str, Any], layers: int | None = None) -> Shapes:
     """Return the vision tensors of a tower's repository, by its config.json.
+
+    Args:
+        config: of the tower.
+        layers: that are run of it; None for all.
 
     Raises:
         CheckpointError: it is a tower of another kind, or a size is no number.
@@ -96,7 +100,7 @@ def tower_shapes(config: Mapping[str, Any]) -> Shapes:
     for norm in (*(("pre_layrnorm",) if kind == "clip" else ()), "post_layernorm"):
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
     layer = _tower_layer(width, values["intermediate_size"])
-    for number in range(values["num_hidden_layers"]):
+    for number in range(values["num_hidden_layers"] if layers is None else layers):
         shapes |= {f"encoder.layers.{number}.{name}": shape for name, shape in layer.items()}
     return {f"vision_model.{name}": shape for name, shape in shapes.items()}
 

@@ -217,7 +217,8 @@ def count_parameters(config: Mapping[str, Any], tower_config: Mapping[str, Any])
     counted = parameters_of(shapes.items())
     return replace(
         counted,
-        kept=counted.kept + tower_parameters(tower_config),
+        kept=counted.kept
+        + tower_parameters(tower_config, tower_rules(config, tower_config).layers),
         features=_tile_features(config, tower_config),
     )
 
@@ -245,9 +246,9 @@ def parameters_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Parameters:
     return Parameters(quantized=quantized, rows=rows, kept=kept)
 
 
-def tower_parameters(tower_config: Mapping[str, Any]) -> int:
-    """Return the parameters of a CLIP repository's vision side."""
-    return sum(math.prod(shape) for shape in tower_shapes(tower_config).values())
+def tower_parameters(tower_config: Mapping[str, Any], layers: int | None = None) -> int:
+    """Return the parameters of a tower's vision side: of all layers, or of those that are run."""
+    return sum(math.prod(shape) for shape in tower_shapes(tower_config, layers).values())
 
 
 def _quantized_bytes(parameters: Parameters, precision: Precision) -> int:

@@ -47,15 +47,16 @@ GIB = 1 << 30
 def test_published_sizes():
     assert tower_parameters(CLIP_L) == 607_014_912 // 2
     parameters = count_parameters(VICUNA_7B, CLIP_L)
-    assert parameters.total == 6_738_415_616 + 20_979_712 + 607_014_912 // 2
+    last_layer = 12_596_224  # of the tower: behind the features, so it is not built
+    assert parameters.total == 6_738_415_616 + 20_979_712 + 607_014_912 // 2 - last_layer
 
 
 @pytest.mark.parametrize(
     ("config", "fp16", "int8", "nf4", "cache_kib"),
     [
-        (VICUNA_7B, 13.2, 7.1, 4.2, 512),
-        (VICUNA_13B, 24.9, 13.1, 7.3, 800),
-        (MISTRAL_7B, 14.1, 7.6, 4.5, 128),
+        (VICUNA_7B, 13.1, 7.1, 4.2, 512),
+        (VICUNA_13B, 24.9, 13.0, 7.3, 800),
+        (MISTRAL_7B, 14.1, 7.6, 4.4, 128),
     ],
 )
 def test_weights_of_the_published_models(config, fp16, int8, nf4, cache_kib):
@@ -90,7 +91,8 @@ def test_parameters_are_counted_as_the_tensors_have_them(spec):
     tensors = llava_tensors(spec)
     vision = {n: t for n, t in tower_tensors(spec.tower).items() if n.startswith("vision_model.")}
     vision.pop("vision_model.embeddings.position_ids")
-    vision = {name: one for name, one in vision.items() if ".head." not in name}
+    unused = (".head.", f".layers.{spec.tower.layers - 1}.")  # the last layer is not built
+    vision = {n: one for n, one in vision.items() if not any(part in n for part in unused)}
     counted = count_parameters(llava_config(spec), tower_config(spec.tower))
     held = parameters_of([(n, t.shape) for n, t in (tensors | vision).items()])
     assert replace(counted, features=0) == held
