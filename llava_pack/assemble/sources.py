@@ -10,7 +10,7 @@ from typing import Any
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.defects import Defect, defect_of, refuse
 from llava_pack.checkpoint.findings import kind_defects
-from llava_pack.checkpoint.folder import foreign_defects
+from llava_pack.checkpoint.folder import foreign_defects, leftover_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
 from llava_pack.checkpoint.layout import Layout, survey_files
 from llava_pack.checkpoint.safetensors_file import header_bytes, parse_header
@@ -135,7 +135,8 @@ class Identified:
         listing, folder = self.listed.listing, self.listed.folder
         names = [name for name in listing.files if "/" not in name]
         packed = select(names, (*_SMALL, *self.weights), str(self.pinned))
-        return survey_files(folder, packed, self._headers, expect=self.kind)
+        layout, defects = survey_files(folder, packed, self._headers, expect=self.kind)
+        return layout, [*defects, *leftover_defects(listing.files)]
 
     def _headers(self, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
         listing, cache = self.listed.listing, self.listed.cache
