@@ -44,7 +44,7 @@ _CONVERTED_TYPES, _CONVERTED_CLASSES = zip(PLAIN, NEXT, ONEVISION, strict=True)
 TOWER_TYPES = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models that the engine runs."""
-UPSTREAM_LANGUAGES = ("llama", "mistral", "mpt")
+UPSTREAM_LANGUAGES = ("llama", "mistral")
 """Those that LLaVA's own code runs. Source: haotian-liu/LLaVA llava/model/language_model."""
 _LANGUAGES = (*LANGUAGE_TYPES, "mpt", "gemma", "gemma2", "phi", "phi3", "qwen3", "mixtral")
 """Language models that are known for what they are."""
