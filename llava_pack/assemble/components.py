@@ -67,10 +67,11 @@ def chosen_tower(
     Raises:
         UsageError: there is none inside.
     """
+    if choice is None:
+        return layout, model
     layout = with_tower(layout, choice)
-    if choice == "packed":
-        return layout, _with_config(model, dict(layout.config), "--tower packed", (model,))
-    return layout, replace(model, left_out=(INSIDE,)) if choice == "stock" else model
+    chosen = _with_config(model, layout.config, f"--tower {choice}", (model,))
+    return layout, replace(chosen, left_out=(INSIDE,)) if choice == "stock" else chosen
 
 
 def _with_config(

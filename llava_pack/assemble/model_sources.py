@@ -12,7 +12,7 @@ from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import side_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, named_defects, read_layout
-from llava_pack.checkpoint.pair import tower_defects
+from llava_pack.checkpoint.pair import headers_defects, tower_defects, with_tower
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.schemes import parse_source
@@ -108,7 +108,11 @@ def _listing(source: Source) -> Listing:
 
 
 def check_servable(
-    identified: Mapping[str, Identified], recipe: Recipe, configs: Configs, progress: Progress
+    identified: Mapping[str, Identified],
+    recipe: Recipe,
+    configs: Configs,
+    progress: Progress,
+    choice: TowerChoice | None = None,
 ) -> Mapping[str, Layout]:
     """Refuse what the bundle's runtime could not load, before weights are fetched; tell warnings.
 
@@ -119,8 +123,10 @@ def check_servable(
         recipe: names the runtime.
         configs: of model and tower, in the original keys.
         progress: told every warning.
+        choice: which tower, where the one inside the checkpoint is another than the stock one.
 
     Raises:
+        UsageError: a tower was chosen, and there is none inside.
         CheckpointError: with the reason that the server would give.
     """
     config, tower_config = configs
@@ -135,14 +141,21 @@ def check_servable(
     if tower := layouts.get("vision_tower"):
         defects += side_defects(config, tower_config)
         defects += packed_for(recipe).servable(config, tower_config, tower.preprocessor)
+    seen = {name: one for name, one in layouts.items() if _is_seen(one, identified[name])}
+    if tower and "model" in seen:
+        defects += headers_defects(with_tower(seen["model"], choice), tower)
     for defect in dict.fromkeys(defects):
         if defect.level == "warn":
             progress.note(f"! {defect}")
     refuse(defects, subject=str(identified["model"].pinned))
-    whole = all(len(layouts[name].entries) for name in layouts)
-    if "base" in layouts and "model" in layouts and whole:
-        check_based(layouts["model"], layouts["base"])
+    if "base" in seen and "model" in seen:
+        check_based(seen["model"], seen["base"])
     return layouts
+
+
+def _is_seen(layout: Layout, source: Identified) -> bool:
+    """Say whether the tensors of all of a source's weight files are known by now."""
+    return set(layout.weight_files) == set(source.weights)
 
 
 def fetch_sources(

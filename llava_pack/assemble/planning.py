@@ -115,7 +115,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
-    layouts = check_servable(identified, recipe, configs, progress)
+    layouts = check_servable(identified, recipe, configs, progress, packing.tower)
     check_vocabulary(recipe, identified)
     if packing.merge and identified["model"].kind is Kind.LORA:
         need_torch("merging an adapter")

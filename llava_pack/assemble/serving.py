@@ -7,6 +7,7 @@ from typing import Any
 from llava_pack.assemble.floors import Configs, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
+from llava_pack.checkpoint.converted import converted_tower
 from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.vision import tower_values
@@ -42,7 +43,8 @@ def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs
     """
     found: dict[str, dict[str, Any]] = {name: {**one.config} for name, one in sources.items()}
     if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
-        tower = found.get("vision_tower", found.get("base", {}))
+        inside = {"vision_config": converted_tower(found.get("base", {}))}
+        tower = found.get("vision_tower", inside)
         width = tower_values(tower)[1]["hidden_size"]
         usual = {"mm_projector_type": "linear", "mm_hidden_size": width}
         values = {**usual, **recipe.model.values}

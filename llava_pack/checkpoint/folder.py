@@ -27,6 +27,7 @@ _FOREIGN = (
     (re.compile(r".+\.gguf"), "GGUF weights are for llama.cpp", _PUBLISHED),
     (re.compile(r"quant(?:ize)?_config\.json"), "quantized by AutoAWQ or AutoGPTQ", _PUBLISHED),
 )
+_WEIGHTS = re.compile(r"[^/]+\.(?:safetensors|bin)")
 _SHARDED = (
     "join what DeepSpeed wrote in parts where it was trained: python zero_to_fp32.py . "
     "pytorch_model.bin"
@@ -103,6 +104,8 @@ def foreign_defects(names: Collection[str], config: Mapping[str, Any]) -> list[D
 
 
 def _foreign(names: Collection[str]) -> Iterator[Defect]:
+    if any(_WEIGHTS.fullmatch(name) for name in names):  # then others lie beside what is read
+        names = [name for name in names if not name.endswith(".gguf")]
     for pattern, text, hint in _FOREIGN:
         first = next((name for name in sorted(names) if pattern.fullmatch(name)), None)
         if first is not None:

@@ -149,6 +149,9 @@ def has_tiles(config: Mapping[str, Any]) -> bool:
     return aspect.startswith("anyres") or config.get("model_type") in (NEXT[0], ONEVISION[0])
 
 
+_TUNABLE = "mm_vision_tower"
+
+
 def trains_tower(config: Mapping[str, Any]) -> bool:
     """Say whether the vision tensors inside a checkpoint are those that its code uses.
 
@@ -159,7 +162,20 @@ def trains_tower(config: Mapping[str, Any]) -> bool:
     True
     """
     parts = str(config.get("mm_tunable_parts") or "")
-    return bool(config.get("unfreeze_mm_vision_tower", False)) or "mm_vision_tower" in parts
+    return bool(config.get("unfreeze_mm_vision_tower", False)) or _TUNABLE in parts
+
+
+def with_trained_tower(config: Mapping[str, Any], *, trained: bool) -> dict[str, Any]:
+    """Return a configuration that says whether the vision tensors inside are used.
+
+    >>> trains_tower(with_trained_tower({"mm_tunable_parts": "mm_vision_tower"}, trained=False))
+    False
+    """
+    told = {**config, "unfreeze_mm_vision_tower": trained}
+    if not trained and _TUNABLE in str(config.get("mm_tunable_parts")):
+        parts = str(config["mm_tunable_parts"]).split(",")
+        told["mm_tunable_parts"] = ",".join(part for part in parts if part.strip() != _TUNABLE)
+    return told
 
 
 def image_words(config: Mapping[str, Any]) -> tuple[str, ...]:

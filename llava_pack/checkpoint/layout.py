@@ -46,7 +46,7 @@ from llava_pack.checkpoint.servable import engine_defects
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
 from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
-from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors
+from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors, repeated_tensors
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
@@ -191,7 +191,7 @@ def survey_files(
     weights = find_weights(names, lambda name: read_small(folder / name))
     files = _files(names, weights, classify(names, config))
     held, broken = look(files)
-    broken = [*weights.defects, *broken]
+    broken = [*weights.defects, *broken, *repeated_tensors(held)]
     foreign, seen = foreign_defects(names, config), len(held) == len(files)
     layout = _layout(folder, names, configs, held)
     unknown = layout.kind is Kind.LORA and not seen

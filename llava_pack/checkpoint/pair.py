@@ -8,7 +8,7 @@ from llava_pack.checkpoint.conformance import inside_defects
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.findings import listed, pair_defects
 from llava_pack.checkpoint.keymap import INSIDE
-from llava_pack.checkpoint.kind import Kind, TowerChoice
+from llava_pack.checkpoint.kind import Kind, TowerChoice, with_trained_tower
 from llava_pack.checkpoint.layout import Layout, survey
 from llava_pack.checkpoint.tower import resolve_vision_tower
 from llava_pack.checkpoint.tower_match import changed_tensors
@@ -40,9 +40,9 @@ def survey_pair(
 def tower_defects(layout: Layout, tower: Layout) -> list[Defect]:
     """Return where a checkpoint and a tower do not fit together."""
     defects = pair_defects(layout.config, tower.config, tower.preprocessor)
-    inside = {name: one for name, one in layout.entries.items() if name.startswith(INSIDE)}
+    inside = any(name.startswith(INSIDE) for name in layout.entries)
     if layout.vision_inside:
-        return [*defects, *inside_defects(layout.config, tower.config, inside)]
+        return [*defects, *headers_defects(layout, tower)]
     if inside and (changed := changed_tensors(layout.weight_paths, tower.weight_paths)):
         text = (
             "unfreeze_mm_vision_tower is not true, so LLaVA would take the tower beside it, but "
@@ -50,6 +50,14 @@ def tower_defects(layout: Layout, tower: Layout) -> list[Defect]:
         )
         defects.append(Defect("fail", "config.json", text, _WHICH_TOWER))
     return defects
+
+
+def headers_defects(layout: Layout, tower: Layout) -> list[Defect]:
+    """Return what is wrong with a tower inside that is used, as far as names and shapes show it."""
+    if not layout.vision_inside:
+        return []
+    inside = {name: one for name, one in layout.entries.items() if name.startswith(INSIDE)}
+    return inside_defects(layout.config, tower.config, inside)
 
 
 def with_tower(layout: Layout, choice: TowerChoice | None) -> Layout:
@@ -72,7 +80,8 @@ def with_tower(layout: Layout, choice: TowerChoice | None) -> Layout:
             subject="--tower",
             hint="leave it out",
         )
+    config = with_trained_tower(layout.config, trained=choice == "packed")
     if choice == "packed":
-        return replace(layout, config={**layout.config, "unfreeze_mm_vision_tower": True})
+        return replace(layout, config=config)
     entries = {name: one for name, one in layout.entries.items() if name not in inside}
-    return replace(layout, entries=entries)
+    return replace(layout, config=config, entries=entries)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from llava_pack.checkpoint.keymap import INSIDE, tower_name
+from llava_pack.checkpoint.keymap import INSIDE, is_weight, tower_name
 from llava_pack.checkpoint.tensors import ELEMENT_BYTES, TensorEntry, TensorFile
 from llava_pack.checkpoint.weight_file import open_weights
 
@@ -43,7 +43,7 @@ def _held(paths: Iterable[Path], stack: ExitStack, prefix: str) -> Held:
         held |= {
             tower_name(entry.name.removeprefix(prefix)): (file, entry)
             for entry in file.entries
-            if entry.name.startswith(prefix)
+            if entry.name.startswith(prefix) and is_weight(entry.name)
         }
     return held
 

@@ -45,7 +45,6 @@ def held_tensors(folder: Path, files: tuple[str, ...]) -> tuple[Held, list[Defec
     """Return the tensors of each weight file that can be opened, and what is wrong with others."""
     held: Held = {}
     defects: list[Defect] = []
-    where: dict[str, str] = {}
     for name in files:
         try:
             file = open_weights(folder / name)
@@ -54,9 +53,17 @@ def held_tensors(folder: Path, files: tuple[str, ...]) -> tuple[Held, list[Defec
             continue
         held[name] = {entry.name: entry for entry in file.entries}
         file.close()
-        twice = sorted(where.keys() & held[name].keys())
+    return held, defects
+
+
+def repeated_tensors(held: Held) -> list[Defect]:
+    """Return the tensors that more than one file holds."""
+    defects: list[Defect] = []
+    where: dict[str, str] = {}
+    for name, tensors in held.items():
+        twice = sorted(where.keys() & tensors.keys())
         if twice:
             text = f"holds {listed(twice)}, which {where[twice[0]]} holds too"
             defects.append(Defect("fail", name, text))
-        where |= dict.fromkeys(held[name], name)
-    return held, defects
+        where |= dict.fromkeys(tensors, name)
+    return defects

@@ -99,7 +99,9 @@ def test_variants_answer_in_their_own_way(plain, tmp_path, spec):
 
 def test_own_vision_tensors_win_only_where_the_config_says_so(plain, tmp_path):
     spec = replace(SPEC, vision_inside=True, tower=TinyTower(seed=5))
-    inside = answer(make(tmp_path / "a", spec))
+    trained = make(tmp_path / "a", spec)
+    inside = answer(trained)
+    assert answer(trained, tower="stock") != inside
     silent = make(tmp_path / "b", replace(spec, changes={"unfreeze_mm_vision_tower": False}))
     with pytest.raises(CheckpointError, match="vision tensors inside are others"):
         answer(silent)

@@ -1,6 +1,7 @@
 """What a server would refuse, `plan` refuses on the laptop: same words, and no weights fetched."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,19 @@ def test_what_a_weight_file_holds(planned, tmp_path, tensor):
         del tensors["model.norm.weight"]
     else:
         tensors["model.norm.weight"] = tensor
+    write_weights(folder, tensors, weights="safetensors")
+    done, fetched = planned(folder, tower)
+    assert done.returncode == 13, done.stderr
+    assert refused_by_the_engine(folder) in done.stderr
+    assert fetched == []
+
+
+def test_a_tower_inside_of_another_shape(planned, tmp_path):
+    folder, tower = checkpoint(tmp_path, unfreeze_mm_vision_tower=True)
+    spec = replace(SPEC, vision_inside=True)
+    tensors = llava_tensors(spec)
+    name = next(one for one in tensors if one.endswith("layers.0.mlp.fc1.bias"))
+    tensors[name] = Stored("F16", (3,), bytes(6))
     write_weights(folder, tensors, weights="safetensors")
     done, fetched = planned(folder, tower)
     assert done.returncode == 13, done.stderr

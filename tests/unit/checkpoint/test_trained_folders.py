@@ -125,6 +125,9 @@ def test_weights_of_another_program_are_named(tmp_path, changes, files, text):
     edit(folder / "config.json", **changes)
     for name in files:
         (folder / name).write_text("{}")
+        if name.endswith(".gguf"):
+            for path in folder.glob("model*"):
+                path.unlink()
     found = [one for one in survey(folder)[1] if one.level == "fail"]
     assert [text in str(one) for one in found] == [True]
     assert found[0].hint.startswith("use the ")
@@ -204,3 +207,9 @@ def test_every_other_setting_that_peft_writes_is_refused_where_it_is_used(key):
     assert read_adapter({"r": 4, "lora_alpha": 8, key: None}).rank == 4
     with pytest.raises(CheckpointError, match=f"{key} is not supported"):
         read_adapter({"r": 4, "lora_alpha": 8, key: ["x"]})
+
+
+def test_a_gguf_beside_whole_weights_is_passed_over(tmp_path):
+    folder = make_llava(tmp_path / "llava-v1.5-tiny")
+    (folder / "model-q4.gguf").write_bytes(b"GGUF")
+    assert fails(folder) == []
