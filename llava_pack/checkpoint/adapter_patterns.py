@@ -69,7 +69,7 @@ def _patterns(
 def _compiled(key: str, pattern: str) -> re.Pattern[str]:
     text = f"{key} has {shown(pattern)}, expected a simple pattern of a module's name"
     if not _is_simple(pattern):
-        hint = "name the modules in full, one a line, or merge the adapter where it was trained"
+        hint = "name each module in full, or merge the adapter where it was trained"
         raise refusal(text, subject=FILE, hint=hint)
     try:
         return re.compile(rf"(.*\.)?({pattern})")
