@@ -1,7 +1,7 @@
 """What an adapter changes, and by how much. Pure: tensors are taken as they are, of any library.
 
 Source: peft tuners/lora/model.py merge_and_unload, tuners/lora/layer.py get_delta_weight (scale,
-embeddings), tuners/lora/dora.py get_weight_norm, utils/other.py get_pattern_key;
+embeddings), tuners/lora/dora.py get_weight_norm;
 utils/save_and_load.py get_peft_model_state_dict (names); haotian-liu/LLaVA llava/model/builder.py
 (names of what was trained beside it).
 """
@@ -12,8 +12,17 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from llava_pack.checkpoint.adapter_patterns import (
+    FILE,
+    Patterns,
+    alpha_patterns,
+    by_pattern,
+    is_rank,
+    rank_patterns,
+)
 from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.keymap import original_name, plain_name, projector_name
+from llava_pack.checkpoint.values import is_number
 from llava_pack.format.errors import CheckpointError
 
 Role = Literal["A", "B", "embedding_A", "embedding_B", "magnitude_vector"]
@@ -60,12 +69,12 @@ class Adapter:
     rank: int
     alpha: float
     rooted: bool
-    ranks: Mapping[str, int]
-    alphas: Mapping[str, float]
+    ranks: Patterns
+    alphas: Patterns
 
     def rank_of(self, module: str) -> int:
         """Return the rank of a module, by the name that peft has for it."""
-        return int(_by_pattern(module, self.ranks, self.rank))
+        return int(by_pattern(module, self.ranks, self.rank))
 
     def scale(self, module: str) -> float:
         """Return the factor of B · A for a module, `model.layers.0.mlp.up_proj`.
@@ -73,7 +82,7 @@ class Adapter:
         >>> Adapter(rank=4, alpha=8, rooted=False, ranks={}, alphas={}).scale("x")
         2.0
         """
-        alpha = float(_by_pattern(module, self.alphas, self.alpha))
+        alpha = float(by_pattern(module, self.alphas, self.alpha))
         rank = self.rank_of(module)
         return alpha / (math.sqrt(rank) if self.rooted else rank)
 
@@ -118,21 +127,19 @@ def read_adapter(config: Mapping[str, Any]) -> Adapter:
     """Return the settings of an adapter.
 
     Raises:
-        CheckpointError: it is of a kind whose maths are not known here.
+        CheckpointError: it is of a kind whose maths are not known here, or a value is none.
     """
     _check_maths(config)
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, (int, float)):
-        raise CheckpointError(
-            f"r is {shown(rank)} and lora_alpha {shown(alpha)}, expected numbers",
-            subject="adapter_config.json",
-        )
+    if not (is_rank(rank) and is_number(alpha)):
+        text = f"r is {shown(rank)} and lora_alpha {shown(alpha)}, expected numbers"
+        raise CheckpointError(text, subject=FILE)
     return Adapter(
-        rank=rank,
-        alpha=float(alpha),
+        rank=int(config["r"]),
+        alpha=float(config["lora_alpha"]),
         rooted=bool(config.get("use_rslora", False)),
-        ranks=dict(config.get("rank_pattern") or {}),
-        alphas=dict(config.get("alpha_pattern") or {}),
+        ranks=rank_patterns(config),
+        alphas=alpha_patterns(config),
     )
 
 
@@ -151,7 +158,7 @@ def _check_maths(config: Mapping[str, Any]) -> None:
         )
     else:
         return
-    raise CheckpointError(message, subject="adapter_config.json", hint=_MERGED)
+    raise CheckpointError(message, subject=FILE, hint=_MERGED)
 
 
 def part_of(name: str) -> AdapterPart | None:
@@ -254,11 +261,3 @@ def changed_weight(weight: Any, parts: Mapping[Role, Any], scale: float) -> Any:
         return whole
     lengths = (whole * whole).sum(1) ** 0.5
     return whole * (parts["magnitude_vector"].reshape(-1) / lengths)[:, None]
-
-
-def _by_pattern(module: str, patterns: Mapping[str, Any], default: Any) -> Any:
-    """Return the value of the first pattern that names the module or its end."""
-    for pattern, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            return value
-    return default

@@ -14,8 +14,9 @@ from llava_pack.checkpoint.adapter import (
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.expected import language_shapes, projector_shapes
 from llava_pack.checkpoint.findings import SHOWN, listed
+from llava_pack.checkpoint.keymap import is_weight
 from llava_pack.checkpoint.kind import TRAINABLES
-from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.tensors import FLOATS, TensorEntry
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
@@ -64,6 +65,10 @@ def adapter_defects(config: Config, settings: Config, entries: Entries) -> list[
     if wrong:
         text = f"does not fit rank {adapter.rank} and the sizes of config.json at {listed(wrong)}"
         defects.append(Defect("fail", "adapter_model", text))
+    strange = [one for one in entries.values() if one.dtype not in FLOATS and is_weight(one.name)]
+    for one in strange[:SHOWN]:
+        text = f"has type {one.dtype}, expected one of {', '.join(FLOATS)}"
+        defects.append(Defect("fail", one.name, text))
     return defects + list(_projector_defects(config, contents.replaced, entries))
 
 

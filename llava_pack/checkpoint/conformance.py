@@ -16,14 +16,12 @@ from llava_pack.checkpoint.findings import SHOWN, listed
 from llava_pack.checkpoint.keymap import INSIDE, is_weight, original_name, projector_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.quantized import unpacked
-from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.tensors import FLOATS, TensorEntry
 from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
 Entries = Mapping[str, TensorEntry]
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of elements that a model is loaded from."""
 
 
 def conformance_defects(

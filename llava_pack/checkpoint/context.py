@@ -15,7 +15,7 @@ def longest_context(config: Mapping[str, Any], positions: int) -> int:
     """Return the tokens that a conversation may have, answer included.
 
     Args:
-        config: in the original keys.
+        config: in the original keys; its positions are scaled as `network.rotary` accepts.
         positions: `max_position_embeddings`, or its default.
 
     >>> longest_context({"rope_scaling": {"type": "linear", "factor": 4.0}}, 4096)
@@ -24,10 +24,9 @@ def longest_context(config: Mapping[str, Any], positions: int) -> int:
     2048
     """
     rules = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = rules.get("rope_type", rules.get("type")) if isinstance(rules, Mapping) else None
     longest = positions
-    if kind in _MULTIPLIES:
+    if rules.get("rope_type", rules.get("type")) in _MULTIPLIES:
         trained = rules.get("original_max_position_embeddings") or positions
-        longest = max(positions, int(trained * rules.get("factor", 1)))
+        longest = max(positions, int(trained * rules["factor"]))
     told = config.get("max_sequence_length")
     return min(longest, told) if type(told) is int and told > 0 else longest

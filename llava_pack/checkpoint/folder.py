@@ -113,5 +113,5 @@ def _foreign(names: Collection[str]) -> Iterator[Defect]:
 
 
 def no_weights_hint(names: Collection[str]) -> str:
-    """Return what to do with a folder that has no weights."""
+    """Return what to do with a folder that has no weights, by its files and folders."""
     return _SHARDED if any(re.match(r"global_step\d+|zero_to_fp32", one) for one in names) else ""

@@ -3,8 +3,9 @@
 Only headers and small files are read; opening a folder of 13 GB takes a moment.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from llava_pack.format.errors import CheckpointError
 
 _CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
 
+Names = Collection[str]
 Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
 
 
@@ -158,9 +160,9 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
     folder = checkpoint_folder(folder.absolute())
     inside = sorted(folder.iterdir())
     names = [path.name for path in inside if path.is_file()]
-    layout, defects = survey_files(
-        folder, names, lambda files: held_tensors(folder, files), expect=expect
-    )
+    folders = [path.name for path in inside if path.is_dir()]
+    look = partial(held_tensors, folder)
+    layout, defects = survey_files(folder, names, look, expect=expect, folders=folders)
     if expect is None or layout.kind is expect:
         defects += named_defects(layout, layout.name)
         defects += template_defects(folder, layout.kind)
@@ -176,7 +178,7 @@ def named_defects(layout: Layout, name: str) -> list[Defect]:
 
 
 def survey_files(
-    folder: Path, names: list[str], look: Look, *, expect: Kind | None = None
+    folder: Path, names: list[str], look: Look, *, expect: Kind | None = None, folders: Names = ()
 ) -> tuple[Layout, list[Defect]]:
     """Return what a folder holds, or will hold, and every defect that is known of it.
 
@@ -185,6 +187,7 @@ def survey_files(
         names: of all of its files.
         look: gives the tensors of weight files; those that it leaves out are not known yet.
         expect: the kind that is meant.
+        folders: names of those in it.
     """
     configs, defects = _configs(folder, names)
     config = configs.get("config.json", {})
@@ -203,7 +206,7 @@ def survey_files(
         defects += index_defects(weights.index, weights.places, held)
     defects += code_defects(names, configs)
     if not (files or broken or foreign):
-        text, hint = "this folder contains no weights", no_weights_hint(names)
+        text, hint = "this folder contains no weights", no_weights_hint([*names, *folders])
         defects.append(Defect("fail", folder.name, text, hint))
     if strange:
         return layout, defects

@@ -43,6 +43,26 @@ _ROTARY: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """How positions are scaled, and the numbers that each way needs."""
+ROTARY_NUMBERS = (
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "factor",
+    "high_freq_factor",
+    "low_freq_factor",
+    "mscale",
+    "mscale_all_dim",
+    "rope_theta",
+)
+"""What any way can have beside them."""
+_ROTARY_KEYS = (
+    *ROTARY_NUMBERS,
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "rope_type",
+    "truncate",
+    "type",
+)
 _GROUPS = {"mistral": 8, "qwen2": 32}
 """Key-value heads where a configuration names none; others have one for each head. Source:
 transformers models/mistral and models/qwen2 configuration."""
@@ -142,7 +162,7 @@ def text_values(config: Mapping[str, Any]) -> dict[str, Any]:
     values |= {key: number(given, key) for key in _NUMBERS if key in given}
     values |= {key: flag(given, key) for key in _FLAGS if key in given}
     values |= {key: _ids(key, given[key]) for key in _IDS if key in given}
-    values |= _rotary(given)
+    values |= rotary(given)
     if "hidden_act" in given:
         values["hidden_act"] = choice("hidden_act", given["hidden_act"], ACTIVATIONS)
     usual = _GROUPS.get(backbone(config), values["num_attention_heads"])
@@ -203,20 +223,42 @@ def _ids(key: str, value: object) -> int | list[int]:
     return ids if isinstance(value, list) and key == "eos_token_id" else int(ids[0])
 
 
-def _rotary(given: Mapping[str, Any]) -> dict[str, Any]:
+def rotary(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return how positions are scaled, in whichever key it is told.
 
     Source: transformers modeling_rope_utils.py (types and their keys; `type` is the older name).
+
+    Raises:
+        CheckpointError: it is of a type or has a key that is not known, or a value is none.
     """
     kept: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
-        if key not in given:
+        rules = config.get(key)
+        if rules is None:
             continue
-        rules = given[key]
         if not isinstance(rules, Mapping):
             raise refusal(f"{key} is {shown(rules)}, expected an object or null")
         kind = choice(f"{key} type", rules.get("rope_type", rules.get("type", "default")), _ROTARY)
         for needed in _ROTARY[kind]:
             number(rules, needed)
-        kept[key] = dict(rules)
+        kept[key] = {name: value for name, value in rules.items() if value is not None}
+        _check_rotary(key, kept[key])
     return kept
+
+
+def _check_rotary(key: str, rules: Mapping[str, Any]) -> None:
+    strange = sorted(rules.keys() - {*_ROTARY_KEYS})
+    if strange:
+        raise refusal(f"{key} has {shown(strange[0])}, expected: {', '.join(_ROTARY_KEYS)}")
+    for name in ROTARY_NUMBERS:
+        if name in rules:
+            number(rules, name)
+    if "original_max_position_embeddings" in rules:
+        size(rules, "original_max_position_embeddings")
+    if "truncate" in rules:
+        flag(rules, "truncate")
+    if rules.get("partial_rotary_factor", 1) != 1:
+        given = shown(rules["partial_rotary_factor"])
+        raise refusal(f"{key} has partial_rotary_factor {given}, expected 1")
+    if rules.get("rope_theta", 2) <= 1:
+        raise refusal(f"{key} has rope_theta {rules['rope_theta']}, expected more than 1")

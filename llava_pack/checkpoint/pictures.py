@@ -10,7 +10,7 @@ from typing import Any
 
 from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.tiling import Tiling, tiling
-from llava_pack.checkpoint.values import refusal
+from llava_pack.checkpoint.values import is_number, refusal
 from llava_pack.checkpoint.vision import TowerRules
 
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -20,6 +20,8 @@ MAX_SIDE = 4096
 _FILE = "preprocessor_config.json"
 _SQUARE, _PADDED = (None, "square"), "pad"
 _BICUBIC, _FILTERS = 3, range(4)
+_RANGES = {"image_mean": (0, 1), "image_std": (0.001, 10), "rescale_factor": (1e-6, 1)}
+"""What numbers can be; pixels would be infinite, or none at all, with others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,8 @@ def picture_rules(
     side = tower.image_size
     try:
         edge, height, width = _sides(preprocessor)
-        mean, std = (_colour(preprocessor[key]) for key in ("image_mean", "image_std"))
-        factor = float(preprocessor.get("rescale_factor", 1 / 255))
+        mean, std = (_colour(key, preprocessor[key]) for key in ("image_mean", "image_std"))
+        factor = _number("rescale_factor", preprocessor.get("rescale_factor", 1 / 255))
     except (KeyError, TypeError, ValueError) as error:
         raise refusal("not the preprocessor of a CLIP or SigLIP model", subject=_FILE) from error
     if (height, width) != (side, side):
@@ -135,9 +137,17 @@ def _side(value: object) -> int:
     return value
 
 
-def _colour(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+def _colour(key: str, values: Iterable[Any]) -> tuple[float, float, float]:
+    red, green, blue = (_number(key, value) for value in values)
     return red, green, blue
+
+
+def _number(key: str, value: Any) -> float:
+    least, most = _RANGES[key]
+    if not is_number(value, least, most):
+        text = f"{key} has {shown(value)}, expected a number from {least:g} to {most:g}"
+        raise refusal(text, subject=_FILE)
+    return float(value)
 
 
 def _resample(preprocessor: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
+from llava_pack.checkpoint.network import rotary
 from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.checkpoint.servable import engine_defects, served_by
 from llava_pack.checkpoint.template_choice import choose_template
+from llava_pack.checkpoint.values import size
 from llava_pack.format.errors import CheckpointError
 
 CONTEXT_TOKENS = 4096
@@ -116,8 +119,9 @@ def _language(layout: Layout, config: Mapping[str, Any]) -> dict[str, Any]:
         "vocabulary": "vocab_size",
     }
     held = {name: config[key] for name, key in names.items() if key in config}
-    positions = config.get("max_position_embeddings")
-    if type(positions) is int:
+    with suppress(CheckpointError):  # it is among the defects
+        rotary(config)
+        positions = size(config, "max_position_embeddings")
         held["context_tokens"] = longest_context(config, positions)
     return {"type": layout.language, **held}
 

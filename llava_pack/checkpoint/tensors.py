@@ -17,6 +17,8 @@ ELEMENT_BYTES = {
 }  # fmt: skip
 """Bytes of one element by type name. Source: safetensors format, "dtype"."""
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of elements that a model is loaded from."""
 MAX_RANK = 16
 MAX_ELEMENTS = 1 << 48
 _ONE = (1, 1, 1)

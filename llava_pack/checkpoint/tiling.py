@@ -175,7 +175,7 @@ def pinpoints(given: object, side: int) -> tuple[Size, ...]:
             listed: Any = ast.literal_eval(given) if isinstance(given, str) else given
             layouts = tuple((int(width), int(height)) for width, height in listed)
         usable = layouts and all(_usable(layout, side) for layout in layouts)
-    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError, OverflowError):
         usable = False
     if not usable:
         raise refusal(

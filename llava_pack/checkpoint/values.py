@@ -8,7 +8,8 @@ from llava_pack.checkpoint.defects import shown
 from llava_pack.format.errors import CheckpointError
 
 T = TypeVar("T", bound=str)
-_MAX_SIZE = 1 << 24
+MAX_SIZE = 1 << 24
+_LEAST, _MOST = 1e-12, 1e12
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
 MAX_LAYERS = 1000
 
@@ -19,7 +20,7 @@ def refusal(message: str, *, hint: str = "", subject: str = "config.json") -> Ch
 
 
 def size(
-    config: Mapping[str, Any], key: str, default: int | None = None, *, most: int = _MAX_SIZE
+    config: Mapping[str, Any], key: str, default: int | None = None, *, most: int = MAX_SIZE
 ) -> int:
     """Return a size from a configuration.
 
@@ -34,15 +35,29 @@ def size(
     return value
 
 
+def is_number(value: object, least: float = -math.inf, most: float = math.inf) -> bool:
+    """Return whether a value is a finite number that a float can hold, from least to most.
+
+    >>> is_number(1), is_number(0.5, 0, 1), is_number(10**400), is_number(math.nan), is_number(True)
+    (True, True, False, False, False)
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value) and least <= value <= most
+    except OverflowError:  # JSON has integers of any length
+        return False
+
+
 def number(config: Mapping[str, Any], key: str) -> float:
     """Return a positive number.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: it is none, or so large or small that sums with it have no result.
     """
     value: Any = config.get(key)
-    if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
-        raise refusal(f"{key} is {shown(value)}, expected a number above 0")
+    if not is_number(value, _LEAST, _MOST):
+        raise refusal(f"{key} is {shown(value)}, expected a number above 0, at most {_MOST:g}")
     return float(value)
 
 

@@ -74,9 +74,16 @@ def _of_folder(source: Path, prompt: str | None, out: Path | None) -> Selection:
         name = path.relative_to(source).as_posix()
         if path.suffix.lower() in SUFFIXES:
             items.append(_item(name, path, prompt))
-        elif not (out is not None and out.exists() and path.samefile(out)):
+        elif not _is_same(path, out):
             left_out.append(LeftOut(name, f"its name is not a picture's, expected {NAMES}"))
     return Selection(tuple(items), tuple(sorted(left_out, key=lambda one: one.path)))
+
+
+def _is_same(path: Path, out: Path | None) -> bool:
+    try:
+        return out is not None and path.samefile(out)
+    except OSError:  # the answers are not there yet, or a link leads nowhere
+        return False
 
 
 def _entries(source: Path, left_out: list[LeftOut]) -> Iterator[Path]:

@@ -92,7 +92,12 @@ def _merged(
 
         parts = {role: loaded(given[name], "F32") for role, name in change.parts.items()}
         whole = changed_weight(loaded(tensor, "F32"), parts, scale)
-        types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        types = {
+            "F64": torch.float64,
+            "F32": torch.float32,
+            "F16": torch.float16,
+            "BF16": torch.bfloat16,
+        }
         return as_bytes(whole.to(types[tensor.entry.dtype]))
 
     return SourceTensor(tensor.entry, read, tensor.release)

@@ -15,6 +15,7 @@ from tests.support.pickles import Stored
 Tensors = dict[str, Stored]
 WeightFormat = Literal["bin", "safetensors"]
 TOWER_ID = "tiny/clip-tiny"
+_TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ def llava_config(spec: TinyLlava) -> dict[str, Any]:
         "pretraining_tp": 1,
         "rms_norm_eps": 1e-05,
         "tie_word_embeddings": spec.tied,
-        "torch_dtype": {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[spec.dtype],
+        "torch_dtype": _TORCH_NAMES[spec.dtype],
         "transformers_version": "4.31.0",
         "tune_mm_mlp_adapter": False,
         "unfreeze_mm_vision_tower": spec.vision_inside,

@@ -198,7 +198,9 @@ def _obey(talk: Conversation, line: str, pictures: PictureFiles) -> None:
     elif files := dropped_files(line):
         _add(talk, files, pictures)
     elif _COMMAND.fullmatch(command):
-        raise UsageError(f"there is no command {command}", hint=_HELP)
+        known = command in _CLEAR | _ASK_HELP | _QUIT
+        text = f"{command} takes nothing after it" if known else f"there is no command {command}"
+        raise UsageError(text, hint=_HELP)
     elif line:
         talk.ask(line)
 

@@ -69,7 +69,7 @@ def _four_bits(
     }
     try:
         made = four_bits_from_codes(linear, tensors["weight"], stats, place.dtype, place.device)
-    except (KeyError, ValueError, TypeError, AssertionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise CheckpointError(
             f"the state of a quantized linear layer is invalid: {error}"
         ) from error

@@ -67,7 +67,8 @@ def four_bits_from_codes(
         device: where it goes.
 
     Raises:
-        KeyError, ValueError, TypeError, AssertionError: the state is not one of bitsandbytes'.
+        KeyError, ValueError, TypeError, AttributeError, AssertionError: the state is not one of
+            bitsandbytes'.
     """
     from bitsandbytes.nn import Linear4bit, Params4bit
 

@@ -7,7 +7,7 @@ import pytest
 from llava_pack.checkpoint.conformance import model_shapes
 from llava_pack.checkpoint.kind import Kind, trains_tower
 from llava_pack.checkpoint.layout import survey
-from llava_pack.checkpoint.network import network
+from llava_pack.checkpoint.network import ROTARY_NUMBERS, network, rotary
 from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.convert.native_form import native_form
@@ -34,6 +34,40 @@ SPEC = TinyLlava(
     tower=TOWER,
     tower_id="tiny/siglip-tiny",
 )
+
+
+YARN = {"rope_type": "yarn", "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({name: value} for name in ROTARY_NUMBERS for value in ("x", 0, 1e-320, 1e308, 10**400)),
+        {"original_max_position_embeddings": "64"},
+        {"truncate": "x"},
+        {"partial_rotary_factor": "x"},
+        {"partial_rotary_factor": 0.5},
+        {"rope_theta": 1},
+        {"short_factor": [1.0]},
+        {"mrope_section": [1, 2]},
+    ],
+)
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_how_positions_are_scaled_is_read_to_the_last_key(key, odd):
+    with pytest.raises(CheckpointError, match=next(iter(odd))):
+        rotary({key: {**YARN, **odd}})
+
+
+def test_what_yarn_may_say_is_taken_and_null_is_as_absent():
+    more = {
+        **dict.fromkeys(ROTARY_NUMBERS, 2),
+        "original_max_position_embeddings": 64,
+        "truncate": False,
+        "partial_rotary_factor": 1.0,
+    }
+    assert rotary({"rope_scaling": {**YARN, **more}}) == {"rope_scaling": {**YARN, **more}}
+    nulls = {name: None for name in more if name != "factor"}
+    assert rotary({"rope_scaling": {**YARN, **nulls}}) == {"rope_scaling": YARN}
 
 
 def changed(spec, **changes):

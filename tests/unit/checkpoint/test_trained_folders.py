@@ -1,6 +1,7 @@
 """What a folder of somebody's training, or of another program, is said to be."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from llava_pack.checkpoint.folder import checkpoint_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.layout import read_layout, survey
 from llava_pack.checkpoint.summary import summarise
+from llava_pack.checkpoint.tensors import ELEMENT_BYTES, FLOATS
 from llava_pack.fetch.schemes import parse_source
 from llava_pack.format.errors import CheckpointError
 from tests.support import trained
 from tests.support.checkpoints import make_converted, make_language, make_llava, make_lora
-from tests.unit.checkpoint.test_families import edit, fails
+from tests.support.pickles import Stored
+from tests.unit.checkpoint.test_families import change, edit, fails
 
 NAME = "llava-v1.5-tiny"
 COMMIT = "4481d270cc22fd5c4d1bb5df129622006ccd9234"
@@ -45,6 +48,12 @@ def test_weights_in_parts_are_to_be_joined_first(tmp_path):
     (found,) = [one for one in survey(folder)[1] if one.level == "fail"]
     assert found.message == "this folder contains no weights"
     assert "zero_to_fp32.py" in found.hint
+
+
+def test_a_folder_of_parts_is_enough_to_say_how_to_join_them(tmp_path):
+    (tmp_path / "global_step500").mkdir()
+    hints = {one.hint for one in survey(tmp_path)[1] if "contains no weights" in one.message}
+    assert "zero_to_fp32.py" in hints.pop()
 
 
 def test_an_intermediate_checkpoint_of_lora_says_what_to_take(tmp_path):
@@ -185,6 +194,23 @@ def test_a_context_is_what_training_made_of_it():
     assert longest_context({"max_sequence_length": 16384}, 4096) == 4096
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": {"type": "linear", "factor": "x"}},
+        {"rope_scaling": {"type": "linear", "factor": 1e308}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": "x"}},
+        {"rope_parameters": ["yarn"]},
+        {"max_position_embeddings": 10**400},
+    ],
+)  # fmt: skip
+def test_a_context_that_cannot_be_known_is_left_out(tmp_path, changes):
+    folder = make_llava(tmp_path / NAME)
+    assert summarise(folder)["language_model"]["context_tokens"] > 0
+    edit(folder / "config.json", **changes)
+    assert "context_tokens" not in summarise(folder)["language_model"]
+
+
 READ = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "peft_type"}
 TRAINING_ALONE = {
     "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying",
@@ -199,6 +225,42 @@ SETTINGS = {
     for tool in trained.adapters()
     for key in json.loads((trained.FIXTURES / tool / "adapter_config.json").read_bytes())
 }
+
+
+@pytest.mark.parametrize("type_name", sorted(set(ELEMENT_BYTES) - set(FLOATS)))
+def test_an_adapter_is_of_floats(tmp_path, type_name):
+    folder = trained.make_adapter("trl", tmp_path / "tuned")
+    empty = bytes(ELEMENT_BYTES[type_name] * 4)
+    change(
+        folder / "adapter_model.safetensors",
+        lambda tensors: tensors.update({"strange.weight": Stored(type_name, (2, 2), empty)}),
+    )
+    (found,) = fails(folder)
+    assert found == f"strange.weight: has type {type_name}, expected one of F64, F32, F16, BF16"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"rank_pattern": value} for value in ([], "x", 0, {"(": 4}, {"(a+)+": 4}, {"a" * 257: 4})),
+        *({"rank_pattern": {"up_proj": value}} for value in ("x", None, 0, 1.5, True, 10**400)),
+        *({"alpha_pattern": {"up_proj": value}} for value in ("x", None, math.nan, 10**400)),
+        *({"rank_pattern": {pattern: 4}} for pattern in ("(a|a)*", "(?i)a", "(a|a)" * 40, "a?" * 40)),
+        *({"lora_alpha": value} for value in (10**400, math.inf, True)),
+        {"r": 10**400},
+    ],
+)  # fmt: skip
+def test_settings_of_an_adapter_that_are_no_values_are_refused(changes):
+    with pytest.raises(CheckpointError, match=f"{next(iter(changes))} ") as caught:
+        read_adapter({"r": 4, "lora_alpha": 8, **changes})
+    assert caught.value.subject == "adapter_config.json"
+
+
+def test_patterns_are_held_against_a_name_and_its_end():
+    ranks = {r"^model\.layers\.(0|1)\..*q_proj": 2, "up_proj": 3, "down_proj|k_proj": 5}
+    adapter = read_adapter({"r": 4, "lora_alpha": 8, "rank_pattern": ranks, "alpha_pattern": None})
+    names = ("model.layers.1.self_attn.q_proj", "layers.0.up_proj", "a.k_proj", "model.xup_proj")
+    assert [adapter.rank_of(name) for name in names] == [2, 3, 5, 4]
 
 
 @pytest.mark.parametrize("key", sorted(SETTINGS - READ - TRAINING_ALONE))

@@ -154,9 +154,17 @@ def test_every_word_for_it_ends_the_conversation(listener, talk, monkeypatch, wo
     assert next(lines) == "never asked"
 
 
-@pytest.mark.parametrize("line", ["/imgae a.png", "/save", "/IMG", "/clear all"])
+@pytest.mark.parametrize("line", ["/imgae a.png", "/save", "/IMG"])
 def test_an_unknown_command_is_told_and_never_asked(listener, talk, line):
     with pytest.raises(UsageError, match="there is no command") as caught:
+        _obey(talk, line, PictureFiles())
+    assert "/image FILE" in caught.value.hint
+    assert listener.told == []
+
+
+@pytest.mark.parametrize("line", ["/clear all", "/help me", "/quit now", "/? x"])
+def test_a_command_with_something_after_it_is_told_and_never_asked(listener, talk, line):
+    with pytest.raises(UsageError, match=r"/[a-z?]+ takes nothing after it") as caught:
         _obey(talk, line, PictureFiles())
     assert "/image FILE" in caught.value.hint
     assert listener.told == []

@@ -33,6 +33,12 @@ def test_what_is_left_out_is_told_with_the_reason(tmp_path):
     assert all("expected JPEG, PNG" in one.why for one in chosen.left_out)
 
 
+def test_a_link_that_leads_nowhere_is_left_out(tmp_path):
+    put(tmp_path, "a.png", "answers.jsonl")
+    (tmp_path / "notes").symlink_to(tmp_path / "gone")
+    assert asked(tmp_path, out=tmp_path / "answers.jsonl") == (["a.png"], ["notes"])
+
+
 def test_what_a_system_left_there_is_no_bodys(tmp_path):
     put(tmp_path, "a.png", ".DS_Store", "._a.png", "Thumbs.db", "desktop.ini", ".hidden.png")
     assert asked(tmp_path) == ([".hidden.png", "a.png"], [])

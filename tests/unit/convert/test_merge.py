@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.checkpoint.tensors import FLOATS
 from llava_pack.convert.merge import merged_parts, read_adapter
 from llava_pack.convert.shards import write_shards
 from llava_pack.format.errors import CheckpointError
@@ -55,6 +56,14 @@ def test_an_adapter_is_added_in_32_bits_and_rounded_once(tmp_path, dtype, change
     assert not (got == weight).all()
     untouched = "model.embed_tokens.weight"
     assert merged[untouched] == llava_tensors(spec)[untouched].data
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_base_of_any_float_keeps_its_type(tmp_path, dtype):
+    spec = replace(SPEC, dtype=dtype)
+    merged = parts_of(make_lora(tmp_path / "llava-lora"), make_language(tmp_path / "base", spec))
+    assert len(merged[QUERY]) == len(llava_tensors(spec)[QUERY].data)
 
 
 def _tensors(lora: Path) -> dict[str, bytes]:

@@ -1,5 +1,7 @@
 """Pictures for the tower; equality with transformers is in tests/functional."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,10 @@ def test_sizes_that_would_take_all_memory_are_refused(changes):
         ({"do_normalize": False}, "do_normalize is False, expected true"),
         ({"do_center_crop": False}, "do_center_crop is False, expected true"),
         ({"resample": 9}, "resample is 9, expected 0 to 3"),
+        *(({"image_mean": [0.5, 0.5, odd]}, f"image_mean has {odd}") for odd in (math.nan, 256)),
+        *(({"image_std": [0.5, 0.5, odd]}, f"image_std has {odd}") for odd in (0, 1e-320, None)),
+        *(({"rescale_factor": odd}, f"rescale_factor has {odd}") for odd in (math.inf, 0, None)),
+        ({"rescale_factor": 10**400}, "rescale_factor has 10000"),
     ],
 )
 def test_what_would_make_other_pictures_is_refused(changes, message):

@@ -81,7 +81,8 @@ def test_pinpoints_may_be_text():
 
 @pytest.mark.parametrize(
     "points",
-    [None, [], [[336]], [[300, 336]], [[0, 336]], [[336 * 100, 336 * 100]], "__import__('os')", "(", 7],
+    [None, [], [[336]], [[300, 336]], [[0, 336]], [[336 * 100, 336 * 100]], "__import__('os')", "(", 7,
+     [[float("inf"), 1]], "[[1e999, 1]]", [[10**400, 336]], f"[[1{'0' * 400}, 336]]"],
 )  # fmt: skip
 def test_odd_pinpoints_are_refused(points):
     with pytest.raises(CheckpointError, match="image_grid_pinpoints"):
