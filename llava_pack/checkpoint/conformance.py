@@ -1,5 +1,6 @@
 """Whether the tensors are those that the configuration promises, kind by kind. Pure."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,11 +16,13 @@ from llava_pack.checkpoint.expected import (
 from llava_pack.checkpoint.findings import SHOWN, listed
 from llava_pack.checkpoint.keymap import INSIDE, is_weight, original_name, projector_name
 from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.network import NAMED_TOWER
 from llava_pack.checkpoint.quantized import unpacked
 from llava_pack.checkpoint.tensors import FLOATS, TensorEntry
-from llava_pack.checkpoint.vision import tower_rules
+from llava_pack.checkpoint.vision import tower_rules, tower_values
 from llava_pack.format.errors import CheckpointError
 
+_TOWER_LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 Config = Mapping[str, Any]
 Entries = Mapping[str, TensorEntry]
 
@@ -42,7 +45,10 @@ def conformance_defects(
     if kind is Kind.CONVERTED:
         return _converted_defects(config, entries, unseen)
     if kind is Kind.TOWER:
-        return _promised(config, entries, (tower_shapes,), unseen)
+        return [
+            *_promised(config, entries, (tower_shapes,), unseen),
+            *_more_layers(config, entries),
+        ]
     if kind is Kind.LANGUAGE:
         return _promised(config, entries, (language_shapes,), unseen)
     if kind is Kind.PROJECTOR:
@@ -70,7 +76,22 @@ def inside_defects(
         shapes = tower_shapes(tower, tower_rules(config, tower).layers)
         return {f"{INSIDE}{name}": shape for name, shape in shapes.items()}
 
-    return _promised(tower_config, entries, (needed,), unseen)
+    defects = _promised(tower_config, entries, (needed,), unseen)
+    return [*defects, *_more_layers(tower_config, entries)]
+
+
+def _more_layers(tower_config: Config, entries: Entries) -> Iterator[Defect]:
+    """Yield that a tower has more layers than its configuration says: it is another's."""
+    try:
+        layers = tower_values(tower_config)[1]["num_hidden_layers"]
+    except CheckpointError:  # told by what looks at the values
+        return
+    held = {int(match[1]) for name in entries if (match := _TOWER_LAYER.search(name))}
+    if held and max(held) >= layers:
+        text = (
+            f"num_hidden_layers of the tower is {layers}, the weights have {max(held) + 1} layers"
+        )
+        yield Defect("fail", "config.json", text, NAMED_TOWER)
 
 
 def _promised(

@@ -113,7 +113,8 @@ def test_what_has_no_native_layout_is_refused_before_weights_move(llava_pack, tm
     assert done.returncode == 13, done.stdout + done.stderr
     assert "transformers' LLaVA" in done.stderr
     assert "build it without --format hf and --quantize" in done.stderr
-    assert not [path for path in hub.served if path.endswith((".safetensors", ".bin"))]
+    whole = [one for one in hub.asked if one.method == "GET" and "range" not in one.headers]
+    assert not [one for one in whole if one.path.endswith((".safetensors", ".bin"))]
 
 
 @pytest.mark.engine

@@ -57,7 +57,7 @@ def test_a_picture_of_another_key_is_seen_anew_and_is_not_without_salts(
     asked(made, ATTACKER, "look", PICTURE)
     assert made.work.picture_hits == before
     monkeypatch.setattr(
-        Vision, "_key", lambda self, _, picture: (self._preprocessing, picture.digest)
+        Vision, "_key", lambda self, look: (self._preprocessing, look.picture.digest)
     )
     for salt in ("one", "another"):
         asked(made, salt, "look", PICTURE)

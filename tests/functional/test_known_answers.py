@@ -139,8 +139,10 @@ def test_a_wrong_template(recorded):
 
 
 def test_a_wrong_padding_colour(recorded, monkeypatch):
-    padded = images._square
-    monkeypatch.setattr(images, "_square", lambda image, _colour: padded(image, (0, 0, 0)))
+    padded = images.scaled_square
+    monkeypatch.setattr(
+        images, "scaled_square", lambda image, size, _, way: padded(image, size, (0, 0, 0), way)
+    )
     found = judged(load(), recorded)
     assert [one.stage for one in found] == ["picture", "", "picture"]  # the circle is square
 
@@ -148,7 +150,8 @@ def test_a_wrong_padding_colour(recorded, monkeypatch):
 def test_a_picture_that_is_cropped_and_not_padded(recorded):
     engine = load()
     vision = engine._model._vision
-    vision.processor = replace(vision.processor, pad=False)
+    rules = replace(vision.processor.rules, pad=False)
+    vision.processor = replace(vision.processor, rules=rules)
     found = judged(engine, recorded)
     assert [one.stage for one in found] == ["picture", "", "picture"]  # the circle is square
 

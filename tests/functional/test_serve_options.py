@@ -24,7 +24,13 @@ from tests.support.site import Site
 
 OPTIONS = {option.name: option for option in get_command(app).commands["serve"].params}
 HONOURED = runtime.RUNTIME.honoured
-VALUES = {"conv_mode": "plain", "picture_mode": "viewer", "precision": "int8", "device": "cpu"}
+VALUES = {
+    "conv_mode": "plain",
+    "tower": "packed",
+    "picture_mode": "viewer",
+    "precision": "int8",
+    "device": "cpu",
+}
 """What is typed for those that take one of a few words: 64 is a number, a path and a text."""
 Serve = Callable[..., tuple[Program, ...]]
 
