@@ -95,8 +95,9 @@ class ChatTemplate:
             if index % 2 == 0:
                 pieces += _with_pictures(piece, self.image, pictures)
                 continue
-            one = held[int(piece)]
-            unseen -= {int(piece)}
+            place = _place(piece, held)
+            one = held[place]
+            unseen -= {place}
             if not isinstance(one, str) and next(pictures, None) is not one:
                 raise CheckpointError("it changes the order of pictures")
             pieces.append(one)
@@ -136,6 +137,13 @@ def written_text(piece: Piece, image: str) -> str:
     if isinstance(piece, Markup):
         return piece.text
     return piece if isinstance(piece, str) else image
+
+
+def _place(digits: str, held: Sequence[Any]) -> int:
+    """Return the place in `held` that a mark names, which a template can write itself."""
+    if len(digits) > len(str(len(held))) or int(digits) >= len(held):
+        raise CheckpointError("it writes characters for private use")
+    return int(digits)
 
 
 def _marked(part: Any, held: list[Any]) -> str:

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.byte_level import fast_tokenizer, tokenizer_state
-from llava_pack.checkpoint.chat_template import ChatTemplate
+from llava_pack.checkpoint.chat_template import ChatTemplate, Markup, TemplateTurn
 from llava_pack.checkpoint.chat_template_trial import read_chat_template
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.defects import Defect, defect_of
@@ -25,7 +24,6 @@ from llava_pack.checkpoint.kind import Kind, backbone
 from llava_pack.checkpoint.special_tokens import (
     NO_TOKENS,
     SpecialTokens,
-    llama_vocabulary,
     read_special_tokens,
 )
 from llava_pack.checkpoint.templates import OWN, RAW, TEMPLATES, template
@@ -104,15 +102,19 @@ def choose_template(
     """
     texts = texts or folder
     tokens = read_special_tokens(texts)
+    config = read_config(folder / "config.json")
+    rows = _text_part(config).get("vocab_size")
+    rowless = tokens.rowless(rows) if tokens and type(rows) is int else frozenset()
     own, defect = None, None
     if wanted in {None, OWN}:
         try:
             own = read_chat_template(texts)
+            if own is not None and rowless:
+                _check_rows(_written(own, rowless), OWN, checkpoint_name(Path(name or folder)))
         except CheckpointError as error:
             if wanted == OWN:
                 raise
-            defect = error.message
-    config = read_config(folder / "config.json")
+            own, defect = None, error.message
     conv_mode = conv_mode_of(
         known_names(
             (Path(name or folder), texts), (config, read_config(folder / "adapter_config.json"))
@@ -123,12 +125,13 @@ def choose_template(
         converted=converted,
         wanted=wanted,
         because=defect,
+        rowless=rowless,
     )
     return TemplateChoice(conv_mode=conv_mode, chat_template=own, tokens=tokens or NO_TOKENS)
 
 
 def template_defects(folder: Path, kind: Kind) -> list[Defect]:
-    """Return what is wrong with a model's tokenizer, and a warning where no template is known.
+    """Return a warning where no template is known; a damaged tokenizer is told by itself.
 
     The warning stops nothing here: whoever loads or packs the model can say the template. What an
     adapter or a projector lacks, its base may have.
@@ -137,11 +140,8 @@ def template_defects(folder: Path, kind: Kind) -> list[Defect]:
         return []
     try:
         read_special_tokens(folder)
-        state = tokenizer_state(folder) if llama_vocabulary(folder) is None else None
-        if state is not None:
-            fast_tokenizer(folder, state)
-    except CheckpointError as error:
-        return [defect_of(error)]
+    except CheckpointError:
+        return []
     try:
         choose_template(folder, converted=kind is Kind.CONVERTED)
     except CheckpointError as error:
@@ -158,6 +158,7 @@ def conv_mode_of(
     converted: bool = False,
     wanted: str | None = None,
     because: str | None = None,
+    rowless: frozenset[str] = frozenset(),
 ) -> str:
     """Return the name of a checkpoint's conversation template.
 
@@ -169,6 +170,7 @@ def conv_mode_of(
         converted: it is in transformers' own layout.
         wanted: what was typed.
         because: why its chat template cannot be used.
+        rowless: the special tokens that its embedding table has no rows for.
 
     Raises:
         CheckpointError: no template can be known, or its tokens are not in the vocabulary.
@@ -184,11 +186,11 @@ def conv_mode_of(
             hint=f"leave it out, or use one of: {_fitting(tokens)}",
         )
     if wanted is not None:
-        return _usable(wanted, tokens, names[0])
+        return _usable(wanted, tokens, names[0], rowless)
     defects = [f"its chat template: {because}"] if because else []
     for conv_mode in _candidates(names, config, own=own, converted=converted):
         try:
-            return _usable(conv_mode, tokens, names[0])
+            return _usable(conv_mode, tokens, names[0], rowless)
         except CheckpointError as error:
             defects.append(error.message)
     raise CheckpointError(
@@ -264,8 +266,10 @@ def _fitting(tokens: frozenset[str] | None) -> str:
     return ", ".join(sorted(fits))
 
 
-def _usable(conv_mode: str, tokens: frozenset[str] | None, subject: str) -> str:
-    """Return a template's name if the vocabulary has what stands in its prompts.
+def _usable(
+    conv_mode: str, tokens: frozenset[str] | None, subject: str, rowless: frozenset[str]
+) -> str:
+    """Return a template's name if the model has what stands in its prompts.
 
     Raises:
         CheckpointError: it lacks some.
@@ -279,4 +283,22 @@ def _usable(conv_mode: str, tokens: frozenset[str] | None, subject: str) -> str:
             subject=subject,
             hint=f"choose the one that the model was trained with; it can be: {_fitting(tokens)}",
         )
+    _check_rows([token for token in needs if token in rowless], conv_mode, subject)
     return conv_mode
+
+
+def _written(own: ChatTemplate, tokens: Iterable[str]) -> list[str]:
+    """Return those of some tokens that a chat template writes into the prompt of a question."""
+    pieces = own.pieces([TemplateTurn("user", ("x",))])
+    text = "".join(one.text for one in pieces if isinstance(one, Markup)) + own.after
+    return sorted(token for token in tokens if token and token in text)
+
+
+def _check_rows(rowless: Sequence[str], conv_mode: str, subject: str) -> None:
+    if rowless:
+        raise CheckpointError(
+            f"the embedding table has no row for {', '.join(rowless)} of the conversation "
+            f"template {conv_mode}",
+            subject=subject,
+            hint="use the tokenizer and the weights of the same repository",
+        )
