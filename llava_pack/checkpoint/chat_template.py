@@ -9,7 +9,7 @@ Source: transformers utils/chat_template_utils.py render_jinja_template (what it
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +104,16 @@ class ChatTemplate:
         if unseen or next(pictures, None) is not None:
             raise CheckpointError(f"it leaves out a {'text' if unseen else 'picture'}")
         return pieces
+
+    def written(self, tokens: Iterable[str]) -> list[str]:
+        """Return those of some tokens that the template writes around a question and its answer.
+
+        Raises:
+            CheckpointError: the template fails.
+        """
+        pieces = self.pieces([TemplateTurn("user", ("x",))])
+        text = "".join(one.text for one in pieces if isinstance(one, Markup)) + self.after
+        return sorted(token for token in tokens if token and token in text)
 
     def values(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return what the template is given for a conversation."""

@@ -133,8 +133,10 @@ def _environment() -> Any:
             return super().call(context, called, *args, **named)
 
     def check(name: str, *values: Any) -> None:
-        wide = name.startswith("format") and _WIDE.search(str(values[0]))
-        if wide or prod(max(1, _size(one)) for one in values) > _MAX_SIZE:
+        formats = name.startswith("format")
+        wide = formats and _WIDE.search(str(values[0]))
+        size = _length if formats else _size  # a number that is written out is short
+        if wide or prod(max(1, size(one)) for one in values) > _MAX_SIZE:
             raise SecurityError(f"{name} of such values is not allowed")
 
     def bounded(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,7 +169,7 @@ def _grown(operator: str, left: Any, right: Any) -> int:
     if operator == "+":
         return _size(left) + _size(right)
     wide = isinstance(left, str) and _WIDE.search(left)
-    return _MAX_SIZE + 1 if wide else _size(left) * max(1, _size(right))
+    return _MAX_SIZE + 1 if wide else _size(left) * max(1, _length(right))
 
 
 def _size(value: Any) -> int:

@@ -4,7 +4,7 @@ Source: transformers tokenization_utils_base.py (`added_tokens_decoder`, `added_
 huggingface/tokenizers `tokenizer.json` (`added_tokens`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,8 +42,14 @@ class SpecialTokens:
     behind: frozenset[str] = frozenset()
     ids: Mapping[str, int] = field(default_factory=dict, repr=False)
 
-    def rowless(self, rows: int) -> frozenset[str]:
-        """Return the added tokens that an embedding table of so many rows has no row for."""
+    def rowless(self, rows: object) -> frozenset[str]:
+        """Return the added tokens that an embedding table has no row for.
+
+        Args:
+            rows: `vocab_size`, as a configuration says it.
+        """
+        if type(rows) is not int:  # which is told where the network is read
+            return frozenset()
         return frozenset(token for token, token_id in self.ids.items() if token_id >= rows)
 
     def ends(self, after: str) -> tuple[str, ...]:
@@ -117,3 +123,18 @@ def read_special_tokens(folder: Path) -> SpecialTokens | None:
         behind=frozenset(one["content"] for one in entries if one.get("rstrip")),
         ids=ids,
     )
+
+
+def check_rows(rowless: Sequence[str], conv_mode: str, subject: str) -> None:
+    """Check that every token of a template has a row in the embedding table.
+
+    Raises:
+        CheckpointError: some have none.
+    """
+    if rowless:
+        raise CheckpointError(
+            f"the embedding table has no row for {', '.join(rowless)} of the conversation "
+            f"template {conv_mode}",
+            subject=subject,
+            hint="use the tokenizer and the weights of the same repository",
+        )

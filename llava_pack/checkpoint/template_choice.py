@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.chat_template import ChatTemplate, Markup, TemplateTurn
+from llava_pack.checkpoint.chat_template import ChatTemplate
 from llava_pack.checkpoint.chat_template_trial import read_chat_template
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.defects import Defect, defect_of
@@ -24,6 +24,7 @@ from llava_pack.checkpoint.kind import Kind, backbone
 from llava_pack.checkpoint.special_tokens import (
     NO_TOKENS,
     SpecialTokens,
+    check_rows,
     read_special_tokens,
 )
 from llava_pack.checkpoint.templates import OWN, RAW, TEMPLATES, template
@@ -103,14 +104,13 @@ def choose_template(
     texts = texts or folder
     tokens = read_special_tokens(texts)
     config = read_config(folder / "config.json")
-    rows = _text_part(config).get("vocab_size")
-    rowless = tokens.rowless(rows) if tokens and type(rows) is int else frozenset()
     own, defect = None, None
     if wanted in {None, OWN}:
         try:
             own = read_chat_template(texts)
+            rowless = (tokens or NO_TOKENS).rowless(_text_part(config).get("vocab_size"))
             if own is not None and rowless:
-                _check_rows(_written(own, rowless), OWN, checkpoint_name(Path(name or folder)))
+                check_rows(own.written(rowless), OWN, checkpoint_name(Path(name or folder)))
         except CheckpointError as error:
             if wanted == OWN:
                 raise
@@ -120,12 +120,11 @@ def choose_template(
             (Path(name or folder), texts), (config, read_config(folder / "adapter_config.json"))
         ),
         config,
-        tokens=None if tokens is None else tokens.texts,
+        tokens=tokens,
         own=own is not None,
         converted=converted,
         wanted=wanted,
         because=defect,
-        rowless=rowless,
     )
     return TemplateChoice(conv_mode=conv_mode, chat_template=own, tokens=tokens or NO_TOKENS)
 
@@ -153,24 +152,22 @@ def conv_mode_of(
     names: Sequence[str],
     config: Mapping[str, Any],
     *,
-    tokens: frozenset[str] | None = None,
+    tokens: SpecialTokens | None = None,
     own: bool = False,
     converted: bool = False,
     wanted: str | None = None,
     because: str | None = None,
-    rowless: frozenset[str] = frozenset(),
 ) -> str:
     """Return the name of a checkpoint's conversation template.
 
     Args:
         names: its own, and of what it was trained from; the first is what messages call it.
         config: its config.json.
-        tokens: the special tokens of its vocabulary, None where they are not known.
+        tokens: those of its vocabulary, None where they are not known.
         own: it has a chat template that can be used.
         converted: it is in transformers' own layout.
         wanted: what was typed.
         because: why its chat template cannot be used.
-        rowless: the special tokens that its embedding table has no rows for.
 
     Raises:
         CheckpointError: no template can be known, or its tokens are not in the vocabulary.
@@ -179,23 +176,25 @@ def conv_mode_of(
     >>> conv_mode_of(["llava-v1.5-7b"], {}), conv_mode_of(["mine", "lmsys/vicuna-7b-v1.5"], {})
     ('llava_v1', 'llava_v1')
     """
+    texts = tokens.texts if tokens else None
+    rowless = (tokens or NO_TOKENS).rowless(_text_part(config).get("vocab_size"))
     if wanted == OWN and not own:
         raise CheckpointError(
             "it has no chat template of its own",
             subject=names[0],
-            hint=f"leave it out, or use one of: {_fitting(tokens)}",
+            hint=f"leave it out, or use one of: {_fitting(texts)}",
         )
     if wanted is not None:
-        return _usable(wanted, tokens, names[0], rowless)
+        return _usable(wanted, texts, names[0], rowless)
     defects = [f"its chat template: {because}"] if because else []
     for conv_mode in _candidates(names, config, own=own, converted=converted):
         try:
-            return _usable(conv_mode, tokens, names[0], rowless)
+            return _usable(conv_mode, texts, names[0], rowless)
         except CheckpointError as error:
             defects.append(error.message)
     raise CheckpointError(
         "its conversation template is not known: neither its name, nor config.json, nor a chat "
-        f"template tells it; expected one of: {_fitting(tokens)}"
+        f"template tells it; expected one of: {_fitting(texts)}"
         + "".join(f"; {defect}" for defect in dict.fromkeys(defects)),
         subject=names[0],
         hint=_HINT,
@@ -283,22 +282,5 @@ def _usable(
             subject=subject,
             hint=f"choose the one that the model was trained with; it can be: {_fitting(tokens)}",
         )
-    _check_rows([token for token in needs if token in rowless], conv_mode, subject)
+    check_rows([token for token in needs if token in rowless], conv_mode, subject)
     return conv_mode
-
-
-def _written(own: ChatTemplate, tokens: Iterable[str]) -> list[str]:
-    """Return those of some tokens that a chat template writes into the prompt of a question."""
-    pieces = own.pieces([TemplateTurn("user", ("x",))])
-    text = "".join(one.text for one in pieces if isinstance(one, Markup)) + own.after
-    return sorted(token for token in tokens if token and token in text)
-
-
-def _check_rows(rowless: Sequence[str], conv_mode: str, subject: str) -> None:
-    if rowless:
-        raise CheckpointError(
-            f"the embedding table has no row for {', '.join(rowless)} of the conversation "
-            f"template {conv_mode}",
-            subject=subject,
-            hint="use the tokenizer and the weights of the same repository",
-        )

@@ -104,9 +104,8 @@ def _entry(value: Any, key: str, subject: str) -> Mapping[str, Any]:
     """Return a token as an object with its text."""
     entry = {"content": value} if isinstance(value, str) else value
     if not isinstance(entry, Mapping) or not isinstance(entry.get("content"), str):
-        raise refusal(
-            f"{key} has {shown(value)}, expected a token with its content", subject=subject
-        )
+        text = f"{key} has {shown(value)}, expected a token with its content"
+        raise refusal(text, subject=subject)
     return entry
 
 
