@@ -24,7 +24,8 @@ MAX_TEMPLATE_CHARS = 1 << 17
 _MAX_STEPS = 2_000_000
 _MAX_SIZE = 1_000_000
 _GROWING_FILTERS = (
-    "batch", "center", "format", "indent", "join", "replace", "slice", "tojson", "wordwrap",
+    "batch", "center", "format", "indent", "join", "replace", "slice", "string", "tojson",
+    "wordwrap",
 )  # fmt: skip
 _GROWING_METHODS = frozenset(
     {"center", "expandtabs", "format", "format_map", "join", "ljust", "replace", "rjust", "zfill"}
@@ -139,6 +140,11 @@ def _environment() -> Any:
         if wide or prod(max(1, size(one)) for one in values) > _MAX_SIZE:
             raise SecurityError(f"{name} of such values is not allowed")
 
+    def printed(value: Any) -> Any:
+        if isinstance(value, (list, tuple, Mapping)):
+            check("the text", value)
+        return value
+
     def bounded(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(work)  # with what Jinja notes on it
         def checked(*args: Any, **named: Any) -> Any:
@@ -152,7 +158,10 @@ def _environment() -> Any:
         raise TemplateError(message)
 
     sandbox = Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[GenerationTag, loopcontrols],
+        finalize=printed,
     )
     sandbox.filters["tojson"] = _to_json
     sandbox.filters |= {name: bounded(name, sandbox.filters[name]) for name in _GROWING_FILTERS}

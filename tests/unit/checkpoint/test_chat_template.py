@@ -135,8 +135,7 @@ def test_marks_that_a_template_writes_itself_are_refused(escaped):
 
 
 def test_an_answer_that_a_template_puts_last_has_nothing_behind_it():
-    with pytest.raises(CheckpointError, match="cannot be used"):
-        tried(LAST, NAMES)
+    assert tried(LAST, NAMES).after == ""
 
 
 GROWING = "{% set ns = namespace(x='aaaaaaaa') %}{% for _ in range(60) %}{% set ns.x = GROW %}{% endfor %}"
@@ -167,7 +166,7 @@ GROWING = "{% set ns = namespace(x='aaaaaaaa') %}{% for _ in range(60) %}{% set 
     ],
 )  # fmt: skip
 def test_nothing_in_a_template_grows_large(text):
-    with pytest.raises(CheckpointError, match="not allowed|without end"):
+    with pytest.raises(CheckpointError, match=r"not allowed|without end"):
         rendered(text + "{{ ns.x if ns is defined }}", {"messages": [{"role": "user"}]})
 
 

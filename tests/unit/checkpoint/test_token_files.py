@@ -42,11 +42,11 @@ def test_the_laptop_refuses_what_the_engine_does(tmp_path, name, value):
     weights = survey_files(folder, names, lambda _: ({}, []))[1]
     (found,) = [one for one in weights if one.level == "fail"]
     if value == {"model": 5}:  # the library's own matter
-        assert (found.subject, found.text) == (name, "not a tokenizer")
+        assert (found.subject, found.message) == (name, "not a tokenizer")
         return
     with pytest.raises(CheckpointError) as caught:
         (eos_ids if name == "generation_config.json" else read_special_tokens)(folder)
-    assert (found.subject, found.text) == (caught.value.subject, caught.value.message)
+    assert (found.subject, found.message) == (caught.value.subject, caught.value.message)
     assert found.subject == name
 
 
