@@ -30,6 +30,8 @@ _GROWING_FILTERS = (
 _GROWING_METHODS = frozenset(
     {"center", "expandtabs", "format", "format_map", "join", "ljust", "replace", "rjust", "zfill"}
 )
+_WRITING = frozenset({"format", "format_map", "join", "replace", "string"})
+"""To these a number is what they write, not how wide or how often."""
 _WIDE = re.compile(r"\d{5}|%[^%a-z]*\*|:[^}]*\{")
 """A format whose width is large, or comes from a value."""
 
@@ -123,36 +125,14 @@ def _environment() -> Any:
             return super().call_binop(context, operator, left, right)
 
         def joined(self, parts: tuple[Any, ...]) -> str:
-            if _size(parts) > _MAX_SIZE:
-                raise SecurityError("~ of such values is not allowed")
+            _check("~", parts)
             return "".join(map(str, parts))
 
         def call(self, context: Any, called: Any, *args: Any, **named: Any) -> Any:
             method = getattr(called, "__wrapped__", called)  # Jinja wraps `format`
             if isinstance(method, BuiltinMethodType) and method.__name__ in _GROWING_METHODS:
-                check(method.__name__, method.__self__, *args, *named.values())
+                _check(method.__name__, method.__self__, *args, *named.values())
             return super().call(context, called, *args, **named)
-
-    def check(name: str, *values: Any) -> None:
-        formats = name.startswith("format")
-        wide = formats and _WIDE.search(str(values[0]))
-        size = _length if formats else _size  # a number that is written out is short
-        if wide or prod(max(1, size(one)) for one in values) > _MAX_SIZE:
-            raise SecurityError(f"{name} of such values is not allowed")
-
-    def printed(value: Any) -> Any:
-        if isinstance(value, (list, tuple, Mapping)):
-            check("the text", value)
-        return value
-
-    def bounded(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(work)  # with what Jinja notes on it
-        def checked(*args: Any, **named: Any) -> Any:
-            values = args[1:] if hasattr(work, "jinja_pass_arg") else args
-            check(name, *values, *named.values())
-            return work(*args, **named)
-
-        return checked
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
@@ -161,12 +141,41 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[GenerationTag, loopcontrols],
-        finalize=printed,
+        finalize=_printed,
     )
     sandbox.filters["tojson"] = _to_json
-    sandbox.filters |= {name: bounded(name, sandbox.filters[name]) for name in _GROWING_FILTERS}
+    sandbox.filters |= {name: _bounded(name, sandbox.filters[name]) for name in _GROWING_FILTERS}
     sandbox.globals |= {"raise_exception": raise_exception, "strftime_now": _now}
     return sandbox
+
+
+def _check(name: str, *values: Any) -> None:
+    """Refuse what makes a large value of some values."""
+    from jinja2.exceptions import SecurityError
+
+    wide = name.startswith("format") and _WIDE.search(str(values[0]))
+    size = _length if name in _WRITING else _size
+    if wide or prod(max(1, size(one)) for one in values) > _MAX_SIZE:
+        raise SecurityError(f"{name} of such values is not allowed")
+
+
+def _printed(value: Any) -> Any:
+    """Return what a template prints, unless it is long as a text."""
+    if isinstance(value, (list, tuple, Mapping)):
+        _check("the text", value)
+    return value
+
+
+def _bounded(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that makes nothing large."""
+
+    @wraps(work)  # with what Jinja notes on it
+    def checked(*args: Any, **named: Any) -> Any:
+        values = args[1:] if hasattr(work, "jinja_pass_arg") else args
+        _check(name, *values, *named.values())
+        return work(*args, **named)
+
+    return checked
 
 
 def _grown(operator: str, left: Any, right: Any) -> int:

@@ -170,6 +170,13 @@ def test_nothing_in_a_template_grows_large(text):
         rendered(text + "{{ ns.x if ns is defined }}", {"messages": [{"role": "user"}]})
 
 
+def test_a_large_number_is_short_as_a_text():
+    text = (
+        "{{ 9999999 | string }} {{ '%d' % 9999999 }} {{ '{}'.format(9999999) }} {{ 'a' ~ 9999999 }}"
+    )
+    assert rendered(text, {}).count("9999999") == 4
+
+
 def test_compiling_is_limited_too():
     with pytest.raises(CheckpointError, match="without end"):
         rendered("{{ a.b }}" * 12000, {"a": {}})
