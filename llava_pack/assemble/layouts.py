@@ -19,6 +19,7 @@ from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.config import vision_tower_id, vision_tower_pointer
 from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.token_files import named_specials
 from llava_pack.convert.merge import merged_parts
 from llava_pack.convert.native import to_native
 from llava_pack.convert.native_config import PICTURE_ENDS
@@ -27,7 +28,6 @@ from llava_pack.convert.parts import Parts, original_parts
 from llava_pack.convert.quantize import quantize
 from llava_pack.convert.shards import opened, to_safetensors, write_file, write_shards
 from llava_pack.convert.tower import slim_tower
-from llava_pack.engine.inputs.tokenizers import named_specials
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.manifest import Rewrite
 from llava_pack.format.progress import Progress

@@ -12,6 +12,7 @@ from typing import Any
 
 from llava_pack.checkpoint.config import read_config, read_small
 from llava_pack.checkpoint.defects import shown
+from llava_pack.checkpoint.token_files import decoder_tokens, listed_tokens
 from llava_pack.format.errors import CheckpointError
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
@@ -59,7 +60,8 @@ def is_byte_level(state: Mapping[str, Any]) -> bool:
 def _has(step: Any) -> bool:
     if not isinstance(step, Mapping):
         return False
-    inner = [*(step.get("decoders") or ()), *(step.get("pretokenizers") or ())]
+    parts = (step.get("decoders"), step.get("pretokenizers"))
+    inner = [one for part in parts if isinstance(part, list) for one in part]
     return step.get("type") == "ByteLevel" or any(_has(one) for one in inner)
 
 
@@ -120,16 +122,12 @@ def _added(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tokens that were added to the vocabulary, by id."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     found: dict[int, dict[str, Any]] = {}
-    for text, token_id in read_config(folder / "added_tokens.json").items():
-        found[int(token_id)] = {"content": text, **flags, "special": True}
-    for token_id, entry in (config.get("added_tokens_decoder") or {}).items():
-        if not str(token_id).isdecimal() or not isinstance(entry, dict):
-            raise CheckpointError(
-                f"added token {shown(token_id)} has no text", subject="tokenizer_config.json"
-            )
+    for text, token_id in listed_tokens(folder).items():
+        found[token_id] = {"content": text, **flags, "special": True}
+    for token_id, entry in decoder_tokens(config).items():
         given = {key: bool(entry.get(key, value)) for key, value in flags.items()}
         special = bool(entry.get("special", False))
-        found[int(token_id)] = {"content": str(entry.get("content")), **given, "special": special}
+        found[token_id] = {"content": entry["content"], **given, "special": special}
     return [{"id": token_id, **found[token_id]} for token_id in sorted(found)]
 
 

@@ -9,7 +9,7 @@ Source: transformers utils/chat_template_utils.py render_jinja_template (what it
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,14 +95,25 @@ class ChatTemplate:
             if index % 2 == 0:
                 pieces += _with_pictures(piece, self.image, pictures)
                 continue
-            one = held[int(piece)]
-            unseen -= {int(piece)}
+            place = _place(piece, held)
+            one = held[place]
+            unseen -= {place}
             if not isinstance(one, str) and next(pictures, None) is not one:
                 raise CheckpointError("it changes the order of pictures")
             pieces.append(one)
         if unseen or next(pictures, None) is not None:
             raise CheckpointError(f"it leaves out a {'text' if unseen else 'picture'}")
         return pieces
+
+    def written(self, tokens: Iterable[str]) -> list[str]:
+        """Return those of some tokens that the template writes around a question and its answer.
+
+        Raises:
+            CheckpointError: the template fails.
+        """
+        pieces = self.pieces([TemplateTurn("user", ("x",))])
+        text = "".join(one.text for one in pieces if isinstance(one, Markup)) + self.after
+        return sorted(token for token in tokens if token and token in text)
 
     def values(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return what the template is given for a conversation."""
@@ -136,6 +147,13 @@ def written_text(piece: Piece, image: str) -> str:
     if isinstance(piece, Markup):
         return piece.text
     return piece if isinstance(piece, str) else image
+
+
+def _place(digits: str, held: Sequence[Any]) -> int:
+    """Return the place in `held` that a mark names, which a template can write itself."""
+    if len(digits) > len(str(len(held))) or int(digits) >= len(held):
+        raise CheckpointError("it writes characters for private use")
+    return int(digits)
 
 
 def _marked(part: Any, held: list[Any]) -> str:

@@ -110,7 +110,7 @@ def _learned(template: ChatTemplate) -> ChatTemplate:
     found = _fitting(template, _TRIAL, ways)
     pieces = found.pieces(_TRIAL)
     answer = found.ends["assistant"](_TRIAL[1].parts[0])
-    after = pieces[pieces.index(answer) + 1]
+    after = next(iter(pieces[pieces.index(answer) + 1 :]), None)
     found = replace(found, after=after.text if isinstance(after, Markup) else "")
     try:
         return _fitting(found, (_SYSTEM, *_TRIAL), ({**found.ends, "system": one} for one in _ENDS))

@@ -44,7 +44,7 @@ def checkpoint_folder(folder: Path) -> Path:
     if not (folder.name.startswith(_CACHE) and snapshots.is_dir()):
         return folder
     main = folder / "refs" / "main"
-    commit = main.read_text().strip() if main.is_file() else ""
+    commit = main.read_text(errors="replace").strip() if main.is_file() else ""
     if _REF.fullmatch(commit) and (snapshots / commit).is_dir():
         return snapshots / commit
     there = sorted(path for path in snapshots.iterdir() if path.is_dir())

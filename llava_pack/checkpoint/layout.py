@@ -44,9 +44,10 @@ from llava_pack.checkpoint.picture_words import check_picture_ends
 from llava_pack.checkpoint.pictures import PREPROCESSORS, preprocessor_of
 from llava_pack.checkpoint.routing import routing_defects
 from llava_pack.checkpoint.servable import engine_defects
-from llava_pack.checkpoint.special_tokens import llama_vocabulary
+from llava_pack.checkpoint.special_tokens import check_tokenizer
 from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.token_files import eos_ids
 from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors, repeated_tensors
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
@@ -284,11 +285,14 @@ def _layout(
 
 
 def _vocabulary(folder: Path, layout: Layout) -> list[Defect]:
-    """Return where the tokenizer has words that the model has no rows for."""
-    if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
+    """Return why the tokenizer cannot be used, and where it has words without a row."""
+    if layout.kind is Kind.TOWER:
         return []
     try:
-        model = llama_vocabulary(folder)
+        eos_ids(folder)
+        if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
+            return []
+        model = check_tokenizer(folder)
         check_picture_ends(folder, layout.original)
     except CheckpointError as error:
         return [defect_of(error)]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.byte_level import tokenizer_state
-from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config
 from llava_pack.checkpoint.kind import image_words
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
+from llava_pack.checkpoint.token_files import decoder_tokens, listed_tokens, state_tokens
 from llava_pack.checkpoint.values import size
 from llava_pack.format.errors import CheckpointError
 
@@ -25,11 +25,14 @@ def added_ids(folder: Path, pieces: int, words: Sequence[str] = ()) -> dict[str,
         folder: of the tokenizer.
         pieces: of the model.
         words: that LLaVA's own code adds behind them where the folder has them not.
+
+    Raises:
+        CheckpointError: a file of the tokenizer names no tokens where it should.
     """
     config = read_config(folder / "tokenizer_config.json")
-    added = {str(k): int(v) for k, v in read_config(folder / "added_tokens.json").items()}
-    for token_id, entry in dict(config.get("added_tokens_decoder") or {}).items():
-        added[token_text(entry)] = int(token_id)
+    added = listed_tokens(folder)
+    for token_id, entry in decoder_tokens(config).items():
+        added[entry["content"]] = token_id
     for word in words:
         if word not in added:
             added[word] = max(pieces, max(added.values(), default=0) + 1)
@@ -61,7 +64,7 @@ def check_picture_ends(folder: Path, config: Mapping[str, Any]) -> None:
 def _ids(folder: Path, config: Mapping[str, Any]) -> dict[str, int]:
     model = llama_vocabulary(folder)
     if model is None:
-        added = (tokenizer_state(folder) or {}).get("added_tokens", ())
-        return {str(entry["content"]): int(entry["id"]) for entry in added}
+        added = state_tokens(tokenizer_state(folder) or {})
+        return {entry["content"]: entry["id"] for entry in added}
     pieces = {piece.text: number for number, piece in enumerate(model.pieces)}
     return pieces | added_ids(folder, len(pieces), image_words(config))

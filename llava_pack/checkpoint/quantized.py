@@ -44,9 +44,9 @@ def quantized_ahead(config: Mapping[str, Any]) -> Ahead | None:
     if given.get("load_in_8bit"):
         return "int8"
     kind, storage = (given.get(f"bnb_4bit_quant_{key}") for key in ("type", "storage"))
-    if given.get("load_in_4bit") and storage not in {None, _STORAGE}:
+    if given.get("load_in_4bit") and storage not in (None, _STORAGE):
         raise _refusal(f"quantized by bitsandbytes into {shown(storage)}")
-    if given.get("load_in_4bit") and kind in {None, "fp4"}:  # None: bitsandbytes' default
+    if given.get("load_in_4bit") and kind in (None, "fp4"):  # None: bitsandbytes' default
         return "fp4"
     if given.get("load_in_4bit") and kind == "nf4":
         return "nf4"

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava_pack.checkpoint.byte_level import fast_tokenizer, tokenizer_state
 from llava_pack.checkpoint.chat_template import ChatTemplate
 from llava_pack.checkpoint.chat_template_trial import read_chat_template
 from llava_pack.checkpoint.config import read_config
@@ -25,7 +24,7 @@ from llava_pack.checkpoint.kind import Kind, backbone
 from llava_pack.checkpoint.special_tokens import (
     NO_TOKENS,
     SpecialTokens,
-    llama_vocabulary,
+    check_rows,
     read_special_tokens,
 )
 from llava_pack.checkpoint.templates import OWN, RAW, TEMPLATES, template
@@ -104,21 +103,24 @@ def choose_template(
     """
     texts = texts or folder
     tokens = read_special_tokens(texts)
+    config = read_config(folder / "config.json")
     own, defect = None, None
     if wanted in {None, OWN}:
         try:
             own = read_chat_template(texts)
+            rowless = (tokens or NO_TOKENS).rowless(_text_part(config).get("vocab_size"))
+            if own is not None and rowless:
+                check_rows(own.written(rowless), OWN, checkpoint_name(Path(name or folder)))
         except CheckpointError as error:
             if wanted == OWN:
                 raise
-            defect = error.message
-    config = read_config(folder / "config.json")
+            own, defect = None, error.message
     conv_mode = conv_mode_of(
         known_names(
             (Path(name or folder), texts), (config, read_config(folder / "adapter_config.json"))
         ),
         config,
-        tokens=None if tokens is None else tokens.texts,
+        tokens=tokens,
         own=own is not None,
         converted=converted,
         wanted=wanted,
@@ -128,7 +130,7 @@ def choose_template(
 
 
 def template_defects(folder: Path, kind: Kind) -> list[Defect]:
-    """Return what is wrong with a model's tokenizer, and a warning where no template is known.
+    """Return a warning where no template is known; a damaged tokenizer is told by itself.
 
     The warning stops nothing here: whoever loads or packs the model can say the template. What an
     adapter or a projector lacks, its base may have.
@@ -137,11 +139,8 @@ def template_defects(folder: Path, kind: Kind) -> list[Defect]:
         return []
     try:
         read_special_tokens(folder)
-        state = tokenizer_state(folder) if llama_vocabulary(folder) is None else None
-        if state is not None:
-            fast_tokenizer(folder, state)
-    except CheckpointError as error:
-        return [defect_of(error)]
+    except CheckpointError:
+        return []
     try:
         choose_template(folder, converted=kind is Kind.CONVERTED)
     except CheckpointError as error:
@@ -153,7 +152,7 @@ def conv_mode_of(
     names: Sequence[str],
     config: Mapping[str, Any],
     *,
-    tokens: frozenset[str] | None = None,
+    tokens: SpecialTokens | None = None,
     own: bool = False,
     converted: bool = False,
     wanted: str | None = None,
@@ -164,7 +163,7 @@ def conv_mode_of(
     Args:
         names: its own, and of what it was trained from; the first is what messages call it.
         config: its config.json.
-        tokens: the special tokens of its vocabulary, None where they are not known.
+        tokens: those of its vocabulary, None where they are not known.
         own: it has a chat template that can be used.
         converted: it is in transformers' own layout.
         wanted: what was typed.
@@ -177,23 +176,25 @@ def conv_mode_of(
     >>> conv_mode_of(["llava-v1.5-7b"], {}), conv_mode_of(["mine", "lmsys/vicuna-7b-v1.5"], {})
     ('llava_v1', 'llava_v1')
     """
+    texts = tokens.texts if tokens else None
+    rowless = (tokens or NO_TOKENS).rowless(_text_part(config).get("vocab_size"))
     if wanted == OWN and not own:
         raise CheckpointError(
             "it has no chat template of its own",
             subject=names[0],
-            hint=f"leave it out, or use one of: {_fitting(tokens)}",
+            hint=f"leave it out, or use one of: {_fitting(texts)}",
         )
     if wanted is not None:
-        return _usable(wanted, tokens, names[0])
+        return _usable(wanted, texts, names[0], rowless)
     defects = [f"its chat template: {because}"] if because else []
     for conv_mode in _candidates(names, config, own=own, converted=converted):
         try:
-            return _usable(conv_mode, tokens, names[0])
+            return _usable(conv_mode, texts, names[0], rowless)
         except CheckpointError as error:
             defects.append(error.message)
     raise CheckpointError(
         "its conversation template is not known: neither its name, nor config.json, nor a chat "
-        f"template tells it; expected one of: {_fitting(tokens)}"
+        f"template tells it; expected one of: {_fitting(texts)}"
         + "".join(f"; {defect}" for defect in dict.fromkeys(defects)),
         subject=names[0],
         hint=_HINT,
@@ -264,8 +265,10 @@ def _fitting(tokens: frozenset[str] | None) -> str:
     return ", ".join(sorted(fits))
 
 
-def _usable(conv_mode: str, tokens: frozenset[str] | None, subject: str) -> str:
-    """Return a template's name if the vocabulary has what stands in its prompts.
+def _usable(
+    conv_mode: str, tokens: frozenset[str] | None, subject: str, rowless: frozenset[str]
+) -> str:
+    """Return a template's name if the model has what stands in its prompts.
 
     Raises:
         CheckpointError: it lacks some.
@@ -279,4 +282,5 @@ def _usable(conv_mode: str, tokens: frozenset[str] | None, subject: str) -> str:
             subject=subject,
             hint=f"choose the one that the model was trained with; it can be: {_fitting(tokens)}",
         )
+    check_rows([token for token in needs if token in rowless], conv_mode, subject)
     return conv_mode

@@ -15,6 +15,7 @@ import pytest
 
 from llava_pack.assemble.chat_template import chat_template
 from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.token_files import named_specials
 from llava_pack.convert.merge import merged_parts
 from llava_pack.convert.native import to_native
 from llava_pack.convert.native_config import SKIPPED
@@ -22,7 +23,6 @@ from llava_pack.convert.native_tokenizer import is_legacy
 from llava_pack.convert.parts import Parts, original_parts, read_json
 from llava_pack.convert.shards import write_shards
 from llava_pack.engine import environment
-from llava_pack.engine.inputs.tokenizers import named_specials
 from llava_pack.engine.loading.load import load_engine
 from llava_pack.format.errors import CheckpointError
 from tests.functional.test_native_format import load

@@ -22,6 +22,7 @@ from llava_pack.checkpoint.chat_template import token_text
 from llava_pack.checkpoint.config import read_config, read_small
 from llava_pack.checkpoint.picture_words import added_ids
 from llava_pack.checkpoint.special_tokens import llama_vocabulary
+from llava_pack.checkpoint.token_files import named_specials, state_tokens
 from llava_pack.format.errors import CheckpointError
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -161,9 +162,9 @@ class JsonTokenizer:
             model.encode_special_tokens = True
             model.no_padding()
             model.no_truncation()
-        added = state.get("added_tokens", ())
-        self._added = {entry["content"]: int(entry["id"]) for entry in added}
-        self._special = {int(entry["id"]) for entry in added if entry.get("special")}
+        added = state_tokens(state)
+        self._added = {entry["content"]: entry["id"] for entry in added}
+        self._special = {entry["id"] for entry in added if entry.get("special")}
 
     @property
     def bos_id(self) -> int | None:
@@ -202,16 +203,6 @@ class JsonTokenizer:
         if not self._byte_level:
             return _piece_bytes(piece)
         return piece.encode() if piece in self._added else piece_bytes(piece)
-
-
-def eos_ids(folder: Path) -> frozenset[int]:
-    """Return the ids that end an answer, as config.json and generation_config.json name them."""
-    found: set[int] = set()
-    for name in ("config.json", "generation_config.json"):
-        values = read_config(folder / name)
-        named = values.get("eos_token_id", (values.get("text_config") or {}).get("eos_token_id"))
-        found.update(named if isinstance(named, list) else [named] if named is not None else [])
-    return frozenset(int(token_id) for token_id in found)
 
 
 def _piece_bytes(piece: str) -> bytes:
@@ -254,14 +245,3 @@ def _named_bos(folder: Path, config: Mapping[str, Any]) -> str | None:
     older = {} if newer else read_config(folder / "special_tokens_map.json")
     entry = older.get("bos_token", config.get("bos_token"))
     return None if entry is None else token_text(entry)
-
-
-def named_specials(folder: Path) -> frozenset[str]:
-    """Return the special tokens that have a part of their own, as `bos_token`."""
-    found = ["<s>", "</s>", "<unk>"]
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        values = read_config(folder / name)
-        named = [values.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
-        named += values.get("additional_special_tokens") or ()
-        found += [token_text(one) for one in named]
-    return frozenset(found)

@@ -19,6 +19,7 @@ from llava_pack.checkpoint.model import Checkpoint
 from llava_pack.checkpoint.network import Network
 from llava_pack.checkpoint.picture_words import PICTURE_ENDS
 from llava_pack.checkpoint.template_choice import TemplateChoice
+from llava_pack.checkpoint.token_files import eos_ids
 from llava_pack.engine.batching.kv_cache import SlotCache, SlotLayer
 from llava_pack.engine.batching.model_runner import LlavaModel
 from llava_pack.engine.batching.policy import manner
@@ -27,7 +28,7 @@ from llava_pack.engine.environment import trim_memory
 from llava_pack.engine.inputs.image_processor import PictureProcessor
 from llava_pack.engine.inputs.prompt import PromptWriter
 from llava_pack.engine.inputs.templates import Special
-from llava_pack.engine.inputs.tokenizers import Tokenizer, eos_ids, read_tokenizer
+from llava_pack.engine.inputs.tokenizers import Tokenizer, read_tokenizer
 from llava_pack.engine.inputs.vision import Vision
 from llava_pack.engine.loading.architecture import build, computed_buffers
 from llava_pack.engine.loading.memory import Room, free_memory, plan_room

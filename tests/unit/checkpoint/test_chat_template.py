@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llava_pack.checkpoint.chat_template import Markup, TemplateTurn
 from llava_pack.checkpoint.chat_template_trial import find_chat_template, tried
-from llava_pack.checkpoint.jinja_sandbox import MAX_TEMPLATE_CHARS
+from llava_pack.checkpoint.jinja_sandbox import MAX_TEMPLATE_CHARS, rendered
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.chat_templates import LLAMA_3, MISTRAL, PUBLISHED, VICUNA
 
@@ -123,6 +123,63 @@ def test_a_template_that_cannot_be_used_is_refused(text, reason):
     with pytest.raises(CheckpointError, match=reason) as caught:
         tried(text, NAMES)
     assert "--conv-mode" in caught.value.hint
+
+
+LAST = "{% for m in messages %}{% if m.role != 'assistant' %}{{ m.content }}{% endif %}{% endfor %}{{ messages[1].content }}"
+
+
+@pytest.mark.parametrize("escaped", ["9", "9" * 5000, "\u0661" * 5000])
+def test_marks_that_a_template_writes_itself_are_refused(escaped):
+    with pytest.raises(CheckpointError, match="private use"):
+        tried(f"{MISTRAL}{{{{ '\\ue000{escaped}\\ue001' }}}}", NAMES)
+
+
+def test_an_answer_that_a_template_puts_last_has_nothing_behind_it():
+    assert tried(LAST, NAMES).after == ""
+
+
+GROWING = "{% set ns = namespace(x='aaaaaaaa') %}{% for _ in range(60) %}{% set ns.x = GROW %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            GROWING.replace("GROW", grow)
+            for grow in (
+                "ns.x + ns.x", "ns.x ~ ns.x", "'%s%s' % (ns.x, ns.x)", "[ns.x, ns.x]",
+                "ns.x | replace('a', 'aa')", "ns.x.replace('a', 'aa')", "(ns.x, ns.x) | join",
+                "'{0}{0}'.format(ns.x)", "'%s%s' | format(ns.x, ns.x)",
+            )
+        ),
+        *(
+            f"{{{{ {wide} }}}}"
+            for wide in (
+                "'x' | center(10**9)", "'x' | center(999999999)", "'x'.center(999999999)",
+                "'x'.ljust(999999999)", "'x'.rjust(999999999)", "'x'.zfill(999999999)",
+                "'a\nb' | indent(999999999)", "messages | tojson(indent=999999999)",
+                "'%999999999d' % 1", "'%*d' % (999999999, 1)", "'{:999999999}'.format(1)",
+                "'{:{}}'.format('x', 999999999)", "'%999999999d' | format(1)",
+                "'\t'.expandtabs(999999999)", "[1] | batch(999999999, 'x') | list",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_nothing_in_a_template_grows_large(text):
+    with pytest.raises(CheckpointError, match=r"not allowed|without end"):
+        rendered(text + "{{ ns.x if ns is defined }}", {"messages": [{"role": "user"}]})
+
+
+def test_a_large_number_is_short_as_a_text():
+    text = (
+        "{{ 9999999 | string }} {{ '%d' % 9999999 }} {{ '{}'.format(9999999) }} {{ 'a' ~ 9999999 }}"
+    )
+    assert rendered(text, {}).count("9999999") == 4
+
+
+def test_compiling_is_limited_too():
+    with pytest.raises(CheckpointError, match="without end"):
+        rendered("{{ a.b }}" * 12000, {"a": {}})
 
 
 def test_what_a_template_refuses_is_the_questions_fault():

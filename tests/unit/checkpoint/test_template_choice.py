@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llava_pack.checkpoint.layout import survey
-from llava_pack.checkpoint.special_tokens import read_special_tokens
+from llava_pack.checkpoint.special_tokens import SpecialTokens, read_special_tokens
 from llava_pack.checkpoint.summary import summarise
 from llava_pack.checkpoint.template_choice import _BY_NAME, by_name, choose_template, conv_mode_of
 from llava_pack.checkpoint.templates import OWN, RAW, TEMPLATES, check_conv_mode
@@ -20,7 +20,8 @@ from tests.support.vocabularies import tiny_tokenizer_model, tokenizer_model
 
 LLAMA = {"architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "vocab_size": 32000}
 LLAMA_3 = LLAMA | {"model_type": "llava_llama", "vocab_size": 128256}
-CHATML = frozenset({"<|im_start|>", "<|im_end|>", "<|endoftext|>"})
+CHATML_TEXTS = frozenset({"<|im_start|>", "<|im_end|>", "<|endoftext|>"})
+CHATML = SpecialTokens(texts=CHATML_TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,14 @@ def test_a_converted_checkpoint_is_asked_in_its_own_way():
 )
 def test_a_template_whose_tokens_the_vocabulary_lacks_is_refused(conv_mode):
     needs = frozenset(TEMPLATES[conv_mode].needs)
-    assert conv_mode_of(["mine"], {}, tokens=needs, wanted=conv_mode) == conv_mode
+    assert (
+        conv_mode_of(["mine"], {}, tokens=SpecialTokens(texts=needs), wanted=conv_mode) == conv_mode
+    )
     for token in needs:
         with pytest.raises(CheckpointError, match=f"lacks .*{conv_mode}") as caught:
-            conv_mode_of(["mine"], {}, tokens=needs - {token}, wanted=conv_mode)
+            conv_mode_of(
+                ["mine"], {}, tokens=SpecialTokens(texts=needs - {token}), wanted=conv_mode
+            )
         assert token in caught.value.message
 
 
@@ -127,6 +132,23 @@ def test_what_the_vocabulary_lacks_is_not_chosen_by_name_and_the_reason_is_told(
     assert conv_mode_of(["llava-v1"], {"model_type": "llava_qwen"}, tokens=CHATML) == "qwen_1_5"
     with pytest.raises(CheckpointError, match="lacks </s> of the conversation template llava_v1"):
         conv_mode_of(["llava-v1"], LLAMA, tokens=CHATML)
+
+
+@pytest.mark.parametrize("template", [QWEN, None])
+def test_a_token_of_the_template_without_a_row_is_refused(tmp_path, template):
+    """The same on a laptop and in the engine: both choose in this way."""
+    added = [{"id": 9 + at, "content": token} for at, token in enumerate(sorted(CHATML_TEXTS))]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {}}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    for rows, refused in ((12, False), (11, True)):
+        config = {"model_type": "llava_qwen", "vocab_size": rows}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        for wanted in (None, "qwen_1_5", *([OWN] if template else [])):
+            if not refused:
+                choose_template(tmp_path, name="mine", wanted=wanted)
+                continue
+            with pytest.raises(CheckpointError, match=r"no row for <\|im_start\|> of the conv"):
+                choose_template(tmp_path, name="mine", wanted=wanted)
 
 
 def test_names_of_templates_are_checked():
@@ -177,7 +199,7 @@ def test_an_original_qwen_is_told_by_its_language_model(tmp_path):
     changes = {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"]}
     spec = replace(TinyLlava(), changes=changes)
     folder = make_llava(tmp_path / "mine", spec)
-    state = {"added_tokens": [{"id": 1, "content": token} for token in CHATML], "model": {}}
+    state = {"added_tokens": [{"id": 1, "content": token} for token in CHATML_TEXTS], "model": {}}
     (folder / "tokenizer.json").write_text(json.dumps(state))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": QWEN}))
     assert choose_template(folder).conv_mode == "qwen_1_5"
