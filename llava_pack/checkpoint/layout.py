@@ -3,7 +3,7 @@
 Only headers and small files are read; opening a folder of 13 GB takes a moment.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,14 +48,13 @@ from llava_pack.checkpoint.special_tokens import check_tokenizer
 from llava_pack.checkpoint.template_choice import template_defects
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.checkpoint.token_files import eos_ids
-from llava_pack.checkpoint.weight_file import Held, held_tensors, known_tensors, repeated_tensors
+from llava_pack.checkpoint.weight_file import Look, held_tensors, known_tensors, repeated_tensors
 from llava_pack.checkpoint.weight_set import WeightSet, find_weights
 from llava_pack.format.errors import CheckpointError
 
 _CONFIGS = ("config.json", "tokenizer_config.json", *PREPROCESSORS, "adapter_config.json")
 
 Names = Collection[str]
-Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

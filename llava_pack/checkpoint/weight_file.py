@@ -1,5 +1,6 @@
 """Weight files of either kind, opened by what their name says they are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from llava_pack.checkpoint.defects import Defect, defect_of
@@ -12,6 +13,8 @@ from llava_pack.format.errors import CheckpointError
 
 Held = dict[str, dict[str, TensorEntry]]
 """Tensors by name, by the file that holds them."""
+Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
+"""Gives the tensors of weight files, as far as they are known, and what is wrong with the files."""
 
 
 def open_weights(path: Path, *, writable: bool = False) -> TensorFile:
