@@ -1,6 +1,9 @@
 """A linear that was quantized ahead, with a state that is none."""
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch import nn
 
