@@ -76,6 +76,7 @@ def without(value: Any, path: tuple[str, ...]) -> Any:
     return whole
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("kind", list(FOLDERS))
 def test_what_is_accepted_is_loaded(tmp_path, kind):
     from llava_pack.engine.loading.load import load_engine
@@ -110,6 +111,7 @@ def test_what_is_accepted_is_loaded(tmp_path, kind):
     assert min(accepted, refused, len(loaded)) > 5
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("language", LANGUAGE_TYPES)
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
 @pytest.mark.parametrize("projector", ["linear", "mlp1x_gelu", "mlp3x_gelu", "identity"])
