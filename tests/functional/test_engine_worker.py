@@ -176,8 +176,8 @@ def test_memory_that_runs_out_costs_the_request_and_not_the_worker(tmp_path):
 
     make_tower(tmp_path / "clip-tiny", SPEC.tower)
     model_dir = make_llava(tmp_path / "llava-v1-tiny", SPEC)
-    # A line of pixels: padded to a square it takes 192 MB.
-    line = Message("user", (Picture(8000, 1, bytes(24000)), "what is it?"))
+    # A line longer than any door lets in: a strip of its square takes 153 MB.
+    large = Message("user", (Picture(200_000, 1, bytes(600_000)), "what is it?"))
 
     async def run():
         async with worker(model_dir, tmp_path, "--slots", "2") as (process, client):
@@ -185,7 +185,7 @@ def test_memory_that_runs_out_costs_the_request_and_not_the_worker(tmp_path):
             before = await tokens(client, question(1))
             limit = address_space_bytes(process.pid) + (100 << 20)
             resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
-            asked = Request(request_id="line", messages=(line,))
+            asked = Request(request_id="large", messages=(large,))
             events = [event async for event in client.generate(asked)]
             assert isinstance(events[-1], Failed)
             assert isinstance(events[-1].error(), SpaceError)
