@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llava_pack.checkpoint.defects import Defect, defect_of
+from llava_pack.checkpoint.findings import SHOWN, listed
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
@@ -21,7 +22,6 @@ _LEFTOVERS = re.compile(
     r"|rng_state(?:_\d+)?\.pth|scaler\.pt|pytorch_model_fsdp_\d+|zero_pp_rank_.+\.pt|runs|args\.json"
 )
 _INTERMEDIATE = re.compile(r"checkpoint-\d+")
-_SHOWN = 3
 _PUBLISHED = "use the checkpoint that it was made from, in safetensors or pytorch_model.bin files"
 _FOREIGN = (
     (re.compile(r".+\.gguf"), "GGUF weights are for llama.cpp", _PUBLISHED),
@@ -50,7 +50,7 @@ def checkpoint_folder(folder: Path) -> Path:
     there = sorted(path for path in snapshots.iterdir() if path.is_dir())
     if len(there) == 1:
         return there[0]
-    named = ", ".join(path.name for path in there[:_SHOWN]) or "none"
+    named = ", ".join(path.name for path in there[:SHOWN]) or "none"
     raise CheckpointError(
         f"is a cache of the Hub with {len(there)} snapshots ({named}), expected one",
         subject=folder.name,
@@ -90,8 +90,7 @@ def leftover_defects(names: Collection[str]) -> list[Defect]:
     left = [name for name in roots if _LEFTOVERS.fullmatch(name)]
     if not left:
         return []
-    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-    return [Defect("warn", f"{', '.join(left[:_SHOWN])}{more}", "left by training, not used")]
+    return [Defect("warn", listed(left), "left by training, not used")]
 
 
 def foreign_defects(names: Collection[str], config: Mapping[str, Any]) -> list[Defect]:

@@ -21,7 +21,7 @@ from llava_pack.checkpoint.expected import language_shapes, projector_shapes, to
 from llava_pack.checkpoint.kind import has_tiles
 from llava_pack.checkpoint.tiling import tiling
 from llava_pack.checkpoint.values import size
-from llava_pack.checkpoint.vision import tower_rules
+from llava_pack.checkpoint.vision import TowerRules, tower_rules
 from llava_pack.format.precision import FACTS, PRECISIONS, QUANTIZED, Precision, computes_in
 
 Device = Literal["cpu", "cuda"]
@@ -214,20 +214,18 @@ def count_parameters(config: Mapping[str, Any], tower_config: Mapping[str, Any])
         CheckpointError: a value is missing, or not usable.
     """
     shapes = language_shapes(config) | projector_shapes(config)
-    counted = parameters_of(shapes.items())
+    counted, tower = parameters_of(shapes.items()), tower_rules(config, tower_config)
     return replace(
         counted,
-        kept=counted.kept
-        + tower_parameters(tower_config, tower_rules(config, tower_config).layers),
-        features=_tile_features(config, tower_config),
+        kept=counted.kept + tower_parameters(tower_config, tower.layers),
+        features=_tile_features(config, tower),
     )
 
 
-def _tile_features(config: Mapping[str, Any], tower_config: Mapping[str, Any]) -> int:
+def _tile_features(config: Mapping[str, Any], tower: TowerRules) -> int:
     """Return the numbers that the tiles of one picture become, before any is left out."""
     if not has_tiles(config):
         return 0
-    tower = tower_rules(config, tower_config)
     layouts = tiling(config, tower).layouts
     tiles = 1 + max(width * height for width, height in layouts) // tower.image_size**2
     return tiles * tower.features * size(config, "hidden_size")

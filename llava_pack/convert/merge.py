@@ -86,18 +86,10 @@ def _merged(
     scale = adapter.scale(change.module)
 
     def read() -> memoryview:
-        import torch
-
-        from llava_pack.convert.quantized_tensors import as_bytes, loaded
+        from llava_pack.convert.quantized_tensors import as_bytes, float_types, loaded
 
         parts = {role: loaded(given[name], "F32") for role, name in change.parts.items()}
         whole = changed_weight(loaded(tensor, "F32"), parts, scale)
-        types = {
-            "F64": torch.float64,
-            "F32": torch.float32,
-            "F16": torch.float16,
-            "BF16": torch.bfloat16,
-        }
-        return as_bytes(whole.to(types[tensor.entry.dtype]))
+        return as_bytes(whole.to(float_types()[tensor.entry.dtype]))
 
     return SourceTensor(tensor.entry, read, tensor.release)

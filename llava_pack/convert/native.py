@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.byte_level import joined_tokenizer
-from llava_pack.checkpoint.config import read_small
+from llava_pack.checkpoint.config import read_config, read_small
 from llava_pack.checkpoint.keymap import INSIDE, exchange_name
 from llava_pack.checkpoint.kind import backbone, image_words
 from llava_pack.convert import native_config
@@ -23,7 +23,6 @@ from llava_pack.convert.parts import (
     Parts,
     picture_settings,
     read_json,
-    read_json_if_there,
     tower_tensors,
 )
 from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
@@ -86,7 +85,7 @@ def native_folder(
     config = native_config.native_config(
         parts.config, tower_config, form, rows=rows, tokens=extended.ids, precision=precision
     )
-    published = read_json_if_there(parts.texts / "generation_config.json")
+    published = read_config(parts.texts / "generation_config.json")
     pad = extended.ids[native_config.PAD_TOKEN]
     documents = {
         "config.json": config,
@@ -196,7 +195,7 @@ def _with_rows(tensor: SourceTensor, rows: TableRows) -> SourceTensor:
 
 def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Return tokenizer.json, made where there is none, and tokenizer_config.json."""
-    config = read_json_if_there(folder / "tokenizer_config.json")
+    config = read_config(folder / "tokenizer_config.json")
     published = folder / "tokenizer.json"
     if published.is_file():
         return read_small(published), config

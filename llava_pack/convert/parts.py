@@ -98,8 +98,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError("is missing", subject=path.name)
     return parse_config(read_small(path), subject=path.name)
-
-
-def read_json_if_there(path: Path) -> dict[str, Any]:
-    """Return a JSON file, empty where it is absent."""
-    return read_json(path) if path.is_file() else {}

@@ -140,16 +140,23 @@ def _int8(tensor: SourceTensor, dtype: str, pool: ThreadPoolExecutor) -> Made:
         yield planned, as_bytes(value)
 
 
-def loaded(tensor: SourceTensor, dtype: str) -> "torch.Tensor":
-    """Return a tensor in a type, straight from the mapped file where it has that type."""
+def float_types() -> "dict[str, torch.dtype]":
+    """Return torch's types by the names that files have for them."""
     import torch
 
-    types: dict[str, Any] = {
+    return {
         "F64": torch.float64,
         "F32": torch.float32,
         "F16": torch.float16,
         "BF16": torch.bfloat16,
     }
+
+
+def loaded(tensor: SourceTensor, dtype: str) -> "torch.Tensor":
+    """Return a tensor in a type, straight from the mapped file where it has that type."""
+    import torch
+
+    types = float_types()
     found = torch.frombuffer(tensor.read(), dtype=types[tensor.entry.dtype])
     return found.reshape(tensor.entry.shape).to(types[dtype])
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from llava_pack.checkpoint.config import read_small
+from llava_pack.checkpoint.config import read_config, read_small
 from llava_pack.checkpoint.tokenizer_json import tokenizer_json
-from llava_pack.convert.parts import read_json_if_there
 from llava_pack.format.errors import CheckpointError
 
 
@@ -21,8 +20,8 @@ def made_tokenizer(folder: Path) -> bytes:
             "this folder contains no tokenizer, expected tokenizer.model or tokenizer.json",
             subject=folder.name,
         )
-    config = read_json_if_there(folder / "tokenizer_config.json")
-    added = read_json_if_there(folder / "added_tokens.json")
+    config = read_config(folder / "tokenizer_config.json")
+    added = read_config(folder / "added_tokens.json")
     for text, number in added.items():
         if type(number) is not int:
             raise CheckpointError(f"added token {text!r} has no id", subject="added_tokens.json")
