@@ -68,7 +68,7 @@ def _limited_steps() -> Iterator[None]:
         nonlocal left
         left -= 1
         if left < 0:
-            raise CheckpointError("runs without end", subject="chat_template")
+            raise _endless()
         return step
 
     before = sys.gettrace()
@@ -78,7 +78,11 @@ def _limited_steps() -> Iterator[None]:
     finally:
         sys.settrace(before)
     if left < 0:  # Jinja passes over errors while it computes constants
-        raise CheckpointError("runs without end", subject="chat_template")
+        raise _endless()
+
+
+def _endless() -> CheckpointError:
+    return CheckpointError("runs without end", subject="chat_template")
 
 
 @lru_cache(maxsize=8)

@@ -40,7 +40,7 @@ class MappedFile:
             CheckpointError: they would lie outside the file, or the file is closed.
         """
         if self._map is None:
-            raise CheckpointError("the file is already closed", subject=self._path.name)
+            raise CheckpointError(f"{self._path.name} is already closed")
         if not 0 <= offset_bytes <= offset_bytes + size_bytes <= self.size_bytes:
             raise CheckpointError(
                 f"{size_bytes} bytes at {offset_bytes} lie outside the file of "

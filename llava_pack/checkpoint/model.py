@@ -15,7 +15,7 @@ from llava_pack.checkpoint.defects import refuse
 from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.network import Network, network
-from llava_pack.checkpoint.pair import survey_pair, with_tower
+from llava_pack.checkpoint.pair import survey_tower, with_tower
 from llava_pack.checkpoint.pictures import PictureRules, picture_rules
 from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.checkpoint.tower import resolve_vision_tower
@@ -110,10 +110,8 @@ def read_checkpoint(
         return _whole(model, None, base)
     model = with_tower(model, choice)
     tower_dir = resolve_vision_tower(model.folder, model.config, vision_tower)
-    tower, defects = survey_pair(model, tower_dir)
+    tower, defects = survey_tower(model, tower_dir)
     refuse(defects, subject=model_dir.name)
-    if tower is None:
-        raise CheckpointError("the vision tower is not readable", subject=str(tower_dir))
     return _whole(model, tower, base)
 
 

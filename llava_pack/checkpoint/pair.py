@@ -33,6 +33,11 @@ def survey_pair(
     except CheckpointError as error:
         level: Literal["warn", "fail"] = "warn" if tower_dir is None else "fail"
         return None, [Defect(level, error.subject, error.message, error.hint)]
+    return survey_tower(layout, folder)
+
+
+def survey_tower(layout: Layout, folder: Path) -> tuple[Layout, list[Defect]]:
+    """Return the tower in a folder, and where an original checkpoint and it do not fit together."""
     tower, defects = survey(folder, expect=Kind.TOWER)
     return tower, [*defects, *tower_defects(layout, tower)]
 

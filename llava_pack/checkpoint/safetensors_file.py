@@ -110,13 +110,11 @@ def _parsed(data: bytes, length: int, subject: str) -> dict[str, Any]:
             "its header is truncated, or not a JSON object", subject=subject, hint=_AGAIN
         )
     try:
-        body = json.loads(data, object_pairs_hook=_unique)
+        body: dict[str, Any] = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"its header is not valid JSON ({error})", subject=subject, hint=_AGAIN
         ) from error
-    if not isinstance(body, dict):
-        raise CheckpointError("its header is not a JSON object", subject=subject)
     return body
 
 
