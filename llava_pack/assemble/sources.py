@@ -3,17 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from llava_pack.assemble.headers import remote_headers
 from llava_pack.checkpoint.config import parse_config
-from llava_pack.checkpoint.defects import Defect, defect_of, refuse
+from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import kind_defects
 from llava_pack.checkpoint.folder import foreign_defects, leftover_defects
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
 from llava_pack.checkpoint.layout import Layout, survey_files
-from llava_pack.checkpoint.safetensors_file import header_bytes, parse_header
 from llava_pack.checkpoint.weight_file import Held
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
@@ -42,8 +41,6 @@ _SMALL = (
 )
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "README.md")
 _TEXTS = (*_SMALL, *LICENCES)
-_HEAD_BYTES = 1 << 18
-"""Headers of most weight files are shorter."""
 _LONE = frozenset(PROJECTORS)
 
 
@@ -130,7 +127,7 @@ class Identified:
     def survey(self) -> tuple[Layout, list[Defect]]:
         """Return what it will hold once it is fetched, and every defect that shows by now.
 
-        Of weights in safetensors only the headers are asked for; of pickles, only an index tells.
+        Of weights only the headers are asked for.
         """
         listing, folder = self.listed.listing, self.listed.folder
         names = [name for name in listing.files if "/" not in name]
@@ -139,22 +136,8 @@ class Identified:
         return layout, [*defects, *leftover_defects(listing.files)]
 
     def _headers(self, files: tuple[str, ...]) -> tuple[Held, list[Defect]]:
-        listing, cache = self.listed.listing, self.listed.cache
-        safe = {name: listing.files[name] for name in files if name.endswith(".safetensors")}
-        heads = listing.pinned.heads(safe, dict.fromkeys(safe, _HEAD_BYTES), cache)
-        long = {name: header_bytes(head) for name, head in heads.items()}
-        more = {name: safe[name] for name, size in long.items() if size > _HEAD_BYTES}
-        heads = {**heads, **listing.pinned.heads(more, long, cache)} if more else heads
-        held: Held = {}
-        defects: list[Defect] = []
-        for name, head in heads.items():
-            try:
-                header = parse_header(BytesIO(head), safe[name].size_bytes, subject=name)
-            except CheckpointError as error:
-                defects.append(defect_of(error))
-                continue
-            held[name] = {entry.name: entry for entry in header.entries}
-        return held, defects
+        listed = {name: self.listed.listing.files[name] for name in files}
+        return remote_headers(self.pinned, listed, self.listed.cache)
 
     @property
     def weight_sizes(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import mmap
 from pathlib import Path
 
+from llava_pack.checkpoint.pieces import check_inside
 from llava_pack.format.errors import CheckpointError
 
 
@@ -41,13 +42,7 @@ class MappedFile:
         """
         if self._map is None:
             raise CheckpointError(f"{self._path.name} is already closed")
-        if not 0 <= offset_bytes <= offset_bytes + size_bytes <= self.size_bytes:
-            raise CheckpointError(
-                f"{size_bytes} bytes at {offset_bytes} lie outside the file of "
-                f"{self.size_bytes} bytes: it is truncated or damaged",
-                subject=self._path.name,
-                hint="download it again",
-            )
+        check_inside(offset_bytes, size_bytes, self.size_bytes, self._path.name)
         return memoryview(self._map)[offset_bytes : offset_bytes + size_bytes]
 
     def release(self, offset_bytes: int, size_bytes: int) -> None:

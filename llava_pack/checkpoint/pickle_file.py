@@ -9,14 +9,15 @@ Source: torch/serialization.py, `_save` (member names, byte order), torch 1.6 an
 import math
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
 from llava_pack.checkpoint.mapped_file import MappedFile
 from llava_pack.checkpoint.pickle_program import MAX_PROGRAM_BYTES, read_state_dict
+from llava_pack.checkpoint.pieces import Bytes
 from llava_pack.checkpoint.state_records import TensorRecord
-from llava_pack.checkpoint.stored_archive import Member, read_members
+from llava_pack.checkpoint.stored_archive import Member, listed_members, placed, refuse_overlap
 from llava_pack.checkpoint.tensors import (
     ELEMENT_BYTES,
     TensorEntry,
@@ -105,30 +106,62 @@ def open_pickle(path: Path, *, writable: bool = False) -> PickleFile:
         CheckpointError: it is damaged, or holds anything but a flat dict of tensors.
     """
     mapped = MappedFile(path, writable=writable)
-    _refuse_old_formats(mapped, path.name)
-    members = read_members(path, mapped)
+    members = _members(mapped, path.name)
+    members = {name: placed(one, mapped, path.name) for name, one in members.items()}
+    refuse_overlap(members, path.name)
     folder = _folder(members, path.name)
-    _check_byte_order(members, folder, mapped, path.name)
-    program = members[f"{folder}/data.pkl"]
-    if program.size_bytes > MAX_PROGRAM_BYTES:
-        raise CheckpointError(
-            f"its pickle claims {program.size_bytes} bytes, expected at most {MAX_PROGRAM_BYTES}",
-            subject=path.name,
-        )
-    _check_crc(program, mapped, path.name)
-    records = read_state_dict(
-        bytes(mapped.view(program.offset_bytes, program.size_bytes)), subject=path.name
-    )
-    entries = tuple(
-        _placed(name, record, members, folder, path.name) for name, record in records.items()
-    )
-    _refuse_too_much(entries, mapped.size_bytes, path.name)
+    entries = _entries(members, folder, mapped, path.name)
     storages = [m for name, m in members.items() if name.startswith(f"{folder}/data/")]
     return PickleFile(path, mapped, entries, storages)
 
 
-def _refuse_old_formats(mapped: MappedFile, subject: str) -> None:
-    head = bytes(mapped.view(0, min(mapped.size_bytes, 512)))
+def pickle_header(file: Bytes, *, subject: str) -> tuple[TensorEntry, ...]:
+    """Return the names, types and shapes of a `.bin`'s tensors; where they lie is not looked at.
+
+    Args:
+        file: its beginning and its end are enough.
+        subject: its name.
+
+    Raises:
+        CheckpointError: it is damaged, or holds anything but a flat dict of tensors.
+    """
+    members = _members(file, subject)
+    folder = _folder(members, subject)
+    for name in (f"{folder}/data.pkl", f"{folder}/byteorder"):
+        if name in members:
+            members[name] = placed(members[name], file, subject)
+    return _entries(members, folder, file, subject)
+
+
+def _members(file: Bytes, subject: str) -> dict[str, Member]:
+    _refuse_old_formats(file, subject)
+    return listed_members(file, subject)
+
+
+def _entries(
+    members: Mapping[str, Member], folder: str, file: Bytes, subject: str
+) -> tuple[TensorEntry, ...]:
+    """Return the tensors, by the pickle and the members that hold their storages."""
+    _check_byte_order(members, folder, file, subject)
+    program = members[f"{folder}/data.pkl"]
+    if program.size_bytes > MAX_PROGRAM_BYTES:
+        raise CheckpointError(
+            f"its pickle claims {program.size_bytes} bytes, expected at most {MAX_PROGRAM_BYTES}",
+            subject=subject,
+        )
+    _check_crc(program, file, subject)
+    records = read_state_dict(
+        bytes(file.view(program.offset_bytes, program.size_bytes)), subject=subject
+    )
+    entries = tuple(
+        _placed(name, record, members, folder, subject) for name, record in records.items()
+    )
+    _refuse_too_much(entries, file.size_bytes, subject)
+    return entries
+
+
+def _refuse_old_formats(file: Bytes, subject: str) -> None:
+    head = bytes(file.view(0, min(file.size_bytes, 512)))
     if head[2 : 2 + len(_LEGACY_MAGIC)] == _LEGACY_MAGIC or head[257:262] == b"ustar":
         raise CheckpointError(
             "written by torch before 1.6 (not a zip archive), which is not supported",
@@ -143,7 +176,7 @@ def _refuse_old_formats(mapped: MappedFile, subject: str) -> None:
         )
 
 
-def _folder(members: dict[str, Member], subject: str) -> str:
+def _folder(members: Mapping[str, Member], subject: str) -> str:
     roots = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise CheckpointError(
@@ -161,13 +194,13 @@ def _folder(members: dict[str, Member], subject: str) -> str:
 
 
 def _check_byte_order(
-    members: dict[str, Member], folder: str, mapped: MappedFile, subject: str
+    members: Mapping[str, Member], folder: str, file: Bytes, subject: str
 ) -> None:
     marker = members.get(f"{folder}/byteorder")
     if marker is None:
         return
-    _check_crc(marker, mapped, subject)
-    order = bytes(mapped.view(marker.offset_bytes, min(marker.size_bytes, 16)))
+    _check_crc(marker, file, subject)
+    order = bytes(file.view(marker.offset_bytes, min(marker.size_bytes, 16)))
     if order != b"little":
         raise CheckpointError(
             f"written on a machine of byte order {order!r}, expected b'little'",
@@ -177,7 +210,7 @@ def _check_byte_order(
 
 
 def _placed(
-    name: str, record: TensorRecord, members: dict[str, Member], folder: str, subject: str
+    name: str, record: TensorRecord, members: Mapping[str, Member], folder: str, subject: str
 ) -> TensorEntry:
     """Return where a tensor's bytes lie in the file, after checking that they do."""
     member = members.get(f"{folder}/data/{record.storage.key}")
@@ -221,12 +254,12 @@ def _refuse_too_much(entries: Iterable[TensorEntry], file_bytes: int, subject: s
         )
 
 
-def _check_crc(member: Member, mapped: MappedFile, subject: str) -> None:
+def _check_crc(member: Member, file: Bytes, subject: str) -> None:
     """Hold a member's bytes against the CRC-32 that the archive's directory keeps of them."""
     found = 0
     for start in range(0, member.size_bytes, _PIECE_BYTES):
         size = min(_PIECE_BYTES, member.size_bytes - start)
-        found = zlib.crc32(mapped.view(member.offset_bytes + start, size), found)
+        found = zlib.crc32(file.view(member.offset_bytes + start, size), found)
     if found != member.crc32:
         raise CheckpointError(
             f"{member.name} has CRC-32 {found:08x}, expected {member.crc32:08x}: "

@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -49,17 +50,7 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"cannot be read: {reason}", subject=path.name) from error
 
 
-def header_bytes(head: bytes) -> int:
-    """Return how many bytes of a file its header takes, by its first 8; 8 where it has fewer.
-
-    >>> header_bytes((100).to_bytes(8, "little"))
-    108
-    """
-    length = _LENGTH.unpack(head[: _LENGTH.size])[0] if len(head) >= _LENGTH.size else 0
-    return _LENGTH.size + min(int(length), MAX_HEADER_BYTES)
-
-
-def parse_header(stream: BinaryIO, size_bytes: int, *, subject: str) -> Header:
+def parse_header(stream: BinaryIO | BufferedIOBase, size_bytes: int, *, subject: str) -> Header:
     """Return the checked header of a stream that stands at the file's first byte.
 
     Args:

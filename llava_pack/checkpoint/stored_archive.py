@@ -6,109 +6,107 @@ names, bytes inside the file and no two members over the same bytes.
 Source: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header) and 4.5.3 (zip64).
 """
 
-import io
 import struct
 import zipfile
-from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from llava_pack.checkpoint.mapped_file import MappedFile
+from llava_pack.checkpoint.pieces import Bytes, Viewed, check_inside
 from llava_pack.format.errors import CheckpointError
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _MAX_DIRECTORY_BYTES = 4 << 20
-_END_BYTES = 1 << 17
+_UTF8 = 0x800
+END_BYTES = 1 << 17
 """More than an archive's last record and its comment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One stored member: its name, where its bytes lie in the file, and their CRC-32."""
+    """One stored member: its name, where it lies in the file, and the CRC-32 of its bytes.
+
+    `own_name` is what its own header has to call it.
+    """
 
     name: str
     offset_bytes: int
     size_bytes: int
     crc32: int
+    own_name: bytes
 
 
-class _CarefulFile(io.BufferedIOBase):
+class _Directory(Viewed):
     """A file that refuses to be read in large pieces: an archive's directory is a small thing."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
     def read(self, size: int | None = -1) -> bytes:
-        wanted = _END_BYTES if size is None or size < 0 else size
-        if wanted > _MAX_DIRECTORY_BYTES:
+        if size is not None and size > _MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"a directory of more than {_MAX_DIRECTORY_BYTES} bytes")
-        return self._file.read(wanted)
+        return super().read(size)
 
 
-def read_members(path: Path, mapped: MappedFile) -> dict[str, Member]:
-    """Return every member of the archive by name.
+def listed_members(file: Bytes, subject: str) -> dict[str, Member]:
+    """Return every member of an archive by name, as its directory tells; see `placed`.
 
     Raises:
         CheckpointError: this is no zip archive, or not one that `torch.save` writes.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(_CarefulFile(file)) as archive:
+        with zipfile.ZipFile(_Directory(file, END_BYTES)) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise CheckpointError(
             f"not a complete zip archive ({error}): truncated, or not a torch checkpoint",
-            subject=path.name,
+            subject=subject,
             hint="download it again",
         ) from error
     members: dict[str, Member] = {}
     for info in infos:
-        if info.filename in members:
+        name = info.filename
+        if name in members:
+            raise CheckpointError(f"archive member {name!r} appears twice", subject=subject)
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise CheckpointError(
-                f"archive member {info.filename!r} appears twice", subject=path.name
+                f"archive member {name!r} is compressed, expected stored bytes", subject=subject
             )
-        members[info.filename] = _member(info, mapped, path.name)
-    _refuse_overlap(members, path.name)
+        if info.flag_bits & _ENCRYPTED:
+            raise CheckpointError(f"archive member {name!r} is encrypted", subject=subject)
+        own = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "replace")
+        members[name] = Member(name, info.header_offset, info.file_size, info.CRC, own)
     return members
 
 
-def _member(info: zipfile.ZipInfo, mapped: MappedFile, subject: str) -> Member:
-    name = info.filename
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise CheckpointError(
-            f"archive member {name!r} is compressed, expected stored bytes", subject=subject
-        )
-    if info.flag_bits & _ENCRYPTED:
-        raise CheckpointError(f"archive member {name!r} is encrypted", subject=subject)
-    header = mapped.view(info.header_offset, _LOCAL_HEADER.size)
+def placed(member: Member, file: Bytes, subject: str) -> Member:
+    """Return a member whose bytes lie at its offset, where its own header had been.
+
+    Raises:
+        CheckpointError: the header is none, or another's; or the bytes would lie outside the file.
+    """
+    header = file.view(member.offset_bytes, _LOCAL_HEADER.size)
     fields = _LOCAL_HEADER.unpack(header)
     if fields[0] != b"PK\x03\x04":
         raise CheckpointError(
-            f"archive member {name!r} has no local header at {info.header_offset}",
+            f"archive member {member.name!r} has no local header at {member.offset_bytes}",
             subject=subject,
         )
     name_bytes, extra_bytes = fields[-2], fields[-1]
-    local = bytes(mapped.view(info.header_offset + _LOCAL_HEADER.size, name_bytes))
-    encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
-    if local.decode(encoding, "replace") != info.orig_filename:
+    local = bytes(file.view(member.offset_bytes + _LOCAL_HEADER.size, name_bytes))
+    if local != member.own_name:
         raise CheckpointError(
-            f"archive member {name!r} is called {local!r} in its own header", subject=subject
+            f"archive member {member.name!r} is called {local!r} in its own header",
+            subject=subject,
         )
-    start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
-    mapped.view(start, info.file_size)
-    return Member(name, start, info.file_size, info.CRC)
+    start = member.offset_bytes + _LOCAL_HEADER.size + name_bytes + extra_bytes
+    check_inside(start, member.size_bytes, file.size_bytes, subject)
+    return replace(member, offset_bytes=start)
 
 
-def _refuse_overlap(members: dict[str, Member], subject: str) -> None:
+def refuse_overlap(members: Mapping[str, Member], subject: str) -> None:
+    """Refuse members that lie over the same bytes.
+
+    Raises:
+        CheckpointError: two do.
+    """
     end = 0
     previous = ""
     for member in sorted(members.values(), key=lambda m: (m.offset_bytes, m.size_bytes)):

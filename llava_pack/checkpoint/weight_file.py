@@ -5,12 +5,16 @@ from pathlib import Path
 
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.findings import listed
-from llava_pack.checkpoint.pickle_file import open_pickle
-from llava_pack.checkpoint.safetensors_file import SafetensorsFile
+from llava_pack.checkpoint.pickle_file import open_pickle, pickle_header
+from llava_pack.checkpoint.pieces import Bytes, Viewed
+from llava_pack.checkpoint.safetensors_file import SafetensorsFile, parse_header
+from llava_pack.checkpoint.stored_archive import END_BYTES
 from llava_pack.checkpoint.tensors import TensorEntry, TensorFile
 from llava_pack.checkpoint.weight_set import WeightSet
 from llava_pack.format.errors import CheckpointError
 
+_HEAD_BYTES = 1 << 18
+"""Headers of most weight files are shorter."""
 Held = dict[str, dict[str, TensorEntry]]
 """Tensors by name, by the file that holds them."""
 Look = Callable[[tuple[str, ...]], tuple[Held, list[Defect]]]
@@ -31,6 +35,32 @@ def open_weights(path: Path, *, writable: bool = False) -> TensorFile:
     if path.suffix == ".safetensors":
         return SafetensorsFile(path, writable=writable)
     return open_pickle(path, writable=writable)
+
+
+def header_entries(file: Bytes, name: str) -> tuple[TensorEntry, ...]:
+    """Return the tensors of a weight file by its header: of a pickle, without their places.
+
+    Args:
+        file: perhaps not all of it.
+        name: what it is called, and by that what it is.
+
+    Raises:
+        CheckpointError: it is damaged or of another kind.
+        AbsentError: bytes of the header are not here.
+    """
+    if name.endswith(".safetensors"):
+        stream = Viewed(file, file.size_bytes)
+        return parse_header(stream, file.size_bytes, subject=name).entries
+    return pickle_header(file, subject=name)
+
+
+def first_spans(name: str, size_bytes: int) -> list[tuple[int, int]]:
+    """Return where the header of a weight file is looked for first: (start, end) of pieces.
+
+    Safetensors begin with it. A pickle begins with it too, and ends with what tells where it is.
+    """
+    head, tail = (0, min(_HEAD_BYTES, size_bytes)), (max(size_bytes - END_BYTES, 0), size_bytes)
+    return [head] if name.endswith(".safetensors") else [head, tail]
 
 
 def known_tensors(

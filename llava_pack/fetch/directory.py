@@ -1,12 +1,13 @@
 """A folder of this machine as a source: `dir:PATH`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from llava_pack.checkpoint.folder import checkpoint_folder, checkpoint_name
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.pieces import Span, read_span
 from llava_pack.fetch.remote import Sha256
 from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
 from llava_pack.format.digests import sha256_stream
@@ -84,18 +85,14 @@ class DirectorySource:
         progress.done()
         return origins
 
-    def heads(
+    def pieces(
         self,
-        files: Mapping[str, ListedFile],
-        sizes: Mapping[str, int],
+        files: Mapping[str, ListedFile],  # noqa: ARG002 - the spans name them
+        spans: Collection[Span],
         cache: Cache,  # noqa: ARG002 - what is on this machine is not kept twice
-    ) -> Mapping[str, bytes]:
-        """Read the first bytes of files."""
-        heads = {}
-        for path in files:
-            with (self.folder / path).open("rb") as stream:
-                heads[path] = stream.read(sizes[path])
-        return heads
+    ) -> Mapping[Span, bytes]:
+        """Read pieces of files."""
+        return {span: read_span(self.folder / span.path, span) for span in spans}
 
     def _laid_out(self, path: str, target: Path, progress: Progress) -> dict[str, Any]:
         lay_out((self.folder / path).resolve(), target)

@@ -6,7 +6,7 @@ resumes. Endpoint, token and proxies are those of the environment at the time of
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import download_all
-from llava_pack.fetch.heads import remote_heads
+from llava_pack.fetch.pieces import Span, remote_pieces
 from llava_pack.fetch.remote import Digest, GitBlob, RemoteFile, Sha256, place
 from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
 from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, RecipeError
@@ -113,12 +113,12 @@ class HubSource:
             lay_out(fetched[remote].path, into / path)
         return {path: self._origin(path, remote.digest) for path, remote in remotes.items()}
 
-    def heads(
-        self, files: Mapping[str, ListedFile], sizes: Mapping[str, int], cache: Cache
-    ) -> Mapping[str, bytes]:
-        """Ask for the first bytes of files."""
+    def pieces(
+        self, files: Mapping[str, ListedFile], spans: Collection[Span], cache: Cache
+    ) -> Mapping[Span, bytes]:
+        """Ask for pieces of files."""
         remotes = {path: self.remote_file(path, file) for path, file in files.items()}
-        return remote_heads(remotes, sizes, cache)
+        return remote_pieces(remotes, spans, cache)
 
     def remote_file(self, path: str, file: ListedFile) -> RemoteFile:
         """Return where and with which promises a file is fetched, with the environment's token."""

@@ -7,13 +7,14 @@ materials have it (`public`), which tells nothing of the machine that packs.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.pieces import Span
 from llava_pack.fetch.remote import Digest
 from llava_pack.format.errors import FetchError, RecipeError
 from llava_pack.format.paths import bundle_path, check_unique
@@ -82,10 +83,10 @@ class Source(Protocol):
     ) -> Origins:
         """Lay files out under `into`, verified; see `Listing.fetch`."""
 
-    def heads(
-        self, files: Mapping[str, ListedFile], sizes: Mapping[str, int], cache: Cache
-    ) -> Mapping[str, bytes]:
-        """Return the first bytes of files, as many of each as `sizes` says; what can be had."""
+    def pieces(
+        self, files: Mapping[str, ListedFile], spans: Collection[Span], cache: Cache
+    ) -> Mapping[Span, bytes]:
+        """Return pieces of files, those that can be had."""
 
 
 @dataclass(frozen=True, kw_only=True)

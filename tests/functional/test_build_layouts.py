@@ -229,10 +229,11 @@ def test_a_base_of_the_other_layout_is_refused_before_weights_move(llava_pack, t
         ({"r": 8}, "does not fit rank 8"),
     ],
 )
-def test_an_adapter_that_cannot_be_added_is_refused_before_its_base_moves(
-    llava_pack, tmp_path, changes, text
+@pytest.mark.parametrize("weights", ["safetensors", "bin"])
+def test_an_adapter_that_cannot_be_added_is_refused_before_anything_large_moves(
+    llava_pack, tmp_path, changes, text, weights
 ):
-    adapter = trained.make_adapter("trl", tmp_path / "m")
+    adapter = trained.make_adapter("trl", tmp_path / "m", weights)
     settings = adapter / "adapter_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_bytes()), **changes}))
     recipe = tmp_path / "tiny.toml"
@@ -241,8 +242,10 @@ def test_an_adapter_that_cannot_be_added_is_refused_before_its_base_moves(
     specs = {name: RepoSpec(folder=folder) for name, folder in folders.items()}
     with LoopbackHub(specs) as hub:
         done = llava_pack("plan", recipe, "--python", "target", env={"HF_ENDPOINT": hub.url})
+        moved = [one for one in hub.asked if one.method == "GET" and "range" not in one.headers]
     assert done.returncode == 13, done.stdout + done.stderr
     assert text in done.stderr
+    assert not [one.path for one in moved if one.path.endswith((".safetensors", ".bin"))]
 
 
 def test_a_converted_qwen_is_packed_as_it_is(build, tmp_path):

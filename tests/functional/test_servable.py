@@ -78,14 +78,16 @@ def test_what_a_configuration_says(planned, tmp_path, changes):
     [None, Stored("F16", (3,), bytes(6)), Stored("I8", (32,), bytes(32))],
     ids=["is missing", "has another shape", "has no floats"],
 )
-def test_what_a_weight_file_holds(planned, tmp_path, tensor):
+@pytest.mark.parametrize("weights", ["safetensors", "bin"])
+def test_what_a_weight_file_holds(planned, tmp_path, tensor, weights):
     folder, tower = checkpoint(tmp_path)
+    (folder / "model.safetensors").unlink()
     tensors = llava_tensors(SPEC)
     if tensor is None:
         del tensors["model.norm.weight"]
     else:
         tensors["model.norm.weight"] = tensor
-    write_weights(folder, tensors, weights="safetensors")
+    write_weights(folder, tensors, weights=weights)
     done, fetched = planned(folder, tower)
     assert done.returncode == 13, done.stderr
     assert refused_by_the_engine(folder) in done.stderr

@@ -19,6 +19,7 @@ STORAGE_NAMES = {
     "F64": "DoubleStorage",
     "I64": "LongStorage",
     "I32": "IntStorage",
+    "I8": "CharStorage",
     "U8": "ByteStorage",
     "BOOL": "BoolStorage",
 }

@@ -48,11 +48,11 @@ def make_base(folder: Path, spec: TinyLlava = BASE) -> Path:
     return folder
 
 
-def make_adapter(name: str, folder: Path) -> Path:
-    """Write an adapter as the tool left it, with values of our own."""
+def make_adapter(name: str, folder: Path, weights: str = "safetensors") -> Path:
+    """Write an adapter as the tool left it, with values of our own; older ones are in `bin`."""
     shutil.copytree(FIXTURES / name, folder, ignore=shutil.ignore_patterns(TENSORS, LOGITS))
     listed = json.loads((FIXTURES / name / TENSORS).read_bytes())
-    save_tensors(folder / "adapter_model.safetensors", valued(listed))
+    save_tensors(folder / f"adapter_model.{weights}", valued(listed))
     return folder
 
 
