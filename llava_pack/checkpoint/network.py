@@ -63,6 +63,8 @@ _ROTARY_KEYS = (
     "truncate",
     "type",
 )
+_ROTARY_NOTES = ("finetuned",)
+"""What nothing computes with. Source: NousResearch Yarn-Llama-2, configuration_llama.py."""
 _GROUPS = {"mistral": 8, "qwen2": 32}
 """Key-value heads where a configuration names none; others have one for each head. Source:
 transformers models/mistral and models/qwen2 configuration."""
@@ -241,7 +243,11 @@ def rotary(config: Mapping[str, Any]) -> dict[str, Any]:
         kind = choice(f"{key} type", rules.get("rope_type", rules.get("type", "default")), _ROTARY)
         for needed in _ROTARY[kind]:
             number(rules, needed)
-        kept[key] = {name: value for name, value in rules.items() if value is not None}
+        kept[key] = {
+            name: value
+            for name, value in rules.items()
+            if value is not None and name not in _ROTARY_NOTES
+        }
         _check_rotary(key, kept[key])
     return kept
 

@@ -138,22 +138,6 @@ def _unreadable(data: bytes) -> UsageError:
     return UsageError(f"not a picture, or a damaged one; {_ACCEPTED}")
 
 
-def read_picture(
-    path_text: str, limits: Limits | None = None, mode: PictureMode = DEFAULT_PICTURE_MODE
-) -> Picture:
-    """Return the picture in a file.
-
-    Raises:
-        UsageError: a URL, no such file, not a regular file, or as `decode_picture` says.
-    """
-    limits = limits or Limits()
-    data = read_picture_bytes(path_text, limits)
-    try:
-        return decode_picture(data, limits, mode)
-    except UsageError as error:
-        raise UsageError(error.message, subject=path_text, hint=error.hint) from error
-
-
 def read_picture_bytes(path_text: str, limits: Limits | None = None) -> bytes:
     """Return the bytes of a picture's file, not decoded; one byte more than allowed at most.
 

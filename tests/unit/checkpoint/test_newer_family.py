@@ -67,7 +67,7 @@ def test_what_yarn_may_say_is_taken_and_null_is_as_absent():
     }
     assert rotary({"rope_scaling": {**YARN, **more}}) == {"rope_scaling": {**YARN, **more}}
     nulls = {name: None for name in more if name != "factor"}
-    assert rotary({"rope_scaling": {**YARN, **nulls}}) == {"rope_scaling": YARN}
+    assert rotary({"rope_scaling": {**YARN, **nulls, "finetuned": True}}) == {"rope_scaling": YARN}
 
 
 def changed(spec, **changes):
