@@ -231,7 +231,7 @@ def test_dry_run_fetches_no_weights_and_writes_no_bundle(hub, build, tmp_path):
     done = build(hub.url, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "pytorch_model-00001-of-00002.bin" in done.stdout
-    assert hub.requests(".bin") == []
+    assert [one for one in hub.requests(".bin") if "range" not in one.headers] == []
     assert not (tmp_path / "bundle").exists()
 
 
@@ -338,7 +338,7 @@ def test_a_tower_that_is_none_is_13(repos, hub, build):
 
 
 def test_a_digest_that_differs_from_the_hubs_is_4(hub, build):
-    hub.fault("pytorch_model-00001-of-00002.bin", corrupt_at=2000)
+    hub.fault("pytorch_model-00001-of-00002.bin", corrupt_at=40_000)  # in a tensor
     done = build(hub.url, "--json")
     assert done.returncode == 4
     assert "pytorch_model-00001-of-00002.bin" in error_of(done)["subject"]

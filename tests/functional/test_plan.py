@@ -1,10 +1,15 @@
 """`plan` for recorded machines: real resolutions, real configurations, weights of no bytes."""
 
 import json
+import math
 import os
 
 import pytest
 
+from llava_pack.checkpoint.conformance import model_shapes
+from llava_pack.checkpoint.expected import tower_shapes
+from llava_pack.checkpoint.safetensors_file import render_header
+from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.exit_codes import ExitCode
 from tests.conftest import ROOT
 from tests.support.tiny_models import TinyTower, preprocessor_config
@@ -29,12 +34,14 @@ VISION = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
     "num_hidden_layers": 24, "image_size": 336, "patch_size": 14, "projection_dim": 768,
 }  # fmt: skip
-WEIGHTS = {"7b": 13_518_798_848, "13b": 26_093_000_000}
 
 
-def sparse(path, size_bytes):
+def sparse(path, shapes):
+    """Write a weight file with its whole header, and tensors that take no room on the disk."""
+    header = render_header([TensorEntry(name, "F16", shape) for name, shape in shapes.items()])
     with path.open("wb") as stream:
-        stream.truncate(size_bytes)
+        stream.write(header)
+        stream.truncate(len(header) + 2 * sum(map(math.prod, shapes.values())))
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +50,19 @@ def recipes(tmp_path_factory):
     root = tmp_path_factory.mktemp("recipes")
     tower = root / "tower"
     tower.mkdir()
-    (tower / "config.json").write_text(
-        json.dumps({"architectures": ["CLIPModel"], "model_type": "clip", "vision_config": VISION})
-    )
+    vision = {"architectures": ["CLIPModel"], "model_type": "clip", "vision_config": VISION}
+    (tower / "config.json").write_text(json.dumps(vision))
     prepared = preprocessor_config(TinyTower(picture=VISION["image_size"]))
     (tower / "preprocessor_config.json").write_text(json.dumps(prepared))
-    sparse(tower / "pytorch_model.bin", 1_711_974_081)
+    sparse(tower / "model.safetensors", tower_shapes(vision))
     found = {}
     for name, sizes in LLAVA.items():
         model = root / f"llava-v1.5-{name}"
         model.mkdir()
-        (model / "config.json").write_text(json.dumps({**COMMON, **sizes}))
+        config = {**COMMON, **sizes}
+        (model / "config.json").write_text(json.dumps(config))
         (model / "tokenizer.model").write_bytes(tiny_tokenizer_model())
-        sparse(model / "pytorch_model.bin", WEIGHTS[name])
+        sparse(model / "model.safetensors", model_shapes(config))
         found[name] = root / f"{name}.toml"
         found[name].write_text(
             f'name = "llava-v1.5-{name}"\ntitle = "LLaVA {name}"\n'
@@ -294,10 +301,10 @@ def test_options_win_over_facts(plan):
     assert (outlook["cuda"], release(outlook)) == ("12.8", (2, 10))
 
 
-def test_what_will_cross_is_counted(plan):
+def test_what_will_cross_is_counted(plan, recipes):
     outlook = plan("l40s-driver-580", "--link", "100MB/s")
     wheels = sum(part["size_bytes"] for part in outlook["wheels"])
-    weights = WEIGHTS["7b"]
+    weights = (recipes["7b"].parent / "llava-v1.5-7b/model.safetensors").stat().st_size
     assert 2e9 < wheels < 5e9
     assert 0.3e9 < outlook["bundle_bytes"] - wheels - weights < 1e9, "the slim tower"
     assert outlook["minutes"] == {"100MB/s": pytest.approx(outlook["bundle_bytes"] / 6e9, abs=0.1)}
