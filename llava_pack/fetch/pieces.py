@@ -41,7 +41,7 @@ def remote_pieces(
         cache: a file that is in it is read there.
     """
     with (
-        Transport(connections=_CONNECTIONS, connect_s=15.0, read_s=60.0) as transport,
+        Transport(connections=_CONNECTIONS, connect_s=15.0, read_s=15.0) as transport,
         ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="piece") as pool,
     ):
         pieces = pool.map(lambda span: _piece(files[span.path], span, cache, transport), spans)

@@ -29,7 +29,7 @@ def names(module):
     if not path.exists():
         return inner or None
     bound = set()
-    for node in ast.walk(parsed(path)):
+    for node in _outside_functions(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             bound.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -37,6 +37,16 @@ def names(module):
         elif isinstance(node, ast.Import | ast.ImportFrom):
             bound |= {(one.asname or one.name).partition(".")[0] for one in node.names}
     return bound | inner
+
+
+def _outside_functions(tree):
+    """Yield the nodes of a module that bind names in it."""
+    left = list(tree.body)
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            left += ast.iter_child_nodes(node)
 
 
 def absent(tree):

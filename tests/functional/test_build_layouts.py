@@ -81,16 +81,6 @@ def build(llava_pack, tmp_path):
     return run
 
 
-def test_a_converted_model_is_packed_as_it_is(build, tmp_path):
-    source = make_converted(tmp_path / "hf", SPEC)
-    folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
-    packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
-    assert packed.entries.keys() == read_layout(source).entries.keys()
-    assert manifest["model"]["format"] == "hf"
-    assert manifest["model"]["vision_tower"] is None
-    assert manifest["floors"]["memory_bytes"]["nf4"] > 0
-
-
 @pytest.mark.parametrize(
     "spec",
     [
@@ -190,10 +180,9 @@ def test_an_adapter_whose_projector_was_frozen_takes_its_bases(build, tmp_path):
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("tool", ["trl", "modules-to-save"])
-def test_an_adapter_over_a_converted_llava(build, tmp_path, tool):
+def test_an_adapter_over_a_converted_llava(build, tmp_path):
     repos = {
-        "tiny/llava": trained.make_adapter(tool, tmp_path / "m"),
+        "tiny/llava": trained.make_adapter("modules-to-save", tmp_path / "m"),
         "tiny/base": trained.make_base(tmp_path / "base"),
     }
     recipe = model('format = "hf"') + BASE
@@ -248,11 +237,12 @@ def test_an_adapter_that_cannot_be_added_is_refused_before_anything_large_moves(
     assert not [one.path for one in moved if one.path.endswith((".safetensors", ".bin"))]
 
 
-def test_a_converted_qwen_is_packed_as_it_is(build, tmp_path):
+def test_a_converted_model_is_packed_as_it_is(build, tmp_path):
     source = make_converted(tmp_path / "hf", QWEN)
     folder, manifest = build(model('format = "hf"'), {"tiny/llava": source})
     packed = read_layout(folder / "llava-v1-tiny", expect=Kind.CONVERTED)
     assert packed.entries.keys() == read_layout(source).entries.keys()
+    assert manifest["model"]["format"] == "hf"
     assert manifest["model"]["vision_tower"] is None
     assert manifest["floors"]["memory_bytes"]["nf4"] > 0
 

@@ -27,6 +27,9 @@ PLAIN = replace(SPEC, tower=TOWER)
 TILES = replace(PLAIN, tiles=True, vision_inside=True)
 SPECS = {"v1.5": PLAIN, "v1.6": TILES, "v1.6-mistral": replace(TILES, mistral=True)}
 MODE = "llava_v1"
+AHEAD = [("v1.5", "nf4"), ("v1.6", "int8"), ("v1.6-mistral", "nf4")]
+AT_LOAD = [("v1.5", "int8"), ("v1.6", "nf4"), ("v1.6-mistral", "int8")]
+"""Each model and each precision in either comparison; every pair is in one of them."""
 
 
 def answers(engine: Any, questions: Sequence[tuple[Message, ...]]) -> list[list[int]]:
@@ -80,7 +83,7 @@ def test_the_native_folder_answers_as_the_original(made, tmp_path):
     assert answers(load_engine(native, **options), QUESTIONS) == want
 
 
-@pytest.mark.parametrize("precision", ["nf4", "int8"])
+@pytest.mark.parametrize(("made", "precision"), AHEAD, indirect=["made"])
 def test_quantized_ahead_answers_as_plain_transformers(made, tmp_path, precision):
     """Both compute in 32 bits here: what is compared is the codes, the scales and the pictures."""
     import torch
@@ -105,7 +108,7 @@ def test_quantized_ahead_answers_as_plain_transformers(made, tmp_path, precision
         assert answers(engine, [messages]) == [want]
 
 
-@pytest.mark.parametrize("precision", ["nf4", "int8"])
+@pytest.mark.parametrize(("made", "precision"), AT_LOAD, indirect=["made"])
 def test_quantized_ahead_answers_as_quantized_at_load(made, tmp_path, precision):
     """The tower is in 16 bits ahead and the same at load: its tensors are 16 bits already."""
     at_load = load_engine(made.model, precision=precision, slots=1, conv_mode=MODE)

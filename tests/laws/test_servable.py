@@ -34,7 +34,6 @@ from tests.support.sources import PACKAGE, parsed
 ODD = (None, True, 0, -1, 3, 1 << 40, 0.5, "odd", [], [[28, 30]], {}, {"type": "odd"})
 TOWER = TinyTower(width=16, inner=24, layers=3)
 FOLDERS = {
-    "original": TinyLlava(tower=TOWER, weights="safetensors", shards=1),
     "tiles": TinyLlava(tower=TOWER, tiles=True, mistral=True, weights="safetensors", shards=1),
     "converted": TinyLlava(tower=TOWER, tiles=True, weights="safetensors", shards=1),
 }

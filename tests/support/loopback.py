@@ -61,6 +61,7 @@ class Fault:
         range_from: answer any range as if it had been asked from here.
         etag: replaces the true one; empty leaves it out.
         headers: added to the answer; an empty value leaves a header out.
+        spares_ranges: a request for a range is answered as if nothing were wrong.
     """
 
     statuses: list[int] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Fault:
     range_from: int | None = None
     etag: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    spares_ranges: bool = False
     held: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -220,6 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         owner.asked.append(asked)
         fault = owner.fault_of(asked.path)
+        if fault.spares_ranges and "range" in asked.headers:
+            fault = Fault()
         if fault.statuses:
             answer = Answer(status=fault.statuses.pop(0), body=b"told to fail\n")
         else:
