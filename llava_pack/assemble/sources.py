@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llava_pack.assemble.headers import remote_headers
 from llava_pack.checkpoint.config import parse_config
 from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import kind_defects
-from llava_pack.checkpoint.folder import foreign_defects, leftover_defects
+from llava_pack.checkpoint.folder import foreign_defects, leftover_defects, no_weights_hint
 from llava_pack.checkpoint.kind import ADAPTERS, PROJECTORS, TRAINABLES, Kind, classify
 from llava_pack.checkpoint.layout import Layout, survey_files
 from llava_pack.checkpoint.weight_file import Held
@@ -197,8 +197,9 @@ def _weight_files(listing: Listing, kind: Kind, folder: Path) -> tuple[str, ...]
     found = find_weights(listing.files, lambda name: (folder / name).read_bytes())
     broken = [str(defect) for defect in found.defects if defect.level == "fail"]
     if broken or not found.files:
+        roots = {PurePosixPath(name).parts[0] for name in listing.files}
         defects = "; ".join(broken) or "it contains no weights, expected *.safetensors or *.bin"
-        raise _incomplete(defects, listing)
+        raise _incomplete(defects, listing, "" if broken else no_weights_hint(roots))
     return found.files
 
 
@@ -209,11 +210,11 @@ def _one_of(group: tuple[str, ...], listing: Listing) -> tuple[str, ...]:
     return present[:1]
 
 
-def _incomplete(defects: str, listing: Listing) -> CheckpointError:
+def _incomplete(defects: str, listing: Listing, hint: str = "") -> CheckpointError:
     return CheckpointError(
         defects,
         subject=str(listing.pinned),
-        hint="check that the recipe's source is the whole repository",
+        hint=hint or "check that the recipe's source is the whole repository",
     )
 
 
