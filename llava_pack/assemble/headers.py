@@ -10,8 +10,10 @@ from llava_pack.fetch.pieces import Span
 from llava_pack.fetch.source import ListedFile, Source
 from llava_pack.format.errors import CheckpointError
 
-_ROUNDS = 4
-"""A pickle's are its two ends, a directory, a program and a marker that lie elsewhere."""
+_ROUNDS = 6
+"""A pickle's are its two ends, and a directory, a program and a marker that lie elsewhere."""
+_PIECE_BYTES = 1 << 16
+"""Asked for at least: what is read next mostly lies behind."""
 
 
 def remote_headers(
@@ -29,23 +31,24 @@ def remote_headers(
     """
     here = {name: Pieces(name, file.size_bytes) for name, file in files.items()}
     wanted = {
-        Span(name, *span)
+        name: [Span(name, *span) for span in first_spans(name, file.size_bytes)]
         for name, file in files.items()
-        for span in first_spans(name, file.size_bytes)
     }
     held: Held = {}
     defects: list[Defect] = []
     for _ in range(_ROUNDS):
-        pieces = source.pieces(files, wanted, cache)
+        pieces = source.pieces(files, [span for spans in wanted.values() for span in spans], cache)
         for span, data in pieces.items():
             here[span.path].put(span.start, data)
-        refused = {span.path for span in wanted - pieces.keys()}
-        asked, wanted = {span.path for span in wanted} - refused, set()
-        for name in sorted(asked):
+        asked, wanted = wanted, {}
+        for name, spans in asked.items():
+            if not pieces.keys() >= {*spans}:
+                continue
             try:
                 held[name] = {one.name: one for one in header_entries(here[name], name)}
             except AbsentError as absent:
-                wanted.add(Span(name, absent.start, absent.end))
+                end = max(absent.end, absent.start + _PIECE_BYTES)
+                wanted[name] = [Span(name, absent.start, min(end, files[name].size_bytes))]
             except CheckpointError as error:
                 defects.append(defect_of(error))
         if not wanted:

@@ -44,8 +44,7 @@ def rendered(text: str, values: Mapping[str, Any]) -> str:
     """
     if len(text) > MAX_TEMPLATE_CHARS:
         raise CheckpointError(
-            f"has {len(text)} characters, expected at most {MAX_TEMPLATE_CHARS}",
-            subject="chat_template",
+            f"it has {len(text)} characters, expected at most {MAX_TEMPLATE_CHARS}"
         )
     try:
         _environment()  # the library is imported outside of the limit
@@ -56,7 +55,7 @@ def rendered(text: str, values: Mapping[str, Any]) -> str:
     except CheckpointError:
         raise
     except Exception as error:  # whatever a program from outside does
-        raise CheckpointError(reason_of(error), subject="chat_template") from error
+        raise CheckpointError(reason_of(error)) from error
 
 
 @contextmanager
@@ -82,7 +81,7 @@ def _limited_steps() -> Iterator[None]:
 
 
 def _endless() -> CheckpointError:
-    return CheckpointError("runs without end", subject="chat_template")
+    return CheckpointError("it runs without end")
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,7 @@
 import mmap
 from pathlib import Path
 
-from llava_pack.checkpoint.pieces import check_inside
+from llava_pack.checkpoint.pieces import check_inside, check_some
 from llava_pack.format.errors import CheckpointError
 
 
@@ -30,8 +30,7 @@ class MappedFile:
         except OSError as error:
             reason = error.strerror or "unreadable"
             raise CheckpointError(f"cannot be read: {reason}", subject=path.name) from error
-        if self._map is None:
-            raise CheckpointError("the file is empty, expected weights", subject=path.name)
+        check_some(self.size_bytes, path.name)
         self._path = path
 
     def view(self, offset_bytes: int, size_bytes: int) -> memoryview:

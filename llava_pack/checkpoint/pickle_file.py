@@ -15,7 +15,7 @@ from typing import Self
 
 from llava_pack.checkpoint.mapped_file import MappedFile
 from llava_pack.checkpoint.pickle_program import MAX_PROGRAM_BYTES, read_state_dict
-from llava_pack.checkpoint.pieces import Bytes
+from llava_pack.checkpoint.pieces import Bytes, check_some
 from llava_pack.checkpoint.state_records import TensorRecord
 from llava_pack.checkpoint.stored_archive import Member, listed_members, placed, refuse_overlap
 from llava_pack.checkpoint.tensors import (
@@ -134,6 +134,7 @@ def pickle_header(file: Bytes, *, subject: str) -> tuple[TensorEntry, ...]:
 
 
 def _members(file: Bytes, subject: str) -> dict[str, Member]:
+    check_some(file.size_bytes, subject)
     _refuse_old_formats(file, subject)
     return listed_members(file, subject)
 
@@ -255,7 +256,12 @@ def _refuse_too_much(entries: Iterable[TensorEntry], file_bytes: int, subject: s
 
 
 def _check_crc(member: Member, file: Bytes, subject: str) -> None:
-    """Hold a member's bytes against the CRC-32 that the archive's directory keeps of them."""
+    """Hold a member's bytes against the CRC-32 that the archive's directory keeps of them.
+
+    Source: torch.serialization.set_crc32_options (a directory of zeros: none was computed).
+    """
+    if not member.crc32:
+        return
     found = 0
     for start in range(0, member.size_bytes, _PIECE_BYTES):
         size = min(_PIECE_BYTES, member.size_bytes - start)

@@ -64,6 +64,8 @@ class Pieces:
             AbsentError: they are not here.
         """
         check_inside(offset_bytes, size_bytes, self.size_bytes, self._name)
+        if not size_bytes:
+            return memoryview(b"")
         for start, data in self._pieces.items():
             if start <= offset_bytes and offset_bytes + size_bytes <= start + len(data):
                 return memoryview(data)[offset_bytes - start :][:size_bytes]
@@ -106,6 +108,16 @@ class Viewed(io.BufferedIOBase):
         data = bytes(self._file.view(self._at, min(wanted, left))) if left else b""
         self._at += len(data)
         return data
+
+
+def check_some(file_bytes: int, name: str) -> None:
+    """Check that a weight file is not empty.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if not file_bytes:
+        raise CheckpointError("the file is empty, expected weights", subject=name)
 
 
 def check_inside(offset_bytes: int, size_bytes: int, file_bytes: int, name: str) -> None:

@@ -1,6 +1,7 @@
 """A folder of this machine as a source: `dir:PATH`."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -91,8 +92,12 @@ class DirectorySource:
         spans: Collection[Span],
         cache: Cache,  # noqa: ARG002 - what is on this machine is not kept twice
     ) -> Mapping[Span, bytes]:
-        """Read pieces of files."""
-        return {span: read_span(self.folder / span.path, span) for span in spans}
+        """Read pieces of files; fetching one that has gone since it was listed will say so."""
+        pieces = {}
+        for span in spans:
+            with suppress(OSError):
+                pieces[span] = read_span(self.folder / span.path, span)
+        return pieces
 
     def _laid_out(self, path: str, target: Path, progress: Progress) -> dict[str, Any]:
         lay_out((self.folder / path).resolve(), target)

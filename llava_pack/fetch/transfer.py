@@ -19,7 +19,7 @@ from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
 
 _GOES_ON = "run the command again: it resumes where it stopped"
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Transfer:
     def _accept(self, file: RemoteFile, part: Part, response: httpx.Response) -> int | None:
         """Make the part fit the answer; return the whole file's size, where anybody says it."""
         validator = _validator(response)
-        match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        match = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if response.status_code == 206 and match and int(match[1]) == part.size_bytes:
             if part.validator is not None and part.validator != validator:
                 self._restart(part, None)

@@ -16,7 +16,7 @@ from tests.support.sources import parsed
 
 ROOM = ROOT / "llava_pack" / "checkpoint"
 SPEAKERS = {"CheckpointError", "UsageError", "Defect", "refusal", "_refusal", "refuse"}
-PARTS = {"ValueError", "TypeError", "IndexError", "SecurityError", "TemplateError"}
+PARTS = {"ValueError", "TypeError", "IndexError", "SecurityError", "TemplateError", "BadZipFile"}
 """Errors whose text ends up in a message of ours."""
 
 

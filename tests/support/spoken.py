@@ -20,7 +20,7 @@ from llava_pack.format.errors import CheckpointError, UsageError
 
 ROOM = Path(llava_pack.checkpoint.__file__).parent
 
-_said: dict[tuple[tuple[str, int], ...], dict[str, Any]] = {}
+_said: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def pytest_configure() -> None:
@@ -40,7 +40,11 @@ def _heard(made: Callable[..., None]) -> Callable[..., None]:
         made(self, *args, **kwargs)
         places = tuple(dict.fromkeys((*_callers(sys._getframe(1)), *_causes())))
         if places:
-            _said[places] = {"text": str(self), "subject": self.subject, "places": places}
+            _said[(str(self), *places)] = {
+                "text": str(self),
+                "subject": self.subject,
+                "places": places,
+            }
 
     return listens
 

@@ -21,6 +21,7 @@ from llava_pack.checkpoint.pickle_program import MAX_PROGRAM_BYTES, read_state_d
 from llava_pack.checkpoint.safetensors_file import render_header
 from llava_pack.checkpoint.servable import engine_defects, upstream_defects
 from llava_pack.checkpoint.tensors import TensorEntry
+from llava_pack.checkpoint.weight_file import open_weights
 from llava_pack.format.errors import CheckpointError, PackError
 from tests.support.checkpoints import (
     TinyLlava,
@@ -215,3 +216,10 @@ def test_headers_and_pickles_that_are_too_large(monkeypatch):
     monkeypatch.setattr(safetensors_file, "MAX_HEADER_BYTES", 64)
     with pytest.raises(CheckpointError, match="larger than the format allows"):
         render_header([TensorEntry("a" * 64, "F16", (1,))], {})
+
+
+@pytest.mark.parametrize("name", ["w.bin", "w.safetensors"])
+def test_a_folder_in_the_place_of_weights(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=f"{name}: cannot be read: Is a directory"):
+        open_weights(tmp_path / name)

@@ -2,8 +2,11 @@
 
 import pytest
 
+from llava_pack.assemble.headers import remote_headers
 from llava_pack.checkpoint.pieces import AbsentError, Pieces, Viewed
 from llava_pack.checkpoint.weight_file import first_spans, header_entries, open_weights
+from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.directory import DirectorySource
 from llava_pack.format.errors import CheckpointError
 from tests.support.checkpoints import TinyLlava, llava_tensors, save_tensors
 from tests.support.pickles import Stored
@@ -68,3 +71,54 @@ def test_a_viewed_file_is_one():
     assert file.read() == b"\2\3\4\5"
     with pytest.raises(OSError, match="an offset of -1"):
         file.seek(-1)
+
+
+def test_markers_that_lie_far_from_the_beginning_are_asked_for(tmp_path):
+    """As newer torch writes them; a header is then had in few rounds, and without the rest."""
+    names = [f"model.layers.{number}.{'x' * 90}.weight" for number in range(2_300)]
+    tensors = {name: Stored("F16", (200,), bytes(400)) for name in names}
+    path = save_tensors(tmp_path / "w.bin", tensors)
+    source = DirectorySource(folder=tmp_path, name="x")
+    held, defects = remote_headers(source, source.list().files, Cache(tmp_path / "cache"))
+    assert defects == []
+    assert [*held["w.bin"]] == names
+    with open_weights(path) as file:
+        assert len(file.entries) == len(names)
+
+
+@pytest.mark.parametrize("name", ["w.bin", "w.safetensors"])
+def test_an_empty_file_is_told_by_the_list_alone(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    source = DirectorySource(folder=tmp_path, name="x")
+    _, (defect,) = remote_headers(source, source.list().files, Cache(tmp_path / "cache"))
+    with pytest.raises(CheckpointError) as caught, open_weights(tmp_path / name):
+        pass
+    assert str(defect) == str(caught.value)
+
+
+def test_a_file_that_is_gone_since_it_was_listed_is_left_to_its_fetch(tmp_path):
+    save_tensors(tmp_path / "w.bin", LARGE)
+    source = DirectorySource(folder=tmp_path, name="x")
+    files = source.list().files
+    (tmp_path / "w.bin").unlink()
+    assert remote_headers(source, files, Cache(tmp_path / "cache")) == ({}, [])
+
+
+@pytest.mark.engine
+def test_what_torch_writes_in_each_of_its_ways(tmp_path):
+    """With a marker, alignment and no checksums, where each of them is a setting of torch's."""
+    import torch
+
+    tensors = {f"layer.{number}.weight": torch.ones(3, number + 1) for number in range(300)}
+    wanted = {(name, "F32", tuple(one.shape)) for name, one in tensors.items()}
+    for checksums in (True, False):
+        torch.serialization.set_crc32_options(checksums)
+        try:
+            torch.save(tensors, tmp_path / "w.bin")
+        finally:
+            torch.serialization.set_crc32_options(True)
+        entries, _ = read_in_pieces(tmp_path / "w.bin")
+        assert {(one.name, one.dtype, one.shape) for one in entries} == wanted
+        with open_weights(tmp_path / "w.bin") as file:
+            assert {(one.name, one.dtype, one.shape) for one in file.entries} == wanted
+            file.verify(file.entries[0])
