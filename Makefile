@@ -14,6 +14,7 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Torch's threads that wait for work leave the cores to the tests beside them: a fifth of their time.
 test: export OMP_WAIT_POLICY := PASSIVE
+# One thread for each engine, as several tests run beside each other: a fifth of the processors' time.
 test: export OMP_NUM_THREADS := 1
 # The long files of tests come first (tests/conftest.py), and in that order they are handed out. Three
 # at a time, for two cores: many wait for a server.

@@ -106,7 +106,8 @@ def open_pickle(path: Path, *, writable: bool = False) -> PickleFile:
         CheckpointError: it is damaged, or holds anything but a flat dict of tensors.
     """
     mapped = MappedFile(path, writable=writable)
-    members = _members(mapped, path.name)
+    _refuse_old_formats(mapped, path.name)
+    members = listed_members(mapped, path.name)
     members = {name: placed(one, mapped, path.name) for name, one in members.items()}
     refuse_overlap(members, path.name)
     folder = _folder(members, path.name)
@@ -125,18 +126,14 @@ def pickle_header(file: Bytes, *, subject: str) -> tuple[TensorEntry, ...]:
     Raises:
         CheckpointError: it is damaged, or holds anything but a flat dict of tensors.
     """
-    members = _members(file, subject)
+    check_some(file.size_bytes, subject)
+    _refuse_old_formats(file, subject)
+    members = listed_members(file, subject)
     folder = _folder(members, subject)
     for name in (f"{folder}/data.pkl", f"{folder}/byteorder"):
         if name in members:
             members[name] = placed(members[name], file, subject)
     return _entries(members, folder, file, subject)
-
-
-def _members(file: Bytes, subject: str) -> dict[str, Member]:
-    check_some(file.size_bytes, subject)
-    _refuse_old_formats(file, subject)
-    return listed_members(file, subject)
 
 
 def _entries(

@@ -59,9 +59,9 @@ def first_spans(name: str, size_bytes: int) -> list[tuple[int, int]]:
 
     Safetensors begin with it. A pickle begins with it too, and ends with what tells where it is.
     """
-    head, tail = (0, min(_HEAD_BYTES, size_bytes)), (max(size_bytes - END_BYTES, 0), size_bytes)
     if not size_bytes:
         return []
+    head, tail = (0, min(_HEAD_BYTES, size_bytes)), (max(size_bytes - END_BYTES, 0), size_bytes)
     return [head] if name.endswith(".safetensors") or head[1] == size_bytes else [head, tail]
 
 

@@ -117,7 +117,9 @@ class HubSource:
         self, files: Mapping[str, ListedFile], spans: Collection[Span], cache: Cache
     ) -> Mapping[Span, bytes]:
         """Ask for pieces of files."""
-        remotes = {path: self.remote_file(path, file) for path, file in files.items()}
+        remotes = {
+            path: self.remote_file(path, files[path]) for path in {one.path for one in spans}
+        }
         return remote_pieces(remotes, spans, cache)
 
     def remote_file(self, path: str, file: ListedFile) -> RemoteFile:

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -46,6 +47,7 @@ class Failure:
         return any(signature.search(text) for signature in self.signatures)
 
 
+@cache
 def known_failures() -> tuple[Failure, ...]:
     """Return every known failure, the more telling ones first."""
     text = resources.files(__package__).joinpath("knowledge.toml").read_text(encoding="utf-8")

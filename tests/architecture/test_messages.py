@@ -13,8 +13,8 @@ from llava_pack.health.knowledge import known_failures, recognise
 from tests.conftest import ROOT
 from tests.support.provoked import SPOKEN
 from tests.support.sources import parsed
+from tests.support.spoken import ROOM
 
-ROOM = ROOT / "llava_pack" / "checkpoint"
 SPEAKERS = {"CheckpointError", "UsageError", "Defect", "refusal", "_refusal", "refuse"}
 PARTS = {"ValueError", "TypeError", "IndexError", "SecurityError", "TemplateError", "BadZipFile"}
 """Errors whose text ends up in a message of ours."""

@@ -133,6 +133,10 @@ class Loopback(ABC):
         """Return the requests whose path ends in `end`."""
         return [a for a in self.asked if a.method == method and a.path.endswith(end)]
 
+    def whole(self, *ends: str) -> list[Asked]:
+        """Return the requests for all of a file, not a range of it, whose path ends so."""
+        return [a for end in ends for a in self.requests(end) if "range" not in a.headers]
+
     def open(self) -> None:
         """Start answering."""
         self._thread.start()
