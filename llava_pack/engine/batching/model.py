@@ -7,7 +7,8 @@ from llava_pack.engine.batching.policy import Manner
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.inputs.prompt import Prompt
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
 
 

@@ -19,7 +19,8 @@ from llava_pack.engine.batching.trace import trace
 from llava_pack.engine.inputs.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.inputs.vision import Look, Vision
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import SpaceError
 

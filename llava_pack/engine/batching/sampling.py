@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from llava_pack.engine.batching.token import ChosenToken
-from llava_pack.engine.port import Sampling
+from llava_pack.engine.sampling import Sampling
 
 
 @dataclass(slots=True)

@@ -23,8 +23,8 @@ from llava_pack.engine.port import (
     Message,
     Picture,
     Request,
-    Sampling,
 )
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import SpaceError, UsageError
 
