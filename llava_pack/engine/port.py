@@ -14,7 +14,7 @@ from llava_pack.engine import limits
 from llava_pack.engine.measures import Odds, Timings, Trace, Usage
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.pixels import Pixels
-from llava_pack.engine.sampling import Sampling
+from llava_pack.engine.sampling import GrammarError, Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format import errors
 from llava_pack.format.errors import PackError, UsageError
@@ -164,6 +164,7 @@ def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
         if isinstance(value, type) and issubclass(value, PackError)
     }
     classes[ContextLengthError.kind] = ContextLengthError
+    classes[GrammarError.kind] = GrammarError
     return classes.get(kind, PackError)(message, hint=hint)
 
 
@@ -224,6 +225,15 @@ class Engine(Protocol):
         Raises:
             UsageError: as `tokenize`.
             SpaceError: out of memory.
+        """
+
+    def prepare(self, request: Request) -> None:
+        """Do what takes long for a request before it is submitted; safe from any thread.
+
+        Who leaves it out has `submit` do it, while others wait.
+
+        Raises:
+            GrammarError: no answer can be held to its grammar.
         """
 
     def submit(self, request: Request) -> None:
