@@ -3,7 +3,8 @@
     PYTHONPATH=. python benchmarks/checkpoint.py OUT --layers 14 --tokenizer-model FILE
     PYTHONPATH=. python benchmarks/grammar.py OUT/llava-v1-random --precision bf16 --at-once 8
 
-Rounds with and without a grammar take turns in one process. Both answer the same questions with as many tokens:
+Rounds with and without a grammar take turns in one process. Both answer the same questions with as
+many tokens:
 nothing ends before `--tokens`, and the schema is one that a random model cannot come to an end of.
 Then the time of the mask alone, one row of one step.
 """
