@@ -18,13 +18,12 @@ from llava_pack.engine.port import (
     Sampling,
 )
 from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.serve.api.messages import ChatMessage, ImagePart
 from llava_pack.serve.api.pictures import check_count
 from llava_pack.serve.api.wire import (
-    ChatMessage,
     ChatRequest,
     ChoiceOdds,
     FinishReason,
-    ImagePart,
     LikelyToken,
     PromptDetails,
     TokenOdds,

@@ -6,22 +6,16 @@ Source: OpenAI API reference, "Create chat completion" and "Streaming".
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    FailFast,
     Field,
     model_validator,
 )
 
-from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
+from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
+from llava_pack.serve.api.messages import MAX_TEXT_CHARS, Messages
+from llava_pack.serve.api.messages import Wire as _Wire
 
-MAX_MESSAGES = 256
 MAX_NAME_CHARS = 200
-MAX_PARTS = 64
-MAX_PICTURES = Limits().count
-MAX_TEXT_CHARS = 1_000_000
 MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
 _DEFAULT_TOKENS = 512
@@ -47,10 +41,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
 class ObservationRequest(_Wire):
     """A known question: a prompt, and a picture as a data: URL."""
 
@@ -59,55 +49,6 @@ class ObservationRequest(_Wire):
     prompt: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
     picture: str | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_OBSERVED_TOKENS)] = 64
-
-
-class TextPart(_Wire):
-    """A piece of text."""
-
-    type: Literal["text"]
-    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-
-
-class ImageUrl(_Wire):
-    """A picture as a data: URL; `detail` is taken and has no effect."""
-
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class ImagePart(_Wire):
-    """A picture."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-ContentPart = Annotated[TextPart | ImagePart, Discriminator("type")]
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-Parts = Annotated[
-    tuple[ContentPart, ...],
-    FailFast(),
-    Field(max_length=MAX_PARTS),
-    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
-]
-
-
-class ChatMessage(_Wire):
-    """One turn; `developer` is what OpenAI calls `system` now."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Parts
-
-
-# One wrong message is told; an error is kept for none of the others.
-Messages = Annotated[
-    tuple[ChatMessage, ...], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)
-]
 
 
 class StreamOptions(_Wire):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llava_pack.serve.api.wire import ChatRequest, TextPart
+from llava_pack.serve.api.messages import TextPart
+from llava_pack.serve.api.wire import ChatRequest
 
 
 def _body(**changes: Any) -> dict[str, Any]:
