@@ -6,20 +6,24 @@ Source: OpenAI API reference, "Create chat completion" and "Streaming".
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     model_validator,
 )
 
 from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
-from llava_pack.serve.api.messages import MAX_TEXT_CHARS, Messages
-from llava_pack.serve.api.messages import Wire as _Wire
+from llava_pack.serve.api.messages import Conversation, Messages
+from llava_pack.serve.api.parts import MAX_TEXT_CHARS
+from llava_pack.serve.api.parts import Wire as _Wire
 
 MAX_NAME_CHARS = 200
 MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
 _DEFAULT_TOKENS = 512
 MAX_OBSERVED_TOKENS = 256
+_LIKELIEST = 1e-6
+"""A `top_p` below the odds of the likeliest token, which alone is left: what 0 means."""
 _MAX_TEMPERATURE = 2.0
 """OpenAI's; the engine takes more."""
 # Settings that would change the answer and are not there: refused, never ignored.
@@ -57,27 +61,45 @@ class StreamOptions(_Wire):
     include_usage: bool = False
 
 
+def _as_bound(tokens: Any) -> Any:
+    """Return a bound on the answer: -1 is none but the context's, and 0 says nothing.
+
+    Source: LM Studio's and llama.cpp's servers for -1; Ollama's for 0.
+    """
+    return {-1: MAX_TOKENS, 0: None}.get(tokens, tokens) if type(tokens) is int else tokens
+
+
+def _as_stops(stop: Any) -> Any:
+    """Return stop strings as a list, without empty ones, as llama.cpp's server takes them."""
+    stops = [stop] if isinstance(stop, str) else stop
+    return [text for text in stops if text != ""] if isinstance(stops, list) else stops
+
+
+TokenBound = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None,
+    BeforeValidator(
+        _as_bound, json_schema_input_type=Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None
+    ),
+]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
-class ChatRequest(_Wire):
+class ChatRequest(Conversation):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Messages
     temperature: Annotated[float, Field(ge=0, le=_MAX_TEMPERATURE)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1), AfterValidator(lambda p: p or _LIKELIEST)] | None = (
+        None
+    )
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: TokenBound = None
+    max_completion_tokens: TokenBound = None
     stop: (
         Annotated[
             tuple[StopString, ...],
             Field(max_length=MAX_STOPS, fail_fast=True),
-            BeforeValidator(
-                lambda stop: [stop] if isinstance(stop, str) else stop,
-                json_schema_input_type=str | tuple[StopString, ...],
-            ),
+            BeforeValidator(_as_stops, json_schema_input_type=str | tuple[str, ...]),
         ]
         | None
     ) = None
@@ -114,7 +136,7 @@ class ChatRequest(_Wire):
         return self.max_completion_tokens or self.max_tokens or _DEFAULT_TOKENS
 
 
-class TokenizeRequest(_Wire):
+class TokenizeRequest(Conversation):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
 
     model: Annotated[str, Field(min_length=1)]
