@@ -29,7 +29,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
         "request {request}: {route} is {count} after {number} s",
         "request {request} failed",
     ),
-    "llava_pack.serve.api.openai": ("request {request} failed",),
+    "llava_pack.serve.api.answering": ("request {request} failed",),
     "llava_pack.serve.api.llava_protocol": ("request {request} failed",),
     "llava_pack.serve.errors": ("request {request} failed: {cause}",),
     "llava_pack.serve.run_state": ("{text}: ignored, it is not a file of this account",),

@@ -244,9 +244,9 @@ class AnswerMessage(_Wire):
 
 
 class Choice(_Wire):
-    """The one choice of an answer."""
+    """One choice of an answer."""
 
-    index: Literal[0] = 0
+    index: int
     message: AnswerMessage
     logprobs: ChoiceOdds | None = None
     finish_reason: FinishReason
