@@ -28,6 +28,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.gateway.guard": (
         "request {request}: {route} is {count} after {number} s",
         "request {request} failed",
+        "request {request}: there is no {text}",
     ),
     "llava_pack.serve.api.answering": ("request {request} failed",),
     "llava_pack.serve.api.llava_protocol": ("request {request} failed",),

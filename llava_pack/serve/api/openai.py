@@ -25,45 +25,37 @@ from llava_pack.serve.api.wire import (
     ModelList,
     TokenOdds,
 )
-from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope, plain_error
-
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_ROUTES = {"chat/completions": "POST", "models": "GET"}
+from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
 
 
 def openai_router(inference: Inference) -> APIRouter:
     """Return the routes under `/v1`."""
     router = APIRouter(prefix="/v1", responses=ERRORS)
-    started = int(time.time())
+    started, named = int(time.time()), inference.names_of
+
+    def card(name: str, model: str) -> ModelCard:
+        info = inference.models[model].info
+        limit = info.context_tokens if info else None
+        return ModelCard(id=name, created=started, root=model, max_model_len=limit)
 
     @router.get("/models")
     async def list_models() -> ModelList:
-        return ModelList(
-            data=tuple(ModelCard(id=name, created=started) for name in inference.models)
-        )
+        cards = (card(name, model) for model in inference.models for name in named(model))
+        return ModelList(data=tuple(cards))
 
     @router.get("/models/{name:path}")
     async def show_model(name: str) -> ModelCard:
-        return ModelCard(id=inference.find(name).name, created=started)
+        return card(name, inference.find(name).name)
 
     @router.post("/chat/completions", response_model=ChatCompletion)
     async def chat(body: ChatRequest, request: Request) -> Response:
         writer = ChatWriter(
-            head_of(request, "chatcmpl", inference.find(body.model).name),
+            head_of(request, "chatcmpl", inference.called(body.model)),
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
             token_ids=body.return_token_ids,
             odds=body.odds is not None,
         )
         return await answer_chat(inference, body, writer, request)
-
-    @router.api_route("/{rest:path}", methods=_METHODS, include_in_schema=False)
-    async def nothing_else(rest: str, request: Request) -> Response:
-        allowed = _ROUTES.get(rest)
-        if allowed is None:
-            return plain_error(404, f"there is no {request.method} /v1/{rest[:200]} here")
-        refused = plain_error(405, f"/v1/{rest} accepts only {allowed}")
-        refused.headers["Allow"] = allowed
-        return refused
 
     return router
 

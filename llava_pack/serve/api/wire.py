@@ -274,6 +274,11 @@ class ModelCard(_Wire):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["llava-pack"] = "llava-pack"
+    root: str
+    """The model's own name, where `id` is another of its names. As vLLM has it."""
+    parent: None = None
+    max_model_len: int | None
+    """Tokens of prompt and answer together; None until it is loaded. As vLLM has it."""
 
 
 class ModelList(_Wire):
