@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PICTURE_MODES
-from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.client import EngineClient
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
 from tests.support.connection import connected

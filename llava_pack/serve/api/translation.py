@@ -4,17 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.engine.measures import Likely, Odds, Usage
-from llava_pack.engine.port import (
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Message,
-    Picture,
-    Request,
-    Role,
-    Sampling,
-)
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.api.pictures import check_count
 from llava_pack.serve.api.wire import (
