@@ -12,6 +12,7 @@ from llava_pack.engine.port import Event, Message, Picture, Request
 from llava_pack.serve.admission.bodies import drop_copies
 from llava_pack.serve.admission.fair_models import Prepared, Shared
 from llava_pack.serve.admission.visits import Visit, visit_of
+from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.api.pictures import Admitted, PictureDecoder, Source
 from llava_pack.serve.errors import ErrorBody
 
@@ -32,23 +33,34 @@ class Inference:
     """What routes ask models with.
 
     Args:
-        models: by name.
+        models: by their own names.
         decoder: for the pictures.
+        aliases: further names of theirs.
     """
 
-    def __init__(self, models: Mapping[str, Shared], decoder: PictureDecoder) -> None:
+    def __init__(
+        self, models: Mapping[str, Shared], decoder: PictureDecoder, aliases: Aliases | None = None
+    ) -> None:
         self.models = models
         self._decoder = decoder
+        self._aliases = aliases or {}
+
+    def names_of(self, model: str) -> tuple[str, ...]:
+        """Return all names of a model; by the first of them its answers call it."""
+        first = next(iter(self.models), None)
+        of_first = self._aliases.get("", ()) if model == first else ()
+        return (*of_first, *self._aliases.get(model, ()), model)
 
     def find(self, name: str) -> Shared:
-        """Return a model by its name.
+        """Return a model by one of its names.
 
         Raises:
             HTTPException: 404, there is none.
         """
-        if name in self.models:
-            return self.models[name]
-        served = ", ".join(self.models)
+        names = {own: self.names_of(own) for own in self.models}
+        if (own := next((one for one in names if name in names[one]), None)) is not None:
+            return self.models[own]
+        served = ", ".join(one for several in names.values() for one in several)
         message = f"the model {name[:200]!r} is not served here; served: {served}"
         raise HTTPException(
             404,
@@ -56,6 +68,14 @@ class Inference:
                 message=message, type="invalid_request_error", param="model", code="model_not_found"
             ),
         )
+
+    def called(self, name: str) -> str:
+        """Return what answers call the model of a name.
+
+        Raises:
+            HTTPException: 404, there is none.
+        """
+        return self.names_of(self.find(name).name)[0]
 
     def answer(
         self, model: Shared, visit: Visit, question: Question

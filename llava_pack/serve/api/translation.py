@@ -1,8 +1,6 @@
-"""From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
+"""From wire to engine and back: requests, and an answer as it grows."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.engine.measures import Likely, Odds, Usage
@@ -73,6 +71,17 @@ class Answer:
         Raises:
             ServeError: it was cut off.
         """
+        return self._end()
+
+    def check_end(self) -> None:
+        """Check that it came to its end.
+
+        Raises:
+            ServeError: it was cut off.
+        """
+        self._end()
+
+    def _end(self) -> FinishReason:
         if self.ended is None or self.ended.reason == "cancelled":
             raise ServeError("the answer was interrupted", hint="send the request again")
         return self.ended.reason
@@ -173,27 +182,3 @@ def _likely(likely: Likely) -> LikelyToken:
     logprob = max(likely.logprob, _NEVER)
     text = likely.data.decode(errors="replace")
     return LikelyToken(token=text, logprob=logprob, bytes=tuple(likely.data) or None)
-
-
-async def paced(
-    events: AsyncGenerator[Event, None], every_s: float
-) -> AsyncGenerator[Event | None, None]:
-    """Yield the events, and None whenever none came for a while.
-
-    Closing this closes `events`, which frees the request's slot.
-    """
-    async with aclosing(events):
-        pending = asyncio.ensure_future(anext(events, None))
-        try:
-            while True:
-                await asyncio.wait({pending}, timeout=every_s)
-                if not pending.done():
-                    yield None
-                    continue
-                if (event := pending.result()) is None:
-                    return
-                yield event
-                pending = asyncio.ensure_future(anext(events, None))
-        finally:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)

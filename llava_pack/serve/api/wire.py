@@ -207,9 +207,9 @@ class AnswerMessage(_Wire):
 
 
 class Choice(_Wire):
-    """The one choice of an answer."""
+    """One choice of an answer."""
 
-    index: Literal[0] = 0
+    index: int
     message: AnswerMessage
     logprobs: ChoiceOdds | None = None
     finish_reason: FinishReason
@@ -237,6 +237,11 @@ class ModelCard(_Wire):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["llava-pack"] = "llava-pack"
+    root: str
+    """The model's own name, where `id` is another of its names. As vLLM has it."""
+    parent: None = None
+    max_model_len: int | None
+    """Tokens of prompt and answer together; None until it is loaded. As vLLM has it."""
 
 
 class ModelList(_Wire):
