@@ -20,10 +20,12 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request as HttpRequest
 
 from llava_pack.engine.picture_warnings import picture_warnings
-from llava_pack.engine.port import Event, Message, Picture
+from llava_pack.engine.port import Event, Failed, Message, Picture
+from llava_pack.engine.sampling import GrammarError
 from llava_pack.format.errors import PackError
 from llava_pack.serve.admission.bodies import body_is_gone
 from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.api.tools import asking
 from llava_pack.serve.api.translation import (
     Answer,
     engine_messages,
@@ -122,15 +124,27 @@ async def answer_chat(
         if body.stream:  # then only the urls are left of it, and they go with the question
             body_is_gone(request)
         head.warnings.extend(picture_warnings(pictures))
-        return engine_messages(body.messages, pictures)
+        written = engine_messages(body.messages, pictures)
+        return asking(written, body.forced) if body.forced else written
 
     question = Question(
         request=engine_request(body, head.request_id, visit.caller),
         pictures=picture_urls(body.messages),
         messages=messages,
     )
-    choices = [inference.answer(model, visit, question)]
+    choices = inference.choices(model, visit, question, body.n or 1)
+    if (holds := body.holds()) is not None:
+        choices = [_blaming(holds[0], events) for events in choices]
     return await reply(choices, writer, request, stream=body.stream)
+
+
+async def _blaming(field: str, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield events; where an engine cannot use a grammar, say which field it came in."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Failed) and event.kind == GrammarError.kind:
+                raise GrammarError(event.message, subject=field, hint=event.hint)
+            yield event
 
 
 async def reply(
