@@ -4,7 +4,6 @@ Source: OpenAI API reference, "Create chat completion", "Streaming"; WHATWG HTML
 events" for comments.
 """
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from llava_pack.serve.api.answering import AnswerHead, answer_chat, head_of
+from llava_pack.serve.api.answering import AnswerHead, answer_chat, head_of, server_sent
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.translation import Answer
 from llava_pack.serve.api.wire import (
@@ -113,7 +112,7 @@ class ChatWriter:
     def closing(self, choices: Sequence[Answer]) -> Iterable[str]:
         """Return the count of tokens, where it is asked for, and the end."""
         if self.include_usage:
-            yield _event(
+            yield server_sent(
                 {**self._chunk_head(), "choices": [], "usage": choices[0].usage.model_dump()}
             )
         yield "data: [DONE]\n\n"
@@ -153,8 +152,4 @@ class ChatWriter:
             body["warnings"] = self.head.warnings
         if self.include_usage:
             body["usage"] = None
-        return _event(body)
-
-
-def _event(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        return server_sent(body)

@@ -1,7 +1,11 @@
 """From wire to engine and back: requests, and an answer as it grows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
@@ -99,6 +103,38 @@ class Answer:
     def odds_since(self, count: int) -> ChoiceOdds:
         """Return the odds of the tokens after the first `count`."""
         return ChoiceOdds(content=tuple(self.odds[count:]))
+
+
+def usage_of(choices: Sequence[Answer]) -> UsageCount:
+    """Return what the choices took together, each with a prompt of its own."""
+    counts = [choice.usage for choice in choices]
+    cached = sum(one.prompt_tokens_details.cached_tokens for one in counts)
+    return UsageCount(
+        prompt_tokens=sum(one.prompt_tokens for one in counts),
+        completion_tokens=sum(one.completion_tokens for one in counts),
+        total_tokens=sum(one.total_tokens for one in counts),
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+    )
+
+
+def chat_request(fields: Mapping[str, Any], theirs: Mapping[str, str]) -> ChatRequest:
+    """Return what another dialect asks, as a conversation's request.
+
+    Args:
+        fields: as `POST /v1/chat/completions` has them; those without a value are left out.
+        theirs: how the dialect calls them, where it has another name.
+
+    Raises:
+        RequestValidationError: a value is wrong; it names the dialect's field.
+    """
+    try:
+        return ChatRequest.model_validate({k: v for k, v in fields.items() if v is not None})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        for one in found:
+            name, *rest = one["loc"] or ("",)
+            one["loc"] = (theirs.get(str(name), name), *rest)
+        raise RequestValidationError(found) from error
 
 
 def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
