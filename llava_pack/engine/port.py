@@ -90,6 +90,9 @@ class Message:
 class Request:
     """One question with its history; `conv_mode` None takes the model's own template.
 
+    `new_turn` says whether the prompt begins a turn of the assistant's. None begins one, unless the
+    assistant spoke last: then its turn is continued. False begins none, and ends the last turn.
+
     What was computed for one request is reused for others with the same `salt` only: who must
     not learn from timing what somebody else asked gets a salt of their own.
     """
@@ -99,6 +102,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     conv_mode: str | None = None
     salt: str = ""
+    new_turn: bool | None = None
 
     def __post_init__(self) -> None:
         if len(self.salt) > limits.MAX_SALT_CHARS:

@@ -20,6 +20,7 @@ from llava_pack.format.text import visible
 from llava_pack.serve.access.quota import QuotaError
 from llava_pack.serve.access.scopes import API_PATHS
 from llava_pack.serve.port import OverloadedError, ShareError
+from llava_pack.serve.validation import problem
 
 _log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
@@ -114,8 +115,12 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
                 code="context_length_exceeded",
             )
         case UsageError():
+            field = error.subject or None
             return 400, ErrorBody(
-                message=message, type="invalid_request_error", code="invalid_value"
+                message=f"{field}: {message}" if field else message,
+                type="invalid_request_error",
+                param=field,
+                code="invalid_value",
             )
         case SpaceError():
             return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
@@ -163,9 +168,8 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
         return plain_error(400, message, code="invalid_json")
     if first["type"] == "json_invalid":
         return plain_error(400, "the body is not JSON", code="invalid_json")
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    text = str(first["msg"]).removeprefix("Value error, ")
-    message = visible(f"{place}: {text}" if place else text)
+    place, words = problem(first, error.body)
+    message = f"{place}: {words}" if place else words
     body = ErrorBody(
         message=message, type="invalid_request_error", param=place or None, code="invalid_value"
     )

@@ -115,7 +115,8 @@ class EchoEngine:
         )
 
     def tokenize(self, request: Request) -> tuple[int, ...]:
-        items = templates.render(request.messages, request.conv_mode or self._info.conv_mode)
+        conv_mode = request.conv_mode or self._info.conv_mode
+        items = templates.render(request.messages, conv_mode, new_turn=request.new_turn)
         return tuple(token_id for item in items for token_id in _ids(item))
 
     def trace(self, request: Request) -> Trace:

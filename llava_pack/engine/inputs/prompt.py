@@ -156,10 +156,12 @@ class PromptWriter:
 
     def _items(self, request: Request, conv_mode: str) -> Sequence[Item]:
         if conv_mode != OWN:
-            return self._with_ends(render(request.messages, conv_mode))
+            return self._with_ends(render(request.messages, conv_mode, new_turn=request.new_turn))
         if self.chat_template is None:
             raise UsageError("this model has no chat template of its own", subject="conv_mode")
-        return render_own(request.messages, self.chat_template, self.tokens.texts)
+        return render_own(
+            request.messages, self.chat_template, self.tokens.texts, new_turn=request.new_turn
+        )
 
     def _begin(self, first: Item | None) -> list[int]:
         """Return what begins the ids, unless a chat template has written it already."""

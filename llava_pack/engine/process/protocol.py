@@ -136,6 +136,7 @@ def request_to_wire(request: Request) -> tuple[Wire, list[Pixels]]:
         "sampling": dict(request.sampling.given),
         "conv_mode": request.conv_mode,
         "salt": request.salt,
+        "new_turn": request.new_turn,
     }
     return fields, pixels
 
@@ -159,6 +160,7 @@ def request_from_wire(fields: Wire, attachments: Sequence[bytes]) -> Request:
             sampling=Sampling.of(fields["sampling"]),
             conv_mode=fields.get("conv_mode"),
             salt=str(fields.get("salt", "")),
+            new_turn=fields.get("new_turn"),
         )
     except (KeyError, TypeError, ValueError, StopIteration, RuntimeError) as error:
         raise ServeError("a request on the engine's socket is malformed") from error

@@ -35,8 +35,9 @@ from llava_pack.serve.access.scopes import LLAVA_PREFIX
 from llava_pack.serve.admission.bodies import body_is_gone
 from llava_pack.serve.admission.visits import Visit
 from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.api.messages import MAX_PICTURES
 from llava_pack.serve.api.translation import Answer
-from llava_pack.serve.api.wire import MAX_PICTURES, MAX_PROMPT_CHARS
+from llava_pack.serve.api.wire import MAX_PROMPT_CHARS
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.errors import describe, plain_error
 

@@ -8,17 +8,13 @@ Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing 
 """
 
 import asyncio
-import base64
-import binascii
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from llava_pack.engine.inputs.picture_formats import NAMES
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import Picture
@@ -26,19 +22,28 @@ from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.admission.body_budget import Budget
 from llava_pack.serve.admission.fair_models import Line
 from llava_pack.serve.admission.fair_queue import Seats
+from llava_pack.serve.api.data_urls import data_bytes
 from llava_pack.serve.api.decoders import Decoder, DecoderPool
 from llava_pack.serve.caller import ANYONE, Caller
 
 T = TypeVar("T")
-Source = str | bytes
-"""A data: URL, or a file's bytes."""
-_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SentPicture:
+    """A picture as text, and the field of the request in which it came."""
+
+    url: str = field(repr=False)
+    place: str = field(default="", compare=False)
+
+
+Source = SentPicture | bytes
+"""A picture as text, or a file's bytes."""
 _DECODERS = 2
 _COLOURS = 3
 _STALL_S = 1.5 * Limits().decode_s
 """Half as long again as one picture may take."""
 _MEND_EVERY_S = 2.0
-_EXPECTED = f"expected data:image/png;base64,… ({NAMES})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +119,7 @@ class PictureDecoder:
         room = await self._room.take(caller.name, _COLOURS * sum(pixels.values()))
         try:
             decoded = {
-                name: await self._decoded(file, caller, mode) for name, file in files.items()
+                name: await self._decoded(name, caller, mode, file) for name, file in files.items()
             }
         except BaseException:
             room.give_back()
@@ -132,20 +137,27 @@ class PictureDecoder:
         room.keep(len(picture.rgb))
         return Admitted(pictures=(picture,), close=room.give_back)
 
-    async def _decoded(self, source: Source, caller: Caller, mode: PictureMode) -> Picture:
+    async def _decoded(
+        self, source: Source, caller: Caller, mode: PictureMode, file: bytes | None = None
+    ) -> Picture:
         limits = self._limits
-        return await self._run(
-            caller, lambda decoder: decoder.decode(_file(source, limits), limits, mode)
-        )
+
+        def decode(decoder: Decoder) -> Picture:
+            with _named(source):
+                return decoder.decode(file or _file(source, limits), limits, mode)
+
+        return await self._run(caller, decode)
 
     def _measured(
         self, decoder: Decoder, sources: Iterable[Source]
     ) -> tuple[dict[Source, bytes], dict[Source, int]]:
         """Return the file and the pixels of each picture; on the decoder's thread."""
-        files = {one: _file(one, self._limits) for one in sources}
-        pixels = {
-            one: math.prod(decoder.measure(file, self._limits)) for one, file in files.items()
-        }
+        files: dict[Source, bytes] = {}
+        pixels: dict[Source, int] = {}
+        for one in sources:
+            with _named(one):
+                files[one] = _file(one, self._limits)
+                pixels[one] = math.prod(decoder.measure(files[one], self._limits))
         return files, pixels
 
     async def _run(self, caller: Caller, job: Callable[[Decoder], T]) -> T:
@@ -182,7 +194,18 @@ class PictureDecoder:
 
 
 def _file(source: Source, limits: Limits) -> bytes:
-    return source if isinstance(source, bytes) else data_bytes(source, limits.size_bytes)
+    return source if isinstance(source, bytes) else data_bytes(source.url, limits.size_bytes)
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Name the field that a picture came in where it is refused."""
+    try:
+        yield
+    except UsageError as error:
+        if isinstance(source, bytes) or error.subject:
+            raise
+        raise UsageError(error.message, subject=source.place, hint=error.hint) from error
 
 
 def check_count(count: int, limits: Limits | None = None) -> None:
@@ -216,33 +239,3 @@ def check_pixels(pixels: Iterable[int], limits: Limits | None = None) -> None:
             f"{most / 1e6:g} are allowed",
             hint="make them smaller, or send fewer",
         )
-
-
-def data_bytes(url: str, max_bytes: int) -> bytes:
-    """Return what a data: URL holds.
-
-    Args:
-        url: as it came in the request.
-        max_bytes: the most that it may hold, checked before it is decoded.
-
-    Raises:
-        UsageError: another kind of URL, too much, or not base64.
-
-    >>> data_bytes("data:image/png;base64,aGk=", 10)
-    b'hi'
-    """
-    head = _DATA.match(url)
-    if head is None:
-        raise UsageError(f"pictures are not fetched: {_EXPECTED}, got {_kind(url)}")
-    size = (len(url) - head.end()) * 3 // 4
-    if size > max_bytes + 2:
-        raise UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are allowed")
-    try:
-        return base64.b64decode(url[head.end() :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UsageError(f"the picture is not valid base64: {_EXPECTED}") from error
-
-
-def _kind(url: str) -> str:
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=:)", url)
-    return f"a URL that begins with {scheme[0]}:" if scheme else "something else"

@@ -11,13 +11,12 @@ from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.pictures import check_count
+from llava_pack.serve.api.messages import ChatMessage
+from llava_pack.serve.api.pictures import SentPicture, check_count
 from llava_pack.serve.api.wire import (
-    ChatMessage,
     ChatRequest,
     ChoiceOdds,
     FinishReason,
-    ImagePart,
     LikelyToken,
     PromptDetails,
     TokenOdds,
@@ -32,6 +31,8 @@ _ROLES: dict[str, Role] = {
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
+    "tool": "user",
+    "function": "user",
 }
 
 
@@ -152,6 +153,7 @@ def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Reques
         request_id=request_id,
         messages=(),
         salt=caller.salt,
+        new_turn=body.new_turn,
         sampling=Sampling(
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -163,42 +165,46 @@ def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Reques
     )
 
 
-def picture_urls(messages: Sequence[ChatMessage]) -> tuple[str, ...]:
+def picture_urls(messages: Sequence[ChatMessage]) -> tuple[SentPicture, ...]:
     """Return the pictures of a conversation in their order, as they came.
 
     Raises:
         UsageError: one stands where none can, or there are too many.
     """
-    urls: list[str] = []
-    for message in messages:
-        found = [part.image_url.url for part in message.content if isinstance(part, ImagePart)]
-        if found and message.role != "user":
-            raise UsageError(f"a picture in a message of role {message.role}; expected role user")
-        urls += found
-    check_count(len(urls))
-    return tuple(urls)
+    pictures: list[SentPicture] = []
+    for index, message in enumerate(messages):
+        for below, url in message.pictures:
+            place = f"messages.{index}.{below}"
+            if _ROLES[message.role] != "user":
+                raise UsageError(
+                    f"a picture in a message of role {message.role}; expected role user or tool",
+                    subject=place,
+                    hint="send it in a message of role user: models are trained with it there",
+                )
+            pictures.append(SentPicture(url, place))
+    check_count(len(pictures))
+    return tuple(pictures)
 
 
 def engine_messages(
     messages: Sequence[ChatMessage], pictures: Iterable[Picture]
 ) -> tuple[Message, ...]:
-    """Return a conversation as the engine takes it.
+    """Return a conversation as the engine takes it: tool results are texts of the user's.
+
+    A message of the system's or the assistant's that says nothing is left out.
 
     Args:
         messages: as they came.
         pictures: those of `picture_urls`, decoded.
     """
     decoded = iter(pictures)
-    return tuple(
-        Message(
-            _ROLES[message.role],
-            tuple(
-                next(decoded) if isinstance(part, ImagePart) else part.text
-                for part in message.content
-            ),
-        )
-        for message in messages
-    )
+    taken: list[Message] = []
+    for message in messages:
+        role = _ROLES[message.role]
+        parts = tuple(part if isinstance(part, str) else next(decoded) for part in message.parts)
+        if parts or role == "user":
+            taken.append(Message(role, parts or ("",)))
+    return tuple(taken)
 
 
 def _token_odds(odds: Odds) -> TokenOdds:

@@ -6,26 +6,24 @@ Source: OpenAI API reference, "Create chat completion" and "Streaming".
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
+    AfterValidator,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    FailFast,
     Field,
     model_validator,
 )
 
-from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
+from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
+from llava_pack.serve.api.messages import Conversation, Messages
+from llava_pack.serve.api.parts import MAX_TEXT_CHARS
+from llava_pack.serve.api.parts import Wire as _Wire
 
-MAX_MESSAGES = 256
 MAX_NAME_CHARS = 200
-MAX_PARTS = 64
-MAX_PICTURES = Limits().count
-MAX_TEXT_CHARS = 1_000_000
 MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
 _DEFAULT_TOKENS = 512
 MAX_OBSERVED_TOKENS = 256
+_LIKELIEST = 1e-6
+"""A `top_p` below the odds of the likeliest token, which alone is left: what 0 means."""
 _MAX_TEMPERATURE = 2.0
 """OpenAI's; the engine takes more."""
 # Settings that would change the answer and are not there: refused, never ignored.
@@ -47,10 +45,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
 class ObservationRequest(_Wire):
     """A known question: a prompt, and a picture as a data: URL."""
 
@@ -61,82 +55,51 @@ class ObservationRequest(_Wire):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_OBSERVED_TOKENS)] = 64
 
 
-class TextPart(_Wire):
-    """A piece of text."""
-
-    type: Literal["text"]
-    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-
-
-class ImageUrl(_Wire):
-    """A picture as a data: URL; `detail` is taken and has no effect."""
-
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class ImagePart(_Wire):
-    """A picture."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-ContentPart = Annotated[TextPart | ImagePart, Discriminator("type")]
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-Parts = Annotated[
-    tuple[ContentPart, ...],
-    FailFast(),
-    Field(max_length=MAX_PARTS),
-    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
-]
-
-
-class ChatMessage(_Wire):
-    """One turn; `developer` is what OpenAI calls `system` now."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Parts
-
-
-# One wrong message is told; an error is kept for none of the others.
-Messages = Annotated[
-    tuple[ChatMessage, ...], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)
-]
-
-
 class StreamOptions(_Wire):
     """What a stream ends with."""
 
     include_usage: bool = False
 
 
+def _as_bound(tokens: Any) -> Any:
+    """Return a bound on the answer: -1 is none but the context's, and 0 says nothing.
+
+    Source: LM Studio's and llama.cpp's servers for -1; Ollama's for 0.
+    """
+    return {-1: MAX_TOKENS, 0: None}.get(tokens, tokens) if type(tokens) is int else tokens
+
+
+def _as_stops(stop: Any) -> Any:
+    """Return stop strings as a list, without empty ones, as llama.cpp's server takes them."""
+    stops = [stop] if isinstance(stop, str) else stop
+    return [text for text in stops if text != ""] if isinstance(stops, list) else stops
+
+
+TokenBound = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None,
+    BeforeValidator(
+        _as_bound, json_schema_input_type=Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None
+    ),
+]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
-class ChatRequest(_Wire):
+class ChatRequest(Conversation):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Messages
     temperature: Annotated[float, Field(ge=0, le=_MAX_TEMPERATURE)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1), AfterValidator(lambda p: p or _LIKELIEST)] | None = (
+        None
+    )
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: TokenBound = None
+    max_completion_tokens: TokenBound = None
     stop: (
         Annotated[
             tuple[StopString, ...],
             Field(max_length=MAX_STOPS, fail_fast=True),
-            BeforeValidator(
-                lambda stop: [stop] if isinstance(stop, str) else stop,
-                json_schema_input_type=str | tuple[StopString, ...],
-            ),
+            BeforeValidator(_as_stops, json_schema_input_type=str | tuple[str, ...]),
         ]
         | None
     ) = None
@@ -173,7 +136,7 @@ class ChatRequest(_Wire):
         return self.max_completion_tokens or self.max_tokens or _DEFAULT_TOKENS
 
 
-class TokenizeRequest(_Wire):
+class TokenizeRequest(Conversation):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
 
     model: Annotated[str, Field(min_length=1)]

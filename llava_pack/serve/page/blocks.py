@@ -23,7 +23,7 @@ from llava_pack.format.text import Language
 from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.admission.visits import visit_of
 from llava_pack.serve.api.inference import Inference
-from llava_pack.serve.api.wire import MAX_TEXT_CHARS
+from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.page.assets import (
     BEGIN_SCRIPT,
     CLEAR_SCRIPT,

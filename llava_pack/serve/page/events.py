@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from llava_pack.engine.inputs.picture_formats import SUFFIXES
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.wire import MAX_MESSAGES, MAX_PARTS, MAX_TEXT_CHARS
+from llava_pack.serve.api.messages import MAX_MESSAGES
+from llava_pack.serve.api.parts import MAX_PARTS, MAX_TEXT_CHARS
 from llava_pack.serve.page.text import disarmed
 
 MAX_EVENT_BYTES = 1024 * 1024

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.access.sessions import cookies
-from llava_pack.serve.api.wire import MAX_PICTURES
+from llava_pack.serve.api.messages import MAX_PICTURES
 from llava_pack.serve.caller import caller_of
 from llava_pack.serve.page.events import (
     MAX_EVENT_BYTES,
