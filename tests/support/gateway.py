@@ -26,6 +26,7 @@ from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.aliases import aliases_of
 from llava_pack.serve.care import RESTS_S, Care
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace-s", type=float, default=5.0)
     parser.add_argument("--gateway-s", type=float)
     parser.add_argument("--rests-s", type=float, nargs="+", default=list(RESTS_S))
+    parser.add_argument("--alias", nargs="*", default=[], help="as --served-model-name")
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
@@ -179,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rests_s=tuple(given.rests_s),
         ),
         policy=_policy(given),
+        aliases=aliases_of(given.alias, given.models),
         audit=AuditPlan(to="file" if given.audit else "off", path=str(given.audit or "")),
         state=state,
         state_directory=given.state_dir,

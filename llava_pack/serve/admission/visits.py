@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
@@ -14,6 +15,14 @@ from llava_pack.serve.caller import ANYONE, Caller
 _KEY = "visit"
 _CHARS_A_TOKEN = 4
 """An estimate, for an answer that was left before the engine told how long its prompt was."""
+
+
+@dataclass(slots=True)
+class _Count:
+    """What one of a visit's requests to a model takes."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class Visit:
@@ -43,10 +52,19 @@ class Visit:
         self.model = ""
         self.pictures = 0
         self._chars = 0
-        self.tokens_in = 0
-        self.tokens_out = 0
+        self._counts: list[_Count] = []
         self._ledger = ledger
         self._began_s = time.monotonic()
+
+    @property
+    def tokens_in(self) -> int:
+        """Tokens of all prompts, as far as that is known."""
+        return sum(count.tokens_in for count in self._counts)
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens of all answers so far."""
+        return sum(count.tokens_out for count in self._counts)
 
     def note(self, scope: MutableMapping[str, Any]) -> None:
         """Write this visit and its caller down for the routes behind the guard."""
@@ -76,21 +94,18 @@ class Visit:
     async def counted(
         self, model: str, events: AsyncGenerator[Event, None]
     ) -> AsyncGenerator[Event, None]:
-        """Yield what comes of a request to a model, and count what it takes.
-
-        Of several with one prompt, the prompt counts once.
-        """
-        self.model, tokens_out = model, 0
+        """Yield what comes of a request to a model, and count what it takes."""
+        self.model = model
+        self._counts.append(count := _Count())
         async with aclosing(events):
             async for event in events:
                 match event:
                     case Delta():
-                        self.tokens_in = self.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
-                        tokens_out += len(event.token_ids)
-                        self.tokens_out += len(event.token_ids)
+                        count.tokens_in = count.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
+                        count.tokens_out += len(event.token_ids)
                     case Finished():
-                        self.tokens_in = event.usage.prompt_tokens
-                        self.tokens_out += event.usage.completion_tokens - tokens_out
+                        count.tokens_in = event.usage.prompt_tokens
+                        count.tokens_out = event.usage.completion_tokens
                     case Failed():
                         pass
                 yield event

@@ -9,22 +9,25 @@ An answer has one choice or several: each is a request of its own to an engine.
 """
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request as HttpRequest
 
+from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.picture_warnings import picture_warnings
 from llava_pack.engine.port import Event, Failed, Message, Picture
 from llava_pack.engine.sampling import GrammarError
 from llava_pack.format.errors import PackError
 from llava_pack.serve.admission.bodies import body_is_gone
 from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.api.pacing import paced
 from llava_pack.serve.api.tools import asking
 from llava_pack.serve.api.translation import (
     Answer,
@@ -96,6 +99,12 @@ class Writer(Protocol):
         """Return what tells nothing, and keeps a stream open."""
 
 
+def server_sent(body: Mapping[str, Any], name: str | None = None) -> str:
+    """Return a server-sent event, with a name where the dialect gives it one."""
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n"
+
+
 def head_of(request: HttpRequest, prefix: str, model: str) -> AnswerHead:
     """Return what the pieces of a request's answer will repeat.
 
@@ -118,24 +127,53 @@ async def answer_chat(
         HTTPException: 404, there is no such model.
         PackError: it cannot be answered; in the error's own class.
     """
-    model, visit, head = inference.find(body.model), visit_with(request), writer.head
+    choices = ask(inference, body, writer.head, request)
+    return await reply(choices, writer, request, stream=body.stream)
+
+
+def ask(
+    inference: Inference,
+    body: ChatRequest,
+    head: AnswerHead,
+    request: HttpRequest,
+    *,
+    prompt: str | None = None,
+    index: int = 0,
+) -> list[AsyncGenerator[Event, None]]:
+    """Return the events of each choice.
+
+    Args:
+        inference: what is asked.
+        body: what was sent.
+        head: of the answer; it is told what is odd about the pictures.
+        request: as it came.
+        prompt: what the model is given as it is, in place of the conversation.
+        index: of the first choice.
+
+    Raises:
+        HTTPException: 404, there is no such model.
+        UsageError: it cannot be asked.
+    """
+    model, visit = inference.find(body.model), visit_with(request)
 
     def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
         if body.stream:  # then only the urls are left of it, and they go with the question
             body_is_gone(request)
-        head.warnings.extend(picture_warnings(pictures))
+        if index == 0:  # every choice sees the same pictures
+            head.warnings.extend(picture_warnings(pictures))
         written = engine_messages(body.messages, pictures)
         return asking(written, body.forced) if body.forced else written
 
-    question = Question(
-        request=engine_request(body, head.request_id, visit.caller),
-        pictures=picture_urls(body.messages),
-        messages=messages,
-    )
+    asked = engine_request(body, f"{head.request_id}-{index}", visit.caller)
+    if prompt is not None:
+        raw = (Message("user", (prompt,)),)
+        question = Question(replace(asked, conv_mode=RAW), (), lambda _: raw)
+    else:
+        question = Question(asked, picture_urls(body.messages), messages)
     choices = inference.choices(model, visit, question, body.n or 1)
     if (holds := body.holds()) is not None:
-        choices = [_blaming(holds[0], events) for events in choices]
-    return await reply(choices, writer, request, stream=body.stream)
+        return [_blaming(holds[0], events) for events in choices]
+    return choices
 
 
 async def _blaming(field: str, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
@@ -271,34 +309,3 @@ def _step(writer: Writer, answers: Sequence[Answer], step: tuple[int, Event]) ->
     if answer.ended is not None:
         return writer.ended(index, answer)
     return writer.piece(index, text, answer.odds[before:])
-
-
-async def paced(
-    choices: Sequence[AsyncGenerator[Event, None]], every_s: float | None
-) -> AsyncGenerator[tuple[int, Event] | None, None]:
-    """Yield the events of choices with the choice's number, and None when none came for a while.
-
-    Closing this closes all of them, which frees their slots.
-    """
-    async with AsyncExitStack() as stack:
-        for events in choices:
-            await stack.enter_async_context(aclosing(events))
-        pending = {
-            asyncio.ensure_future(anext(events, None)): i for i, events in enumerate(choices)
-        }
-        try:
-            while pending:
-                done, _ = await asyncio.wait(
-                    pending, timeout=every_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
-                    yield None
-                for task in sorted(done, key=pending.__getitem__):
-                    index = pending.pop(task)
-                    if (event := task.result()) is not None:
-                        yield index, event
-                        pending[asyncio.ensure_future(anext(choices[index], None))] = index
-        finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)

@@ -4,7 +4,6 @@ Source: OpenAI API reference, "Create chat completion", "Streaming"; WHATWG HTML
 events" for comments.
 """
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from llava_pack.serve.api.answering import AnswerHead, answer_chat, head_of
+from llava_pack.serve.api.answering import AnswerHead, answer_chat, head_of, server_sent
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.tools import CallText
 from llava_pack.serve.api.translation import Answer, usage_of
@@ -28,6 +27,7 @@ from llava_pack.serve.api.wire import (
     ModelCard,
     ModelList,
     TokenOdds,
+    UsageCount,
 )
 from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
 
@@ -92,7 +92,7 @@ class ChatWriter:
             created=head.created,
             model=head.model,
             choices=tuple(self._choice(*one) for one in enumerate(choices)),
-            usage=usage_of(choices),
+            usage=self._usage(choices),
             warnings=tuple(head.warnings),
         )
         unasked = set() if self.token_ids else {"token_ids"}
@@ -101,6 +101,9 @@ class ChatWriter:
         if not head.warnings:
             hidden["warnings"] = True
         return completion.model_dump_json(exclude=hidden)
+
+    def _usage(self, choices: Sequence[Answer]) -> UsageCount:
+        return usage_of(choices, self.choices)
 
     def _choice(self, index: int, answer: Answer) -> Choice:
         return Choice(
@@ -161,8 +164,8 @@ class ChatWriter:
     def closing(self, choices: Sequence[Answer]) -> Iterable[str]:
         """Return the count of tokens, where it is asked for, and the end."""
         if self.include_usage:
-            yield _event(
-                {**self._chunk_head(), "choices": [], "usage": usage_of(choices).model_dump()}
+            yield server_sent(
+                {**self._chunk_head(), "choices": [], "usage": self._usage(choices).model_dump()}
             )
         yield "data: [DONE]\n\n"
 
@@ -201,8 +204,4 @@ class ChatWriter:
             body["warnings"] = self.head.warnings
         if self.include_usage:
             body["usage"] = None
-        return _event(body)
-
-
-def _event(body: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        return server_sent(body)

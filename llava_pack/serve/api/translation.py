@@ -1,8 +1,12 @@
 """From wire to engine and back: requests, and an answer as it grows."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
@@ -101,15 +105,42 @@ class Answer:
         return ChoiceOdds(content=tuple(self.odds[count:]))
 
 
-def usage_of(choices: Sequence[Answer]) -> UsageCount:
-    """Return the tokens of an answer's choices, which have one prompt."""
-    first, new = choices[0].counted, sum(one.counted.completion_tokens for one in choices)
+def usage_of(choices: Sequence[Answer], each: int = 1) -> UsageCount:
+    """Return what the choices took together.
+
+    Args:
+        choices: in their order.
+        each: how many of them one prompt has, which counts once.
+    """
+    prompts, new = choices[::each], sum(one.counted.completion_tokens for one in choices)
+    read = sum(one.counted.prompt_tokens for one in prompts)
+    cached = sum(one.counted.cached_tokens for one in prompts)
     return UsageCount(
-        prompt_tokens=first.prompt_tokens,
+        prompt_tokens=read,
         completion_tokens=new,
-        total_tokens=first.prompt_tokens + new,
-        prompt_tokens_details=PromptDetails(cached_tokens=first.cached_tokens),
+        total_tokens=read + new,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
     )
+
+
+def chat_request(fields: Mapping[str, Any], theirs: Mapping[str, str]) -> ChatRequest:
+    """Return what another dialect asks, as a conversation's request.
+
+    Args:
+        fields: as `POST /v1/chat/completions` has them; those without a value are left out.
+        theirs: how the dialect calls them, where it has another name.
+
+    Raises:
+        RequestValidationError: a value is wrong; it names the dialect's field.
+    """
+    try:
+        return ChatRequest.model_validate({k: v for k, v in fields.items() if v is not None})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        for one in found:
+            name, *rest = one["loc"] or ("",)
+            one["loc"] = (theirs.get(str(name), name), *rest)
+        raise RequestValidationError(found) from error
 
 
 def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:

@@ -19,12 +19,15 @@ from llava_pack.serve.admission.fair_models import SharedModels
 from llava_pack.serve.admission.refusals import Refusals
 from llava_pack.serve.admission.visits import Ledger
 from llava_pack.serve.aliases import Aliases
+from llava_pack.serve.api.completions import completions_router
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.llava_protocol import llava_router
 from llava_pack.serve.api.observe import observation_router
+from llava_pack.serve.api.ollama import ollama_router
 from llava_pack.serve.api.openai import openai_router
 from llava_pack.serve.api.pictures import PictureDecoder
 from llava_pack.serve.api.probes import Signs, probe_router
+from llava_pack.serve.api.responses import responses_router
 from llava_pack.serve.api.tokenize import tokenize_router
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.errors import install_handlers
@@ -32,6 +35,17 @@ from llava_pack.serve.gateway.guard import Boundary, Guard
 from llava_pack.serve.gateway.routes import KnownRoutes
 from llava_pack.serve.page.queue import UnheardEvents
 from llava_pack.serve.port import Served
+
+_ROUTERS = (
+    openai_router,
+    completions_router,
+    responses_router,
+    ollama_router,
+    tokenize_router,
+    observation_router,
+    llava_router,
+)
+"""Of everything that asks models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +106,7 @@ def create_app(
     )
     app.include_router(probe_router(models, signs, refusals))
     inference = Inference(models, decoder, settings.aliases)
-    for router in (openai_router, tokenize_router, observation_router, llava_router):
+    for router in _ROUTERS:
         app.include_router(router(inference))
     app.add_middleware(KnownRoutes, routes=tuple(app.routes))
     if settings.web_folder is not None:

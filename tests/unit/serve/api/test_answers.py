@@ -8,7 +8,7 @@ import pytest
 from llava_pack.engine.measures import Timings, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.answering import paced
+from llava_pack.serve.api.pacing import paced
 from llava_pack.serve.api.translation import Answer
 
 _END = Finished("r", "stop", Usage(7, 2), Timings(0.0, 0.1, 0.2))
