@@ -107,9 +107,9 @@ def test_a_completion_is_streamed_with_its_odds(client: openai.OpenAI) -> None:
         ({"prompt": [1, 2]}, "token ids are not supported"),
         ({"prompt": [[1], [2]]}, "token ids are not supported"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": "x", "suffix": "y"}, "suffix is not supported"),
+        ({"prompt": "x", "suffix": "y"}, "suffix: is not supported"),
         ({"prompt": "x", "best_of": 3}, "best_of"),
-        ({"prompt": "x", "echo": True, "logprobs": 1}, "echo with logprobs"),
+        ({"prompt": "x", "echo": True, "logprobs": 1}, "echo: with logprobs"),
         ({"prompt": "x", "temperature": 9}, "temperature"),
     ],
 )
@@ -181,9 +181,9 @@ def test_the_odds_of_a_response(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"input": "x", "previous_response_id": "resp_1"}, "previous_response_id is not supported"),
-        ({"input": "x", "conversation": "conv_1"}, "conversation is not supported"),
-        ({"input": "x", "background": True}, "background is not supported"),
+        ({"input": "x", "previous_response_id": "resp_1"}, "previous_response_id: is not supported"),
+        ({"input": "x", "conversation": "conv_1"}, "conversation: is not supported"),
+        ({"input": "x", "background": True}, "background: is not supported"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "image_url"),
         ({"input": "x", "tool_choice": "required"}, "tool_choice"),

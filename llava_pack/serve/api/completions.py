@@ -25,6 +25,7 @@ from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of
 from llava_pack.serve.api.wire import FinishReason, TokenOdds, UsageCount
 from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
+from llava_pack.serve.validation import wrong
 
 _MAX_PROMPTS = 32
 _DEFAULT_TOKENS = 16
@@ -34,7 +35,7 @@ _THEIRS = {"messages": "prompt", "top_logprobs": "logprobs"}
 
 def _as_prompts(prompt: Any) -> Any:
     if isinstance(prompt, list) and any(isinstance(part, int | list) for part in prompt):
-        raise ValueError("token ids are not supported; expected a text, or a list of texts")
+        raise wrong("token ids are not supported; expected a text, or a list of texts")
     return [prompt] if isinstance(prompt, str) else prompt
 
 
@@ -61,11 +62,9 @@ class CompletionRequest(BaseModel):
     @model_validator(mode="after")
     def _only_what_can_be(self) -> Self:
         if self.suffix:
-            raise ValueError("suffix is not supported: text is only added at the end; leave it out")
+            raise wrong("is not supported: text is only added at the end; leave it out", "suffix")
         if self.echo and self.logprobs is not None:
-            raise ValueError(
-                "echo with logprobs is not supported: a prompt's odds are not computed"
-            )
+            raise wrong("with logprobs is not supported: a prompt's odds are not computed", "echo")
         return self
 
     @property

@@ -8,7 +8,7 @@ Source: ollama docs/api.md.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -17,15 +17,18 @@ from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
+from llava_pack.format.errors import UsageError
 from llava_pack.serve.access.scopes import OLLAMA_MANAGEMENT
 from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.api.answering import AnswerHead, ask, head_of, reply
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.ollama_wire import LATEST, THEIRS, OllamaChat, OllamaGenerate
 from llava_pack.serve.api.translation import Answer, chat_request
-from llava_pack.serve.api.wire import TokenOdds
+from llava_pack.serve.api.wire import ChatRequest, TokenOdds
 from llava_pack.serve.errors import ErrorBody, plain_error
+from llava_pack.serve.validation import problem
 
 _VERSION = "0.12.0"
 """Of Ollama's API, which clients look at before they use what is newer."""
@@ -88,12 +91,30 @@ async def _read(kind: type[B], request: Request) -> B:
     """Return a body, whatever type its header gives it.
 
     Raises:
-        RequestValidationError: it is not one of that kind.
+        UsageError: it is not one of that kind.
     """
     try:
-        return kind.model_validate_json(await request.body())
+        body = from_json(await request.body())
+    except ValueError as error:
+        raise UsageError("the body is not JSON") from error
+    try:
+        return kind.model_validate(body)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
+        first = error.errors(include_url=False)[0]
+        raise _refusal({**first, "loc": ("body", *first["loc"])}, body) from error
+
+
+def _refusal(first: Mapping[str, Any], body: Any) -> UsageError:
+    """Return what is wrong with a body, in words alone: there is no field for the place."""
+    place, words = problem(first, body)
+    return UsageError(words, subject=place)
+
+
+def _chat(body: OllamaChat | OllamaGenerate, own: str) -> ChatRequest:
+    try:
+        return chat_request({**body.as_chat, "model": own}, THEIRS)
+    except RequestValidationError as error:
+        raise _refusal(error.errors()[0], None) from error
 
 
 async def _answered(
@@ -105,7 +126,7 @@ async def _answered(
     )
     if empty:  # to have a model loaded, or unloaded: it stays
         return JSONResponse(writer.line("", done=True, done_reason="load"))
-    asked = chat_request({**body.as_chat, "model": own}, THEIRS)
+    asked = _chat(body, own)
     prompt = body.prompt if isinstance(body, OllamaGenerate) and body.raw else None
     choices = ask(shelf.inference, asked, writer.head, request, prompt=prompt)
     return await reply(choices, writer, request, stream=body.stream)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava_pack.serve.api.messages import MAX_MESSAGES, MAX_PICTURES
 from llava_pack.serve.api.sampler_fields import MAX_TOKENS
+from llava_pack.serve.validation import wrong
 
 _SAMPLER = {
     **{name: name for name in (
@@ -42,13 +43,13 @@ class _Asked(BaseModel):
     @model_validator(mode="after")
     def _only_what_can_be(self) -> "_Asked":
         if self.think:
-            raise ValueError(f"{self.model[:200]!r} does not support thinking")
+            raise wrong(f"{self.model[:200]!r} does not support thinking", "think")
         if isinstance(self.format, str) and self.format not in {"", "json"}:
-            raise ValueError(f"format: expected json or a JSON schema, got {self.format[:80]!r}")
+            raise wrong(f"expected json or a JSON schema, got {self.format[:80]}", "format")
         for name, neutral in _NEUTRAL.items():
             value = (self.options or {}).get(name)
             if value is not None and value not in neutral:
-                raise ValueError(f"options.{name} is not supported here; leave it out")
+                raise wrong("is not supported here; leave it out", f"options.{name}")
         return self
 
     @property
@@ -116,9 +117,9 @@ class OllamaGenerate(_Asked):
     def _only_what_is_there(self) -> "OllamaGenerate":
         for name in ("suffix", "template", "context"):
             if getattr(self, name):
-                raise ValueError(f"{name} is not supported here; leave it out")
+                raise wrong("is not supported here; leave it out", name)
         if self.raw and (self.images or self.system):
-            raise ValueError("raw goes with neither images nor system; leave it out")
+            raise wrong("goes with neither images nor system; leave it out", "raw")
         return self
 
     @property

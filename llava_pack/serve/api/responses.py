@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic_core import PydanticCustomError
 
 from llava_pack.serve.api.answering import (
     AnswerHead,
@@ -51,9 +52,9 @@ def responses_router(inference: Inference) -> APIRouter:
 def _chat(body: ResponsesRequest) -> ChatRequest:
     try:
         fields = body.as_chat
-    except ValueError as error:
-        place = {"loc": ("input",), "type": "value_error", "msg": str(error)}
-        raise RequestValidationError([place]) from error
+    except PydanticCustomError as error:
+        problem = {"loc": ("body",), "type": error.type, "ctx": error.context}
+        raise RequestValidationError([problem]) from error
     return chat_request(fields, THEIRS)
 
 

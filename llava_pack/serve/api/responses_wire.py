@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava_pack.serve.api.messages import MAX_MESSAGES
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
+from llava_pack.serve.validation import wrong
 
 THEIRS = {
     "messages": "input",
@@ -58,12 +59,10 @@ class ResponsesRequest(BaseModel):
     def _refuse_what_needs_state(cls, values: Any) -> Any:
         for name in _STATE if isinstance(values, dict) else ():
             if values.get(name):
-                raise ValueError(
-                    f"{name} is not supported: this server keeps no responses; send the whole "
-                    "conversation in input"
-                )
+                words = "this server keeps no responses; send the whole conversation in input"
+                raise wrong(f"is not supported: {words}", name)
         if isinstance(values, dict) and values.get("tool_choice") not in _CALLABLE:
-            raise ValueError("tool_choice is not supported here except auto and none")
+            raise wrong("is not supported here except auto and none", "tool_choice")
         return values
 
     @property
@@ -71,7 +70,7 @@ class ResponsesRequest(BaseModel):
         """Return the fields of the same request for a chat completion.
 
         Raises:
-            ValueError: an item of the input is of a kind that there is not.
+            PydanticCustomError: an item of the input is of a kind that there is not.
         """
         odds = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return {
@@ -107,10 +106,8 @@ def _message(item: Mapping[str, Any], index: int) -> Mapping[str, Any] | None:
         case "reasoning":
             return None
         case other:
-            raise ValueError(
-                f"item {index} has the type {str(other)[:80]!r}; expected message, function_call "
-                "or function_call_output"
-            )
+            kinds = "message, function_call or function_call_output"
+            raise wrong(f"expected {kinds}, got {str(other)[:80]}", f"input.{index}.type")
 
 
 def _part(part: Any) -> Any:
@@ -121,9 +118,7 @@ def _part(part: Any) -> Any:
         return {"type": "text", "text": part.get("text")}
     if part.get("type") == "input_image":
         if part.get("image_url") is None:
-            raise ValueError(
-                "input_image needs image_url with a data: URL; there are no files here"
-            )
+            raise wrong("needs image_url with a data: URL; there are no files here", "input_image")
         return {"type": "image_url", "image_url": {"url": part["image_url"]}}
     if part.get("type") == "refusal":
         return {"type": "text", "text": part.get("refusal")}

@@ -136,11 +136,18 @@ def chat_request(fields: Mapping[str, Any], theirs: Mapping[str, str]) -> ChatRe
     try:
         return ChatRequest.model_validate({k: v for k, v in fields.items() if v is not None})
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        for one in found:
-            name, *rest = one["loc"] or ("",)
-            one["loc"] = (theirs.get(str(name), name), *rest)
-        raise RequestValidationError(found) from error
+        problems = error.errors(include_url=False)
+        raise RequestValidationError([_renamed(one, theirs) for one in problems]) from error
+
+
+def _renamed(problem: Mapping[str, Any], theirs: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is wrong with the field's name in the dialect."""
+    name, *rest = problem["loc"] or ("body",)
+    how = dict(problem.get("ctx", {}))
+    if below := how.get("below"):
+        field, dot, more = below.partition(".")
+        how["below"] = f"{theirs.get(field, field)}{dot}{more}"
+    return {**problem, "loc": (theirs.get(str(name), name), *rest), "ctx": how}
 
 
 def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
