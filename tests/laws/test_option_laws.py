@@ -227,6 +227,7 @@ def other_server(keys, tmp_path):
             "audit_keep": 7,
             "web": False,
             "queue": 7,
+            "picture_root": tmp_path,
             "drain_s": 7.0,
             "stall_s": 7.0,
             "as_root": True,

@@ -92,6 +92,7 @@ def serve_plan(
     log = log_path(directory)
     allowed = server.credentials(directory)
     audit = server.audit(directory)
+    pictures = server.pictures
     listening = server.listen()
     path = server.socket_path
     return ServePlan(
@@ -118,6 +119,7 @@ def serve_plan(
         ),
         state_directory=directory,
         web=server.web,
+        picture_root=pictures,
         log=log,
         notifier=Notifier.from_environment(os.environ),
     )

@@ -68,6 +68,8 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
     fence: FenceMode = "on"
     """Whether a fence is raised around the gateway, and whether it has to be whole."""
     gateway_argv: tuple[str, ...] = GATEWAY_PROGRAM
@@ -244,6 +246,7 @@ def _start(plan: ServePlan, scratch: Scratch) -> Start:
         fence=plan.fence,
         home=scratch.gateway_home,
         left={},
+        picture_root=plan.picture_root,
     )
 
 
