@@ -87,7 +87,7 @@ Messages = Annotated[
 ]
 
 
-class Conversation(Wire):
+class MessagesBody(Wire):
     """Messages, and whether the answer is a turn of its own or the rest of the last one."""
 
     messages: Messages

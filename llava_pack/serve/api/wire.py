@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
-from llava_pack.serve.api.messages import Conversation, Messages
+from llava_pack.serve.api.messages import Messages, MessagesBody
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.parts import Wire as _Wire
 
@@ -22,6 +22,7 @@ MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
 _DEFAULT_TOKENS = 512
 MAX_OBSERVED_TOKENS = 256
+_NO_BOUND = -1
 _LIKELIEST = 1e-6
 """A `top_p` below the odds of the likeliest token, which alone is left: what 0 means."""
 _MAX_TEMPERATURE = 2.0
@@ -66,7 +67,7 @@ def _as_bound(tokens: Any) -> Any:
 
     Source: LM Studio's and llama.cpp's servers for -1; Ollama's for 0.
     """
-    return {-1: MAX_TOKENS, 0: None}.get(tokens, tokens) if type(tokens) is int else tokens
+    return {_NO_BOUND: MAX_TOKENS, 0: None}.get(tokens, tokens) if type(tokens) is int else tokens
 
 
 def _as_stops(stop: Any) -> Any:
@@ -78,13 +79,13 @@ def _as_stops(stop: Any) -> Any:
 TokenBound = Annotated[
     Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None,
     BeforeValidator(
-        _as_bound, json_schema_input_type=Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None
+        _as_bound, json_schema_input_type=Annotated[int, Field(ge=_NO_BOUND, le=MAX_TOKENS)] | None
     ),
 ]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
-class ChatRequest(Conversation):
+class ChatRequest(MessagesBody):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -136,7 +137,7 @@ class ChatRequest(Conversation):
         return self.max_completion_tokens or self.max_tokens or _DEFAULT_TOKENS
 
 
-class TokenizeRequest(Conversation):
+class TokenizeRequest(MessagesBody):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
 
     model: Annotated[str, Field(min_length=1)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from llava_pack.engine.inputs.templates import Item, Special, render
 from llava_pack.engine.port import Picture
 from llava_pack.serve.access.policy import AccessPolicy
-from llava_pack.serve.api.messages import Conversation
+from llava_pack.serve.api.messages import MessagesBody
 from llava_pack.serve.api.translation import engine_messages, picture_urls
 from llava_pack.serve.api.wire import ChatRequest
 from llava_pack.serve.errors import install_handlers
@@ -40,7 +40,7 @@ def user(*parts: Any) -> dict[str, Any]:
 
 def prompt(messages: list[Any], **more: Any) -> str:
     """Return what LLaVA's template makes of it, behind its system text."""
-    asked = Conversation.model_validate({"messages": messages, **more})
+    asked = MessagesBody.model_validate({"messages": messages, **more})
     pictures = [DOT for _ in picture_urls(asked.messages)]
     items = render(engine_messages(asked.messages, pictures), "plain", new_turn=asked.new_turn)
     return flat(items)
@@ -84,7 +84,7 @@ PICTURES: Mapping[str, Any] = {
 @pytest.mark.parametrize("form", PICTURES)
 def test_a_picture_in_every_form(form: str) -> None:
     body = [user(PICTURES[form], {"type": "text", "text": "What is it?"})]
-    [sent] = picture_urls(Conversation.model_validate({"messages": body}).messages)
+    [sent] = picture_urls(MessagesBody.model_validate({"messages": body}).messages)
     assert sent.url in {URL, PNG}
     assert sent.place == "messages.0.content.0.image_url"
     assert prompt(body) == "<image>\nWhat is it?\n"
