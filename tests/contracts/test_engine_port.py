@@ -12,8 +12,8 @@ from llava_pack.engine.port import (
     Message,
     Picture,
     Request,
-    Sampling,
 )
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine
 

@@ -130,6 +130,9 @@ class EchoEngine:
             prompt=prompt, words=words, pixels=pictures[0].digest, tower=seen, projector=seen
         )
 
+    def prepare(self, request: Request) -> None:
+        pass
+
     def submit(self, request: Request) -> None:
         self._waiting.append(_Job(request, time.monotonic()))
 

@@ -80,14 +80,17 @@ def serve_plan(
     """Return the run that the options ask for; what it listens on is taken.
 
     Raises:
+        UsageError: a name of a model cannot be given.
         PackError: a file of keys, the address or the port cannot be had.
     """
     from llava_pack.cli.server.proof import proof_of
+    from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
     from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
+    aliases = aliases_of(server.served_model_name or (), [plan.name for plan in plans])
     directory = directories()[0]
     log = log_path(directory)
     allowed = server.credentials(directory)
@@ -120,6 +123,7 @@ def serve_plan(
         state_directory=directory,
         web=server.web,
         picture_root=pictures,
+        aliases=aliases,
         log=log,
         notifier=Notifier.from_environment(os.environ),
     )

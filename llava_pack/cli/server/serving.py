@@ -57,6 +57,14 @@ class ServerOptions:
         int, typer.Option(min=1, help="Size at which the audit log is rotated.")
     ] = MAX_MB
     audit_keep: Annotated[int, typer.Option(min=0, help="Rotated audit log files to keep.")] = KEEP
+    served_model_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another name for the model in the API; repeat it for more. The first one is what "
+            "responses use. With several models: MODEL=NAME.",
+        ),
+    ] = None
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page at /.")] = True
     queue: Annotated[int, typer.Option(min=0, help="Maximum queued requests per model.")] = QUEUE
     picture_root: Annotated[

@@ -121,6 +121,10 @@ class AccessPolicy:
             session=session,
         )
 
+    def is_key(self, text: str, store: Mapping[str, Key]) -> bool:
+        """Return whether a text is the whole of a key or token."""
+        return self._offered(text, store) is not None
+
     @property
     def derived(self) -> StartSecret:
         """What is derived from this start's secret."""

@@ -34,7 +34,8 @@ MAX_BODY_BYTES = 64 * _MIB
 MAX_OTHER_BYTES = 4 * _MIB
 """Of every other body: an event of the page holds its conversation, pictures by name alone."""
 _PICTURED = frozenset(
-    {"/v1/chat/completions", "/tokenize", "/observe", "/worker_generate_stream"}
+    {"/v1/chat/completions", "/v1/responses", "/api/chat", "/api/generate", "/tokenize",
+     "/observe", "/worker_generate_stream"}
 )  # fmt: skip
 _UPLOAD = "/gradio_api/upload"
 _SMALL_BYTES = 64 * 1024

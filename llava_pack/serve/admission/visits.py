@@ -76,17 +76,21 @@ class Visit:
     async def counted(
         self, model: str, events: AsyncGenerator[Event, None]
     ) -> AsyncGenerator[Event, None]:
-        """Yield what comes of a request to a model, and count what it takes."""
-        self.model = model
+        """Yield what comes of a request to a model, and count what it takes.
+
+        Of several with one prompt, the prompt counts once.
+        """
+        self.model, tokens_out = model, 0
         async with aclosing(events):
             async for event in events:
                 match event:
                     case Delta():
                         self.tokens_in = self.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
+                        tokens_out += len(event.token_ids)
                         self.tokens_out += len(event.token_ids)
                     case Finished():
                         self.tokens_in = event.usage.prompt_tokens
-                        self.tokens_out = event.usage.completion_tokens
+                        self.tokens_out += event.usage.completion_tokens - tokens_out
                     case Failed():
                         pass
                 yield event

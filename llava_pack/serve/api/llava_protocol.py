@@ -28,15 +28,8 @@ from pydantic import BaseModel, Field
 
 from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_TEMPERATURE
-from llava_pack.engine.port import (
-    ContextLengthError,
-    Event,
-    Message,
-    Part,
-    Picture,
-    Request,
-    Sampling,
-)
+from llava_pack.engine.port import ContextLengthError, Event, Message, Part, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.access.scopes import LLAVA_PREFIX
 from llava_pack.serve.admission.bodies import body_is_gone

@@ -12,7 +12,8 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
 from llava_pack.engine.known.questions import TOP, answer_of
-from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request, Sampling
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.admission.fair_models import Shared

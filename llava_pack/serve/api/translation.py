@@ -1,22 +1,11 @@
-"""From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
+"""From wire to engine and back: requests, and an answer as it grows."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.engine.measures import Likely, Odds, Usage
-from llava_pack.engine.port import (
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Message,
-    Picture,
-    Request,
-    Role,
-    Sampling,
-)
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.api.messages import ChatMessage
 from llava_pack.serve.api.pictures import SentPicture, check_count
@@ -82,24 +71,45 @@ class Answer:
         Raises:
             ServeError: it was cut off.
         """
+        return self._end()
+
+    def check_end(self) -> None:
+        """Check that it came to its end.
+
+        Raises:
+            ServeError: it was cut off.
+        """
+        self._end()
+
+    def _end(self) -> FinishReason:
         if self.ended is None or self.ended.reason == "cancelled":
             raise ServeError("the answer was interrupted", hint="send the request again")
         return self.ended.reason
 
     @property
-    def usage(self) -> UsageCount:
+    def counted(self) -> Usage:
         """The tokens counted, zero before the end."""
-        counted = self.ended.usage if self.ended else Usage(0, 0)
-        return UsageCount(
-            prompt_tokens=counted.prompt_tokens,
-            completion_tokens=counted.completion_tokens,
-            total_tokens=counted.prompt_tokens + counted.completion_tokens,
-            prompt_tokens_details=PromptDetails(cached_tokens=counted.cached_tokens),
-        )
+        return self.ended.usage if self.ended else Usage(0, 0)
+
+    @property
+    def usage(self) -> UsageCount:
+        """The tokens counted of it alone."""
+        return usage_of((self,))
 
     def odds_since(self, count: int) -> ChoiceOdds:
         """Return the odds of the tokens after the first `count`."""
         return ChoiceOdds(content=tuple(self.odds[count:]))
+
+
+def usage_of(choices: Sequence[Answer]) -> UsageCount:
+    """Return the tokens of an answer's choices, which have one prompt."""
+    first, new = choices[0].counted, sum(one.counted.completion_tokens for one in choices)
+    return UsageCount(
+        prompt_tokens=first.prompt_tokens,
+        completion_tokens=new,
+        total_tokens=first.prompt_tokens + new,
+        prompt_tokens_details=PromptDetails(cached_tokens=first.cached_tokens),
+    )
 
 
 def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
@@ -111,22 +121,23 @@ def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Reques
         caller: who asks; what the engine keeps is reused within their salt only.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: numbers contradict each other, or more than one thing holds the answer.
     """
+    holds = body.holds()
     return Request(
         request_id=request_id,
         messages=(),
-        salt=caller.salt,
+        salt=_salt(caller, body.cache_salt),
         new_turn=body.new_turn,
-        sampling=Sampling(
-            temperature=body.temperature or 0.0,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=None if body.seed is None else body.seed % 2**63,
-            max_tokens=body.answer_tokens,
-            stop=body.stop or (),
-            logprobs=body.odds,
-        ),
+        sampling=body.sampling(logprobs=body.odds, grammar=holds[1] if holds else None),
     )
+
+
+def _salt(caller: Caller, own: str | None) -> str:
+    """Return within what prefixes are reused: within one key, and what it tells apart itself."""
+    if own is None:
+        return caller.salt
+    return hashlib.sha256(f"{caller.salt}\0{own}".encode()).hexdigest()
 
 
 def picture_urls(messages: Sequence[ChatMessage]) -> tuple[SentPicture, ...]:
@@ -182,27 +193,3 @@ def _likely(likely: Likely) -> LikelyToken:
     logprob = max(likely.logprob, _NEVER)
     text = likely.data.decode(errors="replace")
     return LikelyToken(token=text, logprob=logprob, bytes=tuple(likely.data) or None)
-
-
-async def paced(
-    events: AsyncGenerator[Event, None], every_s: float
-) -> AsyncGenerator[Event | None, None]:
-    """Yield the events, and None whenever none came for a while.
-
-    Closing this closes `events`, which frees the request's slot.
-    """
-    async with aclosing(events):
-        pending = asyncio.ensure_future(anext(events, None))
-        try:
-            while True:
-                await asyncio.wait({pending}, timeout=every_s)
-                if not pending.done():
-                    yield None
-                    continue
-                if (event := pending.result()) is None:
-                    return
-                yield event
-                pending = asyncio.ensure_future(anext(events, None))
-        finally:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)

@@ -18,6 +18,7 @@ from llava_pack.serve.admission.bodies import Admission, BodyLimits
 from llava_pack.serve.admission.fair_models import SharedModels
 from llava_pack.serve.admission.refusals import Refusals
 from llava_pack.serve.admission.visits import Ledger
+from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.llava_protocol import llava_router
 from llava_pack.serve.api.observe import observation_router
@@ -29,6 +30,7 @@ from llava_pack.serve.api.tokenize import tokenize_router
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.errors import install_handlers
 from llava_pack.serve.gateway.guard import Boundary, Guard
+from llava_pack.serve.gateway.routes import KnownRoutes
 from llava_pack.serve.page.queue import UnheardEvents
 from llava_pack.serve.port import Served
 
@@ -51,6 +53,8 @@ class GatewaySettings:
     """How large requests may be."""
     queue: int = QUEUE
     """How many requests may wait for each model."""
+    aliases: Aliases = field(default_factory=dict)
+    """Further names of the models in the API."""
     books: Books | None = None
     """What keys may still ask; None begins anew."""
     picture_root: Path | None = None
@@ -83,7 +87,6 @@ def create_app(
     )
     install_handlers(app)
     has_page = settings.web_folder is not None
-    # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
     signs = Signs(
         bundle_id=settings.bundle_id,
         page=has_page,
@@ -92,9 +95,10 @@ def create_app(
         pictures_stall=lambda: decoder.stalled,
     )
     app.include_router(probe_router(models, signs, refusals))
-    inference = Inference(models, decoder)
+    inference = Inference(models, decoder, settings.aliases)
     for router in (openai_router, tokenize_router, observation_router, llava_router):
         app.include_router(router(inference))
+    app.add_middleware(KnownRoutes, routes=tuple(app.routes))
     if settings.web_folder is not None:
         from llava_pack.serve.page.blocks import mount_page
 

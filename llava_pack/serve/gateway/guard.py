@@ -1,8 +1,8 @@
 """The gateway's outer layers, as plain ASGI: errors with an id, and access.
 
-Outermost first: `Boundary` numbers every request, adds the security headers and turns what
-nobody caught into a 500 that tells nothing, and counts what was refused; `Guard` asks the access
-policy.
+Outermost first: `Boundary` numbers every request, finds the route that its path means, answers
+HEAD as GET without a body, adds the security headers and turns what nobody caught into a 500 that
+tells nothing, and counts what was refused; `Guard` asks the access policy.
 
 Source: ASGI specification 3.0 (HTTP and WebSocket messages).
 """
@@ -27,12 +27,20 @@ from llava_pack.serve.access.scopes import (
     LLAVA_PREFIX,
     LOGIN_PATH,
     METHODS,
+    canonical,
+    names_nothing,
     route_of,
 )
 from llava_pack.serve.admission.refusals import Refusals
 from llava_pack.serve.admission.visits import Ledger, Visit
 from llava_pack.serve.caller import is_known
-from llava_pack.serve.errors import error_response, internal_error, plain_error, quota_response
+from llava_pack.serve.errors import (
+    error_response,
+    internal_error,
+    no_such_route,
+    plain_error,
+    quota_response,
+)
 from llava_pack.serve.gateway.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
 
 _log = logging.getLogger(__name__)
@@ -40,6 +48,10 @@ _ROUTE_CHARS = 80
 _LEFT = 499
 """The status of a request whose client went away before an answer began. Source: nginx."""
 _NOWHERE = "-"
+_STREAMS = "/gradio_api/"
+"""Where a GET may never end, so that HEAD is left to the routes themselves."""
+_PATH_CHARS = 120
+_PATH_PARTS = 8
 _NO_KEY = (
     "the token is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
     "token that `llava-pack serve` printed, or a key of `llava-pack keys add`"
@@ -76,6 +88,10 @@ class Boundary:
             return
         began_s = time.monotonic()
         request_id = secrets.token_hex(8)
+        without_body = scope["method"] == "HEAD" and not scope["path"].startswith(_STREAMS)
+        scope = {**scope, "path": canonical(scope["path"])}
+        if without_body:
+            scope["method"] = "GET"
         scope.setdefault("state", {})["request_id"] = request_id
         began = False
 
@@ -85,6 +101,8 @@ class Boundary:
                 began = True
                 self._note(scope, request_id, message["status"], time.monotonic() - began_s)
                 message = {**message, "headers": _with_ours(message["headers"], request_id)}
+            elif without_body:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -103,7 +121,9 @@ class Boundary:
         counted = self._refusals.answered(status)
         row = route_of(scope["path"], scope["method"])
         route = row.template if row else _NOWHERE
-        known = route.startswith(("/v1/", LLAVA_PREFIX)) or (status >= 400 and status != 404)
+        known = route.startswith(("/v1/", "/api/", LLAVA_PREFIX)) or (
+            status >= 400 and status != 404
+        )
         if known and (not counted or is_known(scope)):
             said = visible(f"{scope['method']} {route}")[:_ROUTE_CHARS]
             _log.info("request %s: %s is %d after %.3f s", request_id, said, status, took_s)
@@ -166,6 +186,18 @@ class Guard:
             raise
         finally:
             self._account(ruling, visit, status)
+            if status == 404 and names_nothing(ruling.route) and self._is_somebody(ruling):
+                what = visible(f"{scope['method']} {self._without_keys(scope['path'])}")
+                _log.info("request %s: there is no %s", visit.request_id, what[:_PATH_CHARS])
+
+    def _without_keys(self, path: str) -> str:
+        """Return a path for the log: whoever takes a key for a part of it is not given away."""
+        parts, store = path.split("/", _PATH_PARTS)[:_PATH_PARTS], self._store.now()
+        return "/".join("…" if self._policy.is_key(part, store) else part for part in parts)
+
+    def _is_somebody(self, ruling: Ruling) -> bool:
+        """Return whether a key was shown, or none is asked for: a stranger fills no log."""
+        return ruling.key is not None or self._policy.secrets is None
 
     def _answer(self, scope: Scope, ruling: Ruling, visit: Visit) -> Response | None:
         """Return what is answered here: refusals and the login; None lets the request through."""
@@ -200,7 +232,7 @@ class Guard:
         passed = ruling.verdict == "allowed"
         if ruling.key is None and not passed:
             self._ledger.audit.stranger()
-        elif ruling.key is not None or self._policy.secrets is None:
+        elif self._is_somebody(ruling):
             visit.close(status, listed=not passed or ruling.route is None or ruling.route.listed)
 
     def _with_newer_cookie(self, message: Message, ruling: Ruling) -> Message:
@@ -230,7 +262,7 @@ def _refusal(scope: Scope, ruling: Ruling) -> Response:
             )
             return plain_error(403, message, code="wrong_scope")
         case "no-route":
-            return plain_error(404, "not found")
+            return no_such_route(scope["method"], scope["path"])
         case "expired":
             message = f"the key {ruling.caller.name} has expired; ask the operator of this server"
             return _unauthorized(message, code="expired_api_key")

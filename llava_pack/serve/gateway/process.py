@@ -174,6 +174,7 @@ class _Gateway:
             books=self._books,
             sink=self._sink,
             queue=start.queue,
+            aliases=start.aliases,
             web_folder=start.uploads,
             bundle_id=start.bundle_id,
             restarts=start.restarts,

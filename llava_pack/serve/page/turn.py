@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava_pack.engine.port import Event, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Event, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.format.text import Language
 from llava_pack.serve.admission.visits import Visit

@@ -17,7 +17,7 @@ NEEDS: dict[str, str | None] = {
     "/readyz": "observe", "/v1/health/ready": "observe", "/startupz": "observe",
     "/metrics": "observe", "/observe": "observe",
     "/openapi.json": "ask", "/tokenize": "ask", "/v1/chat/completions": "ask", "/v1/models": "ask",
-    "/v1/models/{name:path}": "ask", "/v1/{rest:path}": "ask",
+    "/v1/models/{name:path}": "ask",
     **{f"/{name}": "ask" for name in LLAVA_ROUTES},
     **{f"/llava/{{key}}/{name}": "ask" for name in LLAVA_ROUTES},
 }  # fmt: skip
