@@ -228,6 +228,7 @@ def other_server(keys, tmp_path):
             "served_model_name": ["gpt-4o"],
             "web": False,
             "queue": 7,
+            "picture_root": tmp_path,
             "drain_s": 7.0,
             "stall_s": 7.0,
             "as_root": True,

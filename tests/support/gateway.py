@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rests-s", type=float, nargs="+", default=list(RESTS_S))
     parser.add_argument("--alias", nargs="*", default=[], help="as --served-model-name")
     parser.add_argument("--queue", type=int, default=256)
+    parser.add_argument("--picture-root", type=Path)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--keys", type=Path, help="the store of keys")
@@ -186,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         state=state,
         state_directory=given.state_dir,
         web=given.web,
+        picture_root=given.picture_root,
         fence="off" if given.no_fence else "on",
         gateway_argv=_gateway_argv(given),
         log=given.log,

@@ -95,6 +95,7 @@ def serve_plan(
     log = log_path(directory)
     allowed = server.credentials(directory)
     audit = server.audit(directory)
+    pictures = server.pictures
     listening = server.listen()
     path = server.socket_path
     return ServePlan(
@@ -121,6 +122,7 @@ def serve_plan(
         ),
         state_directory=directory,
         web=server.web,
+        picture_root=pictures,
         aliases=aliases,
         log=log,
         notifier=Notifier.from_environment(os.environ),

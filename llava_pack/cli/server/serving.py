@@ -67,6 +67,10 @@ class ServerOptions:
     ] = None
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page at /.")] = True
     queue: Annotated[int, typer.Option(min=0, help="Maximum queued requests per model.")] = QUEUE
+    picture_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder on the server whose pictures requests may name by file:// URLs."),
+    ] = None
     drain_s: Annotated[
         float,
         typer.Option(min=0, help="Seconds that running requests have to finish at shutdown."),
@@ -105,6 +109,24 @@ class ServerOptions:
     def socket_path(self) -> Path | None:
         """Return where the Unix socket goes, absolute; None where a port is listened on."""
         return None if self.socket is None else self.socket.expanduser().absolute()
+
+    @property
+    def pictures(self) -> Path | None:
+        """Return the folder below which pictures may be named, resolved; None allows none.
+
+        Raises:
+            UsageError: there is no such folder, or it is the whole machine.
+        """
+        if self.picture_root is None:
+            return None
+        folder = Path(os.path.realpath(self.picture_root.expanduser()))
+        if not folder.is_dir() or folder == folder.parent:
+            raise UsageError(
+                f"expected a folder of pictures, got {self.picture_root}",
+                subject="--picture-root",
+                hint="name the folder of the data set: --picture-root /srv/pictures",
+            )
+        return folder
 
     @property
     def care(self) -> Care:

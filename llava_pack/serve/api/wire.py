@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from llava_pack.engine.limits import MAX_TOP_LOGPROBS
 from llava_pack.engine.sampling import Grammar, GrammarError
 from llava_pack.serve.api.held import HeldFields
-from llava_pack.serve.api.messages import Conversation, Messages
+from llava_pack.serve.api.messages import Messages, MessagesBody
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.parts import Wire as _Wire
 from llava_pack.serve.api.request_fields import StrictWire
@@ -40,7 +40,7 @@ class StreamOptions(_Wire):
     include_usage: bool = False
 
 
-class ChatRequest(Conversation, SamplerFields, HeldFields, ToolFields, StrictWire):
+class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWire):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -80,7 +80,7 @@ class ChatRequest(Conversation, SamplerFields, HeldFields, ToolFields, StrictWir
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class TokenizeRequest(Conversation):
+class TokenizeRequest(MessagesBody):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
 
     model: Annotated[str, Field(min_length=1)]

@@ -25,6 +25,7 @@ from llava_pack.serve.api.llava_protocol import llava_router
 from llava_pack.serve.api.observe import observation_router
 from llava_pack.serve.api.ollama import ollama_router
 from llava_pack.serve.api.openai import openai_router
+from llava_pack.serve.api.picture_root import PictureRoot
 from llava_pack.serve.api.pictures import PictureDecoder
 from llava_pack.serve.api.probes import Signs, probe_router
 from llava_pack.serve.api.responses import responses_router
@@ -70,6 +71,8 @@ class GatewaySettings:
     """Further names of the models in the API."""
     books: Books | None = None
     """What keys may still ask; None begins anew."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs; None allows none."""
     sink: Sink | None = None
     """Where is written which key asked what, open already; None writes nothing."""
 
@@ -87,7 +90,8 @@ def create_app(
     refusals = refusals or Refusals()
     ledger = Ledger(AuditLog(settings.sink), settings.books)
     models = SharedModels(served, settings.queue)
-    decoder = PictureDecoder()
+    root = settings.picture_root
+    decoder = PictureDecoder(root=None if root is None else PictureRoot(root))
     app = FastAPI(
         title="llava-pack",
         version=llava_pack.__version__,
