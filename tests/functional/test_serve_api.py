@@ -305,7 +305,7 @@ def test_a_picture_belongs_to_the_person(served: Gateway) -> None:
         ({"model": "echo"}, "messages"),
         ({"model": "echo", "messages": _HI, "temperature": 3}, "temperature"),
         ({"model": "echo", "messages": _HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"model": "echo", "messages": _HI, "top_logprobs": 2}, None),
+        ({"model": "echo", "messages": _HI, "top_logprobs": 2}, "top_logprobs"),
         ({"model": "echo", "messages": _HI, "max_tokens": -2}, "max_tokens"),
         ({"model": "echo", "messages": _HI, "n": 9}, "n"),
         ({"model": "echo", "messages": _HI * 257}, "messages"),
