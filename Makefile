@@ -64,6 +64,7 @@ $(VENV)/.ready: pyproject.toml .ci/environment.py
 reference: $(VENV)/.ready
 	$(BIN)/python -m typer llava_pack.cli.app utils docs --name llava-pack --output docs/reference/cli.md
 	$(BIN)/python .ci/known_failures.py
+	$(BIN)/python .ci/request_fields.py
 
 clean:
 	rm -rf $(VENV) demo-run dist .mypy_cache .ruff_cache
