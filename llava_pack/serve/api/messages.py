@@ -63,7 +63,7 @@ class ChatMessage(Wire):
             yield f"images.{index}", image.url
         for index, part in enumerate(self.content):
             if isinstance(part, ImagePart):
-                yield f"content.{index}.image_url", part.image_url.url
+                yield f"content.{index}.{part.image_url.place}", part.image_url.url
 
     @property
     def parts(self) -> tuple[str | ImageUrl, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from llava_pack.format.text import visible
 from llava_pack.serve.validation import got, wrong
@@ -38,6 +39,8 @@ class ImageUrl(Wire):
     """A picture as a data: URL, or as base64 alone; `detail` is taken and has no effect."""
 
     url: str
+    place: SkipJsonSchema[str] = "image_url"
+    """The field of its part that it came in."""
 
 
 class ImagePart(Wire):
@@ -78,7 +81,8 @@ def as_part(part: Any) -> Any:
         name = _TEXTS[kind]
         return {"type": "text", "text": part[name] or ""} if name in part else {"type": "text"}
     if kind in _PICTURES:
-        return {"type": "image_url", "image_url": {"url": _picture(part)}}
+        place, url = _picture(part)
+        return {"type": "image_url", "image_url": {"url": url, "place": place}}
     if kind in _THOUGHTS:
         return {"type": "thinking"}
     raise wrong(f"{_KINDS}, got {visible(kind[:_SHOWN])!r}", "type")
@@ -104,8 +108,8 @@ def _kind(part: Mapping[str, Any]) -> str | None:
     return "image" if any(name in part for name in _IN_PICTURE) else None
 
 
-def _picture(part: Mapping[str, Any], below: str = "") -> str:
-    """Return a picture's URL or base64, wherever in a part it stands."""
+def _picture(part: Mapping[str, Any], below: str = "") -> tuple[str, str]:
+    """Return the field that a picture came in, and its URL or base64, wherever it stands."""
     name = next((name for name in _IN_PICTURE if part.get(name) is not None), None)
     if name is None:
         kept = "files are not kept here; " if "file_id" in part else ""
@@ -115,7 +119,7 @@ def _picture(part: Mapping[str, Any], below: str = "") -> str:
         return _picture(value, place)
     if not isinstance(value, str):
         raise wrong(f"expected a data: URL as text, got {got(value)}", place)
-    return value
+    return below or place, value
 
 
 ContentPart = Annotated[

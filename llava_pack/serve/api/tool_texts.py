@@ -24,8 +24,9 @@ def call_text(name: str, arguments: Any) -> str:
     >>> call_text("add", '{"a": 1}')
     '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     """
-    call = {"name": name, "arguments": _object(arguments)}
-    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+    call = json.dumps({"name": name, "arguments": _object(arguments)}, ensure_ascii=False)
+    whole = call.encode(errors="replace").decode()  # JSON can spell halves of characters
+    return f"<tool_call>\n{whole}\n</tool_call>"
 
 
 def result_parts(parts: Sequence[str | Part]) -> tuple[str | Part, ...]:

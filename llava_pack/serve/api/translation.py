@@ -209,6 +209,9 @@ def engine_messages(
     Args:
         messages: as they came.
         pictures: those of `picture_urls`, decoded.
+
+    Raises:
+        UsageError: none says anything.
     """
     decoded = iter(pictures)
     taken: list[Message] = []
@@ -217,6 +220,8 @@ def engine_messages(
         parts = tuple(part if isinstance(part, str) else next(decoded) for part in message.parts)
         if parts or role == "user":
             taken.append(Message(role, parts or ("",)))
+    if not taken:
+        raise UsageError("no message says anything; expected a question", subject="messages")
     return tuple(taken)
 
 

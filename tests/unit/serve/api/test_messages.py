@@ -86,7 +86,8 @@ def test_a_picture_in_every_form(form: str) -> None:
     body = [user(PICTURES[form], {"type": "text", "text": "What is it?"})]
     [sent] = picture_urls(MessagesBody.model_validate({"messages": body}).messages)
     assert sent.url in {URL, PNG}
-    assert sent.place == "messages.0.content.0.image_url"
+    place = sent.place.removeprefix("messages.0.content.0.")
+    assert place in PICTURES[form]
     assert prompt(body) == "<image>\nWhat is it?\n"
 
 
@@ -196,6 +197,14 @@ def test_a_conversation_in_every_form(form: str) -> None:
     assert prompt(messages) == written
 
 
+def test_half_a_character_in_a_calls_arguments_is_no_bug() -> None:
+    """JSON in JSON is not looked at by what reads the body."""
+    arguments: Any
+    for arguments in ('{"a": "\\ud800"}', {"a": "\ud800"}):
+        call = {"function": {"name": "add", "arguments": arguments}}
+        prompt([{"role": "assistant", "tool_calls": [call]}]).encode()
+
+
 BEGUN = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
@@ -210,7 +219,7 @@ def test_who_continues_is_said_as_in_vllm() -> None:
 
 WRONG: Mapping[str, tuple[dict[str, Any], str, str]] = {
     "no messages": ({}, "messages", "messages: is missing"),
-    "none": ({"messages": []}, "messages", "messages: expected at least 1 entries"),
+    "none": ({"messages": []}, "messages", "messages: expected a list of 1 or more"),
     "an object": ({"messages": {}}, "messages", "messages: expected a list, got an object"),
     "a text for one": ({"messages": ["hi"]}, "messages.0", 'messages.0: expected an object, got "hi"'),
     "no role": ({"messages": [{"content": "a"}]}, "messages.0.role", "messages.0.role: is missing"),
@@ -235,6 +244,10 @@ WRONG: Mapping[str, tuple[dict[str, Any], str, str]] = {
     "a part without a type": (
         {"messages": [user({})]}, "messages.0.content.0.type",
         "messages.0.content.0.type: expected text or image_url, got nothing",
+    ),
+    "a kind that is a list": (
+        {"messages": [user({"type": ["text"], "text": "a"})]}, "messages.0.content.0.type",
+        "messages.0.content.0.type: expected text or image_url, got a list",
     ),
     "a text that is a number": (
         {"messages": [user({"type": "text", "text": 5})]}, "messages.0.content.0.text",
@@ -273,10 +286,14 @@ WRONG: Mapping[str, tuple[dict[str, Any], str, str]] = {
         {"messages": BEGUN[:1], "continue_final_message": True}, "continue_final_message",
         "continue_final_message: it needs a last message of role assistant",
     ),
+    "nobody says anything": (
+        {"messages": [{"role": "assistant", "content": None}]}, "messages",
+        "messages: no message says anything; expected a question",
+    ),
     "a picture of the assistant's": (
         {"messages": [{"role": "assistant", "content": [PICTURES["Anthropic"]]}]},
-        "messages.0.content.0.image_url",
-        ("messages.0.content.0.image_url: a picture in a message of role assistant; expected role "
+        "messages.0.content.0.source",
+        ("messages.0.content.0.source: a picture in a message of role assistant; expected role "
         "user or tool (send it in a message of role user: models are trained with it there)"),
     ),
 }  # fmt: skip
