@@ -19,7 +19,7 @@ from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageErr
 from llava_pack.format.text import visible
 from llava_pack.serve.access.quota import QuotaError
 from llava_pack.serve.access.scopes import API_PATHS
-from llava_pack.serve.port import OverloadedError, ShareError
+from llava_pack.serve.port import LaterError, OverloadedError, ShareError
 from llava_pack.serve.validation import problem
 
 _log = logging.getLogger(__name__)
@@ -136,10 +136,11 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
             return 500, internal_error(request_id)
 
 
-def quota_response(error: QuotaError) -> ErrorResponse:
-    """Return the answer to a key that has asked as much as it may for now."""
-    response = error_response(*describe(error, ""))
-    response.headers["Retry-After"] = str(error.retry_s)
+def pack_response(error: PackError, request_id: str = "") -> ErrorResponse:
+    """Return the answer to what failed, and where that is known when to come back."""
+    response = error_response(*describe(error, request_id))
+    if isinstance(error, LaterError | QuotaError):
+        response.headers["Retry-After"] = str(error.retry_s)
     return response
 
 
@@ -187,4 +188,4 @@ async def _on_http(_request: Request, error: Exception) -> JSONResponse:
 async def _on_pack(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, PackError):
         raise error
-    return error_response(*describe(error, request.state.request_id))
+    return pack_response(error, request.state.request_id)

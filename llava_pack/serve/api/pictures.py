@@ -21,8 +21,8 @@ from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.admission.body_budget import Budget
-from llava_pack.serve.admission.fair_models import Line
 from llava_pack.serve.admission.fair_queue import Seats
+from llava_pack.serve.admission.line import Line
 from llava_pack.serve.api.data_urls import data_bytes
 from llava_pack.serve.api.decoders import Decoder, DecoderPool
 from llava_pack.serve.api.picture_root import PictureRoot, file_path

@@ -89,7 +89,7 @@ def create_app(
     """
     refusals = refusals or Refusals()
     ledger = Ledger(AuditLog(settings.sink), settings.books)
-    models = SharedModels(served, settings.queue)
+    models = SharedModels(served, settings.queue, settings.bodies.budget())
     root = settings.picture_root
     decoder = PictureDecoder(root=None if root is None else PictureRoot(root))
     app = FastAPI(
@@ -118,7 +118,7 @@ def create_app(
 
         page = mount_page(app, inference, settings.web_folder)
         app.add_middleware(UnheardEvents, queue=lambda: page._queue)  # noqa: SLF001 - it has no name
-    app.add_middleware(Admission, limits=settings.bodies)
+    app.add_middleware(Admission, limits=settings.bodies, door=models)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary, refusals=refusals)
     return app

@@ -38,8 +38,8 @@ from llava_pack.serve.errors import (
     error_response,
     internal_error,
     no_such_route,
+    pack_response,
     plain_error,
-    quota_response,
 )
 from llava_pack.serve.gateway.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
 
@@ -213,7 +213,7 @@ class Guard:
             if ruling.route is not None and ruling.route.metered:
                 visit.admit()
         except QuotaError as error:
-            return quota_response(error)
+            return pack_response(error)
         return None
 
     def _visit(self, scope: Scope, ruling: Ruling) -> Visit:
