@@ -55,6 +55,8 @@ class RunState:
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""
     """Path of LLaVA's own routes, with a key in it; empty where none is asked for."""
+    public_url: str = ""
+    """Where people open it behind a proxy, without a slash at its end; empty for loopback alone."""
     fences: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Which fence stands around each of LLaVA's own programs, as they told; by their names."""
     start_ticks: int | None = field(default=None, compare=False)
