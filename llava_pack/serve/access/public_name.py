@@ -132,7 +132,7 @@ def read_host(text: str, subject: str) -> str:
     ('gpu01.corp', '[2001:db8::1]', '10.0.0.5')
     """
     try:
-        address = ipaddress.ip_address(text.strip("[]"))
+        address = ipaddress.ip_address(re.sub(r"^\[(.*)\]$", r"\1", text))
     except ValueError:
         pass
     else:
