@@ -76,7 +76,9 @@ async function enter(key) {
     const answer = await post(key);
     if (!answer.ok) { await refusal(answer); return; }
     if ((await post("")).ok) { location.replace(back()); return; }
-    const insecure = location.protocol === "http:" && known.publicUrl.startsWith("https:");
+    const there = `http://${known.publicUrl.split("/")[2]}`;
+    const insecure = known.publicUrl.startsWith("https:") &&
+      location.protocol === "http:" && new URL(there).hostname === location.hostname;
     say(insecure ? "insecure" : "cookies");
   } catch {
     say("unreachable");
