@@ -105,15 +105,18 @@ class Publication:
             self._descriptor = None
 
 
-def directories() -> tuple[Path, ...]:
+def directories(installation: Path | None = None) -> tuple[Path, ...]:
     """Return the folders of run states, the one to write first.
 
     The installation's comes first, then this account's.
 
+    Args:
+        installation: its prefix; None for the one that the environment names.
+
     Source: docs/reference/environment.md, LLAVA_PACK_PREFIX.
     """
     account = account_folder()
-    prefix = os.environ.get("LLAVA_PACK_PREFIX")
+    prefix = installation or os.environ.get("LLAVA_PACK_PREFIX")
     if not prefix:
         return (account,)
     installed = Path(prefix) / "run"
