@@ -464,7 +464,7 @@ def test_every_answer_forbids_loading_from_outside(served: Gateway) -> None:
 def test_the_fragment_becomes_a_cookie(served: Gateway) -> None:
     with httpx.Client(base_url=served.url, trust_env=False) as browser:
         sent = browser.get("/", headers={"Accept": "text/html"})
-        assert (sent.status_code, sent.headers["location"]) == (303, "/login")
+        assert (sent.status_code, sent.headers["location"]) == (303, "login")
         assert browser.post("/login", headers={"Authorization": "Bearer no"}).status_code == 401
         assert not browser.cookies
         entered = browser.post("/login", headers={"Authorization": f"Bearer {TOKEN}"})

@@ -33,6 +33,7 @@ from llava_pack.serve.api.tokenize import tokenize_router
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.errors import install_handlers
 from llava_pack.serve.gateway.guard import Boundary, Guard
+from llava_pack.serve.gateway.public_address import PublicAddress
 from llava_pack.serve.gateway.routes import KnownRoutes
 from llava_pack.serve.page.queue import UnheardEvents
 from llava_pack.serve.port import Served
@@ -121,6 +122,7 @@ def create_app(
     app.add_middleware(Admission, limits=settings.bodies, door=models)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary, refusals=refusals)
+    app.add_middleware(PublicAddress, name=settings.policy.name)
     return app
 
 
