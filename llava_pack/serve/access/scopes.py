@@ -23,7 +23,7 @@ LLAVA_ROUTES = frozenset(
      "worker_generate_stream", "register_worker", "receive_heart_beat"}
 )  # fmt: skip
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""A router hands on what its routes have no method for: with others, `/v1` would reach the page."""
+"""A router hands on what its routes have no method for: with others, `/v1` would let it pass."""
 _DELETE = 0x7F
 
 
@@ -36,12 +36,14 @@ class Route:
         needs: the scope that opens it; None opens it to every key.
         metered: a quota counts it: it makes work for an engine.
         listed: the audit log has a line for each of its requests.
+        by_page: the page asks for it too, so a session of a key that opens the page opens it.
     """
 
     template: str
     needs: Scope | None
     metered: bool = False
     listed: bool = True
+    by_page: bool = False
 
 
 def _rows(needs: Scope | None, *templates: str, metered: bool = False) -> dict[str, Route]:
@@ -57,20 +59,23 @@ _EXACT = {
     **_rows("observe", "/readyz", "/startupz", "/metrics"),
     **_rows("observe", "/observe", metered=True),
     **_rows("ask", "/v1/models", "/openapi.json", CONTROLLER_PATH),
-    **_rows("ask", "/v1/chat/completions", "/tokenize", metered=True),
+    **{
+        path: Route(path, "ask", metered=True, by_page=True)
+        for path in ("/v1/chat/completions", "/tokenize")
+    },
     **{
         f"/{name}": Route(f"/{name}", "ask", metered=name == "worker_generate_stream")
         for name in sorted(LLAVA_ROUTES)
     },
     **_rows("page", LOGIN_PATH),
-    **{path: _page(path) for path in ("/", "/theme.css", "/favicon.ico")},
+    "/": _page("/"),
 }  # fmt: skip
 _ONLY_GET = {**_rows(None, "/v1/health/live"), **_rows("observe", "/v1/health/ready")}
 """With another method, the API's own answer to what it does not have is reached."""
 _PREFIXES = {
     "/v1/models/": Route("/v1/models/{name}", "ask"),
     "/v1/": Route("/v1/{rest}", "ask"),
-    **{prefix: _page(f"{prefix}{{rest}}") for prefix in ("/gradio_api/", "/static/", "/assets/")},
+    "/page/": _page("/page/{name}"),
 }
 
 

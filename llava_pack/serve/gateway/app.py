@@ -5,7 +5,6 @@ import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -28,7 +27,7 @@ from llava_pack.serve.api.tokenize import tokenize_router
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.errors import install_handlers
 from llava_pack.serve.gateway.guard import Boundary, Guard
-from llava_pack.serve.page.queue import UnheardEvents
+from llava_pack.serve.page.routes import page_router
 from llava_pack.serve.port import Served
 
 
@@ -38,8 +37,8 @@ class GatewaySettings:
 
     policy: AccessPolicy
     """Who may ask."""
-    web_folder: Path | None
-    """A private, empty folder for the page's uploads; None serves no page."""
+    web: bool
+    """Whether the page is served."""
     bundle_id: str | None = None
     """Shown by `/readyz`, so that a laptop can tell which server it reached."""
     restarts: int = 0
@@ -78,11 +77,10 @@ def create_app(
         lifespan=functools.partial(_decoding, decoder),
     )
     install_handlers(app)
-    has_page = settings.web_folder is not None
     # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
     signs = Signs(
         bundle_id=settings.bundle_id,
-        page=has_page,
+        page=settings.web,
         restarts=settings.restarts,
         standing=settings.standing,
         pictures_stall=lambda: decoder.stalled,
@@ -91,11 +89,8 @@ def create_app(
     inference = Inference(models, decoder)
     for router in (openai_router, tokenize_router, observation_router, llava_router):
         app.include_router(router(inference))
-    if settings.web_folder is not None:
-        from llava_pack.serve.page.blocks import mount_page
-
-        page = mount_page(app, inference, settings.web_folder)
-        app.add_middleware(UnheardEvents, queue=lambda: page._queue)  # noqa: SLF001 - it has no name
+    if settings.web:
+        app.include_router(page_router(models))
     app.add_middleware(Admission, limits=settings.bodies)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary, refusals=refusals)

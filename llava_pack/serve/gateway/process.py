@@ -85,8 +85,7 @@ def _close_in(start: Start) -> Standing:
     audit = [Path(start.audit.path)] if start.audit.to == "file" else []
     logs = [path.parent for path in (start.log, *audit) if path is not None]
     keys = _folder_of_keys(start.policy.key_store)
-    uploads = start.uploads or start.home / "uploads"
-    return enter_gateway_fence(uploads, start.home, read=keys, write=logs, mode=start.fence)
+    return enter_gateway_fence(start.home, read=keys, write=logs, mode=start.fence)
 
 
 def _folder_of_keys(store: str) -> list[Path]:
@@ -173,7 +172,7 @@ class _Gateway:
             books=self._books,
             sink=self._sink,
             queue=start.queue,
-            web_folder=start.uploads,
+            web=start.web,
             bundle_id=start.bundle_id,
             restarts=start.restarts,
             standing=self._standing,
