@@ -364,7 +364,7 @@ def test_the_page_works_behind_the_fence(gateway: Gateway, tmp_path: Path) -> No
     picture = tmp_path / "red.png"
     Image.new("RGB", (8, 4), "red").save(picture)
     with chromium() as browser, opened_tab(browser) as tab:
-        tab.open(gateway)
+        tab.open(gateway.url)
         tab.ask("hello", picture)
         tab.answered()
         assert "Picture 8x4 of 255,0,0." in tab.answers.last.inner_text()

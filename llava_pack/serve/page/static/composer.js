@@ -2,6 +2,7 @@
 
 import {$, button, newId} from "./dom.js";
 import {pictureTrouble} from "./conversation.js";
+import {forget, recalled, remember} from "./panels.js";
 import {PictureError, taken, thumbnail} from "./pictures.js";
 import {notice} from "./server.js";
 import {say} from "./words.js";
@@ -26,7 +27,9 @@ export class Composer {
   /** Show another conversation's draft. */
   async show(conversation) {
     this.conversation = conversation.id;
-    $("box").value = conversation.draft.text;
+    const hasty = `draft ${conversation.id}`;
+    $("box").value = recalled("sessionStorage", hasty) ?? conversation.draft.text;
+    forget("sessionStorage", hasty);
     this.pictures = [...conversation.draft.pictures];
     this.#fit();
     await this.#drawPictures();
@@ -132,7 +135,10 @@ export class Composer {
       this.add(files);
     });
     this.#wireDrop();
-    window.addEventListener("pagehide", () => { if (this.timer !== null) this.keep(); });
+    window.addEventListener("pagehide", () => {
+      // Nothing that takes a moment is done any more; the rest of the draft is kept already.
+      if (this.timer !== null) remember("sessionStorage", `draft ${this.conversation}`, box.value);
+    });
   }
 
   #wireDrop() {

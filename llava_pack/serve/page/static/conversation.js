@@ -9,10 +9,10 @@ const TITLE_CHARS = 48;
 const SILENT_MS = 8000;
 
 /** Return a conversation in which nothing was said yet. */
-export function newConversation() {
+export function newConversation(id = newId()) {
   const now = Date.now();
   return {
-    id: newId(), title: "", named: false, created: now, updated: now, model: "", system: "",
+    id, title: "", named: false, created: now, updated: now, model: "", system: "",
     draft: {text: "", pictures: []},
   };
 }

@@ -19,15 +19,17 @@ export class MessageList {
     this.store = store;
     this.actions = actions;
     this.due = null;
+    this.drawings = 0;
   }
 
   /** Draw all messages; `busy` keeps back what would ask once more. */
   async draw(messages, busy) {
+    const drawing = ++this.drawings;
     const drawn = [];
     for (const message of messages) {
       drawn.push(await this.#drawn(message, {busy, last: message === messages.at(-1)}));
     }
-    this.element.replaceChildren(...drawn);
+    if (drawing === this.drawings) this.element.replaceChildren(...drawn);  // else a later one is
   }
 
   /** Draw what came of an answer; many pieces of it are drawn at once. */

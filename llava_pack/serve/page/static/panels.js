@@ -25,6 +25,15 @@ export function remember(storage, name, text) {
   }
 }
 
+/** Let the browser keep a text no longer. */
+export function forget(storage, name) {
+  try {
+    window[storage].removeItem(name);
+  } catch {
+    // it kept nothing
+  }
+}
+
 /** Return the settings that hold in this browser. */
 export function settings() {
   try {

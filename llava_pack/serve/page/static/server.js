@@ -9,7 +9,7 @@ const EVERY_MS = 5000;
 /** Show a notice in its place; `null` takes it away. */
 export function notice(place, text, {kind = "info", actions = []} = {}) {
   const shown = $("notices").querySelector(`[data-place="${place}"]`);
-  if (shown?.dataset.text === text) return;
+  if (place === "server" && shown?.dataset.text === text) return;  // it is said once, not each time
   shown?.remove();
   if (text === null) return;
   const close = button(say("close"), () => notice(place, null), {sign: "✕", class: "quiet"});

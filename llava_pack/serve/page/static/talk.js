@@ -56,7 +56,7 @@ export class Talk {
     if (this.composer.timer !== null) await this.composer.keep();
     this.closeSide();
     notice("error", null);
-    this.conversation = (id && await this.store.conversation(id)) || newConversation();
+    this.conversation = (id && await this.store.conversation(id)) || newConversation(id ?? undefined);
     remember("sessionStorage", "conversation", this.conversation.id);
     remember("localStorage", "conversation", this.conversation.id);
     await this.composer.show(this.conversation);
