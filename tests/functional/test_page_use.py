@@ -3,7 +3,8 @@
 import base64
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -259,7 +260,7 @@ def test_nobody_is_shut_out_in_light_and_dark_on_a_desk_and_a_phone(
         assert tab.complaints == []
 
 
-def _nothing_wrong(tab: Tab, but: Set[str] = frozenset()) -> None:
+def _nothing_wrong(tab: Tab, but: AbstractSet[str] = frozenset()) -> None:
     """Ask axe for everything in the light, and for the contrast once more in the dark."""
     for scheme, rules in (("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")):
         tab.page.emulate_media(color_scheme=scheme)

@@ -265,7 +265,7 @@ from llava_pack.serve.gateway.fencing import enter_gateway_fence
 
 audit_sinks.SYSLOG = Path(sys.argv[1])
 sink = audit_sinks.sink_of(AuditPlan(to="syslog")) if sys.argv[3] == "before" else None
-enter_gateway_fence(None, Path(sys.argv[2]))
+enter_gateway_fence(Path(sys.argv[2]))
 sink = sink or audit_sinks.sink_of(AuditPlan(to="syslog"))
 for _ in sys.stdin:
     sink.write("{}")

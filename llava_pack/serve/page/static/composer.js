@@ -12,7 +12,7 @@ const KEEP_AFTER_MS = 300;
 /**
  * The box and the pictures beside it: the draft of a conversation.
  *
- * `page` gives `limits()`, `before()` (the pictures that were sent already), `keep(draft)` and
+ * `page` gives `limits()`, `before()` (the pictures that were sent already), `keep()` and
  * `send(draft)`.
  */
 export class Composer {
@@ -26,6 +26,7 @@ export class Composer {
 
   /** Show another conversation's draft. */
   async show(conversation) {
+    this.forget();
     this.conversation = conversation.id;
     const hasty = `draft ${conversation.id}`;
     $("box").value = recalled("sessionStorage", hasty) ?? conversation.draft.text;
@@ -43,10 +44,10 @@ export class Composer {
   keep() {
     clearTimeout(this.timer);
     this.timer = null;
-    return this.page.keep(this.draft);
+    return this.page.keep();
   }
 
-  /** Keep nothing more of the draft that is shown: its conversation is gone. */
+  /** Keep nothing more of the draft that is shown: something else takes its place. */
   forget() {
     clearTimeout(this.timer);
     this.timer = null;

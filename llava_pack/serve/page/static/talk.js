@@ -34,7 +34,7 @@ export class Talk {
     this.composer = new Composer(store, {
       limits: () => this.server.limits(),
       before: () => picturesOf(this.messages),
-      keep: (draft) => this.keepDraft(draft),
+      keep: () => this.keepDraft(),
       send: (draft) => this.send(draft),
     });
     this.closeSide = wireSidebar();
@@ -147,8 +147,9 @@ export class Talk {
     }
   }
 
-  async keepDraft(draft) {
+  async keepDraft() {
     const fresh = (await this.store.conversation(this.conversation.id)) === undefined;
+    const {draft} = this.composer;  // as it is now, not when the keeping began
     if (fresh && !draft.text && !draft.pictures.length) return;
     await this.change({draft});
     if (fresh) await this.drawSide();
@@ -257,10 +258,9 @@ export class Talk {
   /** Show what came of an answer. */
   updated(answer) {
     if (answer.conversation !== this.conversation.id) return;
-    const talk = $("talk");
+    const [talk, busy] = [$("talk"), !$("stop").hidden];
     const near = talk.scrollHeight - talk.scrollTop - talk.clientHeight < NEAR_PX;
     const drawn = $("messages").querySelector(`[data-id="${answer.id}"]`);
-    const busy = !$("stop").hidden;
     if (answer.state === "running" && drawn && busy) {
       this.list.grow(answer);
     } else {
