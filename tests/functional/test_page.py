@@ -388,6 +388,7 @@ def test_a_question_is_edited_an_answer_drawn_anew_and_both_taken_back(
     tab.said("You said: first, but better Picture 64x48").wait_for()
     tab.answered()
     assert (tab.questions.count(), tab.answers.count()) == (1, 1)
+    assert tab.thumbnails.count() == 0, "what was sent is no longer in the box"
     tab.notice("Later messages were replaced.").get_by_role("button", name="Undo").click()
     playwright.expect(tab.questions).to_have_count(2)
     playwright.expect(tab.answers.last).to_contain_text("You said: second")

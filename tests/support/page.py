@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from tests.support.gateway import TOKEN
 
-PATIENCE_MS = 8_000
+PATIENCE_MS = 200_000
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _QUIET = [
     "--no-sandbox",

@@ -6,6 +6,7 @@ import {markdown} from "./markdown.js";
 import {thumbnail} from "./pictures.js";
 import {countText, say, sayError} from "./words.js";
 
+const NEAR_PX = 80;
 const BLANK = /^picture (\d+) has only one colour, (#[0-9a-f]{6})/;
 
 /**
@@ -97,6 +98,22 @@ export class MessageList {
     item.append(form);
     field.focus();
   }
+}
+
+/** Let a list's end stay in sight while it grows, unless somebody scrolled away from it. */
+export function followEnd(scroller, list) {
+  const state = {follow: true};
+  const end = () => scroller.scrollHeight - scroller.clientHeight;
+  let seen = end();
+  scroller.addEventListener("scroll", () => {
+    // What scrolls because the list became longer or shorter is nobody's wish.
+    if (end() === seen) state.follow = end() - scroller.scrollTop < NEAR_PX;
+  });
+  new ResizeObserver(() => {
+    seen = end();
+    if (state.follow) scroller.scrollTop = seen;
+  }).observe(list);
+  return state;
 }
 
 function answerBody(message) {

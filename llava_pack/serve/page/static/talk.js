@@ -7,7 +7,7 @@ import {
   titleFrom, titleOf,
 } from "./conversation.js";
 import {$, newId} from "./dom.js";
-import {MessageList} from "./messages.js";
+import {MessageList, followEnd} from "./messages.js";
 import {recalled, remember, sampling} from "./panels.js";
 import {Server, drawContext, drawModel, notice} from "./server.js";
 import {drawList, wireSidebar} from "./sidebar.js";
@@ -16,7 +16,6 @@ import {Turns} from "./turn.js";
 import {say, sayError} from "./words.js";
 
 const TAB = recalled("sessionStorage", "tab") ?? newId();
-const NEAR_PX = 80;
 
 /** What the page is about: a conversation, the server, and the box. */
 export class Talk {
@@ -38,6 +37,7 @@ export class Talk {
       send: (draft) => this.send(draft),
     });
     this.closeSide = wireSidebar();
+    this.end = followEnd($("talk"), $("messages"));
     store.onFull = () => notice("storage", say("full"), {kind: "warn"});
     store.onChange = (id) => this.changedElsewhere(id);
   }
@@ -60,8 +60,8 @@ export class Talk {
     remember("sessionStorage", "conversation", this.conversation.id);
     remember("localStorage", "conversation", this.conversation.id);
     await this.composer.show(this.conversation);
+    this.end.follow = true;
     await this.load();
-    $("talk").scrollTop = this.messages.length ? $("talk").scrollHeight : 0;
   }
 
   /** Read the open conversation's messages, and draw them. */
@@ -164,8 +164,10 @@ export class Talk {
     if (trouble) return notice("error", trouble, {kind: "warn"});
     const question = newQuestion(conversation.id, messages, draft.text, draft.pictures);
     const title = conversation.title || titleFrom(draft.text, draft.pictures);
-    await this.change({title, updated: Date.now(), draft: {text: "", pictures: []}});
-    await this.composer.show(conversation);
+    const fields = {title, updated: Date.now(), draft: {text: "", pictures: []}};
+    this.end.follow = true;
+    await this.composer.show({...conversation, ...fields});
+    await this.change(fields);
     await this.store.put("messages", question);
     const error = await this.answer(conversation, [...messages, question]);
     return error && this.giveBack(conversation, question, error);
@@ -193,11 +195,9 @@ export class Talk {
       text: [question.text, since.text].filter(Boolean).join("\n"),
       pictures: [...question.pictures, ...since.pictures],
     };
+    if (open) await this.composer.show({...conversation, draft});
     await this.change({draft}, conversation);
-    if (open) {
-      await this.composer.show(conversation);
-      await this.load();
-    }
+    if (open) await this.load();
     this.failed(error);
   }
 
@@ -258,8 +258,7 @@ export class Talk {
   /** Show what came of an answer. */
   updated(answer) {
     if (answer.conversation !== this.conversation.id) return;
-    const [talk, busy] = [$("talk"), !$("stop").hidden];
-    const near = talk.scrollHeight - talk.scrollTop - talk.clientHeight < NEAR_PX;
+    const busy = !$("stop").hidden;
     const drawn = $("messages").querySelector(`[data-id="${answer.id}"]`);
     if (answer.state === "running" && drawn && busy) {
       this.list.grow(answer);
@@ -267,7 +266,6 @@ export class Talk {
       $("announce").textContent = say(answer.state === "running" ? "answering" : "answered");
       this.draw();
     }
-    if (near) requestAnimationFrame(() => { talk.scrollTop = talk.scrollHeight; });
   }
 
   async remove(id) {
