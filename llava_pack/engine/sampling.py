@@ -43,6 +43,8 @@ class Grammar:
             )
 
 
+JSON_GAP = r"\x20"
+"""What may stand between the parts of JSON: one space. Given more, a small model writes no end."""
 ANY_OBJECT = Grammar("json_schema", '{"type":"object"}')
 """What a client means that asks for JSON and names no schema."""
 

@@ -64,6 +64,8 @@ class Start:
     """Further names of the models in the API."""
     left: Mapping[str, tuple[float, ...]]
     """What earlier gateways told of quotas, by key: see `quota.Books`."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
 
 
 @dataclass(frozen=True, kw_only=True)

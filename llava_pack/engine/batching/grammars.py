@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llava_pack.engine.inputs.tokenizers import Tokenizer
-from llava_pack.engine.sampling import Grammar, GrammarError
+from llava_pack.engine.sampling import JSON_GAP, Grammar, GrammarError
 
 _KEPT = 32
 _COMPILE_S = 5.0
@@ -26,8 +26,6 @@ _STACK_BYTES = 256 << 20
 """Of addresses; of memory, what is used."""
 _MAX_LEXER_STATES = 20_000
 """A kilobyte or two each."""
-_BETWEEN = r"\x20|\n[\x20\t]{0,32}"
-"""What may stand between the parts of JSON: a model that likes line feeds cannot go on for ever."""
 
 _QUIET = "<non-verbose/>"
 """What the library writes where it leaves its own state out."""
@@ -213,7 +211,7 @@ def _source(grammar: Grammar) -> str:
 
     try:
         if grammar.kind == "json_schema":
-            between: Any = {"whitespace_pattern": _BETWEEN}
+            between: Any = {"whitespace_pattern": JSON_GAP}
             return LLMatcher.grammar_from_json_schema(grammar.text, overrides=between)
         if grammar.kind == "regex":
             # Others' expressions are for the whole answer too, and say so.

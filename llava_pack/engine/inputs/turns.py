@@ -20,7 +20,7 @@ _NO_QUESTION: Turn = ("user", ("",))
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Dialogue:
     """System text, turns of which no two neighbours have one role, and how the prompt ends.
 
     `system` None leaves the template its own. A turn of the assistant has one text.
@@ -30,34 +30,34 @@ class Conversation:
     turns: tuple[Turn, ...]
     ending: Ending
 
-    def shapes(self) -> Iterator["Conversation"]:
+    def shapes(self) -> Iterator["Dialogue"]:
         """Yield it, and then what says the same in turns that more templates take."""
         folded = (self, self.with_late_systems_asked(), self.with_systems_asked())
-        shown: list[Conversation] = []
+        shown: list[Dialogue] = []
         for shape in (*folded, *(one.begun_by_user() for one in folded)):
             if shape not in shown:
                 shown.append(shape)
                 yield shape
 
-    def with_late_systems_asked(self) -> "Conversation":
+    def with_late_systems_asked(self) -> "Dialogue":
         """Return it with each later system message as text of a person's turn."""
         turns = (("user" if role == "system" else role, parts) for role, parts in self.turns)
-        return Conversation(self.system, _merged(turns), self.ending)
+        return Dialogue(self.system, _merged(turns), self.ending)
 
-    def with_systems_asked(self) -> "Conversation":
+    def with_systems_asked(self) -> "Dialogue":
         """Return it with every system message as text of a person's turn."""
         given: tuple[Turn, ...] = () if self.system is None else (("user", (self.system,)),)
         asked = self.with_late_systems_asked()
-        return Conversation(None, _merged((*given, *asked.turns)), self.ending)
+        return Dialogue(None, _merged((*given, *asked.turns)), self.ending)
 
-    def begun_by_user(self) -> "Conversation":
+    def begun_by_user(self) -> "Dialogue":
         """Return it with an empty question first, unless a person's turn is first."""
         if self.turns and self.turns[0][0] == "user":
             return self
-        return Conversation(self.system, (_NO_QUESTION, *self.turns), self.ending)
+        return Dialogue(self.system, (_NO_QUESTION, *self.turns), self.ending)
 
 
-def conversation(messages: Sequence[Message], *, new_turn: bool | None = None) -> Conversation:
+def conversation(messages: Sequence[Message], *, new_turn: bool | None = None) -> Dialogue:
     """Return the turns of a conversation; neighbouring messages of one role count as one.
 
     Args:
@@ -81,7 +81,7 @@ def conversation(messages: Sequence[Message], *, new_turn: bool | None = None) -
     ending: Ending = "continued" if begun else "opened"
     if new_turn is not None:
         ending = "opened" if new_turn else "closed"
-    return Conversation(system, turns, ending)
+    return Dialogue(system, turns, ending)
 
 
 def _check(message: Message) -> None:

@@ -82,6 +82,10 @@ _PREFIXES = {
     "/api/": Route("/api/{rest}", "ask"),
     **{prefix: _page(f"{prefix}{{rest}}") for prefix in ("/gradio_api/", "/static/", "/assets/")},
 }
+FIRST_SEGMENTS = frozenset(
+    path.split("/")[1] for path in (*_EXACT, *_ONLY_GET, *_PREFIXES, LLAVA_PREFIX)
+) - {""}
+"""What paths of ours begin with, and what a proxy puts before them must not."""
 
 
 def route_of(path: str, method: str = "GET") -> Route | None:

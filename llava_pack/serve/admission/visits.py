@@ -33,6 +33,7 @@ class Visit:
         key: whose request it is; None where no key is asked for.
         request_id: as in `X-Request-Id`.
         route: method and template, for the audit log.
+        client: the address that it came from, empty where there is none; for the audit log.
         ledger: where it is charged and written down; None does neither.
     """
 
@@ -43,12 +44,14 @@ class Visit:
         key: Key | None = None,
         request_id: str = "",
         route: str = "",
+        client: str = "",
         ledger: "Ledger | None" = None,
     ) -> None:
         self.caller = caller
         self.key = key
         self.request_id = request_id
         self.route = route
+        self.client = client
         self.model = ""
         self.pictures = 0
         self._chars = 0
@@ -74,7 +77,12 @@ class Visit:
     def another(self, request_id: str, route: str) -> "Visit":
         """Return a visit of the same key, for what goes on after its request has ended."""
         return Visit(
-            self.caller, key=self.key, request_id=request_id, route=route, ledger=self._ledger
+            self.caller,
+            key=self.key,
+            request_id=request_id,
+            route=route,
+            client=self.client,
+            ledger=self._ledger,
         )
 
     def admit(self) -> None:
@@ -124,6 +132,7 @@ class Visit:
             request_id=self.request_id,
             key=self.caller.name,
             key_id=self.key.id if self.key else "",
+            client=self.client,
             route=self.route,
             model=self.model,
             status=status,

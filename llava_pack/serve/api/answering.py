@@ -22,11 +22,13 @@ from starlette.requests import Request as HttpRequest
 
 from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.picture_warnings import picture_warnings
-from llava_pack.engine.port import Event, Message, Picture
+from llava_pack.engine.port import Event, Failed, Message, Picture
+from llava_pack.engine.sampling import GrammarError
 from llava_pack.format.errors import PackError
 from llava_pack.serve.admission.bodies import body_is_gone
 from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.api.pacing import paced
+from llava_pack.serve.api.tools import asking
 from llava_pack.serve.api.translation import (
     Answer,
     engine_messages,
@@ -125,8 +127,8 @@ async def answer_chat(
         HTTPException: 404, there is no such model.
         PackError: it cannot be answered; in the error's own class.
     """
-    events = ask(inference, body, writer.head, request)
-    return await reply([events], writer, request, stream=body.stream)
+    choices = ask(inference, body, writer.head, request)
+    return await reply(choices, writer, request, stream=body.stream)
 
 
 def ask(
@@ -137,8 +139,8 @@ def ask(
     *,
     prompt: str | None = None,
     index: int = 0,
-) -> AsyncGenerator[Event, None]:
-    """Return the events of one choice.
+) -> list[AsyncGenerator[Event, None]]:
+    """Return the events of each choice.
 
     Args:
         inference: what is asked.
@@ -146,7 +148,7 @@ def ask(
         head: of the answer; it is told what is odd about the pictures.
         request: as it came.
         prompt: what the model is given as it is, in place of the conversation.
-        index: of the choice.
+        index: of the first choice.
 
     Raises:
         HTTPException: 404, there is no such model.
@@ -159,7 +161,8 @@ def ask(
             body_is_gone(request)
         if index == 0:  # every choice sees the same pictures
             head.warnings.extend(picture_warnings(pictures))
-        return engine_messages(body.messages, pictures)
+        written = engine_messages(body.messages, pictures)
+        return asking(written, body.forced) if body.forced else written
 
     asked = engine_request(body, f"{head.request_id}-{index}", visit.caller)
     if prompt is not None:
@@ -167,7 +170,19 @@ def ask(
         question = Question(replace(asked, conv_mode=RAW), (), lambda _: raw)
     else:
         question = Question(asked, picture_urls(body.messages), messages)
-    return inference.answer(model, visit, question)
+    choices = inference.choices(model, visit, question, body.n or 1)
+    if (holds := body.holds()) is not None:
+        return [_blaming(holds[0], events) for events in choices]
+    return choices
+
+
+async def _blaming(field: str, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield events; where an engine cannot use a grammar, say which field it came in."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Failed) and event.kind == GrammarError.kind:
+                raise GrammarError(event.message, subject=field, hint=event.hint)
+            yield event
 
 
 async def reply(

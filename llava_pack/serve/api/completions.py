@@ -117,15 +117,20 @@ def completions_router(inference: Inference) -> APIRouter:
     @router.post("/completions", response_model=Completion)
     async def complete(body: CompletionRequest, request: Request) -> Response:
         asked = chat_request(body.as_chat, _THEIRS)
+        each = asked.n or 1
         writer = CompletionWriter(
             head_of(request, "cmpl", inference.called(body.model)),
-            echo=body.prompt if body.echo else ("",) * len(body.prompt),
+            echo=[text for prompt in body.prompt for text in [prompt if body.echo else ""] * each],
+            each=each,
             odds=asked.odds is not None,
             include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
         )
         choices = [
-            ask(inference, asked, writer.head, request, prompt=prompt, index=index)
-            for index, prompt in enumerate(body.prompt)
+            choice
+            for number, prompt in enumerate(body.prompt)
+            for choice in ask(
+                inference, asked, writer.head, request, prompt=prompt, index=number * each
+            )
         ]
         return await reply(choices, writer, request, stream=body.stream)
 
@@ -139,6 +144,8 @@ class CompletionWriter:
     head: AnswerHead
     echo: Sequence[str]
     """What is written before each text: its prompt, or nothing."""
+    each: int = 1
+    """How many choices one prompt has."""
     odds: bool = False
     include_usage: bool = False
     media_type: str = "text/event-stream"
@@ -156,7 +163,7 @@ class CompletionWriter:
             )
             for index, answer in enumerate(choices)
         ]
-        return self._completion(texts, usage_of(choices)).model_dump_json()
+        return self._completion(texts, usage_of(choices, self.each)).model_dump_json()
 
     def opening(self) -> Iterable[str]:
         """Return the prompts, where they are asked for."""
@@ -184,7 +191,7 @@ class CompletionWriter:
     def closing(self, choices: Sequence[Answer]) -> Iterable[str]:
         """Return the count of tokens, where it is asked for, and the end."""
         if self.include_usage:
-            yield server_sent(self._completion([], usage_of(choices)).model_dump())
+            yield server_sent(self._completion([], usage_of(choices, self.each)).model_dump())
         yield "data: [DONE]\n\n"
 
     def failure(self, error: ErrorBody) -> Iterable[str]:

@@ -38,7 +38,7 @@ from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.api.messages import MAX_PICTURES
 from llava_pack.serve.api.translation import Answer
 from llava_pack.serve.api.wire import MAX_PROMPT_CHARS
-from llava_pack.serve.caller import Caller
+from llava_pack.serve.caller import Caller, root_url
 from llava_pack.serve.errors import describe, plain_error
 
 _log = logging.getLogger(__name__)
@@ -212,5 +212,4 @@ def _address(request: HttpRequest) -> str:
     The guard has let only a Host of ours through.
     """
     key = request.path_params.get("key")
-    path = f"{LLAVA_PREFIX}{key}" if key else ""
-    return f"{request.url.scheme}://{request.headers['host']}{path}"
+    return root_url(request.scope) + (f"{LLAVA_PREFIX}{key}" if key else "")

@@ -59,22 +59,21 @@ class ChatMessage(Wire):
     @property
     def pictures(self) -> Iterator[tuple[str, str]]:
         """Yield the field below this message and the URL of each picture, in order."""
-        for index, part in enumerate(self.content):
-            if isinstance(part, ImagePart):
-                yield f"content.{index}.image_url", part.image_url.url
         for index, image in enumerate(self.images or ()):
             yield f"images.{index}", image.url
+        for index, part in enumerate(self.content):
+            if isinstance(part, ImagePart):
+                yield f"content.{index}.{part.image_url.place}", part.image_url.url
 
     @property
     def parts(self) -> tuple[str | ImageUrl, ...]:
         """The texts and pictures of this message in order, with what else it says as text."""
-        parts: list[str | ImageUrl] = []
+        parts: list[str | ImageUrl] = [*(self.images or ())]
         for part in self.content:
             if isinstance(part, TextPart):
                 parts.append(part.text)
             elif isinstance(part, ImagePart):
                 parts.append(part.image_url)
-        parts += self.images or ()
         parts += [self.refusal] if self.refusal else []
         called = [call.function for call in self.tool_calls or ()]
         called += [self.function_call] if self.function_call else []
@@ -88,7 +87,7 @@ Messages = Annotated[
 ]
 
 
-class Conversation(Wire):
+class MessagesBody(Wire):
     """Messages, and whether the answer is a turn of its own or the rest of the last one."""
 
     messages: Messages

@@ -128,8 +128,8 @@ async def _answered(
         return JSONResponse(writer.line("", done=True, done_reason="load"))
     asked = _chat(body, own)
     prompt = body.prompt if isinstance(body, OllamaGenerate) and body.raw else None
-    choice = ask(shelf.inference, asked, writer.head, request, prompt=prompt)
-    return await reply([choice], writer, request, stream=body.stream)
+    choices = ask(shelf.inference, asked, writer.head, request, prompt=prompt)
+    return await reply(choices, writer, request, stream=body.stream)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava_pack.serve.api.messages import MAX_MESSAGES, MAX_PICTURES
-from llava_pack.serve.api.wire import MAX_TOKENS
+from llava_pack.serve.api.sampler_fields import MAX_TOKENS
 from llava_pack.serve.validation import wrong
 
 _SAMPLER = {

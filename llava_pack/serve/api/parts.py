@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from llava_pack.format.text import visible
 from llava_pack.serve.validation import got, wrong
@@ -38,6 +39,8 @@ class ImageUrl(Wire):
     """A picture as a data: URL, or as base64 alone; `detail` is taken and has no effect."""
 
     url: str
+    place: SkipJsonSchema[str] = "image_url"
+    """The field of its part that it came in."""
 
 
 class ImagePart(Wire):
@@ -57,6 +60,7 @@ _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal"
 _PICTURES = ("image_url", "input_image", "image", "file", "input_file")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 _IN_PICTURE = ("image_url", "image", "source", "file", "url", "base64", "data", "file_data")
+_KINDS = "expected text or image_url"
 _SHOWN = 40
 
 
@@ -71,15 +75,17 @@ def as_part(part: Any) -> Any:
     if not isinstance(part, Mapping):
         raise wrong(f"expected a text or an object with a type, got {got(part)}")
     kind = part.get("type") or _kind(part)
+    if not isinstance(kind, str):
+        raise wrong(f"{_KINDS}, got {got(kind)}", "type")
     if kind in _TEXTS:
         name = _TEXTS[kind]
         return {"type": "text", "text": part[name] or ""} if name in part else {"type": "text"}
     if kind in _PICTURES:
-        return {"type": "image_url", "image_url": {"url": _picture(part)}}
+        place, url = _picture(part)
+        return {"type": "image_url", "image_url": {"url": url, "place": place}}
     if kind in _THOUGHTS:
         return {"type": "thinking"}
-    shown = repr(visible(kind[:_SHOWN])) if isinstance(kind, str) else got(kind)
-    raise wrong(f"expected text or image_url, got {shown}", "type")
+    raise wrong(f"{_KINDS}, got {visible(kind[:_SHOWN])!r}", "type")
 
 
 def as_picture(sent: Any) -> Any:
@@ -102,22 +108,18 @@ def _kind(part: Mapping[str, Any]) -> str | None:
     return "image" if any(name in part for name in _IN_PICTURE) else None
 
 
-def _picture(part: Mapping[str, Any]) -> str:
-    """Return a picture's URL or base64, wherever in a part it stands."""
-    if "file_id" in part or "file_id" in (part.get("file") or ()):
-        raise wrong("files are not kept here; expected the picture itself, as image_url", "file_id")
+def _picture(part: Mapping[str, Any], below: str = "") -> tuple[str, str]:
+    """Return the field that a picture came in, and its URL or base64, wherever it stands."""
     name = next((name for name in _IN_PICTURE if part.get(name) is not None), None)
     if name is None:
-        raise wrong('expected a picture as image_url: {"url": "data:image/png;base64,…"}')
-    value = part[name]
-    if isinstance(value, Mapping):
-        inner = next((value[key] for key in _IN_PICTURE if value.get(key) is not None), None)
-        if inner is None:
-            raise wrong("expected url with a data: URL", name)
-        name, value = f"{name}.url" if "url" in value else name, inner
+        kept = "files are not kept here; " if "file_id" in part else ""
+        raise wrong(f"{kept}expected a picture as image_url, with a data: URL", below)
+    value, place = part[name], f"{below}.{name}" if below else name
+    if isinstance(value, Mapping) and not below:
+        return _picture(value, place)
     if not isinstance(value, str):
-        raise wrong(f"expected a data: URL as text, got {got(value)}", name)
-    return value
+        raise wrong(f"expected a data: URL as text, got {got(value)}", place)
+    return below or place, value
 
 
 ContentPart = Annotated[

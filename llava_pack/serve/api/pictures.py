@@ -1,8 +1,9 @@
 """Pictures of a request, the same at every door: data: URLs and uploads, counted, then decoded.
 
-Nothing is fetched. Headers are read before pixels, what is the same is decoded once, and decoding
-goes on in processes of its own, which are killed when they take too long. Pixels that are held at
-once, until the model has seen them, have a budget.
+Nothing is fetched, and of this machine's files only those below `--picture-root` are read. Headers
+are read before pixels, what is the same is decoded once, and decoding goes on in processes of its
+own, which are killed when they take too long. Pixels that are held at once, until the model has
+seen them, have a budget.
 
 Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing is fetched.
 """
@@ -24,6 +25,7 @@ from llava_pack.serve.admission.fair_queue import Seats
 from llava_pack.serve.admission.line import Line
 from llava_pack.serve.api.data_urls import data_bytes
 from llava_pack.serve.api.decoders import Decoder, DecoderPool
+from llava_pack.serve.api.picture_root import PictureRoot, file_path
 from llava_pack.serve.caller import ANYONE, Caller
 
 T = TypeVar("T")
@@ -58,8 +60,9 @@ class Admitted:
 class PictureDecoder:
     """Admits and decodes pictures: two at a time, callers in turn."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, root: PictureRoot | None = None) -> None:
         self._limits = limits or Limits()
+        self._root = root
         self._pool = DecoderPool(_DECODERS)
         self._line = Line(lambda: Seats(_DECODERS, kept=1))
         most, one = (_COLOURS * n for n in (self._limits.total_pixels, self._limits.pixels))
@@ -140,11 +143,9 @@ class PictureDecoder:
     async def _decoded(
         self, source: Source, caller: Caller, mode: PictureMode, file: bytes | None = None
     ) -> Picture:
-        limits = self._limits
-
         def decode(decoder: Decoder) -> Picture:
             with _named(source):
-                return decoder.decode(file or _file(source, limits), limits, mode)
+                return decoder.decode(file or self._file(source), self._limits, mode)
 
         return await self._run(caller, decode)
 
@@ -156,9 +157,24 @@ class PictureDecoder:
         pixels: dict[Source, int] = {}
         for one in sources:
             with _named(one):
-                files[one] = _file(one, self._limits)
+                files[one] = self._file(one)
                 pixels[one] = math.prod(decoder.measure(files[one], self._limits))
         return files, pixels
+
+    def _file(self, source: Source) -> bytes:
+        """Return the bytes of a picture's file; on the decoder's thread, for a disk may be slow."""
+        if isinstance(source, bytes):
+            return source
+        path = file_path(source.url)
+        if path is None:
+            return data_bytes(source.url, self._limits.size_bytes)
+        if self._root is None:
+            raise UsageError(
+                "pictures of this machine are not read: the server was started without "
+                "--picture-root",
+                hint="send it as a data: URL, or have the server started with --picture-root DIR",
+            )
+        return self._root.read(path, self._limits.size_bytes)
 
     async def _run(self, caller: Caller, job: Callable[[Decoder], T]) -> T:
         """Run a job on a decoder when it is the caller's turn.
@@ -191,10 +207,6 @@ class PictureDecoder:
             with suppress(ServeError):
                 await asyncio.wrap_future(self._pool.submit(Decoder.start))
                 self._broken = False
-
-
-def _file(source: Source, limits: Limits) -> bytes:
-    return source if isinstance(source, bytes) else data_bytes(source.url, limits.size_bytes)
 
 
 @contextmanager

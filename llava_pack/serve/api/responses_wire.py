@@ -24,7 +24,7 @@ THEIRS = {
 _STATE = ("previous_response_id", "conversation", "background", "prompt")
 _CALLABLE = (None, "auto", "none")
 _LOGPROBS = "message.output_text.logprobs"
-_OWN = frozenset(
+OWN = frozenset(
     {"input", "instructions", "max_output_tokens", "text", "include", "stream_options", "tools",
      "tool_choice", "reasoning", *_STATE}
 )  # fmt: skip
@@ -74,7 +74,7 @@ class ResponsesRequest(BaseModel):
         """
         odds = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return {
-            **{name: value for name, value in self if name not in _OWN},
+            **{name: value for name, value in self if name not in OWN},
             "messages": self._messages(),
             "max_completion_tokens": self.max_output_tokens,
             "response_format": _format(self.text),

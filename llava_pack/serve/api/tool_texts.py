@@ -7,7 +7,7 @@ Source: NousResearch/Hermes-Function-Calling, and the chat template of Qwen2.5, 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 Part = TypeVar("Part")
@@ -24,13 +24,16 @@ def call_text(name: str, arguments: Any) -> str:
     >>> call_text("add", '{"a": 1}')
     '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     """
-    call = {"name": name, "arguments": _object(arguments)}
-    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+    call = json.dumps({"name": name, "arguments": _object(arguments)}, ensure_ascii=False)
+    whole = call.encode(errors="replace").decode()  # JSON can spell halves of characters
+    return f"<tool_call>\n{whole}\n</tool_call>"
 
 
-def result_parts(parts: Iterable[str | Part]) -> tuple[str | Part, ...]:
-    """Return what a tool answered as the text of a person's turn."""
-    return (_RESULT, *parts, _RESULT_END)
+def result_parts(parts: Sequence[str | Part]) -> tuple[str | Part, ...]:
+    """Return what a tool answered as a person's turn: its pictures, and its texts as one."""
+    pictures = [part for part in parts if not isinstance(part, str)]
+    texts = [part for part in parts if isinstance(part, str)]
+    return (*pictures, _RESULT, *texts, _RESULT_END)
 
 
 def _object(arguments: Any) -> Any:

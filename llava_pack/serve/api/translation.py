@@ -1,5 +1,6 @@
 """From wire to engine and back: requests, and an answer as it grows."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,6 @@ from pydantic import ValidationError
 
 from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
-from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.api.messages import ChatMessage
 from llava_pack.serve.api.pictures import SentPicture, check_count
@@ -91,29 +91,34 @@ class Answer:
         return self.ended.reason
 
     @property
-    def usage(self) -> UsageCount:
+    def counted(self) -> Usage:
         """The tokens counted, zero before the end."""
-        counted = self.ended.usage if self.ended else Usage(0, 0)
-        return UsageCount(
-            prompt_tokens=counted.prompt_tokens,
-            completion_tokens=counted.completion_tokens,
-            total_tokens=counted.prompt_tokens + counted.completion_tokens,
-            prompt_tokens_details=PromptDetails(cached_tokens=counted.cached_tokens),
-        )
+        return self.ended.usage if self.ended else Usage(0, 0)
+
+    @property
+    def usage(self) -> UsageCount:
+        """The tokens counted of it alone."""
+        return usage_of((self,))
 
     def odds_since(self, count: int) -> ChoiceOdds:
         """Return the odds of the tokens after the first `count`."""
         return ChoiceOdds(content=tuple(self.odds[count:]))
 
 
-def usage_of(choices: Sequence[Answer]) -> UsageCount:
-    """Return what the choices took together, each with a prompt of its own."""
-    counts = [choice.usage for choice in choices]
-    cached = sum(one.prompt_tokens_details.cached_tokens for one in counts)
+def usage_of(choices: Sequence[Answer], each: int = 1) -> UsageCount:
+    """Return what the choices took together.
+
+    Args:
+        choices: in their order.
+        each: how many of them one prompt has, which counts once.
+    """
+    prompts, new = choices[::each], sum(one.counted.completion_tokens for one in choices)
+    read = sum(one.counted.prompt_tokens for one in prompts)
+    cached = sum(one.counted.cached_tokens for one in prompts)
     return UsageCount(
-        prompt_tokens=sum(one.prompt_tokens for one in counts),
-        completion_tokens=sum(one.completion_tokens for one in counts),
-        total_tokens=sum(one.total_tokens for one in counts),
+        prompt_tokens=read,
+        completion_tokens=new,
+        total_tokens=read + new,
         prompt_tokens_details=PromptDetails(cached_tokens=cached),
     )
 
@@ -154,22 +159,23 @@ def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Reques
         caller: who asks; what the engine keeps is reused within their salt only.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: numbers contradict each other, or more than one thing holds the answer.
     """
+    holds = body.holds()
     return Request(
         request_id=request_id,
         messages=(),
-        salt=caller.salt,
+        salt=_salt(caller, body.cache_salt),
         new_turn=body.new_turn,
-        sampling=Sampling(
-            temperature=body.temperature or 0.0,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=None if body.seed is None else body.seed % 2**63,
-            max_tokens=body.answer_tokens,
-            stop=body.stop or (),
-            logprobs=body.odds,
-        ),
+        sampling=body.sampling(logprobs=body.odds, grammar=holds[1] if holds else None),
     )
+
+
+def _salt(caller: Caller, own: str | None) -> str:
+    """Return within what prefixes are reused: within one key, and what it tells apart itself."""
+    if own is None:
+        return caller.salt
+    return hashlib.sha256(f"{caller.salt}\0{own}".encode()).hexdigest()
 
 
 def picture_urls(messages: Sequence[ChatMessage]) -> tuple[SentPicture, ...]:
@@ -203,6 +209,9 @@ def engine_messages(
     Args:
         messages: as they came.
         pictures: those of `picture_urls`, decoded.
+
+    Raises:
+        UsageError: none says anything.
     """
     decoded = iter(pictures)
     taken: list[Message] = []
@@ -211,6 +220,8 @@ def engine_messages(
         parts = tuple(part if isinstance(part, str) else next(decoded) for part in message.parts)
         if parts or role == "user":
             taken.append(Message(role, parts or ("",)))
+    if not taken:
+        raise UsageError("no message says anything; expected a question", subject="messages")
     return tuple(taken)
 
 

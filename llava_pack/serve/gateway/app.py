@@ -25,6 +25,7 @@ from llava_pack.serve.api.llava_protocol import llava_router
 from llava_pack.serve.api.observe import observation_router
 from llava_pack.serve.api.ollama import ollama_router
 from llava_pack.serve.api.openai import openai_router
+from llava_pack.serve.api.picture_root import PictureRoot
 from llava_pack.serve.api.pictures import PictureDecoder
 from llava_pack.serve.api.probes import Signs, probe_router
 from llava_pack.serve.api.responses import responses_router
@@ -32,6 +33,7 @@ from llava_pack.serve.api.tokenize import tokenize_router
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.errors import install_handlers
 from llava_pack.serve.gateway.guard import Boundary, Guard
+from llava_pack.serve.gateway.public_address import PublicAddress
 from llava_pack.serve.gateway.routes import KnownRoutes
 from llava_pack.serve.page.queue import UnheardEvents
 from llava_pack.serve.port import Served
@@ -70,6 +72,8 @@ class GatewaySettings:
     """Further names of the models in the API."""
     books: Books | None = None
     """What keys may still ask; None begins anew."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs; None allows none."""
     sink: Sink | None = None
     """Where is written which key asked what, open already; None writes nothing."""
 
@@ -87,7 +91,8 @@ def create_app(
     refusals = refusals or Refusals()
     ledger = Ledger(AuditLog(settings.sink), settings.books)
     models = SharedModels(served, settings.queue, settings.bodies.budget())
-    decoder = PictureDecoder()
+    root = settings.picture_root
+    decoder = PictureDecoder(root=None if root is None else PictureRoot(root))
     app = FastAPI(
         title="llava-pack",
         version=llava_pack.__version__,
@@ -117,6 +122,7 @@ def create_app(
     app.add_middleware(Admission, limits=settings.bodies, door=models)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary, refusals=refusals)
+    app.add_middleware(PublicAddress, name=settings.policy.name)
     return app
 
 

@@ -69,6 +69,8 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
     aliases: Aliases = field(default_factory=dict)
     """Further names of the models in the API."""
     fence: FenceMode = "on"
@@ -248,6 +250,7 @@ def _start(plan: ServePlan, scratch: Scratch) -> Start:
         fence=plan.fence,
         home=scratch.gateway_home,
         left={},
+        picture_root=plan.picture_root,
     )
 
 

@@ -54,23 +54,6 @@ def test_what_changes_nothing_is_taken(extra: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "extra",
     [
-        {"n": 2},
-        {"best_of": 2},
-        {"tools": [{"type": "function"}]},
-        {"tool_choice": "required"},
-        {"frequency_penalty": 0.5},
-        {"response_format": {"type": "json_object"}},
-        {"logit_bias": {"5": 1}},
-    ],
-)
-def test_what_would_change_the_answer_is_refused_by_name(extra: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=f"{next(iter(extra))} is not supported"):
-        ChatRequest.model_validate(_body(**extra))
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
         {"temperature": -0.1},
         {"temperature": 2.1},
         {"temperature": float("nan")},
