@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-faults test-attack test-upstream lint format reference clean
+.PHONY: demo test test-pythons test-faults test-attack test-upstream test-clients lint format reference clean
 
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
@@ -42,6 +42,10 @@ test-upstream: $(VENV)/.ready
 	$(BIN)/python tests/upstream/serving.py
 	$(BIN)/python tests/upstream/symptoms.py
 
+# Real clients and proxies, each in an environment of its own, with the configurations of the pages.
+test-clients: $(VENV)/.ready
+	$(BIN)/python tests/clients/run.py
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +68,7 @@ $(VENV)/.ready: pyproject.toml .ci/environment.py
 reference: $(VENV)/.ready
 	$(BIN)/python -m typer llava_pack.cli.app utils docs --name llava-pack --output docs/reference/cli.md
 	$(BIN)/python .ci/known_failures.py
+	$(BIN)/python .ci/request_fields.py
 
 clean:
 	rm -rf $(VENV) demo-run dist .mypy_cache .ruff_cache

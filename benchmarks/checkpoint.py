@@ -2,11 +2,14 @@
 
     python benchmarks/checkpoint.py OUT --hidden 768 --layers 12
 
+With `--tokenizer-model FILE` it has the vocabulary of a published model.
+
 The model says nothing sensible, and never ends an answer early: right for measuring speed.
 """
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -21,7 +24,7 @@ UNSAID = 259
 def make(folder: Path, spec: TinyLlava) -> Path:
     """Write tower and model below `folder` and return the model's folder."""
     make_tower(folder / "clip-tiny", spec.tower)
-    small = TinyLlava(vocabulary=spec.vocabulary)
+    small = TinyLlava(vocabulary=min(spec.vocabulary, 1024))
     model_dir = make_llava(folder / "llava-v1-random", small)
     for path in model_dir.glob("pytorch_model*"):
         path.unlink()
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--tokenizer-model", type=Path)
     given = parser.parse_args()
     spec = TinyLlava(
         hidden=given.hidden,
@@ -50,10 +54,19 @@ def main() -> None:
         layers=given.layers,
         heads=given.hidden // 64,
         groups=given.hidden // 64,
-        vocabulary=1024,
+        vocabulary=_size(given.tokenizer_model) if given.tokenizer_model else 1024,
         tower=TinyTower(width=64, inner=128, heads=2, picture=112),
     )
-    print(make(given.out, spec))
+    model_dir = make(given.out, spec)
+    if given.tokenizer_model:
+        shutil.copyfile(given.tokenizer_model, model_dir / "tokenizer.model")
+    print(model_dir)
+
+
+def _size(tokenizer_model: Path) -> int:
+    from sentencepiece import SentencePieceProcessor
+
+    return int(SentencePieceProcessor(model_file=str(tokenizer_model)).get_piece_size())
 
 
 if __name__ == "__main__":

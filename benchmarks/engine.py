@@ -26,7 +26,8 @@ from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.inputs.prompt import Prompt
 from llava_pack.engine.inputs.templates import render
 from llava_pack.engine.loading.load import load_engine
-from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.precision import QUANTIZED
 
 MODE = "plain"  # no system prompt: the prompt is a picture and a question

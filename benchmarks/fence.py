@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from llava_pack.engine.port import Message, Request, Sampling
+from llava_pack.engine.port import Message, Request
 from llava_pack.engine.process.client import EngineClient
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import ServeError
 
 DEMO = Path(__file__).resolve().parents[1] / "bundles" / "demo-model"

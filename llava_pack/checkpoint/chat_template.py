@@ -65,21 +65,26 @@ class ChatTemplate:
     ends: Mapping[str, Ends] = field(default_factory=dict, repr=False)
     after: str = ""
 
-    def render(self, turns: Sequence[TemplateTurn]) -> list[Piece]:
-        """Return the prompt that asks for the next turn.
+    def render(self, turns: Sequence[TemplateTurn], ending: str = "opened") -> list[Piece]:
+        """Return a prompt.
+
+        Args:
+            turns: the conversation.
+            ending: `opened` asks for the next turn, `continued` for the rest of the last one,
+                which has one text and no picture; `closed` for whatever comes next.
 
         Raises:
             UsageError: the template refuses the conversation, or leaves out a part of it.
         """
         try:
-            return self.pieces(turns)
+            return self.pieces(turns, ending)
         except CheckpointError as error:
             raise UsageError(
                 f"the model's chat template does not take this conversation: {error.message}",
                 hint="leave out the system message, or choose another template with --conv-mode",
             ) from error
 
-    def pieces(self, turns: Sequence[TemplateTurn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[TemplateTurn], ending: str = "opened") -> list[Piece]:
         """Return the prompt as `render` does.
 
         Raises:
@@ -87,9 +92,10 @@ class ChatTemplate:
         """
         held: list[Any] = []
         messages = [self._message(turn, held) for turn in turns]
-        written = rendered(self.text, self.values(messages))
+        written = rendered(self.text, self.values(messages, opened=ending == "opened"))
         pictures = iter([one for one in held if not isinstance(one, str)])
         pieces: list[Piece] = []
+        last = 0
         unseen = {index for index, one in enumerate(held) if isinstance(one, str)}
         for index, piece in enumerate(_MARK.split(written)):
             if index % 2 == 0:
@@ -101,6 +107,9 @@ class ChatTemplate:
             if not isinstance(one, str) and next(pictures, None) is not one:
                 raise CheckpointError("it changes the order of pictures")
             pieces.append(one)
+            last = len(pieces) if place == len(held) - 1 else last
+        if ending == "continued":
+            del pieces[last:]
         if unseen or next(pictures, None) is not None:
             raise CheckpointError(f"it leaves out a {'text' if unseen else 'picture'}")
         return pieces
@@ -115,9 +124,11 @@ class ChatTemplate:
         text = "".join(one.text for one in pieces if isinstance(one, Markup)) + self.after
         return sorted(token for token in tokens if token and token in text)
 
-    def values(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return what the template is given for a conversation."""
-        given = {"messages": messages, "add_generation_prompt": True}
+    def values(
+        self, messages: Sequence[Mapping[str, Any]], *, opened: bool = True
+    ) -> dict[str, Any]:
+        """Return what the template is given for a conversation; `opened` begins the next turn."""
+        given = {"messages": messages, "add_generation_prompt": opened}
         return {**self.names, **given, "tools": None, "documents": None}
 
     def _message(self, turn: TemplateTurn, held: list[Any]) -> dict[str, Any]:

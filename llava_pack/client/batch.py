@@ -23,7 +23,8 @@ from llava_pack.format.errors import PackError, ServeError, UsageError, reason_o
 if TYPE_CHECKING:
     import httpx
 
-    from llava_pack.engine.port import Engine, Sampling
+    from llava_pack.engine.port import Engine
+    from llava_pack.engine.sampling import Sampling
     from llava_pack.serve.run_state import RunState
 
 _AHEAD = 2

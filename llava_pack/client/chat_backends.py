@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from llava_pack.client.completions import find_server, stream
 from llava_pack.client.turns import ChatAnswer, Turn
 from llava_pack.engine.picture_warnings import picture_warnings
-from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request, Sampling
+from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.progress import Progress
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llava_pack.client.discovery import QUICK_S, http
 from llava_pack.client.turns import Turn
 from llava_pack.engine.inputs.picture_formats import format_of
-from llava_pack.engine.port import Sampling
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running

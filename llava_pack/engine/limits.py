@@ -5,6 +5,13 @@ from dataclasses import dataclass
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TOP_LOGPROBS = 20
+MAX_STOP_IDS = 64
+MAX_BIASES = 1024
+MAX_BIAS = 100.0
+"""Of one token's logit; more than this is the same as always, or never."""
+MAX_PENALTY = 2.0
+MAX_REPETITION_PENALTY = 10.0
+MAX_GRAMMAR_CHARS = 65_536
 MAX_SALT_CHARS = 256
 MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 100.0

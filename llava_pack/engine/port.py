@@ -14,6 +14,7 @@ from llava_pack.engine import limits
 from llava_pack.engine.measures import Odds, Timings, Trace, Usage
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.pixels import Pixels
+from llava_pack.engine.sampling import GrammarError, Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format import errors
 from llava_pack.format.errors import PackError, UsageError
@@ -86,49 +87,11 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How tokens are chosen and when to end; temperature 0 is greedy.
-
-    `logprobs` None says nothing of odds; a number asks for each token's own log-probability and
-    for those of that many likeliest tokens.
-
-    Raises:
-        UsageError: a number is out of its range; the message names it and the range.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    max_tokens: int = 512
-    stop: tuple[str, ...] = ()
-    logprobs: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= limits.MAX_TEMPERATURE:  # which NaN is not either
-            raise _outside("temperature", "from 0 to 100", self.temperature)
-        if not 0 < self.top_p <= 1:
-            raise _outside("top_p", "above 0 and at most 1", self.top_p)
-        if self.seed is not None and not 0 <= self.seed <= limits.MAX_SEED:
-            raise _outside("seed", "from 0 to 2^63-1", self.seed)
-        if self.max_tokens < 1:
-            raise _outside("max_tokens", "at least 1", self.max_tokens)
-        if len(self.stop) > limits.MAX_STOPS:
-            raise _outside("stop", f"at most {limits.MAX_STOPS} strings", len(self.stop))
-        if not all(0 < len(text) <= limits.MAX_STOP_CHARS for text in self.stop):
-            raise UsageError(
-                f"each string of stop must have 1 to {limits.MAX_STOP_CHARS} characters"
-            )
-        if self.logprobs is not None and not 0 <= self.logprobs <= limits.MAX_TOP_LOGPROBS:
-            raise _outside("logprobs", f"from 0 to {limits.MAX_TOP_LOGPROBS}", self.logprobs)
-
-
-def _outside(name: str, expected: str, got: object) -> UsageError:
-    return UsageError(f"{name} must be {expected}, got {got}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One question with its history; `conv_mode` None takes the model's own template.
+
+    `new_turn` says whether the prompt begins a turn of the assistant's. None begins one, unless the
+    assistant spoke last: then its turn is continued. False begins none, and ends the last turn.
 
     What was computed for one request is reused for others with the same `salt` only: who must
     not learn from timing what somebody else asked gets a salt of their own.
@@ -136,13 +99,15 @@ class Request:
 
     request_id: str
     messages: tuple[Message, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     conv_mode: str | None = None
     salt: str = ""
+    new_turn: bool | None = None
 
     def __post_init__(self) -> None:
         if len(self.salt) > limits.MAX_SALT_CHARS:
-            raise _outside("salt", f"at most {limits.MAX_SALT_CHARS} characters", len(self.salt))
+            most = limits.MAX_SALT_CHARS
+            raise UsageError(f"salt must be at most {most} characters, got {len(self.salt)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +168,7 @@ def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
         if isinstance(value, type) and issubclass(value, PackError)
     }
     classes[ContextLengthError.kind] = ContextLengthError
+    classes[GrammarError.kind] = GrammarError
     return classes.get(kind, PackError)(message, hint=hint)
 
 
@@ -263,6 +229,15 @@ class Engine(Protocol):
         Raises:
             UsageError: as `tokenize`.
             SpaceError: out of memory.
+        """
+
+    def prepare(self, request: Request) -> None:
+        """Do what takes long for a request before it is submitted; safe from any thread.
+
+        Who leaves it out has `submit` do it, while others wait.
+
+        Raises:
+            GrammarError: no answer can be held to its grammar.
         """
 
     def submit(self, request: Request) -> None:

@@ -28,8 +28,9 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.gateway.guard": (
         "request {request}: {route} is {count} after {number} s",
         "request {request} failed",
+        "request {request}: there is no {text}",
     ),
-    "llava_pack.serve.api.openai": ("request {request} failed",),
+    "llava_pack.serve.api.answering": ("request {request} failed",),
     "llava_pack.serve.api.llava_protocol": ("request {request} failed",),
     "llava_pack.serve.errors": ("request {request} failed: {cause}",),
     "llava_pack.serve.run_state": ("{text}: ignored, it is not a file of this account",),

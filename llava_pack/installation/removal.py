@@ -9,6 +9,7 @@ from llava_pack.format.errors import InstallError, SpaceError
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.installation import client_key
 from llava_pack.installation.installed import chosen_recipe
 from llava_pack.serve.origin import user_of
 from llava_pack.target import (
@@ -24,7 +25,10 @@ from llava_pack.target import (
 from llava_pack.target.generations import Generation
 from llava_pack.target.store import Store
 
-_OURS = ("bin", "models", "run", "store", "trust", "logs", "keys", "lock", journal.NAME)
+_OURS = (
+    *("bin", "models", "run", "store", "trust", "logs", "keys", client_key.NAME),
+    *("lock", journal.NAME),
+)
 """The journal goes last: until then, the next run knows what to finish."""
 
 

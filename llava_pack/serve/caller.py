@@ -45,3 +45,16 @@ def caller_of(scope: MutableMapping[str, Any]) -> Caller:
     """
     caller = scope.get("state", {}).get(_KEY)
     return caller if isinstance(caller, Caller) else ANYONE
+
+
+def root_url(scope: MutableMapping[str, Any]) -> str:
+    """Return where a client found this server, without a slash at its end.
+
+    The guard has let only a Host of ours through.
+
+    >>> scope = {"scheme": "https", "headers": [(b"host", b"llava.corp")], "root_path": "/vlm"}
+    >>> root_url(scope)
+    'https://llava.corp/vlm'
+    """
+    host = dict(scope["headers"])[b"host"].decode("latin-1")
+    return f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}"

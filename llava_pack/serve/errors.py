@@ -4,6 +4,7 @@ Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
 """
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,15 +12,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from llava_pack.engine.port import ContextLengthError
 from llava_pack.format.errors import PackError, ServeError, SpaceError, UsageError
 from llava_pack.format.text import visible
 from llava_pack.serve.access.quota import QuotaError
-from llava_pack.serve.port import OverloadedError, ShareError
+from llava_pack.serve.access.scopes import API_PATHS
+from llava_pack.serve.port import LaterError, OverloadedError, ShareError
+from llava_pack.serve.validation import problem
 
 _log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
+_OLLAMA = "/api/"
+_PATH_CHARS = 200
 
 
 class ErrorBody(BaseModel):
@@ -45,15 +51,48 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large"}
 
 
-def error_response(status: int, body: ErrorBody) -> JSONResponse:
+class ErrorResponse(JSONResponse):
+    """An error in OpenAI's shape; below `/api/`, where Ollama's clients ask, in theirs."""
+
+    def __init__(self, status: int, body: ErrorBody) -> None:
+        super().__init__(ErrorEnvelope(error=body).model_dump(), status_code=status)
+        self._message = body.message
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, in the shape that the path asks for."""
+        if scope["path"].startswith(_OLLAMA):
+            self.body = self.render({"error": self._message})
+            self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+def error_response(status: int, body: ErrorBody) -> ErrorResponse:
     """Return an error response; 429 and 503 say when to come back."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in {429, 503} else None
-    return JSONResponse(ErrorEnvelope(error=body).model_dump(), status_code=status, headers=headers)
+    response = ErrorResponse(status, body)
+    if status in {429, 503}:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def no_such_route(method: str, path: str) -> ErrorResponse:
+    """Return that there is no such route, and which there are."""
+    asked = visible(f"{method} {path}")[:_PATH_CHARS]
+    there_are = ", ".join(API_PATHS)
+    return plain_error(404, f"there is no {asked} here; there are {there_are}")
+
+
+def wrong_method(method: str, path: str, allowed: Iterable[str]) -> ErrorResponse:
+    """Return that a route takes other methods."""
+    methods = ", ".join(allowed)
+    asked = visible(f"{path} does not accept {method}")[:_PATH_CHARS]
+    refused = plain_error(405, f"{asked}; expected {methods}", code="method_not_allowed")
+    refused.headers["Allow"] = methods
+    return refused
 
 
 def plain_error(
     status: int, message: str, *, code: str | None = None, param: str | None = None
-) -> JSONResponse:
+) -> ErrorResponse:
     """Return an error response whose type and code follow from the status."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return error_response(
@@ -76,8 +115,12 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
                 code="context_length_exceeded",
             )
         case UsageError():
+            field = error.subject or None
             return 400, ErrorBody(
-                message=message, type="invalid_request_error", code="invalid_value"
+                message=f"{field}: {message}" if field else message,
+                type="invalid_request_error",
+                param=field,
+                code="invalid_value",
             )
         case SpaceError():
             return 503, ErrorBody(message=message, type="server_error", code="out_of_memory")
@@ -93,10 +136,11 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
             return 500, internal_error(request_id)
 
 
-def quota_response(error: QuotaError) -> JSONResponse:
-    """Return the answer to a key that has asked as much as it may for now."""
-    response = error_response(*describe(error, ""))
-    response.headers["Retry-After"] = str(error.retry_s)
+def pack_response(error: PackError, request_id: str = "") -> ErrorResponse:
+    """Return the answer to what failed, and where that is known when to come back."""
+    response = error_response(*describe(error, request_id))
+    if isinstance(error, LaterError | QuotaError):
+        response.headers["Retry-After"] = str(error.retry_s)
     return response
 
 
@@ -125,9 +169,8 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
         return plain_error(400, message, code="invalid_json")
     if first["type"] == "json_invalid":
         return plain_error(400, "the body is not JSON", code="invalid_json")
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    text = str(first["msg"]).removeprefix("Value error, ")
-    message = visible(f"{place}: {text}" if place else text)
+    place, words = problem(first, error.body)
+    message = f"{place}: {words}" if place else words
     body = ErrorBody(
         message=message, type="invalid_request_error", param=place or None, code="invalid_value"
     )
@@ -145,4 +188,4 @@ async def _on_http(_request: Request, error: Exception) -> JSONResponse:
 async def _on_pack(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, PackError):
         raise error
-    return error_response(*describe(error, request.state.request_id))
+    return pack_response(error, request.state.request_id)

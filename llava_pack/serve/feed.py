@@ -19,6 +19,7 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.plain import from_plain, to_plain
 from llava_pack.serve.port import Status, Vitals
 
@@ -59,8 +60,12 @@ class Start:
     """Whether a fence is raised around it, and whether it has to be whole."""
     home: Path
     """A private folder that it makes, when there is a fence."""
+    aliases: Aliases = field(default_factory=dict)
+    """Further names of the models in the API."""
     left: Mapping[str, tuple[float, ...]]
     """What earlier gateways told of quotas, by key: see `quota.Books`."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What the gateway knows of the models behind it: one port, implemented over their engines."""
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, get_args
@@ -31,17 +32,33 @@ TRY_AGAIN = "try again in a moment"
 """The hint of an error that passes by itself."""
 
 
-class OverloadedError(ServeError):
-    """The queue of a model is full; trying again in a moment may help."""
+_SOON_S = 2.0
+
+
+class LaterError(ServeError):
+    """Something that passes by itself.
+
+    Args:
+        message: what it is.
+        retry_s: after how many seconds the same request may be taken.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_s: float = _SOON_S) -> None:
+        self.retry_s = max(1, math.ceil(retry_s))
+        super().__init__(message, hint=hint or f"try again in {self.retry_s} s")
+
+
+class OverloadedError(LaterError):
+    """The queue of a model is full; trying again later may help."""
 
     @classmethod
-    def full(cls, requests: int) -> Self:
+    def full(cls, requests: int, retry_s: float = _SOON_S) -> Self:
         """Return that so many requests run or wait already."""
         message = f"the queue is full: {requests} requests are running or waiting"
-        return cls(message, hint=TRY_AGAIN)
+        return cls(message, retry_s=retry_s)
 
 
-class ShareError(ServeError):
+class ShareError(LaterError):
     """One caller's share of a queue is full; others are still taken."""
 
 

@@ -55,6 +55,8 @@ class RunState:
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""
     """Path of LLaVA's own routes, with a key in it; empty where none is asked for."""
+    public_url: str = ""
+    """Where people open it behind a proxy, without a slash at its end; empty for loopback alone."""
     fences: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Which fence stands around each of LLaVA's own programs, as they told; by their names."""
     start_ticks: int | None = field(default=None, compare=False)
@@ -103,15 +105,18 @@ class Publication:
             self._descriptor = None
 
 
-def directories() -> tuple[Path, ...]:
+def directories(installation: Path | None = None) -> tuple[Path, ...]:
     """Return the folders of run states, the one to write first.
 
     The installation's comes first, then this account's.
 
+    Args:
+        installation: its prefix; None for the one that the environment names.
+
     Source: docs/reference/environment.md, LLAVA_PACK_PREFIX.
     """
     account = account_folder()
-    prefix = os.environ.get("LLAVA_PACK_PREFIX")
+    prefix = installation or os.environ.get("LLAVA_PACK_PREFIX")
     if not prefix:
         return (account,)
     installed = Path(prefix) / "run"

@@ -42,7 +42,7 @@ def test_every_limit_is_in_the_table():
     }
     page = (ROOT / "docs" / "reference" / "http-api.md").read_text()
     stops = f"up to {limits.MAX_STOPS} strings of {limits.MAX_STOP_CHARS} characters"
-    assert f"| `top_p`, `seed`, `stop` | above 0, up to 1; an integer; {stops} |" in page
+    assert f"| `top_p`, `seed`, `stop` | 0 to 1; an integer; {stops} |" in page
     for what, most in expected.items():
         assert f"| {what} | {most} |" in page, (what, most)
     assert f"waits, {bodies.patience_s:g} s at most, then 503" in page

@@ -19,7 +19,8 @@ import pytest
 
 from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine import environment
-from llava_pack.engine.port import Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Finished, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.serve.access.sessions import StartSecret
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 

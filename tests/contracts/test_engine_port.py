@@ -12,8 +12,8 @@ from llava_pack.engine.port import (
     Message,
     Picture,
     Request,
-    Sampling,
 )
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine
 
@@ -153,10 +153,10 @@ def test_more_requests_than_slots_are_all_answered(engine):
     [
         (ask("bad", mode="no_such_template"), "no_such_template", UsageError),
         (ask("bad", "word " * 400), "limit", ContextLengthError),
-        (Request(request_id="bad", messages=()), "question", UsageError),
-        (Request(request_id="bad", messages=(Message("assistant", ("hi",)),)), "user", UsageError),
+        (Request(request_id="bad", messages=()), "no message", UsageError),
+        (Request(request_id="bad", messages=(Message("assistant", (RED,)),)), "user", UsageError),
     ],
-    ids=["template", "too long", "empty", "not a question"],
+    ids=["template", "too long", "empty", "not a person's picture"],
 )
 def test_a_bad_request_fails_alone(engine, bad, word, kind):
     engine.submit(ask("good"))
@@ -168,6 +168,18 @@ def test_a_bad_request_fails_alone(engine, bad, word, kind):
     assert type(end.error()) is kind
     assert word in end.message
     assert finished(events, "good").usage.completion_tokens > 0
+
+
+def test_an_answer_that_was_begun_is_continued_unless_a_new_turn_is_asked_for(engine):
+    begun = (Message("user", ("what is it?",)), Message("assistant", ("It is",)))
+    asked, continued, closed = (
+        engine.tokenize(Request(request_id="r", messages=messages, new_turn=new_turn))
+        for messages, new_turn in ((begun[:1], None), (begun, None), (begun, True))
+    )
+    assert continued[: len(asked)] == asked != continued
+    assert closed[: len(continued)] == continued != closed
+    engine.submit(Request(request_id="r", messages=begun, sampling=Sampling(max_tokens=3)))
+    assert finished(finish(engine), "r").usage.prompt_tokens == len(continued)
 
 
 def test_a_picture_counts_and_matters(engine):

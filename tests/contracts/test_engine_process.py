@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PICTURE_MODES
-from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.client import EngineClient
+from llava_pack.engine.process.server import EngineServer
+from llava_pack.engine.sampling import Grammar, GrammarError, Sampling
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
 from tests.support.connection import connected
@@ -351,5 +354,81 @@ def test_a_frame_that_claims_too_much_is_refused():
         reader.feed_data((1 << 30).to_bytes(4, "big"))
         with pytest.raises(ServeError, match="at most"):
             await protocol.read_message(reader)
+
+    asyncio.run(run())
+
+
+class _Preparing(EchoEngine):
+    """An engine that takes as long as it is told to compile a grammar."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=1, context_tokens=10_000, step_s=0.001)
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def prepare(self, request: Request) -> None:
+        self.began.set()
+        assert self.go_on.wait(60)
+        if request.sampling.grammar == Grammar("regex", "("):
+            raise GrammarError("unclosed group")
+
+
+@asynccontextmanager
+async def prepared(folder: Path):
+    """Serve an engine that prepares in this process, and yield it with a client."""
+    one = _Preparing()
+    server = EngineServer(lambda _: one)
+    server.thread.start()
+    listening = await asyncio.start_unix_server(server.connected, folder / "engine.sock")
+    async with listening, await EngineClient.connect(folder / "engine.sock") as client:
+        await client.ready()
+        yield one, client
+    one.go_on.set()
+    server.thread.stop()
+    assert server.thread.join(60)
+
+
+def test_others_are_answered_while_a_grammar_is_compiled(tmp_path):
+    async def run():
+        async with prepared(tmp_path) as (one, client):
+            held = asyncio.create_task(answer(client, request(grammar=Grammar("regex", "a"))))
+            refused = asyncio.create_task(answer(client, request(grammar=Grammar("regex", "("))))
+            assert await asyncio.to_thread(one.began.wait, 60)
+            assert isinstance((await answer(client, request()))[-1], Finished)
+            assert not held.done()
+            one.go_on.set()
+            assert isinstance((await held)[-1], Finished)
+            (failed,) = await refused
+            assert isinstance(failed, Failed)
+            assert isinstance(failed.error(), GrammarError)
+            assert "unclosed" in failed.message
+
+    asyncio.run(run())
+
+
+def test_who_leaves_while_a_grammar_is_compiled_takes_no_slot(tmp_path):
+    async def run():
+        async with prepared(tmp_path) as (one, client):
+            asked = request(LONG, max_tokens=9000, grammar=Grammar("regex", "a"))
+            left = asyncio.create_task(answer(client, asked))
+            assert await asyncio.to_thread(one.began.wait, 60)
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+            assert isinstance((await answer(client, request()))[-1], Finished)
+            one.go_on.set()
+            assert isinstance((await answer(client, request()))[-1], Finished)
+            assert (await idle(client)).generated_tokens < 2000
+
+    asyncio.run(run())
+
+
+def test_an_engine_of_an_earlier_release_is_not_asked_what_it_would_not_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("llava_pack.engine.process.server.SETTINGS", None)
+
+    async def run():
+        async with prepared(tmp_path) as (_, client):
+            assert isinstance((await answer(client, request(seed=3, top_p=0.5)))[-1], Finished)
+            with pytest.raises(UsageError, match="earlier release, and has no top_k"):
+                await answer(client, request(top_k=3))
+            assert isinstance((await answer(client, request()))[-1], Finished)
 
     asyncio.run(run())

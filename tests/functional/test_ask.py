@@ -13,7 +13,7 @@ from PIL import Image
 
 from llava_pack.client.batch import LocalAsker, keep_answered
 from llava_pack.client.items import Item, left, select_items
-from llava_pack.engine.port import Sampling
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import UsageError
 from tests.support.engine import EchoEngine
 from tests.support.gateway import Gateway, gateway

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("torch")
 
 from llava_pack.engine.loading.load import load_engine
-from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 
 pytestmark = pytest.mark.engine
 

@@ -10,7 +10,8 @@ from llava_pack.convert.merge import merged_parts
 from llava_pack.convert.shards import opened, write_shards
 from llava_pack.engine import environment
 from llava_pack.engine.loading.load import load_engine
-from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.checkpoints import make_tower
 from tests.support.families import FAMILIES, Made, make, rgb

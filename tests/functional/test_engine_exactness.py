@@ -16,7 +16,8 @@ from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.inputs.feature_cache import FeatureCache
 from llava_pack.engine.inputs.prompt import Prompt
 from llava_pack.engine.inputs.templates import Special, render
-from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
 pytestmark = pytest.mark.engine

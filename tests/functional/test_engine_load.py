@@ -12,7 +12,8 @@ import pytest
 from llava_pack.checkpoint.model import read_checkpoint
 from llava_pack.engine.loading.load import load_engine, pick_device
 from llava_pack.engine.loading.options import Options
-from llava_pack.engine.port import Delta, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Finished, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, PreflightError, UsageError
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 

@@ -15,7 +15,8 @@ from llava_pack.convert.parts import original_parts
 from llava_pack.convert.quantize import quantize
 from llava_pack.engine import environment
 from llava_pack.engine.loading.load import load_engine
-from llava_pack.engine.port import Delta, Message, Request, Sampling
+from llava_pack.engine.port import Delta, Message, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.functional.test_native_format import QUESTIONS, SPEC, Native
 from tests.support.checkpoints import TinyTower, make_converted, make_llava, make_tower

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.client import EngineClient
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, ServeError, SpaceError
 from tests.support.checkpoints import TinyLlava, make_llava, make_tower
 from tests.support.connection import connected

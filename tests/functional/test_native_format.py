@@ -15,7 +15,8 @@ from llava_pack.checkpoint.templates import OWN
 from llava_pack.convert.native import to_native
 from llava_pack.convert.parts import original_parts
 from llava_pack.engine import environment
-from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError
 from tests.conftest import ROOT
 from tests.support.chat_templates import PUBLISHED

@@ -16,7 +16,8 @@ import pytest
 from llava_pack.engine import environment
 from llava_pack.engine.inputs.picture_decoder import decode_picture
 from llava_pack.engine.inputs.templates import Special, render
-from llava_pack.engine.port import Delta, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from tests.support.families import (
     CHATS,
     FAMILIES,

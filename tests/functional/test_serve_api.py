@@ -239,12 +239,21 @@ def test_no_route_answers_without_the_token(served: Gateway, method: str, path: 
         assert _error(response)["code"] == "invalid_api_key"
 
 
-@pytest.mark.parametrize("url", ["http://example.org/a.png", "file:///etc/passwd", "/etc/passwd"])
-def test_a_picture_as_a_url_is_400(served: Gateway, url: str) -> None:
-    content = [{"type": "image_url", "image_url": {"url": url}}]
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://example.org/a.png", "pictures are not fetched"),
+        ("/etc/passwd", "pictures are not fetched"),
+        ("file:///etc/passwd", "pictures of this machine are not read"),
+    ],
+)
+def test_a_picture_as_a_url_is_400(served: Gateway, url: str, message: str) -> None:
+    content = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]
     response = _post(served, {"model": "echo", "messages": [{"role": "user", "content": content}]})
     assert response.status_code == 400
-    assert "pictures are not fetched" in _error(response)["message"]
+    error = _error(response)
+    assert error["message"].startswith(f"messages.0.content.1.image_url: {message}")
+    assert error["param"] == "messages.0.content.1.image_url"
     assert url not in response.text
 
 
@@ -296,12 +305,29 @@ def test_a_picture_belongs_to_the_person(served: Gateway) -> None:
         ({"model": "echo"}, "messages"),
         ({"model": "echo", "messages": _HI, "temperature": 3}, "temperature"),
         ({"model": "echo", "messages": _HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"model": "echo", "messages": _HI, "top_logprobs": 2}, None),
-        ({"model": "echo", "messages": _HI, "max_tokens": 0}, "max_tokens"),
-        ({"model": "echo", "messages": _HI, "n": 2}, None),
+        ({"model": "echo", "messages": _HI, "top_logprobs": 2}, "top_logprobs"),
+        ({"model": "echo", "messages": _HI, "max_tokens": -2}, "max_tokens"),
+        ({"model": "echo", "messages": _HI, "n": 9}, "n"),
         ({"model": "echo", "messages": _HI * 257}, "messages"),
         ({"model": "echo", "messages": _HI, "stop": ["x"] * 17}, "stop"),
+        ({"model": "echo", "messages": _HI, "best_of": 2}, "best_of"),
+        ({"model": "echo", "messages": _HI, "top_n": 2}, "top_n"),
         ({"model": "echo", "messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        (
+            {
+                "model": "echo",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            _picture("red"),
+                            _url("data:image/png;base64,aGVsbG8="),
+                        ],
+                    }
+                ],
+            },
+            "messages.0.content.1.image_url",
+        ),
         ([], None),
     ],
 )
@@ -311,6 +337,20 @@ def test_a_body_that_does_not_fit_names_the_place(
     response = _post(served, body)
     assert response.status_code == 400
     assert _error(response)["param"] == param
+
+
+def test_an_answer_that_was_begun_is_continued(served: Gateway) -> None:
+    """And what was begun is part of the prompt for `/tokenize` too, as vLLM has it."""
+    begun = [*_HI, {"role": "assistant", "content": "You said"}]
+    counts = []
+    with served.client() as http:
+        for more in ({}, {"add_generation_prompt": True}, {"add_generation_prompt": False}):
+            body = {"model": "echo", "messages": begun, **more}
+            counts.append(http.post("/tokenize", json=body).json()["count"])
+            answer = http.post("/v1/chat/completions", json=body).json()
+            assert answer["usage"]["prompt_tokens"] == counts[-1]
+    continued, new_turn, closed = counts
+    assert new_turn > closed > continued
 
 
 def test_what_is_not_json_is_400(served: Gateway) -> None:
@@ -424,7 +464,7 @@ def test_every_answer_forbids_loading_from_outside(served: Gateway) -> None:
 def test_the_fragment_becomes_a_cookie(served: Gateway) -> None:
     with httpx.Client(base_url=served.url, trust_env=False) as browser:
         sent = browser.get("/", headers={"Accept": "text/html"})
-        assert (sent.status_code, sent.headers["location"]) == (303, "/login")
+        assert (sent.status_code, sent.headers["location"]) == (303, "login")
         assert browser.post("/login", headers={"Authorization": "Bearer no"}).status_code == 401
         assert not browser.cookies
         entered = browser.post("/login", headers={"Authorization": f"Bearer {TOKEN}"})

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageFunctionToolCall
+from pydantic import BaseModel, Field
 
 from llava_pack.assemble.manifest import known_answers
 from llava_pack.health.recordings import black_like
@@ -82,6 +85,157 @@ def test_the_api_sees_the_picture(served: dict[str, Any]) -> None:
     assert _knows(answer), answer
     assert "".join(pieces) == answer
     assert len([piece for piece in pieces if piece]) > 2
+
+
+@contextmanager
+def _client(served: dict[str, Any]) -> Iterator[openai.OpenAI]:
+    http = httpx.Client(trust_env=False)
+    base_url, token = f"{served['url']}/v1", served["token"]
+    with openai.OpenAI(base_url=base_url, api_key=token, max_retries=0, http_client=http) as client:
+        yield client
+
+
+def _question(text: str = KNOWN["prompt"]) -> list[Any]:
+    url = f"data:image/png;base64,{base64.b64encode(PICTURE.read_bytes()).decode()}"
+    picture = {"type": "image_url", "image_url": {"url": url}}
+    return [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]
+
+
+class Seen(BaseModel):
+    """What a client wants to know of a picture."""
+
+    colour: Literal["red", "green", "blue"]
+    count: Annotated[int, Field(ge=0, le=9)]
+    parts: Annotated[list[Literal["circle", "square"]], Field(max_length=2)]
+
+
+def test_an_answer_is_held_to_a_schema_whole_and_as_a_stream(served: dict[str, Any]) -> None:
+    with _client(served) as client:
+        parsed = client.chat.completions.parse(
+            model="llava-v1-demo", messages=_question(), response_format=Seen
+        )
+        with client.chat.completions.stream(
+            model="llava-v1-demo", messages=_question(), response_format=Seen
+        ) as stream:
+            streamed = stream.get_final_completion()
+        cut = client.chat.completions.create(
+            model="llava-v1-demo",
+            messages=_question(),
+            max_tokens=2,
+            response_format={"type": "json_object"},
+        )
+    assert parsed.choices[0].message.parsed == streamed.choices[0].message.parsed
+    assert isinstance(parsed.choices[0].message.parsed, Seen)
+    assert parsed.choices[0].finish_reason == "stop"
+    assert cut.choices[0].finish_reason == "length"
+
+
+def test_other_servers_words_for_a_grammar_are_understood(served: dict[str, Any]) -> None:
+    forms: dict[str, Any] = {
+        "guided_choice": ["left", "right"],
+        "structured_outputs": {"choice": ["left", "right"]},
+        "regex": "(left|right)",
+        "ebnf": 'root ::= "left" | "right"',
+        "grammar": 'root ::= "left" | "right"',
+        "guided_json": {"enum": ["left", "right"]},
+    }
+    with _client(served) as client:
+        answers = {
+            name: client.chat.completions.create(
+                model="llava-v1-demo", messages=_question(), extra_body={name: value}
+            )
+            for name, value in forms.items()
+        }
+        texts = {name: one.choices[0].message.content or "" for name, one in answers.items()}
+        assert json.loads(texts.pop("guided_json")) in {"left", "right"}
+        assert set(texts.values()) <= {"left", "right"}
+        with pytest.raises(openai.BadRequestError, match="look-around") as caught:
+            client.chat.completions.create(
+                model="llava-v1-demo", messages=_question(), extra_body={"regex": "(?=a)b"}
+            )
+    assert caught.value.param == "regex"
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "point_at",
+        "description": "Points at a thing.",
+        "parameters": Seen.model_json_schema(),
+    },
+}
+OTHER = {"type": "function", "function": {"name": "give-up"}}
+NAMED = {"type": "function", "function": {"name": "point_at"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"), [("required", "tool_calls"), (NAMED, "stop")], ids=["required", "named"]
+)
+def test_a_forced_call_is_a_call(served: dict[str, Any], choice: Any, reason: str) -> None:
+    asked: Any = {
+        "model": "llava-v1-demo",
+        "messages": _question(),
+        "tools": [TOOL, OTHER],
+        "tool_choice": choice,
+    }
+    with _client(served) as client:
+        whole = client.chat.completions.create(**asked).choices[0]
+        with client.chat.completions.stream(**asked) as stream:
+            streamed = stream.get_final_completion().choices[0]
+    (call,) = whole.message.tool_calls or ()
+    (same,) = streamed.message.tool_calls or ()
+    assert whole.message.content is None
+    assert {whole.finish_reason, streamed.finish_reason} == {reason}
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall)
+    assert (call.function.name, call.function.arguments) == (
+        same.function.name,
+        same.function.arguments,
+    )
+    if call.function.name == "point_at":
+        Seen.model_validate_json(call.function.arguments)
+    else:
+        assert isinstance(json.loads(call.function.arguments), dict)
+        assert choice == "required"
+
+
+def test_tools_that_are_only_offered_change_nothing(served: dict[str, Any]) -> None:
+    with _client(served) as client:
+        texts = {
+            client.chat.completions.create(
+                model="llava-v1-demo", messages=_question(), **extra
+            ).choices[0].message.content
+            for extra in ({}, {"tools": [TOOL]}, {"tools": [TOOL], "tool_choice": "auto"})
+        }  # fmt: skip
+    assert len(texts) == 1
+
+
+def test_several_choices_have_one_prompt_and_seeds_of_their_own(served: dict[str, Any]) -> None:
+    asked: Any = {
+        "model": "llava-v1-demo",
+        "messages": _question("Tell me about the picture."),
+        "temperature": 1.5,
+        "seed": 7,
+        "max_tokens": 12,
+    }
+    with _client(served) as client:
+        several = client.chat.completions.create(**asked, n=3)
+        alone = client.chat.completions.create(**{**asked, "seed": 9})
+        pieces = list(
+            client.chat.completions.create(
+                **asked, n=3, stream=True, stream_options={"include_usage": True}
+            )
+        )
+    texts = [choice.message.content for choice in several.choices]
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    assert texts[2] == alone.choices[0].message.content
+    streamed = ["", "", ""]
+    for piece in pieces:
+        for choice in piece.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts
+    assert several.usage == pieces[-1].usage
+    assert several.usage is not None
+    assert several.usage.prompt_tokens == alone.usage.prompt_tokens  # type: ignore[union-attr]
 
 
 def test_llavas_own_clients_get_the_same_answer(served: dict[str, Any]) -> None:

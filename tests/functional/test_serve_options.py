@@ -30,6 +30,10 @@ VALUES = {
     "picture_mode": "viewer",
     "precision": "int8",
     "device": "cpu",
+    "public_url": "https://llava.corp/vlm",
+    "root_path": "/vlm",
+    "allow_origin": "https://chat.corp",
+    "trusted_proxy": "127.0.0.1",
 }
 """What is typed for those that take one of a few words: 64 is a number, a path and a text."""
 Serve = Callable[..., tuple[Program, ...]]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from llava_pack.engine import environment
-from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
 
 torch = pytest.importorskip("torch")

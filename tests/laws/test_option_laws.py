@@ -225,8 +225,15 @@ def other_server(keys, tmp_path):
             "audit_to": "off",
             "audit_size_mb": 7,
             "audit_keep": 7,
+            "served_model_name": ["gpt-4o"],
+            "public_url": "https://llava.corp/vlm",
+            "allowed_host": ["host.docker.internal"],
+            "root_path": "/vlm",
+            "allow_origin": ["https://chat.corp"],
+            "trusted_proxy": ["127.0.0.1"],
             "web": False,
             "queue": 7,
+            "picture_root": tmp_path,
             "drain_s": 7.0,
             "stall_s": 7.0,
             "as_root": True,
@@ -253,7 +260,7 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
 
 def _run_of(server):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([], None, server)
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server)
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))

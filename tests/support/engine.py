@@ -115,7 +115,8 @@ class EchoEngine:
         )
 
     def tokenize(self, request: Request) -> tuple[int, ...]:
-        items = templates.render(request.messages, request.conv_mode or self._info.conv_mode)
+        conv_mode = request.conv_mode or self._info.conv_mode
+        items = templates.render(request.messages, conv_mode, new_turn=request.new_turn)
         return tuple(token_id for item in items for token_id in _ids(item))
 
     def trace(self, request: Request) -> Trace:
@@ -128,6 +129,9 @@ class EchoEngine:
         return Trace(
             prompt=prompt, words=words, pixels=pictures[0].digest, tower=seen, projector=seen
         )
+
+    def prepare(self, request: Request) -> None:
+        pass
 
     def submit(self, request: Request) -> None:
         self._waiting.append(_Job(request, time.monotonic()))

@@ -26,6 +26,8 @@ from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.progress import Silent
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.access.public_name import public_name
+from llava_pack.serve.aliases import aliases_of
 from llava_pack.serve.care import RESTS_S, Care
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
@@ -140,11 +142,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace-s", type=float, default=5.0)
     parser.add_argument("--gateway-s", type=float)
     parser.add_argument("--rests-s", type=float, nargs="+", default=list(RESTS_S))
+    parser.add_argument("--alias", nargs="*", default=[], help="as --served-model-name")
     parser.add_argument("--queue", type=int, default=256)
+    parser.add_argument("--picture-root", type=Path)
     parser.add_argument("--drain-s", type=float, default=5.0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--keys", type=Path, help="the store of keys")
     parser.add_argument("--audit", type=Path, help="the audit log")
+    parser.add_argument("--public-url", default="")
+    parser.add_argument("--root-path", default="")
+    for option in ("--allowed-host", "--allow-origin", "--trusted-proxy"):
+        parser.add_argument(option, action="append", default=[])
     parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
@@ -180,10 +188,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             rests_s=tuple(given.rests_s),
         ),
         policy=_policy(given),
+        aliases=aliases_of(given.alias, given.models),
         audit=AuditPlan(to="file" if given.audit else "off", path=str(given.audit or "")),
         state=state,
         state_directory=given.state_dir,
         web=given.web,
+        picture_root=given.picture_root,
         fence="off" if given.no_fence else "on",
         gateway_argv=_gateway_argv(given),
         log=given.log,
@@ -210,6 +220,13 @@ def _policy(given: argparse.Namespace) -> AccessPolicy:
         secrets=None if given.no_token else (TOKEN, *given.key),
         start_secret=given.start_secret,
         key_store=str(given.keys or ""),
+        name=public_name(
+            public_url=given.public_url,
+            hosts=given.allowed_host,
+            root_path=given.root_path,
+            origins=given.allow_origin,
+            proxies=given.trusted_proxy,
+        ),
     )
 
 

@@ -16,7 +16,8 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 
-from llava_pack.engine.port import Delta, Failed, Message, Picture, Request, Sampling
+from llava_pack.engine.port import Delta, Failed, Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from tests.support.checkpoints import (
     TinyLlava,
     TinyTower,

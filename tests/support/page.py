@@ -120,14 +120,14 @@ class Tab:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start the machine's Chromium; skip where there is none."""
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """Start the machine's Chromium, with more arguments; skip where there is none."""
     if _CHROMIUM is None:
         pytest.skip("no chromium on this machine")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=_CHROMIUM, args=_QUIET, timeout=PATIENCE_MS
+            executable_path=_CHROMIUM, args=[*_QUIET, *arguments], timeout=PATIENCE_MS
         )
         yield browser
         browser.close()

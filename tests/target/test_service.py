@@ -1,5 +1,6 @@
 """`llava-pack service`: units that systemd itself accepts, and what is done to have them."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import pytest
 
 from llava_pack.cli.server import service
 from llava_pack.installation import unit
+from llava_pack.serve.access.key import digest_of
+from llava_pack.serve.access.key_store import KeyStore
 from tests.conftest import ROOT
 
 MOST_EXPOSED = 3.0
@@ -89,6 +92,41 @@ def test_keys_that_root_added_first_are_the_service_s(installed, systemd, cli, t
     assert cli("keys", "add", "ann", "--file", keys).code == 0
     ended = cli("service", "install", "--prefix", installed.prefix, "--account", "daemon")
     assert (ended.code, keys.owner()) == (0, "daemon"), ended.err
+
+
+@pytest.mark.parametrize("scope", ["--user", "--system"])
+def test_a_service_without_keys_gets_one_that_outlives_its_starts(
+    installed, systemd, cli, tmp_path, scope, monkeypatch
+):
+    if scope == "--system" and os.geteuid() != 0:
+        pytest.skip("only root installs a system service for another account")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    account = ["--account", "daemon"] if scope == "--system" else []
+    install = ["service", "install", scope, "--prefix", installed.prefix, *account]
+    ended = cli(*install)
+    path = installed.prefix / "client-key"
+    assert (ended.code, f"cat {path}" in ended.err) == (0, True), ended.err
+    assert (path.stat().st_mode & 0o777, path.owner()) == (0o600, installed.prefix.owner())
+    text = path.read_text().strip()
+    assert text not in ended.out + ended.err
+    store = KeyStore(installed.prefix / "keys/keys.json")
+    [key] = store.read()
+    assert (key.name, key.digest, key.scopes) == ("service", digest_of(text), ("ask", "page"))
+    # what root made for the account, the account can read
+    assert store.path.owner() == ("daemon" if account else installed.prefix.owner())
+    again = cli(*install, "--json")
+    assert (again.code, json.loads(again.out)["key_file"]) == (0, None)
+    assert (path.read_text().strip(), store.read()) == (text, (key,))
+
+
+def test_a_service_with_keys_of_its_own_gets_none(installed, systemd, cli, tmp_path):
+    install = ["service", "install", "--user", "--prefix", installed.prefix]
+    for own in (["--api-key-file", "/team"], ["--keys=/people/keys.json"], ["--no-token"]):
+        assert cli(*install, "--", *own).code == 0
+    assert not (installed.prefix / "client-key").exists()
+    assert cli("keys", "add", "ann", "--file", installed.prefix / "keys/keys.json").code == 0
+    assert cli(*install).code == 0
+    assert not (installed.prefix / "client-key").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")

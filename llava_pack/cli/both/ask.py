@@ -22,7 +22,7 @@ from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
     from llava_pack.client.items import Item
-    from llava_pack.engine.port import Sampling
+    from llava_pack.engine.sampling import Sampling
 
 _TELL_EVERY_S = 5.0
 _SHOWN = 20

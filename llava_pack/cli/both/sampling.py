@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from llava_pack.engine.port import Sampling
+    from llava_pack.engine.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class QuestionOptions:
         Raises:
             UsageError: a number is out of range.
         """
-        from llava_pack.engine.port import Sampling
+        from llava_pack.engine.sampling import Sampling
 
         return Sampling(
             temperature=self.temperature,

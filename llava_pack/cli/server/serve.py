@@ -38,16 +38,18 @@ def serve(
     """Serve a model: web page and OpenAI-compatible API.
 
     Page, API and probes share one port, on loopback; the printed commands open an ssh tunnel from
-    your laptop. Ctrl-C lets running requests finish; press it again to cancel them. An engine that
-    dies or hangs is restarted. `llava-pack status`, `logs`, `start`, `swap` and `stop` manage a
-    running server. No network is needed, and none is used. Root may not serve an installed model
-    without --as-root; `llava-pack service install --account NAME` serves it from its own account.
+    your laptop. Behind a proxy, --public-url says where people open it. Ctrl-C lets running
+    requests finish; press it again to cancel them. An engine that dies or hangs is restarted.
+    `llava-pack status`, `logs`, `start`, `swap` and `stop` manage a running server. No network is
+    needed, and none is used. Root may not serve an installed model without --as-root; `llava-pack
+    service install --account NAME` serves it from its own account.
 
     \b
     Examples:
       llava-pack serve
       llava-pack serve --port 7861 --no-web
       llava-pack serve --socket ~/llava.sock
+      llava-pack serve --public-url https://llava.corp/vlm --trusted-proxy 127.0.0.1
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
     from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
@@ -80,18 +82,22 @@ def serve_plan(
     """Return the run that the options ask for; what it listens on is taken.
 
     Raises:
+        UsageError: a name of a model cannot be given.
         PackError: a file of keys, the address or the port cannot be had.
     """
     from llava_pack.cli.server.proof import proof_of
+    from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
     from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
+    aliases = aliases_of(server.served_model_name or (), [plan.name for plan in plans])
     directory = directories()[0]
     log = log_path(directory)
     allowed = server.credentials(directory)
     audit = server.audit(directory)
+    pictures = server.pictures
     listening = server.listen()
     path = server.socket_path
     return ServePlan(
@@ -115,9 +121,12 @@ def serve_plan(
             log=str(log),
             drain_s=server.drain_s,
             llava_path=allowed.policy.llava_path,
+            public_url=allowed.policy.name.url,
         ),
         state_directory=directory,
         web=server.web,
+        picture_root=pictures,
+        aliases=aliases,
         log=log,
         notifier=Notifier.from_environment(os.environ),
     )
@@ -134,15 +143,21 @@ def _announce(
     if as_json:
         fields = {"url": state.url, "port": state.port, "socket": state.socket, "pid": state.pid}
         fields |= {"token": state.token, "models": list(state.models), "bundle_id": state.bundle_id}
-        fields |= {"controller": f"{state.url}{state.llava_path}"}
+        fields |= {"controller": f"{state.url}{state.llava_path}", "public_url": state.public_url}
         console.document("serve", {**fields, "tunnel": told.tunnel, "page": told.page})
         return
     for line in ready_lines(state, infos):
         console.say(f"{console.mark('ok')} {line}")
-    console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
-    console.data(told.tunnel)
-    console.say("and open:")
-    console.data(told.page)
+    if state.public_url:
+        console.say("\nOpen:")
+        console.data(told.page)
+        console.say("or, on your laptop (Linux, macOS, Windows PowerShell), run:")
+        console.data(told.tunnel)
+    else:
+        console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
+        console.data(told.tunnel)
+        console.say("and open:")
+        console.data(told.page)
     for line in told.more:
         console.say(line)
     console.say("\nPress Ctrl-C to stop the server.")

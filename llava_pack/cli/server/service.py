@@ -3,6 +3,7 @@
 import os
 import pwd
 import re
+import shlex
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -55,6 +56,9 @@ def install(
 ) -> None:
     """Write or update the unit; start it now and at every boot.
 
+    If there are no keys yet, it makes one for clients, which outlives every start, and prints the
+    path of its file.
+
     \b
     Examples:
       llava-pack service install
@@ -70,6 +74,7 @@ def install(
         )
     try:
         _give_folders(unit)
+        key_file = _first_key(unit)
     except OSError as error:
         raise InstallError(
             f"the service's account cannot be given this folder: {error.strerror}",
@@ -85,10 +90,16 @@ def install(
         console.say("! it stops when you log out, and does not start at boot; have root run once:")
         console.say(f"  loginctl enable-linger {pwd.getpwuid(os.geteuid()).pw_name}")
     if as_json:
-        console.document("service", {"unit": str(unit.path), "system": unit.system})
+        fields = {"unit": str(unit.path), "system": unit.system}
+        console.document("service", {**fields, "key_file": str(key_file) if key_file else None})
         return
+    program = f"{unit.prefix}/bin/llava-pack"
+    if key_file is not None:
+        console.say(f"a key for clients, which outlives every start, is in {key_file}; to show it:")
+        console.say(f"  cat {shlex.quote(str(key_file))}")
+    console.say(f"more keys, one for each client: {program} keys add NAME")
     console.say(f"{unit.path} is active; how a laptop reaches it:")
-    console.data(f"{unit.prefix}/bin/llava-pack tunnel")
+    console.data(f"{program} tunnel")
 
 
 @app.command()
@@ -214,6 +225,18 @@ def _give_folders(unit: Unit) -> None:
             os.fchown(descriptor, facts.pw_uid, facts.pw_gid)
         finally:
             os.close(descriptor)
+
+
+def _first_key(unit: Unit) -> Path | None:
+    """Make a key for clients where there is none yet, and return where its text is."""
+    from llava_pack.installation.client_key import first_key
+    from llava_pack.serve.access.key_store import KeyStore, store_path
+    from llava_pack.serve.run_state import directories
+
+    run = unit.prefix / "run" if unit.system else directories(unit.prefix)[0]
+    store = KeyStore(store_path(run))
+    store.make_folder()
+    return first_key(store, unit.arguments)
 
 
 def _give_keys(folder: int, account: pwd.struct_passwd) -> None:

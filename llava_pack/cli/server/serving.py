@@ -11,6 +11,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.access.audit import KEEP, MAX_MB, AuditPlan, audit_path, destination
+from llava_pack.serve.access.public_name import ANY_ORIGIN, UNIX, PublicName, public_name
 from llava_pack.serve.care import QUEUE, Care
 from llava_pack.serve.liveness import STALL_S
 
@@ -57,8 +58,48 @@ class ServerOptions:
         int, typer.Option(min=1, help="Size at which the audit log is rotated.")
     ] = MAX_MB
     audit_keep: Annotated[int, typer.Option(min=0, help="Rotated audit log files to keep.")] = KEEP
+    served_model_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another name for the model in the API; repeat it for more. The first one is what "
+            "responses use. With several models: MODEL=NAME.",
+        ),
+    ] = None
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where people open it behind a proxy: https://NAME or https://NAME/PATH."
+        ),
+    ] = None
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name or address, other than loopback's, that clients use. Repeatable."
+        ),
+    ] = None
+    root_path: Annotated[
+        str | None, typer.Option(help="Path that a proxy serves it below, such as /vlm.")
+    ] = None
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin of a web page that may use the API with a key, or '*'. Repeatable."
+        ),
+    ] = None
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-* and Forwarded headers count; "
+            "`unix` with --socket. Repeatable."
+        ),
+    ] = None
     web: Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page at /.")] = True
     queue: Annotated[int, typer.Option(min=0, help="Maximum queued requests per model.")] = QUEUE
+    picture_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder on the server whose pictures requests may name by file:// URLs."),
+    ] = None
     drain_s: Annotated[
         float,
         typer.Option(min=0, help="Seconds that running requests have to finish at shutdown."),
@@ -85,6 +126,33 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if self.require_fence and not self.fence:
             raise UsageError("they contradict each other", subject="--no-fence and --require-fence")
+        self._check_name()
+
+    def _check_name(self) -> None:
+        name = self.name
+        if ANY_ORIGIN in name.origins and not self.token:
+            raise UsageError(
+                "every web page could use this server without a key",
+                subject="--allow-origin * and --no-token",
+                hint="list the origins, or require the token",
+            )
+        if name.proxies and (name.proxies == (UNIX,)) != (self.socket is not None):
+            raise UsageError(
+                "whoever connects to a Unix socket has no address, and to a port has one",
+                subject="--trusted-proxy",
+                hint="with --socket: --trusted-proxy unix; without it: the proxy's address",
+            )
+
+    @property
+    def name(self) -> PublicName:
+        """Return how it is reached by other names than loopback's."""
+        return public_name(
+            public_url=self.public_url or "",
+            hosts=self.allowed_host or (),
+            root_path=self.root_path or "",
+            origins=self.allow_origin or (),
+            proxies=self.trusted_proxy or (),
+        )
 
     @property
     def fence_mode(self) -> "FenceMode":
@@ -97,6 +165,24 @@ class ServerOptions:
     def socket_path(self) -> Path | None:
         """Return where the Unix socket goes, absolute; None where a port is listened on."""
         return None if self.socket is None else self.socket.expanduser().absolute()
+
+    @property
+    def pictures(self) -> Path | None:
+        """Return the folder below which pictures may be named, resolved; None allows none.
+
+        Raises:
+            UsageError: there is no such folder, or it is the whole machine.
+        """
+        if self.picture_root is None:
+            return None
+        folder = Path(os.path.realpath(self.picture_root.expanduser()))
+        if not folder.is_dir() or folder == folder.parent:
+            raise UsageError(
+                f"expected a folder of pictures, got {self.picture_root}",
+                subject="--picture-root",
+                hint="name the folder of the data set: --picture-root /srv/pictures",
+            )
+        return folder
 
     @property
     def care(self) -> Care:
@@ -121,6 +207,7 @@ class ServerOptions:
             token=self.token,
             key_file=self.api_key_file,
             key_store=self.keys.expanduser().absolute() if self.keys else store_path(directory),
+            name=self.name,
         )
 
     def audit(self, directory: Path) -> AuditPlan:

@@ -23,11 +23,18 @@ class AnswerText:
         self._held = ""
         self.stopped = False
 
-    def push(self, data: bytes) -> str:
-        """Take the bytes of the next token and return the text that became certain."""
+    def push(self, data: bytes, *, stopping: bool = True) -> str:
+        """Take the bytes of the next token and return the text that became certain.
+
+        Args:
+            data: of the token.
+            stopping: whether a stop string that ends here, or later, would be one.
+        """
         if self.stopped:
             return ""
         self._held += self._decoder.decode(data)
+        if not stopping:
+            return self._release(len(self._held))
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True

@@ -7,7 +7,8 @@ from llava_pack.engine.batching.policy import Manner
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.inputs.prompt import Prompt
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
 
 
@@ -42,8 +43,11 @@ class Model(Protocol):
     def look(self, prompts: Sequence[Prompt], begins: Sequence[int]) -> list[Any]:
         """Return each prompt's embeddings from a token on, their pictures seen together."""
 
-    def chooser(self, sampling: Sampling) -> Chooser:
-        """Return what chooses the request's tokens."""
+    def chooser(self, prompt: Prompt, sampling: Sampling) -> Chooser:
+        """Return what chooses the tokens of an answer, or raise what is wrong with it."""
+
+    def prepare(self, request: Request) -> None:
+        """Do what takes long for a request, on any thread, or raise what is wrong with it."""
 
     def prefill(
         self, row: int, embeddings: Any, begin: int, chooser: Chooser

@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 
-from llava_pack.engine.batching import sampling
 from llava_pack.engine.batching.buckets import Batch, Buckets
 from llava_pack.engine.batching.cuda_graphs import CudaCapture, Graphs
+from llava_pack.engine.batching.grammars import Grammars
 from llava_pack.engine.batching.kv_cache import Decode, Plan, Prefill, SlotCache
 from llava_pack.engine.batching.policy import Manner
-from llava_pack.engine.batching.sampling import TokenChooser
+from llava_pack.engine.batching.sampling import TokenChooser, choose
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.batching.trace import trace
 from llava_pack.engine.inputs.prompt import PICTURE_ID, Prompt, PromptWriter
 from llava_pack.engine.inputs.vision import Look, Vision
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
-from llava_pack.format.errors import SpaceError
+from llava_pack.format.errors import SpaceError, UsageError
 
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 
@@ -72,6 +73,7 @@ class LlavaModel:
         self.graphs = Graphs(self._padded_scores, buckets, self._device, capture)
         # Rows that only fill a table up have no words: LLaVA's own code cuts them off.
         self._words = writer.tokenizer.size
+        self._grammars = Grammars(writer.tokenizer, sorted(writer.eos_ids))
 
     @property
     def work(self) -> Work:
@@ -131,9 +133,32 @@ class LlavaModel:
             embeddings[pictured] = needed.to(embeddings.device, embeddings.dtype)
         return Seen(begin, embeddings)
 
-    def chooser(self, given: Sampling) -> TokenChooser:
-        """Return what chooses the request's tokens."""
-        return sampling.chooser(given)
+    def prepare(self, request: Request) -> None:
+        """Compile what the answer is to be held to."""
+        if request.sampling.grammar is not None:
+            self._grammars.compile(request.sampling.grammar)
+
+    def chooser(self, prompt: Prompt, sampling: Sampling) -> TokenChooser:
+        """Return what chooses the tokens of an answer to a prompt.
+
+        Raises:
+            UsageError: a token is named that is not there.
+            GrammarError: no answer can be held to the grammar.
+        """
+        unknown = [i for i in sampling.token_ids if not 0 <= i < self._words]
+        if unknown:
+            raise UsageError(
+                f"there is no token {unknown[0]}; expected ids from 0 to {self._words - 1}"
+            )
+        ends = [i for i in prompt.eos_ids if i < self._words]
+        grammar = sampling.grammar
+        return TokenChooser(
+            sampling,
+            prompt=prompt.ids,
+            ends=ends,
+            words=self._words,
+            held=self._grammars.hold(grammar, ends) if grammar is not None else None,
+        )
 
     @torch.inference_mode()
     def prefill(
@@ -150,7 +175,7 @@ class LlavaModel:
             hidden = self._forward(seen.chunk(begin, end), positions, Prefill(row, begin, end))
             if end < seen.end:
                 return None
-            return sampling.choose(self._scores(hidden), [chooser])[0]
+            return choose(self._scores(hidden), [chooser])[0]
 
     @torch.inference_mode()
     def decode(
@@ -167,12 +192,12 @@ class LlavaModel:
         """
         with _memory_errors():
             if self.manner.padded:
-                return sampling.choose(self.graphs.scores(rows, tokens, lengths), choosers)
+                return choose(self.graphs.scores(rows, tokens, lengths), choosers)
             plan = Decode.of(rows, lengths, self._device)
             ids = torch.tensor(tokens, device=self._device)[:, None]
             positions = torch.tensor(lengths, device=self._device)[:, None]
             hidden = self._forward(self._language.embed_tokens(ids), positions, plan)
-            return sampling.choose(self._scores(hidden), choosers)
+            return choose(self._scores(hidden), choosers)
 
     def _padded_scores(self, batch: Batch) -> torch.Tensor:
         """Return the scores of a padded decode; it reads nothing but buffers, as a graph must."""

@@ -1,63 +1,150 @@
 """Choosing tokens: greedy for all rows at once, sampling with each request's own generator.
 
-Source: transformers generation/logits_process.py (order: temperature, then top_p).
+What a request asks for beside that changes its own row alone, before the choice: biases, penalties,
+an end that may not come yet, a grammar. Odds that are told are the model's, before all of it.
+
+Source: transformers generation/logits_process.py, vllm v1/sample/sampler.py (order: bias and ends,
+penalties, temperature, min_p, top_k, top_p; what each of them is).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
 import torch
 
+from llava_pack.engine.batching.grammars import Allowed, Held
 from llava_pack.engine.batching.token import ChosenToken
-from llava_pack.engine.port import Sampling
+from llava_pack.engine.sampling import GrammarError, Sampling
+from llava_pack.format.errors import PackError
+
+_NEVER = float("-inf")
 
 
-@dataclass(slots=True)
 class TokenChooser:
-    """Chooses one request's tokens; a seed gives the same tokens in any mix of requests."""
+    """Chooses one request's tokens; a seed gives the same tokens in any mix of requests.
 
-    temperature: float
-    top_p: float
-    generator: torch.Generator | None
-    logprobs: int | None = None
+    Args:
+        sampling: what was asked.
+        prompt: ids of the prompt; others than the vocabulary's are overlooked.
+        ends: ids that end the answer.
+        words: size of the vocabulary.
+        held: what holds the answer to a grammar.
+    """
 
-    def sample(self, logits: torch.Tensor) -> int:
-        """Return a token drawn from logits (vocabulary,) in float32 on the CPU."""
-        scaled = logits / self.temperature
-        if self.top_p < 1:
-            scaled = _nucleus(scaled, self.top_p)
-        odds = torch.softmax(scaled, dim=-1)
-        return int(torch.multinomial(odds, 1, generator=self.generator))
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        prompt: Sequence[int] = (),
+        ends: Sequence[int] = (),
+        words: int = 0,
+        held: Held | None = None,
+    ) -> None:
+        self.sampling = sampling
+        self.held = held
+        self._taken = 0
+        self._ends = list(ends)
+        self._generator = _generator(sampling)
+        self._seen = _flags(words, prompt) if sampling.repetition_penalty != 1 else None
+        penalties = sampling.frequency_penalty or sampling.presence_penalty
+        self._counts = torch.zeros(words) if penalties else None
 
+    @property
+    def plain(self) -> bool:
+        """Whether the likeliest token that is allowed is the one to take."""
+        changed = self._seen is not None or self._counts is not None or self.sampling.logit_bias
+        return self._generator is None and not changed and not self._goes_on
 
-def chooser(sampling: Sampling) -> TokenChooser:
-    """Return what chooses a request's tokens."""
-    if sampling.temperature == 0:
-        return TokenChooser(0.0, 1.0, None, sampling.logprobs)
-    generator = torch.Generator()
-    if sampling.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(sampling.seed)
-    return TokenChooser(sampling.temperature, sampling.top_p, generator, sampling.logprobs)
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the answer may not end yet."""
+        return self._taken < self.sampling.min_tokens
+
+    def choose(self, logits: torch.Tensor) -> int:
+        """Return a token for logits (vocabulary,) in float32 on the CPU, which are changed."""
+        self.change(logits)
+        if self._generator is None:
+            return int(logits.argmax())
+        logits /= self.sampling.temperature
+        odds = torch.softmax(kept(logits, self.sampling), dim=-1)
+        return int(torch.multinomial(odds, 1, generator=self._generator))
+
+    def take(self, token_id: int) -> None:
+        """Take note of a token that was chosen.
+
+        Raises:
+            GrammarError: what holds the answer gave it up.
+        """
+        self._taken += 1
+        if self._seen is not None:
+            self._seen[token_id] = True
+        if self._counts is not None:
+            self._counts[token_id] += 1
+        if self.held is not None:
+            self.held.take(token_id)
+
+    def change(self, logits: torch.Tensor) -> None:
+        """Put in what changes the odds of single tokens; they are changed in place."""
+        for token_id, bias in self.sampling.logit_bias:
+            logits[token_id] += bias
+        if self._goes_on and not bool(torch.isneginf(_without(logits, self._ends)).all()):
+            logits[self._ends] = _NEVER
+        if self._seen is not None:
+            by = self.sampling.repetition_penalty
+            logits[self._seen] = _divided(logits[self._seen], by)
+        if self._counts is not None:
+            logits -= self.sampling.frequency_penalty * self._counts
+            logits -= self.sampling.presence_penalty * (self._counts > 0)
 
 
 def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[ChosenToken]:
     """Return the next token of each row; logits (rows or more, vocabulary) are read once."""
-    chosen = [int(token) for token in logits.argmax(dim=-1).tolist()[: len(choosers)]]
-    sampled = [row for row, one in enumerate(choosers) if one.generator is not None]
-    if sampled:
-        host = logits[sampled].float().cpu()
-        for row, values in zip(sampled, host, strict=True):
-            chosen[row] = choosers[row].sample(values)
+    masks = [_mask(one.held) for one in choosers]  # while a GPU still computes the logits
+    scores = logits[: len(choosers)]
+    if any(isinstance(mask, np.ndarray) for mask in masks):
+        scores = scores.masked_fill(_hidden(masks, scores), _NEVER)
+    chosen = [int(token) for token in scores.argmax(dim=-1).tolist()]
+    changed = [row for row, one in enumerate(choosers) if not one.plain]
+    if changed:
+        host = scores[changed].float().cpu()
+        for row, values in zip(changed, host, strict=True):
+            chosen[row] = choosers[row].choose(values)
     return [
-        ChosenToken(token) if one.logprobs is None else _with_odds(token, logits[row], one.logprobs)
-        for row, (token, one) in enumerate(zip(chosen, choosers, strict=True))
+        ChosenToken(token, refused=mask) if isinstance(mask, PackError) else _taken(token, one, row)
+        for token, one, row, mask in zip(chosen, choosers, logits, masks, strict=False)
     ]
 
 
+def _taken(token: int, one: TokenChooser, logits: torch.Tensor) -> ChosenToken:
+    asked = one.sampling.logprobs
+    chosen = ChosenToken(token) if asked is None else _with_odds(token, logits, asked)
+    try:
+        one.take(token)
+    except GrammarError as error:
+        return replace(chosen, refused=error)
+    return replace(chosen, last=True) if one.held is not None and one.held.ended else chosen
+
+
+def _mask(held: Held | None) -> Allowed | GrammarError | None:
+    try:
+        return held.allowed() if held is not None else None
+    except GrammarError as error:
+        return error
+
+
+def _hidden(masks: Sequence[Allowed | GrammarError | None], scores: torch.Tensor) -> torch.Tensor:
+    """Return what is not allowed, as (rows, vocabulary)."""
+    hidden = np.zeros(scores.shape, dtype=np.bool_)
+    for row, mask in enumerate(masks):
+        if isinstance(mask, np.ndarray):
+            np.logical_not(mask[: scores.shape[1]], out=hidden[row, : len(mask)])
+            hidden[row, len(mask) :] = True
+    return torch.from_numpy(hidden).to(scores.device, non_blocking=True)
+
+
 def _with_odds(token: int, logits: torch.Tensor, count: int) -> ChosenToken:
-    """Return a token with the odds that the model gave it, before temperature and top_p."""
+    """Return a token with the odds that the model gave it."""
     logprobs = logits.float().log_softmax(dim=-1)
     values, ids = logprobs.topk(min(count, len(logprobs)))
     return ChosenToken(
@@ -65,8 +152,46 @@ def _with_odds(token: int, logits: torch.Tensor, count: int) -> ChosenToken:
     )
 
 
+def _generator(sampling: Sampling) -> torch.Generator | None:
+    if sampling.temperature == 0:
+        return None
+    generator = torch.Generator()
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+    return generator
+
+
+def _flags(words: int, ids: Sequence[int]) -> torch.Tensor:
+    flags = torch.zeros(words, dtype=torch.bool)
+    flags[[i for i in ids if 0 <= i < words]] = True
+    return flags
+
+
+def _without(logits: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+    kept = torch.ones_like(logits, dtype=torch.bool)
+    kept[list(ids)] = False
+    return logits[kept]
+
+
+def _divided(logits: torch.Tensor, by: float) -> torch.Tensor:
+    return torch.where(logits > 0, logits / by, logits * by)
+
+
+def kept(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return the logits with minus infinity where a token is not to be drawn."""
+    if sampling.min_p:
+        odds = logits.softmax(dim=-1)
+        logits = logits.masked_fill(odds < sampling.min_p * odds.max(), _NEVER)
+    if 0 < sampling.top_k < len(logits):
+        least = logits.topk(sampling.top_k).values[-1]
+        logits = logits.masked_fill(logits < least, _NEVER)
+    return _nucleus(logits, sampling.top_p) if sampling.top_p < 1 else logits
+
+
 def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     ordered, indices = torch.sort(logits, descending=False)
     below = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
     below[-1] = False
-    return logits.masked_fill(torch.zeros_like(below).scatter(0, indices, below), float("-inf"))
+    return logits.masked_fill(torch.zeros_like(below).scatter(0, indices, below), _NEVER)

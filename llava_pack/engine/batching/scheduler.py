@@ -79,6 +79,10 @@ class SlotEngine:
         """Return what becomes of a question, stage by stage."""
         return self._model.trace(request)
 
+    def prepare(self, request: Request) -> None:
+        """Do what takes long for a request before it is submitted; safe from any thread."""
+        self._model.prepare(request)
+
     def submit(self, request: Request) -> None:
         """Take a request; whatever is wrong with it comes back from `step` as `Failed`."""
         self._waiting.append(Job(request, time.monotonic()))
@@ -139,7 +143,7 @@ class SlotEngine:
         try:
             job.prompt = self._model.write(job.request)
             job.keys = job.prompt.keys()
-            job.chooser = self._model.chooser(job.request.sampling)
+            job.chooser = self._model.chooser(job.prompt, job.request.sampling)
             job.text = AnswerText(job.prompt.stops)
         except Exception as error:  # noqa: BLE001 - a request fails alone, whatever it was
             self._waiting.remove(job)
@@ -228,12 +232,18 @@ class SlotEngine:
 
     def _take(self, job: Job, choice: ChosenToken) -> None:
         """Take a new token of a running request: say it, and end the request where it ends."""
+        if choice.refused is not None:
+            self._running.remove(job)
+            self._rows.forget(job.row)
+            self._fail(job, choice.refused)
+            return
         token = choice.token_id
         job.first_s = job.first_s or time.monotonic()
         job.tokens.append(token)
         ended = job.prompt is not None and token in job.prompt.eos_ids
-        text = "" if ended else job.text.push(self._spoken(job, token))
-        reason: Reason | None = "stop" if ended or job.text.stopped else None
+        free = len(job.tokens) > job.request.sampling.min_tokens
+        text = "" if ended else job.text.push(self._spoken(job, token), stopping=free)
+        reason: Reason | None = "stop" if ended or choice.last or job.text.stopped else None
         full = job.done + 1 >= self._model.info.context_tokens
         if reason is None and (full or len(job.tokens) >= job.request.sampling.max_tokens):
             reason = "length"

@@ -15,6 +15,7 @@ from llava_pack.engine.inputs.templates import (
 )
 from llava_pack.engine.inputs.tokenizers import Tokenizer
 from llava_pack.engine.port import ContextLengthError, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import UsageError
 
 PICTURE_ID = -200
@@ -142,7 +143,7 @@ class PromptWriter:
                 special = isinstance(before, Special) or (own and isinstance(before, Picture))
                 ids += self.tokenizer.encode(item, continued=special)
             before = item
-        stops, ends = self._ends(conv_mode, request.sampling.stop)
+        stops, ends = self._ends(conv_mode, request.sampling)
         return Prompt(
             ids=tuple(ids),
             pictures=tuple(pictures),
@@ -155,10 +156,12 @@ class PromptWriter:
 
     def _items(self, request: Request, conv_mode: str) -> Sequence[Item]:
         if conv_mode != OWN:
-            return self._with_ends(render(request.messages, conv_mode))
+            return self._with_ends(render(request.messages, conv_mode, new_turn=request.new_turn))
         if self.chat_template is None:
             raise UsageError("this model has no chat template of its own", subject="conv_mode")
-        return render_own(request.messages, self.chat_template, self.tokens.texts)
+        return render_own(
+            request.messages, self.chat_template, self.tokens.texts, new_turn=request.new_turn
+        )
 
     def _begin(self, first: Item | None) -> list[int]:
         """Return what begins the ids, unless a chat template has written it already."""
@@ -195,14 +198,19 @@ class PromptWriter:
             return self.tokenizer.encode(token, continued=True)
         return [*(self.tokenizer.lead(token) if begins else ()), found]
 
-    def _ends(
-        self, conv_mode: str, asked: tuple[str, ...]
-    ) -> tuple[tuple[str, ...], frozenset[int]]:
-        """Return stop strings, and stop ids: a template's stop is an id where there is one."""
+    def _ends(self, conv_mode: str, sampling: Sampling) -> tuple[tuple[str, ...], frozenset[int]]:
+        """Return stop strings, and stop ids: a template's stop is an id where there is one.
+
+        What an answer is held to says where it ends: a template's stop string may be within it.
+        """
+        asked = frozenset(sampling.stop_token_ids)
+        if sampling.ignore_eos:
+            return sampling.stop, asked
         if conv_mode == OWN:
             stops = self.tokens.ends(self.chat_template.after if self.chat_template else "")
         else:
             stops = template(conv_mode).stops
         known = {stop: self.tokenizer.special_id(stop) for stop in stops}
         texts = tuple(stop for stop, token_id in known.items() if token_id is None)
-        return (*texts, *asked), self.eos_ids | {i for i in known.values() if i is not None}
+        ends = self.eos_ids | {i for i in known.values() if i is not None} | asked
+        return sampling.stop if sampling.grammar else (*texts, *sampling.stop), ends

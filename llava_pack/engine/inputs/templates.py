@@ -15,7 +15,8 @@ from llava_pack.checkpoint.chat_template import ChatTemplate, Markup, TemplateTu
 from llava_pack.checkpoint.message_body import body
 from llava_pack.checkpoint.special_tokens import SpecialTokens
 from llava_pack.checkpoint.templates import Template, template
-from llava_pack.engine.port import ROLES, Message, Picture
+from llava_pack.engine.inputs.turns import Turn, conversation
+from llava_pack.engine.port import Message, Part, Picture
 from llava_pack.format.errors import UsageError
 
 
@@ -29,20 +30,31 @@ class Special:
 Item = str | Special | Picture
 
 
-def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
-    """Return the prompt that asks the model for the next turn.
+def render(
+    messages: Sequence[Message], conv_mode: str, *, new_turn: bool | None = None
+) -> tuple[Item, ...]:
+    """Return the prompt that asks the model for the next turn, or for the rest of its last one.
 
     Pictures come before the text of their message, each on a line of its own, as LLaVA was
-    trained; those that stand in a text stay there. Neighbouring messages of one role count as one.
+    trained; those that stand in a text stay there. A later system message has a turn of its own
+    where the template has such turns; elsewhere it is text of a person's turn.
+
+    Args:
+        messages: texts and pictures in the order in which they were given.
+        conv_mode: the template's name.
+        new_turn: see `Request`.
 
     Raises:
-        UsageError: unknown template, no message, an unknown role, a system message that is not
-            the first, a picture outside a person's turn, or the last word is not a person's.
+        UsageError: unknown template; else as `conversation`.
     """
     chosen = template(conv_mode)
-    system, turns = _turns(messages)
-    if system is not None:
-        chosen = replace(chosen, system=system)
+    given = conversation(messages, new_turn=new_turn)
+    if not chosen.head:
+        given = given.with_late_systems_asked()
+    if given.system is not None:
+        chosen = replace(chosen, system=given.system)
+    if chosen.style == "llama_2" or (chosen.style == "turns" and not chosen.head):
+        given = given.begun_by_user()  # the system text stands in it
     styles = {
         "single": _dialogue,
         "two": _dialogue,
@@ -51,26 +63,44 @@ def render(messages: Sequence[Message], conv_mode: str) -> tuple[Item, ...]:
         "plain": _plain,
         "raw": _raw,
     }
-    return _joined(styles[chosen.style](chosen, turns), chosen.specials)
+    pieces = styles[chosen.style](chosen, given.turns)
+    if given.ending == "continued":
+        del pieces[-1]  # what ends a turn
+    elif given.ending == "opened":
+        pieces.append(Markup(_opening(chosen)))
+    return _joined(pieces, chosen.specials)
 
 
 def render_own(
-    messages: Sequence[Message], chat_template: ChatTemplate, specials: Collection[str]
+    messages: Sequence[Message],
+    chat_template: ChatTemplate,
+    specials: Collection[str],
+    *,
+    new_turn: bool | None = None,
 ) -> tuple[Item, ...]:
     """Return the prompt that the checkpoint's own chat template writes.
+
+    A template may refuse a system message, or one that is not the first, or a conversation that
+    the assistant begins: then it is given what says the same in turns that it takes.
 
     Args:
         messages: as `render` takes them.
         chat_template: of the checkpoint.
         specials: the tokens of its vocabulary, which the template may write.
+        new_turn: see `Request`.
 
     Raises:
-        UsageError: as `render`; or the template refuses the conversation.
+        UsageError: as `conversation`; or the template refuses the conversation.
     """
-    system, turns = _turns(messages)
-    first = [TemplateTurn("system", (system,))] if system is not None else []
-    given = [*first, *(TemplateTurn(role, parts) for role, parts in turns)]
-    return _joined(chat_template.render(given), specials)
+    refused: list[UsageError] = []
+    for shape in conversation(messages, new_turn=new_turn).shapes():
+        system = () if shape.system is None else (TemplateTurn("system", (shape.system,)),)
+        turns = [*system, *(TemplateTurn(role, parts) for role, parts in shape.turns)]
+        try:
+            return _joined(chat_template.render(turns, shape.ending), specials)
+        except UsageError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def without_taken_spaces(items: Sequence[Item], tokens: SpecialTokens) -> tuple[Item, ...]:
@@ -96,59 +126,46 @@ def _name(item: Item | None) -> str:
 
 # A template's own words are `Markup`: only there are special tokens looked for.
 _Piece = Markup | str | Picture
-_Turn = tuple[str, tuple[str | Picture, ...]]
 
 
-def _turns(messages: Sequence[Message]) -> tuple[str | None, list[_Turn]]:
-    system: str | None = None
-    turns: list[_Turn] = []
-    for index, message in enumerate(messages):
-        if message.role not in ROLES:
-            raise UsageError(f"unknown role {message.role!r}, expected one of: {', '.join(ROLES)}")
-        if message.pictures and message.role != "user":
-            raise UsageError(
-                f"expected pictures only in a user's message, got one from {message.role}"
-            )
-        if message.role == "system":
-            if index:
-                raise UsageError("a system message must come first")
-            system = message.text
-        elif turns and turns[-1][0] == message.role:
-            turns[-1] = (message.role, (*turns[-1][1], *message.parts))
-        else:
-            turns.append((message.role, message.parts))
-    if not turns or turns[-1][0] != "user":
-        raise UsageError("the last message must be a user's question")
-    if turns[0][0] != "user":
-        raise UsageError("the first message after the system's must be a user's")
-    return system, turns
+def _opening(chosen: Template) -> str:
+    """Return what begins the model's turn."""
+    if chosen.style == "turns":
+        return chosen.assistant
+    return f"{chosen.assistant}:" if chosen.style in {"single", "two"} else ""
 
 
-def _dialogue(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
+def _said(role: str, parts: Sequence[Part]) -> Sequence[Part]:
+    """Return a turn's parts; an answer without the space that the template writes before it."""
+    return [str(parts[0]).removeprefix(" ")] if role == "assistant" else parts
+
+
+def _dialogue(chosen: Template, turns: Sequence[Turn]) -> list[_Piece]:
     pieces: list[_Piece] = [chosen.system, Markup(chosen.sep)]
     for role, parts in turns:
         name, sep = (chosen.user, chosen.sep) if role == "user" else (chosen.assistant, chosen.sep2)
-        pieces += [Markup(f"{name}: "), *body(parts), Markup(sep)]
-    return [*pieces, Markup(f"{chosen.assistant}:")]
+        pieces += [Markup(f"{name}: "), *body(_said(role, parts)), Markup(sep)]
+    return pieces
 
 
-def _turn_by_turn(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
+def _turn_by_turn(chosen: Template, turns: Sequence[Turn]) -> list[_Piece]:
     pieces: list[_Piece] = []
     before = chosen.system and not chosen.head
     if chosen.system and chosen.head:
         pieces += [Markup(chosen.head), chosen.system, Markup(chosen.sep)]
+    names = {"system": chosen.head, "user": chosen.user, "assistant": chosen.assistant}
     for index, (role, parts) in enumerate(turns):
-        name, sep = (chosen.user, chosen.sep) if role == "user" else (chosen.assistant, chosen.sep2)
+        sep = chosen.sep2 if role == "assistant" else chosen.sep
         system = f"{chosen.system}\n\n" if before and not index else ""
-        pieces += [Markup(name), system, *body(parts), Markup(sep)]
-    return [*pieces, Markup(chosen.assistant)]
+        pieces += [Markup(names[role]), system, *body(parts), Markup(sep)]
+    return pieces
 
 
-def _llama_2(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
+def _llama_2(chosen: Template, turns: Sequence[Turn]) -> list[_Piece]:
     pieces: list[_Piece] = []
     for index, (role, parts) in enumerate(turns):
         if role == "assistant":
-            pieces += [Markup(" "), *body(parts), Markup(f" {chosen.sep2}")]
+            pieces += [Markup(" "), *body(_said(role, parts)), Markup(f" {chosen.sep2}")]
             continue
         begin = Markup(f"{chosen.sep if index else ''}[INST] ")
         wrapped = f"<<SYS>>\n{chosen.system}\n<</SYS>>\n\n" if chosen.system and not index else ""
@@ -156,17 +173,18 @@ def _llama_2(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
     return pieces
 
 
-def _plain(chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
+def _plain(chosen: Template, turns: Sequence[Turn]) -> list[_Piece]:
     pieces: list[_Piece] = [chosen.system]
     for role, parts in turns:
         pieces += [*body(parts), Markup(chosen.sep if role == "user" else chosen.sep2)]
     return pieces
 
 
-def _raw(_chosen: Template, turns: Sequence[_Turn]) -> list[_Piece]:
-    return [
-        part if isinstance(part, Picture) else Markup(part) for _, parts in turns for part in parts
-    ]
+def _raw(_chosen: Template, turns: Sequence[Turn]) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    for _, parts in turns:
+        pieces += [part if isinstance(part, Picture) else Markup(part) for part in parts]
+    return [*pieces, Markup("")]  # nothing ends a turn
 
 
 def _joined(pieces: Iterable[_Piece], specials: Collection[str]) -> tuple[Item, ...]:

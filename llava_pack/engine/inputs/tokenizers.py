@@ -7,8 +7,10 @@ here; a folder with `tokenizer.json` alone is read by the `tokenizers` library.
 Source: transformers 4.37 models/llama/tokenization_llama.py (the meaning of `legacy`).
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +44,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, continued: bool) -> list[int]:
         """Return the ids of a text; `continued` where a special token came right before it."""
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of a text that goes on with another; nothing is put before it."""
 
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token, None where the vocabulary has none."""
@@ -122,6 +127,10 @@ class SentencePieceTokenizer:
         bare = continued and not self._legacy
         return list((self._bare if bare else self._model).encode(text))
 
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of a text that goes on with another; nothing is put before it."""
+        return list(self._bare.encode(text))
+
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token, None where the vocabulary has none."""
         if token in self._added:
@@ -186,6 +195,19 @@ class JsonTokenizer:
         """Return the ids of a text; `continued` where a special token came right before it."""
         model = self._bare if continued else self._model
         return list(model.encode(text, add_special_tokens=False).ids)
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of a text that goes on with another; nothing is put before it."""
+        return list(self._inside.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _inside(self) -> Any:
+        """The tokenizer without its prefix; few need it, and its state is large."""
+        from tokenizers import Tokenizer as Library
+
+        inside = Library.from_str(json.dumps(_without_prefix(json.loads(self._bare.to_str()))))
+        inside.encode_special_tokens = True
+        return inside
 
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token, None where the vocabulary has none."""

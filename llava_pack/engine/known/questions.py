@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import Delta, EngineInfo, Message, Request, Sampling
+from llava_pack.engine.port import Delta, EngineInfo, Message, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 

@@ -19,8 +19,8 @@ from llava_pack.engine.port import (
     Message,
     Picture,
     Request,
-    Sampling,
 )
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import PreflightError, SpaceError, UsageError
 from llava_pack.format.precision import DEFAULT_PRECISION, QUANTIZED
 from llava_pack.format.progress import Progress, Silent

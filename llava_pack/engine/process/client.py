@@ -15,6 +15,7 @@ from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.outbox import Outbox
 from llava_pack.engine.process.protocol import PROTOCOL, EngineStatus, Wire
+from llava_pack.engine.sampling import FIRST_SETTINGS
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
 
@@ -37,6 +38,7 @@ class EngineClient:
         self._answers: dict[int, asyncio.Future[Wire]] = {}
         self._status: EngineStatus | None = None
         self._standing: Standing | None = None
+        self._settings = FIRST_SETTINGS
         self._changed = asyncio.Event()
         self._gone: PackError | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -131,6 +133,7 @@ class EngineClient:
         ended = False
         try:
             request_id = request.request_id
+            self._check_settings(request)
             fields, pixels = protocol.request_to_wire(replace(request, request_id=wire_id))
             try:
                 await self._send({"op": "generate", "request": fields}, pixels)
@@ -148,6 +151,19 @@ class EngineClient:
             del self._events[wire_id]
             if not ended and self._gone is None:
                 self._post({"op": "cancel", "request_id": wire_id})
+
+    def _check_settings(self, request: Request) -> None:
+        """Refuse what an engine of an earlier release would not do.
+
+        Raises:
+            UsageError: there is such a setting.
+        """
+        newer = [name for name in request.sampling.given if name not in self._settings]
+        if newer:
+            raise UsageError(
+                f"the engine of this model is of an earlier release, and has no {newer[0]}",
+                hint="leave it out, or build and install the model anew",
+            )
 
     async def stats(self) -> Stats:
         """Return the engine's counters; answered even while a step is running.
@@ -212,6 +228,7 @@ class EngineClient:
             raise ServeError(f"the engine speaks protocol {got}, expected {PROTOCOL}")
         self._status = protocol.status_from_wire(hello["status"])
         self._standing = Standing.from_wire(hello.get("fence"))
+        self._settings = frozenset(hello.get("settings") or FIRST_SETTINGS)
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:

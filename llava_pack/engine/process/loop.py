@@ -62,6 +62,15 @@ class EngineThread:
         """Begin to load."""
         self._thread.start()
 
+    def prepare(self, request: Request) -> None:
+        """Do what takes long for a request on the thread that calls, before it is submitted.
+
+        Raises:
+            GrammarError: no answer can be held to its grammar.
+        """
+        if self._engine is not None:
+            self._engine.prepare(request)
+
     def submit(self, request: Request) -> None:
         """Hand over a request."""
         self._order(request)

@@ -5,14 +5,15 @@ frame is a 4-byte big-endian length and that many bytes. The client speaks first
 
     client: hello {protocol} · generate {request} + pictures · cancel {request_id} ·
             stats {tag} · tokenize, trace {tag, request} + pictures
-    engine: hello {protocol, status, fence} · status {status} · delta · finished · failed ·
-            stats {tag, stats} · answer {tag, token_ids | trace | failed}
+    engine: hello {protocol, status, fence, settings} · status {status} · delta · finished ·
+            failed · stats {tag, stats} · answer {tag, token_ids | trace | failed}
 
 A status is pushed whenever it changes, so a client sees loading progress without asking. `fence`
-is the engine's `Standing`, null where it tells none; an engine of an earlier release has no such
-field, and an earlier client does not look for one. Other versions are refused in `hello`. Both
-sides are ours and the socket is private to one account: bounds are there against bugs, not against
-strangers.
+is the engine's `Standing`, null where it tells none, and `settings` names the fields of `Sampling`
+that it has; an engine of an earlier release has no such fields, and an earlier client does not look
+for them. Of a request's sampling, what is as everybody has it is left out. Other versions are
+refused in `hello`. Both sides are ours and the socket is private to one account: bounds are there
+against bugs, not against strangers.
 """
 
 import asyncio
@@ -34,8 +35,8 @@ from llava_pack.engine.port import (
     Message,
     Picture,
     Request,
-    Sampling,
 )
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Histogram, Stats, Work
 from llava_pack.format.errors import ServeError, UsageError
 
@@ -132,9 +133,10 @@ def request_to_wire(request: Request) -> tuple[Wire, list[Pixels]]:
     fields = {
         "request_id": request.request_id,
         "messages": messages,
-        "sampling": asdict(request.sampling),
+        "sampling": dict(request.sampling.given),
         "conv_mode": request.conv_mode,
         "salt": request.salt,
+        "new_turn": request.new_turn,
     }
     return fields, pixels
 
@@ -152,14 +154,13 @@ def request_from_wire(fields: Wire, attachments: Sequence[bytes]) -> Request:
             Message(entry["role"], tuple(_part(part, pixels) for part in entry["parts"]))
             for entry in fields["messages"]
         )
-        sampling = dict(fields["sampling"])
-        sampling["stop"] = tuple(sampling.get("stop", ()))
         return Request(
             request_id=str(fields["request_id"]),
             messages=messages,
-            sampling=Sampling(**sampling),
+            sampling=Sampling.of(fields["sampling"]),
             conv_mode=fields.get("conv_mode"),
             salt=str(fields.get("salt", "")),
+            new_turn=fields.get("new_turn"),
         )
     except (KeyError, TypeError, ValueError, StopIteration, RuntimeError) as error:
         raise ServeError("a request on the engine's socket is malformed") from error

@@ -4,14 +4,16 @@ import asyncio
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.port import Engine, Event, Failed, Finished, Request
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.loop import EngineThread, Listener, Load
 from llava_pack.engine.process.protocol import PROTOCOL, EngineStatus, Wire
+from llava_pack.engine.sampling import SETTINGS
 from llava_pack.format.errors import PackError, ServeError
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ class EngineServer:
         self._connections: dict[int, asyncio.StreamWriter] = {}
         self._ids = itertools.count(1)
         self._active: set[str] = set()
-        self._questions: set[asyncio.Task[None]] = set()
+        self._preparing: dict[str, bool] = {}
+        """Requests that are not submitted yet, and whether they were cancelled meanwhile."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._status = EngineStatus(state="loading")
         self._standing = standing
         self._draining = False
@@ -55,7 +59,7 @@ class EngineServer:
         finally:
             self._connections.pop(number, None)
             for request_id in [r for r in self._active if r.startswith(f"{number}/")]:
-                self.thread.cancel(request_id)
+                self._cancel(request_id)
             writer.close()
 
     def drain(self) -> None:
@@ -66,7 +70,7 @@ class EngineServer:
     def cut(self) -> None:
         """Cancel everything that runs."""
         for request_id in self._active:
-            self.thread.cancel(request_id)
+            self._cancel(request_id)
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         received = await protocol.read_message(reader)
@@ -76,6 +80,7 @@ class EngineServer:
             "status": protocol.status_to_wire(self._status),
         }
         hello["fence"] = asdict(self._standing) if self._standing else None
+        hello["settings"] = SETTINGS
         writer.writelines(protocol.encode(hello))
         if received is None or received[0].get("protocol") != PROTOCOL:
             got = received[0].get("protocol") if received else None
@@ -92,14 +97,12 @@ class EngineServer:
             if op == "generate":
                 self._generate(number, message["request"], attachments, writer)
             elif op == "cancel":
-                self.thread.cancel(f"{number}/{message['request_id']}")
+                self._cancel(f"{number}/{message['request_id']}")
             elif op == "stats":
                 answer = {"op": "stats", "tag": message["tag"], "stats": asdict(self.thread.stats)}
                 writer.writelines(protocol.encode(answer))
             elif op in _QUESTIONS:
-                task = asyncio.create_task(self._question(message, attachments, writer))
-                self._questions.add(task)
-                task.add_done_callback(self._questions.discard)
+                self._begin(self._question(message, attachments, writer))
             else:
                 raise ServeError(f"unknown operation {op!r} on the engine's socket")
 
@@ -120,7 +123,35 @@ class EngineServer:
             return
         self._active.add(full_id)
         self.quiet.clear()
+        if request.sampling.grammar is None:
+            self.thread.submit(request)
+        else:
+            self._begin(self._prepared(request))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepared(self, request: Request) -> None:
+        """Submit a request once what takes long for it is done, beside the engine's steps."""
+        full_id = request.request_id
+        self._preparing[full_id] = False
+        try:
+            await asyncio.to_thread(self.thread.prepare, request)
+        except PackError as error:
+            del self._preparing[full_id]
+            self._deliver([Failed.of(full_id, error)])
+            return
         self.thread.submit(request)
+        if self._preparing.pop(full_id):
+            self.thread.cancel(full_id)
+
+    def _cancel(self, full_id: str) -> None:
+        if full_id in self._preparing:
+            self._preparing[full_id] = True
+        else:
+            self.thread.cancel(full_id)
 
     async def _question(
         self, message: Wire, attachments: list[bytes], writer: asyncio.StreamWriter

@@ -56,6 +56,7 @@ class Entry:
         request_id: as in `X-Request-Id`.
         key: the name of the key.
         key_id: its id, which tells it from another key that had the name before.
+        client: the address that it came from; empty for the server's Unix socket.
         route: method and template of the route.
         model: the name of the model that answered; empty where none did.
         status: of the answer.
@@ -68,6 +69,7 @@ class Entry:
     request_id: str
     key: str
     key_id: str
+    client: str
     route: str
     model: str
     status: int

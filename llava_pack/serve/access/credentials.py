@@ -12,6 +12,7 @@ from llava_pack.format.text import visible
 from llava_pack.serve.access.key import Key
 from llava_pack.serve.access.key_store import KeyStore
 from llava_pack.serve.access.policy import AccessPolicy, keys_of_file, read_keys
+from llava_pack.serve.access.public_name import NO_NAME, PublicName
 
 _MIN_KEY_CHARS = 16
 _TOKEN_BYTES = 32
@@ -27,7 +28,12 @@ class ServeCredentials:
 
 
 def credentials(
-    host: str, *, token: bool, key_file: Path | None = None, key_store: Path | None = None
+    host: str,
+    *,
+    token: bool,
+    key_file: Path | None = None,
+    key_store: Path | None = None,
+    name: PublicName = NO_NAME,
 ) -> ServeCredentials:
     """Return the token of this start and the policy that asks for it.
 
@@ -36,6 +42,7 @@ def credentials(
         token: whether a token is asked for.
         key_file: API keys that are accepted beside the token, one a line.
         key_store: keys of people, which a running server sees come and go.
+        name: how it is reached by other names than loopback's.
 
     Raises:
         UsageError: another address than loopback without any key, or without any check; or a
@@ -59,6 +66,7 @@ def credentials(
         key_store=str(key_store) if key_store is not None else "",
         host_names=names,
         any_address=not loopback,
+        name=name,
     )
     return ServeCredentials(token=made, policy=policy)
 

@@ -3,10 +3,13 @@
 Loopback is open to every account of a shared server, and a web page on the laptop can send
 requests into a tunnel. So every request shows a key (the token of this start, one of a person, or
 the cookie that the login page got for either), names a host that is ours, and comes from our own
-page or from no page at all; and the key must open the route. What decides is the path and the
-headers as they came, never a rebuilt URL.
+page, from one of a listed origin, or from no page at all; and the key must open the route. What
+decides is the path and the headers as they came, never a rebuilt URL.
 
-Source: docs/explanation/threat-model.md; RFC 9110 (421); Fetch Metadata (Sec-Fetch-Site).
+A listed origin's page asks with a key of its own: a cookie that the browser adds is not looked at.
+
+Source: docs/explanation/threat-model.md; RFC 9110 (421); Fetch Metadata (Sec-Fetch-Site); Fetch,
+"CORS-preflight request".
 """
 
 import hmac
@@ -18,6 +21,7 @@ from functools import cached_property
 from typing import Literal
 
 from llava_pack.serve.access.key import Key, digest_of, id_of
+from llava_pack.serve.access.public_name import LOOPBACK_NAMES, NO_NAME, PublicName, host_name
 from llava_pack.serve.access.scopes import (
     LLAVA_PREFIX,
     LLAVA_ROUTES,
@@ -31,10 +35,11 @@ from llava_pack.serve.access.sessions import Session, StartSecret, cookies, same
 from llava_pack.serve.caller import ANYONE, Caller
 
 Verdict = Literal[
-    "allowed", "no-token", "expired", "wrong-scope", "no-route", "wrong-host", "wrong-origin"
-]
+    "allowed", "preflight", "no-token", "expired", "wrong-scope", "no-route", "wrong-host",
+    "wrong-origin",
+]  # fmt: skip
 _FORM_METHODS = frozenset({"GET", "HEAD"})
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_PREFLIGHT = "access-control-request-method"
 _SECRET_BYTES = 32
 _BESIDE_ADMIN: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope != "admin")
 
@@ -47,11 +52,13 @@ class AccessRequest:
         path: as it came, decoded once.
         method: GET, POST and so on.
         headers: by lower-case name; of a repeated one the last.
+        upstream_host: by which name a listed proxy asks us, where Host is what it was asked for.
     """
 
     path: str
     method: str
     headers: Mapping[str, str]
+    upstream_host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +92,7 @@ class AccessPolicy:
         host_names: names beside loopback's under which the server is reached.
         any_address: whether a bare IP address in Host is ours too, for listeners that face a
             network; a name that was rebound to our address is still refused.
+        name: how it is reached by other names, through proxies, and from other web pages.
     """
 
     secrets: tuple[str, ...] | None = field(repr=False)
@@ -93,6 +101,7 @@ class AccessPolicy:
     key_store: str = ""
     host_names: frozenset[str] = frozenset()
     any_address: bool = False
+    name: PublicName = NO_NAME
 
     def judge(self, asked: AccessRequest, store: Mapping[str, Key], now_s: int) -> Ruling:
         """Return whether a request is taken, and who asks.
@@ -103,14 +112,17 @@ class AccessPolicy:
             now_s: UTC seconds.
         """
         host = asked.headers.get("host", "")
-        if not self._ours(host):
+        if not (self._ours(host) and self._ours(asked.upstream_host or host)):
             return Ruling(verdict="wrong-host")
-        if not _from_our_page(host, asked.headers):
+        from_ours = _from_our_page(host, asked.headers, self.name.origin)
+        if not (from_ours or self.name.lists(asked.headers.get("origin", ""))):
             return Ruling(verdict="wrong-origin")
+        if not from_ours and asked.method == "OPTIONS" and _PREFLIGHT in asked.headers:
+            return Ruling(verdict="preflight")
         route = route_of(asked.path, asked.method)
         if asked.path == LOGIN_PATH and asked.method in _FORM_METHODS:
             return Ruling(verdict="allowed", route=route)
-        key, session = self._shown(asked, store, now_s)
+        key, session = self._shown(asked, store, now_s, by_cookie=from_ours)
         if key is None:
             return self._without_key(asked, route)
         return Ruling(
@@ -120,6 +132,10 @@ class AccessPolicy:
             route=route,
             session=session,
         )
+
+    def is_key(self, text: str, store: Mapping[str, Key]) -> bool:
+        """Return whether a text is the whole of a key or token."""
+        return self._offered(text, store) is not None
 
     @property
     def derived(self) -> StartSecret:
@@ -153,13 +169,15 @@ class AccessPolicy:
         return Ruling(verdict="allowed", route=route)
 
     def _shown(
-        self, asked: AccessRequest, store: Mapping[str, Key], now_s: int
+        self, asked: AccessRequest, store: Mapping[str, Key], now_s: int, *, by_cookie: bool
     ) -> tuple[Key | None, Session | None]:
         """Return the key that a request shows: in its path, in a header, or by a cookie."""
         if asked.path.startswith(LLAVA_PREFIX):
             return (self._in_path(asked.path, store) if asked.method == "POST" else None), None
-        if (key := self._offered(_offered(asked.headers), store)) is not None:
+        if (key := self._offered(offered_key(asked.headers), store)) is not None:
             return key, None
+        if not by_cookie:
+            return None, None
         cookie = next(cookies(asked.headers.get("cookie", ""), self.derived.cookie_name), "")
         session = self.derived.session(cookie, now_s)
         return (self._by_id(session.key_id, store), session) if session else (None, None)
@@ -185,11 +203,9 @@ class AccessPolicy:
         return known.get(key_id) or store.get(key_id)
 
     def _ours(self, host: str) -> bool:
-        name, _, port = host.rpartition(":") if _has_port(host) else (host, "", "")
-        if port and not (port.isascii() and port.isdigit()):
-            return False
-        name = name.lower()
-        return name in _LOOPBACK_NAMES | self.host_names or (self.any_address and _is_address(name))
+        name = host_name(host)
+        ours = LOOPBACK_NAMES | self.host_names | self.name.hosts
+        return name in ours or (self.any_address and _is_address(name))
 
 
 def keys_of_file(text: str) -> tuple[Key, ...]:
@@ -224,21 +240,26 @@ def _verdict(key: Key, route: Route | None, now_s: int, *, by_session: bool) -> 
     return "allowed" if opened else "wrong-scope"
 
 
-def _offered(headers: Mapping[str, str]) -> str:
+def offered_key(headers: Mapping[str, str]) -> str:
+    """Return the text that a request's headers show as a key; empty where there is none."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
-def _from_our_page(host: str, headers: Mapping[str, str]) -> bool:
+def _from_our_page(host: str, headers: Mapping[str, str], own: str) -> bool:
+    """Return whether a request comes from our own page, or from none.
+
+    Args:
+        host: as it was asked for.
+        headers: of the request.
+        own: the origin of the public name, whose proxy may ask for another host; empty for none.
+    """
     origin = headers.get("origin")
     if origin is not None:
-        return origin.lower() in {f"http://{host.lower()}", f"https://{host.lower()}"}
+        ours = {f"http://{host.lower()}", f"https://{host.lower()}", *([own] if own else [])}
+        return origin.lower() in ours
     site = headers.get("sec-fetch-site", "none")
     return site in {"none", "same-origin"} or headers.get("sec-fetch-mode") == "navigate"
-
-
-def _has_port(host: str) -> bool:
-    return ":" in host.rpartition("]")[2]
 
 
 def _is_address(name: str) -> bool:

@@ -17,6 +17,8 @@ RENEW_S = 600
 """A cookie older than this is replaced while its page is in use."""
 IDLE_S = 12 * 3600
 LONGEST_S = 7 * 24 * 3600
+ANY_COOKIE = r"\bllava-pack-[0-9a-f]{12}(?==)"
+"""The name of a cookie of any start."""
 SECRET_SHAPES = (
     r"\blp_[0-9a-f]{12}_[A-Za-z0-9_-]{43}",
     r"(?<=/llava/)[a-z0-9-]+\.[0-9a-f]{32}",

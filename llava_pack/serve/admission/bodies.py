@@ -9,6 +9,7 @@ caller gets half: who finds it used up waits, and is told to come back after a w
 import asyncio
 import io
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +25,8 @@ from llava_pack.serve.admission.json_bounds import (
     too_large,
 )
 from llava_pack.serve.caller import caller_of
-from llava_pack.serve.errors import plain_error
+from llava_pack.serve.errors import pack_response, plain_error
+from llava_pack.serve.port import LaterError, OverloadedError
 
 _MIB = 1 << 20
 MAX_BODY_BYTES = 64 * _MIB
@@ -32,7 +34,8 @@ MAX_BODY_BYTES = 64 * _MIB
 MAX_OTHER_BYTES = 4 * _MIB
 """Of every other body."""
 _PICTURED = frozenset(
-    {"/v1/chat/completions", "/tokenize", "/observe", "/worker_generate_stream"}
+    {"/v1/chat/completions", "/v1/responses", "/api/chat", "/api/generate", "/tokenize",
+     "/observe", "/worker_generate_stream"}
 )  # fmt: skip
 _SMALL_BYTES = 64 * 1024
 _LARGE_BYTES = _MIB
@@ -61,6 +64,10 @@ class BodyLimits:
     held_bytes: int = 2 * MAX_BODY_BYTES
     patience_s: float = _PATIENCE_S
 
+    def budget(self) -> Budget:
+        """Return the room for bodies, of which one caller gets half."""
+        return Budget(self.held_bytes, self.held_bytes // 2)
+
     def of(self, path: str) -> JsonLimits:
         """Return the limits of a route.
 
@@ -74,13 +81,37 @@ class BodyLimits:
         return self.pictured if path in _PICTURED else self.other
 
 
+class Door(Protocol):
+    """What knows whether a request could wait at all, before its body is read."""
+
+    @property
+    def bodies(self) -> Budget:
+        """The room for bodies, in which requests wait too."""
+
+    def admit_body(self, who: str) -> None:
+        """Refuse a caller's request that no model would let wait.
+
+        Raises:
+            LaterError: as many wait as may.
+        """
+
+    def retry_s(self, who: str) -> float:
+        """Return after how many seconds a caller's body may find room."""
+
+
 class Admission:
     """Takes bodies in, counts them, and hands on what is within the limits."""
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: BodyLimits | None = None,
+        door: Door | None = None,
+    ) -> None:
         self._app = app
         self._limits = limits or BodyLimits()
-        self._budget = Budget(self._limits.held_bytes, self._limits.held_bytes // 2)
+        self._door = door
+        self._budget = door.bodies if door else self._limits.budget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -105,12 +136,19 @@ class Admission:
 
     async def _held(self, scope: Scope, receive: Receive, send: Send, size_bytes: int) -> None:
         """Serve a request whose body takes from the budget, until it is gone."""
+        who = caller_of(scope).name
         try:
+            if self._door and self._limits.of(scope["path"]) is self._limits.pictured:
+                self._door.admit_body(who)
             async with asyncio.timeout(self._limits.patience_s):
-                holding = await self._budget.take(caller_of(scope).name, size_bytes)
+                holding = await self._budget.take(who, size_bytes)
         except TimeoutError:
-            message = "too many large requests are in progress; try again in a moment"
-            await plain_error(503, message, code="overloaded")(scope, receive, send)
+            retry_s = self._door.retry_s(who) if self._door else self._limits.patience_s
+            late = OverloadedError("too many large requests are in progress", retry_s=retry_s)
+            await pack_response(late)(scope, receive, send)
+            return
+        except LaterError as error:
+            await pack_response(error)(scope, receive, send)
             return
         scope.setdefault("state", {})[_KEY] = holding
 

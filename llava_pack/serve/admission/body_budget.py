@@ -39,6 +39,11 @@ class Budget:
         """How many wait for some."""
         return len(self._waiting)
 
+    @property
+    def waiting_by(self) -> Counter[str]:
+        """How many requests of each caller wait for some."""
+        return Counter(asked.who for asked in self._waiting)
+
     async def take(self, who: str, amount: int) -> "Holding":
         """Wait until so much is free for a caller, and return it as held.
 

@@ -44,7 +44,8 @@ class ConnectionLimits:
         body_s: in which a body must come on by `body_bytes`, or end.
         body_bytes: see there; a modem brings them.
         unread_s: how long an answer may wait to be read.
-        idle_s: between an answer and the next request.
+        idle_s: between an answer and the next request; longer than proxies keep a connection, or
+            they would send the next request into one that is just being closed.
     """
 
     total: int = 1024
@@ -53,7 +54,7 @@ class ConnectionLimits:
     body_s: float = 30.0
     body_bytes: int = 16 * 1024
     unread_s: float = 60.0
-    idle_s: int = 30
+    idle_s: int = 75
 
 
 class Connections:

@@ -5,8 +5,8 @@ all of it. So a request waits here, and goes to the engine when a slot is about 
 pictures are decoded only then: what waits in the line holds none.
 """
 
-import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,11 +15,20 @@ from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.measures import Trace
 from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
-from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
+from llava_pack.serve.admission.body_budget import Budget
+from llava_pack.serve.admission.fair_queue import Seats
+from llava_pack.serve.admission.line import Line
+from llava_pack.serve.admission.pace import MOST_S
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.counters import Tally
-from llava_pack.serve.port import TRY_AGAIN, OverloadedError, Served, ShareError, Status, Vitals
+from llava_pack.serve.port import (
+    OverloadedError,
+    Served,
+    ShareError,
+    Status,
+    Vitals,
+)
 
 _AHEAD = 2
 """Requests more than slots that are at the engine, so that a free slot has its next one there."""
@@ -27,73 +36,6 @@ _MANY_SLOTS = 4
 """From here on, one slot stays free for callers who have none, while others are around."""
 _NEWCOMERS = 64
 """Callers without a request in the line who still find room in a full one."""
-_LOOK_AGAIN_S = 5.0
-
-
-class Line:
-    """A `FairQueue` to wait in.
-
-    Args:
-        seats: asked for at every turn how many there are.
-    """
-
-    def __init__(self, seats: Callable[[], Seats]) -> None:
-        self._seats = seats
-        self._queue = FairQueue(seats())
-        self._turns: dict[Ticket, asyncio.Future[None]] = {}
-        self._look_again: asyncio.TimerHandle | None = None
-
-    @property
-    def queue(self) -> FairQueue:
-        """Who waits, and who has a seat."""
-        return self._queue
-
-    @property
-    def oldest_s(self) -> float:
-        """How long the first in the line has waited."""
-        return self._queue.oldest_s(time.monotonic())
-
-    async def enter(self, who: str) -> Ticket:
-        """Wait for a caller's turn; the ticket is to be handed to `leave`."""
-        ticket = self._queue.join(who, time.monotonic())
-        self._turns[ticket] = turn = asyncio.get_running_loop().create_future()
-        self._move()
-        try:
-            await turn
-        except BaseException:
-            self.leave(ticket)
-            raise
-        return ticket
-
-    def leave(self, ticket: Ticket) -> None:
-        """Give up a seat, or the place in the line."""
-        self._turns.pop(ticket, None)
-        self._queue.leave(ticket, time.monotonic())
-        self._move()
-
-    @asynccontextmanager
-    async def turn(self, who: str) -> AsyncIterator[None]:
-        """Wait for a caller's turn, and hold the seat until the block ends."""
-        ticket = await self.enter(who)
-        try:
-            yield
-        finally:
-            self.leave(ticket)
-
-    def _move(self) -> None:
-        self._queue.seats = self._seats()
-        for ticket in self._queue.seat(time.monotonic()):
-            turn = self._turns.pop(ticket)
-            if not turn.done():
-                turn.set_result(None)
-        if self._queue.waiting and self._queue.held < self._queue.seats.total:
-            self._later()
-
-    def _later(self) -> None:
-        """Look again after a while: what is kept for others is free once they are forgotten."""
-        if self._look_again is not None:
-            self._look_again.cancel()
-        self._look_again = asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._move)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +56,13 @@ class Shared:
     Args:
         model: what answers.
         queue: how many requests may wait.
+        bodies: the room for bodies; who waits for it, waits for a model too.
     """
 
-    def __init__(self, model: Served, queue: int = QUEUE) -> None:
+    def __init__(self, model: Served, queue: int = QUEUE, bodies: Budget | None = None) -> None:
         self._model = model
         self._queue = queue
+        self._bodies = bodies or Budget(0)
         self._line = Line(self._seats)
 
     def stands_for(self, model: Served) -> bool:
@@ -176,15 +120,59 @@ class Shared:
             ShareError: the caller's share of it is.
         """
         self._model.admit()
-        queue, who = self._line.queue, caller.name
-        mine, shared = queue.waiting_of(who), queue.shared_with(who)
-        if shared and mine >= max(1, self._queue // 2):
+        self.admit_waiting(caller.name)
+
+    def admit_waiting(self, who: str) -> None:
+        """Refuse a request that could not wait: there are enough, or enough of the caller's.
+
+        Raises:
+            OverloadedError: the line is full.
+            ShareError: the caller's share of it is.
+        """
+        waiting = self._waiting
+        mine, of_mine, of_all = waiting[who], *self._missing(who)
+        if of_mine or of_all:
             self.tally.refused += 1
-            raise ShareError(f"{mine} requests of this key are already waiting", hint=TRY_AGAIN)
-        newcomer = shared and not mine and queue.waiting < self._queue + _NEWCOMERS
-        if self._queue_is_full() and not newcomer:
-            self.tally.refused += 1
-            raise OverloadedError.full(queue.held + queue.waiting)
+        if of_mine:
+            retry_s = self._retry_s(who, of_mine, turns=len(waiting))
+            raise ShareError(f"{mine} requests of this key are already waiting", retry_s=retry_s)
+        if of_all:
+            requests = self._line.queue.held + waiting.total()
+            raise OverloadedError.full(requests, self._retry_s("", of_all))
+
+    def takes(self, who: str) -> bool:
+        """Return whether one more request of a caller could wait."""
+        return self._missing(who) == (0, 0)
+
+    def _missing(self, who: str) -> tuple[int, int]:
+        """Return how many places of a caller's share, and of all, have to be free first.
+
+        What others have beyond the share of one counts for nothing: however many one key sends
+        while it is alone, the next key finds places.
+        """
+        queue, waiting, half = self._line.queue, self._waiting, max(1, self._queue // 2)
+        mine = waiting.pop(who, 0)
+        shared = bool(waiting) or queue.shared_with(who)
+        if shared and mine >= half:
+            return mine - half + 1, 0
+        others = sum(min(count, half) for count in waiting.values())
+        newcomer = shared and not mine and others < self._queue + _NEWCOMERS
+        over = queue.held + mine + others - (self._slots + self._queue)
+        return 0, 0 if newcomer else max(0, over + 1)
+
+    @property
+    def _waiting(self) -> Counter[str]:
+        """How many requests of each caller wait: for a turn, or for room for their bodies."""
+        return self._line.queue.waiting_by + self._bodies.waiting_by
+
+    def _retry_s(self, who: str, places: int, *, turns: int = 1) -> float:
+        return self._line.pace.promise(who, places, now_s=time.monotonic(), turns=turns)
+
+    def retry_s(self, who: str) -> float:
+        """Return after how many seconds what waits of a caller has had its turns."""
+        waiting = self._waiting
+        mine = waiting.pop(who, 0)
+        return self._retry_s(who, mine, turns=1 + len(waiting))
 
     @asynccontextmanager
     async def turn(self, caller: Caller) -> AsyncIterator[None]:
@@ -235,8 +223,7 @@ class Shared:
 
     def _queue_is_full(self) -> bool:
         """Return whether as many wait, here and at the engine, as may."""
-        queue = self._line.queue
-        return queue.held + queue.waiting >= self._slots + self._queue
+        return self._line.queue.held + self._waiting.total() >= self._slots + self._queue
 
     @property
     def _slots(self) -> int:
@@ -249,11 +236,15 @@ class SharedModels(Mapping[str, Shared]):
     Args:
         models: by name; looked at anew with every request.
         queue: how many requests may wait for each.
+        bodies: the room for bodies.
     """
 
-    def __init__(self, models: Mapping[str, Served], queue: int = QUEUE) -> None:
+    def __init__(
+        self, models: Mapping[str, Served], queue: int = QUEUE, bodies: Budget | None = None
+    ) -> None:
         self._models = models
         self._queue = queue
+        self.bodies = bodies or Budget(0)
         self._shared: dict[str, Shared] = {}
 
     def __getitem__(self, name: str) -> Shared:
@@ -261,8 +252,22 @@ class SharedModels(Mapping[str, Shared]):
         shared = self._shared.get(name)
         if shared is None or not shared.stands_for(model):
             kept = {name: one for name, one in self._shared.items() if name in self._models}
-            self._shared = {**kept, name: (shared := Shared(model, self._queue))}
+            self._shared = {**kept, name: (shared := Shared(model, self._queue, self.bodies))}
         return shared
+
+    def admit_body(self, who: str) -> None:
+        """Refuse a request whose model is not known yet where no model would let it wait.
+
+        Raises:
+            LaterError: none would.
+        """
+        models = list(self.values())
+        if models and not any(shared.takes(who) for shared in models):
+            models[0].admit_waiting(who)
+
+    def retry_s(self, who: str) -> float:
+        """Return after how many seconds a caller's body may find room."""
+        return min((shared.retry_s(who) for shared in self.values()), default=MOST_S)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)

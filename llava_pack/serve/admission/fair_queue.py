@@ -96,6 +96,11 @@ class FairQueue:
         """How many seats are taken."""
         return self._held.total()
 
+    @property
+    def waiting_by(self) -> Counter[str]:
+        """How many tickets of each caller wait."""
+        return Counter({who: len(line) for who, line in self._lines.items()})
+
     def waiting_of(self, who: str) -> int:
         """Return how many tickets of a caller wait."""
         return len(self._lines.get(who, ()))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Request
@@ -16,6 +17,14 @@ _CHARS_A_TOKEN = 4
 """An estimate, for an answer that was left before the engine told how long its prompt was."""
 
 
+@dataclass(slots=True)
+class _Count:
+    """What one of a visit's requests to a model takes."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
 class Visit:
     """One request of a key; routes tell it what they ask of a model.
 
@@ -24,6 +33,7 @@ class Visit:
         key: whose request it is; None where no key is asked for.
         request_id: as in `X-Request-Id`.
         route: method and template, for the audit log.
+        client: the address that it came from, empty where there is none; for the audit log.
         ledger: where it is charged and written down; None does neither.
     """
 
@@ -34,19 +44,30 @@ class Visit:
         key: Key | None = None,
         request_id: str = "",
         route: str = "",
+        client: str = "",
         ledger: "Ledger | None" = None,
     ) -> None:
         self.caller = caller
         self.key = key
         self.request_id = request_id
         self.route = route
+        self.client = client
         self.model = ""
         self.pictures = 0
         self._chars = 0
-        self.tokens_in = 0
-        self.tokens_out = 0
+        self._counts: list[_Count] = []
         self._ledger = ledger
         self._began_s = time.monotonic()
+
+    @property
+    def tokens_in(self) -> int:
+        """Tokens of all prompts, as far as that is known."""
+        return sum(count.tokens_in for count in self._counts)
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens of all answers so far."""
+        return sum(count.tokens_out for count in self._counts)
 
     def note(self, scope: MutableMapping[str, Any]) -> None:
         """Write this visit and its caller down for the routes behind the guard."""
@@ -72,15 +93,16 @@ class Visit:
     ) -> AsyncGenerator[Event, None]:
         """Yield what comes of a request to a model, and count what it takes."""
         self.model = model
+        self._counts.append(count := _Count())
         async with aclosing(events):
             async for event in events:
                 match event:
                     case Delta():
-                        self.tokens_in = self.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
-                        self.tokens_out += len(event.token_ids)
+                        count.tokens_in = count.tokens_in or 1 + self._chars // _CHARS_A_TOKEN
+                        count.tokens_out += len(event.token_ids)
                     case Finished():
-                        self.tokens_in = event.usage.prompt_tokens
-                        self.tokens_out = event.usage.completion_tokens
+                        count.tokens_in = event.usage.prompt_tokens
+                        count.tokens_out = event.usage.completion_tokens
                     case Failed():
                         pass
                 yield event
@@ -99,6 +121,7 @@ class Visit:
             request_id=self.request_id,
             key=self.caller.name,
             key_id=self.key.id if self.key else "",
+            client=self.client,
             route=self.route,
             model=self.model,
             status=status,

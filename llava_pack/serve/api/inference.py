@@ -1,7 +1,9 @@
 """The one way from a route to a model: a turn, the pictures, the request, the answer."""
 
+import asyncio
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 
 from starlette.exceptions import HTTPException
@@ -12,6 +14,7 @@ from llava_pack.engine.port import Event, Message, Picture, Request
 from llava_pack.serve.admission.bodies import drop_copies
 from llava_pack.serve.admission.fair_models import Prepared, Shared
 from llava_pack.serve.admission.visits import Visit, visit_of
+from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.api.pictures import Admitted, PictureDecoder, Source
 from llava_pack.serve.errors import ErrorBody
 
@@ -32,23 +35,34 @@ class Inference:
     """What routes ask models with.
 
     Args:
-        models: by name.
+        models: by their own names.
         decoder: for the pictures.
+        aliases: further names of theirs.
     """
 
-    def __init__(self, models: Mapping[str, Shared], decoder: PictureDecoder) -> None:
+    def __init__(
+        self, models: Mapping[str, Shared], decoder: PictureDecoder, aliases: Aliases | None = None
+    ) -> None:
         self.models = models
         self._decoder = decoder
+        self._aliases = aliases or {}
+
+    def names_of(self, model: str) -> tuple[str, ...]:
+        """Return all names of a model; by the first of them its answers call it."""
+        first = next(iter(self.models), None)
+        of_first = self._aliases.get("", ()) if model == first else ()
+        return (*of_first, *self._aliases.get(model, ()), model)
 
     def find(self, name: str) -> Shared:
-        """Return a model by its name.
+        """Return a model by one of its names.
 
         Raises:
             HTTPException: 404, there is none.
         """
-        if name in self.models:
-            return self.models[name]
-        served = ", ".join(self.models)
+        names = {own: self.names_of(own) for own in self.models}
+        if (own := next((one for one in names if name in names[one]), None)) is not None:
+            return self.models[own]
+        served = ", ".join(one for several in names.values() for one in several)
         message = f"the model {name[:200]!r} is not served here; served: {served}"
         raise HTTPException(
             404,
@@ -56,6 +70,14 @@ class Inference:
                 message=message, type="invalid_request_error", param="model", code="model_not_found"
             ),
         )
+
+    def called(self, name: str) -> str:
+        """Return what answers call the model of a name.
+
+        Raises:
+            HTTPException: 404, there is none.
+        """
+        return self.names_of(self.find(name).name)[0]
 
     def answer(
         self, model: Shared, visit: Visit, question: Question
@@ -72,6 +94,23 @@ class Inference:
             return Prepared(request=request, seen=admitted.close)
 
         return visit.counted(model.name, model.answer(visit.caller, prepare))
+
+    def choices(
+        self, model: Shared, visit: Visit, question: Question, count: int
+    ) -> list[AsyncGenerator[Event, None]]:
+        """Return several answers to one question, each drawn with a seed of its own.
+
+        Its pictures are decoded once. The others begin once the first one is under way: by then
+        what was computed of the prompt is there, and they take it over.
+
+        Raises:
+            PackError: while they are iterated, as `answer`.
+        """
+        if count == 1:
+            return [self.answer(model, visit, question)]
+        decode = functools.partial(self._decoded, model, visit, question)
+        group = _Group(model, visit, decode, count)
+        return [visit.counted(model.name, group.answer(number)) for number in range(count)]
 
     @asynccontextmanager
     async def request(
@@ -99,6 +138,64 @@ class Inference:
             admitted.close()
             raise
         return replace(question.request, messages=messages), admitted
+
+
+class _Group:
+    """Several requests that ask the same of a model.
+
+    Args:
+        model: that is asked.
+        visit: of who asks.
+        decode: returns the first request, with the room that its pictures take.
+        count: of the requests.
+    """
+
+    def __init__(
+        self,
+        model: Shared,
+        visit: Visit,
+        decode: Callable[[], Awaitable[tuple[Request, Admitted]]],
+        count: int,
+    ) -> None:
+        self._model = model
+        self._visit = visit
+        self._decode = decode
+        self._unseen = count
+        self._under_way = asyncio.Event()
+        self._first: tuple[Request, Admitted] | None = None
+
+    async def answer(self, number: int) -> AsyncGenerator[Event, None]:
+        """Answer one of the requests; all but the first wait until that one is under way."""
+        seen = functools.cache(self._seen)
+
+        async def prepare() -> Prepared:
+            return Prepared(request=await self._request(number), seen=seen)
+
+        try:
+            if number:
+                await self._under_way.wait()
+            async with aclosing(self._model.answer(self._visit.caller, prepare)) as events:
+                async for event in events:
+                    self._under_way.set()
+                    yield event
+        finally:
+            seen()
+
+    async def _request(self, number: int) -> Request:
+        if self._first is None:
+            self._first = await self._decode()
+            self._visit.asks(self._first[0])
+        first, _ = self._first
+        seed = first.sampling.seed
+        own = None if seed is None else (seed + number) % 2**63
+        name = f"{first.request_id}-{number}" if number else first.request_id
+        return replace(first, request_id=name, sampling=replace(first.sampling, seed=own))
+
+    def _seen(self) -> None:
+        """Give the pictures' room back once the last of the requests needs it no more."""
+        self._unseen -= 1
+        if self._unseen == 0 and self._first is not None:
+            self._first[1].close()
 
 
 def visit_with(request: HttpRequest) -> Visit:

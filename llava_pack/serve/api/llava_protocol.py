@@ -28,23 +28,17 @@ from pydantic import BaseModel, Field
 
 from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.limits import MAX_STOP_CHARS, MAX_TEMPERATURE
-from llava_pack.engine.port import (
-    ContextLengthError,
-    Event,
-    Message,
-    Part,
-    Picture,
-    Request,
-    Sampling,
-)
+from llava_pack.engine.port import ContextLengthError, Event, Message, Part, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import PackError, UsageError
 from llava_pack.serve.access.scopes import LLAVA_PREFIX
 from llava_pack.serve.admission.bodies import body_is_gone
 from llava_pack.serve.admission.visits import Visit
 from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.api.messages import MAX_PICTURES
 from llava_pack.serve.api.translation import Answer
-from llava_pack.serve.api.wire import MAX_PICTURES, MAX_PROMPT_CHARS
-from llava_pack.serve.caller import Caller
+from llava_pack.serve.api.wire import MAX_PROMPT_CHARS
+from llava_pack.serve.caller import Caller, root_url
 from llava_pack.serve.errors import describe, plain_error
 
 _log = logging.getLogger(__name__)
@@ -218,5 +212,4 @@ def _address(request: HttpRequest) -> str:
     The guard has let only a Host of ours through.
     """
     key = request.path_params.get("key")
-    path = f"{LLAVA_PREFIX}{key}" if key else ""
-    return f"{request.url.scheme}://{request.headers['host']}{path}"
+    return root_url(request.scope) + (f"{LLAVA_PREFIX}{key}" if key else "")

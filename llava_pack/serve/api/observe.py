@@ -12,11 +12,13 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
 from llava_pack.engine.known.questions import TOP, answer_of
-from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request, Sampling
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.api.inference import Inference, Question, visit_with
+from llava_pack.serve.api.pictures import SentPicture
 from llava_pack.serve.api.wire import ObservationRequest
 from llava_pack.serve.errors import ERRORS
 
@@ -36,7 +38,7 @@ def observation_router(inference: Inference) -> APIRouter:
                 sampling=Sampling(max_tokens=body.max_tokens, logprobs=TOP),
                 salt=http.state.request_id,
             ),
-            pictures=() if body.picture is None else (body.picture,),
+            pictures=() if body.picture is None else (SentPicture(body.picture, "picture"),),
             messages=lambda pictures: (Message("user", (*pictures, body.prompt)),),
         )
         async with model.turn(visit.caller):

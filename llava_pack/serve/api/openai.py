@@ -1,259 +1,207 @@
 """The OpenAI-compatible API: `/v1/chat/completions` and `/v1/models`.
 
-A stream begins when the first token is there, or after a moment without one, so that a request
-that cannot be answered gets its own status and not a broken stream. While a long prompt is read,
-comments keep the stream, and the tunnel that it goes through, open.
-
 Source: OpenAI API reference, "Create chat completion", "Streaming"; WHATWG HTML, "Server-sent
 events" for comments.
 """
 
-import asyncio
-import json
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
-from llava_pack.engine.picture_warnings import picture_warnings
-from llava_pack.engine.port import Event, Message, Picture
-from llava_pack.format.errors import PackError
-from llava_pack.serve.admission.bodies import body_is_gone
-from llava_pack.serve.api.inference import Inference, Question, visit_with
-from llava_pack.serve.api.translation import (
-    Answer,
-    engine_messages,
-    engine_request,
-    paced,
-    picture_urls,
-)
+from llava_pack.serve.api.answering import AnswerHead, answer_chat, head_of, server_sent
+from llava_pack.serve.api.inference import Inference
+from llava_pack.serve.api.tools import CallText
+from llava_pack.serve.api.translation import Answer, usage_of
 from llava_pack.serve.api.wire import (
+    AnsweredCall,
+    AnsweredFunction,
     AnswerMessage,
     ChatCompletion,
     ChatRequest,
     Choice,
+    FinishReason,
     ModelCard,
     ModelList,
     TokenOdds,
+    UsageCount,
 )
-from llava_pack.serve.errors import (
-    ERRORS,
-    ErrorBody,
-    ErrorEnvelope,
-    describe,
-    internal_error,
-    plain_error,
-)
-
-_log = logging.getLogger(__name__)
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_ROUTES = {"chat/completions": "POST", "models": "GET"}
-_FIRST_EVENT_S = 1.0
-_PING_S = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """One request on its way: what every piece of its answer repeats."""
-
-    request_id: str
-    model: str
-    created: int
-    include_usage: bool
-    token_ids: bool
-    odds: bool
-    warnings: list[str] = field(default_factory=list)
-    """Of its pictures, once they are decoded: before anything of the answer is there."""
+from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
 
 
 def openai_router(inference: Inference) -> APIRouter:
     """Return the routes under `/v1`."""
     router = APIRouter(prefix="/v1", responses=ERRORS)
-    started = int(time.time())
+    started, named = int(time.time()), inference.names_of
+
+    def card(name: str, model: str) -> ModelCard:
+        info = inference.models[model].info
+        limit = info.context_tokens if info else None
+        return ModelCard(id=name, created=started, root=model, max_model_len=limit)
 
     @router.get("/models")
     async def list_models() -> ModelList:
-        return ModelList(
-            data=tuple(ModelCard(id=name, created=started) for name in inference.models)
-        )
+        cards = (card(name, model) for model in inference.models for name in named(model))
+        return ModelList(data=tuple(cards))
 
     @router.get("/models/{name:path}")
     async def show_model(name: str) -> ModelCard:
-        return ModelCard(id=inference.find(name).name, created=started)
+        return card(name, inference.find(name).name)
 
     @router.post("/chat/completions", response_model=ChatCompletion)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        model = inference.find(body.model)
-        asked = _Asked(
-            request_id=f"chatcmpl-{request.state.request_id}",
-            model=model.name,
-            created=int(time.time()),
+        writer = ChatWriter(
+            head_of(request, "chatcmpl", inference.called(body.model)),
             include_usage=bool(body.stream_options and body.stream_options.include_usage),
-            token_ids=body.return_token_ids,
+            token_ids=bool(body.return_token_ids),
             odds=body.odds is not None,
+            choices=body.n or 1,
+            called=None if not body.forced else body.tool_choice == "required",
         )
-        visit = visit_with(request)
-
-        def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
-            if body.stream:  # then only the urls are left of it, and they go with the question
-                body_is_gone(request)
-            asked.warnings.extend(picture_warnings(pictures))
-            return engine_messages(body.messages, pictures)
-
-        question = Question(
-            request=engine_request(body, asked.request_id, visit.caller),
-            pictures=picture_urls(body.messages),
-            messages=messages,
-        )
-        events = inference.answer(model, visit, question)
-        if not body.stream:
-            return await _whole(events, asked, request)
-        return await _streamed(events, asked)
-
-    @router.api_route("/{rest:path}", methods=_METHODS, include_in_schema=False)
-    async def nothing_else(rest: str, request: Request) -> Response:
-        allowed = _ROUTES.get(rest)
-        if allowed is None:
-            return plain_error(404, f"there is no {request.method} /v1/{rest[:200]} here")
-        refused = plain_error(405, f"/v1/{rest} accepts only {allowed}")
-        refused.headers["Allow"] = allowed
-        return refused
+        return await answer_chat(inference, body, writer, request)
 
     return router
 
 
-async def _whole(events: AsyncGenerator[Event, None], asked: _Asked, request: Request) -> Response:
-    """Return the answer in one piece; a client that leaves ends the work on it."""
-    answering = asyncio.create_task(_collect(events))
-    leaving = asyncio.create_task(_left(request))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            return Response(status_code=499)
-        answer = answering.result()
-    finally:
-        answering.cancel()
-        leaving.cancel()
-        await asyncio.gather(answering, leaving, return_exceptions=True)
-    choice = Choice(
-        message=AnswerMessage(content=answer.text),
-        logprobs=answer.odds_since(0) if asked.odds else None,
-        finish_reason=answer.finish_reason,
-        token_ids=tuple(answer.token_ids),
-    )
-    whole = ChatCompletion(
-        id=asked.request_id,
-        created=asked.created,
-        model=asked.model,
-        choices=(choice,),
-        usage=answer.usage,
-        warnings=tuple(asked.warnings),
-    )
-    hidden: dict[str, Any] = {} if asked.token_ids else {"choices": {0: {"token_ids"}}}
-    if not asked.warnings:
-        hidden["warnings"] = True
-    return Response(whole.model_dump_json(exclude=hidden), media_type="application/json")
+@dataclass(frozen=True)
+class ChatWriter:
+    """Writes chat completions, and their chunks as server-sent events.
 
+    `called` is None where the answer is a text. Where it is a forced call, it says whether that is
+    the reason of its end, as it is unless the client itself named the function.
+    """
 
-async def _collect(events: AsyncGenerator[Event, None]) -> Answer:
-    answer = Answer()
-    async with aclosing(events):
-        async for event in events:
-            answer.take(event)
-    return answer
+    head: AnswerHead
+    include_usage: bool = False
+    token_ids: bool = False
+    odds: bool = False
+    called: bool | None = None
+    choices: int = 1
+    calls: dict[int, CallText] = field(default_factory=dict)
+    """Of a stream, by the number of the choice."""
+    media_type: str = "text/event-stream"
 
+    def whole(self, choices: Sequence[Answer]) -> str:
+        """Return the answer as one object."""
+        head = self.head
+        completion = ChatCompletion(
+            id=head.request_id,
+            created=head.created,
+            model=head.model,
+            choices=tuple(self._choice(*one) for one in enumerate(choices)),
+            usage=self._usage(choices),
+            warnings=tuple(head.warnings),
+        )
+        unasked = set() if self.token_ids else {"token_ids"}
+        texts = {"message": {"tool_calls"}} if self.called is None else {}
+        hidden: dict[str, Any] = {"choices": {"__all__": dict.fromkeys(unasked, True) | texts}}
+        if not head.warnings:
+            hidden["warnings"] = True
+        return completion.model_dump_json(exclude=hidden)
 
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    def _usage(self, choices: Sequence[Answer]) -> UsageCount:
+        return usage_of(choices, self.choices)
 
+    def _choice(self, index: int, answer: Answer) -> Choice:
+        return Choice(
+            index=index,
+            message=self._message(index, answer.text),
+            logprobs=answer.odds_since(0) if self.odds else None,
+            finish_reason=self._reason(answer),
+            token_ids=tuple(answer.token_ids),
+        )
 
-async def _streamed(events: AsyncGenerator[Event, None], asked: _Asked) -> Response:
-    """Return the stream once its first event is known, or known to take a while."""
-    pieces = _pieces(paced(events, _FIRST_EVENT_S), asked)
-    head = await anext(pieces)
-    return StreamingResponse(
-        _joined(head, pieces),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    def _message(self, index: int, text: str) -> AnswerMessage:
+        if self.called is None:
+            return AnswerMessage(content=text)
+        call = CallText()
+        function = AnsweredFunction(arguments=call.push(text), name=call.name)
+        return AnswerMessage(
+            content=None, tool_calls=(AnsweredCall(id=self._call_id(index), function=function),)
+        )
 
+    def _reason(self, answer: Answer) -> FinishReason:
+        whole = answer.finish_reason == "stop"
+        return "tool_calls" if self.called and whole else answer.finish_reason
 
-async def _joined(head: str, pieces: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    async with aclosing(pieces):
-        yield head
-        async for piece in pieces:
-            yield piece
+    def _call_id(self, index: int) -> str:
+        return f"call_{self.head.request_id.removeprefix('chatcmpl-')}-{index}"
 
+    def opening(self) -> Iterable[str]:
+        """Return the chunks that tell who speaks."""
+        content = "" if self.called is None else None
+        for index in range(self.choices):
+            yield self._chunk(index, {"role": "assistant", "content": content})
 
-async def _pieces(
-    events: AsyncGenerator[Event | None, None], asked: _Asked
-) -> AsyncGenerator[str, None]:
-    answer = Answer()
-    opened = False
-    told = 0
-    quiet_s = 0.0
-    try:
-        async with aclosing(events):
-            async for event in events:
-                quiet_s = quiet_s + _FIRST_EVENT_S if event is None else 0.0
-                text = answer.take(event) if event else ""
-                odds, told = answer.odds[told:], len(answer.odds)
-                if not opened:
-                    opened = True
-                    yield _chunk(asked, {"role": "assistant", "content": text}, odds=odds)
-                elif text or odds:
-                    yield _chunk(asked, {"content": text}, odds=odds)
-                elif quiet_s >= _PING_S:
-                    quiet_s = 0.0
-                    yield ": still working\n\n"
-        yield _chunk(asked, {}, ended=answer)
-        if asked.include_usage:
-            yield _chunk(asked, None, usage=answer.usage.model_dump())
+    def piece(self, index: int, text: str, odds: Sequence[TokenOdds]) -> Iterable[str]:
+        """Return the chunk of a step."""
+        if self.called is not None:
+            yield from self._call_piece(index, text, odds)
+        elif text or odds:
+            yield self._chunk(index, {"content": text}, odds=odds)
+
+    def _call_piece(self, index: int, text: str, odds: Sequence[TokenOdds]) -> Iterable[str]:
+        """Return the chunk of a step of a call: its name first, then its arguments as they come."""
+        call = self.calls.setdefault(index, CallText())
+        named = bool(call.name)
+        arguments = call.push(text)
+        piece: dict[str, Any] = {"index": 0, "function": {"arguments": arguments}}
+        if call.name and not named:
+            piece |= {"id": self._call_id(index), "type": "function"}
+            piece["function"] = {"name": call.name, "arguments": arguments}
+        elif not arguments:
+            piece = {}
+        if piece or odds:
+            yield self._chunk(index, {"tool_calls": [piece]} if piece else {}, odds=odds)
+
+    def ended(self, index: int, choice: Answer) -> Iterable[str]:
+        """Return the chunk with the reason of the end."""
+        yield self._chunk(index, {}, ended=choice)
+
+    def closing(self, choices: Sequence[Answer]) -> Iterable[str]:
+        """Return the count of tokens, where it is asked for, and the end."""
+        if self.include_usage:
+            yield server_sent(
+                {**self._chunk_head(), "choices": [], "usage": self._usage(choices).model_dump()}
+            )
         yield "data: [DONE]\n\n"
-    except PackError as error:
-        if not opened:
-            raise
-        yield _failure(describe(error, asked.request_id)[1])
-    except Exception:
-        if not opened:
-            raise
-        _log.exception("request %s failed", asked.request_id)
-        yield _failure(internal_error(asked.request_id))
 
+    def failure(self, error: ErrorBody) -> Iterable[str]:
+        """Return an event with the error."""
+        yield f"data: {ErrorEnvelope(error=error).model_dump_json()}\n\n"
 
-def _chunk(
-    asked: _Asked,
-    delta: Mapping[str, Any] | None,
-    *,
-    odds: Sequence[TokenOdds] = (),
-    ended: Answer | None = None,
-    usage: Mapping[str, Any] | None = None,
-) -> str:
-    choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None}
-    if odds:
-        choice["logprobs"] = {"content": [one.model_dump() for one in odds], "refusal": None}
-    choice["finish_reason"] = ended.finish_reason if ended else None
-    if ended and asked.token_ids:
-        choice["token_ids"] = ended.token_ids
-    body: dict[str, Any] = {
-        "id": asked.request_id,
-        "object": "chat.completion.chunk",
-        "created": asked.created,
-        "model": asked.model,
-        "choices": [] if delta is None else [choice],
-    }
-    if ended and asked.warnings:
-        body["warnings"] = asked.warnings
-    if asked.include_usage:
-        body["usage"] = usage
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    def ping(self) -> Iterable[str]:
+        """Return a comment."""
+        yield ": still working\n\n"
 
+    def _chunk_head(self) -> dict[str, Any]:
+        return {
+            "id": self.head.request_id,
+            "object": "chat.completion.chunk",
+            "created": self.head.created,
+            "model": self.head.model,
+        }
 
-def _failure(body: ErrorBody) -> str:
-    return f"data: {ErrorEnvelope(error=body).model_dump_json()}\n\n"
+    def _chunk(
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        *,
+        odds: Sequence[TokenOdds] = (),
+        ended: Answer | None = None,
+    ) -> str:
+        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None}
+        if odds:
+            choice["logprobs"] = {"content": [one.model_dump() for one in odds], "refusal": None}
+        choice["finish_reason"] = self._reason(ended) if ended else None
+        if ended and self.token_ids:
+            choice["token_ids"] = ended.token_ids
+        body = {**self._chunk_head(), "choices": [choice]}
+        if ended and self.head.warnings:
+            body["warnings"] = self.head.warnings
+        if self.include_usage:
+            body["usage"] = None
+        return server_sent(body)

@@ -1,44 +1,51 @@
 """Pictures of a request, the same at every door: data: URLs and uploads, counted, then decoded.
 
-Nothing is fetched. Headers are read before pixels, what is the same is decoded once, and decoding
-goes on in processes of its own, which are killed when they take too long. Pixels that are held at
-once, until the model has seen them, have a budget.
+Nothing is fetched, and of this machine's files only those below `--picture-root` are read. Headers
+are read before pixels, what is the same is decoded once, and decoding goes on in processes of its
+own, which are killed when they take too long. Pixels that are held at once, until the model has
+seen them, have a budget.
 
 Source: RFC 2397 (data: URLs); docs/explanation/threat-model.md for why nothing is fetched.
 """
 
 import asyncio
-import base64
-import binascii
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from llava_pack.engine.inputs.picture_formats import NAMES
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.admission.body_budget import Budget
-from llava_pack.serve.admission.fair_models import Line
 from llava_pack.serve.admission.fair_queue import Seats
+from llava_pack.serve.admission.line import Line
+from llava_pack.serve.api.data_urls import data_bytes
 from llava_pack.serve.api.decoders import Decoder, DecoderPool
+from llava_pack.serve.api.picture_root import PictureRoot, file_path
 from llava_pack.serve.caller import ANYONE, Caller
 
 T = TypeVar("T")
-Source = str | bytes
-"""A data: URL, or a file's bytes."""
-_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SentPicture:
+    """A picture as text, and the field of the request in which it came."""
+
+    url: str = field(repr=False)
+    place: str = field(default="", compare=False)
+
+
+Source = SentPicture | bytes
+"""A picture as text, or a file's bytes."""
 _DECODERS = 2
 _COLOURS = 3
 _STALL_S = 1.5 * Limits().decode_s
 """Half as long again as one picture may take."""
 _MEND_EVERY_S = 2.0
-_EXPECTED = f"expected data:image/png;base64,… ({NAMES})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +60,9 @@ class Admitted:
 class PictureDecoder:
     """Admits and decodes pictures: two at a time, callers in turn."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, root: PictureRoot | None = None) -> None:
         self._limits = limits or Limits()
+        self._root = root
         self._pool = DecoderPool(_DECODERS)
         self._line = Line(lambda: Seats(_DECODERS, kept=1))
         most, one = (_COLOURS * n for n in (self._limits.total_pixels, self._limits.pixels))
@@ -114,7 +122,7 @@ class PictureDecoder:
         room = await self._room.take(caller.name, _COLOURS * sum(pixels.values()))
         try:
             decoded = {
-                name: await self._decoded(file, caller, mode) for name, file in files.items()
+                name: await self._decoded(name, caller, mode, file) for name, file in files.items()
             }
         except BaseException:
             room.give_back()
@@ -132,21 +140,41 @@ class PictureDecoder:
         room.keep(len(picture.rgb))
         return Admitted(pictures=(picture,), close=room.give_back)
 
-    async def _decoded(self, source: Source, caller: Caller, mode: PictureMode) -> Picture:
-        limits = self._limits
-        return await self._run(
-            caller, lambda decoder: decoder.decode(_file(source, limits), limits, mode)
-        )
+    async def _decoded(
+        self, source: Source, caller: Caller, mode: PictureMode, file: bytes | None = None
+    ) -> Picture:
+        def decode(decoder: Decoder) -> Picture:
+            with _named(source):
+                return decoder.decode(file or self._file(source), self._limits, mode)
+
+        return await self._run(caller, decode)
 
     def _measured(
         self, decoder: Decoder, sources: Iterable[Source]
     ) -> tuple[dict[Source, bytes], dict[Source, int]]:
         """Return the file and the pixels of each picture; on the decoder's thread."""
-        files = {one: _file(one, self._limits) for one in sources}
-        pixels = {
-            one: math.prod(decoder.measure(file, self._limits)) for one, file in files.items()
-        }
+        files: dict[Source, bytes] = {}
+        pixels: dict[Source, int] = {}
+        for one in sources:
+            with _named(one):
+                files[one] = self._file(one)
+                pixels[one] = math.prod(decoder.measure(files[one], self._limits))
         return files, pixels
+
+    def _file(self, source: Source) -> bytes:
+        """Return the bytes of a picture's file; on the decoder's thread, for a disk may be slow."""
+        if isinstance(source, bytes):
+            return source
+        path = file_path(source.url)
+        if path is None:
+            return data_bytes(source.url, self._limits.size_bytes)
+        if self._root is None:
+            raise UsageError(
+                "pictures of this machine are not read: the server was started without "
+                "--picture-root",
+                hint="send it as a data: URL, or have the server started with --picture-root DIR",
+            )
+        return self._root.read(path, self._limits.size_bytes)
 
     async def _run(self, caller: Caller, job: Callable[[Decoder], T]) -> T:
         """Run a job on a decoder when it is the caller's turn.
@@ -181,8 +209,15 @@ class PictureDecoder:
                 self._broken = False
 
 
-def _file(source: Source, limits: Limits) -> bytes:
-    return source if isinstance(source, bytes) else data_bytes(source, limits.size_bytes)
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Name the field that a picture came in where it is refused."""
+    try:
+        yield
+    except UsageError as error:
+        if isinstance(source, bytes) or error.subject:
+            raise
+        raise UsageError(error.message, subject=source.place, hint=error.hint) from error
 
 
 def check_count(count: int, limits: Limits | None = None) -> None:
@@ -216,33 +251,3 @@ def check_pixels(pixels: Iterable[int], limits: Limits | None = None) -> None:
             f"{most / 1e6:g} are allowed",
             hint="make them smaller, or send fewer",
         )
-
-
-def data_bytes(url: str, max_bytes: int) -> bytes:
-    """Return what a data: URL holds.
-
-    Args:
-        url: as it came in the request.
-        max_bytes: the most that it may hold, checked before it is decoded.
-
-    Raises:
-        UsageError: another kind of URL, too much, or not base64.
-
-    >>> data_bytes("data:image/png;base64,aGk=", 10)
-    b'hi'
-    """
-    head = _DATA.match(url)
-    if head is None:
-        raise UsageError(f"pictures are not fetched: {_EXPECTED}, got {_kind(url)}")
-    size = (len(url) - head.end()) * 3 // 4
-    if size > max_bytes + 2:
-        raise UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are allowed")
-    try:
-        return base64.b64decode(url[head.end() :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UsageError(f"the picture is not valid base64: {_EXPECTED}") from error
-
-
-def _kind(url: str) -> str:
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}(?=:)", url)
-    return f"a URL that begins with {scheme[0]}:" if scheme else "something else"

@@ -26,7 +26,8 @@ def tokenize_router(inference: Inference) -> APIRouter:
         visit = visit_with(request)
         model.admit(visit.caller)
         visit.model = model.name
-        asked = Request(request_id=f"tokenize-{request.state.request_id}", messages=())
+        request_id = f"tokenize-{request.state.request_id}"
+        asked = Request(request_id=request_id, messages=(), new_turn=body.new_turn)
         async with inference.request(model, visit, _question(body, asked)) as given:
             ids = await model.tokenize(given)
         limit = model.info.context_tokens if model.info else 0

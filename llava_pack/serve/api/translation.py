@@ -1,30 +1,22 @@
-"""From wire to engine and back: requests, pieces of an answer, and how a stream is paced."""
+"""From wire to engine and back: requests, and an answer as it grows."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from llava_pack.engine.measures import Likely, Odds, Usage
-from llava_pack.engine.port import (
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Message,
-    Picture,
-    Request,
-    Role,
-    Sampling,
-)
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.pictures import check_count
+from llava_pack.serve.api.messages import ChatMessage
+from llava_pack.serve.api.pictures import SentPicture, check_count
 from llava_pack.serve.api.wire import (
-    ChatMessage,
     ChatRequest,
     ChoiceOdds,
     FinishReason,
-    ImagePart,
     LikelyToken,
     PromptDetails,
     TokenOdds,
@@ -39,6 +31,8 @@ _ROLES: dict[str, Role] = {
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
+    "tool": "user",
+    "function": "user",
 }
 
 
@@ -81,24 +75,79 @@ class Answer:
         Raises:
             ServeError: it was cut off.
         """
+        return self._end()
+
+    def check_end(self) -> None:
+        """Check that it came to its end.
+
+        Raises:
+            ServeError: it was cut off.
+        """
+        self._end()
+
+    def _end(self) -> FinishReason:
         if self.ended is None or self.ended.reason == "cancelled":
             raise ServeError("the answer was interrupted", hint="send the request again")
         return self.ended.reason
 
     @property
-    def usage(self) -> UsageCount:
+    def counted(self) -> Usage:
         """The tokens counted, zero before the end."""
-        counted = self.ended.usage if self.ended else Usage(0, 0)
-        return UsageCount(
-            prompt_tokens=counted.prompt_tokens,
-            completion_tokens=counted.completion_tokens,
-            total_tokens=counted.prompt_tokens + counted.completion_tokens,
-            prompt_tokens_details=PromptDetails(cached_tokens=counted.cached_tokens),
-        )
+        return self.ended.usage if self.ended else Usage(0, 0)
+
+    @property
+    def usage(self) -> UsageCount:
+        """The tokens counted of it alone."""
+        return usage_of((self,))
 
     def odds_since(self, count: int) -> ChoiceOdds:
         """Return the odds of the tokens after the first `count`."""
         return ChoiceOdds(content=tuple(self.odds[count:]))
+
+
+def usage_of(choices: Sequence[Answer], each: int = 1) -> UsageCount:
+    """Return what the choices took together.
+
+    Args:
+        choices: in their order.
+        each: how many of them one prompt has, which counts once.
+    """
+    prompts, new = choices[::each], sum(one.counted.completion_tokens for one in choices)
+    read = sum(one.counted.prompt_tokens for one in prompts)
+    cached = sum(one.counted.cached_tokens for one in prompts)
+    return UsageCount(
+        prompt_tokens=read,
+        completion_tokens=new,
+        total_tokens=read + new,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+    )
+
+
+def chat_request(fields: Mapping[str, Any], theirs: Mapping[str, str]) -> ChatRequest:
+    """Return what another dialect asks, as a conversation's request.
+
+    Args:
+        fields: as `POST /v1/chat/completions` has them; those without a value are left out.
+        theirs: how the dialect calls them, where it has another name.
+
+    Raises:
+        RequestValidationError: a value is wrong; it names the dialect's field.
+    """
+    try:
+        return ChatRequest.model_validate({k: v for k, v in fields.items() if v is not None})
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise RequestValidationError([_renamed(one, theirs) for one in problems]) from error
+
+
+def _renamed(problem: Mapping[str, Any], theirs: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is wrong with the field's name in the dialect."""
+    name, *rest = problem["loc"] or ("body",)
+    how = dict(problem.get("ctx", {}))
+    if below := how.get("below"):
+        field, dot, more = below.partition(".")
+        how["below"] = f"{theirs.get(field, field)}{dot}{more}"
+    return {**problem, "loc": (theirs.get(str(name), name), *rest), "ctx": how}
 
 
 def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
@@ -110,59 +159,70 @@ def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Reques
         caller: who asks; what the engine keeps is reused within their salt only.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: numbers contradict each other, or more than one thing holds the answer.
     """
+    holds = body.holds()
     return Request(
         request_id=request_id,
         messages=(),
-        salt=caller.salt,
-        sampling=Sampling(
-            temperature=body.temperature or 0.0,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=None if body.seed is None else body.seed % 2**63,
-            max_tokens=body.answer_tokens,
-            stop=body.stop or (),
-            logprobs=body.odds,
-        ),
+        salt=_salt(caller, body.cache_salt),
+        new_turn=body.new_turn,
+        sampling=body.sampling(logprobs=body.odds, grammar=holds[1] if holds else None),
     )
 
 
-def picture_urls(messages: Sequence[ChatMessage]) -> tuple[str, ...]:
+def _salt(caller: Caller, own: str | None) -> str:
+    """Return within what prefixes are reused: within one key, and what it tells apart itself."""
+    if own is None:
+        return caller.salt
+    return hashlib.sha256(f"{caller.salt}\0{own}".encode()).hexdigest()
+
+
+def picture_urls(messages: Sequence[ChatMessage]) -> tuple[SentPicture, ...]:
     """Return the pictures of a conversation in their order, as they came.
 
     Raises:
         UsageError: one stands where none can, or there are too many.
     """
-    urls: list[str] = []
-    for message in messages:
-        found = [part.image_url.url for part in message.content if isinstance(part, ImagePart)]
-        if found and message.role != "user":
-            raise UsageError(f"a picture in a message of role {message.role}; expected role user")
-        urls += found
-    check_count(len(urls))
-    return tuple(urls)
+    pictures: list[SentPicture] = []
+    for index, message in enumerate(messages):
+        for below, url in message.pictures:
+            place = f"messages.{index}.{below}"
+            if _ROLES[message.role] != "user":
+                raise UsageError(
+                    f"a picture in a message of role {message.role}; expected role user or tool",
+                    subject=place,
+                    hint="send it in a message of role user: models are trained with it there",
+                )
+            pictures.append(SentPicture(url, place))
+    check_count(len(pictures))
+    return tuple(pictures)
 
 
 def engine_messages(
     messages: Sequence[ChatMessage], pictures: Iterable[Picture]
 ) -> tuple[Message, ...]:
-    """Return a conversation as the engine takes it.
+    """Return a conversation as the engine takes it: tool results are texts of the user's.
+
+    A message of the system's or the assistant's that says nothing is left out.
 
     Args:
         messages: as they came.
         pictures: those of `picture_urls`, decoded.
+
+    Raises:
+        UsageError: none says anything.
     """
     decoded = iter(pictures)
-    return tuple(
-        Message(
-            _ROLES[message.role],
-            tuple(
-                next(decoded) if isinstance(part, ImagePart) else part.text
-                for part in message.content
-            ),
-        )
-        for message in messages
-    )
+    taken: list[Message] = []
+    for message in messages:
+        role = _ROLES[message.role]
+        parts = tuple(part if isinstance(part, str) else next(decoded) for part in message.parts)
+        if parts or role == "user":
+            taken.append(Message(role, parts or ("",)))
+    if not taken:
+        raise UsageError("no message says anything; expected a question", subject="messages")
+    return tuple(taken)
 
 
 def _token_odds(odds: Odds) -> TokenOdds:
@@ -176,27 +236,3 @@ def _likely(likely: Likely) -> LikelyToken:
     logprob = max(likely.logprob, _NEVER)
     text = likely.data.decode(errors="replace")
     return LikelyToken(token=text, logprob=logprob, bytes=tuple(likely.data) or None)
-
-
-async def paced(
-    events: AsyncGenerator[Event, None], every_s: float
-) -> AsyncGenerator[Event | None, None]:
-    """Yield the events, and None whenever none came for a while.
-
-    Closing this closes `events`, which frees the request's slot.
-    """
-    async with aclosing(events):
-        pending = asyncio.ensure_future(anext(events, None))
-        try:
-            while True:
-                await asyncio.wait({pending}, timeout=every_s)
-                if not pending.done():
-                    yield None
-                    continue
-                if (event := pending.result()) is None:
-                    return
-                yield event
-                pending = asyncio.ensure_future(anext(events, None))
-        finally:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)

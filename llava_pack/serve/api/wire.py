@@ -3,52 +3,25 @@
 Source: OpenAI API reference, "Create chat completion" and "Streaming".
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    FailFast,
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from llava_pack.engine.limits import MAX_SEED, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS, Limits
+from llava_pack.engine.limits import MAX_TOP_LOGPROBS
+from llava_pack.engine.sampling import Grammar, GrammarError
+from llava_pack.serve.api.held import HeldFields
+from llava_pack.serve.api.messages import Messages, MessagesBody
+from llava_pack.serve.api.parts import MAX_TEXT_CHARS
+from llava_pack.serve.api.parts import Wire as _Wire
+from llava_pack.serve.api.request_fields import StrictWire
+from llava_pack.serve.api.sampler_fields import SamplerFields
+from llava_pack.serve.api.tools import ToolFields, call_grammar
+from llava_pack.serve.validation import wrong
 
-MAX_MESSAGES = 256
 MAX_NAME_CHARS = 200
-MAX_PARTS = 64
-MAX_PICTURES = Limits().count
-MAX_TEXT_CHARS = 1_000_000
-MAX_TOKENS = 131_072
 MAX_PROMPT_CHARS = 4_000_000
-_DEFAULT_TOKENS = 512
 MAX_OBSERVED_TOKENS = 256
-_MAX_TEMPERATURE = 2.0
-"""OpenAI's; the engine takes more."""
-# Settings that would change the answer and are not there: refused, never ignored.
-_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
-    "echo": (False,),
-}
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+MAX_CHOICES = 8
 
 
 class ObservationRequest(_Wire):
@@ -61,119 +34,53 @@ class ObservationRequest(_Wire):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_OBSERVED_TOKENS)] = 64
 
 
-class TextPart(_Wire):
-    """A piece of text."""
-
-    type: Literal["text"]
-    text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-
-
-class ImageUrl(_Wire):
-    """A picture as a data: URL; `detail` is taken and has no effect."""
-
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class ImagePart(_Wire):
-    """A picture."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-ContentPart = Annotated[TextPart | ImagePart, Discriminator("type")]
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-Parts = Annotated[
-    tuple[ContentPart, ...],
-    FailFast(),
-    Field(max_length=MAX_PARTS),
-    BeforeValidator(_as_parts, json_schema_input_type=str | tuple[ContentPart, ...]),
-]
-
-
-class ChatMessage(_Wire):
-    """One turn; `developer` is what OpenAI calls `system` now."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Parts
-
-
-# One wrong message is told; an error is kept for none of the others.
-Messages = Annotated[
-    tuple[ChatMessage, ...], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)
-]
-
-
 class StreamOptions(_Wire):
     """What a stream ends with."""
 
     include_usage: bool = False
 
 
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-
-
-class ChatRequest(_Wire):
+class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWire):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1)]
-    messages: Messages
-    temperature: Annotated[float, Field(ge=0, le=_MAX_TEMPERATURE)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    stop: (
-        Annotated[
-            tuple[StopString, ...],
-            Field(max_length=MAX_STOPS, fail_fast=True),
-            BeforeValidator(
-                lambda stop: [stop] if isinstance(stop, str) else stop,
-                json_schema_input_type=str | tuple[StopString, ...],
-            ),
-        ]
-        | None
-    ) = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    return_token_ids: bool = False
+    return_token_ids: bool | None = None
     """As vLLM names it: the answer's token ids come with its last piece."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_not_there(cls, values: Any) -> Any:
-        for name, neutral in _NEUTRAL.items() if isinstance(values, dict) else ():
-            value = values.get(name)
-            if value is not None and not any(value == accepted for accepted in neutral):
-                raise ValueError(f"{name} is not supported here; leave it out")
-        return values
+    cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """As vLLM names it: prefixes are reused with the same one only, within the key's own."""
 
     @model_validator(mode="after")
     def _odds_belong_together(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs to be true")
+            raise wrong("it needs logprobs to be true", "top_logprobs")
         return self
+
+    def holds(self) -> tuple[str, Grammar] | None:
+        """Return the field that says what the answer is held to, and what that is.
+
+        Raises:
+            GrammarError: there are two, or one is too long; its subject is the field.
+        """
+        field = self.held_to()
+        if not self.forced:
+            return field
+        if field is not None:
+            message = f"tool_choice holds the answer to a call already; leave {field[0]} out"
+            raise GrammarError(message, subject=field[0])
+        return "tools", call_grammar(self.forced)
 
     @property
     def odds(self) -> int | None:
         """How many of the likeliest tokens are told; None where no odds are."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    @property
-    def answer_tokens(self) -> int:
-        """The bound on the answer, under its new or its old name."""
-        return self.max_completion_tokens or self.max_tokens or _DEFAULT_TOKENS
 
-
-class TokenizeRequest(_Wire):
+class TokenizeRequest(MessagesBody):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -232,21 +139,38 @@ class ChoiceOdds(_Wire):
     refusal: None = None
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class AnsweredFunction(_Wire):
+    """A function that is called; `arguments` is JSON, unless the answer was cut off."""
+
+    name: str
+    arguments: str
+
+
+class AnsweredCall(_Wire):
+    """A call of a tool."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: AnsweredFunction
 
 
 class AnswerMessage(_Wire):
-    """The answer."""
+    """The answer: a text, or calls of tools."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: tuple[AnsweredCall, ...] | None = None
+    """Only where a call was forced."""
 
 
 class Choice(_Wire):
-    """The one choice of an answer."""
+    """One choice of an answer."""
 
-    index: Literal[0] = 0
+    index: int
     message: AnswerMessage
     logprobs: ChoiceOdds | None = None
     finish_reason: FinishReason
@@ -274,6 +198,11 @@ class ModelCard(_Wire):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["llava-pack"] = "llava-pack"
+    root: str
+    """The model's own name, where `id` is another of its names. As vLLM has it."""
+    parent: None = None
+    max_model_len: int | None
+    """Tokens of prompt and answer together; None until it is loaded. As vLLM has it."""
 
 
 class ModelList(_Wire):

@@ -5,6 +5,7 @@ import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -17,18 +18,36 @@ from llava_pack.serve.admission.bodies import Admission, BodyLimits
 from llava_pack.serve.admission.fair_models import SharedModels
 from llava_pack.serve.admission.refusals import Refusals
 from llava_pack.serve.admission.visits import Ledger
+from llava_pack.serve.aliases import Aliases
+from llava_pack.serve.api.completions import completions_router
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.llava_protocol import llava_router
 from llava_pack.serve.api.observe import observation_router
+from llava_pack.serve.api.ollama import ollama_router
 from llava_pack.serve.api.openai import openai_router
+from llava_pack.serve.api.picture_root import PictureRoot
 from llava_pack.serve.api.pictures import PictureDecoder
 from llava_pack.serve.api.probes import Signs, probe_router
+from llava_pack.serve.api.responses import responses_router
 from llava_pack.serve.api.tokenize import tokenize_router
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.errors import install_handlers
 from llava_pack.serve.gateway.guard import Boundary, Guard
+from llava_pack.serve.gateway.public_address import PublicAddress
+from llava_pack.serve.gateway.routes import KnownRoutes
 from llava_pack.serve.page.routes import page_router
 from llava_pack.serve.port import Served
+
+_ROUTERS = (
+    openai_router,
+    completions_router,
+    responses_router,
+    ollama_router,
+    tokenize_router,
+    observation_router,
+    llava_router,
+)
+"""Of everything that asks models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +68,12 @@ class GatewaySettings:
     """How large requests may be."""
     queue: int = QUEUE
     """How many requests may wait for each model."""
+    aliases: Aliases = field(default_factory=dict)
+    """Further names of the models in the API."""
     books: Books | None = None
     """What keys may still ask; None begins anew."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs; None allows none."""
     sink: Sink | None = None
     """Where is written which key asked what, open already; None writes nothing."""
 
@@ -67,8 +90,9 @@ def create_app(
     """
     refusals = refusals or Refusals()
     ledger = Ledger(AuditLog(settings.sink), settings.books)
-    models = SharedModels(served, settings.queue)
-    decoder = PictureDecoder()
+    models = SharedModels(served, settings.queue, settings.bodies.budget())
+    root = settings.picture_root
+    decoder = PictureDecoder(root=None if root is None else PictureRoot(root))
     app = FastAPI(
         title="llava-pack",
         version=llava_pack.__version__,
@@ -77,7 +101,6 @@ def create_app(
         lifespan=functools.partial(_decoding, decoder),
     )
     install_handlers(app)
-    # First: what else is asked for under /v1 is answered by the API, with a 404 of its own shape.
     signs = Signs(
         bundle_id=settings.bundle_id,
         page=settings.web,
@@ -86,14 +109,16 @@ def create_app(
         pictures_stall=lambda: decoder.stalled,
     )
     app.include_router(probe_router(models, signs, refusals))
-    inference = Inference(models, decoder)
-    for router in (openai_router, tokenize_router, observation_router, llava_router):
+    inference = Inference(models, decoder, settings.aliases)
+    for router in _ROUTERS:
         app.include_router(router(inference))
     if settings.web:
         app.include_router(page_router(models))
-    app.add_middleware(Admission, limits=settings.bodies)
+    app.add_middleware(KnownRoutes, routes=tuple(app.routes))
+    app.add_middleware(Admission, limits=settings.bodies, door=models)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary, refusals=refusals)
+    app.add_middleware(PublicAddress, name=settings.policy.name)
     return app
 
 

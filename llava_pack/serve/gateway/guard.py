@@ -1,8 +1,8 @@
 """The gateway's outer layers, as plain ASGI: errors with an id, and access.
 
-Outermost first: `Boundary` numbers every request, adds the security headers and turns what
-nobody caught into a 500 that tells nothing, and counts what was refused; `Guard` asks the access
-policy.
+Behind `PublicAddress`, outermost first: `Boundary` numbers every request, finds the route that its
+path means, answers HEAD as GET without a body, adds the security headers and turns what nobody
+caught into a 500 that tells nothing, and counts what was refused; `Guard` asks the access policy.
 
 Source: ASGI specification 3.0 (HTTP and WebSocket messages).
 """
@@ -10,7 +10,7 @@ Source: ASGI specification 3.0 (HTTP and WebSocket messages).
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,23 +27,29 @@ from llava_pack.serve.access.scopes import (
     LLAVA_PREFIX,
     LOGIN_PATH,
     METHODS,
+    canonical,
+    names_nothing,
     route_of,
 )
 from llava_pack.serve.admission.refusals import Refusals
 from llava_pack.serve.admission.visits import Ledger, Visit
 from llava_pack.serve.caller import is_known
-from llava_pack.serve.errors import error_response, internal_error, plain_error, quota_response
-from llava_pack.serve.gateway.login import PAGE_PATHS, LoginPage, controller_answer, cookie_header
+from llava_pack.serve.errors import error_response, internal_error, pack_response, plain_error
+from llava_pack.serve.gateway.cors import cors_headers, preflight_answer
+from llava_pack.serve.gateway.login import LoginPage, controller_answer, cookie_header
+from llava_pack.serve.gateway.public_address import upstream_host
+from llava_pack.serve.gateway.rejections import rejection
 
 _log = logging.getLogger(__name__)
 _ROUTE_CHARS = 80
+_STRANGE = frozenset({"wrong-host", "wrong-origin"})
 _LEFT = 499
 """The status of a request whose client went away before an answer began. Source: nginx."""
 _NOWHERE = "-"
-_NO_KEY = (
-    "the token is missing or wrong; expected `Authorization: Bearer TOKEN` with the "
-    "token that `llava-pack serve` printed, or a key of `llava-pack keys add`"
-)
+_PATH_CHARS = 120
+_PATH_PARTS = 8
+_ADDED = "added_headers"
+"""Under which the guard writes down what every answer to a request says, an error too."""
 # Of everything that brings no policy of its own, as the page and the login do: nothing runs in it.
 _CONTENT_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = (
@@ -70,6 +76,10 @@ class Boundary:
             return
         began_s = time.monotonic()
         request_id = secrets.token_hex(8)
+        without_body = scope["method"] == "HEAD"
+        scope = {**scope, "path": canonical(scope["path"])}
+        if without_body:
+            scope["method"] = "GET"
         scope.setdefault("state", {})["request_id"] = request_id
         began = False
 
@@ -78,7 +88,10 @@ class Boundary:
             if message["type"] == "http.response.start":
                 began = True
                 self._note(scope, request_id, message["status"], time.monotonic() - began_s)
-                message = {**message, "headers": _with_ours(message["headers"], request_id)}
+                theirs = [*message["headers"], *scope["state"].get(_ADDED, ())]
+                message = {**message, "headers": _with_ours(theirs, request_id)}
+            elif without_body:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -97,7 +110,9 @@ class Boundary:
         counted = self._refusals.answered(status)
         row = route_of(scope["path"], scope["method"])
         route = row.template if row else _NOWHERE
-        known = route.startswith(("/v1/", LLAVA_PREFIX)) or (status >= 400 and status != 404)
+        known = route.startswith(("/v1/", "/api/", LLAVA_PREFIX)) or (
+            status >= 400 and status != 404
+        )
         if known and (not counted or is_known(scope)):
             said = visible(f"{scope['method']} {route}")[:_ROUTE_CHARS]
             _log.info("request %s: %s is %d after %.3f s", request_id, said, status, took_s)
@@ -132,7 +147,15 @@ class Guard:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = AccessRequest(path=scope["path"], method=scope["method"], headers=_headers(scope))
+        headers = _headers(scope)
+        asked = AccessRequest(
+            path=scope["path"],
+            method=scope["method"],
+            headers=headers,
+            upstream_host=upstream_host(scope),
+        )
+        added = cors_headers(self._policy.name, headers.get("origin", ""))
+        scope.setdefault("state", {})[_ADDED] = added
         ruling = self._policy.judge(asked, self._store.now(), int(time.time()))
         visit = self._visit(scope, ruling)
         status = _LEFT
@@ -141,11 +164,11 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = self._with_newer_cookie(message, ruling)
+                message = self._with_newer_cookie(message, ruling, scope)
             await send(message)
 
         try:
-            answer = self._answer(scope, ruling, visit)
+            answer = self._answer(scope, headers, ruling, visit)
             if answer is not None:
                 await answer(scope, receive, watched)
             else:
@@ -156,22 +179,40 @@ class Guard:
             raise
         finally:
             self._account(ruling, visit, status)
+            if status == 404 and names_nothing(ruling.route) and self._is_somebody(ruling):
+                what = visible(f"{scope['method']} {self._without_keys(scope['path'])}")
+                _log.info("request %s: there is no %s", visit.request_id, what[:_PATH_CHARS])
 
-    def _answer(self, scope: Scope, ruling: Ruling, visit: Visit) -> Response | None:
+    def _without_keys(self, path: str) -> str:
+        """Return a path for the log: whoever takes a key for a part of it is not given away."""
+        parts, store = path.split("/", _PATH_PARTS)[:_PATH_PARTS], self._store.now()
+        return "/".join("…" if self._policy.is_key(part, store) else part for part in parts)
+
+    def _is_somebody(self, ruling: Ruling) -> bool:
+        """Return whether a key was shown, or none is asked for: a stranger fills no log."""
+        return ruling.key is not None or self._policy.secrets is None
+
+    def _answer(
+        self, scope: Scope, headers: Mapping[str, str], ruling: Ruling, visit: Visit
+    ) -> Response | None:
         """Return what is answered here: refusals and the login; None lets the request through."""
         if sum(name == b"host" for name, _ in scope["headers"]) != 1:
             return plain_error(400, "exactly one Host header is expected")
+        if ruling.verdict == "preflight":
+            return preflight_answer(headers)
+        if ruling.verdict not in _STRANGE and not scope["path"] and scope.get("root_path"):
+            return RedirectResponse(f"{scope['root_path']}/", status_code=308)
         if ruling.verdict != "allowed":
-            return _refusal(scope, ruling)
+            return rejection(scope, headers, ruling)
         if scope["path"] == LOGIN_PATH:
-            return self._login.answer(scope["method"], ruling)
+            return self._login.answer(scope, headers, ruling)
         if scope["path"] == CONTROLLER_PATH:
-            return controller_answer(self._policy, ruling, dict(scope["headers"])[b"host"])
+            return controller_answer(self._policy, ruling, scope)
         try:
             if ruling.route is not None and ruling.route.metered:
                 visit.admit()
         except QuotaError as error:
-            return quota_response(error)
+            return pack_response(error)
         return None
 
     def _visit(self, scope: Scope, ruling: Ruling) -> Visit:
@@ -182,63 +223,34 @@ class Guard:
             key=ruling.key,
             request_id=scope.get("state", {}).get("request_id", ""),
             route=f"{method} {template}",
+            client=scope["client"][0] if scope.get("client") else "",
             ledger=self._ledger,
         )
 
     def _account(self, ruling: Ruling, visit: Visit, status: int) -> None:
         """Charge and write down what a key did; of strangers only that they came."""
         passed = ruling.verdict == "allowed"
+        if ruling.verdict == "preflight":  # the browser's, which shows nobody's key
+            return
         if ruling.key is None and not passed:
             self._ledger.audit.stranger()
-        elif ruling.key is not None or self._policy.secrets is None:
+        elif self._is_somebody(ruling):
             visit.close(status, listed=not passed or ruling.route is None or ruling.route.listed)
 
-    def _with_newer_cookie(self, message: Message, ruling: Ruling) -> Message:
-        """Give a session that goes on a cookie of now."""
+    def _with_newer_cookie(self, message: Message, ruling: Ruling, scope: Scope) -> Message:
+        """Give a session that goes on a cookie of now, where it is known for which paths it is."""
         session, now_s = ruling.session, int(time.time())
         if session is None or ruling.verdict != "allowed" or not session.due(now_s):
             return message
+        if self._policy.name.root_path and not scope.get("root_path"):
+            return message
         newer = self._policy.derived.cookie(replace(session, seen=now_s))
-        pair = cookie_header(self._policy.derived.cookie_name, newer)
+        pair = cookie_header(self._policy.derived.cookie_name, newer, scope)
         return {**message, "headers": [*message["headers"], pair]}
-
-
-def _refusal(scope: Scope, ruling: Ruling) -> Response:
-    """Return why a request is not taken; who shows no key learns nothing of what is there."""
-    match ruling.verdict:
-        case "wrong-host":
-            message = "this server does not accept that host name; open http://localhost"
-            return plain_error(421, message, code="wrong_host")
-        case "wrong-origin":
-            message = "requests from other web sites are refused"
-            return plain_error(403, message, code="wrong_origin")
-        case "wrong-scope":
-            held = ", ".join(ruling.key.scopes) if ruling.key else ""
-            needs = ruling.route.needs if ruling.route else ""
-            message = (
-                f"the key {ruling.caller.name} has the scopes {held}; this needs the scope {needs}"
-            )
-            return plain_error(403, message, code="wrong_scope")
-        case "no-route":
-            return plain_error(404, "not found")
-        case "expired":
-            message = f"the key {ruling.caller.name} has expired; ask the operator of this server"
-            return _unauthorized(message, code="expired_api_key")
-        case _:
-            html = "text/html" in _headers(scope).get("accept", "")
-            if scope["path"] in PAGE_PATHS and html:
-                return RedirectResponse(LOGIN_PATH, status_code=303)
-            return _unauthorized(_NO_KEY)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _unauthorized(message: str, *, code: str | None = None) -> Response:
-    response = plain_error(401, message, code=code)
-    response.headers["WWW-Authenticate"] = "Bearer"
-    return response
 
 
 def _with_ours(

@@ -1,69 +1,25 @@
-"""The login page: takes the token out of the URL's fragment and swaps it for a cookie.
+"""The login: takes the token out of the URL's fragment and swaps it for a cookie.
 
 A fragment never travels to a server or into its logs. The page sends it once as a header and
 gets a cookie that scripts cannot read and that no other site's requests carry.
 """
 
-import base64
-import hashlib
+import re
 import time
+from collections.abc import Mapping
+from urllib.parse import quote
 
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import Scope
 
 from llava_pack.serve.access.policy import AccessPolicy, Ruling
 from llava_pack.serve.access.scopes import LOGIN_PATH
-from llava_pack.serve.access.sessions import Session
+from llava_pack.serve.access.sessions import ANY_COOKIE, Session, cookies
+from llava_pack.serve.caller import root_url
+from llava_pack.serve.gateway.login_form import CONTENT_POLICY, login_form
 
 PAGE_PATHS = frozenset({"", "/"})
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { display: grid; place-content: center; min-height: 100vh; margin: 0; padding: 1rem; }
-form { display: grid; gap: .75rem; width: min(28rem, 90vw); }
-input, button { font: inherit; padding: .6rem .8rem; border-radius: .5rem; }
-input, button { border: 1px solid #8888; }
-button { cursor: pointer; }
-#said { min-height: 1.5em; }
-"""
-_SCRIPT = """
-const said = document.getElementById("said");
-const field = document.getElementById("token");
-async function enter(token) {
-  said.textContent = "…";
-  const answer = await fetch("PATH", {
-    method: "POST", headers: {"Authorization": "Bearer " + token}, credentials: "same-origin",
-  });
-  if (answer.ok) { location.replace("/"); return; }
-  said.textContent = "This key or token is not valid here. / 密钥或令牌无效或没有权限。";
-}
-document.querySelector("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  enter(field.value.trim());
-});
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-history.replaceState(null, "", "PATH");
-if (given) { enter(given); }
-"""
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>llava-pack</title>
-<style>STYLE</style>
-</head>
-<body>
-<form>
-<h1>llava-pack</h1>
-<label for="token">Your key, or the token printed by the server / 您的密钥或服务器显示的令牌</label>
-<input id="token" type="password" autocomplete="off" autofocus required>
-<button>Open / 打开</button>
-<div id="said" role="status"></div>
-</form>
-<script>SCRIPT</script>
-</body>
-</html>
-"""
+_HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": CONTENT_POLICY}
 
 
 class LoginPage:
@@ -71,60 +27,68 @@ class LoginPage:
 
     def __init__(self, policy: AccessPolicy) -> None:
         self._policy = policy
-        script = _SCRIPT.replace("PATH", LOGIN_PATH)
-        self._page = _PAGE.replace("STYLE", _STYLE).replace("SCRIPT", script)
-        self._headers = {
-            "Cache-Control": "no-store",
-            "Content-Security-Policy": _content_policy(script, _STYLE),
-        }
 
-    def answer(self, method: str, ruling: Ruling) -> Response:
+    def answer(self, scope: Scope, headers: Mapping[str, str], ruling: Ruling) -> Response:
         """Return the form for GET, the cookie for POST: of the key that was shown, and its own."""
-        if method in {"GET", "HEAD"}:
-            return HTMLResponse(self._page, headers=self._headers)
-        if method != "POST":
+        if scope["method"] in {"GET", "HEAD"}:
+            why = self._why(headers.get("cookie", ""))
+            text = login_form(why=why, public_url=self._policy.name.url)
+            return HTMLResponse(text, headers=_HEADERS)
+        if scope["method"] != "POST":
             return Response(status_code=405, headers={"Allow": "GET, POST"})
         response = Response(status_code=204, headers={"Cache-Control": "no-store"})
         if ruling.key is not None:
             now_s = int(time.time())
             session = ruling.session or Session(ruling.key.id, began=now_s, seen=now_s)
             derived = self._policy.derived
-            _set_cookie(response, derived.cookie_name, derived.cookie(session))
+            _set_cookie(response, derived.cookie_name, derived.cookie(session), scope)
         return response
 
-
-def _content_policy(script: str, style: str) -> str:
-    """Return a policy by which a page runs this script, asks its own server, and nothing else."""
-    allowed = [
-        "default-src 'none'",
-        f"script-src '{_digest(script)}'",
-        f"style-src '{_digest(style)}'",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-    return "; ".join(allowed)
+    def _why(self, cookie_header: str) -> str:
+        """Return what became of an earlier login of this browser, as the form names it."""
+        derived, now_s = self._policy.derived, int(time.time())
+        if shown := list(cookies(cookie_header, derived.cookie_name)):
+            return "" if any(derived.session(one, now_s) for one in shown) else "ended"
+        return "restarted" if re.search(ANY_COOKIE, cookie_header) else ""
 
 
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+def to_login(scope: Scope) -> Response:
+    """Return the way to the form and back: relative, since what stands before it may be unknown.
+
+    Source: RFC 9110, 10.2.2 (Location may be relative).
+    """
+    query = scope.get("query_string", b"").decode("latin-1")
+    back = f"?to={quote(f'./?{query}', safe='')}" if query else ""
+    return RedirectResponse(f"{LOGIN_PATH.removeprefix('/')}{back}", status_code=303)
 
 
-def cookie_header(name: str, value: str) -> tuple[bytes, bytes]:
-    """Return the header that sets a session's cookie."""
+def wrong_host_page(host: str) -> Response:
+    """Return for a person why nothing is shown under a name; it was asked for by a browser."""
+    text = login_form(why="wrong_host", host=host)
+    return HTMLResponse(text, status_code=421, headers=_HEADERS)
+
+
+def cookie_header(name: str, value: str, scope: Scope) -> tuple[bytes, bytes]:
+    """Return the header that sets a session's cookie for who sent a request."""
     response = Response()
-    _set_cookie(response, name, value)
+    _set_cookie(response, name, value, scope)
     return next(pair for pair in response.raw_headers if pair[0] == b"set-cookie")
 
 
-def _set_cookie(response: Response, name: str, value: str) -> None:
-    response.set_cookie(name, value, httponly=True, samesite="strict", path="/")
+def _set_cookie(response: Response, name: str, value: str, scope: Scope) -> None:
+    """Set a cookie that goes to our own paths alone, and under https by https alone."""
+    response.set_cookie(
+        name,
+        value,
+        httponly=True,
+        samesite="strict",
+        path=scope.get("root_path") or "/",
+        secure=scope.get("scheme") == "https",
+    )
 
 
-def controller_answer(policy: AccessPolicy, ruling: Ruling, host: bytes) -> Response:
+def controller_answer(policy: AccessPolicy, ruling: Ruling, scope: Scope) -> Response:
     """Return where LLaVA's own clients find their routes with the key that asks."""
     path = policy.llava_path_of(ruling.key) if ruling.key else ""
-    address = f"http://{host.decode('latin-1')}{path}"
+    address = f"{root_url(scope)}{path}"
     return JSONResponse({"controller": address}, headers={"Cache-Control": "no-store"})

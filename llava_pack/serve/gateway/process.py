@@ -84,8 +84,9 @@ def _close_in(start: Start) -> Standing:
     """Raise the fence: what is needed is open or known, and no other thread runs yet."""
     audit = [Path(start.audit.path)] if start.audit.to == "file" else []
     logs = [path.parent for path in (start.log, *audit) if path is not None]
-    keys = _folder_of_keys(start.policy.key_store)
-    return enter_gateway_fence(start.home, read=keys, write=logs, mode=start.fence)
+    read = _folder_of_keys(start.policy.key_store)
+    read += [] if start.picture_root is None else [start.picture_root]
+    return enter_gateway_fence(start.home, read=read, write=logs, mode=start.fence)
 
 
 def _folder_of_keys(store: str) -> list[Path]:
@@ -172,10 +173,12 @@ class _Gateway:
             books=self._books,
             sink=self._sink,
             queue=start.queue,
+            aliases=start.aliases,
             web=start.web,
             bundle_id=start.bundle_id,
             restarts=start.restarts,
             standing=self._standing,
+            picture_root=start.picture_root,
         )
         return create_app(self._models, settings, refusals)
 

@@ -9,7 +9,7 @@ from llava_pack.engine.inputs.picture_formats import FORMATS
 from llava_pack.engine.limits import MAX_SEED, SHRUNK_SIDE, Limits
 from llava_pack.format.text import Language
 from llava_pack.serve.admission.bodies import MAX_BODY_BYTES
-from llava_pack.serve.api.wire import MAX_TOKENS
+from llava_pack.serve.api.sampler_fields import MAX_TOKENS
 from llava_pack.serve.port import PHASE_WORDS, Served
 
 _JSON_NUMBER = 2**53 - 1

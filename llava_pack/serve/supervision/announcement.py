@@ -7,6 +7,8 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.tunnel_lines import Endpoint, tunnel_lines
 
+_ENDS = "This token ends with this start. A key that stays valid: llava-pack keys add NAME"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Announcement:
@@ -15,7 +17,7 @@ class Announcement:
     tunnel: str
     """The line to paste on the laptop."""
     page: str
-    """What to open there."""
+    """What to open: behind a proxy where the server has a public name, else there."""
     more: tuple[str, ...]
     """Other ways, and the API."""
 
@@ -43,13 +45,14 @@ def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcem
         web: whether there is a page.
     """
     lines = tunnel_lines(endpoint)
-    page = f"http://localhost:{endpoint.local_port}/" + (
-        f"#token={state.token}" if state.token else ""
-    )
-    api = f"http://localhost:{endpoint.local_port}/v1"
+    here = f"http://localhost:{endpoint.local_port}"
+    root = state.public_url or here
+    fragment = f"#token={state.token}" if state.token else ""
     more = [
         "If you log in through another address or port (to a container, for example), use those."
     ]
+    if web and state.public_url:
+        more += ["", f"Through the tunnel: {here}/{fragment}"]
     more += ["", "Through a bastion:", f"  {lines.bastion}"]
     more += [
         "",
@@ -60,11 +63,11 @@ def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcem
         more += ["", "PuTTY:", f"  {lines.plink}", f"  {lines.putty}"]
         more += ["", f"VS Code: {lines.vscode}"]
     key = f", API key {state.token}" if state.token else ""
-    more += ["", f"OpenAI-compatible API: {api}{key}"]
-    controller = f"http://localhost:{endpoint.local_port}{state.llava_path}"
-    more += [f"For LLaVA's own programs: --controller-url {controller}"]
+    more += ["", f"OpenAI-compatible API: {root}/v1{key}"]
+    more += [f"For LLaVA's own programs: --controller-url {root}{state.llava_path}"]
+    more += ["", _ENDS] if state.token else []
     return Announcement(
         tunnel=lines.openssh,
-        page=page if web else api,
+        page=f"{root}/{fragment}" if web else f"{root}/v1",
         more=tuple(more),
     )

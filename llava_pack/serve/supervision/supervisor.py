@@ -22,6 +22,7 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.format.progress import Progress
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import Start
 from llava_pack.serve.logfile import kept
@@ -68,6 +69,10 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    picture_root: Path | None = None
+    """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
+    aliases: Aliases = field(default_factory=dict)
+    """Further names of the models in the API."""
     fence: FenceMode = "on"
     """Whether a fence is raised around the gateway, and whether it has to be whole."""
     gateway_argv: tuple[str, ...] = GATEWAY_PROGRAM
@@ -238,12 +243,14 @@ def _start(plan: ServePlan, scratch: Scratch) -> Start:
         audit=plan.audit,
         web=plan.web,
         bundle_id=plan.state.bundle_id,
+        aliases=plan.aliases,
         queue=plan.care.queue,
         restarts=0,
         log=plan.log,
         fence=plan.fence,
         home=scratch.gateway_home,
         left={},
+        picture_root=plan.picture_root,
     )
 
 

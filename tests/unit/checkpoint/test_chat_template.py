@@ -31,12 +31,18 @@ CONVERSATIONS = {
 }
 
 
-def by_transformers(text: str, turns: tuple[TemplateTurn, ...], *, lists: bool) -> str:
+def by_transformers(
+    text: str, turns: tuple[TemplateTurn, ...], *, lists: bool, continued: bool = False
+) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     messages = [{"role": turn.role, "content": content(turn, lists=lists)} for turn in turns]
     rendered = render_jinja_template(
-        [messages], chat_template=text, add_generation_prompt=True, **NAMES
+        [messages],
+        chat_template=text,
+        add_generation_prompt=not continued,
+        continue_final_message=continued,
+        **NAMES,
     )
     return rendered[0][0]
 
@@ -62,6 +68,18 @@ def test_prompts_are_those_of_transformers(name, conversation):
     turns = CONVERSATIONS[conversation]
     expected = by_transformers(PUBLISHED[name], turns, lists=template.lists)
     assert flat(template.render(turns)) == expected
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "begun", ["It is a d", " It is ", "It is\n\n- a", "one\ntwo  ", "What is it"]
+)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_answer_is_continued_as_by_transformers(name, begun):
+    template = tried(PUBLISHED[name], NAMES)
+    turns = (TemplateTurn("user", (SEEN, "What is it")), TemplateTurn("assistant", (begun,)))
+    expected = by_transformers(PUBLISHED[name], turns, lists=template.lists, continued=True)
+    assert flat(template.render(turns, "continued")) == expected
 
 
 def test_content_is_a_list_or_one_text_as_the_template_takes_it():

@@ -9,7 +9,7 @@ from llava_pack.checkpoint.message_body import body
 from llava_pack.cli.both import chat
 from llava_pack.cli.both.chat import Conversation, PictureFiles, _obey
 from llava_pack.client.turns import Attachment, Turn, placed
-from llava_pack.engine.port import Sampling
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import ServeError, UsageError
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llava_pack.engine.port import ContextLengthError, Failed, Message, Picture, Sampling
+from llava_pack.engine.port import ContextLengthError, Failed, Message, Picture
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, PackError, UsageError
 
 

@@ -54,6 +54,7 @@ _START = Start(
     fence="required",
     home=Path("/h"),
     left={"0123456789ab": (1.5, 1e15, -3.0)},
+    picture_root=Path("/pictures"),
 )
 _BEAT = Beat(
     seen=4, listening=True, in_flight={0: 1, 3: 0}, reached=(0, 3), left={"a": (1.0, 2.0, 3.0)}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.engine.port import EngineInfo, Finished, Message, Request, Sampling
+from llava_pack.engine.port import EngineInfo, Finished, Message, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.feed import Bulletin, News

@@ -23,8 +23,8 @@ from llava_pack.engine.port import (
     Message,
     Picture,
     Request,
-    Sampling,
 )
+from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import SpaceError, UsageError
 
@@ -72,8 +72,11 @@ class Numbers:
             raise ValueError("a bug")
         return [_values(prompt) for prompt in prompts]
 
-    def chooser(self, sampling: Sampling) -> random.Random:
+    def chooser(self, prompt: Prompt, sampling: Sampling) -> random.Random:
         return random.Random(sampling.seed)
+
+    def prepare(self, request: Request) -> None:
+        pass
 
     def prefill(
         self, row: int, embeddings: tuple[int, ...], begin: int, chooser: object

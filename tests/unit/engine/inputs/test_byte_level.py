@@ -89,6 +89,26 @@ def test_whole_prompts_are_those_of_transformers(folder, theirs, name):
     assert [image_id if one == PICTURE_ID else one for one in prompt.ids] == expected
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("begun", ["it is a", "it is ", "\n it is\n", "größe 2024 "])
+def test_a_continued_prompt_is_that_of_transformers(folder, theirs, begun):
+    messages = (*CHATS["picture"], Message("assistant", (begun,)))
+    turns = [
+        {"role": one.role, "content": "<image>\n" * len(one.pictures) + one.text}
+        for one in messages
+    ]
+    text = theirs.apply_chat_template(turns, tokenize=False, continue_final_message=True)
+    expected = theirs(text, add_special_tokens=False)["input_ids"]
+    asked, prompt = (
+        writer(folder).write(Request(request_id="r", messages=one))
+        for one in (CHATS["picture"], messages)
+    )
+    # but for the last one, which a tokenizer may join with what follows
+    assert prompt.keys()[: len(asked) - 1] == asked.keys()[:-1], "what is kept is used again"
+    image_id = theirs.convert_tokens_to_ids("<image>")
+    assert [image_id if one == PICTURE_ID else one for one in prompt.ids] == expected
+
+
 @given(text=TEXTS)
 def test_bytes_come_back(ours, text):
     ids = ours.encode(text, continued=False)

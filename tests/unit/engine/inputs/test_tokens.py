@@ -10,7 +10,8 @@ from llava_pack.checkpoint.token_files import eos_ids
 from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.engine.inputs.prompt import PICTURE_ID, PromptWriter
 from llava_pack.engine.inputs.tokenizers import read_tokenizer
-from llava_pack.engine.port import Message, Picture, Request, Sampling
+from llava_pack.engine.port import Message, Picture, Request
+from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.checkpoints import TOKENIZER_CONFIG
 from tests.support.vocabularies import tiny_tokenizer_model

@@ -49,7 +49,7 @@ class Lines:
 
 def _entry(key: str = "ann", model: str = "demo") -> Entry:
     return Entry(
-        request_id="r1", key=key, key_id=key, route="POST /v1/chat/completions", model=model,
+        request_id="r1", key=key, key_id=key, client="192.0.2.7", route="POST /v1/chat/completions", model=model,
         status=200, tokens_in=12, tokens_out=3, pictures=1, seconds=0.12345,
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ def test_a_line_says_who_when_and_how_much() -> None:
     assert sink.said == [
         {
             "time": "2027-01-15T08:00:00.000Z", "request": "r1", "key": "ann", "key_id": "ann",
+            "client": "192.0.2.7",
             "route": "POST /v1/chat/completions", "model": "a\nb", "status": 200,
             "tokens_in": 12, "tokens_out": 3, "pictures": 1, "seconds": 0.123,
         }

@@ -7,21 +7,24 @@ from typing import Any
 import pytest
 
 from llava_pack.serve.access.policy import AccessPolicy
-from llava_pack.serve.access.scopes import LLAVA_ROUTES, route_of
+from llava_pack.serve.access.scopes import LLAVA_ROUTES, OLLAMA_MANAGEMENT, route_of
 from llava_pack.serve.gateway.app import GatewaySettings, create_app
 
+OLLAMA = ("version", "tags", "ps", "show", "chat", "generate")
 # What each route of the API needs, written down once more by hand; None is open to every key.
 NEEDS: dict[str, str | None] = {
     "/livez": None, "/health": None, "/v1/health/live": None,
     "/readyz": "observe", "/v1/health/ready": "observe", "/startupz": "observe",
     "/metrics": "observe", "/observe": "observe",
     "/openapi.json": "ask", "/tokenize": "ask", "/v1/chat/completions": "ask", "/v1/models": "ask",
-    "/v1/models/{name:path}": "ask", "/v1/{rest:path}": "ask",
+    "/v1/models/{name:path}": "ask",
+    "/v1/completions": "ask", "/v1/responses": "ask",
+    **{f"/api/{name}": "ask" for name in (*OLLAMA, *OLLAMA_MANAGEMENT)},
     **{f"/{name}": "ask" for name in LLAVA_ROUTES},
     **{f"/llava/{{key}}/{name}": "ask" for name in LLAVA_ROUTES},
 }  # fmt: skip
 METERED = {
-    "/v1/chat/completions", "/tokenize", "/observe", "/worker_generate_stream",
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/api/chat", "/api/generate", "/tokenize", "/observe", "/worker_generate_stream",
     "/llava/{key}/worker_generate_stream",
 }  # fmt: skip
 PAGE = {"/", "/page/facts", "/page/{name}"}
@@ -29,16 +32,21 @@ BY_PAGE = {"/v1/chat/completions", "/tokenize"}
 """What a session of a key that opens the page alone may ask, since the page asks it."""
 
 
-def routes(part: Any, prefix: str = "") -> Iterator[str]:
+def routes(part: Any) -> Iterator[str]:
     """Yield the template of every route, also of routers that were included or mounted."""
+    return (template for template, _ in routes_of(part))
+
+
+def routes_of(part: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every route with its template."""
     for route in getattr(part, "original_router", part).routes:
         if hasattr(route, "original_router"):
             context = route.include_context
-            yield from routes(route, prefix + context.prefix)
+            yield from routes_of(route, prefix + context.prefix)
         elif getattr(route, "routes", None) is not None and not hasattr(route, "methods"):
-            yield from routes(route, prefix)
+            yield from routes_of(route, prefix)
         else:
-            yield prefix + route.path
+            yield prefix + route.path, route
 
 
 def _sample(template: str) -> str:

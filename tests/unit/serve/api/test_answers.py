@@ -8,7 +8,8 @@ import pytest
 from llava_pack.engine.measures import Timings, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.translation import Answer, paced
+from llava_pack.serve.api.pacing import paced
+from llava_pack.serve.api.translation import Answer
 
 _END = Finished("r", "stop", Usage(7, 2), Timings(0.0, 0.1, 0.2))
 
@@ -52,13 +53,13 @@ class Source:
 def test_silence_is_told_and_closing_closes_the_source() -> None:
     async def scenario() -> None:
         source = Source()
-        pieces = paced(source.events(), 0.01)
+        pieces = paced([source.events()], 0.01)
         assert await anext(pieces) is None
         assert await anext(pieces) is None
         source.let.set()
         while (event := await anext(pieces)) is None:
             pass
-        assert event == Delta("r", "a", (1,))
+        assert event == (0, Delta("r", "a", (1,)))
         assert await anext(pieces) is None
         await pieces.aclose()
         assert source.closed
@@ -71,7 +72,7 @@ def test_cancelling_the_reader_closes_the_source() -> None:
         source = Source()
 
         async def read() -> None:
-            async for _ in paced(source.events(), 60):
+            async for _ in paced([source.events()], 60):
                 pass
 
         reader = asyncio.create_task(read())
@@ -89,8 +90,23 @@ def test_an_error_of_the_source_reaches_the_reader() -> None:
         yield Delta("r", "a", (1,))
         raise ServeError("the connection to the engine was lost")
 
-    async def scenario() -> list[Event | None]:
-        return [event async for event in paced(failing(), 60)]
+    async def scenario() -> list[tuple[int, Event] | None]:
+        return [event async for event in paced([failing()], 60)]
 
     with pytest.raises(ServeError, match="was lost"):
         asyncio.run(scenario())
+
+
+def test_choices_come_as_they_are_ready_and_are_closed_together() -> None:
+    async def scenario() -> None:
+        slow, quick = Source(), Source()
+        quick.let.set()
+        steps = paced([slow.events(), quick.events()], None)
+        assert await anext(steps) == (1, Delta("r", "a", (1,)))
+        slow.let.set()
+        assert await anext(steps) == (0, Delta("r", "a", (1,)))
+        await steps.aclose()
+        assert slow.closed
+        assert quick.closed
+
+    asyncio.run(scenario())

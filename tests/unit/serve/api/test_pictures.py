@@ -20,7 +20,8 @@ from llava_pack.engine.picture_mode import PICTURE_MODES
 from llava_pack.engine.port import Picture
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.api import decoders, pictures
-from llava_pack.serve.api.pictures import PictureDecoder, Source, data_bytes
+from llava_pack.serve.api.data_urls import data_bytes
+from llava_pack.serve.api.pictures import PictureDecoder, SentPicture
 from llava_pack.serve.caller import Caller
 from tests.support.bombs import png_of_zeros, png_that_claims, progressive_bomb
 
@@ -35,10 +36,11 @@ def _url(data: bytes, head: str = "data:image/png;base64,") -> str:
     return head + base64.b64encode(data).decode()
 
 
-def _decoded(*sources: Source, limits: Limits | None = None) -> tuple[Picture, ...]:
+def _decoded(*sources: str | bytes, limits: Limits | None = None) -> tuple[Picture, ...]:
     async def decoded() -> tuple[Picture, ...]:
         with closing(PictureDecoder(limits)) as decoder:
-            return (await decoder.admitted(sources)).pictures
+            sent = [SentPicture(one) if isinstance(one, str) else one for one in sources]
+            return (await decoder.admitted(sent)).pictures
 
     return asyncio.run(decoded())
 
@@ -46,11 +48,6 @@ def _decoded(*sources: Source, limits: Limits | None = None) -> tuple[Picture, .
 def test_a_data_url_is_decoded() -> None:
     (picture,) = _decoded(_url(_png()))
     assert (picture.width, picture.height, picture.rgb[:3]) == (2, 3, b"\xff\x00\x00")
-
-
-@pytest.mark.parametrize("head", ["DATA:image/PNG;base64,", "data:image/jpeg;name=a.jpg;base64,"])
-def test_the_head_may_vary(head: str) -> None:
-    assert data_bytes(_url(b"hello", head), 10) == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -62,26 +59,15 @@ def test_the_head_may_vary(head: str) -> None:
         "FILE:/etc/passwd",
         "/etc/passwd",
         "ftp://example.org/a.png",
-        "data:text/html;base64,aGk=",
         "data:image/png,aGk=",
-        " data:image/png;base64,aGk=",
+        "data:,aGk=",
+        "/srv/pictures/of/a/long/path/to/somewhere/else",
         "",
     ],
 )
 def test_other_urls_are_refused_and_never_fetched(url: str) -> None:
     with pytest.raises(UsageError, match="pictures are not fetched"):
         data_bytes(url, 100)
-
-
-@pytest.mark.parametrize("text", ["a", "aGk", "aG k=", "%61%47", "aGk=\n", "ä"])
-def test_base64_is_strict(text: str) -> None:
-    with pytest.raises(UsageError, match="not valid base64"):
-        data_bytes(f"data:image/png;base64,{text}", 100)
-
-
-def test_the_size_is_known_before_it_is_decoded() -> None:
-    with pytest.raises(UsageError, match="too large: 102 bytes, at most 10 are allowed"):
-        data_bytes(_url(bytes(100)), 10)
 
 
 def test_something_else_than_a_picture_is_refused() -> None:

@@ -6,10 +6,12 @@ from llava_pack.serve.supervision.announcement import Announcement, announcement
 from llava_pack.serve.tunnel_lines import endpoint
 
 
-def _told(token: str = "", *, web: bool = True, socket: str | None = None) -> Announcement:
+def _told(
+    token: str = "", *, web: bool = True, socket: str | None = None, public_url: str = ""
+) -> Announcement:
     state = RunState(
         pid=1, host="127.0.0.1", port=7861, token=token, socket=socket, models=("demo",),
-        started=1, bundle_id=None,
+        started=1, bundle_id=None, public_url=public_url,
     )  # fmt: skip
     to = endpoint(
         ssh_connection="192.0.2.1 5 10.0.0.5 2222", user="ada", hostname="gpu01",
@@ -47,6 +49,23 @@ def test_every_other_way_is_there() -> None:
         "/v1, API key t0k",
     ):
         assert word in more
+
+
+def test_a_token_is_told_to_end_with_its_start_and_what_does_not() -> None:
+    assert "ends with this start" in _told("t0k").more[-1]
+    assert "llava-pack keys add NAME" in _told("t0k").more[-1]
+
+
+def test_a_public_name_is_what_to_open_and_the_tunnel_stays() -> None:
+    told = _told("t0k", public_url="https://llava.corp/vlm")
+    assert told.page == "https://llava.corp/vlm/#token=t0k"
+    assert "-L 7861:127.0.0.1:7861" in told.tunnel
+    assert "Through the tunnel: http://localhost:7861/#token=t0k" in told.more
+    assert "OpenAI-compatible API: https://llava.corp/vlm/v1, API key t0k" in told.more
+    assert "For LLaVA's own programs: --controller-url https://llava.corp/vlm" in told.more
+    without = _told(web=False, public_url="https://llava.corp/vlm")
+    assert without.page == "https://llava.corp/vlm/v1"
+    assert not any("Through the tunnel" in line for line in without.more)
 
 
 def test_without_a_token_none_is_shown() -> None:

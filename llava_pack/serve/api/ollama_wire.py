@@ -1,0 +1,147 @@
+"""Wire types of Ollama's `/api/chat` and `/api/generate`, and how they become a conversation.
+
+Source: ollama docs/api.md; ollama api/types.go, Options and Runner.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llava_pack.serve.api.messages import MAX_MESSAGES, MAX_PICTURES
+from llava_pack.serve.api.sampler_fields import MAX_TOKENS
+from llava_pack.serve.validation import wrong
+
+_SAMPLER = {
+    **{name: name for name in (
+        "temperature", "top_p", "top_k", "min_p", "seed", "stop", "frequency_penalty",
+        "presence_penalty",
+    )},
+    "repeat_penalty": "repetition_penalty",
+    "num_predict": "max_tokens",
+}  # fmt: skip
+"""Ollama's options that change an answer, and how chat completions call them."""
+_NEUTRAL: dict[str, tuple[object, ...]] = {"mirostat": (0,), "tfs_z": (1,), "typical_p": (1,)}
+"""Options that would change an answer and are not there. Others are of how a model is loaded, or
+unknown to Ollama too, which passes over them."""
+THEIRS = {theirs: ours for ours, theirs in _SAMPLER.items()} | {"response_format": "format"}
+_DATA = "data:"
+LATEST = ":latest"
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1)]
+    stream: bool = True
+    format: str | dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    think: bool | str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    @model_validator(mode="after")
+    def _only_what_can_be(self) -> "_Asked":
+        if self.think:
+            raise wrong(f"{self.model[:200]!r} does not support thinking", "think")
+        if isinstance(self.format, str) and self.format not in {"", "json"}:
+            raise wrong(f"expected json or a JSON schema, got {self.format[:80]}", "format")
+        for name, neutral in _NEUTRAL.items():
+            value = (self.options or {}).get(name)
+            if value is not None and value not in neutral:
+                raise wrong("is not supported here; leave it out", f"options.{name}")
+        return self
+
+    @property
+    def of_the_sampler(self) -> dict[str, Any]:
+        """Return the fields of a chat completion, but for the conversation."""
+        options = self.options or {}
+        fields = {theirs: options.get(name) for name, theirs in _SAMPLER.items()}
+        count = fields["max_tokens"]
+        if count is None or (isinstance(count, int) and count < 0):  # until the context is full
+            fields["max_tokens"] = MAX_TOKENS
+        return {
+            **fields,
+            "stream": self.stream,
+            "response_format": _form(self.format),
+            "logprobs": self.logprobs or None,
+            "top_logprobs": self.top_logprobs or None,
+        }
+
+
+_Images = Annotated[tuple[str, ...], Field(max_length=MAX_PICTURES)] | None
+
+
+class OllamaMessage(BaseModel):
+    """A turn, with its pictures beside its text."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    role: str
+    content: str | None = None
+    images: _Images = None
+
+    @property
+    def as_chat(self) -> dict[str, Any]:
+        """Return it as chat completions have it."""
+        beside = {name: value for name, value in (self.model_extra or {}).items() if value}
+        content = _parts(self.images, self.content or "")
+        return {**beside, "role": self.role, "content": content}
+
+
+class OllamaChat(_Asked):
+    """The body of `POST /api/chat`."""
+
+    messages: Annotated[tuple[OllamaMessage, ...], Field(max_length=MAX_MESSAGES)] = ()
+
+    @property
+    def as_chat(self) -> dict[str, Any]:
+        """Return the same request as chat completions have it."""
+        tools = (self.model_extra or {}).get("tools") or None
+        messages = [message.as_chat for message in self.messages]
+        return {"model": self.model, **self.of_the_sampler, "messages": messages, "tools": tools}
+
+
+class OllamaGenerate(_Asked):
+    """The body of `POST /api/generate`."""
+
+    prompt: str = ""
+    suffix: str | None = None
+    system: str | None = None
+    template: str | None = None
+    context: tuple[int, ...] | None = None
+    images: _Images = None
+    raw: bool | None = None
+
+    @model_validator(mode="after")
+    def _only_what_is_there(self) -> "OllamaGenerate":
+        for name in ("suffix", "template", "context"):
+            if getattr(self, name):
+                raise wrong("is not supported here; leave it out", name)
+        if self.raw and (self.images or self.system):
+            raise wrong("goes with neither images nor system; leave it out", "raw")
+        return self
+
+    @property
+    def as_chat(self) -> dict[str, Any]:
+        """Return the same request as chat completions have it."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        turn = {"role": "user", "content": _parts(self.images, self.prompt)}
+        return {"model": self.model, **self.of_the_sampler, "messages": [*system, turn]}
+
+
+def _parts(images: tuple[str, ...] | None, text: str) -> Any:
+    """Return a turn's pictures and text: Ollama sends bare base64."""
+    if not images:
+        return text
+    urls = (one if one.startswith(_DATA) else f"{_DATA}image/png;base64,{one}" for one in images)
+    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [*pictures, {"type": "text", "text": text}]
+
+
+def _form(form: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not form:
+        return None
+    if isinstance(form, str):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "format", "schema": form}}
