@@ -35,14 +35,11 @@ def messages_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for entry in history:
         parts = entry["content"] if isinstance(entry["content"], list) else [entry["content"]]
         texts = [part if isinstance(part, str) else part.get("text") or "" for part in parts]
-        files = [
-            part["file"]["path"] for part in parts if isinstance(part, dict) and "file" in part
-        ]
-        text = "\n".join(filter(None, texts))
-        own = entry["role"] == "user"
-        messages.append(
-            {"role": entry["role"], "content": content_of(text, files) if own else text}
-        )
+        given = [part["file"] for part in parts if isinstance(part, dict) and "file" in part]
+        said: Any = "\n".join(filter(None, texts))
+        if entry["role"] == "user":
+            said = content_of(said, [file["path"] for file in given])
+        messages.append({"role": entry["role"], "content": said})
     return messages
 
 
