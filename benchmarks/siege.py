@@ -148,15 +148,6 @@ def _dribble(http: httpx.Client, dice: random.Random) -> None:
         connection.close()
 
 
-def _page_events(http: httpx.Client, dice: random.Random) -> None:
-    path = dice.choice(["/etc/shadow", "/dev/zero", "/proc/self/environ"])
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    box = {"text": "hi", "files": [file] * dice.randrange(1, 17)}
-    for number in range(20):
-        asked = {"data": [box, []], "fn_index": number, "session_hash": dice.randbytes(5).hex()}
-        http.post("/gradio_api/queue/join", json=asked)
-
-
 def _leave(http: httpx.Client, dice: random.Random) -> None:
     for _ in range(10):
         with http.stream("POST", "/v1/chat/completions", json={**body(dice), "stream": True}):
@@ -170,7 +161,6 @@ _ATTACKS: tuple[tuple[Attack, float], ...] = (
     (_flood, 2.0),
     (_strangers, 0.5),
     (_dribble, 5.0),
-    (_page_events, 1.0),
     (_leave, 2.0),
 )
 """Each with the pause after it, in seconds."""

@@ -5,6 +5,7 @@ with Chinese glyphs (fonts-wqy-microhei).
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,13 +37,14 @@ SHOTS: dict[str, dict[str, Any]] = {
         "device_scale_factor": 2,
     },
 }
-SETTLED_MS = 3500
+PATIENCE_MS = 120_000
 
 
 @contextmanager
 def served() -> Iterator[str]:
     """Serve the demo model in 4 bits and yield the page's address."""
     command = [sys.executable, "-m", "llava_pack", "serve", "--port", "0", "--json"]
+    command += ["--as-root"] * (os.geteuid() == 0)
     command += ["--model-path", str(DEMO / "llava-v1-demo")]
     command += ["--vision-tower", str(DEMO / "clip-demo"), "--load-4bit"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -64,18 +66,19 @@ def draw(path: Path) -> None:
 
 def talk(page: Page, picture: Path) -> None:
     """Ask about the picture and wait for the answers."""
-    page.locator("#ask textarea").wait_for()
-    page.set_input_files("#ask input[type=file]", str(picture))
-    expect(page.locator("#ask .thumbnail-item")).to_have_count(1)
+    expect(page.locator("#status")).not_to_be_empty()
+    page.set_input_files("#files", str(picture))
+    expect(page.locator("#thumbnails .thumbnail")).to_have_count(1)
     for number, question in enumerate(QUESTIONS, 1):
-        page.locator("#ask textarea").fill(question)
-        page.locator("#ask .submit-button").click()
-        expect(page.locator("#chat [data-testid=bot]")).to_have_count(number)
-        expect(page.locator("#ask .submit-button")).to_be_visible()
+        page.locator("#box").fill(question)
+        page.locator("#send").click()
+        expect(page.locator("#messages .assistant")).to_have_count(number)
+        expect(page.locator("#messages [data-state=running]")).to_have_count(0)
 
 
 def main() -> None:
     """Take the pictures."""
+    expect.set_options(timeout=PATIENCE_MS)
     with tempfile.TemporaryDirectory() as folder, served() as url, sync_playwright() as driver:
         picture = Path(folder) / "scene.png"
         draw(picture)
@@ -88,7 +91,7 @@ def main() -> None:
             page.goto(url)
             talk(page, picture)
             page.mouse.move(0, 0)
-            page.wait_for_timeout(SETTLED_MS)
+            page.wait_for_timeout(500)
             page.screenshot(path=ROOT / "docs" / "images" / name)
             context.close()
         browser.close()

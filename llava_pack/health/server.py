@@ -24,7 +24,7 @@ _QUICK_S = 5.0
 _ANSWER_S = 120.0
 _SETTLED_S = 1.0
 _LOOK_EVERY_S = 0.05
-_PAGE_SIGN = "gradio"
+_PAGE_SIGN = "page/app.js"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,8 @@ class Start:
     """Who may ask."""
     audit: AuditPlan
     """Where is written which key asked what."""
-    uploads: Path | None
-    """A private folder for the page's uploads; None serves no page."""
+    web: bool
+    """Whether the page is served."""
     bundle_id: str | None
     """Of what is installed."""
     queue: int

@@ -9,7 +9,6 @@ from llava_pack.serve import care
 from llava_pack.serve.admission.bodies import BodyLimits
 from llava_pack.serve.admission.connections import ConnectionLimits
 from llava_pack.serve.api import pictures
-from llava_pack.serve.page import queue as page_queue
 from tests.conftest import ROOT
 from tests.support.sources import PACKAGE, SOURCES, parsed
 
@@ -20,8 +19,8 @@ def test_every_limit_is_in_the_table():
     bodies, picture, lines = BodyLimits(), Limits(), ConnectionLimits()
     json = bodies.pictured
     expected = {
-        "body of a request with pictures, and of an upload": f"{json.size_bytes // _MIB} MiB",
-        "any other body; an event of the page names its pictures": f"{bodies.other.size_bytes // _MIB} MiB",
+        "body of a request with pictures": f"{json.size_bytes // _MIB} MiB",
+        "any other body": f"{bodies.other.size_bytes // _MIB} MiB",
         "JSON: brackets, commas and colons outside strings": f"{json.values:,}",
         "JSON: bytes outside strings": f"{json.outside_bytes // _MIB} MiB",
         "JSON: nesting of objects and lists": str(json.depth),
@@ -40,7 +39,6 @@ def test_every_limit_is_in_the_table():
         f"time for the next {lines.body_bytes // 1024} KiB of a body": f"{lines.body_s:g} s",
         "time for the client to read a response": f"{lines.unread_s:g} s",
         "a connection without a request": f"{lines.idle_s} s",
-        "an event of the page without a listener": f"{page_queue._PATIENCE_S:g} s",
     }
     page = (ROOT / "docs" / "reference" / "http-api.md").read_text()
     stops = f"up to {limits.MAX_STOPS} strings of {limits.MAX_STOP_CHARS} characters"
@@ -48,7 +46,6 @@ def test_every_limit_is_in_the_table():
     for what, most in expected.items():
         assert f"| {what} | {most} |" in page, (what, most)
     assert f"waits, {bodies.patience_s:g} s at most, then 503" in page
-    assert f"| open events of the page for one key | {page_queue._UNHEARD} | 429 |" in page
     assert f"waits for a decoder for more than {pictures._STALL_S:g} s" in page
 
 

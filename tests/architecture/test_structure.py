@@ -50,10 +50,9 @@ def test_torch_stays_in_engine_and_convert():
         names = {name.partition(".")[0] for name in imported(path)}
         if where not in {"engine", "convert"}:
             assert not names & {"torch", "transformers", "bitsandbytes"}, path
-        if path.parts[-3:] != ("serve", "page", "blocks.py"):
-            # the launcher runs in LLaVA's own environment alone, with LLaVA's own gradio
-            launcher = path.parts[-2:] == ("llava_serve", "launcher.py")
-            assert launcher or "gradio" not in names, path
+        # the launcher runs in LLaVA's own environment alone, with LLaVA's own gradio
+        launcher = path.parts[-2:] == ("llava_serve", "launcher.py")
+        assert launcher or "gradio" not in names, path
 
 
 def test_click_is_never_imported():

@@ -38,7 +38,7 @@ def fences(folder: Path) -> dict[str, Fence]:
     place, home, model = this_place({}), folder / "home", folder / "model"
     return {
         "engine": engine_fence(place, [model], home, gpu=False),
-        "gateway": gateway_fence(place, home=home, write=[folder / "uploads"]),
+        "gateway": gateway_fence(place, home=home, write=[folder / "logs"]),
         "decoder": decoder_fence(place),
         "upstream": upstream_fence(place, [model], home, ports=(21001,), gpu=False),
     }
@@ -98,7 +98,7 @@ def opened(fence: str, folder: Path, paths: list[Path]) -> list[bool]:
 
 def wrong(fence: str, folder: Path, seed: int, tries: int) -> list[str]:
     """Return the paths of a random walk for which the kernel and the plan do not agree."""
-    for name in ("home", "uploads", "model"):
+    for name in ("home", "logs", "model"):
         (folder / name).mkdir(exist_ok=True)
     chance = random.Random(seed)
     walk = random_paths(chance)

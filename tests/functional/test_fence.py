@@ -163,20 +163,17 @@ def gateway(
 ) -> Iterator[Gateway]:
     """Run a gateway behind a fence, over an engine behind another."""
     tmp_path = tmp_path_factory.mktemp("run")
-    (tmp_path / "uploads").mkdir()
     run = tmp_path / "run"
     engine = [sys.executable, ENGINE, "--socket", str(run / "engine.sock"), "--fence"]
     home = tmp_path / "gateway-home"
     told = {
-        "uploads": str(tmp_path / "uploads"),
         "engine": str(run / "engine.sock"),
         "mode": "required",
         "token": TOKEN,
     }
     around = asdict(replace(surroundings, home=str(home)))
     (tmp_path / "parts.json").write_text(json.dumps({**told, "surroundings": around}))
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": told["uploads"]}
-    env["GRADIO_ANALYTICS_ENABLED"] = "False"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         number = listening.fileno()
@@ -367,7 +364,7 @@ def test_the_page_works_behind_the_fence(gateway: Gateway, tmp_path: Path) -> No
     picture = tmp_path / "red.png"
     Image.new("RGB", (8, 4), "red").save(picture)
     with chromium() as browser, opened_tab(browser) as tab:
-        tab.open(gateway)
+        tab.open(gateway.url)
         tab.ask("hello", picture)
         tab.answered()
         assert "Picture 8x4 of 255,0,0." in tab.answers.last.inner_text()

@@ -226,7 +226,7 @@ def test_a_wrong_token_is_401(served: Gateway) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/", "/v1/models", "/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/login",
-     "/gradio_api/info", "/no/such/page"],
+     "/page/facts", "/page/app.js", "/no/such/page"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 def test_no_route_answers_without_the_token(served: Gateway, method: str, path: str) -> None:

@@ -268,18 +268,18 @@ def test_the_page_sees_the_picture_remembers_it_and_forgets_it(served: dict[str,
     from tests.support.page import chromium, opened_tab
 
     with chromium() as browser, opened_tab(browser) as tab:
-        tab.page.goto(f"{served['url']}/#token={served['token']}")
+        tab.open(served["url"], served["token"])
         tab.ask(KNOWN["prompt"], PICTURE)
         tab.answered()
-        answer = tab.answers.last.inner_text()
+        answer = tab.answers.last.locator(".body").inner_text()
         assert _knows(answer.lower()), answer
         tab.ask("What colour is it?")
         tab.answered()
         assert "red" in tab.answers.last.inner_text(), "the next turn knows the picture"
-        tab.clear()
+        tab.fresh()
         tab.ask("What colour is it?")
         tab.answered()
-        assert tab.answers.last.inner_text() == "I see no picture."
+        assert tab.answers.last.locator(".body").inner_text() == "I see no picture."
         assert tab.complaints == []
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from llava_pack.serve.access.key_store import KeyStore
 from tests.support.gateway import TOKEN, Gateway, gateway
-from tests.support.page_client import page_client, said
 from tests.support.waiting import until
 
 _HI = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
@@ -167,6 +166,7 @@ def test_who_logs_in_on_the_page_is_the_key_that_was_shown(
         assert browser.get("/").status_code == 200
         assert browser.post("/v1/chat/completions", json=_HI).status_code == 200
         assert serving.written("page-user", "POST /v1/chat/completions")
+        assert browser.get("/page/facts").json()["models"][0]["name"] == "echo"
         assert browser.get("/metrics").status_code == 403
         command_line("keys", "revoke", "page-user", "--file", serving.keys)
         until(lambda: browser.get("/v1/models").status_code == 401)
@@ -175,21 +175,18 @@ def test_who_logs_in_on_the_page_is_the_key_that_was_shown(
 def test_an_answer_on_the_page_is_charged_and_written_down(
     serving: Serving, added: Callable[..., str]
 ) -> None:
-    """Asked as the page's script does: an event is put into the queue, and its stream is read."""
-    key = added("painter", "--quota", "1/min")
-    told = [_page_answer(serving, key) for _ in range(2)]
-    assert "You said: hi" in told[0]
-    assert "1 requests per minute are used up" in told[1]
-    lines = serving.written("painter", "page answer", 2)
+    """By a key that opens the page alone: its session asks as the page does, a header may not."""
+    key = added("painter", "--quota", "1/min", "--scope", "page")
+    assert serving.ask(key, "/v1/chat/completions", _HI).status_code == 403
+    with httpx.Client(base_url=serving.gateway.url, trust_env=False) as browser:
+        assert browser.post("/login", headers={"Authorization": f"Bearer {key}"}).status_code == 204
+        told = [browser.post("/v1/chat/completions", json=_HI) for _ in range(2)]
+        assert browser.get("/v1/models").status_code == 403
+    assert "You said: hi" in told[0].text
+    assert "1 requests per minute are used up" in told[1].text
+    lines = serving.written("painter", "POST /v1/chat/completions", 3)
     written = [(line["status"], line["tokens_out"] > 0) for line in lines]
-    assert written == [(200, True), (429, False)]
-    assert all(line["request"].startswith("page-") for line in lines)
-
-
-def _page_answer(serving: Serving, key: str) -> str:
-    with page_client(serving.gateway, key) as page:
-        assert page.join("answer", [said("hi")], "echo", 0.0, 1.0, 16).status_code == 200
-        return json.dumps(page.heard())
+    assert written == [(403, False), (200, True), (429, False)]
 
 
 def test_each_key_has_its_own_address_for_llavas_programs(
@@ -268,7 +265,7 @@ from llava_pack.serve.gateway.fencing import enter_gateway_fence
 
 audit_sinks.SYSLOG = Path(sys.argv[1])
 sink = audit_sinks.sink_of(AuditPlan(to="syslog")) if sys.argv[3] == "before" else None
-enter_gateway_fence(None, Path(sys.argv[2]))
+enter_gateway_fence(Path(sys.argv[2]))
 sink = sink or audit_sinks.sink_of(AuditPlan(to="syslog"))
 for _ in sys.stdin:
     sink.write("{}")
@@ -326,26 +323,3 @@ def test_whoever_brings_the_gateway_down_gains_no_quota(tmp_path: Path, command_
 
 def _status(http: httpx.Client) -> int:
     return http.post("/v1/chat/completions", json=_HI).status_code
-
-
-def test_who_gets_a_name_that_another_had_gets_nothing_else_of_theirs(
-    serving: Serving, added: Callable[..., str], command_line: Any
-) -> None:
-    with page_client(serving.gateway, added("trainee")) as page:
-        path, cookies = page.upload(), page.http.cookies
-        assert page.file(path).status_code == 200
-    command_line("keys", "revoke", "trainee", "--file", serving.keys)
-    with page_client(serving.gateway, added("trainee")) as other:
-        other.http.cookies = cookies
-        assert other.file(path).status_code == 404
-
-
-def test_a_form_of_two_types_is_refused(serving: Serving) -> None:
-    """An attack: parts are counted between the marks of one, and split at those of the other."""
-    part = b'--a\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n'
-    kinds = [("Content-Type", f"multipart/form-data; boundary={mark}") for mark in ("a", "b")]
-    with page_client(serving.gateway) as page:
-        answer = page.http.post(
-            "/gradio_api/upload", content=part * 100 + b"--a--\r\n", headers=kinds
-        )
-    assert answer.status_code == 400

@@ -114,9 +114,6 @@ def test_a_gateway_that_is_killed_is_replaced_and_its_requests_leave_their_slots
     temporary: Path,
 ) -> None:
     with gateway(temporary / "run", *_WATCHED, engine=_WIDE) as served:
-        (scratch,) = temporary.glob("llava-pack-serve-*")
-        uploaded = scratch / "uploads" / "picture.png"
-        uploaded.write_bytes(b"x")
         with served.client() as http, http.stream("POST", "/v1/chat/completions", json=_LONG) as s:
             lines = s.iter_lines()
             assert any("You " in line for line in lines)
@@ -127,7 +124,6 @@ def test_a_gateway_that_is_killed_is_replaced_and_its_requests_leave_their_slots
         with served.client() as http:
             until(lambda: http.get("/livez").json()["models"]["echo"]["running"] == 0)
         assert _restarts(served) == 1
-        assert uploaded.read_bytes() == b"x", "what was uploaded is there for the next one"
 
 
 class _Systemd:

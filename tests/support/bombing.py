@@ -12,7 +12,6 @@ import psutil  # type: ignore[import-untyped]
 
 from tests.support import bombs
 from tests.support.gateway import KEY, Gateway
-from tests.support.page_client import page_events
 
 _MIB = 1 << 20
 _MOST_GROWTH_BYTES = 200 * _MIB
@@ -58,7 +57,6 @@ class Attack:
 
     def __enter__(self) -> Self:
         self._http = self._served.client()
-        self._answer = page_events(self._http)["answer"]
         self._each_door_takes_an_honest_one()
         self._quiet_s = max(self._asked() for _ in range(10))
         for thread in self._threads:
@@ -75,20 +73,14 @@ class Attack:
         self._http.close()
 
     def json_at_every_door(self, name: str, body: bytes) -> None:
-        """Throw a body at the three doors, and at the ones beside them."""
-        for path in (
-            "/v1/chat/completions",
-            "/worker_generate_stream",
-            "/gradio_api/queue/join",
-            "/tokenize",
-        ):
+        """Throw a body at the two doors, and at the one beside them."""
+        for path in ("/v1/chat/completions", "/worker_generate_stream", "/tokenize"):
             self._throw(f"{name} at {path}", path, body)
 
     def pictures_at_every_door(self, name: str, pictures: list[bytes]) -> None:
-        """Throw pictures at the API, at LLaVA's door, and at the page by way of its uploads."""
+        """Throw pictures at the API, which the page uses too, and at LLaVA's door."""
         self._throw(f"{name} at the API", "/v1/chat/completions", bombs.asked(*pictures))
         self._throw(f"{name} at LLaVA's", "/worker_generate_stream", bombs.asked_llava(*pictures))
-        self._throw_at_the_page(name, pictures)
 
     def verdict(self) -> Verdict:
         """End the honest one's questions, and return what came of everything."""
@@ -120,43 +112,6 @@ class Attack:
         if not _refused(answer):
             self._wrong.append(f"{name}: {answer.status_code} {answer.text[:200]}")
 
-    def _throw_at_the_page(self, name: str, pictures: list[bytes]) -> None:
-        """Upload each picture once, and ask about all of them as the page's script does."""
-        self.tries += 1
-        paths = {data: self._uploaded(data) for data in dict.fromkeys(pictures)}
-        if not all(paths.values()):
-            return  # refused already
-        said = self._page_says([paths[data] for data in pictures])
-        if "Picture" in said or not said:
-            self._wrong.append(f"{name} at the page: {said[:200]!r}")
-
-    def _uploaded(self, data: bytes) -> str:
-        answer = self._http.post("/gradio_api/upload", files={"files": ("a.png", data)})
-        return str(answer.json()[0]) if answer.status_code == 200 else ""
-
-    def _page_says(self, paths: list[str]) -> str:
-        """Return everything that the page's queue says of a question about uploads."""
-        meta = {"_type": "gradio.FileData"}
-        content = [{"type": "file", "file": {"path": path, "meta": meta}} for path in paths]
-        conversation = [{"role": "user", "content": content}]
-        session = f"bomb{self.tries}"
-        body = {
-            "data": [conversation, "echo", 0, 1, 16],
-            "fn_index": self._answer,
-            "session_hash": session,
-        }
-        joined = self._http.post("/gradio_api/queue/join", json=body)
-        if joined.status_code != 200:
-            return f"refused: {joined.status_code}"
-        said = ""
-        query = {"session_hash": session}
-        with self._http.stream("GET", "/gradio_api/queue/data", params=query) as stream:
-            for line in stream.iter_lines():
-                said += line
-                if "process_completed" in line:
-                    break
-        return said
-
     def _each_door_takes_an_honest_one(self) -> None:
         """What is refused later is refused for what it is, and not for its shape."""
         honest, headers = bombs.png(64, 48), {"Content-Type": "application/json"}
@@ -165,7 +120,6 @@ class Attack:
             ("/worker_generate_stream", bombs.asked_llava(honest)),
         ):
             assert "Picture 64x48" in self._http.post(path, content=body, headers=headers).text
-        assert "Picture 64x48" in self._page_says([self._uploaded(honest)])
 
     def _ask_honestly(self) -> None:
         while not self._over.is_set():

@@ -15,9 +15,7 @@ from tests.support.escapes import FOR_GATEWAY, Surroundings, attempt, open_termi
 
 open_terminal()
 PARTS = json.loads(Path(sys.argv[1]).read_text())
-STANDING = enter_gateway_fence(
-    Path(PARTS["uploads"]), Path(PARTS["surroundings"]["home"]), mode=PARTS["mode"]
-)
+STANDING = enter_gateway_fence(Path(PARTS["surroundings"]["home"]), mode=PARTS["mode"])
 
 import asyncio
 import logging
@@ -57,7 +55,7 @@ async def serve() -> None:
     await reached.wait()
     settings = GatewaySettings(
         policy=AccessPolicy(secrets=(PARTS["token"],)),
-        web_folder=Path(PARTS["uploads"]),
+        web=True,
         standing=STANDING,
     )
     app = create_app({"echo": engine}, settings)

@@ -130,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
+    parser.add_argument("--start-secret", default=START_SECRET)
     parser.add_argument("--key", action="append", default=[], help="opens it beside the token")
     parser.add_argument("--note-calls", type=Path, help="every look-up and connection, by line")
     parser.add_argument(
@@ -217,7 +218,7 @@ def _gateway_argv(given: argparse.Namespace) -> tuple[str, ...]:
 def _policy(given: argparse.Namespace) -> AccessPolicy:
     return AccessPolicy(
         secrets=None if given.no_token else (TOKEN, *given.key),
-        start_secret=START_SECRET,
+        start_secret=given.start_secret,
         key_store=str(given.keys or ""),
         name=public_name(
             public_url=given.public_url,

@@ -9,21 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.support.gateway import TOKEN, Gateway
+from tests.support.gateway import TOKEN
 
 PATIENCE_MS = 200_000
-# Counts how often the box was locked: between a click and its lock nothing else shows what comes.
-_COUNT_LOCKS = """
-    window.locks = 0;
-    let locked = false;
-    new MutationObserver(() => {
-        const now = document.querySelector("#ask .stop-button") !== null;
-        if (now && !locked) window.locks += 1;
-        locked = now;
-    }).observe(document, {childList: true, subtree: true});
-"""
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _QUIET = [
     "--no-sandbox",
@@ -40,56 +30,89 @@ class Tab:
     """A page, and everything that it asked for or complained about."""
 
     page: Page
-    hosts: set[str] = field(default_factory=set)
+    requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-    locks: int = 0
-    """How often the box had been locked when the last question was sent or answered."""
+    """What the console says, but for requests that failed as they had to."""
+
+    @property
+    def hosts(self) -> set[str]:
+        """Return the hosts that something was asked of."""
+        return {urlsplit(url).netloc for url in self.requests} - {""}
 
     @property
     def answers(self) -> Locator:
         """Return the model's messages."""
-        return self.page.locator("#chat [data-testid=bot]")
+        return self.page.locator("#messages .assistant")
+
+    @property
+    def questions(self) -> Locator:
+        """Return the person's messages."""
+        return self.page.locator("#messages .user")
 
     @property
     def box(self) -> Locator:
         """Return where a question is typed."""
-        return self.page.locator("#ask textarea")
+        return self.page.locator("#box")
 
     @property
     def thumbnails(self) -> Locator:
         """Return the pictures that go with the next question."""
-        return self.page.locator("#ask .thumbnail-item")
+        return self.page.locator("#thumbnails .thumbnail")
+
+    @property
+    def conversations(self) -> Locator:
+        """Return the list of conversations."""
+        return self.page.locator("#list .pick")
 
     def button(self, name: str) -> Locator:
-        """Return a button by the name that a screen reader tells."""
-        return self.page.locator("#chat").get_by_role("button", name=name, exact=True)
+        """Return the last button of a name that a screen reader tells."""
+        return self.page.get_by_role("button", name=name, exact=True).last
 
-    def open(self, served: Gateway) -> None:
-        """Open the page by the printed address."""
-        self.page.goto(f"{served.url}/#token={TOKEN}")
-        self.box.wait_for()
+    def notice(self, text: str) -> Locator:
+        """Return what is said above the box."""
+        return self.page.locator("#notices .notice", has_text=text)
 
-    def ask(self, question: str, *pictures: Path) -> None:
+    def open(self, url: str, token: str = TOKEN) -> None:
+        """Open the page by the printed address, until it is ready for a question."""
+        self.page.goto(f"{url}/#token={token}")
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until the page takes a question."""
+        expect(self.page.locator("#status")).not_to_be_empty()
+
+    def add(self, *pictures: Path) -> None:
+        """Choose pictures."""
+        before = self.thumbnails.count()
+        self.page.set_input_files("#files", [str(path) for path in pictures])
+        expect(self.thumbnails).to_have_count(before + len(pictures))
+
+    def send(self, question: str, *pictures: Path) -> None:
         """Add pictures, type a question and send it."""
         if pictures:
-            self.page.set_input_files("#ask input[type=file]", [str(path) for path in pictures])
-            expect(self.thumbnails).to_have_count(len(pictures))
+            self.add(*pictures)
         self.box.fill(question)
-        self.locks = self.page.evaluate("window.locks")
-        self.page.locator("#ask .submit-button").click()
+        self.page.locator("#send").click()
+
+    def ask(self, question: str, *pictures: Path) -> None:
+        """Send a question, and wait until the page has it."""
+        before = self.questions.count()
+        self.send(question, *pictures)
+        expect(self.questions).to_have_count(before + 1)
 
     def answered(self) -> None:
-        """Wait until the answer is whole and the box takes another question."""
-        self.page.wait_for_function("before => window.locks > before", arg=self.locks)
-        expect(self.page.locator("#ask .submit-button")).to_be_visible()
-        expect(self.box).to_be_enabled()
-        self.locks = self.page.evaluate("window.locks")
+        """Wait until the last answer is at its end, whichever that is."""
+        expect(self.answers.last).not_to_have_attribute("data-state", "running")
+        expect(self.page.locator("#send")).to_be_visible()
 
-    def clear(self) -> None:
-        """Clear an answered conversation, and wait until the server has heard of it."""
-        self.button("Clear").click()
-        expect(self.answers).to_have_count(0)
-        expect(self.page.locator("#speed p")).to_have_count(0)
+    def state(self) -> str:
+        """Return how the last answer ended."""
+        return self.answers.last.get_attribute("data-state") or ""
+
+    def fresh(self) -> None:
+        """Begin a conversation in which nothing was said."""
+        self.page.locator("#new").click()
+        expect(self.page.locator("#messages .message")).to_have_count(0)
 
     def said(self, text: str) -> Locator:
         """Return the model's messages with a text."""
@@ -114,17 +137,21 @@ def chromium(*arguments: str) -> Iterator[Browser]:
 def opened_tab(browser: Browser, **settings: Any) -> Iterator[Tab]:
     """Open a tab with nothing in it, in a context of its own; English where nothing else is set."""
     context = browser.new_context(**{"locale": "en-US", **settings})
-    tab = Tab(context.new_page())
-    page = tab.page
-    page.set_default_timeout(PATIENCE_MS)
-    page.add_init_script(_COUNT_LOCKS)
-    page.on("request", lambda request: tab.hosts.add(urlsplit(request.url).netloc))
-    page.on("console", lambda said: _complain(tab, said.type, said.text))
-    page.on("pageerror", lambda error: _complain(tab, "error", str(error)))
-    yield tab
+    yield another_tab(context)
     context.close()
 
 
+def another_tab(context: BrowserContext) -> Tab:
+    """Open a tab beside those of a context."""
+    tab = Tab(context.new_page())
+    tab.page.set_default_timeout(PATIENCE_MS)
+    tab.page.on("request", lambda request: tab.requests.append(request.url))
+    tab.page.on("console", lambda said: _complain(tab, said.type, said.text))
+    tab.page.on("pageerror", lambda error: _complain(tab, "error", str(error)))
+    return tab
+
+
 def _complain(tab: Tab, kind: str, text: str) -> None:
-    if kind in {"error", "warning"}:
+    # The browser writes down each request that failed; tests that provoke it look at the page.
+    if kind in {"error", "warning"} and "Failed to load resource" not in text:
         tab.complaints.append(f"{kind}: {text}")

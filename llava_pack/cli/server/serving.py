@@ -260,7 +260,7 @@ class ServerOptions:
         Raises:
             ServeError: the names of those that are.
         """
-        packages = ["fastapi", "uvicorn", "torch", "transformers", *(["gradio"] * self.web)]
+        packages = ["fastapi", "uvicorn", "torch", "transformers"]
         if missing := [name for name in packages if find_spec(name) is None]:
             raise ServeError(
                 f"this installation has no {', '.join(missing)}, which serving needs",

@@ -101,7 +101,7 @@ def gateway_fence(
     read: Iterable[Path] = (),
     write: Iterable[Path] = (),
 ) -> Fence:
-    """Return the fence of a gateway: its Python, its uploads, and Unix sockets.
+    """Return the fence of a gateway: its Python, its log, and Unix sockets.
 
     It listens on a socket that was handed over, and may start its own interpreter, to decode.
 
@@ -109,7 +109,7 @@ def gateway_fence(
         place: where it runs.
         home: a private folder for whatever else is written.
         read: what else is read.
-        write: which other folders are written, that of the uploads among them.
+        write: which other folders are written, such as the log's.
     """
     return Fence(
         read=(*place.python, *_paths(_SYSTEM), *_paths(_PROC), *read),

@@ -126,7 +126,7 @@ class AccessPolicy:
         if key is None:
             return self._without_key(asked, route)
         return Ruling(
-            verdict=_verdict(key, route, now_s),
+            verdict=_verdict(key, route, now_s, by_session=session is not None),
             caller=Caller(name=key.name, id=key.id, salt=self.derived.salt(key.id)),
             key=key,
             route=route,
@@ -231,12 +231,13 @@ def read_keys(text: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def _verdict(key: Key, route: Route | None, now_s: int) -> Verdict:
+def _verdict(key: Key, route: Route | None, now_s: int, *, by_session: bool) -> Verdict:
     if key.expired(now_s):
         return "expired"
     if route is None:
         return "no-route"
-    return "allowed" if key.opens(route.needs) else "wrong-scope"
+    opened = key.opens(route.needs) or (by_session and route.by_page and key.opens("page"))
+    return "allowed" if opened else "wrong-scope"
 
 
 def offered_key(headers: Mapping[str, str]) -> str:

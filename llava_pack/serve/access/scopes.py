@@ -27,7 +27,7 @@ LLAVA_ROUTES = frozenset(
 OLLAMA_MANAGEMENT = ("pull", "push", "create", "copy", "delete", "embed", "embeddings")
 """Routes of Ollama that are answered, and do nothing here."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""A router hands on what its routes have no method for: with others, `/v1` would reach the page."""
+"""A router hands on what its routes have no method for: with others, `/v1` would let it pass."""
 _DELETE = 0x7F
 
 
@@ -40,12 +40,14 @@ class Route:
         needs: the scope that opens it; None opens it to every key.
         metered: a quota counts it: it makes work for an engine.
         listed: the audit log has a line for each of its requests.
+        by_page: the page asks for it too, so a session of a key that opens the page opens it.
     """
 
     template: str
     needs: Scope | None
     metered: bool = False
     listed: bool = True
+    by_page: bool = False
 
 
 def _rows(needs: Scope | None, *templates: str, metered: bool = False) -> dict[str, Route]:
@@ -61,16 +63,19 @@ _EXACT = {
     **_rows("observe", "/readyz", "/startupz", "/metrics"),
     **_rows("observe", "/observe", metered=True),
     **_rows("ask", "/v1/models", "/openapi.json", CONTROLLER_PATH),
-    **_rows("ask", "/v1/chat/completions", "/v1/completions", "/v1/responses", metered=True),
-    **_rows("ask", "/tokenize", "/api/chat", "/api/generate", metered=True),
+    **_rows("ask", "/v1/completions", "/v1/responses", "/api/chat", "/api/generate", metered=True),
     **_rows("ask", "/api/version", "/api/tags", "/api/ps", "/api/show"),
     **_rows("ask", *(f"/api/{name}" for name in OLLAMA_MANAGEMENT)),
+    **{
+        path: Route(path, "ask", metered=True, by_page=True)
+        for path in ("/v1/chat/completions", "/tokenize")
+    },
     **{
         f"/{name}": Route(f"/{name}", "ask", metered=name == "worker_generate_stream")
         for name in sorted(LLAVA_ROUTES)
     },
     **_rows("page", LOGIN_PATH),
-    **{path: _page(path) for path in ("/", "/theme.css", "/favicon.ico")},
+    "/": _page("/"),
 }  # fmt: skip
 _ONLY_GET = {**_rows(None, "/v1/health/live"), **_rows("observe", "/v1/health/ready")}
 """With another method, what there is not is told."""
@@ -80,7 +85,7 @@ _PREFIXES = {
     _MODELS: Route("/v1/models/{name}", "ask"),
     "/v1/": Route("/v1/{rest}", "ask"),
     "/api/": Route("/api/{rest}", "ask"),
-    **{prefix: _page(f"{prefix}{{rest}}") for prefix in ("/gradio_api/", "/static/", "/assets/")},
+    "/page/": _page("/page/{name}"),
 }
 FIRST_SEGMENTS = frozenset(
     path.split("/")[1] for path in (*_EXACT, *_ONLY_GET, *_PREFIXES, LLAVA_PREFIX)

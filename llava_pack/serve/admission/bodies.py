@@ -1,10 +1,9 @@
-"""What a body may be, before anything behind reads it: one layer before API, page and LLaVA.
+"""What a body may be, before anything behind reads it: one layer before every route.
 
 A body is taken in whole, counted piece by piece as it comes, and only then handed on. What is
 beyond a bound is refused with the piece that shows it, so nothing large is ever parsed, and the
 event loop is held for microseconds. Bodies that are held together have a budget, of which one
-caller gets half: who finds it used up waits, and is told to come back after a while. Uploads of the
-page are written to files as they come, so only their size is counted.
+caller gets half: who finds it used up waits, and is told to come back after a while.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ import io
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,14 +30,13 @@ from llava_pack.serve.port import LaterError, OverloadedError
 
 _MIB = 1 << 20
 MAX_BODY_BYTES = 64 * _MIB
-"""Of a request that may hold pictures, and of an upload."""
+"""Of a request that may hold pictures."""
 MAX_OTHER_BYTES = 4 * _MIB
-"""Of every other body: an event of the page holds its conversation, pictures by name alone."""
+"""Of every other body."""
 _PICTURED = frozenset(
     {"/v1/chat/completions", "/v1/responses", "/api/chat", "/api/generate", "/tokenize",
      "/observe", "/worker_generate_stream"}
 )  # fmt: skip
-_UPLOAD = "/gradio_api/upload"
 _SMALL_BYTES = 64 * 1024
 _LARGE_BYTES = _MIB
 """From here on a body's memory is given back when it is gone."""
@@ -58,14 +55,12 @@ class BodyLimits:
     Attributes:
         pictured: for the routes that take pictures.
         other: for all other routes.
-        upload_bytes: of a file for the page.
         held_bytes: of all bodies that are held at once.
         patience_s: how long a request waits for others' bodies to go.
     """
 
     pictured: JsonLimits = _LARGE
     other: JsonLimits = _OTHER
-    upload_bytes: int = MAX_BODY_BYTES
     held_bytes: int = 2 * MAX_BODY_BYTES
     patience_s: float = _PATIENCE_S
 
@@ -78,7 +73,7 @@ class BodyLimits:
 
         >>> BodyLimits().of("/llava/key/worker_generate_stream").size_bytes >> 20
         64
-        >>> BodyLimits().of("/gradio_api/queue/join").size_bytes >> 20
+        >>> BodyLimits().of("/login").size_bytes >> 20
         4
         """
         if path.startswith(LLAVA_PREFIX):
@@ -124,15 +119,11 @@ class Admission:
             await self._app(scope, receive, send)
             return
         limits = self._limits.of(scope["path"])
-        upload = _is_upload(scope)
-        most = self._limits.upload_bytes if upload else limits.size_bytes
-        announced = _announced(scope, most)
+        announced = _announced(scope, limits.size_bytes)
         try:
-            if announced > most:
-                raise too_large(most)
-            if upload:
-                await self._app(scope, _counted(receive, most), send)
-            elif announced > _SMALL_BYTES:
+            if announced > limits.size_bytes:
+                raise too_large(limits.size_bytes)
+            if announced > _SMALL_BYTES:
                 await self._held(scope, receive, send, announced)
             elif (body := await _whole(receive, JsonCount(limits))) is not None:
                 await self._app(scope, replayed([body], receive), send)
@@ -187,11 +178,6 @@ def body_is_gone(request: Request) -> None:
         holding.give_back()
 
 
-def _is_upload(scope: Scope) -> bool:
-    kind: bytes = dict(scope["headers"]).get(b"content-type", b"")
-    return bool(scope["path"] == _UPLOAD and kind.lower().startswith(b"multipart/form-data"))
-
-
 def _announced(scope: Scope, most: int) -> int:
     """Return how large a body says it is; one that does not say may be the largest there is."""
     headers = dict(scope["headers"])
@@ -231,18 +217,3 @@ def replayed(bodies: list[bytes], receive: Receive) -> Receive:
         return await receive()
 
     return again
-
-
-def _counted(receive: Receive, most: int) -> Receive:
-    """Return a `receive` that fails once more has come than may come."""
-    received = 0
-
-    async def counted() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > most:
-            raise HTTPException(413, too_large(most).message)
-        return message
-
-    return counted

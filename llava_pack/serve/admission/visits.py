@@ -74,17 +74,6 @@ class Visit:
         self.caller.note(scope)
         scope["state"][_KEY] = self
 
-    def another(self, request_id: str, route: str) -> "Visit":
-        """Return a visit of the same key, for what goes on after its request has ended."""
-        return Visit(
-            self.caller,
-            key=self.key,
-            request_id=request_id,
-            route=route,
-            client=self.client,
-            ledger=self._ledger,
-        )
-
     def admit(self) -> None:
         """Take it from the key's quota.
 

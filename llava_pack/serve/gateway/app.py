@@ -35,7 +35,7 @@ from llava_pack.serve.errors import install_handlers
 from llava_pack.serve.gateway.guard import Boundary, Guard
 from llava_pack.serve.gateway.public_address import PublicAddress
 from llava_pack.serve.gateway.routes import KnownRoutes
-from llava_pack.serve.page.queue import UnheardEvents
+from llava_pack.serve.page.routes import page_router
 from llava_pack.serve.port import Served
 
 _ROUTERS = (
@@ -56,8 +56,8 @@ class GatewaySettings:
 
     policy: AccessPolicy
     """Who may ask."""
-    web_folder: Path | None
-    """A private, empty folder for the page's uploads; None serves no page."""
+    web: bool
+    """Whether the page is served."""
     bundle_id: str | None = None
     """Shown by `/readyz`, so that a laptop can tell which server it reached."""
     restarts: int = 0
@@ -101,10 +101,9 @@ def create_app(
         lifespan=functools.partial(_decoding, decoder),
     )
     install_handlers(app)
-    has_page = settings.web_folder is not None
     signs = Signs(
         bundle_id=settings.bundle_id,
-        page=has_page,
+        page=settings.web,
         restarts=settings.restarts,
         standing=settings.standing,
         pictures_stall=lambda: decoder.stalled,
@@ -113,12 +112,9 @@ def create_app(
     inference = Inference(models, decoder, settings.aliases)
     for router in _ROUTERS:
         app.include_router(router(inference))
+    if settings.web:
+        app.include_router(page_router(models))
     app.add_middleware(KnownRoutes, routes=tuple(app.routes))
-    if settings.web_folder is not None:
-        from llava_pack.serve.page.blocks import mount_page
-
-        page = mount_page(app, inference, settings.web_folder)
-        app.add_middleware(UnheardEvents, queue=lambda: page._queue)  # noqa: SLF001 - it has no name
     app.add_middleware(Admission, limits=settings.bodies, door=models)
     app.add_middleware(Guard, policy=settings.policy, ledger=ledger)
     app.add_middleware(Boundary, refusals=refusals)

@@ -19,7 +19,6 @@ _log = logging.getLogger(__name__)
 
 
 def enter_gateway_fence(
-    uploads: Path | None,
     home: Path,
     *,
     read: Iterable[Path] = (),
@@ -32,7 +31,6 @@ def enter_gateway_fence(
     everything open that was handed over. What it starts later stands behind it too.
 
     Args:
-        uploads: the page's folder, made already; None without a page.
         home: a private folder to be made; HOME and TMPDIR become it.
         read: other files and folders that it reads, such as the keys'.
         write: other folders that it writes, such as the log's.
@@ -45,8 +43,7 @@ def enter_gateway_fence(
         return OFF
     place = this_place(os.environ)
     move_in(home)
-    written = (*write, *(() if uploads is None else (uploads,)))
-    fence = gateway_fence(place, home=home, read=read, write=written)
+    fence = gateway_fence(place, home=home, read=read, write=write)
     standing = raise_fence(fence, required=mode == "required")
     _log.info("fence: %s", standing)
     return standing

@@ -46,20 +46,12 @@ _STRANGE = frozenset({"wrong-host", "wrong-origin"})
 _LEFT = 499
 """The status of a request whose client went away before an answer began. Source: nginx."""
 _NOWHERE = "-"
-_STREAMS = "/gradio_api/"
-"""Where a GET may never end, so that HEAD is left to the routes themselves."""
 _PATH_CHARS = 120
 _PATH_PARTS = 8
 _ADDED = "added_headers"
 """Under which the guard writes down what every answer to a request says, an error too."""
-# Nothing is loaded from outside, and nothing that a model writes can make the page do so: it is
-# text by then (page_text), and this holds where that fails.
-_CONTENT_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "media-src 'none'; frame-src 'none'; worker-src 'self' blob:; connect-src 'self' data: blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
-)
+# Of everything that brings no policy of its own, as the page and the login do: nothing runs in it.
+_CONTENT_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = (
     (b"content-security-policy", _CONTENT_POLICY.encode()),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -84,7 +76,7 @@ class Boundary:
             return
         began_s = time.monotonic()
         request_id = secrets.token_hex(8)
-        without_body = scope["method"] == "HEAD" and not scope["path"].startswith(_STREAMS)
+        without_body = scope["method"] == "HEAD"
         scope = {**scope, "path": canonical(scope["path"])}
         if without_body:
             scope["method"] = "GET"
@@ -128,9 +120,6 @@ class Boundary:
 
 class Guard:
     """Lets a request through when the access policy does, and accounts for it.
-
-    A `Range` is taken away, and the whole file comes: Gradio's routes fail at several ranges, and
-    answer one with the request's own headers. Source: RFC 9110, 14.2, a server may ignore it.
 
     Args:
         app: what stands behind it.
@@ -184,8 +173,7 @@ class Guard:
                 await answer(scope, receive, watched)
             else:
                 visit.note(scope)
-                kept = [pair for pair in scope["headers"] if pair[0] != b"range"]
-                await self._app({**scope, "headers": kept}, receive, watched)
+                await self._app(scope, receive, watched)
         except Exception:
             status = 500
             raise

@@ -86,8 +86,7 @@ def _close_in(start: Start) -> Standing:
     logs = [path.parent for path in (start.log, *audit) if path is not None]
     read = _folder_of_keys(start.policy.key_store)
     read += [] if start.picture_root is None else [start.picture_root]
-    uploads = start.uploads or start.home / "uploads"
-    return enter_gateway_fence(uploads, start.home, read=read, write=logs, mode=start.fence)
+    return enter_gateway_fence(start.home, read=read, write=logs, mode=start.fence)
 
 
 def _folder_of_keys(store: str) -> list[Path]:
@@ -175,7 +174,7 @@ class _Gateway:
             sink=self._sink,
             queue=start.queue,
             aliases=start.aliases,
-            web_folder=start.uploads,
+            web=start.web,
             bundle_id=start.bundle_id,
             restarts=start.restarts,
             standing=self._standing,

@@ -60,24 +60,19 @@ class GatewayPlan:
     """The program; it is given the numbers of two descriptors: to us, and where it listens."""
 
 
-def gateway_environment(
-    environment: Mapping[str, str], uploads: Path, temporary: Path
-) -> dict[str, str]:
+def gateway_environment(environment: Mapping[str, str], temporary: Path) -> dict[str, str]:
     """Return the environment of a gateway: a fixed list, and what keeps libraries quiet.
 
     Args:
         environment: of this process.
-        uploads: where the page keeps files.
-        temporary: where anything else may be written.
+        temporary: where anything may be written.
 
-    >>> sorted(gateway_environment({"PATH": "/bin", "SECRET": "x"}, Path("u"), Path("t")))[-3:]
+    >>> sorted(gateway_environment({"PATH": "/bin", "SECRET": "x"}, Path("t")))[-3:]
     ['PATH', 'TMPDIR', 'TRANSFORMERS_OFFLINE']
     """
     kept = {name: environment[name] for name in _KEPT if name in environment}
     return {
         **kept,
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": str(uploads),
         "HF_HUB_OFFLINE": "1",
         "HOME": str(temporary),
         "TMPDIR": str(temporary),

@@ -10,7 +10,7 @@ from llava_pack.format.errors import ServeError, UsageError, reason_of
 from llava_pack.serve.run_state import RunState
 
 PORT = 7860
-"""What `serve` takes where nothing else is asked for: the one that Gradio's pages are known by."""
+"""What `serve` takes where nothing else is asked for: the one that pages of LLaVA are known by."""
 _BACKLOG = 512
 _MAX_SOCKET_PATH_BYTES = 107  # Source: unix(7), sun_path
 _UNSEEN = "a process of another account"

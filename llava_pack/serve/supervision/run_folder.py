@@ -1,6 +1,6 @@
-"""A private folder for one run: the engines' sockets, the page's uploads, an empty place to stand.
+"""A private folder for one run: the engines' sockets, and an empty place to stand.
 
-It goes when the run ends. What a killed run left, people's pictures among it, goes when the next
+It goes when the run ends. What a killed run left goes when the next
 one starts: a lock tells the two apart.
 """
 
@@ -35,18 +35,13 @@ class Scratch:
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
         self._descriptor = os.open(self.root / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in (self.uploads, self.empty, self.temporary):
+        for folder in (self.empty, self.temporary):
             folder.mkdir(mode=0o700)
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
         os.close(self._descriptor)
-
-    @property
-    def uploads(self) -> Path:
-        """Where the page keeps pictures."""
-        return self.root / "uploads"
 
     @property
     def empty(self) -> Path:

@@ -231,7 +231,7 @@ def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:
     return GatewayPlan(
         listening=plan.listening,
         directory=scratch.empty,
-        environment=gateway_environment(os.environ, scratch.uploads, scratch.temporary),
+        environment=gateway_environment(os.environ, scratch.temporary),
         care=plan.care,
         argv=plan.gateway_argv,
     )
@@ -241,7 +241,7 @@ def _start(plan: ServePlan, scratch: Scratch) -> Start:
     return Start(
         policy=plan.policy,
         audit=plan.audit,
-        uploads=scratch.uploads if plan.web else None,
+        web=plan.web,
         bundle_id=plan.state.bundle_id,
         aliases=plan.aliases,
         queue=plan.care.queue,

@@ -45,7 +45,7 @@ _NEWS = News(
 )
 _START = Start(
     policy=AccessPolicy(secrets=("a", "b"), host_names=frozenset({"h", "g"}), any_address=True),
-    uploads=Path("/u"),
+    web=True,
     bundle_id=None,
     queue=256,
     restarts=0,

@@ -114,7 +114,7 @@ def test_a_key_whose_time_is_over_is_told_so_and_nobody_else_is() -> None:
     [
         ("/v1/chat/completions", "allowed"), ("/tokenize", "allowed"), ("/livez", "allowed"),
         ("/v1/nothing", "allowed"), ("/metrics", "wrong-scope"), ("/readyz", "wrong-scope"),
-        ("/observe", "wrong-scope"), ("/", "wrong-scope"), ("/gradio_api/upload", "wrong-scope"),
+        ("/observe", "wrong-scope"), ("/", "wrong-scope"), ("/page/facts", "wrong-scope"),
         ("/login", "wrong-scope"), ("/monitoring", "no-route"), ("//v1/models", "no-route"),
         ("/v1/health/ready\n", "no-route"), ("/V1/models", "no-route"),
         ("http://localhost/v1/models", "no-route"), ("", "no-route"), ("*", "no-route"),

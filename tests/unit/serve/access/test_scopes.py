@@ -9,7 +9,6 @@ import pytest
 from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.access.scopes import LLAVA_ROUTES, OLLAMA_MANAGEMENT, route_of
 from llava_pack.serve.gateway.app import GatewaySettings, create_app
-from llava_pack.serve.page.routes import OPEN_ROUTES
 
 OLLAMA = ("version", "tags", "ps", "show", "chat", "generate")
 # What each route of the API needs, written down once more by hand; None is open to every key.
@@ -28,6 +27,9 @@ METERED = {
     "/v1/chat/completions", "/v1/completions", "/v1/responses", "/api/chat", "/api/generate", "/tokenize", "/observe", "/worker_generate_stream",
     "/llava/{key}/worker_generate_stream",
 }  # fmt: skip
+PAGE = {"/", "/page/facts", "/page/{name}"}
+BY_PAGE = {"/v1/chat/completions", "/tokenize"}
+"""What a session of a key that opens the page alone may ask, since the page asks it."""
 
 
 def routes(part: Any) -> Iterator[str]:
@@ -52,7 +54,7 @@ def _sample(template: str) -> str:
 
 
 def test_every_route_of_the_api_is_in_one_row() -> None:
-    app = create_app({}, GatewaySettings(policy=AccessPolicy(secrets=None), web_folder=None))
+    app = create_app({}, GatewaySettings(policy=AccessPolicy(secrets=None), web=False))
     templates = set(routes(app))
     assert templates == set(NEEDS), "a new route needs a row in scopes.py, and one above"
     for template in templates:
@@ -63,12 +65,16 @@ def test_every_route_of_the_api_is_in_one_row() -> None:
         assert re.sub(r":path", "", template) == row.template
 
 
-def test_every_open_route_of_the_page_needs_the_page() -> None:
-    for route in OPEN_ROUTES:
-        row = route_of(_sample(route.template), route.method)
-        assert row is not None, route.template
-        assert row.needs == "page"
-        assert not row.listed
+def test_every_route_of_the_page_needs_the_page_and_the_page_asks_for_no_more() -> None:
+    settings = GatewaySettings(policy=AccessPolicy(secrets=None), web=True)
+    templates = set(routes(create_app({}, settings)))
+    assert templates - set(NEEDS) == PAGE
+    for template in PAGE:
+        row = route_of(_sample(template))
+        assert row is not None, template
+        assert (row.needs, row.listed, row.metered) == ("page", False, False)
+    by_page = {path for path in templates if (row := route_of(_sample(path))) and row.by_page}
+    assert by_page == BY_PAGE
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_every_open_route_of_the_page_needs_the_page() -> None:
     ["", "*", "metrics", "//", "//metrics", "/metrics/", "/metrics;x", "/METRICS", "/metrics\n",
      "/v1/health/ready\n", "/v1/health/ready\x7f", "/metrics\x00", "/./metrics", "/v1", "/llava",
      "/llava/", "/llava/key", "/llava/key/metrics", "/llava/key/v1/models", "/llava//list_models/",
-     "http://localhost/metrics", "/monitoring", "/gradio_api", "/logout", "/.env"],
+     "http://localhost/metrics", "/monitoring", "/page", "/logout", "/.env"],
 )  # fmt: skip
 def test_what_is_in_no_row_is_shut(path: str) -> None:
     assert route_of(path) is None

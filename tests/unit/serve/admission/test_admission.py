@@ -107,11 +107,9 @@ def test_utf_16_is_no_way_round() -> None:
     [
         ("/v1/chat/completions", b"application/json", 5 * _MIB, 200),
         ("/llava/key/worker_generate_stream", b"application/json", 5 * _MIB, 200),
-        ("/gradio_api/queue/join", b"application/json", 5 * _MIB, 413),
+        ("/login", b"application/json", 5 * _MIB, 413),
         ("/anything", b"text/plain", 5 * _MIB, 413),
-        ("/gradio_api/upload", b"multipart/form-data; boundary=x", 5 * _MIB, 200),
-        ("/gradio_api/upload", b"application/json", 5 * _MIB, 413),
-        ("/gradio_api/upload", b"multipart/form-data; boundary=x", 65 * _MIB, 413),
+        ("/page/facts", b"multipart/form-data; boundary=x", 5 * _MIB, 413),
         ("/v1/chat/completions", b"application/json", 65 * _MIB, 413),
     ],
 )

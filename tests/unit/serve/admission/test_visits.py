@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,14 +20,10 @@ from llava_pack.serve.access.key import Key, Quota, digest_of
 from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.access.quota import QuotaError
 from llava_pack.serve.access.sessions import RENEW_S, Session
-from llava_pack.serve.admission.fair_models import SharedModels
 from llava_pack.serve.admission.visits import Ledger, Visit, visit_of
-from llava_pack.serve.api.inference import Inference
-from llava_pack.serve.api.pictures import PictureDecoder
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.gateway.app import GatewaySettings, create_app
 from llava_pack.serve.gateway.guard import Guard
-from llava_pack.serve.page.turn import Choices, Talk
 
 _ANN, _BOB = (Key(id=name, name=name, digest=digest_of(name)) for name in ("ann", "bob"))
 _POLICY = AccessPolicy(secrets=("t",), start_secret="s", keys=(_ANN, _BOB))
@@ -70,7 +65,7 @@ _DOORS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("door", _DOORS)
 def test_a_request_has_the_salt_of_its_key_whatever_the_door(door: str) -> None:
     model = Listening()
-    settings = GatewaySettings(policy=_POLICY, web_folder=None)
+    settings = GatewaySettings(policy=_POLICY, web=False)
     app = create_app({"m": cast("Any", model)}, settings)
     path, body = _DOORS[door]
     keyed = _POLICY.llava_path_of(_ANN)
@@ -89,23 +84,6 @@ def test_a_request_has_the_salt_of_its_key_whatever_the_door(door: str) -> None:
     derived = [_POLICY.derived.salt(key_id) for key_id in ("ann", "bob", "token", "ann")]
     assert salts == derived[: len(salts)]
     assert len(set(salts)) == 3
-
-
-def test_an_answer_on_the_page_has_the_salt_of_who_logged_in(tmp_path: Path) -> None:
-    model = Listening()
-    talk = Talk(Inference(SharedModels({"m": cast("Any", model)}), PictureDecoder()), tmp_path)
-    choices = Choices(model="m", temperature=0.0, top_p=1.0, max_tokens=5)
-
-    async def turn() -> None:
-        page = Visit(Caller(name="ann", salt="salt of ann"), key=_ANN)
-        async with aclosing(
-            talk.answer([{"role": "user", "content": ["hi"]}], choices, page)
-        ) as shown:
-            async for _ in shown:
-                pass
-
-    asyncio.run(turn())
-    assert [request.salt for request in model.asked] == ["salt of ann"]
 
 
 class Lines:
@@ -141,7 +119,7 @@ def test_an_answer_that_was_left_is_charged_by_an_estimate() -> None:
     visit, lines = _left_after(1, Key(id="ann", name="ann", digest="", quota=quota))
     assert (lines.said[0]["tokens_in"], lines.said[0]["tokens_out"]) == (4, 1)
     with pytest.raises(QuotaError):
-        visit.another("next", "page answer").admit()
+        visit.admit()
 
 
 def test_an_answer_that_came_whole_is_charged_as_the_engine_counted() -> None:
@@ -183,7 +161,7 @@ def test_where_no_guard_stands_nobody_is_charged() -> None:
 
 
 def test_a_cookie_that_gets_old_is_replaced_by_one_of_now() -> None:
-    app = create_app({}, GatewaySettings(policy=_POLICY, web_folder=None))
+    app = create_app({}, GatewaySettings(policy=_POLICY, web=False))
     derived = _POLICY.derived
 
     async def ask(age_s: int) -> httpx.Response:

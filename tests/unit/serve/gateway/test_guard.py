@@ -26,7 +26,6 @@ async def _fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 async def _works(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
-    assert b"range" not in dict(scope["headers"])
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -76,10 +75,6 @@ def _asked(headers: dict[str, str], content: bytes = b"") -> int:
     return asyncio.run(ask())
 
 
-def test_a_range_is_not_passed_on() -> None:
-    assert _asked({"Range": "bytes=0-1,2-3"}) == 200
-
-
 # what is asked, how it is refused, and the check that refuses it with what takes its place
 _CHECKS = {
     "token": (
@@ -120,7 +115,7 @@ def _routes(part: Any) -> Iterator[Any]:
 
 def test_every_route_of_the_api_asks_for_the_token() -> None:
     policy = AccessPolicy(secrets=(_TOKEN,))
-    app = create_app({}, GatewaySettings(policy=policy, web_folder=None))
+    app = create_app({}, GatewaySettings(policy=policy, web=False))
     asked = {
         (method, route.path.replace("{", "").replace("}", ""))
         for route in _routes(app)

