@@ -24,7 +24,7 @@ MODEL = "llava-v1.5-7b"
 ENVIRONMENTS = Path(os.environ.get("TEST_CLIENTS", ROOT / ".venv-clients"))
 _MODELS = ROOT / "bundles" / "demo-model"
 _LOADED = ("--precision", "fp32", "--device", "cpu", "--conv-mode", "llava_v1")
-_READY_S = 300.0
+_READY_S = 600.0
 
 
 def shown(page: str, heading: str) -> list[str]:
