@@ -128,7 +128,8 @@ def plain(
     """Serve at loopback; give the server, and the environment of a person who has its key."""
     home = tmp_path_factory.mktemp("home")
     with serving("llava-pack serve", model, home) as (server, key):
-        yield server, {**os.environ, "LLAVA_KEY": key, "HOME": str(home), "NO_COLOR": "1"}
+        own = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+        yield server, {**own, "LLAVA_KEY": key, "HOME": str(home), "NO_COLOR": "1"}
 
 
 @pytest.fixture
