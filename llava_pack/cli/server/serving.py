@@ -138,7 +138,7 @@ class ServerOptions:
             )
         if name.proxies and (name.proxies == (UNIX,)) != (self.socket is not None):
             raise UsageError(
-                "whoever connects to a Unix socket has no address, and to a port has one",
+                "connections to a Unix socket have no address, and those to a port have one",
                 subject="--trusted-proxy",
                 hint="with --socket: --trusted-proxy unix; without it: the proxy's address",
             )
