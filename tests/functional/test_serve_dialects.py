@@ -327,7 +327,7 @@ def _methods(app: Any) -> dict[str, set[str]]:
 
 def test_head_is_get_without_a_body_and_another_method_is_405(served: Gateway) -> None:
     methods = _methods(
-        create_app({}, GatewaySettings(policy=AccessPolicy(secrets=None), web_folder=None))
+        create_app({}, GatewaySettings(policy=AccessPolicy(secrets=None), web=False))
     )
     assert {"/v1/models", "/v1/responses", "/metrics", "/api/tags", "/livez"} <= methods.keys()
     with served.client() as http:

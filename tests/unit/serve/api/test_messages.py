@@ -390,7 +390,7 @@ def _routes(part: Any) -> Iterator[Any]:
 
 def _bodies() -> dict[str, type[BaseModel]]:
     """Return what every route reads."""
-    app = create_app({}, GatewaySettings(policy=AccessPolicy(secrets=None), web_folder=None))
+    app = create_app({}, GatewaySettings(policy=AccessPolicy(secrets=None), web=False))
     fields = [one.body_field for one in _routes(app) if getattr(one, "body_field", None)]
     return {one.field_info.annotation.__name__: one.field_info.annotation for one in fields}
 

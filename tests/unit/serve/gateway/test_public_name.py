@@ -39,7 +39,7 @@ def _ask(
 ) -> httpx.Response:  # fmt: skip
     """Ask a gateway without a model; httpx has the address 127.0.0.1."""
     sink = sink_of(AuditPlan(to="file", path=str(audit))) if audit else None
-    settings = GatewaySettings(policy=policy or _policy(), web_folder=None, sink=sink)
+    settings = GatewaySettings(policy=policy or _policy(), web=False, sink=sink)
     transport = httpx.ASGITransport(create_app({}, settings))
 
     async def ask() -> httpx.Response:
@@ -115,7 +115,7 @@ def test_llavas_own_clients_are_told_the_public_address(path: str) -> None:
 @pytest.mark.parametrize("path", ["/vlm/vlm/v1/models", "/vlmx/v1/models", "//vlm/v1/models"])
 def test_a_path_that_begins_otherwise_is_in_no_row(path: str) -> None:
     transport = httpx.ASGITransport(
-        create_app({}, GatewaySettings(policy=_policy(), web_folder=None))
+        create_app({}, GatewaySettings(policy=_policy(), web=False))
     )
 
     async def ask() -> int:
