@@ -48,15 +48,10 @@ PATHS = (
     "/startupz", "/metrics", "/observe", "/openapi.json", "/docs", "/tokenize", "/controller",
     "/v1/chat/completions", "/v1/models", "/v1/models/x", "/v1/x", "/list_models",
     "/worker_generate_stream", "/register_worker", "/llava/x/list_models",
-<<<<<<< HEAD
     "/llava/token.0/worker_generate_stream", "/config", "/page/facts",
     "/page/..%2f..%2fetc%2fpasswd", "/page/", "/monitoring", "/logout", "/login/",
-    "/static/x", "/favicon.ico", "/theme.css",
-=======
-    "/llava/token.0/worker_generate_stream", "/config", "/gradio_api/queue/join",
-    "/gradio_api/file=/etc/passwd", "/gradio_api/info", "/monitoring", "/logout", "/login/",
-    "/static/x", "/favicon.ico", "/theme.css", "/vlm/metrics", "/vlm/login", "/vlm/v1/models",
->>>>>>> name
+    "/static/x", "/favicon.ico", "/theme.css", "/vlm/metrics", "/vlm/login",
+    "/vlm/v1/models",
 )  # fmt: skip
 METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "get",
            "LOGIN", "CONNECT")  # fmt: skip
@@ -139,14 +134,9 @@ class Violation:
 def attacked(folder: Path, *, web: bool) -> Iterator[tuple[Spy, int, list[Attacker]]]:
     """Serve the real routes behind the real guard; give spy, port and who attacks."""
     store = KeyStore(folder / "keys" / "keys.json")
-<<<<<<< HEAD
-    policy = AccessPolicy(secrets=(TOKEN,), key_store=str(store.path))
-    app = create_app({}, GatewaySettings(policy=policy, web=web))
-=======
     name = public_name(root_path="/vlm", origins=["https://chat.corp"], proxies=["127.0.0.1"])
     policy = AccessPolicy(secrets=(TOKEN,), key_store=str(store.path), name=name)
-    app = create_app({}, GatewaySettings(policy=policy, web_folder=folder if web else None))
->>>>>>> name
+    app = create_app({}, GatewaySettings(policy=policy, web=web))
     spy = Spy(app)
     layers = PublicAddress(Boundary(Guard(Admission(spy), policy)), name)
     config = uvicorn.Config(
