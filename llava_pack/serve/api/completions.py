@@ -13,13 +13,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from llava_pack.engine.limits import MAX_TOP_LOGPROBS
-from llava_pack.serve.api.answering import (
-    AnswerHead,
-    ask,
-    head_of,
-    reply,
-    server_sent,
-)
+from llava_pack.serve.api.answering import AnswerHead, head_of, reply, server_sent
+from llava_pack.serve.api.asking import ask
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of

@@ -13,12 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic_core import PydanticCustomError
 
-from llava_pack.serve.api.answering import (
-    AnswerHead,
-    answer_chat,
-    head_of,
-    server_sent,
-)
+from llava_pack.serve.api.answering import AnswerHead, head_of, server_sent
+from llava_pack.serve.api.asking import answer_chat
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.responses_wire import (
     THEIRS,
