@@ -15,7 +15,7 @@ from llava_pack.serve.access.key import Key
 from llava_pack.serve.access.policy import AccessPolicy
 from tests.attack.guard import TRICKS, violations
 
-_COUNT = len(TRICKS) + 20
+_COUNT = len(TRICKS) + 40
 _SEED = 10
 
 

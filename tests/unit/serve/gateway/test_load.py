@@ -59,7 +59,7 @@ async def _served(model: _Held) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it with room for eight bodies, and so four of a key."""
     settings = GatewaySettings(
         policy=AccessPolicy(secrets=("t",), start_secret="s", keys=_KEYS),
-        web_folder=None,
+        web=False,
         queue=_QUEUE,
         bodies=BodyLimits(held_bytes=8 * len(_body("x"))),
     )

@@ -114,9 +114,7 @@ def test_llavas_own_clients_are_told_the_public_address(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/vlm/vlm/v1/models", "/vlmx/v1/models", "//vlm/v1/models"])
 def test_a_path_that_begins_otherwise_is_in_no_row(path: str) -> None:
-    transport = httpx.ASGITransport(
-        create_app({}, GatewaySettings(policy=_policy(), web=False))
-    )
+    transport = httpx.ASGITransport(create_app({}, GatewaySettings(policy=_policy(), web=False)))
 
     async def ask() -> int:
         async with httpx.AsyncClient(transport=transport) as http:
