@@ -9,24 +9,31 @@ An answer has one choice or several: each is a request of its own to an engine.
 """
 
 import asyncio
-import json
 import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import replace
 
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request as HttpRequest
 
-from llava_pack.engine.port import Event
+from llava_pack.checkpoint.templates import RAW
+from llava_pack.engine.picture_warnings import picture_warnings
+from llava_pack.engine.port import Event, Failed, Message, Picture
+from llava_pack.engine.sampling import GrammarError
 from llava_pack.format.errors import PackError
+from llava_pack.serve.admission.bodies import body_is_gone
+from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.api.pacing import paced
+from llava_pack.serve.api.tools import asking
 from llava_pack.serve.api.translation import (
     Answer,
+    engine_messages,
+    engine_request,
+    picture_urls,
 )
-from llava_pack.serve.api.wire import TokenOdds
+from llava_pack.serve.api.wire import ChatRequest
+from llava_pack.serve.api.writer import AnswerHead, Writer
 from llava_pack.serve.errors import ErrorBody, describe, internal_error
 
 _log = logging.getLogger(__name__)
@@ -35,78 +42,71 @@ _PING_S = 10.0
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswerHead:
-    """What every piece of one answer repeats."""
+async def answer_chat(
+    inference: Inference, body: ChatRequest, writer: Writer, request: HttpRequest
+) -> Response:
+    """Return the answer to a conversation.
 
-    request_id: str
-    model: str
-    created: int
-    warnings: list[str] = field(default_factory=list)
-    """Of its pictures, once they are decoded: before anything of the answer is there."""
-
-
-class Writer(Protocol):
-    """Writes one answer in a dialect; made for that answer, and may keep what came before.
-
-    Whatever returns pieces of a stream may return none.
+    Raises:
+        HTTPException: 404, there is no such model.
+        PackError: it cannot be answered; in the error's own class.
     """
-
-    @property
-    def head(self) -> AnswerHead:
-        """What every piece repeats."""
-
-    @property
-    def media_type(self) -> str:
-        """That of a stream."""
-
-    def whole(self, choices: Sequence[Answer]) -> str:
-        """Return the answer in one piece, as JSON.
-
-        Raises:
-            ServeError: it was cut off.
-        """
-
-    def opening(self) -> Iterable[str]:
-        """Return what a stream begins with, before anything of a choice is known."""
-
-    def piece(self, index: int, text: str, odds: Sequence[TokenOdds]) -> Iterable[str]:
-        """Return what is written of a step of a choice; there may be no text with it yet."""
-
-    def ended(self, index: int, choice: Answer) -> Iterable[str]:
-        """Return what is written at the end of a choice.
-
-        Raises:
-            ServeError: it was cut off.
-        """
-
-    def closing(self, choices: Sequence[Answer]) -> Iterable[str]:
-        """Return what a stream ends with, once all choices have."""
-
-    def failure(self, error: ErrorBody) -> Iterable[str]:
-        """Return what ends a stream that had begun and cannot go on."""
-
-    def ping(self) -> Iterable[str]:
-        """Return what tells nothing, and keeps a stream open."""
+    choices = ask(inference, body, writer.head, request)
+    return await reply(choices, writer, request, stream=body.stream)
 
 
-def server_sent(body: Mapping[str, Any], name: str | None = None) -> str:
-    """Return a server-sent event, with a name where the dialect gives it one."""
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n"
-
-
-def head_of(request: HttpRequest, prefix: str, model: str) -> AnswerHead:
-    """Return what the pieces of a request's answer will repeat.
+def ask(
+    inference: Inference,
+    body: ChatRequest,
+    head: AnswerHead,
+    request: HttpRequest,
+    *,
+    prompt: str | None = None,
+    index: int = 0,
+) -> list[AsyncGenerator[Event, None]]:
+    """Return the events of each choice.
 
     Args:
+        inference: what is asked.
+        body: what was sent.
+        head: of the answer; it is told what is odd about the pictures.
         request: as it came.
-        prefix: of the answer's id, which tells the kind of it.
-        model: by what name the answer calls it.
+        prompt: what the model is given as it is, in place of the conversation.
+        index: of the first choice.
+
+    Raises:
+        HTTPException: 404, there is no such model.
+        UsageError: it cannot be asked.
     """
-    return AnswerHead(
-        request_id=f"{prefix}-{request.state.request_id}", model=model, created=int(time.time())
-    )
+    model, visit = inference.find(body.model), visit_with(request)
+
+    def messages(pictures: Sequence[Picture]) -> tuple[Message, ...]:
+        if body.stream:  # then only the urls are left of it, and they go with the question
+            body_is_gone(request)
+        if index == 0:  # every choice sees the same pictures
+            head.warnings.extend(picture_warnings(pictures))
+        written = engine_messages(body.messages, pictures)
+        return asking(written, body.forced) if body.forced else written
+
+    asked = engine_request(body, f"{head.request_id}-{index}", visit.caller)
+    if prompt is not None:
+        raw = (Message("user", (prompt,)),)
+        question = Question(replace(asked, conv_mode=RAW), (), lambda _: raw)
+    else:
+        question = Question(asked, picture_urls(body.messages), messages)
+    choices = inference.choices(model, visit, question, body.n or 1)
+    if (holds := body.holds()) is not None:
+        return [_blaming(holds[0], events) for events in choices]
+    return choices
+
+
+async def _blaming(field: str, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield events; where an engine cannot use a grammar, say which field it came in."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Failed) and event.kind == GrammarError.kind:
+                raise GrammarError(event.message, subject=field, hint=event.hint)
+            yield event
 
 
 async def reply(
