@@ -28,11 +28,9 @@ PHASE_WORDS: Mapping[Language, Mapping[Phase, str]] = {
 }
 
 
-TRY_AGAIN = "try again in a moment"
-"""The hint of an error that passes by itself."""
-
-
 _SOON_S = 2.0
+MOST_RETRY_S = 60.0
+"""What common clients still wait. Source: openai-python, `_calculate_retry_timeout`."""
 
 
 class LaterError(ServeError):
@@ -44,7 +42,7 @@ class LaterError(ServeError):
     """
 
     def __init__(self, message: str, *, hint: str = "", retry_s: float = _SOON_S) -> None:
-        self.retry_s = max(1, math.ceil(retry_s))
+        self.retry_s = max(1, math.ceil(min(retry_s, MOST_RETRY_S)))
         super().__init__(message, hint=hint or f"try again in {self.retry_s} s")
 
 

@@ -18,11 +18,11 @@ from llava_pack.engine.stats import Stats
 from llava_pack.serve.admission.body_budget import Budget
 from llava_pack.serve.admission.fair_queue import Seats
 from llava_pack.serve.admission.line import Line
-from llava_pack.serve.admission.pace import MOST_S
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.counters import Tally
 from llava_pack.serve.port import (
+    MOST_RETRY_S,
     OverloadedError,
     Served,
     ShareError,
@@ -155,9 +155,11 @@ class Shared:
         shared = bool(waiting) or queue.shared_with(who)
         if shared and mine >= half:
             return mine - half + 1, 0
-        others = sum(min(count, half) for count in waiting.values())
-        newcomer = shared and not mine and others < self._queue + _NEWCOMERS
-        over = queue.held + mine + others - (self._slots + self._queue)
+        theirs = waiting + queue.held_by
+        all_of_mine = mine + theirs.pop(who, 0)
+        others = sum(min(count, self._slots + half) for count in theirs.values())
+        newcomer = shared and not mine and waiting.total() < self._queue + _NEWCOMERS
+        over = all_of_mine + others - (self._slots + self._queue)
         return 0, 0 if newcomer else max(0, over + 1)
 
     @property
@@ -166,7 +168,7 @@ class Shared:
         return self._line.queue.waiting_by + self._bodies.waiting_by
 
     def _retry_s(self, who: str, places: int, *, turns: int = 1) -> float:
-        return self._line.pace.promise(who, places, now_s=time.monotonic(), turns=turns)
+        return self._line.turnover.promise(who, places, now_s=time.monotonic(), turns=turns)
 
     def retry_s(self, who: str) -> float:
         """Return after how many seconds what waits of a caller has had its turns."""
@@ -267,7 +269,7 @@ class SharedModels(Mapping[str, Shared]):
 
     def retry_s(self, who: str) -> float:
         """Return after how many seconds a caller's body may find room."""
-        return min((shared.retry_s(who) for shared in self.values()), default=MOST_S)
+        return min((shared.retry_s(who) for shared in self.values()), default=MOST_RETRY_S)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)

@@ -101,6 +101,11 @@ class FairQueue:
         """How many tickets of each caller wait."""
         return Counter({who: len(line) for who, line in self._lines.items()})
 
+    @property
+    def held_by(self) -> Counter[str]:
+        """How many seats each caller has."""
+        return self._held
+
     def waiting_of(self, who: str) -> int:
         """Return how many tickets of a caller wait."""
         return len(self._lines.get(who, ()))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
-from llava_pack.serve.admission.pace import Pace
+from llava_pack.serve.admission.turnover import Turnover
 
 _LOOK_AGAIN_S = 5.0
 
@@ -21,7 +21,7 @@ class Line:
     def __init__(self, seats: Callable[[], Seats]) -> None:
         self._seats = seats
         self._queue = FairQueue(seats())
-        self.pace = Pace()
+        self.turnover = Turnover()
         """How fast it moves."""
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
         self._look_again: asyncio.TimerHandle | None = None
@@ -54,10 +54,10 @@ class Line:
         now_s = time.monotonic()
         self._queue.leave(ticket, now_s)
         if ticket.seated:
-            self.pace.ends(now_s)
+            self.turnover.ends(now_s)
         self._move()
         if not (self._queue.held or self._queue.waiting):
-            self.pace.rests(now_s)
+            self.turnover.rests(now_s)
 
     @asynccontextmanager
     async def turn(self, who: str) -> AsyncIterator[None]:
@@ -72,7 +72,7 @@ class Line:
         self._queue.seats = self._seats()
         now_s = time.monotonic()
         for ticket in self._queue.seat(now_s):
-            self.pace.begins(now_s)
+            self.turnover.begins(now_s)
             turn = self._turns.pop(ticket)
             if not turn.done():
                 turn.set_result(None)

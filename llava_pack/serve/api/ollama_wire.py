@@ -12,7 +12,7 @@ from llava_pack.serve.api.messages import MAX_MESSAGES, MAX_PICTURES
 from llava_pack.serve.api.sampler_fields import MAX_TOKENS
 from llava_pack.serve.validation import wrong
 
-_SAMPLER = {
+SAMPLER = {
     **{name: name for name in (
         "temperature", "top_p", "top_k", "min_p", "seed", "stop", "frequency_penalty",
         "presence_penalty",
@@ -21,11 +21,21 @@ _SAMPLER = {
     "num_predict": "max_tokens",
 }  # fmt: skip
 """Ollama's options that change an answer, and how chat completions call them."""
-_NEUTRAL: dict[str, tuple[object, ...]] = {"mirostat": (0,), "tfs_z": (1,), "typical_p": (1,)}
-"""Options that would change an answer and are not there. Others are of how a model is loaded, or
-unknown to Ollama too, which passes over them."""
-THEIRS = {theirs: ours for ours, theirs in _SAMPLER.items()} | {"response_format": "format"}
-_DATA = "data:"
+REFUSED_OPTIONS: dict[str, tuple[object, ...]] = {
+    "mirostat": (0,),
+    "tfs_z": (1,),
+    "typical_p": (1,),
+}
+"""Options that would change an answer and are not there, with the values that change nothing."""
+HARMLESS_OPTIONS = frozenset(
+    {"numa", "num_ctx", "num_batch", "num_gpu", "main_gpu", "low_vram", "f16_kv", "logits_all",
+     "vocab_only", "use_mmap", "use_mlock", "embedding_only", "num_thread", "num_keep",
+     "repeat_last_n", "mirostat_tau", "mirostat_eta", "penalize_newline"}
+)  # fmt: skip
+"""How a model is loaded, which the server decides, and what goes with options that are refused.
+A repetition is looked for in all of the context. What Ollama does not know either is passed over,
+as there."""
+THEIRS = {theirs: ours for ours, theirs in SAMPLER.items()} | {"response_format": "format"}
 LATEST = ":latest"
 
 
@@ -46,7 +56,7 @@ class _Asked(BaseModel):
             raise wrong(f"{self.model[:200]!r} does not support thinking", "think")
         if isinstance(self.format, str) and self.format not in {"", "json"}:
             raise wrong(f"expected json or a JSON schema, got {self.format[:80]}", "format")
-        for name, neutral in _NEUTRAL.items():
+        for name, neutral in REFUSED_OPTIONS.items():
             value = (self.options or {}).get(name)
             if value is not None and value not in neutral:
                 raise wrong("is not supported here; leave it out", f"options.{name}")
@@ -56,7 +66,7 @@ class _Asked(BaseModel):
     def of_the_sampler(self) -> dict[str, Any]:
         """Return the fields of a chat completion, but for the conversation."""
         options = self.options or {}
-        fields = {theirs: options.get(name) for name, theirs in _SAMPLER.items()}
+        fields = {theirs: options.get(name) for name, theirs in SAMPLER.items()}
         count = fields["max_tokens"]
         if count is None or (isinstance(count, int) and count < 0):  # until the context is full
             fields["max_tokens"] = MAX_TOKENS
@@ -85,8 +95,7 @@ class OllamaMessage(BaseModel):
     def as_chat(self) -> dict[str, Any]:
         """Return it as chat completions have it."""
         beside = {name: value for name, value in (self.model_extra or {}).items() if value}
-        content = _parts(self.images, self.content or "")
-        return {**beside, "role": self.role, "content": content}
+        return {**beside, "role": self.role, "content": self.content, "images": self.images}
 
 
 class OllamaChat(_Asked):
@@ -126,17 +135,8 @@ class OllamaGenerate(_Asked):
     def as_chat(self) -> dict[str, Any]:
         """Return the same request as chat completions have it."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        turn = {"role": "user", "content": _parts(self.images, self.prompt)}
+        turn = {"role": "user", "content": self.prompt, "images": self.images}
         return {"model": self.model, **self.of_the_sampler, "messages": [*system, turn]}
-
-
-def _parts(images: tuple[str, ...] | None, text: str) -> Any:
-    """Return a turn's pictures and text: Ollama sends bare base64."""
-    if not images:
-        return text
-    urls = (one if one.startswith(_DATA) else f"{_DATA}image/png;base64,{one}" for one in images)
-    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [*pictures, {"type": "text", "text": text}]
 
 
 def _form(form: str | Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -28,7 +28,6 @@ OWN = frozenset(
     {"input", "instructions", "max_output_tokens", "text", "include", "stream_options", "tools",
      "tool_choice", "reasoning", *_STATE}
 )  # fmt: skip
-_TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 
 
 class TextSettings(BaseModel):
@@ -61,6 +60,8 @@ class ResponsesRequest(BaseModel):
             if values.get(name):
                 words = "this server keeps no responses; send the whole conversation in input"
                 raise wrong(f"is not supported: {words}", name)
+        if isinstance(values, dict) and values.get("n") not in (None, 1):
+            raise wrong("is not supported: a response has one output", "n")
         if isinstance(values, dict) and values.get("tool_choice") not in _CALLABLE:
             raise wrong("is not supported here except auto and none", "tool_choice")
         return values
@@ -93,9 +94,7 @@ def _message(item: Mapping[str, Any], index: int) -> Mapping[str, Any] | None:
     """Return an item of the input as a message; None where it tells the model nothing."""
     match item.get("type", "message"):
         case "message":
-            content = item.get("content")
-            parts = [_part(part) for part in content] if isinstance(content, list) else content
-            return {"role": item.get("role"), "content": parts}
+            return {"role": item.get("role"), "content": item.get("content")}
         case "function_call":
             called = {"name": item.get("name"), "arguments": item.get("arguments")}
             call = {"id": item.get("call_id"), "type": "function", "function": called}
@@ -108,21 +107,6 @@ def _message(item: Mapping[str, Any], index: int) -> Mapping[str, Any] | None:
         case other:
             kinds = "message, function_call or function_call_output"
             raise wrong(f"expected {kinds}, got {str(other)[:80]}", f"input.{index}.type")
-
-
-def _part(part: Any) -> Any:
-    """Return a part of an item as chat completions have it; what is unknown stays as it is."""
-    if not isinstance(part, dict):
-        return part
-    if part.get("type") in _TEXT_PARTS:
-        return {"type": "text", "text": part.get("text")}
-    if part.get("type") == "input_image":
-        if part.get("image_url") is None:
-            raise wrong("needs image_url with a data: URL; there are no files here", "input_image")
-        return {"type": "image_url", "image_url": {"url": part["image_url"]}}
-    if part.get("type") == "refusal":
-        return {"type": "text", "text": part.get("refusal")}
-    return part
 
 
 def _format(settings: TextSettings | None) -> dict[str, Any] | None:

@@ -20,11 +20,13 @@ from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.counters import Tally
 from llava_pack.serve.feed import Bulletin, News
 from llava_pack.serve.liveness import SILENT_S
-from llava_pack.serve.port import TRY_AGAIN, OverloadedError, Status, Vitals
+from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = 0.05
 _GREETING_S = 5.0
+_SOON_S = 5.0
+"""What warming up, or a restart, takes."""
 
 
 class ServedEngine:
@@ -46,6 +48,8 @@ class ServedEngine:
     ) -> None:
         self._clock = clock
         self._news, self._told_s = news, clock()
+        self._loading = self._told_s, news.status.done_bytes
+        """When it was first heard to load, and how many bytes it had loaded then."""
         self._queue = queue
         self._on_change = on_change
         self._client: EngineClient | None = None
@@ -102,7 +106,10 @@ class ServedEngine:
 
     def take(self, news: News) -> None:
         """Take how it stands now."""
+        before = self._news.status
         self._news, self._told_s = news, self._clock()
+        if before.phase != "loading":
+            self._loading = self._told_s, news.status.done_bytes
         self.tally.restarts = news.restarts
 
     def leave(self) -> None:
@@ -176,8 +183,17 @@ class ServedEngine:
 
     def _reached(self) -> EngineClient:
         if self._client is None or self.status.phase != "ready":
-            raise ServeError(f"the model is not ready: {self.status.phase}", hint=TRY_AGAIN)
+            raise LaterError(f"the model is not ready: {self.status.phase}", retry_s=self._ready_s)
         return self._client
+
+    @property
+    def _ready_s(self) -> float:
+        """In how many seconds it may be ready: what is left to load, at its pace so far."""
+        status, (since_s, at_first) = self._news.status, self._loading
+        loaded, took_s = status.done_bytes - at_first, self._clock() - since_s
+        if status.phase != "loading" or loaded <= 0:
+            return _SOON_S
+        return (status.total_bytes - status.done_bytes) * took_s / loaded + _SOON_S
 
     def _finished(self, event: Finished) -> None:
         self.tally.finished(event)

@@ -16,7 +16,7 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.feed import Bulletin, News
 from llava_pack.serve.gateway.served import ServedEngine, ServedModels
-from llava_pack.serve.port import OverloadedError, Status, Vitals
+from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
 from tests.support.gateway import ROOT
 
 _INFO = EngineInfo(
@@ -123,6 +123,30 @@ def test_what_is_told_of_no_more_answers_to_the_end_and_takes_nothing_new(folder
         assert models.in_flight == {1: 0}
 
     _served(folder, use)
+
+
+def test_what_loads_says_when_it_is_loaded(tmp_path: Path) -> None:
+    now_s = 0.0
+
+    async def run() -> None:
+        nonlocal now_s
+        news = _news(tmp_path)
+
+        def loading(done_bytes: int) -> News:
+            status = Status(phase="loading", done_bytes=done_bytes, total_bytes=100)
+            return replace(news, status=status)
+
+        model = ServedEngine(loading(0), 0, lambda: None, lambda: now_s)
+        with pytest.raises(LaterError) as begun:
+            model.admit()
+        now_s = 10.0
+        model.take(loading(50))
+        with pytest.raises(LaterError, match="not ready: loading") as half:
+            model.admit()
+        assert (begun.value.retry_s, half.value.retry_s) == (5, 15)
+        await model.close()
+
+    asyncio.run(run())
 
 
 def test_a_full_queue_refuses(folder: Path) -> None:

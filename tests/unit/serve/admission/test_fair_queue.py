@@ -15,9 +15,10 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.admission.fair_models import Prepared, Shared, SharedModels
 from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
+from llava_pack.serve.admission.turnover import Turnover
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.counters import Tally
-from llava_pack.serve.port import OverloadedError, Served, ShareError, Vitals
+from llava_pack.serve.port import MOST_RETRY_S, OverloadedError, Served, ShareError, Vitals
 
 _STEPS = st.lists(
     st.tuples(st.sampled_from(["join", "join", "join", "end"]), st.integers(0, 5)), max_size=80
@@ -293,6 +294,52 @@ def test_a_full_line_has_room_for_who_has_nothing_in_it_and_a_share_for_each() -
         shared.admit(ANN)
 
     asyncio.run(asked())
+
+
+def test_however_many_one_key_sent_while_alone_another_finds_its_share() -> None:
+    async def asked() -> None:
+        shared = Shared(cast("Served", _Model(slots=1)), queue=8)
+        anns = [_ask(shared, f"ann {n}", ANN) for n in range(9)]
+        await _settle()
+        bobs = []
+        for n in range(4):
+            shared.admit(BOB)
+            bobs.append(_ask(shared, f"bob {n}", BOB))
+            await _settle()
+        with pytest.raises(ShareError, match="4 requests of this key are already waiting"):
+            shared.admit(BOB)
+        for task in (*anns, *bobs):
+            task.cancel()
+        await asyncio.gather(*anns, *bobs, return_exceptions=True)
+
+    asyncio.run(asked())
+
+
+@given(st.floats(0.05, 5), st.integers(1, 40), st.floats(0, 1), st.integers(1, 10))
+def test_who_comes_back_when_told_finds_a_place(
+    gap_s: float, ended: int, since: float, refused: int
+) -> None:
+    """One request ends every `gap_s`; the places that become free go round those who were told."""
+    turnover = Turnover()
+    turnover.begins(0.0)
+    for number in range(1, ended + 1):
+        turnover.ends(number * gap_s)
+    now_s = (ended + since) * gap_s
+    for number in range(1, refused + 1):
+        free_s = (ended + number) * gap_s - now_s
+        told_s = turnover.promise("", 1, now_s=now_s)
+        assert told_s == MOST_RETRY_S or told_s >= free_s - 1e-6
+        assert told_s <= 2 * number * gap_s + 1e-6, "and waits no longer than it has to"
+
+
+def test_before_anything_ended_what_runs_tells_the_pace_and_a_pause_forgets_it() -> None:
+    turnover = Turnover()
+    turnover.begins(0.0)
+    assert turnover.gap_s(30.0) == 30.0
+    turnover.ends(40.0)
+    turnover.rests(40.0)
+    turnover.begins(4000.0)
+    assert turnover.gap_s(4001.0) == 40.0
 
 
 def test_what_cannot_be_prepared_frees_its_seat() -> None:

@@ -7,19 +7,19 @@ all of them the same.
 
 from collections import deque
 
+from llava_pack.serve.port import MOST_RETRY_S
+
 _LAST = 32
 _UNKNOWN_S = 2.0
 """Between two ends, before there was any."""
-MOST_S = 60.0
-"""What common clients still wait. Source: openai-python, `_calculate_retry_timeout`."""
 
 
-class Pace:
+class Turnover:
     """How fast requests end.
 
-    >>> pace = Pace()
-    >>> pace.begins(0.0); pace.ends(3.0); pace.ends(6.0)
-    >>> pace.promise("", 1, now_s=6.0), pace.promise("", 1, now_s=6.0)
+    >>> turnover = Turnover()
+    >>> turnover.begins(0.0); turnover.ends(3.0); turnover.ends(6.0)
+    >>> turnover.promise("", 1, now_s=6.0), turnover.promise("", 1, now_s=6.0)
     (3.0, 6.0)
     """
 
@@ -56,7 +56,7 @@ class Pace:
         return max(done_s, (now_s - self._since_s) / (len(self._ends) + 1))
 
     def promise(self, who: str, places: int, *, now_s: float, turns: int = 1) -> float:
-        """Return the seconds after which a request may be sent again, at most `MOST_S`.
+        """Return the seconds after which a request may be sent again, at most `MOST_RETRY_S`.
 
         Args:
             who: waits for a place of their own; empty for one of all.
@@ -67,7 +67,7 @@ class Pace:
         self._promised = {one: due_s for one, due_s in self._promised.items() if due_s > now_s}
         wait_s = max(1, places) * turns * self.gap_s(now_s)
         due_s = max(now_s, self._promised.get(who, now_s)) + wait_s
-        if due_s - now_s > MOST_S:
-            return MOST_S
+        if due_s - now_s > MOST_RETRY_S:
+            return MOST_RETRY_S
         self._promised[who] = due_s
         return due_s - now_s
