@@ -203,8 +203,8 @@ def test_a_dropped_tunnel_erases_nothing(tab: Tab, served: Gateway, picture: Pat
         playwright.expect(tab.answers.last).to_contain_text(
             re.compile(r"word\s*You said: You said: word")
         )
-        tab.page.locator("#stop").click()
         tab.answered()
+        assert tab.page.locator("#notices .notice").count() == 0
         tab.page.locator("#send").click()
         tab.said("You said: asked without a tunnel").wait_for()
         tab.answered()

@@ -205,8 +205,7 @@ export class Talk {
   }
 
   failed(error) {
-    if (error.status === 401) this.login();
-    else notice("error", sayError(error), {kind: "warn"});
+    return error.status === 401 ? this.login() : notice("error", sayError(error), {kind: "warn"});
   }
 
   /** Go to the login; it comes back here, and what was written is still there. */
@@ -265,6 +264,7 @@ export class Talk {
     if (answer.state === "running" && drawn && !$("stop").hidden) {
       this.list.grow(answer);
     } else {
+      if (answer.state === "running") notice("error", null);
       $("announce").textContent = say(answer.state === "running" ? "answering" : "answered");
       this.draw();
     }
