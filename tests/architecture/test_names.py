@@ -94,9 +94,9 @@ WELL_KEPT = frozenset(
 """Requirements of ours, each a project that is used far beyond this one."""
 _URL = re.compile(r"https?://([a-zA-Z0-9.-]+)")
 _ANYBODYS = re.compile(
-    r".*\.(example|invalid)|example\.(org|com)|localhost|127\.0\.0\.1|host|proxy|p"
+    r".*\.(example|invalid|corp)|example\.(org|com)|localhost|127\.0\.0\.1|host|proxy|p"
 )
-"""Names that are reserved, or stand for something in an example."""
+"""Names that are reserved or never delegated, or stand for something in an example."""
 
 
 def recipes():

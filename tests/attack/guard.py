@@ -31,12 +31,14 @@ from starlette.types import Receive, Scope, Send
 from llava_pack.serve.access.key import Quota, new_key
 from llava_pack.serve.access.key_store import KeyStore
 from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.access.public_name import public_name
 from llava_pack.serve.access.scopes import Scope as KeyScope
 from llava_pack.serve.access.sessions import Session
 from llava_pack.serve.admission.bodies import Admission
 from llava_pack.serve.caller import caller_of
 from llava_pack.serve.gateway.app import GatewaySettings, create_app
 from llava_pack.serve.gateway.guard import Boundary, Guard
+from llava_pack.serve.gateway.public_address import PublicAddress
 from llava_pack.serve.gateway.routes import KnownRoutes
 from tests.conftest import ROOT
 from tests.unit.serve.access.test_scopes import BY_PAGE, NEEDS
@@ -49,7 +51,8 @@ PATHS = (
     "/worker_generate_stream", "/register_worker", "/llava/x/list_models",
     "/llava/token.0/worker_generate_stream", "/config", "/page/facts",
     "/page/..%2f..%2fetc%2fpasswd", "/page/", "/monitoring", "/logout", "/login/",
-    "/static/x", "/favicon.ico", "/theme.css",
+    "/static/x", "/favicon.ico", "/theme.css", "/vlm/metrics", "/vlm/login",
+    "/vlm/v1/models",
 )  # fmt: skip
 METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "get",
            "LOGIN", "CONNECT")  # fmt: skip
@@ -68,6 +71,9 @@ TRICKS = (
     "TRACE /v1/models", "PROPFIND /v1/x", "get /v1/models", "CONNECT /v1/../page/facts",
     "OPTIONS *", "CONNECT localhost:80", "GET metrics", "GET /%6detrics", "GET /m%65trics",
     "GET /%256detrics", "GET /METRICS", "GET /metrics/", "GET /metrics/.", "GET /metrics?login",
+    "GET /vlm/../metrics", "GET /vlm/vlm/metrics", "GET /vlm%2fmetrics", "GET /vlm//metrics",
+    "GET /vlm/login/../metrics", "GET /vlm/login%0a", "GET /vlm", "GET /vlm/", "GET /vlmx/metrics",
+    "POST /vlm/observe", "GET /login/vlm/metrics", "GET //vlm/metrics", "GET /vlm/%2e%2e/metrics",
     "GET /%ef%bc%8fmetrics", "GET /metrics%20", "GET /metrics%09", "GET /metrics;", "GET /%",
 )  # fmt: skip
 
@@ -76,6 +82,8 @@ _BESIDE = (
     "Host: localhost", "Host: evil.example", "X-Forwarded-Host: localhost",
     "X-Forwarded-For: 127.0.0.1", "X-Original-URL: /login", "X-Rewrite-URL: /login",
     "X-HTTP-Method-Override: GET", "X-Forwarded-Prefix: /login", "Origin: null",
+    "X-Forwarded-Prefix: /vlm", "X-Forwarded-Proto: https", "Origin: https://chat.corp",
+    "Forwarded: for=127.0.0.1;host=localhost;proto=https", "Access-Control-Request-Method: POST",
     "Origin: http://localhost", "Sec-Fetch-Site: cross-site", "Authorization: Bearer",
     "Authorization: Bearer null", "Authorization: Basic dG9rZW46", "X-Api-Key: token",
     "Cookie: llava-pack=token", "Cookie: token=1; token=2", "Upgrade: websocket",
@@ -127,10 +135,12 @@ class Violation:
 def attacked(folder: Path, *, web: bool) -> Iterator[tuple[Spy, int, list[Attacker]]]:
     """Serve the real routes behind the real guard; give spy, port and who attacks."""
     store = KeyStore(folder / "keys" / "keys.json")
-    policy = AccessPolicy(secrets=(TOKEN,), key_store=str(store.path))
+    name = public_name(root_path="/vlm", origins=["https://chat.corp"], proxies=["127.0.0.1"])
+    policy = AccessPolicy(secrets=(TOKEN,), key_store=str(store.path), name=name)
     app = create_app({}, GatewaySettings(policy=policy, web=web))
     spy = Spy(app)
-    layers = Boundary(Guard(Admission(KnownRoutes(spy, tuple(app.routes))), policy))
+    guarded = Guard(Admission(KnownRoutes(spy, tuple(app.routes))), policy)
+    layers = PublicAddress(Boundary(guarded), name)
     config = uvicorn.Config(
         layers, log_config=None, lifespan="off", ws="none", timeout_keep_alive=0
     )
@@ -280,9 +290,13 @@ def violations(
     return found, tries, through
 
 
+_FORMS = {"/login", "/vlm/login"}
+"""With the path that may stand before it, and without."""
+
+
 def _is_form(line: str) -> bool:
     method, target = line.split(" ")[:2]
-    return method in {"GET", "HEAD"} and unquote(target.partition("?")[0]) == "/login"
+    return method in {"GET", "HEAD"} and unquote(target.partition("?")[0]) in _FORMS
 
 
 def _may(attacker: Attacker, template: str) -> bool:

@@ -1,17 +1,12 @@
-"""docs/examples/gradio_chat.py in front of a real gateway, as a person starts it: text and a picture.
-
-Needs Gradio, which nothing else of ours does.
-"""
+"""docs/examples/gradio_chat.py in front of a real gateway, as a person starts it: text and a picture."""
 
 import os
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
+from tests.clients.conftest import client
 from tests.support.gateway import ROOT, TOKEN, gateway
 from tests.support.ports import quiet_ports
 
@@ -21,12 +16,11 @@ from gradio_client import Client, handle_file
 
 asking = Client(sys.argv[1], verbose=False)
 files = [handle_file(sys.argv[2])]
-print(asking.predict({"text": "what is it?", "files": files}, api_name="/chat"))
-print(asking.predict({"text": "and now?", "files": []}, api_name="/chat"))
+print(asking.predict({"text": "what is it?", "files": files}, api_name="/answer"))
+print(asking.predict({"text": "and now?", "files": []}, api_name="/answer"))
 """
 
 
-@pytest.mark.skipif(find_spec("gradio") is None, reason="pip install gradio")
 def test_the_example_asks_the_server_as_any_client_does(tmp_path: Path) -> None:
     picture = tmp_path / "red.png"
     Image.new("RGB", (40, 30), "red").save(picture)
@@ -39,12 +33,13 @@ def test_the_example_asks_the_server_as_any_client_does(tmp_path: Path) -> None:
             "GRADIO_SERVER_PORT": port,
             "GRADIO_ANALYTICS_ENABLED": "False",
         }
-        example = [sys.executable, "-u", str(ROOT / "docs" / "examples" / "gradio_chat.py")]
+        python = str(client("gradio") / "python")
+        example = [python, "-u", str(ROOT / "docs" / "examples" / "gradio_chat.py")]
         with subprocess.Popen(example, env=environ, stdout=subprocess.PIPE, text=True) as running:
             try:
                 assert running.stdout is not None
                 assert any("Running on local URL" in line for line in running.stdout)
-                ask = [sys.executable, "-c", _ASK, f"http://127.0.0.1:{port}", str(picture)]
+                ask = [python, "-c", _ASK, f"http://127.0.0.1:{port}", str(picture)]
                 said = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
             finally:
                 running.terminate()

@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,10 @@ http {{
 """
 
 
+def _trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certificate)
+
+
 @contextmanager
 def _nginx(blocks: list[str], folder: Path) -> Iterator[Path]:
     with certificate(Path("/etc/nginx")) as trusted:
@@ -42,7 +47,7 @@ def _nginx(blocks: list[str], folder: Path) -> Iterator[Path]:
         Path("/etc/nginx/conf.d/llava.conf").write_text(blocks[1])
         Path("/etc/nginx/nginx.conf").write_text(_NGINX.format(folder))
         with running(["nginx"], os.environ, folder / "proxy.log") as process:
-            answers("https://llava.corp/", process, folder / "proxy.log", verify=str(trusted))
+            answers("https://llava.corp/", process, folder / "proxy.log", verify=_trusting(trusted))
             yield trusted
 
 
@@ -53,7 +58,7 @@ def _caddy(blocks: list[str], folder: Path) -> Iterator[Path]:
         environ = {**os.environ, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         command = ["caddy", "run", "--config", "/etc/caddy/Caddyfile"]
         with running(command, environ, folder / "proxy.log") as process:
-            answers("https://llava.corp/", process, folder / "proxy.log", verify=str(trusted))
+            answers("https://llava.corp/", process, folder / "proxy.log", verify=_trusting(trusted))
             yield trusted
 
 
@@ -66,7 +71,7 @@ def _jupyter(_blocks: list[str], folder: Path) -> Iterator[Path]:
         command += [f"--certfile={trusted}", f"--keyfile={trusted.with_suffix('.key')}"]
         environ = {**os.environ, "HOME": str(folder), "JUPYTER_RUNTIME_DIR": str(folder)}
         with running(command, environ, folder / "proxy.log", cwd=folder) as process:
-            answers("https://hub.corp/", process, folder / "proxy.log", verify=str(trusted))
+            answers("https://hub.corp/", process, folder / "proxy.log", verify=_trusting(trusted))
             yield trusted
 
 
@@ -90,7 +95,7 @@ def test_everything_works_behind_it_by_the_public_name(
         serving(blocks[0], model, tmp_path) as (server, key),
         httpx.Client(
             base_url=public,
-            transport=httpx.HTTPTransport(verify=str(trusted), local_address=_OTHER),
+            transport=httpx.HTTPTransport(verify=_trusting(trusted), local_address=_OTHER),
             trust_env=False,
             timeout=200,
         ) as http,
@@ -111,7 +116,7 @@ def test_everything_works_behind_it_by_the_public_name(
         answer = http.get("/v1/models", headers={**shows, **forged})
         assert answer.status_code == 200, answer.text
         clients = {line["client"] for line in server.audited() if "client" in line}
-        assert clients == {_OTHER}
+        assert clients == {_OTHER if "--trusted-proxy" in blocks[0] else "127.0.0.1"}
 
 
 def _login(http: httpx.Client, key: str, public: str, path: str) -> None:

@@ -61,7 +61,15 @@ def _make_environment(requirements: Path) -> None:
         return
     uv = find_uv_bin()
     subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
-    install = [uv, "pip", "install", "-q", "--python", folder / "bin" / "python"]
+    install = [
+        uv,
+        "pip",
+        "install",
+        "-q",
+        "--compile-bytecode",
+        "--python",
+        folder / "bin" / "python",
+    ]
     install += ["-r", requirements, *(["--overrides", overrides] if overrides.exists() else [])]
     subprocess.run(install, check=True)
     made.write_text(wanted)

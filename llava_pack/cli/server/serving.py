@@ -138,7 +138,7 @@ class ServerOptions:
             )
         if name.proxies and (name.proxies == (UNIX,)) != (self.socket is not None):
             raise UsageError(
-                "whoever connects to a Unix socket has no address, and to a port has one",
+                "connections to a Unix socket have no address, and those to a port have one",
                 subject="--trusted-proxy",
                 hint="with --socket: --trusted-proxy unix; without it: the proxy's address",
             )
@@ -171,14 +171,16 @@ class ServerOptions:
         """Return the folder below which pictures may be named, resolved; None allows none.
 
         Raises:
-            UsageError: there is no such folder, or it is the whole machine.
+            UsageError: there is no such folder, it is closed to this account, or the whole machine.
         """
         if self.picture_root is None:
             return None
         folder = Path(os.path.realpath(self.picture_root.expanduser()))
-        if not folder.is_dir() or folder == folder.parent:
+        readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+        if not readable or folder == folder.parent:
             raise UsageError(
-                f"expected a folder of pictures, got {self.picture_root}",
+                "expected a folder of pictures that this account can read, got "
+                f"{self.picture_root}",
                 subject="--picture-root",
                 hint="name the folder of the data set: --picture-root /srv/pictures",
             )

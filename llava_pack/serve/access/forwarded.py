@@ -75,7 +75,7 @@ def arrival(
     word = _word(headers) if _is_listed(name, peer) else _Word()
     host = word.host or _last(headers, b"host")
     public = bool(name.url) and host_name(host) == host_name(name.url.split("/")[2])
-    prefix = word.prefix or name.root_path
+    prefix = name.root_path or word.prefix  # some proxies pass on a client's X-Forwarded-Prefix
     before, below = split_path(path, prefix)
     by_name = public if name.url else host_name(host) not in {*LOOPBACK_NAMES, ""}
     from_there = bool(name.url) and _last(headers, b"origin").lower() == name.origin
@@ -84,7 +84,7 @@ def arrival(
         scheme=word.scheme or ("https" if public and name.secure else scheme),
         host=host,
         path=below,
-        root_path=prefix if word.prefix or before or by_name or from_there else "",
+        root_path=prefix if before or by_name or from_there or word.prefix == prefix else "",
     )
 
 

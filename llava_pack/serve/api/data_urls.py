@@ -10,7 +10,7 @@ Source: RFC 2397 (data: URLs); RFC 4648 (base64, and its alphabet for URLs).
 import base64
 import binascii
 import re
-from urllib.parse import unquote
+import string
 
 from llava_pack.engine.inputs.picture_formats import NAMES
 from llava_pack.format.errors import UsageError
@@ -19,7 +19,14 @@ EXPECTED = f"expected data:image/png;base64,… ({NAMES})"
 _DATA = re.compile(r"\s*data:[^,;]{0,100}(?:;[^,;]{0,100}){0,10};\s*base64\s*,", re.IGNORECASE)
 _BARE = re.compile(r"(?:/9j/|[A-Za-z0-9+\-_])[A-Za-z0-9+/\-_\s]{31}")
 """How base64 begins that no URL stands before; of what begins with `/`, a JPEG, and no path."""
-_FOR_URLS = str.maketrans("-_", "+/", "\r\n\t\f\v")
+_ALPHABET = (string.ascii_letters + string.digits + "+/=").encode()
+_FOR_URLS = bytes.maketrans(b"-_", b"+/")
+_BLANKS = b"\r\n\t\f\v"
+_CODED = (
+    (b"%2B", b"+"), (b"%2b", b"+"), (b"%2F", b"/"), (b"%2f", b"/"), (b"%3D", b"="), (b"%3d", b"="),
+    (b"%0A", b""), (b"%0a", b""), (b"%0D", b""), (b"%0d", b""), (b"%20", b" "),
+)  # fmt: skip
+"""What percent-encoding does to base64; `unquote` would take a minute over a large text."""
 _LINE = 60
 """A line of base64 has at least so many characters: 64 or 76, as a rule."""
 
@@ -44,45 +51,42 @@ def data_bytes(url: str, max_bytes: int) -> bytes:
     if len(text) > max_bytes * 4:  # three times what it takes: whoever wraps every line can have it
         raise _too_large(len(text) * 3 // 4, max_bytes)
     try:
-        if _size(text) <= max_bytes:
-            return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        pass
-    text = _mended(text)
-    if (size := _size(text)) > max_bytes:
-        raise _too_large(size, max_bytes)
-    try:
-        return base64.b64decode(text, validate=True)
+        written = text.encode("ascii")
+        if len(written) % 4 or written.translate(None, _ALPHABET):
+            written = _mended(written)
+        if (size := len(written) * 3 // 4 - written[-2:].count(b"=")) > max_bytes:
+            raise _too_large(size, max_bytes)
+        return base64.b64decode(written, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UsageError(f"the picture is not valid base64: {EXPECTED}") from error
-
-
-def _size(text: str) -> int:
-    return len(text) * 3 // 4 - text[-2:].count("=")
 
 
 def _too_large(size: int, max_bytes: int) -> UsageError:
     return UsageError(f"the picture is too large: {size} bytes, at most {max_bytes} are allowed")
 
 
-def _mended(text: str) -> str:
-    r"""Return base64 as RFC 4648 writes it.
+def _mended(text: bytes) -> bytes:
+    r"""Return base64 as RFC 4648 writes it; as bytes, which is ten times as fast.
 
-    >>> _mended("aG\nk"), _mended("_-8"), _mended("a b%3D")
-    ('aGk=', '/+8=', 'a+b=')
+    >>> _mended(b"aG\nk"), _mended(b"_-8"), _mended(b"a b%3D")
+    (b'aGk=', b'/+8=', b'a+b=')
     """
-    text = (unquote(text) if "%" in text else text).translate(_FOR_URLS).lstrip(" ")
+    for code, character in _CODED if b"%" in text else ():
+        text = text.replace(code, character)
+    text = text.translate(_FOR_URLS, _BLANKS).lstrip(b" ")
     if len(text) % 4:
-        text = text.rstrip(" ")
-    if " " in text:
-        text = text.replace(" ", "" if _is_wrapped(text) else "+")
-    text = text.rstrip("=")
-    return text + "=" * (-len(text) % 4)
+        text = text.rstrip(b" ")
+    if b" " in text:
+        text = text.replace(b" ", b"" if _is_wrapped(text) else b"+")
+    text = text.rstrip(b"=")
+    return text + b"=" * (-len(text) % 4)
 
 
-def _is_wrapped(text: str) -> bool:
+def _is_wrapped(text: bytes) -> bool:
     """Return whether the spaces of a text are ends of lines, and not each a `+` that was lost."""
-    *lines, last = text.split(" ")
+    if text.count(b" ") * _LINE > len(text):
+        return False
+    *lines, last = text.split(b" ")
     width = len(lines[0])
     equal = width >= _LINE and width % 4 == 0 and all(len(line) == width for line in lines)
     return equal and len(last) <= width and (len(lines) > 1 or len(text) % 4 != 0)

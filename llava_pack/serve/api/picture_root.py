@@ -21,6 +21,8 @@ from llava_pack.format.errors import UsageError
 
 _FILE = re.compile(r"\s*file:(.*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"//(?:localhost)?(?=/)", re.IGNORECASE)
+_MAX_CHARS = 3 * 4096
+"""As many bytes as Linux takes for a path, each of them percent-encoded."""
 _STEP = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ELSEWHERE = "the file:// URL does not lead to a file below the folder of --picture-root"
 
@@ -60,6 +62,8 @@ class PictureRoot:
                 "a file:// URL of another host, or without a whole path; "
                 "expected file:///folder/picture.png"
             )
+        if len(path_text) > _MAX_CHARS:  # each step of it would be looked up
+            raise UsageError(_ELSEWHERE)
         return self._read(self._steps(os.fsdecode(unquote_to_bytes(path_text))), max_bytes)
 
     def _read(self, steps: Sequence[str], max_bytes: int) -> bytes:

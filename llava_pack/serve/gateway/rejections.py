@@ -56,12 +56,14 @@ def rejection(scope: Scope, headers: Mapping[str, str], ruling: Ruling) -> Respo
 
 def _wrong_host(scope: Scope, headers: Mapping[str, str], *, for_person: bool) -> Response:
     """Return under which name we do not answer, and how it becomes one of ours."""
-    host = upstream_host(scope) or headers.get("host", "")
+    host, by = headers.get("host", ""), upstream_host(scope)
     if for_person and scope["path"] in {*PAGE_PATHS, LOGIN_PATH}:
         return wrong_host_page(_cut(host_name(host) or host))
     message = (
-        f"this server does not answer to the host {_cut(host)!r}; open http://localhost, or, if "
-        "that name is yours, start it with: llava-pack serve --allowed-host NAME"
+        f"this server does not answer to the host {_cut(host)!r}"
+        + (f", asked for by a proxy as {_cut(by)!r}" if by else "")
+        + "; open http://localhost, or, if that name is yours, start it with: llava-pack serve "
+        "--allowed-host NAME"
     )
     return plain_error(421, message, code="wrong_host")
 

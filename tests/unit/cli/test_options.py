@@ -29,6 +29,17 @@ def test_a_fence_that_is_required_cannot_be_taken_away():
         ServerOptions(fence=False, require_fence=True)
 
 
+def test_a_folder_of_pictures_is_there_and_not_the_whole_machine(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert ServerOptions().pictures is None
+    assert ServerOptions(picture_root=tmp_path / "link").pictures == tmp_path.resolve()
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "absent", Path("/")):
+        with pytest.raises(UsageError, match="expected a folder of pictures") as refused:
+            _ = ServerOptions(picture_root=wrong).pictures
+        assert refused.value.subject == "--picture-root"
+
+
 def test_a_digest_without_its_archive_is_refused():
     with pytest.raises(UsageError, match="no archive to compare it with"):
         archive_of(None, "0" * 64)

@@ -7,7 +7,7 @@ import {notice} from "./server.js";
 import {openStore} from "./store.js";
 import {Talk} from "./talk.js";
 import {asJson, asMarkdown, fileName} from "./transfer.js";
-import {say} from "./words.js";
+import {LANGUAGE, say} from "./words.js";
 
 /** Let what is on the page do what it says. */
 function wire(talk) {
@@ -65,7 +65,7 @@ function example(talk, name) {
 }
 
 function fillWords() {
-  document.documentElement.lang = navigator.language;
+  document.documentElement.lang = LANGUAGE === "zh" ? navigator.language : LANGUAGE;
   for (const each of document.querySelectorAll("[data-say]")) each.textContent = say(each.dataset.say);
   for (const [name, attribute] of [["label", "aria-label"], ["placeholder", "placeholder"], ["title", "title"]]) {
     for (const each of document.querySelectorAll(`[data-${name}]`)) {

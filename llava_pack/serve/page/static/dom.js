@@ -29,7 +29,7 @@ export async function copyText(text) {
   } catch {
     const field = h("textarea", {class: "unseen", "aria-hidden": "true"});
     field.value = text;
-    document.body.append(field);
+    (document.querySelector("dialog[open]") ?? document.body).append(field);
     field.select();
     const worked = document.execCommand("copy");
     field.remove();

@@ -108,10 +108,12 @@ export class Talk {
   /** Ask how long a conversation is of which no answer told it: it broke off, or was brought in. */
   async count() {
     const {conversation, messages} = this;
-    if (!messages.length || messages.some((each) => each.usage || each.state === "running")) return;
+    const told = messages.some((each) => each.usage || each.state === "running");
+    if (!messages.length || told || conversation.countedAt === messages.length) return;
     await this.server.limits();
     const model = this.server.model(conversation.model);
     if (model?.phase !== "ready") return;
+    conversation.countedAt = messages.length;
     const asked = await apiMessages(conversation, messages, this.store);
     conversation.counted = await countTokens(model.name, asked);
     this.drawServer();
@@ -132,6 +134,7 @@ export class Talk {
     this.reloading = setTimeout(async () => {
       if (id !== this.conversation.id) return this.drawSide();
       const there = await this.store.conversation(id);
+      if (!there && this.messages.length && !this.composer.draft.text) return this.open(null);
       if (there) Object.assign(this.conversation, {...there, draft: this.composer.draft});
       return this.load();
     }, 200);
@@ -258,9 +261,8 @@ export class Talk {
   /** Show what came of an answer. */
   updated(answer) {
     if (answer.conversation !== this.conversation.id) return;
-    const busy = !$("stop").hidden;
     const drawn = $("messages").querySelector(`[data-id="${answer.id}"]`);
-    if (answer.state === "running" && drawn && busy) {
+    if (answer.state === "running" && drawn && !$("stop").hidden) {
       this.list.grow(answer);
     } else {
       $("announce").textContent = say(answer.state === "running" ? "answering" : "answered");
