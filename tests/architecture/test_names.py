@@ -67,6 +67,7 @@ WELL_KEPT = frozenset(
         "httpx",
         "huggingface-hub",
         "jinja2",
+        "llguidance",
         "numpy",
         "nvidia-ml-py",
         "packaging",

@@ -39,6 +39,7 @@ from llava_pack.serve.caller import caller_of
 from llava_pack.serve.gateway.app import GatewaySettings, create_app
 from llava_pack.serve.gateway.guard import Boundary, Guard
 from llava_pack.serve.gateway.public_address import PublicAddress
+from llava_pack.serve.gateway.routes import KnownRoutes
 from tests.conftest import ROOT
 from tests.unit.serve.access.test_scopes import BY_PAGE, NEEDS
 
@@ -138,7 +139,8 @@ def attacked(folder: Path, *, web: bool) -> Iterator[tuple[Spy, int, list[Attack
     policy = AccessPolicy(secrets=(TOKEN,), key_store=str(store.path), name=name)
     app = create_app({}, GatewaySettings(policy=policy, web=web))
     spy = Spy(app)
-    layers = PublicAddress(Boundary(Guard(Admission(spy), policy)), name)
+    guarded = Guard(Admission(KnownRoutes(spy, tuple(app.routes))), policy)
+    layers = PublicAddress(Boundary(guarded), name)
     config = uvicorn.Config(
         layers, log_config=None, lifespan="off", ws="none", timeout_keep_alive=0
     )
@@ -316,7 +318,7 @@ def test_nothing_gets_past_the_guard(served: str, tmp_path: Path) -> None:
         f"\nseed {seed}: {served}: {said['tries']} tries, {said['through']} reached what is theirs"
     )
     assert said["tries"] >= 1000
-    assert said["through"] > 30, "keys open what is theirs"
+    assert said["through"] > 15, "keys open what is theirs"
     assert said["found"] == []
 
 

@@ -145,16 +145,18 @@ def test_a_container_reaches_the_server_of_its_host(
         )
 
 
-def test_open_webui(plain: Plain, tmp_path: Path) -> None:
-    """Somebody signs up, sees the model, and asks it as the chat of the page does."""
+@pytest.fixture(scope="module")
+def open_webui(plain: Plain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Run Open WebUI, and return somebody who has signed up there."""
     [line] = shown(_PAGE, "Open WebUI")
+    folder = tmp_path_factory.mktemp("open-webui")
     environment = {
         **plain[1], "PATH": f"{client('open-webui')}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1",
-        "DATA_DIR": str(tmp_path), "WEBUI_SECRET_KEY": "of this test", "OFFLINE_MODE": "true",
+        "DATA_DIR": str(folder), "WEBUI_SECRET_KEY": "of this test", "OFFLINE_MODE": "true",
         "RAG_EMBEDDING_ENGINE": "openai",  # its own is left out, see environments/
     }  # fmt: skip
-    log = tmp_path / "open-webui.log"
-    with running(["sh", "-c", f"exec env {line}"], environment, log, cwd=tmp_path) as process:
+    log = folder / "open-webui.log"
+    with running(["sh", "-c", f"exec env {line}"], environment, log, cwd=folder) as process:
         url = "http://127.0.0.1:8080"
         answers(f"{url}/health", process, log)
         with httpx.Client(base_url=url, trust_env=False, timeout=200) as http:
@@ -162,13 +164,23 @@ def test_open_webui(plain: Plain, tmp_path: Path) -> None:
             signed = http.post("/api/v1/auths/signup", json=person)
             assert signed.status_code == 200, signed.text
             http.headers["Authorization"] = f"Bearer {signed.json()['token']}"
-            assert MODEL in [model["id"] for model in http.get("/api/models").json()["data"]]
-            body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
-            answer = http.post("/api/chat/completions", json={**body, "stream": False})
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["choices"][0]["message"]["content"]
-            streamed = {**body, "stream": True}
-            with http.stream("POST", "/api/chat/completions", json=streamed) as stream:
-                lines = [one for one in stream.iter_lines() if one]
-            assert lines[-1] == "data: [DONE]", lines[-3:]
-            assert not [one for one in lines if '"error"' in one]
+            yield http
+
+
+def test_open_webui(open_webui: httpx.Client) -> None:
+    assert MODEL in [model["id"] for model in open_webui.get("/api/models").json()["data"]]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    answer = open_webui.post("/api/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"]
+
+
+def test_open_webui_asks_with_the_tools_of_its_own_page(open_webui: httpx.Client) -> None:
+    """A message of its page belongs to a session, and with that it sends `tools` along."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with open_webui.stream(
+        "POST", "/api/chat/completions", json={**body, "session_id": "of this test"}
+    ) as stream:
+        lines = [one for one in stream.iter_lines() if one]
+    assert lines[-1] == "data: [DONE]", lines[-3:]
+    assert not [one for one in lines if '"error"' in one]

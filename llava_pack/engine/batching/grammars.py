@@ -34,7 +34,7 @@ _DEAD_END = "NoExtensionBias"
 Allowed = npt.NDArray[np.bool_]
 
 
-class Held:
+class GrammarMatcher:
     """One answer that is held to a grammar.
 
     Args:
@@ -128,14 +128,14 @@ class Grammars:
         """
         self._matcher(grammar)
 
-    def hold(self, grammar: Grammar, ends: Sequence[int]) -> Held:
+    def hold(self, grammar: Grammar, ends: Sequence[int]) -> GrammarMatcher:
         """Return what holds one answer to a grammar.
 
         Raises:
             GrammarError: as `compile`.
         """
         matcher, twins = self._matcher(grammar)
-        return Held(matcher.deep_copy(), twins, ends)
+        return GrammarMatcher(matcher.deep_copy(), twins, ends)
 
     def _matcher(self, grammar: Grammar) -> tuple[Any, _Twins]:
         with self._lock:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from llava_pack.engine.batching.grammars import Allowed, Held
+from llava_pack.engine.batching.grammars import Allowed, GrammarMatcher
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.sampling import GrammarError, Sampling
 from llava_pack.format.errors import PackError
@@ -39,7 +39,7 @@ class TokenChooser:
         prompt: Sequence[int] = (),
         ends: Sequence[int] = (),
         words: int = 0,
-        held: Held | None = None,
+        held: GrammarMatcher | None = None,
     ) -> None:
         self.sampling = sampling
         self.held = held
@@ -126,7 +126,7 @@ def _taken(token: int, one: TokenChooser, logits: torch.Tensor) -> ChosenToken:
     return replace(chosen, last=True) if one.held is not None and one.held.ended else chosen
 
 
-def _mask(held: Held | None) -> Allowed | GrammarError | None:
+def _mask(held: GrammarMatcher | None) -> Allowed | GrammarError | None:
     try:
         return held.allowed() if held is not None else None
     except GrammarError as error:

@@ -58,7 +58,7 @@ class AccessRequest:
     path: str
     method: str
     headers: Mapping[str, str]
-    upstream_host: str = ""
+    upstream_host: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,8 @@ class AccessPolicy:
             now_s: UTC seconds.
         """
         host = asked.headers.get("host", "")
-        if not (self._ours(host) and self._ours(asked.upstream_host or host)):
+        by = host if asked.upstream_host is None else asked.upstream_host
+        if not (self._ours(host) and self._ours(by)):
             return Ruling(verdict="wrong-host")
         from_ours = _from_our_page(host, asked.headers, self.name.origin)
         if not (from_ours or self.name.lists(asked.headers.get("origin", ""))):

@@ -13,17 +13,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from llava_pack.engine.limits import MAX_TOP_LOGPROBS
-from llava_pack.serve.api.answering import (
-    AnswerHead,
-    ask,
-    head_of,
-    reply,
-    server_sent,
-)
+from llava_pack.serve.api.answering import ask, reply
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of
 from llava_pack.serve.api.wire import FinishReason, TokenOdds, UsageCount
+from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
 from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
 from llava_pack.serve.validation import wrong
 

@@ -22,11 +22,12 @@ from pydantic_core import from_json
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.access.scopes import OLLAMA_MANAGEMENT
 from llava_pack.serve.admission.fair_models import Shared
-from llava_pack.serve.api.answering import AnswerHead, ask, head_of, reply
+from llava_pack.serve.api.answering import ask, reply
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.ollama_wire import LATEST, THEIRS, OllamaChat, OllamaGenerate
 from llava_pack.serve.api.translation import Answer, chat_request
 from llava_pack.serve.api.wire import ChatRequest, TokenOdds
+from llava_pack.serve.api.writer import AnswerHead, head_of
 from llava_pack.serve.errors import ErrorBody, plain_error
 from llava_pack.serve.validation import problem
 

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from llava_pack.serve.api.answering import AnswerHead, answer_chat, head_of, server_sent
+from llava_pack.serve.api.answering import answer_chat
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.tools import CallText
 from llava_pack.serve.api.translation import Answer, usage_of
@@ -29,6 +29,7 @@ from llava_pack.serve.api.wire import (
     TokenOdds,
     UsageCount,
 )
+from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
 from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
 
 

@@ -13,12 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic_core import PydanticCustomError
 
-from llava_pack.serve.api.answering import (
-    AnswerHead,
-    answer_chat,
-    head_of,
-    server_sent,
-)
+from llava_pack.serve.api.answering import answer_chat
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.responses_wire import (
     THEIRS,
@@ -32,6 +27,7 @@ from llava_pack.serve.api.responses_wire import (
 )
 from llava_pack.serve.api.translation import Answer, chat_request
 from llava_pack.serve.api.wire import ChatRequest, TokenOdds, UsageCount
+from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
 from llava_pack.serve.errors import ERRORS, ErrorBody
 
 

@@ -21,6 +21,7 @@ _MAX_TEMPERATURE = 2.0
 """OpenAI's; the engine takes more."""
 _MAX_TOP_K = 2**31 - 1
 _MAX_ID = 2**31 - 1
+_NO_BOUND = -1
 
 
 def _as_bound(tokens: Any) -> Any:
@@ -40,7 +41,7 @@ def _as_stops(stop: Any) -> Any:
 TokenBound = Annotated[
     Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None,
     BeforeValidator(
-        _as_bound, json_schema_input_type=Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None
+        _as_bound, json_schema_input_type=Annotated[int, Field(ge=_NO_BOUND, le=MAX_TOKENS)] | None
     ),
 ]
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
@@ -57,7 +58,7 @@ class SamplerFields(Wire):
     top_p: Annotated[float, Field(ge=0, le=1), AfterValidator(lambda p: p or _LIKELIEST)] | None = (
         None
     )
-    top_k: Annotated[int, Field(ge=-1, le=_MAX_TOP_K)] | None = None
+    top_k: Annotated[int, Field(ge=_NO_BOUND, le=_MAX_TOP_K)] | None = None
     """0 and -1 keep all tokens."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: _Repetition | None = None

@@ -22,6 +22,7 @@ MAX_NAME_CHARS = 200
 MAX_PROMPT_CHARS = 4_000_000
 MAX_OBSERVED_TOKENS = 256
 MAX_CHOICES = 8
+_MAX_SALT_CHARS = 1024
 
 
 class ObservationRequest(_Wire):
@@ -51,7 +52,7 @@ class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWir
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     return_token_ids: bool | None = None
     """As vLLM names it: the answer's token ids come with its last piece."""
-    cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    cache_salt: Annotated[str, Field(min_length=1, max_length=_MAX_SALT_CHARS)] | None = None
     """As vLLM names it: prefixes are reused with the same one only, within the key's own."""
 
     @model_validator(mode="after")

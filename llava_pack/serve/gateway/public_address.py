@@ -33,13 +33,14 @@ class PublicAddress:
         await self._app(known, receive, send)
 
 
-def upstream_host(scope: Scope) -> str:
-    """Return by which name a listed proxy asked us, where it was asked for another; else nothing.
+def upstream_host(scope: Scope) -> str | None:
+    """Return by which name a listed proxy asked us, where it was asked for another; else None.
 
-    >>> upstream_host({})
-    ''
+    >>> upstream_host({}) is None
+    True
     """
-    return str(scope.get("state", {}).get(_UPSTREAM, ""))
+    name = scope.get("state", {}).get(_UPSTREAM)
+    return None if name is None else str(name)
 
 
 def _arrived(name: PublicName, scope: Scope) -> Scope:

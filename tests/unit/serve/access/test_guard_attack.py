@@ -32,7 +32,7 @@ def test_a_sample_of_the_attack_finds_nothing(tmp_path: Path) -> None:
     found, tries, through = violations(tmp_path, _SEED, _COUNT, web=False, among=among)
     assert found == []
     assert tries == 5 * _COUNT
-    assert through >= 5, "keys open what is theirs"
+    assert through > 3, "keys open what is theirs"
 
 
 def _any_path(path: str, method: str = "GET") -> Any:
