@@ -46,7 +46,11 @@ def shown(path: Path) -> str:
 
 @cache
 def everything() -> dict[str, str]:
-    folders = {"llava_pack": (".py", ".toml"), "installers": (".sh", ".service"), "docs": (".md",)}
+    folders = {
+        "llava_pack": (".py", ".toml", ".js", ".html"),
+        "installers": (".sh", ".service"),
+        "docs": (".md",),
+    }
     paths = [*ROOT.glob("*.md"), *ROOT.glob("bundles/*.toml")]
     for folder, suffixes in folders.items():
         paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]

@@ -72,6 +72,11 @@ def _note_bodies(tab: Tab) -> list[dict[str, Any]]:
     return bodies
 
 
+def _look_now(tab: Tab) -> None:
+    """Let the page ask how the server is, which it does every few seconds."""
+    tab.page.evaluate("window.dispatchEvent(new Event('online'))")
+
+
 def _go_on(tab: Tab, rest: str) -> None:
     """Answer what ends with the beginning of an answer with the rest of it, as a server does."""
 
@@ -191,6 +196,7 @@ def test_a_dropped_tunnel_erases_nothing(tab: Tab, served: Gateway, picture: Pat
         tunnel.cut()
         tab.answered()
         playwright.expect(tab.answers.last).to_contain_text("This answer broke off")
+        _look_now(tab)
         tab.notice("Is the tunnel open?").wait_for()
         tab.send("asked without a tunnel")
         tab.notice("The connection to the server was lost").wait_for()
@@ -198,6 +204,7 @@ def test_a_dropped_tunnel_erases_nothing(tab: Tab, served: Gateway, picture: Pat
         assert (tab.questions.count(), tab.answers.count()) == (2, 2)
         until(lambda: _running(served) == 0)
         tunnel.mend()
+        _look_now(tab)
         playwright.expect(tab.notice("Trying again")).to_have_count(0)
         tab.button("Continue").click()
         playwright.expect(tab.answers.last).to_contain_text(
@@ -243,7 +250,7 @@ def test_whoever_only_reads_is_told_of_the_restart(tab: Tab, served: Gateway) ->
     tab.open(served.url)
     tab.box.fill("still writing")
     tab.page.context.clear_cookies()
-    tab.page.evaluate("window.dispatchEvent(new Event('online'))")
+    _look_now(tab)
     tab.notice("The server was restarted, or the login is over.").wait_for()
     playwright.expect(tab.box).to_have_value("still writing")
     tab.page.get_by_role("button", name="Log in again").click()

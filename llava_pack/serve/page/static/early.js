@@ -1,5 +1,5 @@
 // Runs before anything is drawn: the token leaves the address bar, and the theme is the chosen one.
-// Whoever is logged in already and opens an address with a token becomes who the token is for.
+// A person who is logged in already and opens an address with a token becomes who the token is for.
 "use strict";
 {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");

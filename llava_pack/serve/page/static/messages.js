@@ -33,7 +33,7 @@ export class MessageList {
     if (drawing === this.drawings) this.element.replaceChildren(...drawn);  // else a later one is
   }
 
-  /** Draw what came of an answer; many pieces of it are drawn at once. */
+  /** Draw what came of an answer; many pieces of it are drawn together. */
   grow(message) {
     this.growing = message;
     this.due ??= requestAnimationFrame(() => {

@@ -1,4 +1,4 @@
-// One answer: asked for, kept as it comes, and marked where it does not come to its end.
+// One answer: asked for, kept as it comes, and marked where it ends too early.
 
 import {ApiError, askStream} from "./api.js";
 import {apiMessages} from "./conversation.js";

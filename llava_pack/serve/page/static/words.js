@@ -80,7 +80,7 @@ export const WORDS = {
   login: ["Log in again", "重新登录"],
   notKept: ["This browser keeps nothing for this page: conversations are gone with this tab.",
     "此浏览器不为本页面保存数据：关闭标签页后对话将丢失。"],
-  full: ["The browser has no room left; this is not kept. Delete old conversations.",
+  full: ["The browser's storage is full; this is not kept. Delete old conversations.",
     "浏览器存储空间已满，内容未保存。请删除旧对话。"],
   // settings
   settings: ["Settings", "设置"],
