@@ -19,7 +19,7 @@ from llava_pack.engine.port import Delta, Failed, Finished, Message, Picture, Re
 from llava_pack.engine.process import protocol
 from llava_pack.engine.process.client import EngineClient
 from llava_pack.engine.process.server import EngineServer
-from llava_pack.engine.sampling import Grammar, GrammarError, Sampling
+from llava_pack.engine.sampling import FIRST_SETTINGS, Grammar, GrammarError, Sampling
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
 from tests.support.connection import connected
@@ -422,7 +422,7 @@ def test_who_leaves_while_a_grammar_is_compiled_takes_no_slot(tmp_path):
 
 
 def test_an_engine_of_an_earlier_release_is_not_asked_what_it_would_not_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("llava_pack.engine.process.server.SETTINGS", None)
+    monkeypatch.setattr("llava_pack.engine.process.server.SETTINGS", sorted(FIRST_SETTINGS))
 
     async def run():
         async with prepared(tmp_path) as (_, client):

@@ -101,6 +101,30 @@ def _question(text: str = KNOWN["prompt"]) -> list[Any]:
     return [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]
 
 
+def test_an_answer_that_was_cut_goes_on_where_it_ended(served: dict[str, Any]) -> None:
+    """Whatever stands at the seam: what is sent and what comes are one text."""
+    with _client(served) as client:
+        whole = client.chat.completions.create(model="llava-v1-demo", messages=_question())
+        answer = whole.choices[0].message.content or ""
+        words = answer.split(" ")
+        for count in range(1, len(words)):
+            begun = {"role": "assistant", "content": " ".join(words[:count])}
+            rest = client.chat.completions.create(
+                model="llava-v1-demo", messages=[*_question(), begun]
+            )
+            assert begun["content"] + (rest.choices[0].message.content or "") == answer
+        held = client.chat.completions.create(
+            model="llava-v1-demo",
+            messages=[*_question(), {"role": "assistant", "content": "The colour is"}],
+            extra_body={"regex": " (red|blue)"},
+        )
+        assert held.choices[0].message.content in {" red", " blue"}
+        text = client.completions.create(
+            model="llava-v1-demo", prompt="USER: Hi ASSISTANT: A red circle on a", max_tokens=1
+        )
+        assert text.choices[0].text.startswith(" ")
+
+
 class Seen(BaseModel):
     """What a client wants to know of a picture."""
 

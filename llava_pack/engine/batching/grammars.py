@@ -39,13 +39,13 @@ class GrammarMatcher:
 
     Args:
         matcher: at the beginning, and nobody else's.
-        twins: for the first token, see `Grammars`.
+        twins: for the first token, where its space is the template's.
         ends: ids that end an answer.
     """
 
-    def __init__(self, matcher: Any, twins: "_Twins", ends: Sequence[int]) -> None:
+    def __init__(self, matcher: Any, twins: "_Twins | None", ends: Sequence[int]) -> None:
         self._matcher = matcher
-        self._twins: _Twins | None = twins
+        self._twins = twins
         self._ends = list(ends)
 
     @property
@@ -128,14 +128,19 @@ class Grammars:
         """
         self._matcher(grammar)
 
-    def hold(self, grammar: Grammar, ends: Sequence[int]) -> GrammarMatcher:
+    def hold(self, grammar: Grammar, ends: Sequence[int], *, opened: bool = True) -> GrammarMatcher:
         """Return what holds one answer to a grammar.
+
+        Args:
+            grammar: for the whole answer.
+            ends: ids that end it.
+            opened: see `Prompt`.
 
         Raises:
             GrammarError: as `compile`.
         """
         matcher, twins = self._matcher(grammar)
-        return GrammarMatcher(matcher.deep_copy(), twins, ends)
+        return GrammarMatcher(matcher.deep_copy(), twins if opened else None, ends)
 
     def _matcher(self, grammar: Grammar) -> tuple[Any, _Twins]:
         with self._lock:

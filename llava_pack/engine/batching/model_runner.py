@@ -151,13 +151,15 @@ class LlavaModel:
                 f"there is no token {unknown[0]}; expected ids from 0 to {self._words - 1}"
             )
         ends = [i for i in prompt.eos_ids if i < self._words]
-        grammar = sampling.grammar
+        held = None
+        if sampling.grammar is not None:
+            held = self._grammars.hold(sampling.grammar, ends, opened=prompt.opened)
         return TokenChooser(
             sampling,
             prompt=prompt.ids,
             ends=ends,
             words=self._words,
-            held=self._grammars.hold(grammar, ends) if grammar is not None else None,
+            held=held,
         )
 
     @torch.inference_mode()

@@ -262,9 +262,10 @@ class SlotEngine:
         return (Odds(chosen, tuple(others)),)
 
     def _spoken(self, job: Job, token: int) -> bytes:
-        """Return a token's bytes; the space that begins an answer belongs to the template."""
+        """Return a token's bytes; the space that begins a turn belongs to the template."""
         data = self._model.token_bytes(token)
-        return data.removeprefix(b" ") if len(job.tokens) == 1 else data
+        begins = len(job.tokens) == 1 and (job.prompt is None or job.prompt.opened)
+        return data.removeprefix(b" ") if begins else data
 
     def _hold(self, job: Job) -> None:
         if job.lease is not None:

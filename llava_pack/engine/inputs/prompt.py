@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llava_pack.checkpoint.chat_template import ChatTemplate
 from llava_pack.checkpoint.special_tokens import NO_TOKENS, SpecialTokens
-from llava_pack.checkpoint.templates import OWN, template
+from llava_pack.checkpoint.templates import OWN, RAW, template
 from llava_pack.engine.inputs.templates import (
     Item,
     Special,
@@ -14,6 +14,7 @@ from llava_pack.engine.inputs.templates import (
     without_taken_spaces,
 )
 from llava_pack.engine.inputs.tokenizers import Tokenizer
+from llava_pack.engine.inputs.turns import conversation
 from llava_pack.engine.port import ContextLengthError, Picture, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import UsageError
@@ -48,7 +49,8 @@ class Prompt:
     """Ids with `PICTURE_ID` repeated for every token of a picture, and the pictures in order.
 
     `spans` is how many tokens each picture takes; `squares` says that each is seen as one padded
-    square, and not in tiles.
+    square, and not in tiles. `opened` says that an answer begins a turn, and does not go on with
+    what stands there: then the space before its first word is the template's.
     """
 
     ids: tuple[int, ...]
@@ -58,6 +60,7 @@ class Prompt:
     spans: tuple[int, ...] = ()
     salt: str = ""
     squares: bool = False
+    opened: bool = True
 
     def __len__(self) -> int:
         """Return the number of tokens, those of pictures included."""
@@ -152,11 +155,13 @@ class PromptWriter:
             spans=tuple(spans),
             salt=request.salt,
             squares=squares,
+            opened=_opened(request, conv_mode),
         )
 
     def _items(self, request: Request, conv_mode: str) -> Sequence[Item]:
         if conv_mode != OWN:
-            return self._with_ends(render(request.messages, conv_mode, new_turn=request.new_turn))
+            new_turn = None if conv_mode == RAW else request.new_turn
+            return self._with_ends(render(request.messages, conv_mode, new_turn=new_turn))
         if self.chat_template is None:
             raise UsageError("this model has no chat template of its own", subject="conv_mode")
         return render_own(
@@ -214,3 +219,10 @@ class PromptWriter:
         texts = tuple(stop for stop, token_id in known.items() if token_id is None)
         ends = self.eos_ids | {i for i in known.values() if i is not None} | asked
         return sampling.stop if sampling.grammar else (*texts, *sampling.stop), ends
+
+
+def _opened(request: Request, conv_mode: str) -> bool:
+    """Return whether the answer is a turn of its own; a text as it is says so by `new_turn`."""
+    if conv_mode == RAW:
+        return request.new_turn is not False
+    return conversation(request.messages, new_turn=request.new_turn).ending == "opened"

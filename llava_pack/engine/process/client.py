@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.measures import Trace
 from llava_pack.engine.pixels import Pixels
@@ -158,7 +159,10 @@ class EngineClient:
         Raises:
             UsageError: there is such a setting.
         """
-        newer = [name for name in request.sampling.given if name not in self._settings]
+        asked = [*request.sampling.given]
+        if request.new_turn is not None and request.conv_mode != RAW:
+            asked.append("new_turn")
+        newer = [name for name in asked if name not in self._settings]
         if newer:
             raise UsageError(
                 f"the engine of this model is of an earlier release, and has no {newer[0]}",

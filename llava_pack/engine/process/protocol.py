@@ -9,11 +9,11 @@ frame is a 4-byte big-endian length and that many bytes. The client speaks first
             failed · stats {tag, stats} · answer {tag, token_ids | trace | failed}
 
 A status is pushed whenever it changes, so a client sees loading progress without asking. `fence`
-is the engine's `Standing`, null where it tells none, and `settings` names the fields of `Sampling`
-that it has; an engine of an earlier release has no such fields, and an earlier client does not look
-for them. Of a request's sampling, what is as everybody has it is left out. Other versions are
-refused in `hello`. Both sides are ours and the socket is private to one account: bounds are there
-against bugs, not against strangers.
+is the engine's `Standing`, null where it tells none, and `settings` names the fields of `Sampling`,
+and of a request, that it has; an engine of an earlier release has no such fields, and an earlier
+client does not look for them. Of a request's sampling, what is as everybody has it is left out.
+Other versions are refused in `hello`. Both sides are ours and the socket is private to one account:
+bounds are there against bugs, not against strangers.
 """
 
 import asyncio

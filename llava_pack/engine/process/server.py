@@ -80,7 +80,7 @@ class EngineServer:
             "status": protocol.status_to_wire(self._status),
         }
         hello["fence"] = asdict(self._standing) if self._standing else None
-        hello["settings"] = SETTINGS
+        hello["settings"] = (*SETTINGS, "new_turn")
         writer.writelines(protocol.encode(hello))
         if received is None or received[0].get("protocol") != PROTOCOL:
             got = received[0].get("protocol") if received else None

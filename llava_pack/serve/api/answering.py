@@ -91,7 +91,7 @@ def ask(
     asked = engine_request(body, f"{head.request_id}-{index}", visit.caller)
     if prompt is not None:
         raw = (Message("user", (prompt,)),)
-        question = Question(replace(asked, conv_mode=RAW), (), lambda _: raw)
+        question = Question(replace(asked, conv_mode=RAW, new_turn=False), (), lambda _: raw)
     else:
         question = Question(asked, picture_urls(body.messages), messages)
     choices = inference.choices(model, visit, question, body.n or 1)

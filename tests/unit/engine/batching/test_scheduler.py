@@ -6,6 +6,7 @@ made from everything in the row. A row that is mixed up changes the answer.
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -316,6 +317,19 @@ def test_rows_close_up_where_they_are_padded():
     drained(engine)
     assert max(model.highest) == 8
     assert model.highest[-1] == 1
+
+
+def test_the_space_that_begins_a_turn_is_the_template_s():
+    class Continued(Numbers):
+        def write(self, request: Request) -> Prompt:
+            return replace(super().write(request), opened=False)
+
+    texts = []
+    for model in (Numbers(1), Continued(1)):
+        engine = SlotEngine(model)
+        engine.submit(ask("a", [3, 4], 3))
+        texts.append("".join(e.text for e in drained(engine) if isinstance(e, Delta)))
+    assert texts[1] == f" {texts[0]}"
 
 
 def test_first_come_first_served():

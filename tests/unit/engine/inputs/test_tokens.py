@@ -130,6 +130,8 @@ def writer(tokenizer, context_tokens=512, tokens=4):
 
 
 DOT = Picture(1, 1, b"abc")
+HI = Message("user", ("hi",))
+BEGUN = Message("assistant", ("what is",))
 
 
 def test_pictures_stand_between_pieces_tokenized_by_themselves(pair):
@@ -216,3 +218,19 @@ def test_what_begins_a_prompt_in_the_files_of_2023(tmp_path, tokenizer, map_file
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(map_file))
     assert read_tokenizer(tmp_path).bos_id == want
+
+
+@pytest.mark.parametrize(
+    ("messages", "given", "opened"),
+    [
+        ((HI,), {}, True),
+        ((HI, BEGUN), {}, False),
+        ((HI, BEGUN), {"new_turn": True}, True),
+        ((HI,), {"new_turn": False}, False),
+        ((HI,), {"conv_mode": "raw"}, True),  # LLaVA's own clients send the turn's beginning
+        ((HI,), {"conv_mode": "raw", "new_turn": False}, False),
+    ],
+)
+def test_a_prompt_says_whether_its_answer_begins_a_turn(pair, messages, given, opened):
+    prompt = writer(pair[0]).write(Request(request_id="r", messages=messages, **given))
+    assert prompt.opened is opened
