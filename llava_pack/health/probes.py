@@ -20,6 +20,7 @@ _NEEDED = {
     "bitsandbytes": "bitsandbytes",
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",
+    "llguidance": "llguidance",
     "gradio": "gradio",
     "llava.model.builder": "llava-torch",
     "llava_pack.cli": "llava-pack",
