@@ -14,7 +14,7 @@ from llava_pack.engine import limits
 from llava_pack.engine.measures import Odds, Timings, Trace, Usage
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.pixels import Pixels
-from llava_pack.engine.sampling import GrammarError, Sampling
+from llava_pack.engine.sampling import SETTINGS, GrammarError, Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format import errors
 from llava_pack.format.errors import PackError, UsageError
@@ -149,18 +149,21 @@ class Failed:
         return cls(request_id, error.kind, str(error), error.hint)
 
     def error(self) -> PackError:
-        """Return the error again, in its own class.
+        """Return the error again, in its own class; a setting that it names is its subject.
 
         >>> type(Failed("r", "usage", "too long").error()).__name__
         'UsageError'
         """
+        setting, mark, words = self.message.partition(": ")
+        if mark and setting in SETTINGS:
+            return error_of_kind(self.kind, words, self.hint, setting)
         return error_of_kind(self.kind, self.message, self.hint)
 
 
 Event = Delta | Finished | Failed
 
 
-def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
+def error_of_kind(kind: str, message: str, hint: str = "", subject: str = "") -> PackError:
     """Return the error class of a kind that crossed the socket; an unknown kind is a bug's."""
     classes: dict[str, type[PackError]] = {
         value.kind: value
@@ -169,7 +172,7 @@ def error_of_kind(kind: str, message: str, hint: str = "") -> PackError:
     }
     classes[ContextLengthError.kind] = ContextLengthError
     classes[GrammarError.kind] = GrammarError
-    return classes.get(kind, PackError)(message, hint=hint)
+    return classes.get(kind, PackError)(message, hint=hint, subject=subject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,9 +117,10 @@ class Sampling:
             raise _outside("top_k", "at least 0", self.top_k)
         if not 0 <= self.min_p <= 1:
             raise _outside("min_p", "from 0 to 1", self.min_p)
-        if not 0 < self.repetition_penalty <= limits.MAX_REPETITION_PENALTY:
-            most = f"above 0 and at most {limits.MAX_REPETITION_PENALTY:g}"
-            raise _outside("repetition_penalty", most, self.repetition_penalty)
+        least, most = limits.MIN_REPETITION_PENALTY, limits.MAX_REPETITION_PENALTY
+        if not least <= self.repetition_penalty <= most:
+            expected = f"from {least:g} to {most:g}"
+            raise _outside("repetition_penalty", expected, self.repetition_penalty)
         for name in ("frequency_penalty", "presence_penalty"):
             if not -limits.MAX_PENALTY <= (value := getattr(self, name)) <= limits.MAX_PENALTY:
                 raise _outside(name, "from -2 to 2", value)
@@ -129,7 +130,7 @@ class Sampling:
             raise _outside("stop", f"at most {limits.MAX_STOPS} strings", len(self.stop))
         if not all(0 < len(text) <= limits.MAX_STOP_CHARS for text in self.stop):
             raise UsageError(
-                f"each string of stop must have 1 to {limits.MAX_STOP_CHARS} characters"
+                f"each string must have 1 to {limits.MAX_STOP_CHARS} characters", subject="stop"
             )
         if len(self.stop_token_ids) > limits.MAX_STOP_IDS:
             most = f"at most {limits.MAX_STOP_IDS} ids"
@@ -141,11 +142,6 @@ class Sampling:
         for _, bias in self.logit_bias:
             if not -limits.MAX_BIAS <= bias <= limits.MAX_BIAS:
                 raise _outside("logit_bias", "from -100 to 100 for each id", bias)
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        """The ids that it names, all of which must be the vocabulary's."""
-        return (*self.stop_token_ids, *(token_id for token_id, _ in self.logit_bias))
 
     @property
     def given(self) -> Mapping[str, Any]:
@@ -180,4 +176,4 @@ FIRST_SETTINGS = frozenset({"temperature", "top_p", "seed", "max_tokens", "stop"
 
 
 def _outside(name: str, expected: str, got: object) -> UsageError:
-    return UsageError(f"{name} must be {expected}, got {got}")
+    return UsageError(f"must be {expected}, got {got}", subject=name)

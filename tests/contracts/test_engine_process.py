@@ -21,7 +21,7 @@ from llava_pack.engine.process.client import EngineClient
 from llava_pack.engine.process.server import EngineServer
 from llava_pack.engine.sampling import FIRST_SETTINGS, Grammar, GrammarError, Sampling
 from llava_pack.engine.stats import Stats
-from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.format.errors import PackError, ServeError, UsageError
 from tests.support.connection import connected
 from tests.support.engine import EchoEngine
 
@@ -370,6 +370,8 @@ class _Preparing(EchoEngine):
         assert self.go_on.wait(60)
         if request.sampling.grammar == Grammar("regex", "("):
             raise GrammarError("unclosed group")
+        if request.sampling.grammar == Grammar("regex", "bug"):
+            raise RuntimeError("can't start new thread")
 
 
 @asynccontextmanager
@@ -416,6 +418,39 @@ def test_who_leaves_while_a_grammar_is_compiled_takes_no_slot(tmp_path):
             assert isinstance((await answer(client, request()))[-1], Finished)
             one.go_on.set()
             assert isinstance((await answer(client, request()))[-1], Finished)
+            assert (await idle(client)).generated_tokens < 2000
+
+    asyncio.run(run())
+
+
+def test_a_bug_while_preparing_fails_that_request_alone(tmp_path, caplog):
+    async def run():
+        async with prepared(tmp_path) as (one, client):
+            one.go_on.set()
+            (failed,) = await answer(client, request(grammar=Grammar("regex", "bug")))
+            assert isinstance(failed, Failed)
+            assert type(failed.error()) is PackError
+            assert isinstance((await answer(client, request()))[-1], Finished)
+
+    asyncio.run(run())
+    assert "an operation failed" in caplog.text
+
+
+def test_who_leaves_before_a_grammar_is_looked_at_takes_no_slot(tmp_path):
+    """The request and its end arrive in one piece."""
+
+    async def run():
+        async with prepared(tmp_path) as (one, client):
+            one.go_on.set()
+            asked = replace(request(LONG, max_tokens=9000, grammar=Grammar("regex", "a")),
+                request_id="7")  # fmt: skip
+            fields, pixels = protocol.request_to_wire(asked)
+            frames = protocol.encode({"op": "generate", "request": fields}, pixels)
+            frames += protocol.encode({"op": "cancel", "request_id": "7"})
+            client._writer.write(b"".join(frames))
+            await client._writer.drain()
+            while not (await client.stats()).steps:
+                await asyncio.sleep(0)
             assert (await idle(client)).generated_tokens < 2000
 
     asyncio.run(run())

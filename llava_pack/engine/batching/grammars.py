@@ -1,18 +1,22 @@
 """Answers that are held to a grammar: which tokens may come next, for one vocabulary.
 
 llguidance compiles the grammars and follows them. Compiling is bounded: by the grammar's length, by
-the library's own limits on its parts, and by time. It goes on in a thread of its own, whose stack
-is large: the library follows a chain of rules by calling itself.
+the library's own limits on its parts, and by time; following is, by the time of all masks of an
+answer. Compiling goes on in a thread of its own, whose stack is large: the library follows a chain
+of rules by calling itself.
 
 Source: llguidance docs/syntax.md, docs/json_schema.md.
 """
 
+import functools
 import json
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +24,21 @@ import numpy.typing as npt
 from llava_pack.engine.inputs.tokenizers import Tokenizer
 from llava_pack.engine.sampling import JSON_GAP, Grammar, GrammarError
 
-_KEPT = 32
+_KEPT = 64
 _COMPILE_S = 5.0
+_FOLLOW_S, _TOKEN_S = 1.0, 0.001
+"""Of the processor, to follow an answer: so much in all, and more for each token."""
 _STACK_BYTES = 256 << 20
 """Of addresses; of memory, what is used."""
-_MAX_LEXER_STATES = 20_000
+_MAX_LEXER_STATES = 10_000
 """A kilobyte or two each."""
 
 _QUIET = "<non-verbose/>"
 """What the library writes where it leaves its own state out."""
 
 _DEAD_END = "NoExtensionBias"
+P = ParamSpec("P")
+T = TypeVar("T")
 Allowed = npt.NDArray[np.bool_]
 
 
@@ -41,12 +49,15 @@ class GrammarMatcher:
         matcher: at the beginning, and nobody else's.
         twins: for the first token, where its space is the template's.
         ends: ids that end an answer.
+        end: the one that the library takes for it.
     """
 
-    def __init__(self, matcher: Any, twins: "_Twins | None", ends: Sequence[int]) -> None:
+    def __init__(self, matcher: Any, twins: "_Twins | None", ends: Sequence[int], end: int) -> None:
         self._matcher = matcher
         self._twins = twins
         self._ends = list(ends)
+        self._own_end = end
+        self._may_take_s = _FOLLOW_S
 
     @property
     def ended(self) -> bool:
@@ -59,12 +70,14 @@ class GrammarMatcher:
         Raises:
             GrammarError: the library gave it up.
         """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        with self._timed():
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
             raise _refused(self._matcher.get_error())
         allowed: Allowed = np.unpackbits(bits, bitorder="little").view(np.bool_)
         if self._twins is not None:
             allowed = self._twins.at_the_beginning(allowed)
+        allowed[self._own_end] = False
         allowed[self._ends] = self._matcher.is_accepting()
         return allowed
 
@@ -77,8 +90,24 @@ class GrammarMatcher:
         twins, self._twins = self._twins, None
         if token_id in self._ends:
             return
-        if not self._matcher.consume_token(twins.twin(token_id) if twins else token_id):
+        with self._timed():
+            taken = self._matcher.consume_token(twins.twin(token_id) if twins else token_id)
+        if not taken:
             raise _refused(self._matcher.get_error())
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Count the time that following takes; nobody else has a turn meanwhile.
+
+        Raises:
+            GrammarError: it is more than an answer may take.
+        """
+        began_s = time.thread_time()
+        yield
+        self._may_take_s += _TOKEN_S - (time.thread_time() - began_s)
+        if self._may_take_s < 0:
+            hint = "make it less ambiguous"
+            raise GrammarError("this grammar takes too long to follow", hint=hint)
 
 
 class _Twins:
@@ -116,9 +145,8 @@ class Grammars:
         self._tokenizer = tokenizer
         self._end = next(iter(ends), 0)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Grammar, Any] = OrderedDict()
+        self._kept: OrderedDict[Grammar, Future[Any]] = OrderedDict()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        self._vocabulary: tuple[Any, _Twins] | None = None
 
     def compile(self, grammar: Grammar) -> None:
         """Compile a grammar, unless it is here already.
@@ -139,39 +167,46 @@ class Grammars:
         Raises:
             GrammarError: as `compile`.
         """
-        matcher, twins = self._matcher(grammar)
-        return GrammarMatcher(matcher.deep_copy(), twins if opened else None, ends)
+        matcher, twins = self._matcher(grammar), self._vocabulary.result()[1]
+        return GrammarMatcher(matcher.deep_copy(), twins if opened else None, ends, self._end)
 
-    def _matcher(self, grammar: Grammar) -> tuple[Any, _Twins]:
+    def _matcher(self, grammar: Grammar) -> Any:
+        self._vocabulary.result()  # a large one takes a while, once
         with self._lock:
             if grammar in self._kept:
                 self._kept.move_to_end(grammar)
-                kept = self._kept[grammar]
             else:
-                kept = self._kept[grammar] = self._begin(grammar)
+                self._kept[grammar] = self._begin(self._compiled, grammar)
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
+            kept = self._kept[grammar]
         try:
-            return kept.result(_COMPILE_S)  # type: ignore[no-any-return]
+            return kept.result(_COMPILE_S)
         except TimeoutError as error:
             raise GrammarError(
                 f"this grammar takes more than {_COMPILE_S:g} s to compile",
                 hint="make it smaller",
             ) from error
+        except GrammarError:
+            with self._lock:  # what is wrong takes the place of nothing that is right
+                self._kept.pop(grammar, None)
+            raise
 
-    def _begin(self, grammar: Grammar) -> "Future[tuple[Any, _Twins]]":
+    @functools.cached_property
+    def _vocabulary(self) -> "Future[tuple[Any, _Twins]]":
+        return self._begin(self._read_vocabulary)
+
+    def _begin(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> "Future[T]":
         usual = threading.stack_size(_STACK_BYTES)
         try:
-            return self._worker.submit(self._compiled, grammar)
+            return self._worker.submit(work, *given, **named)
         finally:
             threading.stack_size(usual)
 
-    def _compiled(self, grammar: Grammar) -> tuple[Any, _Twins]:
+    def _compiled(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher, LLParserLimits
 
-        if self._vocabulary is None:
-            self._vocabulary = self._read_vocabulary()
-        tokenizer, twins = self._vocabulary
+        tokenizer, _ = self._vocabulary.result()
         limits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
         matcher = LLMatcher(tokenizer, _source(grammar), log_level=0, limits=limits)
         first = matcher.deep_copy()
@@ -179,7 +214,7 @@ class Grammars:
             first.compute_bitmask()
         if first.is_error():
             raise _refused(first.get_error())
-        return matcher, twins
+        return matcher
 
     def _read_vocabulary(self) -> tuple[Any, _Twins]:
         from llguidance import LLTokenizer, TokenizerWrapper

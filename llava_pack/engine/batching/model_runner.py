@@ -145,11 +145,13 @@ class LlavaModel:
             UsageError: a token is named that is not there.
             GrammarError: no answer can be held to the grammar.
         """
-        unknown = [i for i in sampling.token_ids if not 0 <= i < self._words]
-        if unknown:
-            raise UsageError(
-                f"there is no token {unknown[0]}; expected ids from 0 to {self._words - 1}"
-            )
+        biased = [token_id for token_id, _ in sampling.logit_bias]
+        for name, ids in (("logit_bias", biased), ("stop_token_ids", sampling.stop_token_ids)):
+            if unknown := [i for i in ids if not 0 <= i < self._words]:
+                raise UsageError(
+                    f"there is no token {unknown[0]}; expected ids from 0 to {self._words - 1}",
+                    subject=name,
+                )
         ends = [i for i in prompt.eos_ids if i < self._words]
         held = None
         if sampling.grammar is not None:

@@ -16,9 +16,11 @@ import torch
 from llava_pack.engine.batching.grammars import Allowed, GrammarMatcher
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.sampling import GrammarError, Sampling
-from llava_pack.format.errors import PackError
+from llava_pack.format.errors import PackError, UsageError
 
 _NEVER = float("-inf")
+_GREEDY = 1e-5
+"""Temperatures below it take the likeliest token: dividing by less would leave nothing to draw."""
 
 
 class TokenChooser:
@@ -46,6 +48,8 @@ class TokenChooser:
         self._taken = 0
         self._ends = list(ends)
         self._generator = _generator(sampling)
+        self._biased = torch.tensor([i for i, _ in sampling.logit_bias], dtype=torch.long)
+        self._biases = torch.tensor([bias for _, bias in sampling.logit_bias])
         self._seen = _flags(words, prompt) if sampling.repetition_penalty != 1 else None
         penalties = sampling.frequency_penalty or sampling.presence_penalty
         self._counts = torch.zeros(words) if penalties else None
@@ -86,8 +90,8 @@ class TokenChooser:
 
     def change(self, logits: torch.Tensor) -> None:
         """Put in what changes the odds of single tokens; they are changed in place."""
-        for token_id, bias in self.sampling.logit_bias:
-            logits[token_id] += bias
+        if len(self._biased):
+            logits.index_add_(0, self._biased, self._biases)
         if self._goes_on and not bool(torch.isneginf(_without(logits, self._ends)).all()):
             logits[self._ends] = _NEVER
         if self._seen is not None:
@@ -104,19 +108,29 @@ def choose(logits: torch.Tensor, choosers: Sequence[TokenChooser]) -> list[Chose
     scores = logits[: len(choosers)]
     if any(isinstance(mask, np.ndarray) for mask in masks):
         scores = scores.masked_fill(_hidden(masks, scores), _NEVER)
-    chosen = [int(token) for token in scores.argmax(dim=-1).tolist()]
+    chosen: list[int | PackError] = [int(token) for token in scores.argmax(dim=-1).tolist()]
     changed = [row for row, one in enumerate(choosers) if not one.plain]
     if changed:
         host = scores[changed].float().cpu()
         for row, values in zip(changed, host, strict=True):
-            chosen[row] = choosers[row].choose(values)
+            chosen[row] = _drawn(choosers[row], values)
     return [
-        ChosenToken(token, refused=mask) if isinstance(mask, PackError) else _taken(token, one, row)
+        _taken(mask if isinstance(mask, PackError) else token, one, row)
         for token, one, row, mask in zip(chosen, choosers, logits, masks, strict=False)
     ]
 
 
-def _taken(token: int, one: TokenChooser, logits: torch.Tensor) -> ChosenToken:
+def _drawn(one: TokenChooser, logits: torch.Tensor) -> int | PackError:
+    """Return one row's token; where there is none to draw, its request fails alone."""
+    try:
+        return one.choose(logits)
+    except RuntimeError as error:
+        return UsageError(f"these settings leave no token to choose: {error}")
+
+
+def _taken(token: int | PackError, one: TokenChooser, logits: torch.Tensor) -> ChosenToken:
+    if isinstance(token, PackError):
+        return ChosenToken(0, refused=token)
     asked = one.sampling.logprobs
     chosen = ChosenToken(token) if asked is None else _with_odds(token, logits, asked)
     try:
@@ -153,7 +167,7 @@ def _with_odds(token: int, logits: torch.Tensor, count: int) -> ChosenToken:
 
 
 def _generator(sampling: Sampling) -> torch.Generator | None:
-    if sampling.temperature == 0:
+    if sampling.temperature < _GREEDY:
         return None
     generator = torch.Generator()
     if sampling.seed is None:

@@ -166,6 +166,7 @@ class EngineClient:
         if newer:
             raise UsageError(
                 f"the engine of this model is of an earlier release, and has no {newer[0]}",
+                subject=newer[0],
                 hint="leave it out, or build and install the model anew",
             )
 

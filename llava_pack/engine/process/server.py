@@ -126,6 +126,7 @@ class EngineServer:
         if request.sampling.grammar is None:
             self.thread.submit(request)
         else:
+            self._preparing[full_id] = False
             self._begin(self._prepared(request))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -136,10 +137,13 @@ class EngineServer:
     async def _prepared(self, request: Request) -> None:
         """Submit a request once what takes long for it is done, beside the engine's steps."""
         full_id = request.request_id
-        self._preparing[full_id] = False
         try:
             await asyncio.to_thread(self.thread.prepare, request)
-        except PackError as error:
+        except Exception as problem:  # noqa: BLE001 - a request fails alone, whatever it was
+            error = problem
+            if not isinstance(error, PackError):
+                _log.exception("an operation failed")
+                error = PackError(f"{type(error).__name__}: {error}")
             del self._preparing[full_id]
             self._deliver([Failed.of(full_id, error)])
             return

@@ -46,7 +46,9 @@ TokenBound = Annotated[
 ]
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARS)]
 _Penalty = Annotated[float, Field(ge=-limits.MAX_PENALTY, le=limits.MAX_PENALTY)]
-_Repetition = Annotated[float, Field(gt=0, le=limits.MAX_REPETITION_PENALTY)]
+_Repetition = Annotated[
+    float, Field(ge=limits.MIN_REPETITION_PENALTY, le=limits.MAX_REPETITION_PENALTY)
+]
 _Bias = Annotated[float, Field(ge=-limits.MAX_BIAS, le=limits.MAX_BIAS)]
 _TokenId = Annotated[int, Field(ge=0, le=_MAX_ID)]
 

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,33 @@ def test_an_end_comes_where_the_grammar_may_end_and_nowhere_else(grammars, token
     assert not grammars.hold(Grammar("regex", "a+"), ()).allowed()[END]
 
 
+def test_an_end_that_is_no_end_of_this_answer_is_none_of_the_grammar(grammars, tokenizer):
+    held = grammars.hold(Grammar("regex", "a+"), (), opened=False)
+    (letter,) = tokenizer.encode_inside("a")
+    for _ in range(3):
+        held.take(letter)
+        assert not held.allowed()[END]
+
+
+def test_a_grammar_that_takes_ever_longer_is_given_up(tmp_path):
+    """Each token costs more than the one before it, and everybody waits."""
+    tokenizer = sentencepiece(tmp_path)
+    grammars = Grammars(tokenizer, (END,))
+    text = 'start: s\ns: s s | "a" s | s "a" | "a" | ""'
+    held = grammars.hold(Grammar("grammar", text), (END,))
+    (letter,) = tokenizer.encode_inside("a")
+
+    def follow() -> None:
+        for _ in range(5000):
+            held.allowed()
+            held.take(letter)
+
+    began_s = time.thread_time()
+    with pytest.raises(GrammarError, match="too long to follow"):
+        follow()
+    assert time.thread_time() - began_s < 30
+
+
 def test_one_answer_does_not_move_another(grammars, tokenizer):
     first, second = (grammars.hold(Grammar("choice", '["ab"]'), (END,)) for _ in range(2))
     before = second.allowed().copy()
@@ -186,6 +214,9 @@ def test_as_many_are_kept_as_may_be(tokenizer):
     for number in range(100):
         grammars.compile(Grammar("regex", f"a{{{number + 1}}}"))
     assert len(grammars._kept) < 100
+    with pytest.raises(GrammarError):
+        grammars.compile(Grammar("regex", "("))
+    assert Grammar("regex", "(") not in grammars._kept
     assert json.loads(drawn(grammars, tokenizer, Grammar("json_schema", '{"const": 1}'), 0)) == 1
 
 

@@ -87,6 +87,19 @@ def test_a_bias_forces_and_forbids():
     assert choose(logits(1)[None], [one])[0].token_id == 11
 
 
+def test_no_setting_leaves_a_neighbour_without_its_answer():
+    from llava_pack.engine.batching.sampling import choose
+
+    cold = chooser(temperature=1e-36, frequency_penalty=-2.0)
+    for _ in range(400):
+        (chosen,) = choose(logits(3)[None].clone(), [cold])
+        assert chosen.refused is None
+    broken = torch.stack([torch.full((WORDS,), float("nan")), logits(3)])
+    first, second = choose(broken, [chooser(temperature=1.0, seed=1), chooser()])
+    assert isinstance(first.refused, UsageError)
+    assert second.token_id == int(logits(3).argmax())
+
+
 def test_an_answer_does_not_end_before_it_may():
     from llava_pack.engine.batching.sampling import choose
 
@@ -147,7 +160,7 @@ class _Held:
         {"top_k": -1},
         {"min_p": 1.1},
         {"min_p": float("nan")},
-        {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-300},
         {"repetition_penalty": 11.0},
         {"frequency_penalty": 2.1},
         {"presence_penalty": -2.1},
