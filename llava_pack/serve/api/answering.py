@@ -52,7 +52,7 @@ async def answer_chat(
         PackError: it cannot be answered; in the error's own class.
     """
     choices = ask(inference, body, writer.head, request)
-    return await reply(choices, writer, request, stream=body.stream)
+    return await reply(choices, writer, request, stream=bool(body.stream))
 
 
 def ask(
@@ -95,7 +95,7 @@ def ask(
     else:
         question = Question(asked, picture_urls(body.messages), messages)
     choices = inference.choices(model, visit, question, body.n or 1)
-    if (holds := body.holds()) is not None:
+    if (holds := body.holds) is not None:
         return [_blaming(holds[0], events) for events in choices]
     return choices
 

@@ -4,7 +4,7 @@ Source: OpenAI API reference, "Create completion"; vllm entrypoints/openai/proto
 clients send beside it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +16,7 @@ from llava_pack.engine.limits import MAX_TOP_LOGPROBS
 from llava_pack.serve.api.answering import ask, reply
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
+from llava_pack.serve.api.request_fields import refuse_but
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of
 from llava_pack.serve.api.wire import FinishReason, TokenOdds, UsageCount
 from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
@@ -25,6 +26,15 @@ from llava_pack.serve.validation import wrong
 _MAX_PROMPTS = 32
 _DEFAULT_TOKENS = 16
 _OWN = frozenset({"prompt", "suffix", "echo", "logprobs"})
+_OF_CONVERSATIONS: Mapping[str, tuple[object, ...]] = {
+    "messages": (),
+    "add_generation_prompt": (),
+    "continue_final_message": (),
+    "return_token_ids": (False,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "top_logprobs": (),
+}
 _THEIRS = {"messages": "prompt", "top_logprobs": "logprobs"}
 
 
@@ -49,10 +59,16 @@ class CompletionRequest(BaseModel):
         BeforeValidator(_as_prompts, json_schema_input_type=str | tuple[_Prompt, ...]),
     ]
     max_tokens: int | None = None
-    stream: bool = False
+    stream: bool | None = None
     echo: bool | None = None
     suffix: str | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_of_conversations(cls, values: Any) -> Any:
+        refuse_but(values, _OF_CONVERSATIONS)
+        return values
 
     @model_validator(mode="after")
     def _only_what_can_be(self) -> Self:
@@ -69,7 +85,7 @@ class CompletionRequest(BaseModel):
         odds = self.logprobs is not None
         return {
             **fields,
-            "max_tokens": _DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens,
+            "max_tokens": self.max_tokens or _DEFAULT_TOKENS,
             "messages": [{"role": "user", "content": "-"}],
             "logprobs": odds or None,
             "top_logprobs": self.logprobs if odds else None,
@@ -127,7 +143,7 @@ def completions_router(inference: Inference) -> APIRouter:
                 inference, asked, writer.head, request, prompt=prompt, index=number * each
             )
         ]
-        return await reply(choices, writer, request, stream=body.stream)
+        return await reply(choices, writer, request, stream=bool(body.stream))
 
     return router
 

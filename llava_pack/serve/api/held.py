@@ -51,7 +51,9 @@ class ResponseFormat(Wire):
         if self.type == "text":
             return None
         schema = self.json_schema.json_schema if self.json_schema else self.any_schema
-        return ANY_OBJECT if schema is None else _grammar("json_schema", schema)
+        if schema is None:
+            return ANY_OBJECT
+        return grammar_in("response_format", "json_schema", _written("json_schema", schema))
 
 
 class StructuredOutputs(StrictWire):
@@ -122,16 +124,25 @@ def _of(body: Wire, above: str, kinds: dict[str, GrammarKind]) -> Iterator[tuple
     for name, kind in kinds.items():
         if (value := getattr(body, name)) is not None:
             field = f"{above}{type(body).model_fields[name].alias or name}"
-            try:
-                yield field, _grammar(kind, value)
-            except GrammarError as error:
-                raise GrammarError(error.message, subject=field) from error
+            yield field, grammar_in(field, kind, _written(kind, value))
 
 
-def _grammar(kind: GrammarKind, value: Any) -> Grammar:
+def grammar_in(field: str, kind: GrammarKind, text: str) -> Grammar:
+    """Return a grammar that came in a field.
+
+    Raises:
+        GrammarError: it is too long; its subject is the field.
+    """
+    try:
+        return Grammar(kind, text)
+    except GrammarError as error:
+        raise GrammarError(error.message, subject=field) from error
+
+
+def _written(kind: GrammarKind, value: Any) -> str:
     if kind == "json_schema":
         value = _schema(value)
-    return Grammar(kind, value if isinstance(value, str) else json.dumps(value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _schema(value: Any) -> Any:

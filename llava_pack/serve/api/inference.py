@@ -60,6 +60,8 @@ class Inference:
             HTTPException: 404, there is none.
         """
         names = {own: self.names_of(own) for own in self.models}
+        if name in self.models:  # before another one's further names
+            return self.models[name]
         if (own := next((one for one in names if name in names[one]), None)) is not None:
             return self.models[own]
         served = ", ".join(one for several in names.values() for one in several)

@@ -130,7 +130,7 @@ async def _answered(
     asked = _chat(body, own)
     prompt = body.prompt if isinstance(body, OllamaGenerate) and body.raw else None
     choices = ask(shelf.inference, asked, writer.head, request, prompt=prompt)
-    return await reply(choices, writer, request, stream=body.stream)
+    return await reply(choices, writer, request, stream=body.streams)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ Source: ollama docs/api.md; ollama api/types.go, Options and Runner.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava_pack.serve.api.messages import MAX_MESSAGES, MAX_PICTURES
+from llava_pack.serve.api.request_fields import StrictWire
 from llava_pack.serve.api.sampler_fields import MAX_TOKENS
 from llava_pack.serve.validation import wrong
 
@@ -39,11 +40,20 @@ THEIRS = {theirs: ours for ours, theirs in SAMPLER.items()} | {"response_format"
 LATEST = ":latest"
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+class _Asked(StrictWire):
+    harmless = StrictWire.harmless | {"keep_alive", "shift", "truncate"}
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "_debug_render_only": (False,),
+        "height": (0,),
+        "steps": (0,),
+        "tools": ([],),
+        "width": (0,),
+    }
+    """Sizes are those of models that make pictures."""
 
     model: Annotated[str, Field(min_length=1)]
-    stream: bool = True
+    stream: bool | None = None
+    """Null too is a stream, as there."""
     format: str | dict[str, Any] | None = None
     options: dict[str, Any] | None = None
     think: bool | str | None = None
@@ -63,6 +73,11 @@ class _Asked(BaseModel):
         return self
 
     @property
+    def streams(self) -> bool:
+        """Whether the answer comes in pieces."""
+        return self.stream is not False
+
+    @property
     def of_the_sampler(self) -> dict[str, Any]:
         """Return the fields of a chat completion, but for the conversation."""
         options = self.options or {}
@@ -72,7 +87,7 @@ class _Asked(BaseModel):
             fields["max_tokens"] = MAX_TOKENS
         return {
             **fields,
-            "stream": self.stream,
+            "stream": self.streams,
             "response_format": _form(self.format),
             "logprobs": self.logprobs or None,
             "top_logprobs": self.top_logprobs or None,
@@ -101,14 +116,19 @@ class OllamaMessage(BaseModel):
 class OllamaChat(_Asked):
     """The body of `POST /api/chat`."""
 
+    tools: tuple[dict[str, Any], ...] | None = None
     messages: Annotated[tuple[OllamaMessage, ...], Field(max_length=MAX_MESSAGES)] = ()
 
     @property
     def as_chat(self) -> dict[str, Any]:
         """Return the same request as chat completions have it."""
-        tools = (self.model_extra or {}).get("tools") or None
         messages = [message.as_chat for message in self.messages]
-        return {"model": self.model, **self.of_the_sampler, "messages": messages, "tools": tools}
+        return {
+            "model": self.model,
+            **self.of_the_sampler,
+            "messages": messages,
+            "tools": self.tools or None,
+        }
 
 
 class OllamaGenerate(_Asked):

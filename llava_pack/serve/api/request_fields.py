@@ -147,9 +147,23 @@ class StrictWire(Wire):
                 continue
             if name not in cls.neutral:
                 raise wrong("this server has no such field; leave it out", visible(name[:_SHOWN]))
-            if not any(_same(value, one) for one in cls.neutral[name]):
-                raise wrong("it is not supported here; leave it out", name)
+            _check_neutral(name, value, cls.neutral[name])
         return values
+
+
+def refuse_but(values: Any, neutral: Mapping[str, tuple[object, ...]]) -> None:
+    """Refuse fields of chat completions that another route has no use for.
+
+    Args:
+        values: the body, as it came.
+        neutral: the fields, with the values at which they ask for nothing.
+
+    Raises:
+        PydanticCustomError: one has another value.
+    """
+    for name, allowed in neutral.items():
+        if isinstance(values, dict) and (value := values.get(name)) is not None:
+            _check_neutral(name, value, allowed)
 
 
 def verdict(request: type[StrictWire], name: str) -> str:
@@ -157,6 +171,11 @@ def verdict(request: type[StrictWire], name: str) -> str:
     if name in request.known():
         return "honoured"
     return "harmless" if name in request.harmless else "refused"
+
+
+def _check_neutral(name: str, value: object, neutral: tuple[object, ...]) -> None:
+    if not any(_same(value, one) for one in neutral):
+        raise wrong("it is not supported here; leave it out", name)
 
 
 def _same(value: object, neutral: object) -> bool:

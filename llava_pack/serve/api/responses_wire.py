@@ -6,12 +6,13 @@ Source: OpenAI API reference, "Create a model response".
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava_pack.serve.api.messages import MAX_MESSAGES
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
+from llava_pack.serve.api.request_fields import NEUTRAL, StrictWire, refuse_but
 from llava_pack.serve.validation import wrong
 
 THEIRS = {
@@ -21,6 +22,14 @@ THEIRS = {
     "logprobs": "include",
 }
 """How fields of a chat completion are called here."""
+_NAMED_OTHERWISE = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "logprobs": "include and top_logprobs",
+}
+_OF_CHATS: Mapping[str, tuple[object, ...]] = {"n": (1,), "return_token_ids": (False,)}
 _STATE = ("previous_response_id", "conversation", "background", "prompt")
 _CALLABLE = (None, "auto", "none")
 _LOGPROBS = "message.output_text.logprobs"
@@ -30,8 +39,11 @@ OWN = frozenset(
 )  # fmt: skip
 
 
-class TextSettings(BaseModel):
+class TextSettings(StrictWire):
     """What form the text has."""
+
+    harmless = frozenset[str]()
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {"verbosity": NEUTRAL["verbosity"]}
 
     format: dict[str, Any] | None = None
 
@@ -50,18 +62,20 @@ class ResponsesRequest(BaseModel):
     max_output_tokens: int | None = None
     text: TextSettings | None = None
     include: tuple[str, ...] | None = None
-    stream: bool = False
+    stream: bool | None = None
     top_logprobs: int | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_what_needs_state(cls, values: Any) -> Any:
+    def _refuse_what_is_not_here(cls, values: Any) -> Any:
         for name in _STATE if isinstance(values, dict) else ():
             if values.get(name):
                 words = "this server keeps no responses; send the whole conversation in input"
                 raise wrong(f"is not supported: {words}", name)
-        if isinstance(values, dict) and values.get("n") not in (None, 1):
-            raise wrong("is not supported: a response has one output", "n")
+        for name, here in _NAMED_OTHERWISE.items() if isinstance(values, dict) else ():
+            if values.get(name) not in (None, False):
+                raise wrong(f"this route has no such field; it has {here}", name)
+        refuse_but(values, _OF_CHATS)
         if isinstance(values, dict) and values.get("tool_choice") not in _CALLABLE:
             raise wrong("is not supported here except auto and none", "tool_choice")
         return values

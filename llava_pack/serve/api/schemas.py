@@ -6,12 +6,14 @@ its tokens are used up. Whoever names properties means those; who wants more say
 Source: JSON Schema 2020-12, core, 10.3.2; OpenAI API reference, "Structured outputs".
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-_WHOLES = ("allOf", "if", "dependentSchemas", "unevaluatedProperties")
+_WHOLES = frozenset({"allOf", "if", "dependentSchemas", "unevaluatedProperties"})
 """Where a schema is one of several that hold at once, what it does not name another one may."""
+_BRANCHES = frozenset({"anyOf", "oneOf", "$ref"})
+_OF_OBJECTS = frozenset({"properties", "patternProperties", "required"})
+"""Beside branches these hold at once with each of them."""
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _NOT_SCHEMAS = ("const", "enum", "default", "examples")
 
@@ -26,11 +28,31 @@ def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     >>> "additionalProperties" in closed({"type": "object"})
     False
     """
-    text = json.dumps(schema)
-    if any(f'"{word}":' in text for word in _WHOLES):
+    if any(_is_one_of_several(one) for one in _schemas(schema)):
         return schema
     whole: Mapping[str, Any] = _closed(schema)
     return whole
+
+
+def _is_one_of_several(schema: Mapping[str, Any]) -> bool:
+    words = schema.keys()
+    return bool(words & _WHOLES or (words & _BRANCHES and words & _OF_OBJECTS))
+
+
+def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a schema and all those in it, without what is a value or a client's own name."""
+    left = [schema]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left.extend(one)
+        elif isinstance(one, Mapping):
+            yield one
+            for name, value in one.items():
+                if name in _NAMED and isinstance(value, Mapping):
+                    left.extend(value.values())
+                elif name not in _NOT_SCHEMAS:
+                    left.append(value)
 
 
 def _closed(schema: Any) -> Any:
@@ -43,8 +65,7 @@ def _closed(schema: Any) -> Any:
         for name, value in schema.items()
     }
     if isinstance(schema.get("properties"), Mapping) and schema["properties"]:
-        free = "patternProperties" in schema or "$ref" in schema
-        inner.setdefault("additionalProperties", free)
+        inner.setdefault("additionalProperties", "patternProperties" in schema)
     return inner
 
 

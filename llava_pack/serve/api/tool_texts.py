@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 Part = TypeVar("Part")
 _RESULT, _RESULT_END = "<tool_response>", "</tool_response>"
+_MAX_READ_CHARS = 64 << 10
+"""Longer arguments stay the text that they are: reading them would keep other requests waiting."""
 
 
 def call_text(name: str, arguments: Any) -> str:
@@ -19,7 +21,7 @@ def call_text(name: str, arguments: Any) -> str:
 
     Args:
         name: of the tool.
-        arguments: an object, or JSON of one; another text stays one.
+        arguments: an object, or JSON of one; another text stays one, and so does a long one.
 
     >>> call_text("add", '{"a": 1}')
     '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
@@ -39,6 +41,8 @@ def result_parts(parts: Sequence[str | Part]) -> tuple[str | Part, ...]:
 def _object(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return {} if arguments is None else arguments
+    if len(arguments) > _MAX_READ_CHARS:
+        return arguments
     try:
         return json.loads(arguments or "{}")
     except (ValueError, RecursionError):

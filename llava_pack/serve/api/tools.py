@@ -10,12 +10,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from llava_pack.engine.port import Message
 from llava_pack.engine.sampling import JSON_GAP, Grammar
+from llava_pack.serve.api.held import grammar_in
 from llava_pack.serve.api.parts import Wire
 from llava_pack.serve.api.schemas import closed
 from llava_pack.serve.validation import wrong
@@ -80,7 +82,7 @@ class ToolFields(Wire):
             raise wrong("expected the name of one of the tools", "tool_choice.function.name")
         return self
 
-    @property
+    @cached_property
     def forced(self) -> tuple[OfferedFunction, ...]:
         """The functions of which one has to be called; none where the answer is free."""
         if self.tool_choice in {None, "none", "auto"}:
@@ -96,7 +98,7 @@ def call_grammar(functions: Sequence[OfferedFunction]) -> Grammar:
     """Return what a call of one of some functions is held to.
 
     Raises:
-        GrammarError: their schemas are too long together.
+        GrammarError: their schemas are too long together; its subject is `tools`.
     """
     rules = [
         f"call{i}: {_literal(_head(one))} args{i} {_literal(_TAIL)}\n"
@@ -104,7 +106,7 @@ def call_grammar(functions: Sequence[OfferedFunction]) -> Grammar:
         for i, one in enumerate(functions)
     ]
     calls = " | ".join(f"call{i}" for i in range(len(functions)))
-    return Grammar("grammar", "\n".join([f"start: {calls}", *rules]))
+    return grammar_in("tools", "grammar", "\n".join([f"start: {calls}", *rules]))
 
 
 def asking(

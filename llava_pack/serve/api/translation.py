@@ -161,7 +161,7 @@ def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Reques
     Raises:
         UsageError: numbers contradict each other, or more than one thing holds the answer.
     """
-    holds = body.holds()
+    holds = body.holds
     return Request(
         request_id=request_id,
         messages=(),

@@ -3,7 +3,9 @@
 Source: OpenAI API reference, "Create chat completion" and "Streaming".
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,10 +37,13 @@ class ObservationRequest(_Wire):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_OBSERVED_TOKENS)] = 64
 
 
-class StreamOptions(_Wire):
-    """What a stream ends with."""
+class StreamOptions(StrictWire):
+    """What a stream ends with; OpenAI's padding against listeners is not added here."""
 
-    include_usage: bool = False
+    harmless = frozenset({"include_obfuscation"})
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {"continuous_usage_stats": (False,)}
+
+    include_usage: bool | None = None
 
 
 class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWire):
@@ -46,7 +51,7 @@ class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWir
 
     model: Annotated[str, Field(min_length=1)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -61,8 +66,9 @@ class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWir
             raise wrong("it needs logprobs to be true", "top_logprobs")
         return self
 
+    @cached_property
     def holds(self) -> tuple[str, Grammar] | None:
-        """Return the field that says what the answer is held to, and what that is.
+        """The field that says what the answer is held to, and what that is.
 
         Raises:
             GrammarError: there are two, or one is too long; its subject is the field.
@@ -81,17 +87,28 @@ class ChatRequest(MessagesBody, SamplerFields, HeldFields, ToolFields, StrictWir
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class TokenizeRequest(MessagesBody):
+class TokenizeRequest(MessagesBody, StrictWire):
     """The body of `POST /tokenize`: a conversation, or a text as it is. As vLLM has it."""
+
+    harmless = StrictWire.harmless | {"tools"}
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        **StrictWire.neutral,
+        "return_token_strs": (False,),
+    }
 
     model: Annotated[str, Field(min_length=1)]
     messages: Messages = ()
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+    add_special_tokens: bool | None = None
+    """Only as it is: the token that begins a text comes once, by the template or before it."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if bool(self.messages) == (self.prompt is not None):
             raise ValueError("expected exactly one of messages and prompt")
+        if self.add_special_tokens not in {None, self.prompt is not None}:
+            expected = "false with messages, whose template has them, and true with prompt"
+            raise wrong(f"expected {expected}; leave it out", "add_special_tokens")
         return self
 
 

@@ -18,9 +18,11 @@ from llava_pack.checkpoint.tokenizer_json import tokenizer_json
 from llava_pack.engine.batching.grammars import Grammars
 from llava_pack.engine.inputs.tokenizers import Tokenizer, read_tokenizer
 from llava_pack.engine.sampling import ANY_OBJECT, Grammar, GrammarError
+from llava_pack.serve.api.schemas import closed
 from tests.support.byte_level import write_llama_3, write_qwen
 from tests.support.checkpoints import TOKENIZER_CONFIG
 from tests.support.vocabularies import tiny_tokenizer_model
+from tests.unit.serve.api.test_held import BASE_AND_BRANCHES
 
 END = 2
 SCHEMA = {
@@ -101,6 +103,12 @@ def test_whatever_is_drawn_fits_the_other_kinds(grammars, tokenizer, seed):
     assert re.fullmatch(r"5\$", answer("regex", r"5\$"))
     assert re.fullmatch(r"ab{1,9}", answer("grammar", 'root ::= "a" b\nb ::= "b"{1,9}'))
     assert re.fullmatch(r"a [0-9]{3}", answer("grammar", 'start: "a " N\nN: /[0-9]{3}/'))
+
+
+def test_branches_beside_properties_can_be_answered(grammars, tokenizer):
+    schema = closed(BASE_AND_BRANCHES)
+    answer = drawn(grammars, tokenizer, Grammar("json_schema", json.dumps(schema)), 0)
+    jsonschema.validate(json.loads(answer), BASE_AND_BRANCHES)
 
 
 def test_an_answer_begins_with_or_without_the_template_s_space(grammars, tokenizer):

@@ -14,6 +14,14 @@ from llava_pack.serve.api.wire import ChatRequest
 SCHEMA = {"type": "integer"}
 TEXT = json.dumps(SCHEMA)
 NUMBER = Grammar("json_schema", TEXT)
+BASE_AND_BRANCHES = {
+    "type": "object",
+    "properties": {"kind": {"type": "string"}},
+    "required": ["kind"],
+    "anyOf": [
+        {"properties": {name: {"type": "string"}}, "required": [name]} for name in ("a", "b")
+    ],
+}
 YES = Grammar("choice", '["yes", "no"]')
 WORD = Grammar("regex", "[a-z]+")
 LARK = Grammar("grammar", "start: A\nA: /a/")
@@ -48,15 +56,15 @@ def _request(**changes: Any) -> ChatRequest:
 
 @pytest.mark.parametrize(("name", "value", "grammar"), FORMS)
 def test_every_word_is_understood(name: str, value: Any, grammar: Grammar) -> None:
-    holds = _request(**{name: value}).holds()
+    holds = _request(**{name: value}).holds
     assert holds is not None
     assert holds[0].split(".")[0] == name
     assert holds[1] == grammar
 
 
 def test_nothing_holds_a_plain_answer() -> None:
-    assert _request().holds() is None
-    assert _request(response_format={"type": "text"}, structured_outputs={}).holds() is None
+    assert _request().holds is None
+    assert _request(response_format={"type": "text"}, structured_outputs={}).holds is None
 
 
 @pytest.mark.parametrize(
@@ -68,15 +76,19 @@ def test_nothing_holds_a_plain_answer() -> None:
 )
 def test_two_of_them_are_refused(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(GrammarError, match="holds the answer already") as caught:
-        _request(**fields).holds()
+        _ = _request(**fields).holds
     assert caught.value.subject == named
 
 
 def test_a_schema_that_is_too_long_names_its_field() -> None:
     schema = {"enum": ["x" * 1000] * 70}
     with pytest.raises(GrammarError, match="expected 1 to 65536") as caught:
-        _request(guided_json=schema).holds()
+        _ = _request(guided_json=schema).holds
     assert caught.value.subject == "guided_json"
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    with pytest.raises(GrammarError, match="expected 1 to 65536") as caught:
+        _ = _request(response_format=form).holds
+    assert caught.value.subject == "response_format"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +115,7 @@ def test_what_is_no_grammar_is_refused(fields: dict[str, Any]) -> None:
 
 def test_what_vllm_has_beside_is_taken_where_it_asks_for_nothing() -> None:
     neutral = {name: values[0] for name, values in StructuredOutputs.neutral.items() if values}
-    assert _request(structured_outputs=neutral).holds() is None
+    assert _request(structured_outputs=neutral).holds is None
 
 
 def test_objects_have_the_properties_that_are_named() -> None:
@@ -125,6 +137,9 @@ def test_objects_have_the_properties_that_are_named() -> None:
         {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
         {"type": "object"},
         {"properties": {}},
+        BASE_AND_BRANCHES,
+        {"properties": {"a": {}}, "$ref": "#/$defs/b", "$defs": {"b": {"properties": {"c": {}}}}},
+        {"required": ["a"], "oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
     ],
 )
 def test_what_says_otherwise_stays_open(schema: dict[str, Any]) -> None:
@@ -135,3 +150,14 @@ def test_what_is_next_to_patterns_stays_open() -> None:
     schema = {"properties": {"a": {}}, "patternProperties": {"^b": {"properties": {"c": {}}}}}
     assert closed(schema)["additionalProperties"] is True
     assert closed(schema)["patternProperties"]["^b"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", ["if", "allOf", "anyOf", "$ref"])
+def test_a_property_of_the_client_s_is_no_keyword(name: str) -> None:
+    schema = {"properties": {name: {"type": "string"}}, "default": {"allOf": 1}}
+    assert closed(schema)["additionalProperties"] is False
+
+
+def test_what_holds_an_answer_is_worked_out_once() -> None:
+    request = _request(guided_json=SCHEMA)
+    assert request.holds is request.holds

@@ -86,3 +86,11 @@ def test_messages_that_cannot_be_made_give_the_pictures_room_back() -> None:
                 return request
 
     assert asyncio.run(ask()).request_id == "2"
+
+
+def test_a_model_s_own_name_comes_before_another_s_further_name() -> None:
+    models = {name: Shared(cast("Served", SimpleNamespace(name=name, info=None))) for name in "ab"}
+    with closing(PictureDecoder()) as decoder:
+        inference = Inference(models, decoder, {"": ("b", "c")})
+        assert inference.find("b") is models["b"]
+        assert inference.find("c") is models["a"]

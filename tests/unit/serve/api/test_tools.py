@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from llava_pack.engine.port import Message, Picture
 from llava_pack.engine.sampling import GrammarError
+from llava_pack.serve.api.tool_texts import call_text
 from llava_pack.serve.api.tools import CallText, OfferedFunction, asking, call_grammar
 from llava_pack.serve.api.wire import ChatRequest
 from llava_pack.serve.validation import problem
@@ -28,7 +29,7 @@ def _request(**changes: Any) -> ChatRequest:
 @pytest.mark.parametrize("tools", [None, [], [TOOL], [{"type": "web_search"}], [{"odd": 1}]])
 def test_whatever_is_only_offered_is_taken(choice: str | None, tools: Any) -> None:
     request = _request(tools=tools, tool_choice=choice, parallel_tool_calls=True)
-    assert (request.forced, request.holds()) == ((), None)
+    assert (request.forced, request.holds) == ((), None)
 
 
 def test_one_call_is_forced() -> None:
@@ -63,7 +64,21 @@ def test_what_cannot_be_called_is_named(fields: dict[str, Any], place: str) -> N
 
 def test_a_call_and_another_form_are_too_much() -> None:
     with pytest.raises(GrammarError, match="tool_choice holds the answer"):
-        _request(tools=[TOOL], tool_choice=NAMED, response_format={"type": "json_object"}).holds()
+        _ = _request(tools=[TOOL], tool_choice=NAMED, response_format={"type": "json_object"}).holds
+
+
+def test_tools_that_are_too_long_are_named() -> None:
+    long = {"function": {"name": "add", "parameters": {"enum": ["x" * 70_000]}}}
+    request = _request(tools=[long], tool_choice="required")
+    assert request.forced is request.forced, "read once"
+    with pytest.raises(GrammarError, match="expected 1 to 65536") as caught:
+        _ = request.holds
+    assert caught.value.subject == "tools"
+
+
+def test_long_arguments_of_a_call_stay_text() -> None:
+    assert '"arguments": {"a": 1}' in call_text("add", '{"a":1}')
+    assert r'"arguments": "[0,' in call_text("add", f"[{'0,' * 40_000}0]")
 
 
 def test_the_grammar_names_each_function_with_its_own_schema() -> None:

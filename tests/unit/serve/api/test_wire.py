@@ -44,6 +44,7 @@ def test_bounds_that_say_nothing_are_none() -> None:
     [
         {"n": 1, "logprobs": False, "tools": [], "tool_choice": "none", "frequency_penalty": 0.0},
         {"response_format": {"type": "text"}, "logit_bias": {}, "presence_penalty": None},
+        {"stream": None, "stream_options": {"include_obfuscation": False}},
         {"user": "someone", "metadata": {"a": "b"}, "store": False, "service_tier": "auto"},
     ],
 )
@@ -70,6 +71,7 @@ def test_what_changes_nothing_is_taken(extra: dict[str, Any]) -> None:
         {"messages": [{"role": "user", "content": [{"type": "video_url"}]}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 65}]},
         {"model": ""},
+        {"stream_options": {"continuous_usage_stats": True}},
     ],
 )
 def test_every_number_has_bounds(extra: dict[str, Any]) -> None:
