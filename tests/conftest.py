@@ -54,8 +54,7 @@ _LONG = (
     "functional/test_memory_prediction.py",
     "functional/test_page.py",
     "functional/test_page_use.py",
-    "functional/test_page_answers.py",
-    "functional/test_page_gate.py",
+    "functional/test_login.py",
 )
 
 # How long an example takes says how busy the machine is.

@@ -1,4 +1,4 @@
-"""Pictures of a request, the same at every door: data: URLs and uploads, counted, then decoded.
+"""Pictures of a request, the same at every door: data: URLs and files, counted, then decoded.
 
 Nothing is fetched, and of this machine's files only those below `--picture-root` are read. Headers
 are read before pixels, what is the same is decoded once, and decoding goes on in processes of its

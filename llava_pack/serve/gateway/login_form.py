@@ -28,30 +28,30 @@ const WORDS = {
     "This is not the token of the running server: each start prints another one. " +
     "On the server, llava-pack tunnel prints the present one. " +
     "A key of llava-pack keys add stays valid.",
-    "这不是正在运行的服务器的令牌:每次启动都会显示新的令牌。" +
-    "请在服务器上运行 llava-pack tunnel 查看;用 llava-pack keys add 创建的密钥一直有效。"],
+    "这不是正在运行的服务器的令牌：每次启动都会显示新的令牌。" +
+    "请在服务器上运行 llava-pack tunnel 查看；用 llava-pack keys add 创建的密钥一直有效。"],
   expired_api_key: ["This key has expired.", "此密钥已过期。"],
   wrong_scope: ["This key may not open the page: it lacks the scope page.",
-    "此密钥无权打开网页:缺少 page 权限。"],
+    "此密钥无权打开网页：缺少 page 权限。"],
   wrong_origin: [
     "The server does not know the address ORIGIN. Start it with: " +
     "llava-pack serve --public-url BASE",
-    "服务器不认识地址 ORIGIN。请这样启动:llava-pack serve --public-url BASE"],
+    "服务器不认识地址 ORIGIN。请这样启动：llava-pack serve --public-url BASE"],
   wrong_host: [
     "The server does not answer to the name HOST. If that name is yours: " +
     "llava-pack serve --allowed-host HOST",
-    "服务器不接受名称 HOST。如果这是您的名称:llava-pack serve --allowed-host HOST"],
+    "服务器不接受名称 HOST。如果这是您的名称：llava-pack serve --allowed-host HOST"],
   cookies: ["The key is right, but your browser did not keep the cookie for ORIGIN. " +
-    "Allow cookies there.", "密钥正确,但浏览器没有保存 ORIGIN 的 Cookie。请允许 Cookie。"],
+    "Allow cookies there.", "密钥正确，但浏览器没有保存 ORIGIN 的 Cookie。请允许 Cookie。"],
   insecure: ["This page was opened by http, and its login works by https only. Open PUBLIC",
-    "此页面通过 http 打开,只能通过 https 登录。请打开 PUBLIC"],
+    "此页面通过 http 打开，只能通过 https 登录。请打开 PUBLIC"],
   restarted: ["You were logged in to another start of the server. If it was restarted, " +
     "its printed token is another one now.",
-    "您曾登录到服务器的另一次启动。如果服务器已重新启动,令牌也已更换。"],
-  ended: ["Your login has ended. Log in again.", "登录已失效,请重新登录。"],
+    "您曾登录到服务器的另一次启动。如果服务器已重新启动，令牌也已更换。"],
+  ended: ["Your login has ended. Log in again.", "登录已失效，请重新登录。"],
   unreachable: ["The server does not answer. Is the tunnel or the proxy still there?",
-    "服务器没有响应。隧道或代理是否仍在运行?"],
-  refused: ["The server refuses: STATUS", "服务器拒绝:STATUS"],
+    "服务器没有响应。隧道或代理是否仍在运行？"],
+  refused: ["The server refuses: STATUS", "服务器拒绝：STATUS"],
 };
 function say(why, status = "") {
   const values = {

@@ -5,6 +5,7 @@ They are served from memory by their name, so no path of a request ever reaches 
 
 import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _TYPES = {
 }
 _TAG_CHARS = 20
 _BEST = 9
+_NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class PageFile:
         }
         if self.tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if _takes_gzip(request.headers.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
             return Response(self.compressed, media_type=self.media_type, headers=headers)
         return Response(self.content, media_type=self.media_type, headers=headers)
@@ -69,6 +71,19 @@ def page_files(folder: Path = FOLDER) -> Mapping[str, PageFile]:
     ['api.js', 'app.js']
     """
     return {path.name: _page_file(path) for path in sorted(folder.iterdir())}
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Return whether a client takes gzip. Source: RFC 9110, 12.5.3 and 12.4.2.
+
+    >>> [_takes_gzip(each) for each in ("br, gzip;q=0.5", "gzip;q=0.0, br")]
+    [True, False]
+    """
+    for each in accepted.lower().split(","):
+        coding, _, weight = (part.strip() for part in each.partition(";"))
+        if coding == "gzip":
+            return _NOT_AT_ALL.fullmatch(weight) is None
+    return False
 
 
 def _page_file(path: Path) -> PageFile:

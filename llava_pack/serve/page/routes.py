@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from llava_pack.serve.errors import plain_error
+from llava_pack.serve.errors import no_such_route
 from llava_pack.serve.page.facts import page_facts
 from llava_pack.serve.page.files import FRONT, page_files
 from llava_pack.serve.port import Served
@@ -30,7 +30,7 @@ def page_router(models: Mapping[str, Served]) -> APIRouter:
     @router.api_route("/page/{name}", methods=["GET", "HEAD"])
     async def file(name: str, request: Request) -> Response:
         if name not in files:
-            return plain_error(404, "not found")
+            return no_such_route(request.method, request.scope["path"])
         return files[name].answer(request)
 
     return router

@@ -15,9 +15,10 @@ export async function askFacts() {
   return answer.json();
 }
 
-/** Return how many tokens messages become for a model; nothing where that cannot be told now. */
-export async function countTokens(model, messages) {
+/** Return how many tokens messages become for a model; null where that cannot be told now. */
+export async function countTokens(model, gathered) {
   try {
+    const messages = await gathered();
     return (await (await request("tokenize", posted({model, messages}))).json()).count;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;

@@ -1,12 +1,13 @@
 // The page: its words, its buttons, and its beginning.
 
-import {$, button, download} from "./dom.js";
+import {titleOf} from "./conversation.js";
+import {$, button, download, isComposing} from "./dom.js";
 import {EXAMPLES, drawExample, exampleFile} from "./examples.js";
 import {openApi, openSettings} from "./panels.js";
 import {notice} from "./server.js";
 import {openStore} from "./store.js";
 import {Talk} from "./talk.js";
-import {asJson, asMarkdown, fileName} from "./transfer.js";
+import {asJson, asMarkdown, fileName, imported} from "./transfer.js";
 import {LANGUAGE, say} from "./words.js";
 
 /** Let what is on the page do what it says. */
@@ -32,7 +33,8 @@ function wire(talk) {
   }
   $("title").addEventListener("change", async (event) => {
     const title = event.target.value.trim();
-    await talk.change({title, named: title !== ""});
+    await talk.change({title});
+    event.target.value = titleOf(talk.conversation);
     await talk.draw();
   });
   $("model").addEventListener("change", async (event) => {
@@ -41,15 +43,27 @@ function wire(talk) {
   });
   $("import-file").addEventListener("change", (event) => {
     const [file] = event.target.files;
-    if (file) talk.bringIn(file);
+    if (file) bringIn(talk, file);
     event.target.value = "";
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
+    if (event.key !== "Escape" || isComposing(event)) return;
     if ($("menu").open) $("menu").open = false;
     else if (event.target === $("box")) talk.turns.stop(talk.conversation.id);
   });
   for (const name of EXAMPLES) $("examples").append(example(talk, name));
+}
+
+/** Keep a conversation that was exported, and open it. */
+async function bringIn(talk, file) {
+  try {
+    const conversation = await imported(await file.text(), talk.store);
+    await talk.open(conversation.id);
+    notice("undo", say("imported", {title: titleOf(conversation)}));
+  } catch (error) {
+    if (![TypeError, SyntaxError, DOMException].some((kind) => error instanceof kind)) throw error;
+    notice("error", say("notImported"), {kind: "warn"});
+  }
 }
 
 function example(talk, name) {
@@ -78,5 +92,7 @@ fillWords();
 await window.loggedIn;
 const talk = new Talk(await openStore());
 wire(talk);
+talk.store.onFailure = (error) => notice("storage",
+  say(error?.name === "QuotaExceededError" ? "full" : "notStored"), {kind: "warn"});
 if (!talk.store.persistent) notice("storage", say("notKept"), {kind: "warn"});
 await talk.begin();

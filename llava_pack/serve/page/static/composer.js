@@ -1,8 +1,8 @@
 // Where a question is written: text and pictures, however they come in.
 
-import {$, button, newId} from "./dom.js";
 import {pictureTrouble} from "./conversation.js";
-import {forget, recalled, remember} from "./panels.js";
+import {$, button, isComposing, newId} from "./dom.js";
+import {forget, recalled, remember} from "./kept.js";
 import {PictureError, taken, thumbnail} from "./pictures.js";
 import {notice} from "./server.js";
 import {say} from "./words.js";
@@ -28,12 +28,15 @@ export class Composer {
   async show(conversation) {
     this.forget();
     this.conversation = conversation.id;
-    const hasty = `draft ${conversation.id}`;
-    $("box").value = recalled("sessionStorage", hasty) ?? conversation.draft.text;
-    forget("sessionStorage", hasty);
+    const name = `draft ${conversation.id}`;
+    const hasty = recalled("sessionStorage", name);
+    $("box").value = hasty ?? conversation.draft.text;
     this.pictures = [...conversation.draft.pictures];
     this.#fit();
     await this.#drawPictures();
+    if (hasty === null) return;
+    await this.keep();
+    forget("sessionStorage", name);
   }
 
   get draft() {
@@ -65,9 +68,11 @@ export class Composer {
         if (conversation !== this.conversation) return;
         const trouble = pictureTrouble([...this.page.before(), ...this.pictures, record], limits);
         if (trouble) throw new PictureError(trouble);
+        const isKept = await this.store.put("pictures", {id: record.id, conversation, blob});
+        if (!isKept) throw new PictureError(say("pictureNotKept", {name: file.name}));
+        if (conversation !== this.conversation) return;
         this.pictures.push(record);
         await this.keep();
-        await this.store.put("pictures", {id: record.id, conversation, blob});
       } catch (error) {
         if (!(error instanceof PictureError)) throw error;
         notice("error", error.message, {kind: "warn"});
@@ -109,7 +114,7 @@ export class Composer {
     });
     box.addEventListener("keydown", (event) => {
       // On a phone, Enter of the keyboard on the screen starts a new line, as everywhere there.
-      const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
+      const sends = event.key === "Enter" && !event.shiftKey && !isComposing(event);
       if (!sends || matchMedia("(pointer: coarse)").matches) return;
       event.preventDefault();
       $("composer").requestSubmit();

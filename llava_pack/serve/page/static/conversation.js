@@ -1,5 +1,6 @@
 // What a conversation is: its record, its messages, and how the API is asked with them.
 
+import {ApiError} from "./api.js";
 import {newId} from "./dom.js";
 import {dataUrl} from "./pictures.js";
 import {say} from "./words.js";
@@ -10,11 +11,7 @@ const SILENT_MS = 8000;
 
 /** Return a conversation in which nothing was said yet. */
 export function newConversation(id = newId()) {
-  const now = Date.now();
-  return {
-    id, title: "", named: false, created: now, updated: now, model: "", system: "",
-    draft: {text: "", pictures: []},
-  };
+  return {id, title: "", updated: Date.now(), model: "", system: "", draft: {text: "", pictures: []}};
 }
 
 /** Return a conversation's title for people. */
@@ -73,7 +70,8 @@ export async function apiMessages(conversation, messages, store) {
     const parts = [];
     for (const picture of pictures) {
       const blob = await store.picture(picture.id);
-      if (blob) parts.push({type: "image_url", image_url: {url: await dataUrl(blob, picture.type)}});
+      if (!blob) throw new ApiError(picture.name, {code: "picture_lost"});
+      parts.push({type: "image_url", image_url: {url: await dataUrl(blob, picture.type)}});
     }
     asked.push({role, content: parts.length ? [...parts, ...(text ? [{type: "text", text}] : [])] : text});
   }

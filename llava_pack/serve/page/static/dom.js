@@ -21,6 +21,26 @@ export function button(words, onclick, {sign = null, ...attributes} = {}) {
 
 export const $ = (id) => document.getElementById(id);
 
+/** Return whether a key belongs to what an input method is about to write. Safari tells by 229. */
+export const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
+/**
+ * Put other children into an element, and touch none that stays. What had the focus and was drawn
+ * anew has it again: it is found by the record that it belongs to, and by its name.
+ */
+export function redraw(element, children) {
+  const held = element.contains(document.activeElement) ? document.activeElement : null;
+  const record = held?.closest("[data-id]")?.dataset.id;
+  for (const old of [...element.children]) if (!children.includes(old)) old.remove();
+  children.forEach((child, at) => {
+    if (element.children[at] !== child) element.insertBefore(child, element.children[at] ?? null);
+  });
+  if (held === null || held.isConnected) return;
+  const named = (each) => each.getAttribute("aria-label") ?? each.textContent;
+  [...element.querySelectorAll(`[data-id="${record}"] ${held.localName}`)]
+    .find((each) => named(each) === named(held))?.focus({preventScroll: true});
+}
+
 /** Put text on the clipboard; return whether that worked. */
 export async function copyText(text) {
   try {

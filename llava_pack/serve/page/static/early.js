@@ -9,8 +9,9 @@
       method: "POST", headers: {Authorization: `Bearer ${token}`}, credentials: "same-origin",
     }).catch(() => null);
   }
+  const place = new URL(".", location.href).pathname;
   try {
-    document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "system";
+    document.documentElement.dataset.theme = localStorage.getItem(`theme ${place}`) ?? "system";
   } catch {
     document.documentElement.dataset.theme = "system";  // the browser keeps nothing for pages
   }

@@ -145,7 +145,7 @@ const paragraph = {
   },
 };
 
-const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|(\*\*|__)(?=\S)([\s\S]*?\S)\3|(~~)(?=\S)([\s\S]*?\S)~~|(?<![\w*_])([*_])(?=[^\s*_])([\s\S]*?[^\s*_])\7(?![\w*_])|\\([!-/:-@[-`{-~])/g;
+const INLINE = /(?<!`)(`+)(?!`)([\s\S]*?[^`])\1(?!`)|(\*\*|__)(?=\S)([\s\S]*?\S)\3|(~~)(?=\S)([\s\S]*?\S)~~|(?<![\w*_])([*_])(?=[^\s*_])([\s\S]*?[^\s*_])\7(?![\w*_])|\\([!-/:-@[-`{-~])/g;
 
 /** Return texts and elements for code, bold, struck and slanted text. A link stays what it is. */
 function inline(text) {

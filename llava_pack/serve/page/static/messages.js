@@ -1,6 +1,6 @@
 // Draws the messages of a conversation, and what can be done with each.
 
-import {button, copyText, h} from "./dom.js";
+import {button, copyText, h, isComposing, redraw} from "./dom.js";
 import {isUnfinished} from "./conversation.js";
 import {markdown} from "./markdown.js";
 import {thumbnail} from "./pictures.js";
@@ -27,10 +27,17 @@ export class MessageList {
   async draw(messages, busy) {
     const drawing = ++this.drawings;
     const drawn = [];
-    for (const message of messages) {
-      drawn.push(await this.#drawn(message, {busy, last: message === messages.at(-1)}));
+    for (const [at, message] of messages.entries()) {
+      const last = message === messages.at(-1);
+      drawn.push(await this.#drawn(message, {busy, last, asked: messages[at - 1]?.role === "user"}));
     }
-    if (drawing === this.drawings) this.element.replaceChildren(...drawn);  // else a later one is
+    if (drawing !== this.drawings) return;  // a later one is drawn
+    redraw(this.element, drawn.map((item) => this.#edited(item.dataset.id) ?? item));
+  }
+
+  /** Return a message in which somebody is writing. */
+  #edited(id) {
+    return this.element.querySelector(`[data-id="${id}"] > form.edit`)?.parentElement;
   }
 
   /** Draw what came of an answer; many pieces of it are drawn together. */
@@ -61,17 +68,17 @@ export class MessageList {
     return item;
   }
 
-  #actions(message, item, {busy, last}) {
+  #actions(message, item, {busy, last, asked}) {
     if (message.state === "running") return [];
     const {goOn, again} = this.actions;
     const made = [];
-    if (isUnfinished(message) && last && !busy) {
+    if (isUnfinished(message) && last && !busy && (message.text || asked)) {
       made.push(button(say("goOn"), () => goOn(message), {class: "strong"}));
     }
     if (message.text) made.push(copyButton(message));
     if (busy) return made;
     if (message.role === "user") made.push(button(say("edit"), () => this.#edit(message, item)));
-    else made.push(button(say("again"), () => again(message)));
+    else if (asked) made.push(button(say("again"), () => again(message)));
     return made;
   }
 
@@ -86,8 +93,9 @@ export class MessageList {
     }}, field, h("div", {class: "row"},
       h("button", {class: "primary"}, say("save")), button(say("cancel"), end)));
     field.addEventListener("keydown", (event) => {
+      if (isComposing(event)) return;
       if (event.key === "Escape") end();
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      if (event.key === "Enter" && !event.shiftKey) {
         event.preventDefault();
         form.requestSubmit();
       }
@@ -121,14 +129,22 @@ function answerBody(message) {
   return h("p", {class: "muted"}, say(message.state === "running" ? "thinking" : "nothing"));
 }
 
+const isLost = ({error}) => !error || error.code === "network";
+
+/** Return how an answer ended, in words. */
+export function endText(message) {
+  if (message.state === "whole") return say("answered");
+  return say(message.state === "broken" && isLost(message) ? "lost" : message.state);
+}
+
 function notes(message) {
   const made = [];
   for (const warning of message.warnings ?? []) {
     const [, number, colour] = BLANK.exec(warning) ?? [];
     made.push(h("p", {class: "note warn"}, number ? say("blank", {number, colour}) : warning));
   }
-  if (isUnfinished(message)) made.push(h("p", {class: "note warn"}, say(message.state)));
-  if (message.state === "broken" && message.error && message.error.code !== "network") {
+  if (isUnfinished(message)) made.push(h("p", {class: "note warn"}, endText(message)));
+  if (message.state === "broken" && !isLost(message)) {
     made.push(h("p", {class: "note warn"}, sayError(message.error)));
   }
   if (message.speed && message.state !== "running") {

@@ -1,38 +1,12 @@
 // The two panels: settings, and how a program uses the server.
 
 import {$, button, copyText, h} from "./dom.js";
+import {recalled, remember} from "./kept.js";
 import {say} from "./words.js";
 
 // Source: haotian-liu/LLaVA, llava/serve/gradio_web_server.py: the sliders of its page.
 const DEFAULTS = {temperature: 0.2, top_p: 0.7, max_tokens: 512, seed: ""};
 const KEY = "settings";
-
-/** Return what the browser keeps under a name, or null. */
-export function recalled(storage, name) {
-  try {
-    return window[storage].getItem(name);
-  } catch {
-    return null;  // the browser keeps nothing for pages
-  }
-}
-
-/** Let the browser keep a text under a name, where it does such a thing. */
-export function remember(storage, name, text) {
-  try {
-    window[storage].setItem(name, text);
-  } catch {
-    // said aloud already
-  }
-}
-
-/** Let the browser keep a text no longer. */
-export function forget(storage, name) {
-  try {
-    window[storage].removeItem(name);
-  } catch {
-    // it kept nothing
-  }
-}
 
 /** Return the settings that hold in this browser. */
 export function settings() {
@@ -54,9 +28,15 @@ function dialog(id, title, ...content) {
   element.replaceChildren(
     h("h2", {id: `${id}-head`}, title), ...content,
     h("div", {class: "row end"}, button(say("done"), () => element.close(), {class: "primary"})));
-  element.addEventListener("click", (event) => { if (event.target === element) element.close(); });
+  element.onclick = (event) => { if (event.target === element && isBeside(element, event)) element.close(); };
   element.showModal();
   return element;
+}
+
+/** Return whether a click was on what is around an element: its own edge is the element too. */
+function isBeside(element, {clientX, clientY}) {
+  const {left, right, top, bottom} = element.getBoundingClientRect();
+  return clientX < left || clientX > right || clientY < top || clientY > bottom;
 }
 
 /** Open the settings. The system prompt belongs to the conversation, all else to the browser. */
@@ -81,7 +61,9 @@ export function openSettings(system, limits, onSystem) {
 function number(name, bounds, chosen) {
   const field = h("input", {id: name, type: "number", inputmode: "decimal", ...bounds, onchange: () => {
     const value = field.value === "" ? DEFAULTS[name] : Number(field.value);
-    if (value !== "" && !field.checkValidity() && !field.validity.stepMismatch) {
+    const {rangeUnderflow, rangeOverflow, badInput, stepMismatch} = field.validity;
+    // The steps of a fraction are for its arrows only; what has steps of one is a whole number.
+    if (rangeUnderflow || rangeOverflow || badInput || (stepMismatch && bounds.step === 1)) {
       field.reportValidity();
       return;
     }

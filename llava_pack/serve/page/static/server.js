@@ -1,6 +1,7 @@
 // How the server is: asked every few seconds, shown in a line, and said aloud when it is away.
 
-import {askFacts} from "./api.js";
+import {askFacts, countTokens} from "./api.js";
+import {apiMessages} from "./conversation.js";
 import {$, button, h} from "./dom.js";
 import {LANGUAGE, countText, say} from "./words.js";
 
@@ -55,6 +56,23 @@ export class Server {
         notice("server", say("unreachable"), {kind: "warn"});
       }
     }
+  }
+
+  /**
+   * Ask how long a conversation is of which no answer told it: it broke off, or was brought in.
+   * What came of it is kept, since all pictures are sent for it; return whether anything did.
+   */
+  async count(conversation, messages, store) {
+    const isKnown = messages.some((each) => each.usage || each.state === "running");
+    if (!messages.length || isKnown || conversation.countedAt === messages.length) return false;
+    await this.limits();
+    const model = this.model(conversation.model);
+    if (model?.phase !== "ready") return false;
+    Object.assign(conversation, {counted: null, countedAt: messages.length});
+    const counted = await countTokens(model.name, () => apiMessages(conversation, messages, store));
+    if (counted === null) return false;
+    await store.change("conversations", conversation, {counted, countedAt: messages.length});
+    return true;
   }
 
   /** Return a model by name, or the first one. */

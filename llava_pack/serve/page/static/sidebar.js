@@ -1,6 +1,6 @@
 // The list of conversations, beside the one that is open; on a phone it slides in.
 
-import {$, button, h} from "./dom.js";
+import {$, button, h, isComposing, redraw} from "./dom.js";
 import {titleOf} from "./conversation.js";
 import {say} from "./words.js";
 
@@ -25,7 +25,7 @@ export function wireSidebar() {
     $("side-close").focus();
   });
   $("side-close").addEventListener("click", close);
-  side.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
+  side.addEventListener("keydown", (event) => { if (event.key === "Escape" && !isComposing(event)) close(); });
   NARROW.addEventListener("change", () => show(false));
   show(false);
   return close;
@@ -33,9 +33,9 @@ export function wireSidebar() {
 
 /** Draw the list; the open one is marked. */
 export function drawList(conversations, current, {open, remove}) {
-  $("list").replaceChildren(...conversations.map((each) => {
+  redraw($("list"), conversations.map((each) => {
     const title = titleOf(each);
-    return h("li", {},
+    return h("li", {"data-id": each.id},
       h("button", {type: "button", class: "pick", dir: "auto", title, onclick: () => open(each.id),
         "aria-current": each.id === current ? "true" : null}, title),
       button(say("removeNamed", {title}), () => remove(each.id), {sign: "✕", class: "quiet"}));

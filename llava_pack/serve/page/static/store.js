@@ -2,13 +2,14 @@
 // changed within a transaction. So two tabs add to the same conversation and destroy nothing.
 // Where the browser keeps nothing for pages, the same records live as long as the tab.
 
+import {PLACE} from "./kept.js";
+
 const TABLES = ["conversations", "messages", "pictures"];
 const VERSION = 1;
 
 /** Open the records of this server's page; `persistent` says whether they outlive the tab. */
 export async function openStore() {
-  // One browser may reach several servers under one host, by paths: each has its own records.
-  const name = `llava-pack ${new URL(".", location.href).pathname}`;
+  const name = `llava-pack ${PLACE}`;
   try {
     return new Store(await opened(name), true, name);
   } catch {
@@ -20,7 +21,7 @@ class Store {
   constructor(backend, persistent, name) {
     this.backend = backend;
     this.persistent = persistent;
-    this.onFull = () => {};
+    this.onFailure = () => {};
     this.onChange = () => {};
     this.channel = new BroadcastChannel(name);
     this.channel.onmessage = (event) => this.onChange(event.data);
@@ -46,7 +47,7 @@ class Store {
     return (await this.backend.get("pictures", id))?.blob;
   }
 
-  /** Keep a record. */
+  /** Keep a record; return whether the browser did. */
   put(table, record) {
     return this.#write(record.conversation ?? record.id, () => this.backend.put(table, record));
   }
@@ -70,14 +71,12 @@ class Store {
 
   /** Take a whole conversation out, and return what puts it back. */
   async takeConversation(id) {
-    const taken = {conversations: [await this.conversation(id)].filter(Boolean)};
-    for (const table of ["messages", "pictures"]) taken[table] = await this.backend.of(table, id);
-    for (const table of TABLES) {
-      for (const each of taken[table]) await this.backend.remove(table, each.id);
-    }
-    this.#tell(id);
+    const taken = {};
+    await this.#write(id, async () => Object.assign(taken, await this.backend.take(id)));
     return async () => {
-      for (const table of TABLES) for (const each of taken[table]) await this.put(table, each);
+      for (const [table, records] of Object.entries(taken)) {
+        for (const each of records) await this.put(table, each);
+      }
     };
   }
 
@@ -85,13 +84,11 @@ class Store {
     try {
       await write();
     } catch (error) {
-      this.onFull(error);
+      this.onFailure(error);
+      return false;
     }
-    this.#tell(conversation);
-  }
-
-  #tell(conversation) {
     this.channel.postMessage(conversation);
+    return true;
   }
 }
 
@@ -117,28 +114,28 @@ class Database {
   }
 
   all(table) {
-    return this.#run(table, "readonly", (records) => records.getAll());
+    return this.#run([table], "readonly", (records) => records.getAll());
   }
 
   of(table, conversation) {
-    return this.#run(table, "readonly",
+    return this.#run([table], "readonly",
       (records) => records.index("conversation").getAll(conversation));
   }
 
   get(table, id) {
-    return this.#run(table, "readonly", (records) => records.get(id));
+    return this.#run([table], "readonly", (records) => records.get(id));
   }
 
   put(table, record) {
-    return this.#run(table, "readwrite", (records) => records.put(record));
+    return this.#run([table], "readwrite", (records) => records.put(record));
   }
 
   remove(table, id) {
-    return this.#run(table, "readwrite", (records) => records.delete(id));
+    return this.#run([table], "readwrite", (records) => records.delete(id));
   }
 
   change(table, id, fields) {
-    return this.#run(table, "readwrite", (records) => {
+    return this.#run([table], "readwrite", (records) => {
       const request = records.get(id);
       request.addEventListener("success", () => {
         if (request.result) records.put({...request.result, ...fields});
@@ -147,12 +144,27 @@ class Database {
     });
   }
 
-  #run(table, mode, work) {
+  /** Take a conversation's records out of every table: all of them, or none. */
+  take(id) {
+    const taken = {};
+    return this.#run(TABLES, "readwrite", (...tables) => {
+      for (const records of tables) {
+        const held = records.name === "conversations" ? records : records.index("conversation");
+        held.getAll(id).onsuccess = (event) => {
+          taken[records.name] = event.target.result;
+          for (const each of event.target.result) records.delete(each.id);
+        };
+      }
+      return {result: taken};
+    });
+  }
+
+  #run(tables, mode, work) {
     return new Promise((resolve, reject) => {
-      const transaction = this.database.transaction(table, mode);
-      const request = work(transaction.objectStore(table));
+      const transaction = this.database.transaction(tables, mode);
+      const request = work(...tables.map((table) => transaction.objectStore(table)));
       transaction.oncomplete = () => resolve(request.result);
-      transaction.onerror = transaction.onabort = () => reject(transaction.error);
+      transaction.onabort = () => reject(transaction.error);  // as after every error
     });
   }
 }
@@ -180,6 +192,15 @@ class Memory {
 
   async remove(table, id) {
     this.tables[table].delete(id);
+  }
+
+  async take(id) {
+    const taken = {};
+    for (const table of TABLES) {
+      taken[table] = (await this.all(table)).filter((each) => (each.conversation ?? each.id) === id);
+      for (const each of taken[table]) this.tables[table].delete(each.id);
+    }
+    return taken;
   }
 
   async change(table, id, fields) {

@@ -1,21 +1,18 @@
 // The open conversation, and everything that can be done with it.
 
-import {countTokens} from "./api.js";
 import {Composer} from "./composer.js";
 import {
-  apiMessages, isOrphan, newAnswer, newConversation, newQuestion, picturesOf, pictureTrouble,
+  isOrphan, newAnswer, newConversation, newQuestion, picturesOf, pictureTrouble,
   titleFrom, titleOf,
 } from "./conversation.js";
 import {$, newId} from "./dom.js";
-import {MessageList, followEnd} from "./messages.js";
-import {recalled, remember, sampling} from "./panels.js";
+import {TAB, recalled, remember} from "./kept.js";
+import {MessageList, endText, followEnd} from "./messages.js";
+import {sampling} from "./panels.js";
 import {Server, drawContext, drawModel, notice} from "./server.js";
 import {drawList, wireSidebar} from "./sidebar.js";
-import {imported} from "./transfer.js";
 import {Turns} from "./turn.js";
 import {say, sayError} from "./words.js";
-
-const TAB = recalled("sessionStorage", "tab") ?? newId();
 
 /** What the page is about: a conversation, the server, and the box. */
 export class Talk {
@@ -38,7 +35,7 @@ export class Talk {
     });
     this.closeSide = wireSidebar();
     this.end = followEnd($("talk"), $("messages"));
-    store.onFull = () => notice("storage", say("full"), {kind: "warn"});
+    this.changed = new Set();
     store.onChange = (id) => this.changedElsewhere(id);
   }
 
@@ -71,6 +68,7 @@ export class Talk {
     if (id !== this.conversation.id) return;
     const running = this.turns.of(id);
     this.messages = messages.map((each) => (each.id === running?.id ? running : each));
+    if (running && !this.messages.includes(running)) this.messages.push(running);  // not kept yet
     for (const each of this.messages.filter((message) => this.isOrphan(message))) {
       await this.store.change("messages", each, {state: "broken", error: null});
     }
@@ -80,10 +78,12 @@ export class Talk {
 
   async draw() {
     const busy = this.turns.of(this.conversation.id) !== undefined;
+    const isHeld = [$("send"), $("stop")].includes(document.activeElement);
     $("send").hidden = busy;
     $("stop").hidden = !busy;
+    if (isHeld) $(busy ? "stop" : "send").focus();
     $("empty").hidden = this.messages.length > 0;
-    $("title").value = titleOf(this.conversation);
+    if (document.activeElement !== $("title")) $("title").value = titleOf(this.conversation);
     document.title = this.conversation.title ? `${this.conversation.title} · llava-pack` : "llava-pack";
     await this.list.draw(this.messages, busy);
     this.drawServer();
@@ -105,18 +105,8 @@ export class Talk {
     drawContext(used ?? this.conversation.counted, chosen?.context_tokens);
   }
 
-  /** Ask how long a conversation is of which no answer told it: it broke off, or was brought in. */
   async count() {
-    const {conversation, messages} = this;
-    const told = messages.some((each) => each.usage || each.state === "running");
-    if (!messages.length || told || conversation.countedAt === messages.length) return;
-    await this.server.limits();
-    const model = this.server.model(conversation.model);
-    if (model?.phase !== "ready") return;
-    conversation.countedAt = messages.length;
-    const asked = await apiMessages(conversation, messages, this.store);
-    conversation.counted = await countTokens(model.name, asked);
-    this.drawServer();
+    if (await this.server.count(this.conversation, this.messages, this.store)) this.drawServer();
   }
 
   told(facts) {
@@ -130,14 +120,22 @@ export class Talk {
   }
 
   changedElsewhere(id) {
-    clearTimeout(this.reloading);
-    this.reloading = setTimeout(async () => {
-      if (id !== this.conversation.id) return this.drawSide();
-      const there = await this.store.conversation(id);
-      if (!there && this.messages.length && !this.composer.draft.text) return this.open(null);
-      if (there) Object.assign(this.conversation, {...there, draft: this.composer.draft});
-      return this.load();
-    }, 200);
+    this.changed.add(id);
+    this.reloading ??= setTimeout(() => this.catchUp(), 200);
+  }
+
+  /** Show what other tabs changed; an answer whose conversation they deleted has no place. */
+  async catchUp() {
+    const ids = [...this.changed];
+    this.changed.clear();
+    this.reloading = null;
+    for (const id of ids) if (!await this.store.conversation(id)) await this.turns.stop(id);
+    const {id} = this.conversation;
+    if (!ids.includes(id)) return this.drawSide();
+    const there = await this.store.conversation(id);
+    if (!there && this.messages.length && !this.composer.draft.text) return this.open(null);
+    if (there) Object.assign(this.conversation, {...there, draft: this.composer.draft});
+    return this.load();
   }
 
   /** Change the open conversation's record, which is kept from its first change on. */
@@ -165,6 +163,7 @@ export class Talk {
       ? pictureTrouble([...picturesOf(messages), ...draft.pictures], await this.server.limits())
       : say("noModel");
     if (trouble) return notice("error", trouble, {kind: "warn"});
+    notice("replaced", null);
     const question = newQuestion(conversation.id, messages, draft.text, draft.pictures);
     const title = conversation.title || titleFrom(draft.text, draft.pictures);
     const fields = {title, updated: Date.now(), draft: {text: "", pictures: []}};
@@ -177,9 +176,9 @@ export class Talk {
   }
 
   /** Let the model answer the last of some messages; return the error where nothing came. */
-  async answer(conversation, before) {
+  async answer(conversation, before, id = newId()) {
     const model = this.server.model(conversation.model);
-    const answer = newAnswer(before.at(-1), model.name, TAB);
+    const answer = {...newAnswer(before.at(-1), model.name, TAB), id};
     if (conversation === this.conversation) this.messages = [...before, answer];
     const error = await this.turns.run(conversation, before, answer, {model: model.name, ...sampling()});
     if (error) {
@@ -216,7 +215,7 @@ export class Talk {
 
   async again(message) {
     const at = this.messages.indexOf(message);
-    await this.replace(at, [], this.messages.slice(0, at));
+    if (this.messages[at - 1]?.role === "user") await this.replace(at, [], this.messages.slice(0, at));
   }
 
   async edit(message, text) {
@@ -231,18 +230,20 @@ export class Talk {
     const old = this.messages.slice(at);
     if (at < 0 || this.turns.of(conversation.id) || !this.server.model(conversation.model)) return;
     const putBack = await this.store.takeMessages(old);
+    const answer = newId();
+    const added = [answer, ...instead.map((each) => each.id)];
     for (const each of instead) await this.store.put("messages", each);
     const undo = async () => {
       await this.turns.stop(conversation.id);
       const now = await this.store.messages(conversation.id);
-      await this.store.takeMessages(now.filter((each) => each.order >= old[0].order));
+      await this.store.takeMessages(now.filter((each) => added.includes(each.id)));
       await putBack();
       if (conversation.id === this.conversation.id) await this.load();
     };
-    notice("undo", say("replaced"), {actions: [[say("undo"), undo]]});
-    const error = await this.answer(conversation, before);
+    notice("replaced", say("replaced"), {actions: [[say("undo"), undo]]});
+    const error = await this.answer(conversation, before, answer);
     if (!error) return;
-    notice("undo", null);
+    notice("replaced", null);
     await undo();
     this.failed(error);
   }
@@ -253,6 +254,7 @@ export class Talk {
     const before = this.messages.slice(0, this.messages.indexOf(message));
     const model = this.server.model(conversation.model);
     if (!model || this.turns.of(conversation.id)) return null;
+    notice("replaced", null);
     const error = await this.turns.run(conversation, before, message, {model: model.name, ...sampling()});
     return error && this.failed(error);
   }
@@ -261,11 +263,12 @@ export class Talk {
   updated(answer) {
     if (answer.conversation !== this.conversation.id) return;
     const drawn = $("messages").querySelector(`[data-id="${answer.id}"]`);
-    if (answer.state === "running" && drawn && !$("stop").hidden) {
+    const running = this.turns.isRunning(answer.id);
+    if (running && drawn && !$("stop").hidden) {
       this.list.grow(answer);
     } else {
-      if (answer.state === "running") notice("error", null);
-      $("announce").textContent = say(answer.state === "running" ? "answering" : "answered");
+      if (running) notice("error", null);
+      $("announce").textContent = running ? say("answering") : endText(answer);
       this.draw();
     }
   }
@@ -285,16 +288,5 @@ export class Talk {
       await putBack();
       await this.open(id);
     }]]});
-  }
-
-  async bringIn(file) {
-    try {
-      const conversation = await imported(await file.text(), this.store);
-      await this.open(conversation.id);
-      notice("undo", say("imported", {title: titleOf(conversation)}));
-    } catch (error) {
-      if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
-      notice("error", say("notImported"), {kind: "warn"});
-    }
   }
 }

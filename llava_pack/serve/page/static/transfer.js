@@ -29,12 +29,12 @@ export async function asJson(conversation, messages, store) {
     const blob = await store.picture(id);
     if (blob) pictures[id] = await dataUrl(blob, type);
   }
-  const {title, system, created} = conversation;
+  const {title, system} = conversation;
   const told = messages.map((message) => ({
     ...Object.fromEntries(FIELDS.filter((name) => name in message).map((name) => [name, message[name]])),
     pictures: message.pictures,
   }));
-  return JSON.stringify({kind: KIND, version: 1, title, system, created, messages: told, pictures}, null, 1);
+  return JSON.stringify({kind: KIND, version: 1, title, system, messages: told, pictures}, null, 1);
 }
 
 /** Return a file's name for a conversation. */
@@ -47,7 +47,7 @@ export function fileName(conversation, suffix) {
 export async function imported(text, store) {
   const given = JSON.parse(text);
   if (given?.kind !== KIND || !Array.isArray(given.messages)) throw new TypeError("not a conversation");
-  const conversation = {...newConversation(), title: String(given.title ?? ""), named: true,
+  const conversation = {...newConversation(), title: String(given.title ?? ""),
     system: String(given.system ?? "")};
   const records = given.messages.map((message, index) => message_(message, index, conversation.id));
   const blobs = [];
@@ -67,6 +67,12 @@ export async function imported(text, store) {
   return conversation;
 }
 
+/** Return how an answer ended; one that was running when it was exported has no end. */
+function stateOf(given) {
+  if (given.state === "running") return "broken";
+  return STATES.includes(given.state) ? given.state : "whole";
+}
+
 /** Return a message's record, every field of the kind that it must be. */
 function message_(given, index, conversation) {
   if (!["user", "assistant"].includes(given?.role)) throw new TypeError("not a message");
@@ -78,7 +84,7 @@ function message_(given, index, conversation) {
     id: newId(), conversation, order: index + (given.role === "user" ? 0 : 0.5), role: given.role,
     text: String(given.text ?? ""), pictures,
     ...(given.role === "assistant" && {
-      model: String(given.model ?? ""), state: STATES.includes(given.state) ? given.state : "whole",
+      model: String(given.model ?? ""), state: stateOf(given),
     }),
   };
 }

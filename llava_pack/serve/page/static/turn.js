@@ -33,38 +33,50 @@ export class Turns {
    */
   async run(conversation, before, answer, settings) {
     const controller = new AbortController();
-    const had = answer.text;
+    const {text: had, state, error: trouble} = answer;
     let end;
     const over = new Promise((resolve) => { end = resolve; });
     this.running.set(conversation.id, {controller, answer, over});
     Object.assign(answer, {state: "running", error: null, seen: Date.now()});
     await this.store.put("messages", answer);
     this.onUpdate(answer);
+    // Also while nothing comes: other tabs take a silent answer for one whose tab is gone.
+    const keeping = setInterval(() => this.#keep(answer), KEEP_EVERY_MS);
     try {
       const messages = await apiMessages(conversation, [...before, ...(had ? [answer] : [])], this.store);
       await this.#stream({...settings, messages}, answer, controller.signal);
     } catch (error) {
-      if (error.name === "AbortError") {
+      if (answer.state !== "running") {
+        // The model came to its end; only the stream's own last word is missing.
+      } else if (error.name === "AbortError") {
         answer.state = "stopped";
       } else {
         if (!(error instanceof ApiError)) console.error(error);
         answer.state = "broken";
         answer.error = {code: error.code ?? null, status: error.status ?? 0, message: error.message};
-        if (answer.text === had) return answer.error;
+        if (answer.text === had) {
+          const failure = answer.error;
+          if (had) Object.assign(answer, {state, error: trouble});
+          return failure;
+        }
       }
     } finally {
+      clearInterval(keeping);
       this.running.delete(conversation.id);
-      await this.store.put("messages", answer);
+      await this.store.change("messages", answer, {...answer});  // unless another tab removed it
       this.onUpdate(answer);
       end();
     }
     return null;
   }
 
+  #keep(answer) {
+    return this.store.change("messages", answer, {text: answer.text, state: answer.state, seen: Date.now()});
+  }
+
   async #stream(body, answer, signal) {
     const began = performance.now();
     let first = null;
-    let kept = began;
     const options = {stream: true, stream_options: {include_usage: true}};
     for await (const piece of askStream({...body, ...options}, signal)) {
       const now = performance.now();
@@ -76,10 +88,6 @@ export class Turns {
       if (piece.reason) answer.state = piece.reason === "length" ? "cut" : "whole";
       if (piece.usage) Object.assign(answer, measured(piece.usage, began, first ?? now, now));
       this.onUpdate(answer);
-      if (now - kept > KEEP_EVERY_MS) {
-        kept = now;
-        this.store.change("messages", answer, {text: answer.text, seen: Date.now()});
-      }
     }
     if (answer.state === "running") answer.state = "whole";
   }

@@ -62,7 +62,8 @@ export const WORDS = {
   answered: ["The answer is complete", "回答完毕"],
   cut: ["Cut off at the maximum length.", "已达到最大长度，回答被截断。"],
   stopped: ["You stopped this answer.", "您已停止此回答。"],
-  broken: ["This answer broke off: the connection was lost.", "连接中断，此回答不完整。"],
+  broken: ["This answer broke off.", "回答中断，内容不完整。"],
+  lost: ["This answer broke off: the connection was lost.", "连接中断，此回答不完整。"],
   nothing: ["(no answer)", "（没有回答）"],
   blank: ["Picture {number} has only one colour, {colour}: the model sees nothing.",
     "图片 {number} 只有一种颜色（{colour}）：模型看到的是空白图片。"],
@@ -82,6 +83,8 @@ export const WORDS = {
     "此浏览器不为本页面保存数据：关闭标签页后对话将丢失。"],
   full: ["The browser's storage is full; this is not kept. Delete old conversations.",
     "浏览器存储空间已满，内容未保存。请删除旧对话。"],
+  notStored: ["The browser could not keep this. Export the conversation, then reload the page.",
+    "浏览器未能保存此内容。请先导出对话，再刷新页面。"],
   // settings
   settings: ["Settings", "设置"],
   system: ["System prompt of this conversation", "此对话的系统提示词"],
@@ -113,6 +116,8 @@ export const WORDS = {
     "此对话中的图片总量过大，请新建对话。"],
   notPicture: ["{name} is not a picture that the browser or the server can read.",
     "{name} 不是浏览器或服务器能读取的图片。"],
+  pictureNotKept: ["The browser could not keep {name}; the picture was not added.",
+    "浏览器未能保存 {name}，图片没有添加。"],
   noModel: ["No model is ready yet.", "模型尚未就绪。"],
 };
 
@@ -134,6 +139,8 @@ export const ERRORS = {
   out_of_memory: ["The server's memory is used up; try again, or send smaller pictures.",
     "服务器内存不足，请重试或使用更小的图片。"],
   overloaded: ["The server is busy; try again in a moment.", "服务器繁忙，请稍后重试。"],
+  picture_lost: ["This browser no longer has a picture of this conversation; start a new one.",
+    "此浏览器中已没有该对话的图片，请新建对话。"],
   rate_limit_exceeded: ["You have asked as much as your key may for now.", "您的密钥已达到使用上限，请稍后再试。"],
   token_of_another_start: ["This token is of an earlier start of the server.", "该令牌属于服务器的前一次启动。"],
   wrong_host: ["The server does not accept this address.", "服务器不接受此地址。"],
