@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.messages import ChatMessage
+from llava_pack.serve.api.messages import ChatMessage, reads_calls
 from llava_pack.serve.api.pictures import SentPicture, check_count
 from llava_pack.serve.api.wire import (
     ChatRequest,
@@ -206,9 +206,11 @@ def engine_messages(
     """
     decoded = iter(pictures)
     taken: list[Message] = []
+    read = reads_calls(messages)
     for message in messages:
         role = _ROLES[message.role]
-        parts = tuple(part if isinstance(part, str) else next(decoded) for part in message.parts)
+        sent = message.parts(read=read)
+        parts = tuple(part if isinstance(part, str) else next(decoded) for part in sent)
         if parts or role == "user":
             taken.append(Message(role, parts or ("",)))
     if not taken:
