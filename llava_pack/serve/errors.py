@@ -4,7 +4,7 @@ Source: OpenAI API reference, "Error codes"; RFC 9110, 421 and Retry-After.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,12 +20,13 @@ from llava_pack.format.text import visible
 from llava_pack.serve.access.quota import QuotaError
 from llava_pack.serve.access.scopes import API_PATHS
 from llava_pack.serve.port import LaterError, OverloadedError, ShareError
-from llava_pack.serve.validation import problem
+from llava_pack.serve.validation import problem, renamed
 
 _log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 _OLLAMA = "/api/"
 _PATH_CHARS = 200
+_OWN_NAMES: Mapping[str, str] = {}
 
 
 class ErrorBody(BaseModel):
@@ -100,10 +101,28 @@ def plain_error(
     )
 
 
-def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
+def name_fields(request: Request, names: Mapping[str, str]) -> None:
+    """Have the errors of a request call its fields as its dialect does, see `renamed`."""
+    request.state.field_names = names
+
+
+def field_names(request: Request) -> Mapping[str, str]:
+    """Return how the dialect of a request calls the fields of a chat completion."""
+    names: Mapping[str, str] = getattr(request.state, "field_names", {})
+    return names
+
+
+def describe(
+    error: PackError, request_id: str, names: Mapping[str, str] = _OWN_NAMES
+) -> tuple[int, ErrorBody]:
     """Return the status and the body for one of our errors.
 
     What a person can fix is told; anything else is logged under the id, and only the id is told.
+
+    Args:
+        error: what failed.
+        request_id: of the request.
+        names: of fields, see `field_names`.
     """
     message = visible(error.message) + (f" ({visible(error.hint)})" if error.hint else "")
     match error:
@@ -111,11 +130,11 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
             return 400, ErrorBody(
                 message=message,
                 type="invalid_request_error",
-                param="messages",
+                param=renamed("messages", names),
                 code="context_length_exceeded",
             )
         case UsageError():
-            field = error.subject or None
+            field = renamed(error.subject, names) if error.subject else None
             return 400, ErrorBody(
                 message=f"{field}: {message}" if field else message,
                 type="invalid_request_error",
@@ -136,9 +155,11 @@ def describe(error: PackError, request_id: str) -> tuple[int, ErrorBody]:
             return 500, internal_error(request_id)
 
 
-def pack_response(error: PackError, request_id: str = "") -> ErrorResponse:
+def pack_response(
+    error: PackError, request_id: str = "", names: Mapping[str, str] = _OWN_NAMES
+) -> ErrorResponse:
     """Return the answer to what failed, and where that is known when to come back."""
-    response = error_response(*describe(error, request_id))
+    response = error_response(*describe(error, request_id, names))
     if isinstance(error, LaterError | QuotaError):
         response.headers["Retry-After"] = str(error.retry_s)
     return response
@@ -170,6 +191,7 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         return plain_error(400, "the body is not JSON", code="invalid_json")
     place, words = problem(first, error.body)
+    place = renamed(place, field_names(request))
     message = f"{place}: {words}" if place else words
     body = ErrorBody(
         message=message, type="invalid_request_error", param=place or None, code="invalid_value"
@@ -188,4 +210,4 @@ async def _on_http(_request: Request, error: Exception) -> JSONResponse:
 async def _on_pack(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, PackError):
         raise error
-    return pack_response(error, request.state.request_id)
+    return pack_response(error, request.state.request_id, field_names(request))

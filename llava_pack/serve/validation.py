@@ -85,6 +85,26 @@ def problem(error: Mapping[str, Any], body: Any) -> tuple[str, str]:
     )
 
 
+def renamed(place: str, names: Mapping[str, str]) -> str:
+    """Return a field as the client wrote it, who asked in another dialect.
+
+    Args:
+        place: the field of a chat completion, with dots.
+        names: what fields of a chat completion are there; the longest one that fits counts.
+
+    >>> renamed("messages.1.role", {"messages": "input", "messages.1": "input.0"})
+    'input.0.role'
+    >>> renamed("seed", {"messages": "input"})
+    'seed'
+    """
+    steps = place.split(".")
+    for count in range(len(steps), 0, -1):
+        name = names.get(".".join(steps[:count]))
+        if name is not None:
+            return ".".join((name, *steps[count:]))
+    return place
+
+
 def _place(error: Mapping[str, Any], body: Any) -> list[str | int]:
     """Return the steps to a field as the client wrote them: no names of ours are among them."""
     where, *steps = error["loc"]

@@ -267,6 +267,60 @@ def test_a_body_that_curl_calls_a_form_is_read_as_ollama_does(served: Gateway) -
     assert answer.headers["content-type"] == "application/x-ndjson"
 
 
+# --- what is wrong, under the name that the client has for it
+
+_NO_PICTURE = "data:image/png;base64,AAAA"
+_LONG_SCHEMA = {"enum": ["x" * 70_000]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "place"),
+    [
+        ("responses", {"instructions": "x", "input": [{"role": "robot", "content": "x"}]}, "input.0.role"),
+        ("responses", {"input": [{"type": "reasoning"}, {"role": "robot", "content": "x"}]}, "input.1.role"),
+        ("responses", {"input": [{"role": "user", "content": [{"type": "input_text", "text": 5}]}]},
+            "input.0.content.0.text"),
+        ("responses", {"input": [{"type": "reasoning"}, {"role": "user", "content": [
+            {"type": "input_image", "image_url": _NO_PICTURE}]}]}, "input.1.content.0.image_url"),
+        ("responses", {"input": [{"type": "function_call", "call_id": "1", "name": 5}]}, "input.0.name"),
+        ("responses", {"input": [{"type": "function_call_output", "output": [{"type": "audio"}]}]},
+            "input.0.output.0.type"),
+        ("responses", {"input": "x", "text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ("responses", {"input": "x", "text": {"format": {
+            "type": "json_schema", "name": "x", "schema": _LONG_SCHEMA}}}, "text.format"),
+        ("responses", {"input": "x " * 9000}, "input"),
+        ("responses", {"input": "x", "max_output_tokens": -7}, "max_output_tokens"),
+        ("completions", {"prompt": "x " * 9000}, "prompt"),
+        ("completions", {"prompt": "x", "response_format": {"type": "xml"}}, "response_format.type"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "x " * 9000}]}, "messages"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_has_the_client_s_name(
+    served: Gateway, path: str, fields: dict[str, Any], place: str
+) -> None:
+    with served.client() as http:
+        answer = http.post(f"/v1/{path}", json={"model": "echo", **fields})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, place), answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "place"),
+    [
+        ("generate", {"prompt": "x", "system": "y", "images": ["AAAA"]}, "images.0"),
+        ("generate", {"prompt": "x", "format": _LONG_SCHEMA}, "format"),
+        ("generate", {"prompt": "x", "options": {"temperature": 9}}, "options.temperature"),
+        ("chat", {"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+    ],
+)
+def test_ollama_s_fields_have_their_own_names(
+    served: Gateway, path: str, fields: dict[str, Any], place: str
+) -> None:
+    with served.client() as http:
+        answer = http.post(f"/api/{path}", json={"model": "echo", **fields})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(f"{place}: ")
+
+
 # --- names and paths
 
 

@@ -34,7 +34,7 @@ from llava_pack.serve.api.translation import (
 )
 from llava_pack.serve.api.wire import ChatRequest
 from llava_pack.serve.api.writer import AnswerHead, Writer
-from llava_pack.serve.errors import ErrorBody, describe, internal_error
+from llava_pack.serve.errors import ErrorBody, describe, field_names, internal_error
 
 _log = logging.getLogger(__name__)
 _FIRST_EVENT_S = 1.0
@@ -129,7 +129,7 @@ async def reply(
     """
     if not stream:
         return await _whole(choices, writer, request)
-    pieces = _pieces(choices, writer, request.state.request_id)
+    pieces = _pieces(choices, writer, request)
     head = await anext(pieces)
     return StreamingResponse(
         _joined(head, pieces), media_type=writer.media_type, headers=_STREAM_HEADERS
@@ -174,7 +174,7 @@ async def _joined(head: str, pieces: AsyncGenerator[str, None]) -> AsyncIterator
 
 
 async def _pieces(
-    choices: Sequence[AsyncGenerator[Event, None]], writer: Writer, request_id: str
+    choices: Sequence[AsyncGenerator[Event, None]], writer: Writer, request: HttpRequest
 ) -> AsyncGenerator[str, None]:
     """Yield a stream; an error before its first piece is raised, and a later one is written."""
     began = False
@@ -186,13 +186,14 @@ async def _pieces(
     except Exception as error:
         if not began:
             raise
-        for piece in writer.failure(_described(error, request_id)):
+        for piece in writer.failure(_described(error, request)):
             yield piece
 
 
-def _described(error: Exception, request_id: str) -> ErrorBody:
+def _described(error: Exception, request: HttpRequest) -> ErrorBody:
+    request_id = request.state.request_id
     if isinstance(error, PackError):
-        return describe(error, request_id)[1]
+        return describe(error, request_id, field_names(request))[1]
     _log.error("request %s failed", request_id, exc_info=error)
     return internal_error(request_id)
 

@@ -20,7 +20,7 @@ from llava_pack.serve.api.request_fields import refuse_but
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of
 from llava_pack.serve.api.wire import FinishReason, TokenOdds, UsageCount
 from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
-from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
+from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope, name_fields
 from llava_pack.serve.validation import wrong
 
 _MAX_PROMPTS = 32
@@ -35,7 +35,7 @@ _OF_CONVERSATIONS: Mapping[str, tuple[object, ...]] = {
     "tool_choice": ("none", "auto"),
     "top_logprobs": (),
 }
-_THEIRS = {"messages": "prompt", "top_logprobs": "logprobs"}
+_NAMES = {"messages": "prompt", "top_logprobs": "logprobs"}
 
 
 def _as_prompts(prompt: Any) -> Any:
@@ -127,7 +127,8 @@ def completions_router(inference: Inference) -> APIRouter:
 
     @router.post("/completions", response_model=Completion)
     async def complete(body: CompletionRequest, request: Request) -> Response:
-        asked = chat_request(body.as_chat, _THEIRS)
+        name_fields(request, _NAMES)
+        asked = chat_request(body.as_chat)
         each = asked.n or 1
         writer = CompletionWriter(
             head_of(request, "cmpl", inference.called(body.model)),

@@ -4,7 +4,7 @@ Source: OpenAI API reference, "Create chat completion"; Ollama docs/api.md (`ima
 vllm entrypoints/openai/protocol.py (`add_generation_prompt`, `continue_final_message`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, FailFast, Field, model_validator
@@ -25,6 +25,8 @@ from llava_pack.serve.validation import wrong
 
 MAX_MESSAGES = 256
 MAX_PICTURES = Limits().count
+_MAX_READ_CHARS = 256 << 10
+"""Of the arguments of all calls of a conversation."""
 _CONTINUE = "continue_final_message"
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
@@ -66,8 +68,17 @@ class ChatMessage(Wire):
                 yield f"content.{index}.{part.image_url.place}", part.image_url.url
 
     @property
-    def parts(self) -> tuple[str | ImageUrl, ...]:
-        """The texts and pictures of this message in order, with what else it says as text."""
+    def called(self) -> tuple[CalledFunction, ...]:
+        """The tools that it calls, under the newer and the older name."""
+        calls = [call.function for call in self.tool_calls or ()]
+        return (*calls, self.function_call) if self.function_call else tuple(calls)
+
+    def parts(self, *, read: bool) -> tuple[str | ImageUrl, ...]:
+        """Return the texts and pictures of this message in order, with what else it says as text.
+
+        Args:
+            read: whether the JSON of its calls is, see `reads_calls`.
+        """
         parts: list[str | ImageUrl] = [*(self.images or ())]
         for part in self.content:
             if isinstance(part, TextPart):
@@ -75,10 +86,17 @@ class ChatMessage(Wire):
             elif isinstance(part, ImagePart):
                 parts.append(part.image_url)
         parts += [self.refusal] if self.refusal else []
-        called = [call.function for call in self.tool_calls or ()]
-        called += [self.function_call] if self.function_call else []
-        parts += [call_text(one.name, one.arguments) for one in called]
+        parts += [call_text(one.name, one.arguments, read=read) for one in self.called]
         return result_parts(parts) if self.role in {"tool", "function"} else tuple(parts)
+
+
+def reads_calls(messages: Sequence[ChatMessage]) -> bool:
+    """Return whether the JSON of a conversation's calls is read; if it is long, others would wait.
+
+    It stays the text that it is then, which no model's context has room for anyway.
+    """
+    arguments = (one.arguments for message in messages for one in message.called)
+    return sum(len(one) for one in arguments if isinstance(one, str)) <= _MAX_READ_CHARS
 
 
 # One wrong message is told; an error is kept for none of the others.

@@ -24,11 +24,11 @@ from llava_pack.serve.access.scopes import OLLAMA_MANAGEMENT
 from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.api.answering import ask, reply
 from llava_pack.serve.api.inference import Inference
-from llava_pack.serve.api.ollama_wire import LATEST, THEIRS, OllamaChat, OllamaGenerate
+from llava_pack.serve.api.ollama_wire import LATEST, OllamaChat, OllamaGenerate
 from llava_pack.serve.api.translation import Answer, chat_request
 from llava_pack.serve.api.wire import ChatRequest, TokenOdds
 from llava_pack.serve.api.writer import AnswerHead, head_of
-from llava_pack.serve.errors import ErrorBody, plain_error
+from llava_pack.serve.errors import ErrorBody, name_fields, plain_error
 from llava_pack.serve.validation import problem
 
 _VERSION = "0.12.0"
@@ -113,9 +113,9 @@ def _refusal(first: Mapping[str, Any], body: Any) -> UsageError:
 
 def _chat(body: OllamaChat | OllamaGenerate, own: str) -> ChatRequest:
     try:
-        return chat_request({**body.as_chat, "model": own}, THEIRS)
+        return chat_request({**body.as_chat, "model": own})
     except RequestValidationError as error:
-        raise _refusal(error.errors()[0], None) from error
+        raise _refusal(error.errors()[0], error.body) from error
 
 
 async def _answered(
@@ -127,6 +127,7 @@ async def _answered(
     )
     if empty:  # to have a model loaded, or unloaded: it stays
         return JSONResponse(writer.line("", done=True, done_reason="load"))
+    name_fields(request, body.field_names)
     asked = _chat(body, own)
     prompt = body.prompt if isinstance(body, OllamaGenerate) and body.raw else None
     choices = ask(shelf.inference, asked, writer.head, request, prompt=prompt)

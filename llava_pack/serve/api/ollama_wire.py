@@ -36,7 +36,11 @@ HARMLESS_OPTIONS = frozenset(
 """How a model is loaded, which the server decides, and what goes with options that are refused.
 A repetition is looked for in all of the context. What Ollama does not know either is passed over,
 as there."""
-THEIRS = {theirs: ours for ours, theirs in SAMPLER.items()} | {"response_format": "format"}
+_NAMES = {theirs: f"options.{ours}" for ours, theirs in SAMPLER.items()} | {
+    "response_format": "format",
+    "response_format.json_schema.schema": "format",
+}
+"""How fields of a chat completion are called here."""
 LATEST = ":latest"
 
 
@@ -71,6 +75,11 @@ class _Asked(StrictWire):
             if value is not None and value not in neutral:
                 raise wrong("is not supported here; leave it out", f"options.{name}")
         return self
+
+    @property
+    def field_names(self) -> dict[str, str]:
+        """How the fields of the chat completion that `as_chat` returns are called here."""
+        return _NAMES
 
     @property
     def streams(self) -> bool:
@@ -141,6 +150,14 @@ class OllamaGenerate(_Asked):
     context: tuple[int, ...] | None = None
     images: _Images = None
     raw: bool | None = None
+
+    @property
+    def field_names(self) -> dict[str, str]:
+        """How the fields of the chat completion that `as_chat` returns are called here."""
+        system = {"messages.0.content": "system"} if self.system else {}
+        last = f"messages.{len(system)}"
+        turn = {f"{last}.images": "images", f"{last}.content": "prompt", "messages": "prompt"}
+        return {**_NAMES, **system, **turn}
 
     @model_validator(mode="after")
     def _only_what_is_there(self) -> "OllamaGenerate":

@@ -16,7 +16,6 @@ from pydantic_core import PydanticCustomError
 from llava_pack.serve.api.answering import answer_chat
 from llava_pack.serve.api.inference import Inference
 from llava_pack.serve.api.responses_wire import (
-    THEIRS,
     InputDetails,
     ModelResponse,
     OutputDetails,
@@ -28,7 +27,7 @@ from llava_pack.serve.api.responses_wire import (
 from llava_pack.serve.api.translation import Answer, chat_request
 from llava_pack.serve.api.wire import ChatRequest, TokenOdds, UsageCount
 from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
-from llava_pack.serve.errors import ERRORS, ErrorBody
+from llava_pack.serve.errors import ERRORS, ErrorBody, name_fields
 
 
 def responses_router(inference: Inference) -> APIRouter:
@@ -37,7 +36,7 @@ def responses_router(inference: Inference) -> APIRouter:
 
     @router.post("/responses", response_model=ModelResponse)
     async def respond(body: ResponsesRequest, request: Request) -> Response:
-        asked = _chat(body)
+        asked = _chat(body, request)
         head = head_of(request, "resp", inference.called(body.model))
         writer = ResponseWriter(head, _echoed(body, asked), odds=asked.odds is not None)
         return await answer_chat(inference, asked, writer, request)
@@ -45,13 +44,14 @@ def responses_router(inference: Inference) -> APIRouter:
     return router
 
 
-def _chat(body: ResponsesRequest) -> ChatRequest:
+def _chat(body: ResponsesRequest, request: Request) -> ChatRequest:
     try:
         fields = body.as_chat
     except PydanticCustomError as error:
         problem = {"loc": ("body",), "type": error.type, "ctx": error.context}
         raise RequestValidationError([problem]) from error
-    return chat_request(fields, THEIRS)
+    name_fields(request, body.field_names)
+    return chat_request(fields)
 
 
 def _echoed(body: ResponsesRequest, asked: ChatRequest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Nothing is kept between two requests: a conversation comes whole with each of th
 Source: OpenAI API reference, "Create a model response".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,13 +15,20 @@ from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.request_fields import NEUTRAL, StrictWire, refuse_but
 from llava_pack.serve.validation import wrong
 
-THEIRS = {
+_NAMES = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
-    "response_format": "text",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
     "logprobs": "include",
 }
 """How fields of a chat completion are called here."""
+_OF_ITEMS: Mapping[Any, tuple[str, str]] = {
+    "function_call": ("tool_calls.0.function", ""),
+    "function_call_output": ("content", ".output"),
+}
+"""How a field of a message is called in an item of a kind."""
+_UNREAD = "reasoning"
 _NAMED_OTHERWISE = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -96,16 +103,34 @@ class ResponsesRequest(BaseModel):
             "logprobs": odds or None,
         }
 
+    @property
+    def field_names(self) -> dict[str, str]:
+        """How the fields of the chat completion that `as_chat` returns are called here."""
+        names, first = dict(_NAMES), 0
+        if self.instructions:
+            names["messages.0.content"], first = "instructions", 1
+        if isinstance(self.input, str):
+            return {**names, f"messages.{first}.content": "input"}
+        for number, (index, item) in enumerate(_read(self.input), first):
+            names[f"messages.{number}"] = f"input.{index}"
+            if below := _OF_ITEMS.get(item.get("type")):
+                names[f"messages.{number}.{below[0]}"] = f"input.{index}{below[1]}"
+        return names
+
     def _messages(self) -> list[Mapping[str, Any]]:
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
         if isinstance(self.input, str):
             return [*system, {"role": "user", "content": self.input}]
-        messages = (_message(item, index) for index, item in enumerate(self.input))
-        return [*system, *(message for message in messages if message)]
+        return [*system, *(_message(item, index) for index, item in _read(self.input))]
 
 
-def _message(item: Mapping[str, Any], index: int) -> Mapping[str, Any] | None:
-    """Return an item of the input as a message; None where it tells the model nothing."""
+def _read(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the items that tell the model something, with their places."""
+    return ((i, item) for i, item in enumerate(items) if item.get("type") != _UNREAD)
+
+
+def _message(item: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """Return an item of the input as a message."""
     match item.get("type", "message"):
         case "message":
             return {"role": item.get("role"), "content": item.get("content")}
@@ -116,8 +141,6 @@ def _message(item: Mapping[str, Any], index: int) -> Mapping[str, Any] | None:
         case "function_call_output":
             output = item.get("output")
             return {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
-        case "reasoning":
-            return None
         case other:
             kinds = "message, function_call or function_call_output"
             raise wrong(f"expected {kinds}, got {str(other)[:80]}", f"input.{index}.type")

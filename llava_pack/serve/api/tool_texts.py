@@ -12,21 +12,22 @@ from typing import Any, TypeVar
 
 Part = TypeVar("Part")
 _RESULT, _RESULT_END = "<tool_response>", "</tool_response>"
-_MAX_READ_CHARS = 64 << 10
-"""Longer arguments stay the text that they are: reading them would keep other requests waiting."""
 
 
-def call_text(name: str, arguments: Any) -> str:
+def call_text(name: str, arguments: Any, *, read: bool = True) -> str:
     r"""Return the text of a call.
 
     Args:
         name: of the tool.
-        arguments: an object, or JSON of one; another text stays one, and so does a long one.
+        arguments: an object, or JSON of one; another text stays one.
+        read: whether JSON is read; else it stays the text that it is.
 
     >>> call_text("add", '{"a": 1}')
     '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     """
-    call = json.dumps({"name": name, "arguments": _object(arguments)}, ensure_ascii=False)
+    call = json.dumps(
+        {"name": name, "arguments": _object(arguments, read=read)}, ensure_ascii=False
+    )
     whole = call.encode(errors="replace").decode()  # JSON can spell halves of characters
     return f"<tool_call>\n{whole}\n</tool_call>"
 
@@ -38,10 +39,10 @@ def result_parts(parts: Sequence[str | Part]) -> tuple[str | Part, ...]:
     return (*pictures, _RESULT, *texts, _RESULT_END)
 
 
-def _object(arguments: Any) -> Any:
+def _object(arguments: Any, *, read: bool) -> Any:
     if not isinstance(arguments, str):
         return {} if arguments is None else arguments
-    if len(arguments) > _MAX_READ_CHARS:
+    if not read:
         return arguments
     try:
         return json.loads(arguments or "{}")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from llava_pack.engine.measures import Likely, Odds, Usage
 from llava_pack.engine.port import Delta, Event, Failed, Finished, Message, Picture, Request, Role
 from llava_pack.format.errors import ServeError, UsageError
-from llava_pack.serve.api.messages import ChatMessage
+from llava_pack.serve.api.messages import ChatMessage, reads_calls
 from llava_pack.serve.api.pictures import SentPicture, check_count
 from llava_pack.serve.api.wire import (
     ChatRequest,
@@ -123,31 +123,22 @@ def usage_of(choices: Sequence[Answer], each: int = 1) -> UsageCount:
     )
 
 
-def chat_request(fields: Mapping[str, Any], theirs: Mapping[str, str]) -> ChatRequest:
+def chat_request(fields: Mapping[str, Any]) -> ChatRequest:
     """Return what another dialect asks, as a conversation's request.
 
     Args:
         fields: as `POST /v1/chat/completions` has them; those without a value are left out.
-        theirs: how the dialect calls them, where it has another name.
 
     Raises:
-        RequestValidationError: a value is wrong; it names the dialect's field.
+        RequestValidationError: a value is wrong; it names the field of a chat completion.
     """
     try:
         return ChatRequest.model_validate({k: v for k, v in fields.items() if v is not None})
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        raise RequestValidationError([_renamed(one, theirs) for one in problems]) from error
-
-
-def _renamed(problem: Mapping[str, Any], theirs: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is wrong with the field's name in the dialect."""
-    name, *rest = problem["loc"] or ("body",)
-    how = dict(problem.get("ctx", {}))
-    if below := how.get("below"):
-        field, dot, more = below.partition(".")
-        how["below"] = f"{theirs.get(field, field)}{dot}{more}"
-    return {**problem, "loc": (theirs.get(str(name), name), *rest), "ctx": how}
+        raise RequestValidationError(
+            [{**one, "loc": ("body", *one["loc"])} for one in problems], body=fields
+        ) from error
 
 
 def engine_request(body: ChatRequest, request_id: str, caller: Caller) -> Request:
@@ -215,9 +206,11 @@ def engine_messages(
     """
     decoded = iter(pictures)
     taken: list[Message] = []
+    read = reads_calls(messages)
     for message in messages:
         role = _ROLES[message.role]
-        parts = tuple(part if isinstance(part, str) else next(decoded) for part in message.parts)
+        sent = message.parts(read=read)
+        parts = tuple(part if isinstance(part, str) else next(decoded) for part in sent)
         if parts or role == "user":
             taken.append(Message(role, parts or ("",)))
     if not taken:

@@ -43,15 +43,15 @@ def test_options_and_form_reach_the_sampler() -> None:
     asked = OllamaGenerate(
         model="m", prompt="hi", system="Be brief.", options=options, format=_SCHEMA
     )
-    chat = chat_request(asked.as_chat, {})
+    chat = chat_request(asked.as_chat)
     assert [message.role for message in chat.messages] == ["system", "user"]
     assert (chat.temperature, chat.top_k, chat.min_p, chat.repetition_penalty) == (0.5, 7, 0.1, 1.2)
     assert chat.max_tokens == MAX_TOKENS, "until the context is full, as Ollama does"
     assert chat.holds is not None, "the answer is held to the schema"
     plain = OllamaChat(model="m", messages=[{"role": "user", "content": "hi"}], format="json")
-    assert chat_request(plain.as_chat, {}).holds is not None
+    assert chat_request(plain.as_chat).holds is not None
     free = OllamaChat(model="m", messages=[{"role": "user", "content": "hi"}], format="")
-    assert chat_request(free.as_chat, {}).holds is None
+    assert chat_request(free.as_chat).holds is None
 
 
 @pytest.mark.parametrize("options", [{"mirostat": 1}, {"tfs_z": 0.5}, {"typical_p": 0.2}])
@@ -63,14 +63,14 @@ def test_an_option_that_is_not_there_is_refused(options: dict[str, float]) -> No
 def test_the_form_of_a_response_reaches_the_sampler() -> None:
     form = {"type": "json_schema", "name": "person", "schema": _SCHEMA, "strict": True}
     asked = ResponsesRequest(model="m", input="hi", text={"format": form})
-    assert chat_request(asked.as_chat, {}).holds is not None
+    assert chat_request(asked.as_chat).holds is not None
     calls = [
         {"role": "user", "content": "weather?"},
         {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
         {"type": "reasoning", "summary": []},
         {"type": "function_call_output", "call_id": "1", "output": "rain"},
     ]
-    chat = chat_request(ResponsesRequest(model="m", input=calls).as_chat, {})
+    chat = chat_request(ResponsesRequest(model="m", input=calls).as_chat)
     assert [message.role for message in chat.messages] == ["user", "assistant", "tool"]
 
 
@@ -128,7 +128,7 @@ def test_the_special_tokens_of_a_text_are_as_they_are() -> None:
 @pytest.mark.parametrize("count", [None, 0])
 def test_a_completion_without_a_bound_has_the_route_s_own(count: int | None) -> None:
     asked = CompletionRequest(model="m", prompt="hi", max_tokens=count)
-    assert chat_request(asked.as_chat, {}).answer_tokens == 16
+    assert chat_request(asked.as_chat).answer_tokens == 16
 
 
 def test_a_stream_that_is_null_is_as_if_it_was_absent() -> None:

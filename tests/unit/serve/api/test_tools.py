@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from llava_pack.engine.port import Message, Picture
 from llava_pack.engine.sampling import GrammarError
-from llava_pack.serve.api.tool_texts import call_text
 from llava_pack.serve.api.tools import CallText, OfferedFunction, asking, call_grammar
+from llava_pack.serve.api.translation import engine_messages
 from llava_pack.serve.api.wire import ChatRequest
 from llava_pack.serve.validation import problem
 
@@ -77,8 +77,13 @@ def test_tools_that_are_too_long_are_named() -> None:
 
 
 def test_long_arguments_of_a_call_stay_text() -> None:
-    assert '"arguments": {"a": 1}' in call_text("add", '{"a":1}')
-    assert r'"arguments": "[0,' in call_text("add", f"[{'0,' * 40_000}0]")
+    def written(count: int) -> str:
+        call = {"function": {"name": "add", "arguments": f"[{'0,' * 10_000}0]"}}
+        turn = {"role": "assistant", "tool_calls": [call] * count}
+        return engine_messages(_request(messages=[turn, turn]).messages, ())[0].text
+
+    assert '"arguments": [0, 0' in written(1)
+    assert '"arguments": "[0,0' in written(10), "reading them would keep others waiting"
 
 
 def test_the_grammar_names_each_function_with_its_own_schema() -> None:
