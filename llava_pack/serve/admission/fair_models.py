@@ -117,11 +117,7 @@ class Shared:
         return self._slots + self._queue
 
     def admit(self, caller: Caller = ANYONE, places: int = 1) -> None:
-        """Refuse early what could not wait in the line.
-
-        Args:
-            caller: who asks.
-            places: that are needed together.
+        """Refuse early what could not wait in the line, or not all of several places.
 
         Raises:
             ServeError: the engine is not ready.
@@ -133,10 +129,6 @@ class Shared:
 
     def admit_waiting(self, who: str, places: int = 1) -> None:
         """Refuse a request that could not wait: there are enough, or enough of the caller's.
-
-        Args:
-            who: the caller's name.
-            places: that are needed together.
 
         Raises:
             OverloadedError: the line is full.
@@ -195,9 +187,7 @@ class Shared:
     async def turn(self, caller: Caller, party: Party | None = None) -> AsyncIterator[None]:
         """Wait for a caller's turn at the engine, and hold it until the block ends.
 
-        Args:
-            caller: whose turn.
-            party: that the request belongs to; the first of it asks for the places of all.
+        The first of a party asks for the places of all.
 
         Raises:
             PackError: as `admit`.
@@ -213,10 +203,7 @@ class Shared:
     ) -> AsyncGenerator[Event, None]:
         """Wait for a caller's turn, prepare the request, and answer it; closing frees the seat.
 
-        Args:
-            caller: who asks.
-            prepare: the request, once it is its turn.
-            party: that it belongs to; its others follow with the first event.
+        The others of its party follow with the first event.
 
         Raises:
             PackError: as `admit`, and as `prepare`.

@@ -149,7 +149,7 @@ def _admit(inference: Inference, body: CompletionRequest, request: Request, each
         raise UsageError(
             f"expected at most {_MAX_ANSWERS} answers, got {len(body.prompt)} prompts with {each}",
             subject=field,
-            hint="send fewer prompts at once, or a smaller n",
+            hint="send fewer prompts, or a smaller n",
         )
     inference.admit(body.model, visit_with(request), count, field)
 

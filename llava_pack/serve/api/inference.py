@@ -250,10 +250,10 @@ def check_room(model: Shared, visit: Visit, count: int, field: str) -> None:
     """
     if model.info is not None and count > model.most:
         raise UsageError(
-            f"expected at most {model.most} answers at once, for as many run and wait here, "
-            f"got {count}",
+            f"expected at most {model.most} answers in one request, got {count}",
             subject=field,
-            hint="ask for fewer, or have the server started with a larger --queue",
+            hint="no more can run and wait here: ask for fewer, or have the server started with a "
+            "larger --queue",
         )
     model.admit(visit.caller, count)
 

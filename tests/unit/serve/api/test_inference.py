@@ -182,7 +182,7 @@ def test_what_came_is_let_go_once_it_is_decoded_and_that_once_all_choices_have_i
 def test_more_choices_than_ever_fit_are_refused_and_name_the_field(count: int) -> None:
     inference = Inference({}, PictureDecoder())
     model = Shared(cast("Served", _Engine()), queue=0)
-    with pytest.raises(UsageError, match="expected at most 1 answers at once") as refused:
+    with pytest.raises(UsageError, match="expected at most 1 answers in one request") as refused:
         inference.choices(model, Visit(), _question("1"), count)
     assert refused.value.subject == "n"
 
