@@ -107,7 +107,7 @@ class FairQueue:
     @property
     def waiting(self) -> int:
         """How many tickets wait."""
-        return self.waiting_by.total()
+        return self._following.total() + sum(map(len, self._lines.values()))
 
     @property
     def held(self) -> int:
