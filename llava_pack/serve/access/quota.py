@@ -1,7 +1,8 @@
 """How much a key may ask: requests in a minute, tokens in a day.
 
 Both are buckets that fill evenly and hold one minute's, or one day's, at most. A request takes one
-from the first at once. What an answer costs is known when it ends: it is taken from the second
+from the first at once, and one for each further answer that it asks for, once its body is read;
+what is not there is owed. What an answer costs is known when it ends: it is taken from the second
 then, below zero where many ran at once, and what is owed has to fill up again before the next.
 Buckets are full at each start. Where one gateway takes another's place within a start, the
 supervisor tells it what was left: whoever brings a gateway down gains no quota by it.
@@ -124,6 +125,13 @@ class Books:
             )
         self._requests[key.id] = requests.less(1)
         self._changed[key.id] = None
+
+    def take(self, key: Key, requests: int) -> None:
+        """Take further requests of a key, of which is known only now; what is missing is owed."""
+        left = self._filled(self._requests, key.id, key.quota.requests_per_min, _MINUTE_S)
+        if left is not None:
+            self._requests[key.id] = left.less(requests)
+            self._changed[key.id] = None
 
     def charge(self, key: Key, tokens: int) -> None:
         """Take the tokens of an answer."""

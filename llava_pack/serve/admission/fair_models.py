@@ -16,7 +16,7 @@ from llava_pack.engine.measures import Trace
 from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.serve.admission.body_budget import Budget
-from llava_pack.serve.admission.fair_queue import Seats
+from llava_pack.serve.admission.fair_queue import Party, Seats
 from llava_pack.serve.admission.line import Line
 from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.care import QUEUE
@@ -111,8 +111,13 @@ class Shared:
         """Whether the line is full."""
         return self._model.full or self._queue_is_full()
 
-    def admit(self, caller: Caller = ANYONE) -> None:
-        """Refuse early what could not wait in the line.
+    @property
+    def most(self) -> int:
+        """How many requests may run and wait at once: of one that is more, no part is taken."""
+        return self._slots + self._queue
+
+    def admit(self, caller: Caller = ANYONE, places: int = 1) -> None:
+        """Refuse early what could not wait in the line, or not all of several places.
 
         Raises:
             ServeError: the engine is not ready.
@@ -120,9 +125,9 @@ class Shared:
             ShareError: the caller's share of it is.
         """
         self._model.admit()
-        self.admit_waiting(caller.name)
+        self.admit_waiting(caller.name, places)
 
-    def admit_waiting(self, who: str) -> None:
+    def admit_waiting(self, who: str, places: int = 1) -> None:
         """Refuse a request that could not wait: there are enough, or enough of the caller's.
 
         Raises:
@@ -130,7 +135,7 @@ class Shared:
             ShareError: the caller's share of it is.
         """
         waiting = self._waiting
-        mine, of_mine, of_all = waiting[who], *self._missing(who)
+        mine, of_mine, of_all = waiting[who], *self._missing(who, places)
         if of_mine or of_all:
             self.tally.refused += 1
         if of_mine:
@@ -144,23 +149,25 @@ class Shared:
         """Return whether one more request of a caller could wait."""
         return self._missing(who) == (0, 0)
 
-    def _missing(self, who: str) -> tuple[int, int]:
+    def _missing(self, who: str, places: int = 1) -> tuple[int, int]:
         """Return how many places of a caller's share, and of all, have to be free first.
 
         What others have beyond the share of one counts for nothing: however many one key sends
-        while it is alone, the next key finds places.
+        while it is alone, the next key finds places. A share is one request's at least, however
+        many places that needs.
         """
         queue, waiting, half = self._line.queue, self._waiting, max(1, self._queue // 2)
         mine = waiting.pop(who, 0)
         shared = bool(waiting) or queue.shared_with(who)
-        if shared and mine >= half:
-            return mine - half + 1, 0
+        share = max(half, places)
+        if shared and mine + places > share:
+            return mine + places - share, 0
         theirs = waiting + queue.held_by
         all_of_mine = mine + theirs.pop(who, 0)
         others = sum(min(count, self._slots + half) for count in theirs.values())
-        newcomer = shared and not mine and waiting.total() < self._queue + _NEWCOMERS
-        over = all_of_mine + others - (self._slots + self._queue)
-        return 0, 0 if newcomer else max(0, over + 1)
+        newcomer = shared and not mine and waiting.total() + places <= self._queue + _NEWCOMERS
+        over = all_of_mine + others + places - self.most
+        return 0, 0 if newcomer else max(0, over)
 
     @property
     def _waiting(self) -> Counter[str]:
@@ -177,24 +184,33 @@ class Shared:
         return self._retry_s(who, mine, turns=1 + len(waiting))
 
     @asynccontextmanager
-    async def turn(self, caller: Caller) -> AsyncIterator[None]:
+    async def turn(self, caller: Caller, party: Party | None = None) -> AsyncIterator[None]:
         """Wait for a caller's turn at the engine, and hold it until the block ends.
+
+        The first of a party asks for the places of all.
 
         Raises:
             PackError: as `admit`.
         """
-        self.admit(caller)
-        async with self._line.turn(caller.name):
+        party = party or Party()
+        if not party.joined:
+            self.admit(caller, party.size)
+        async with self._line.turn(caller.name, party):
             yield
 
-    async def answer(self, caller: Caller, prepare: Prepare) -> AsyncGenerator[Event, None]:
+    async def answer(
+        self, caller: Caller, prepare: Prepare, party: Party | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Wait for a caller's turn, prepare the request, and answer it; closing frees the seat.
+
+        The others of its party follow with the first event.
 
         Raises:
             PackError: as `admit`, and as `prepare`.
             ServeError: the engine ended meanwhile.
         """
-        async with self.turn(caller):
+        party = party or Party()
+        async with self.turn(caller, party):
             prepared = await prepare()
             del prepare  # and with it the pictures as they came
             events, seen = self._model.generate(prepared.request), prepared.seen
@@ -203,6 +219,7 @@ class Shared:
                 async with aclosing(events):
                     async for event in events:
                         seen()
+                        self._line.proceed(party)
                         yield event
             finally:
                 seen()
@@ -225,7 +242,7 @@ class Shared:
 
     def _queue_is_full(self) -> bool:
         """Return whether as many wait, here and at the engine, as may."""
-        return self._line.queue.held + self._waiting.total() >= self._slots + self._queue
+        return self._line.queue.held + self._waiting.total() >= self.most
 
     @property
     def _slots(self) -> int:

@@ -12,7 +12,7 @@ around, the last free seats go only to somebody who has none: whoever comes mean
 
 import math
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _AROUND_S = 60.0
@@ -54,11 +54,27 @@ class _Lately:
 
 
 @dataclass(eq=False, slots=True)
+class Party:
+    """Requests that ask the same: the others come into the line once the first is under way."""
+
+    size: int = 1
+    keeps: bool = False
+    """Whether it holds what those on other seats may wait for: then it keeps one till its end."""
+    joined: bool = False
+    """Whether the first of them has come."""
+    seats: int = 0
+    """How many it has."""
+    followers: list["Ticket"] = field(default_factory=list)
+    """Those that are not in the line yet."""
+
+
+@dataclass(eq=False, slots=True)
 class Ticket:
     """One request in the line, or on a seat."""
 
     who: str
     since_s: float
+    party: Party = field(default_factory=Party)
     seated: bool = False
     seated_s: float = 0.0
 
@@ -83,13 +99,15 @@ class FairQueue:
         self.seats = seats
         self._lines: dict[str, deque[Ticket]] = {}
         self._held: Counter[str] = Counter()
+        self._following: Counter[str] = Counter()
+        self._heirs: list[Ticket] = []
         self._lately: dict[str, _Lately] = {}
         self._turns = 0
 
     @property
     def waiting(self) -> int:
         """How many tickets wait."""
-        return sum(map(len, self._lines.values()))
+        return self._following.total() + sum(map(len, self._lines.values()))
 
     @property
     def held(self) -> int:
@@ -99,7 +117,7 @@ class FairQueue:
     @property
     def waiting_by(self) -> Counter[str]:
         """How many tickets of each caller wait."""
-        return Counter({who: len(line) for who, line in self._lines.items()})
+        return self._following + Counter({who: len(line) for who, line in self._lines.items()})
 
     @property
     def held_by(self) -> Counter[str]:
@@ -108,7 +126,7 @@ class FairQueue:
 
     def waiting_of(self, who: str) -> int:
         """Return how many tickets of a caller wait."""
-        return len(self._lines.get(who, ()))
+        return self.waiting_by[who]
 
     def shared_with(self, who: str) -> bool:
         """Return whether anybody but a caller waits or has a seat."""
@@ -126,13 +144,36 @@ class FairQueue:
         came_s = self._lines[who][0].since_s
         return max(came_s, self._lately[who].turn_s) if self._held[who] else came_s
 
-    def join(self, who: str, now_s: float) -> Ticket:
-        """Return a new ticket at the end of its caller's line."""
-        ticket = Ticket(who, now_s)
+    def join(self, who: str, now_s: float, party: Party | None = None) -> Ticket:
+        """Return a new ticket at the end of its caller's line.
+
+        Args:
+            who: the caller's name.
+            now_s: seconds that only grow.
+            party: that it belongs to; all but its first wait beside the line until `proceed`.
+        """
+        ticket = Ticket(who, now_s, party or Party())
+        if ticket.party.joined:
+            ticket.party.followers.append(ticket)
+            self._following[who] += 1
+        else:
+            ticket.party.joined = True
+            self._line_up(ticket, now_s)
+        return ticket
+
+    def proceed(self, party: Party, now_s: float) -> None:
+        """Let a party's others into the line: its first is under way."""
+        for ticket in party.followers:
+            self._line_up(ticket, now_s)
+            self._following[ticket.who] -= 1
+        party.followers.clear()
+        self._following += Counter()  # drops what is zero
+
+    def _line_up(self, ticket: Ticket, now_s: float) -> None:
+        who = ticket.who
         self._lines.setdefault(who, deque()).append(ticket)
         wanted = self._held[who] + len(self._lines[who])
         self._lately.setdefault(who, _Lately(now_s)).needs(wanted, now_s)
-        return ticket
 
     def leave(self, ticket: Ticket, now_s: float) -> None:
         """Take a ticket out of the line, or off its seat."""
@@ -142,23 +183,45 @@ class FairQueue:
             caller.uses(now_s - ticket.seated_s, now_s)
             self._held[ticket.who] -= 1
             self._held += Counter()  # drops what is zero
+            ticket.party.seats -= 1
+            self._pass_on(ticket.party, ticket.who, now_s)
+        elif ticket in ticket.party.followers:
+            ticket.party.followers.remove(ticket)
+            self._following[ticket.who] -= 1
+            self._following += Counter()
+        else:
+            self._take_out(ticket)
+
+    def _pass_on(self, party: Party, who: str, now_s: float) -> None:
+        """Give a party that keeps a seat the one that it just left, if it has no other."""
+        self.proceed(party, now_s)
+        if not party.keeps or party.seats:
             return
+        heir = next((one for one in self._lines.get(who, ()) if one.party is party), None)
+        if heir is not None:
+            self._sit(heir, now_s)
+            self._heirs.append(heir)
+
+    def _take_out(self, ticket: Ticket) -> None:
         self._lines[ticket.who].remove(ticket)
         if not self._lines[ticket.who]:
             del self._lines[ticket.who]
 
+    def _sit(self, ticket: Ticket, now_s: float) -> None:
+        who = ticket.who
+        self._take_out(ticket)
+        ticket.seated, ticket.seated_s = True, now_s
+        ticket.party.seats += 1
+        self._held[who] += 1
+        self._turns += 1
+        self._lately[who].turn, self._lately[who].turn_s = self._turns, now_s
+
     def seat(self, now_s: float) -> list[Ticket]:
         """Return the tickets whose turn has come, and seat them."""
-        seated: list[Ticket] = []
+        seated, self._heirs = self._heirs, []
         while (who := self._next(now_s)) is not None:
-            ticket = self._lines[who].popleft()
-            if not self._lines[who]:
-                del self._lines[who]
-            ticket.seated, ticket.seated_s = True, now_s
-            self._held[who] += 1
-            self._turns += 1
-            self._lately[who].turn, self._lately[who].turn_s = self._turns, now_s
-            seated.append(ticket)
+            seated.append(ticket := self._lines[who][0])
+            self._sit(ticket, now_s)
         return seated
 
     def _next(self, now_s: float) -> str | None:

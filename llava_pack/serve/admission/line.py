@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
+from llava_pack.serve.admission.fair_queue import FairQueue, Party, Seats, Ticket
 from llava_pack.serve.admission.turnover import Turnover
 
 _LOOK_AGAIN_S = 5.0
@@ -36,9 +36,9 @@ class Line:
         """How long the first in the line has waited."""
         return self._queue.oldest_s(time.monotonic())
 
-    async def enter(self, who: str) -> Ticket:
+    async def enter(self, who: str, party: Party | None = None) -> Ticket:
         """Wait for a caller's turn; the ticket is to be handed to `leave`."""
-        ticket = self._queue.join(who, time.monotonic())
+        ticket = self._queue.join(who, time.monotonic(), party)
         self._turns[ticket] = turn = asyncio.get_running_loop().create_future()
         self._move()
         try:
@@ -60,13 +60,19 @@ class Line:
             self.turnover.rests(now_s)
 
     @asynccontextmanager
-    async def turn(self, who: str) -> AsyncIterator[None]:
+    async def turn(self, who: str, party: Party | None = None) -> AsyncIterator[None]:
         """Wait for a caller's turn, and hold the seat until the block ends."""
-        ticket = await self.enter(who)
+        ticket = await self.enter(who, party)
         try:
             yield
         finally:
             self.leave(ticket)
+
+    def proceed(self, party: Party) -> None:
+        """Let a party's others into the line: its first is under way."""
+        if party.followers:
+            self._queue.proceed(party, time.monotonic())
+            self._move()
 
     def _move(self) -> None:
         self._queue.seats = self._seats()

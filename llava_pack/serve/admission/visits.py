@@ -23,6 +23,8 @@ class _Count:
 
     tokens_in: int = 0
     tokens_out: int = 0
+    has_prompt: bool = True
+    """Whether its prompt is counted with it, and not with another one that has the same."""
 
 
 class Visit:
@@ -55,6 +57,7 @@ class Visit:
         self.model = ""
         self.pictures = 0
         self._chars = 0
+        self._prepaid = 1
         self._counts: list[_Count] = []
         self._ledger = ledger
         self._began_s = time.monotonic()
@@ -62,7 +65,7 @@ class Visit:
     @property
     def tokens_in(self) -> int:
         """Tokens of all prompts, as far as that is known."""
-        return sum(count.tokens_in for count in self._counts)
+        return sum(count.tokens_in for count in self._counts if count.has_prompt)
 
     @property
     def tokens_out(self) -> int:
@@ -83,17 +86,32 @@ class Visit:
         if self._ledger is not None and self.key is not None:
             self._ledger.books.admit(self.key)
 
+    def takes(self, answers: int) -> None:
+        """Take more answers from the key's quota; of all of them `admit` has taken one.
+
+        It is too late to refuse: what there is not is owed, and the next request waits for it.
+        """
+        more, self._prepaid = answers - self._prepaid, 0
+        if more and self._ledger is not None and self.key is not None:
+            self._ledger.books.take(self.key, more)
+
     def asks(self, request: Request) -> None:
         """Note what a model is asked."""
         self.pictures = sum(len(message.pictures) for message in request.messages)
         self._chars = sum(len(message.text) for message in request.messages)
 
     async def counted(
-        self, model: str, events: AsyncGenerator[Event, None]
+        self, model: str, events: AsyncGenerator[Event, None], *, has_prompt: bool = True
     ) -> AsyncGenerator[Event, None]:
-        """Yield what comes of a request to a model, and count what it takes."""
+        """Yield what comes of a request to a model, and count what it takes.
+
+        Args:
+            model: its name.
+            events: what comes.
+            has_prompt: whether the prompt counts, and not with another answer to it.
+        """
         self.model = model
-        self._counts.append(count := _Count())
+        self._counts.append(count := _Count(has_prompt=has_prompt))
         async with aclosing(events):
             async for event in events:
                 match event:

@@ -13,8 +13,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from llava_pack.engine.limits import MAX_TOP_LOGPROBS
+from llava_pack.format.errors import UsageError
 from llava_pack.serve.api.answering import ask, reply
-from llava_pack.serve.api.inference import Inference
+from llava_pack.serve.api.inference import Inference, visit_with
 from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.request_fields import refuse_but
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of
@@ -24,6 +25,8 @@ from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope, name_field
 from llava_pack.serve.validation import wrong
 
 _MAX_PROMPTS = 32
+_MAX_ANSWERS = 32
+"""Of all prompts together: each is a request of its own to the engine."""
 _DEFAULT_TOKENS = 16
 _OWN = frozenset({"prompt", "suffix", "echo", "logprobs"})
 _OF_CONVERSATIONS: Mapping[str, tuple[object, ...]] = {
@@ -130,6 +133,7 @@ def completions_router(inference: Inference) -> APIRouter:
         name_fields(request, _NAMES)
         asked = chat_request(body.as_chat)
         each = asked.n or 1
+        _admit(inference, body, request, each)
         writer = CompletionWriter(
             head_of(request, "cmpl", inference.called(body.model)),
             echo=[text for prompt in body.prompt for text in [prompt if body.echo else ""] * each],
@@ -147,6 +151,24 @@ def completions_router(inference: Inference) -> APIRouter:
         return await reply(choices, writer, request, stream=bool(body.stream))
 
     return router
+
+
+def _admit(inference: Inference, body: CompletionRequest, request: Request, each: int) -> None:
+    """Refuse prompts that have more answers than can wait, before the first one begins.
+
+    Raises:
+        HTTPException: 404, there is no such model.
+        UsageError: there are never so many.
+        PackError: there is no room for so many just now.
+    """
+    count, field = len(body.prompt) * each, "prompt" if len(body.prompt) > 1 else "n"
+    if count > _MAX_ANSWERS:
+        raise UsageError(
+            f"expected at most {_MAX_ANSWERS} answers, got {len(body.prompt)} prompts with {each}",
+            subject=field,
+            hint="send fewer prompts, or a smaller n",
+        )
+    inference.admit(body.model, visit_with(request), count, field)
 
 
 @dataclass(frozen=True)

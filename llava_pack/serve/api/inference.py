@@ -1,6 +1,5 @@
 """The one way from a route to a model: a turn, the pictures, the request, the answer."""
 
-import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
@@ -11,8 +10,10 @@ from starlette.requests import Request as HttpRequest
 
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.port import Event, Message, Picture, Request
+from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.admission.bodies import drop_copies
 from llava_pack.serve.admission.fair_models import Prepared, Shared
+from llava_pack.serve.admission.fair_queue import Party
 from llava_pack.serve.admission.visits import Visit, visit_of
 from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.api.pictures import Admitted, PictureDecoder, Source
@@ -89,13 +90,24 @@ class Inference:
         Raises:
             PackError: while it is iterated; it is not admitted, or its pictures are not.
         """
+        (events,) = self.choices(model, visit, question, 1)
+        return events
 
-        async def prepare() -> Prepared:
-            request, admitted = await self._decoded(model, visit, question)
-            visit.asks(request)
-            return Prepared(request=request, seen=admitted.close)
+    def admit(self, name: str, visit: Visit, count: int, field: str) -> None:
+        """Refuse as many answers as could not wait, before the first of them begins.
 
-        return visit.counted(model.name, model.answer(visit.caller, prepare))
+        Args:
+            name: the model's, one of them.
+            visit: of who asks.
+            count: of the answers.
+            field: of the request, which asks for so many.
+
+        Raises:
+            HTTPException: 404, there is no such model.
+            UsageError: there is never room for so many.
+            PackError: there is none just now.
+        """
+        check_room(self.find(name), visit, count, field)
 
     def choices(
         self, model: Shared, visit: Visit, question: Question, count: int
@@ -103,16 +115,22 @@ class Inference:
         """Return several answers to one question, each drawn with a seed of its own.
 
         Its pictures are decoded once. The others begin once the first one is under way: by then
-        what was computed of the prompt is there, and they take it over.
+        what was computed of the prompt is there, and they take it over. They are admitted
+        together, and not at all where the line has no room for all of them.
 
         Raises:
-            PackError: while they are iterated, as `answer`.
+            UsageError: there is never room for so many.
+            PackError: there is none just now; and while they are iterated, as `answer`.
         """
-        if count == 1:
-            return [self.answer(model, visit, question)]
+        if count > 1:
+            check_room(model, visit, count, "n")
+        visit.takes(count)
         decode = functools.partial(self._decoded, model, visit, question)
         group = _Group(model, visit, decode, count)
-        return [visit.counted(model.name, group.answer(number)) for number in range(count)]
+        return [
+            visit.counted(model.name, group.answer(number), has_prompt=not number)
+            for number in range(count)
+        ]
 
     @asynccontextmanager
     async def request(
@@ -161,33 +179,51 @@ class _Group:
     ) -> None:
         self._model = model
         self._visit = visit
-        self._decode = decode
+        self._decode: Callable[[], Awaitable[tuple[Request, Admitted]]] | None = decode
         self._unseen = count
-        self._under_way = asyncio.Event()
-        self._first: tuple[Request, Admitted] | None = None
+        self._party = Party(count)
+        self._failed = False
+        self._unmade = count
+        self._common: Request | None = None
+        self._give_back: Callable[[], None] = lambda: None
 
     async def answer(self, number: int) -> AsyncGenerator[Event, None]:
-        """Answer one of the requests; all but the first wait until that one is under way."""
+        """Answer one of the requests; all but the first wait until that one is under way.
+
+        Where one has failed there is no answer, and whoever has not begun asks for nothing.
+        """
+        if self._failed:
+            return
         seen = functools.cache(self._seen)
 
         async def prepare() -> Prepared:
             return Prepared(request=await self._request(number), seen=seen)
 
         try:
-            if number:
-                await self._under_way.wait()
-            async with aclosing(self._model.answer(self._visit.caller, prepare)) as events:
+            events = self._model.answer(self._visit.caller, prepare, self._party)
+            async with aclosing(events):
                 async for event in events:
-                    self._under_way.set()
                     yield event
+        except PackError:
+            self._failed = True
+            raise
         finally:
             seen()
 
     async def _request(self, number: int) -> Request:
-        if self._first is None:
-            self._first = await self._decode()
-            self._visit.asks(self._first[0])
-        first, _ = self._first
+        if self._decode is not None:
+            decode, self._decode = self._decode, None  # it holds the pictures as they came
+            self._common, admitted = await decode()
+            self._give_back = admitted.close
+            del admitted
+            self._visit.asks(self._common)
+            # Others wait on their seats for its pictures' room: it has to go on by itself.
+            self._party.keeps = self._visit.pictures > 0
+        if (first := self._common) is None:
+            raise ServeError("the question could not be asked: its first choice failed")
+        self._unmade -= 1
+        if not self._unmade:
+            self._common = None
         seed = first.sampling.seed
         own = None if seed is None else (seed + number) % 2**63
         name = f"{first.request_id}-{number}" if number else first.request_id
@@ -196,8 +232,32 @@ class _Group:
     def _seen(self) -> None:
         """Give the pictures' room back once the last of the requests needs it no more."""
         self._unseen -= 1
-        if self._unseen == 0 and self._first is not None:
-            self._first[1].close()
+        if self._unseen == 0:
+            self._common = None
+            self._give_back()
+
+
+def check_room(model: Shared, visit: Visit, count: int, field: str) -> None:
+    """Refuse more answers at once than a model has room for.
+
+    Args:
+        model: that is asked.
+        visit: of who asks.
+        count: of the answers.
+        field: of the request, which asks for so many.
+
+    Raises:
+        UsageError: there is never room for so many.
+        PackError: there is none just now.
+    """
+    if model.info is not None and count > model.most:
+        raise UsageError(
+            f"expected at most {model.most} answers in one request, got {count}",
+            subject=field,
+            hint="no more can run and wait here: ask for fewer, or have the server started with a "
+            "larger --queue",
+        )
+    model.admit(visit.caller, count)
 
 
 def visit_with(request: HttpRequest) -> Visit:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from llava_pack.engine.limits import Limits
@@ -122,7 +122,8 @@ class PictureDecoder:
         room = await self._room.take(caller.name, _COLOURS * sum(pixels.values()))
         try:
             decoded = {
-                name: await self._decoded(name, caller, mode, file) for name, file in files.items()
+                name: await self._decoded(name, caller, mode, files.get(name), measured)
+                for name, measured in pixels.items()
             }
         except BaseException:
             room.give_back()
@@ -133,7 +134,7 @@ class PictureDecoder:
         """Return the one picture of a request: its bound is enough, and its header is read once."""
         room = await self._room.take(caller.name, _COLOURS * self._limits.pixels)
         try:
-            picture = await self._decoded(source, caller, mode)
+            picture = await self._decoded(source, caller, mode, None, self._limits.pixels)
         except BaseException:
             room.give_back()
             raise
@@ -141,24 +142,37 @@ class PictureDecoder:
         return Admitted(pictures=(picture,), close=room.give_back)
 
     async def _decoded(
-        self, source: Source, caller: Caller, mode: PictureMode, file: bytes | None = None
+        self,
+        source: Source,
+        caller: Caller,
+        mode: PictureMode,
+        file: bytes | None,
+        most_pixels: int,
     ) -> Picture:
+        # a file that is read again may be another one by now: it gets the room that was taken
+        limits = replace(self._limits, pixels=most_pixels)
+
         def decode(decoder: Decoder) -> Picture:
             with _named(source):
-                return decoder.decode(file or self._file(source), self._limits, mode)
+                return decoder.decode(file or self._file(source), limits, mode)
 
         return await self._run(caller, decode)
 
     def _measured(
         self, decoder: Decoder, sources: Iterable[Source]
     ) -> tuple[dict[Source, bytes], dict[Source, int]]:
-        """Return the file and the pixels of each picture; on the decoder's thread."""
+        """Return the file and the pixels of each picture; on the decoder's thread.
+
+        What lies on a disk is not kept: nothing has counted it, and it can be read again.
+        """
         files: dict[Source, bytes] = {}
         pixels: dict[Source, int] = {}
         for one in sources:
             with _named(one):
-                files[one] = self._file(one)
-                pixels[one] = math.prod(decoder.measure(files[one], self._limits))
+                file = self._file(one)
+                pixels[one] = math.prod(decoder.measure(file, self._limits))
+                if isinstance(one, bytes) or file_path(one.url) is None:
+                    files[one] = file
         return files, pixels
 
     def _file(self, source: Source) -> bytes:

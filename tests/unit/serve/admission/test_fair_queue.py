@@ -14,7 +14,7 @@ from llava_pack.engine.port import Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.admission.fair_models import Prepared, Shared, SharedModels
-from llava_pack.serve.admission.fair_queue import FairQueue, Seats, Ticket
+from llava_pack.serve.admission.fair_queue import FairQueue, Party, Seats, Ticket
 from llava_pack.serve.admission.turnover import Turnover
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.counters import Tally
@@ -178,6 +178,33 @@ def test_who_leaves_the_line_is_not_seated() -> None:
     queue.leave(second, 7)
     queue.leave(first, 7)
     assert (queue.seat(7), queue.waiting, queue.held, queue.oldest_s(9)) == ([], 0, 0, 0)
+
+
+def test_the_others_of_a_party_wait_beside_the_line_and_take_turns_in_it() -> None:
+    queue, party = FairQueue(Seats(2)), Party(3)
+    first, second, third = (queue.join("ann", 0, party) for _ in range(3))
+    assert (queue.seat(0), queue.waiting_by["ann"]) == ([first], 2)
+    queue.leave(third, 0)
+    queue.proceed(party, 1)
+    bob = queue.join("bob", 1)
+    queue.leave(first, 2)
+    assert queue.seat(2) == [bob, second]
+
+
+def test_a_party_that_keeps_a_seat_hands_on_its_last_one_and_no_other() -> None:
+    queue, party = FairQueue(Seats(1)), Party(3, keeps=True)
+    first, second, third = (queue.join("ann", 0, party) for _ in range(3))
+    assert queue.seat(0) == [first]
+    bob = queue.join("bob", 0)
+    queue.leave(first, 1)
+    queue.seats = Seats(2)
+    assert queue.seat(1) == [second, bob]
+    queue.seats = Seats(1)
+    queue.leave(bob, 2)
+    queue.leave(second, 2)
+    assert queue.seat(2) == [third]
+    queue.leave(third, 3)
+    assert (queue.seat(3), queue.waiting, queue.held, party.seats) == ([], 0, 0, 0)
 
 
 _QUIET = Vitals(steps=0, running=0, waiting=0, stalled_s=0, bound_s=60)

@@ -18,7 +18,7 @@ from llava_pack.engine.port import Delta, Event, Finished, Message, Request
 from llava_pack.serve.access.audit import AuditLog
 from llava_pack.serve.access.key import Key, Quota, digest_of
 from llava_pack.serve.access.policy import AccessPolicy
-from llava_pack.serve.access.quota import QuotaError
+from llava_pack.serve.access.quota import Books, QuotaError
 from llava_pack.serve.access.sessions import RENEW_S, Session
 from llava_pack.serve.admission.visits import Ledger, Visit, visit_of
 from llava_pack.serve.caller import Caller
@@ -128,6 +128,48 @@ def test_an_answer_that_came_whole_is_charged_as_the_engine_counted() -> None:
     assert (lines.said[0]["model"], lines.said[0]["key"], lines.said[0]["status"]) == (
         "m", "ann", 200,
     )  # fmt: skip
+
+
+def _asked(path: str, **fields: Any) -> tuple[int, Any, dict[str, Any], float]:
+    """Return status, body, the audit's line, and what is left of a key's 60 requests."""
+    lines, books = Lines(), Books(lambda: 0.0)
+    ann = Key(id="ann", name="ann", digest=digest_of("ann"), quota=Quota(requests_per_min=60))
+    policy = AccessPolicy(secrets=("t",), start_secret="s", keys=(ann,))
+    settings = GatewaySettings(policy=policy, web=False, books=books, sink=lines)
+    app = create_app({"m": cast("Any", Listening())}, settings)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            headers = {"Authorization": "Bearer ann"}
+            return await http.post(path, json={"model": "m", **fields}, headers=headers)
+
+    answer = asyncio.run(ask())
+    _, left, _ = books.changes(9)["ann"]
+    return answer.status_code, answer.json(), lines.said[0], left
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "prompts", "answers"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "n": 4}, 1, 4),
+        ("/v1/completions", {"prompt": ["a", "b", "c"], "n": 2}, 3, 6),
+        ("/v1/completions", {"prompt": ["a", "b"]}, 2, 2),
+        ("/v1/completions", {"prompt": "a"}, 1, 1),
+    ],
+)
+def test_each_answer_is_one_of_the_quota_and_each_prompt_counts_once(
+    path: str, fields: dict[str, Any], prompts: int, answers: int
+) -> None:
+    status, body, line, left = _asked(path, **fields)
+    assert (status, left) == (200, 60 - answers)
+    assert (line["tokens_in"], line["tokens_out"]) == (30 * prompts, answers)
+    assert body["usage"]["prompt_tokens"] == line["tokens_in"]
+
+
+def test_more_answers_than_may_be_asked_for_at_once_are_refused_and_not_counted() -> None:
+    status, body, _, left = _asked("/v1/completions", prompt=["a"] * 32, n=8)
+    assert (status, body["error"]["param"], left) == (400, "prompt", 59)
 
 
 async def _breaks(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -1,13 +1,19 @@
 """`--picture-root`: what lies below the folder is read, and nothing else by any way of writing it."""
 
+import asyncio
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from llava_pack.engine.limits import Limits
+from llava_pack.engine.port import Picture
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.api.picture_root import PictureRoot, file_path
+from llava_pack.serve.api.pictures import PictureDecoder, SentPicture
 
 
 @pytest.fixture
@@ -119,3 +125,36 @@ def test_whoever_exchanges_a_step_for_a_link_in_between_gets_an_error(
 @pytest.mark.parametrize("url", ["data:;base64,aGk=", "https://a/b", "profile:///a", ""])
 def test_other_urls_are_no_files(url: str) -> None:
     assert file_path(url) is None
+
+
+def _after_a_change(root: PictureRoot, colour: str, side: int) -> tuple[Picture, ...]:
+    """Return two pictures of which one changes while they wait for room."""
+    paths = [root.folder / name for name in ("1.png", "2.png")]
+    for path in paths:
+        Image.new("RGB", (4, 4), "red").save(path)
+    sent = [SentPicture(path.as_uri(), f"messages.{n}") for n, path in enumerate(paths)]
+
+    async def admitted() -> tuple[Picture, ...]:
+        with closing(PictureDecoder(Limits(pixels=100, total_pixels=100), root)) as decoder:
+            room = decoder._room
+            holding = await room.take("anyone", 300)
+            waiting = asyncio.create_task(decoder.admitted(sent))
+            while not decoder.room_waiting:  # noqa: ASYNC110 - measuring is on a thread
+                await asyncio.sleep(0.001)
+            Image.new("RGB", (side, side), colour).save(paths[1])
+            holding.give_back()
+            return (await waiting).pictures
+
+    return asyncio.run(admitted())
+
+
+def test_files_are_not_kept_while_their_pictures_wait_for_room(root: PictureRoot) -> None:
+    """Sixteen of 40 MB, which no body brought, were 640 MB that nothing counted."""
+    _, changed = _after_a_change(root, "blue", 4)
+    assert changed.rgb[:3] == b"\x00\x00\xff", "it was read again"
+
+
+def test_a_file_that_has_grown_meanwhile_gets_no_more_room(root: PictureRoot) -> None:
+    with pytest.raises(UsageError, match="too large: 5x5") as refused:
+        _after_a_change(root, "blue", 5)
+    assert refused.value.subject == "messages.1"
