@@ -22,8 +22,19 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 from tests.support.page import Tab, another_tab, chromium, opened_tab  # noqa: E402 - needs playwright
 
 _LONG = "word " * 400  # of which the page takes 512 tokens, in 20 s
+_CHAT = "**/v1/chat/completions"
 _HOSTILE_NAME = "<img src=x onerror=document.title='owned'>"
 _SECRET_SHOWN = "() => ({dom: document.documentElement.outerHTML, local: JSON.stringify({...localStorage, ...sessionStorage})})"
+
+
+_RECORDS = """() => new Promise((resolve) => {
+    indexedDB.open("llava-pack /").onsuccess = ({target: {result: database}}) => {
+        const tables = ["conversations", "messages"];
+        const transaction = database.transaction(tables);
+        const counts = tables.map((table) => transaction.objectStore(table).count());
+        transaction.oncomplete = () => resolve(counts.map((each) => each.result));
+    };
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +88,20 @@ def _look_now(tab: Tab) -> None:
     tab.page.evaluate("window.dispatchEvent(new Event('online'))")
 
 
+_ENDED = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+_FAILED = {"error": {"message": "one of four caches is gone", "code": "internal_error"}}
+
+
+def _piece(text: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+
+
+def _stream(*chunks: dict[str, Any], last: str = "data: [DONE]\n\n") -> dict[str, str]:
+    """Return an answer as a server streams it."""
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    return {"body": body + last, "content_type": "text/event-stream"}
+
+
 def _go_on(tab: Tab, rest: str) -> None:
     """Answer what ends with the beginning of an answer with the rest of it, as a server does."""
 
@@ -84,13 +109,9 @@ def _go_on(tab: Tab, rest: str) -> None:
         if route.request.post_data_json["messages"][-1]["role"] != "assistant":
             route.continue_()
             return
-        choice = {"index": 0, "delta": {"content": rest}, "finish_reason": None}
-        ended = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        chunks = [json.dumps({"choices": [each]}) for each in (choice, ended)]
-        body = "".join(f"data: {chunk}\n\n" for chunk in [*chunks, "[DONE]"])
-        route.fulfill(body=body, content_type="text/event-stream")
+        route.fulfill(**_stream(_piece(rest), _ENDED))
 
-    tab.page.route("**/v1/chat/completions", answer)
+    tab.page.route(_CHAT, answer)
 
 
 def test_a_picture_is_asked_about_with_nothing_from_outside(
@@ -136,6 +157,11 @@ def test_stop_frees_the_slot_keeps_what_was_said_and_it_can_go_on(
     tab.answered()
     playwright.expect(tab.answers.last).to_contain_text("You stopped this answer.")
     kept = tab.answers.last.locator(".body").inner_text()
+    busy = {"error": {"message": "come back later", "code": "overloaded"}}
+    tab.page.route(_CHAT, lambda route: route.fulfill(status=503, json=busy), times=1)
+    tab.button("Continue").click()
+    tab.notice("The server is busy").wait_for()
+    assert tab.state() == "stopped", "an answer that could not go on ended as it did before"
     bodies = _note_bodies(tab)
     _go_on(tab, " to its end")
     tab.button("Continue").click()
@@ -174,7 +200,11 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_it(tab: Tab, served: Gateway)
     tab.said("You said: word word").wait_for()
     tab.page.wait_for_timeout(1200)  # what came is kept every second
     tab.box.fill("not sent yet")
-    tab.page.route("**/tokenize", lambda route: route.fulfill(json={"count": 321}))
+    tab.page.route("**/tokenize", lambda route: route.fulfill(json={"count": 321}), times=1)
+    tab.page.reload()
+    tab.ready()
+    playwright.expect(tab.page.locator("#context")).to_have_text("321 of 4,096 tokens")
+    tab.page.route("**/tokenize", lambda route: route.abort())  # it is asked once, and kept
     tab.page.reload()
     tab.ready()
     playwright.expect(tab.box).to_have_value("not sent yet")
@@ -183,6 +213,77 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_it(tab: Tab, served: Gateway)
     playwright.expect(tab.answers.last).to_contain_text("broke off")
     playwright.expect(tab.page.locator("#context")).to_have_text("321 of 4,096 tokens")
     tab.button("Continue").wait_for()
+
+
+_ENDS: dict[str, tuple[dict[str, str], str, str]] = {
+    "whole": (_stream(_piece("so"), _ENDED), "whole", "The answer is complete"),
+    "line gone at the end": (_stream(_piece("so"), _ENDED, last=""), "whole", "complete"),
+    "line gone": (_stream(_piece("so"), last=""), "broken", "the connection was lost"),
+    "server failed": (_stream(_piece("so"), _FAILED), "broken", "This answer broke off."),
+}
+
+
+def test_how_an_answer_ended_is_shown_and_said_aloud(tab: Tab, served: Gateway) -> None:
+    tab.open(served.url)
+    for name, (stream, state, words) in _ENDS.items():
+        tab.page.route(_CHAT, lambda route: route.fulfill(**stream), times=1)  # noqa: B023
+        tab.ask(name)
+        tab.answered()
+        assert (name, tab.state()) == (name, state)
+        playwright.expect(tab.page.locator("#announce")).to_contain_text(words)
+    playwright.expect(tab.answers.last).to_contain_text("one of four caches is gone")
+    assert "connection" not in tab.answers.last.inner_text()
+
+
+def test_an_answer_that_is_slow_to_come_is_alive_in_every_tab(tab: Tab, served: Gateway) -> None:
+    """Also in a duplicate of its tab, which begins with what that one kept."""
+    tab.open(served.url)
+    tab.page.route(_CHAT, lambda _: None)  # it hangs
+    tab.ask("slow")
+    signs = """() => new Promise((resolve) => {
+        let count = 0;
+        const channel = new BroadcastChannel("llava-pack /");
+        channel.onmessage = () => { if (++count === 2) resolve(count); };
+    })"""
+    with tab.page.expect_popup() as opened:
+        tab.page.evaluate("() => { window.open(location.href); }")
+    playwright.expect(opened.value.locator("#status")).not_to_be_empty()
+    assert opened.value.evaluate(signs) == 2
+    playwright.expect(opened.value.locator(".assistant")).to_have_attribute("data-state", "running")
+    tab.page.get_by_role("button", name="Stop the answer").click()
+    playwright.expect(opened.value.locator(".assistant")).to_have_attribute("data-state", "stopped")
+
+
+def test_a_picture_that_the_browser_does_not_have_is_never_left_out_unsaid(
+    tab: Tab, served: Gateway, picture: Path
+) -> None:
+    tab.open(served.url)
+    tab.ask("what?", picture)
+    tab.said("Picture 64x48").wait_for()
+    tab.answered()
+    tab.page.evaluate("""() => new Promise((resolve) => {
+        indexedDB.open("llava-pack /").onsuccess = ({target: {result: database}}) => {
+            const transaction = database.transaction("pictures", "readwrite");
+            transaction.objectStore("pictures").clear();
+            transaction.oncomplete = resolve;
+        };
+    })""")
+    bodies = _note_bodies(tab)
+    tab.button("New answer").click()
+    tab.notice("no longer has a picture of this conversation").wait_for()
+    playwright.expect(tab.answers).to_contain_text("Picture 64x48")
+    tab.page.evaluate("""() => {
+        const put = IDBObjectStore.prototype.put;
+        IDBObjectStore.prototype.put = function (record) {
+            if (this.name === "pictures") throw new DOMException("full", "QuotaExceededError");
+            return put.call(this, record);
+        };
+    }""")
+    tab.fresh()
+    tab.page.set_input_files("#files", str(picture))
+    tab.notice("could not keep red.png").wait_for()
+    tab.notice("The browser's storage is full").wait_for()
+    assert (tab.thumbnails.count(), bodies) == (0, [])
 
 
 def test_a_dropped_tunnel_erases_nothing(tab: Tab, served: Gateway, picture: Path) -> None:
@@ -293,6 +394,19 @@ def test_two_tabs_destroy_nothing_of_each_other(
         beside.page.get_by_role("button", name="Delete: three").click()
         playwright.expect(tab.conversations).to_have_count(1)
         assert tab.answers.count() == 3
+        tab.questions.first.get_by_role("button", name="Edit").click()
+        tab.page.get_by_label("Edited question").fill("half written")
+        beside.ask("four")
+        playwright.expect(tab.answers).to_have_count(4)
+        playwright.expect(tab.page.get_by_label("Edited question")).to_have_value("half written")
+        playwright.expect(tab.page.get_by_label("Edited question")).to_be_focused()
+        beside.answered()
+        tab.ask(_LONG)
+        until(lambda: _running(served) == 1)
+        beside.page.get_by_role("button", name="Delete: zero").click()
+        until(lambda: _running(served) == 0)
+        playwright.expect(tab.page.locator("#messages .message")).to_have_count(0)
+        assert tab.page.evaluate(_RECORDS) == [0, 0], "nothing is left of it"
         assert tab.complaints + beside.complaints == []
 
 
@@ -368,8 +482,14 @@ def test_a_conversation_is_exported_and_brought_in_again(
     tab.ask("and now?")
     tab.said("You said: and now?").wait_for()
     tab.answered()
+    damaged = dict.fromkeys(told["pictures"], "data:image/png;base64,A")
     for number, wrong in enumerate(
-        ({"kind": "other"}, {**told, "messages": [{"role": "system"}]}, {**told, "pictures": {}})
+        (
+            {"kind": "other"},
+            {**told, "messages": [{"role": "system"}]},
+            {**told, "pictures": {}},
+            {**told, "pictures": damaged},
+        )
     ):
         path = tmp_path / f"wrong{number}.json"
         path.write_text(json.dumps(wrong))
@@ -377,6 +497,13 @@ def test_a_conversation_is_exported_and_brought_in_again(
         tab.notice("not a conversation that was exported here").wait_for()
         tab.page.locator("#notices .notice.warn").get_by_role("button", name="Close").click()
     assert tab.conversations.count() == 2
+    unasked = tmp_path / "unasked.json"
+    answer = {"role": "assistant", "text": "unasked", "state": "running"}
+    unasked.write_text(json.dumps({**told, "messages": [answer]}))
+    tab.page.set_input_files("#import-file", str(unasked))
+    playwright.expect(tab.answers.last).to_contain_text("This answer broke off")
+    tab.button("Continue").wait_for()
+    assert tab.page.get_by_role("button", name="New answer").count() == 0, "nothing was asked"
 
 
 def test_a_question_is_edited_an_answer_drawn_anew_and_both_taken_back(
@@ -405,6 +532,12 @@ def test_a_question_is_edited_an_answer_drawn_anew_and_both_taken_back(
     tab.questions.first.get_by_role("button", name="Edit").click()
     tab.page.get_by_label("Edited question").press("Escape")
     playwright.expect(tab.questions.first).to_contain_text("first")
+    tab.button("New answer").click()
+    tab.notice("Later messages were replaced.").wait_for()
+    tab.answered()
+    tab.ask("third")
+    playwright.expect(tab.notice("Later messages were replaced.")).to_have_count(0)
+    tab.answered()
 
 
 def test_settings_and_the_system_prompt_reach_the_model(tab: Tab, served: Gateway) -> None:
@@ -445,12 +578,15 @@ def test_settings_and_the_system_prompt_reach_the_model(tab: Tab, served: Gatewa
     playwright.expect(tab.page.get_by_label("Seed")).to_have_value("7")
     tab.page.get_by_role("button", name="Restore the defaults").click()
     playwright.expect(tab.page.get_by_label("Seed")).to_have_value("")
-    tab.page.get_by_label("Temperature").fill("9")
-    tab.page.get_by_label("Temperature").press("Tab")
+    kept = {"Temperature": "0.2", "Top p": "0.7", "Maximum answer length": "512", "Seed": ""}
+    for label, value in zip(kept, ("2.01", "0.01", "1.5", "-1"), strict=True):
+        tab.page.get_by_label(label).fill(value)
+        tab.page.get_by_label(label).press("Tab")
     tab.page.reload()
     tab.ready()
     tab.page.get_by_role("button", name="Settings").click()
-    playwright.expect(tab.page.get_by_label("Temperature")).to_have_value("0.2")
+    for label, value in kept.items():
+        playwright.expect(tab.page.get_by_label(label)).to_have_value(value)
 
 
 def test_the_panel_tells_how_a_program_asks(tab: Tab, served: Gateway) -> None:
@@ -460,7 +596,9 @@ def test_the_panel_tells_how_a_program_asks(tab: Tab, served: Gateway) -> None:
     playwright.expect(panel).to_contain_text(f"{served.url}/v1")
     playwright.expect(panel).to_contain_text("llava-pack keys add")
     playwright.expect(panel).to_contain_text('"model":"echo"')
-    tab.page.keyboard.press("Escape")
+    panel.click(position={"x": 4, "y": 4})
+    playwright.expect(panel).to_be_visible()
+    tab.page.mouse.click(2, 2)
     playwright.expect(panel).to_be_hidden()
 
 

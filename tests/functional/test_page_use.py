@@ -178,6 +178,9 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
     tab.page.keyboard.type("first line")
     tab.page.keyboard.press("Shift+Enter")
     tab.page.keyboard.type("second line")
+    for writing in ({"isComposing": True}, {"keyCode": 229}):  # an input method takes the Enter
+        tab.box.dispatch_event("keydown", {"key": "Enter", "cancelable": True, **writing})
+    playwright.expect(tab.box).to_have_value("first line\nsecond line")
     tab.page.keyboard.press("Enter")
     tab.said("first line").wait_for()
     tab.answered()
