@@ -456,7 +456,7 @@ def test_other_hosts_and_pages_are_refused(
 
 def test_every_answer_forbids_loading_from_outside(served: Gateway) -> None:
     for response in (_post(served, {}), httpx.get(served.url, trust_env=False)):
-        assert response.headers["content-security-policy"].startswith("default-src 'self';")
+        assert response.headers["content-security-policy"].startswith("default-src 'none'")
         assert response.headers["x-frame-options"] == "DENY"
         assert len(response.headers["x-request-id"]) == 16
 
