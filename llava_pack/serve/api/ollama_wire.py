@@ -24,6 +24,7 @@ SAMPLER = {
 """Ollama's options that change an answer, and how chat completions call them."""
 REFUSED_OPTIONS: dict[str, tuple[object, ...]] = {
     "mirostat": (0,),
+    "penalize_newline": (True,),
     "tfs_z": (1,),
     "typical_p": (1,),
 }
@@ -31,11 +32,10 @@ REFUSED_OPTIONS: dict[str, tuple[object, ...]] = {
 HARMLESS_OPTIONS = frozenset(
     {"numa", "num_ctx", "num_batch", "num_gpu", "main_gpu", "low_vram", "f16_kv", "logits_all",
      "vocab_only", "use_mmap", "use_mlock", "embedding_only", "num_thread", "num_keep",
-     "repeat_last_n", "mirostat_tau", "mirostat_eta", "penalize_newline"}
+     "repeat_last_n", "mirostat_tau", "mirostat_eta"}
 )  # fmt: skip
 """How a model is loaded, which the server decides, and what goes with options that are refused.
-A repetition is looked for in all of the context. What Ollama does not know either is passed over,
-as there."""
+What Ollama does not know either is passed over, as there."""
 _NAMES = {theirs: f"options.{ours}" for ours, theirs in SAMPLER.items()} | {
     "response_format": "format",
     "response_format.json_schema.schema": "format",
@@ -70,10 +70,15 @@ class _Asked(StrictWire):
             raise wrong(f"{self.model[:200]!r} does not support thinking", "think")
         if isinstance(self.format, str) and self.format not in {"", "json"}:
             raise wrong(f"expected json or a JSON schema, got {self.format[:80]}", "format")
+        options = self.options or {}
         for name, neutral in REFUSED_OPTIONS.items():
-            value = (self.options or {}).get(name)
+            value = options.get(name)
             if value is not None and value not in neutral:
                 raise wrong("is not supported here; leave it out", f"options.{name}")
+        punished = options.get("repeat_penalty") not in (None, 1)
+        if punished and options.get("repeat_last_n") not in (None, -1):
+            words = "expected -1: a repetition is looked for in all of the context"
+            raise wrong(words, "options.repeat_last_n")
         return self
 
     @property

@@ -54,7 +54,16 @@ def test_options_and_form_reach_the_sampler() -> None:
     assert chat_request(free.as_chat).holds is None
 
 
-@pytest.mark.parametrize("options", [{"mirostat": 1}, {"tfs_z": 0.5}, {"typical_p": 0.2}])
+def test_a_repetition_is_looked_for_in_all_of_the_context() -> None:
+    for options in ({"repeat_last_n": 64}, {"repeat_penalty": 1.1, "repeat_last_n": -1}):
+        OllamaGenerate(model="m", options=options)
+    with pytest.raises(ValidationError, match="in all of the context"):
+        OllamaGenerate(model="m", options={"repeat_penalty": 1.1, "repeat_last_n": 64})
+
+
+@pytest.mark.parametrize(
+    "options", [{"mirostat": 1}, {"tfs_z": 0.5}, {"typical_p": 0.2}, {"penalize_newline": False}]
+)
 def test_an_option_that_is_not_there_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="is not supported here"):
         OllamaGenerate(model="m", options=options)
