@@ -171,7 +171,9 @@ class Grammars:
         return GrammarMatcher(matcher.deep_copy(), twins if opened else None, ends, self._end)
 
     def _matcher(self, grammar: Grammar) -> Any:
-        self._vocabulary.result()  # a large one takes a while, once
+        with self._lock:  # two who come first read it once
+            vocabulary = self._vocabulary
+        vocabulary.result()  # a large one takes a while
         with self._lock:
             if grammar in self._kept:
                 self._kept.move_to_end(grammar)
