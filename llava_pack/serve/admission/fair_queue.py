@@ -124,10 +124,6 @@ class FairQueue:
         """How many seats each caller has."""
         return self._held
 
-    def waiting_of(self, who: str) -> int:
-        """Return how many tickets of a caller wait."""
-        return self.waiting_by[who]
-
     def shared_with(self, who: str) -> bool:
         """Return whether anybody but a caller waits or has a seat."""
         return any(other != who for other in (*self._lines, *self._held))

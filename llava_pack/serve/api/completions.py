@@ -20,8 +20,8 @@ from llava_pack.serve.api.parts import MAX_TEXT_CHARS
 from llava_pack.serve.api.request_fields import refuse_but
 from llava_pack.serve.api.translation import Answer, chat_request, usage_of
 from llava_pack.serve.api.wire import FinishReason, TokenOdds, UsageCount
-from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
-from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope, name_fields
+from llava_pack.serve.api.writer import DONE, AnswerHead, failure_sent, head_of, server_sent
+from llava_pack.serve.errors import ERRORS, ErrorBody, name_fields
 from llava_pack.serve.validation import wrong
 
 _MAX_PROMPTS = 32
@@ -226,11 +226,11 @@ class CompletionWriter:
         """Return the count of tokens, where it is asked for, and the end."""
         if self.include_usage:
             yield server_sent(self._completion([], usage_of(choices, self.each)).model_dump())
-        yield "data: [DONE]\n\n"
+        yield DONE
 
     def failure(self, error: ErrorBody) -> Iterable[str]:
         """Return an event with the error."""
-        yield server_sent(ErrorEnvelope(error=error).model_dump())
+        yield failure_sent(error)
 
     def ping(self) -> Iterable[str]:
         """Return a comment."""

@@ -29,8 +29,8 @@ from llava_pack.serve.api.wire import (
     TokenOdds,
     UsageCount,
 )
-from llava_pack.serve.api.writer import AnswerHead, head_of, server_sent
-from llava_pack.serve.errors import ERRORS, ErrorBody, ErrorEnvelope
+from llava_pack.serve.api.writer import DONE, AnswerHead, failure_sent, head_of, server_sent
+from llava_pack.serve.errors import ERRORS, ErrorBody
 
 
 def openai_router(inference: Inference) -> APIRouter:
@@ -168,11 +168,11 @@ class ChatWriter:
             yield server_sent(
                 {**self._chunk_head(), "choices": [], "usage": self._usage(choices).model_dump()}
             )
-        yield "data: [DONE]\n\n"
+        yield DONE
 
     def failure(self, error: ErrorBody) -> Iterable[str]:
         """Return an event with the error."""
-        yield f"data: {ErrorEnvelope(error=error).model_dump_json()}\n\n"
+        yield failure_sent(error)
 
     def ping(self) -> Iterable[str]:
         """Return a comment."""

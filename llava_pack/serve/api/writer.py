@@ -10,7 +10,10 @@ from starlette.requests import Request as HttpRequest
 
 from llava_pack.serve.api.translation import Answer
 from llava_pack.serve.api.wire import TokenOdds
-from llava_pack.serve.errors import ErrorBody
+from llava_pack.serve.errors import ErrorBody, ErrorEnvelope
+
+DONE = "data: [DONE]\n\n"
+"""What ends a stream of OpenAI's older dialects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,11 @@ def server_sent(body: Mapping[str, Any], name: str | None = None) -> str:
     """Return a server-sent event, with a name where the dialect gives it one."""
     data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n"
+
+
+def failure_sent(error: ErrorBody) -> str:
+    """Return a server-sent event with an error, as OpenAI's dialects end a stream by one."""
+    return server_sent(ErrorEnvelope(error=error).model_dump())
 
 
 def head_of(request: HttpRequest, prefix: str, model: str) -> AnswerHead:

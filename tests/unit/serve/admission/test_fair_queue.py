@@ -41,7 +41,7 @@ def test_who_has_no_seat_waits_for_one_turn_of_each_other_at_most(
             seated.append(ticket)
             passed.pop(ticket.who, None)
             for who in {f"caller {n}" for n in range(6)} - {ticket.who}:
-                if queue.waiting_of(who) and all(other.who != who for other in seated):
+                if queue.waiting_by[who] and all(other.who != who for other in seated):
                     passed[who] = passed.get(who, 0) + 1
                     assert passed[who] <= 5
         assert len(seated) == queue.held <= total
@@ -84,13 +84,13 @@ def _turns_that_bob_waited(queue: FairQueue) -> int:
         for _, ticket in (ended := [end for end in ends if end[0] <= now]):
             queue.leave(ticket, now)
         ends = [end for end in ends if end not in ended]
-        while queue.waiting_of("ann") < 40:
+        while queue.waiting_by["ann"] < 40:
             queue.join("ann", now)
         if now % 10 == 0:
             for _ in range(3):
                 queue.join("bob", now)
         ends += [(now + (20 if one.who == "ann" else 1), one) for one in queue.seat(now)]
-        waited += queue.waiting_of("bob")
+        waited += queue.waiting_by["bob"]
     return waited
 
 
