@@ -19,6 +19,12 @@ from typing import BinaryIO
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full, or a quota is used up."""
 
+UNFOLLOWED: int = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"))
+"""Flags to open what may be a link, a FIFO or a terminal: none is followed, nor waited for.
+
+Windows has none of them, and no such thing that an ordinary account could make.
+"""
+
 if sys.platform == "win32":
 
     def _held(_stream: BinaryIO) -> bool:
@@ -37,7 +43,7 @@ else:
 
     def _clear(left: Path) -> None:
         """Remove a file that no writer holds; a link, a FIFO or a device is somebody else's."""
-        descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(left, os.O_RDONLY | UNFOLLOWED)
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

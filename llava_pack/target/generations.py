@@ -24,7 +24,7 @@ class Generation:
 
 def default_prefix() -> Path:
     """Return where to install when nobody says: for everybody as root, else for this account."""
-    if os.geteuid() == 0:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/opt/llava-pack")
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(home) / "llava-pack"

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from llava_pack.format import records, sums
+from llava_pack.format import files, records, sums
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError, SignatureError, UsageError, reason_of
 from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -156,8 +156,7 @@ def open_file(root: Path, path: str) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is not a plain file.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    stream = os.fdopen(os.open(root / path, flags), "rb", buffering=0)
+    stream = os.fdopen(os.open(root / path, os.O_RDONLY | files.UNFOLLOWED), "rb", buffering=0)
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         return stream
     stream.close()

@@ -9,6 +9,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
 
@@ -78,6 +79,7 @@ def tunnel(
     """
     refuse_strangers(ctx, WAYS)
     if destination is None:
+        need_server("tunnel", hint="llava-pack tunnel USER@HOST -p PORT")
         _print_lines(model, as_json=as_json)
         return
     from llava_pack.client.ssh_tunnel import Login

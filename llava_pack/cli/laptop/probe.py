@@ -10,6 +10,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.format.errors import FetchError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
@@ -73,6 +74,8 @@ def probe(
     if paste:
         _print_paste()
         return
+    if here:
+        need_server("probe --here", hint="llava-pack probe USER@HOST -p PORT")
     if read is not None:
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
     elif target is not None:

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
@@ -93,9 +94,10 @@ def health(
       llava-pack health --tunnel ada@gpu01 -p 30022
     """
     from llava_pack.health.report import Report
-    from llava_pack.health.run import Examination
 
     refuse_strangers(ctx, WAYS)
+    if tunnel is None:
+        need_server("health", hint="llava-pack health --tunnel USER@HOST -p PORT")
     began_s = time.monotonic()
     found: tuple[Finding, ...]
     metrics: tuple[Metric, ...] = ()
@@ -108,6 +110,8 @@ def health(
         login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
         found = tuple(check_tunnel(login))
     else:
+        from llava_pack.health.run import Examination
+
         examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
         if record:
             examination.record()

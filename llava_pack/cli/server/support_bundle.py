@@ -1,8 +1,8 @@
 """`llava-pack support-bundle`: one small file for support, made of known fields only."""
 
+import getpass
 import os
 import platform
-import pwd
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -244,6 +244,10 @@ def _private(servers: tuple[RunState, ...]) -> Mapping[str, list[str]]:
 
 
 def _account() -> tuple[str, str]:
+    if sys.platform == "win32":
+        return getpass.getuser(), str(Path.home())
+    import pwd
+
     try:
         entry = pwd.getpwuid(os.getuid())
     except KeyError:
