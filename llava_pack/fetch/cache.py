@@ -72,8 +72,8 @@ class Cache:
             return held
         target = self._place(sha256)
         target.parent.mkdir(exist_ok=True)
-        finished.chmod(0o444)
-        finished.replace(target)
+        files.protect(finished)
+        files.move(finished, target)
         _write(self.root / "stamps" / sha256, _stamp_of(target))
         files.sync(target.parent)
         return target

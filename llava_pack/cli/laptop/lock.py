@@ -46,7 +46,7 @@ def lock(
         pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
     file = out if out is not None else Path(f"{request.recipe.value.name}.lock.json")
     try:
-        file.write_text(render_lock(pinned), encoding="utf-8")
+        file.write_bytes(render_lock(pinned).encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(file)) from error
     if as_json:

@@ -86,7 +86,7 @@ def probe(
     profile = parse_profile(said)
     text = render_profile(said)
     try:
-        out.write_text(text, encoding="utf-8")
+        out.write_bytes(text.encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
     if as_json:
