@@ -83,7 +83,7 @@ def _info() -> Iterator[tuple[str, bytes]]:
     except metadata.PackageNotFoundError as error:
         raise PackError(
             "the running llava-pack is not installed, so its metadata cannot be packed",
-            hint="install it: pip install . in a clone of llava-pack",
+            hint="in a clone of llava-pack: uv tool install .",
         ) from error
     for name in ("METADATA", "entry_points.txt"):
         text = installed.read_text(name)

@@ -46,7 +46,7 @@ _NEEDED = (
 )
 """What the engine imports: the extra `quantize` alone has not all of it."""
 _CONTEXT_TOKENS = 4096
-_HINT = "pip install '.[serve]' in a clone of llava-pack, or leave out --record"
+_HINT = 'in a clone of llava-pack: uv tool install --force ".[serve]", or leave out --record'
 
 
 def record(

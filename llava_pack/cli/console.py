@@ -1,5 +1,7 @@
 """The only place of the laptop side that prints: data on stdout, talk on stderr."""
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -12,8 +14,41 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
 
 JSON_SCHEMA = 1
+_STAND_IN = "llava-pack-stand-in"
+_PLAIN = {"✓": "+", "✗": "x", "…": "...", "→": "->"}
+"""For the signs of our own that not every code page has: 936 has no check mark."""
 _PLAIN_EVERY_S = 5.0
 _BAR_EVERY_S = 0.1
+
+
+def settle() -> None:
+    """Have stdout and stderr take any text, whatever code page they are in: called once.
+
+    On Windows a pipe has the code page of the language, and the console may be an old one.
+    """
+    codecs.register_error(_STAND_IN, _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_STAND_IN)
+    if sys.platform == "win32":
+        from llava_pack.cli.windows_console import takes_escapes
+
+        if not takes_escapes():
+            os.environ["TERM"] = "dumb"
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for letters that an encoding has not, and where to go on.
+
+    >>> codecs.register_error("stand-in", _stand_in)
+    >>> "✓ …".encode("ascii", "stand-in"), "✓ …".encode("gbk", "stand-in").decode("gbk")
+    (b'+ ...', '+ …')
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    shown = [_PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in letters]
+    return "".join(shown), error.end
 
 
 def data(text: str) -> None:

@@ -9,6 +9,11 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+SYSTEM = {name: os.environ[name] for name in ("SYSTEMROOT", "TEMP") if name in os.environ}
+"""What a program needs to start: without the first, Windows finds no library of its own."""
+_ROOTS = (os.environ.get("SYSTEMROOT", r"C:\Windows"), os.environ.get("PROGRAMFILES", ""))
+SEARCH_PATH = rf"{_ROOTS[0]}\System32\OpenSSH;{_ROOTS[1]}\Git\usr\bin"
+"""Where Windows has ssh and ssh-keygen, and where openssl comes with Git, off the PATH."""
 _TRIES = 10
 _FIRST_WAIT_S = 0.01
 

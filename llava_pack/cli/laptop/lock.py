@@ -12,6 +12,7 @@ from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
 from llava_pack.format.errors import UsageError
+from llava_pack.shells import pasted
 
 
 @expanded
@@ -53,4 +54,5 @@ def lock(
         console.document("lock", {"path": str(file), "packages": len(pinned.packages)})
     else:
         console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
-    console.say(f"next: llava-pack build {pack.recipe} --locked {file}")
+    again = pasted(["llava-pack", "build", pack.recipe, "--locked", str(file)])
+    console.say(f"next: {again}")
