@@ -3,10 +3,11 @@
 import json
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ _OPEN_S = 60.0
 _ANSWER_S = 10.0
 _LAST_WORDS_S = 2.0
 _LOOK_EVERY_S = 0.1
+_UNTIL_CTRL_C_S = 0.5 if sys.platform == "win32" else None
+"""Windows delivers Ctrl-C between two waits: an endless one lasts as long as the process."""
 # Where an installation is; the last one is what an administrator put on the PATH.
 _ASK = (
     'for p in "${LLAVA_PACK_PREFIX:-/nowhere}/bin/llava-pack" '
@@ -200,7 +203,10 @@ class Passage:
         Raises:
             NetworkError: it broke.
         """
-        if self._process.wait() != 0:
+        while self._process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_UNTIL_CTRL_C_S)
+        if self._process.returncode != 0:
             raise error_of(self._complaint())
 
     def _complaint(self) -> Blame:
