@@ -220,6 +220,7 @@ def other_server(keys, tmp_path):
             "port": _free_port(),
             "socket": Path(folder, "s"),
             "token": False,
+            "keep_token": True,
             "api_key_file": keys,
             "keys": tmp_path / "people" / "keys.json",
             "audit_to": "off",
@@ -236,6 +237,7 @@ def other_server(keys, tmp_path):
             "picture_root": tmp_path,
             "drain_s": 7.0,
             "stall_s": 7.0,
+            "reached_as": "ada@bastion,root@gpu01:42354",
             "as_root": True,
             "fence": False,
             "require_fence": True,
@@ -260,7 +262,7 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
 
 def _run_of(server):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server)
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))

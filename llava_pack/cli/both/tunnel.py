@@ -21,7 +21,7 @@ WAYS: Ways = {
         *("ssh_port", "jump", "option", "port", "socket", "token_file"),
         *("local_port", "expect", "check"),
     ),
-    "": ("model", "as_json"),
+    "": ("model", "reached_as", "as_json"),
 }
 
 
@@ -61,6 +61,13 @@ def tunnel(
     model: Annotated[
         str | None, typer.Option(help="Without USER@HOST: the running server that has this model.")
     ] = None,
+    reached_as: Annotated[
+        str,
+        typer.Option(
+            help="Without USER@HOST: how your ssh reaches this server, for the lines: "
+            "USER@HOST:PORT, or USER@BASTION,USER@HOST:PORT."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Open an ssh tunnel to a server, or show which hop fails.
@@ -80,7 +87,7 @@ def tunnel(
     refuse_strangers(ctx, WAYS)
     if destination is None:
         need_server("tunnel", hint="llava-pack tunnel USER@HOST -p PORT")
-        _print_lines(model, as_json=as_json)
+        _print_lines(model, reached_as, as_json=as_json)
         return
     from llava_pack.client.ssh_tunnel import Login
 
@@ -92,17 +99,18 @@ def _on_term(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _print_lines(model: str | None, *, as_json: bool) -> None:
+def _print_lines(model: str | None, reached_as: str, *, as_json: bool) -> None:
     from llava_pack.client.discovery import this_endpoint
     from llava_pack.serve.supervision.announcement import announcement
 
     server = chosen_server(model)
-    to = this_endpoint(server)
+    to = this_endpoint(server, reached_as)
     told = announcement(server, to, web=True)
     if as_json:
         fields = {"tunnel": told.tunnel, "page": told.page, "target": to.target}
         fields |= {"token": server.token, "bundle_id": server.bundle_id or ""}
-        console.document("tunnel", {**fields, "models": list(server.models)})
+        lists = {"placeholders": list(told.placeholders), "models": list(server.models)}
+        console.document("tunnel", {**fields, **lists})
         return
     console.data(told.tunnel)
     console.data(told.page)
