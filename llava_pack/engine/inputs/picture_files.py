@@ -47,9 +47,7 @@ def check_picture_size(data: bytes, limits: Limits | None = None) -> None:
     most = (limits or Limits()).size_bytes
     if len(data) > most:
         raise UsageError(
-            f"the picture is too large: {human_bytes(len(data))}, at most {human_bytes(most)} are "
-            "allowed",
-            hint=SMALLER,
+            f"the picture is too large: at most {human_bytes(most)} are allowed", hint=SMALLER
         )
 
 
