@@ -39,6 +39,18 @@ def human_bytes(size_bytes: float) -> str:
     return ""  # not reached: the last unit always returns
 
 
+def clock(seconds: float) -> str:
+    """Return a time span for people: minutes and seconds, or hours and minutes, 99:59 at most.
+
+    >>> clock(6.2), clock(245), clock(3725)
+    ('0:06', '4:05', '1:02 h')
+    """
+    whole = round(min(max(seconds, 0), 359_940))
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d}"
+    return f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
 def sizes_apart(expected_bytes: int, got_bytes: int) -> tuple[str, str]:
     """Return two sizes for people; where they look alike, the second one by what it differs.
 

@@ -22,6 +22,7 @@ from llava_pack.client.batch import Asker, LocalAsker, ServedAsker, keep_answere
 from llava_pack.client.items import LeftOut, left, select_items
 from llava_pack.client.libraries import need_libraries
 from llava_pack.format.errors import UsageError
+from llava_pack.format.text import clock
 
 if TYPE_CHECKING:
     from llava_pack.client.items import Item
@@ -148,5 +149,5 @@ def _tell(count: int, total: int, tokens: int, took_s: float) -> None:
     left_s = (total - count) / rate
     console.say(
         f"{count} of {total}, {rate:.2f} pictures/s, {tokens / max(took_s, 1e-9):.1f} tokens/s"
-        + (f", {left_s:.0f} s left" if count < total else "")
+        + (f", {clock(left_s)} left" if count < total else "")
     )
