@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from llava_pack.cli.progress_line import columns, progress_line
 from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
 
@@ -20,6 +21,7 @@ _PLAIN = {"✓": "+", "✗": "x", "…": "...", "→": "->"}
 """For the signs of our own that not every code page has: 936 has no check mark."""
 _PLAIN_EVERY_S = 5.0
 _BAR_EVERY_S = 0.1
+_USUAL_COLUMNS = 80
 
 
 def settle() -> None:
@@ -164,6 +166,7 @@ class ConsoleProgress:
         self._what = ""
         self._total: int | None = None
         self._done = 0
+        self._drawn = 0
         self._began = self._shown = 0.0
 
     def start(self, what: str, total_bytes: int | None) -> None:
@@ -190,7 +193,8 @@ class ConsoleProgress:
         """Say one line without spoiling the bar."""
         with self._lock:
             if self._bar:
-                self._out.write("\r\x1b[K")
+                self._out.write(self._wiped(self._columns()))
+                self._drawn = 0
             self._line(text)
 
     def done(self) -> None:
@@ -203,25 +207,33 @@ class ConsoleProgress:
                 else ""
             )
             if self._bar:
-                self._out.write("\r\x1b[K")
+                self._out.write(self._wiped(self._columns()))
+                self._drawn = 0
             self._line(f"{self._what}: {took_s:.1f} s{amount}")
 
-    def _status(self) -> str:
-        took_s = max(self._clock() - self._began, 1e-9)
-        rate = self._done / took_s
-        text = f"{self._what}: {human_bytes(self._done)}"
-        if self._total:
-            left_s = (self._total - self._done) / rate if rate else 0
-            percent = 100 * self._done / self._total
-            text += f" of {human_bytes(self._total)} ({percent:.0f} %)"
-            text += f", {human_bytes(rate)}/s, {left_s:.0f} s left"
-        else:
-            text += f", {human_bytes(rate)}/s"
-        return text
+    def _status(self, width: int | None = None) -> str:
+        rate = self._done / max(self._clock() - self._began, 1e-9)
+        return progress_line(self._what, self._done, self._total, rate, width)
 
     def _draw(self) -> None:
-        self._out.write("\r\x1b[K" + visible(self._status()))
+        width = self._columns()
+        line = self._status(width)
+        self._out.write(self._wiped(width) + line)
         self._out.flush()
+        self._drawn = columns(line)
+
+    def _wiped(self, width: int) -> str:
+        """Return what removes the bar, which a terminal that became narrower has broken up."""
+        above = max(self._drawn - 1, 0) // (width + 1)
+        return "\r" + (f"\x1b[{above}A\x1b[J" if above else "\x1b[K")
+
+    def _columns(self) -> int:
+        """Return the columns to draw in: all but the last one, at which terminals wrap."""
+        try:
+            width = os.get_terminal_size(self._out.fileno()).columns
+        except (OSError, ValueError):  # no terminal after all, or closed
+            width = 0
+        return max((width or _USUAL_COLUMNS) - 1, 1)
 
     def _line(self, text: str) -> None:
         self._out.write(visible(text) + "\n")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
+from llava_pack.cli.both.remote import on_term
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
 from llava_pack.client.discovery import chosen_server
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 WAYS: Ways = {
     "destination": (
-        *("ssh_port", "jump", "option", "port", "socket", "token_file"),
+        *("ssh_port", "jump", "ssh_option", "port", "socket", "token_file"),
         *("local_port", "expect", "check"),
     ),
     "": ("model", "reached_as", "as_json"),
@@ -31,15 +32,9 @@ def tunnel(
         str | None,
         typer.Argument(help="USER@HOST for ssh. Without it: print the lines for this machine."),
     ] = None,
-    ssh_port: Annotated[
-        int | None, typer.Option("-p", "--ssh-port", help="Port of the server's sshd.")
-    ] = None,
-    jump: Annotated[
-        str | None, typer.Option("-J", "--jump", help="A bastion to go through.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="Passed to ssh as -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     port: Annotated[
         int | None,
         typer.Option(help="Port that `serve` listens on. Default: ask the server."),
@@ -91,12 +86,10 @@ def tunnel(
         return
     from llava_pack.client.ssh_tunnel import Login
 
-    login = Login(destination=destination, port=ssh_port, jump=jump, options=tuple(option or ()))
+    login = Login(
+        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
+    )
     _open(login, _remote(login, port, socket, token_file), local_port, expect, check=check)
-
-
-def _on_term(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _print_lines(model: str | None, reached_as: str, *, as_json: bool) -> None:
@@ -148,7 +141,7 @@ def _open(
 ) -> None:
     from llava_pack.client.ssh_tunnel import free_port, opened
 
-    signal.signal(signal.SIGTERM, _on_term)  # ssh must not outlive this
+    signal.signal(signal.SIGTERM, on_term)
     here = free_port(local_port or remote.port, exactly=local_port is not None)
     with opened(login, remote, here) as passage:
         told = passage.check(remote, expect)

@@ -19,9 +19,7 @@ from llava_pack.shells import pasted
 def lock(
     *,
     pack: PackOptions,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The lock. Default: ./RECIPE.lock.json")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The lock. Default: ./RECIPE.lock.json")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Pin a bundle's contents: commits, wheels, Python, date.
