@@ -5,17 +5,22 @@ from pathlib import Path
 
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.hub import HubSource
+from llava_pack.fetch.modelscope import ModelScopeSource
 from llava_pack.fetch.source import Source
 from llava_pack.format.errors import RecipeError
 
-SCHEMES: Mapping[str, type[Source]] = {"hf": HubSource, "dir": DirectorySource}
+SCHEMES: Mapping[str, type[Source]] = {
+    "hf": HubSource,
+    "ms": ModelScopeSource,
+    "dir": DirectorySource,
+}
 
 
 def parse_source(text: str, *, base: Path | None = None) -> Source:
     """Read `SCHEME:PLACE`, as a recipe writes it.
 
     Args:
-        text: for example `hf:repo`, `hf:repo@revision` or `dir:path`.
+        text: for example `hf:repo@revision`, `ms:owner/repo` or `dir:path`.
         base: what a relative folder is relative to; the working directory by default.
 
     Raises:
