@@ -297,7 +297,9 @@ OTHER_PACK = {
     "layout": "hf",
     "quantize": "nf4",
     "merge": True,
-    "tower": "packed",
+    "model": "ms:owner/llava",
+    "base": "ms:owner/vicuna",
+    "tower": ["packed", "ms:owner/clip"],
 }
 
 
@@ -306,6 +308,8 @@ def test_every_option_of_a_build_reaches_it(field, monkeypatch, tmp_path):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     assert OTHER_PACK.keys() == _names(PackOptions)
     plain = PackOptions(recipe="llava-v1.5-7b")
+    if field == "base":
+        plain = replace(plain, recipe="llava-v1.5-7b-lora")
     other = replace(plain, **{field: OTHER_PACK[field]})
     if field == "target":
         assert main(["probe", "--here", "--out", str(tmp_path / "t.json")]) == 0
@@ -318,7 +322,9 @@ def test_what_plan_was_asked_for_is_asked_of_build_again(field):
     """The line that `plan` ends with builds what it has looked at."""
     [option] = [one for one in COMMANDS["plan"].params if one.name == field]
     value = OTHER_PACK[field]
-    typed = [] if field == "recipe" else [option.opts[0], *([] if value is True else [value])]
+    each = value if isinstance(value, list) else [value]
+    words = [[option.opts[0], *([] if one is True else [one])] for one in each]
+    typed = [] if field == "recipe" else [word for pair in words for word in pair]
     planned = COMMANDS["plan"].make_context("plan", [OTHER_PACK["recipe"], *typed])
     built = COMMANDS["build"].make_context("build", typed_again(planned, PackOptions))
     for name in _names(PackOptions):
