@@ -20,6 +20,7 @@ DOCS = ROOT / "docs"
 WORD_LIST = DOCS / "glossary.zh-CN.md"
 ENGLISH = sorted([DOCS / "README.md", *DOCS.glob("how-to/*.md"), *DOCS.glob("tutorial/*.md")])
 ENGLISH = [page for page in ENGLISH if not page.name.endswith(".zh-CN.md")]
+COMMENT = re.compile(r"(^|\s)# (.*)$", re.MULTILINE)
 FENCE = re.compile(r"^(```\w*\n.*?^```)$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)\n", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -29,7 +30,7 @@ EVERYDAY = {"copy", "key", "page", "progress", "send", "serve", "source", "store
 
 @dataclass(frozen=True)
 class Section:
-    """What stands below one heading: its prose, and its code blocks without their comments."""
+    """What stands below one heading: its prose and its code blocks."""
 
     level: int
     title: str
@@ -47,6 +48,16 @@ class Section:
         )  # a line may begin with the number of a sentence's end
         cells = (row.count("|") - row.count("\\|") - 1 for row in rows)
         return [f"a row of {count} cells" for count in cells] + ["an item of a list"] * len(items)
+
+    @property
+    def uncommented(self) -> list[str]:
+        """Return the code blocks with an empty comment where they have one."""
+        return [COMMENT.sub(r"\1#", block) for block in self.blocks]
+
+    @property
+    def comments(self) -> list[str]:
+        """Return the comments of the code blocks."""
+        return [found for block in self.blocks for _, found in COMMENT.findall(block)]
 
     @property
     def code(self) -> set[str]:
@@ -72,7 +83,7 @@ def chinese_of(page: Path) -> Path:
 
 def sections(text: str) -> list[Section]:
     """Return the parts of a page; the link to the other language is in none."""
-    blocks = [bare(block) for block in FENCE.findall(text)]
+    blocks = FENCE.findall(text)
     text = FENCE.sub("\0", re.sub(r"^\[(?:中文|English)\]\(\S+\)$", "", text, flags=re.MULTILINE))
     heads = [*HEADING.finditer(text)]
     found = []
@@ -81,11 +92,6 @@ def sections(text: str) -> list[Section]:
         here, blocks = blocks[: prose.count("\0")], blocks[prose.count("\0") :]
         found.append(Section(len(head[1][1]), head[1][2], prose, tuple(here)))
     return found
-
-
-def bare(block: str) -> str:
-    """Return a block of code with an empty comment where it has one."""
-    return re.sub(r"(^|\s)# .*$", r"\1#", block, flags=re.MULTILINE)
 
 
 def anchors(text: str) -> list[str]:
@@ -106,7 +112,7 @@ def differences(english: Path, chinese: Path) -> Iterator[str]:
         links = [translated_link(english, link) for link in part.links]
         for kind, expected, got in (
             ("shape", part.shape, other.shape),
-            ("code block", part.blocks, other.blocks),
+            ("code block", part.uncommented, other.uncommented),
             ("code", part.code, other.code),
             ("figure", part.figures, part.figures & other.figures),
             ("link", links, other.links),
@@ -114,6 +120,8 @@ def differences(english: Path, chinese: Path) -> Iterator[str]:
             lacking, more = Counter(expected) - Counter(got), Counter(got) - Counter(expected)
             yield from (f"{place} lacks the {kind} {what}" for what in lacking)
             yield from (f"{place} has a {kind} of its own: {what}" for what in more)
+        left = set(part.comments) & set(other.comments)
+        yield from (f"{place} has a comment in English: {what}" for what in left)
 
 
 def translated_link(page: Path, link: str) -> str:
@@ -221,11 +229,22 @@ def test_no_chinese_text_has_a_word_that_the_list_rules_out():
     assert not {name: words for name, words in found.items() if words}, f"see docs/{WORD_LIST.name}"
 
 
+@pytest.mark.parametrize(("name", "language"), [("use-the-page", 0), ("use-the-page.zh-CN", 1)])
+def test_what_the_guide_to_the_page_calls_a_button_is_what_the_page_calls_it(name, language):
+    script = (ROOT / "llava_pack/serve/page/static/words.js").read_text("utf-8")
+    shown = {row[language] for row in re.findall(r'\["([^"]+)",\s*"([^"]+)"\]', script)}
+    guide = (DOCS / f"how-to/{name}.md").read_text("utf-8")
+    called = set(re.findall(r"(?<!\*)\*([^*\n?]+)\*(?!\*)", guide))
+    assert len(called) >= 10
+    assert called <= shown
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("## 乙\n", "### 乙\n", "has other headings"),
         ("`--b`", "`--c`", "lacks the code --b"),
+        ("# 现在", "# now", "has a comment in English: now"),
         ("7 ", "8 ", "lacks the figure 7"),
         ("do it", "do that", "lacks the code block"),
         ("| 一 | 二 |\n", "", "lacks the shape a row of 2 cells"),
