@@ -50,9 +50,9 @@ class Section:
         return [f"a row of {count} cells" for count in cells] + ["an item of a list"] * len(items)
 
     @property
-    def uncommented(self) -> list[str]:
-        """Return the code blocks with an empty comment where they have one."""
-        return [COMMENT.sub(r"\1#", block) for block in self.blocks]
+    def lines(self) -> list[str]:
+        """Return the lines of the code blocks, with an empty comment where they have one."""
+        return COMMENT.sub(r"\1#", "\n".join(self.blocks)).splitlines()
 
     @property
     def comments(self) -> list[str]:
@@ -112,7 +112,7 @@ def differences(english: Path, chinese: Path) -> Iterator[str]:
         links = [translated_link(english, link) for link in part.links]
         for kind, expected, got in (
             ("shape", part.shape, other.shape),
-            ("code block", part.uncommented, other.uncommented),
+            ("line of code", part.lines, other.lines),
             ("code", part.code, other.code),
             ("figure", part.figures, part.figures & other.figures),
             ("link", links, other.links),
@@ -120,6 +120,8 @@ def differences(english: Path, chinese: Path) -> Iterator[str]:
             lacking, more = Counter(expected) - Counter(got), Counter(got) - Counter(expected)
             yield from (f"{place} lacks the {kind} {what}" for what in lacking)
             yield from (f"{place} has a {kind} of its own: {what}" for what in more)
+        if part.lines != other.lines and Counter(part.lines) == Counter(other.lines):
+            yield f"{place} has its lines of code in another order"
         left = set(part.comments) & set(other.comments)
         yield from (f"{place} has a comment in English: {what}" for what in left)
 
@@ -143,7 +145,8 @@ def translated_link(page: Path, link: str) -> str:
 def test_the_chinese_page_has_what_the_english_one_has(page):
     chinese = chinese_of(page)
     assert chinese.exists(), f"{page.name} has no translation: expected {chinese.name}"
-    assert "\n".join(differences(page, chinese)) == ""
+    found = list(differences(page, chinese))
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.zh-CN.md")), ids=lambda page: page.name)
@@ -244,9 +247,10 @@ def test_what_the_guide_to_the_page_calls_a_button_is_what_the_page_calls_it(nam
     [
         ("## 乙\n", "### 乙\n", "has other headings"),
         ("`--b`", "`--c`", "lacks the code --b"),
+        ("do it  # 现在\nno\n", "no\ndo it  # 现在\n", "in another order"),
         ("# 现在", "# now", "has a comment in English: now"),
         ("7 ", "8 ", "lacks the figure 7"),
-        ("do it", "do that", "lacks the code block"),
+        ("do it", "do that", "lacks the line of code do it"),
         ("| 一 | 二 |\n", "", "lacks the shape a row of 2 cells"),
         ("two.zh-CN.md#丙-丁", "two.md#c-d", "lacks the link two.zh-CN.md#丙-丁"),
     ],
@@ -255,11 +259,11 @@ def test_a_part_that_is_out_of_date_is_named(tmp_path, old, new, said):
     """The mutation of each law; comments may differ."""
     english, chinese = tmp_path / "one.md", tmp_path / "one.zh-CN.md"
     english.write_text(
-        "# A\n\n[中文](one.zh-CN.md)\n\n```sh\ndo it  # now\n```\n\n## B\n\n"
+        "# A\n\n[中文](one.zh-CN.md)\n\n```sh\ndo it  # now\nno\n```\n\n## B\n\n"
         "In 7 days `--b`, see [two](two.md#c-d).\n\n| a | b |\n|---|---|\n| c | d |\n"
     )
     text = (
-        "# 甲\n\n[English](one.md)\n\n```sh\ndo it  # 现在\n```\n\n## 乙\n\n"
+        "# 甲\n\n[English](one.md)\n\n```sh\ndo it  # 现在\nno\n```\n\n## 乙\n\n"
         "7 天内 `--b` [二](two.zh-CN.md#丙-丁)。\n\n| 子 | 丑 |\n|---|---|\n| 一 | 二 |\n"
     )
     (tmp_path / "two.md").write_text("# C D\n")
