@@ -153,7 +153,7 @@ def installer_code() -> list[str]:
     """Return the files of this package, relative to it, of which a copy installs a bundle."""
     folders = ((_PACKAGE / name).glob("*.py") for name in ("format", "target"))
     inside = (path.relative_to(_PACKAGE).as_posix() for folder in folders for path in folder)
-    return ["__init__.py", *sorted(inside)]
+    return ["__init__.py", *sorted(inside), "target/zh.toml"]
 
 
 def _units() -> list[Path]:
