@@ -174,7 +174,7 @@ def installer_code() -> list[str]:
     """
     folders = ((_PACKAGE / name).glob("*.py") for name in ("format", "target"))
     inside = (path.relative_to(_PACKAGE).as_posix() for folder in folders for path in folder)
-    return ["__init__.py", *sorted(set(inside) - {_LAPTOP_ONLY})]
+    return ["__init__.py", *sorted(set(inside) - {_LAPTOP_ONLY}), "target/zh.toml"]
 
 
 def _units() -> list[Path]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from llava_pack.cli.language import translated
 from llava_pack.cli.progress_line import columns, progress_line
 from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
@@ -55,13 +56,18 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def data(text: str) -> None:
-    """Print one line of data on stdout, shown as text."""
-    print(visible(text, keep="\n\t"), file=sys.stdout, flush=True)
+    """Print one line of data for a person on stdout, shown as text."""
+    verbatim(translated(text))
+
+
+def verbatim(text: str) -> None:
+    """Print lines on stdout that are not ours, or that a program reads: in no other language."""
+    _print(visible(text, keep="\n\t"), sys.stdout)
 
 
 def stream(text: str) -> None:
     """Print a piece of a model's answer on stdout without ending the line."""
-    print(visible(text, keep="\n\t"), end="", file=sys.stdout, flush=True)
+    _print(visible(text, keep="\n\t"), sys.stdout, end="")
 
 
 def document(kind: str, fields: Mapping[str, Any]) -> None:
@@ -72,26 +78,28 @@ def document(kind: str, fields: Mapping[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """Print one line of talk on stderr."""
-    print(visible(text, keep="\n\t"), file=sys.stderr, flush=True)
+    _print(visible(translated(text), keep="\n\t"), sys.stderr)
 
 
 def failure(error: PackError, *, as_json: bool = False) -> None:
     """Show an error: what is wrong on one line, the way out on the next."""
     if as_json:
         document("error", error.facts())
-    _labelled("error", "31;1", str(error))
+    subject = f"{translated(error.subject)}: " if error.subject else ""
+    _labelled("error", "31;1", subject + translated(error.message))
     if error.hint:
-        _labelled("hint", "36", error.hint)
+        _labelled("hint", "36", translated(error.hint))
 
 
 def warning(text: str) -> None:
     """Show what a person should know of an answer that was given all the same."""
-    _labelled("warning", "33", text)
+    _labelled("warning", "33", translated(text))
 
 
 def _labelled(label: str, colour: str, text: str) -> None:
     """Print a coloured label and the text, whose lines stay lines."""
-    print(f"{_paint(label, colour)}: {visible(text, keep=chr(10))}", file=sys.stderr, flush=True)
+    shown = visible(text, keep="\n")
+    _print(f"{_paint(translated(label), colour)}: {shown}", sys.stderr)
 
 
 def mark(level: str) -> str:
@@ -217,7 +225,7 @@ class ConsoleProgress:
 
     def _draw(self) -> None:
         width = self._columns()
-        line = self._status(width)
+        line = visible(translated(self._status(width)))
         self._out.write(self._wiped(width) + line)
         self._out.flush()
         self._drawn = columns(line)
@@ -236,8 +244,11 @@ class ConsoleProgress:
         return max((width or _USUAL_COLUMNS) - 1, 1)
 
     def _line(self, text: str) -> None:
-        self._out.write(visible(text) + "\n")
-        self._out.flush()
+        _print(visible(translated(text)), self._out)
+
+
+def _print(text: str, out: TextIO, end: str = "\n") -> None:
+    print(text, end=end, file=out, flush=True)
 
 
 def _paint(text: str, code: str) -> str:

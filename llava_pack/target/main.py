@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -15,6 +17,7 @@ from typing import Any, NoReturn
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import clock, human_bytes, visible
+from llava_pack.format.translation import Catalogue, read_catalogue
 from llava_pack.target import generations, installer
 
 _EVERY_S = 5.0
@@ -72,7 +75,7 @@ def _install(options: _Options) -> _Result:
     if options.dry_run:
         plan = installer.plan(request, Lines())
         _say(plan.line())
-        return {"dry_run": True, **plan.facts()}, "nothing was written"
+        return {"dry_run": True, **plan.facts()}, _words().translated("nothing was written")
     outcome = installer.install(request, Lines())
     word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
@@ -107,7 +110,14 @@ def _failure(error: PackError, *, as_json: bool) -> int:
 
 
 def _say(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)
+    print(visible(_words().translated(text)), file=sys.stderr, flush=True)
+
+
+@cache
+def _words() -> Catalogue:
+    """Return the person's language, which install.sh read before it cleaned the environment."""
+    chinese = os.environ.get("CALLER_LANGUAGE") == "zh"
+    return read_catalogue(Path(__file__).with_name("zh.toml")) if chinese else Catalogue({})
 
 
 class Lines:

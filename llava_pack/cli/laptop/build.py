@@ -9,6 +9,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
@@ -125,7 +126,7 @@ def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
             if name in accepted:
                 continue
             console.say(f"{recipe.name} is under {name}: {licence.url}")
-            if typer.confirm(f"Do you accept the terms of {name}?", err=True):
+            if typer.confirm(translated(f"Do you accept the terms of {name}?"), err=True):
                 accepted.add(name)
     check_accepted(recipe, accepted, pasted(["llava-pack", *sys.argv[1:]]))
     return frozenset(accepted)

@@ -88,7 +88,7 @@ def probe(
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
     if as_json:
-        console.data(text.rstrip("\n"))
+        console.verbatim(text.rstrip("\n"))
     else:
         for line in summary(profile):
             console.data(line)

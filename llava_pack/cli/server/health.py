@@ -122,7 +122,7 @@ def _show(report: "Report", as_json: bool) -> None:
     if as_json:
         console.document("health", to_json(report))
         raise typer.Exit(int(report.code))
-    console.data(nagios_line(report))
+    console.verbatim(nagios_line(report))
     for finding in report.findings:
         mark = "?" if finding.level == "unknown" else console.mark(finding.level)
         console.say(f"{mark} {finding.layer}: {finding.text}")

@@ -148,7 +148,7 @@ def show(
       llava-pack service show --system --account llava > llava-pack.service
     """
     unit = _unit(arguments, system=system, account=account, name=name, prefix=prefix)
-    console.data(f"# {unit.path}\n{unit.text()}")
+    console.verbatim(f"# {unit.path}\n{unit.text()}")
 
 
 def _unit(

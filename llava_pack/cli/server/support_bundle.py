@@ -120,8 +120,8 @@ def _preview(contents: "SupportContents", *, as_json: bool) -> None:
         console.document("support-bundle", {"documents": contents.documents, **_counts(contents)})
         return
     for name, text in contents.documents.items():
-        console.data(f"--- {name}")
-        console.data(text)
+        console.verbatim(f"--- {name}")
+        console.verbatim(text)
 
 
 def _tell(path: Path, size_bytes: int, contents: "SupportContents", *, as_json: bool) -> None:
