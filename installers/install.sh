@@ -38,9 +38,10 @@ esac
 usage() {
     [ "${CALLER_LANGUAGE-}" != zh ] || { chinese_usage && return; }
     cat <<'USAGE'
-Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
+Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
 
-  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b
+  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b; by default the folder of
+                     install.sh, if that is one
   --expect ID        the bundle id from the card that `llava-pack build` printed, or at least its
                      first 32 digits
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
@@ -233,10 +234,20 @@ digits() {
 }
 
 check_arguments() {
-    [ -n "$bundle" ] || fail 2 'no --bundle given' 'sh install.sh --help'
+    own=${0%/*}
+    [ "$own" != "$0" ] || own=.
+    # a copy for the first contact lies beside SHA256SUMS alone
+    [ -n "$bundle" ] || [ ! -f "$own/SHA256SUMS" ] || [ ! -f "$own/MANIFEST.json" ] || bundle=$own
+    [ -n "$bundle" ] || fail 2 'no --bundle given, and install.sh does not lie in a bundle' \
+        'pass its folder: sh install.sh --bundle DIR --expect ID'
     [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'pass the folder that holds SHA256SUMS'
     bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'check its permissions'
-    expect=$(printf '%s' "$expect" | tr A-F a-f)
+    case $expect in
+    *…* | *...*) fail 2 "--expect: the id is shortened, got $expect" 'paste at least its first 32 digits' ;;
+    esac
+    # as it was pasted: quotes and spaces around it or in it, capitals, the name of the digest
+    expect=$(printf '%s' "$expect" | tr '[:upper:]' '[:lower:]' | tr -d ' \t\r\n\042\047\140')
+    expect=${expect#sha256:}
     [ -z "$expect" ] || digits "$expect" 32 ||
         fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
     lower=$(printf '%s' "$trust" | tr A-F a-f)
