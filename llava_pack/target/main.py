@@ -64,7 +64,7 @@ def _install(options: _Options) -> _Result:
     request = installer.InstallRequest(
         bundle=options.bundle,
         expect=options.expect,
-        prefix=options.prefix.absolute(),
+        prefix=(options.prefix or generations.default_prefix()).absolute(),
         python=options.python,
         trust_key=options.trust_key,
         recipe=options.recipe,
@@ -88,7 +88,7 @@ def _install(options: _Options) -> _Result:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
     "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
-    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where to install"},
+    "--prefix": {"type": Path, "help": "where to install"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
     "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
     "--recipe": {"help": "that the bundle must contain"},

@@ -91,7 +91,7 @@ def install(
     unit.systemctl("restart", unit.name)
     if not unit.system and not _lingers():
         console.say("! it stops when you log out, and does not start at boot; have root run once:")
-        console.say(f"  loginctl enable-linger {pwd.getpwuid(os.geteuid()).pw_name}")
+        console.say(f"  loginctl enable-linger {_name_of(os.geteuid()) or os.geteuid()}")
     if as_json:
         fields = {"unit": str(unit.path), "system": unit.system}
         console.document("service", {**fields, "key_file": str(key_file) if key_file else None})
@@ -170,8 +170,8 @@ def _unit(
     from llava_pack.target.ownership import check_prefix
 
     installed(place)
-    chosen = account or (pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None)
-    if of_system and chosen == "root":
+    chosen = account or (_name_of(place.stat().st_uid) if of_system else None)
+    if of_system and chosen in {"root", ""}:
         raise UsageError(
             "a system service runs as an account of its own, expected --account",
             subject="service",
@@ -200,6 +200,14 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(f"expected llava-pack or llava-pack-NAME, got {name}", subject="--name")
     return name
+
+
+def _name_of(uid: int) -> str:
+    """Return the name of an account, empty where its number has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
 
 
 def _exists(account: str) -> bool:
