@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import visible
-from llava_pack.target import generations, installer
+from llava_pack.target import generations, installer, package_index
 
 _EVERY_S = 5.0
 _SCHEMA = 1
@@ -68,6 +68,7 @@ def _install(options: _Options) -> _Result:
         allow_downgrade=options.allow_downgrade,
         consume=options.consume,
         downtime=not options.no_downtime,
+        indexes=package_index.named(options.index, options.index_host),
     )
     if options.dry_run:
         plan = installer.plan(request, Lines())
@@ -90,6 +91,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
     "--recipe": {"help": "that the bundle must contain"},
     "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
+    "--index": {
+        "action": "append",
+        "default": [],
+        "help": "with the wheels left out",
+    },
+    "--index-host": {"action": "append", "default": [], "help": "that keeps its files"},
     "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
@@ -134,7 +141,7 @@ class Lines:
             now = time.monotonic()
             if now - self._said >= _EVERY_S:
                 self._said = now
-                left_s = (self._total - self._done) * (now - self._began) / self._done
+                left_s = (self._total - self._done) * (now - self._began) / max(self._done, 1)
                 _say(f"{self._what}: {self._amount()}, {max(left_s, 0):.0f} s left")
 
     def note(self, text: str) -> None:

@@ -10,6 +10,7 @@ from tests.support.sources import SOURCES, parsed
 RENAMES = {
     "files:replacing": "it is the owner",
     "disk:point": "a symbolic link, under the installer's lock",
+    "package_index:NamedIndexes.fetch": "a wheel that was flushed, and hashed where it lies",
     "store:Store._take": "a file that was linked, cloned or copied out of a bundle, under that lock",
     "cache:Cache.adopt": "a download that was flushed, and hashed as it came",
     "seal:_replace": "the whole folder of a bundle",

@@ -290,6 +290,7 @@ OTHER_PACK = {
     "quantize": "nf4",
     "merge": True,
     "tower": "packed",
+    "without_wheels": True,
 }
 
 

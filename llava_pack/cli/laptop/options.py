@@ -70,6 +70,13 @@ class PackOptions:
         TowerChoice | None,
         typer.Option(help="Pack the vision tower inside the checkpoint, or the stock one."),
     ] = None
+    without_wheels: Annotated[
+        bool,
+        typer.Option(
+            "--without-wheels",
+            help="Leave the wheels out; the server fetches them from its own package index.",
+        ),
+    ] = False
 
     @property
     def asked(self) -> "Asked":
@@ -115,4 +122,5 @@ class PackOptions:
             quantize=self.quantize,
             merge=self.merge,
             tower=self.tower,
+            without_wheels=self.without_wheels,
         )
