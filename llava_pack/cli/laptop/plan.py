@@ -127,9 +127,7 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
     console.data(f"  there: {size(outlook.target_bytes)} with the installation")
     if outlook.target_fetch_bytes:
         fetched = size(outlook.target_fetch_bytes)
-        console.data(
-            f"    {fetched} of wheels do not cross: the server fetches them from its index"
-        )
+        console.data(f"    the server fetches {fetched} of wheels itself, from its own index")
     ways = ", ".join(f"{name} {value:g} min" for name, value in minutes.items())
     console.data(f"  crossing: {ways}")
     serving = outlook.serving
