@@ -47,6 +47,9 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
                      the fingerprint from the card; kept for later bundles
   --prefix DIR       where to install: /opt/llava-pack as root, else ~/.local/share/llava-pack
+  --index URL        the package index to fetch wheels from that the bundle leaves out, or a file
+                     that holds its URL (with a password); may be repeated
+  --index-host HOST  another host that keeps the files of that index
   --recipe NAME      the recipe that the bundle must contain
   --allow-downgrade  accept a bundle that is older than the installed one
   --python FILE      the Python to use, for a bundle that carries none
@@ -206,7 +209,7 @@ walk() {
 arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        --bundle | --expect | --trust-key | --prefix | --recipe | --python)
+        --bundle | --expect | --trust-key | --prefix | --recipe | --python | --index | --index-host)
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
             --bundle) bundle=$2 ;;
@@ -215,6 +218,8 @@ arguments() {
             --prefix) prefix=$2 ;;
             --recipe) recipe=$2 ;;
             --python) python=$2 ;;
+            --index-host) more="$more $1 $2" ;;
+            --index) case $2 in *://* | /*) more="$more $1 $2" ;; *) more="$more $1 $(pwd -P)/$2" ;; esac ;;
             esac
             shift 2
             ;;
@@ -493,8 +498,8 @@ main() {
     [ -z "$trust" ] || set -- "$@" --trust-key "$work/signed/key.pem"
     [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
     [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
-    # shellcheck disable=SC2086  # two fixed words at most
-    set -- "$@" $more
+    # shellcheck disable=SC2086  # words, none of which names files
+    set -f && set -- "$@" $more
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
     "$python" -I -S -B "$work/installer/llava_pack/target" install "$@" </dev/null &

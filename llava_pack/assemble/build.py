@@ -59,7 +59,8 @@ def build(
     sources = fetch_sources(plan.sources, plan.recipe, progress, plan.packing.tower)
     fetched = _fetch_files(plan, cache, progress)
     proved = _prove(plan, options, cache, progress)
-    _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
+    carried = (file.size_bytes for name, file in fetched.items() if name not in plan.left_out)
+    _check_space(options.out, sum(carried))
     staging = Staging(_staging_folder(options.out), progress)
     _stage_packages(staging, plan, fetched)
     stage_installer(staging, installer)
@@ -72,7 +73,9 @@ def build(
         entries=staging.entries,
         rewrites=rewrites,
         proved=proved,
-        inodes=installed_inodes(staging.root, staging.entries),
+        inodes=installed_inodes(
+            staging.root, staging.entries, {name: fetched[name].path for name in plan.left_out}
+        ),
         known_answers=known,
         references=references,
     )
@@ -88,8 +91,10 @@ def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Sign
         bundle=str(options.out),
         bundle_id=identity,
         release=options.release,
-        size_bytes=manifest.size_bytes,
-        files=len(manifest.files),
+        size_bytes=sum(entry.size_bytes for entry in manifest.files if entry.carried),
+        files=len(manifest.files) - len(manifest.left_out),
+        left_out=len(manifest.left_out),
+        left_out_bytes=sum(entry.size_bytes for entry in manifest.left_out),
         key=None if signer is None else signer.public.fingerprint,
     )
 
@@ -99,7 +104,7 @@ def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedF
     staging.progress.start("stage wheels and runtime", total_bytes)
     packages = plan.packages
     minor, python = packages.platform.python, packages.python
-    stage_wheels(staging, packages.wheels, fetched, minor)
+    stage_wheels(staging, packages.wheels, fetched, minor, plan.left_out)
     archive = None if python.archive is None else fetched[python.archive.name]
     stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
     staging.progress.done()

@@ -18,7 +18,7 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import clock, human_bytes, visible
 from llava_pack.format.translation import Catalogue, read_catalogue
-from llava_pack.target import generations, installer
+from llava_pack.target import generations, installer, package_index
 
 _EVERY_S = 5.0
 _SCHEMA = 1
@@ -71,6 +71,7 @@ def _install(options: _Options) -> _Result:
         allow_downgrade=options.allow_downgrade,
         consume=options.consume,
         downtime=not options.no_downtime,
+        indexes=package_index.named(options.index, options.index_host),
     )
     if options.dry_run:
         plan = installer.plan(request, Lines())
@@ -93,6 +94,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
     "--recipe": {"help": "that the bundle must contain"},
     "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
+    "--index": {
+        "action": "append",
+        "default": [],
+        "help": "with the wheels left out",
+    },
+    "--index-host": {"action": "append", "default": [], "help": "that keeps its files"},
     "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
@@ -144,7 +151,7 @@ class Lines:
             now = time.monotonic()
             if now - self._said >= _EVERY_S:
                 self._said = now
-                left_s = (self._total - self._done) * (now - self._began) / self._done
+                left_s = (self._total - self._done) * (now - self._began) / max(self._done, 1)
                 _say(f"{self._what}: {self._amount()}, {clock(left_s)} left")
 
     def note(self, text: str) -> None:

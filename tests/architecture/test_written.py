@@ -11,6 +11,7 @@ RENAMES = {
     "files:move": "it is the owner",
     "windows:move": "the owner's, on Windows",
     "disk:point": "a symbolic link, under the installer's lock",
+    "package_index:NamedIndexes.fetch": "a wheel that was flushed, and hashed where it lies",
     "store:Store._take": "a file that was linked, cloned or copied out of a bundle, under that lock",
     "audit_sinks:FileSink._put_aside": "a full log, aside",
     "logfile:LogFile.emit": "a full log, aside",

@@ -89,6 +89,13 @@ class PackOptions:
             "one from SOURCE. May be given twice: which one, and from where.",
         ),
     ] = None
+    without_wheels: Annotated[
+        bool,
+        typer.Option(
+            "--without-wheels",
+            help="Leave the wheels out; the server fetches them from its own package index.",
+        ),
+    ] = False
 
     @property
     def asked(self) -> "Asked":
@@ -165,4 +172,5 @@ class PackOptions:
             merge=self.merge,
             tower=self.tower_choice,
             sources=given_sources(found, self.typed_sources),
+            without_wheels=self.without_wheels,
         )
