@@ -44,15 +44,21 @@ def http(server: RunState) -> "httpx.Client":
 
 
 def connection(
-    url: str, *, token: str, socket: str | None = None, timeout_s: float = QUICK_S
+    url: str,
+    *,
+    token: str,
+    socket: str | None = None,
+    timeout_s: float = QUICK_S,
+    trust_env: bool = False,
 ) -> "httpx.Client":
-    """Return a client of a server on this machine; proxies have no business there.
+    """Return a client of a server; for one on this machine, proxies have no business there.
 
     Args:
         url: its root.
         token: lets in; empty where none is asked for.
         socket: where it listens, None for the port in `url`.
         timeout_s: of each connect, read and write.
+        trust_env: whether the environment's proxies and certificates apply.
     """
     import httpx
 
@@ -60,7 +66,7 @@ def connection(
         base_url=url,
         headers={"Authorization": f"Bearer {token}"} if token else {},
         transport=httpx.HTTPTransport(uds=socket) if socket else None,
-        trust_env=False,
+        trust_env=trust_env,
         timeout=timeout_s,
     )
 

@@ -5,7 +5,6 @@ nothing is restarted. Where run states are, and what makes one alive, is here as
 look for servers. Stdlib only.
 """
 
-import fcntl
 import os
 import platform
 from contextlib import suppress
@@ -106,6 +105,8 @@ def state_name(pid: int | str) -> str:
 
 def held(descriptor: int) -> bool:
     """Say whether another process holds the lock of a file, as a server does on its run state."""
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -40,7 +40,7 @@ def default_prefix() -> Path:
     Raises:
         UsageError: the account has no home folder.
     """
-    if os.geteuid() == 0:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/opt/llava-pack")
     if (home := base_folder("XDG_DATA_HOME", ".local/share")) is None:
         raise UsageError("this account has no home", subject="--prefix", hint="--prefix DIR")

@@ -1,10 +1,10 @@
 """`llava-pack service`: serving that starts at boot, and again when it fails or stalls."""
 
 import os
-import pwd
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,9 @@ from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.installation.unit import Unit
+
+if sys.platform != "win32":  # where its help can be read, and nothing run
+    import pwd
 
 _SYSTEMD = Path("/run/systemd/system")
 _NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
@@ -145,7 +148,7 @@ def show(
       llava-pack service show --system --account llava > llava-pack.service
     """
     unit = _unit(arguments, system=system, account=account, name=name, prefix=prefix)
-    console.data(f"# {unit.path}\n{unit.text()}")
+    console.verbatim(f"# {unit.path}\n{unit.text()}")
 
 
 def _unit(
@@ -247,7 +250,7 @@ def _first_key(unit: Unit) -> Path | None:
     return first_key(store, unit.arguments)
 
 
-def _give_keys(folder: int, account: pwd.struct_passwd) -> None:
+def _give_keys(folder: int, account: "pwd.struct_passwd") -> None:
     """Let an account read the keys that root added before; only root can have put them there."""
     from llava_pack.serve.access.key_store import NAME
 
