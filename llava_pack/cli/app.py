@@ -16,6 +16,7 @@ from llava_pack.cli.both.tunnel import tunnel
 from llava_pack.cli.both.verify import verify
 from llava_pack.cli.laptop.build import build
 from llava_pack.cli.laptop.demo import demo
+from llava_pack.cli.laptop.deploy import deploy
 from llava_pack.cli.laptop.keygen import keygen
 from llava_pack.cli.laptop.lock import lock
 from llava_pack.cli.laptop.plan import plan
@@ -103,7 +104,7 @@ def _add_group(panel: str, group: typer.Typer) -> None:
     app.add_typer(group, rich_help_panel=panel, short_help=line)
 
 
-_add(LAPTOP, probe, build, plan, lock, keygen, demo)
+_add(LAPTOP, deploy, probe, build, plan, lock, keygen, demo)
 _add(SERVER, install, serve, status, logs, start, swap, stop)
 _add(SERVER, health, cls=NagiosCommand)
 _add(SERVER, support_bundle, generations, revert, gc, uninstall)

@@ -37,6 +37,12 @@ def install(
             "--consume", help="Move large files out of the bundle instead of copying them."
         ),
     ] = False,
+    over_ssh: Annotated[
+        bool,
+        typer.Option(
+            "--over-ssh", help="For the receipt: `deploy` gives --expect, over your ssh session."
+        ),
+    ] = False,
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
     ] = False,
@@ -70,6 +76,7 @@ def install(
         recipe=recipe,
         allow_downgrade=allow_downgrade,
         consume=consume,
+        over_ssh=over_ssh,
         downtime=not no_downtime,
     )
     if dry_run:
