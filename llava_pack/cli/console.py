@@ -1,12 +1,14 @@
 """The only place of the laptop side that prints: data on stdout, talk on stderr."""
 
+import io
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
@@ -63,6 +65,53 @@ def mark(level: str) -> str:
     '!'
     """
     return {"ok": "✓", "warn": "!", "fail": "✗"}[level]
+
+
+@contextmanager
+def outliving() -> Iterator[None]:
+    """Have the block go on when what it prints to is gone: a closed terminal, an ended pipe."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", Outliving(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class Outliving(io.TextIOBase):
+    """A stream that goes on into nothing once it cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, which is lost where there is nobody for it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._let_go()
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._let_go()
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def _let_go(self) -> None:
+        """Put /dev/null in its place, or what is buffered would fail again at the very end."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
 
 
 def progress() -> "ConsoleProgress":

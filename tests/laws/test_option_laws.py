@@ -260,7 +260,7 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
 
 def _run_of(server):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server)
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))

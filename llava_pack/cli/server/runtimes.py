@@ -5,7 +5,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ _TOKEN_BYTES = 16
 _LOOPBACK = "127.0.0.1"
 _NOT_GIVEN = frozenset({"DEFAULT", "DEFAULT_MAP"})
 UNFENCED = "! no fence: the server can open every file that you can, and any network"
-OF_SERVE = frozenset({"recipes", "model_path", "prefix", "as_root", "as_json"})
+OF_SERVE = frozenset({"recipes", "model_path", "prefix", "as_root", "as_json", "detach"})
 """Parameters that `serve` honours by itself, whatever the runtime."""
 
 
@@ -105,7 +105,11 @@ def refused(ctx: typer.Context, runtime: ServingRuntime) -> Iterator[str]:
 
 
 def serve_other(
-    ctx: typer.Context, other: OtherRuntime, load: LoadOptions, fence: FenceMode
+    ctx: typer.Context,
+    other: OtherRuntime,
+    load: LoadOptions,
+    fence: FenceMode,
+    asked: Mapping[str, str],
 ) -> int:
     """Start what serves an installed model, look after it, and return the exit code.
 
@@ -121,6 +125,7 @@ def serve_other(
             hint="leave it out, or build the bundle with llava-pack's engine",
         )
     plan = planned(other, load, fence, port=ctx.params["port"], token=ctx.params["token"])
+    plan = replace(plan, state=replace(plan.state, asked=asked))
     if not plan.state.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if fence == "off":
@@ -129,7 +134,8 @@ def serve_other(
     def announce(state: RunState) -> None:
         _announce(other, state, plan.engine.precision, as_json=ctx.params["as_json"])
 
-    return other.runtime.serve(plan, announce, console.progress())
+    with console.outliving():
+        return other.runtime.serve(plan, announce, console.progress())
 
 
 def planned(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llava_pack.engine.port import EngineInfo
 from llava_pack.serve.run_state import RunState
@@ -34,6 +35,24 @@ def ready_lines(state: RunState, infos: Sequence[EngineInfo]) -> tuple[str, ...]
         f"{info.slots} slots"
         for name, info in zip(state.models, infos, strict=True)
     )
+
+
+def run_fields(state: RunState, told: Announcement) -> dict[str, Any]:
+    """Return the same for programs: where it is, its token, and how a laptop gets there."""
+    return {
+        "url": state.url,
+        "port": state.port,
+        "socket": state.socket,
+        "pid": state.pid,
+        "token": state.token,
+        "models": list(state.models),
+        "bundle_id": state.bundle_id,
+        "controller": f"{state.url}{state.llava_path}",
+        "public_url": state.public_url,
+        "log": state.log,
+        "tunnel": told.tunnel,
+        "page": told.page,
+    }
 
 
 def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcement:
