@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -104,6 +104,7 @@ def deploy(
     """
     need_laptop("deploy")
     from llava_pack.client.ssh import Login, connected
+    from llava_pack.deploy.estimate import steps_of
     from llava_pack.deploy.record import Records
     from llava_pack.deploy.server import Server
     from llava_pack.deploy.steps import Deployment, Wanted
@@ -128,7 +129,8 @@ def deploy(
         deployment = Deployment(wanted, server, Records(cache), cache, progress)
         with _resumable():
             work = deployment.look()
-            steps = tuple(deployment.steps(work))
+            rate = server.rate() if work.sends else 0.0
+            steps = tuple(steps_of(work, rate, None))
             _show(work, steps, how)
             if how.dry_run:
                 return
@@ -146,6 +148,9 @@ def _show(work: "Work", steps: "Sequence[Step]", how: DeployOptions) -> None:
     tell = console.data if how.dry_run else console.say
     for line in _machine(work):
         tell(line)
+    if not work.sends:
+        tell(f"{console.mark('ok')} nothing changed: it is built, sent and installed already")
+        return
     for step in steps:
         size = human_bytes(step.size_bytes) if step.size_bytes else ""
         took = f"about {_minutes(step.about_s)}" if step.about_s else ""
@@ -226,9 +231,9 @@ def _open(
     from llava_pack.deploy import browser
     from llava_pack.fetch.cache import Cache
 
-    remote = ask_server(host)
+    remote = ask_server(host, work.prefix)
     here = free_port(how.local_port or remote.port, exactly=how.local_port is not None)
-    with opened(login, remote, here) as passage:
+    with opened(host, remote, here) as passage:
         passage.check(remote, bundle.bundle_id)
         url = f"http://localhost:{here}/" + (f"#token={remote.token}" if remote.token else "")
         if how.as_json:
@@ -240,10 +245,8 @@ def _open(
         if how.check:
             console.say(f"the server goes on; to stop it: {stop}")
             return
-        if how.no_open:
-            passage.wait()
-        with browser.shown(url, Cache().root) as is_open:
-            if not is_open:
-                console.say("open this address in your browser")
+        with nullcontext() if how.no_open else browser.shown(url, Cache().root) as is_open:
+            if is_open is False:
+                console.say("no browser can be opened from here: open this address in yours")
             console.say(f"Ctrl-C closes the tunnel; the server goes on. To stop it: {stop}")
             passage.wait()
