@@ -37,6 +37,7 @@ class Wanted:
         port: that the server listens on.
         service: systemd serves.
         out: the bundle's folder here, None for the cache.
+        install: what the installer is told beside what to install.
     """
 
     destination: str
@@ -47,6 +48,7 @@ class Wanted:
     port: int = 7860
     service: bool = False
     out: Path | None = None
+    install: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +106,12 @@ def inputs_digest(options: BuildOptions, typed: str) -> str:
         typed: the options of the command line.
     """
     target = options.target
+    sources = recipe_sources(options.recipe, None, options.sources)
     facts = {
         "version": __version__,
         "recipe": recipe_digest(options.recipe),
         "typed": typed,
-        "folders": [list(_looks(one)) for one in recipe_sources(options.recipe, None).values()],
+        "folders": [list(_looks(one)) for one in sources.values()],
         "choice": records.encode(options.choice),
         "gpus": None if target is None else records.encode(target.gpus),
         "memory": None if target is None else target.memory_bytes,
@@ -249,7 +252,7 @@ class Deployment:
 
     def install(self, work: Work, bundle: BuiltBundle, folder: str) -> None:
         """Install what was sent, and remove what is left of it."""
-        self._server.install(folder, bundle.bundle_id, work.prefix, [])
+        self._server.install(folder, bundle.bundle_id, work.prefix, self._wanted.install)
         self._remember(work, bundle, installed=work.prefix)
         self._server.remove(folder)
 

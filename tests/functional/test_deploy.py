@@ -102,9 +102,7 @@ def test_what_would_not_run_there_is_refused_before_anything_heavy(
     assert not laptop.prefix.exists()
 
 
-def test_without_a_terminal_the_work_has_to_be_confirmed(
-    laptop: Laptop, demo_recipe: Path
-) -> None:
+def test_without_a_terminal_the_work_has_to_be_confirmed(laptop: Laptop, demo_recipe: Path) -> None:
     done = laptop.deploy(demo_recipe, "--check")
     assert done.returncode == 2, done.stderr
     assert "--yes" in done.stderr
@@ -154,7 +152,8 @@ def test_ctrl_c_closes_the_tunnel_and_leaves_the_server(
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=laptop.environ
     ) as run:
-        assert run.stdout is not None and run.stderr is not None
+        assert run.stdout is not None
+        assert run.stderr is not None
         page = json.loads(run.stdout.readline())["page"]
         url, _, token = page.partition("/#token=")
         said = httpx.get(

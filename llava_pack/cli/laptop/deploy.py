@@ -1,6 +1,5 @@
 """`llava-pack deploy`: from a recipe to a page in the browser, on a server that ssh reaches."""
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.client.ssh import Login, RemoteHost
@@ -49,6 +49,18 @@ class DeployOptions:
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder here. Default: in the cache.")
     ] = None
+    index: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="With --without-wheels: the package index of the server, or a file there that "
+            "holds its URL; may be repeated.",
+        ),
+    ] = None
+    index_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),
+    ] = None
     accept_license: Annotated[
         list[str] | None,
         typer.Option(help="The id of a licence whose terms you accept; may be repeated."),
@@ -67,6 +79,12 @@ class DeployOptions:
         bool, typer.Option("--check", help="Check through the tunnel, and close it again.")
     ] = False
     as_json: AsJson = False
+
+    @property
+    def install_options(self) -> Iterator[str]:
+        """Yield what the installer is told beside what to install."""
+        for option, values in {"--index": self.index, "--index-host": self.index_host}.items():
+            yield from (word for value in values or () for word in (option, value))
 
     def __post_init__(self) -> None:
         idle = {"--card": self.card, "--check": self.check, "--no-open": self.no_open}
@@ -103,6 +121,12 @@ def deploy(
       llava-pack deploy demo ada@gpu01 --check --json
     """
     need_laptop("deploy")
+    if pack.without_wheels != bool(how.index):
+        raise UsageError(
+            "each needs the other: wheels that are left out come from the index of the server",
+            subject="--without-wheels and --index",
+            hint="give both, or none",
+        )
     from llava_pack.client.ssh import Login, connected
     from llava_pack.deploy.estimate import steps_of
     from llava_pack.deploy.record import Records
@@ -114,13 +138,14 @@ def deploy(
         destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
     )
     wanted = Wanted(
-        destination=" ".join(login.command()[1:]),
+        destination=" ".join(login.typed[1:]),
         options=lambda profile: pack.request_for(profile, how.out),
         typed=repr(pack),
         upgrade=how.upgrade,
         prefix=how.prefix,
         port=how.port,
         service=how.service,
+        install=tuple(how.install_options),
         out=how.out,
     )
     progress, cache = console.progress(), Cache()
@@ -241,7 +266,7 @@ def _open(
             console.document("deploy", {**fields, "prefix": work.prefix})
         else:
             console.data(url)
-        stop = shlex.join([*login.command(), f"{work.prefix}/bin/llava-pack stop"])
+        stop = pasted([*login.typed, f"{work.prefix}/bin/llava-pack stop"])
         if how.check:
             console.say(f"the server goes on; to stop it: {stop}")
             return

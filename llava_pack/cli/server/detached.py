@@ -44,8 +44,13 @@ def asked_for(
     return asked | {"models": " ".join(str(one.root) for one in items), _DEVICES: _devices()}
 
 
-def serve_detached(asked: Mapping[str, str], *, as_json: bool) -> None:
+def serve_detached(asked: Mapping[str, str], reached_as: str, *, as_json: bool) -> None:
     """Have a server run in the background: the one that runs already, or a new one.
+
+    Args:
+        asked: what it has to be asked for, as `asked_for` returns it.
+        reached_as: how the person's ssh got here, empty where that was not told.
+        as_json: tell it as data.
 
     Raises:
         ServeError: the same model is being served otherwise, or the server did not start.
@@ -61,7 +66,7 @@ def serve_detached(asked: Mapping[str, str], *, as_json: bool) -> None:
         console.say(f"\nit goes on starting in the background, process {server.pid}")
         console.say(f"how far it is: {_program()} status; to stop it: {_program()} stop")
         raise
-    _announce(state, already=same is not None, as_json=as_json)
+    _announce(state, reached_as, already=same is not None, as_json=as_json)
 
 
 class _Found:
@@ -217,14 +222,14 @@ def _ready(server: "_Child | _Found") -> RunState:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _announce(state: RunState, *, already: bool, as_json: bool) -> None:
+def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool) -> None:
     """Tell how it is reached, and how it is stopped."""
     from llava_pack.cli.server.status import facts_of, model_line
     from llava_pack.client.discovery import this_endpoint
     from llava_pack.serve.background import ends_with_logout
     from llava_pack.serve.supervision.announcement import announcement, run_fields
 
-    to = this_endpoint(state)
+    to = this_endpoint(state, reached_as)
     told = announcement(state, to, web=state.asked.get("web") != "False")
     if ends_with_logout():
         console.say("! systemd ends it when you log out (KillUserProcesses); to prevent that:")

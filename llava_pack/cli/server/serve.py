@@ -70,7 +70,7 @@ def serve(
     items = options.installed(recipes or [], prefix)
     asked = asked_for(options, server, items)
     if detach:
-        serve_detached(asked, as_json=as_json)
+        serve_detached(asked, server.reached_as, as_json=as_json)
         return
     if items and (other := other_runtime(items)) is not None:
         raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
@@ -131,6 +131,7 @@ def serve_plan(
             host=server.host,
             port=server.port if server.socket else listening.getsockname()[1],
             token=allowed.token,
+            keeps_token=server.keep_token,
             socket=str(server.socket_path) if server.socket else None,
             models=tuple(plan.name for plan in plans),
             started=int(time.time()),
@@ -139,6 +140,7 @@ def serve_plan(
             drain_s=server.drain_s,
             llava_path=allowed.policy.llava_path,
             public_url=allowed.policy.name.url,
+            reached_as=server.reached_as,
             asked=asked,
         ),
         state_directory=directory,
