@@ -34,16 +34,9 @@ class Login:
         Raises:
             UsageError: the destination would be taken for an option.
         """
+        *typed, place = self.typed[1:]
         defaults = [part for option in _DEFAULTS for part in ("-o", option)]
-        typed, place = self.typed[1:-1], self.typed[-1]
-        return [
-            "ssh",
-            *arguments,
-            *typed,
-            *defaults,
-            "--",
-            place,
-        ]  # the first of each option counts
+        return ["ssh", *arguments, *typed, *defaults, "--", place]  # the first of each counts
 
     @property
     def typed(self) -> list[str]:
