@@ -24,11 +24,20 @@ def default_root(environ: Mapping[str, str]) -> Path:
 
     >>> default_root({"LLAVA_PACK_CACHE": "/big/disk"}).as_posix()
     '/big/disk'
+
+    Raises:
+        UsageError: it would be in the home of an account that has none.
     """
-    if own := environ.get("LLAVA_PACK_CACHE"):
-        return Path(own).expanduser()
+    own = environ.get("LLAVA_PACK_CACHE")
     base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "llava-pack"
+    try:
+        return Path(own or f"{base}/llava-pack").expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            "this account has no home folder, expected a place for what is fetched",
+            subject="LLAVA_PACK_CACHE",
+            hint="set LLAVA_PACK_CACHE to a folder with room for the model, and UV_CACHE_DIR",
+        ) from error
 
 
 class Cache:

@@ -15,6 +15,10 @@ from llava_pack.format.precision import Quantized
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.lock.choice import Asked
+    from llava_pack.lock.profile import TargetProfile
+
+_HERE = Path("here")
+"""As --target: this machine. A file of that name is given by its whole path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,8 @@ class PackOptions:
     target: Annotated[
         Path | None,
         typer.Option(
-            help="The server's profile, as saved by `llava-pack probe`; it determines the build."
+            help="The server's profile, as saved by `llava-pack probe`, or 'here' if this "
+            "machine is the server; it determines the build."
         ),
     ] = None
     platform: Annotated[
@@ -78,6 +83,14 @@ class PackOptions:
         ),
     ] = False
 
+    def _profile(self) -> "TargetProfile | None":
+        from llava_pack.cli.laptop.probe import probe_here
+        from llava_pack.lock.profile import parse_profile, read_profile
+
+        if self.target == _HERE:
+            return parse_profile(probe_here())
+        return None if self.target is None else read_profile(self.target)
+
     @property
     def asked(self) -> "Asked":
         """Return what was typed about platform and packages."""
@@ -105,12 +118,11 @@ class PackOptions:
         from llava_pack.assemble.planning import BuildOptions
         from llava_pack.assemble.runtimes import with_runtime
         from llava_pack.lock.choice import choose
-        from llava_pack.lock.profile import read_profile
         from llava_pack.recipe import find_recipe, read_recipe
 
         file = read_recipe(find_recipe(self.recipe))
         found = with_runtime(file.value, self.runtime)
-        profile = None if self.target is None else read_profile(self.target)
+        profile = self._profile()
         return BuildOptions(
             recipe=replace(file, value=found),
             out=out if out is not None else Path(f"{found.name}-bundle"),

@@ -79,7 +79,7 @@ def probe(
         login = Login(destination=target, port=port, jump=jump, options=tuple(option or ()))
         said = _run([*login.command("-T"), "exec sh -s"])
     else:
-        said = _run(["sh"])
+        said = probe_here()
     profile = parse_profile(said)
     text = render_profile(said)
     try:
@@ -119,6 +119,15 @@ def summary(profile: TargetProfile) -> list[str]:
             noexec = ", noexec" if disk.noexec else ""
             lines.append(f"disk      {disk.path}: {human_bytes(disk.free_bytes)}{noexec}")
     return lines
+
+
+def probe_here() -> bytes:
+    """Return what probe.sh prints on this machine.
+
+    Raises:
+        FetchError: it cannot be run.
+    """
+    return _run(["sh"])
 
 
 def _run(command: Sequence[str]) -> bytes:
