@@ -82,6 +82,7 @@ def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Sign
         size_bytes=manifest.size_bytes,
         files=len(manifest.files),
         key=None if signer is None else signer.public.fingerprint,
+        python=manifest.python.own,
     )
 
 

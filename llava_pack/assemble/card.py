@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llava_pack.format.welcome import contact_lines
+from llava_pack.format.welcome import contact_lines, own_python_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,7 @@ class Card:
         bundle: the bundle's folder as the person knows it.
         release: UTC seconds of the release.
         key: fingerprint of the key that signed it, None for an unsigned one.
+        python: the version that the server must have, None where the bundle carries one.
     """
 
     recipe: str
@@ -24,6 +25,7 @@ class Card:
     size_bytes: int
     files: int
     key: str | None = None
+    python: str | None = None
 
     @property
     def folder(self) -> str:
@@ -40,6 +42,7 @@ class Card:
             f"size      {self.size_bytes / 1e9:.2f} GB in {self.files} files",
             f"id        {self.bundle_id}",
             *([] if self.key is None else [f"key       {self.key}"]),
+            *([] if self.python is None else [own_python_line(self.python)]),
             "",
             "copy it to the server, in one of these ways:",
             *(f"  {line}" for line in carry_lines(self.bundle, self.folder)),

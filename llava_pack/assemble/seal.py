@@ -28,7 +28,8 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
     Raises:
         SignatureError: openssl did not sign.
     """
-    welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
+    named, python = manifest.recipe, manifest.python.own
+    welcome = start_here(named.name, named.title, python).encode()
     manifest = replace(manifest, start_here_sha256=sha256(welcome).hexdigest())
     described = render_manifest(manifest)
     digests = {entry.path: entry.sha256 for entry in staging.entries}

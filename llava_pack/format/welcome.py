@@ -25,15 +25,30 @@ def contact_lines(bundle: str, bundle_id: str, key: str | None = None) -> tuple[
     )
 
 
-def start_here(recipe: str, title: str) -> str:
-    """Return START-HERE.txt: it cannot hold the id, and is never evidence."""
+def own_python_line(version: str) -> str:
+    """Return what a bundle that carries no Python needs of the server."""
+    return (
+        f"No Python is inside: the server needs Python {version}, on its PATH or named with "
+        "install.sh --python FILE."
+    )
+
+
+def start_here(recipe: str, title: str, python: str | None = None) -> str:
+    """Return START-HERE.txt: it cannot hold the id, and is never evidence.
+
+    Args:
+        recipe: its name.
+        title: for people.
+        python: the version that the server must have, None where the bundle carries one.
+    """
+    needs = "" if python is None else f"{own_python_line(python)}\n\n"
     steps = "\n".join(f"  {line}" for line in contact_lines("/path/to/this/folder", "ID"))
     return (
         f"llava-pack bundle: {recipe}\n{title}\n\n"
         "This folder holds a vision-language model, its Python packages and an installer that\n"
         "needs no network. It was made by `llava-pack build`, which printed a card with the\n"
         "bundle's id. Take ID from that card, never from this folder.\n\n"
-        f"On the server:\n\n{steps}\n\n"
+        f"{needs}On the server:\n\n{steps}\n\n"
         "The second line must print the id of the card, the third must print `install.sh: OK`.\n"
         "The installer's last line is the next command to type.\n"
     )
