@@ -36,27 +36,26 @@ class Mirror:
     python: str | None = None
     torch: str | None = None
 
-    def unless_set(self, environ: Mapping[str, str], folder: Path) -> "Mirror":
-        """Return what is left of it beside what a person has set.
-
-        Args:
-            environ: HF_ENDPOINT, and the variables of uv and pip.
-            folder: where uv's project configuration is looked for.
-        """
-        own = _own_settings(environ, folder)
+    def beside(self, own: Mapping[str, str]) -> "Mirror":
+        """Return what is left of it beside what a person has set, as `own_settings` finds it."""
         left = {each.name: getattr(self, each.name) for each in fields(self)}
         return Mirror(**{name: None if own.get(name) else text for name, text in left.items()})
 
-    def lines(self, name: str, environ: Mapping[str, str], folder: Path) -> Iterator[str]:
-        """Yield what it changes, a line each, and what it leaves because a person has set it."""
-        own = _own_settings(environ, folder)
+    def lines(self, name: str, own: Mapping[str, str], *, token: bool) -> Iterator[str]:
+        """Yield what it changes, a line each, and what it leaves because a person has set it.
+
+        Args:
+            name: what the person calls it.
+            own: what the person has set.
+            token: there is one for the Hub, which a mirror does not get.
+        """
         for key, what in _WHAT.items():
             address = getattr(self, key)
             if address is not None and (setting := own.get(key)):
                 yield f"mirror {name}: {what}: your own stays ({setting})"
             elif address is not None:
                 yield f"mirror {name}: {what}: {place(address)}"
-        if self.hub is not None and not own.get("hub") and environ.get("HF_TOKEN"):
+        if token and self.hub is not None and not own.get("hub"):
             yield f"mirror {name}: HF_TOKEN is not sent to it; where HF_ENDPOINT is set, it is"
 
 
@@ -110,8 +109,13 @@ def _mirror(table: Mapping[str, Any], name: str) -> Mirror:
     return Mirror(**{key: str(value).rstrip("/") for key, value in table.items()})
 
 
-def _own_settings(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the settings of a person, each by what it stands before."""
+def own_settings(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the settings of a person by the key of a mirror that each of them goes before.
+
+    Args:
+        environ: HF_ENDPOINT, and the variables of uv and pip.
+        folder: where uv's project configuration is looked for.
+    """
     home = Path(Path.home().anchor)  # uv is asked for CPython there: see llava_pack.fetch.python
     python = next(
         (

@@ -100,6 +100,23 @@ def test_a_gated_model_says_why_a_mirror_refuses_it(mirror, demo_recipe, command
     assert "--model ms:OWNER/NAME" in document(done)["hint"]
 
 
+def test_a_mirror_that_sends_weights_from_a_host_that_is_gone_names_it(
+    mirror, demo_recipe, command_line, tmp_path
+):
+    file, hub, _ = mirror
+    for name in (".bin", "tokenizer.model"):
+        hub.fault(name, headers={"Location": "http://cas-bridge.invalid/x?signature=secret"})
+    done = command_line(
+        "build", demo_recipe, "--python", "target", "--json", "--mirror", file,
+        "--out", tmp_path / "bundle", env={"LLAVA_PACK_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    error = document(done)
+    assert done.returncode == 9, error
+    assert f"{hub.url} redirects to http://cas-bridge.invalid:80" in error["message"]
+    assert "HTTPS_PROXY" in error["hint"]
+    assert "secret" not in done.stdout + done.stderr
+
+
 def test_there_is_no_such_mirror(command_line):
     assert command_line("plan", "demo", "--mirror", "atlantis").returncode == 2
 

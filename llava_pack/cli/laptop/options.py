@@ -206,11 +206,11 @@ class PackOptions:
         Raises:
             UsageError: there is no such mirror.
         """
-        from llava_pack.fetch.mirrors import USUAL, find_mirror
+        from llava_pack.fetch.mirrors import USUAL, find_mirror, own_settings
 
         if self.mirror is None:
             return USUAL
-        chosen, folder = find_mirror(self.mirror), Path.cwd()
-        for line in chosen.lines(self.mirror, os.environ, folder):
+        chosen, own = find_mirror(self.mirror), own_settings(os.environ, Path.cwd())
+        for line in chosen.lines(self.mirror, own, token=bool(os.environ.get("HF_TOKEN"))):
             console.say(line)
-        return chosen.unless_set(os.environ, folder)
+        return chosen.beside(own)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_pack.fetch.mirrors import USUAL, Mirror, find_mirror
+from llava_pack.fetch.mirrors import USUAL, Mirror, find_mirror, own_settings
 from llava_pack.format.errors import UsageError
 from tests.conftest import ROOT
 
@@ -31,8 +31,8 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def test_what_nobody_has_set_is_the_mirrors(environ: dict[str, str], tmp_path: Path) -> None:
-    assert MIRROR.unless_set(environ, tmp_path) == MIRROR
-    lines = "\n".join(MIRROR.lines("ours", environ, tmp_path))
+    assert MIRROR.beside(own_settings(environ, tmp_path)) == MIRROR
+    lines = "\n".join(MIRROR.lines("ours", own_settings(environ, tmp_path), token=False))
     assert lines.count("mirror ours: ") == 4
     assert "https://index.example/simple" in lines
     assert "secret" not in lines
@@ -53,11 +53,15 @@ def test_a_variable_goes_first(
     environ: dict[str, str], tmp_path: Path, variable: str, key: str
 ) -> None:
     environ[variable] = "https://own.example"
-    left = MIRROR.unless_set(environ, tmp_path)
+    left = MIRROR.beside(own_settings(environ, tmp_path))
     changed = [name for name in vars(MIRROR) if getattr(left, name) != getattr(MIRROR, name)]
     assert changed == [key]
     assert getattr(left, key) is None
-    told = [line for line in MIRROR.lines("ours", environ, tmp_path) if "your own stays" in line]
+    told = [
+        line
+        for line in MIRROR.lines("ours", own_settings(environ, tmp_path), token=False)
+        if "your own stays" in line
+    ]
     assert len(told) == 1
 
 
@@ -68,21 +72,20 @@ def test_a_file_of_uv_goes_first(environ: dict[str, str], tmp_path: Path) -> Non
         'python-install-mirror = "https://own.example"\n'
         '[[index]]\nurl = "https://own.example/simple"\ndefault = true\n'
     )
-    left = MIRROR.unless_set(environ, tmp_path)
+    left = MIRROR.beside(own_settings(environ, tmp_path))
     assert (left.index, left.python) == (None, None)
     assert left.hub == MIRROR.hub
 
 
 def test_an_extra_index_of_ones_own_is_no_default(environ: dict[str, str], tmp_path: Path) -> None:
     environ["PIP_EXTRA_INDEX_URL"] = "https://extra.example/simple"
-    assert MIRROR.unless_set(environ, tmp_path) == MIRROR
+    assert MIRROR.beside(own_settings(environ, tmp_path)) == MIRROR
 
 
-def test_a_token_is_said_not_to_be_sent(environ: dict[str, str], tmp_path: Path) -> None:
-    environ["HF_TOKEN"] = "hf_secret"
-    [line] = [line for line in MIRROR.lines("ours", environ, tmp_path) if "HF_TOKEN" in line]
+def test_a_token_is_said_not_to_be_sent() -> None:
+    [line] = [line for line in MIRROR.lines("ours", {}, token=True) if "HF_TOKEN" in line]
     assert "not sent" in line
-    assert "hf_secret" not in line
+    assert not [one for one in MIRROR.lines("o", {"hub": "x"}, token=True) if "HF_TOKEN" in one]
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
