@@ -28,6 +28,7 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.text import human_bytes
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -46,7 +47,7 @@ _NEEDED = (
 )
 """What the engine imports: the extra `quantize` alone has not all of it."""
 _CONTEXT_TOKENS = 4096
-_HINT = "pip install '.[serve]' in a clone of llava-pack, or leave out --record"
+_HINT = 'in a clone of llava-pack: uv tool install --force ".[serve]", or leave out --record'
 
 
 def record(
@@ -125,7 +126,9 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
         for precision in precisions
     )
     free = psutil.virtual_memory().available
-    return f"it takes {needed} bytes of memory, {free} are free" if needed > free else ""
+    if needed <= free:
+        return ""
+    return f"it takes {human_bytes(needed)} of memory, {human_bytes(free)} are free"
 
 
 def _importable(name: str) -> bool:
@@ -142,7 +145,7 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="llava-pack-answers-") as folder:
         model = staging.root / "model" / recipe.model.name
         questions = Path(folder, "known.json")
-        questions.write_text(json.dumps([records.encode(one) for one in known]))
+        questions.write_bytes(json.dumps([records.encode(one) for one in known]).encode())
         command = [sys.executable, "-m", "llava_pack.engine.known.recording"]
         command += ["--known", str(questions), "--model-dir", str(model)]
         if recipe.vision_tower is not None and plan.packing.tower_beside:
@@ -153,7 +156,14 @@ def _run(
         command += ["--conv-mode", recipe.model.conv_mode]
         command += ["--context-tokens", str(plan.serving.profile.context_tokens)]
         environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=environ,
+        )
     said = _last_object(done.stdout)
     if done.returncode != 0 or "references" not in said:
         why = said.get("error") or done.stderr.strip().rpartition("\n")[2] or "it exited early"

@@ -21,6 +21,7 @@ from llava_pack.fetch.source import Listing, Origins, Source, select
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import CheckpointError, IntegrityError
 from llava_pack.format.progress import Progress
+from llava_pack.format.text import sizes_apart
 from llava_pack.recipe import ExpectedFile
 
 _SMALL = (
@@ -232,9 +233,10 @@ def _check_expected(listing: Listing, expected: Sequence[ExpectedFile]) -> None:
         )
     for file in expected:
         size_bytes = listing.files[file.path].size_bytes
-        if file.size_bytes not in {None, size_bytes}:
+        if file.size_bytes is not None and file.size_bytes != size_bytes:
+            wanted, got = sizes_apart(file.size_bytes, size_bytes)
             raise IntegrityError(
-                f"expected {file.size_bytes} bytes, as in the recipe, got {size_bytes}",
+                f"expected {wanted}, as in the recipe, got {got}",
                 subject=f"{listing.pinned.public}: {file.path}",
                 hint="it is of another model, or was cut off: fetch it again",
             )

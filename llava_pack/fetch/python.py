@@ -82,7 +82,8 @@ def _list(request: str, mirror: str | None) -> list[dict[str, Any]]:
             cwd=Path.home().anchor,  # a person's mirrors count, a project's configuration does not
             env={**os.environ, **own},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_UV_TIMEOUT_S,
             check=False,
         )

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def _written(
     """
     if torch is None or backend in {None, "pypi"}:
         file = folder / "requirements.in"
-        file.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+        file.write_bytes("".join(f"{line}\n" for line in requirements).encode())
         return _Wanted(file=file, options=() if backend is None else ("--torch-backend", backend))
     named = {canonicalize_name(Requirement(line).name) for line in requirements}
     file = folder / "pyproject.toml"
@@ -158,7 +159,7 @@ def _written(
         "[tool.uv.sources]",
         *(f'{name} = {{ index = "torch" }}' for name in sorted(named & _OF_TORCH)),
     ]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file.write_bytes(("\n".join(lines) + "\n").encode())
     return _Wanted(file=file)
 
 
@@ -172,6 +173,7 @@ def _compile(wanted: _Wanted, platform: Platform, indexes: Indexes, more: Sequen
 
 def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> list[str]:
     command = [find_uv_bin(), "pip", "compile", str(wanted), "--output-file", str(lock)]
+    command += ["--python", sys.executable]  # which uv would look for on the PATH
     command += ["--python-version", platform.python, "--python-platform", platform.uv_platform]
     command += ["--generate-hashes", "--format", "pylock.toml"]
     command += ["--no-header", "--quiet", "--no-progress", *indexes.arguments()]
@@ -181,7 +183,13 @@ def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> 
 def _run(command: Sequence[str], environ: dict[str, str]) -> None:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environ, check=False, timeout=TIMEOUT_S
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environ,
+            check=False,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         raise NetworkError(

@@ -1,6 +1,5 @@
 """`llava-pack lock`: every revision and wheel of a bundle, pinned in one file."""
 
-import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
 from llava_pack.format.errors import UsageError
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def lock(
     *,
     pack: PackOptions,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The lock. Default: ./RECIPE.lock.json")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The lock. Default: ./RECIPE.lock.json")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Pin a bundle's contents: commits, wheels, Python, date.
@@ -51,7 +49,7 @@ def lock(
         pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
     file = out if out is not None else Path(f"{request.recipe.value.name}.lock.json")
     try:
-        file.write_text(render_lock(pinned), encoding="utf-8")
+        file.write_bytes(render_lock(pinned).encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(file)) from error
     if as_json:
@@ -60,7 +58,7 @@ def lock(
         console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
     again = ["llava-pack", "build", pack.recipe, "--locked", str(file)]
     again += [] if pack.mirror is None else ["--mirror", pack.mirror]
-    console.say(f"next: {shlex.join([*again, *_folders(pack, request)])}")
+    console.say(f"next: {pasted([*again, *_folders(pack, request)])}")
 
 
 def _folders(pack: PackOptions, request: "BuildOptions") -> list[str]:
