@@ -80,8 +80,8 @@ class InstallPlan:
         """Return the same for a person."""
         text = (
             "would copy {copy_bytes} (or clone it, where the file system can), link {link_bytes}, "
-            "move {move_bytes}, fetch {fetch_bytes} from an index; {stored_bytes} are stored already; "
-            "the environment takes about {environment_bytes} more"
+            "move {move_bytes}, fetch {fetch_bytes} from an index; {stored_bytes} are stored "
+            "already; the environment takes about {environment_bytes} more"
         )
         facts = self.facts()
         return text.format(**{n: human_bytes(facts[n]) for n in facts if n.endswith("_bytes")})
