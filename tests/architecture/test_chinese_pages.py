@@ -24,7 +24,18 @@ COMMENT = re.compile(r"(^|\s)# (.*)$", re.MULTILINE)
 FENCE = re.compile(r"^(```\w*\n.*?^```)$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)\n", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-EVERYDAY = {"copy", "key", "page", "progress", "send", "serve", "source", "store", "target"}
+EVERYDAY = {
+    "copy",
+    "key",
+    "left out",
+    "page",
+    "progress",
+    "send",
+    "serve",
+    "source",
+    "store",
+    "target",
+}
 """Words of the list that also mean something else: "this page", an "API key", Prometheus' target."""
 
 
