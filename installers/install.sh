@@ -54,6 +54,7 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --allow-downgrade  accept a bundle that is older than the installed one
   --python FILE      the Python to use, for a bundle that carries none
   --consume          move large files off the medium instead of copying, on the same disk
+  --over-ssh         for the receipt: `llava-pack deploy` gives the id, over your ssh session
   --no-downtime      never stop a running server to free GPU memory
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
@@ -224,7 +225,7 @@ arguments() {
             shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
-        --consume | --no-downtime) more="$more $1" && shift ;;
+        --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;

@@ -17,6 +17,12 @@ _DEFAULTS = ("ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax
 """What ssh is told unless the person sets it: a silent link is dead after a minute."""
 
 
+class LoginRefusedError(NetworkError):
+    """The server is there and lets nobody in: trying again by itself would not help."""
+
+    kind = NetworkError.kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class Login:
     """How the person's ssh gets to the server."""
@@ -34,14 +40,24 @@ class Login:
         Raises:
             UsageError: the destination would be taken for an option.
         """
+        *typed, place = self.typed[1:]
+        defaults = [part for option in _DEFAULTS for part in ("-o", option)]
+        return ["ssh", *arguments, *typed, *defaults, "--", place]  # the first of each counts
+
+    @property
+    def typed(self) -> list[str]:
+        """Return the ssh command that a person would type.
+
+        Raises:
+            UsageError: the destination would be taken for an option.
+        """
         if self.destination.startswith("-"):
             raise UsageError("expected USER@HOST", subject=self.destination)
-        command = ["ssh", *arguments]
+        command = ["ssh"]
         command += ["-p", str(self.port)] if self.port is not None else []
         command += ["-J", self.jump] if self.jump is not None else []
-        options = (*self.options, *_DEFAULTS)  # ssh takes the first of each
-        command += [part for option in options for part in ("-o", option)]
-        return [*command, "--", self.destination]
+        command += [part for option in self.options for part in ("-o", option)]
+        return [*command, self.destination]
 
     @property
     def shareable(self) -> bool:
@@ -203,4 +219,5 @@ def error_of(blame: Blame) -> NetworkError:
         "address": "address on the server",
         "server": "server",
     }
-    return NetworkError(blame.why, subject=f"hop: {names[blame.hop]}", hint=blame.fix)
+    kind = LoginRefusedError if blame.lasting else NetworkError
+    return kind(blame.why, subject=f"hop: {names[blame.hop]}", hint=blame.fix)

@@ -70,6 +70,7 @@ def _install(options: _Options) -> _Result:
         recipe=options.recipe,
         allow_downgrade=options.allow_downgrade,
         consume=options.consume,
+        over_ssh=options.over_ssh,
         downtime=not options.no_downtime,
         indexes=package_index.named(options.index, options.index_host),
     )
@@ -102,6 +103,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--index-host": {"action": "append", "default": [], "help": "that keeps its files"},
     "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
+    "--over-ssh": {"action": "store_true", "help": "the id came over ssh, with deploy"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
