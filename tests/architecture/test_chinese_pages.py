@@ -26,6 +26,7 @@ HEADING = re.compile(r"^(#+) (.+)\n", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 EVERYDAY = {
     "copy",
+    "health",
     "key",
     "left out",
     "page",
