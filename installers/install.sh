@@ -46,6 +46,8 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --python FILE      the Python to use, for a bundle that carries none
   --consume          move large files off the medium instead of copying, on the same disk
   --no-downtime      never stop a running server to free GPU memory
+  --accept-answer NAME  install although the model's answer to this known question is another one;
+                     may be repeated, and the receipt says so
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
 USAGE
@@ -127,6 +129,10 @@ arguments() {
             --python) python=$2 ;;
             esac
             shift 2
+            ;;
+        --accept-answer)
+            case ${2-} in '' | -* | *[!A-Za-z0-9._+@!=-]*) fail 2 "$1 needs the name of a known answer" 'sh install.sh --help' ;; esac
+            more="$more $1 $2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
         --consume | --no-downtime) more="$more $1" && shift ;;
@@ -401,7 +407,7 @@ main() {
     [ -z "$trust" ] || set -- "$@" --trust-key "$work/signed/key.pem"
     [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
     [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
-    # shellcheck disable=SC2086  # two fixed words at most
+    # shellcheck disable=SC2086  # fixed words, and names without a space or a pattern in them
     set -- "$@" $more
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json

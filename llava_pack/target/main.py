@@ -68,6 +68,7 @@ def _install(options: _Options) -> _Result:
         allow_downgrade=options.allow_downgrade,
         consume=options.consume,
         downtime=not options.no_downtime,
+        accepted=options.accept_answer,
     )
     if options.dry_run:
         plan = installer.plan(request, Lines())
@@ -93,6 +94,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
+    "--accept-answer": {"action": "append", "default": [], "help": "a known answer may be wrong"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
 

@@ -2,12 +2,13 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format import records
+from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
@@ -45,6 +46,8 @@ class InstallRequest:
     """Move the large files off the medium, where it is on the same disk."""
     downtime: bool = True
     """A server that leaves too little GPU memory may be stopped for the swap."""
+    accepted: Sequence[str] = ()
+    """Names of known answers that may be wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,10 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
+    names = [one.name for one in manifest.known_answers]
+    if unknown := ", ".join(name for name in request.accepted if name not in names):
+        message = f"no such known answer, expected one of {', '.join(names)}"
+        raise UsageError(message, subject=f"--accept-answer {unknown}")
     progress.note(
         f"{manifest.recipe.name}: {manifest.recipe.title}, release {manifest.release}, "
         f"id {listing.bundle_id}"

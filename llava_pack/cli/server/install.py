@@ -40,6 +40,13 @@ def install(
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
     ] = False,
+    accept_answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Install although the model's answer to this known question is another one.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, print what would happen, and write nothing.")
     ] = False,
@@ -71,6 +78,7 @@ def install(
         allow_downgrade=allow_downgrade,
         consume=consume,
         downtime=not no_downtime,
+        accepted=tuple(accept_answer or ()),
     )
     if dry_run:
         _show_plan(installer.plan(request, console.progress()), as_json=as_json)
