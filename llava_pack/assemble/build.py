@@ -15,7 +15,12 @@ from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.reference_answers import record
-from llava_pack.assemble.runtime_files import stage_installer, stage_runtime, stage_wheels
+from llava_pack.assemble.runtime_files import (
+    installer_files,
+    stage_installer,
+    stage_runtime,
+    stage_wheels,
+)
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
@@ -43,7 +48,9 @@ def build(
     Raises:
         PackError: see `plan_build`, and what fetching and converting raise.
         PreflightError: it would not run on the target.
+        IntegrityError: git changed the lines of the installer.
     """
+    installer = installer_files()
     plan = plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
     known = known_answers(options.recipe)
@@ -52,9 +59,11 @@ def build(
     sources = fetch_sources(plan.sources, plan.recipe, progress, plan.packing.tower)
     fetched = _fetch_files(plan, cache, progress)
     proved = _prove(plan, options, cache, progress)
-    _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
+    carried = (file.size_bytes for name, file in fetched.items() if name not in plan.left_out)
+    _check_space(options.out, sum(carried))
     staging = Staging(_staging_folder(options.out), progress)
     _stage_packages(staging, plan, fetched)
+    stage_installer(staging, installer)
     rewrites = stage_packing(staging, plan.packing, plan.recipe, sources)
     check_nothing_remote(staging)
     stage_papers(staging, plan, sources, fetched, options)
@@ -64,7 +73,9 @@ def build(
         entries=staging.entries,
         rewrites=rewrites,
         proved=proved,
-        inodes=installed_inodes(staging.root, staging.entries),
+        inodes=installed_inodes(
+            staging.root, staging.entries, {name: fetched[name].path for name in plan.left_out}
+        ),
         known_answers=known,
         references=references,
     )
@@ -80,8 +91,10 @@ def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Sign
         bundle=str(options.out),
         bundle_id=identity,
         release=options.release,
-        size_bytes=manifest.size_bytes,
-        files=len(manifest.files),
+        size_bytes=sum(entry.size_bytes for entry in manifest.files if entry.carried),
+        files=len(manifest.files) - len(manifest.left_out),
+        left_out=len(manifest.left_out),
+        left_out_bytes=sum(entry.size_bytes for entry in manifest.left_out),
         key=None if signer is None else signer.public.fingerprint,
     )
 
@@ -91,10 +104,9 @@ def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedF
     staging.progress.start("stage wheels and runtime", total_bytes)
     packages = plan.packages
     minor, python = packages.platform.python, packages.python
-    stage_wheels(staging, packages.wheels, fetched, minor)
+    stage_wheels(staging, packages.wheels, fetched, minor, plan.left_out)
     archive = None if python.archive is None else fetched[python.archive.name]
     stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
-    stage_installer(staging)
     staging.progress.done()
 
 

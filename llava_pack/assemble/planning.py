@@ -1,12 +1,18 @@
 """What a build is asked for, and what it found before anything heavy is fetched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
-from llava_pack.assemble.model_sources import check_servable, identify_sources, recipe_sources
+from llava_pack.assemble.model_sources import (
+    Sources,
+    check_servable,
+    identify_sources,
+    recipe_sources,
+    replacements,
+)
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named, check_vocabulary
@@ -52,10 +58,12 @@ class BuildOptions:
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
         tower: the one inside the checkpoint, or the stock one, where they differ.
+        sources: where parts come from, in place of the recipe's sources.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
         answers: where they are kept beside a lock, None for the cache.
+        without_wheels: the target fetches from its own index what an index has.
     """
 
     recipe: RecipeFile
@@ -69,10 +77,12 @@ class BuildOptions:
     quantize: Quantized | None = None
     merge: bool = False
     tower: TowerChoice | None = None
+    sources: Sources = field(default_factory=dict)
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
     answers: Path | None = None
+    without_wheels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +92,7 @@ class Plan:
     Attributes:
         sources: by `model`, `base` and `vision_tower`, those that the recipe has.
         configs: of the model and its tower.
+        left_out: file names of the wheels that the target fetches itself.
     """
 
     recipe: Recipe
@@ -90,6 +101,7 @@ class Plan:
     packages: Packages
     serving: ServingPlan
     configs: Configs
+    left_out: frozenset[str] = frozenset()
 
     @property
     def weights_bytes(self) -> int:
@@ -106,13 +118,16 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     recipe, lock = options.recipe.value, options.locked
     if lock is not None:
         check_lock(lock, options.recipe)
-    sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
+    pins = None if lock is None else lock.sources
+    sources = recipe_sources(options.recipe, pins, options.sources)
     packing = _packing(options)
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
+    for line in replacements(options.recipe, sources, options.sources):
+        progress.note(line)
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
     layouts = check_servable(identified, recipe, configs, progress, packing.tower)
@@ -144,7 +159,17 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         packages=packages,
         serving=serving,
         configs=configs,
+        left_out=_left_out(packages, progress) if options.without_wheels else frozenset(),
     )
+
+
+def _left_out(packages: Packages, progress: Progress) -> frozenset[str]:
+    """Return the wheels that an index has; say which ones this machine has from a folder."""
+    wheels = [wheel for wheel in packages.wheels if wheel.source_sha256 is None]
+    local = ", ".join(wheel.filename for wheel in wheels if wheel.url.startswith("file:"))
+    if local:
+        progress.note(f"! from a folder of this machine, so look whether the index has: {local}")
+    return frozenset(wheel.filename for wheel in wheels)
 
 
 def _packing(options: BuildOptions) -> Packing:
@@ -214,7 +239,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
     """
     packing = dict(lock.packing)
     extra = options.format or options.quantize or options.merge or options.tower or options.runtime
-    if asked != Asked() or extra:
+    if asked != Asked() or extra or options.without_wheels:
         raise UsageError(
             "a lock decides platform, Python, CUDA, runtime, packages and layout",
             subject="--locked",
@@ -229,6 +254,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
         tower=packing.get("tower"),
+        without_wheels=lock.without_wheels,
         recipe=replace(
             options.recipe, value=with_runtime(options.recipe.value, lock.serving.engine)
         ),

@@ -32,6 +32,7 @@ from llava_pack.cli.server.start import start, swap
 from llava_pack.cli.server.status import status
 from llava_pack.cli.server.stop import stop
 from llava_pack.cli.server.support_bundle import support_bundle
+from llava_pack.cli.server_side import ServerCommand, ServerGroup
 
 LAPTOP = "On the laptop"
 SERVER = "On the server"
@@ -101,13 +102,14 @@ def _add(panel: str, *commands: Callable[..., None], cls: type[TyperCommand] | N
 
 def _add_group(panel: str, group: typer.Typer) -> None:
     line = _first_line(group.info.help)
-    app.add_typer(group, rich_help_panel=panel, short_help=line)
+    app.add_typer(group, cls=ServerGroup, rich_help_panel=panel, short_help=line)
 
 
 _add(LAPTOP, probe, build, plan, recipes, lock, keygen, demo)
-_add(SERVER, install, serve, status, logs, start, swap, stop)
+_add(SERVER, install, serve, status, logs, start, swap, stop, cls=ServerCommand)
 _add(SERVER, health, cls=NagiosCommand)
-_add(SERVER, support_bundle, generations, revert, gc, uninstall)
+_add(SERVER, support_bundle)
+_add(SERVER, generations, revert, gc, uninstall, cls=ServerCommand)
 _add_group(SERVER, keys)
 _add_group(SERVER, service)
 _add(BOTH, tunnel, chat, ask, verify, inspect, explain)

@@ -111,8 +111,10 @@ def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
     words: list[str] = []
     for one in _typed(ctx):
         if one.name in names:
-            words += [one.opts[0]] if one.opts[0].startswith("-") else []
-            words += [] if ctx.params[one.name] is True else [str(ctx.params[one.name])]
+            value = ctx.params[one.name]
+            for each in value if isinstance(value, list | tuple) else [value]:
+                words += [one.opts[0]] if one.opts[0].startswith("-") else []
+                words += [] if each is True else [str(each)]
     return words
 
 

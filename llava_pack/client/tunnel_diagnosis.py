@@ -25,6 +25,12 @@ class Blame:
 
 _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
     (
+        r"Session open refused by peer|session request failed",
+        "sshd",
+        "sshd on the server allows one session for each connection (MaxSessions)",
+        "pass -o ControlPath=none: llava-pack then needs one session only",
+    ),
+    (
         r"bind.*Address already in use|cannot listen to port",
         "laptop",
         "the port on this laptop is in use",
@@ -70,7 +76,10 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
         ),
         "login",
         "no sshd responds at that address",
-        "check the server's name and --ssh-port; or go through a bastion: --jump USER@BASTION",
+        (
+            "check the server's name and its ssh port, -p; or go through a bastion: "
+            "--jump USER@BASTION"
+        ),
     ),
 )
 

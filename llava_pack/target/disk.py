@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -84,6 +83,8 @@ def settling(root: Path, *, without: Path) -> Iterator[None]:
 
 def clone(source: BinaryIO, destination: BinaryIO) -> bool:
     """Have an empty file share the blocks of another one; False where that cannot be."""
+    import fcntl
+
     try:
         fcntl.ioctl(destination.fileno(), _FICLONE, source.fileno())
     except OSError as error:
@@ -113,6 +114,8 @@ def only_ours(path: Path, top: Path) -> bool:
 
 def nobody_writes(stream: BinaryIO) -> bool:
     """Say whether no process has a file open for writing. Source: fcntl(2), F_SETLEASE."""
+    import fcntl
+
     try:
         fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)

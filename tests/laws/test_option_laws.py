@@ -226,6 +226,7 @@ def other_server(keys, tmp_path):
             "port": _free_port(),
             "socket": Path(folder, "s"),
             "token": False,
+            "keep_token": True,
             "api_key_file": keys,
             "keys": tmp_path / "people" / "keys.json",
             "audit_to": "off",
@@ -242,6 +243,7 @@ def other_server(keys, tmp_path):
             "picture_root": tmp_path,
             "drain_s": 7.0,
             "stall_s": 7.0,
+            "reached_as": "ada@bastion,root@gpu01:42354",
             "as_root": True,
             "fence": False,
             "require_fence": True,
@@ -266,7 +268,7 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
 
 def _run_of(server):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server)
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))
@@ -295,7 +297,10 @@ OTHER_PACK = {
     "layout": "hf",
     "quantize": "nf4",
     "merge": True,
-    "tower": "packed",
+    "model": "ms:owner/llava",
+    "base": "ms:owner/vicuna",
+    "tower": ["packed", "ms:owner/clip"],
+    "without_wheels": True,
 }
 
 
@@ -304,6 +309,8 @@ def test_every_option_of_a_build_reaches_it(field, monkeypatch, tmp_path):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     assert OTHER_PACK.keys() == _names(PackOptions)
     plain = PackOptions(recipe="llava-v1.5-7b")
+    if field == "base":
+        plain = replace(plain, recipe="llava-v1.5-7b-lora")
     other = replace(plain, **{field: OTHER_PACK[field]})
     if field == "target":
         assert main(["probe", "--here", "--out", str(tmp_path / "t.json")]) == 0
@@ -316,7 +323,9 @@ def test_what_plan_was_asked_for_is_asked_of_build_again(field):
     """The line that `plan` ends with builds what it has looked at."""
     [option] = [one for one in COMMANDS["plan"].params if one.name == field]
     value = OTHER_PACK[field]
-    typed = [] if field == "recipe" else [option.opts[0], *([] if value is True else [value])]
+    each = value if isinstance(value, list) else [value]
+    words = [[option.opts[0], *([] if one is True else [one])] for one in each]
+    typed = [] if field == "recipe" else [word for pair in words for word in pair]
     planned = COMMANDS["plan"].make_context("plan", [OTHER_PACK["recipe"], *typed])
     built = COMMANDS["build"].make_context("build", typed_again(planned, PackOptions))
     for name in _names(PackOptions):

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Jump, Prefix, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
@@ -87,21 +88,24 @@ def health(
       llava-pack health --tunnel ada@gpu01 -p 30022
     """
     from llava_pack.health.report import Report
-    from llava_pack.health.run import Examination
 
     refuse_strangers(ctx, WAYS)
+    if tunnel is None:
+        need_server("health", hint="llava-pack health --tunnel USER@HOST -p PORT")
     began_s = time.monotonic()
     found: tuple[Finding, ...]
     metrics: tuple[Metric, ...] = ()
     if wait_ready is not None:
         found = (_wait(wait_ready),)
     elif tunnel is not None:
-        from llava_pack.client.ssh_tunnel import Login
+        from llava_pack.client.ssh import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
         login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         found = tuple(check_tunnel(login))
     else:
+        from llava_pack.health.run import Examination
+
         examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
         if record:
             examination.record()
@@ -118,7 +122,7 @@ def _show(report: "Report", as_json: bool) -> None:
     if as_json:
         console.document("health", to_json(report))
         raise typer.Exit(int(report.code))
-    console.data(nagios_line(report))
+    console.verbatim(nagios_line(report))
     for finding in report.findings:
         mark = "?" if finding.level == "unknown" else console.mark(finding.level)
         console.say(f"{mark} {finding.layer}: {finding.text}")
