@@ -54,6 +54,7 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --allow-downgrade  accept a bundle that is older than the installed one
   --python FILE      the Python to use, for a bundle that carries none
   --consume          move large files off the medium instead of copying, on the same disk
+  --over-ssh         for the receipt: `llava-pack deploy` gives the id, over your ssh session
   --no-downtime      never stop a running server to free GPU memory
   --accept-answer NAME  install although the model's answer to this known question is another one;
                      may be repeated, and the receipt says so
@@ -230,7 +231,7 @@ arguments() {
             more="$more $1 $2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
-        --consume | --no-downtime) more="$more $1" && shift ;;
+        --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;

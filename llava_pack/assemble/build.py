@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llava_pack.assemble.abi_floors import prove
 from llava_pack.assemble.card import Card
-from llava_pack.assemble.forecast import outlook_of
+from llava_pack.assemble.forecast import Outlook, outlook_of
 from llava_pack.assemble.inodes import installed_inodes
 from llava_pack.assemble.layouts import stage_packing
 from llava_pack.assemble.licences_and_sbom import stage_papers
@@ -32,18 +32,30 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import version
 from llava_pack.format.text import human_bytes
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.lock.wheel_needs import ProvedFloors
 
 _SPARE_BYTES = 64 << 20
 
 
 def build(
-    options: BuildOptions, cache: Cache, progress: Progress, signer: Signer | None = None
+    options: BuildOptions,
+    cache: Cache,
+    progress: Progress,
+    signer: Signer | None = None,
+    plan: Plan | None = None,
 ) -> Card:
     """Build a bundle and return its card.
 
     A build that was stopped goes on: fetched files are in the cache, finished groups in the staging
     folder beside `out`.
+
+    Args:
+        options: what is asked for.
+        cache: of fetched files.
+        progress: told of every phase.
+        signer: None for a bundle that only its id vouches for.
+        plan: made of the same options just now; None to make it.
 
     Raises:
         PackError: see `plan_build`, and what fetching and converting raise.
@@ -51,10 +63,11 @@ def build(
         IntegrityError: git changed the lines of the installer.
     """
     installer = installer_files()
-    plan = plan_build(options, cache, progress)
+    plan = plan or plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
     known = known_answers(options.recipe)
-    _check_target(options, plan, cache)
+    if options.target is not None:
+        check_target(options.target, outlook_of(options, plan, cache))
     _check_space(options.out, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress, plan.packing.tower)
     fetched = _fetch_files(plan, cache, progress)
@@ -119,14 +132,17 @@ def _fetch_files(plan: Plan, cache: Cache, progress: Progress) -> dict[str, Fetc
     return {file.name: found for file, found in fetched.items()}
 
 
-def _check_target(options: BuildOptions, plan: Plan, cache: Cache) -> None:
-    """Refuse a target on which the bundle would not run, before anything heavy moves."""
-    failed = outlook_of(options, plan, cache).failed if options.target is not None else ()
-    if failed:
+def check_target(target: TargetProfile, outlook: Outlook) -> None:
+    """Refuse a target on which the bundle would not run, before anything heavy moves.
+
+    Raises:
+        PreflightError: every reason is named.
+    """
+    if failed := outlook.failed:
         found = "; ".join(f"{one.name}: expected {one.need}, got {one.value}" for one in failed)
         raise PreflightError(
             f"the bundle would not run there: {found}",
-            subject=options.target.host or "target" if options.target else "target",
+            subject=target.host or "target",
             hint="; ".join(dict.fromkeys(one.fix for one in failed)),
         )
 

@@ -34,14 +34,24 @@ class Login:
         Raises:
             UsageError: the destination would be taken for an option.
         """
+        *typed, place = self.typed[1:]
+        defaults = [part for option in _DEFAULTS for part in ("-o", option)]
+        return ["ssh", *arguments, *typed, *defaults, "--", place]  # the first of each counts
+
+    @property
+    def typed(self) -> list[str]:
+        """Return the ssh command that a person would type.
+
+        Raises:
+            UsageError: the destination would be taken for an option.
+        """
         if self.destination.startswith("-"):
             raise UsageError("expected USER@HOST", subject=self.destination)
-        command = ["ssh", *arguments]
+        command = ["ssh"]
         command += ["-p", str(self.port)] if self.port is not None else []
         command += ["-J", self.jump] if self.jump is not None else []
-        options = (*self.options, *_DEFAULTS)  # ssh takes the first of each
-        command += [part for option in options for part in ("-o", option)]
-        return [*command, "--", self.destination]
+        command += [part for option in self.options for part in ("-o", option)]
+        return [*command, self.destination]
 
     @property
     def shareable(self) -> bool:

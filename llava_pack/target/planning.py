@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class InstallRequest:
     allow_downgrade: bool = False
     consume: bool = False
     """Move the large files off the medium, where it is on the same disk."""
+    over_ssh: bool = False
+    """`deploy` gives the id, through the ssh session of a person who built the bundle."""
     downtime: bool = True
     """A server that leaves too little GPU memory may be stopped for the swap."""
     accepted: Sequence[str] = ()
@@ -94,6 +96,7 @@ def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     """Check all that can be checked without writing: the id, the machine, the names of the files.
 
     Raises:
+        UsageError: an id is said to have come over ssh, and there is none.
         CannotVerifyError: there is no id and no trusted key to verify against, or no tool.
         SignatureError: the bundle has another id, or its signature is bad.
         DowngradeError: a newer release is installed.
@@ -110,6 +113,11 @@ def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
 def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     listing = inventory.read_listing(request.bundle, expect=request.expect)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
+    if request.over_ssh and request.expect is None:
+        raise UsageError("has no meaning without --expect", subject="--over-ssh")
+    if request.over_ssh:
+        client = os.environ.get("SSH_CONNECTION", "?").partition(" ")[0]
+        verdict = replace(verdict, by=f"{verdict.by}, over ssh from {client} by llava-pack deploy")
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
     names = [one.name for one in manifest.known_answers]

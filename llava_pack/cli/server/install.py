@@ -37,6 +37,12 @@ def install(
             "--consume", help="Move large files out of the bundle instead of copying them."
         ),
     ] = False,
+    over_ssh: Annotated[
+        bool,
+        typer.Option(
+            "--over-ssh", help="For the receipt: `deploy` gives --expect, over your ssh session."
+        ),
+    ] = False,
     index: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,6 +98,7 @@ def install(
         recipe=recipe,
         allow_downgrade=allow_downgrade,
         consume=consume,
+        over_ssh=over_ssh,
         downtime=not no_downtime,
         accepted=tuple(accept_answer or ()),
         indexes=package_index.named(index or [], index_host or []),
