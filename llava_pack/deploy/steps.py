@@ -14,6 +14,8 @@ from llava_pack.assemble.locked_inputs import recipe_digest
 from llava_pack.assemble.locking import lock_of
 from llava_pack.assemble.model_sources import recipe_sources
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
+from llava_pack.client.sending.cargo import read_cargo
+from llava_pack.client.sending.send import SendRequest, look, send_bundle
 from llava_pack.deploy.record import BuiltBundle, Record, Records
 from llava_pack.deploy.server import Installed, Server
 from llava_pack.fetch.cache import Cache
@@ -242,13 +244,30 @@ class Deployment:
         self._remember(work, bundle, installed="")
         return bundle
 
+    def request(self, work: Work, bundle: BuiltBundle) -> SendRequest:
+        """Return what is sent: into the prefix, so that the installer can move it into its store.
+
+        Raises:
+            PackError: see `read_cargo`.
+        """
+        cargo = read_cargo(Path(bundle.folder), expect=bundle.bundle_id)
+        folder = f"{work.prefix}/received/{work.recipe}-{bundle.bundle_id[:12]}"
+        return SendRequest(cargo=cargo, to=folder, prefix=work.prefix)
+
     def send(self, work: Work, bundle: BuiltBundle) -> str:
         """Send what the server does not have, and return the folder there.
 
         Raises:
-            PackError: see `client.sending`.
+            PackError: see `send_bundle`.
         """
-        raise NotImplementedError
+        return send_bundle(self._server.host, self.request(work, bundle), self._progress).folder
+
+    def missing_bytes(self, work: Work) -> int | None:
+        """Return how much of the bundle the server lacks; None where it is not built yet."""
+        if work.bundle is None:
+            return None
+        request = self.request(work, work.bundle)
+        return look(self._server.host, request, self._progress)[1].size_bytes
 
     def install(self, work: Work, bundle: BuiltBundle, folder: str) -> None:
         """Install what was sent, and remove what is left of it."""

@@ -154,8 +154,9 @@ def deploy(
         deployment = Deployment(wanted, server, Records(cache), cache, progress)
         with _resumable():
             work = deployment.look()
-            rate = server.rate() if work.sends else 0.0
-            steps = tuple(steps_of(work, rate, None))
+            steps: tuple[Step, ...] = ()
+            if work.sends:
+                steps = tuple(steps_of(work, server.rate(), deployment.missing_bytes(work)))
             _show(work, steps, how)
             if how.dry_run:
                 return
@@ -164,7 +165,13 @@ def deploy(
 
 
 def _show(work: "Work", steps: "Sequence[Step]", how: DeployOptions) -> None:
-    """Print what will be done, what of it moves bytes, and about how long it takes."""
+    """Print what will be done, what of it moves bytes, and about how long it takes.
+
+    Args:
+        work: what is to do.
+        steps: none where the server has the bundle.
+        how: what was asked for.
+    """
     if how.as_json and how.dry_run:
         rows = [asdict(step) for step in steps]
         fields = {"recipe": work.recipe, "prefix": work.prefix, "steps": rows}
