@@ -28,6 +28,7 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.text import human_bytes
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -82,6 +83,11 @@ def record(
         if options.record:
             raise UsageError(f"known answers cannot be recorded: {why}", hint=_HINT)
         progress.note(f"! known answers are not recorded: {why}; the first installation can do it")
+        names = ", ".join(one.name for one in known)
+        progress.note(
+            f"! whether they are right ({names}) shows there; one that is wrong for this model "
+            "stops the installation, unless --accept-answer NAME accepts it"
+        )
         return ()
     progress.start(f"record known answers in {', '.join(precisions)}", None)
     recorded = _run(staging, plan, known, precisions)
@@ -125,7 +131,9 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
         for precision in precisions
     )
     free = psutil.virtual_memory().available
-    return f"it takes {needed} bytes of memory, {free} are free" if needed > free else ""
+    if needed <= free:
+        return ""
+    return f"it takes {human_bytes(needed)} of memory, {human_bytes(free)} are free"
 
 
 def _importable(name: str) -> bool:
@@ -183,7 +191,8 @@ def _check_words(model: str, known: Sequence[KnownAnswer], recorded: Sequence[Re
                 f"its answer to {one.answer!r} in {one.precision} is {one.text.strip()!r:.200}, "
                 f"expected {', '.join(missing)} in it",
                 subject=model,
-                hint="change [[known_answers]] of the recipe to what this model can answer",
+                hint="change [[known_answers]] of the recipe to what this model can answer; or "
+                f"build with --no-record, and install with --accept-answer {one.answer}",
             )
 
 

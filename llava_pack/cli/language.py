@@ -1,8 +1,14 @@
 """Which language a person reads: what the environment says, else that of Windows' menus."""
 
 import locale
+import os
 import sys
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from llava_pack.format.text import Language
+from llava_pack.format.translation import Catalogue, read_catalogue
 
 _ENGLISH = "en"
 _LOCALES = ("LC_ALL", "LC_MESSAGES", "LANG")
@@ -47,3 +53,33 @@ else:
 
     def _interface() -> str:
         return ""
+
+
+def language_of(environ: Mapping[str, str]) -> Language:
+    """Return the language of our messages: Chinese if the person reads it and it can be written.
+
+    >>> language_of({"LANG": "de_DE.UTF-8"})
+    'en'
+    """
+    return "zh" if system_language(environ).lower().startswith("zh") and _writable() else "en"
+
+
+def translated(text: str) -> str:
+    """Return a message in the person's language."""
+    return text if language_of(os.environ) == "en" else _chinese().translated(text)
+
+
+def _writable() -> bool:
+    """Return whether the terminal's encoding has Chinese characters."""
+    try:
+        "中".encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
+@cache
+def _chinese() -> Catalogue:
+    """Return the catalogue, read only where it is needed."""
+    here = Path(__file__)
+    return read_catalogue(here.with_name("zh.toml"), here.parents[1] / "target" / "zh.toml")

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.language import translated
 from llava_pack.format.errors import UsageError
 
 TrustKey = Annotated[
@@ -63,7 +64,7 @@ def ask_passphrase(prompt: str, *, twice: bool = False) -> str:
             subject="passphrase",
             hint="pass it with --passphrase-file FILE",
         )
-    typed = getpass.getpass(f"{prompt}: ")
-    if twice and getpass.getpass("repeat: ") != typed:
+    typed = getpass.getpass(f"{translated(prompt)}: ")
+    if twice and getpass.getpass(f"{translated('repeat')}: ") != typed:
         raise UsageError("the passphrases do not match", subject="passphrase")
     return typed

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson, Jump, Prefix, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
 from llava_pack.format.exit_codes import ExitCode
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
     "wait_ready": ("prefix", "as_json"),  # which scripts say, whatever they ask of a server
-    "tunnel": ("ssh_port", "jump", "option", "as_json"),
+    "tunnel": ("ssh_port", "jump", "ssh_option", "as_json"),
     "record": ("prefix", "as_json"),
     "": ("deep", "prefix", "as_json"),
 }
@@ -66,15 +66,9 @@ def health(
             help="On the laptop: check the tunnel to this server, and what responds there.",
         ),
     ] = None,
-    ssh_port: Annotated[
-        int | None, typer.Option("-p", "--ssh-port", help="With --tunnel: port of its sshd.")
-    ] = None,
-    jump: Annotated[
-        str | None, typer.Option("-J", "--jump", help="With --tunnel: a bastion to go through.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: passed to ssh as -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -104,10 +98,10 @@ def health(
     if wait_ready is not None:
         found = (_wait(wait_ready),)
     elif tunnel is not None:
-        from llava_pack.client.ssh_tunnel import Login
+        from llava_pack.client.ssh import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
-        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
+        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         found = tuple(check_tunnel(login))
     else:
         from llava_pack.health.run import Examination
@@ -128,7 +122,7 @@ def _show(report: "Report", as_json: bool) -> None:
     if as_json:
         console.document("health", to_json(report))
         raise typer.Exit(int(report.code))
-    console.data(nagios_line(report))
+    console.verbatim(nagios_line(report))
     for finding in report.findings:
         mark = "?" if finding.level == "unknown" else console.mark(finding.level)
         console.say(f"{mark} {finding.layer}: {finding.text}")

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 
 from llava_pack.assemble.card import Card
 
@@ -29,6 +30,12 @@ def test_on_windows_the_lines_to_copy_are_for_cmd_and_the_servers_for_sh():
     assert r'robocopy "D:\my models\a bundle" "E:\a bundle" /E' in lines
     assert not [line for line in lines if line.startswith(("rsync", "cp "))]
     assert any(line.startswith("B=~/'a bundle';") for line in lines)
+
+
+def test_it_says_that_no_python_is_inside():
+    there = replace(card("demo-bundle"), python="3.12").lines()
+    assert [line for line in there if "needs Python 3.12" in line and "--python FILE" in line]
+    assert not [line for line in card("demo-bundle").lines() if "Python" in line]
 
 
 def test_it_ends_with_the_line_that_installs():
