@@ -21,9 +21,9 @@ case ${1-} in
         eval "case \${$name+set} in set) set -- \"$name=\$$name\" \"\$@\" ;; esac"
     done
     locale=${LC_ALL:-${LC_MESSAGES:-${LANG-}}}
-    case $locale in
-    C* | POSIX) ;;
-    *[Uu][Tt][Ff]*8*) case ${LANGUAGE:-$locale} in zh*) set -- CALLER_LANGUAGE=zh "$@" ;; esac ;;
+    case $locale,${LANGUAGE:-$locale} in
+    C* | POSIX*) ;;
+    *[Uu][Tt][Ff]*8*,zh*) set -- CALLER_LANGUAGE=zh "$@" ;;
     esac
     set -- LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CALLER_PATH="${PATH-}" "$@"
     for env in /usr/bin/en[v] /bin/en[v]; do

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 _HOLE = re.compile(r"\{([1-9])\}")
+_PLACE = re.compile(r"( ?)\{([1-9])\}( ?)")
 _MARK = re.compile(r"[\s!?→✓✗,;]*")
 _DEPTH = 5
 _LONGEST_CHARS = 4000
@@ -76,16 +77,19 @@ class Catalogue:
         end = text[len(mark) + len(body) :]
         if not body or not depth:
             return text
-        if told := self._whole.get(body) or self._whole.get(f"{body}.", "").removesuffix("。"):
-            return mark + told + end
-        for template in self._templates if len(body) <= _LONGEST_CHARS else ():
+        told = self._whole.get(body) or self._whole.get(f"{body}.", "").removesuffix("。")
+        return mark + (told or self._filled(body, depth) or self._parts(body, depth - 1)) + end
+
+    def _filled(self, text: str, depth: int) -> str:
+        """Return the translation of a template that the text fits, nothing where there is none."""
+        for template in self._templates if len(text) <= _LONGEST_CHARS else ():
             if template.loose and depth < _DEPTH:
                 continue
-            if values := template.values(body):
+            if values := template.values(text):
                 shown = [self._value(value, depth - 1) for value in values]
-                filled = _HOLE.sub(lambda hole: shown[int(hole[1]) - 1], template.translation)  # noqa: B023 - used now
-                return mark + filled + end
-        return mark + self._parts(body, depth - 1) + end
+                pairs = list(zip(values, shown, strict=True))
+                return _PLACE.sub(lambda place: _placed(place, pairs), template.translation)  # noqa: B023 - used now
+        return ""
 
     def _value(self, value: str, depth: int) -> str:
         """Return what stands in a hole: a sentence is translated, a name stays."""
@@ -95,13 +99,21 @@ class Catalogue:
         """Return a text of several messages, each translated: lines, a list, or behind a name."""
         if "\n" in text:
             return "\n".join(self._translated(line, depth) for line in text.split("\n"))
+        if len(text) > _LONGEST_CHARS:
+            return text
         if "; " in text:
             return "; ".join(self._translated(part, depth) for part in text.split("; "))
         for place in (match.start() for match in re.finditer(": ", text)):
-            name, rest = text[:place], text[place + 2 :]
+            rest = text[place + 2 :]
             if (told := self._translated(rest, depth)) != rest:
-                return f"{name}: {told}"
+                return f"{text[:place]}: {told}"
         return text
+
+
+def _placed(place: re.Match[str], pairs: list[tuple[str, str]]) -> str:
+    """Return a value for its place: the spaces around it set off a foreign word only."""
+    value, shown = pairs[int(place[2]) - 1]
+    return f"{place[1]}{shown}{place[3]}" if shown == value else shown
 
 
 def read_catalogue(*files: Path) -> Catalogue:

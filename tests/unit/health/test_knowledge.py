@@ -4,7 +4,7 @@ import pytest
 
 from llava_pack.format import errors
 from llava_pack.format.text import LANGUAGES
-from llava_pack.health.knowledge import known_failures, language_of, look_up, recognise
+from llava_pack.health.knowledge import known_failures, look_up, recognise
 from tests.conftest import ROOT
 
 FAILURES = known_failures()
@@ -64,10 +64,3 @@ def test_the_end_of_a_long_log_is_what_counts():
     assert [one.id for one in recognise(long + "_queue.Empty", FAILURES)] == [
         "first-token-too-late"
     ]
-
-
-@pytest.mark.parametrize(
-    ("locale", "language"), [("zh_CN.UTF-8", "zh"), ("zh_TW", "zh"), ("", "en"), ("de_DE", "en")]
-)
-def test_the_language_follows_the_locale(locale, language):
-    assert language_of({"LANG": locale}) == language
