@@ -21,10 +21,20 @@ from llava_pack.format.paths import component_defect
 from llava_pack.format.precision import DEFAULT_PRECISION, Precision
 from llava_pack.shipped import shipped
 
+OLDEST_MINOR = 11
+"""Of Python, that llava-pack runs on."""
+
 
 def _name(text: str) -> str:
     if defect := component_defect(text):
         raise ValueError(defect)
+    return text
+
+
+def _python(text: str) -> str:
+    minor = text.removeprefix("3.")
+    if not (text.startswith("3.") and minor.isdecimal() and int(minor) >= OLDEST_MINOR):
+        raise ValueError(f"expected Python 3.{OLDEST_MINOR} or newer")
     return text
 
 
@@ -90,7 +100,7 @@ class RuntimePart(_Part):
     """The engine, its Python and the requirement ranges that narrow llava-pack's own."""
 
     engine: Engine = "transformers"
-    python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = "3.11"
+    python: Annotated[str, AfterValidator(_python)] = "3.11"
     cuda: Literal["none", "12", "13"] = "12"
     requirements: tuple[str, ...] = ()
 

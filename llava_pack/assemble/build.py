@@ -15,7 +15,12 @@ from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.reference_answers import record
-from llava_pack.assemble.runtime_files import stage_installer, stage_runtime, stage_wheels
+from llava_pack.assemble.runtime_files import (
+    installer_files,
+    stage_installer,
+    stage_runtime,
+    stage_wheels,
+)
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
@@ -42,7 +47,9 @@ def build(
     Raises:
         PackError: see `plan_build`, and what fetching and converting raise.
         PreflightError: it would not run on the target.
+        IntegrityError: git changed the lines of the installer.
     """
+    installer = installer_files()
     plan = plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
     known = known_answers(options.recipe)
@@ -54,6 +61,7 @@ def build(
     _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
     staging = Staging(_staging_folder(options.out), progress)
     _stage_packages(staging, plan, fetched)
+    stage_installer(staging, installer)
     rewrites = stage_packing(staging, plan.packing, plan.recipe, sources)
     check_nothing_remote(staging)
     stage_papers(staging, plan, sources, fetched, options)
@@ -93,7 +101,6 @@ def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedF
     stage_wheels(staging, packages.wheels, fetched, minor)
     archive = None if python.archive is None else fetched[python.archive.name]
     stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
-    stage_installer(staging)
     staging.progress.done()
 
 

@@ -46,7 +46,7 @@ _NEEDED = (
 )
 """What the engine imports: the extra `quantize` alone has not all of it."""
 _CONTEXT_TOKENS = 4096
-_HINT = "pip install '.[serve]' in a clone of llava-pack, or leave out --record"
+_HINT = 'in a clone of llava-pack: uv tool install --force ".[serve]", or leave out --record'
 
 
 def record(
@@ -142,7 +142,7 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="llava-pack-answers-") as folder:
         model = staging.root / "model" / recipe.model.name
         questions = Path(folder, "known.json")
-        questions.write_text(json.dumps([records.encode(one) for one in known]))
+        questions.write_bytes(json.dumps([records.encode(one) for one in known]).encode())
         command = [sys.executable, "-m", "llava_pack.engine.known.recording"]
         command += ["--known", str(questions), "--model-dir", str(model)]
         if recipe.vision_tower is not None and plan.packing.tower_beside:
@@ -153,7 +153,14 @@ def _run(
         command += ["--conv-mode", recipe.model.conv_mode]
         command += ["--context-tokens", str(plan.serving.profile.context_tokens)]
         environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=environ,
+        )
     said = _last_object(done.stdout)
     if done.returncode != 0 or "references" not in said:
         why = said.get("error") or done.stderr.strip().rpartition("\n")[2] or "it exited early"

@@ -11,12 +11,13 @@ from llava_pack.assemble.own_wheel import FILENAME, write_own_wheel
 from llava_pack.assemble.staging import Staging
 from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.download import FetchedFile, RemoteFile, Sha256
-from llava_pack.format.errors import RecipeError
+from llava_pack.format.errors import IntegrityError, RecipeError
 from llava_pack.format.manifest import FileEntry, PythonEntry
 from llava_pack.lock.pylock import LockedWheel, render_pylock
 from llava_pack.shipped import shipped
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_LAPTOP_ONLY = "format/windows.py"
 _OURS = {"kind": "llava-pack", "version": __version__}
 
 
@@ -103,8 +104,13 @@ def stage_runtime(
     staging.group("runtime", inputs, make)
 
 
-def stage_installer(staging: Staging) -> None:
-    """Write `install.sh`, `probe.sh` and `installer/`: what an auditor reads."""
+def installer_files() -> dict[str, bytes]:
+    """Return `install.sh`, `probe.sh` and `installer/`, by path: what an auditor reads.
+
+    Raises:
+        IntegrityError: a file has a carriage return, which no shell of a server takes for white
+            space, and which is not in the bundle that others build.
+    """
     scripts = [
         p for name in ("install.sh", "probe.sh") if (p := shipped("installers") / name).is_file()
     ]
@@ -112,6 +118,18 @@ def stage_installer(staging: Staging) -> None:
     units = [(path, f"installer/units/{path.name}") for path in _units()]
     files = [(path, path.name) for path in scripts] + code + units
     contents = {name: path.read_bytes() for path, name in files}
+    if changed := [name for name, content in contents.items() if b"\r" in content]:
+        raise IntegrityError(
+            f"has lines that end in CR LF, expected LF in {len(contents)} files, "
+            f"got CR in {len(changed)} of them",
+            subject=changed[0],
+            hint="git changed them: clone llava-pack again with git clone -c core.autocrlf=false",
+        )
+    return contents
+
+
+def stage_installer(staging: Staging, contents: Mapping[str, bytes]) -> None:
+    """Write what `installer_files` returned."""
 
     def make() -> Iterable[FileEntry]:
         staging.clean("installer")
@@ -150,10 +168,13 @@ def _stage_own_wheel(staging: Staging) -> LockedWheel:
 
 
 def installer_code() -> list[str]:
-    """Return the files of this package, relative to it, of which a copy installs a bundle."""
+    """Return the files of this package, relative to it, of which a copy installs a bundle.
+
+    What Windows alone runs is not among them: a bundle is installed on Linux.
+    """
     folders = ((_PACKAGE / name).glob("*.py") for name in ("format", "target"))
     inside = (path.relative_to(_PACKAGE).as_posix() for folder in folders for path in folder)
-    return ["__init__.py", *sorted(inside), "target/zh.toml"]
+    return ["__init__.py", *sorted(set(inside) - {_LAPTOP_ONLY}), "target/zh.toml"]
 
 
 def _units() -> list[Path]:

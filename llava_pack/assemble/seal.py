@@ -71,8 +71,8 @@ def _replace(staged: Path, out: Path) -> None:
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
-        out.rename(old)
-    staged.rename(out)
+        files.move(out, old)
+    files.move(staged, out)
     for folder in (out.parent, *(Path(each) for each, _, _ in os.walk(out))):
         files.sync(folder)
     shutil.rmtree(old, ignore_errors=True)

@@ -17,6 +17,7 @@ from typing import Any
 from llava_pack import __version__
 from llava_pack.format.digests import copy_hashing, sha256_stream
 from llava_pack.format.errors import IntegrityError
+from llava_pack.format.files import sync
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.paths import bundle_path
 from llava_pack.format.progress import Progress
@@ -150,10 +151,9 @@ class Staging:
 
     def _write_journal(self, name: str, key: str, entries: tuple[FileEntry, ...]) -> None:
         for entry in entries:
-            with (self.root / entry.path).open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(self.root / entry.path)
         record = {"group": name, "key": key, "files": [asdict(entry) for entry in entries]}
-        with self._journal.open("a", encoding="utf-8") as journal:
+        with self._journal.open("a", encoding="utf-8", newline="\n") as journal:
             journal.write(json.dumps(record) + "\n")
             journal.flush()
             os.fsync(journal.fileno())

@@ -20,6 +20,7 @@ _REINSTALL = "a package is missing or damaged: reinstall the bundle or llava-pac
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    console.settle()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     try:
         result = _run(arguments)

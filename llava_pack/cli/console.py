@@ -1,5 +1,7 @@
 """The only place of the laptop side that prints: data on stdout, talk on stderr."""
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -13,8 +15,41 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
 
 JSON_SCHEMA = 1
+_STAND_IN = "llava-pack-stand-in"
+_PLAIN = {"✓": "+", "✗": "x", "…": "...", "→": "->"}
+"""For the signs of our own that not every code page has: 936 has no check mark."""
 _PLAIN_EVERY_S = 5.0
 _BAR_EVERY_S = 0.1
+
+
+def settle() -> None:
+    """Have stdout and stderr take any text, whatever code page they are in: called once.
+
+    On Windows a pipe has the code page of the language, and the console may be an old one.
+    """
+    codecs.register_error(_STAND_IN, _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_STAND_IN)
+    if sys.platform == "win32":
+        from llava_pack.cli.windows_console import takes_escapes
+
+        if not takes_escapes():
+            os.environ["TERM"] = "dumb"
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for letters that an encoding has not, and where to go on.
+
+    >>> codecs.register_error("stand-in", _stand_in)
+    >>> "✓ …".encode("ascii", "stand-in"), "✓ …".encode("gbk", "stand-in").decode("gbk")
+    (b'+ ...', '+ …')
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    shown = [_PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in letters]
+    return "".join(shown), error.end
 
 
 def data(text: str) -> None:
@@ -24,12 +59,12 @@ def data(text: str) -> None:
 
 def verbatim(text: str) -> None:
     """Print lines on stdout that are not ours, or that a program reads: in no other language."""
-    _print(visible(text, keep="\n\t"), sys.stdout)
+    print(visible(text, keep="\n\t"), file=sys.stdout, flush=True)
 
 
 def stream(text: str) -> None:
     """Print a piece of a model's answer on stdout without ending the line."""
-    _print(visible(text, keep="\n\t"), sys.stdout, end="")
+    print(visible(text, keep="\n\t"), end="", file=sys.stdout, flush=True)
 
 
 def document(kind: str, fields: Mapping[str, Any]) -> None:
@@ -40,7 +75,7 @@ def document(kind: str, fields: Mapping[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """Print one line of talk on stderr."""
-    _print(visible(translated(text), keep="\n\t"), sys.stderr)
+    print(visible(translated(text), keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def failure(error: PackError, *, as_json: bool = False) -> None:
@@ -61,7 +96,7 @@ def warning(text: str) -> None:
 def _labelled(label: str, colour: str, text: str) -> None:
     """Print a coloured label and the text, whose lines stay lines."""
     shown = visible(text, keep="\n")
-    _print(f"{_paint(translated(label), colour)}: {shown}", sys.stderr)
+    print(f"{_paint(translated(label), colour)}: {shown}", file=sys.stderr, flush=True)
 
 
 def mark(level: str) -> str:
@@ -145,16 +180,12 @@ class ConsoleProgress:
         return text
 
     def _draw(self) -> None:
-        _print("\r\x1b[K" + visible(translated(self._status())), self._out, end="")
+        self._out.write("\r\x1b[K" + visible(translated(self._status())))
+        self._out.flush()
 
     def _line(self, text: str) -> None:
-        _print(visible(translated(text)), self._out)
-
-
-def _print(text: str, out: TextIO, end: str = "\n") -> None:
-    """Print a text; what the stream's encoding lacks is shown as an escape."""
-    encoding = getattr(out, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, file=out, flush=True)
+        self._out.write(visible(translated(text)) + "\n")
+        self._out.flush()
 
 
 def _paint(text: str, code: str) -> str:

@@ -39,7 +39,9 @@ def read_passphrase(file: Path) -> str:
     """
     try:
         with file.open(encoding="utf-8") as stream:
-            if stat.S_ISREG(file.stat().st_mode) and file.stat().st_mode & 0o077:
+            facts = file.stat()
+            shared = facts.st_mode & 0o077 and sys.platform != "win32"  # where modes say nothing
+            if stat.S_ISREG(facts.st_mode) and shared:
                 console.say(f"! {file} is readable by other accounts: chmod 600 {file}")
             return stream.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -128,7 +128,11 @@ def opened(login: Login, remote: Remote, local_port: int) -> Iterator["Passage"]
     command = login.command("-N", "-T", *_KEEP, "-L", forward)
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
         )
     except FileNotFoundError as error:
         raise _no_ssh() from error
@@ -232,7 +236,8 @@ def _ssh(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             timeout=_ASK_S,
         )

@@ -78,7 +78,8 @@ def _list(request: str) -> list[dict[str, Any]]:
             [find_uv_bin(), "python", "list", *arguments],
             cwd=Path.home().anchor,  # a person's mirrors count, a project's configuration does not
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_UV_TIMEOUT_S,
             check=False,
         )

@@ -40,7 +40,8 @@ def _pip_says(pip: list[str], environ: Mapping[str, str]) -> str | None:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=dict(environ),
             check=False,
             timeout=_PIP_TIMEOUT_S,

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def _compile(
 ) -> str:
     """Return the pylock.toml that uv writes."""
     wanted, lock = folder / "requirements.in", folder / "pylock.toml"
-    wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    wanted.write_bytes("".join(f"{line}\n" for line in requirements).encode())
     command = _command(wanted, lock, platform, indexes) + list(more)
     _run(command, {**os.environ, **indexes.environment})
     return lock.read_text(encoding="utf-8")
@@ -136,6 +137,7 @@ def _compile(
 
 def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> list[str]:
     command = [find_uv_bin(), "pip", "compile", str(wanted), "--output-file", str(lock)]
+    command += ["--python", sys.executable]  # which uv would look for on the PATH
     command += ["--python-version", platform.python, "--python-platform", platform.uv_platform]
     command += ["--generate-hashes", "--format", "pylock.toml"]
     command += ["--no-header", "--quiet", "--no-progress", *indexes.arguments()]
@@ -145,7 +147,13 @@ def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> 
 def _run(command: Sequence[str], environ: dict[str, str]) -> None:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environ, check=False, timeout=TIMEOUT_S
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environ,
+            check=False,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         raise NetworkError(

@@ -8,11 +8,10 @@ import pytest
 from tests.support.sources import SOURCES, parsed
 
 RENAMES = {
-    "files:replacing": "it is the owner",
+    "files:move": "it is the owner",
+    "windows:move": "the owner's, on Windows",
     "disk:point": "a symbolic link, under the installer's lock",
     "store:Store._take": "a file that was linked, cloned or copied out of a bundle, under that lock",
-    "cache:Cache.adopt": "a download that was flushed, and hashed as it came",
-    "seal:_replace": "the whole folder of a bundle",
     "audit_sinks:FileSink._put_aside": "a full log, aside",
     "logfile:LogFile.emit": "a full log, aside",
     "tensor_sources:TensorSource.tensors": "names of tensors",

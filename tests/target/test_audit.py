@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.assemble.runtime_files import installer_code
 from tests.support.bundle import CHECKOUT
 from tests.support.chinese import BEGIN, END
 from tests.support.sources import parsed
@@ -14,6 +15,8 @@ from tests.support.sources import parsed
 INSTALLERS = CHECKOUT / "installers"
 CODE = [CHECKOUT / "llava_pack" / name for name in ("format", "target")]
 MODULES = sorted(path for folder in CODE for path in folder.glob("*.py"))
+LAPTOP = CHECKOUT / "llava_pack" / "format" / "windows.py"
+"""No bundle holds it."""
 SCRIPTS = sorted(INSTALLERS.rglob("*.sh"))
 DECIDES_TRUST = frozenset(
     [
@@ -43,6 +46,16 @@ def test_the_installer_imports_the_stdlib_and_the_format_only(path):
             assert own or top in sys.stdlib_module_names, name
 
 
+def test_what_is_not_counted_is_in_no_bundle():
+    assert LAPTOP.is_file()
+    copied = installer_code()
+    assert f"format/{LAPTOP.name}" not in copied
+    assert {path.relative_to(LAPTOP.parent.parent).as_posix() for path in MODULES} <= {
+        *copied,
+        f"format/{LAPTOP.name}",
+    }
+
+
 def test_the_parts_of_the_budget_name_modules_that_are_there():
     assert {path.name for path in [*MODULES, *SCRIPTS]} >= DECIDES_TRUST
 
@@ -59,7 +72,7 @@ def read_by_an_auditor(path):
 @pytest.mark.parametrize("trust", [True, False], ids=["decides trust", "places and starts"])
 def test_what_an_auditor_reads_stays_within_its_budget(trust):
     # probe.sh runs before there is a bundle, and takes no part in trusting one
-    read = [path for path in [*MODULES, *SCRIPTS] if path.name != "probe.sh"]
+    read = [path for path in [*MODULES, *SCRIPTS] if path.name not in {"probe.sh", LAPTOP.name}]
     lines = {
         str(path): sum(bool(line.strip()) for line in read_by_an_auditor(path))
         for path in read

@@ -1,6 +1,5 @@
 """`llava-pack build`: a recipe becomes a bundle."""
 
-import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +16,7 @@ from llava_pack.cli.parameters import expanded
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions, Plan
@@ -69,7 +69,7 @@ def build(
     It first prompts for licences that must be accepted; without a terminal, pass --accept-license.
     HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. An interrupted
     build resumes. The network is required; torch is required only to quantize, to merge an adapter
-    (`pip install '.[quantize]'` in a clone) and to record known answers (`pip install '.[serve]'`).
+    (in a clone: `uv tool install ".[quantize]"`) and to record known answers (`".[serve]"`).
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
             console.say(f"{recipe.name} is under {name}: {licence.url}")
             if typer.confirm(translated(f"Do you accept the terms of {name}?"), err=True):
                 accepted.add(name)
-    check_accepted(recipe, accepted, shlex.join(["llava-pack", *sys.argv[1:]]))
+    check_accepted(recipe, accepted, pasted(["llava-pack", *sys.argv[1:]]))
     return frozenset(accepted)
 
 

@@ -12,6 +12,7 @@ from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
 from llava_pack.format.errors import UsageError
+from llava_pack.shells import pasted
 
 
 @expanded
@@ -46,11 +47,12 @@ def lock(
         pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
     file = out if out is not None else Path(f"{request.recipe.value.name}.lock.json")
     try:
-        file.write_text(render_lock(pinned), encoding="utf-8")
+        file.write_bytes(render_lock(pinned).encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(file)) from error
     if as_json:
         console.document("lock", {"path": str(file), "packages": len(pinned.packages)})
     else:
         console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
-    console.say(f"next: llava-pack build {pack.recipe} --locked {file}")
+    again = pasted(["llava-pack", "build", pack.recipe, "--locked", str(file)])
+    console.say(f"next: {again}")

@@ -1,7 +1,6 @@
 """`llava-pack plan`: what a bundle will be, and whether it will run there."""
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from llava_pack.cli.parameters import expanded, typed_again
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.assemble.forecast import Outlook
@@ -66,7 +66,7 @@ def plan(
         hint = "; ".join(dict.fromkeys(one.fix for one in outlook.failed))
         console.say(f"✗ the bundle cannot run on the target: {hint}")
         raise typer.Exit(int(ExitCode.PREFLIGHT))
-    again = shlex.join(["llava-pack", "build", *typed_again(ctx, PackOptions)])
+    again = pasted(["llava-pack", "build", *typed_again(ctx, PackOptions)])
     console.say(f"next: {again}")
 
 

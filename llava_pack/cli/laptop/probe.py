@@ -14,6 +14,7 @@ from llava_pack.cli.server_side import need_server
 from llava_pack.format.errors import FetchError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
+from llava_pack.shells import pasted
 
 _SSH_TIMEOUT_S = 120
 WAYS: Ways = {
@@ -86,7 +87,7 @@ def probe(
     profile = parse_profile(said)
     text = render_profile(said)
     try:
-        out.write_text(text, encoding="utf-8")
+        out.write_bytes(text.encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
     if as_json:
@@ -94,7 +95,8 @@ def probe(
     else:
         for line in summary(profile):
             console.data(line)
-    console.say(f"saved {out}; next: llava-pack plan RECIPE --target {out}")
+    again = pasted(["llava-pack", "plan", "RECIPE", "--target", str(out)])
+    console.say(f"saved {out}; next: {again}")
 
 
 def summary(profile: TargetProfile) -> list[str]:

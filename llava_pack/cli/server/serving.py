@@ -266,5 +266,5 @@ class ServerOptions:
         if missing := [name for name in packages if find_spec(name) is None]:
             raise ServeError(
                 f"this installation has no {', '.join(missing)}, which serving needs",
-                hint="pip install '.[serve]' in a clone of llava-pack",
+                hint='in a clone of llava-pack: uv tool install --force ".[serve]"',
             )

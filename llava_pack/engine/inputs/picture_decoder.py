@@ -133,7 +133,7 @@ def _unreadable(data: bytes) -> UsageError:
             f"{kind.name} pictures cannot be read by this installation: the package pillow-heif is "
             "missing",
             hint='save it as a JPEG; or build the bundle with requirements = ["pillow-heif"] in '
-            "[runtime] of its recipe (in a clone: pip install '.[serve,heic]')",
+            "[runtime] of its recipe (in a clone: uv tool install --force '.[serve,heic]')",
         )
     return UsageError(f"not a picture, or a damaged one; {_ACCEPTED}")
 

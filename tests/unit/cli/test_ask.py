@@ -13,4 +13,4 @@ def test_without_pillow_it_says_what_to_install(options, tmp_path, monkeypatch, 
     assert main([*asked, *options]) == 15
     said = capsys.readouterr().err
     assert "this installation has no PIL, which asking needs" in said
-    assert "hint: pip install '.[serve]'" in said
+    assert 'uv tool install --force ".[serve]"' in said
