@@ -31,6 +31,7 @@ from llava_pack.format.errors import PreflightError, SpaceError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import version
+from llava_pack.format.text import human_bytes
 from llava_pack.lock.wheel_needs import ProvedFloors
 
 _SPARE_BYTES = 64 << 20
@@ -152,8 +153,8 @@ def _check_space(out: Path, needed_bytes: int) -> None:
     held_bytes = sum(p.stat().st_size for p in staged.rglob("*") if p.is_file())
     if free_bytes + held_bytes < needed_bytes + _SPARE_BYTES:
         raise SpaceError(
-            f"not enough disk for the bundle: expected {needed_bytes + _SPARE_BYTES} bytes free, "
-            f"got {free_bytes}",
+            f"not enough disk for the bundle: expected "
+            f"{human_bytes(needed_bytes + _SPARE_BYTES)} free, got {human_bytes(free_bytes)}",
             subject=str(folder),
             hint="free space there, or choose another disk with --out",
         )

@@ -1,12 +1,18 @@
 """What a build is asked for, and what it found before anything heavy is fetched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
-from llava_pack.assemble.model_sources import check_servable, identify_sources, recipe_sources
+from llava_pack.assemble.model_sources import (
+    Sources,
+    check_servable,
+    identify_sources,
+    recipe_sources,
+    replacements,
+)
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named, check_vocabulary
@@ -52,6 +58,7 @@ class BuildOptions:
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
         tower: the one inside the checkpoint, or the stock one, where they differ.
+        sources: where parts come from, in place of the recipe's sources.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
@@ -69,6 +76,7 @@ class BuildOptions:
     quantize: Quantized | None = None
     merge: bool = False
     tower: TowerChoice | None = None
+    sources: Sources = field(default_factory=dict)
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
@@ -106,13 +114,16 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     recipe, lock = options.recipe.value, options.locked
     if lock is not None:
         check_lock(lock, options.recipe)
-    sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
+    pins = None if lock is None else lock.sources
+    sources = recipe_sources(options.recipe, pins, options.sources)
     packing = _packing(options)
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
+    for line in replacements(options.recipe, sources, options.sources):
+        progress.note(line)
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
     layouts = check_servable(identified, recipe, configs, progress, packing.tower)

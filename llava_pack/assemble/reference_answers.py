@@ -28,6 +28,7 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.text import human_bytes
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -125,7 +126,9 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
         for precision in precisions
     )
     free = psutil.virtual_memory().available
-    return f"it takes {needed} bytes of memory, {free} are free" if needed > free else ""
+    if needed <= free:
+        return ""
+    return f"it takes {human_bytes(needed)} of memory, {human_bytes(free)} are free"
 
 
 def _importable(name: str) -> bool:

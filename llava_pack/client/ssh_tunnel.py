@@ -1,8 +1,10 @@
 """A tunnel from this laptop to a server, through the person's own ssh, checked hop by hop."""
 
 import json
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -127,13 +129,15 @@ def opened(login: Login, remote: Remote, local_port: int) -> Iterator["Passage"]
     forward = f"127.0.0.1:{local_port}:{remote.target}"
     command = login.command("-N", "-T", *_KEEP, "-L", forward)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-        )
+        with _spared_ctrl_c() as flags:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                creationflags=flags,
+            )
     except FileNotFoundError as error:
         raise _no_ssh() from error
     passage = Passage(process, local_port)
@@ -143,6 +147,22 @@ def opened(login: Login, remote: Remote, local_port: int) -> Iterator["Passage"]
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def _spared_ctrl_c() -> Iterator[int]:
+    """Have a process that is started in the block not see Ctrl-C, which in `chat` stops an answer.
+
+    It keeps the terminal, on which ssh may ask for a password. Yields the flags to start it with.
+    """
+    if sys.platform == "win32":
+        yield subprocess.CREATE_NEW_PROCESS_GROUP
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Passage:

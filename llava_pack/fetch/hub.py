@@ -6,77 +6,44 @@ resumes. Endpoint, token and proxies are those of the environment at the time of
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
-from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.download import download_all
-from llava_pack.fetch.pieces import Span, remote_pieces
-from llava_pack.fetch.remote import Digest, GitBlob, RemoteFile, Sha256, place
-from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
+from llava_pack.fetch.remote import GitBlob, RemoteFile, Sha256, place
+from llava_pack.fetch.repository import Repository
+from llava_pack.fetch.source import ListedFile, Listing
+from llava_pack.fetch.transport import unreachable
 from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, RecipeError
-from llava_pack.format.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoSibling
 
-_PLACE = re.compile(r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^\s@]+))?")
 _TIMEOUT_S = 30.0
 _MIRROR_HINT = "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub"
 _TOKEN_HINT = "accept the licence on the model's page, then set HF_TOKEN (or: hf auth login)"  # noqa: S105 - a hint
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubSource:
+class HubSource(Repository):
     """A repository of the Hub at a branch, tag or commit."""
 
     FORM: ClassVar[str] = "hf:OWNER/NAME@REVISION"
-    repo_id: str
-    revision: str = "main"
-
-    @classmethod
-    def parse(cls, place: str, base: Path) -> Self | None:  # noqa: ARG003 - a name is absolute
-        """Return the repository, at `main` where no revision is said."""
-        match = _PLACE.fullmatch(place)
-        return match and cls(repo_id=match["repo"], revision=match["revision"] or "main")
-
-    def __str__(self) -> str:
-        return f"hf:{self.repo_id}@{self.revision}"
-
-    @property
-    def name(self) -> str:
-        """Return the repository's name without its owner."""
-        return self.repo_id.rpartition("/")[2]
-
-    @property
-    def public(self) -> str:
-        """Return it as a recipe has it."""
-        return str(self)
+    SCHEME: ClassVar[str] = "hf"
+    KIND: ClassVar[str] = "hub"
+    PLACE: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^\s@]+))?"
+    )
+    HEAD: ClassVar[str] = "main"
+    revision: str = HEAD
 
     @property
     def purl(self) -> str:
         """Return its package URL. Source: the package URL specification, type `huggingface`."""
         return f"pkg:huggingface/{quote(self.repo_id)}@{quote(self.revision)}"
-
-    def at(self, pinned: str) -> Self:
-        """Return the repository at a lock's commit.
-
-        Raises:
-            RecipeError: the lock has another repository.
-        """
-        repo, _, commit = pinned.removeprefix("hf:").partition("@")
-        if repo != self.repo_id or not commit:
-            raise RecipeError(
-                f"expected a commit of {self.repo_id}, got {pinned}",
-                subject="lock",
-                hint="write a new lock: llava-pack lock RECIPE --out FILE",
-            )
-        return replace(self, revision=commit)
 
     def list(self) -> Listing:
         """Ask the Hub what the repository holds, at which commit.
@@ -102,26 +69,6 @@ class HubSource:
             files={one.rfilename: _listed(one, subject) for one in info.siblings},
         )
 
-    def fetch(
-        self, files: Mapping[str, ListedFile], cache: Cache, into: Path, progress: Progress
-    ) -> Origins:
-        """Fetch files, verified, and lay them out under `into`."""
-        remotes = {path: self.remote_file(path, file) for path, file in files.items()}
-        what = f"fetch {self.repo_id}"
-        fetched = download_all(remotes.values(), cache, progress=progress, what=what)
-        for path, remote in remotes.items():
-            lay_out(fetched[remote].path, into / path)
-        return {path: self._origin(path, remote.digest) for path, remote in remotes.items()}
-
-    def pieces(
-        self, files: Mapping[str, ListedFile], spans: Collection[Span], cache: Cache
-    ) -> Mapping[Span, bytes]:
-        """Ask for pieces of files."""
-        remotes = {
-            path: self.remote_file(path, files[path]) for path in {one.path for one in spans}
-        }
-        return remote_pieces(remotes, spans, cache)
-
     def remote_file(self, path: str, file: ListedFile) -> RemoteFile:
         """Return where and with which promises a file is fetched, with the environment's token."""
         from huggingface_hub import constants, get_token, hf_hub_url
@@ -134,15 +81,6 @@ class HubSource:
             digest=file.digest,
             headers={"Authorization": f"Bearer {token}"} if token else {},
         )
-
-    def _origin(self, path: str, digest: Digest | None) -> dict[str, Any]:
-        return {
-            "kind": "hub",
-            "repo": self.repo_id,
-            "commit": self.revision,
-            "path": path,
-            "digest": str(digest),
-        }
 
 
 def _api() -> "HfApi":
@@ -210,11 +148,7 @@ def _translated(subject: str) -> Iterator[None]:
         raise _answered(error, subject) from error
     except Exception as error:
         if _is_transport(error):
-            raise NetworkError(
-                f"{place(_endpoint())} cannot be reached: {error}",
-                subject=subject,
-                hint=_MIRROR_HINT,
-            ) from error
+            raise unreachable(error, _endpoint(), subject, _MIRROR_HINT) from error
         raise
 
 

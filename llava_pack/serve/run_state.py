@@ -59,6 +59,12 @@ class RunState:
     """Where people open it behind a proxy, without a slash at its end; empty for loopback alone."""
     fences: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Which fence stands around each of LLaVA's own programs, as they told; by their names."""
+    keeps_token: bool = False
+    """Whether the next start has the same token."""
+    reached_as: str = ""
+    """How the person's ssh got here, as their laptop told; empty where none did."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """What the run was asked for, by option; empty where an earlier version wrote the state."""
     start_ticks: int | None = field(default=None, compare=False)
     """When the process began, as the kernel counts; None where nobody wrote it down."""
     owner: int | None = field(default=None, compare=False)

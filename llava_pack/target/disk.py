@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from llava_pack.format import files
 from llava_pack.format.errors import SpaceError
+from llava_pack.format.text import human_bytes
 
 SHORT = files.FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What this machine is short of, whichever file it was that could not be opened or read."""
@@ -28,7 +29,7 @@ def room_on(folder: Path) -> Iterator[None]:
         if error.errno not in files.FULL:
             raise
         raise SpaceError(
-            f"no space left, {free_bytes(folder)} bytes are free",
+            f"no space left, {human_bytes(free_bytes(folder))} are free",
             subject=str(folder),
             hint="free some space, then run the same command again: it resumes where it stopped",
         ) from error

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.text import visible
+from llava_pack.format.text import clock, human_bytes, visible
 from llava_pack.format.translation import Catalogue, read_catalogue
 from llava_pack.target import generations, installer
 
@@ -146,7 +146,7 @@ class Lines:
             if now - self._said >= _EVERY_S:
                 self._said = now
                 left_s = (self._total - self._done) * (now - self._began) / self._done
-                _say(f"{self._what}: {self._amount()}, {max(left_s, 0):.0f} s left")
+                _say(f"{self._what}: {self._amount()}, {clock(left_s)} left")
 
     def note(self, text: str) -> None:
         """Say one line."""
@@ -159,4 +159,4 @@ class Lines:
 
     def _amount(self) -> str:
         rate = self._done / max(time.monotonic() - self._began, 1e-9)
-        return f"{self._done / 1e6:.1f} MB at {rate / 1e6:.0f} MB/s"
+        return f"{human_bytes(self._done)} at {human_bytes(rate)}/s"

@@ -12,6 +12,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding
+from llava_pack.format.text import human_bytes
 from llava_pack.target import (
     failures,
     inventory,
@@ -72,11 +73,12 @@ class InstallPlan:
     def line(self) -> str:
         """Return the same for a person."""
         text = (
-            "would copy {copy_bytes} bytes (or clone them, where the file system can), link "
+            "would copy {copy_bytes} (or clone it, where the file system can), link "
             "{link_bytes}, move {move_bytes}; {stored_bytes} are stored already; the environment "
             "takes about {environment_bytes} more"
         )
-        return text.format(**self.facts())
+        facts = self.facts()
+        return text.format(**{n: human_bytes(facts[n]) for n in facts if n.endswith("_bytes")})
 
 
 def plan(request: InstallRequest, progress: Progress) -> InstallPlan:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llava_pack.format.manifest import FileEntry, Manifest
-from llava_pack.format.text import visible
+from llava_pack.format.text import human_bytes, visible
 from llava_pack.target.receipt import Receipt
 
 NAME = "receipt.txt"
@@ -41,9 +41,10 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
     yield from ("", "WHY IT WAS TRUSTED")
     yield from _pairs(receipt.verified)
     yield from ("", "WHAT WAS CHECKED")
-    yield f"✓ {receipt.files} files, {receipt.size_bytes} bytes: SHA-256, {receipt.hashed_with}"
+    size = human_bytes(receipt.size_bytes)
+    yield f"✓ {receipt.files} files, {size}: SHA-256, {receipt.hashed_with}"
     for way, size_bytes in receipt.placed.items():
-        yield f"    {size_bytes} bytes {_WAYS[way]}"
+        yield f"    {human_bytes(size_bytes)} {_WAYS[way]}"
     yield from map(mark, receipt.preflight)
     for answer in receipt.smoke.get("answers", ()):
         said = answer if isinstance(answer, dict) else {"text": answer}

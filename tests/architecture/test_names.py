@@ -50,6 +50,8 @@ HOSTS = {
     "llama.meta.com": "a licence's text, shown and never fetched",
     "github.com": "a licence's text, shown and never fetched",
     "cyclonedx.org": "the id of a schema, never fetched",
+    "modelscope.cn": "ModelScope, asked where a source begins with ms:",
+    "www.modelscope.cn": "ModelScope's repositories, in package URLs, never fetched",
     "git-lfs.github.com": "the first line of a pointer file, which is recognised",
 }
 PACKAGES = {

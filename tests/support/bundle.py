@@ -41,7 +41,7 @@ WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
 _REAL = (
     *("__init__.py", "serve/__init__.py", "serve/handover.py"),
-    *("serve/own_servers.py", "serve/origin.py"),
+    *("serve/own_servers.py", "serve/origin.py", "serve/background.py"),
 )
 SMOKE_PASSES = """\
 import argparse, json, os, sys

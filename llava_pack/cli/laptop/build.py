@@ -79,6 +79,7 @@ def build(
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
       llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build llava-v1.5-7b --runtime upstream --accept-license Llama-2-Community
+      llava-pack build llava-v1.5-7b --model ~/Downloads/llava-v1.5-7b --tower ~/Downloads/clip
       llava-pack build llava-v1.5-7b --sign release.key
       llava-pack build demo --dry-run
     """

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,14 +14,15 @@ from llava_pack.cli.parameters import expanded
 from llava_pack.format.errors import UsageError
 from llava_pack.shells import pasted
 
+if TYPE_CHECKING:
+    from llava_pack.assemble.planning import BuildOptions
+
 
 @expanded
 def lock(
     *,
     pack: PackOptions,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The lock. Default: ./RECIPE.lock.json")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The lock. Default: ./RECIPE.lock.json")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Pin a bundle's contents: commits, wheels, Python, date.
@@ -33,6 +34,7 @@ def lock(
     Examples:
       llava-pack lock llava-v1.5-7b --target gpu01.json
       llava-pack lock llava-v1.5-7b --exclude-newer 2026-10-31 --out llava.lock.json
+      llava-pack lock llava-v1.5-7b --model ~/Downloads/llava-v1.5-7b
       llava-pack build llava-v1.5-7b --locked llava.lock.json
     """
     need_laptop("lock")
@@ -54,5 +56,18 @@ def lock(
         console.document("lock", {"path": str(file), "packages": len(pinned.packages)})
     else:
         console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
-    again = pasted(["llava-pack", "build", pack.recipe, "--locked", str(file)])
-    console.say(f"next: {again}")
+    again = ["llava-pack", "build", pack.recipe, "--locked", str(file)]
+    console.say(f"next: {pasted([*again, *_folders(pack, request)])}")
+
+
+def _folders(pack: PackOptions, request: "BuildOptions") -> list[str]:
+    """Return the options for folders: a lock names them and cannot bring them back."""
+    from llava_pack.assemble.model_sources import option_of
+    from llava_pack.fetch.directory import DirectorySource
+
+    return [
+        word
+        for part, text in pack.typed_sources.items()
+        if isinstance(request.sources[part], DirectorySource)
+        for word in (option_of(part), text)
+    ]

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llava_pack.checkpoint.kind import TowerChoice
+from llava_pack.checkpoint.kind import TOWER_CHOICES, TowerChoice
+from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.lock.choice import Asked
 
@@ -66,9 +69,25 @@ class PackOptions:
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge an adapter or a projector into its base.")
     ] = False
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Take the model from here instead: a folder that was downloaded before, or "
+            "ms:OWNER/NAME. It is compared with the recipe.",
+        ),
+    ] = None
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Take the base of an adapter from here instead."),
+    ] = None
     tower: Annotated[
-        TowerChoice | None,
-        typer.Option(help="Pack the vision tower inside the checkpoint, or the stock one."),
+        list[str] | None,
+        typer.Option(
+            metavar="packed|stock|SOURCE",
+            help="Pack the vision tower inside the checkpoint, or the stock one; or take the stock "
+            "one from SOURCE. May be given twice: which one, and from where.",
+        ),
     ] = None
 
     @property
@@ -84,6 +103,35 @@ class PackOptions:
             exclude_newer=self.exclude_newer,
         )
 
+    @property
+    def tower_choice(self) -> TowerChoice | None:
+        """Return which tower was chosen, where one was.
+
+        Raises:
+            UsageError: both were.
+        """
+        chosen = [one for one in TOWER_CHOICES if one in (self.tower or ())]
+        if len(chosen) > 1:
+            raise UsageError(
+                f"expected one of {', '.join(chosen)}, got both", subject="--tower", hint="drop one"
+            )
+        return chosen[0] if chosen else None
+
+    @property
+    def typed_sources(self) -> "Mapping[str, str]":
+        """Return where parts of the recipe shall come from, as it was typed.
+
+        Raises:
+            UsageError: two towers.
+        """
+        towers = [one for one in self.tower or () if one not in TOWER_CHOICES]
+        if len(towers) > 1:
+            raise UsageError(
+                f"expected one source, got {', '.join(towers)}", subject="--tower", hint="drop one"
+            )
+        typed = {"model": self.model, "base": self.base, "vision_tower": (*towers, None)[0]}
+        return {part: text for part, text in typed.items() if text is not None}
+
     def request(self, out: Path | None = None) -> "BuildOptions":
         """Return what a build is asked for; the recipe in it has the runtime that was chosen.
 
@@ -95,6 +143,7 @@ class PackOptions:
             UsageError: the target's facts cannot be read.
         """
         from llava_pack.assemble.build import release_now
+        from llava_pack.assemble.model_sources import given_sources
         from llava_pack.assemble.planning import BuildOptions
         from llava_pack.assemble.runtimes import with_runtime
         from llava_pack.lock.choice import choose
@@ -114,5 +163,6 @@ class PackOptions:
             format=self.layout,
             quantize=self.quantize,
             merge=self.merge,
-            tower=self.tower,
+            tower=self.tower_choice,
+            sources=given_sources(found, self.typed_sources),
         )

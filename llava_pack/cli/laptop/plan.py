@@ -165,21 +165,12 @@ def _print_wheels(outlook: "Outlook") -> None:
 
 
 def _print_finding(finding: "FloorFinding") -> None:
-    line = f"{console.mark(finding.level)} {finding.name}: {_human(finding.value)}"
+    line = f"{console.mark(finding.level)} {finding.name}: {finding.value}"
     if finding.level != "ok":
-        line += f", needs {_human(finding.need)}"
+        line += f", needs {finding.need}"
     console.data(line)
     if finding.level != "ok" and finding.fix:
-        console.data(f"    → {_human(finding.fix)}")
-
-
-def _human(text: str) -> str:
-    """Return `text` with large byte counts in powers of ten.
-
-    >>> _human("at least 13518798848 bytes")
-    'at least 13.5 GB'
-    """
-    return re.sub(r"\b(\d{4,}) bytes", lambda found: human_bytes(int(found[1])), text)
+        console.data(f"    → {finding.fix}")
 
 
 def _needs(outlook: "Outlook") -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import Jump, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
 from llava_pack.format.errors import FetchError, UsageError
@@ -18,7 +19,7 @@ from llava_pack.shells import pasted
 
 _SSH_TIMEOUT_S = 120
 WAYS: Ways = {
-    "target": ("port", "jump", "option", "out", "as_json"),
+    "target": ("ssh_port", "jump", "ssh_option", "out", "as_json"),
     "here": ("out", "as_json"),
     "read": ("out", "as_json"),
     "paste": (),
@@ -31,13 +32,9 @@ def probe(
     target: Annotated[
         str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", "-p", help="The server's ssh port.")] = None,
-    jump: Annotated[
-        str | None, typer.Option("--jump", "-J", help="A bastion to go through, as in ssh -J.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--ssh-option", "-o", help="Passed on as ssh -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     here: Annotated[bool, typer.Option("--here", help="Probe this machine.")] = False,
     paste: Annotated[
         bool, typer.Option("--paste", help="Print lines to paste into the server's terminal.")
@@ -80,7 +77,7 @@ def probe(
     if read is not None:
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
     elif target is not None:
-        login = Login(destination=target, port=port, jump=jump, options=tuple(option or ()))
+        login = Login(destination=target, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         said = _run([*login.command("-T"), "exec sh -s"])
     else:
         said = _run(["sh"])

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson, Jump, Prefix, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
 from llava_pack.format.exit_codes import ExitCode
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
     "wait_ready": ("prefix", "as_json"),  # which scripts say, whatever they ask of a server
-    "tunnel": ("ssh_port", "jump", "option", "as_json"),
+    "tunnel": ("ssh_port", "jump", "ssh_option", "as_json"),
     "record": ("prefix", "as_json"),
     "": ("deep", "prefix", "as_json"),
 }
@@ -66,15 +66,9 @@ def health(
             help="On the laptop: check the tunnel to this server, and what responds there.",
         ),
     ] = None,
-    ssh_port: Annotated[
-        int | None, typer.Option("-p", "--ssh-port", help="With --tunnel: port of its sshd.")
-    ] = None,
-    jump: Annotated[
-        str | None, typer.Option("-J", "--jump", help="With --tunnel: a bastion to go through.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: passed to ssh as -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -107,7 +101,7 @@ def health(
         from llava_pack.client.ssh_tunnel import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
-        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
+        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         found = tuple(check_tunnel(login))
     else:
         from llava_pack.health.run import Examination

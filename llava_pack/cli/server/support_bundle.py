@@ -37,7 +37,7 @@ _LOG_NAMES = ("serve.log", "serve.log.1")
 def support_bundle(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write; it must not exist yet."),
+        typer.Option("--out", help="The file to write; it must not exist yet."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -65,7 +65,7 @@ def support_bundle(
     Examples:
       llava-pack support-bundle --dry-run
       llava-pack support-bundle
-      llava-pack support-bundle -o /media/usb/support.tar.gz
+      llava-pack support-bundle --out /media/usb/support.tar.gz
       tar -xzOf llava-pack-support-*.tar.gz llava-pack-support/ABOUT.txt
     """
     from llava_pack.health.redaction import Redactor
