@@ -38,9 +38,10 @@ esac
 usage() {
     [ "${CALLER_LANGUAGE-}" != zh ] || { chinese_usage && return; }
     cat <<'USAGE'
-Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
+Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
 
-  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b
+  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b; by default the folder of
+                     install.sh, if that is one
   --expect ID        the bundle id from the card that `llava-pack build` printed, or at least its
                      first 32 digits
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
@@ -74,8 +75,10 @@ s#^restore the publisher.s key, or remove that file and pass --trust-key$#恢复
 s#^this is another bundle, or it was changed: compare with the card$#这是另一个离线包，或它被改动过：与信息卡核对#;t
 s#^\(.*\): expected the key that was pinned here, got something else$#\1：应为这里固定的密钥，实际为其他内容#;t
 s#^runtime/python-version\.txt: expected a version such as 3\.11$#runtime/python-version.txt：应为 3.11 这样的版本#;t
+s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而且 install.sh 不在离线包中#;t
 s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
 s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
+s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#给出它的文件夹：sh install.sh --bundle DIR --expect ID#;t
 s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应为固定的密钥 \1，实际为另一个#;t
 s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
 s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
@@ -87,10 +90,12 @@ s#^the bundle.s Python \(.*\) does not run here:\(.*\)$#离线包的 Python \1 �
 s#^SHA256SUMS: expected bundle id \(.*\), got \(.*\)$#SHA256SUMS：应为离线包 ID \1，实际为 \2#;t
 s#^key\.pem: expected fingerprint \(.*\), got \(.*\)$#key.pem：应为指纹 \1，实际为 \2#;t
 s#^\(.*\): expected a file, got something else$#\1：应为文件，实际为其他内容#;t
+s#^--expect: the id is shortened, got \(.*\)$#--expect：ID 不完整，实际为 \1#;t
 s#^copy the bundle to this machine again$#重新把离线包拷贝到这台机器#;t
 s#^pass the folder that holds SHA256SUMS$#给出含有 SHA256SUMS 的文件夹#;t
 s#^SHA256SUMS: no installer is listed$#SHA256SUMS：没有列出安装程序#;t
 s#^no Python \(.*\) that runs, tried:\(.*\)$#没有可运行的 Python \1，试过：\2#;t
+s#^paste at least its first 32 digits$#至少粘贴它的前 32 位#;t
 s#^\(.*\): expected a folder, got a link$#\1：应为文件夹，实际为链接#;t
 s#^\(.*\): cannot be created or written$#\1：无法创建或写入#;t
 s#^\(.*\): cannot be unpacked under \(.*\)$#\1：无法解包到 \2 下#;t
@@ -110,7 +115,6 @@ s#^check its permissions$#检查它的权限#;t
 s#^\(.*\): cannot be copied$#\1：无法拷贝#;t
 s#^unknown argument \(.*\)$#未知的参数 \1#;t
 s#^is the disk full?$#磁盘是否已满？#;t
-s#^no --bundle given$#没有给出 --bundle#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
 s#^\(.*\): not a folder$#\1：不是文件夹#;t
 s#^changed: \(.*\)$#已改变：\1#;t
@@ -121,7 +125,8 @@ chinese_usage() {
     cat <<'USAGE'
 用法：sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]
 
-  --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b
+  --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b；默认为 install.sh 所在的文件夹（如果它
+                     是离线包）
   --expect ID        `llava-pack build` 打印的信息卡上的离线包 ID，或至少它的前 32 位
   --trust-key KEY    必须由它签名的密钥：不随离线包一起来的文件，或信息卡上的指纹；会为以后的离线包
                      保留
@@ -233,10 +238,20 @@ digits() {
 }
 
 check_arguments() {
-    [ -n "$bundle" ] || fail 2 'no --bundle given' 'sh install.sh --help'
+    own=${0%/*}
+    [ "$own" != "$0" ] || own=.
+    # a copy for the first contact lies beside SHA256SUMS alone
+    [ -n "$bundle" ] || [ ! -f "$own/SHA256SUMS" ] || [ ! -f "$own/MANIFEST.json" ] || bundle=$own
+    [ -n "$bundle" ] || fail 2 'no --bundle given, and install.sh does not lie in a bundle' \
+        'pass its folder: sh install.sh --bundle DIR --expect ID'
     [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'pass the folder that holds SHA256SUMS'
     bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'check its permissions'
-    expect=$(printf '%s' "$expect" | tr A-F a-f)
+    case $expect in
+    *…* | *...*) fail 2 "--expect: the id is shortened, got $expect" 'paste at least its first 32 digits' ;;
+    esac
+    # as it was pasted: quotes and spaces around it or in it, capitals, the name of the digest
+    expect=$(printf '%s' "$expect" | tr '[:upper:]' '[:lower:]' | tr -d ' \t\r\n\042\047\140')
+    expect=${expect#sha256:}
     [ -z "$expect" ] || digits "$expect" 32 ||
         fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
     lower=$(printf '%s' "$trust" | tr A-F a-f)

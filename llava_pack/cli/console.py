@@ -225,7 +225,7 @@ class ConsoleProgress:
 
     def _draw(self) -> None:
         width = self._columns()
-        line = visible(translated(self._status(width)))
+        line = visible(self._status(width))
         self._out.write(self._wiped(width) + line)
         self._out.flush()
         self._drawn = columns(line)

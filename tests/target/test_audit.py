@@ -25,7 +25,7 @@ DECIDES_TRUST = frozenset(
     ]
 )
 """Whether a byte is believed; the other modules place what is, and start it."""
-BUDGET_LINES = {True: 1510, False: 2716}
+BUDGET_LINES = {True: 1540, False: 2776}
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 

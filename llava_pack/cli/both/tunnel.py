@@ -13,6 +13,7 @@ from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
+from llava_pack.format.sums import pasted_id
 
 if TYPE_CHECKING:
     from llava_pack.client.ssh_tunnel import Login, Remote
@@ -144,7 +145,7 @@ def _open(
     signal.signal(signal.SIGTERM, on_term)
     here = free_port(local_port or remote.port, exactly=local_port is not None)
     with opened(login, remote, here) as passage:
-        told = passage.check(remote, expect)
+        told = passage.check(remote, pasted_id(expect) if expect else None)
         phases = ", ".join(f"{name} is {phase}" for name, phase in told["models"].items())
         console.say(f"{console.mark('ok')} {login.destination}: {phases}")
         fragment = f"#token={remote.token}" if remote.token else ""
