@@ -186,7 +186,7 @@ class ConsoleProgress:
                 self._draw()
             else:
                 amount = f" ({human_bytes(total_bytes)})" if total_bytes else ""
-                self._line(f"{what}{amount} …")
+                self._line(f"{translated(what)}{amount} …")
 
     def advance(self, size_bytes: int) -> None:
         """Count bytes; redraw at most ten times a second."""
@@ -217,7 +217,7 @@ class ConsoleProgress:
             if self._bar:
                 self._out.write(self._wiped(self._columns()))
                 self._drawn = 0
-            self._line(f"{self._what}: {took_s:.1f} s{amount}")
+            self._line(f"{translated(self._what)}: {took_s:.1f} s{amount}")
 
     def _status(self, width: int | None = None) -> str:
         rate = self._done / max(self._clock() - self._began, 1e-9)

@@ -16,8 +16,8 @@ _PLACE = re.compile(r"( ?)\{([1-9])\}( ?)")
 _MARK = re.compile(r"[\s!?→✓✗,;]*")
 _DEPTH = 5
 _LONGEST_CHARS = 4000
-_LOOSE_LETTERS = 5
-"""A template of fewer letters, such as `{1} or {2}`, is no evidence inside another message."""
+_TELLING_LETTERS = 5
+"""A template of fewer letters, such as `{1} of {2}`, says little: other messages may fit it."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class _Template:
         """What matches such a message, a group for each hole."""
         return re.compile("(.*?)".join(map(re.escape, self.literals)), re.DOTALL)
 
-    @cached_property
-    def loose(self) -> bool:
-        """Whether a name or a foreign text may match by chance."""
-        return sum(map(str.isalpha, "".join(self.literals))) < _LOOSE_LETTERS
+    def counts(self, values: tuple[str, ...], *, inside: bool) -> bool:
+        """Return whether a match is no chance, perhaps `inside` of another message."""
+        letters = sum(map(str.isalpha, "".join(self.literals)))
+        if letters >= _TELLING_LETTERS:
+            return True
+        return not inside and (letters == _TELLING_LETTERS - 1 or all(map(_bare, values)))
 
     def values(self, text: str) -> tuple[str, ...] | None:
         """Return what stands in the holes, None if the text is another message."""
@@ -83,9 +85,8 @@ class Catalogue:
     def _filled(self, text: str, depth: int) -> str:
         """Return the translation of a template that the text fits, nothing where there is none."""
         for template in self._templates if len(text) <= _LONGEST_CHARS else ():
-            if template.loose and depth < _DEPTH:
-                continue
-            if values := template.values(text):
+            values = template.values(text)
+            if values and template.counts(values, inside=depth < _DEPTH):
                 shown = [self._value(value, depth - 1) for value in values]
                 pairs = list(zip(values, shown, strict=True))
                 return _PLACE.sub(lambda place: _placed(place, pairs), template.translation)  # noqa: B023 - used now
@@ -106,8 +107,14 @@ class Catalogue:
         for place in (match.start() for match in re.finditer(": ", text)):
             rest = text[place + 2 :]
             if (told := self._translated(rest, depth)) != rest:
-                return f"{text[:place]}: {told}"
-        return text
+                return f"{self._whole.get(text[:place], text[:place])}: {told}"
+        name, colon, rest = text.partition(": ")
+        return self._whole.get(name, name) + colon + rest
+
+
+def _bare(value: str) -> bool:
+    """Return whether a value is a name or an amount: no words of a sentence."""
+    return " " not in value or any(map(str.isdigit, value))
 
 
 def _placed(place: re.Match[str], pairs: list[tuple[str, str]]) -> str:

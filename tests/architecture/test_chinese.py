@@ -107,7 +107,7 @@ def test_the_script_s_words_only_replace_lines_of_text():
 
 def test_the_usage_and_the_refusals_of_the_script_are_read():
     texts = script_texts()
-    assert {"no --bundle given", "unknown argument {1}", "choose another --prefix"} <= set(texts)
+    assert {"{1} needs a value", "unknown argument {1}", "choose another --prefix"} <= set(texts)
     assert "--expect ID" in usage_lines(INSTALL_SH.read_text(encoding="utf-8"))
 
 

@@ -93,7 +93,7 @@ def is_prose(text: str) -> bool:
     return (
         bool(re.search(r"[A-Za-z]{2,}", bare))
         and text not in _LAYERS
-        and not text.startswith("llava-pack ")
+        and not re.fullmatch(r"llava-pack [^;:,]+", text)
     )
 
 

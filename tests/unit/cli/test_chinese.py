@@ -90,7 +90,7 @@ def test_the_first_page_is_chinese():
         (["build"], 2, "错误：缺少参数 'recipe'。"),
         (["build", "--nonsense", "x"], 2, "错误：没有这个选项：--nonsense"),
         (["serve", "--port", "x"], 2, "错误：'--port' 的值无效："),
-        (["build", "nosuch"], 10, "错误: nosuch: 未知的配方，应为 "),
+        (["build", "nosuch"], 10, "错误: nosuch: 未知的配方，应为随附的配方"),
     ],
 )
 def test_a_mistake_is_told_in_chinese_with_the_same_code(arguments, code, text):
@@ -118,7 +118,7 @@ def test_english_does_not_change(arguments, monkeypatch):
 def test_json_stays_english():
     done = run("plan", "nosuch", "--json", **CHINESE)
     told = json.loads(done.stdout)
-    assert told["message"].startswith("unknown recipe, expected one of ")
+    assert told["message"].startswith("unknown recipe, expected a shipped one")
     assert told["hint"].isascii()
     assert "未知的配方" in done.stderr.decode()
 
@@ -134,8 +134,8 @@ def test_a_terminal_of_another_encoding_is_written_in_it(encoding, arguments):
 
 def test_an_error_s_label_and_message_are_chinese(monkeypatch, capsys):
     monkeypatch.setenv("LANG", "zh_CN.UTF-8")
-    console.failure(RecipeError("unknown recipe, expected one of a, b or the path of a .toml file"))
-    assert capsys.readouterr().err == "错误: 未知的配方，应为 a, b 之一，或一个 .toml 文件的路径\n"
+    console.failure(RecipeError("unknown argument x", subject="y"))
+    assert capsys.readouterr().err == "错误: y: 未知的参数 x\n"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,7 @@ def test_an_error_s_label_and_message_are_chinese(monkeypatch, capsys):
         ("no such folder\nno such file", "没有这个文件夹\n没有这个文件"),
         ("prefix: expected a writable folder where programs may run, got /x, noexec",
          "安装目录：应为可写且允许运行程序的文件夹，实际为 /x, noexec"),
+        ("unknown thing, expected one of a, b or c", "unknown thing, expected one of a, b or c"),
         ("the model answered: there is nothing there", "the model answered: there is nothing there"),
     ],
 )  # fmt: skip
