@@ -47,10 +47,14 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
                      the fingerprint from the card; kept for later bundles
   --prefix DIR       where to install: /opt/llava-pack as root, else ~/.local/share/llava-pack
+  --index URL        the package index to fetch wheels from that the bundle leaves out, or a file
+                     that holds its URL (with a password); may be repeated
+  --index-host HOST  another host that keeps the files of that index
   --recipe NAME      the recipe that the bundle must contain
   --allow-downgrade  accept a bundle that is older than the installed one
   --python FILE      the Python to use, for a bundle that carries none
   --consume          move large files off the medium instead of copying, on the same disk
+  --over-ssh         for the receipt: `llava-pack deploy` gives the id, over your ssh session
   --no-downtime      never stop a running server to free GPU memory
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
@@ -85,6 +89,7 @@ s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应�
 s#^install one of them: the signature must be checked$#安装其中之一：必须检查签名#;t
 s#^\(.*\): size, expected at most 4096 bytes, got more$#\1：大小最多应为 4096 字节，实际更大#;t
 s#^--expect: expected 32 to 64 hex digits, got \(.*\)$#--expect：应为 32 到 64 位十六进制数字，实际为 \1#;t
+s#^HOME is not set: nothing says where to install$#没有设置 HOME：不知道安装到哪里#;t
 s#^SHA256SUMS: a line is not a digest and a path$#SHA256SUMS：有一行不是摘要和路径#;t
 s#^the bundle.s Python \(.*\) does not run here:\(.*\)$#离线包的 Python \1 不能在这里运行：\2#;t
 s#^SHA256SUMS: expected bundle id \(.*\), got \(.*\)$#SHA256SUMS：应为离线包 ID \1，实际为 \2#;t
@@ -115,6 +120,7 @@ s#^check its permissions$#检查它的权限#;t
 s#^\(.*\): cannot be copied$#\1：无法拷贝#;t
 s#^unknown argument \(.*\)$#未知的参数 \1#;t
 s#^is the disk full?$#磁盘是否已满？#;t
+s#^pass --prefix DIR$#给出 --prefix DIR#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
 s#^\(.*\): not a folder$#\1：不是文件夹#;t
 s#^changed: \(.*\)$#已改变：\1#;t
@@ -131,10 +137,14 @@ chinese_usage() {
   --trust-key KEY    必须由它签名的密钥：不随离线包一起来的文件，或信息卡上的指纹；会为以后的离线包
                      保留
   --prefix DIR       安装目录：root 为 /opt/llava-pack，其他用户为 ~/.local/share/llava-pack
+  --index URL        下载离线包未打包的 wheel 所用的软件包索引，或含有其 URL（带密码）的文件；可重
+                     复使用
+  --index-host HOST  存放该索引的文件的另一台主机
   --recipe NAME      离线包必须包含的配方
   --allow-downgrade  接受比已安装的更旧的离线包
   --python FILE      要使用的 Python，用于没有自带 Python 的离线包
   --consume          在同一磁盘上，移走大文件而不是拷贝
+  --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 ID
   --no-downtime      绝不为了腾出显存而停止运行中的服务
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
   --json             最后在标准输出上打印一个 JSON 对象
@@ -210,7 +220,7 @@ walk() {
 arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        --bundle | --expect | --trust-key | --prefix | --recipe | --python)
+        --bundle | --expect | --trust-key | --prefix | --recipe | --python | --index | --index-host)
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
             --bundle) bundle=$2 ;;
@@ -219,11 +229,13 @@ arguments() {
             --prefix) prefix=$2 ;;
             --recipe) recipe=$2 ;;
             --python) python=$2 ;;
+            --index-host) more="$more $1 $2" ;;
+            --index) case $2 in *://* | /*) more="$more $1 $2" ;; *) more="$more $1 $(pwd -P)/$2" ;; esac ;;
             esac
             shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
-        --consume | --no-downtime) more="$more $1" && shift ;;
+        --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -266,7 +278,8 @@ check_arguments() {
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
         prefix=/opt/llava-pack
     elif [ -z "$prefix" ]; then
-        prefix=${XDG_DATA_HOME:-${HOME:?}/.local/share}/llava-pack
+        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] || fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
+        prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
     fi
     case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
     while [ "$prefix" != "${prefix%/}" ] && [ "$prefix" != / ]; do prefix=${prefix%/}; done
@@ -496,8 +509,8 @@ main() {
     [ -z "$trust" ] || set -- "$@" --trust-key "$work/signed/key.pem"
     [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
     [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
-    # shellcheck disable=SC2086  # two fixed words at most
-    set -- "$@" $more
+    # shellcheck disable=SC2086  # words, none of which names files
+    set -f && set -- "$@" $more
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
     "$python" -I -S -B "$work/installer/llava_pack/target" install "$@" </dev/null &

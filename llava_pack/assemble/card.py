@@ -17,6 +17,7 @@ class Card:
     Attributes:
         bundle: the bundle's folder as the person knows it.
         release: UTC seconds of the release.
+        left_out: wheels that the server fetches from its own package index.
         key: fingerprint of the key that signed it, None for an unsigned one.
     """
 
@@ -27,6 +28,8 @@ class Card:
     size_bytes: int
     files: int
     key: str | None = None
+    left_out: int = 0
+    left_out_bytes: int = 0
 
     def lines(self, platform: str = sys.platform) -> tuple[str, ...]:
         """Return the card, a line each, to print and to copy by hand.
@@ -41,6 +44,7 @@ class Card:
             f"recipe    {self.recipe}",
             f"release   {when}",
             f"size      {self.size_bytes / 1e9:.2f} GB in {self.files} files",
+            *self._left_out(),
             f"id        {self.bundle_id}",
             *([] if self.key is None else [f"key       {self.key}"]),
             "",
@@ -48,8 +52,17 @@ class Card:
             *(f"  {line}" for line in carry_lines(self.bundle, folder, platform)),
             "",
             "on the server (compare the number with the id above, then install):",
-            *(f"  {line}" for line in contact_lines(there, self.bundle_id, self.key)),
+            *(f"  {line}" for line in self._contact(there)),
         )
+
+    def _left_out(self) -> tuple[str, ...]:
+        if not self.left_out:
+            return ()
+        size = f"{self.left_out_bytes / 1e9:.2f} GB"
+        return (f"wheels    {self.left_out}, {size}: the server fetches them from its index, URL",)
+
+    def _contact(self, there: str) -> tuple[str, ...]:
+        return contact_lines(there, self.bundle_id, self.key, index=bool(self.left_out))
 
 
 def carry_lines(bundle: str, folder: str, platform: str = sys.platform) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class Outlook:
         fetch_bytes: what is not in the cache yet.
         laptop_bytes: what the cache and the bundle will take here beside what they have.
         target_bytes: what bundle and installation take there.
+        target_fetch_bytes: what it fetches itself, from its own package index.
         floors: the least that a target needs; of glibc by the wheels' tags, and by their files
             where an earlier build has read them.
         fits: every precision on the target.
@@ -69,6 +70,7 @@ class Outlook:
     bundle_bytes: int
     laptop_bytes: int
     target_bytes: int
+    target_fetch_bytes: int
     floors: Floors
     serving: ServingProfile
     fits: tuple[Fit, ...]
@@ -99,8 +101,10 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     wheels = {name: size or 0 for name, size in sizes.items()}
     absent = sum(wheels[file.name] for file in files if not _held(cache, file.digest))
     fetch_bytes = absent + plan.weights_bytes  # whole: parts of weights are not looked for
-    bundle_bytes = packed_weights_bytes(plan) + sum(wheels.values())
-    floors = _floors(plan, wheels, bundle_bytes, cache)
+    whole_bytes = packed_weights_bytes(plan) + sum(wheels.values())
+    left_out_bytes = sum(wheels[name] for name in plan.left_out)
+    bundle_bytes = whole_bytes - left_out_bytes
+    floors = _floors(plan, wheels, whole_bytes, cache)
     return Outlook(
         recipe=plan.recipe.name,
         licence=f"{plan.recipe.licence.id}, {plan.recipe.licence.url}",
@@ -118,6 +122,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         bundle_bytes=bundle_bytes,
         laptop_bytes=fetch_bytes + bundle_bytes,
         target_bytes=floors.disk_bytes,
+        target_fetch_bytes=left_out_bytes,
         floors=floors,
         serving=plan.serving.profile,
         fits=plan.serving.fits,
@@ -125,14 +130,14 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     )
 
 
-def _floors(plan: Plan, wheels: Mapping[str, int], bundle_bytes: int, cache: Cache) -> Floors:
+def _floors(plan: Plan, wheels: Mapping[str, int], whole_bytes: int, cache: Cache) -> Floors:
     packages, profile = plan.packages, plan.serving.profile
     digests = {wheel.filename: wheel.sha256 for wheel in packages.all_wheels}
     contents = FloorInputs(
         platform=packages.platform,
         torch=packages.torch,
         wheels=wheels,
-        total_bytes=bundle_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
+        total_bytes=whole_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
         proved=recalled(digests, packages.platform.arch, cache),
     )
     wish = replace(

@@ -31,11 +31,13 @@ from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
+from llava_pack.format.records import summary
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
+_SHOWN_WHEELS = 5
 _NEWER_SYSTEM = (
     "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
     "container of one"
@@ -63,6 +65,7 @@ class BuildOptions:
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
         answers: where they are kept beside a lock, None for the cache.
+        without_wheels: the target fetches from its own index what an index has.
     """
 
     recipe: RecipeFile
@@ -81,6 +84,7 @@ class BuildOptions:
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
     answers: Path | None = None
+    without_wheels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ class Plan:
     Attributes:
         sources: by `model`, `base` and `vision_tower`, those that the recipe has.
         configs: of the model and its tower.
+        left_out: file names of the wheels that the target fetches itself.
     """
 
     recipe: Recipe
@@ -98,6 +103,7 @@ class Plan:
     packages: Packages
     serving: ServingPlan
     configs: Configs
+    left_out: frozenset[str] = frozenset()
 
     @property
     def weights_bytes(self) -> int:
@@ -155,7 +161,17 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         packages=packages,
         serving=serving,
         configs=configs,
+        left_out=_left_out(packages, progress) if options.without_wheels else frozenset(),
     )
+
+
+def _left_out(packages: Packages, progress: Progress) -> frozenset[str]:
+    """Return the wheels that an index has; say which ones this machine has from a folder."""
+    wheels = [wheel for wheel in packages.wheels if wheel.source_sha256 is None]
+    if local := [wheel.filename for wheel in wheels if wheel.url.startswith("file:")]:
+        names = summary(local, _SHOWN_WHEELS)
+        progress.note(f"! from a folder here, and the server's index must have them: {names}")
+    return frozenset(wheel.filename for wheel in wheels)
 
 
 def _packing(options: BuildOptions) -> Packing:
@@ -225,7 +241,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
     """
     packing = dict(lock.packing)
     extra = options.format or options.quantize or options.merge or options.tower or options.runtime
-    if asked != Asked() or extra:
+    if asked != Asked() or extra or options.without_wheels:
         raise UsageError(
             "a lock decides platform, Python, CUDA, runtime, packages and layout",
             subject="--locked",
@@ -240,6 +256,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
         tower=packing.get("tower"),
+        without_wheels=lock.without_wheels,
         recipe=replace(
             options.recipe, value=with_runtime(options.recipe.value, lock.serving.engine)
         ),

@@ -1,7 +1,7 @@
 """Everything in a bundle that is not the model: wheels, uv, Python, the installer."""
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.download import FetchedFile, RemoteFile, Sha256
 from llava_pack.format.errors import IntegrityError, RecipeError
 from llava_pack.format.manifest import FileEntry, PythonEntry
+from llava_pack.format.paths import bundle_path
 from llava_pack.lock.pylock import LockedWheel, render_pylock
 from llava_pack.shipped import shipped
 
@@ -49,7 +50,11 @@ def remote_wheel(wheel: LockedWheel, credentials: Credentials) -> RemoteFile:
 
 
 def stage_wheels(
-    staging: Staging, wheels: Sequence[LockedWheel], fetched: Mapping[str, FetchedFile], python: str
+    staging: Staging,
+    wheels: Sequence[LockedWheel],
+    fetched: Mapping[str, FetchedFile],
+    python: str,
+    left_out: Collection[str] = (),
 ) -> None:
     """Write `wheels/`, llava-pack's own among them, and `lock/pylock.toml`.
 
@@ -58,11 +63,15 @@ def stage_wheels(
         wheels: the lock, without llava-pack itself.
         fetched: where each wheel lies, by file name.
         python: minor version of the target.
+        left_out: file names of those that the target fetches itself.
     """
     sized = []
     for wheel in wheels:
         held = fetched[wheel.filename]
-        _stage_wheel(staging, wheel, held.path)
+        if wheel.filename in left_out:
+            staging.left_out(_on_an_index(wheel, held))
+        else:
+            _stage_wheel(staging, wheel, held.path)
         sized.append(replace(wheel, size_bytes=held.size_bytes))
     sized.append(_stage_own_wheel(staging))
     lock = render_pylock(sized, python=python, folder="../wheels")
@@ -149,6 +158,16 @@ def _stage_wheel(staging: Staging, wheel: LockedWheel, held: Path) -> None:
         yield staging.copy(path, held, origin, digest=wheel.sha256)
 
     staging.group(path, [wheel.sha256], make)
+
+
+def _on_an_index(wheel: LockedWheel, held: FetchedFile) -> FileEntry:
+    return FileEntry(
+        path=bundle_path(f"wheels/{wheel.filename}"),
+        size_bytes=held.size_bytes,
+        mode=0o644,
+        sha256=held.sha256,
+        origin={"kind": "index", "name": wheel.name, "version": wheel.version},
+    )
 
 
 def _stage_own_wheel(staging: Staging) -> LockedWheel:

@@ -28,10 +28,11 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
     Raises:
         SignatureError: openssl did not sign.
     """
-    welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
+    named = manifest.recipe
+    welcome = start_here(named.name, named.title, index=bool(manifest.left_out)).encode()
     manifest = replace(manifest, start_here_sha256=sha256(welcome).hexdigest())
     described = render_manifest(manifest)
-    digests = {entry.path: entry.sha256 for entry in staging.entries}
+    digests = {entry.path: entry.sha256 for entry in staging.entries if entry.carried}
     digests[MANIFEST_NAME] = sha256(described).hexdigest()
     sums = render_sums(digests)
     contents = {MANIFEST_NAME: described, START_NAME: welcome, SUMS_NAME: sums}

@@ -46,6 +46,10 @@ class Staging:
         """Return the files so far, sorted by path."""
         return tuple(self._entries[path] for path in sorted(self._entries))
 
+    def left_out(self, entry: FileEntry) -> None:
+        """Add a file that the bundle names and does not hold; the target fetches it."""
+        self._entries[entry.path] = entry
+
     def group(
         self, name: str, inputs: Iterable[str], make: Callable[[], Iterable[FileEntry]]
     ) -> tuple[FileEntry, ...]:
@@ -113,11 +117,12 @@ class Staging:
         return folder
 
     def remove_strangers(self) -> None:
-        """Remove every file that is no entry: left-overs of other runs."""
+        """Remove every file that the bundle does not hold: left-overs of other runs."""
+        held = {entry.path for entry in self.entries if entry.carried}
         for folder, _, names in os.walk(self.root, topdown=False):
             for name in names:
                 path = Path(folder, name)
-                if path.relative_to(self.root).as_posix() not in self._entries:
+                if path.relative_to(self.root).as_posix() not in held:
                     path.unlink()
             if not any(Path(folder).iterdir()):
                 Path(folder).rmdir()

@@ -16,11 +16,13 @@ from llava_pack.cli.both.tunnel import tunnel
 from llava_pack.cli.both.verify import verify
 from llava_pack.cli.laptop.build import build
 from llava_pack.cli.laptop.demo import demo
+from llava_pack.cli.laptop.deploy import deploy
 from llava_pack.cli.laptop.keygen import keygen
 from llava_pack.cli.laptop.lock import lock
 from llava_pack.cli.laptop.plan import plan
 from llava_pack.cli.laptop.probe import probe
 from llava_pack.cli.laptop.recipes import recipes
+from llava_pack.cli.laptop.send import send
 from llava_pack.cli.server.generations import gc, generations, revert, uninstall
 from llava_pack.cli.server.health import NagiosCommand, health
 from llava_pack.cli.server.install import install
@@ -37,7 +39,7 @@ from llava_pack.cli.server_side import ServerCommand, ServerGroup
 LAPTOP = "On the laptop"
 SERVER = "On the server"
 BOTH = "On both"
-FIRST_STEPS = (probe, build, install, serve, tunnel, chat)
+FIRST_STEPS = (deploy, build, install, serve, tunnel, chat)
 """What a newcomer needs, in its order; they come first in their panels."""
 
 
@@ -105,7 +107,7 @@ def _add_group(panel: str, group: typer.Typer) -> None:
     app.add_typer(group, cls=ServerGroup, rich_help_panel=panel, short_help=line)
 
 
-_add(LAPTOP, probe, build, plan, recipes, lock, keygen, demo)
+_add(LAPTOP, deploy, build, probe, plan, recipes, lock, send, keygen, demo)
 _add(SERVER, install, serve, status, logs, start, swap, stop, cls=ServerCommand)
 _add(SERVER, health, cls=NagiosCommand)
 _add(SERVER, support_bundle)

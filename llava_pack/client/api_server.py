@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from llava_pack.format.errors import AccessError, NetworkError, ServeError, Usag
 if TYPE_CHECKING:
     import httpx
 
-    from llava_pack.client.ssh_tunnel import Login
+    from llava_pack.client.ssh import Login
 
 _KEY_BYTES = 4096
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -53,10 +53,14 @@ def through_tunnel(login: "Login", model: str | None) -> Iterator[ApiServer]:
         NetworkError: the tunnel cannot be opened; the message names the hop.
         ServeError: no server is running there, or it does not have that model.
     """
+    from llava_pack.client.ssh import connected
     from llava_pack.client.ssh_tunnel import ask_server, free_port, opened
 
-    remote = ask_server(login)
-    with opened(login, remote, free_port(remote.port, exactly=False)) as passage:
+    with ExitStack() as stack:
+        host = stack.enter_context(connected(login))
+        remote = ask_server(host)
+        here = free_port(remote.port, exactly=False)
+        passage = stack.enter_context(opened(host, remote, here))
         models = tuple(passage.check(remote, None)["models"])
         yield ApiServer(
             url=f"http://127.0.0.1:{passage.port}",

@@ -21,9 +21,18 @@ class Blame:
     hop: Hop
     why: str
     fix: str
+    lasting: bool = False
+    """Trying again changes nothing, and may lock an account."""
 
 
+_LASTING = "the server rejected the login", "the server's host key is unknown here, or has changed"
 _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
+    (
+        r"Session open refused by peer|session request failed",
+        "sshd",
+        "sshd on the server allows one session for each connection (MaxSessions)",
+        "pass -o ControlPath=none: llava-pack then needs one session only",
+    ),
     (
         r"bind.*Address already in use|cannot listen to port",
         "laptop",
@@ -48,13 +57,13 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
     (
         r"Permission denied|Too many authentication failures|No supported authentication",
         "login",
-        "the server rejected the login",
+        _LASTING[0],
         "try plain ssh first, with the same account, key and port",
     ),
     (
         r"Host key verification failed|REMOTE HOST IDENTIFICATION",
         "login",
-        "the server's host key is unknown here, or has changed",
+        _LASTING[1],
         "run plain ssh and compare the key",
     ),
     (
@@ -70,7 +79,10 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
         ),
         "login",
         "no sshd responds at that address",
-        "check the server's name and --ssh-port; or go through a bastion: --jump USER@BASTION",
+        (
+            "check the server's name and its ssh port, -p; or go through a bastion: "
+            "--jump USER@BASTION"
+        ),
     ),
 )
 
@@ -87,7 +99,7 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     """
     for pattern, hop, why, fix in _SSH_SAYS:
         if re.search(pattern, said, re.IGNORECASE):
-            return Blame(hop=hop, why=why, fix=fix)
+            return Blame(hop=hop, why=why, fix=fix, lasting=why in _LASTING)
     if not ended:
         return Blame(
             hop="address",

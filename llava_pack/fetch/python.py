@@ -76,7 +76,7 @@ def _list(request: str) -> list[dict[str, Any]]:
     try:
         done = subprocess.run(
             [find_uv_bin(), "python", "list", *arguments],
-            cwd=Path.home().anchor,  # a person's mirrors count, a project's configuration does not
+            cwd=Path.cwd().anchor,  # a person's mirrors count, a project's configuration does not
             capture_output=True,
             encoding="utf-8",
             errors="replace",

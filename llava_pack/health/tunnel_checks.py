@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from llava_pack.client.ssh_tunnel import Login, Passage, Remote, ask_server, free_port, opened
+from llava_pack.client.ssh import Login, connected
+from llava_pack.client.ssh_tunnel import Passage, Remote, ask_server, free_port, opened
 from llava_pack.format.errors import PackError
 from llava_pack.health.checks import check_engine, check_page
 from llava_pack.health.report import Finding, Layer
@@ -12,12 +13,13 @@ from llava_pack.health.server import Address, ServerProbe
 def check_tunnel(login: Login) -> Iterator[Finding]:
     """Open a tunnel with the person's own ssh and yield what is found through it."""
     try:
-        remote = ask_server(login)
-        with opened(login, remote, free_port(remote.port, exactly=False)) as passage:
-            passage.check(remote, None)
-            text = f"{login.destination}: the tunnel is open, and the right server responds"
-            yield Layer.TUNNEL.ok(text)
-            yield from _through(passage, remote)
+        with connected(login) as host:
+            remote = ask_server(host)
+            with opened(host, remote, free_port(remote.port, exactly=False)) as passage:
+                passage.check(remote, None)
+                text = f"{login.destination}: the tunnel is open, and the right server responds"
+                yield Layer.TUNNEL.ok(text)
+                yield from _through(passage, remote)
     except PackError as error:
         yield Layer.TUNNEL.fail(
             str(error), why="the browser on this laptop cannot reach the page", fix=error.hint

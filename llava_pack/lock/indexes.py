@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from llava_pack.lock.configuration import pip_settings, uv_indexes
+from llava_pack.lock.configuration import at_home, pip_settings, uv_indexes
 
 _YES = {"1", "true", "yes", "on"}
 _KEYRING = {"subprocess", "import"}
@@ -133,5 +133,5 @@ def _signed(index: Mapping[str, str], env: Mapping[str, str]) -> str:
 def _folder(place: str) -> Path | None:
     if place.startswith("file:"):
         place = unquote(urlsplit(place).path)
-    path = Path(place).expanduser()
+    path = at_home(place)
     return path if "://" not in place and path.is_dir() else None

@@ -90,7 +90,8 @@ def read_manifest(listing: BundleListing) -> tuple[Manifest, bytes]:
         message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
         raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN)
     manifest = parse_manifest(data)
-    stated = {entry.path: entry.sha256 for entry in manifest.files} | {MANIFEST_NAME: expected}
+    carried = {entry.path: entry.sha256 for entry in manifest.files if entry.carried}
+    stated = carried | {MANIFEST_NAME: expected}
     if differing := sorted({path for path, _ in stated.items() ^ listing.sums.items()}):
         names = ", ".join(differing[:_SHOWN_DEFECTS])
         raise IntegrityError(f"disagrees with SHA256SUMS about {names}", subject=MANIFEST_NAME)

@@ -18,7 +18,7 @@ from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import clock, human_bytes, visible
 from llava_pack.format.translation import Catalogue, read_catalogue
-from llava_pack.target import generations, installer
+from llava_pack.target import generations, installer, package_index
 
 _EVERY_S = 5.0
 _SCHEMA = 1
@@ -64,13 +64,15 @@ def _install(options: _Options) -> _Result:
     request = installer.InstallRequest(
         bundle=options.bundle,
         expect=options.expect,
-        prefix=options.prefix.absolute(),
+        prefix=(options.prefix or generations.default_prefix()).absolute(),
         python=options.python,
         trust_key=options.trust_key,
         recipe=options.recipe,
         allow_downgrade=options.allow_downgrade,
         consume=options.consume,
+        over_ssh=options.over_ssh,
         downtime=not options.no_downtime,
+        indexes=package_index.named(options.index, options.index_host),
     )
     if options.dry_run:
         plan = installer.plan(request, Lines())
@@ -88,13 +90,20 @@ def _install(options: _Options) -> _Result:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
     "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
-    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where to install"},
+    "--prefix": {"type": Path, "help": "where to install"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
     "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
     "--recipe": {"help": "that the bundle must contain"},
     "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
+    "--index": {
+        "action": "append",
+        "default": [],
+        "help": "with the wheels left out",
+    },
+    "--index-host": {"action": "append", "default": [], "help": "that keeps its files"},
     "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
+    "--over-ssh": {"action": "store_true", "help": "the id came over ssh, with deploy"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
@@ -145,7 +154,7 @@ class Lines:
             now = time.monotonic()
             if now - self._said >= _EVERY_S:
                 self._said = now
-                left_s = (self._total - self._done) * (now - self._began) / self._done
+                left_s = (self._total - self._done) * (now - self._began) / max(self._done, 1)
                 _say(f"{self._what}: {self._amount()}, {clock(left_s)} left")
 
     def note(self, text: str) -> None:

@@ -16,6 +16,7 @@ _WAYS = {
     "linked": "linked, made read-only, then hashed",
     "moved": "moved off the medium, made read-only and hashed first",
     "stored": "already here, hashed again",
+    "fetched": "fetched from the index, held against the manifest's hashes",
 }
 
 

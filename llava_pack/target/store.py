@@ -17,7 +17,7 @@ from llava_pack.format.text import sizes_apart
 from llava_pack.target import disk, inventory
 from llava_pack.target.inventory import FileDefect
 
-Way = Literal["stored", "moved", "linked", "cloned", "copied"]
+Way = Literal["stored", "moved", "linked", "cloned", "copied", "fetched"]
 """How a file came into the store; only one that was copied takes its bytes once more."""
 _MOVABLE = ("model/", "wheels/")
 """What --consume takes off a medium; the rest is needed to start install.sh from it again."""
@@ -43,7 +43,7 @@ class Store:
         """Return by which way how many bytes would be placed; a clone is foreseen as a copy."""
         sizes = Counter[str]()
         for entry in _unique(entries):
-            way: Way = "copied"
+            way: Way = "copied" if entry.carried else "fetched"
             if self.path(entry.sha256).is_file():
                 way = "stored"
             elif (bundle / entry.path).exists():
@@ -109,6 +109,8 @@ class Store:
         promise = (entry.sha256, entry.size_bytes)
         way: Way | FileDefect = "stored"
         if not final.exists() or inventory.check(self._objects, stored, promise, progress):
+            if not entry.carried:
+                final.unlink(missing_ok=True)  # it went bad: the next run fetches it
             way = self._take(bundle, entry, progress, consume=consume)
         elif final.stat().st_mode & 0o333 != _mode(entry) & 0o333:
             final.chmod(_mode(entry))

@@ -11,6 +11,7 @@ RENAMES = {
     "files:move": "it is the owner",
     "windows:move": "the owner's, on Windows",
     "disk:point": "a symbolic link, under the installer's lock",
+    "package_index:NamedIndexes.fetch": "a wheel that was flushed, and hashed where it lies",
     "store:Store._take": "a file that was linked, cloned or copied out of a bundle, under that lock",
     "audit_sinks:FileSink._put_aside": "a full log, aside",
     "logfile:LogFile.emit": "a full log, aside",
@@ -18,6 +19,7 @@ RENAMES = {
 }
 IN_PLACE = {
     "files:_opened_beside": "it is the owner",
+    "help_pages:_chinese_pages.ChinesePages.write_text": "no file: a page of help",
     "trust:_lay": "into a private folder that is removed",
     "reference_answers:_run": "into a private folder that is removed",
     "source_packages:_build": "into a private folder that is removed",
@@ -33,7 +35,6 @@ IN_PLACE = {
     "signing:write_public": "a key that was not there: nothing is replaced",
     "support_bundle:_write": "a support bundle that was not there: nothing is replaced",
     "support:_packed": "into memory",
-    "help_pages:_chinese_pages.ChinesePages.write_text": "a help page, in memory",
     "part:Part.restart": "under the lock of its download, and before the bytes that it is about",
     "probe:probe": "a person names the file, which may be a pipe",
     "lock:lock": "a person names the file, which may be a pipe",

@@ -128,7 +128,7 @@ def test_a_socket_is_forwarded_too(folder: Path, sshd: LoopbackSshd) -> None:
             "llava-pack status",
         ),
         (["-o", "HostName=no-such-host.invalid"], "ssh login: the server's name", "--jump"),
-        (["-p", "1"], "ssh login: no sshd responds", "--ssh-port"),
+        (["-p", "1"], "ssh login: no sshd responds", "its ssh port, -p"),
         (
             ["-o", "PreferredAuthentications=none"],
             "ssh login: the server rejected the login",

@@ -300,6 +300,7 @@ OTHER_PACK = {
     "model": "ms:owner/llava",
     "base": "ms:owner/vicuna",
     "tower": ["packed", "ms:owner/clip"],
+    "without_wheels": True,
 }
 
 

@@ -413,9 +413,10 @@ def test_over_ssh_and_back(tmp_path, cli):
     assert facts["arch"] == platform.machine()
 
 
-def test_a_server_that_does_not_answer_is_11(tmp_path, cli):
+def test_a_server_that_does_not_answer_is_9(tmp_path, cli):
     ended = cli("probe", "nobody@127.0.0.1", "-p", 9, "--out", tmp_path / "t.json", "--json")
-    assert ended.code == 11
+    assert ended.code == 9
+    assert "hop: ssh login" in ended.err
     assert "--paste" in ended.document["hint"]
 
 

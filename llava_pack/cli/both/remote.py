@@ -55,7 +55,7 @@ class RemoteOptions:
         from llava_pack.client.api_server import at_url, exposed, through_tunnel
 
         if self.via:
-            from llava_pack.client.ssh_tunnel import Login
+            from llava_pack.client.ssh import Login
 
             options = tuple(self.ssh_option or ())
             login = Login(destination=self.via, port=self.ssh_port, jump=self.jump, options=options)

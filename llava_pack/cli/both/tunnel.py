@@ -16,7 +16,8 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.sums import pasted_id
 
 if TYPE_CHECKING:
-    from llava_pack.client.ssh_tunnel import Login, Remote
+    from llava_pack.client.ssh import RemoteHost
+    from llava_pack.client.ssh_tunnel import Remote
 
 WAYS: Ways = {
     "destination": (
@@ -85,12 +86,15 @@ def tunnel(
         need_server("tunnel", hint="llava-pack tunnel USER@HOST -p PORT")
         _print_lines(model, reached_as, as_json=as_json)
         return
-    from llava_pack.client.ssh_tunnel import Login
+    from llava_pack.client.ssh import Login, connected
 
     login = Login(
         destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
     )
-    _open(login, _remote(login, port, socket, token_file), local_port, expect, check=check)
+    told = _told(port, socket, token_file)
+    signal.signal(signal.SIGTERM, on_term)
+    with connected(login) as host:
+        _open(host, told, local_port, expect, check=check)
 
 
 def _print_lines(model: str | None, reached_as: str, *, as_json: bool) -> None:
@@ -112,11 +116,9 @@ def _print_lines(model: str | None, reached_as: str, *, as_json: bool) -> None:
         console.say(line)
 
 
-def _remote(
-    login: "Login", port: int | None, socket: str | None, token_file: Path | None
-) -> "Remote":
-    """Return what is reached: as it was said, else as the server says."""
-    from llava_pack.client.ssh_tunnel import Remote, ask_server
+def _told(port: int | None, socket: str | None, token_file: Path | None) -> "Remote | None":
+    """Return what is reached as it was said; None to ask the server."""
+    from llava_pack.client.ssh_tunnel import Remote
 
     if port is None and socket is None:
         if token_file is not None:
@@ -125,7 +127,7 @@ def _remote(
                 subject="--token-file",
                 hint="leave it out, or pass --port or --socket too",
             )
-        return ask_server(login)
+        return None
     if port is not None and socket is not None:
         raise UsageError("pass --port or --socket, not both")
     token = ""
@@ -138,16 +140,21 @@ def _remote(
 
 
 def _open(
-    login: "Login", remote: "Remote", local_port: int | None, expect: str | None, *, check: bool
+    host: "RemoteHost",
+    told: "Remote | None",
+    local_port: int | None,
+    expect: str | None,
+    *,
+    check: bool,
 ) -> None:
-    from llava_pack.client.ssh_tunnel import free_port, opened
+    from llava_pack.client.ssh_tunnel import ask_server, free_port, opened
 
-    signal.signal(signal.SIGTERM, on_term)
+    remote = told or ask_server(host)
     here = free_port(local_port or remote.port, exactly=local_port is not None)
-    with opened(login, remote, here) as passage:
-        told = passage.check(remote, pasted_id(expect) if expect else None)
-        phases = ", ".join(f"{name} is {phase}" for name, phase in told["models"].items())
-        console.say(f"{console.mark('ok')} {login.destination}: {phases}")
+    with opened(host, remote, here) as passage:
+        ready = passage.check(remote, pasted_id(expect) if expect else None)
+        phases = ", ".join(f"{name} is {phase}" for name, phase in ready["models"].items())
+        console.say(f"{console.mark('ok')} {host.login.destination}: {phases}")
         fragment = f"#token={remote.token}" if remote.token else ""
         console.data(f"http://localhost:{here}/{fragment}")
         if check:

@@ -101,7 +101,7 @@ def build(
     if dry_run:
         _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    request = replace(request, accepted=_accepted_terms(request.recipe.value, accept_license or []))
+    request = replace(request, accepted=accepted_terms(request.recipe.value, accept_license or []))
     card = build_bundle(request, Cache(), console.progress(), signer)
     if as_json:
         console.document("bundle", vars(card))
@@ -111,7 +111,7 @@ def build(
         console.data(line)
 
 
-def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
+def accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
     """Return the licences that are accepted: those given, and those that a person says yes to.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What `plan`, `lock` and `build` are asked alike: recipe, target, packages, layout."""
+"""What `plan`, `lock`, `build` and `deploy` are asked alike: recipe, target, packages, layout."""
 
 import os
 import time
@@ -18,19 +18,17 @@ if TYPE_CHECKING:
 
     from llava_pack.assemble.planning import BuildOptions
     from llava_pack.lock.choice import Asked
+    from llava_pack.lock.profile import TargetProfile
+
+_HERE = Path("here")
+"""As --target: this machine. A file of that name is given by its whole path."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackOptions:
-    """What is packed and what for, as it was typed."""
+class PackChoices:
+    """What is packed, as it was typed."""
 
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")]
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            help="The server's profile, as saved by `llava-pack probe`; it determines the build."
-        ),
-    ] = None
     platform: Annotated[
         str | None,
         typer.Option(
@@ -89,6 +87,13 @@ class PackOptions:
             "one from SOURCE. May be given twice: which one, and from where.",
         ),
     ] = None
+    without_wheels: Annotated[
+        bool,
+        typer.Option(
+            "--without-wheels",
+            help="Leave the wheels out; the server fetches them from its own package index.",
+        ),
+    ] = False
 
     @property
     def asked(self) -> "Asked":
@@ -132,27 +137,25 @@ class PackOptions:
         typed = {"model": self.model, "base": self.base, "vision_tower": (*towers, None)[0]}
         return {part: text for part, text in typed.items() if text is not None}
 
-    def request(self, out: Path | None = None) -> "BuildOptions":
+    def request_for(self, profile: "TargetProfile | None", out: Path | None) -> "BuildOptions":
         """Return what a build is asked for; the recipe in it has the runtime that was chosen.
 
         Args:
+            profile: facts of the machine, None where they are not known.
             out: the bundle's folder; None for the recipe's name with `-bundle` in this folder.
 
         Raises:
             RecipeError: there is no such recipe, or nothing of it fits what was said.
-            UsageError: the target's facts cannot be read.
         """
         from llava_pack.assemble.build import release_now
         from llava_pack.assemble.model_sources import given_sources
         from llava_pack.assemble.planning import BuildOptions
         from llava_pack.assemble.runtimes import with_runtime
         from llava_pack.lock.choice import choose
-        from llava_pack.lock.profile import read_profile
         from llava_pack.recipe import find_recipe, read_recipe
 
         file = read_recipe(find_recipe(self.recipe))
         found = with_runtime(file.value, self.runtime)
-        profile = None if self.target is None else read_profile(self.target)
         return BuildOptions(
             recipe=replace(file, value=found),
             out=out if out is not None else Path(f"{found.name}-bundle"),
@@ -165,4 +168,38 @@ class PackOptions:
             merge=self.merge,
             tower=self.tower_choice,
             sources=given_sources(found, self.typed_sources),
+            without_wheels=self.without_wheels,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions(PackChoices):
+    """What is packed and what for, as it was typed."""
+
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            help="The server's profile, as saved by `llava-pack probe`, or 'here' if this "
+            "machine is the server; it determines the build."
+        ),
+    ] = None
+
+    def request(self, out: Path | None = None) -> "BuildOptions":
+        """Return what a build is asked for, for the machine whose profile was saved.
+
+        Args:
+            out: the bundle's folder; None for the recipe's name with `-bundle` in this folder.
+
+        Raises:
+            RecipeError: there is no such recipe, or nothing of it fits what was said.
+            UsageError: the target's facts cannot be read.
+        """
+        return self.request_for(self._profile(), out)
+
+    def _profile(self) -> "TargetProfile | None":
+        from llava_pack.cli.laptop.probe import probe_here
+        from llava_pack.lock.profile import parse_profile, read_profile
+
+        if self.target == _HERE:
+            return parse_profile(probe_here())
+        return None if self.target is None else read_profile(self.target)

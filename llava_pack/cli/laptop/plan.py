@@ -125,6 +125,9 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
         f"  here: fetch {size(outlook.fetch_bytes)}, then a bundle of {size(outlook.bundle_bytes)}"
     )
     console.data(f"  there: {size(outlook.target_bytes)} with the installation")
+    if outlook.target_fetch_bytes:
+        fetched = size(outlook.target_fetch_bytes)
+        console.data(f"    the server fetches {fetched} of wheels itself, from its own index")
     ways = ", ".join(f"{name} {value:g} min" for name, value in minutes.items())
     console.data(f"  crossing: {ways}")
     serving = outlook.serving

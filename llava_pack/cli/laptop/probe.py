@@ -2,9 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +11,15 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import Jump, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
-from llava_pack.format.errors import FetchError, UsageError
+from llava_pack.format.errors import FetchError, NetworkError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.shells import pasted
 
-_SSH_TIMEOUT_S = 120
+if TYPE_CHECKING:
+    from llava_pack.client.ssh import Login
+
+_TIMEOUT_S = 120
 WAYS: Ways = {
     "target": ("ssh_port", "jump", "ssh_option", "out", "as_json"),
     "here": ("out", "as_json"),
@@ -59,7 +61,7 @@ def probe(
       llava-pack probe --paste
       llava-pack probe --read - --out gpu01.json
     """
-    from llava_pack.client.ssh_tunnel import Login
+    from llava_pack.client.ssh import Login
     from llava_pack.lock.profile import parse_profile, render_profile
 
     refuse_strangers(ctx, WAYS)
@@ -78,9 +80,9 @@ def probe(
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
     elif target is not None:
         login = Login(destination=target, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
-        said = _run([*login.command("-T"), "exec sh -s"])
+        said = _probe_there(login)
     else:
-        said = _run(["sh"])
+        said = probe_here()
     profile = parse_profile(said)
     text = render_profile(said)
     try:
@@ -123,26 +125,46 @@ def summary(profile: TargetProfile) -> list[str]:
     return lines
 
 
-def _run(command: Sequence[str]) -> bytes:
-    """Return what probe.sh prints, run by `command` with the script as its input."""
+def _probe_there(login: "Login") -> bytes:
+    """Return what probe.sh prints on a server."""
+    from llava_pack.client.ssh import connected
+    from llava_pack.shipped import shipped
+
+    script = (shipped("installers") / "probe.sh").read_text(encoding="utf-8")
+    other = "or use llava-pack probe --paste"
+    try:
+        with connected(login) as host:
+            done = host.run(script)
+    except NetworkError as error:
+        hint = f"{error.hint}; {other}"
+        raise NetworkError(error.message, subject=error.subject, hint=hint) from error
+    if done.code != 0:
+        message = f"the script exited with code {done.code}: {done.last_words}"
+        raise FetchError(message, subject=login.destination, hint=f"run plain ssh first, {other}")
+    return done.stdout
+
+
+def probe_here() -> bytes:
+    """Return what probe.sh prints on this machine.
+
+    Raises:
+        FetchError: it cannot be run.
+    """
     from llava_pack.shipped import shipped
 
     script = (shipped("installers") / "probe.sh").read_bytes()
-    place = command[-2] if command[0] == "ssh" else "this machine"
-    hint = "run the same ssh command by hand, or use llava-pack probe --paste"
+    place, hint = "this machine", "llava-pack probe USER@HOST"
     try:
         done = subprocess.run(
-            command, input=script, stdout=subprocess.PIPE, check=False, timeout=_SSH_TIMEOUT_S
+            ["sh"], input=script, stdout=subprocess.PIPE, check=False, timeout=_TIMEOUT_S
         )
     except FileNotFoundError as error:
-        raise FetchError(
-            f"{command[0]} was not found on this machine", subject=place, hint=hint
-        ) from error
+        raise FetchError("sh was not found on this machine", subject=place, hint=hint) from error
     except subprocess.TimeoutExpired as error:
-        message = f"no answer within {_SSH_TIMEOUT_S} s"
+        message = f"no answer within {_TIMEOUT_S} s"
         raise FetchError(message, subject=place, hint=hint) from error
     if done.returncode != 0:
-        message = f"{command[0]} exited with code {done.returncode}"
+        message = f"sh exited with code {done.returncode}"
         raise FetchError(message, subject=place, hint=hint)
     return done.stdout
 

@@ -98,7 +98,7 @@ def health(
     if wait_ready is not None:
         found = (_wait(wait_ready),)
     elif tunnel is not None:
-        from llava_pack.client.ssh_tunnel import Login
+        from llava_pack.client.ssh import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
         login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))

@@ -42,11 +42,12 @@ def stop(
     force: Annotated[bool, typer.Option("--force", help="Cancel running requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the most recent server, or one of its models; return when its processes are gone.
+    """Stop the most recent server, or one of its models.
 
-    Other models keep running. Running requests may finish, within the time set by `serve
-    --drain-s`; with --force they are cancelled, and shutdown takes seconds. A server that does not
-    stop in time is killed, with every process that it started.
+    It returns when all their processes are gone. Other models keep running. Running requests may
+    finish, within the time set by `serve --drain-s`; with --force they are cancelled, and shutdown
+    takes seconds. A server that does not stop in time is killed, with every process that it
+    started.
 
     \b
     Examples:

@@ -238,7 +238,9 @@ def _private(servers: tuple[RunState, ...]) -> Mapping[str, list[str]]:
         "address": [word for word in connection if not word.isdecimal()],
         "user": [name for name in [user] if name != "root"],
         "home": [
-            one for one in dict.fromkeys([home, str(Path.home())]) if one not in {"/", "/root"}
+            one
+            for one in dict.fromkeys([home, os.environ.get("HOME", "/")])
+            if one not in {"", "/", "/root"}
         ],
     }
 
