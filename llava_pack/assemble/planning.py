@@ -26,16 +26,19 @@ from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
+from llava_pack.format.records import summary
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
+_SHOWN_WHEELS = 5
 _NEWER_SYSTEM = (
     "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
     "container of one"
@@ -59,6 +62,8 @@ class BuildOptions:
         merge: adapter or projector are put into their base now.
         tower: the one inside the checkpoint, or the stock one, where they differ.
         sources: where parts come from, in place of the recipe's sources.
+        mirror: where bytes are fetched; it decides nothing of what is fetched.
+        require_python: the bundle must carry a CPython.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
@@ -78,6 +83,8 @@ class BuildOptions:
     merge: bool = False
     tower: TowerChoice | None = None
     sources: Sources = field(default_factory=dict)
+    mirror: Mirror = USUAL
+    require_python: bool = False
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
@@ -119,7 +126,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if lock is not None:
         check_lock(lock, options.recipe)
     pins = None if lock is None else lock.sources
-    sources = recipe_sources(options.recipe, pins, options.sources)
+    sources = recipe_sources(options.recipe, pins, options.sources, options.mirror)
     packing = _packing(options)
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
@@ -139,7 +146,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
-        packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
+        archive, mirror = options.python_archive, options.mirror
+        packages = pinned_packages(lock, cache, progress, archive=archive, mirror=mirror)
+    if options.require_python:
+        _need_python(packages)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe,
@@ -166,9 +176,9 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
 def _left_out(packages: Packages, progress: Progress) -> frozenset[str]:
     """Return the wheels that an index has; say which ones this machine has from a folder."""
     wheels = [wheel for wheel in packages.wheels if wheel.source_sha256 is None]
-    local = ", ".join(wheel.filename for wheel in wheels if wheel.url.startswith("file:"))
-    if local:
-        progress.note(f"! from a folder of this machine, so look whether the index has: {local}")
+    if local := [wheel.filename for wheel in wheels if wheel.url.startswith("file:")]:
+        names = summary(local, _SHOWN_WHEELS)
+        progress.note(f"! from a folder here, and the server's index must have them: {names}")
     return frozenset(wheel.filename for wheel in wheels)
 
 
@@ -202,9 +212,11 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
     Raises:
         PreflightError: the target's C library is too old for llava-pack's engine.
     """
-    archive = options.python_archive
+    archive, mirror = options.python_archive, options.mirror
     try:
-        return resolve_packages(recipe, options.choice, cache, progress, archive=archive)
+        return resolve_packages(
+            recipe, options.choice, cache, progress, archive=archive, mirror=mirror
+        )
     except RecipeError as error:
         platform = options.choice.platform
         runtime = packed_for(recipe)
@@ -216,6 +228,21 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
             subject="target",
             hint=old_glibc_fix(recipe),
         ) from error
+
+
+def _need_python(packages: Packages) -> None:
+    """Refuse packages without a CPython beside them.
+
+    Raises:
+        RecipeError: the target's own would be needed.
+    """
+    if packages.python.archive is None:
+        raise RecipeError(
+            f"no CPython to carry, so the server would need Python {packages.python.version}",
+            subject="--require-python",
+            hint="name another place for it (UV_PYTHON_INSTALL_MIRROR, in China: --mirror cn), or "
+            "pack an archive that you have: --python-archive FILE",
+        )
 
 
 def old_glibc_fix(recipe: Recipe) -> str:
