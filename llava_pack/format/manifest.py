@@ -57,8 +57,7 @@ class Rewrite:
     new: str | None
     """What the bundle holds; None where the key was removed."""
     installed: str | None
-    """What the installer writes, `{model_root}` standing for the absolute model folder of the
-    generation; None where the packed value stays."""
+    """What the installer writes, `{model_root}` for the absolute `model`; None keeps it packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +206,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """Return what MANIFEST.json says.
 
     Raises:
-        IntegrityError: it is not a manifest, of a later format, or breaks a rule; every defect is
-            named.
+        IntegrityError: it is no manifest, of a later format, or breaks rules; each is named.
     """
     value = canonical.loads(data, max_bytes=MAX_MANIFEST_BYTES)
     stated = value.get("format") if isinstance(value, dict) else None
@@ -285,9 +283,8 @@ def _check_references(manifest: Manifest, defects: records.Defects) -> None:
         if not rule.pointer.startswith("/"):
             defects.add(f"{where}.pointer", f"expected a JSON pointer, got {rule.pointer!r:.80}")
         if rule.installed is not None and not _lands_inside(rule.installed):
-            defects.add(
-                f"{where}.installed", f"expected {MODEL_ROOT}/…, got {rule.installed!r:.80}"
-            )
+            message = f"expected {MODEL_ROOT}/…, got {rule.installed!r:.80}"
+            defects.add(f"{where}.installed", message)
 
 
 def _is_model_folder(path: str) -> bool:
@@ -295,5 +292,4 @@ def _is_model_folder(path: str) -> bool:
 
 
 def _lands_inside(template: str) -> bool:
-    head, _, rest = template.partition("/")
-    return head == MODEL_ROOT and path_defect(rest) is None
+    return template.startswith(f"{MODEL_ROOT}/") and path_defect(template.partition("/")[2]) is None
