@@ -21,9 +21,9 @@ case ${1-} in
         eval "case \${$name+set} in set) set -- \"$name=\$$name\" \"\$@\" ;; esac"
     done
     locale=${LC_ALL:-${LC_MESSAGES:-${LANG-}}}
-    case $locale,${LANGUAGE:-$locale} in
-    C* | POSIX*) ;;
-    *[Uu][Tt][Ff]*8*,zh*) set -- CALLER_LANGUAGE=zh "$@" ;;
+    case $locale in
+    C* | POSIX) ;;
+    *[Uu][Tt][Ff]*8*) case ${LANGUAGE:-$locale} in zh*) set -- CALLER_LANGUAGE=zh "$@" ;; esac ;;
     esac
     set -- LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CALLER_PATH="${PATH-}" "$@"
     for env in /usr/bin/en[v] /bin/en[v]; do
@@ -56,6 +56,8 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --consume          move large files off the medium instead of copying, on the same disk
   --over-ssh         for the receipt: `llava-pack deploy` gives the id, over your ssh session
   --no-downtime      never stop a running server to free GPU memory
+  --accept-answer N  install although the model's answer to this known question is another one; may
+                     be repeated, and the receipt says so
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
 USAGE
@@ -98,6 +100,7 @@ s#^\(.*\): expected a file, got something else$#\1：应为文件，实际为其
 s#^--expect: the id is shortened, got \(.*\)$#--expect：ID 不完整，实际为 \1#;t
 s#^copy the bundle to this machine again$#重新把离线包拷贝到这台机器#;t
 s#^pass the folder that holds SHA256SUMS$#给出含有 SHA256SUMS 的文件夹#;t
+s#^\(.*\) needs the name of a known answer$#\1 需要一个已知答案的名字#;t
 s#^SHA256SUMS: no installer is listed$#SHA256SUMS：没有列出安装程序#;t
 s#^no Python \(.*\) that runs, tried:\(.*\)$#没有可运行的 Python \1，试过：\2#;t
 s#^paste at least its first 32 digits$#至少粘贴它的前 32 位#;t
@@ -146,6 +149,7 @@ chinese_usage() {
   --consume          在同一磁盘上，移走大文件而不是拷贝
   --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 ID
   --no-downtime      绝不为了腾出显存而停止运行中的服务
+  --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
   --json             最后在标准输出上打印一个 JSON 对象
 USAGE
@@ -233,6 +237,10 @@ arguments() {
             --index) case $2 in *://* | /*) more="$more $1 $2" ;; *) more="$more $1 $(pwd -P)/$2" ;; esac ;;
             esac
             shift 2
+            ;;
+        --accept-answer)
+            case ${2-} in '' | -* | *[!A-Za-z0-9._+@!=-]*) fail 2 "$1 needs the name of a known answer" 'sh install.sh --help' ;; esac
+            more="$more $1 $2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
         --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;

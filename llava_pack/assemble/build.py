@@ -109,6 +109,7 @@ def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Sign
         left_out=len(manifest.left_out),
         left_out_bytes=sum(entry.size_bytes for entry in manifest.left_out),
         key=None if signer is None else signer.public.fingerprint,
+        python=manifest.python.own,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 
-from llava_pack.format.welcome import contact_lines
+from llava_pack.format.welcome import contact_lines, own_python_line
 from llava_pack.shells import for_windows
 
 
@@ -19,6 +19,7 @@ class Card:
         release: UTC seconds of the release.
         left_out: wheels that the server fetches from its own package index.
         key: fingerprint of the key that signed it, None for an unsigned one.
+        python: the version that the server must have, None where the bundle carries one.
     """
 
     recipe: str
@@ -28,6 +29,7 @@ class Card:
     size_bytes: int
     files: int
     key: str | None = None
+    python: str | None = None
     left_out: int = 0
     left_out_bytes: int = 0
 
@@ -47,6 +49,7 @@ class Card:
             *self._left_out(),
             f"id        {self.bundle_id}",
             *([] if self.key is None else [f"key       {self.key}"]),
+            *([] if self.python is None else [own_python_line(self.python)]),
             "",
             "copy it to the server, in one of these ways:",
             *(f"  {line}" for line in carry_lines(self.bundle, folder, platform)),

@@ -1,6 +1,7 @@
 """The sources of a model: checkpoint or adapter, its base, its tower."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.assemble.components import chosen_tower, completed
@@ -15,6 +16,8 @@ from llava_pack.checkpoint.layout import Layout, named_defects, read_layout
 from llava_pack.checkpoint.pair import headers_defects, tower_defects, with_tower
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
+from llava_pack.fetch.hub import HubSource
+from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.schemes import given_source, parse_source
 from llava_pack.fetch.source import Listing, Source
 from llava_pack.format.errors import RecipeError, UsageError
@@ -27,7 +30,10 @@ Sources = Mapping[str, Source]
 
 
 def recipe_sources(
-    recipe: RecipeFile, pins: Mapping[str, str] | None, given: Sources | None = None
+    recipe: RecipeFile,
+    pins: Mapping[str, str] | None,
+    given: Sources | None = None,
+    mirror: Mirror = USUAL,
 ) -> Sources:
     """Return where the parts of a recipe come from; nothing is asked for.
 
@@ -35,6 +41,7 @@ def recipe_sources(
         recipe: what is asked for.
         pins: a lock's, for the same parts; None leaves each as the recipe has it.
         given: by a person, in place of the recipe's.
+        mirror: the Hub is asked there.
 
     Raises:
         RecipeError: one is not a source, or a lock has others.
@@ -46,14 +53,22 @@ def recipe_sources(
         for name, part in recipe.value.parts().items()
     }
     if pins is None:
-        return sources
+        return _mirrored(sources, mirror)
     if pins.keys() != sources.keys():
         raise RecipeError(
             f"expected sources of {', '.join(sources)}, got {', '.join(pins) or 'none'}",
             subject="lock",
         )
-    return {
+    pinned = {
         name: _pinned(name, source, pins[name], by_hand=name in by_hand)
+        for name, source in sources.items()
+    }
+    return _mirrored(pinned, mirror)
+
+
+def _mirrored(sources: Sources, mirror: Mirror) -> Sources:
+    return {
+        name: replace(source, mirror=mirror.hub) if isinstance(source, HubSource) else source
         for name, source in sources.items()
     }
 

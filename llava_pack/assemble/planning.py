@@ -26,6 +26,7 @@ from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
@@ -61,6 +62,8 @@ class BuildOptions:
         merge: adapter or projector are put into their base now.
         tower: the one inside the checkpoint, or the stock one, where they differ.
         sources: where parts come from, in place of the recipe's sources.
+        mirror: where bytes are fetched; it decides nothing of what is fetched.
+        require_python: the bundle must carry a CPython.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
@@ -80,6 +83,8 @@ class BuildOptions:
     merge: bool = False
     tower: TowerChoice | None = None
     sources: Sources = field(default_factory=dict)
+    mirror: Mirror = USUAL
+    require_python: bool = False
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
@@ -121,7 +126,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if lock is not None:
         check_lock(lock, options.recipe)
     pins = None if lock is None else lock.sources
-    sources = recipe_sources(options.recipe, pins, options.sources)
+    sources = recipe_sources(options.recipe, pins, options.sources, options.mirror)
     packing = _packing(options)
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
@@ -141,7 +146,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
-        packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
+        archive, mirror = options.python_archive, options.mirror
+        packages = pinned_packages(lock, cache, progress, archive=archive, mirror=mirror)
+    if options.require_python:
+        _need_python(packages)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe,
@@ -204,9 +212,11 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
     Raises:
         PreflightError: the target's C library is too old for llava-pack's engine.
     """
-    archive = options.python_archive
+    archive, mirror = options.python_archive, options.mirror
     try:
-        return resolve_packages(recipe, options.choice, cache, progress, archive=archive)
+        return resolve_packages(
+            recipe, options.choice, cache, progress, archive=archive, mirror=mirror
+        )
     except RecipeError as error:
         platform = options.choice.platform
         runtime = packed_for(recipe)
@@ -218,6 +228,21 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
             subject="target",
             hint=old_glibc_fix(recipe),
         ) from error
+
+
+def _need_python(packages: Packages) -> None:
+    """Refuse packages without a CPython beside them.
+
+    Raises:
+        RecipeError: the target's own would be needed.
+    """
+    if packages.python.archive is None:
+        raise RecipeError(
+            f"no CPython to carry, so the server would need Python {packages.python.version}",
+            subject="--require-python",
+            hint="name another place for it (UV_PYTHON_INSTALL_MIRROR, in China: --mirror cn), or "
+            "pack an archive that you have: --python-archive FILE",
+        )
 
 
 def old_glibc_fix(recipe: Recipe) -> str:

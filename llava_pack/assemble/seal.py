@@ -28,8 +28,9 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
     Raises:
         SignatureError: openssl did not sign.
     """
-    named = manifest.recipe
-    welcome = start_here(named.name, named.title, index=bool(manifest.left_out)).encode()
+    named, python = manifest.recipe, manifest.python.own
+    index = bool(manifest.left_out)
+    welcome = start_here(named.name, named.title, python=python, index=index).encode()
     manifest = replace(manifest, start_here_sha256=sha256(welcome).hexdigest())
     described = render_manifest(manifest)
     digests = {entry.path: entry.sha256 for entry in staging.entries if entry.carried}

@@ -7,7 +7,7 @@ Source: docs/reference/benchmarks.md, "The demo" and "Install".
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llava_pack.deploy.steps import Work
+from llava_pack.deploy.steps import DeployWork
 
 FETCH_RATE = 12.5e6
 """Bytes per second of a line with 100 Mbit/s: what a mirror gives is not known before."""
@@ -36,7 +36,7 @@ class Step:
     about_s: float = 0.0
 
 
-def steps_of(work: Work, rate: float, missing_bytes: int | None) -> Iterator[Step]:
+def steps_of(work: DeployWork, rate: float, missing_bytes: int | None) -> Iterator[Step]:
     """Yield the steps, of a bundle that the server does not have.
 
     Args:

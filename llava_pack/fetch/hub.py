@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
@@ -23,13 +23,26 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 _TIMEOUT_S = 30.0
-_MIRROR_HINT = "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub"
+_MIRROR_HINT = (
+    "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub (in China: "
+    "--mirror cn, or --model ms:OWNER/NAME)"
+)
 _TOKEN_HINT = "accept the licence on the model's page, then set HF_TOKEN (or: hf auth login)"  # noqa: S105 - a hint
+
+_NOT_SENT_HINT = (
+    "a mirror gets no token of yours from --mirror: set HF_ENDPOINT to it, and HF_TOKEN, if it may "
+    "have the token; or take the model from elsewhere with --model DIR or --model ms:OWNER/NAME"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubSource(Repository):
-    """A repository of the Hub at a branch, tag or commit."""
+    """A repository of the Hub at a branch, tag or commit.
+
+    Attributes:
+        mirror: asked in place of the Hub, without a token, unless HF_ENDPOINT is set; it says
+            nothing of what the source is.
+    """
 
     FORM: ClassVar[str] = "hf:OWNER/NAME@REVISION"
     SCHEME: ClassVar[str] = "hf"
@@ -39,6 +52,7 @@ class HubSource(Repository):
     )
     HEAD: ClassVar[str] = "main"
     revision: str = HEAD
+    mirror: str | None = field(default=None, compare=False)
 
     @property
     def purl(self) -> str:
@@ -55,8 +69,8 @@ class HubSource(Repository):
             FetchError: the Hub answers something else.
         """
         subject = f"{self.repo_id}@{self.revision}"
-        with _translated(subject):
-            api = _api()
+        with _translated(subject, self):
+            api = self._api()
             info = api.model_info(
                 self.repo_id, revision=self.revision, files_metadata=True, timeout=_TIMEOUT_S
             )
@@ -73,27 +87,34 @@ class HubSource(Repository):
         """Return where and with which promises a file is fetched, with the environment's token."""
         from huggingface_hub import constants, get_token, hf_hub_url
 
-        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        silent = constants.HF_HUB_DISABLE_IMPLICIT_TOKEN or self.mirrored
+        token = None if silent else get_token()
         return RemoteFile(
-            url=hf_hub_url(self.repo_id, path, revision=self.revision, endpoint=_endpoint()),
+            url=hf_hub_url(self.repo_id, path, revision=self.revision, endpoint=self.endpoint),
             name=f"{self.repo_id}/{path}",
             size_bytes=file.size_bytes,
             digest=file.digest,
             headers={"Authorization": f"Bearer {token}"} if token else {},
         )
 
+    def _api(self) -> "HfApi":
+        from huggingface_hub import HfApi, close_session
 
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi, close_session
+        close_session()  # its shared client keeps the proxies of the environment it was made in
+        token = False if self.mirrored else None
+        return HfApi(endpoint=self.endpoint, library_name="llava-pack", token=token)
 
-    close_session()  # its shared client keeps the proxies of the environment it was made in
-    return HfApi(endpoint=_endpoint(), library_name="llava-pack")
+    @property
+    def mirrored(self) -> bool:
+        """Whether a mirror is asked, which nobody meant to have the token."""
+        return self.mirror is not None and not os.environ.get("HF_ENDPOINT")
 
+    @property
+    def endpoint(self) -> str:
+        """Return the address that is asked."""
+        from huggingface_hub.constants import ENDPOINT
 
-def _endpoint() -> str:
-    from huggingface_hub.constants import ENDPOINT
-
-    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        return (os.environ.get("HF_ENDPOINT") or self.mirror or ENDPOINT).rstrip("/")
 
 
 def _check_gate(api: "HfApi", repo_id: str) -> None:
@@ -128,7 +149,7 @@ def _listed(sibling: "RepoSibling", subject: str) -> ListedFile:
 
 
 @contextmanager
-def _translated(subject: str) -> Iterator[None]:
+def _translated(subject: str, source: HubSource) -> Iterator[None]:
     """Turn the client's exceptions into ours.
 
     Its transport errors are caught by the ancestor that its releases share: versions 1 and 2
@@ -145,10 +166,10 @@ def _translated(subject: str) -> Iterator[None]:
             "the Hub client is set to offline", subject=subject, hint="unset HF_HUB_OFFLINE"
         ) from error
     except HfHubHTTPError as error:
-        raise _answered(error, subject) from error
+        raise _answered(error, subject, source) from error
     except Exception as error:
         if _is_transport(error):
-            raise unreachable(error, _endpoint(), subject, _MIRROR_HINT) from error
+            raise unreachable(error, source.endpoint, subject, _MIRROR_HINT) from error
         raise
 
 
@@ -159,7 +180,7 @@ def _is_transport(error: Exception) -> bool:
     )
 
 
-def _answered(error: Exception, subject: str) -> PackError:
+def _answered(error: Exception, subject: str, source: HubSource) -> PackError:
     """Translate an answer of the Hub that is an error."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -168,23 +189,24 @@ def _answered(error: Exception, subject: str) -> PackError:
         RevisionNotFoundError,
     )
 
+    token_hint = _NOT_SENT_HINT if source.mirrored else _TOKEN_HINT
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, GatedRepoError):
         return AccessError(
             "gated: its licence must be accepted, and the token needs read access",
             subject=subject,
-            hint=_TOKEN_HINT,
+            hint=token_hint,
         )
     if status in {401, 403}:
         return AccessError(
             f"the Hub answered {status}: it is private or does not exist, or the token is wrong",
             subject=subject,
-            hint=f"check the name; {_TOKEN_HINT}",
+            hint=f"check the name; {token_hint}",
         )
     if isinstance(error, RevisionNotFoundError):
         return RecipeError("the repository has no such revision", subject=subject)
     if isinstance(error, RepositoryNotFoundError) or status == 404:
-        return RecipeError(f"no such repository on {place(_endpoint())}", subject=subject)
+        return RecipeError(f"no such repository on {place(source.endpoint)}", subject=subject)
     return FetchError(
         f"the Hub answered {status}, expected 200", subject=subject, hint="run the command again"
     )

@@ -175,7 +175,7 @@ def _read(response: httpx.Response, subject: str) -> Mapping[str, Any]:
         PackError: it is none; see `ModelScopeSource.list`.
     """
     body, where = bytearray(), place(str(response.url))
-    for chunk in response.iter_raw():
+    for chunk in response.iter_bytes():  # some proxies compress what nobody asked them to
         body += chunk
         if len(body) > _ANSWER_AT_MOST_BYTES:
             raise FetchError(f"larger than {_ANSWER_AT_MOST_BYTES} bytes", subject=where)

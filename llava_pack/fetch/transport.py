@@ -22,7 +22,7 @@ _BUSY = frozenset({408, 425, 429})
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _UNREACHABLE_HINT = (
     "check the network, set HTTPS_PROXY, or point HF_ENDPOINT (models) or your package index "
-    "at a mirror; what was fetched so far is kept"
+    "at a mirror (in China: --mirror cn); what was fetched so far is kept"
 )
 
 _ELSEWHERE_HINT = (

@@ -29,11 +29,24 @@ def contact_lines(
     )
 
 
-def start_here(recipe: str, title: str, *, index: bool = False) -> str:
+def own_python_line(version: str) -> str:
+    """Return what a bundle that carries no Python needs of the server."""
+    return (
+        f"No Python is inside: the server needs Python {version}, on its PATH or named with "
+        "install.sh --python FILE."
+    )
+
+
+def start_here(recipe: str, title: str, *, python: str | None = None, index: bool = False) -> str:
     """Return START-HERE.txt: it cannot hold the id, and is never evidence.
 
-    `index` says that the bundle leaves wheels out.
+    Args:
+        recipe: its name.
+        title: for people.
+        python: the version that the server must have, None where the bundle carries one.
+        index: the bundle leaves wheels out.
     """
+    needs = "" if python is None else f"{own_python_line(python)}\n\n"
     lines = contact_lines("/path/to/this/folder", "ID", index=index)
     steps = "\n".join(f"  {line}" for line in lines)
     need = "one host, URL" if index else "no network"
@@ -43,7 +56,7 @@ def start_here(recipe: str, title: str, *, index: bool = False) -> str:
         "This folder holds a vision-language model, its Python packages and an installer that\n"
         f"needs {need}. It was made by `llava-pack build`, which printed a card with the\n"
         "bundle's id. Take ID from that card, never from this folder.\n\n"
-        f"On the server:\n\n{steps}\n\n"
+        f"{needs}On the server:\n\n{steps}\n\n"
         "The second line must print the id of the card, the third must print `install.sh: OK`.\n"
         f"{url}The installer's last line is the next command to type.\n"
     )

@@ -94,6 +94,21 @@ def uv_indexes(environ: Mapping[str, str], folder: Path) -> tuple[Mapping[str, A
     return tuple(one for one in found if isinstance(one.get("url"), str))
 
 
+def uv_setting(environ: Mapping[str, str], folder: Path, variable: str, option: str) -> str:
+    """Return where a setting of uv is written: its variable, or its files; empty where it is not.
+
+    Args:
+        environ: the variable wins, as it does for uv.
+        folder: where a project's configuration is looked for, and above it.
+        variable: of uv.
+        option: the same in a file.
+    """
+    if environ.get(variable):
+        return variable
+    written = any(table.get(option) for table in _uv_tables(environ, folder))
+    return f"{option} in uv's configuration" if written else ""
+
+
 def _uv_tables(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]:
     """Yield uv's tables, the project's first; a named file stands for all of them."""
     if environ.get("UV_NO_CONFIG"):

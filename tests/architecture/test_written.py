@@ -23,7 +23,7 @@ IN_PLACE = {
     "trust:_lay": "into a private folder that is removed",
     "reference_answers:_run": "into a private folder that is removed",
     "source_packages:_build": "into a private folder that is removed",
-    "resolve:_compile": "into a private folder that is removed",
+    "resolve:_written": "into a private folder that is removed",
     "signing:_new_key": "into a private folder that is removed",
     "signing:_der_signature": "into a private folder that is removed",
     "demo_target:main": "into a private folder that is removed",

@@ -300,6 +300,8 @@ OTHER_PACK = {
     "model": "ms:owner/llava",
     "base": "ms:owner/vicuna",
     "tower": ["packed", "ms:owner/clip"],
+    "mirror": "cn",
+    "require_python": True,
     "without_wheels": True,
 }
 

@@ -57,6 +57,7 @@ def lock(
     else:
         console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
     again = ["llava-pack", "build", pack.recipe, "--locked", str(file)]
+    again += [] if pack.mirror is None else ["--mirror", pack.mirror]
     console.say(f"next: {pasted([*again, *_folders(pack, request)])}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llava_pack.checkpoint.kind import TOWER_CHOICES, TowerChoice
+from llava_pack.cli import console
 from llava_pack.format.errors import UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llava_pack.assemble.planning import BuildOptions
+    from llava_pack.fetch.mirrors import Mirror
     from llava_pack.lock.choice import Asked
     from llava_pack.lock.profile import TargetProfile
 
@@ -38,6 +40,12 @@ class PackChoices:
     python: Annotated[
         str, typer.Option(help="Python version of the target, or 'target' to use the target's own.")
     ] = ""
+    require_python: Annotated[
+        bool,
+        typer.Option(
+            "--require-python", help="Stop if no CPython can be fetched for the bundle to carry."
+        ),
+    ] = False
     cuda: Annotated[
         Literal["none", "12", "13"] | None,
         typer.Option(help="CUDA of the target's torch; 12 needs driver 525.60, 13 needs 580.65."),
@@ -94,6 +102,15 @@ class PackChoices:
             help="Leave the wheels out; the server fetches them from its own package index.",
         ),
     ] = False
+
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Fetch from mirrors: cn for China, or a .toml file of your own. Your own settings "
+            "go first.",
+        ),
+    ] = None
 
     @property
     def asked(self) -> "Asked":
@@ -168,8 +185,39 @@ class PackChoices:
             merge=self.merge,
             tower=self.tower_choice,
             sources=given_sources(found, self.typed_sources),
+            mirror=self._mirror(),
+            require_python=self._needs_python(),
             without_wheels=self.without_wheels,
         )
+
+    def _needs_python(self) -> bool:
+        """Return whether the bundle must carry a CPython.
+
+        Raises:
+            UsageError: the target's own was asked for too.
+        """
+        if self.require_python and self.python == "target":
+            raise UsageError(
+                "has no meaning with --python target, which carries none",
+                subject="--require-python",
+                hint="leave one of them out",
+            )
+        return self.require_python
+
+    def _mirror(self) -> "Mirror":
+        """Return the mirror beside what the person has set, and print what it changes.
+
+        Raises:
+            UsageError: there is no such mirror.
+        """
+        from llava_pack.fetch.mirrors import USUAL, find_mirror, own_settings
+
+        if self.mirror is None:
+            return USUAL
+        chosen, own = find_mirror(self.mirror), own_settings(os.environ, Path.cwd())
+        for line in chosen.lines(self.mirror, own, token=bool(os.environ.get("HF_TOKEN"))):
+            console.say(line)
+        return chosen.beside(own)
 
 
 @dataclass(frozen=True, kw_only=True)

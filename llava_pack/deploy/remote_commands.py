@@ -69,7 +69,7 @@ class Installed:
     current: Mapping[str, str]
 
 
-class Server:
+class RemoteCommands:
     """A server that is logged in to.
 
     Args:
