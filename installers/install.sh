@@ -56,6 +56,8 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
   --consume          move large files off the medium instead of copying, on the same disk
   --over-ssh         for the receipt: `llava-pack deploy` gives the id, over your ssh session
   --no-downtime      never stop a running server to free GPU memory
+  --accept-answer N  install although the model's answer to this known question is another one; may
+                     be repeated, and the receipt says so
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
 USAGE
@@ -79,23 +81,29 @@ s#^restore the publisher.s key, or remove that file and pass --trust-key$#恢复
 s#^this is another bundle, or it was changed: compare with the card$#这是另一个离线包，或它被改动过：与信息卡核对#;t
 s#^\(.*\): expected the key that was pinned here, got something else$#\1：应为这里固定的密钥，实际为其他内容#;t
 s#^runtime/python-version\.txt: expected a version such as 3\.11$#runtime/python-version.txt：应为 3.11 这样的版本#;t
+s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而 install.sh 不在离线包里#;t
 s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
 s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
+s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#传入它的文件夹：sh install.sh --bundle 目录 --expect ID#;t
 s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应为固定的密钥 \1，实际为另一个#;t
 s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
 s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
 s#^install one of them: the signature must be checked$#安装其中之一：必须检查签名#;t
 s#^\(.*\): size, expected at most 4096 bytes, got more$#\1：大小最多应为 4096 字节，实际更大#;t
 s#^--expect: expected 32 to 64 hex digits, got \(.*\)$#--expect：应为 32 到 64 位十六进制数字，实际为 \1#;t
+s#^HOME is not set: nothing says where to install$#没有设置 HOME：不知道安装到哪里#;t
 s#^SHA256SUMS: a line is not a digest and a path$#SHA256SUMS：有一行不是摘要和路径#;t
 s#^the bundle.s Python \(.*\) does not run here:\(.*\)$#离线包的 Python \1 不能在这里运行：\2#;t
 s#^SHA256SUMS: expected bundle id \(.*\), got \(.*\)$#SHA256SUMS：应为离线包 ID \1，实际为 \2#;t
 s#^key\.pem: expected fingerprint \(.*\), got \(.*\)$#key.pem：应为指纹 \1，实际为 \2#;t
 s#^\(.*\): expected a file, got something else$#\1：应为文件，实际为其他内容#;t
+s#^--expect: the id is shortened, got \(.*\)$#--expect：id 被缩短了，实际 \1#;t
 s#^copy the bundle to this machine again$#重新把离线包拷贝到这台机器#;t
 s#^pass the folder that holds SHA256SUMS$#给出含有 SHA256SUMS 的文件夹#;t
+s#^\(.*\) needs the name of a known answer$#\1 需要一个已知答案的名字#;t
 s#^SHA256SUMS: no installer is listed$#SHA256SUMS：没有列出安装程序#;t
 s#^no Python \(.*\) that runs, tried:\(.*\)$#没有可运行的 Python \1，试过：\2#;t
+s#^paste at least its first 32 digits$#至少粘贴前 32 位#;t
 s#^\(.*\): expected a folder, got a link$#\1：应为文件夹，实际为链接#;t
 s#^\(.*\): cannot be created or written$#\1：无法创建或写入#;t
 s#^\(.*\): cannot be unpacked under \(.*\)$#\1：无法解包到 \2 下#;t
@@ -115,7 +123,7 @@ s#^check its permissions$#检查它的权限#;t
 s#^\(.*\): cannot be copied$#\1：无法拷贝#;t
 s#^unknown argument \(.*\)$#未知的参数 \1#;t
 s#^is the disk full?$#磁盘是否已满？#;t
-s#^no --bundle given$#没有给出 --bundle#;t
+s#^pass --prefix DIR$#传入 --prefix 目录#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
 s#^\(.*\): not a folder$#\1：不是文件夹#;t
 s#^changed: \(.*\)$#已改变：\1#;t
@@ -126,16 +134,22 @@ chinese_usage() {
     cat <<'USAGE'
 用法：sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]
 
-  --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b
+  --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b；默认为 install.sh 所在的文件夹（如果它
+                     是离线包）
   --expect ID        `llava-pack build` 打印的信息卡上的离线包 ID，或至少它的前 32 位
   --trust-key KEY    必须由它签名的密钥：不随离线包一起来的文件，或信息卡上的指纹；会为以后的离线包
                      保留
   --prefix DIR       安装目录：root 为 /opt/llava-pack，其他用户为 ~/.local/share/llava-pack
+  --index URL        用来下载离线包所省略的 wheel 的软件包索引，或存放其 URL（含密码）的文件；可重
+                     复使用
+  --index-host HOST  存放该索引的文件的另一台主机
   --recipe NAME      离线包必须包含的配方
   --allow-downgrade  接受比已安装的更旧的离线包
   --python FILE      要使用的 Python，用于没有自带 Python 的离线包
   --consume          在同一磁盘上，移走大文件而不是拷贝
+  --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 id
   --no-downtime      绝不为了腾出显存而停止运行中的服务
+  --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
   --json             最后在标准输出上打印一个 JSON 对象
 USAGE
@@ -223,6 +237,10 @@ arguments() {
             --index) case $2 in *://* | /*) more="$more $1 $2" ;; *) more="$more $1 $(pwd -P)/$2" ;; esac ;;
             esac
             shift 2
+            ;;
+        --accept-answer)
+            case ${2-} in '' | -* | *[!A-Za-z0-9._+@!=-]*) fail 2 "$1 needs the name of a known answer" 'sh install.sh --help' ;; esac
+            more="$more $1 $2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
         --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;

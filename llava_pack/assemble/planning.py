@@ -32,11 +32,13 @@ from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
+from llava_pack.format.records import summary
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
+_SHOWN_WHEELS = 5
 _NEWER_SYSTEM = (
     "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
     "container of one"
@@ -174,9 +176,9 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
 def _left_out(packages: Packages, progress: Progress) -> frozenset[str]:
     """Return the wheels that an index has; say which ones this machine has from a folder."""
     wheels = [wheel for wheel in packages.wheels if wheel.source_sha256 is None]
-    local = ", ".join(wheel.filename for wheel in wheels if wheel.url.startswith("file:"))
-    if local:
-        progress.note(f"! from a folder of this machine, so look whether the index has: {local}")
+    if local := [wheel.filename for wheel in wheels if wheel.url.startswith("file:")]:
+        names = summary(local, _SHOWN_WHEELS)
+        progress.note(f"! from a folder here, and the server's index must have them: {names}")
     return frozenset(wheel.filename for wheel in wheels)
 
 

@@ -83,6 +83,11 @@ def record(
         if options.record:
             raise UsageError(f"known answers cannot be recorded: {why}", hint=_HINT)
         progress.note(f"! known answers are not recorded: {why}; the first installation can do it")
+        names = ", ".join(one.name for one in known)
+        progress.note(
+            f"! whether they are right ({names}) shows there; one that is wrong for this model "
+            "stops the installation, unless --accept-answer NAME accepts it"
+        )
         return ()
     progress.start(f"record known answers in {', '.join(precisions)}", None)
     recorded = _run(staging, plan, known, precisions)
@@ -186,7 +191,8 @@ def _check_words(model: str, known: Sequence[KnownAnswer], recorded: Sequence[Re
                 f"its answer to {one.answer!r} in {one.precision} is {one.text.strip()!r:.200}, "
                 f"expected {', '.join(missing)} in it",
                 subject=model,
-                hint="change [[known_answers]] of the recipe to what this model can answer",
+                hint="change [[known_answers]] of the recipe to what this model can answer; or "
+                f"build with --no-record, and install with --accept-answer {one.answer}",
             )
 
 

@@ -22,6 +22,7 @@ from llava_pack.cli.laptop.lock import lock
 from llava_pack.cli.laptop.plan import plan
 from llava_pack.cli.laptop.probe import probe
 from llava_pack.cli.laptop.recipes import recipes
+from llava_pack.cli.laptop.send import send
 from llava_pack.cli.server.generations import gc, generations, revert, uninstall
 from llava_pack.cli.server.health import NagiosCommand, health
 from llava_pack.cli.server.install import install
@@ -106,7 +107,7 @@ def _add_group(panel: str, group: typer.Typer) -> None:
     app.add_typer(group, cls=ServerGroup, rich_help_panel=panel, short_help=line)
 
 
-_add(LAPTOP, deploy, build, probe, plan, recipes, lock, keygen, demo)
+_add(LAPTOP, deploy, build, probe, plan, recipes, lock, send, keygen, demo)
 _add(SERVER, install, serve, status, logs, start, swap, stop, cls=ServerCommand)
 _add(SERVER, health, cls=NagiosCommand)
 _add(SERVER, support_bundle)

@@ -17,6 +17,12 @@ _DEFAULTS = ("ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax
 """What ssh is told unless the person sets it: a silent link is dead after a minute."""
 
 
+class LoginRefusedError(NetworkError):
+    """The server is there and lets nobody in: trying again by itself would not help."""
+
+    kind = NetworkError.kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class Login:
     """How the person's ssh gets to the server."""
@@ -213,4 +219,5 @@ def error_of(blame: Blame) -> NetworkError:
         "address": "address on the server",
         "server": "server",
     }
-    return NetworkError(blame.why, subject=f"hop: {names[blame.hop]}", hint=blame.fix)
+    kind = LoginRefusedError if blame.lasting else NetworkError
+    return kind(blame.why, subject=f"hop: {names[blame.hop]}", hint=blame.fix)

@@ -17,6 +17,8 @@ from llava_pack.format.errors import ServeError
 _OPEN_S = 60.0
 _ANSWER_S = 10.0
 _LOOK_EVERY_S = 0.1
+_UNTIL_CTRL_C_S = 0.5
+"""Windows delivers Ctrl-C between two waits: an endless one would last as long as the process."""
 # Where an installation is; the last one is what an administrator put on the PATH.
 _ASK = (
     'for p in "$@" "${LLAVA_PACK_PREFIX:-/nowhere}/bin/llava-pack" '
@@ -155,6 +157,8 @@ class Passage:
         Raises:
             NetworkError: it broke.
         """
+        while not self._process.ends_within(_UNTIL_CTRL_C_S):
+            pass
         if self._process.wait() != 0:
             raise self._process.complaint()
 

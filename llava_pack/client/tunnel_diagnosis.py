@@ -21,8 +21,11 @@ class Blame:
     hop: Hop
     why: str
     fix: str
+    lasting: bool = False
+    """Trying again changes nothing, and may lock an account."""
 
 
+_LASTING = "the server rejected the login", "the server's host key is unknown here, or has changed"
 _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
     (
         r"Session open refused by peer|session request failed",
@@ -54,13 +57,13 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
     (
         r"Permission denied|Too many authentication failures|No supported authentication",
         "login",
-        "the server rejected the login",
+        _LASTING[0],
         "try plain ssh first, with the same account, key and port",
     ),
     (
         r"Host key verification failed|REMOTE HOST IDENTIFICATION",
         "login",
-        "the server's host key is unknown here, or has changed",
+        _LASTING[1],
         "run plain ssh and compare the key",
     ),
     (
@@ -96,7 +99,7 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     """
     for pattern, hop, why, fix in _SSH_SAYS:
         if re.search(pattern, said, re.IGNORECASE):
-            return Blame(hop=hop, why=why, fix=fix)
+            return Blame(hop=hop, why=why, fix=fix, lasting=why in _LASTING)
     if not ended:
         return Blame(
             hop="address",

@@ -7,7 +7,7 @@ Source: docs/reference/benchmarks.md, "The demo" and "Install".
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llava_pack.deploy.steps import Work
+from llava_pack.deploy.steps import DeployWork
 
 FETCH_RATE = 12.5e6
 """Bytes per second of a line with 100 Mbit/s: what a mirror gives is not known before."""
@@ -36,8 +36,8 @@ class Step:
     about_s: float = 0.0
 
 
-def steps_of(work: Work, rate: float, missing_bytes: int | None) -> Iterator[Step]:
-    """Yield the steps.
+def steps_of(work: DeployWork, rate: float, missing_bytes: int | None) -> Iterator[Step]:
+    """Yield the steps, of a bundle that the server does not have.
 
     Args:
         work: what is to do.
@@ -53,18 +53,12 @@ def steps_of(work: Work, rate: float, missing_bytes: int | None) -> Iterator[Ste
         yield Step(name="build", does="fetch and pack", size_bytes=fetch, about_s=took_s)
     else:
         yield Step(name="build", does="built already")
-    if work.sends:
-        sent = whole if missing_bytes is None else missing_bytes
-        does = (
-            "at most: what the server has is not sent" if missing_bytes is None else "missing there"
-        )
-        yield Step(name="send", does=does, size_bytes=sent, about_s=sent / rate)
-        took_s = _INSTALL_S + whole / _INSTALL_RATE
-        does = f"under {work.prefix}"
-        yield Step(name="install", does=does, size_bytes=whole, about_s=took_s)
-    else:
-        yield Step(name="send", does="the server has it")
-        yield Step(name="install", does="installed already")
+    sent = whole if missing_bytes is None else missing_bytes
+    there = "at most: files that the server has are not sent"
+    does = there if missing_bytes is None else "what is missing there"
+    yield Step(name="send", does=does, size_bytes=sent, about_s=sent / rate)
+    took_s = _INSTALL_S + whole / _INSTALL_RATE
+    yield Step(name="install", does=f"under {work.prefix}", size_bytes=whole, about_s=took_s)
     serve_s = _SERVE_S + whole / _SERVE_RATE
     yield Step(name="serve", does="unless it serves already", about_s=serve_s)
     yield Step(name="health", does="a known answer of the model", about_s=_HEALTH_S)

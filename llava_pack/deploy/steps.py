@@ -14,8 +14,10 @@ from llava_pack.assemble.locked_inputs import recipe_digest
 from llava_pack.assemble.locking import lock_of
 from llava_pack.assemble.model_sources import recipe_sources
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
+from llava_pack.client.sending.cargo import read_cargo
+from llava_pack.client.sending.send import SendRequest, look, send_bundle
 from llava_pack.deploy.record import BuiltBundle, Record, Records
-from llava_pack.deploy.server import Installed, Server
+from llava_pack.deploy.remote_commands import Installed, RemoteCommands
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.source import Source
@@ -52,7 +54,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class DeployWork:
     """What is to do, found out without changing anything on either side.
 
     Attributes:
@@ -146,7 +148,12 @@ class Deployment:
     """
 
     def __init__(
-        self, wanted: Wanted, server: Server, kept: Records, cache: Cache, progress: Progress
+        self,
+        wanted: Wanted,
+        server: RemoteCommands,
+        kept: Records,
+        cache: Cache,
+        progress: Progress,
     ) -> None:
         self._wanted = wanted
         self._server = server
@@ -154,7 +161,7 @@ class Deployment:
         self._cache = cache
         self._progress = progress
 
-    def look(self) -> Work:
+    def look(self) -> DeployWork:
         """Return what is to do, without anything heavy.
 
         Raises:
@@ -169,7 +176,7 @@ class Deployment:
         record = self._kept.read(wanted.destination, recipe)
         known = record.prefix if record is not None else None
         installed = self._server.installed(wanted.prefix or known)
-        work = Work(
+        work = DeployWork(
             profile=profile,
             options=replace(options, out=wanted.out or self._kept.folder(recipe, inputs)),
             inputs=inputs,
@@ -183,7 +190,7 @@ class Deployment:
             return there
         return self._planned(work, self._kept.built(inputs) or bundle)
 
-    def _planned(self, work: Work, bundle: BuiltBundle | None) -> Work:
+    def _planned(self, work: DeployWork, bundle: BuiltBundle | None) -> DeployWork:
         """Return the work with its outlook; a bundle of the same is taken, unless newer is wanted.
 
         Args:
@@ -206,13 +213,13 @@ class Deployment:
             return replace(work, prefix=self._place(work, outlook))
         return work
 
-    def _is_newer(self, plan: Plan, work: Work, bundle: BuiltBundle) -> bool:
+    def _is_newer(self, plan: Plan, work: DeployWork, bundle: BuiltBundle) -> bool:
         """Whether a bundle has to be built: what is published now differs, or it is gone."""
         if contents_digest(plan, work.options, self._cache) != bundle.contents:
             return True
         return replace(work, bundle=bundle).sends and not bundle.lies_here
 
-    def _place(self, work: Work, outlook: Outlook) -> str:
+    def _place(self, work: DeployWork, outlook: Outlook) -> str:
         """Return the prefix: a first one goes to a disk that is large enough."""
         if self._wanted.prefix or work.installed.current:
             return work.prefix
@@ -221,7 +228,7 @@ class Deployment:
             return work.prefix
         return f"{place.path.rstrip('/')}/llava-pack"
 
-    def build(self, work: Work, accepted: Collection[str]) -> BuiltBundle:
+    def build(self, work: DeployWork, accepted: Collection[str]) -> BuiltBundle:
         """Return the bundle, built now where it was not before.
 
         Raises:
@@ -242,21 +249,38 @@ class Deployment:
         self._remember(work, bundle, installed="")
         return bundle
 
-    def send(self, work: Work, bundle: BuiltBundle) -> str:
+    def request(self, work: DeployWork, bundle: BuiltBundle) -> SendRequest:
+        """Return what is sent: into the prefix, so that the installer can move it into its store.
+
+        Raises:
+            PackError: see `read_cargo`.
+        """
+        cargo = read_cargo(Path(bundle.folder), expect=bundle.bundle_id)
+        folder = f"{work.prefix}/received/{work.recipe}-{bundle.bundle_id[:12]}"
+        return SendRequest(cargo=cargo, to=folder, prefix=work.prefix)
+
+    def send(self, work: DeployWork, bundle: BuiltBundle) -> str:
         """Send what the server does not have, and return the folder there.
 
         Raises:
-            PackError: see `client.sending`.
+            PackError: see `send_bundle`.
         """
-        raise NotImplementedError
+        return send_bundle(self._server.host, self.request(work, bundle), self._progress).folder
 
-    def install(self, work: Work, bundle: BuiltBundle, folder: str) -> None:
+    def missing_bytes(self, work: DeployWork) -> int | None:
+        """Return how much of the bundle the server lacks; None where it is not built yet."""
+        if work.bundle is None:
+            return None
+        request = self.request(work, work.bundle)
+        return look(self._server.host, request, self._progress)[1].size_bytes
+
+    def install(self, work: DeployWork, bundle: BuiltBundle, folder: str) -> None:
         """Install what was sent, and remove what is left of it."""
         self._server.install(folder, bundle.bundle_id, work.prefix, self._wanted.install)
         self._remember(work, bundle, installed=work.prefix)
         self._server.remove(folder)
 
-    def serve(self, work: Work) -> None:
+    def serve(self, work: DeployWork) -> None:
         """Have the server serve by itself, if it does not."""
         words = [work.recipe, "--port", str(self._wanted.port)]
         if self._wanted.service:
@@ -265,11 +289,11 @@ class Deployment:
         root = ["--as-root"] if work.as_root else []
         self._server.serve(work.prefix, [*words, *root])
 
-    def health(self, work: Work) -> str:
+    def health(self, work: DeployWork) -> str:
         """Return what `health` says on the server, in a line."""
         return self._server.health(work.prefix)
 
-    def _remember(self, work: Work, bundle: BuiltBundle, installed: str) -> None:
+    def _remember(self, work: DeployWork, bundle: BuiltBundle, installed: str) -> None:
         self._kept.write(
             Record(
                 destination=self._wanted.destination,

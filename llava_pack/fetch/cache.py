@@ -27,14 +27,23 @@ def default_root(environ: Mapping[str, str], platform: str = sys.platform) -> Pa
 
     >>> default_root({"LLAVA_PACK_CACHE": "/big/disk"}).as_posix()
     '/big/disk'
+
+    Raises:
+        UsageError: it would be in the home of an account that has none.
     """
-    if own := environ.get("LLAVA_PACK_CACHE"):
-        return Path(own).expanduser()
+    own = environ.get("LLAVA_PACK_CACHE")
     base = environ.get("XDG_CACHE_HOME")
     if platform == "win32":
         base = base or environ.get("LOCALAPPDATA")
-    base = base or "~/.cache"
-    return Path(base).expanduser() / "llava-pack"
+    place = Path(own) if own else Path(base or "~/.cache", "llava-pack")
+    try:
+        return place.expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            "this account has no home folder, expected a place for what is fetched",
+            subject="LLAVA_PACK_CACHE",
+            hint="set LLAVA_PACK_CACHE to a folder with room for the model, and UV_CACHE_DIR",
+        ) from error
 
 
 class Cache:

@@ -79,7 +79,7 @@ def _list(request: str, mirror: str | None) -> list[dict[str, Any]]:
     try:
         done = subprocess.run(
             [find_uv_bin(), "python", "list", *arguments],
-            cwd=Path.home().anchor,  # a person's mirrors count, a project's configuration does not
+            cwd=Path.cwd().anchor,  # a person's mirrors count, a project's configuration does not
             env={**os.environ, **own},
             capture_output=True,
             encoding="utf-8",

@@ -98,7 +98,8 @@ class Catalogue:
         if "; " in text:
             return "; ".join(self._translated(part, depth) for part in text.split("; "))
         for place in (match.start() for match in re.finditer(": ", text)):
-            name, rest = text[:place], text[place + 2 :]
+            name = text[:place]
+            rest = text[place + 2 :]
             if (told := self._translated(rest, depth)) != rest:
                 return f"{name}: {told}"
         return text

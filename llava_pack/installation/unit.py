@@ -1,5 +1,6 @@
 """A unit of systemd that serves what is installed, as a value."""
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -66,7 +67,10 @@ class Unit:
             InstallError: it could not be done.
         """
         command = ["systemctl", *([] if self.system else ["--user"]), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        bus = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}"}  # which ssh without PAM leaves out
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**bus, **os.environ}
+        )
         if done.returncode != 0:
             scope = "" if self.system else "--user "
             raise InstallError(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,20 @@ def _config_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
     if os.name == "nt":
         names = ("APPDATA", "PROGRAMDATA")
         return tuple(Path(environ[name]) for name in names if environ.get(name))
-    user = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~") / ".config"
+    user = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~", ".config")
     shared = [part for part in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if part]
-    return (Path(user).expanduser(), *map(Path, shared), Path("/etc"))
+    return (at_home(user), *map(Path, shared), Path("/etc"))
+
+
+def at_home(place: str | Path) -> Path:
+    """Return a path with `~` as the account's home; as it is where the account has none.
+
+    >>> at_home("/etc/netrc").as_posix()
+    '/etc/netrc'
+    """
+    with suppress(RuntimeError):
+        return Path(place).expanduser()
+    return Path(place)
 
 
 def _read(path: Path) -> dict[str, Any]:

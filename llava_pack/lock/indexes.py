@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from llava_pack.lock.configuration import pip_settings, uv_indexes
+from llava_pack.lock.configuration import at_home, pip_settings, uv_indexes
 
 _YES = {"1", "true", "yes", "on"}
 _KEYRING = {"subprocess", "import"}
@@ -162,5 +162,5 @@ def _signed(index: Mapping[str, str], env: Mapping[str, str]) -> str:
 def _folder(place: str) -> Path | None:
     if place.startswith("file:"):
         place = unquote(urlsplit(place).path)
-    path = Path(place).expanduser()
+    path = at_home(place)
     return path if "://" not in place and path.is_dir() else None

@@ -72,6 +72,7 @@ def _install(options: _Options) -> _Result:
         consume=options.consume,
         over_ssh=options.over_ssh,
         downtime=not options.no_downtime,
+        accepted=options.accept_answer,
         indexes=package_index.named(options.index, options.index_host),
     )
     if options.dry_run:
@@ -105,6 +106,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
     "--over-ssh": {"action": "store_true", "help": "the id came over ssh, with deploy"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
+    "--accept-answer": {"action": "append", "default": [], "help": "a known answer may be wrong"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,8 @@ class InstallRequest:
     """`deploy` gives the id, through the ssh session of a person who built the bundle."""
     downtime: bool = True
     """A server that leaves too little GPU memory may be stopped for the swap."""
+    accepted: Sequence[str] = ()
+    """Names of known answers that may be wrong."""
     indexes: package_index.NamedIndexes = package_index.NOBODY
     """That have the wheels which the bundle leaves out."""
 
@@ -118,6 +120,10 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         verdict = replace(verdict, by=f"{verdict.by}, over ssh from {client} by llava-pack deploy")
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
+    names = [one.name for one in manifest.known_answers]
+    if unknown := ", ".join(name for name in request.accepted if name not in names):
+        message = f"no such known answer, expected one of {', '.join(names)}"
+        raise UsageError(message, subject=f"--accept-answer {unknown}")
     progress.note(
         f"{manifest.recipe.name}: {manifest.recipe.title}, release {manifest.release}, "
         f"id {listing.bundle_id}"

@@ -51,7 +51,8 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
         said = answer if isinstance(answer, dict) else {"text": answer}
         who = said.get("reference")
         held = f"against what {who} recorded" if who else "by its words only"
-        yield f"✓ known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
+        sign = "! wrong and accepted:" if said.get("accepted") else "✓"
+        yield f"{sign} known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
     yield ""
     yield "SILENCE: A FENCED PROCESS THAT CONTACTS ANOTHER HOST IS ENDED, AND THE INSTALL FAILS"
     yield from _pairs(receipt.silence)

@@ -81,7 +81,9 @@ def stage(staging: InstallRun) -> None:
             if full or not isinstance(error, InstallError | OSError):
                 raise
             active = generations.state(prefix, staging.recipe)
-            hint = "fix the cause, then run the same command again: the verified files are kept"
+            hint = getattr(error, "hint", "") or (
+                "fix the cause, then run the same command again: the verified files are kept"
+            )
             raise InstallError(f"{error}; {active}", hint=hint) from error
 
 
@@ -116,7 +118,7 @@ def _build(staging: InstallRun, store: Store) -> None:
             serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
         progress.start("asking the known questions", None)
         with disk.settling(folder, without=folder / venv.SCRATCH):
-            report = smoke.ask(manifest, folder, interpreter)
+            report = smoke.ask(manifest, folder, interpreter, request.accepted)
         progress.done()
     with staging.step("seal"):
         receipt.seal(folder)

@@ -24,7 +24,19 @@ COMMENT = re.compile(r"(^|\s)# (.*)$", re.MULTILINE)
 FENCE = re.compile(r"^(```\w*\n.*?^```)$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)\n", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-EVERYDAY = {"copy", "key", "page", "progress", "send", "serve", "source", "store", "target"}
+EVERYDAY = {
+    "copy",
+    "health",
+    "key",
+    "left out",
+    "page",
+    "progress",
+    "send",
+    "serve",
+    "source",
+    "store",
+    "target",
+}
 """Words of the list that also mean something else: "this page", an "API key", Prometheus' target."""
 
 
@@ -214,6 +226,10 @@ def chinese_texts() -> dict[str, str]:
     pages = [*ROOT.glob("*.zh-CN.md"), *DOCS.rglob("*.zh-CN.md")]
     texts = {page.name: page.read_text("utf-8") for page in pages}
     texts[WORD_LIST.name] = list_of_words().partition("\n## 用词\n")[0]
+    texts |= {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+        for path in (ROOT / "llava_pack").rglob("zh.toml")
+    }
     failures = (ROOT / "llava_pack/health/knowledge.toml").read_text("utf-8")
     for failure in tomllib.loads(failures)["failure"]:
         texts[failure["id"]] = "\n".join(failure["zh"].values())

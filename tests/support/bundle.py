@@ -50,6 +50,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 for name in ("manifest", "model-dir", "vision-tower", "precision", "device"):
     parser.add_argument("--" + name)
+parser.add_argument("--accept-answer", action="append", default=[])
 parser.add_argument("--json", action="store_true")
 options = parser.parse_args()
 config = json.loads((Path(options.model_dir) / "config.json").read_text())
@@ -58,6 +59,16 @@ ok = tower == options.vision_tower and (Path(tower) / "config.json").is_file()
 print(json.dumps({"ok": ok, "answers": [], "precision": options.precision}))
 sys.exit(0 if ok else 1)
 """
+SMOKE_WRONG = SMOKE_PASSES.replace(
+    'print(json.dumps({"ok": ok, "answers": []',
+    """accepted = "square" in options.accept_answer
+answer = {"name": "square", "ok": False, "text": "a dog", "why": "square: expected 'red', got 'a dog'"}
+if accepted:
+    answer["accepted"] = True
+ok = ok and accepted
+print(json.dumps({"ok": ok, "answers": [answer]""",
+).replace("sys.exit(0 if ok else 1)", "sys.exit(0)")
+"""It says another thing than its known answer, which may be accepted."""
 SMOKE_FAILS = 'print(\'{"ok": false, "answers": ["a dog"]}\')\nraise SystemExit(1)\n'
 STUB = Path(__file__).with_name("stub_program.py")
 

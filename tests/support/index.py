@@ -23,6 +23,7 @@ class LoopbackIndex(Loopback):
 
     Args:
         folders: of wheels and sources.
+        host: an address of this machine.
         port: 0 for a free one.
         tls: a PEM file with a certificate and its key, to answer over https.
         login: `USER:PASSWORD`, without which it answers 401.
@@ -33,12 +34,13 @@ class LoopbackIndex(Loopback):
         self,
         folders: Sequence[Path],
         *,
+        host: str = "127.0.0.1",
         port: int = 0,
         tls: Path | None = None,
         login: str | None = None,
         below: str = "/simple",
     ) -> None:
-        super().__init__(port=port, tls=tls)
+        super().__init__(host=host, port=port, tls=tls)
         self._below = below.strip("/")
         files = [
             file

@@ -5,16 +5,19 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support import lone_index
+from tests.support.bundle import CHECKOUT
 from tests.support.index import LoopbackIndex
 from tests.support.traces import addresses, reached, traced
 from tests.support.wheels import write_wheel
-from tests.target.namespaces import covering, may_mount
+from tests.target.namespaces import allowed, covering, may_mount
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 NAMES = ("numbers_of_old", "some_torch")
@@ -320,6 +323,20 @@ def test_no_process_speaks_to_anybody_but_the_index(host, lean, index, tmp_path)
     assert done.returncode == 0, done.stderr
     assert addresses(log, "sh") == {("127.0.0.1", urlsplit(index.url).port)}
     assert reached(log, "sh")[1] == []
+
+
+@pytest.mark.namespace
+@pytest.mark.skipif(not allowed("unshare", "-rn"), reason="no network namespaces here")
+@pytest.mark.skipif(shutil.which("ip") is None, reason="no ip here")
+def test_the_fence_lets_the_index_through_where_it_is_the_only_host(host, lean, wheels):
+    program = [sys.executable, "-m", "tests.support.lone_index", str(wheels[0].parent)]
+    tiny = lean(real_uv=True)
+    wrap = ("unshare", "-rn", "env", f"PYTHONPATH={CHECKOUT}", *program)
+    done = host.install_sh(tiny, "--index", lone_index.URL, wrap=wrap)
+    assert done.returncode == 0, done.stderr
+    found = receipt(host)["silence"]
+    assert found["installer"] == f"fenced, except for {lone_index.HOST}"
+    assert found["routes"] == []
 
 
 def test_the_command_of_an_installation_takes_an_index_too(host, lean, index, cli):

@@ -50,6 +50,11 @@ class UnixPrograms:
         return slashed if slashed != text and (folder / slashed).parent.is_dir() else text
 
     def _run(self, line: socket.socket) -> None:
+        """Run one program, and end with it; the stand-in's end ends it."""
+        with line:
+            self._pass_on(line)
+
+    def _pass_on(self, line: socket.socket) -> None:
         name, where, *arguments = _texts(line)
         folder = Path(self.path(where, Path("/")))
         program = shutil.which(name.lower().removesuffix(".exe"))
@@ -67,7 +72,8 @@ class UnixPrograms:
             threading.Thread(target=_pump, args=(stream, kind, line, lock), daemon=True)
             for kind, stream in ((_STDOUT, process.stdout), (_STDERR, process.stderr))
         ]
-        threading.Thread(target=_feed, args=(line, process), daemon=True).start()
+        feeder = threading.Thread(target=_feed, args=(line, process), daemon=True)
+        feeder.start()
         for reader in readers:
             reader.start()
         code = process.wait()
@@ -76,7 +82,8 @@ class UnixPrograms:
         with suppress(OSError), lock:
             line.sendall(_frame(_END, str(code % 256).encode()))
         with suppress(OSError):
-            line.shutdown(socket.SHUT_WR)
+            line.shutdown(socket.SHUT_RDWR)
+        feeder.join()
 
 
 def _texts(line: socket.socket) -> Iterator[str]:

@@ -115,7 +115,8 @@ def _bundle(folder: Path) -> dict[str, Any]:
     return {
         "bundle_id": listing.bundle_id,
         **stated,
-        "size_bytes": manifest.size_bytes,
+        "size_bytes": manifest.size_bytes - sum(entry.size_bytes for entry in manifest.left_out),
+        **_left_out(manifest),
         "parts": _parts(manifest),
         "provenance": _provenance(manifest.files),
         "sbom": bill_summary(folder, manifest),
@@ -124,6 +125,12 @@ def _bundle(folder: Path) -> dict[str, Any]:
         ],
         "files": files,
     }
+
+
+def _left_out(manifest: "Manifest") -> dict[str, Any]:
+    """Return the wheels that a server fetches itself, nothing for a whole bundle."""
+    sizes = [entry.size_bytes for entry in manifest.left_out]
+    return {"left_out": {"files": len(sizes), "size_bytes": sum(sizes)}} if sizes else {}
 
 
 def _parts(manifest: "Manifest") -> dict[str, dict[str, int]]:

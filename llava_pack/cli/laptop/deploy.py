@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llava_pack.client.ssh import Login, RemoteHost
     from llava_pack.deploy.estimate import Step
     from llava_pack.deploy.record import BuiltBundle
-    from llava_pack.deploy.steps import Deployment, Work
+    from llava_pack.deploy.steps import Deployment, DeployWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def deploy(
     from llava_pack.client.ssh import Login, connected
     from llava_pack.deploy.estimate import steps_of
     from llava_pack.deploy.record import Records
-    from llava_pack.deploy.server import Server
+    from llava_pack.deploy.remote_commands import RemoteCommands
     from llava_pack.deploy.steps import Deployment, Wanted
     from llava_pack.fetch.cache import Cache
 
@@ -150,12 +150,13 @@ def deploy(
     )
     progress, cache = console.progress(), Cache()
     with connected(login) as host:
-        server = Server(host, progress)
+        server = RemoteCommands(host, progress)
         deployment = Deployment(wanted, server, Records(cache), cache, progress)
         with _resumable():
             work = deployment.look()
-            rate = server.rate() if work.sends else 0.0
-            steps = tuple(steps_of(work, rate, None))
+            steps: tuple[Step, ...] = ()
+            if work.sends:
+                steps = tuple(steps_of(work, server.rate(), deployment.missing_bytes(work)))
             _show(work, steps, how)
             if how.dry_run:
                 return
@@ -163,8 +164,14 @@ def deploy(
         _open(host, login, work, bundle, how)
 
 
-def _show(work: "Work", steps: "Sequence[Step]", how: DeployOptions) -> None:
-    """Print what will be done, what of it moves bytes, and about how long it takes."""
+def _show(work: "DeployWork", steps: "Sequence[Step]", how: DeployOptions) -> None:
+    """Print what will be done, what of it moves bytes, and about how long it takes.
+
+    Args:
+        work: what is to do.
+        steps: none where the server has the bundle.
+        how: what was asked for.
+    """
     if how.as_json and how.dry_run:
         rows = [asdict(step) for step in steps]
         fields = {"recipe": work.recipe, "prefix": work.prefix, "steps": rows}
@@ -182,7 +189,7 @@ def _show(work: "Work", steps: "Sequence[Step]", how: DeployOptions) -> None:
         tell(f"{step.name:<9}{size:>10}  {took:<16}{step.does}".rstrip())
 
 
-def _machine(work: "Work") -> Iterator[str]:
+def _machine(work: "DeployWork") -> Iterator[str]:
     """Yield a line about the server, and what is worth knowing before the work."""
     profile = work.profile
     gpus = ", ".join(gpu.name for gpu in profile.gpus or ()) or "no GPU"
@@ -204,7 +211,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _done(deployment: "Deployment", work: "Work", how: DeployOptions) -> "BuiltBundle":
+def _done(deployment: "Deployment", work: "DeployWork", how: DeployOptions) -> "BuiltBundle":
     """Do the work, and return the bundle that is served."""
     recipe = work.options.recipe.value
     accepted = accepted_terms(recipe, how.accept_license or []) if work.builds else frozenset()
@@ -249,7 +256,11 @@ def _resumable() -> Iterator[None]:
 
 
 def _open(
-    host: "RemoteHost", login: "Login", work: "Work", bundle: "BuiltBundle", how: DeployOptions
+    host: "RemoteHost",
+    login: "Login",
+    work: "DeployWork",
+    bundle: "BuiltBundle",
+    how: DeployOptions,
 ) -> None:
     """Open the tunnel and the page, and keep them until Ctrl-C."""
     from llava_pack.client.ssh_tunnel import ask_server, free_port, opened

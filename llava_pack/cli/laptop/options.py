@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from llava_pack.lock.choice import Asked
     from llava_pack.lock.profile import TargetProfile
 
+_HERE = Path("here")
+"""As --target: this machine. A file of that name is given by its whole path."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackChoices:
@@ -224,7 +227,8 @@ class PackOptions(PackChoices):
     target: Annotated[
         Path | None,
         typer.Option(
-            help="The server's profile, as saved by `llava-pack probe`; it determines the build."
+            help="The server's profile, as saved by `llava-pack probe`, or 'here' if this "
+            "machine is the server; it determines the build."
         ),
     ] = None
 
@@ -238,7 +242,12 @@ class PackOptions(PackChoices):
             RecipeError: there is no such recipe, or nothing of it fits what was said.
             UsageError: the target's facts cannot be read.
         """
-        from llava_pack.lock.profile import read_profile
+        return self.request_for(self._profile(), out)
 
-        profile = None if self.target is None else read_profile(self.target)
-        return self.request_for(profile, out)
+    def _profile(self) -> "TargetProfile | None":
+        from llava_pack.cli.laptop.probe import probe_here
+        from llava_pack.lock.profile import parse_profile, read_profile
+
+        if self.target == _HERE:
+            return parse_profile(probe_here())
+        return None if self.target is None else read_profile(self.target)

@@ -82,7 +82,7 @@ def probe(
         login = Login(destination=target, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         said = _probe_there(login)
     else:
-        said = _probe_here()
+        said = probe_here()
     profile = parse_profile(said)
     text = render_profile(said)
     try:
@@ -144,8 +144,12 @@ def _probe_there(login: "Login") -> bytes:
     return done.stdout
 
 
-def _probe_here() -> bytes:
-    """Return what probe.sh prints on this machine."""
+def probe_here() -> bytes:
+    """Return what probe.sh prints on this machine.
+
+    Raises:
+        FetchError: it cannot be run.
+    """
     from llava_pack.shipped import shipped
 
     script = (shipped("installers") / "probe.sh").read_bytes()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -226,19 +227,20 @@ def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool)
     """Tell how it is reached, and how it is stopped."""
     from llava_pack.cli.server.status import facts_of, model_line
     from llava_pack.client.discovery import this_endpoint
-    from llava_pack.serve.background import ends_with_logout
+    from llava_pack.health.runtimes import serving_runtime
     from llava_pack.serve.supervision.announcement import announcement, run_fields
 
     to = this_endpoint(state, reached_as)
     told = announcement(state, to, web=state.asked.get("web") != "False")
-    if ends_with_logout():
-        console.say("! systemd ends it when you log out (KillUserProcesses); to prevent that:")
-        console.say(f"  {_program()} service install, or as root: loginctl enable-linger ACCOUNT")
-    if as_json:
-        console.document(
-            "serve",
-            run_fields(state, told) | {"log": state.log, "target": to.target, "already": already},
+    fields = {**run_fields(state, told), "target": to.target, "already": already}
+    if (other := serving_runtime(state.engine)) is not None:
+        told = replace(
+            told, page=f"http://localhost:{to.local_port}/", more=tuple(other.lines(state))
         )
+        fields |= {"page": told.page, "runtime": state.engine, **other.fields(state)}
+    ends = _why_it_ends(state.pid, already=already)
+    if as_json:
+        console.document("serve", {**fields, "survives_logout": not ends})
         return
     for name, model in facts_of(state)["models"].items():
         console.say(model_line(name, model))
@@ -248,8 +250,25 @@ def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool)
     console.data(told.page)
     for line in told.more:
         console.say(line)
-    console.say(f"\nIt runs in the background, process {state.pid}, also when you log out.")
+    if ends:
+        console.say(f"\n! {ends}")
+    else:
+        console.say(f"\nIt runs in the background, process {state.pid}, also when you log out.")
     console.say(f"To stop it: {_program()} stop; its log: {_program()} logs")
+
+
+def _why_it_ends(pid: int, *, already: bool) -> str:
+    """Return why a server ends when its person logs out, and what to do; empty where it stays."""
+    from llava_pack.serve.background import ends_with_logout
+
+    program = _program()
+    if os.getsid(pid) != pid:
+        again = f"{program} stop, then {program} serve --detach"
+        return f"it was started in a terminal, and ends with it; to have it stay: {again}"
+    if not already and ends_with_logout():
+        again = f"{program} stop, then {program} service install"
+        return f"systemd ends it when you log out (KillUserProcesses=yes); to have it stay: {again}"
+    return ""
 
 
 def _program() -> str:

@@ -58,6 +58,13 @@ def install(
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
     ] = False,
+    accept_answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Install although the model's answer to this known question is another one.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, print what would happen, and write nothing.")
     ] = False,
@@ -93,6 +100,7 @@ def install(
         consume=consume,
         over_ssh=over_ssh,
         downtime=not no_downtime,
+        accepted=tuple(accept_answer or ()),
         indexes=package_index.named(index or [], index_host or []),
     )
     if dry_run:

@@ -84,19 +84,21 @@ def install(
             subject=str(error.filename),
             hint="check it: ls -ld; the service's account writes there and nowhere else",
         ) from error
+    lingers = unit.system or _lingers()  # first: without a login, it is what starts the manager
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     files.write(unit.path, unit.text().encode(), 0o644)
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)
-    if not unit.system and not _lingers():
+    if not lingers:
         console.say("! it stops when you log out, and does not start at boot; have root run once:")
         console.say(f"  loginctl enable-linger {_name_of(os.geteuid()) or os.geteuid()}")
-    if as_json:
-        fields = {"unit": str(unit.path), "system": unit.system}
-        console.document("service", {**fields, "key_file": str(key_file) if key_file else None})
-        return
     program = f"{unit.prefix}/bin/llava-pack"
+    if as_json:
+        fields = {"unit": str(unit.path), "system": unit.system, "lingers": lingers}
+        fields |= {"key_file": str(key_file) if key_file else None, "next": f"{program} tunnel"}
+        console.document("service", fields)
+        return
     if key_file is not None:
         console.say(f"a key for clients, which outlives every start, is in {key_file}; to show it:")
         console.say(f"  cat {shlex.quote(str(key_file))}")
@@ -181,6 +183,10 @@ def _unit(
         raise UsageError(f"there is no account {chosen}", subject="--account")
     if of_system:
         check_prefix(place, pwd.getpwnam(str(chosen)).pw_uid)
+    if "--detach" in (arguments or ()):
+        raise UsageError(
+            "systemd runs it in the background already", subject="--detach", hint="leave it out"
+        )
     if control := [word for word in arguments or () if not word.isprintable()]:
         raise UsageError(f"expected printable text, got {control[0]!r}", subject="service")
     return Unit(

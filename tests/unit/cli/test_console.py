@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 
 import pytest
@@ -76,3 +77,18 @@ def test_progress_elsewhere_is_a_line_now_and_then():
         "fetch x: 4.0 MB of 4.0 MB (100 %), 500.0 kB/s, 0:00 left",
         "fetch x: 8.0 s  4.0 MB at 500.0 kB/s",
     ]
+
+
+def test_what_prints_to_an_ended_pipe_goes_on_into_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as ended, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", ended)
+        patch.setattr("sys.stderr", ended)
+        with pytest.raises(BrokenPipeError):
+            console.data("lost")
+        with console.outliving():
+            console.data("lost too")
+            console.progress().note("and this")
+            assert not sys.stderr.isatty()
+        assert sys.stdout is ended

@@ -32,6 +32,39 @@ def test_a_symptom_is_recognised_as_what_it_is_first(code):
     assert recognise(f"a line before\n{SYMPTOMS[code]}\n", FAILURES)[0].id == code
 
 
+PASTED = {
+    "localhost 拒绝了我们的连接请求。": "browser-refused",
+    "This site can't be reached. localhost refused to connect.": "browser-refused",
+    "ERR_CONNECTION_REFUSED": "browser-refused",
+    "kex_exchange_identification: read: Connection reset by peer": "ssh-closed-before-login",
+    "ssh_exchange_identification: Connection closed by remote host": "ssh-closed-before-login",
+    "'ssh' 不是内部或外部命令": "ssh-not-installed",
+    "'ssh' is not recognized as an internal or external command,": "ssh-not-installed",
+    "ssh : The term 'ssh' is not recognized as the name of a cmdlet": "ssh-not-installed",
+    "ssh : 无法将“ssh”项识别为 cmdlet、函数、脚本文件或可运行程序的名称。": "ssh-not-installed",
+    "NVIDIA-SMI has failed because it couldn't communicate": "driver-not-loaded",
+    "Failed to initialize NVML: Driver/library version mismatch": "driver-not-loaded",
+    "install.sh: 11: ^M: not found": "windows-line-ends",
+    "install.sh: 11: \r: not found": "windows-line-ends",
+    "-bash: ./install.sh: /bin/sh^M: bad interpreter: No such file": "windows-line-ends",
+    "install.sh: line 11: $'\\r': command not found": "windows-line-ends",
+    "connect: Network is unreachable": "network-unreachable",
+    "OSError: [Errno 101] Network is unreachable": "network-unreachable",
+    "ssh: connect to host gpu01 port 22: Network is unreachable": "ssh-unreachable",
+    "OSError: We couldn't connect to 'https://huggingface.co' to load the files": "hub-unreachable",
+    "We couldn't connect to 'https://huggingface.co'": "hub-unreachable",
+    "error: externally-managed-environment": "pip-externally-managed",
+    "ERROR: Could not find a version that satisfies the requirement x": "pip-no-version",
+    "ERROR: No matching distribution found for bitsandbytes==0.41.0": "pip-no-version",
+}
+"""What people paste, as short as they paste it."""
+
+
+@pytest.mark.parametrize(("text", "code"), PASTED.items(), ids=range(len(PASTED)))
+def test_what_a_person_pastes_is_recognised_as_what_it_is_first(text, code):
+    assert recognise(text, FAILURES)[0].id == code
+
+
 def test_every_exit_code_can_be_looked_up_by_number_and_word():
     kinds = [
         error

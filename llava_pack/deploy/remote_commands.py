@@ -69,7 +69,7 @@ class Installed:
     current: Mapping[str, str]
 
 
-class Server:
+class RemoteCommands:
     """A server that is logged in to.
 
     Args:
@@ -78,7 +78,8 @@ class Server:
     """
 
     def __init__(self, host: RemoteHost, progress: Progress) -> None:
-        self._host = host
+        self.host = host
+        """Logged in to."""
         self._progress = progress
 
     def probe(self) -> TargetProfile:
@@ -89,7 +90,7 @@ class Server:
             FetchError: probe.sh did not end well.
         """
         script = (shipped("installers") / "probe.sh").read_text(encoding="utf-8")
-        done = self._host.run(script, timeout_s=_PROBE_S)
+        done = self.host.run(script, timeout_s=_PROBE_S)
         if done.code != 0:
             raise FetchError(
                 f"probe.sh exited with code {done.code} there: {done.last_words}",
@@ -103,7 +104,7 @@ class Server:
         Raises:
             FetchError: the server's shell did not answer.
         """
-        done = self._host.run(_LOOK, *([prefix] if prefix else []), timeout_s=_LOOK_S)
+        done = self.host.run(_LOOK, *([prefix] if prefix else []), timeout_s=_LOOK_S)
         if done.code != 0:
             raise FetchError(
                 f"looking for an installation ended with code {done.code}: {done.last_words}"
@@ -118,7 +119,7 @@ class Server:
     def rate(self) -> float:
         """Return how many bytes per second reach the server now, of random ones."""
         began_s = time.monotonic()
-        self._host.run("cat >/dev/null", data=os.urandom(_RATE_BYTES), timeout_s=_RATE_S)
+        self.host.run("cat >/dev/null", data=os.urandom(_RATE_BYTES), timeout_s=_RATE_S)
         return _RATE_BYTES / max(time.monotonic() - began_s, 1e-6)
 
     def install(self, bundle: str, bundle_id: str, prefix: str, options: Sequence[str]) -> None:
@@ -158,7 +159,7 @@ class Server:
             ServeError: something does not work there, with its cause and its cure.
         """
         script = 'exec "$1/bin/llava-pack" health --json --prefix "$1" </dev/null'
-        done = self._host.run(script, prefix, timeout_s=_HEALTH_S)
+        done = self.host.run(script, prefix, timeout_s=_HEALTH_S)
         report = _document(done.stdout.decode(errors="replace"))
         if report is None or "findings" not in report:
             raise ServeError(f"no report: {done.last_words}", subject="health")
@@ -174,7 +175,7 @@ class Server:
 
     def remove(self, folder: str) -> None:
         """Remove what was sent, once it is installed."""
-        self._host.run('rm -rf -- "$1"', folder, timeout_s=_LOOK_S)
+        self.host.run('rm -rf -- "$1"', folder, timeout_s=_LOOK_S)
 
     def _llava_pack(self, prefix: str, *words: str) -> Mapping[str, Any]:
         return self._ran([prefix, *words], 'p=$1; shift; exec "$p/bin/llava-pack" "$@" </dev/null')
@@ -193,7 +194,7 @@ class Server:
             elif not line.startswith(_DOCUMENT):
                 self._progress.note(line)
 
-        done = self._host.stream(script, *words, on_line=say)
+        done = self.host.stream(script, *words, on_line=say)
         told = _document(done.stdout.decode(errors="replace"))
         if done.code == 0 and told is not None:
             return told
