@@ -138,11 +138,6 @@ class PythonEntry:
     path: str | None
     """The archive in the bundle, None for the target's own."""
 
-    @property
-    def own(self) -> str | None:
-        """Return the version that the target must have, None where the bundle has an archive."""
-        return self.version if self.kind == "target" else None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pip._internal.models.index import PyPI
 
 from llava_pack.fetch.python import find_standalone
 from llava_pack.lock.indexes import configured_indexes
@@ -15,7 +16,6 @@ from tests.support.index import LoopbackIndex
 from tests.support.loopback import Answer, Loopback
 from tests.support.wheels import write_wheel
 
-_USUAL = "https://pypi." + "org"
 HERE = parse_platform("x86_64-manylinux_2_28", "3.11")
 
 
@@ -23,7 +23,7 @@ class PassedOn(Loopback):
     """A mirror of PyPI that has nothing of its own, and says where it is."""
 
     def respond(self, asked):
-        return Answer(status=302, headers={"Location": f"{_USUAL}{asked.path}"})
+        return Answer(status=302, headers={"Location": PyPI.url.rstrip("/") + asked.path})
 
 
 @pytest.fixture
