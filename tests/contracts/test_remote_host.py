@@ -116,7 +116,7 @@ def test_a_connection_that_breaks_is_an_error_and_can_be_made_anew(
     kind: str, sshd: LoopbackSshd
 ) -> None:
     with cut_tunnel(sshd.port) as tunnel:
-        login = login_to(sshd, port=int(tunnel.url.rpartition(":")[2]))
+        login = login_to(sshd, port=tunnel.port)
         with reached(kind, login) as host:
             with host.channel("echo begun; read -r line") as session:
                 assert next(session.lines()) == "begun"
