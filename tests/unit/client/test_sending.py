@@ -29,7 +29,9 @@ FAR = FarSide(folder="/data/b")
 
 
 def file(path, size_bytes=1, digest=None):
-    return CargoFile(path=path, size_bytes=size_bytes, sha256=digest or sha256(path.encode()).hexdigest())
+    return CargoFile(
+        path=path, size_bytes=size_bytes, sha256=digest or sha256(path.encode()).hexdigest()
+    )
 
 
 def cargo(root, *files):
