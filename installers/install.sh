@@ -20,6 +20,11 @@ case ${1-} in
         CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES; do
         eval "case \${$name+set} in set) set -- \"$name=\$$name\" \"\$@\" ;; esac"
     done
+    locale=${LC_ALL:-${LC_MESSAGES:-${LANG-}}}
+    case $locale in
+    C* | POSIX) ;;
+    *[Uu][Tt][Ff]*8*) case ${LANGUAGE:-$locale} in zh*) set -- CALLER_LANGUAGE=zh "$@" ;; esac ;;
+    esac
     set -- LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CALLER_PATH="${PATH-}" "$@"
     for env in /usr/bin/en[v] /bin/en[v]; do
         # shellcheck disable=SC2093  # nothing continues after it
@@ -31,29 +36,133 @@ case ${1-} in
 esac
 
 usage() {
+    [ "${CALLER_LANGUAGE-}" != zh ] || { chinese_usage && return; }
     cat <<'USAGE'
-Usage: sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
+Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
 
-  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b
+  --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b; by default the folder of
+                     install.sh, if that is one
   --expect ID        the bundle id from the card that `llava-pack build` printed, or at least its
                      first 32 digits
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
                      the fingerprint from the card; kept for later bundles
   --prefix DIR       where to install: /opt/llava-pack as root, else ~/.local/share/llava-pack
+  --index URL        the package index to fetch wheels from that the bundle leaves out, or a file
+                     that holds its URL (with a password); may be repeated
+  --index-host HOST  another host that keeps the files of that index
   --recipe NAME      the recipe that the bundle must contain
   --allow-downgrade  accept a bundle that is older than the installed one
   --python FILE      the Python to use, for a bundle that carries none
   --consume          move large files off the medium instead of copying, on the same disk
+  --over-ssh         for the receipt: `llava-pack deploy` gives the id, over your ssh session
   --no-downtime      never stop a running server to free GPU memory
+  --accept-answer N  install although the model's answer to this known question is another one; may
+                     be repeated, and the receipt says so
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
 USAGE
 }
 
+# Chinese begins: made by .ci/chinese.py from llava_pack/target/zh.toml
+chinese() {
+    printf '%s' "$1" | sed '
+s#^type the id from the card that llava-pack build printed: sh install\.sh --bundle DIR --expect ID$#输入 llava-pack build 打印的信息卡上的 ID：sh install.sh --bundle DIR --expect ID#;t
+s#^if the publisher.s key really changed: remove that file, then run the same command again$#如果发布者的密钥确实更换了：删除该文件，然后重新运行同一条命令#;t
+s#^neither --expect nor --trust-key given: there is nothing to verify this bundle against$#没有给出 --expect 或 --trust-key：没有可用来校验这个离线包的依据#;t
+s#^build the bundle for this machine with --target, or choose a --prefix without noexec$#用 --target 为这台机器构建离线包，或选择没有 noexec 的 --prefix#;t
+s#^--trust-key \(.*\): expected a file with one P-256 public key in PEM, or 64 hex digits$#--trust-key \1：应为含一个 PEM 格式 P-256 公钥的文件，或 64 位十六进制数字#;t
+s#^install Python \(.*\), pass one with --python, or build a bundle that carries Python$#安装 Python \1，用 --python 给出一个，或构建自带 Python 的离线包#;t
+s#^neither openssl nor an ssh-keygen of OpenSSH 8\.1 or newer works on this machine$#本机上没有可用的 openssl，也没有 OpenSSH 8.1 或更高版本的 ssh-keygen#;t
+s#^\(.*\): other accounts can write to it (\(.*\)), and so change the programs run here$#\1：其他账户可以写入（\2），因而可以改变在这里运行的程序#;t
+s#^the bundle was changed, or is somebody else.s: ask the person who built it$#离线包被改动过，或不是你要的那一个：询问构建它的人#;t
+s#^\(.*\): it belongs to account \(.*\), which could change the programs run here$#\1：属于账户 \2，该账户可以改变在这里运行的程序#;t
+s#^check owner and mode (ls -ld); chmod go-w, or choose another --prefix$#检查所有者和权限（ls -ld）；执行 chmod go-w，或选择另一个 --prefix#;t
+s#^restore the publisher.s key, or remove that file and pass --trust-key$#恢复发布者的密钥，或删除该文件并给出 --trust-key#;t
+s#^this is another bundle, or it was changed: compare with the card$#这是另一个离线包，或它被改动过：与信息卡核对#;t
+s#^\(.*\): expected the key that was pinned here, got something else$#\1：应为这里固定的密钥，实际为其他内容#;t
+s#^runtime/python-version\.txt: expected a version such as 3\.11$#runtime/python-version.txt：应为 3.11 这样的版本#;t
+s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而 install.sh 不在离线包里#;t
+s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
+s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
+s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#传入它的文件夹：sh install.sh --bundle 目录 --expect ID#;t
+s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应为固定的密钥 \1，实际为另一个#;t
+s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
+s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
+s#^install one of them: the signature must be checked$#安装其中之一：必须检查签名#;t
+s#^\(.*\): size, expected at most 4096 bytes, got more$#\1：大小最多应为 4096 字节，实际更大#;t
+s#^--expect: expected 32 to 64 hex digits, got \(.*\)$#--expect：应为 32 到 64 位十六进制数字，实际为 \1#;t
+s#^HOME is not set: nothing says where to install$#没有设置 HOME：不知道安装到哪里#;t
+s#^SHA256SUMS: a line is not a digest and a path$#SHA256SUMS：有一行不是摘要和路径#;t
+s#^the bundle.s Python \(.*\) does not run here:\(.*\)$#离线包的 Python \1 不能在这里运行：\2#;t
+s#^SHA256SUMS: expected bundle id \(.*\), got \(.*\)$#SHA256SUMS：应为离线包 ID \1，实际为 \2#;t
+s#^key\.pem: expected fingerprint \(.*\), got \(.*\)$#key.pem：应为指纹 \1，实际为 \2#;t
+s#^\(.*\): expected a file, got something else$#\1：应为文件，实际为其他内容#;t
+s#^--expect: the id is shortened, got \(.*\)$#--expect：id 被缩短了，实际 \1#;t
+s#^copy the bundle to this machine again$#重新把离线包拷贝到这台机器#;t
+s#^pass the folder that holds SHA256SUMS$#给出含有 SHA256SUMS 的文件夹#;t
+s#^\(.*\) needs the name of a known answer$#\1 需要一个已知答案的名字#;t
+s#^SHA256SUMS: no installer is listed$#SHA256SUMS：没有列出安装程序#;t
+s#^no Python \(.*\) that runs, tried:\(.*\)$#没有可运行的 Python \1，试过：\2#;t
+s#^paste at least its first 32 digits$#至少粘贴前 32 位#;t
+s#^\(.*\): expected a folder, got a link$#\1：应为文件夹，实际为链接#;t
+s#^\(.*\): cannot be created or written$#\1：无法创建或写入#;t
+s#^\(.*\): cannot be unpacked under \(.*\)$#\1：无法解包到 \2 下#;t
+s#^\(.*\): expected a file, got a link$#\1：应为文件，实际为链接#;t
+s#^give the publisher.s public key$#给出发布者的公钥#;t
+s#^pass a key from another source$#给出来自其他渠道的密钥#;t
+s#^\(.*\): too many links on the way$#\1：路径上的链接过多#;t
+s#^install coreutils or busybox$#安装 coreutils 或 busybox#;t
+s#^the bundle cannot be entered$#无法进入离线包的文件夹#;t
+s#^\(.*\): missing from the bundle$#\1：离线包中缺失#;t
+s#^\(.*\): no space left under \(.*\)$#\1：\2 下没有剩余空间#;t
+s#^\(.*\): is part of the bundle$#\1：是离线包的一部分#;t
+s#^type the id from the card$#输入信息卡上的 ID#;t
+s#^choose another --prefix$#选择另一个 --prefix#;t
+s#^no space left under \(.*\)$#\1 下没有剩余空间#;t
+s#^check its permissions$#检查它的权限#;t
+s#^\(.*\): cannot be copied$#\1：无法拷贝#;t
+s#^unknown argument \(.*\)$#未知的参数 \1#;t
+s#^is the disk full?$#磁盘是否已满？#;t
+s#^pass --prefix DIR$#传入 --prefix 目录#;t
+s#^\(.*\) needs a value$#\1 需要一个值#;t
+s#^\(.*\): not a folder$#\1：不是文件夹#;t
+s#^changed: \(.*\)$#已改变：\1#;t
+'
+}
+
+chinese_usage() {
+    cat <<'USAGE'
+用法：sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]
+
+  --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b；默认为 install.sh 所在的文件夹（如果它
+                     是离线包）
+  --expect ID        `llava-pack build` 打印的信息卡上的离线包 ID，或至少它的前 32 位
+  --trust-key KEY    必须由它签名的密钥：不随离线包一起来的文件，或信息卡上的指纹；会为以后的离线包
+                     保留
+  --prefix DIR       安装目录：root 为 /opt/llava-pack，其他用户为 ~/.local/share/llava-pack
+  --index URL        用来下载离线包所省略的 wheel 的软件包索引，或存放其 URL（含密码）的文件；可重
+                     复使用
+  --index-host HOST  存放该索引的文件的另一台主机
+  --recipe NAME      离线包必须包含的配方
+  --allow-downgrade  接受比已安装的更旧的离线包
+  --python FILE      要使用的 Python，用于没有自带 Python 的离线包
+  --consume          在同一磁盘上，移走大文件而不是拷贝
+  --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 id
+  --no-downtime      绝不为了腾出显存而停止运行中的服务
+  --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
+  --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
+  --json             最后在标准输出上打印一个 JSON 对象
+USAGE
+}
+# Chinese ends
+
 # fail CODE MESSAGE HINT: says what is wrong and what to do next, and ends.
 fail() {
     text=$(printf '%s' "$2" | tr '\001-\037\177' '?')
-    printf 'error: %s\nhint: %s\n' "$text" "$3" >&2
+    case ${CALLER_LANGUAGE-} in
+    zh) printf '错误：%s\n提示：%s\n' "$(chinese "$text")" "$(chinese "$3")" >&2 ;;
+    *) printf 'error: %s\nhint: %s\n' "$text" "$3" >&2 ;;
+    esac
     if [ "$json" = yes ]; then
         text=$(printf '%s' "$text" | sed 's/[\\"]/\\&/g')
         printf '{"schema": 1, "kind": "error", "exit_code": %d, "message": "%s"}\n' "$1" "$text"
@@ -115,7 +224,7 @@ walk() {
 arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        --bundle | --expect | --trust-key | --prefix | --recipe | --python)
+        --bundle | --expect | --trust-key | --prefix | --recipe | --python | --index | --index-host)
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
             --bundle) bundle=$2 ;;
@@ -124,11 +233,17 @@ arguments() {
             --prefix) prefix=$2 ;;
             --recipe) recipe=$2 ;;
             --python) python=$2 ;;
+            --index-host) more="$more $1 $2" ;;
+            --index) case $2 in *://* | /*) more="$more $1 $2" ;; *) more="$more $1 $(pwd -P)/$2" ;; esac ;;
             esac
             shift 2
             ;;
+        --accept-answer)
+            case ${2-} in '' | -* | *[!A-Za-z0-9._+@!=-]*) fail 2 "$1 needs the name of a known answer" 'sh install.sh --help' ;; esac
+            more="$more $1 $2" && shift 2
+            ;;
         --allow-downgrade) downgrade=yes && shift ;;
-        --consume | --no-downtime) more="$more $1" && shift ;;
+        --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -143,10 +258,20 @@ digits() {
 }
 
 check_arguments() {
-    [ -n "$bundle" ] || fail 2 'no --bundle given' 'sh install.sh --help'
+    own=${0%/*}
+    [ "$own" != "$0" ] || own=.
+    # a copy for the first contact lies beside SHA256SUMS alone
+    [ -n "$bundle" ] || [ ! -f "$own/SHA256SUMS" ] || [ ! -f "$own/MANIFEST.json" ] || bundle=$own
+    [ -n "$bundle" ] || fail 2 'no --bundle given, and install.sh does not lie in a bundle' \
+        'pass its folder: sh install.sh --bundle DIR --expect ID'
     [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'pass the folder that holds SHA256SUMS'
     bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'check its permissions'
-    expect=$(printf '%s' "$expect" | tr A-F a-f)
+    case $expect in
+    *…* | *...*) fail 2 "--expect: the id is shortened, got $expect" 'paste at least its first 32 digits' ;;
+    esac
+    # as it was pasted: quotes and spaces around it or in it, capitals, the name of the digest
+    expect=$(printf '%s' "$expect" | tr '[:upper:]' '[:lower:]' | tr -d ' \t\r\n\042\047\140')
+    expect=${expect#sha256:}
     [ -z "$expect" ] || digits "$expect" 32 ||
         fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
     lower=$(printf '%s' "$trust" | tr A-F a-f)
@@ -161,7 +286,8 @@ check_arguments() {
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
         prefix=/opt/llava-pack
     elif [ -z "$prefix" ]; then
-        prefix=${XDG_DATA_HOME:-${HOME:?}/.local/share}/llava-pack
+        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] || fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
+        prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
     fi
     case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
     while [ "$prefix" != "${prefix%/}" ] && [ "$prefix" != / ]; do prefix=${prefix%/}; done
@@ -310,8 +436,9 @@ bootstrap() {
     while read -r _ path; do
         take "$path" 1073741824
     done <LISTED
-    checked=$(sha256sum -c LISTED 2>/dev/null) ||
-        fail 4 "changed: $(printf '%s\n' "$checked" | sed -n 's/: FAILED.*//p' | tr '\n' ' ')" "$copy_again"
+    checked=$(sha256sum -c LISTED 2>/dev/null) && return
+    changed=$(printf '%s\n' "$checked" | sed -n 's/: FAILED.*//p' | tr '\n' ' ')
+    fail 4 "changed: $changed" "$copy_again"
 }
 
 # try FILE: sets `real` where FILE runs and is the Python that the bundle was built for.
@@ -390,8 +517,8 @@ main() {
     [ -z "$trust" ] || set -- "$@" --trust-key "$work/signed/key.pem"
     [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
     [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
-    # shellcheck disable=SC2086  # two fixed words at most
-    set -- "$@" $more
+    # shellcheck disable=SC2086  # words, none of which names files
+    set -f && set -- "$@" $more
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
     "$python" -I -S -B "$work/installer/llava_pack/target" install "$@" </dev/null &

@@ -1,6 +1,9 @@
 """Recipes: what a person asks for, one TOML file each, read once into frozen values."""
 
+import difflib
+import json
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -21,10 +24,20 @@ from llava_pack.format.paths import component_defect
 from llava_pack.format.precision import DEFAULT_PRECISION, Precision
 from llava_pack.shipped import shipped
 
+OLDEST_MINOR = 11
+"""Of Python, that llava-pack runs on."""
+
 
 def _name(text: str) -> str:
     if defect := component_defect(text):
         raise ValueError(defect)
+    return text
+
+
+def _python(text: str) -> str:
+    minor = text.removeprefix("3.")
+    if not (text.startswith("3.") and minor.isdecimal() and int(minor) >= OLDEST_MINOR):
+        raise ValueError(f"expected Python 3.{OLDEST_MINOR} or newer")
     return text
 
 
@@ -90,7 +103,7 @@ class RuntimePart(_Part):
     """The engine, its Python and the requirement ranges that narrow llava-pack's own."""
 
     engine: Engine = "transformers"
-    python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = "3.11"
+    python: Annotated[str, AfterValidator(_python)] = "3.11"
     cuda: Literal["none", "12", "13"] = "12"
     requirements: tuple[str, ...] = ()
 
@@ -167,6 +180,51 @@ class RecipeFile:
     text: bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecipeSizes:
+    """About how large a shipped recipe is.
+
+    Attributes:
+        fetch_bytes: of its weights, as they are published.
+        nf4_bytes: of GPU memory for one request in nf4, at the recipe's context length.
+    """
+
+    fetch_bytes: int
+    nf4_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRecipe:
+    """A recipe by the name that `build` takes; sizes are known of the shipped ones."""
+
+    name: str
+    recipe: Recipe
+    sizes: RecipeSizes | None
+
+
+def known_recipes(folder: Path | None = None) -> tuple[KnownRecipe, ...]:
+    """Return the shipped recipes, and those of a folder, by default the current one.
+
+    A TOML file that is no recipe is left out.
+    """
+    table = json.loads((shipped("bundles") / "sizes.json").read_text(encoding="utf-8"))
+    found = [
+        KnownRecipe(
+            name=name,
+            recipe=read_recipe(find_recipe(name)).value,
+            sizes=RecipeSizes(
+                fetch_bytes=round(table[name]["fetch_gb"] * 1e9),
+                nf4_bytes=round(table[name]["nf4_gb"] * 1e9),
+            ),
+        )
+        for name in recipe_names()
+    ]
+    for path in sorted((folder or Path()).glob("*.toml")):
+        with suppress(RecipeError):
+            found.append(KnownRecipe(name=str(path), recipe=read_recipe(path).value, sizes=None))
+    return tuple(found)
+
+
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the shipped recipes, sorted."""
     return tuple(sorted(path.stem for path in shipped("bundles").glob("*.toml")))
@@ -184,11 +242,28 @@ def find_recipe(name_or_path: str) -> Path:
         path = shipped("bundles") / f"{name_or_path}.toml"
     if path.is_file() and (name_or_path.endswith(".toml") or name_or_path in recipe_names()):
         return path
+    similar = similar_recipes(name_or_path)
+    meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise RecipeError(
-        f"unknown recipe, expected one of {', '.join(recipe_names())} or the path of a .toml file",
+        f"unknown recipe, expected a shipped one or the path of a .toml file{meant}",
         subject=name_or_path,
-        hint="docs/reference/recipes.md describes each; try one: llava-pack build demo --dry-run",
+        hint="llava-pack recipes lists them; try one: llava-pack build demo --dry-run",
     )
+
+
+def similar_recipes(typed: str) -> tuple[str, ...]:
+    """Return what was perhaps meant: shipped recipes, and .toml files of the same folder.
+
+    >>> similar_recipes("liuhaotian/LLaVA-v1.5-7b")[0]
+    'llava-v1.5-7b'
+    """
+    last = typed.replace("\\", "/").rpartition("/")[2].lower()
+    names = {name.lower(): name for name in recipe_names()}
+    place = Path(typed).parent if typed.endswith(".toml") else Path()
+    with suppress(OSError, ValueError):
+        names |= {path.name.lower(): str(path) for path in place.glob("*.toml")}
+    same = [name for name in (last, f"{last}.toml") if name in names]
+    return tuple(names[name] for name in same or difflib.get_close_matches(last, names))
 
 
 def read_recipe(path: Path) -> RecipeFile:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llava_pack.assemble.abi_floors import prove
 from llava_pack.assemble.card import Card
-from llava_pack.assemble.forecast import outlook_of
+from llava_pack.assemble.forecast import Outlook, outlook_of
 from llava_pack.assemble.inodes import installed_inodes
 from llava_pack.assemble.layouts import stage_packing
 from llava_pack.assemble.licences_and_sbom import stage_papers
@@ -15,7 +15,12 @@ from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.reference_answers import record
-from llava_pack.assemble.runtime_files import stage_installer, stage_runtime, stage_wheels
+from llava_pack.assemble.runtime_files import (
+    installer_files,
+    stage_installer,
+    stage_runtime,
+    stage_wheels,
+)
 from llava_pack.assemble.seal import seal
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
@@ -26,34 +31,52 @@ from llava_pack.format.errors import PreflightError, SpaceError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import version
+from llava_pack.format.text import human_bytes
+from llava_pack.lock.profile import TargetProfile
 from llava_pack.lock.wheel_needs import ProvedFloors
 
 _SPARE_BYTES = 64 << 20
 
 
 def build(
-    options: BuildOptions, cache: Cache, progress: Progress, signer: Signer | None = None
+    options: BuildOptions,
+    cache: Cache,
+    progress: Progress,
+    signer: Signer | None = None,
+    plan: Plan | None = None,
 ) -> Card:
     """Build a bundle and return its card.
 
     A build that was stopped goes on: fetched files are in the cache, finished groups in the staging
     folder beside `out`.
 
+    Args:
+        options: what is asked for.
+        cache: of fetched files.
+        progress: told of every phase.
+        signer: None for a bundle that only its id vouches for.
+        plan: made of the same options just now; None to make it.
+
     Raises:
         PackError: see `plan_build`, and what fetching and converting raise.
         PreflightError: it would not run on the target.
+        IntegrityError: git changed the lines of the installer.
     """
-    plan = plan_build(options, cache, progress)
+    installer = installer_files()
+    plan = plan or plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
     known = known_answers(options.recipe)
-    _check_target(options, plan, cache)
+    if options.target is not None:
+        check_target(options.target, outlook_of(options, plan, cache))
     _check_space(options.out, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress, plan.packing.tower)
     fetched = _fetch_files(plan, cache, progress)
     proved = _prove(plan, options, cache, progress)
-    _check_space(options.out, sum(file.size_bytes for file in fetched.values()))
+    carried = (file.size_bytes for name, file in fetched.items() if name not in plan.left_out)
+    _check_space(options.out, sum(carried))
     staging = Staging(_staging_folder(options.out), progress)
     _stage_packages(staging, plan, fetched)
+    stage_installer(staging, installer)
     rewrites = stage_packing(staging, plan.packing, plan.recipe, sources)
     check_nothing_remote(staging)
     stage_papers(staging, plan, sources, fetched, options)
@@ -63,7 +86,9 @@ def build(
         entries=staging.entries,
         rewrites=rewrites,
         proved=proved,
-        inodes=installed_inodes(staging.root, staging.entries),
+        inodes=installed_inodes(
+            staging.root, staging.entries, {name: fetched[name].path for name in plan.left_out}
+        ),
         known_answers=known,
         references=references,
     )
@@ -79,9 +104,12 @@ def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Sign
         bundle=str(options.out),
         bundle_id=identity,
         release=options.release,
-        size_bytes=manifest.size_bytes,
-        files=len(manifest.files),
+        size_bytes=sum(entry.size_bytes for entry in manifest.files if entry.carried),
+        files=len(manifest.files) - len(manifest.left_out),
+        left_out=len(manifest.left_out),
+        left_out_bytes=sum(entry.size_bytes for entry in manifest.left_out),
         key=None if signer is None else signer.public.fingerprint,
+        python=manifest.python.own,
     )
 
 
@@ -90,10 +118,9 @@ def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedF
     staging.progress.start("stage wheels and runtime", total_bytes)
     packages = plan.packages
     minor, python = packages.platform.python, packages.python
-    stage_wheels(staging, packages.wheels, fetched, minor)
+    stage_wheels(staging, packages.wheels, fetched, minor, plan.left_out)
     archive = None if python.archive is None else fetched[python.archive.name]
     stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
-    stage_installer(staging)
     staging.progress.done()
 
 
@@ -106,14 +133,17 @@ def _fetch_files(plan: Plan, cache: Cache, progress: Progress) -> dict[str, Fetc
     return {file.name: found for file, found in fetched.items()}
 
 
-def _check_target(options: BuildOptions, plan: Plan, cache: Cache) -> None:
-    """Refuse a target on which the bundle would not run, before anything heavy moves."""
-    failed = outlook_of(options, plan, cache).failed if options.target is not None else ()
-    if failed:
+def check_target(target: TargetProfile, outlook: Outlook) -> None:
+    """Refuse a target on which the bundle would not run, before anything heavy moves.
+
+    Raises:
+        PreflightError: every reason is named.
+    """
+    if failed := outlook.failed:
         found = "; ".join(f"{one.name}: expected {one.need}, got {one.value}" for one in failed)
         raise PreflightError(
             f"the bundle would not run there: {found}",
-            subject=options.target.host or "target" if options.target else "target",
+            subject=target.host or "target",
             hint="; ".join(dict.fromkeys(one.fix for one in failed)),
         )
 
@@ -145,8 +175,8 @@ def _check_space(out: Path, needed_bytes: int) -> None:
     held_bytes = sum(p.stat().st_size for p in staged.rglob("*") if p.is_file())
     if free_bytes + held_bytes < needed_bytes + _SPARE_BYTES:
         raise SpaceError(
-            f"not enough disk for the bundle: expected {needed_bytes + _SPARE_BYTES} bytes free, "
-            f"got {free_bytes}",
+            f"not enough disk for the bundle: expected "
+            f"{human_bytes(needed_bytes + _SPARE_BYTES)} free, got {human_bytes(free_bytes)}",
             subject=str(folder),
             hint="free space there, or choose another disk with --out",
         )

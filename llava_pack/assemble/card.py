@@ -1,10 +1,13 @@
 """The card that `build` prints: what a person needs to carry a bundle over and install it."""
 
 import shlex
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath, PureWindowsPath
 
-from llava_pack.format.welcome import contact_lines
+from llava_pack.format.welcome import contact_lines, own_python_line
+from llava_pack.shells import for_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +17,9 @@ class Card:
     Attributes:
         bundle: the bundle's folder as the person knows it.
         release: UTC seconds of the release.
+        left_out: wheels that the server fetches from its own package index.
         key: fingerprint of the key that signed it, None for an unsigned one.
+        python: the version that the server must have, None where the bundle carries one.
     """
 
     recipe: str
@@ -24,33 +29,53 @@ class Card:
     size_bytes: int
     files: int
     key: str | None = None
+    python: str | None = None
+    left_out: int = 0
+    left_out_bytes: int = 0
 
-    @property
-    def folder(self) -> str:
-        """Return the last part of the bundle's path: its name on the other side."""
-        return self.bundle.rstrip("/").rsplit("/", 1)[-1]
+    def lines(self, platform: str = sys.platform) -> tuple[str, ...]:
+        """Return the card, a line each, to print and to copy by hand.
 
-    def lines(self) -> tuple[str, ...]:
-        """Return the card, a line each, to print and to copy by hand."""
-        there = f"~/{shlex.quote(self.folder)}"
+        Args:
+            platform: of this machine, as `sys.platform` names it: its shell gets the copy lines.
+        """
+        folder = (PureWindowsPath if platform == "win32" else PurePosixPath)(self.bundle).name
+        there = f"~/{shlex.quote(folder)}"
         when = datetime.fromtimestamp(self.release, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return (
             f"recipe    {self.recipe}",
             f"release   {when}",
             f"size      {self.size_bytes / 1e9:.2f} GB in {self.files} files",
+            *self._left_out(),
             f"id        {self.bundle_id}",
             *([] if self.key is None else [f"key       {self.key}"]),
+            *([] if self.python is None else [own_python_line(self.python)]),
             "",
             "copy it to the server, in one of these ways:",
-            *(f"  {line}" for line in carry_lines(self.bundle, self.folder)),
+            *(f"  {line}" for line in carry_lines(self.bundle, folder, platform)),
             "",
             "on the server (compare the number with the id above, then install):",
-            *(f"  {line}" for line in contact_lines(there, self.bundle_id, self.key)),
+            *(f"  {line}" for line in self._contact(there)),
         )
 
+    def _left_out(self) -> tuple[str, ...]:
+        if not self.left_out:
+            return ()
+        size = f"{self.left_out_bytes / 1e9:.2f} GB"
+        return (f"wheels    {self.left_out}, {size}: the server fetches them from its index, URL",)
 
-def carry_lines(bundle: str, folder: str) -> tuple[str, ...]:
+    def _contact(self, there: str) -> tuple[str, ...]:
+        return contact_lines(there, self.bundle_id, self.key, index=bool(self.left_out))
+
+
+def carry_lines(bundle: str, folder: str, platform: str = sys.platform) -> tuple[str, ...]:
     """Return ready commands that copy a bundle; USER, SERVER and PORT are left to fill in."""
+    if platform == "win32":
+        bundle = str(PureWindowsPath(bundle))
+        return (
+            for_windows(["scp", "-P", "PORT", "-r", bundle, "USER@SERVER:"]),
+            for_windows(["robocopy", bundle, f"E:\\{folder}", "/E"]),
+        )
     source = shlex.quote(bundle)
     there = shlex.quote(f"USER@SERVER:{folder}/")
     return (

@@ -21,6 +21,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding, check_floors
+from llava_pack.format.text import human_bytes
 from llava_pack.lock.fit import Fit, usable_bytes
 from llava_pack.lock.profile import Disk, TargetProfile
 
@@ -49,6 +50,7 @@ class Outlook:
         fetch_bytes: what is not in the cache yet.
         laptop_bytes: what the cache and the bundle will take here beside what they have.
         target_bytes: what bundle and installation take there.
+        target_fetch_bytes: what it fetches itself, from its own package index.
         floors: the least that a target needs; of glibc by the wheels' tags, and by their files
             where an earlier build has read them.
         fits: every precision on the target.
@@ -68,6 +70,7 @@ class Outlook:
     bundle_bytes: int
     laptop_bytes: int
     target_bytes: int
+    target_fetch_bytes: int
     floors: Floors
     serving: ServingProfile
     fits: tuple[Fit, ...]
@@ -98,8 +101,10 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     wheels = {name: size or 0 for name, size in sizes.items()}
     absent = sum(wheels[file.name] for file in files if not _held(cache, file.digest))
     fetch_bytes = absent + plan.weights_bytes  # whole: parts of weights are not looked for
-    bundle_bytes = packed_weights_bytes(plan) + sum(wheels.values())
-    floors = _floors(plan, wheels, bundle_bytes, cache)
+    whole_bytes = packed_weights_bytes(plan) + sum(wheels.values())
+    left_out_bytes = sum(wheels[name] for name in plan.left_out)
+    bundle_bytes = whole_bytes - left_out_bytes
+    floors = _floors(plan, wheels, whole_bytes, cache)
     return Outlook(
         recipe=plan.recipe.name,
         licence=f"{plan.recipe.licence.id}, {plan.recipe.licence.url}",
@@ -117,6 +122,7 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         bundle_bytes=bundle_bytes,
         laptop_bytes=fetch_bytes + bundle_bytes,
         target_bytes=floors.disk_bytes,
+        target_fetch_bytes=left_out_bytes,
         floors=floors,
         serving=plan.serving.profile,
         fits=plan.serving.fits,
@@ -124,14 +130,14 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     )
 
 
-def _floors(plan: Plan, wheels: Mapping[str, int], bundle_bytes: int, cache: Cache) -> Floors:
+def _floors(plan: Plan, wheels: Mapping[str, int], whole_bytes: int, cache: Cache) -> Floors:
     packages, profile = plan.packages, plan.serving.profile
     digests = {wheel.filename: wheel.sha256 for wheel in packages.all_wheels}
     contents = FloorInputs(
         platform=packages.platform,
         torch=packages.torch,
         wheels=wheels,
-        total_bytes=bundle_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
+        total_bytes=whole_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
         proved=recalled(digests, packages.platform.arch, cache),
     )
     wish = replace(
@@ -255,8 +261,8 @@ def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[Fl
     free_bytes = min(shutil.disk_usage(place).free for place in (folder, cache.root))
     level: Literal["ok", "warn"] = "ok" if free_bytes >= needed_bytes else "warn"
     fix = "free space, or choose disks with --out and LLAVA_PACK_CACHE"
-    need = f"at least {needed_bytes} bytes"
-    yield FloorFinding("disk here", level, f"{free_bytes} bytes", need, fix, ExitCode.SPACE)
+    need = f"at least {human_bytes(needed_bytes)}"
+    yield FloorFinding("disk here", level, human_bytes(free_bytes), need, fix, ExitCode.SPACE)
 
 
 def _python(target: TargetProfile, plan: Plan, floors: Floors) -> str | None:

@@ -2,7 +2,7 @@
 
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from llava_pack.format.manifest import FileEntry
@@ -16,19 +16,22 @@ _OWN = 40
 """The frame of a generation and of a prefix: receipt, seal, folders, the venv's own files."""
 
 
-def installed_inodes(root: Path, entries: Iterable[FileEntry]) -> int:
+def installed_inodes(
+    root: Path, entries: Iterable[FileEntry], elsewhere: Mapping[str, Path]
+) -> int:
     """Return how many files and folders installing a staged bundle makes, at most.
 
     Args:
         root: of the staged bundle; the directories of its archives are read.
         entries: of its files, each of which goes into the store.
+        elsewhere: by file name, the wheels that it leaves out, and that go there too.
     """
-    paths = [entry.path for entry in entries]
-    store = len(paths) + min(len(paths), _STORE_FOLDERS)
-    archives = (path for path in paths if path.startswith("runtime/cpython-"))
-    wheels = (path for path in paths if path.startswith("wheels/"))
-    unpacked = sum(archive_inodes(root / path) for path in archives)
-    return store + _OWN + unpacked + sum(wheel_inodes(root / path) for path in wheels)
+    files = {entry.path: root / entry.path for entry in entries if entry.carried}
+    files |= {f"wheels/{name}": path for name, path in elsewhere.items()}
+    store = len(files) + min(len(files), _STORE_FOLDERS)
+    archives = (file for path, file in files.items() if path.startswith("runtime/cpython-"))
+    wheels = (file for path, file in files.items() if path.startswith("wheels/"))
+    return store + _OWN + sum(map(archive_inodes, archives)) + sum(map(wheel_inodes, wheels))
 
 
 def wheel_inodes(wheel: Path) -> int:

@@ -7,6 +7,7 @@ from llava_pack.assemble.packages import Packages
 from llava_pack.assemble.runtime_files import PythonChoice
 from llava_pack.assemble.source_packages import Workshop, build_source
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile, Sha256
@@ -55,7 +56,12 @@ def check_lock(lock: Lock, recipe: RecipeFile) -> None:
 
 
 def pinned_packages(
-    lock: Lock, cache: Cache, progress: Progress, *, archive: PythonArchive | None = None
+    lock: Lock,
+    cache: Cache,
+    progress: Progress,
+    *,
+    archive: PythonArchive | None = None,
+    mirror: Mirror = USUAL,
 ) -> Packages:
     """Return the lock's packages; an index is asked only for what the cache does not hold.
 
@@ -64,6 +70,7 @@ def pinned_packages(
         cache: what it holds is not asked for.
         progress: told what is going on.
         archive: a standalone CPython given by hand, which must be the lock's.
+        mirror: where packages and CPython are fetched.
 
     Raises:
         RecipeError: an index no longer has a wheel, or has another one under its name; a wheel has
@@ -78,7 +85,7 @@ def pinned_packages(
     gone = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
     absent = [wheel for wheel in gone if wheel.source_sha256 is None]
     found: dict[str, LockedWheel] = {}
-    indexes = configured_indexes()
+    indexes = configured_indexes(mirror=mirror.index, torch=mirror.torch)
     if absent:
         progress.start(f"find {len(absent)} packages of the lock", None)
         exact = [f"{wheel.name}=={wheel.version}" for wheel in absent]
@@ -100,7 +107,7 @@ def pinned_packages(
     return Packages(
         platform=platform,
         all_wheels=wheels,
-        python=_python(lock.python, platform, cache, archive),
+        python=_python(lock.python, platform, cache, archive, mirror),
         torch=torch_needs(wheels, lock.cuda),
         indexes=indexes,
         backend=lock.torch_backend,
@@ -134,13 +141,18 @@ def _cached(wheel: PinnedWheel) -> LockedWheel:
 
 
 def _python(
-    pinned: PinnedPython, platform: Platform, cache: Cache, given: PythonArchive | None
+    pinned: PinnedPython,
+    platform: Platform,
+    cache: Cache,
+    given: PythonArchive | None,
+    mirror: Mirror,
 ) -> PythonChoice:
     if pinned.archive is None or pinned.sha256 is None:
         return PythonChoice(version=pinned.version, archive=None)
     url = "" if given is None else given.path.as_uri()
     if given is None and cache.path(pinned.sha256) is None:
-        found = find_standalone(pinned.version, f"{platform.arch}-unknown-linux-gnu")
+        triple = f"{platform.arch}-unknown-linux-gnu"
+        found = find_standalone(pinned.version, triple, mirror=mirror.python)
         if found.file is None:
             raise RecipeError(
                 f"CPython {pinned.version} cannot be found: {found.reason}",

@@ -32,6 +32,7 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
             "tower": packing.tower,
         },
         serving=plan.serving.profile,
+        without_wheels=options.without_wheels,
         python=_python(packages, cache),
         packages=tuple(
             PinnedWheel(

@@ -48,6 +48,7 @@ def describe(plan: Plan, options: BuildOptions, facts: BuildFacts) -> Manifest:
     recipe, packages = plan.recipe, plan.packages
     licence, *others = licence_entries(recipe, options.accepted)
     return Manifest(
+        format=2 if plan.left_out else 1,
         release=options.release,
         created_by=CREATED_BY,
         recipe=RecipeEntry(name=recipe.name, title=recipe.title),

@@ -1,6 +1,7 @@
 """The sources of a model: checkpoint or adapter, its base, its tower."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.assemble.components import chosen_tower, completed
@@ -15,9 +16,11 @@ from llava_pack.checkpoint.layout import Layout, named_defects, read_layout
 from llava_pack.checkpoint.pair import headers_defects, tower_defects, with_tower
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.directory import DirectorySource
-from llava_pack.fetch.schemes import parse_source
+from llava_pack.fetch.hub import HubSource
+from llava_pack.fetch.mirrors import USUAL, Mirror
+from llava_pack.fetch.schemes import given_source, parse_source
 from llava_pack.fetch.source import Listing, Source
-from llava_pack.format.errors import RecipeError
+from llava_pack.format.errors import RecipeError, UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.recipe import Recipe, RecipeFile
 from llava_pack.shipped import shipped
@@ -26,28 +29,127 @@ Sources = Mapping[str, Source]
 """Where the parts of a model come from, by `model`, `base` and `vision_tower`."""
 
 
-def recipe_sources(recipe: RecipeFile, pins: Mapping[str, str] | None) -> Sources:
-    """Return the sources that a recipe names, by their parts; nothing is asked for.
+def recipe_sources(
+    recipe: RecipeFile,
+    pins: Mapping[str, str] | None,
+    given: Sources | None = None,
+    mirror: Mirror = USUAL,
+) -> Sources:
+    """Return where the parts of a recipe come from; nothing is asked for.
 
     Args:
         recipe: what is asked for.
         pins: a lock's, for the same parts; None leaves each as the recipe has it.
+        given: by a person, in place of the recipe's.
+        mirror: the Hub is asked there.
 
     Raises:
         RecipeError: one is not a source, or a lock has others.
+        UsageError: one is given that a lock has already.
     """
+    by_hand = given or {}
     sources = {
-        name: parse_source(part.source, base=recipe.folder)
+        name: by_hand.get(name) or parse_source(part.source, base=recipe.folder)
         for name, part in recipe.value.parts().items()
     }
     if pins is None:
-        return sources
+        return _mirrored(sources, mirror)
     if pins.keys() != sources.keys():
         raise RecipeError(
             f"expected sources of {', '.join(sources)}, got {', '.join(pins) or 'none'}",
             subject="lock",
         )
-    return {name: source.at(pins[name]) for name, source in sources.items()}
+    pinned = {
+        name: _pinned(name, source, pins[name], by_hand=name in by_hand)
+        for name, source in sources.items()
+    }
+    return _mirrored(pinned, mirror)
+
+
+def _mirrored(sources: Sources, mirror: Mirror) -> Sources:
+    return {
+        name: replace(source, mirror=mirror.hub) if isinstance(source, HubSource) else source
+        for name, source in sources.items()
+    }
+
+
+def given_sources(recipe: Recipe, typed: Mapping[str, str]) -> Sources:
+    """Return the sources that a person gives in place of a recipe's.
+
+    Args:
+        recipe: names its parts.
+        typed: by part.
+
+    Raises:
+        UsageError: one is neither a source nor a folder, or the recipe has no such part.
+    """
+    parts = recipe.parts()
+    if strangers := sorted(typed.keys() - parts.keys()):
+        raise UsageError(
+            f"the recipe has no {strangers[0]}, it has {', '.join(parts)}",
+            subject=option_of(strangers[0]),
+            hint="leave it out",
+        )
+    return {
+        part: given_source(text, parts[part].name, option_of(part)) for part, text in typed.items()
+    }
+
+
+def option_of(part: str) -> str:
+    """Return the option that says where a part comes from.
+
+    >>> option_of("model"), option_of("vision_tower")
+    ('--model', '--tower')
+    """
+    return f"--{part.removeprefix('vision_')}"
+
+
+def _pinned(part: str, source: Source, pinned: str, *, by_hand: bool) -> Source:
+    """Return a part's source as a lock has it: with a lock, it decides.
+
+    Raises:
+        UsageError: the lock has it, and another is given.
+        RecipeError: the lock was written with a folder, which is not given now.
+    """
+    option = option_of(part)
+    local, was_local = isinstance(source, DirectorySource), pinned.startswith("dir:")
+    if was_local and not local:
+        raise RecipeError(
+            f"written with a folder for the {part}, {pinned}, which a lock cannot bring back",
+            subject="lock",
+            hint=f"give the same folder again: {option} DIR",
+        )
+    if by_hand and not was_local:
+        raise UsageError(
+            f"the lock decides it: {pinned}", subject=option, hint=f"leave out {option}"
+        )
+    if pinned.partition(":")[0] != str(source).partition(":")[0]:
+        return parse_source(pinned)  # it was given when the lock was written
+    return source.at(pinned)
+
+
+def replacements(recipe: RecipeFile, sources: Sources, given: Sources) -> Iterator[str]:
+    """Yield a line for each part that comes from elsewhere than the recipe says.
+
+    A recipe's digests are held against what comes; what it has none of, is taken as it is.
+
+    Args:
+        recipe: says where parts come from.
+        sources: where they do come from.
+        given: those of them that a person gave; a lock may have others.
+    """
+    for name, part in recipe.value.parts().items():
+        meant, source = parse_source(part.source, base=recipe.folder), sources[name]
+        same = str(meant).partition("@")[0] == str(source).partition("@")[0]
+        if same and (name not in given or meant == source):
+            continue
+        known = sum(one.sha256 is not None for one in part.files)
+        compared = (
+            f"compared by the SHA-256 of {known} of its files"
+            if known
+            else "the recipe has no SHA-256 to compare it by"
+        )
+        yield f"! {name}: {source} in place of {meant.public}; {compared}"
 
 
 def identify_sources(

@@ -1,5 +1,7 @@
 """llava-pack's own wheel, repacked from the running package: same files, same bytes, fixed times.
 
+It is not compressed: zlib's bytes differ between its builds, and the bundle id with them.
+
 Source: the binary distribution format specification (PEP 427, 491).
 """
 
@@ -18,6 +20,7 @@ FILENAME = f"llava_pack-{__version__}-py3-none-any.whl"
 _INFO = f"llava_pack-{__version__}.dist-info"
 _PACKAGE = Path(__file__).resolve().parent.parent
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3  # Source: APPNOTE.TXT 4.4.2, "version made by"; Python writes the system that it runs on
 _WHEEL = (
     f"Wheel-Version: 1.0\nGenerator: llava-pack {__version__}\n"
     "Root-Is-Purelib: true\nTag: py3-none-any\n"
@@ -33,7 +36,7 @@ def write_own_wheel(folder: Path) -> Path:
     target = folder / FILENAME
     members = sorted([*_code(), *_shipped_files(), *_info()])
     record = []
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as wheel:
+    with zipfile.ZipFile(target, "w") as wheel:
         for name, content in members:
             _add(wheel, name, content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
@@ -45,7 +48,7 @@ def write_own_wheel(folder: Path) -> Path:
 
 def _add(wheel: zipfile.ZipFile, name: str, content: bytes) -> None:
     info = zipfile.ZipInfo(name, date_time=_EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system = _UNIX
     info.external_attr = 0o100644 << 16
     wheel.writestr(info, content)
 
@@ -80,7 +83,7 @@ def _info() -> Iterator[tuple[str, bytes]]:
     except metadata.PackageNotFoundError as error:
         raise PackError(
             "the running llava-pack is not installed, so its metadata cannot be packed",
-            hint="install it: pip install . in a clone of llava-pack",
+            hint="in a clone of llava-pack: uv tool install .",
         ) from error
     for name in ("METADATA", "entry_points.txt"):
         text = installed.read_text(name)

@@ -8,6 +8,7 @@ from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.source_packages import Workshop, resolve_with_sources
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.credentials import Credentials
+from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile
@@ -66,6 +67,7 @@ def resolve_packages(
     progress: Progress,
     *,
     archive: PythonArchive | None = None,
+    mirror: Mirror = USUAL,
 ) -> Packages:
     """Return the wheels and the interpreter for a target; nothing heavy is fetched.
 
@@ -75,19 +77,20 @@ def resolve_packages(
         cache: where sources and wheels that are built from them are kept.
         progress: told what is going on.
         archive: a standalone CPython given by hand, None to look for one.
+        mirror: where packages and CPython are fetched.
 
     Raises:
         RecipeError: no set of wheels serves the target, or a GPU's has no CUDA.
         NetworkError: the package index cannot be reached.
     """
     if archive is None:
-        python = _choose_python(choice, progress)
+        python = _choose_python(choice, progress, mirror)
     else:
         file = archive.file(choice.platform.arch)
         python = PythonChoice(version=archive.version, archive=file)
     minor = ".".join(python.version.split(".")[:2])
     choice = replace(choice, platform=replace(choice.platform, python=minor))
-    indexes = configured_indexes()
+    indexes = configured_indexes(mirror=mirror.index, torch=mirror.torch)
     progress.start(f"resolve packages for {choice.platform.uv_platform}", None)
     torch, wheels = _resolved(recipe, choice, indexes, cache, progress)
     progress.done()
@@ -144,13 +147,14 @@ def _wheels(
     return wheels
 
 
-def _choose_python(choice: ResolutionTarget, progress: Progress) -> PythonChoice:
+def _choose_python(choice: ResolutionTarget, progress: Progress, mirror: Mirror) -> PythonChoice:
     """Return the CPython to carry; the target's own where none is wanted or none can be had."""
     version = choice.platform.python
     if not choice.own_python:
         return PythonChoice(version=version, archive=None)
     try:
-        found = find_standalone(version, f"{choice.platform.arch}-unknown-linux-gnu")
+        triple = f"{choice.platform.arch}-unknown-linux-gnu"
+        found = find_standalone(version, triple, mirror=mirror.python)
         reason = found.reason
     except (NetworkError, FetchError) as error:
         found, reason = None, str(error)

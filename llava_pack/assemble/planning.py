@@ -1,12 +1,18 @@
 """What a build is asked for, and what it found before anything heavy is fetched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
-from llava_pack.assemble.model_sources import check_servable, identify_sources, recipe_sources
+from llava_pack.assemble.model_sources import (
+    Sources,
+    check_servable,
+    identify_sources,
+    recipe_sources,
+    replacements,
+)
 from llava_pack.assemble.packages import Packages, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named, check_vocabulary
@@ -20,16 +26,19 @@ from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
 from llava_pack.convert.quantize import need_torch
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.format.errors import PreflightError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import Quantized
 from llava_pack.format.progress import Progress
+from llava_pack.format.records import summary
 from llava_pack.lock.choice import Asked, ResolutionTarget
 from llava_pack.lock.document import Lock
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
+_SHOWN_WHEELS = 5
 _NEWER_SYSTEM = (
     "use a system with a newer C library (RHEL 8, Debian 10, Ubuntu 20.04 or later), or a "
     "container of one"
@@ -52,10 +61,14 @@ class BuildOptions:
         quantize: precision of weights that are quantized now, None for none.
         merge: adapter or projector are put into their base now.
         tower: the one inside the checkpoint, or the stock one, where they differ.
+        sources: where parts come from, in place of the recipe's sources.
+        mirror: where bytes are fetched; it decides nothing of what is fetched.
+        require_python: the bundle must carry a CPython.
         runtime: None for the recipe's own.
         accepted: ids of the licences whose terms the person accepts.
         record: known answers are recorded; None where this machine can.
         answers: where they are kept beside a lock, None for the cache.
+        without_wheels: the target fetches from its own index what an index has.
     """
 
     recipe: RecipeFile
@@ -69,10 +82,14 @@ class BuildOptions:
     quantize: Quantized | None = None
     merge: bool = False
     tower: TowerChoice | None = None
+    sources: Sources = field(default_factory=dict)
+    mirror: Mirror = USUAL
+    require_python: bool = False
     runtime: Engine | None = None
     accepted: frozenset[str] = frozenset()
     record: bool | None = None
     answers: Path | None = None
+    without_wheels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +99,7 @@ class Plan:
     Attributes:
         sources: by `model`, `base` and `vision_tower`, those that the recipe has.
         configs: of the model and its tower.
+        left_out: file names of the wheels that the target fetches itself.
     """
 
     recipe: Recipe
@@ -90,6 +108,7 @@ class Plan:
     packages: Packages
     serving: ServingPlan
     configs: Configs
+    left_out: frozenset[str] = frozenset()
 
     @property
     def weights_bytes(self) -> int:
@@ -106,13 +125,16 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     recipe, lock = options.recipe.value, options.locked
     if lock is not None:
         check_lock(lock, options.recipe)
-    sources = recipe_sources(options.recipe, None if lock is None else lock.sources)
+    pins = None if lock is None else lock.sources
+    sources = recipe_sources(options.recipe, pins, options.sources, options.mirror)
     packing = _packing(options)
     if packing.precision is not None:
         need_torch(f"--quantize {packing.precision}")
     check_output(options.out)
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
+    for line in replacements(options.recipe, sources, options.sources):
+        progress.note(line)
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
     layouts = check_servable(identified, recipe, configs, progress, packing.tower)
@@ -124,7 +146,10 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     if lock is None:
         packages = _resolved(recipe, options, cache, progress)
     else:
-        packages = pinned_packages(lock, cache, progress, archive=options.python_archive)
+        archive, mirror = options.python_archive, options.mirror
+        packages = pinned_packages(lock, cache, progress, archive=archive, mirror=mirror)
+    if options.require_python:
+        _need_python(packages)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe,
@@ -144,7 +169,17 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         packages=packages,
         serving=serving,
         configs=configs,
+        left_out=_left_out(packages, progress) if options.without_wheels else frozenset(),
     )
+
+
+def _left_out(packages: Packages, progress: Progress) -> frozenset[str]:
+    """Return the wheels that an index has; say which ones this machine has from a folder."""
+    wheels = [wheel for wheel in packages.wheels if wheel.source_sha256 is None]
+    if local := [wheel.filename for wheel in wheels if wheel.url.startswith("file:")]:
+        names = summary(local, _SHOWN_WHEELS)
+        progress.note(f"! from a folder here, and the server's index must have them: {names}")
+    return frozenset(wheel.filename for wheel in wheels)
 
 
 def _packing(options: BuildOptions) -> Packing:
@@ -177,9 +212,11 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
     Raises:
         PreflightError: the target's C library is too old for llava-pack's engine.
     """
-    archive = options.python_archive
+    archive, mirror = options.python_archive, options.mirror
     try:
-        return resolve_packages(recipe, options.choice, cache, progress, archive=archive)
+        return resolve_packages(
+            recipe, options.choice, cache, progress, archive=archive, mirror=mirror
+        )
     except RecipeError as error:
         platform = options.choice.platform
         runtime = packed_for(recipe)
@@ -191,6 +228,21 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
             subject="target",
             hint=old_glibc_fix(recipe),
         ) from error
+
+
+def _need_python(packages: Packages) -> None:
+    """Refuse packages without a CPython beside them.
+
+    Raises:
+        RecipeError: the target's own would be needed.
+    """
+    if packages.python.archive is None:
+        raise RecipeError(
+            f"no CPython to carry, so the server would need Python {packages.python.version}",
+            subject="--require-python",
+            hint="name another place for it (UV_PYTHON_INSTALL_MIRROR, in China: --mirror cn), or "
+            "pack an archive that you have: --python-archive FILE",
+        )
 
 
 def old_glibc_fix(recipe: Recipe) -> str:
@@ -214,7 +266,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
     """
     packing = dict(lock.packing)
     extra = options.format or options.quantize or options.merge or options.tower or options.runtime
-    if asked != Asked() or extra:
+    if asked != Asked() or extra or options.without_wheels:
         raise UsageError(
             "a lock decides platform, Python, CUDA, runtime, packages and layout",
             subject="--locked",
@@ -229,6 +281,7 @@ def locked_options(options: BuildOptions, lock: Lock, asked: Asked) -> BuildOpti
         quantize=packing.get("quantize"),
         merge=bool(packing.get("merge")),
         tower=packing.get("tower"),
+        without_wheels=lock.without_wheels,
         recipe=replace(
             options.recipe, value=with_runtime(options.recipe.value, lock.serving.engine)
         ),

@@ -28,6 +28,7 @@ from llava_pack.format import files, records
 from llava_pack.format.errors import CheckpointError, UsageError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.format.text import human_bytes
 
 SMALL_BYTES = 1 << 30
 """Weights up to here are recorded in every precision, larger ones in the one that serves."""
@@ -46,7 +47,7 @@ _NEEDED = (
 )
 """What the engine imports: the extra `quantize` alone has not all of it."""
 _CONTEXT_TOKENS = 4096
-_HINT = "pip install '.[serve]' in a clone of llava-pack, or leave out --record"
+_HINT = 'in a clone of llava-pack: uv tool install --force ".[serve]", or leave out --record'
 
 
 def record(
@@ -82,6 +83,11 @@ def record(
         if options.record:
             raise UsageError(f"known answers cannot be recorded: {why}", hint=_HINT)
         progress.note(f"! known answers are not recorded: {why}; the first installation can do it")
+        names = ", ".join(one.name for one in known)
+        progress.note(
+            f"! whether they are right ({names}) shows there; one that is wrong for this model "
+            "stops the installation, unless --accept-answer NAME accepts it"
+        )
         return ()
     progress.start(f"record known answers in {', '.join(precisions)}", None)
     recorded = _run(staging, plan, known, precisions)
@@ -125,7 +131,9 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
         for precision in precisions
     )
     free = psutil.virtual_memory().available
-    return f"it takes {needed} bytes of memory, {free} are free" if needed > free else ""
+    if needed <= free:
+        return ""
+    return f"it takes {human_bytes(needed)} of memory, {human_bytes(free)} are free"
 
 
 def _importable(name: str) -> bool:
@@ -142,7 +150,7 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="llava-pack-answers-") as folder:
         model = staging.root / "model" / recipe.model.name
         questions = Path(folder, "known.json")
-        questions.write_text(json.dumps([records.encode(one) for one in known]))
+        questions.write_bytes(json.dumps([records.encode(one) for one in known]).encode())
         command = [sys.executable, "-m", "llava_pack.engine.known.recording"]
         command += ["--known", str(questions), "--model-dir", str(model)]
         if recipe.vision_tower is not None and plan.packing.tower_beside:
@@ -153,7 +161,14 @@ def _run(
         command += ["--conv-mode", recipe.model.conv_mode]
         command += ["--context-tokens", str(plan.serving.profile.context_tokens)]
         environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=environ,
+        )
     said = _last_object(done.stdout)
     if done.returncode != 0 or "references" not in said:
         why = said.get("error") or done.stderr.strip().rpartition("\n")[2] or "it exited early"
@@ -176,7 +191,8 @@ def _check_words(model: str, known: Sequence[KnownAnswer], recorded: Sequence[Re
                 f"its answer to {one.answer!r} in {one.precision} is {one.text.strip()!r:.200}, "
                 f"expected {', '.join(missing)} in it",
                 subject=model,
-                hint="change [[known_answers]] of the recipe to what this model can answer",
+                hint="change [[known_answers]] of the recipe to what this model can answer; or "
+                f"build with --no-record, and install with --accept-answer {one.answer}",
             )
 
 

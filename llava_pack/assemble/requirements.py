@@ -26,7 +26,9 @@ def target_requirements(recipe: Recipe, torch: TorchChoice) -> tuple[str, ...]:
     try:
         own = metadata.requires("llava-pack") or []
     except metadata.PackageNotFoundError as error:
-        raise PackError("llava-pack is not installed", hint="pip install . in a clone") from error
+        raise PackError(
+            "llava-pack is not installed", hint="uv tool install . in a clone"
+        ) from error
     lines = [line for text in own if (line := _without_extra(text)) is not None]
     return (*lines, *recipe.runtime.requirements, *torch.requirements)
 

@@ -1,7 +1,7 @@
 """Everything in a bundle that is not the model: wheels, uv, Python, the installer."""
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,12 +11,14 @@ from llava_pack.assemble.own_wheel import FILENAME, write_own_wheel
 from llava_pack.assemble.staging import Staging
 from llava_pack.fetch.credentials import Credentials
 from llava_pack.fetch.download import FetchedFile, RemoteFile, Sha256
-from llava_pack.format.errors import RecipeError
+from llava_pack.format.errors import IntegrityError, RecipeError
 from llava_pack.format.manifest import FileEntry, PythonEntry
+from llava_pack.format.paths import bundle_path
 from llava_pack.lock.pylock import LockedWheel, render_pylock
 from llava_pack.shipped import shipped
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_LAPTOP_ONLY = "format/windows.py"
 _OURS = {"kind": "llava-pack", "version": __version__}
 
 
@@ -48,7 +50,11 @@ def remote_wheel(wheel: LockedWheel, credentials: Credentials) -> RemoteFile:
 
 
 def stage_wheels(
-    staging: Staging, wheels: Sequence[LockedWheel], fetched: Mapping[str, FetchedFile], python: str
+    staging: Staging,
+    wheels: Sequence[LockedWheel],
+    fetched: Mapping[str, FetchedFile],
+    python: str,
+    left_out: Collection[str] = (),
 ) -> None:
     """Write `wheels/`, llava-pack's own among them, and `lock/pylock.toml`.
 
@@ -57,11 +63,15 @@ def stage_wheels(
         wheels: the lock, without llava-pack itself.
         fetched: where each wheel lies, by file name.
         python: minor version of the target.
+        left_out: file names of those that the target fetches itself.
     """
     sized = []
     for wheel in wheels:
         held = fetched[wheel.filename]
-        _stage_wheel(staging, wheel, held.path)
+        if wheel.filename in left_out:
+            staging.left_out(_on_an_index(wheel, held))
+        else:
+            _stage_wheel(staging, wheel, held.path)
         sized.append(replace(wheel, size_bytes=held.size_bytes))
     sized.append(_stage_own_wheel(staging))
     lock = render_pylock(sized, python=python, folder="../wheels")
@@ -103,8 +113,13 @@ def stage_runtime(
     staging.group("runtime", inputs, make)
 
 
-def stage_installer(staging: Staging) -> None:
-    """Write `install.sh`, `probe.sh` and `installer/`: what an auditor reads."""
+def installer_files() -> dict[str, bytes]:
+    """Return `install.sh`, `probe.sh` and `installer/`, by path: what an auditor reads.
+
+    Raises:
+        IntegrityError: a file has a carriage return, which no shell of a server takes for white
+            space, and which is not in the bundle that others build.
+    """
     scripts = [
         p for name in ("install.sh", "probe.sh") if (p := shipped("installers") / name).is_file()
     ]
@@ -112,6 +127,18 @@ def stage_installer(staging: Staging) -> None:
     units = [(path, f"installer/units/{path.name}") for path in _units()]
     files = [(path, path.name) for path in scripts] + code + units
     contents = {name: path.read_bytes() for path, name in files}
+    if changed := [name for name, content in contents.items() if b"\r" in content]:
+        raise IntegrityError(
+            f"has lines that end in CR LF, expected LF in {len(contents)} files, "
+            f"got CR in {len(changed)} of them",
+            subject=changed[0],
+            hint="git changed them: clone llava-pack again with git clone -c core.autocrlf=false",
+        )
+    return contents
+
+
+def stage_installer(staging: Staging, contents: Mapping[str, bytes]) -> None:
+    """Write what `installer_files` returned."""
 
     def make() -> Iterable[FileEntry]:
         staging.clean("installer")
@@ -133,6 +160,16 @@ def _stage_wheel(staging: Staging, wheel: LockedWheel, held: Path) -> None:
     staging.group(path, [wheel.sha256], make)
 
 
+def _on_an_index(wheel: LockedWheel, held: FetchedFile) -> FileEntry:
+    return FileEntry(
+        path=bundle_path(f"wheels/{wheel.filename}"),
+        size_bytes=held.size_bytes,
+        mode=0o644,
+        sha256=held.sha256,
+        origin={"kind": "index", "name": wheel.name, "version": wheel.version},
+    )
+
+
 def _stage_own_wheel(staging: Staging) -> LockedWheel:
     folder = staging.root / "wheels"
     folder.mkdir(exist_ok=True)
@@ -150,10 +187,13 @@ def _stage_own_wheel(staging: Staging) -> LockedWheel:
 
 
 def installer_code() -> list[str]:
-    """Return the files of this package, relative to it, of which a copy installs a bundle."""
+    """Return the files of this package, relative to it, of which a copy installs a bundle.
+
+    What Windows alone runs is not among them: a bundle is installed on Linux.
+    """
     folders = ((_PACKAGE / name).glob("*.py") for name in ("format", "target"))
     inside = (path.relative_to(_PACKAGE).as_posix() for folder in folders for path in folder)
-    return ["__init__.py", *sorted(inside)]
+    return ["__init__.py", *sorted(set(inside) - {_LAPTOP_ONLY}), "target/zh.toml"]
 
 
 def _units() -> list[Path]:

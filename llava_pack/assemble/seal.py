@@ -28,10 +28,12 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
     Raises:
         SignatureError: openssl did not sign.
     """
-    welcome = start_here(manifest.recipe.name, manifest.recipe.title).encode()
+    named, python = manifest.recipe, manifest.python.own
+    index = bool(manifest.left_out)
+    welcome = start_here(named.name, named.title, python=python, index=index).encode()
     manifest = replace(manifest, start_here_sha256=sha256(welcome).hexdigest())
     described = render_manifest(manifest)
-    digests = {entry.path: entry.sha256 for entry in staging.entries}
+    digests = {entry.path: entry.sha256 for entry in staging.entries if entry.carried}
     digests[MANIFEST_NAME] = sha256(described).hexdigest()
     sums = render_sums(digests)
     contents = {MANIFEST_NAME: described, START_NAME: welcome, SUMS_NAME: sums}
@@ -71,8 +73,8 @@ def _replace(staged: Path, out: Path) -> None:
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
-        out.rename(old)
-    staged.rename(out)
+        files.move(out, old)
+    files.move(staged, out)
     for folder in (out.parent, *(Path(each) for each, _, _ in os.walk(out))):
         files.sync(folder)
     shutil.rmtree(old, ignore_errors=True)

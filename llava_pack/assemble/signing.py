@@ -23,6 +23,7 @@ from llava_pack.format.signature import (
     ssh_signature,
     ssh_string,
 )
+from llava_pack.target.programs import SEARCH_PATH
 
 MIN_PASSPHRASE = 8
 MAX_PASSPHRASE = 1000
@@ -186,7 +187,7 @@ def _der_signature(signer: Signer, message: bytes) -> bytes:
 
 def _openssl(arguments: Sequence[str], passphrase: str, *, lines: int = 1) -> bytes:
     """Run openssl and return what it wrote; the passphrase is given on `lines` lines of stdin."""
-    program = shutil.which("openssl")
+    program = shutil.which("openssl") or shutil.which("openssl", path=SEARCH_PATH)
     if program is None:
         raise CannotVerifyError(
             "not found on this machine, expected it on the PATH",

@@ -186,7 +186,8 @@ def _build(archive: Path, source: LockedSource, place: Path, indexes: Indexes) -
         done = subprocess.run(
             [*command, *indexes.arguments(), str(named)],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environ,
             cwd=folder,
             umask=0o022 if os.name != "nt" else -1,

@@ -16,10 +16,12 @@ from llava_pack.checkpoint.layout import Layout, survey_files
 from llava_pack.checkpoint.weight_file import Held
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.directory import DirectorySource
 from llava_pack.fetch.source import Listing, Origins, Source, select
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import CheckpointError, IntegrityError
 from llava_pack.format.progress import Progress
+from llava_pack.format.text import sizes_apart
 from llava_pack.recipe import ExpectedFile
 
 _SMALL = (
@@ -225,13 +227,18 @@ def _check_expected(listing: Listing, expected: Sequence[ExpectedFile]) -> None:
         raise CheckpointError(
             f"files are missing: {', '.join(missing)}",
             subject=str(listing.pinned),
-            hint="the repository has changed, or HF_ENDPOINT points at an incomplete mirror",
+            hint="the download is not complete: fetch these too, or name the repository"
+            if isinstance(listing.pinned, DirectorySource)
+            else "the repository has changed, or HF_ENDPOINT points at an incomplete mirror",
         )
     for file in expected:
         size_bytes = listing.files[file.path].size_bytes
-        if file.size_bytes not in {None, size_bytes}:
+        if file.size_bytes is not None and file.size_bytes != size_bytes:
+            wanted, got = sizes_apart(file.size_bytes, size_bytes)
             raise IntegrityError(
-                f"expected {file.size_bytes} bytes, got {size_bytes}", subject=file.path
+                f"expected {wanted}, as in the recipe, got {got}",
+                subject=f"{listing.pinned.public}: {file.path}",
+                hint="it is of another model, or was cut off: fetch it again",
             )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from llava_pack import __version__
 from llava_pack.format.digests import copy_hashing, sha256_stream
 from llava_pack.format.errors import IntegrityError
+from llava_pack.format.files import sync
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.paths import bundle_path
 from llava_pack.format.progress import Progress
@@ -44,6 +45,10 @@ class Staging:
     def entries(self) -> tuple[FileEntry, ...]:
         """Return the files so far, sorted by path."""
         return tuple(self._entries[path] for path in sorted(self._entries))
+
+    def left_out(self, entry: FileEntry) -> None:
+        """Add a file that the bundle names and does not hold; the target fetches it."""
+        self._entries[entry.path] = entry
 
     def group(
         self, name: str, inputs: Iterable[str], make: Callable[[], Iterable[FileEntry]]
@@ -112,11 +117,12 @@ class Staging:
         return folder
 
     def remove_strangers(self) -> None:
-        """Remove every file that is no entry: left-overs of other runs."""
+        """Remove every file that the bundle does not hold: left-overs of other runs."""
+        held = {entry.path for entry in self.entries if entry.carried}
         for folder, _, names in os.walk(self.root, topdown=False):
             for name in names:
                 path = Path(folder, name)
-                if path.relative_to(self.root).as_posix() not in self._entries:
+                if path.relative_to(self.root).as_posix() not in held:
                     path.unlink()
             if not any(Path(folder).iterdir()):
                 Path(folder).rmdir()
@@ -150,10 +156,9 @@ class Staging:
 
     def _write_journal(self, name: str, key: str, entries: tuple[FileEntry, ...]) -> None:
         for entry in entries:
-            with (self.root / entry.path).open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(self.root / entry.path)
         record = {"group": name, "key": key, "files": [asdict(entry) for entry in entries]}
-        with self._journal.open("a", encoding="utf-8") as journal:
+        with self._journal.open("a", encoding="utf-8", newline="\n") as journal:
             journal.write(json.dumps(record) + "\n")
             journal.flush()
             os.fsync(journal.fileno())

@@ -1,6 +1,7 @@
 """What a folder really is: a Hub cache's, a training's with all its files, or of another program.
 
-Source: huggingface_hub file_download.py (layout of the cache: refs, snapshots, blobs); transformers
+Source: huggingface_hub file_download.py (layout of the cache: refs, snapshots, blobs);
+modelscope-hub 0.5 _download.py (snapshots by revision, `master` without one); transformers
 trainer.py and trainer_utils.py, deepspeed runtime/engine.py (what a training leaves).
 """
 
@@ -14,7 +15,8 @@ from llava_pack.checkpoint.findings import SHOWN, listed
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
-_CACHE = "models--"
+_CACHED = "--"
+"""In the name of a cache's folder: models--OWNER--NAME of the Hub, OWNER--NAME of ModelScope."""
 _REF = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LEFTOVERS = re.compile(
     r"global_step\d+|zero_to_fp32\.py|latest|training_args\.bin|trainer_state\.json"
@@ -35,19 +37,21 @@ _SHARDED = (
 
 
 def checkpoint_folder(folder: Path) -> Path:
-    """Return the folder that holds a checkpoint: of a Hub cache's, the snapshot that `main` is.
+    """Return the folder that holds a checkpoint: of a hub's cache, the snapshot of its main branch.
 
     Raises:
         CheckpointError: the cache has no snapshot, or several and none is `main`.
     """
     snapshots = folder / "snapshots"
-    if not (folder.name.startswith(_CACHE) and snapshots.is_dir()):
+    if not (_CACHED in folder.name and snapshots.is_dir()):
         return folder
     main = folder / "refs" / "main"
     commit = main.read_text(errors="replace").strip() if main.is_file() else ""
     if _REF.fullmatch(commit) and (snapshots / commit).is_dir():
         return snapshots / commit
     there = sorted(path for path in snapshots.iterdir() if path.is_dir())
+    if snapshots / "master" in there:
+        return snapshots / "master"
     if len(there) == 1:
         return there[0]
     named = ", ".join(path.name for path in there[:SHOWN]) or "none"
@@ -61,7 +65,7 @@ def checkpoint_folder(folder: Path) -> Path:
 
 
 def checkpoint_name(folder: Path) -> str:
-    """Return what a checkpoint is called; a snapshot of a Hub cache, as its repository.
+    """Return what a checkpoint is called; a snapshot of a hub's cache, as its repository.
 
     >>> checkpoint_name(Path("hub/models--liuhaotian--llava-v1.5-7b/snapshots/4481d270"))
     'llava-v1.5-7b'
@@ -75,7 +79,7 @@ def checkpoint_name(folder: Path) -> str:
     above = folder.parent
     if _INTERMEDIATE.fullmatch(folder.name):
         return f"{above.name}_{folder.name}"
-    if above.name == "snapshots" and above.parent.name.startswith(_CACHE):
+    if above.name == "snapshots" and _CACHED in above.parent.name:
         return above.parent.name.rpartition("--")[2]
     return folder.name
 

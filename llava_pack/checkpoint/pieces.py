@@ -8,6 +8,7 @@ import io
 from typing import Protocol
 
 from llava_pack.format.errors import CheckpointError
+from llava_pack.format.text import sizes_apart
 
 
 class Bytes(Protocol):
@@ -127,9 +128,10 @@ def check_inside(offset_bytes: int, size_bytes: int, file_bytes: int, name: str)
         CheckpointError: they do not.
     """
     if not 0 <= offset_bytes <= offset_bytes + size_bytes <= file_bytes:
+        end, has = sizes_apart(offset_bytes + size_bytes, file_bytes)
         raise CheckpointError(
-            f"{size_bytes} bytes at {offset_bytes} lie outside the file of {file_bytes} bytes: it "
-            "is truncated or damaged",
+            f"its contents lie outside the file, expected {end}, got {has}: it is truncated or "
+            "damaged",
             subject=name,
             hint="download it again",
         )

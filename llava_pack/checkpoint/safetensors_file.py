@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Self
 from llava_pack.checkpoint.mapped_file import MappedFile
 from llava_pack.checkpoint.tensors import ELEMENT_BYTES, TensorEntry, checked_shape
 from llava_pack.format.errors import CheckpointError
+from llava_pack.format.text import sizes_apart
 
 MAX_HEADER_BYTES = 100_000_000
 _LENGTH = struct.Struct("<Q")
@@ -154,8 +155,9 @@ def _check_places(
             )
         end += entry.size_bytes
     if end != size_bytes:
+        promised, has = sizes_apart(end, size_bytes)
         raise CheckpointError(
-            f"its header promises {end} bytes, the file has {size_bytes}",
+            f"its header promises {promised}, the file has {has}",
             subject=subject,
             hint=_AGAIN,
         )

@@ -6,8 +6,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from llava_pack.cli import console
+from llava_pack.cli.language import language_of
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
 
@@ -18,11 +20,10 @@ _REINSTALL = "a package is missing or damaged: reinstall the bundle or llava-pac
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    console.settle()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     try:
-        from llava_pack.cli.app import app
-
-        result = app(args=arguments, prog_name="llava-pack", standalone_mode=True)
+        result = _run(arguments)
     except SystemExit as ended:
         return _exit_status(ended.code)
     except PackError as error:
@@ -40,6 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else int(ExitCode.OK)
 
 
+def _run(arguments: list[str]) -> Any:
+    from llava_pack.cli.app import app
+
+    if language_of(os.environ) == "en":
+        return app(args=arguments, prog_name="llava-pack", standalone_mode=True)
+    from llava_pack.cli import help_pages
+
+    return help_pages.run(app, arguments)
+
+
 def _failed(error: PackError, arguments: Sequence[str], said: str = "") -> int:
     """Show an error and return its exit code; `health` could then not find out: UNKNOWN."""
     as_json = "--json" in arguments
@@ -55,13 +66,13 @@ def _failed(error: PackError, arguments: Sequence[str], said: str = "") -> int:
     if as_json:
         console.document("health", to_json(report))
     else:
-        console.data(nagios_line(report))
+        console.verbatim(nagios_line(report))
     return int(report.code)
 
 
 def _name_known(text: str) -> None:
     """Say which known failures an error shows, and how to read about them."""
-    from llava_pack.health.knowledge import known_failures, language_of, recognise
+    from llava_pack.health.knowledge import known_failures, recognise
 
     language = language_of(os.environ)
     for failure in recognise(text, known_failures()):

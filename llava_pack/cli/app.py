@@ -16,10 +16,12 @@ from llava_pack.cli.both.tunnel import tunnel
 from llava_pack.cli.both.verify import verify
 from llava_pack.cli.laptop.build import build
 from llava_pack.cli.laptop.demo import demo
+from llava_pack.cli.laptop.deploy import deploy
 from llava_pack.cli.laptop.keygen import keygen
 from llava_pack.cli.laptop.lock import lock
 from llava_pack.cli.laptop.plan import plan
 from llava_pack.cli.laptop.probe import probe
+from llava_pack.cli.laptop.recipes import recipes
 from llava_pack.cli.laptop.send import send
 from llava_pack.cli.server.generations import gc, generations, revert, uninstall
 from llava_pack.cli.server.health import NagiosCommand, health
@@ -32,11 +34,12 @@ from llava_pack.cli.server.start import start, swap
 from llava_pack.cli.server.status import status
 from llava_pack.cli.server.stop import stop
 from llava_pack.cli.server.support_bundle import support_bundle
+from llava_pack.cli.server_side import ServerCommand, ServerGroup
 
 LAPTOP = "On the laptop"
 SERVER = "On the server"
 BOTH = "On both"
-FIRST_STEPS = (probe, build, install, serve, tunnel, chat)
+FIRST_STEPS = (deploy, build, install, serve, tunnel, chat)
 """What a newcomer needs, in its order; they come first in their panels."""
 
 
@@ -101,13 +104,14 @@ def _add(panel: str, *commands: Callable[..., None], cls: type[TyperCommand] | N
 
 def _add_group(panel: str, group: typer.Typer) -> None:
     line = _first_line(group.info.help)
-    app.add_typer(group, rich_help_panel=panel, short_help=line)
+    app.add_typer(group, cls=ServerGroup, rich_help_panel=panel, short_help=line)
 
 
-_add(LAPTOP, probe, build, send, plan, lock, keygen, demo)
-_add(SERVER, install, serve, status, logs, start, swap, stop)
+_add(LAPTOP, deploy, build, probe, plan, recipes, lock, send, keygen, demo)
+_add(SERVER, install, serve, status, logs, start, swap, stop, cls=ServerCommand)
 _add(SERVER, health, cls=NagiosCommand)
-_add(SERVER, support_bundle, generations, revert, gc, uninstall)
+_add(SERVER, support_bundle)
+_add(SERVER, generations, revert, gc, uninstall, cls=ServerCommand)
 _add_group(SERVER, keys)
 _add_group(SERVER, service)
 _add(BOTH, tunnel, chat, ask, verify, inspect, explain)

@@ -1,29 +1,73 @@
 """The only place of the laptop side that prints: data on stdout, talk on stderr."""
 
+import codecs
+import io
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
+from llava_pack.cli.language import translated
+from llava_pack.cli.progress_line import columns, progress_line
 from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
 
 JSON_SCHEMA = 1
+_STAND_IN = "llava-pack-stand-in"
+_PLAIN = {"✓": "+", "✗": "x", "…": "...", "→": "->"}
+"""For the signs of our own that not every code page has: 936 has no check mark."""
 _PLAIN_EVERY_S = 5.0
 _BAR_EVERY_S = 0.1
+_USUAL_COLUMNS = 80
+
+
+def settle() -> None:
+    """Have stdout and stderr take any text, whatever code page they are in: called once.
+
+    On Windows a pipe has the code page of the language, and the console may be an old one.
+    """
+    codecs.register_error(_STAND_IN, _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_STAND_IN)
+    if sys.platform == "win32":
+        from llava_pack.cli.windows_console import takes_escapes
+
+        if not takes_escapes():
+            os.environ["TERM"] = "dumb"
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for letters that an encoding has not, and where to go on.
+
+    >>> codecs.register_error("stand-in", _stand_in)
+    >>> "✓ …".encode("ascii", "stand-in"), "✓ …".encode("gbk", "stand-in").decode("gbk")
+    (b'+ ...', '+ …')
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    shown = [_PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in letters]
+    return "".join(shown), error.end
 
 
 def data(text: str) -> None:
-    """Print one line of data on stdout, shown as text."""
-    print(visible(text, keep="\n\t"), file=sys.stdout, flush=True)
+    """Print one line of data for a person on stdout, shown as text."""
+    verbatim(translated(text))
+
+
+def verbatim(text: str) -> None:
+    """Print lines on stdout that are not ours, or that a program reads: in no other language."""
+    _print(visible(text, keep="\n\t"), sys.stdout)
 
 
 def stream(text: str) -> None:
     """Print a piece of a model's answer on stdout without ending the line."""
-    print(visible(text, keep="\n\t"), end="", file=sys.stdout, flush=True)
+    _print(visible(text, keep="\n\t"), sys.stdout, end="")
 
 
 def document(kind: str, fields: Mapping[str, Any]) -> None:
@@ -34,26 +78,28 @@ def document(kind: str, fields: Mapping[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """Print one line of talk on stderr."""
-    print(visible(text, keep="\n\t"), file=sys.stderr, flush=True)
+    _print(visible(translated(text), keep="\n\t"), sys.stderr)
 
 
 def failure(error: PackError, *, as_json: bool = False) -> None:
     """Show an error: what is wrong on one line, the way out on the next."""
     if as_json:
         document("error", error.facts())
-    _labelled("error", "31;1", str(error))
+    subject = f"{translated(error.subject)}: " if error.subject else ""
+    _labelled("error", "31;1", subject + translated(error.message))
     if error.hint:
-        _labelled("hint", "36", error.hint)
+        _labelled("hint", "36", translated(error.hint))
 
 
 def warning(text: str) -> None:
     """Show what a person should know of an answer that was given all the same."""
-    _labelled("warning", "33", text)
+    _labelled("warning", "33", translated(text))
 
 
 def _labelled(label: str, colour: str, text: str) -> None:
     """Print a coloured label and the text, whose lines stay lines."""
-    print(f"{_paint(label, colour)}: {visible(text, keep=chr(10))}", file=sys.stderr, flush=True)
+    shown = visible(text, keep="\n")
+    _print(f"{_paint(translated(label), colour)}: {shown}", sys.stderr)
 
 
 def mark(level: str) -> str:
@@ -63,6 +109,53 @@ def mark(level: str) -> str:
     '!'
     """
     return {"ok": "✓", "warn": "!", "fail": "✗"}[level]
+
+
+@contextmanager
+def outliving() -> Iterator[None]:
+    """Have the block go on when what it prints to is gone: a closed terminal, an ended pipe."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", Outliving(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class Outliving(io.TextIOBase):
+    """A stream that goes on into nothing once it cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, which is lost where there is nobody for it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._let_go()
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._let_go()
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def _let_go(self) -> None:
+        """Put /dev/null in its place, or what is buffered would fail again at the very end."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
 
 
 def progress() -> "ConsoleProgress":
@@ -81,6 +174,7 @@ class ConsoleProgress:
         self._what = ""
         self._total: int | None = None
         self._done = 0
+        self._drawn = 0
         self._began = self._shown = 0.0
 
     def start(self, what: str, total_bytes: int | None) -> None:
@@ -107,7 +201,8 @@ class ConsoleProgress:
         """Say one line without spoiling the bar."""
         with self._lock:
             if self._bar:
-                self._out.write("\r\x1b[K")
+                self._out.write(self._wiped(self._columns()))
+                self._drawn = 0
             self._line(text)
 
     def done(self) -> None:
@@ -120,29 +215,40 @@ class ConsoleProgress:
                 else ""
             )
             if self._bar:
-                self._out.write("\r\x1b[K")
+                self._out.write(self._wiped(self._columns()))
+                self._drawn = 0
             self._line(f"{self._what}: {took_s:.1f} s{amount}")
 
-    def _status(self) -> str:
-        took_s = max(self._clock() - self._began, 1e-9)
-        rate = self._done / took_s
-        text = f"{self._what}: {human_bytes(self._done)}"
-        if self._total:
-            left_s = (self._total - self._done) / rate if rate else 0
-            percent = 100 * self._done / self._total
-            text += f" of {human_bytes(self._total)} ({percent:.0f} %)"
-            text += f", {human_bytes(rate)}/s, {left_s:.0f} s left"
-        else:
-            text += f", {human_bytes(rate)}/s"
-        return text
+    def _status(self, width: int | None = None) -> str:
+        rate = self._done / max(self._clock() - self._began, 1e-9)
+        return progress_line(self._what, self._done, self._total, rate, width)
 
     def _draw(self) -> None:
-        self._out.write("\r\x1b[K" + visible(self._status()))
+        width = self._columns()
+        line = visible(translated(self._status(width)))
+        self._out.write(self._wiped(width) + line)
         self._out.flush()
+        self._drawn = columns(line)
+
+    def _wiped(self, width: int) -> str:
+        """Return what removes the bar, which a terminal that became narrower has broken up."""
+        above = max(self._drawn - 1, 0) // (width + 1)
+        return "\r" + (f"\x1b[{above}A\x1b[J" if above else "\x1b[K")
+
+    def _columns(self) -> int:
+        """Return the columns to draw in: all but the last one, at which terminals wrap."""
+        try:
+            width = os.get_terminal_size(self._out.fileno()).columns
+        except (OSError, ValueError):  # no terminal after all, or closed
+            width = 0
+        return max((width or _USUAL_COLUMNS) - 1, 1)
 
     def _line(self, text: str) -> None:
-        self._out.write(visible(text) + "\n")
-        self._out.flush()
+        _print(visible(translated(text)), self._out)
+
+
+def _print(text: str, out: TextIO, end: str = "\n") -> None:
+    print(text, end=end, file=out, flush=True)
 
 
 def _paint(text: str, code: str) -> str:

@@ -22,8 +22,12 @@ The way without such a parameter has an empty name.
 """
 
 
-def expanded(command: Callable[..., None]) -> Callable[..., None]:
+def expanded(command: Callable[..., None], ways: Ways | None = None) -> Callable[..., None]:
     """Return the command as typer is to see it: with the fields of its dataclasses as options.
+
+    Args:
+        command: it has a `ctx` where it can be called in several ways.
+        ways: these; what does not go with one is refused before any value is checked.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
+        if ways is not None:
+            refuse_strangers(options["ctx"], ways)
         values = {
             name: group(**{field.name: options.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
@@ -74,6 +80,11 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         )
 
 
+def names_of(group: type[Any]) -> tuple[str, ...]:
+    """Return the names of a dataclass's options."""
+    return tuple(field.name for field in fields(group))
+
+
 def refuse_strangers(ctx: typer.Context, ways: Ways) -> None:
     """Refuse the options that do not go with the way in which a command is called.
 
@@ -96,12 +107,14 @@ def refuse_strangers(ctx: typer.Context, ways: Ways) -> None:
 
 def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
     """Return the fields of a dataclass as they were typed, for another command that takes it."""
-    names = {field.name for field in fields(group)}
+    names = names_of(group)
     words: list[str] = []
     for one in _typed(ctx):
         if one.name in names:
-            words += [one.opts[0]] if one.opts[0].startswith("-") else []
-            words += [] if ctx.params[one.name] is True else [str(ctx.params[one.name])]
+            value = ctx.params[one.name]
+            for each in value if isinstance(value, list | tuple) else [value]:
+                words += [one.opts[0]] if one.opts[0].startswith("-") else []
+                words += [] if each is True else [str(each)]
     return words
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.language import translated
 from llava_pack.format.errors import UsageError
 
 TrustKey = Annotated[
@@ -38,7 +39,9 @@ def read_passphrase(file: Path) -> str:
     """
     try:
         with file.open(encoding="utf-8") as stream:
-            if stat.S_ISREG(file.stat().st_mode) and file.stat().st_mode & 0o077:
+            facts = file.stat()
+            shared = facts.st_mode & 0o077 and sys.platform != "win32"  # where modes say nothing
+            if stat.S_ISREG(facts.st_mode) and shared:
                 console.say(f"! {file} is readable by other accounts: chmod 600 {file}")
             return stream.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,7 +64,7 @@ def ask_passphrase(prompt: str, *, twice: bool = False) -> str:
             subject="passphrase",
             hint="pass it with --passphrase-file FILE",
         )
-    typed = getpass.getpass(f"{prompt}: ")
-    if twice and getpass.getpass("repeat: ") != typed:
+    typed = getpass.getpass(f"{translated(prompt)}: ")
+    if twice and getpass.getpass(f"{translated('repeat')}: ") != typed:
         raise UsageError("the passphrases do not match", subject="passphrase")
     return typed

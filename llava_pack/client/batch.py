@@ -13,19 +13,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llava_pack.client.discovery import QUICK_S
 from llava_pack.client.items import Item
 from llava_pack.client.turns import placed
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.picture_warnings import picture_warnings
 from llava_pack.format import files
-from llava_pack.format.errors import PackError, ServeError, UsageError, reason_of
+from llava_pack.format.errors import PackError, UsageError
 
 if TYPE_CHECKING:
     import httpx
 
+    from llava_pack.client.api_server import ApiServer
     from llava_pack.engine.port import Engine
     from llava_pack.engine.sampling import Sampling
-    from llava_pack.serve.run_state import RunState
 
 _AHEAD = 2
 """Requests for each slot: one is answered, the next is on its way."""
@@ -103,23 +104,32 @@ def _bytes_of(item: Item, mode: PictureMode, *, shrink: bool) -> bytes:
         from llava_pack.client.shrinking import read_shrunk
 
         return read_shrunk(str(item.path), mode)
-    from llava_pack.engine.inputs.picture_decoder import read_picture_bytes
+    from llava_pack.engine.inputs.picture_files import read_picture_bytes
 
     return read_picture_bytes(str(item.path))
 
 
 class ServedAsker:
-    """A server that runs here, asked by as many threads as keep its slots busy."""
+    """A server, asked by as many threads as keep its slots busy."""
 
-    def __init__(self, server: "RunState", model: str, *, shrink: bool = False) -> None:
-        from llava_pack.client.discovery import http
-
-        self._model, self._shrink = model, shrink
-        self._client: httpx.Client = http(server)
+    def __init__(self, server: "ApiServer", *, shrink: bool = False) -> None:
+        self._server, self._shrink = server, shrink
+        self._client: httpx.Client = server.client()
         self._client.timeout = _ANSWER_S
-        facts = self._client.get("/startupz").json()["models"][model]
-        self._at_once = _AHEAD * (facts["slots"] or 1)
+        self._at_once = _AHEAD * self._slots()
         self._closing = threading.Event()
+
+    def _slots(self) -> int:
+        """Return how many requests the model answers concurrently; 1 where nobody says."""
+        import httpx
+
+        try:
+            facts = self._client.get("/startupz", timeout=QUICK_S).json()["models"]
+            return int(facts[self._server.model]["slots"] or 1)
+        except httpx.HTTPError as error:
+            raise self._server.unreachable(error) from error
+        except (ValueError, KeyError, TypeError):  # a proxy that has no such route
+            return 1
 
     def answers(self, items: Iterable[Item], sampling: "Sampling") -> Answered:
         """Yield each item with its answer or its error, in the order in which they come."""
@@ -144,13 +154,13 @@ class ServedAsker:
         from llava_pack.client.completions import picture_part, refusal, sampling_fields
 
         try:
-            data = _bytes_of(item, DEFAULT_PICTURE_MODE, shrink=self._shrink)
+            data = self._bytes_to_send(item)
             content = [
                 {"type": "text", "text": part} if isinstance(part, str) else picture_part(part)
                 for part in placed(item.prompt, [data])
             ]
             body = {
-                "model": self._model,
+                "model": self._server.model,
                 "messages": [{"role": "user", "content": content}],
                 **sampling_fields(sampling),
             }
@@ -164,6 +174,18 @@ class ServedAsker:
         text, warnings = choice["message"]["content"], told.get("warnings", ())
         return _line(item, text, choice["finish_reason"], told["usage"], warnings)
 
+    def _bytes_to_send(self, item: Item) -> bytes:
+        """Return a picture's file; the server decodes it.
+
+        Raises:
+            UsageError: it cannot be read, is too large, or is not a picture by its first bytes.
+        """
+        if self._shrink:
+            return _bytes_of(item, DEFAULT_PICTURE_MODE, shrink=True)
+        from llava_pack.engine.inputs.picture_files import read_picture_to_send
+
+        return read_picture_to_send(str(item.path))
+
     def _post(self, body: Line) -> "httpx.Response":
         """Ask, and ask again while the server is busy or starts its engine again."""
         import httpx
@@ -173,7 +195,7 @@ class ServedAsker:
             try:
                 response = self._client.post("/v1/chat/completions", json=body)
             except httpx.HTTPError as error:
-                raise ServeError(f"the server cannot be reached: {reason_of(error)}") from error
+                raise self._server.unreachable(error) from error
             busy = response.status_code == 503 and time.monotonic() < until_s
             if not busy or self._closing.wait(float(response.headers.get("Retry-After", "2"))):
                 return response

@@ -1,4 +1,4 @@
-"""Who answers in `chat`: a model in this process, or a server that runs on this machine."""
+"""Who answers in `chat`: a model in this process, or a server."""
 
 import itertools
 import time
@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llava_pack.client.completions import find_server, stream
+from llava_pack.client.api_server import ApiServer
+from llava_pack.client.completions import stream
 from llava_pack.client.turns import ChatAnswer, Turn
 from llava_pack.engine.picture_warnings import picture_warnings
 from llava_pack.engine.port import Delta, Engine, Failed, Finished, Message, Request
@@ -95,15 +96,15 @@ def _message(turn: Turn) -> Message:
 
 
 class ServedSpeaker:
-    """The server that runs on this machine, asked over its OpenAI-compatible API."""
+    """A server, asked over its OpenAI-compatible API."""
 
-    def __init__(self, model: str | None = None) -> None:
-        self._server, self._model = find_server(model)
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
 
     @property
     def name(self) -> str:
         """Return what answers, for people."""
-        return f"{self._model} at {self._server.url}"
+        return f"{self._server.model} at {self._server.url}"
 
     def answer(
         self, turns: Sequence[Turn], sampling: Sampling, answer: ChatAnswer
@@ -115,7 +116,7 @@ class ServedSpeaker:
         """
         began_s = time.monotonic()
         first_s = 0.0
-        for chunk in stream(self._server, self._model, turns, sampling):
+        for chunk in stream(self._server, turns, sampling):
             answer.finish_reason = chunk.finish_reason or answer.finish_reason
             answer.prompt_tokens = chunk.prompt_tokens or answer.prompt_tokens
             answer.completion_tokens = chunk.completion_tokens or answer.completion_tokens

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llava_pack.client.discovery import QUICK_S, http
+from llava_pack.client.api_server import ApiServer
+from llava_pack.client.discovery import QUICK_S
 from llava_pack.client.turns import Turn
 from llava_pack.engine.inputs.picture_formats import format_of
 from llava_pack.engine.sampling import Sampling
-from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError, reason_of
+from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 
@@ -37,8 +38,8 @@ class Chunk:
     warnings: tuple[str, ...] = ()
 
 
-def find_server(model: str | None = None) -> tuple[RunState, str]:
-    """Return the server to ask, the latest started, and the model's name on it.
+def find_server(model: str | None = None) -> ApiServer:
+    """Return the server of this machine to ask, the latest started, with the model's name on it.
 
     Raises:
         ServeError: no server of this installation is running, none has that model, or its runtime
@@ -60,16 +61,18 @@ def find_server(model: str | None = None) -> tuple[RunState, str]:
         )
     for server in servers:
         if model is None and server.models:
-            return server, server.models[0]
+            return _on_this_machine(server, server.models[0])
         if model in server.models:
-            return server, str(model)
+            return _on_this_machine(server, str(model))
     names = ", ".join(sorted({name for server in servers for name in server.models}))
     raise ServeError(f"no server has the model {model!r}, running: {names}")
 
 
-def stream(
-    server: RunState, model: str, turns: Sequence[Turn], sampling: Sampling
-) -> Iterator[Chunk]:
+def _on_this_machine(server: RunState, model: str) -> ApiServer:
+    return ApiServer(url=server.url, token=server.token, socket=server.socket, model=model)
+
+
+def stream(server: ApiServer, turns: Sequence[Turn], sampling: Sampling) -> Iterator[Chunk]:
     """Yield the chunks of an answer.
 
     Raises:
@@ -80,7 +83,7 @@ def stream(
     import httpx
 
     body = {
-        "model": model,
+        "model": server.model,
         "messages": [_message(turn) for turn in turns],
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -88,11 +91,10 @@ def stream(
         **sampling_fields(sampling),
     }
     try:
-        with http(server) as client:
+        with server.client() as client:
             yield from chunks(client, body, httpx.Timeout(_READ_S, connect=QUICK_S))
     except httpx.HTTPError as error:
-        message = f"the server cannot be reached: {reason_of(error)}"
-        raise ServeError(message, subject=server.url, hint="llava-pack health") from error
+        raise server.unreachable(error) from error
 
 
 def chunks(

@@ -1,6 +1,5 @@
 """The servers that run on this machine, as the commands that look after them see them."""
 
-import getpass
 import os
 import platform
 from collections.abc import Callable
@@ -10,10 +9,13 @@ from llava_pack.format.errors import ServeError
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.tunnel_lines import Endpoint, endpoint
+from llava_pack.serve.way_in import way_in
 
 if TYPE_CHECKING:
     import httpx
 
+_IN_CONTAINER = ("/.dockerenv", "/run/.containerenv")
+"""Files of Docker and Podman: a container's host name means nothing outside."""
 QUICK_S = 10.0
 """How long a server on this machine may take to accept a connection or answer a probe."""
 
@@ -42,15 +44,21 @@ def http(server: RunState) -> "httpx.Client":
 
 
 def connection(
-    url: str, *, token: str, socket: str | None = None, timeout_s: float = QUICK_S
+    url: str,
+    *,
+    token: str,
+    socket: str | None = None,
+    timeout_s: float = QUICK_S,
+    trust_env: bool = False,
 ) -> "httpx.Client":
-    """Return a client of a server on this machine; proxies have no business there.
+    """Return a client of a server; for one on this machine, proxies have no business there.
 
     Args:
         url: its root.
         token: lets in; empty where none is asked for.
         socket: where it listens, None for the port in `url`.
         timeout_s: of each connect, read and write.
+        trust_env: whether the environment's proxies and certificates apply.
     """
     import httpx
 
@@ -58,7 +66,7 @@ def connection(
         base_url=url,
         headers={"Authorization": f"Bearer {token}"} if token else {},
         transport=httpx.HTTPTransport(uds=socket) if socket else None,
-        trust_env=False,
+        trust_env=trust_env,
         timeout=timeout_s,
     )
 
@@ -81,13 +89,33 @@ def ordered(server: RunState, say: Callable[[str], None], **wanted: Any) -> dict
     return order(server.control, wanted, say)
 
 
-def this_endpoint(state: RunState) -> Endpoint:
-    """Return how a laptop reaches a server, seen from the ssh session of this process."""
+def this_endpoint(state: RunState, reached_as: str = "") -> Endpoint:
+    """Return how a laptop reaches a server: as it told, else as this process's ssh session says.
+
+    Args:
+        state: of the server.
+        reached_as: what the laptop tells now; it told when the server was started, else.
+
+    Raises:
+        UsageError: that is no destination of ssh.
+    """
+    told = reached_as or state.reached_as
     return endpoint(
         ssh_connection=os.environ.get("SSH_CONNECTION"),
-        user=getpass.getuser(),
-        hostname=platform.node(),
+        user=_account_name(),
+        hostname="" if any(map(os.path.exists, _IN_CONTAINER)) else platform.node(),
+        reached=way_in(told) if told else None,
         host=state.host,
         port=state.port,
         socket=state.socket,
     )
+
+
+def _account_name() -> str:
+    """Return the name of this account; empty for a number without one, as containers have."""
+    import pwd  # only servers have it
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""

@@ -19,6 +19,6 @@ def need_libraries(purpose: str, *modules: str) -> None:
     if missing:
         raise ServeError(
             f"this installation has no {', '.join(missing)}, which {purpose} needs",
-            hint="pip install '.[serve]' in a clone of llava-pack, or use the llava-pack that "
-            "install.sh installed",
+            hint='in a clone of llava-pack: uv tool install --force ".[serve]"; or use the '
+            "llava-pack that install.sh installed",
         )

@@ -5,11 +5,8 @@ import io
 from PIL import Image, ImageOps
 
 from llava_pack.engine.inputs.picture_colours import as_rgb
-from llava_pack.engine.inputs.picture_decoder import (
-    measure_picture,
-    open_picture,
-    read_picture_bytes,
-)
+from llava_pack.engine.inputs.picture_decoder import measure_picture, open_picture
+from llava_pack.engine.inputs.picture_files import read_picture_bytes
 from llava_pack.engine.limits import SHRUNK_SIDE, Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.format.errors import UsageError

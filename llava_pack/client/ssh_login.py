@@ -1,9 +1,11 @@
 """How the person's own ssh gets to a server, as one value, and one running ssh as one object."""
 
+import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 
@@ -38,14 +40,24 @@ class Login:
         Raises:
             UsageError: the destination would be taken for an option.
         """
+        *typed, place = self.typed[1:]
+        defaults = [part for option in _DEFAULTS for part in ("-o", option)]
+        return ["ssh", *arguments, *typed, *defaults, "--", place]  # the first of each counts
+
+    @property
+    def typed(self) -> list[str]:
+        """Return the ssh command that a person would type.
+
+        Raises:
+            UsageError: the destination would be taken for an option.
+        """
         if self.destination.startswith("-"):
             raise UsageError("expected USER@HOST", subject=self.destination)
-        command = ["ssh", *arguments]
+        command = ["ssh"]
         command += ["-p", str(self.port)] if self.port is not None else []
         command += ["-J", self.jump] if self.jump is not None else []
-        options = (*self.options, *_DEFAULTS)  # ssh takes the first of each
-        command += [part for option in options for part in ("-o", option)]
-        return [*command, "--", self.destination]
+        command += [part for option in self.options for part in ("-o", option)]
+        return [*command, self.destination]
 
     @property
     def shareable(self) -> bool:
@@ -115,11 +127,30 @@ def started(command: Sequence[str], ends: int = subprocess.PIPE) -> "subprocess.
         FetchError: there is no ssh on this machine.
     """
     try:
-        return subprocess.Popen(command, stdin=ends, stdout=ends, stderr=subprocess.PIPE)
+        with _spared_ctrl_c() as flags:
+            return subprocess.Popen(
+                command, stdin=ends, stdout=ends, stderr=subprocess.PIPE, creationflags=flags
+            )
     except FileNotFoundError as error:
         raise FetchError(
             "ssh was not found on this machine", hint="install OpenSSH's client"
         ) from error
+
+
+@contextmanager
+def _spared_ctrl_c() -> Iterator[int]:
+    """Have a process that is started in the block not see Ctrl-C, which in `chat` stops an answer.
+
+    It keeps the terminal, on which ssh may ask for a password. Yields the flags to start it with.
+    """
+    if sys.platform == "win32":
+        yield subprocess.CREATE_NEW_PROCESS_GROUP
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Pipes(NamedTuple):

@@ -14,10 +14,10 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A picture as it was read from its file, and decoded."""
+    """A picture as it was read from its file, and decoded where that is done here."""
 
     data: bytes = field(repr=False)
-    picture: Picture
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)

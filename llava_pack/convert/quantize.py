@@ -48,7 +48,7 @@ def need_torch(what: str) -> None:
         raise UsageError(
             f"needs {', '.join(missing)}, which this Python does not have",
             subject=what,
-            hint="pip install '.[quantize]' in a clone of llava-pack",
+            hint='in a clone of llava-pack: uv tool install --force ".[quantize]"',
         )
 
 

@@ -17,6 +17,7 @@ from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.output import whole_file, write_texts
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress, Silent
+from llava_pack.format.text import human_bytes
 
 SHARD_BYTES = 3_900_000_000
 INDEX_NAME = "model.safetensors.index.json"
@@ -208,7 +209,8 @@ def in_shards(
     for name, size_bytes, item in items:
         if empty_bytes + size_bytes > shard_bytes:
             raise CheckpointError(
-                f"tensor {name!r} takes {size_bytes} bytes, the limit is {shard_bytes}"
+                f"tensor {name!r} takes {human_bytes(size_bytes)}, "
+                f"the limit is {human_bytes(shard_bytes)}"
             )
         if filled + size_bytes > shard_bytes:
             shards.append([])

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,16 +20,30 @@ from llava_pack.format.errors import UsageError
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def default_root(environ: Mapping[str, str]) -> Path:
-    """Return the cache's place: LLAVA_PACK_CACHE, else under XDG_CACHE_HOME, else ~/.cache.
+def default_root(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """Return the cache's place: LLAVA_PACK_CACHE, else where this system keeps caches.
+
+    That is XDG_CACHE_HOME, else LOCALAPPDATA on Windows and ~/.cache elsewhere.
 
     >>> default_root({"LLAVA_PACK_CACHE": "/big/disk"}).as_posix()
     '/big/disk'
+
+    Raises:
+        UsageError: it would be in the home of an account that has none.
     """
-    if own := environ.get("LLAVA_PACK_CACHE"):
-        return Path(own).expanduser()
-    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "llava-pack"
+    own = environ.get("LLAVA_PACK_CACHE")
+    base = environ.get("XDG_CACHE_HOME")
+    if platform == "win32":
+        base = base or environ.get("LOCALAPPDATA")
+    place = Path(own) if own else Path(base or "~/.cache", "llava-pack")
+    try:
+        return place.expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            "this account has no home folder, expected a place for what is fetched",
+            subject="LLAVA_PACK_CACHE",
+            hint="set LLAVA_PACK_CACHE to a folder with room for the model, and UV_CACHE_DIR",
+        ) from error
 
 
 class Cache:
@@ -72,8 +87,8 @@ class Cache:
             return held
         target = self._place(sha256)
         target.parent.mkdir(exist_ok=True)
-        finished.chmod(0o444)
-        finished.replace(target)
+        files.protect(finished)
+        files.move(finished, target)
         _write(self.root / "stamps" / sha256, _stamp_of(target))
         files.sync(target.parent)
         return target

@@ -82,7 +82,8 @@ def _keyring(service: str, user: str) -> str | None:
         done = subprocess.run(
             [program, "get", service, user],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             timeout=_KEYRING_TIMEOUT_S,
         )

@@ -1,6 +1,13 @@
-"""A folder of this machine as a source: `dir:PATH`."""
+"""A folder of this machine as a source: `dir:PATH`.
 
-from collections.abc import Collection, Mapping
+What programs keep in it for themselves (`.git`, `.cache` and so on) is not part of it. A file that
+Git left a pointer for is known by the size that it should have, and named once it is needed.
+
+Source: git-lfs, docs/spec.md (the lines of a pointer, and that it is smaller than 1024 bytes).
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +19,13 @@ from llava_pack.fetch.pieces import Span, read_span
 from llava_pack.fetch.remote import Sha256
 from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
 from llava_pack.format.digests import sha256_stream
-from llava_pack.format.errors import RecipeError
+from llava_pack.format.errors import CheckpointError, RecipeError
 from llava_pack.format.progress import Progress
+
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:[\w.-]+ .*\n)*?size (\d+)\n"
+)
+_POINTER_AT_MOST_BYTES = 1023
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +78,9 @@ class DirectorySource:
             raise RecipeError(
                 "no such folder", subject=str(self), hint="correct the recipe's source"
             )
-        files = {
-            path.relative_to(self.folder).as_posix(): ListedFile(path.stat().st_size)
-            for path in self.folder.rglob("*")
-            if path.is_file()
-        }
+        paths = [path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file()]
+        own = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+        files = {path.as_posix(): ListedFile(_size(self.folder / path)) for path in own}
         return Listing(pinned=self, files=files)
 
     def fetch(
@@ -80,7 +90,12 @@ class DirectorySource:
         into: Path,
         progress: Progress,
     ) -> Origins:
-        """Link or copy files under `into`."""
+        """Link or copy files under `into`.
+
+        Raises:
+            CheckpointError: Git has a pointer in place of some.
+        """
+        self._refuse_pointers(files)
         progress.start("read", sum(file.size_bytes for file in files.values()))
         origins = {path: self._laid_out(path, into / path, progress) for path in files}
         progress.done()
@@ -92,12 +107,27 @@ class DirectorySource:
         spans: Collection[Span],
         cache: Cache,  # noqa: ARG002 - what is on this machine is not kept twice
     ) -> Mapping[Span, bytes]:
-        """Read pieces of files; fetching one that has gone since it was listed will say so."""
+        """Read pieces of files; fetching one that has gone since it was listed will say so.
+
+        Raises:
+            CheckpointError: Git has a pointer in place of some.
+        """
+        self._refuse_pointers({span.path for span in spans})
         pieces = {}
         for span in spans:
             with suppress(OSError):
                 pieces[span] = read_span(self.folder / span.path, span)
         return pieces
+
+    def _refuse_pointers(self, paths: Iterable[str]) -> None:
+        pointers = sorted(path for path in paths if _promised(self.folder / path) is not None)
+        if pointers:
+            raise CheckpointError(
+                f"Git LFS pointers in place of the files: {', '.join(pointers)}",
+                subject=self.name,
+                hint="run `git lfs install` and `git lfs pull` in that folder; with a download "
+                "from a browser, fetch these files again",
+            )
 
     def _laid_out(self, path: str, target: Path, progress: Progress) -> dict[str, Any]:
         lay_out((self.folder / path).resolve(), target)
@@ -109,3 +139,20 @@ class DirectorySource:
             "path": path,
             "digest": str(Sha256(digest)),
         }
+
+
+def _size(path: Path) -> int:
+    """Return a file's size; where Git left a pointer, the size of what it points to."""
+    promised = _promised(path)
+    return path.stat().st_size if promised is None else promised
+
+
+def _promised(path: Path) -> int | None:
+    """Return the size that a Git LFS pointer promises, None for any other file."""
+    try:
+        if path.stat().st_size > _POINTER_AT_MOST_BYTES:
+            return None
+        match = _POINTER.match(path.read_bytes())
+    except OSError:  # reading it will say so
+        return None
+    return int(match[1]) if match else None

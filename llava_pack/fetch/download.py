@@ -13,6 +13,7 @@ from llava_pack.fetch.transfer import Patience, Transfer, cached
 from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress, Silent
+from llava_pack.format.text import human_bytes
 
 __all__ = ["Digest", "FetchedFile", "GitBlob", "Patience", "RemoteFile", "Sha256", "download_all"]
 
@@ -114,7 +115,8 @@ def _check_space(wanted: Sequence[RemoteFile], cache: Cache) -> None:
     free_bytes = shutil.disk_usage(cache.root).free
     if missing_bytes > free_bytes:
         raise SpaceError(
-            f"not enough disk for the cache: expected {missing_bytes} bytes free, got {free_bytes}",
+            f"not enough disk for the cache: expected {human_bytes(missing_bytes)} free, "
+            f"got {human_bytes(free_bytes)}",
             subject=str(cache.root),
             hint="free space there, or set LLAVA_PACK_CACHE to a larger disk",
         )

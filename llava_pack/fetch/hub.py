@@ -6,77 +6,58 @@ resumes. Endpoint, token and proxies are those of the environment at the time of
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
-from llava_pack.fetch.cache import Cache
-from llava_pack.fetch.download import download_all
-from llava_pack.fetch.pieces import Span, remote_pieces
-from llava_pack.fetch.remote import Digest, GitBlob, RemoteFile, Sha256, place
-from llava_pack.fetch.source import ListedFile, Listing, Origins, lay_out
+from llava_pack.fetch.remote import GitBlob, RemoteFile, Sha256, place
+from llava_pack.fetch.repository import Repository
+from llava_pack.fetch.source import ListedFile, Listing
+from llava_pack.fetch.transport import unreachable
 from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, RecipeError
-from llava_pack.format.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoSibling
 
-_PLACE = re.compile(r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^\s@]+))?")
 _TIMEOUT_S = 30.0
-_MIRROR_HINT = "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub"
+_MIRROR_HINT = (
+    "check the network, set HTTPS_PROXY, or point HF_ENDPOINT at a mirror of the Hub (in China: "
+    "--mirror cn, or --model ms:OWNER/NAME)"
+)
 _TOKEN_HINT = "accept the licence on the model's page, then set HF_TOKEN (or: hf auth login)"  # noqa: S105 - a hint
+
+_NOT_SENT_HINT = (
+    "a mirror gets no token of yours from --mirror: set HF_ENDPOINT to it, and HF_TOKEN, if it may "
+    "have the token; or take the model from elsewhere with --model DIR or --model ms:OWNER/NAME"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubSource:
-    """A repository of the Hub at a branch, tag or commit."""
+class HubSource(Repository):
+    """A repository of the Hub at a branch, tag or commit.
+
+    Attributes:
+        mirror: asked in place of the Hub, without a token, unless HF_ENDPOINT is set; it says
+            nothing of what the source is.
+    """
 
     FORM: ClassVar[str] = "hf:OWNER/NAME@REVISION"
-    repo_id: str
-    revision: str = "main"
-
-    @classmethod
-    def parse(cls, place: str, base: Path) -> Self | None:  # noqa: ARG003 - a name is absolute
-        """Return the repository, at `main` where no revision is said."""
-        match = _PLACE.fullmatch(place)
-        return match and cls(repo_id=match["repo"], revision=match["revision"] or "main")
-
-    def __str__(self) -> str:
-        return f"hf:{self.repo_id}@{self.revision}"
-
-    @property
-    def name(self) -> str:
-        """Return the repository's name without its owner."""
-        return self.repo_id.rpartition("/")[2]
-
-    @property
-    def public(self) -> str:
-        """Return it as a recipe has it."""
-        return str(self)
+    SCHEME: ClassVar[str] = "hf"
+    KIND: ClassVar[str] = "hub"
+    PLACE: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^\s@]+))?"
+    )
+    HEAD: ClassVar[str] = "main"
+    revision: str = HEAD
+    mirror: str | None = field(default=None, compare=False)
 
     @property
     def purl(self) -> str:
         """Return its package URL. Source: the package URL specification, type `huggingface`."""
         return f"pkg:huggingface/{quote(self.repo_id)}@{quote(self.revision)}"
-
-    def at(self, pinned: str) -> Self:
-        """Return the repository at a lock's commit.
-
-        Raises:
-            RecipeError: the lock has another repository.
-        """
-        repo, _, commit = pinned.removeprefix("hf:").partition("@")
-        if repo != self.repo_id or not commit:
-            raise RecipeError(
-                f"expected a commit of {self.repo_id}, got {pinned}",
-                subject="lock",
-                hint="write a new lock: llava-pack lock RECIPE --out FILE",
-            )
-        return replace(self, revision=commit)
 
     def list(self) -> Listing:
         """Ask the Hub what the repository holds, at which commit.
@@ -88,8 +69,8 @@ class HubSource:
             FetchError: the Hub answers something else.
         """
         subject = f"{self.repo_id}@{self.revision}"
-        with _translated(subject):
-            api = _api()
+        with _translated(subject, self):
+            api = self._api()
             info = api.model_info(
                 self.repo_id, revision=self.revision, files_metadata=True, timeout=_TIMEOUT_S
             )
@@ -102,60 +83,38 @@ class HubSource:
             files={one.rfilename: _listed(one, subject) for one in info.siblings},
         )
 
-    def fetch(
-        self, files: Mapping[str, ListedFile], cache: Cache, into: Path, progress: Progress
-    ) -> Origins:
-        """Fetch files, verified, and lay them out under `into`."""
-        remotes = {path: self.remote_file(path, file) for path, file in files.items()}
-        what = f"fetch {self.repo_id}"
-        fetched = download_all(remotes.values(), cache, progress=progress, what=what)
-        for path, remote in remotes.items():
-            lay_out(fetched[remote].path, into / path)
-        return {path: self._origin(path, remote.digest) for path, remote in remotes.items()}
-
-    def pieces(
-        self, files: Mapping[str, ListedFile], spans: Collection[Span], cache: Cache
-    ) -> Mapping[Span, bytes]:
-        """Ask for pieces of files."""
-        remotes = {
-            path: self.remote_file(path, files[path]) for path in {one.path for one in spans}
-        }
-        return remote_pieces(remotes, spans, cache)
-
     def remote_file(self, path: str, file: ListedFile) -> RemoteFile:
         """Return where and with which promises a file is fetched, with the environment's token."""
         from huggingface_hub import constants, get_token, hf_hub_url
 
-        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        silent = constants.HF_HUB_DISABLE_IMPLICIT_TOKEN or self.mirrored
+        token = None if silent else get_token()
         return RemoteFile(
-            url=hf_hub_url(self.repo_id, path, revision=self.revision, endpoint=_endpoint()),
+            url=hf_hub_url(self.repo_id, path, revision=self.revision, endpoint=self.endpoint),
             name=f"{self.repo_id}/{path}",
             size_bytes=file.size_bytes,
             digest=file.digest,
             headers={"Authorization": f"Bearer {token}"} if token else {},
         )
 
-    def _origin(self, path: str, digest: Digest | None) -> dict[str, Any]:
-        return {
-            "kind": "hub",
-            "repo": self.repo_id,
-            "commit": self.revision,
-            "path": path,
-            "digest": str(digest),
-        }
+    def _api(self) -> "HfApi":
+        from huggingface_hub import HfApi, close_session
 
+        close_session()  # its shared client keeps the proxies of the environment it was made in
+        token = False if self.mirrored else None
+        return HfApi(endpoint=self.endpoint, library_name="llava-pack", token=token)
 
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi, close_session
+    @property
+    def mirrored(self) -> bool:
+        """Whether a mirror is asked, which nobody meant to have the token."""
+        return self.mirror is not None and not os.environ.get("HF_ENDPOINT")
 
-    close_session()  # its shared client keeps the proxies of the environment it was made in
-    return HfApi(endpoint=_endpoint(), library_name="llava-pack")
+    @property
+    def endpoint(self) -> str:
+        """Return the address that is asked."""
+        from huggingface_hub.constants import ENDPOINT
 
-
-def _endpoint() -> str:
-    from huggingface_hub.constants import ENDPOINT
-
-    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        return (os.environ.get("HF_ENDPOINT") or self.mirror or ENDPOINT).rstrip("/")
 
 
 def _check_gate(api: "HfApi", repo_id: str) -> None:
@@ -190,7 +149,7 @@ def _listed(sibling: "RepoSibling", subject: str) -> ListedFile:
 
 
 @contextmanager
-def _translated(subject: str) -> Iterator[None]:
+def _translated(subject: str, source: HubSource) -> Iterator[None]:
     """Turn the client's exceptions into ours.
 
     Its transport errors are caught by the ancestor that its releases share: versions 1 and 2
@@ -207,14 +166,10 @@ def _translated(subject: str) -> Iterator[None]:
             "the Hub client is set to offline", subject=subject, hint="unset HF_HUB_OFFLINE"
         ) from error
     except HfHubHTTPError as error:
-        raise _answered(error, subject) from error
+        raise _answered(error, subject, source) from error
     except Exception as error:
         if _is_transport(error):
-            raise NetworkError(
-                f"{place(_endpoint())} cannot be reached: {error}",
-                subject=subject,
-                hint=_MIRROR_HINT,
-            ) from error
+            raise unreachable(error, source.endpoint, subject, _MIRROR_HINT) from error
         raise
 
 
@@ -225,7 +180,7 @@ def _is_transport(error: Exception) -> bool:
     )
 
 
-def _answered(error: Exception, subject: str) -> PackError:
+def _answered(error: Exception, subject: str, source: HubSource) -> PackError:
     """Translate an answer of the Hub that is an error."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -234,23 +189,24 @@ def _answered(error: Exception, subject: str) -> PackError:
         RevisionNotFoundError,
     )
 
+    token_hint = _NOT_SENT_HINT if source.mirrored else _TOKEN_HINT
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, GatedRepoError):
         return AccessError(
             "gated: its licence must be accepted, and the token needs read access",
             subject=subject,
-            hint=_TOKEN_HINT,
+            hint=token_hint,
         )
     if status in {401, 403}:
         return AccessError(
             f"the Hub answered {status}: it is private or does not exist, or the token is wrong",
             subject=subject,
-            hint=f"check the name; {_TOKEN_HINT}",
+            hint=f"check the name; {token_hint}",
         )
     if isinstance(error, RevisionNotFoundError):
         return RecipeError("the repository has no such revision", subject=subject)
     if isinstance(error, RepositoryNotFoundError) or status == 404:
-        return RecipeError(f"no such repository on {place(_endpoint())}", subject=subject)
+        return RecipeError(f"no such repository on {place(source.endpoint)}", subject=subject)
     return FetchError(
         f"the Hub answered {status}, expected 200", subject=subject, hint="run the command again"
     )

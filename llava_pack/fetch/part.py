@@ -10,6 +10,7 @@ from llava_pack.fetch.remote import FetchedFile, GitBlob, RemoteFile, Sha256
 from llava_pack.format import files
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import IntegrityError, PackError, SpaceError, UsageError
+from llava_pack.format.text import human_bytes, sizes_apart
 
 
 class Part:
@@ -123,7 +124,8 @@ class Part:
     def _difference(self) -> str:
         wanted = self._file.size_bytes
         if wanted is not None and wanted != self.size_bytes:
-            return f"expected {wanted} bytes, got {self.size_bytes}"
+            expected, got = sizes_apart(wanted, self.size_bytes)
+            return f"expected {expected}, got {got}"
         match self._file.digest:
             case Sha256(hex=expected) if expected != self._sha256.hexdigest():
                 return f"expected sha256 {expected}, got {self._sha256.hexdigest()}"
@@ -134,8 +136,9 @@ class Part:
     def _trouble(self, error: OSError) -> PackError:
         """Translate a failure of the local disk."""
         if error.errno in files.FULL:
+            kept = human_bytes(self.size_bytes)
             return SpaceError(
-                f"the disk of the cache is full; {self.size_bytes} bytes of this file are kept",
+                f"the disk of the cache is full; {kept} of this file are kept",
                 subject=self._file.name,
                 hint=f"free space under {self._cache.root}, or set LLAVA_PACK_CACHE, and run again",
             )

@@ -5,6 +5,7 @@ UV_PYTHON_DOWNLOADS_JSON_URL, or the same in a person's uv.toml.
 """
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Standalone:
     reason: str = ""
 
 
-def find_standalone(python: str, triple: str) -> Standalone:
+def find_standalone(python: str, triple: str, *, mirror: str | None = None) -> Standalone:
     """Return the newest standalone CPython of the series `python` for `triple`.
 
     The archive's digest comes from the list of checksums beside it, where there is one.
@@ -50,6 +51,7 @@ def find_standalone(python: str, triple: str) -> Standalone:
     Args:
         python: a series like 3.11, or one version like 3.11.9.
         triple: for example x86_64-unknown-linux-gnu.
+        mirror: of the archives, in place of uv's.
 
     Raises:
         NetworkError: the list, or the host that keeps the archives, cannot be reached.
@@ -58,7 +60,7 @@ def find_standalone(python: str, triple: str) -> Standalone:
     system = _SYSTEMS.get(triple)
     if system is None:
         return Standalone(reason=f"no standalone CPython is known for {triple}")
-    for entry in _list(f"cpython-{python}-{system}"):
+    for entry in _list(f"cpython-{python}-{system}", mirror):
         url = str(entry.get("url") or "")
         if entry.get("variant") == "default" and _ARCHIVE.fullmatch(_file_name(url)):
             version = str(entry["version"])
@@ -68,17 +70,20 @@ def find_standalone(python: str, triple: str) -> Standalone:
     return Standalone(reason=f"uv has no standalone CPython {python} for {triple}")
 
 
-def _list(request: str) -> list[dict[str, Any]]:
+def _list(request: str, mirror: str | None) -> list[dict[str, Any]]:
     """Return uv's downloads for `request`, newest first."""
     from uv import find_uv_bin
 
+    own = {} if mirror is None else {"UV_PYTHON_INSTALL_MIRROR": mirror}
     arguments = ["--all-versions", "--only-downloads", "--output-format", "json", request]
     try:
         done = subprocess.run(
             [find_uv_bin(), "python", "list", *arguments],
-            cwd=Path.home().anchor,  # a person's mirrors count, a project's configuration does not
+            cwd=Path.cwd().anchor,  # a person's mirrors count, a project's configuration does not
+            env={**os.environ, **own},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_UV_TIMEOUT_S,
             check=False,
         )

@@ -5,7 +5,6 @@ two ways, both by its class: as a recipe has it (`str`), and as locks, manifests
 materials have it (`public`), which tells nothing of the machine that packs.
 """
 
-import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, ClassVar, Protocol, Self
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.pieces import Span
 from llava_pack.fetch.remote import Digest
+from llava_pack.format import files
 from llava_pack.format.errors import FetchError, RecipeError
 from llava_pack.format.paths import bundle_path, check_unique
 from llava_pack.format.progress import Progress, Silent
@@ -161,7 +161,7 @@ def lay_out(held: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
-        os.link(held, target)
+        files.link(held, target)
     except OSError:
         try:
             shutil.copyfile(held, target)

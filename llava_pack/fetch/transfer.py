@@ -17,6 +17,7 @@ from llava_pack.fetch.remote import FetchedFile, RemoteFile, Sha256, place
 from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
+from llava_pack.format.text import sizes_apart
 
 _GOES_ON = "run the command again: it resumes where it stopped"
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -124,9 +125,10 @@ class Transfer:
             for chunk in response.iter_raw():  # as it arrives: a kill loses nothing that came
                 self._keep(part, chunk)
         if total is not None and part.size_bytes < total:
+            expected, got = sizes_apart(total, part.size_bytes)
             raise Interrupted(
                 FetchError(
-                    f"truncated: expected {total} bytes, got {part.size_bytes}",
+                    f"truncated: expected {expected}, got {got}",
                     subject=file.name,
                     hint=_GOES_ON,
                 )
@@ -156,10 +158,11 @@ class Transfer:
                 hint=_GOES_ON,
             )
             raise Interrupted(failure)
-        if None not in (total, file.size_bytes) and total != file.size_bytes:
+        if total is not None and file.size_bytes is not None and total != file.size_bytes:
+            expected, offered = sizes_apart(file.size_bytes, total)
             part.discard()
             raise IntegrityError(
-                f"expected {file.size_bytes} bytes, the source offers {total}",
+                f"expected {expected}, the source offers {offered}",
                 subject=file.name,
                 hint="the source has changed, or a proxy answered in its place",
             )

@@ -22,7 +22,12 @@ _BUSY = frozenset({408, 425, 429})
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _UNREACHABLE_HINT = (
     "check the network, set HTTPS_PROXY, or point HF_ENDPOINT (models) or your package index "
-    "at a mirror; what was fetched so far is kept"
+    "at a mirror (in China: --mirror cn); what was fetched so far is kept"
+)
+
+_ELSEWHERE_HINT = (
+    "let this machine reach that host too (set HTTPS_PROXY), or use a mirror that has the file "
+    "itself; a model may also come from a folder or from ModelScope: --model DIR, --model ms:…"
 )
 
 
@@ -88,10 +93,24 @@ class Transport:
             NetworkError: the host's certificate is not trusted.
             FetchError: the server says no in a way that will not pass.
         """
+        with self.open_answer(file, extra) as response:
+            _refuse(response, file)
+            yield response
+
+    @contextmanager
+    def open_answer(
+        self, file: RemoteFile, extra: Mapping[str, str] | None = None
+    ) -> Iterator[httpx.Response]:
+        """Yield the answer to a GET of `file` after redirects, whatever its status.
+
+        Raises:
+            Interrupted: worth another try.
+            NetworkError: the host's certificate is not trusted.
+            FetchError: it cannot be followed.
+        """
         try:
             response = self._follow(file, extra or {})
             try:
-                _refuse(response, file)
                 yield response
             finally:
                 response.close()
@@ -190,8 +209,8 @@ def _refuse(response: httpx.Response, file: RemoteFile) -> None:
         raise AccessError(
             f"{where} answered {status}" + (f": {said}" if said else ""),
             subject=file.name,
-            hint="accept the licence on the model's page and set HF_TOKEN; "
-            "for a package index or a proxy, give its credentials",
+            hint="accept the licence on the model's page and set HF_TOKEN (for ModelScope "
+            "MODELSCOPE_API_TOKEN); for a package index or a proxy, give its credentials",
         )
     failure = FetchError(
         f"{where} answered {status}, expected 200", subject=file.name, hint="run the command again"
@@ -207,7 +226,7 @@ def _seconds(text: str) -> float:
 
 def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
     cause = reason_of(error)
-    host = origin(file.url)
+    host = asked_host(error, file.url)
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         return NetworkError(
             f"the certificate of {host} is not trusted",
@@ -215,9 +234,7 @@ def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
             hint="set SSL_CERT_FILE to your organisation's CA bundle",
         )
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        failure: PackError = NetworkError(
-            f"{host} cannot be reached: {cause}", subject=file.name, hint=_UNREACHABLE_HINT
-        )
+        failure: PackError = unreachable(error, file.url, file.name, _UNREACHABLE_HINT)
     else:
         failure = FetchError(
             f"the transfer from {host} was interrupted: {cause}",
@@ -225,6 +242,33 @@ def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
             hint="run the command again: it resumes where it stopped",
         )
     return Interrupted(failure)
+
+
+def asked_host(error: Exception, url: str) -> str:
+    """Return the origin that a failed request went to: after a redirect, another than `url`'s."""
+    try:
+        return origin(str(error.request.url))  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx: a request that was never made
+        return origin(url)
+
+
+def unreachable(error: Exception, url: str, subject: str, hint: str) -> NetworkError:
+    """Return what to report where nothing answers: the host that does not, and who named it.
+
+    Args:
+        error: of httpx.
+        url: what was asked for in the first place.
+        subject: what it was asked for.
+        hint: for a host that the person chose.
+    """
+    cause, first, host = reason_of(error), origin(url), asked_host(error, url)
+    if host == first:
+        return NetworkError(f"{host} cannot be reached: {cause}", subject=subject, hint=hint)
+    return NetworkError(
+        f"{first} redirects to {host}, and {host} cannot be reached: {cause}",
+        subject=subject,
+        hint=f"{_ELSEWHERE_HINT}; what was fetched so far is kept",
+    )
 
 
 def _certificates(environ: Mapping[str, str], network: Mapping[str, str]) -> ssl.SSLContext | bool:

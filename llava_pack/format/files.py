@@ -19,29 +19,50 @@ from typing import BinaryIO
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full, or a quota is used up."""
 
+UNFOLLOWED: int = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"))
+"""Flags to open what may be a link, a FIFO or a terminal: none is followed, nor waited for.
+
+Windows has none of them, and no such thing that an ordinary account could make.
+"""
+
 if sys.platform == "win32":
-
-    def _held(_stream: BinaryIO) -> bool:
-        return True
-
-    def _clear(left: Path) -> None:
-        left.unlink()  # which fails while it is open
+    from llava_pack.format.windows import drop, held, link, move, protect, sync
 else:
     import fcntl
 
-    def _held(stream: BinaryIO) -> bool:
+    def held(stream: BinaryIO) -> bool:
         """Lock a new file; False where it was taken for a leftover meanwhile."""
         with suppress(OSError):  # a file system without locks: no leftover is found there
             fcntl.flock(stream, fcntl.LOCK_EX)
         return os.fstat(stream.fileno()).st_nlink > 0
 
-    def _clear(left: Path) -> None:
+    def drop(left: Path) -> None:
         """Remove a file that no writer holds; a link, a FIFO or a device is somebody else's."""
-        descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(left, os.O_RDONLY | UNFOLLOWED)
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
+        finally:
+            os.close(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        target.hardlink_to(source)
+
+    def move(source: Path, target: Path) -> None:
+        """Rename a file or folder, in the place of a file that is there."""
+        source.replace(target)
+
+    def protect(path: Path) -> None:
+        """Let nobody write to a finished file."""
+        path.chmod(0o444)
+
+    def sync(path: Path) -> None:
+        """Flush one file or folder."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -77,16 +98,16 @@ def replacing(path: Path, mode: int | None = None, *, durable: bool = True) -> I
     beside = Path(stream.name)
     try:
         with stream:
-            if mode is not None:
+            if mode is not None and sys.platform != "win32":
                 os.fchmod(stream.fileno(), mode)
             yield stream
             stream.flush()
             if durable:
                 os.fsync(stream.fileno())
             if sys.platform != "win32":
-                beside.replace(path)  # under its lock
-        if sys.platform == "win32":
-            beside.replace(path)
+                move(beside, path)  # under its lock
+        if sys.platform == "win32":  # an open file cannot be renamed there
+            move(beside, path)
     finally:
         with suppress(OSError):
             beside.unlink()
@@ -100,18 +121,7 @@ def clear(path: Path) -> None:
     for left in path.parent.glob(f".{escape(path.name)}*.new"):
         if own.fullmatch(left.name):
             with suppress(OSError):
-                _clear(left)
-
-
-def sync(path: Path) -> None:
-    """Flush one file or folder; Windows flushes folders by itself."""
-    if sys.platform == "win32" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+                drop(left)
 
 
 def _opened_beside(path: Path, mode: int | None) -> BinaryIO:
@@ -120,6 +130,6 @@ def _opened_beside(path: Path, mode: int | None) -> BinaryIO:
     while True:
         beside = path.with_name(f".{path.name}.{token_hex(4)}.new")
         stream: BinaryIO = open(beside, "xb", opener=opener)  # noqa: SIM115 - it is returned
-        if _held(stream):
+        if held(stream):
             return stream
         stream.close()

@@ -14,16 +14,14 @@ from llava_pack.format.known_answers import KnownAnswer, Reference, check_refere
 from llava_pack.format.paths import check_unique, component_defect, path_defect
 from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read: in 1 the bundle holds every file, in 2 not every wheel
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
-MAX_FILE_BYTES = 3_900_000_000
-"""So that FAT32 holds every file."""
+MAX_FILE_BYTES = 3_900_000_000  # so that FAT32 holds every file
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INODE_BYTES = 7_000
+_INODE_BYTES = 7_000  # Source: docs/reference/benchmarks.md, "Inodes"
 _WHEEL_INODES = 15_000
-
 
 Engine = Literal["transformers", "upstream"]
 """llava-pack's own engine, or LLaVA's own `llava.serve`."""
@@ -39,7 +37,12 @@ class FileEntry:
     """Permissions applied at install: 0644 or 0755."""
     sha256: str
     origin: Mapping[str, Any]
-    """Where it came from; `kind` is hub, directory, derived, wheel, llava-pack, python or text."""
+    """Where it came from, and by `kind` how; see the source above for the kinds."""
+
+    @property
+    def carried(self) -> bool:
+        """Whether the bundle holds it; a wheel of kind `index` is fetched by the target itself."""
+        return self.origin.get("kind") != "index"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +139,17 @@ class PythonEntry:
     path: str | None
     """The archive in the bundle, None for the target's own."""
 
+    @property
+    def own(self) -> str | None:
+        """Return the version that the target must have, None where the bundle has an archive."""
+        return self.version if self.kind == "target" else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What MANIFEST.json says."""
 
-    format: int = FORMAT
+    format: int = 1
     release: int
     """UTC seconds, fixed when the lock was written."""
     created_by: str
@@ -172,16 +180,18 @@ class Manifest:
         wheels = (entry.size_bytes for entry in self.under("wheels"))
         return self.floors.disk_inodes or len(self.files) + guessed_inodes(wheels)
 
+    @property
+    def left_out(self) -> tuple[FileEntry, ...]:
+        """Return the wheels that the target fetches from a package index."""
+        return tuple(entry for entry in self.files if not entry.carried)
+
     def under(self, folder: str) -> tuple[FileEntry, ...]:
         """Return the files below `folder`, in their order."""
         return tuple(entry for entry in self.files if entry.path.startswith(f"{folder}/"))
 
 
 def guessed_inodes(wheels: Iterable[int]) -> int:
-    """Return about how many files and folders wheels of these sizes in bytes unpack to.
-
-    Source: docs/reference/benchmarks.md, "Inodes".
-    """
+    """Return about how many files and folders wheels of these sizes in bytes unpack to."""
     return sum(10 + min(size // _INODE_BYTES, _WHEEL_INODES) for size in wheels)
 
 
@@ -226,8 +236,8 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def _check(manifest: Manifest, defects: records.Defects) -> None:
-    if manifest.format != FORMAT:
-        defects.add("format", f"expected {FORMAT}, got {manifest.format}")
+    if manifest.format != (expected := 2 if manifest.left_out else 1):
+        defects.add("format", f"expected {expected}, got {manifest.format}")
     for where, name in (("recipe.name", manifest.recipe.name), ("model.name", manifest.model.name)):
         if defect := component_defect(name):
             defects.add(where, defect)
@@ -249,6 +259,8 @@ def _check_file(where: str, entry: FileEntry, defects: records.Defects) -> None:
         defects.add(f"{where}.path", f"{entry.path} must not be listed")
     elif defect := path_defect(entry.path):
         defects.add(f"{where}.path", defect)
+    if not entry.carried and not entry.path.startswith("wheels/"):
+        defects.add(f"{where}.origin", "expected a wheel, which alone a bundle may leave out")
     if not _SHA256.fullmatch(entry.sha256):
         defects.add(f"{where}.sha256", f"expected 64 hex digits, got {entry.sha256!r:.80}")
     if entry.size_bytes > MAX_FILE_BYTES:
@@ -266,8 +278,7 @@ def _check_references(manifest: Manifest, defects: records.Defects) -> None:
     if tower is not None and (not _is_model_folder(tower) or not manifest.under(tower)):
         defects.add("model.vision_tower", f"expected a folder of model/, got {tower!r:.80}")
     archives = [path for path in paths if path.startswith("runtime/cpython-")]
-    carried = manifest.python.kind == "standalone"
-    if archives != ([manifest.python.path] if carried else []):
+    if archives != ([manifest.python.path] if manifest.python.kind == "standalone" else []):
         defects.add("python.path", f"expected {archives or 'none'}, got {manifest.python.path!r}")
     floor = manifest.floors.python
     if manifest.python.version != floor and not manifest.python.version.startswith(f"{floor}."):

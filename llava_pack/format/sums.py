@@ -84,13 +84,31 @@ def bundle_id(sums: bytes) -> str:
     return hashlib.sha256(sums).hexdigest()
 
 
+def pasted_id(text: str) -> str:
+    """Return the digits of an id as it was pasted: quoted, in groups, in capitals, `sha256:`.
+
+    Raises:
+        UsageError: it was shortened with an ellipsis.
+
+    >>> pasted_id(" 'SHA256:4F1C 0A2B' ")
+    '4f1c0a2b'
+    """
+    if "…" in text or "..." in text:
+        raise UsageError(
+            f"the id is shortened, got {text!r}",
+            subject="--expect",
+            hint="paste at least its first 32 digits",
+        )
+    return re.sub(r"[\s\"'`]", "", text).lower().removeprefix("sha256:")
+
+
 def matches_expected(bundle: str, expect: str) -> bool:
     """Say whether the id `bundle` is the one that `--expect` names, whole or by its first digits.
 
     Raises:
         UsageError: `expect` is not 32 to 64 hex digits.
     """
-    digits = expect.strip().lower()
+    digits = pasted_id(expect)
     if not _EXPECT.fullmatch(digits):
         raise UsageError(
             f"expected 32 to 64 hex digits, got {expect!r}",

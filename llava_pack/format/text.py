@@ -39,6 +39,32 @@ def human_bytes(size_bytes: float) -> str:
     return ""  # not reached: the last unit always returns
 
 
+def clock(seconds: float) -> str:
+    """Return a time span for people: minutes and seconds, or hours and minutes, 99:59 at most.
+
+    >>> clock(6.2), clock(245), clock(3725)
+    ('0:06', '4:05', '1:02 h')
+    """
+    whole = round(min(max(seconds, 0), 359_940))
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d}"
+    return f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
+def sizes_apart(expected_bytes: int, got_bytes: int) -> tuple[str, str]:
+    """Return two sizes for people; where they look alike, the second one by what it differs.
+
+    >>> sizes_apart(13_518_798_848, 9_100_000_000), sizes_apart(3_000_000, 3_000_004)
+    (('13.5 GB', '9.1 GB'), ('3.0 MB', '4 B more'))
+    """
+    expected = human_bytes(expected_bytes)
+    got = human_bytes(got_bytes)
+    if expected != got:
+        return expected, got
+    differs = human_bytes(abs(got_bytes - expected_bytes))
+    return expected, f"{differs} {'more' if got_bytes > expected_bytes else 'less'}"
+
+
 def _hidden(char: str) -> bool:
     return char in _BIDI or char in _LINE_BREAKS or unicodedata.category(char) in {"Cc", "Cs"}
 

@@ -45,8 +45,8 @@ from llava_pack.health.vocabulary import (
 
 _LEVEL = OneOf(*get_args(Level))
 _BY = Words(frozenset({"--expect", "--trust-key", "pinned", "key", "and", "nothing"}))
-_STEP = OneOf("place", "python", "venv", "model", "smoke", "seal", "switch", "deactivate", "remove",
-              "sweep")  # fmt: skip
+_STEP = OneOf("fetch", "place", "python", "venv", "model", "smoke", "seal", "switch", "deactivate",
+              "remove", "sweep")  # fmt: skip
 _UNKNOWN_BEFORE = ("could not be found out",)
 """What receipts of earlier versions say instead of `UNKNOWN`."""
 _MEASURE = Either(
@@ -59,7 +59,7 @@ _PREFLIGHT = Fields(
     {
         "name": OneOf("os", "arch", "python", "glibc", "libstdc++", "cpu", "driver", "disk",
                       "compute capability", "memory", "GPU memory", "free GPU memory", "prefix",
-                      "inodes", "clock", "files", other="another fact"),
+                      "inodes", "clock", "wheels", "files", other="another fact"),
         "level": _LEVEL,
         "value": _MEASURE,
         "need": _MEASURE,
@@ -109,12 +109,12 @@ RECEIPT = Fields(
         "files": COUNT,
         "size_bytes": COUNT,
         "hashed_with": Form(rf"hashlib of Python {VERSION}"),
-        "placed": Table(OneOf("stored", "moved", "linked", "cloned", "copied"), COUNT),
+        "placed": Table(OneOf("stored", "moved", "linked", "cloned", "copied", "fetched"), COUNT),
         "preflight": Several(_PREFLIGHT),
         "smoke": _SMOKE,
         "silence": Fields(
             {
-                "installer": OneOf("fenced", "not watched"),
+                "installer": OneOf("fenced", "not watched", other="fenced but for an index"),
                 "smoke test": OneOf("fenced"),
                 "uv": OneOf("run with --offline and without an index"),
             }

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from llava_pack.format import files
 from llava_pack.health.shapes import Shape
 
 _LOG_BYTES = 1_000_000
@@ -75,7 +76,7 @@ def _plain(path: str, flags: int) -> int:
     Raises:
         OSError: it is none.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    descriptor = os.open(path, flags | files.UNFOLLOWED)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("not a plain file")

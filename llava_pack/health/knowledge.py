@@ -74,16 +74,6 @@ def look_up(code: str, failures: Iterable[Failure]) -> Failure | None:
     return next((one for one in failures if wanted in {one.id, str(one.exit_code)}), None)
 
 
-def language_of(environ: Mapping[str, str]) -> Language:
-    """Return the language that a person has set, English where none is known.
-
-    >>> language_of({"LANG": "zh_CN.UTF-8"}), language_of({"LANG": "zh_CN", "LC_ALL": "C"})
-    ('zh', 'en')
-    """
-    locale = environ.get("LC_ALL") or environ.get("LANG") or ""
-    return "zh" if locale.lower().startswith("zh") else "en"
-
-
 def _failure(entry: Mapping[str, Any]) -> Failure:
     return Failure(
         id=entry["id"],

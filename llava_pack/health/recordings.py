@@ -31,6 +31,7 @@ def subject(item: "Installation", model: ModelFacts) -> Subject:
         references=(*item.manifest.references, *recorded_here(item)),
         slots=model.slots,
         context_tokens=model.context_tokens,
+        accepted=item.accepted_answers,
     )
 
 

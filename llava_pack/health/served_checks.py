@@ -149,7 +149,7 @@ class ServedChecks:
     def _known(self, name: str) -> tuple[KnownAnswer, ...]:
         """Return what to ask a model: one question, in a deep check all that its bundle knows."""
         item = self._item(name)
-        known = item.manifest.known_answers if item is not None else ()
+        known = item.right_answers if item is not None else ()
         if not known:
             return (KnownAnswer(name="any", picture_png="", prompt="Hello", contains=()),)
         return known if self._deep else known[:1]

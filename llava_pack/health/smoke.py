@@ -1,8 +1,8 @@
 """Load a model and ask it the known answers: `python -I -m llava_pack.health.smoke`.
 
 The installer runs this with a staged generation's own interpreter before that may become the
-current one. One JSON object on the last line of stdout; exit code 0 when every answer is the
-known one, else 1.
+current one. One JSON object on the last line of stdout, whose `ok` says whether every
+answer is the known one or was accepted. Exit code 1 where nothing could be asked.
 """
 
 import argparse
@@ -35,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     environment.prepare()
     try:
-        report = run(given)
+        report = accepting(run(given), given.accept_answer)
     except PackError as error:
         failure = {"kind": error.kind, "message": str(error), "hint": error.hint}
         report = {"ok": False, "answers": [], "error": failure}
     _tell(report, as_json=given.json)
-    return 0 if report["ok"] else 1
+    return 1 if "error" in report else 0
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -78,6 +78,24 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "load_s": round(load_s, 3),
         "answers": answers,
     }
+
+
+def accepting(report: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return a report in which wrong words of the named known answers are no failure.
+
+    Where the computation itself differs from the recorded one (`stage`), it stays one.
+    """
+    answers = [
+        {**one, "accepted": True}
+        if not one["ok"] and one["name"] in names and not one.get("stage")
+        else one
+        for one in report["answers"]
+    ]
+    if all(one["ok"] for one in answers):
+        return report
+    passed = all(one["ok"] or one.get("accepted") for one in answers)
+    page = report.get("page", {"ok": True})  # LLaVA's own runtime has one to look at
+    return {**report, "answers": answers, "ok": passed and page["ok"]}
 
 
 def _ask(engine: Engine, known: KnownAnswer, references: Sequence[Reference]) -> dict[str, Any]:
@@ -118,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vision-tower", type=Path)
     parser.add_argument("--precision", choices=PRECISION_CHOICES, default=DEFAULT_PRECISION)
     parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--accept-answer", action="append", default=[], metavar="NAME")
     parser.add_argument("--json", action="store_true")
     return parser
 

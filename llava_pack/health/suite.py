@@ -52,6 +52,8 @@ class Subject:
     references: tuple[Reference, ...]
     slots: int
     context_tokens: int
+    accepted: frozenset[str] = frozenset()
+    """Known answers whose words were missing at the installation, and were accepted."""
 
 
 class AnswerSuite:
@@ -102,6 +104,9 @@ class AnswerSuite:
         text = f"{one.name}: {one.level}{stage}, {against}: {one.text.strip()!r:.80}"
         if one.level in {"exact", "equivalent"}:
             return Layer.ANSWERS.ok(text)
+        if one.name in self._subject.accepted and not one.stage:
+            why = f"{one.why}; that was accepted when it was installed"
+            return Layer.ANSWERS.warn(text, why=why, fix="correct the recipe's known answers")
         found = Layer.ANSWERS.warn if one.level == "degraded" else Layer.ANSWERS.fail
         fix = _FIXES.get(one.stage, _FIXES["model"])
         return found(text, why=one.why, fix=fix, code="integrity")

@@ -37,6 +37,7 @@ class BundleCheck:
             "expected": self.listing.expected,
             "files": len(self.listing.sums),
             "size_bytes": self.size_bytes,
+            "left_out": [] if self.manifest is None else [e.path for e in self.manifest.left_out],
             "unlisted": dict(self.unlisted),
             "defects": records.encode(self.defects),
             "copy_again": [one.path for one in self.defects if one.problem not in _STRANGE],
@@ -66,7 +67,7 @@ def examine(
     try:
         manifest, _ = read_manifest(listing)
         others = account(listing, manifest, key)
-        sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+        sizes = {entry.path: entry.size_bytes for entry in manifest.files if entry.carried}
     except IntegrityError as error:
         bad = FileDefect(MANIFEST_NAME, "changed", "the manifest", error.message)
         defects.setdefault(MANIFEST_NAME, bad)

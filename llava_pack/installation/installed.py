@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import InstallError
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.target import generations, receipt
@@ -26,6 +27,18 @@ class Installation:
     bundle_id: str
     smoke: Mapping[str, Any]
     """What its smoke test found."""
+
+    @property
+    def accepted_answers(self) -> frozenset[str]:
+        """The known answers that were wrong when it was installed, and were accepted."""
+        answers = [one for one in self.smoke.get("answers", ()) if isinstance(one, dict)]
+        return frozenset(str(one.get("name")) for one in answers if one.get("accepted"))
+
+    @property
+    def right_answers(self) -> tuple[KnownAnswer, ...]:
+        """The known answers that the model has to give."""
+        accepted = self.accepted_answers
+        return tuple(one for one in self.manifest.known_answers if one.name not in accepted)
 
 
 def chosen_recipe(prefix: Path, recipe: str | None) -> str:

@@ -26,7 +26,7 @@ from llava_pack.target.generations import Generation
 from llava_pack.target.store import Store
 
 _OURS = (
-    *("bin", "models", "run", "store", "trust", "logs", "keys", client_key.NAME),
+    *("bin", "models", "run", "store", "trust", "logs", "keys", client_key.NAME, "received"),
     *("lock", journal.NAME),
 )
 """The journal goes last: until then, the next run knows what to finish."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import InstallError, UsageError
 from llava_pack.shipped import shipped
+from llava_pack.target.generations import base_folder
 
 _SYSTEM_UNITS = Path("/etc/systemd/system")
 _LOOPBACK = ("127.", "localhost", "::1")
@@ -26,10 +27,21 @@ class Unit:
 
     @property
     def path(self) -> Path:
-        """Where it belongs."""
-        home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-        folder = _SYSTEM_UNITS if self.system else Path(home) / "systemd" / "user"
-        return folder / f"{self.name}.service"
+        """Where it belongs.
+
+        Raises:
+            UsageError: a user's unit, and the account has no home folder.
+        """
+        if self.system:
+            return _SYSTEM_UNITS / f"{self.name}.service"
+        if (home := base_folder("XDG_CONFIG_HOME", ".config")) is None:
+            raise UsageError(
+                "this account has no home folder for a user unit",
+                subject="service",
+                hint="llava-pack serve --detach, or have root run: llava-pack service install "
+                "--system --account NAME",
+            )
+        return home / "systemd" / "user" / f"{self.name}.service"
 
     def text(self) -> str:
         """Return the unit, filled in; no value can end its line or be expanded."""
@@ -55,7 +67,10 @@ class Unit:
             InstallError: it could not be done.
         """
         command = ["systemctl", *([] if self.system else ["--user"]), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        bus = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}"}  # which ssh without PAM leaves out
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**bus, **os.environ}
+        )
         if done.returncode != 0:
             scope = "" if self.system else "--user "
             raise InstallError(

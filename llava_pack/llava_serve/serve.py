@@ -19,6 +19,7 @@ from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Ports, Program, programs
 from llava_pack.serve.run_state import RunState, publish
 from llava_pack.serve.supervision.run_folder import Scratch
+from llava_pack.serve.supervision.supervisor import ending_signals
 
 _LOOK_EVERY_S = 0.2
 
@@ -106,12 +107,13 @@ def _signals(progress: Progress) -> Iterator[threading.Event]:
 
     def hear(number: int, _frame: object) -> None:
         if told.is_set():
+            if number == signal.SIGHUP:  # a terminal that closes says so more than once
+                return
             raise SystemExit(128 + number)
         told.set()
         progress.note("shutting down; press Ctrl-C again to stop immediately")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, hear) for number in numbers}
+    before = {number: signal.signal(number, hear) for number in ending_signals()}
     try:
         yield told
     finally:

@@ -1,20 +1,22 @@
 """What a bundle is built for: from a target's facts, from options, or from defaults. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from llava_pack.format.errors import PreflightError
+from llava_pack.format.errors import PreflightError, UsageError
 from llava_pack.format.target import Gpu, version
 from llava_pack.lock.fit import serving_gpu
 from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.lock.torch_build import Cuda, TorchSeries, fitting_series
-from llava_pack.recipe import Recipe
+from llava_pack.recipe import OLDEST_MINOR, Recipe
 
 DEFAULT_PLATFORM = "x86_64-manylinux_2_35"
 """A current Ubuntu server."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """Minor versions that llava-pack runs on, the one with most wheels first."""
+_MINOR = re.compile(r"3\.(\d+)")
 _ARCHES = ("x86_64", "aarch64")
 _NEWEST_GLIBC = 40
 _OLDEST_GLIBC = 17
@@ -82,6 +84,8 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
     """
     pythons = None if profile is None else _pythons(profile)
     wanted = recipe.runtime.python
+    if asked.python not in {None, _OWN}:
+        _check_python(asked.python or "")
     if asked.python == _OWN:
         python = wanted if not pythons or wanted in pythons else pythons[0]
     else:
@@ -104,6 +108,17 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
         target_pythons=pythons,
         reasons=tuple(reasons),
     )
+
+
+def _check_python(text: str) -> None:
+    """Refuse a version that llava-pack does not run on: the server would find out, after hours."""
+    match = _MINOR.fullmatch(text)
+    if match is None or int(match[1]) < OLDEST_MINOR:
+        raise UsageError(
+            f"expected a minor version from 3.{OLDEST_MINOR} on, or 'target', got {text!r}",
+            subject="--python",
+            hint="leave it out for a bundle that carries its own Python",
+        )
 
 
 def _platform(profile: TargetProfile | None, asked: Asked, python: str) -> Platform:

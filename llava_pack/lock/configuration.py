@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def _pip_says(pip: list[str], environ: Mapping[str, str]) -> str | None:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=dict(environ),
             check=False,
             timeout=_PIP_TIMEOUT_S,
@@ -92,6 +94,21 @@ def uv_indexes(environ: Mapping[str, str], folder: Path) -> tuple[Mapping[str, A
     return tuple(one for one in found if isinstance(one.get("url"), str))
 
 
+def uv_setting(environ: Mapping[str, str], folder: Path, variable: str, option: str) -> str:
+    """Return where a setting of uv is written: its variable, or its files; empty where it is not.
+
+    Args:
+        environ: the variable wins, as it does for uv.
+        folder: where a project's configuration is looked for, and above it.
+        variable: of uv.
+        option: the same in a file.
+    """
+    if environ.get(variable):
+        return variable
+    written = any(table.get(option) for table in _uv_tables(environ, folder))
+    return f"{option} in uv's configuration" if written else ""
+
+
 def _uv_tables(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]:
     """Yield uv's tables, the project's first; a named file stands for all of them."""
     if environ.get("UV_NO_CONFIG"):
@@ -113,9 +130,20 @@ def _config_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
     if os.name == "nt":
         names = ("APPDATA", "PROGRAMDATA")
         return tuple(Path(environ[name]) for name in names if environ.get(name))
-    user = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~") / ".config"
+    user = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~", ".config")
     shared = [part for part in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if part]
-    return (Path(user).expanduser(), *map(Path, shared), Path("/etc"))
+    return (at_home(user), *map(Path, shared), Path("/etc"))
+
+
+def at_home(place: str | Path) -> Path:
+    """Return a path with `~` as the account's home; as it is where the account has none.
+
+    >>> at_home("/etc/netrc").as_posix()
+    '/etc/netrc'
+    """
+    with suppress(RuntimeError):
+        return Path(place).expanduser()
+    return Path(place)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Lock:
         platform: ARCH-manylinux_2_N.
         cuda: CUDA major that torch was chosen for.
         packing: layout of the model, as `build`'s options say it.
+        without_wheels: the bundle leaves out what the target's own index has.
     """
 
     schema: int = SCHEMA
@@ -71,6 +72,7 @@ class Lock:
     serving: ServingProfile
     python: PinnedPython
     packages: tuple[PinnedWheel, ...]
+    without_wheels: bool = False
 
 
 def render_lock(lock: Lock) -> str:

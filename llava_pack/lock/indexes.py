@@ -5,12 +5,13 @@ or the other. What pip is told and uv is not, is passed on to uv.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from llava_pack.lock.configuration import pip_settings, uv_indexes
+from llava_pack.lock.configuration import at_home, pip_settings, uv_indexes
 
 _YES = {"1", "true", "yes", "on"}
 _KEYRING = {"subprocess", "import"}
@@ -28,6 +29,7 @@ class Indexes:
             from `ps`), certificates, proxies. None of them is set already.
         urls: every index and page of wheels, with the user and password that somebody wrote there.
         keyring: passwords may be asked of the `keyring` program.
+        torch: where torch's own indexes are, in place of download.pytorch.org/whl.
     """
 
     find_links: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class Indexes:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     urls: tuple[str, ...] = field(default=(), repr=False)
     keyring: bool = False
+    torch: str | None = None
 
     def arguments(self) -> list[str]:
         """Return uv's command line options."""
@@ -47,28 +50,33 @@ class Indexes:
 
 
 def configured_indexes(
-    environ: Mapping[str, str] | None = None, folder: Path | None = None
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    *,
+    mirror: str | None = None,
+    torch: str | None = None,
 ) -> Indexes:
     """Read pip's configuration (files and variables) and what uv already has.
 
     Args:
         environ: the process's own where it is left out.
         folder: where uv's project configuration is looked for; the working directory.
+        mirror: the default index where neither uv nor pip has one.
+        torch: where torch's own indexes are.
     """
     env = dict(os.environ if environ is None else environ)
     pip = pip_settings(env)
     files = uv_indexes(env, Path.cwd() if folder is None else folder)
-    uv_default = any(env.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
-    uv_default = uv_default or any(one.get("default") for one in files)
+    uv_default = bool(_uv_default(env, files))
     uv_any = uv_default or bool(files or env.get("UV_INDEX") or env.get("UV_EXTRA_INDEX_URL"))
     passed = dict(_network(pip, env))
-    if not uv_default and (index := pip.get("index-url")):
+    if not uv_default and (index := pip.get("index-url") or mirror):
         passed["UV_DEFAULT_INDEX"] = index
     if not uv_any:
         passed |= _more_indexes(pip)
     uv_links = [place for place in env.get("UV_FIND_LINKS", "").split(",") if place]
     links = tuple(dict.fromkeys([*pip.get("find-links", "").split(), *uv_links]))
-    from_pip = [pip.get("index-url", ""), *pip.get("extra-index-url", "").split()]
+    from_pip = [pip.get("index-url", ""), *pip.get("extra-index-url", "").split(), mirror or ""]
     written = [*_uv_urls(env), *(_signed(one, env) for one in files), *from_pip, *links]
     keyring = env.get("UV_KEYRING_PROVIDER") or pip.get("keyring-provider")
     return Indexes(
@@ -77,7 +85,28 @@ def configured_indexes(
         environment=passed,
         urls=tuple(dict.fromkeys(url for url in written if url.startswith("http"))),
         keyring=keyring in _KEYRING,
+        torch=torch,
     )
+
+
+def configured_default(environ: Mapping[str, str], folder: Path) -> str:
+    """Return where a person has set the default index: for uv, or for pip; empty where nowhere.
+
+    Args:
+        environ: variables of uv and pip.
+        folder: where uv's project configuration is looked for.
+    """
+    if found := _uv_default(environ, uv_indexes(environ, folder)):
+        return found
+    return "index-url of pip" if pip_settings(environ).get("index-url") else ""
+
+
+def _uv_default(environ: Mapping[str, str], files: Sequence[Mapping[str, Any]]) -> str:
+    """Return where uv's default index is set."""
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        if environ.get(name):
+            return name
+    return "uv's configuration" if any(one.get("default") for one in files) else ""
 
 
 def _network(pip: Mapping[str, str], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -133,5 +162,5 @@ def _signed(index: Mapping[str, str], env: Mapping[str, str]) -> str:
 def _folder(place: str) -> Path | None:
     if place.startswith("file:"):
         place = unquote(urlsplit(place).path)
-    path = Path(place).expanduser()
+    path = at_home(place)
     return path if "://" not in place and path.is_dir() else None

@@ -1,12 +1,16 @@
 """Ask uv which wheels a target gets: another platform, another Python, wheels only."""
 
+import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
@@ -28,6 +32,8 @@ _UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "tcp co
 
 # Source: uv's own hint, where --only-binary leaves a package without a file.
 _SOURCE_ONLY = re.compile(r"Wheels are required for `([^`]+)` because building from source")
+_OF_TORCH = frozenset({"torch", "torchaudio", "torchvision"})
+"""What torch's own indexes are asked for; what those need comes from the package index."""
 _WHEELS_ONLY = ("--only-binary", ":all:")
 
 
@@ -59,10 +65,10 @@ def resolve(
         RecipeError: the requirements cannot be satisfied with wheels, or need llava-pack itself.
         NetworkError: the package index cannot be reached.
     """
-    more = [] if torch_backend is None else ["--torch-backend", torch_backend]
-    more += [] if exclude_newer is None else ["--exclude-newer", exclude_newer]
+    more = [] if exclude_newer is None else ["--exclude-newer", exclude_newer]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        text = _compile(requirements, platform, indexes, Path(folder), [*_WHEELS_ONLY, *more])
+        wanted = _written(requirements, Path(folder), indexes.torch, torch_backend)
+        text = _compile(wanted, platform, indexes, [*_WHEELS_ONLY, *more])
         wheels = parse_pylock(text, platform.tags(), base=Path(folder))
     refuse_own_name(wheel.name for wheel in wheels)
     return wheels
@@ -94,13 +100,9 @@ def find_wheels(
         RecipeError: a package is not there in that version.
         NetworkError: the package index cannot be reached.
     """
-    more = [
-        *_WHEELS_ONLY,
-        "--no-deps",
-        *([] if torch_backend is None else ["--torch-backend", torch_backend]),
-    ]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        text = _compile(exact, platform, indexes, Path(folder), more)
+        wanted = _written(exact, Path(folder), indexes.torch, torch_backend)
+        text = _compile(wanted, platform, indexes, [*_WHEELS_ONLY, "--no-deps"])
         return {wheel.sha256: wheel for wheel in every_wheel(text, base=Path(folder))}
 
 
@@ -115,27 +117,63 @@ def find_sources(
     """
     more = ["--no-deps", *([] if exclude_newer is None else ["--exclude-newer", exclude_newer])]
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
-        text = _compile(wanted, platform, indexes, Path(folder), more)
+        text = _compile(_written(wanted, Path(folder)), platform, indexes, more)
         return every_source(text, base=Path(folder))
 
 
-def _compile(
-    requirements: Sequence[str],
-    platform: Platform,
-    indexes: Indexes,
-    folder: Path,
-    more: Sequence[str],
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """Requirements in a file for uv, and the options that go with it."""
+
+    file: Path
+    options: tuple[str, ...] = ()
+
+
+def _written(
+    requirements: Sequence[str], folder: Path, torch: str | None = None, backend: str | None = None
+) -> _Wanted:
+    """Write requirements to a file of `folder`.
+
+    uv knows torch's own indexes by `--torch-backend`, and cannot be told of a mirror of them; there
+    a project's file says which packages come from which index, and that no other does.
+
+    Args:
+        requirements: a line each.
+        folder: an empty one.
+        torch: a mirror of torch's indexes.
+        backend: which of them; None and `pypi` for none.
+    """
+    if torch is None or backend in {None, "pypi"}:
+        file = folder / "requirements.in"
+        file.write_bytes("".join(f"{line}\n" for line in requirements).encode())
+        return _Wanted(file=file, options=() if backend is None else ("--torch-backend", backend))
+    named = {canonicalize_name(Requirement(line).name) for line in requirements}
+    file = folder / "pyproject.toml"
+    lines = [
+        "[project]",
+        'name = "wanted"',
+        'version = "0"',
+        f"dependencies = {json.dumps(list(requirements))}",
+        "[[tool.uv.index]]",
+        f'name = "torch"\nurl = {json.dumps(f"{torch}/{backend}")}\nexplicit = true',
+        "[tool.uv.sources]",
+        *(f'{name} = {{ index = "torch" }}' for name in sorted(named & _OF_TORCH)),
+    ]
+    file.write_bytes(("\n".join(lines) + "\n").encode())
+    return _Wanted(file=file)
+
+
+def _compile(wanted: _Wanted, platform: Platform, indexes: Indexes, more: Sequence[str]) -> str:
     """Return the pylock.toml that uv writes."""
-    wanted, lock = folder / "requirements.in", folder / "pylock.toml"
-    wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
-    command = _command(wanted, lock, platform, indexes) + list(more)
+    lock = wanted.file.with_name("pylock.toml")
+    command = [*_command(wanted.file, lock, platform, indexes), *wanted.options, *more]
     _run(command, {**os.environ, **indexes.environment})
     return lock.read_text(encoding="utf-8")
 
 
 def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> list[str]:
     command = [find_uv_bin(), "pip", "compile", str(wanted), "--output-file", str(lock)]
+    command += ["--python", sys.executable]  # which uv would look for on the PATH
     command += ["--python-version", platform.python, "--python-platform", platform.uv_platform]
     command += ["--generate-hashes", "--format", "pylock.toml"]
     command += ["--no-header", "--quiet", "--no-progress", *indexes.arguments()]
@@ -145,7 +183,13 @@ def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> 
 def _run(command: Sequence[str], environ: dict[str, str]) -> None:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environ, check=False, timeout=TIMEOUT_S
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environ,
+            check=False,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         raise NetworkError(

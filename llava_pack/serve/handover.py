@@ -19,7 +19,7 @@ from typing import Any
 
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PackError
-from llava_pack.serve import own_servers
+from llava_pack.serve import background, own_servers
 from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.own_servers import Server
 from llava_pack.target import ownership
@@ -81,13 +81,12 @@ def _start(prefix: Path, server: Server) -> None:
         environ[AS_ROOT] = "1"
     log, folder = _log(prefix), Path(server.folder)
     # for this account alone: the page's address in it holds the token
-    descriptor = ownership.opened(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "ab") as output:
-        child = subprocess.Popen(
-            [str(prefix / "bin" / "llava-pack"), "serve", *arguments],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            cwd=folder if folder.is_dir() else prefix, env=environ,
-        )  # fmt: skip
+    child = background.started(
+        [str(prefix / "bin" / "llava-pack"), "serve", *arguments],
+        log,
+        folder=folder if folder.is_dir() else prefix,
+        environ=environ,
+    )
     _wait_ready(prefix, child, log)
     _say(f"it is running in the background, process {child.pid}, and logs to {log}")
 

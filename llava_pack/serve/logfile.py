@@ -7,6 +7,7 @@ holds a question, an answer or a picture.
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def kept(path: Path | None) -> Iterator[None]:
     levels = [(handler, handler.level) for handler in root.handlers]
     before = ours.level
     for handler in root.handlers:
-        handler.setLevel(logging.ERROR)
+        handler.setLevel(logging.CRITICAL + 1 if _is_stderr(path) else logging.ERROR)
     root.addHandler(file)
     ours.setLevel(logging.INFO)
     try:
@@ -62,6 +63,14 @@ def kept(path: Path | None) -> Iterator[None]:
             handler.setLevel(level)
         ours.setLevel(before)
         file.close()
+
+
+def _is_stderr(path: Path) -> bool:
+    """Say whether stderr is that file: in the background, where errors would be in it twice."""
+    try:
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 class LogFile(WatchedFileHandler):

@@ -5,11 +5,14 @@ nothing is restarted. Where run states are, and what makes one alive, is here as
 look for servers. Stdlib only.
 """
 
-import fcntl
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from llava_pack.format.errors import PreflightError
+from llava_pack.target import generations, ownership
 
 KEPT = (
     "CUDA_DEVICE_ORDER",
@@ -69,10 +72,26 @@ def account_folder() -> Path:
     """Return the folder of this account's run states that belong to no installation.
 
     Not XDG_RUNTIME_DIR: that one is emptied when the last session of an account ends, and servers
-    are left running over that.
+    are left running over that. An account without a home folder has one of its own in /tmp.
+
+    Raises:
+        PreflightError: that one is another account's.
     """
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "llava-pack" / "run"
+    home = generations.base_folder("XDG_STATE_HOME", ".local/state")
+    return (home or _temporary_home()) / "llava-pack" / "run"
+
+
+def _temporary_home() -> Path:
+    folder = Path(f"/tmp/llava-pack-{os.geteuid()}")  # noqa: S108 - made private, or refused
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if not ownership.own_folder(folder):
+        raise PreflightError(
+            "expected a folder of this account alone",
+            subject=str(folder),
+            hint="set HOME or XDG_STATE_HOME to a folder that is yours",
+        )
+    return folder
 
 
 def state_name(pid: int | str) -> str:
@@ -86,6 +105,8 @@ def state_name(pid: int | str) -> str:
 
 def held(descriptor: int) -> bool:
     """Say whether another process holds the lock of a file, as a server does on its run state."""
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

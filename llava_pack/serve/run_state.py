@@ -6,11 +6,11 @@ stale whatever its process number means by then.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -59,6 +59,12 @@ class RunState:
     """Where people open it behind a proxy, without a slash at its end; empty for loopback alone."""
     fences: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Which fence stands around each of LLaVA's own programs, as they told; by their names."""
+    keeps_token: bool = False
+    """Whether the next start has the same token."""
+    reached_as: str = ""
+    """How the person's ssh got here, as their laptop told; empty where none did."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """What the run was asked for, by option; empty where an earlier version wrote the state."""
     start_ticks: int | None = field(default=None, compare=False)
     """When the process began, as the kernel counts; None where nobody wrote it down."""
     owner: int | None = field(default=None, compare=False)
@@ -125,6 +131,8 @@ def directories(installation: Path | None = None) -> tuple[Path, ...]:
 
 def _own(folder: Path) -> bool:
     """Say whether this account alone writes a folder; a service's is not root's place to write."""
+    if sys.platform == "win32":
+        return False
     place = folder if folder.exists() else folder.parent
     try:
         facts = place.stat()
@@ -147,6 +155,8 @@ def publish(directory: Path, state: RunState) -> Publication:
 
 def _write(path: Path, state: RunState) -> int:
     """Replace a state; return the descriptor that holds its lock."""
+    import fcntl
+
     facts = {**asdict(state), **origin(state.pid)}
     with files.replacing(path, 0o600) as file:
         file.write(json.dumps(facts, sort_keys=True).encode() + b"\n")
@@ -165,6 +175,8 @@ def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
     Args:
         where: folders to look in; those of `directories()` by default.
     """
+    if sys.platform == "win32":  # a laptop: no server runs there
+        return ()
     folders = directories() if where is None else tuple(where)
     found: list[RunState] = []
     for folder in folders:
@@ -176,7 +188,7 @@ def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
 
 def _read_live(path: Path) -> RunState | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | files.UNFOLLOWED)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:

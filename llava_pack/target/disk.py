@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -14,6 +13,7 @@ from typing import BinaryIO
 
 from llava_pack.format import files
 from llava_pack.format.errors import SpaceError
+from llava_pack.format.text import human_bytes
 
 SHORT = files.FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What this machine is short of, whichever file it was that could not be opened or read."""
@@ -29,7 +29,7 @@ def room_on(folder: Path) -> Iterator[None]:
         if error.errno not in files.FULL:
             raise
         raise SpaceError(
-            f"no space left, {free_bytes(folder)} bytes are free",
+            f"no space left, {human_bytes(free_bytes(folder))} are free",
             subject=str(folder),
             hint="free some space, then run the same command again: it resumes where it stopped",
         ) from error
@@ -83,6 +83,8 @@ def settling(root: Path, *, without: Path) -> Iterator[None]:
 
 def clone(source: BinaryIO, destination: BinaryIO) -> bool:
     """Have an empty file share the blocks of another one; False where that cannot be."""
+    import fcntl
+
     try:
         fcntl.ioctl(destination.fileno(), _FICLONE, source.fileno())
     except OSError as error:
@@ -112,6 +114,8 @@ def only_ours(path: Path, top: Path) -> bool:
 
 def nobody_writes(stream: BinaryIO) -> bool:
     """Say whether no process has a file open for writing. Source: fcntl(2), F_SETLEASE."""
+    import fcntl
+
     try:
         fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)

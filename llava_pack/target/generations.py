@@ -2,10 +2,12 @@
 
 import os
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.format import files
+from llava_pack.format.errors import UsageError
 from llava_pack.format.paths import safe_component
 from llava_pack.target import disk, ownership, receipt
 from llava_pack.target.receipt import Receipt
@@ -22,12 +24,27 @@ class Generation:
     receipt: Receipt
 
 
+def base_folder(variable: str, below: str) -> Path | None:
+    """Return a folder of XDG's; None where this account has none to write, as in containers."""
+    with suppress(RuntimeError):
+        folder = Path(os.environ.get(variable) or Path.home() / below)
+        there = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+        if os.access(there, os.W_OK):
+            return folder
+    return None
+
+
 def default_prefix() -> Path:
-    """Return where to install when nobody says: for everybody as root, else for this account."""
-    if os.geteuid() == 0:
+    """Return where to install when nobody says: for everybody as root, else for this account.
+
+    Raises:
+        UsageError: the account has no home folder.
+    """
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/opt/llava-pack")
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "llava-pack"
+    if (home := base_folder("XDG_DATA_HOME", ".local/share")) is None:
+        raise UsageError("this account has no home", subject="--prefix", hint="--prefix DIR")
+    return home / "llava-pack"
 
 
 def recipe_folder(prefix: Path, recipe: str) -> Path:

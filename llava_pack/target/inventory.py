@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from llava_pack.format import records, sums
+from llava_pack.format import files, records, sums
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError, SignatureError, UsageError, reason_of
 from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_pack.format.text import sizes_apart
 from llava_pack.target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
@@ -89,7 +90,8 @@ def read_manifest(listing: BundleListing) -> tuple[Manifest, bytes]:
         message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
         raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN)
     manifest = parse_manifest(data)
-    stated = {entry.path: entry.sha256 for entry in manifest.files} | {MANIFEST_NAME: expected}
+    carried = {entry.path: entry.sha256 for entry in manifest.files if entry.carried}
+    stated = carried | {MANIFEST_NAME: expected}
     if differing := sorted({path for path, _ in stated.items() ^ listing.sums.items()}):
         names = ", ".join(differing[:_SHOWN_DEFECTS])
         raise IntegrityError(f"disagrees with SHA256SUMS about {names}", subject=MANIFEST_NAME)
@@ -156,8 +158,7 @@ def open_file(root: Path, path: str) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is not a plain file.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    stream = os.fdopen(os.open(root / path, flags), "rb", buffering=0)
+    stream = os.fdopen(os.open(root / path, os.O_RDONLY | files.UNFOLLOWED), "rb", buffering=0)
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         return stream
     stream.close()
@@ -180,9 +181,10 @@ def check(
         with open_file(root, path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != (size if size_bytes is None else size_bytes):
-                return FileDefect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
+                return FileDefect(path, "size", *sizes_apart(size_bytes or 0, size))
             if size > MAX_FILE_BYTES:
-                return FileDefect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
+                most, got = sizes_apart(MAX_FILE_BYTES, size)
+                return FileDefect(path, "size", f"at most {most}", got)
             got = sha256_stream(stream, progress.advance)
     except OSError as error:
         return unreadable(path, error)

@@ -2,20 +2,23 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.text import visible
-from llava_pack.target import generations, installer
+from llava_pack.format.text import clock, human_bytes, visible
+from llava_pack.format.translation import Catalogue, read_catalogue
+from llava_pack.target import generations, installer, package_index
 
 _EVERY_S = 5.0
 _SCHEMA = 1
@@ -61,18 +64,21 @@ def _install(options: _Options) -> _Result:
     request = installer.InstallRequest(
         bundle=options.bundle,
         expect=options.expect,
-        prefix=options.prefix.absolute(),
+        prefix=(options.prefix or generations.default_prefix()).absolute(),
         python=options.python,
         trust_key=options.trust_key,
         recipe=options.recipe,
         allow_downgrade=options.allow_downgrade,
         consume=options.consume,
+        over_ssh=options.over_ssh,
         downtime=not options.no_downtime,
+        accepted=options.accept_answer,
+        indexes=package_index.named(options.index, options.index_host),
     )
     if options.dry_run:
         plan = installer.plan(request, Lines())
         _say(plan.line())
-        return {"dry_run": True, **plan.facts()}, "nothing was written"
+        return {"dry_run": True, **plan.facts()}, _words().translated("nothing was written")
     outcome = installer.install(request, Lines())
     word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
@@ -85,14 +91,22 @@ def _install(options: _Options) -> _Result:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
     "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
-    "--prefix": {"type": Path, "default": generations.default_prefix(), "help": "where to install"},
+    "--prefix": {"type": Path, "help": "where to install"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
     "--dry-run": {"action": "store_true", "help": "write nothing, print what would happen"},
     "--recipe": {"help": "that the bundle must contain"},
     "--trust-key": {"help": "the publisher's public key, or its fingerprint"},
+    "--index": {
+        "action": "append",
+        "default": [],
+        "help": "with the wheels left out",
+    },
+    "--index-host": {"action": "append", "default": [], "help": "that keeps its files"},
     "--allow-downgrade": {"action": "store_true", "help": "accept an older release"},
     "--consume": {"action": "store_true", "help": "move large files instead of copying them"},
+    "--over-ssh": {"action": "store_true", "help": "the id came over ssh, with deploy"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
+    "--accept-answer": {"action": "append", "default": [], "help": "a known answer may be wrong"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
 
@@ -107,7 +121,14 @@ def _failure(error: PackError, *, as_json: bool) -> int:
 
 
 def _say(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)
+    print(visible(_words().translated(text)), file=sys.stderr, flush=True)
+
+
+@cache
+def _words() -> Catalogue:
+    """Return the person's language, which install.sh read before it cleaned the environment."""
+    chinese = os.environ.get("CALLER_LANGUAGE") == "zh"
+    return read_catalogue(Path(__file__).with_name("zh.toml")) if chinese else Catalogue({})
 
 
 class Lines:
@@ -134,8 +155,8 @@ class Lines:
             now = time.monotonic()
             if now - self._said >= _EVERY_S:
                 self._said = now
-                left_s = (self._total - self._done) * (now - self._began) / self._done
-                _say(f"{self._what}: {self._amount()}, {max(left_s, 0):.0f} s left")
+                left_s = (self._total - self._done) * (now - self._began) / max(self._done, 1)
+                _say(f"{self._what}: {self._amount()}, {clock(left_s)} left")
 
     def note(self, text: str) -> None:
         """Say one line."""
@@ -148,4 +169,4 @@ class Lines:
 
     def _amount(self) -> str:
         rate = self._done / max(time.monotonic() - self._began, 1e-9)
-        return f"{self._done / 1e6:.1f} MB at {rate / 1e6:.0f} MB/s"
+        return f"{human_bytes(self._done)} at {human_bytes(rate)}/s"

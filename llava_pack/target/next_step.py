@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.target import ownership, serving
+from llava_pack.target import generations, ownership, serving
 
 ACCOUNT = "llava"
 """Proposed for a service of root's."""
@@ -34,10 +34,12 @@ def next_step(prefix: Path, recipe: str | None = None, *, systemd: Path = _SYSTE
         systemd: a folder that is there where systemd runs.
     """
     program = shlex.quote(str(prefix / "bin" / "llava-pack"))
+    if recipe is not None and (old := next(serving.outdated(prefix, recipe), None)):
+        why = f"! process {old} still serves the version before; as the account that started it:"
+        return NextStep(f"{program} stop && {program} serve", why)
     if recipe is not None and any(serving.claims(prefix, recipe)):
-        return NextStep(
-            f"{program} tunnel", "it is being served; `tunnel` prints how a laptop reaches it"
-        )
+        served = f"generation {generations.current_number(prefix, recipe)} is being served"
+        return NextStep(f"{program} tunnel", f"{served}; `tunnel` prints how a laptop reaches it")
     if os.geteuid() != 0:
         return NextStep(f"{program} serve")
     if why := _why_root(prefix, systemd):

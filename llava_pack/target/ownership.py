@@ -6,9 +6,7 @@ on the way to it; all of them are looked at, as the kernel walks them.
 """
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -93,6 +91,8 @@ def opened(path: Path, flags: int, mode: int = 0o600) -> int:
 
 def account(uid: int | None) -> str:
     """Return the name of an account, or its number."""
+    import pwd
+
     try:
         return "an unknown account" if uid is None else pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -150,6 +150,9 @@ def _private(place: Path, facts: os.stat_result) -> bool:
 
     With an access control list the group's bits stand for whoever the list names.
     """
+    import grp
+    import pwd
+
     try:
         owner = pwd.getpwuid(facts.st_uid)
         group = grp.getgrgid(facts.st_gid)

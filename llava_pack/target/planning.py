@@ -2,20 +2,23 @@
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llava_pack.format import records
+from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding
+from llava_pack.format.text import human_bytes
 from llava_pack.target import (
     failures,
     inventory,
     ownership,
+    package_index,
     preflight,
     receipt_page,
     serving,
@@ -42,8 +45,14 @@ class InstallRequest:
     allow_downgrade: bool = False
     consume: bool = False
     """Move the large files off the medium, where it is on the same disk."""
+    over_ssh: bool = False
+    """`deploy` gives the id, through the ssh session of a person who built the bundle."""
     downtime: bool = True
     """A server that leaves too little GPU memory may be stopped for the swap."""
+    accepted: Sequence[str] = ()
+    """Names of known answers that may be wrong."""
+    indexes: package_index.NamedIndexes = package_index.NOBODY
+    """That have the wheels which the bundle leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +66,16 @@ class InstallPlan:
     findings: tuple[FloorFinding, ...]
     python: Path
     placing: Mapping[str, int]
-    """By way (stored, moved, linked, copied), how many bytes would come into the store."""
+    """By way (stored, moved, linked, copied, fetched), how many bytes would come into the store."""
+    links: Mapping[str, str]
+    """Of each wheel that is fetched, by its path: where an index has it."""
     pause: bool
     """The server that runs leaves too little GPU memory to test the new version beside it."""
 
     def facts(self) -> dict[str, Any]:
         """Return what `--dry-run --json` shows."""
         ways = {"copy": "copied", "link": "linked", "move": "moved", "stored": "stored"}
+        ways["fetch"] = "fetched"
         sizes = {f"{name}_bytes": self.placing.get(way, 0) for name, way in ways.items()}
         rest = max(0, self.manifest.floors.disk_bytes - self.manifest.size_bytes)
         findings = records.encode(self.findings)
@@ -72,17 +84,19 @@ class InstallPlan:
     def line(self) -> str:
         """Return the same for a person."""
         text = (
-            "would copy {copy_bytes} bytes (or clone them, where the file system can), link "
-            "{link_bytes}, move {move_bytes}; {stored_bytes} are stored already; the environment "
-            "takes about {environment_bytes} more"
+            "would copy {copy_bytes} (or clone it, where the file system can), link {link_bytes}, "
+            "move {move_bytes}, fetch {fetch_bytes} from an index; {stored_bytes} are stored "
+            "already; the environment takes about {environment_bytes} more"
         )
-        return text.format(**self.facts())
+        facts = self.facts()
+        return text.format(**{n: human_bytes(facts[n]) for n in facts if n.endswith("_bytes")})
 
 
 def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     """Check all that can be checked without writing: the id, the machine, the names of the files.
 
     Raises:
+        UsageError: an id is said to have come over ssh, and there is none.
         CannotVerifyError: there is no id and no trusted key to verify against, or no tool.
         SignatureError: the bundle has another id, or its signature is bad.
         DowngradeError: a newer release is installed.
@@ -99,8 +113,17 @@ def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
 def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     listing = inventory.read_listing(request.bundle, expect=request.expect)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
+    if request.over_ssh and request.expect is None:
+        raise UsageError("has no meaning without --expect", subject="--over-ssh")
+    if request.over_ssh:
+        client = os.environ.get("SSH_CONNECTION", "?").partition(" ")[0]
+        verdict = replace(verdict, by=f"{verdict.by}, over ssh from {client} by llava-pack deploy")
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
+    names = [one.name for one in manifest.known_answers]
+    if unknown := ", ".join(name for name in request.accepted if name not in names):
+        message = f"no such known answer, expected one of {', '.join(names)}"
+        raise UsageError(message, subject=f"--accept-answer {unknown}")
     progress.note(
         f"{manifest.recipe.name}: {manifest.recipe.title}, release {manifest.release}, "
         f"id {listing.bundle_id}"
@@ -122,17 +145,20 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         manifest,
         request.prefix,
         python_version=version,
-        present_bytes=sum(placing.values()) - placing["copied"],
+        present_bytes=sum(placing.values()) - placing["copied"] - placing["fetched"],
         now=time.time(),
     )
+    absent = [one for one in manifest.left_out if not store.path(one.sha256).is_file()]
     found = (
         *found,
         *memory,
+        *_left_out(request, manifest, absent),
         _files(listing, store, unlisted.account(listing, manifest, verdict.key)),
     )
     for item in found:
         progress.note(receipt_page.mark(records.encode(item)))
     preflight.check(found)
+    links = request.indexes.locate(absent)
     return InstallPlan(
         listing=listing,
         verdict=verdict,
@@ -141,6 +167,7 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         findings=found,
         python=python,
         placing=placing,
+        links=links,
         pause=serves and any(item.level == "warn" for item in memory),
     )
 
@@ -155,6 +182,24 @@ def _python(request: InstallRequest, manifest: Manifest) -> tuple[Path, str | No
     # an interpreter below the prefix would vanish with the generation that holds it
     lasting = not python.is_relative_to(request.prefix)
     return python, venv.host_version(python) if lasting else None
+
+
+def _left_out(
+    request: InstallRequest, manifest: Manifest, absent: list[FileEntry]
+) -> Iterator[FloorFinding]:
+    """Yield where the wheels come from that the bundle leaves out, nothing where there are none."""
+    urls = ", ".join(request.indexes.urls)
+    if not manifest.left_out:
+        if urls:
+            need = "no index: --index is not used, nobody is asked"
+            yield FloorFinding("wheels", "ok", "all are in the bundle", need)
+        return
+    size_bytes = sum(one.size_bytes for one in absent)
+    value = f"{len(absent)} of {len(manifest.left_out)} are to be fetched, {size_bytes} bytes"
+    value = f"{value}, from {urls or 'nowhere: no index was named'}" if absent else "all are stored"
+    fix = "add --index URL, the package index that this machine reaches, to the same command"
+    level: Literal["ok", "fail"] = "ok" if urls or not absent else "fail"
+    yield FloorFinding("wheels", level, value, "a package index: the bundle leaves them out", fix)
 
 
 def _files(listing: BundleListing, store: Store, others: unlisted.Accounted) -> FloorFinding:

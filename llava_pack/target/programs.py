@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from llava_pack.format.errors import InstallError, NetworkError, PackError, Spac
 from llava_pack.target.disk import SHORT
 from llava_pack.target.silence import REACHED_OUT
 
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+if sys.platform == "win32":
+    from llava_pack.format.windows import SEARCH_PATH, SYSTEM
+else:
+    SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    SYSTEM: dict[str, str] = {}
 KEPT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
 _TAIL_LINES = 12
 

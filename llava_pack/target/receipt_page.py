@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llava_pack.format.manifest import FileEntry, Manifest
-from llava_pack.format.text import visible
+from llava_pack.format.text import human_bytes, visible
 from llava_pack.target.receipt import Receipt
 
 NAME = "receipt.txt"
@@ -16,6 +16,7 @@ _WAYS = {
     "linked": "linked, made read-only, then hashed",
     "moved": "moved off the medium, made read-only and hashed first",
     "stored": "already here, hashed again",
+    "fetched": "fetched from the index, held against the manifest's hashes",
 }
 
 
@@ -41,15 +42,17 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
     yield from ("", "WHY IT WAS TRUSTED")
     yield from _pairs(receipt.verified)
     yield from ("", "WHAT WAS CHECKED")
-    yield f"✓ {receipt.files} files, {receipt.size_bytes} bytes: SHA-256, {receipt.hashed_with}"
+    size = human_bytes(receipt.size_bytes)
+    yield f"✓ {receipt.files} files, {size}: SHA-256, {receipt.hashed_with}"
     for way, size_bytes in receipt.placed.items():
-        yield f"    {size_bytes} bytes {_WAYS[way]}"
+        yield f"    {human_bytes(size_bytes)} {_WAYS[way]}"
     yield from map(mark, receipt.preflight)
     for answer in receipt.smoke.get("answers", ()):
         said = answer if isinstance(answer, dict) else {"text": answer}
         who = said.get("reference")
         held = f"against what {who} recorded" if who else "by its words only"
-        yield f"✓ known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
+        sign = "! wrong and accepted:" if said.get("accepted") else "✓"
+        yield f"{sign} known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
     yield ""
     yield "SILENCE: A FENCED PROCESS THAT CONTACTS ANOTHER HOST IS ENDED, AND THE INSTALL FAILS"
     yield from _pairs(receipt.silence)

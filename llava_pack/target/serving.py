@@ -7,6 +7,7 @@ What is stopped and started proves itself first: llava_pack/serve/own_servers.py
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
@@ -41,6 +42,18 @@ def claims(prefix: Path, recipe: str | None = None) -> Iterator[tuple[int, list[
             own = argv[0].removeprefix(f"{prefix}/models/").partition("/")[0]
             if recipe in {None, own, *argv[5:]}:
                 yield pid, argv
+
+
+def outdated(prefix: Path, recipe: str) -> Iterator[int]:
+    """Yield what calls itself a server, and is older than its generation. Source: proc(5), stat."""
+    link = prefix / "models" / recipe / "current"
+    for pid, _ in claims(prefix, recipe):
+        with suppress(OSError, IndexError, ValueError):
+            ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+            began_s = int(ticks) / os.sysconf("SC_CLK_TCK")
+            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - began_s
+            if age_s > time.time() - link.lstat().st_mtime:
+                yield pid
 
 
 def runs(root: Path) -> bool:

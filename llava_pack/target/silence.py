@@ -7,8 +7,9 @@ Imported, `fence` puts it around this process. Run as a file, it is around one m
 import functools
 import os
 import runpy
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ REACHED_OUT = 9  # Source: llava_pack/format/exit_codes.py, NETWORK
 _HERE = ("localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - names of this machine, not bound
 _LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 _SENDS = ("socket.connect", "socket.sendto", "socket.sendmsg")
+_named: set[str] = set()
+"""The gap in the fence: hosts that a person named on the command line, and their addresses."""
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
@@ -26,7 +29,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     else:
         return
     host = os.fsdecode(host) if isinstance(host, bytes) else host
-    if host and host not in _HERE and not str(host).startswith("127."):
+    if host and host not in {*_HERE, *_named} and not str(host).startswith("127."):
         os.write(2, f"{event}: tried to reach {host!r}, expected no network access\n".encode())
         os._exit(REACHED_OUT)  # an exception could be caught by whoever reached out
 
@@ -37,13 +40,38 @@ def fence() -> None:
     sys.addaudithook(_hear)
 
 
-def facts() -> dict[str, Any]:
-    """Return what a receipt says about the network while its generation was made."""
+def connect(host: str, port: int, timeout_s: float) -> socket.socket:
+    """Return a connection to a host that a person named; the fence lets this process through.
+
+    Raises:
+        OSError: it has no address, or none that answers.
+    """
+    _named.add(host)
+    refusal = OSError("it has no address")
+    # IPv4 first: the IPv6 route of many a server leads nowhere
+    for *_, place in sorted(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
+        _named.add(str(place[0]))
+        try:
+            return socket.create_connection((str(place[0]), port), timeout_s)
+        except OSError as error:
+            refusal = error
+    raise refusal
+
+
+def facts(urls: Sequence[str] = (), hosts: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a receipt says about the network while its generation was made.
+
+    Args:
+        urls: of the indexes that were asked for wheels.
+        hosts: theirs, as they were named on the command line.
+    """
+    gap = f", except for {', '.join(hosts)}" if hosts else ""
     return {
-        "installer": "fenced" if fence.cache_info().currsize else "not watched",
+        "installer": "fenced" + gap if fence.cache_info().currsize else "not watched",
         "smoke test": "fenced",
         "uv": "run with --offline and without an index",
         "routes": sorted(set(routes())),
+        **({"index": list(urls)} if urls else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from llava_pack.target import programs, silence
 _TIMEOUT_S = 3600
 
 
-def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, Any]:
+def ask(
+    manifest: Manifest, generation: Path, interpreter: Path, accepted: Sequence[str] = ()
+) -> dict[str, Any]:
     """Have the staged model answer the known questions, and return its report.
 
     Raises:
@@ -27,6 +30,7 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
         command += ["--vision-tower", generation / manifest.model.vision_tower]
     command += ["--precision", manifest.serving.precision]
     command += ["--device", manifest.serving.device, "--json"]
+    command += [word for name in accepted for word in ("--accept-answer", name)]
     with tempfile.TemporaryDirectory(prefix=".smoke.", dir=generation) as home:
         said = programs.run(command, what="smoke test", scratch=Path(home), timeout_s=_TIMEOUT_S)
     try:
@@ -35,5 +39,18 @@ def ask(manifest: Manifest, generation: Path, interpreter: Path) -> dict[str, An
         message = f"smoke test: expected a JSON line, got {said[-200:]!r}"
         raise InstallError(message) from error
     if not isinstance(report, dict) or report.get("ok") is not True:
-        raise InstallError(f"smoke test: the known answer was not given: {report!r:.400}")
+        wrong = _wrong(report)
+        said = "; ".join(wrong.values()) or f"{report!r:.400}"
+        names = " ".join(f"--accept-answer {name}" for name in wrong)
+        raise InstallError(
+            f"smoke test: the known answer was not given: {said}",
+            hint=f"if that is right for this model: the same command with {names}" if names else "",
+        )
     return report
+
+
+def _wrong(report: Any) -> dict[str, str]:
+    """Return what was answered wrongly, by name, as far as a person may accept it."""
+    answers = report.get("answers", ()) if isinstance(report, dict) else ()
+    failed = [one for one in answers if isinstance(one, dict) and one.get("ok") is False]
+    return {str(one.get("name")): str(one.get("why")) for one in failed if not one.get("accepted")}

@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,9 @@ def stage(staging: InstallRun) -> None:
             if full or not isinstance(error, InstallError | OSError):
                 raise
             active = generations.state(prefix, staging.recipe)
-            hint = "fix the cause, then run the same command again: the verified files are kept"
+            hint = getattr(error, "hint", "") or (
+                "fix the cause, then run the same command again: the verified files are kept"
+            )
             raise InstallError(f"{error}; {active}", hint=hint) from error
 
 
@@ -89,8 +92,15 @@ def _build(staging: InstallRun, store: Store) -> None:
     manifest = staging.plan.manifest
     folder = staging.folder
     progress = staging.progress
+    links = staging.plan.links
+    if links:
+        with staging.step("fetch"):
+            wanted = [entry for entry in manifest.left_out if entry.path in links]
+            request.indexes.fetch(wanted, links, store, progress)
     with staging.step("place"):
         placed = store.place(request.bundle, manifest.files, progress, consume=request.consume)
+        fetched = sum(entry.size_bytes for entry in manifest.left_out if entry.path in links)
+        placed.update(fetched=fetched, stored=-fetched)
     with staging.step("python"):
         folder.mkdir(parents=True)
         python = venv.unpack_python(manifest, store, folder) or staging.plan.python
@@ -108,7 +118,7 @@ def _build(staging: InstallRun, store: Store) -> None:
             serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
         progress.start("asking the known questions", None)
         with disk.settling(folder, without=folder / venv.SCRATCH):
-            report = smoke.ask(manifest, folder, interpreter)
+            report = smoke.ask(manifest, folder, interpreter, request.accepted)
         progress.done()
     with staging.step("seal"):
         receipt.seal(folder)
@@ -139,10 +149,11 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
 
 
 def _receipt(
-    staging: InstallRun, python: Path, placed: Mapping[str, int], report: dict[str, Any]
+    staging: InstallRun, python: Path, placed: Counter[str], report: dict[str, Any]
 ) -> Receipt:
     manifest = staging.plan.manifest
     listing = staging.plan.listing
+    indexes = staging.request.indexes
     return Receipt(
         bundle_id=listing.bundle_id,
         recipe=staging.recipe,
@@ -151,13 +162,13 @@ def _receipt(
         installed_at=max(0, int(time.time())),
         installed_by=f"llava-pack {llava_pack.__version__}",
         verified=staging.plan.verdict.facts(),
-        files=len(listing.sums),
+        files=len(manifest.files) + 1,
         size_bytes=manifest.size_bytes,
         hashed_with=f"hashlib of Python {platform.python_version()}",
-        placed=dict(placed),
+        placed=dict(+placed),
         preflight=tuple(records.encode(staging.plan.findings)),
         python=str(python),
         smoke=report,
-        silence=silence.facts(),
+        silence=silence.facts(*((indexes.urls, indexes.hosts) if staging.plan.links else ())),
         step_ms=staging.step_ms,
     )

@@ -13,10 +13,11 @@ from llava_pack.format import files
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
+from llava_pack.format.text import sizes_apart
 from llava_pack.target import disk, inventory
 from llava_pack.target.inventory import FileDefect
 
-Way = Literal["stored", "moved", "linked", "cloned", "copied"]
+Way = Literal["stored", "moved", "linked", "cloned", "copied", "fetched"]
 """How a file came into the store; only one that was copied takes its bytes once more."""
 _MOVABLE = ("model/", "wheels/")
 """What --consume takes off a medium; the rest is needed to start install.sh from it again."""
@@ -42,7 +43,7 @@ class Store:
         """Return by which way how many bytes would be placed; a clone is foreseen as a copy."""
         sizes = Counter[str]()
         for entry in _unique(entries):
-            way: Way = "copied"
+            way: Way = "copied" if entry.carried else "fetched"
             if self.path(entry.sha256).is_file():
                 way = "stored"
             elif (bundle / entry.path).exists():
@@ -108,6 +109,8 @@ class Store:
         promise = (entry.sha256, entry.size_bytes)
         way: Way | FileDefect = "stored"
         if not final.exists() or inventory.check(self._objects, stored, promise, progress):
+            if not entry.carried:
+                final.unlink(missing_ok=True)  # it went bad: the next run fetches it
             way = self._take(bundle, entry, progress, consume=consume)
         elif final.stat().st_mode & 0o333 != _mode(entry) & 0o333:
             final.chmod(_mode(entry))
@@ -184,7 +187,7 @@ def _differs(
             return None
         if size_bytes == entry.size_bytes:
             return FileDefect(entry.path, "changed", f"sha256 {entry.sha256}", got)
-    return FileDefect(entry.path, "size", f"{entry.size_bytes} bytes", f"{size_bytes} bytes")
+    return FileDefect(entry.path, "size", *sizes_apart(entry.size_bytes, size_bytes))
 
 
 def _link(source: BinaryIO, incoming: Path, mode: int) -> bool:

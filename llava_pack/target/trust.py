@@ -198,11 +198,11 @@ def _lay(folder: Path, signed: Signed) -> None:
 
 
 def _accepts(program: str, folder: Path) -> bool:
-    environ = {"PATH": programs.SEARCH_PATH, "LC_ALL": "C"}
+    environ = {"PATH": programs.SEARCH_PATH, "LC_ALL": "C", **programs.SYSTEM}
     with (folder / "message").open("rb") as message:
         try:
             done = subprocess.run(
-                [program, *TOOLS[Path(program).name]], stdin=message, env=environ, cwd=folder,
+                [program, *TOOLS[Path(program).stem]], stdin=message, env=environ, cwd=folder,
                 capture_output=True, check=False, timeout=_TIMEOUT_S,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -50,6 +50,12 @@ HOSTS = {
     "llama.meta.com": "a licence's text, shown and never fetched",
     "github.com": "a licence's text, shown and never fetched",
     "cyclonedx.org": "the id of a schema, never fetched",
+    "modelscope.cn": "ModelScope, asked where a source begins with ms:",
+    "www.modelscope.cn": "ModelScope's repositories, in package URLs, never fetched",
+    "hf-mirror.com": "asked in place of the Hub where a person says --mirror cn",
+    "pypi.tuna.tsinghua.edu.cn": "asked in place of PyPI where a person says --mirror cn",
+    "registry.npmmirror.com": "asked for CPython where a person says --mirror cn",
+    "mirrors.nju.edu.cn": "asked for torch's own builds where a person says --mirror cn",
     "git-lfs.github.com": "the first line of a pointer file, which is recognised",
 }
 PACKAGES = {

@@ -8,21 +8,22 @@ import pytest
 from tests.support.sources import SOURCES, parsed
 
 RENAMES = {
-    "files:replacing": "it is the owner",
+    "files:move": "it is the owner",
+    "windows:move": "the owner's, on Windows",
     "disk:point": "a symbolic link, under the installer's lock",
+    "package_index:NamedIndexes.fetch": "a wheel that was flushed, and hashed where it lies",
     "store:Store._take": "a file that was linked, cloned or copied out of a bundle, under that lock",
-    "cache:Cache.adopt": "a download that was flushed, and hashed as it came",
-    "seal:_replace": "the whole folder of a bundle",
     "audit_sinks:FileSink._put_aside": "a full log, aside",
     "logfile:LogFile.emit": "a full log, aside",
     "tensor_sources:TensorSource.tensors": "names of tensors",
 }
 IN_PLACE = {
     "files:_opened_beside": "it is the owner",
+    "help_pages:_chinese_pages.ChinesePages.write_text": "no file: a page of help",
     "trust:_lay": "into a private folder that is removed",
     "reference_answers:_run": "into a private folder that is removed",
     "source_packages:_build": "into a private folder that is removed",
-    "resolve:_compile": "into a private folder that is removed",
+    "resolve:_written": "into a private folder that is removed",
     "signing:_new_key": "into a private folder that is removed",
     "signing:_der_signature": "into a private folder that is removed",
     "demo_target:main": "into a private folder that is removed",

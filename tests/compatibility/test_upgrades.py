@@ -12,6 +12,7 @@ import pytest
 from llava_pack.format.progress import Silent
 from llava_pack.target.installer import InstallRequest, install
 from tests.support.kept import FOLDER, unpack
+from tests.support.wheels import write_wheel
 from tests.target.conftest import Medium, Served
 
 KEPT = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
@@ -64,6 +65,23 @@ def test_the_installer_of_an_old_installation_takes_a_new_bundle(host, medium, k
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (host.current(), server.answer()) == (2, 1_800_000_000)
+
+
+def test_an_old_installation_refuses_a_bundle_without_wheels_and_says_why(
+    host, medium, kept, tmp_path
+):
+    assert host.install_sh(kept, script=kept.root / "install.sh").returncode == 0
+    lean = medium("lean", release=1_800_000_000, left_out=(write_wheel(tmp_path, "a", "1"),))
+    command = [sys.executable, "-I", "-S", "-B", str(kept.root / "installer/llava_target")]
+    command += ["install", "--bundle", str(lean.root), "--expect", lean.id]
+    done = subprocess.run(
+        [*command, "--prefix", str(host.prefix)],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "bundle format 2, expected at most 1" in done.stderr
+    assert "use a llava-pack that reads bundle format 2" in done.stderr
+    assert host.current() == 1
 
 
 def test_a_new_installation_takes_an_old_bundle_for_another_model(host, medium, kept, serving):

@@ -64,7 +64,7 @@ def test_a_folder_is_asked_about_and_asked_again_only_for_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, state: Path, served: Gateway, pictures: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
-    options = ["--images", str(pictures), "--prompt", "colour", "-o", str(out)]
+    options = ["--images", str(pictures), "--prompt", "colour", "--out", str(out)]
     done = _ask(monkeypatch, state, *options)
     assert done.returncode == 2
     assert "1 of 4 pictures were not answered" in done.stderr
@@ -94,7 +94,7 @@ def test_what_is_left_out_of_a_folder_is_listed_and_ends_with_1(
     wide.save(folder / "wide.tif")
     (folder / "scan.pdf").write_bytes(b"%PDF-1.7")
     out = folder / "answers.jsonl"
-    options = ["--images", str(folder), "--prompt", "colour", "-o", str(out), "--json"]
+    options = ["--images", str(folder), "--prompt", "colour", "--out", str(out), "--json"]
     refused = _ask(monkeypatch, state, *options)
     assert refused.returncode == 2
     assert "--shrink" in _lines(out)["wide.tif"]["error"]["message"]
@@ -111,7 +111,7 @@ def test_a_picture_of_one_colour_is_told_in_its_line(
 ) -> None:
     asked, out = pictures / "blue.jsonl", tmp_path / "out.jsonl"
     asked.write_text('{"image": "blue.png"}')
-    done = _ask(monkeypatch, state, "--images", str(asked), "--prompt", "what?", "-o", str(out))
+    done = _ask(monkeypatch, state, "--images", str(asked), "--prompt", "what?", "--out", str(out))
     asked.unlink()
     assert done.returncode == 0, done.stderr
     assert "warning: 1 pictures have only one colour" in done.stderr
@@ -128,7 +128,7 @@ def test_a_list_may_have_questions_of_its_own(
     asked.write_text('{"image": "blue.png", "prompt": "own"}\n\n{"image": "a/red.png"}\n')
     out = tmp_path / "out.jsonl"
     done = _ask(
-        monkeypatch, state, "--images", str(asked), "--prompt", "common", "-o", str(out)
+        monkeypatch, state, "--images", str(asked), "--prompt", "common", "--out", str(out)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 of 2, " in done.stderr
@@ -136,7 +136,7 @@ def test_a_list_may_have_questions_of_its_own(
     assert lines["blue.png"]["text"].startswith("You said: own Picture 4x2")
     assert lines["a/red.png"]["text"].startswith("You said: common Picture")
     none_left = _ask(
-        monkeypatch, state, "--images", str(asked), "--prompt", "common", "-o", str(out), "--json"
+        monkeypatch, state, "--images", str(asked), "--prompt", "common", "--out", str(out), "--json"
     )  # fmt: skip
     told = json.loads(none_left.stdout)
     assert (told["kind"], told["pictures"], told["answered_before"]) == ("ask", 2, 2)

@@ -71,6 +71,36 @@ def test_an_archive_given_by_hand_is_carried(archive, build):
     assert plan["python"] == {"version": VERSION, "carried": True}
 
 
+NOWHERE = {"UV_PYTHON_DOWNLOADS_JSON_URL": "http://127.0.0.1:9/x.json", "UV_HTTP_RETRIES": "0"}
+
+
+def test_where_none_can_be_had_the_card_and_the_bundle_say_what_the_server_needs(build, tmp_path):
+    code, card = build(**NOWHERE)
+    assert (code, card["python"]) == (0, "3.11"), card
+    text = (tmp_path / "bundle" / "START-HERE.txt").read_text()
+    assert "No Python is inside: the server needs Python 3.11" in text
+    assert "install.sh --python FILE" in text
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "lock"])
+def test_where_one_is_required_its_absence_is_10(command, command_line, tmp_path):
+    own = [] if command == "plan" else ["--out", tmp_path / "out"]
+    done = command_line(command, "demo", "--require-python", "--json", *own, env=NOWHERE)
+    error = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, error["subject"]) == (10, "--require-python")
+    assert "--python-archive FILE" in error["hint"]
+    assert "127.0.0.1:9" in done.stderr, "and why there is none"
+
+
+def test_it_is_not_required_of_a_bundle_that_carries_none(build):
+    assert build("--require-python", "--python", "target")[0] == 2
+
+
+def test_where_one_is_required_and_given_it_is_carried(archive, build):
+    code, plan = build("--python-archive", archive, "--require-python", "--dry-run")
+    assert (code, plan["python"]["carried"]) == (0, True), plan
+
+
 def test_another_digest_than_promised_is_4(archive, build):
     code, error = build("--python-archive", archive, "--python-sha256", "0" * 64)
     assert (code, error["subject"]) == (4, archive.name)

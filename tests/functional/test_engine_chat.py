@@ -271,7 +271,7 @@ def test_where_only_the_laptops_half_is_installed_it_says_what_to_do(
     code, _, err = chat(*options, "--prompt", "x")
     assert code == 15
     assert f"has no {hidden}" in err
-    assert "pip install '.[serve]' in a clone of llava-pack" in err
+    assert 'in a clone of llava-pack: uv tool install --force ".[serve]"' in err
 
 
 def test_two_precisions_are_2(chat, model_dir):

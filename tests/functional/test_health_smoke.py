@@ -49,10 +49,12 @@ def _known(*contains: str, picture: str | None = None) -> KnownAnswer:
     return KnownAnswer(name="k", picture_png=picture_png, prompt="What?", contains=contains)
 
 
-def _smoke(model: Path, manifest: Path, name: str = "llava-tiny") -> tuple[int, dict[str, Any]]:
+def _smoke(
+    model: Path, manifest: Path, name: str = "llava-tiny", *more: str
+) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-I", "-m", "llava_pack.health.smoke", "--manifest", str(manifest)]
     command += ["--model-dir", str(model / name), "--vision-tower", str(model / "tower")]
-    command += ["--precision", "fp32", "--device", "cpu", "--json"]
+    command += ["--precision", "fp32", "--device", "cpu", "--json", *more]
     done = subprocess.run(command, capture_output=True, check=False, timeout=600, text=True)
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
@@ -73,9 +75,20 @@ def test_a_model_that_says_what_it_should_passes(model: Path, tmp_path: Path) ->
 
 def test_a_model_that_does_not_see_it_fails(model: Path, tmp_path: Path) -> None:
     code, report = _smoke(model, _manifest(tmp_path, _known(""), _known("a unicorn")))
-    assert (code, report["ok"]) == (1, False)
+    assert (code, report["ok"]) == (0, False)
     assert [answer["grade"] for answer in report["answers"]] == ["equivalent", "broken"]
     assert "expected 'a unicorn' in the answer" in report["answers"][1]["why"]
+
+
+def test_an_answer_that_is_accepted_by_name_passes(model: Path, tmp_path: Path) -> None:
+    wrong = replace(_known("a unicorn"), name="wrong")
+    manifest = _manifest(tmp_path, _known("also a unicorn"), wrong)
+    for names in (["wrong"], ["k", "wrong"]):
+        more = [word for name in names for word in ("--accept-answer", name)]
+        code, report = _smoke(model, manifest, "llava-tiny", *more)
+        assert (code, report["ok"]) == (0, len(names) == 2)
+        taken = [answer["name"] for answer in report["answers"] if answer.get("accepted")]
+        assert taken == names
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,9 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(ahead.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         ahead.need_torch("--quantize nf4")
-    assert caught.value.hint == "pip install '.[quantize]' in a clone of llava-pack"
+    assert caught.value.hint.endswith(
+        'in a clone of llava-pack: uv tool install --force ".[quantize]"'
+    )
 
 
 MEASURE = """

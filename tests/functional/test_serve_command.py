@@ -32,7 +32,7 @@ class Running:
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 10.0.0.5 2222")
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 8.8.4.4 2222")
     monkeypatch.delenv("LLAVA_PACK_PREFIX", raising=False)
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -77,7 +77,7 @@ def test_a_bare_folder_answers_through_the_port_and_the_terminal(
     with _serving(environment, *options) as server:
         said = server.said
         assert said["models"] == ["llava-v1-tiny"]
-        assert said["tunnel"].endswith("@10.0.0.5 -p 2222")
+        assert said["tunnel"].endswith("@8.8.4.4 -p 2222")
         assert said["page"] == f"http://localhost:{said['port']}/v1"
         headers = {"Authorization": f"Bearer {said['token']}"}
         body = {"model": "llava-v1-tiny", "messages": _QUESTION, "max_tokens": 4}

@@ -125,7 +125,7 @@ def written(broken, planted_secrets, tmp_path_factory):
     )  # fmt: skip
     published = publish(broken.prefix / "run", run_state)
     try:
-        done = run("--prefix", str(broken.prefix), "--json", "-o", str(path),
+        done = run("--prefix", str(broken.prefix), "--json", "--out", str(path),
                    LLAVA_PACK_PREFIX=str(broken.prefix), **environ)  # fmt: skip
     finally:
         published.withdraw()
@@ -270,7 +270,7 @@ def test_what_it_would_hold_can_be_seen_first(broken, tmp_path):
 
 def test_logs_come_along_only_where_they_are_asked_for_and_are_called_unreviewed(broken, tmp_path):
     path = tmp_path / "with.tar.gz"
-    done = run("--prefix", str(broken.prefix), "--with-logs", "-o", str(path))
+    done = run("--prefix", str(broken.prefix), "--with-logs", "--out", str(path))
     assert done.returncode == 0, done.stderr
     assert "Read UNREVIEWED-logs before you send it." in done.stderr
     with tarfile.open(path) as archive:
@@ -282,7 +282,7 @@ def test_logs_come_along_only_where_they_are_asked_for_and_are_called_unreviewed
 def test_a_file_that_exists_is_never_touched(broken, tmp_path):
     taken = tmp_path / "taken.tar.gz"
     taken.write_text("mine")
-    done = run("--prefix", str(broken.prefix), "-o", str(taken))
+    done = run("--prefix", str(broken.prefix), "--out", str(taken))
     assert done.returncode == 2
     assert taken.read_text() == "mine"
 

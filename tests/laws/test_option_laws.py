@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from llava_pack.cli import main
 from llava_pack.cli.app import app
+from llava_pack.cli.both.remote import RemoteOptions
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.loading import ModelOptions
@@ -33,6 +34,7 @@ COMMANDS = get_command(app).commands
 TAKEN_WHOLE = {
     ModelOptions: ("model_path", {"serve", "start", "swap", "chat", "ask"}),
     QuestionOptions: ("temperature", {"chat", "ask"}),
+    RemoteOptions: ("via", {"chat", "ask"}),
     PackOptions: ("torch_backend", {"plan", "lock", "build"}),
     ServerOptions: ("stall_s", {"serve"}),
 }
@@ -105,7 +107,8 @@ CALLED_IN_WAYS = {
 
 
 def test_the_commands_with_several_ways_are_seen():
-    assert {"explain", "health", "probe", "stop", "tunnel"} <= CALLED_IN_WAYS.keys()
+    known = {"ask", "chat", "explain", "health", "probe", "stop", "tunnel"}
+    assert known <= CALLED_IN_WAYS.keys()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,9 @@ def test_what_does_not_go_with_the_way_a_command_is_called_is_refused(name, way,
     assert {*ways, *(each for named in ways.values() for each in named)} <= {"", *options}
     others = options.keys() - {way, *ways[way]} - (set() if way else ways.keys())
     for other in sorted(others):
+        needed = [one for one in options.values() if one.required]
         typed = [*(_typed(options[way]) if way else ()), *_typed(options[other])]
+        typed += [word for one in needed for word in _typed(one)]
         assert main([name, *typed]) == (3 if name == "health" else 2), typed
         err = capsys.readouterr().err
         assert re.search("has no meaning with|goes only with one of: [-A-Z]", err), err
@@ -127,7 +132,8 @@ def _typed(option):
     name = option.opts[0]
     if getattr(option, "is_flag", False):
         return [name]
-    return [*([name] if name.startswith("-") else []), "1"]
+    value = "packed" if option.name == "tower" else "1"  # which is one of two words
+    return [*([name] if name.startswith("-") else []), value]
 
 
 def test_an_option_of_a_key_or_an_archive_that_is_not_there_is_refused(tmp_path, capsys):
@@ -220,6 +226,7 @@ def other_server(keys, tmp_path):
             "port": _free_port(),
             "socket": Path(folder, "s"),
             "token": False,
+            "keep_token": True,
             "api_key_file": keys,
             "keys": tmp_path / "people" / "keys.json",
             "audit_to": "off",
@@ -236,6 +243,7 @@ def other_server(keys, tmp_path):
             "picture_root": tmp_path,
             "drain_s": 7.0,
             "stall_s": 7.0,
+            "reached_as": "ada@bastion,root@gpu01:42354",
             "as_root": True,
             "fence": False,
             "require_fence": True,
@@ -260,7 +268,7 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
 
 def _run_of(server):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server)
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))
@@ -289,7 +297,12 @@ OTHER_PACK = {
     "layout": "hf",
     "quantize": "nf4",
     "merge": True,
-    "tower": "packed",
+    "model": "ms:owner/llava",
+    "base": "ms:owner/vicuna",
+    "tower": ["packed", "ms:owner/clip"],
+    "mirror": "cn",
+    "require_python": True,
+    "without_wheels": True,
 }
 
 
@@ -298,6 +311,8 @@ def test_every_option_of_a_build_reaches_it(field, monkeypatch, tmp_path):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     assert OTHER_PACK.keys() == _names(PackOptions)
     plain = PackOptions(recipe="llava-v1.5-7b")
+    if field == "base":
+        plain = replace(plain, recipe="llava-v1.5-7b-lora")
     other = replace(plain, **{field: OTHER_PACK[field]})
     if field == "target":
         assert main(["probe", "--here", "--out", str(tmp_path / "t.json")]) == 0
@@ -310,7 +325,9 @@ def test_what_plan_was_asked_for_is_asked_of_build_again(field):
     """The line that `plan` ends with builds what it has looked at."""
     [option] = [one for one in COMMANDS["plan"].params if one.name == field]
     value = OTHER_PACK[field]
-    typed = [] if field == "recipe" else [option.opts[0], *([] if value is True else [value])]
+    each = value if isinstance(value, list) else [value]
+    words = [[option.opts[0], *([] if one is True else [one])] for one in each]
+    typed = [] if field == "recipe" else [word for pair in words for word in pair]
     planned = COMMANDS["plan"].make_context("plan", [OTHER_PACK["recipe"], *typed])
     built = COMMANDS["build"].make_context("build", typed_again(planned, PackOptions))
     for name in _names(PackOptions):

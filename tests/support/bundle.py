@@ -33,6 +33,7 @@ from llava_pack.format.manifest import (
 )
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, UNLISTED, bundle_id, render_sums
 from llava_pack.format.welcome import START_NAME, start_here
+from llava_pack.lock.pylock import LockedWheel, render_pylock
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -41,7 +42,7 @@ WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
 _REAL = (
     *("__init__.py", "serve/__init__.py", "serve/handover.py"),
-    *("serve/own_servers.py", "serve/origin.py"),
+    *("serve/own_servers.py", "serve/origin.py", "serve/background.py"),
 )
 SMOKE_PASSES = """\
 import argparse, json, os, sys
@@ -49,6 +50,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 for name in ("manifest", "model-dir", "vision-tower", "precision", "device"):
     parser.add_argument("--" + name)
+parser.add_argument("--accept-answer", action="append", default=[])
 parser.add_argument("--json", action="store_true")
 options = parser.parse_args()
 config = json.loads((Path(options.model_dir) / "config.json").read_text())
@@ -57,6 +59,16 @@ ok = tower == options.vision_tower and (Path(tower) / "config.json").is_file()
 print(json.dumps({"ok": ok, "answers": [], "precision": options.precision}))
 sys.exit(0 if ok else 1)
 """
+SMOKE_WRONG = SMOKE_PASSES.replace(
+    'print(json.dumps({"ok": ok, "answers": []',
+    """accepted = "square" in options.accept_answer
+answer = {"name": "square", "ok": False, "text": "a dog", "why": "square: expected 'red', got 'a dog'"}
+if accepted:
+    answer["accepted"] = True
+ok = ok and accepted
+print(json.dumps({"ok": ok, "answers": [answer]""",
+).replace("sys.exit(0 if ok else 1)", "sys.exit(0)")
+"""It says another thing than its known answer, which may be accepted."""
 SMOKE_FAILS = 'print(\'{"ok": false, "answers": ["a dog"]}\')\nraise SystemExit(1)\n'
 STUB = Path(__file__).with_name("stub_program.py")
 
@@ -83,6 +95,8 @@ class BundleSimulator:
     """Carry uv itself, not a script that starts it."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
     """More listed files."""
+    left_out: tuple[Path, ...] = ()
+    """Wheels that it names and does not hold: an index has them."""
     welcome: str = ""
     """START-HERE.txt in another version's words, which the manifest states then."""
 
@@ -90,6 +104,8 @@ class BundleSimulator:
         """Write the bundle into a new folder and return its id."""
         contents = {**self.payload(), **self.extra}
         for path, data in contents.items():
+            if path in self._elsewhere():
+                continue
             place(root / path, data, 0o755 if path == "runtime/uv" else 0o644)
         if self.real_uv:
             (root / "runtime/uv").unlink()
@@ -97,7 +113,8 @@ class BundleSimulator:
             contents["runtime/uv"] = uv_path().read_bytes()
         manifest = self.manifest(contents)
         place(root / MANIFEST_NAME, render_manifest(manifest), 0o644)
-        welcome = self.welcome or start_here(self.recipe, self.title)
+        told = start_here(self.recipe, self.title, index=bool(self.left_out))
+        welcome = self.welcome or told
         place(root / START_NAME, welcome.encode(), 0o644)
         return seal(root)
 
@@ -116,10 +133,15 @@ class BundleSimulator:
             "licenses/LICENSE": b"Apache-2.0\n",
             **installer_files(),
         }
-        files["lock/pylock.toml"] = pylock(hashlib.sha256(files[WHEEL]).hexdigest())
+        files |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in self.left_out}
+        wheels = {path: data for path, data in files.items() if path.startswith("wheels/")}
+        files["lock/pylock.toml"] = pylock(wheels)
         if self.standalone:
             files[f"runtime/cpython-{self.python}-test.tar.gz"] = python_archive()
         return files
+
+    def _elsewhere(self) -> set[str]:
+        return {f"wheels/{wheel.name}" for wheel in self.left_out}
 
     def manifest(self, contents: Mapping[str, bytes]) -> Manifest:
         """Return the manifest over the files `contents`."""
@@ -129,12 +151,14 @@ class BundleSimulator:
                 size_bytes=len(data),
                 mode=0o755 if path == "runtime/uv" else 0o644,
                 sha256=hashlib.sha256(data).hexdigest(),
-                origin={"kind": "text"},
+                origin={"kind": "index" if path in self._elsewhere() else "text"},
             )
             for path, data in contents.items()
         )
         archive = next((path for path in contents if path.startswith("runtime/cpython-")), None)
+        stated = self.welcome or start_here(self.recipe, self.title, index=True)
         return Manifest(
+            format=2 if self.left_out else 1,
             release=self.release,
             created_by="bundle simulator",
             recipe=RecipeEntry(name=self.recipe, title=self.title),
@@ -151,8 +175,8 @@ class BundleSimulator:
             ),
             lock={"wheels": 1},
             files=entries,
-            start_here_sha256=hashlib.sha256(self.welcome.encode()).hexdigest()
-            if self.welcome
+            start_here_sha256=hashlib.sha256(stated.encode()).hexdigest()
+            if self.welcome or self.left_out
             else None,
             rewrites=(
                 Rewrite(
@@ -255,13 +279,21 @@ def _recorded(file: tuple[str, str]) -> str:
     return f"{file[0]},sha256={digest.rstrip('=')},\n"
 
 
-def pylock(sha256: str) -> bytes:
-    """Return the lock of the one wheel."""
-    return (
-        'lock-version = "1.0"\ncreated-by = "llava-pack"\nrequires-python = ">=3.11"\n\n'
-        '[[packages]]\nname = "llava-pack"\nversion = "0.0.1"\n'
-        f'wheels = [{{ path = "../{WHEEL}", hashes = {{ sha256 = "{sha256}" }} }}]\n'
-    ).encode()
+def pylock(wheels: Mapping[str, bytes]) -> bytes:
+    """Return the lock of wheels, by their paths in the bundle."""
+    locked = []
+    for path, data in wheels.items():
+        filename = path.rpartition("/")[2]
+        name, version = filename.split("-")[:2]
+        wheel = LockedWheel(
+            name=name.replace("_", "-"),
+            version=version,
+            filename=filename,
+            url="",
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        locked.append(wheel)
+    return render_pylock(locked, python="3.11", folder="../wheels")
 
 
 def python_archive() -> bytes:

@@ -87,7 +87,7 @@ class LoopbackHub(Loopback):
     ) -> None:
         super().__init__(port=port)
         self.repos = dict(repos)
-        self.cdn = _Cdn() if cdn else None
+        self.cdn = Cdn() if cdn else None
         self._tokens = {*tokens, *(t for spec in repos.values() for t in spec.readers)}
         self._blobs: dict[tuple[Path, int, int], Blob] = {}
 
@@ -190,11 +190,11 @@ class LoopbackHub(Loopback):
         facts = held.stat()
         key = (held, facts.st_size, facts.st_mtime_ns)
         if key not in self._blobs:
-            self._blobs[key] = _hashed(path, held)
+            self._blobs[key] = hashed(path, held)
         return self._blobs[key]
 
 
-class _Cdn(Loopback):
+class Cdn(Loopback):
     """Where LFS bytes really come from: another host, addressed by content."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ class _Cdn(Loopback):
         return Answer(body=blob.held, headers={"ETag": f'"{blob.sha256[:32]}"'}, ranged=True)
 
 
-def _hashed(path: str, held: Path) -> Blob:
+def hashed(path: str, held: Path) -> Blob:
     data = held.read_bytes()
     lfs = len(data) > _LFS_OVER_BYTES and held.suffix in _LFS_SUFFIXES
     sha256 = hashlib.sha256(data).hexdigest()

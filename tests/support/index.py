@@ -23,20 +23,25 @@ class LoopbackIndex(Loopback):
 
     Args:
         folders: of wheels and sources.
+        host: an address of this machine.
         port: 0 for a free one.
         tls: a PEM file with a certificate and its key, to answer over https.
         login: `USER:PASSWORD`, without which it answers 401.
+        below: the path of the index.
     """
 
     def __init__(
         self,
         folders: Sequence[Path],
         *,
+        host: str = "127.0.0.1",
         port: int = 0,
         tls: Path | None = None,
         login: str | None = None,
+        below: str = "/simple",
     ) -> None:
-        super().__init__(port=port, tls=tls)
+        super().__init__(host=host, port=port, tls=tls)
+        self._below = below.strip("/")
         files = [
             file
             for folder in folders
@@ -50,16 +55,17 @@ class LoopbackIndex(Loopback):
     @property
     def simple_url(self) -> str:
         """The index URL."""
-        return f"{self.url}/simple/"
+        return f"{self.url}/{self._below}/"
 
     def respond(self, asked: Asked) -> Answer:
         if self._login is not None and asked.headers.get("authorization") != f"Basic {self._login}":
             return Answer(status=401, headers={"WWW-Authenticate": 'Basic realm="index"'})
-        kind, _, rest = asked.path.strip("/").partition("/")
-        if kind == "simple":
-            return self._simple(rest.strip("/"), as_json=_JSON in asked.headers.get("accept", ""))
-        if kind == "files":
-            return self._file(rest)
+        path = asked.path.strip("/")
+        if path == self._below or path.startswith(f"{self._below}/"):
+            project = path.removeprefix(self._below).strip("/")
+            return self._simple(project, as_json=_JSON in asked.headers.get("accept", ""))
+        if path.startswith("files/"):
+            return self._file(path.removeprefix("files/"))
         return Answer(status=404, body=b"no such page\n")
 
     def _file(self, name: str) -> Answer:

@@ -80,9 +80,10 @@ class Fault:
 
 
 class Loopback(ABC):
-    """Serve `respond` on a free port of 127.0.0.1 while the context is open.
+    """Serve `respond` on a free port of this machine while the context is open.
 
     Args:
+        host: one of its addresses.
         port: 0 for a free one.
         tls: a PEM file with a certificate and its key, to answer over https.
 
@@ -92,11 +93,12 @@ class Loopback(ABC):
         faults: by path, or by the end of one.
     """
 
-    def __init__(self, *, port: int = 0, tls: Path | None = None) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, tls: Path | None = None) -> None:
         self.served: Counter[str] = Counter()
         self.asked: list[Asked] = []
         self.faults: dict[str, Fault] = {}
-        self._server = _Server(("127.0.0.1", port), self)
+        self._server = _Server((host, port), self)
+        self._host = host
         self._scheme = "http"
         if tls is not None:
             self._scheme = "https"
@@ -108,7 +110,7 @@ class Loopback(ABC):
     @property
     def url(self) -> str:
         """The address to give to clients, without a final slash."""
-        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://{self._host}:{self._server.server_port}"
 
     @abstractmethod
     def respond(self, asked: Asked) -> Answer:

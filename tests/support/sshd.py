@@ -5,16 +5,20 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 class LoopbackSshd:
     """An sshd that lets the running user in with one key; `options` is what ssh is told with -o."""
+
+    WRAPPED: ClassVar[tuple[str, ...]] = ()
+    """What starts it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self._folder = folder
@@ -70,7 +74,7 @@ class LoopbackSshd:
                 part for name, value in settings.items() for part in ("-o", f"{name}={value}")
             ]
             self._process = subprocess.Popen(
-                [PROGRAM, "-f", "/dev/null", "-D", "-e", *options, "-p", str(port)],
+                [*self.WRAPPED, PROGRAM, "-f", "/dev/null", "-D", "-e", *options, "-p", str(port)],
                 stderr=subprocess.PIPE,
                 text=True,
             )
@@ -91,3 +95,28 @@ class LoopbackSshd:
     ) -> None:
         self._process.terminate()
         self._process.communicate()
+
+
+class OfflineSshd(LoopbackSshd):
+    """An sshd in a network namespace of its own, from which no packet leaves; for root alone.
+
+    The laptop, which is outside, reaches it by a proxy command of its ssh.
+    """
+
+    WRAPPED = ("unshare", "--net", sys.executable, "-m", "llava_pack.cli.laptop.silence")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Enter the namespace on the way."""
+        program = self._folder / "enter"
+        program.write_text(
+            f"#!/bin/sh\nexec nsenter --net=/proc/{self.pid}/ns/net "
+            f"busybox nc 127.0.0.1 {self.port}\n"
+        )
+        program.chmod(0o755)
+        return (*super().options, f"ProxyCommand={program}")
+
+    @property
+    def pid(self) -> int:
+        """Of a process inside."""
+        return self._process.pid

@@ -40,24 +40,36 @@ def reached(log: Path, program: str) -> tuple[int, list[str]]:
         log: of `traced`.
         program: from the process that starts it on, for example `unshare`.
     """
-    calls = [parts.groups() for line in _lines(log) if (parts := _LINE.match(line))]
-    inside = {pid for pid, call in calls if f'/{program}"' in call.split(",")[0]}
-    for pid, call in calls:  # a child's calls can be told before its birth is
-        if pid in inside and (child := _CHILD.search(call)):
-            inside.add(child[1])
+    calls = _calls(log, program)
     spoken = [
-        (address, int(port), call)
-        for pid, call in calls
-        if pid in inside
-        for port, address in _ADDRESS.findall(call)
+        (address, int(port), call) for call in calls for port, address in _ADDRESS.findall(call)
     ]
     outside = [
         f"{address} port {port}: {call[:120]}"
         for address, port, call in spoken
         if port in _NAME_PORTS or not ipaddress.ip_address(address).is_loopback
     ]
-    asked = [call[:120] for pid, call in calls if pid in inside and _LOCAL_LOOK_UP.search(call)]
+    asked = [call[:120] for call in calls if _LOCAL_LOOK_UP.search(call)]
     return len(spoken), outside + asked
+
+
+def addresses(log: Path, program: str) -> set[tuple[str, int]]:
+    """Return every address and port that `program` and its children spoke to."""
+    return {
+        (address, int(port))
+        for call in _calls(log, program)
+        for port, address in _ADDRESS.findall(call)
+    }
+
+
+def _calls(log: Path, program: str) -> list[str]:
+    """Return the calls of `program` and its children."""
+    calls = [parts.groups() for line in _lines(log) if (parts := _LINE.match(line))]
+    inside = {pid for pid, call in calls if f'/{program}"' in call.split(",")[0]}
+    for pid, call in calls:  # a child's calls can be told before its birth is
+        if pid in inside and (child := _CHILD.search(call)):
+            inside.add(child[1])
+    return [call for pid, call in calls if pid in inside]
 
 
 def _lines(log: Path) -> list[str]:

@@ -4,6 +4,9 @@ import subprocess
 
 AS_A_USER = ("unshare", "-U", "--map-user=1000", "--map-group=1000")
 
+NAMELESS = ("unshare", "-U", "--map-user=12345", "--map-group=12345", "env", "-i")
+"""As containers run it: a number without a name, and nothing in its environment."""
+
 
 def allowed(*command):
     """Say whether such a namespace can be had here."""

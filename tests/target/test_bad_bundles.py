@@ -221,6 +221,17 @@ def test_inspect_shows_text_as_text(medium, cli):
     assert "\x1b" not in shown.out + shown.err
 
 
+def test_inspect_shows_a_bundle_in_15_lines_and_with_all_of_them_everything(medium, cli):
+    bundle = medium()
+    short, whole = cli("inspect", bundle.root), cli("inspect", bundle.root, "--all")
+    assert (short.code, whole.code) == (0, 0)
+    assert len((short.out + short.err).splitlines()) <= 15
+    for words in (bundle.id, "signed by  nobody", "serves     ", "needs      ", "--all"):
+        assert words in short.out + short.err
+    assert "provenance:" in whole.out
+    assert "provenance:" not in short.out
+
+
 def test_verify_lists_every_defect_as_json(medium, cli):
     bad = medium()
     flip(bad.root / WEIGHTS)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.installation.installed import installed as the_installed
 from llava_pack.target.next_step import next_step
-from tests.support.bundle import SMOKE_PASSES
+from tests.support.bundle import SMOKE_PASSES, SMOKE_WRONG
 
 CONFIG = "model/tiny-llava/config.json"
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
@@ -329,3 +330,45 @@ def test_a_disk_that_fills_up_is_a_space_failure(host, medium, tmp_path, size):
     done = host.install_sh(tiny, wrap=("unshare", "-rm", "sh", "-c", mount, "sh"))
     assert done.returncode == 7, done.stderr
     assert "space" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["install.sh", "install"])
+def test_a_known_answer_that_is_wrong_for_the_model_is_accepted_by_name(host, medium, cli, way):
+    bundle = medium(smoke=SMOKE_WRONG)
+
+    def enter(*options):
+        if way == "install.sh":
+            done = host.install_sh(bundle, *options)
+            return done.returncode, done.stderr
+        ended = cli(
+            "install", bundle.root, "--prefix", host.prefix, "--expect", bundle.id, *options
+        )
+        return ended.code, ended.err
+
+    code, said = enter()
+    assert code == 14
+    assert "the known answer was not given: square: expected 'red', got 'a dog'" in said
+    assert (
+        "hint: if that is right for this model: the same command with --accept-answer square"
+        in said
+    )
+    code, said = enter("--accept-answer", "circle")
+    assert code == 2
+    assert "no such known answer, expected one of square" in said
+    assert host.current() is None
+    code, said = enter("--accept-answer", "square")
+    assert code == 0, said
+    folder = host.prefix / "models/tiny/current"
+    [answer] = json.loads((folder / "receipt.json").read_text())["smoke"]["answers"]
+    assert (answer["ok"], answer["accepted"]) == (False, True)
+    assert "! wrong and accepted: known answer square" in (folder / "receipt.txt").read_text()
+    item = the_installed(host.prefix)
+    assert item.accepted_answers == {"square"}
+    assert item.right_answers == ()
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "$(id)", "*"])
+def test_the_name_of_an_accepted_answer_is_a_name(host, medium, name):
+    done = host.install_sh(medium(), "--accept-answer", name)
+    assert done.returncode == 2
+    assert "needs the name of a known answer" in done.stderr

@@ -74,6 +74,14 @@ def test_what_serves_already_is_reached(tmp_path):
         assert server.stdout.readline() == b"forged\n"
         following = next_step(tmp_path, "demo")
         other = next_step(tmp_path, "another")
+        (tmp_path / "models/demo").mkdir(parents=True)
+        (tmp_path / "models/demo/current").symlink_to("generations/2")
+        late = next_step(tmp_path, "demo")
+        os.utime(tmp_path / "models/demo/current", (1, 1), follow_symlinks=False)
+        newer = next_step(tmp_path, "demo")
         server.kill()
-    assert following.command == f"{tmp_path}/bin/llava-pack tunnel"
+    assert following.command == newer.command == f"{tmp_path}/bin/llava-pack tunnel"
+    assert newer.why.startswith("generation 2 is being served")
+    assert late.why.startswith(f"! process {server.pid} still serves the version before")
+    assert late.command == f"{tmp_path}/bin/llava-pack stop && {tmp_path}/bin/llava-pack serve"
     assert " serve" in other.command

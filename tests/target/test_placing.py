@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from llava_pack.format.errors import InstallError, IntegrityError
 from llava_pack.format.progress import Silent
 from llava_pack.target import disk, smoke
 from llava_pack.target.planning import plan
+from tests.support.bundle import BASE_PYTHON, CHECKOUT
 from tests.support.site import Site, complete
-from tests.target.namespaces import AS_A_USER, allowed
+from tests.target.namespaces import AS_A_USER, NAMELESS, allowed
 
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
 MARKED = "the weights of a small model, to be found again " * 1000
@@ -215,3 +217,18 @@ def test_a_clone_takes_no_room_and_is_what_was_hashed(site, tmp_path, monkeypatc
         complete(site.prefix)
     finally:
         subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.skipif(not allowed(*NAMELESS), reason="no user namespaces here")
+def test_a_number_without_a_name_or_a_home_installs_where_it_is_told(host, medium):
+    one = medium("old")
+    path = f"PATH={Path(BASE_PYTHON).parent}:{os.environ['PATH']}"
+    done = host.install_sh(one, wrap=(*NAMELESS, path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("/bin/llava-pack serve\n")
+    script = host.prefix / "../install.sh"
+    shutil.copy(CHECKOUT / "installers/install.sh", script)
+    command = [*NAMELESS, path, "sh", str(script), "--bundle", str(one.root), "--expect", one.id]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "HOME is not set: nothing says where to install" in done.stderr

@@ -61,11 +61,12 @@ def test_the_service_of_an_account(installed, systemd, cli, tmp_path):
     program = installed.prefix / "bin/llava-pack"
     assert f'ExecStart="{program}" "serve" "tiny" "--port" "7861"\n' in unit.read_text()
     assert systemd() == [
+        "loginctl enable-linger",
         "systemctl --user daemon-reload",
         "systemctl --user enable llava-pack",
         "systemctl --user restart llava-pack",
-        "loginctl enable-linger",
     ]
+    assert cli("service", "show", "--prefix", installed.prefix, "--", "--detach").code == 2
     assert cli("service", "remove", "--user").code == 0
     assert not unit.exists()
     assert "systemctl --user disable --now llava-pack" in systemd()

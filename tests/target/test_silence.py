@@ -48,6 +48,21 @@ def test_a_fenced_process_may_speak_to_itself(tmp_path, host):
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    "after", [REACHING["a name"], REACHING["an address"].replace(".1'", ".2'")]
+)
+def test_the_gap_in_a_fence_is_for_the_host_that_was_named_alone(after):
+    code = "import socket\nfrom llava_pack.target import silence\nsilence.fence()\n"
+    code += (
+        "try:\n    silence.connect('192.0.2.1', 443, 0.01)\nexcept OSError:\n    print('went on')\n"
+    )
+    code += f"import sys; sys.stdout.flush()\n{after}\nprint('too far')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=CHECKOUT
+    )
+    assert (done.returncode, done.stdout) == (silence.REACHED_OUT, "went on\n"), done.stderr
+
+
 def test_a_model_that_reaches_out_is_not_installed(host, medium):
     reaching = f"import socket\ntry:\n    {REACHING['a name']}\nexcept OSError:\n    pass\n"
     done = host.install_sh(medium(smoke=reaching + SMOKE_PASSES))

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from llava_pack.format.signature import KEY_NAME, NAMESPACE, SIG_NAME, SSHSIG_NAME
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.target import programs
-from tests.support.bundle import change, seal
+from tests.support.bundle import BASE_PYTHON, CHECKOUT, change, seal
 from tests.support.keys import new_publisher, openssl, other_key
 from tests.target.namespaces import covering, may_mount
 
@@ -464,3 +466,62 @@ def test_a_bundle_made_anew_needs_a_new_signature(way, signed, publisher):
     change(bundle.root / "licenses/LICENSE", lambda data: data + b"\n")
     seal(bundle.root)
     assert way(bundle, "--trust-key", publisher.public_file)[0] == 5
+
+
+@pytest.mark.parametrize("shell", ["sh", "busybox sh"])
+@pytest.mark.parametrize(
+    "pasted", ["'{}'", ' "{}" ', "sha256:{}", "SHA256:{} ", "`{}`\r\n", "{}"], ids=repr
+)
+def test_an_id_is_taken_as_it_was_pasted(host, medium, shell, pasted):
+    bundle = medium()
+    split = f"{bundle.id[:8]} {bundle.id[8:].upper()}"
+    for text in (bundle.id, split):
+        typed = ("--dry-run", "--expect", pasted.format(text))
+        done = host.install_sh(bundle, *typed, shell=shell, expect=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dots", ["…", "..."])
+def test_a_shortened_id_is_refused_in_words(host, medium, cli, dots):
+    bundle = medium()
+    short = f"{bundle.id[:40]}{dots}"
+    done = host.install_sh(bundle, "--expect", short, expect=False)
+    assert done.returncode == 2
+    assert "the id is shortened" in done.stderr
+    ended = cli("verify", bundle.root, "--expect", short)
+    assert ended.code == 2
+    assert "the id is shortened" in ended.err
+
+
+@pytest.mark.parametrize("way", ["{}/install.sh", "install.sh", "./install.sh"])
+def test_without_a_bundle_the_scripts_own_folder_is_meant(host, medium, way):
+    bundle = medium()
+    shutil.copy(CHECKOUT / "installers" / "install.sh", bundle.root)
+    command = ["sh", way.format(bundle.root), "--prefix", host.prefix, "--expect", bundle.id]
+    done = _run([*command, "--dry-run"], bundle.root)
+    assert done.returncode == 0, done.stderr
+    assert "would copy" in done.stderr
+
+
+def test_a_copy_beside_the_sums_alone_asks_for_the_bundle(host, medium, tmp_path):
+    bundle = medium()
+    first = tmp_path / "first"
+    first.mkdir(mode=0o700)
+    shutil.copy(CHECKOUT / "installers" / "install.sh", first)
+    shutil.copy(bundle.root / "SHA256SUMS", first)
+    done = _run(["sh", "install.sh", "--expect", bundle.id, "--prefix", host.prefix], first)
+    assert done.returncode == 2
+    assert "install.sh does not lie in a bundle" in done.stderr
+    assert "--bundle DIR --expect ID" in done.stderr
+
+
+def _run(command, folder):
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env={"PATH": f"{Path(BASE_PYTHON).parent}:{os.environ['PATH']}", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from llava_pack.cli import main
 from llava_pack.format.errors import RecipeError
 from llava_pack.recipe import find_recipe, read_recipe, recipe_names
 
@@ -13,9 +16,47 @@ def test_shipped_recipes_are_sound(name):
         assert (path.parent / known.picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(RecipeError, match=r"unknown recipe.*demo.*llava-v1\.5-7b"):
-        find_recipe("llava-v9")
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("llava-1.5-7b", "llava-v1.5-7b"),
+        ("llava-v1.5-7B", "llava-v1.5-7b"),
+        ("llava_v1.5_13b", "llava-v1.5-13b"),
+        ("liuhaotian/llava-v1.5-7b", "llava-v1.5-7b"),
+        ("dmeo", "demo"),
+        ("mine", "mine.toml"),
+        ("./mien.toml", "mine.toml"),
+    ],
+)
+def test_an_unknown_recipe_names_the_one_that_was_meant(typed, meant, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_bytes(find_recipe("demo").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="did you mean ") as said:
+        find_recipe(typed)
+    assert meant in said.value.message
+    assert "llava-pack recipes" in said.value.hint
+
+
+def test_what_is_like_none_is_no_suggestion():
+    with pytest.raises(RecipeError, match=r"a \.toml file$"):
+        find_recipe("gpt-9")
+
+
+def test_recipes_are_listed_with_those_of_the_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.toml").write_bytes(find_recipe("demo").read_bytes())
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["recipes"]
+    assert [row["recipe"] for row in rows] == [*recipe_names(), "mine.toml"]
+    [row] = [row for row in rows if row["recipe"] == "llava-v1.5-7b"]
+    assert (row["fetch_bytes"], row["nf4_memory_bytes"]) == (15_200_000_000, 8_100_000_000)
+    assert (row["licence"], row["gated"]) == ("Llama-2-Community", True)
+    assert main(["recipes"]) == 0
+    said = capsys.readouterr()
+    assert "llava-v1.5-7b                        15.2 GB      8.1 GB  Llama-2-Co" in said.out
+    assert "mine.toml                            unknown" in said.out
+    assert max(map(len, said.out.splitlines())) <= 100
 
 
 @pytest.mark.parametrize("name", ["../demo", "demo/../demo", "", "demo.toml.toml"])

@@ -3,8 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +14,15 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.both.remote import RemoteOptions, ways_of
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.parameters import expanded
+from llava_pack.cli.parameters import Ways, expanded
 from llava_pack.client.batch import Asker, LocalAsker, ServedAsker, keep_answered
 from llava_pack.client.items import LeftOut, left, select_items
 from llava_pack.client.libraries import need_libraries
 from llava_pack.format.errors import UsageError
+from llava_pack.format.text import clock
 
 if TYPE_CHECKING:
     from llava_pack.client.items import Item
@@ -31,16 +35,19 @@ _LEFT_OUT = 1
 """Exit code: every picture has an answer, and something of the folder was left out."""
 
 
-@expanded
+WAYS: Ways = ways_of("images", "out", "prompt", "as_json")
+
+
+@partial(expanded, ways=WAYS)
 def ask(
+    ctx: typer.Context,  # noqa: ARG001 - `expanded` looks at it
     *,
     images: Annotated[
         Path, typer.Option(help="A folder of pictures, or a JSONL file with one `image` per line.")
     ],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Where to write the answers, one per line.")
-    ],
+    out: Annotated[Path, typer.Option(help="Where to write the answers, one per line.")],
     prompt: Annotated[str | None, typer.Option(help="The question about each picture.")] = None,
+    remote: RemoteOptions,
     options: ModelOptions,
     question: QuestionOptions,
     as_json: AsJson = False,
@@ -50,17 +57,20 @@ def ask(
     The picture comes before the question, or where the question has <image>. Pictures are
     processed concurrently, as many as the engine has slots. Each answer is written to --out as one
     JSON line, as soon as it is complete. Running the same command again asks only about pictures
-    without an answer. What of a folder is not asked about is listed, with the reason. Exit code 0:
-    every picture has an answer; 1: so it is, but something was left out.
+    without an answer. What of a folder is not asked about is listed, with the reason. On the
+    laptop, --via asks a server through ssh, and --url one at an address; the pictures are read
+    here. Exit code 0: every picture has an answer; 1: so it is, but something was left out.
 
     \b
     Examples:
-      llava-pack ask --images photos --prompt "Describe it." -o captions.jsonl
-      llava-pack ask --images list.jsonl -o answers.jsonl --model llava-v1.5-13b
-      llava-pack ask --images photos --prompt "Any text?" -o t.jsonl --model-path llava-v1.5-7b
+      llava-pack ask --images photos --prompt "Describe it." --out captions.jsonl
+      llava-pack ask --images list.jsonl --out answers.jsonl --model llava-v1.5-13b
+      llava-pack ask --images photos --prompt "Any text?" --out t.jsonl --via ada@gpu01 -p 30022
+      llava-pack ask --images photos --prompt "Any text?" --out t.jsonl --model-path llava-v1.5-7b
     """
     folder, sampling = options.need_folder(), question.sampling
-    need_libraries("asking", "PIL")
+    if question.shrink or not remote.elsewhere:
+        need_libraries("asking" if not remote.elsewhere else "--shrink", "PIL")
     chosen = select_items(images, prompt, out)
     items = chosen.items
     remaining = left(items, keep_answered(out))
@@ -68,7 +78,8 @@ def ask(
     console.say(f"{len(items)} pictures, {before} already answered")
     _tell_left_out(chosen.left_out)
     if remaining:
-        _write(_asker(folder, question, options), remaining, sampling, out)
+        with _asker(folder, remote, question, options) as asker:
+            _write(asker, remaining, sampling, out)
     if as_json:
         facts = {"pictures": len(items), "answered_before": before, "answers": str(out)}
         left_out = [asdict(one) for one in chosen.left_out]
@@ -85,16 +96,19 @@ def _tell_left_out(left_out: Sequence[LeftOut]) -> None:
         console.say(f"left out: {len(left_out) - _SHOWN} more; --json lists all")
 
 
-def _asker(folder: Path | None, question: QuestionOptions, options: ModelOptions) -> Asker:
-    """Return who answers: a model in this process, or a server that runs."""
+@contextmanager
+def _asker(
+    folder: Path | None, remote: RemoteOptions, question: QuestionOptions, options: ModelOptions
+) -> Iterator[Asker]:
+    """Have who answers during the block: a model in this process, or a server that runs."""
     if folder is None:
-        from llava_pack.client.completions import find_server
-
-        return ServedAsker(*find_server(question.model), shrink=question.shrink)
+        with remote.server(question.model) as server:
+            yield ServedAsker(server, shrink=question.shrink)
+        return
     from llava_pack.engine.loading.load import load_engine
 
     engine = load_engine(folder, progress=console.progress(), **options.load.given)
-    return LocalAsker(engine, shrink=question.shrink)
+    yield LocalAsker(engine, shrink=question.shrink)
 
 
 def _write(asker: Asker, items: "list[Item]", sampling: "Sampling", out: Path) -> None:
@@ -135,5 +149,5 @@ def _tell(count: int, total: int, tokens: int, took_s: float) -> None:
     left_s = (total - count) / rate
     console.say(
         f"{count} of {total}, {rate:.2f} pictures/s, {tokens / max(took_s, 1e-9):.1f} tokens/s"
-        + (f", {left_s:.0f} s left" if count < total else "")
+        + (f", {clock(left_s)} left" if count < total else "")
     )

@@ -2,18 +2,20 @@
 
 import re
 import sys
-from collections.abc import Generator
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.both.remote import RemoteOptions, ways_of
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.parameters import expanded
+from llava_pack.cli.parameters import Ways, expanded
 from llava_pack.client.chat_backends import LocalSpeaker, ServedSpeaker, Speaker
 from llava_pack.client.dropped_paths import dropped_files, path_of, paths_in
 from llava_pack.client.libraries import need_libraries
@@ -29,11 +31,14 @@ _QUIT = frozenset({"/exit", "/quit", "/bye", "/q", "exit", "quit"})
 _CLEAR = frozenset({"/clear", "/reset", "/new"})
 _ASK_HELP = frozenset({"/help", "/?", "help", "?"})
 _COMMAND = re.compile(r"/[A-Za-z?]+", re.ASCII)
+WAYS: Ways = ways_of("image", "prompt", "as_json")
 
 
-@expanded
+@partial(expanded, ways=WAYS)
 def chat(
+    ctx: typer.Context,  # noqa: ARG001 - `expanded` looks at it
     *,
+    remote: RemoteOptions,
     options: ModelOptions,
     image: Annotated[
         list[str] | None,
@@ -49,29 +54,35 @@ def chat(
 
     With --prompt, it asks one question and exits. The pictures come before the question, or each
     where the question has <image>. Without --model-path, it uses the server that
-    `llava-pack serve` started on this machine. The question may also be piped in. In a
-    conversation, /image FILE adds a picture, /clear starts over, /help lists these commands, and
-    /quit quits. A path may be quoted, escaped, a file:// URL, or dropped with the mouse.
+    `llava-pack serve` started on this machine. On the laptop, --via uses the server there through
+    ssh, and --url the one at an address; pictures are read here, and need no library. The question
+    may also be piped in. In a conversation, /image FILE adds a picture, /clear starts over, /help
+    lists these commands, and /quit quits. A path may be quoted, escaped, a file:// URL, or dropped
+    with the mouse.
 
     \b
     Examples:
       llava-pack chat --image photo.jpg
       llava-pack chat --image photo.jpg --prompt "What is unusual here?"
+      llava-pack chat --via ada@gpu01 -p 30022 --image photo.jpg
+      llava-pack chat --url https://llava.corp --key-file key --prompt "Hello"
       llava-pack chat --model-path models/llava-v1.5-7b --image photo.jpg --load-4bit
       cat question.txt | llava-pack chat --image photo.jpg --json
     """
     folder, sampling = options.need_folder(), question.sampling
     text = _question(prompt)
-    pictures = PictureFiles(options.mode_of_pictures, shrink=question.shrink)
+    pictures = PictureFiles(
+        options.mode_of_pictures, shrink=question.shrink, decode=not remote.elsewhere
+    )
     first = tuple(pictures.read(path_of(path)) for path in image or ())
     if text is not None:
         placed(text, first)  # before a model is loaded for nothing
-    speaker = _speaker(folder, question.model, options)
-    talk = Conversation(speaker, sampling, first, as_json=as_json)
-    if text is not None:
-        talk.ask(text)
-    else:
-        _converse(talk, pictures)
+    with _speaker(folder, remote, question.model, options) as speaker:
+        talk = Conversation(speaker, sampling, first, as_json=as_json)
+        if text is not None:
+            talk.ask(text)
+        else:
+            _converse(talk, pictures)
 
 
 class PictureFiles:
@@ -80,11 +91,19 @@ class PictureFiles:
     Args:
         mode: how they become RGB.
         shrink: whether those over the limits are scaled down.
+        decode: whether they are decoded here, and so refused before they are sent.
     """
 
-    def __init__(self, mode: PictureMode = DEFAULT_PICTURE_MODE, *, shrink: bool = False) -> None:
+    def __init__(
+        self,
+        mode: PictureMode = DEFAULT_PICTURE_MODE,
+        *,
+        shrink: bool = False,
+        decode: bool = True,
+    ) -> None:
         self._mode: PictureMode = mode
         self._shrink = shrink
+        self._decode = decode
 
     def read(self, path: str) -> Attachment:
         """Return the picture in a file.
@@ -93,11 +112,17 @@ class PictureFiles:
             UsageError: it is none, or over the limits.
             ServeError: there is no Pillow.
         """
-        need_libraries("chatting", "PIL")
+        from llava_pack.engine.inputs.picture_files import read_picture_bytes, read_picture_to_send
+
+        if not (self._decode or self._shrink):
+            return Attachment(read_picture_to_send(path))
+        need_libraries("chatting" if self._decode else "--shrink", "PIL")
         from llava_pack.client.shrinking import read_shrunk
-        from llava_pack.engine.inputs.picture_decoder import decode_picture, read_picture_bytes
+        from llava_pack.engine.inputs.picture_decoder import decode_picture
 
         data = read_shrunk(path, self._mode) if self._shrink else read_picture_bytes(path)
+        if not self._decode:
+            return Attachment(data)
         try:
             return Attachment(data, decode_picture(data, mode=self._mode))
         except UsageError as error:
@@ -229,8 +254,14 @@ def _question(prompt: str | None) -> str | None:
     return question
 
 
-def _speaker(folder: Path | None, model: str | None, options: ModelOptions) -> Speaker:
+@contextmanager
+def _speaker(
+    folder: Path | None, remote: RemoteOptions, model: str | None, options: ModelOptions
+) -> Iterator[Speaker]:
+    """Have who answers during the block."""
     if folder is None:
-        return ServedSpeaker(model)
+        with remote.server(model) as server:
+            yield ServedSpeaker(server)
+        return
     need_libraries("chatting", "PIL", "torch", "transformers")
-    return LocalSpeaker(folder, options.load.given, console.progress())
+    yield LocalSpeaker(folder, options.load.given, console.progress())

@@ -10,6 +10,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import language_of
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.format.errors import UsageError, reason_of
 from llava_pack.format.text import LANGUAGES, Language
@@ -100,8 +101,6 @@ def _show(failure: "Failure", language: Language) -> None:
 
 
 def _language(wanted: str | None) -> Language:
-    from llava_pack.health.knowledge import language_of
-
     if wanted is None:
         return language_of(os.environ)
     for language in LANGUAGES:

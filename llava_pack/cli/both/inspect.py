@@ -1,5 +1,6 @@
 """`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,20 +33,28 @@ def inspect(
     slots: Annotated[
         int, typer.Option(min=1, help="Concurrent requests to predict memory for.")
     ] = 1,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Of a bundle, show all that its manifest says.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle or a checkpoint contains and needs.
 
-    Nothing is verified. For a checkpoint, it also shows every defect, and the memory that the model
-    will need.
+    Nothing is verified. Of a bundle, 15 lines show what it is, needs and serves, and where it came
+    from; --all and --json show the whole manifest. For a checkpoint, it also shows every defect,
+    and the memory that the model will need.
 
     \b
     Examples:
       llava-pack inspect /media/usb/llava-v1.5-7b
+      llava-pack inspect ./demo-bundle --all
       llava-pack inspect ./demo-bundle --json
       llava-pack inspect ./llava-v1.5-7b        # a checkpoint
       llava-pack inspect ./llava-v1.5-7b --context 2048 --slots 8
     """
+    if (folder / SUMS_NAME).is_file() and not (as_json or everything):
+        _show_bundle(folder)
+        return
     if (folder / SUMS_NAME).is_file():
         kind, facts = "bundle", _bundle(folder)
     elif _is_checkpoint(folder):
@@ -68,6 +77,19 @@ def inspect(
         _show_defects(defects)
     if any(defect["level"] == "fail" for defect in defects):
         raise typer.Exit(int(ExitCode.CHECKPOINT))
+
+
+def _show_bundle(folder: Path) -> None:
+    """Print a bundle in a few lines, and how to see more."""
+    from llava_pack.cli.both.bundle_lines import bundle_lines
+    from llava_pack.target.inventory import read_listing, read_manifest
+
+    listing = read_listing(folder, expect=None)
+    manifest, _ = read_manifest(listing)
+    for line in bundle_lines(folder, listing.bundle_id, manifest):
+        console.data(line)
+    place = shlex.quote(str(folder))
+    console.say(f"nothing was verified: llava-pack verify {place}; more: --all")
 
 
 def _is_checkpoint(folder: Path) -> bool:
@@ -93,7 +115,8 @@ def _bundle(folder: Path) -> dict[str, Any]:
     return {
         "bundle_id": listing.bundle_id,
         **stated,
-        "size_bytes": manifest.size_bytes,
+        "size_bytes": manifest.size_bytes - sum(entry.size_bytes for entry in manifest.left_out),
+        **_left_out(manifest),
         "parts": _parts(manifest),
         "provenance": _provenance(manifest.files),
         "sbom": bill_summary(folder, manifest),
@@ -102,6 +125,12 @@ def _bundle(folder: Path) -> dict[str, Any]:
         ],
         "files": files,
     }
+
+
+def _left_out(manifest: "Manifest") -> dict[str, Any]:
+    """Return the wheels that a server fetches itself, nothing for a whole bundle."""
+    sizes = [entry.size_bytes for entry in manifest.left_out]
+    return {"left_out": {"files": len(sizes), "size_bytes": sum(sizes)}} if sizes else {}
 
 
 def _parts(manifest: "Manifest") -> dict[str, dict[str, int]]:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
+from llava_pack.cli.both.remote import on_term
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
+from llava_pack.format.sums import pasted_id
 
 if TYPE_CHECKING:
     from llava_pack.client.ssh import RemoteHost
@@ -18,10 +21,10 @@ if TYPE_CHECKING:
 
 WAYS: Ways = {
     "destination": (
-        *("ssh_port", "jump", "option", "port", "socket", "token_file"),
+        *("ssh_port", "jump", "ssh_option", "port", "socket", "token_file"),
         *("local_port", "expect", "check"),
     ),
-    "": ("model", "as_json"),
+    "": ("model", "reached_as", "as_json"),
 }
 
 
@@ -31,15 +34,9 @@ def tunnel(
         str | None,
         typer.Argument(help="USER@HOST for ssh. Without it: print the lines for this machine."),
     ] = None,
-    ssh_port: Annotated[
-        int | None, typer.Option("-p", "--ssh-port", help="Port of the server's sshd.")
-    ] = None,
-    jump: Annotated[
-        str | None, typer.Option("-J", "--jump", help="A bastion to go through.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="Passed to ssh as -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     port: Annotated[
         int | None,
         typer.Option(help="Port that `serve` listens on. Default: ask the server."),
@@ -61,6 +58,13 @@ def tunnel(
     model: Annotated[
         str | None, typer.Option(help="Without USER@HOST: the running server that has this model.")
     ] = None,
+    reached_as: Annotated[
+        str,
+        typer.Option(
+            help="Without USER@HOST: how your ssh reaches this server, for the lines: "
+            "USER@HOST:PORT, or USER@BASTION,USER@HOST:PORT."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Open an ssh tunnel to a server, or show which hop fails.
@@ -79,32 +83,32 @@ def tunnel(
     """
     refuse_strangers(ctx, WAYS)
     if destination is None:
-        _print_lines(model, as_json=as_json)
+        need_server("tunnel", hint="llava-pack tunnel USER@HOST -p PORT")
+        _print_lines(model, reached_as, as_json=as_json)
         return
     from llava_pack.client.ssh import Login, connected
 
-    login = Login(destination=destination, port=ssh_port, jump=jump, options=tuple(option or ()))
+    login = Login(
+        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
+    )
     told = _told(port, socket, token_file)
-    signal.signal(signal.SIGTERM, _on_term)  # ssh must not outlive this
+    signal.signal(signal.SIGTERM, on_term)
     with connected(login) as host:
         _open(host, told, local_port, expect, check=check)
 
 
-def _on_term(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
-def _print_lines(model: str | None, *, as_json: bool) -> None:
+def _print_lines(model: str | None, reached_as: str, *, as_json: bool) -> None:
     from llava_pack.client.discovery import this_endpoint
     from llava_pack.serve.supervision.announcement import announcement
 
     server = chosen_server(model)
-    to = this_endpoint(server)
+    to = this_endpoint(server, reached_as)
     told = announcement(server, to, web=True)
     if as_json:
         fields = {"tunnel": told.tunnel, "page": told.page, "target": to.target}
         fields |= {"token": server.token, "bundle_id": server.bundle_id or ""}
-        console.document("tunnel", {**fields, "models": list(server.models)})
+        lists = {"placeholders": list(told.placeholders), "models": list(server.models)}
+        console.document("tunnel", {**fields, **lists})
         return
     console.data(told.tunnel)
     console.data(told.page)
@@ -148,7 +152,7 @@ def _open(
     remote = told or ask_server(host)
     here = free_port(local_port or remote.port, exactly=local_port is not None)
     with opened(host, remote, here) as passage:
-        ready = passage.check(remote, expect)
+        ready = passage.check(remote, pasted_id(expect) if expect else None)
         phases = ", ".join(f"{name} is {phase}" for name, phase in ready["models"].items())
         console.say(f"{console.mark('ok')} {host.login.destination}: {phases}")
         fragment = f"#token={remote.token}" if remote.token else ""

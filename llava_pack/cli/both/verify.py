@@ -59,7 +59,9 @@ def verify(
         return
     size = human_bytes(found.size_bytes)
     console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
-    extra = ", ".join(f"{name} ({size} bytes)" for name, size in found.unlisted.items())
+    if absent := len(facts["left_out"]):
+        console.say(f"! {absent} wheels are left out: the server fetches them from its own index")
+    extra = ", ".join(f"{name} ({human_bytes(size)})" for name, size in found.unlisted.items())
     console.say(f"{console.mark('ok')} unlisted files are accounted for: {extra}")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)

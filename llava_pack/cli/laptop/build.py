@@ -1,6 +1,5 @@
 """`llava-pack build`: a recipe becomes a bundle."""
 
-import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -10,12 +9,14 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
 from llava_pack.cli.signing_keys import PassphraseFile, ask_passphrase, read_passphrase
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.assemble.planning import BuildOptions, Plan
@@ -68,7 +69,7 @@ def build(
     It first prompts for licences that must be accepted; without a terminal, pass --accept-license.
     HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. An interrupted
     build resumes. The network is required; torch is required only to quantize, to merge an adapter
-    (`pip install '.[quantize]'` in a clone) and to record known answers (`pip install '.[serve]'`).
+    (in a clone: `uv tool install ".[quantize]"`) and to record known answers (`".[serve]"`).
 
     \b
     Examples:
@@ -78,6 +79,7 @@ def build(
       llava-pack build llava-v1.5-7b --cuda 13 --out /media/usb/llava
       llava-pack build llava-v1.5-7b --quantize nf4
       llava-pack build llava-v1.5-7b --runtime upstream --accept-license Llama-2-Community
+      llava-pack build llava-v1.5-7b --model ~/Downloads/llava-v1.5-7b --tower ~/Downloads/clip
       llava-pack build llava-v1.5-7b --sign release.key
       llava-pack build demo --dry-run
     """
@@ -99,7 +101,7 @@ def build(
     if dry_run:
         _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    request = replace(request, accepted=_accepted_terms(request.recipe.value, accept_license or []))
+    request = replace(request, accepted=accepted_terms(request.recipe.value, accept_license or []))
     card = build_bundle(request, Cache(), console.progress(), signer)
     if as_json:
         console.document("bundle", vars(card))
@@ -109,7 +111,7 @@ def build(
         console.data(line)
 
 
-def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
+def accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
     """Return the licences that are accepted: those given, and those that a person says yes to.
 
     Raises:
@@ -124,9 +126,9 @@ def _accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:
             if name in accepted:
                 continue
             console.say(f"{recipe.name} is under {name}: {licence.url}")
-            if typer.confirm(f"Do you accept the terms of {name}?", err=True):
+            if typer.confirm(translated(f"Do you accept the terms of {name}?"), err=True):
                 accepted.add(name)
-    check_accepted(recipe, accepted, shlex.join(["llava-pack", *sys.argv[1:]]))
+    check_accepted(recipe, accepted, pasted(["llava-pack", *sys.argv[1:]]))
     return frozenset(accepted)
 
 

@@ -17,6 +17,7 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.laptop.demo_target import Phase, TargetRun, ran, serving, unwinding
 from llava_pack.cli.laptop.silence import silenced
+from llava_pack.cli.server_side import need_server
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.serve.supervision.listener import listen_on_port
@@ -46,6 +47,7 @@ def demo(
       llava-pack demo
       llava-pack demo --keep
     """
+    need_server("demo", hint="on a Linux machine, in a clone of llava-pack: make demo")
     bundles = shipped("bundles")
     if not (bundles / "demo-model" / "llava-v1-demo").is_dir():
         raise UsageError(

@@ -1,7 +1,6 @@
 """`llava-pack plan`: what a bundle will be, and whether it will run there."""
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from llava_pack.cli.parameters import expanded, typed_again
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.assemble.forecast import Outlook
@@ -66,7 +66,7 @@ def plan(
         hint = "; ".join(dict.fromkeys(one.fix for one in outlook.failed))
         console.say(f"✗ the bundle cannot run on the target: {hint}")
         raise typer.Exit(int(ExitCode.PREFLIGHT))
-    again = shlex.join(["llava-pack", "build", *typed_again(ctx, PackOptions)])
+    again = pasted(["llava-pack", "build", *typed_again(ctx, PackOptions)])
     console.say(f"next: {again}")
 
 
@@ -125,6 +125,9 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
         f"  here: fetch {size(outlook.fetch_bytes)}, then a bundle of {size(outlook.bundle_bytes)}"
     )
     console.data(f"  there: {size(outlook.target_bytes)} with the installation")
+    if outlook.target_fetch_bytes:
+        fetched = size(outlook.target_fetch_bytes)
+        console.data(f"    the server fetches {fetched} of wheels itself, from its own index")
     ways = ", ".join(f"{name} {value:g} min" for name, value in minutes.items())
     console.data(f"  crossing: {ways}")
     serving = outlook.serving
@@ -165,21 +168,12 @@ def _print_wheels(outlook: "Outlook") -> None:
 
 
 def _print_finding(finding: "FloorFinding") -> None:
-    line = f"{console.mark(finding.level)} {finding.name}: {_human(finding.value)}"
+    line = f"{console.mark(finding.level)} {finding.name}: {finding.value}"
     if finding.level != "ok":
-        line += f", needs {_human(finding.need)}"
+        line += f", needs {finding.need}"
     console.data(line)
     if finding.level != "ok" and finding.fix:
-        console.data(f"    → {_human(finding.fix)}")
-
-
-def _human(text: str) -> str:
-    """Return `text` with large byte counts in powers of ten.
-
-    >>> _human("at least 13518798848 bytes")
-    'at least 13.5 GB'
-    """
-    return re.sub(r"\b(\d{4,}) bytes", lambda found: human_bytes(int(found[1])), text)
+        console.data(f"    → {finding.fix}")
 
 
 def _needs(outlook: "Outlook") -> list[str]:

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import Jump, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.format.errors import FetchError, NetworkError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.client.ssh import Login
 
 _TIMEOUT_S = 120
 WAYS: Ways = {
-    "target": ("port", "jump", "option", "out", "as_json"),
+    "target": ("ssh_port", "jump", "ssh_option", "out", "as_json"),
     "here": ("out", "as_json"),
     "read": ("out", "as_json"),
     "paste": (),
@@ -31,13 +34,9 @@ def probe(
     target: Annotated[
         str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", "-p", help="The server's ssh port.")] = None,
-    jump: Annotated[
-        str | None, typer.Option("--jump", "-J", help="A bastion to go through, as in ssh -J.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--ssh-option", "-o", help="Passed on as ssh -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     here: Annotated[bool, typer.Option("--here", help="Probe this machine.")] = False,
     paste: Annotated[
         bool, typer.Option("--paste", help="Print lines to paste into the server's terminal.")
@@ -75,25 +74,28 @@ def probe(
     if paste:
         _print_paste()
         return
+    if here:
+        need_server("probe --here", hint="llava-pack probe USER@HOST -p PORT")
     if read is not None:
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
     elif target is not None:
-        login = Login(destination=target, port=port, jump=jump, options=tuple(option or ()))
+        login = Login(destination=target, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         said = _probe_there(login)
     else:
-        said = _probe_here()
+        said = probe_here()
     profile = parse_profile(said)
     text = render_profile(said)
     try:
-        out.write_text(text, encoding="utf-8")
+        out.write_bytes(text.encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(out)) from error
     if as_json:
-        console.data(text.rstrip("\n"))
+        console.verbatim(text.rstrip("\n"))
     else:
         for line in summary(profile):
             console.data(line)
-    console.say(f"saved {out}; next: llava-pack plan RECIPE --target {out}")
+    again = pasted(["llava-pack", "plan", "RECIPE", "--target", str(out)])
+    console.say(f"saved {out}; next: {again}")
 
 
 def summary(profile: TargetProfile) -> list[str]:
@@ -142,8 +144,12 @@ def _probe_there(login: "Login") -> bytes:
     return done.stdout
 
 
-def _probe_here() -> bytes:
-    """Return what probe.sh prints on this machine."""
+def probe_here() -> bytes:
+    """Return what probe.sh prints on this machine.
+
+    Raises:
+        FetchError: it cannot be run.
+    """
     from llava_pack.shipped import shipped
 
     script = (shipped("installers") / "probe.sh").read_bytes()

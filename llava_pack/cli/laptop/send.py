@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
@@ -20,15 +20,9 @@ def send(
     destination: Annotated[
         str, typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration.")
     ],
-    port: Annotated[
-        int | None, typer.Option("-p", "--ssh-port", help="Port of the server's sshd.")
-    ] = None,
-    jump: Annotated[
-        str | None, typer.Option("-J", "--jump", help="A bastion to go through.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="Passed to ssh as -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +80,9 @@ def send(
         whole=whole,
         bytes_per_s=None if limit_rate is None else parse_rate(limit_rate),
     )
-    login = Login(destination=destination, port=port, jump=jump, options=tuple(option or ()))
+    login = Login(
+        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
+    )
     console.say(f"bundle id {request.cargo.bundle_id}")
     with connected(login) as host:
         if dry_run:

@@ -15,5 +15,5 @@ def need_laptop(command: str) -> None:
         raise UsageError(
             "this command is for the connected side; this llava-pack comes from a bundle",
             subject=command,
-            hint=f"on the laptop, in a clone: pip install . and then llava-pack {command}",
+            hint=f"on the laptop, in a clone: uv tool install . and then llava-pack {command}",
         )

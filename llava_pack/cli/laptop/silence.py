@@ -4,7 +4,6 @@
 that gets there. It needs no root where the kernel allows user namespaces.
 """
 
-import fcntl
 import os
 import shutil
 import socket
@@ -40,6 +39,8 @@ def has_route() -> bool:
 
 def raise_loopback() -> None:
     """Bring `lo` up, which a new namespace has down."""
+    import fcntl
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]

@@ -7,8 +7,9 @@ import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson, Jump, Prefix, SshOption, SshPort
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.server_side import need_server
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
     "wait_ready": ("prefix", "as_json"),  # which scripts say, whatever they ask of a server
-    "tunnel": ("ssh_port", "jump", "option", "as_json"),
+    "tunnel": ("ssh_port", "jump", "ssh_option", "as_json"),
     "record": ("prefix", "as_json"),
     "": ("deep", "prefix", "as_json"),
 }
@@ -65,15 +66,9 @@ def health(
             help="On the laptop: check the tunnel to this server, and what responds there.",
         ),
     ] = None,
-    ssh_port: Annotated[
-        int | None, typer.Option("-p", "--ssh-port", help="With --tunnel: port of its sshd.")
-    ] = None,
-    jump: Annotated[
-        str | None, typer.Option("-J", "--jump", help="With --tunnel: a bastion to go through.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="With --tunnel: passed to ssh as -o.")
-    ] = None,
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,9 +88,10 @@ def health(
       llava-pack health --tunnel ada@gpu01 -p 30022
     """
     from llava_pack.health.report import Report
-    from llava_pack.health.run import Examination
 
     refuse_strangers(ctx, WAYS)
+    if tunnel is None:
+        need_server("health", hint="llava-pack health --tunnel USER@HOST -p PORT")
     began_s = time.monotonic()
     found: tuple[Finding, ...]
     metrics: tuple[Metric, ...] = ()
@@ -105,9 +101,11 @@ def health(
         from llava_pack.client.ssh import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
-        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(option or ()))
+        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
         found = tuple(check_tunnel(login))
     else:
+        from llava_pack.health.run import Examination
+
         examination = Examination(own_prefix(prefix), console.progress(), deep=deep)
         if record:
             examination.record()
@@ -124,7 +122,7 @@ def _show(report: "Report", as_json: bool) -> None:
     if as_json:
         console.document("health", to_json(report))
         raise typer.Exit(int(report.code))
-    console.data(nagios_line(report))
+    console.verbatim(nagios_line(report))
     for finding in report.findings:
         mark = "?" if finding.level == "unknown" else console.mark(finding.level)
         console.say(f"{mark} {finding.layer}: {finding.text}")

@@ -37,15 +37,42 @@ def install(
             "--consume", help="Move large files out of the bundle instead of copying them."
         ),
     ] = False,
+    over_ssh: Annotated[
+        bool,
+        typer.Option(
+            "--over-ssh", help="For the receipt: `deploy` gives --expect, over your ssh session."
+        ),
+    ] = False,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="The package index to fetch wheels from that the bundle leaves out, or a file "
+            "that holds its URL (with a password); may be repeated.",
+        ),
+    ] = None,
+    index_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),
+    ] = None,
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
     ] = False,
+    accept_answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Install although the model's answer to this known question is another one.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, print what would happen, and write nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Install or upgrade a bundle, without network access.
+
+    A bundle that was built --without-wheels needs one host: the --index that you give.
 
     The files are verified, copied and tested; then the new version is activated in one step. The
     bundle is checked against --expect, the key given by --trust-key, and the key that the first
@@ -57,8 +84,9 @@ def install(
       llava-pack install /media/usb/llava-v1.5-7b
       llava-pack install /media/usb/llava-v1.5-7b --expect 3f9a…
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
+      llava-pack install ./llava-bundle --expect 3f9a… --index https://mirror.example/simple
     """
-    from llava_pack.target import installer
+    from llava_pack.target import installer, package_index
 
     place = chosen_prefix(prefix)
     request = installer.InstallRequest(
@@ -70,7 +98,10 @@ def install(
         recipe=recipe,
         allow_downgrade=allow_downgrade,
         consume=consume,
+        over_ssh=over_ssh,
         downtime=not no_downtime,
+        accepted=tuple(accept_answer or ()),
+        indexes=package_index.named(index or [], index_host or []),
     )
     if dry_run:
         _show_plan(installer.plan(request, console.progress()), as_json=as_json)

@@ -120,6 +120,27 @@ def revoke(
     console.say(f"{key.name} ({key.id}) is revoked; running servers reject it within two seconds")
 
 
+@app.command("renew-token")
+def renew_token(as_json: AsJson = False) -> None:
+    """Replace the token that `serve --keep-token` uses at every start.
+
+    A running server accepts the old one until it stops.
+
+    \b
+    Examples:
+      llava-pack keys renew-token
+    """
+    from llava_pack.serve.access.kept_token import renewed_token, token_path
+    from llava_pack.serve.run_state import directories
+
+    path = token_path(directories()[0])
+    renewed_token(path)
+    if as_json:
+        console.document("keys", {"token_file": str(path), "renewed": True})
+        return
+    console.say(f"the next start of `llava-pack serve --keep-token` has another token: {path}")
+
+
 def _store(file: Path | None) -> "KeyStore":
     from llava_pack.serve.access.key_store import KeyStore, store_path
     from llava_pack.serve.run_state import directories

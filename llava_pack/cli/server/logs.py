@@ -46,7 +46,7 @@ def logs(
     path = _path(AUDIT_NAME if audit else NAME)
     with path.open(encoding="utf-8", errors="replace") as stream:
         for line in last_lines(path, stream, lines):
-            console.data(line)
+            console.verbatim(line)
         if follow:
             _follow(path, stream)
 

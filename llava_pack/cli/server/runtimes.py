@@ -5,7 +5,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from llava_pack.engine.fence.value import OFF, FenceMode, Standing
 from llava_pack.format.errors import InstallError, UsageError, reason_of
 from llava_pack.health.runtimes import RuntimePlan, ServingRuntime, serving_runtime
 from llava_pack.runtimes import RUNTIMES
+from llava_pack.serve.access.kept_token import kept_token, token_path
 from llava_pack.serve.run_state import RunState, directories, running
 from llava_pack.serve.supervision.plans import LoadOptions
 
@@ -28,7 +29,9 @@ _TOKEN_BYTES = 16
 _LOOPBACK = "127.0.0.1"
 _NOT_GIVEN = frozenset({"DEFAULT", "DEFAULT_MAP"})
 UNFENCED = "! no fence: the server can open every file that you can, and any network"
-OF_SERVE = frozenset({"recipes", "model_path", "prefix", "as_root", "as_json"})
+OF_SERVE = frozenset(
+    {"recipes", "model_path", "prefix", "as_root", "as_json", "detach", "keep_token", "reached_as"}
+)
 """Parameters that `serve` honours by itself, whatever the runtime."""
 
 
@@ -105,7 +108,11 @@ def refused(ctx: typer.Context, runtime: ServingRuntime) -> Iterator[str]:
 
 
 def serve_other(
-    ctx: typer.Context, other: OtherRuntime, load: LoadOptions, fence: FenceMode
+    ctx: typer.Context,
+    other: OtherRuntime,
+    load: LoadOptions,
+    fence: FenceMode,
+    asked: Mapping[str, str],
 ) -> int:
     """Start what serves an installed model, look after it, and return the exit code.
 
@@ -121,6 +128,10 @@ def serve_other(
             hint="leave it out, or build the bundle with llava-pack's engine",
         )
     plan = planned(other, load, fence, port=ctx.params["port"], token=ctx.params["token"])
+    told = {"asked": asked, "reached_as": ctx.params["reached_as"]}
+    if ctx.params["keep_token"]:
+        told |= {"token": kept_token(token_path(plan.state_directory)).token, "keeps_token": True}
+    plan = replace(plan, state=replace(plan.state, **told))
     if not plan.state.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if fence == "off":
@@ -129,7 +140,8 @@ def serve_other(
     def announce(state: RunState) -> None:
         _announce(other, state, plan.engine.precision, as_json=ctx.params["as_json"])
 
-    return other.runtime.serve(plan, announce, console.progress())
+    with console.outliving():
+        return other.runtime.serve(plan, announce, console.progress())
 
 
 def planned(
@@ -182,7 +194,8 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
     console.data(page)
     for line in other.runtime.lines(state):
         console.say(line)
-    console.say(f"\nThrough a bastion:\n  {lines.bastion}")
+    if lines.bastion:
+        console.say(f"\nThrough a bastion:\n  {lines.bastion}")
     console.say("\nPress Ctrl-C to stop the server.")
 
 

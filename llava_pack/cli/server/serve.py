@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,12 @@ def serve(
     *,
     options: ModelOptions,
     server: ServerOptions,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", help="Serve in the background, also after you log out; wait until ready."
+        ),
+    ] = False,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +46,8 @@ def serve(
 
     Page, API and probes share one port, on loopback; the printed commands open an ssh tunnel from
     your laptop. Behind a proxy, --public-url says where people open it. Ctrl-C lets running
-    requests finish; press it again to cancel them. An engine that dies or hangs is restarted.
+    requests finish; press it again to cancel them. An engine that dies or hangs is restarted. With
+    --detach it goes on when you log out; run again, it reports the server that is running.
     `llava-pack status`, `logs`, `start`, `swap` and `stop` manage a running server. No network is
     needed, and none is used. Root may not serve an installed model without --as-root; `llava-pack
     service install --account NAME` serves it from its own account.
@@ -47,37 +55,48 @@ def serve(
     \b
     Examples:
       llava-pack serve
+      llava-pack serve --detach
       llava-pack serve --port 7861 --no-web
       llava-pack serve --socket ~/llava.sock
       llava-pack serve --public-url https://llava.corp/vlm --trusted-proxy 127.0.0.1
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
+    from llava_pack.cli.server.detached import asked_for, serve_detached
     from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
 
     options.check_served()
     if options.model_path is None:
         server.refuse_root()
     items = options.installed(recipes or [], prefix)
+    asked = asked_for(options, server, items)
+    if detach:
+        serve_detached(asked, server.reached_as, as_json=as_json)
+        return
     if items and (other := other_runtime(items)) is not None:
-        raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode))
+        raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
     server.need_extra()
     from llava_pack.serve.supervision.supervisor import run
 
-    plan = serve_plan(options.plans(items), items[0].bundle_id if items else None, server)
+    bundle_id = items[0].bundle_id if items else None
+    plan = serve_plan(options.plans(items), bundle_id, server, asked)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not server.fence:
         console.say(UNFENCED)
-    code = run(
-        plan,
-        lambda infos: _announce(plan.state, infos, web=server.web, as_json=as_json),
-        console.progress(),
-    )
+    with console.outliving():
+        code = run(
+            plan,
+            lambda infos: _announce(plan.state, infos, web=server.web, as_json=as_json),
+            console.progress(),
+        )
     raise typer.Exit(code)
 
 
 def serve_plan(
-    plans: "list[EnginePlan]", bundle_id: str | None, server: ServerOptions
+    plans: "list[EnginePlan]",
+    bundle_id: str | None,
+    server: ServerOptions,
+    asked: Mapping[str, str],
 ) -> "ServePlan":
     """Return the run that the options ask for; what it listens on is taken.
 
@@ -94,12 +113,10 @@ def serve_plan(
 
     aliases = aliases_of(server.served_model_name or (), [plan.name for plan in plans])
     directory = directories()[0]
-    log = log_path(directory)
     allowed = server.credentials(directory)
     audit = server.audit(directory)
     pictures = server.pictures
     listening = server.listen()
-    path = server.socket_path
     return ServePlan(
         listening=listening,
         plans=tuple(plans),
@@ -112,22 +129,25 @@ def serve_plan(
         state=RunState(
             pid=os.getpid(),
             host=server.host,
-            port=server.port if path else listening.getsockname()[1],
+            port=server.port if server.socket else listening.getsockname()[1],
             token=allowed.token,
-            socket=str(path) if path else None,
+            keeps_token=server.keep_token,
+            socket=str(server.socket_path) if server.socket else None,
             models=tuple(plan.name for plan in plans),
             started=int(time.time()),
             bundle_id=bundle_id,
-            log=str(log),
+            log=str(log_path(directory)),
             drain_s=server.drain_s,
             llava_path=allowed.policy.llava_path,
             public_url=allowed.policy.name.url,
+            reached_as=server.reached_as,
+            asked=asked,
         ),
         state_directory=directory,
         web=server.web,
         picture_root=pictures,
         aliases=aliases,
-        log=log,
+        log=log_path(directory),
         notifier=Notifier.from_environment(os.environ),
     )
 
@@ -137,14 +157,11 @@ def _announce(
 ) -> None:
     """Tell that it is ready: the tunnel and the page as data, the rest as talk."""
     from llava_pack.client.discovery import this_endpoint
-    from llava_pack.serve.supervision.announcement import announcement, ready_lines
+    from llava_pack.serve.supervision.announcement import announcement, ready_lines, run_fields
 
     told = announcement(state, this_endpoint(state), web=web)
     if as_json:
-        fields = {"url": state.url, "port": state.port, "socket": state.socket, "pid": state.pid}
-        fields |= {"token": state.token, "models": list(state.models), "bundle_id": state.bundle_id}
-        fields |= {"controller": f"{state.url}{state.llava_path}", "public_url": state.public_url}
-        console.document("serve", {**fields, "tunnel": told.tunnel, "page": told.page})
+        console.document("serve", run_fields(state, told))
         return
     for line in ready_lines(state, infos):
         console.say(f"{console.mark('ok')} {line}")

@@ -1,10 +1,10 @@
 """`llava-pack service`: serving that starts at boot, and again when it fails or stalls."""
 
 import os
-import pwd
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,9 @@ from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.installation.unit import Unit
+
+if sys.platform != "win32":  # where its help can be read, and nothing run
+    import pwd
 
 _SYSTEMD = Path("/run/systemd/system")
 _NAME = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?")
@@ -81,19 +84,21 @@ def install(
             subject=str(error.filename),
             hint="check it: ls -ld; the service's account writes there and nowhere else",
         ) from error
+    lingers = unit.system or _lingers()  # first: without a login, it is what starts the manager
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     files.write(unit.path, unit.text().encode(), 0o644)
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", unit.name)
     unit.systemctl("restart", unit.name)
-    if not unit.system and not _lingers():
+    if not lingers:
         console.say("! it stops when you log out, and does not start at boot; have root run once:")
-        console.say(f"  loginctl enable-linger {pwd.getpwuid(os.geteuid()).pw_name}")
-    if as_json:
-        fields = {"unit": str(unit.path), "system": unit.system}
-        console.document("service", {**fields, "key_file": str(key_file) if key_file else None})
-        return
+        console.say(f"  loginctl enable-linger {_name_of(os.geteuid()) or os.geteuid()}")
     program = f"{unit.prefix}/bin/llava-pack"
+    if as_json:
+        fields = {"unit": str(unit.path), "system": unit.system, "lingers": lingers}
+        fields |= {"key_file": str(key_file) if key_file else None, "next": f"{program} tunnel"}
+        console.document("service", fields)
+        return
     if key_file is not None:
         console.say(f"a key for clients, which outlives every start, is in {key_file}; to show it:")
         console.say(f"  cat {shlex.quote(str(key_file))}")
@@ -145,7 +150,7 @@ def show(
       llava-pack service show --system --account llava > llava-pack.service
     """
     unit = _unit(arguments, system=system, account=account, name=name, prefix=prefix)
-    console.data(f"# {unit.path}\n{unit.text()}")
+    console.verbatim(f"# {unit.path}\n{unit.text()}")
 
 
 def _unit(
@@ -167,8 +172,8 @@ def _unit(
     from llava_pack.target.ownership import check_prefix
 
     installed(place)
-    chosen = account or (pwd.getpwuid(place.stat().st_uid).pw_name if of_system else None)
-    if of_system and chosen == "root":
+    chosen = account or (_name_of(place.stat().st_uid) if of_system else None)
+    if of_system and chosen in {"root", ""}:
         raise UsageError(
             "a system service runs as an account of its own, expected --account",
             subject="service",
@@ -178,6 +183,10 @@ def _unit(
         raise UsageError(f"there is no account {chosen}", subject="--account")
     if of_system:
         check_prefix(place, pwd.getpwnam(str(chosen)).pw_uid)
+    if "--detach" in (arguments or ()):
+        raise UsageError(
+            "systemd runs it in the background already", subject="--detach", hint="leave it out"
+        )
     if control := [word for word in arguments or () if not word.isprintable()]:
         raise UsageError(f"expected printable text, got {control[0]!r}", subject="service")
     return Unit(
@@ -197,6 +206,14 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(f"expected llava-pack or llava-pack-NAME, got {name}", subject="--name")
     return name
+
+
+def _name_of(uid: int) -> str:
+    """Return the name of an account, empty where its number has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
 
 
 def _exists(account: str) -> bool:
@@ -239,7 +256,7 @@ def _first_key(unit: Unit) -> Path | None:
     return first_key(store, unit.arguments)
 
 
-def _give_keys(folder: int, account: pwd.struct_passwd) -> None:
+def _give_keys(folder: int, account: "pwd.struct_passwd") -> None:
     """Let an account read the keys that root added before; only root can have put them there."""
     from llava_pack.serve.access.key_store import NAME
 

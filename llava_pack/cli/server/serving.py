@@ -14,6 +14,7 @@ from llava_pack.serve.access.audit import KEEP, MAX_MB, AuditPlan, audit_path, d
 from llava_pack.serve.access.public_name import ANY_ORIGIN, UNIX, PublicName, public_name
 from llava_pack.serve.care import QUEUE, Care
 from llava_pack.serve.liveness import STALL_S
+from llava_pack.serve.way_in import way_in
 
 if TYPE_CHECKING:
     from socket import socket as socket_type
@@ -44,6 +45,12 @@ class ServerOptions:
         bool,
         typer.Option("--token/--no-token", help="Require a token; each start creates a new one."),
     ] = True
+    keep_token: Annotated[
+        bool,
+        typer.Option(
+            "--keep-token", help="Use the same token at every start; it is kept with mode 0600."
+        ),
+    ] = False
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with more API keys, one per line, without names.")
     ] = None
@@ -108,6 +115,13 @@ class ServerOptions:
         float,
         typer.Option(min=1, help="Restart an engine after this many seconds without progress."),
     ] = STALL_S
+    reached_as: Annotated[
+        str,
+        typer.Option(
+            help="How your ssh reaches this server, for the printed tunnel lines: "
+            "USER@HOST:PORT, or USER@BASTION,USER@HOST:PORT."
+        ),
+    ] = ""
     as_root: Annotated[
         bool,
         typer.Option("--as-root", envvar="LLAVA_PACK_AS_ROOT", help="Allow serving as root."),
@@ -126,6 +140,10 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if self.require_fence and not self.fence:
             raise UsageError("they contradict each other", subject="--no-fence and --require-fence")
+        if self.keep_token and not self.token:
+            raise UsageError("they contradict each other", subject="--no-token and --keep-token")
+        if self.reached_as:
+            way_in(self.reached_as)
         self._check_name()
 
     def _check_name(self) -> None:
@@ -202,6 +220,7 @@ class ServerOptions:
                 without any.
         """
         from llava_pack.serve.access.credentials import credentials
+        from llava_pack.serve.access.kept_token import kept_token, token_path
         from llava_pack.serve.access.key_store import store_path
 
         return credentials(
@@ -210,6 +229,7 @@ class ServerOptions:
             key_file=self.api_key_file,
             key_store=self.keys.expanduser().absolute() if self.keys else store_path(directory),
             name=self.name,
+            kept=kept_token(token_path(directory)) if self.keep_token else None,
         )
 
     def audit(self, directory: Path) -> AuditPlan:
@@ -266,5 +286,5 @@ class ServerOptions:
         if missing := [name for name in packages if find_spec(name) is None]:
             raise ServeError(
                 f"this installation has no {', '.join(missing)}, which serving needs",
-                hint="pip install '.[serve]' in a clone of llava-pack",
+                hint='in a clone of llava-pack: uv tool install --force ".[serve]"',
             )

@@ -21,7 +21,7 @@ def status(as_json: AsJson = False) -> None:
       llava-pack status --json
     """
     chosen_server()
-    told = [_facts(server) for server in running()]
+    told = [facts_of(server) for server in running()]
     if as_json:
         console.document("status", {"servers": told})
         return
@@ -31,11 +31,11 @@ def status(as_json: AsJson = False) -> None:
         if server["error"]:
             console.data(f"  {console.mark('fail')} {server['error']}")
         for name, model in server["models"].items():
-            console.data(f"  {_line(name, model)}")
+            console.data(f"  {model_line(name, model)}")
         console.data(f"  log: {server['log']}")
 
 
-def _facts(server: RunState) -> dict[str, Any]:
+def facts_of(server: RunState) -> dict[str, Any]:
     """Return what a server says of itself; its silence is a fact too."""
     import httpx
 
@@ -60,7 +60,8 @@ def _facts(server: RunState) -> dict[str, Any]:
     return facts
 
 
-def _line(name: str, model: dict[str, Any]) -> str:
+def model_line(name: str, model: dict[str, Any]) -> str:
+    """Return how a model is, for people."""
     if model["phase"] != "ready":
         return f"! {name}: {model['phase']} {model['detail']}".rstrip()
     mark = console.mark("ok")

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,7 @@ from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.client.discovery import chosen_server, ordered
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.origin import start_ticks, user_of
+from llava_pack.serve.origin import start_ticks, still, user_of
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.supervision.run_folder import sweep
 
@@ -44,9 +44,10 @@ def stop(
 ) -> None:
     """Stop the most recent server, or one of its models.
 
-    Other models keep running. Running requests may finish, within the time set by `serve
-    --drain-s`; with --force they are cancelled, and shutdown takes seconds. A server that does not
-    stop in time is killed, with every process that it started.
+    It returns when all their processes are gone. Other models keep running. Running requests may
+    finish, within the time set by `serve --drain-s`; with --force they are cancelled, and shutdown
+    takes seconds. A server that does not stop in time is killed, with every process that it
+    started.
 
     \b
     Examples:
@@ -63,15 +64,22 @@ def stop(
         left = []
         _end(server, force=force)
         console.say(f"{console.mark('ok')} the server, process {server.pid}, has stopped")
+        for other in running():
+            console.say(f"still running: {', '.join(other.models)}, process {other.pid}")
     if as_json:
         console.document("stop", {"pid": server.pid, "model": model, "models": left})
 
 
 def _end(server: RunState, *, force: bool) -> None:
-    """Tell a server to end and wait until it has; its lock on its state says so."""
+    """Tell a server to end and wait until nothing of it is left: memory, ports, GPU are free then.
+
+    Raises:
+        ServeError: it does not prove to be the server, or hangs in the kernel.
+    """
     began_s = time.monotonic()
     due = list(_orders(server, force=force))
-    while _runs(server):
+    tree = _Tree(server)
+    while tree.lives():
         after_s, number = due[0]
         waited_s = time.monotonic() - began_s
         if waited_s < after_s:
@@ -84,13 +92,37 @@ def _end(server: RunState, *, force: bool) -> None:
             )
         if number == signal.SIGKILL:
             console.say(f"! process {server.pid} did not stop: killing it")
-            _kill(server)
+            _kill(server, tree.known)
         else:
             _signal(server, number)
         due.pop(0)
     # What a killed one left, people's pictures among it; root goes to no folder that others name.
     if server.control and server.owner == os.geteuid():
         _clear(Path(server.control).parent)
+
+
+class _Tree:
+    """A server and every process that it started."""
+
+    def __init__(self, server: RunState) -> None:
+        self._server = server
+        self.known: set[psutil.Process] = set()
+
+    def lives(self) -> bool:
+        """Say whether one of them is there; what is started meanwhile belongs to it."""
+        serves = _runs(self._server)
+        self.known.update(_family(self._server.pid) if serves else ())
+        return serves or any(map(_lives, self.known))
+
+
+def _lives(process: "psutil.Process") -> bool:
+    """Say whether it is still there, and not only waiting for its parent to hear of its end."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _clear(folder: Path) -> None:
@@ -111,6 +143,9 @@ def _orders(server: RunState, *, force: bool) -> Iterator[tuple[float, signal.Si
 
 
 def _runs(server: RunState) -> bool:
+    """Say whether the process itself is there; it lets go of its state a little earlier."""
+    if start_ticks(server.pid) is not None:
+        return server.start_ticks is None or still(server.pid, server.start_ticks)
     return server.pid in {one.pid for one in running()}
 
 
@@ -166,14 +201,14 @@ def _check(server: RunState) -> None:
         )
 
 
-def _kill(server: RunState) -> None:
+def _kill(server: RunState, known: "Iterable[psutil.Process]" = ()) -> None:
     """Kill a server and what it started: that ends with it by itself on Linux alone.
 
     Only what runs as the server does: a program with more rights that it started is not ours.
     """
     import psutil
 
-    family = _family(server.pid)
+    family = {*known, *_family(server.pid)}
     _signal(server, signal.SIGKILL)
     for process in family:
         if not sys.platform.startswith("linux") or user_of(process.pid) == server.owner:

@@ -1,8 +1,8 @@
 """`llava-pack support-bundle`: one small file for support, made of known fields only."""
 
+import getpass
 import os
 import platform
-import pwd
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ _LOG_NAMES = ("serve.log", "serve.log.1")
 def support_bundle(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write; it must not exist yet."),
+        typer.Option("--out", help="The file to write; it must not exist yet."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -65,7 +65,7 @@ def support_bundle(
     Examples:
       llava-pack support-bundle --dry-run
       llava-pack support-bundle
-      llava-pack support-bundle -o /media/usb/support.tar.gz
+      llava-pack support-bundle --out /media/usb/support.tar.gz
       tar -xzOf llava-pack-support-*.tar.gz llava-pack-support/ABOUT.txt
     """
     from llava_pack.health.redaction import Redactor
@@ -120,8 +120,8 @@ def _preview(contents: "SupportContents", *, as_json: bool) -> None:
         console.document("support-bundle", {"documents": contents.documents, **_counts(contents)})
         return
     for name, text in contents.documents.items():
-        console.data(f"--- {name}")
-        console.data(text)
+        console.verbatim(f"--- {name}")
+        console.verbatim(text)
 
 
 def _tell(path: Path, size_bytes: int, contents: "SupportContents", *, as_json: bool) -> None:
@@ -238,12 +238,18 @@ def _private(servers: tuple[RunState, ...]) -> Mapping[str, list[str]]:
         "address": [word for word in connection if not word.isdecimal()],
         "user": [name for name in [user] if name != "root"],
         "home": [
-            one for one in dict.fromkeys([home, str(Path.home())]) if one not in {"/", "/root"}
+            one
+            for one in dict.fromkeys([home, os.environ.get("HOME", "/")])
+            if one not in {"", "/", "/root"}
         ],
     }
 
 
 def _account() -> tuple[str, str]:
+    if sys.platform == "win32":
+        return getpass.getuser(), str(Path.home())
+    import pwd
+
     try:
         entry = pwd.getpwuid(os.getuid())
     except KeyError:

@@ -2,13 +2,10 @@
 
 import contextlib
 import io
-import re
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from PIL import (
@@ -26,11 +23,12 @@ from PIL import (
 
 from llava_pack.engine.inputs.jpeg_scans import scans_of
 from llava_pack.engine.inputs.picture_colours import as_rgb, only_colour
-from llava_pack.engine.inputs.picture_formats import FORMATS, NAMES, format_of
+from llava_pack.engine.inputs.picture_files import ACCEPTED, SMALLER, check_picture_size
+from llava_pack.engine.inputs.picture_formats import FORMATS, format_of
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import Picture
-from llava_pack.format.errors import UsageError, reason_of
+from llava_pack.format.errors import UsageError
 
 T = TypeVar("T")
 _PLUGINS = (
@@ -52,9 +50,6 @@ with contextlib.suppress(ImportError):  # an extra
 _READ = tuple(one.pillow_name for one in FORMATS if one.pillow_name in Image.OPEN)
 _JPEG = ("JPEG", "MPO")
 """Pillow's names: MPO is a JPEG with more behind it, as many telephones save it."""
-_ACCEPTED = f"expected a {NAMES} file"
-_SMALLER = "make it smaller and try again: `ask` and `chat` do so with --shrink"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.ASCII)
 # What Pillow's decoders raise for damaged files.
 _DAMAGE = (
     OSError,
@@ -104,11 +99,7 @@ def open_picture(data: bytes, limits: Limits, use: Callable[[Image.Image], T]) -
     Raises:
         UsageError: not a picture, damaged, or larger than the limits.
     """
-    if len(data) > limits.size_bytes:
-        raise UsageError(
-            f"the picture is too large: {len(data)} bytes, at most {limits.size_bytes} are allowed",
-            hint=_SMALLER,
-        )
+    check_picture_size(data, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -133,33 +124,9 @@ def _unreadable(data: bytes) -> UsageError:
             f"{kind.name} pictures cannot be read by this installation: the package pillow-heif is "
             "missing",
             hint='save it as a JPEG; or build the bundle with requirements = ["pillow-heif"] in '
-            "[runtime] of its recipe (in a clone: pip install '.[serve,heic]')",
+            "[runtime] of its recipe (in a clone: uv tool install --force '.[serve,heic]')",
         )
-    return UsageError(f"not a picture, or a damaged one; {_ACCEPTED}")
-
-
-def read_picture_bytes(path_text: str, limits: Limits | None = None) -> bytes:
-    """Return the bytes of a picture's file, not decoded; one byte more than allowed at most.
-
-    Raises:
-        UsageError: a URL, no such file, or not a regular file.
-    """
-    limits = limits or Limits()
-    if _URL.match(path_text):
-        raise UsageError(
-            "expected a picture file, got a URL",
-            subject=path_text,
-            hint="download it first, then pass the path of the file",
-        )
-    path = Path(path_text).expanduser()
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"not a regular file; {_ACCEPTED}", subject=path_text)
-        with path.open("rb") as file:
-            return file.read(limits.size_bytes + 1)
-    except (OSError, ValueError, RuntimeError) as error:
-        why = reason_of(error)
-        raise UsageError(f"cannot read the picture: {why}", subject=path_text) from error
+    return UsageError(f"not a picture, or a damaged one; {ACCEPTED}")
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
@@ -183,7 +150,7 @@ def _too_large(got: str, limits: Limits) -> UsageError:
     return UsageError(
         f"the picture is too large: {got}, at most "
         f"{limits.pixels / 1e6:g} megapixels and {limits.side_pixels} on a side are allowed",
-        hint=_SMALLER,
+        hint=SMALLER,
     )
 
 

@@ -40,6 +40,7 @@ from llava_pack.engine.port import EngineInfo, Picture
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.precision import Precision, computes_in
 from llava_pack.format.progress import Progress
+from llava_pack.format.text import human_bytes
 
 _SMALL = 512
 _MOST_FEATURES, _FEATURES_SHARE = 1 << 30, 16
@@ -156,8 +157,8 @@ def _spread(checkpoint: Checkpoint, options: Options, place: Placement) -> Place
     free = [free_memory(device) for device in devices]
     if predicted.weights_bytes > sum(free):
         raise SpaceError(
-            f"the weights take {predicted.weights_bytes} bytes in {precision}, "
-            f"{sum(free)} are free on {place.device.type}",
+            f"the weights take {human_bytes(predicted.weights_bytes)} in {precision}, "
+            f"{human_bytes(sum(free))} are free on {place.device.type}",
             subject=checkpoint.model.folder.name,
             hint="use a lower precision (--precision nf4), or free some memory",
         )

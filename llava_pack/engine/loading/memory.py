@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.format.errors import SpaceError
+from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,8 @@ def plan_room(free_bytes: int, token_bytes: int, slots: int, context_tokens: int
     if tokens < MIN_TOKENS:
         need = MIN_TOKENS * token_bytes
         raise SpaceError(
-            f"not enough memory for one request: {free_bytes} bytes are free, {need} are needed",
+            f"not enough memory for one request: {human_bytes(free_bytes)} are free, "
+            f"{human_bytes(need)} are needed",
             hint="use a lower precision (--precision nf4), or free some memory",
         )
     return Room(1, tokens)

@@ -2,20 +2,19 @@
 
 import ipaddress
 import platform
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import visible
+from llava_pack.serve.access.kept_token import KeptToken
 from llava_pack.serve.access.key import Key
 from llava_pack.serve.access.key_store import KeyStore
 from llava_pack.serve.access.policy import AccessPolicy, keys_of_file, read_keys
 from llava_pack.serve.access.public_name import NO_NAME, PublicName
 
 _MIN_KEY_CHARS = 16
-_TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,7 @@ def credentials(
     key_file: Path | None = None,
     key_store: Path | None = None,
     name: PublicName = NO_NAME,
+    kept: KeptToken | None = None,
 ) -> ServeCredentials:
     """Return the token of this start and the policy that asks for it.
 
@@ -43,6 +43,7 @@ def credentials(
         key_file: API keys that are accepted beside the token, one a line.
         key_store: keys of people, which a running server sees come and go.
         name: how it is reached by other names than loopback's.
+        kept: the token of earlier starts, None for one of this start alone.
 
     Raises:
         UsageError: another address than loopback without any key, or without any check; or a
@@ -58,7 +59,8 @@ def credentials(
             hint="keep to loopback and use the ssh tunnel, or run llava-pack keys add NAME",
         )
     keys = _keys(key_file) if key_file is not None else ()
-    made = secrets.token_urlsafe(_TOKEN_BYTES) if token else ""
+    secret = kept or KeptToken()
+    made = secret.token if token else ""
     names = frozenset() if loopback else frozenset({platform.node().lower()})
     policy = AccessPolicy(
         secrets=(made,) if token else None,
@@ -67,6 +69,7 @@ def credentials(
         host_names=names,
         any_address=not loopback,
         name=name,
+        start_secret=secret.start_secret,
     )
     return ServeCredentials(token=made, policy=policy)
 

@@ -12,6 +12,7 @@ Source: RFC 8259, sections 2 (structure), 7 (strings) and 8.1 (UTF-8).
 from dataclasses import dataclass
 
 from llava_pack.format.errors import UsageError
+from llava_pack.format.text import human_bytes
 
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
@@ -132,4 +133,4 @@ class JsonCount:
 
 def too_large(most_bytes: int) -> TooLargeError:
     """Return the error for a body of too many bytes."""
-    return TooLargeError(f"the request is too large: at most {most_bytes} bytes are allowed")
+    return TooLargeError(f"the request is too large: at most {human_bytes(most_bytes)} are allowed")

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llava_pack.engine.port import EngineInfo
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.tunnel_lines import Endpoint, tunnel_lines
 
 _ENDS = "This token ends with this start. A key that stays valid: llava-pack keys add NAME"
+_STAYS = "The next start has the same token. To replace it: llava-pack keys renew-token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class Announcement:
     """The line to paste on the laptop."""
     page: str
     """What to open: behind a proxy where the server has a public name, else there."""
+    placeholders: tuple[str, ...]
+    """Words of that line that a person has to replace; none where it works as it is."""
     more: tuple[str, ...]
     """Other ways, and the API."""
 
@@ -36,6 +40,25 @@ def ready_lines(state: RunState, infos: Sequence[EngineInfo]) -> tuple[str, ...]
     )
 
 
+def run_fields(state: RunState, told: Announcement) -> dict[str, Any]:
+    """Return the same for programs: where it is, its token, and how a laptop gets there."""
+    return {
+        "url": state.url,
+        "port": state.port,
+        "socket": state.socket,
+        "pid": state.pid,
+        "token": state.token,
+        "models": list(state.models),
+        "bundle_id": state.bundle_id,
+        "controller": f"{state.url}{state.llava_path}",
+        "public_url": state.public_url,
+        "log": state.log,
+        "tunnel": told.tunnel,
+        "placeholders": list(told.placeholders),
+        "page": told.page,
+    }
+
+
 def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcement:
     """Return what to tell.
 
@@ -48,26 +71,38 @@ def announcement(state: RunState, endpoint: Endpoint, *, web: bool) -> Announcem
     here = f"http://localhost:{endpoint.local_port}"
     root = state.public_url or here
     fragment = f"#token={state.token}" if state.token else ""
-    more = [
-        "If you log in through another address or port (to a container, for example), use those."
-    ]
+    more = [*_way_in(endpoint)]
     if web and state.public_url:
         more += ["", f"Through the tunnel: {here}/{fragment}"]
-    more += ["", "Through a bastion:", f"  {lines.bastion}"]
+    more += ["", "Through a bastion:", f"  {lines.bastion}"] if lines.bastion else []
     more += [
         "",
         "In ~/.ssh/config, then `ssh -N llava-pack`:",
         *(f"  {row}" for row in lines.config),
     ]
-    if lines.plink:
-        more += ["", "PuTTY:", f"  {lines.plink}", f"  {lines.putty}"]
-        more += ["", f"VS Code: {lines.vscode}"]
+    more += ["", "PuTTY:", f"  {lines.plink}", f"  {lines.putty}"] if lines.plink else []
+    more += ["", f"VS Code: {lines.vscode}"] if lines.vscode else []
     key = f", API key {state.token}" if state.token else ""
     more += ["", f"OpenAI-compatible API: {root}/v1{key}"]
     more += [f"For LLaVA's own programs: --controller-url {root}{state.llava_path}"]
-    more += ["", _ENDS] if state.token else []
+    more += ["", _STAYS if state.keeps_token else _ENDS] if state.token else []
     return Announcement(
         tunnel=lines.openssh,
+        placeholders=endpoint.placeholders,
         page=f"{root}/{fragment}" if web else f"{root}/v1",
         more=tuple(more),
     )
+
+
+def _way_in(endpoint: Endpoint) -> list[str]:
+    """Return what a person has to know of the line for ssh, nothing where it is their own."""
+    if endpoint.typed:
+        return []
+    if not endpoint.placeholders:
+        other = "If you log in through another address or port (to a container, for example), use"
+        return [f"{other} those."]
+    words = " and ".join(endpoint.placeholders)
+    told = [f"{words}: write what you logged in with: ssh -p PORT USER@HOST"]
+    if endpoint.seen:
+        told += [f"(This machine knows only its private address: {endpoint.seen}.)"]
+    return told

@@ -5,7 +5,6 @@ one starts: a lock tells the two apart.
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -31,6 +30,8 @@ class Scratch:
         """The folder itself, mode 0700."""
 
     def __enter__(self) -> Self:
+        import fcntl
+
         sweep(self._parent)
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
         self._descriptor = os.open(self.root / _LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -81,6 +82,8 @@ def _temporary() -> Path:
 
 def sweep(parent: Path) -> None:
     """Remove the folders of runs that were killed, as far as they are ours."""
+    import fcntl
+
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             facts = folder.lstat()

@@ -3,7 +3,7 @@
 This process answers nobody: what strangers send is read by the gateway, which is a process of its
 own, and so this one is there to end and replace it. The port is taken first, so that a wrong one is
 known before anything is loaded. The first signal lets what runs end for a while, the second ends
-everything at once.
+everything at once. A closed terminal is a first signal, and never a second one.
 """
 
 import asyncio
@@ -133,7 +133,7 @@ class _Run:
     async def serve(self, announce: Announce) -> int:
         """Serve, and return the exit code: a signal's only where it had to be forced."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             loop.add_signal_handler(number, self._on_signal, number)
         state = replace(self._plan.state, control=str(self._scratch.control))
         publication = publish(self._plan.state_directory, state)
@@ -220,11 +220,18 @@ class _Run:
 
     def _on_signal(self, number: int) -> None:
         if self._told.is_set():
-            self._forced.set()
+            if number != signal.SIGHUP:  # a terminal that closes says so more than once
+                self._forced.set()
             return
         self._signal = number
         self._told.set()
         self._progress.note("shutting down; press Ctrl-C again to stop immediately")
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that shut a server down; a closed terminal's not where `nohup` is used."""
+    hang_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGINT, signal.SIGTERM, *hang_up
 
 
 def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 
 from llava_pack.assemble.card import Card
 
@@ -21,6 +22,12 @@ def test_each_way_of_carrying_it_over_is_a_line_to_paste():
     assert shlex.join([*copies, "demo-bundle/", "USER@SERVER:demo-bundle/"]) in lines
     assert "scp -P PORT -r demo-bundle USER@SERVER:" in lines
     assert any(line.startswith("cp -r demo-bundle /media/USB/") for line in lines)
+
+
+def test_it_says_that_no_python_is_inside():
+    there = replace(card("demo-bundle"), python="3.12").lines()
+    assert [line for line in there if "needs Python 3.12" in line and "--python FILE" in line]
+    assert not [line for line in card("demo-bundle").lines() if "Python" in line]
 
 
 def test_it_ends_with_the_line_that_installs():

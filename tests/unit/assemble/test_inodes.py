@@ -35,7 +35,12 @@ def test_every_file_goes_into_the_store_beside_what_is_unpacked(tmp_path):
     entries = [
         FileEntry(path=path, size_bytes=0, mode=0o644, sha256="", origin={}) for path in paths
     ]
-    assert installed_inodes(tmp_path, entries) == 501 + 256 + 40 + 14
+    assert installed_inodes(tmp_path, entries, {}) == 501 + 256 + 40 + 14
+    absent = FileEntry(
+        path="wheels/a.whl", size_bytes=0, mode=0o644, sha256="", origin={"kind": "index"}
+    )
+    held = tmp_path / "wheels/a.whl"
+    assert installed_inodes(tmp_path / "x", [absent], {"a.whl": held}) == 1 + 1 + 40 + 14
 
 
 def test_a_guess_goes_by_bytes_and_ends_somewhere():

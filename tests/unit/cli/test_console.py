@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 
 import pytest
@@ -66,13 +67,28 @@ def fetched(out, clock):
 def test_progress_on_a_terminal_is_one_line_with_rate_and_time_left(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     drawn = fetched(Terminal(), Clock()).split("\r\x1b[K")
-    assert drawn[2] == "fetch x: 1.0 MB of 4.0 MB (25 %), 500.0 kB/s, 6 s left"
+    assert drawn[2] == "fetch x: 1.0 MB of 4.0 MB (25 %), 500.0 kB/s, 0:06 left"
     assert drawn[-1] == "fetch x: 8.0 s  4.0 MB at 500.0 kB/s\n"
 
 
 def test_progress_elsewhere_is_a_line_now_and_then():
     assert fetched(io.StringIO(), Clock()).splitlines() == [
         "fetch x (4.0 MB) …",
-        "fetch x: 4.0 MB of 4.0 MB (100 %), 500.0 kB/s, 0 s left",
+        "fetch x: 4.0 MB of 4.0 MB (100 %), 500.0 kB/s, 0:00 left",
         "fetch x: 8.0 s  4.0 MB at 500.0 kB/s",
     ]
+
+
+def test_what_prints_to_an_ended_pipe_goes_on_into_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as ended, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", ended)
+        patch.setattr("sys.stderr", ended)
+        with pytest.raises(BrokenPipeError):
+            console.data("lost")
+        with console.outliving():
+            console.data("lost too")
+            console.progress().note("and this")
+            assert not sys.stderr.isatty()
+        assert sys.stdout is ended

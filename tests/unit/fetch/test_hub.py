@@ -153,6 +153,28 @@ def test_a_hub_that_cannot_be_reached(folder: Path, monkeypatch: pytest.MonkeyPa
     assert "HF_ENDPOINT" in caught.value.hint
 
 
+@pytest.mark.parametrize("gone", ["http://gone.invalid", "http://127.0.0.1:9"])
+def test_a_mirror_that_sends_files_from_a_host_that_is_gone(
+    hub: LoopbackHub, tmp_path: Path, gone: str
+) -> None:
+    hub.fault("pytorch_model.bin", headers={"Location": f"{gone}/x?X-Signature=secret"})
+    weights = remotes(listed("owner/open"))[1]
+    host = gone if gone.endswith(":9") else f"{gone}:80"
+    with pytest.raises(NetworkError, match=f"redirects to {host}, and {host} cannot be") as caught:
+        download_all([weights], Cache(tmp_path / "cache"), patience=Patience(attempts=1))
+    assert hub.url in caught.value.message, "and who sent it there"
+    assert "HTTPS_PROXY" in caught.value.hint
+    assert "mirror that has the file itself" in caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+def test_a_mirror_that_sends_questions_to_a_host_that_is_gone(hub: LoopbackHub) -> None:
+    hub.fault("/main", statuses=[307], headers={"Location": "http://gone.invalid/api/models/x"})
+    with pytest.raises(NetworkError, match=r"redirects to http://gone\.invalid:80, and") as caught:
+        listed("owner/open")
+    assert "mirror" in caught.value.hint
+
+
 def test_a_hub_that_is_ill(hub: LoopbackHub) -> None:
     hub.fault("/main", statuses=[500])
     with pytest.raises(FetchError, match="answered 500"):

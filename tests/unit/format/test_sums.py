@@ -71,6 +71,10 @@ def test_the_first_32_digits_are_enough_and_fewer_are_not():
     assert matches_expected(whole, whole)
     assert matches_expected(whole, f" {whole[:32].upper()}\n")
     assert not matches_expected(whole, whole[:-1] + ("0" if whole[-1] != "0" else "1"))
+    for pasted in (f'"{whole}"', f"'sha256:{whole}'", f"SHA256:{whole[:32]} {whole[32:]}\r\n"):
+        assert matches_expected(whole, pasted)
+    with pytest.raises(UsageError, match="is shortened"):
+        matches_expected(whole, f"{whole[:32]}…")
     for wrong in ("", whole[:31], whole + "0", "g" * 32):
         with pytest.raises(UsageError):
             matches_expected(whole, wrong)

@@ -4,7 +4,7 @@ import pytest
 
 from llava_pack.format import errors
 from llava_pack.format.text import LANGUAGES
-from llava_pack.health.knowledge import known_failures, language_of, look_up, recognise
+from llava_pack.health.knowledge import known_failures, look_up, recognise
 from tests.conftest import ROOT
 
 FAILURES = known_failures()
@@ -30,6 +30,39 @@ def test_every_failure_that_has_a_look_has_a_recorded_symptom():
 @pytest.mark.parametrize("code", sorted(SYMPTOMS))
 def test_a_symptom_is_recognised_as_what_it_is_first(code):
     assert recognise(f"a line before\n{SYMPTOMS[code]}\n", FAILURES)[0].id == code
+
+
+PASTED = {
+    "localhost 拒绝了我们的连接请求。": "browser-refused",
+    "This site can't be reached. localhost refused to connect.": "browser-refused",
+    "ERR_CONNECTION_REFUSED": "browser-refused",
+    "kex_exchange_identification: read: Connection reset by peer": "ssh-closed-before-login",
+    "ssh_exchange_identification: Connection closed by remote host": "ssh-closed-before-login",
+    "'ssh' 不是内部或外部命令": "ssh-not-installed",
+    "'ssh' is not recognized as an internal or external command,": "ssh-not-installed",
+    "ssh : The term 'ssh' is not recognized as the name of a cmdlet": "ssh-not-installed",
+    "ssh : 无法将“ssh”项识别为 cmdlet、函数、脚本文件或可运行程序的名称。": "ssh-not-installed",
+    "NVIDIA-SMI has failed because it couldn't communicate": "driver-not-loaded",
+    "Failed to initialize NVML: Driver/library version mismatch": "driver-not-loaded",
+    "install.sh: 11: ^M: not found": "windows-line-ends",
+    "install.sh: 11: \r: not found": "windows-line-ends",
+    "-bash: ./install.sh: /bin/sh^M: bad interpreter: No such file": "windows-line-ends",
+    "install.sh: line 11: $'\\r': command not found": "windows-line-ends",
+    "connect: Network is unreachable": "network-unreachable",
+    "OSError: [Errno 101] Network is unreachable": "network-unreachable",
+    "ssh: connect to host gpu01 port 22: Network is unreachable": "ssh-unreachable",
+    "OSError: We couldn't connect to 'https://huggingface.co' to load the files": "hub-unreachable",
+    "We couldn't connect to 'https://huggingface.co'": "hub-unreachable",
+    "error: externally-managed-environment": "pip-externally-managed",
+    "ERROR: Could not find a version that satisfies the requirement x": "pip-no-version",
+    "ERROR: No matching distribution found for bitsandbytes==0.41.0": "pip-no-version",
+}
+"""What people paste, as short as they paste it."""
+
+
+@pytest.mark.parametrize(("text", "code"), PASTED.items(), ids=range(len(PASTED)))
+def test_what_a_person_pastes_is_recognised_as_what_it_is_first(text, code):
+    assert recognise(text, FAILURES)[0].id == code
 
 
 def test_every_exit_code_can_be_looked_up_by_number_and_word():
@@ -64,10 +97,3 @@ def test_the_end_of_a_long_log_is_what_counts():
     assert [one.id for one in recognise(long + "_queue.Empty", FAILURES)] == [
         "first-token-too-late"
     ]
-
-
-@pytest.mark.parametrize(
-    ("locale", "language"), [("zh_CN.UTF-8", "zh"), ("zh_TW", "zh"), ("", "en"), ("de_DE", "en")]
-)
-def test_the_language_follows_the_locale(locale, language):
-    assert language_of({"LANG": locale}) == language

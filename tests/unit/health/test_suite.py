@@ -70,8 +70,15 @@ class Server:
         return 10 + len(known.prompt.split())
 
 
-def run(fault="", references=(), known=KNOWN):
-    subject = Subject(name="m", known=known, references=references, slots=SLOTS, context_tokens=512)
+def run(fault="", references=(), known=KNOWN, accepted=()):
+    subject = Subject(
+        name="m",
+        known=known,
+        references=references,
+        slots=SLOTS,
+        context_tokens=512,
+        accepted=frozenset(accepted),
+    )
     suite = AnswerSuite(Server(fault), subject, lambda _: "YmxhY2s=", "llava-pack")
     return {finding.text.removeprefix("m: "): finding for finding in suite.run()}, suite
 
@@ -123,6 +130,14 @@ def test_answers_that_change_in_a_crowd():
         "in a full batch, a different answer to colour, shape",
         "two questions about one picture change each other's answers",
     ]
+
+
+def test_wrong_words_that_were_accepted_are_a_warning():
+    found, _ = run("wrong", accepted=["shape"])
+    levels = {text.partition(":")[0]: finding.level for text, finding in found.items()}
+    assert (levels["colour"], levels["shape"]) == ("fail", "warn")
+    [told] = [finding.why for text, finding in found.items() if text.startswith("shape: broken")]
+    assert told.endswith("that was accepted when it was installed")
 
 
 def test_wrong_words_are_broken():

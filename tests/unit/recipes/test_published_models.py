@@ -15,7 +15,7 @@ from llava_pack.checkpoint.templates import TEMPLATES
 from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.native_config import native_config
 from llava_pack.convert.native_form import native_form
-from llava_pack.recipe import Recipe, find_recipe, read_recipe, recipe_names
+from llava_pack.recipe import Recipe, find_recipe, known_recipes, read_recipe, recipe_names
 from tests.unit.recipes.recorded import (
     CLIP_BASE_32,
     CLIP_LARGE_336,
@@ -187,6 +187,37 @@ def test_the_budget_components_make_a_llava():
     native = native_config(config, CLIP_BASE_32, form, rows=32064, tokens=TOKENS)
     assert native["image_seq_length"] == 49
     assert native["text_config"]["num_key_value_heads"] == 4
+
+
+TOWER_FETCH_BYTES = {"clip-vit-large-patch14-336": 1_711_974_081, "clip-vit-base-patch32": 605e6}
+"""pytorch_model.bin of OpenAI's repositories, text side and all, as public pages show it."""
+ADAPTER_BYTES = 2 * 32 * 128 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+"""Of the LoRA recipe's: rank 128 beside every matrix of 32 layers, in 16 bits."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sizes_that_are_listed_are_those_of_the_configuration(name):
+    recipe = RECIPES[name]
+    config = {
+        "llava-v1.5-7b-lora": CONFIGS["liuhaotian/llava-v1.5-7b"],
+        "llava-budget": {**TINY_LLAMA, "mm_hidden_size": 768, **recipe.model.values},
+    }.get(name) or ALL_CONFIGS[repository(recipe)]
+    adapter = ADAPTER_BYTES if name == "llava-v1.5-7b-lora" else 0
+    if name in KINDS and KINDS[name] is Kind.CONVERTED:
+        tower = {"vision_config": converted_tower(config)}
+        siglip = tower["vision_config"]["model_type"].startswith("siglip")
+        config = as_original(config, SIGLIP_PREPROCESSOR if siglip else PREPROCESSORS[336])
+        fetch = 2 * count_parameters(config, tower).total
+    else:
+        tower = CLIP_BASE_32 if name == "llava-budget" else CLIP_LARGE_336
+        shapes = language_shapes(config) | projector_shapes(config)
+        shapes |= tower_shapes(tower) if config["unfreeze_mm_vision_tower"] else {}
+        fetch = sum(math.prod(shape) * 2 for shape in shapes.values())
+        fetch += TOWER_FETCH_BYTES[recipe.vision_tower.name] + adapter
+    memory = memory_bytes(config, tower, context_tokens=recipe.serving.context_tokens, slots=1)
+    [known] = [one for one in known_recipes() if one.name == name]
+    assert known.sizes.fetch_bytes == pytest.approx(fetch, abs=6e7)
+    assert known.sizes.nf4_bytes == pytest.approx(memory["nf4"] + adapter, abs=6e7)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if RECIPES[n].vision_tower is not None])

@@ -13,8 +13,8 @@ from llava_pack.engine.inputs.jpeg_scans import scans_of
 from llava_pack.engine.inputs.picture_decoder import (
     decode_picture,
     measure_picture,
-    read_picture_bytes,
 )
+from llava_pack.engine.inputs.picture_files import read_picture_bytes, read_picture_to_send
 from llava_pack.engine.inputs.picture_formats import FORMATS, format_of
 from llava_pack.engine.limits import Limits
 from llava_pack.engine.port import Picture
@@ -180,3 +180,17 @@ def test_heic_without_its_library_is_told_as_that(monkeypatch):
         decode_picture(b"\0\0\0\x18ftypheic" + bytes(60))
     assert "JPEG" in caught.value.hint
     assert "heic" in caught.value.hint
+
+
+def test_a_file_to_send_is_looked_at_without_decoding_it(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(encoded("PNG")[:40])
+    assert read_picture_to_send(str(path)) == path.read_bytes(), "what is damaged, the server says"
+    path.write_bytes(b"%PDF-1.7")
+    with pytest.raises(UsageError, match="not a picture; expected a JPEG"):
+        read_picture_to_send(str(path))
+    with path.open("wb") as file:
+        file.truncate(50_000_000)
+    with pytest.raises(UsageError, match=r"too large: at most 40\.0 MB are") as said:
+        read_picture_to_send(str(path))
+    assert said.value.subject == str(path)

@@ -61,7 +61,7 @@ def test_nothing_within_a_string_counts(text: str, step: int) -> None:
 @pytest.mark.parametrize(
     ("limits", "text", "message"),
     [
-        (JsonLimits(size_bytes=9), b" " * 10, "at most 9 bytes are allowed"),
+        (JsonLimits(size_bytes=9), b" " * 10, "at most 9 B are allowed"),
         (JsonLimits(size_bytes=99, values=3), b"[1,2,3,4]", "its JSON has more than 3 values"),
         (JsonLimits(size_bytes=99, values=3), b'"a"' * 4, "its JSON has more than 3 values"),
         (JsonLimits(size_bytes=99, depth=2), b"[[[", "its JSON has more than 2 levels"),

@@ -14,7 +14,7 @@ def _told(
         started=1, bundle_id=None, public_url=public_url,
     )  # fmt: skip
     to = endpoint(
-        ssh_connection="192.0.2.1 5 10.0.0.5 2222", user="ada", hostname="gpu01",
+        ssh_connection="192.0.2.1 5 8.8.4.4 2222", user="ada", hostname="gpu01",
         host=state.host, port=state.port, socket=socket,
     )  # fmt: skip
     return announcement(state, to, web=web)
@@ -23,7 +23,7 @@ def _told(
 def test_the_tunnel_and_the_page_fit_together() -> None:
     told = _told("t0k")
     assert "-L 7861:127.0.0.1:7861" in told.tunnel
-    assert told.tunnel.endswith("ada@10.0.0.5 -p 2222")
+    assert told.tunnel.endswith("ada@8.8.4.4 -p 2222")
     assert told.page == "http://localhost:7861/#token=t0k"
 
 

@@ -1,0 +1,288 @@
+"""`llava-pack deploy`: from a recipe to a page in the browser, on a server that ssh reaches."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
+from llava_pack.cli.laptop.build import accepted_terms
+from llava_pack.cli.laptop.options import PackChoices
+from llava_pack.cli.laptop.side import need_laptop
+from llava_pack.cli.parameters import expanded
+from llava_pack.format.errors import UsageError
+from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
+
+if TYPE_CHECKING:
+    from llava_pack.client.ssh import Login, RemoteHost
+    from llava_pack.deploy.estimate import Step
+    from llava_pack.deploy.record import BuiltBundle
+    from llava_pack.deploy.steps import Deployment, DeployWork
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions:
+    """How `deploy` goes about it, as it was typed."""
+
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="Folder on the server. Default: where llava-pack is, or belongs."),
+    ] = None
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port on the server, on its loopback.")
+    ] = 7860
+    local_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on this laptop. Default: a free one.")
+    ] = None
+    service: Annotated[
+        bool, typer.Option("--service", help="Serve as a systemd service, from boot on.")
+    ] = False
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Look for newer packages and weights.")
+    ] = False
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's folder here. Default: in the cache.")
+    ] = None
+    index: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="With --without-wheels: the package index of the server, or a file there that "
+            "holds its URL; may be repeated.",
+        ),
+    ] = None
+    index_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),
+    ] = None
+    accept_license: Annotated[
+        list[str] | None,
+        typer.Option(help="The id of a licence whose terms you accept; may be repeated."),
+    ] = None
+    card: Annotated[
+        bool, typer.Option("--card", help="Print the bundle's id and size, to compare.")
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print bytes and minutes of each step, and exit.")
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the work.")] = False
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Print the page's address, and open no browser.")
+    ] = False
+    check: Annotated[
+        bool, typer.Option("--check", help="Check through the tunnel, and close it again.")
+    ] = False
+    as_json: AsJson = False
+
+    @property
+    def install_options(self) -> Iterator[str]:
+        """Yield what the installer is told beside what to install."""
+        for option, values in {"--index": self.index, "--index-host": self.index_host}.items():
+            yield from (word for value in values or () for word in (option, value))
+
+    def __post_init__(self) -> None:
+        idle = {"--card": self.card, "--check": self.check, "--no-open": self.no_open}
+        if self.dry_run and (typed := [name for name, is_on in idle.items() if is_on]):
+            raise UsageError(
+                "has no meaning with --dry-run", subject=", ".join(typed), hint="leave it out"
+            )
+
+
+@expanded
+def deploy(
+    *,
+    pack: PackChoices,
+    destination: Annotated[
+        str, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
+    ],
+    ssh_port: SshPort = None,
+    jump: Jump = None,
+    ssh_option: SshOption = None,
+    how: DeployOptions,
+) -> None:
+    """Do it all: from a recipe to the page in your browser.
+
+    It probes the server, plans and builds the bundle for it, sends, installs and serves it there,
+    checks its health, opens a tunnel and shows the page. The server needs ssh, and no network. Run
+    again, it resumes, and does nothing where nothing changed; with --upgrade it looks for newer
+    packages and weights. Ctrl-C closes the tunnel, and the server goes on.
+
+    \b
+    Examples:
+      llava-pack deploy llava-v1.5-7b root@gpu01 -p 42354
+      llava-pack deploy llava-v1.5-7b ada@gpu01 -J ada@bastion --dry-run
+      llava-pack deploy llava-v1.5-7b ada@gpu01 --upgrade --yes
+      llava-pack deploy demo ada@gpu01 --check --json
+    """
+    need_laptop("deploy")
+    if pack.without_wheels != bool(how.index):
+        raise UsageError(
+            "each needs the other: wheels that are left out come from the index of the server",
+            subject="--without-wheels and --index",
+            hint="give both, or none",
+        )
+    from llava_pack.client.ssh import Login, connected
+    from llava_pack.deploy.estimate import steps_of
+    from llava_pack.deploy.record import Records
+    from llava_pack.deploy.remote_commands import RemoteCommands
+    from llava_pack.deploy.steps import Deployment, Wanted
+    from llava_pack.fetch.cache import Cache
+
+    login = Login(
+        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
+    )
+    wanted = Wanted(
+        destination=" ".join(login.typed[1:]),
+        options=lambda profile: pack.request_for(profile, how.out),
+        typed=repr(pack),
+        upgrade=how.upgrade,
+        prefix=how.prefix,
+        port=how.port,
+        service=how.service,
+        install=tuple(how.install_options),
+        out=how.out,
+    )
+    progress, cache = console.progress(), Cache()
+    with connected(login) as host:
+        server = RemoteCommands(host, progress)
+        deployment = Deployment(wanted, server, Records(cache), cache, progress)
+        with _resumable():
+            work = deployment.look()
+            steps: tuple[Step, ...] = ()
+            if work.sends:
+                steps = tuple(steps_of(work, server.rate(), deployment.missing_bytes(work)))
+            _show(work, steps, how)
+            if how.dry_run:
+                return
+            bundle = _done(deployment, work, how)
+        _open(host, login, work, bundle, how)
+
+
+def _show(work: "DeployWork", steps: "Sequence[Step]", how: DeployOptions) -> None:
+    """Print what will be done, what of it moves bytes, and about how long it takes.
+
+    Args:
+        work: what is to do.
+        steps: none where the server has the bundle.
+        how: what was asked for.
+    """
+    if how.as_json and how.dry_run:
+        rows = [asdict(step) for step in steps]
+        fields = {"recipe": work.recipe, "prefix": work.prefix, "steps": rows}
+        console.document("deploy", fields)
+        return
+    tell = console.data if how.dry_run else console.say
+    for line in _machine(work):
+        tell(line)
+    if not work.sends:
+        tell(f"{console.mark('ok')} nothing changed: it is built, sent and installed already")
+        return
+    for step in steps:
+        size = human_bytes(step.size_bytes) if step.size_bytes else ""
+        took = f"about {_minutes(step.about_s)}" if step.about_s else ""
+        tell(f"{step.name:<9}{size:>10}  {took:<16}{step.does}".rstrip())
+
+
+def _machine(work: "DeployWork") -> Iterator[str]:
+    """Yield a line about the server, and what is worth knowing before the work."""
+    profile = work.profile
+    gpus = ", ".join(gpu.name for gpu in profile.gpus or ()) or "no GPU"
+    yield f"{profile.host or 'server'}: {profile.distribution or 'unknown system'}, {gpus}"
+    for finding in work.outlook.findings if work.outlook else ():
+        if finding.level != "ok":
+            fix = f"; {finding.fix}" if finding.fix else ""
+            yield f"! {finding.name}: {finding.value}, needs {finding.need}{fix}"
+    if work.as_root:
+        yield "! the server serves as root, the account of this login; with --service, as its own"
+
+
+def _minutes(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> _minutes(40), _minutes(400)
+    ('40 s', '7 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _done(deployment: "Deployment", work: "DeployWork", how: DeployOptions) -> "BuiltBundle":
+    """Do the work, and return the bundle that is served."""
+    recipe = work.options.recipe.value
+    accepted = accepted_terms(recipe, how.accept_license or []) if work.builds else frozenset()
+    if work.sends and not how.yes:
+        _confirm()
+    bundle = deployment.build(work, accepted)
+    if how.card:
+        console.data(f"recipe    {work.recipe}")
+        console.data(f"size      {human_bytes(bundle.size_bytes)}")
+        console.data(f"id        {bundle.bundle_id}")
+    if work.sends:
+        deployment.install(work, bundle, deployment.send(work, bundle))
+    deployment.serve(work)
+    console.say(f"{console.mark('ok')} health: {deployment.health(work)}")
+    return bundle
+
+
+def _confirm() -> None:
+    """Ask before the work.
+
+    Raises:
+        UsageError: there is nobody to ask.
+        Exit: the answer is no.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "there is no terminal to ask at", subject="deploy", hint="add --yes to go on"
+        )
+    if not typer.confirm("Go on?", default=True, err=True):
+        raise typer.Exit
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say how an interrupted run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say()
+        console.say("stopped; what is done stays done: run the same command again to go on")
+        raise
+
+
+def _open(
+    host: "RemoteHost",
+    login: "Login",
+    work: "DeployWork",
+    bundle: "BuiltBundle",
+    how: DeployOptions,
+) -> None:
+    """Open the tunnel and the page, and keep them until Ctrl-C."""
+    from llava_pack.client.ssh_tunnel import ask_server, free_port, opened
+    from llava_pack.deploy import browser
+    from llava_pack.fetch.cache import Cache
+
+    remote = ask_server(host, work.prefix)
+    here = free_port(how.local_port or remote.port, exactly=how.local_port is not None)
+    with opened(host, remote, here) as passage:
+        passage.check(remote, bundle.bundle_id)
+        url = f"http://localhost:{here}/" + (f"#token={remote.token}" if remote.token else "")
+        if how.as_json:
+            fields = {"recipe": work.recipe, "bundle_id": bundle.bundle_id, "page": url}
+            console.document("deploy", {**fields, "prefix": work.prefix})
+        else:
+            console.data(url)
+        stop = pasted([*login.typed, f"{work.prefix}/bin/llava-pack stop"])
+        if how.check:
+            console.say(f"the server goes on; to stop it: {stop}")
+            return
+        with nullcontext() if how.no_open else browser.shown(url, Cache().root) as is_open:
+            if is_open is False:
+                console.say("no browser can be opened from here: open this address in yours")
+            console.say(f"Ctrl-C closes the tunnel; the server goes on. To stop it: {stop}")
+            passage.wait()

@@ -1,0 +1,62 @@
+"""`llava-pack recipes`: what can be built, how large it is, and what its licence asks."""
+
+from typing import TYPE_CHECKING, Any
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson
+from llava_pack.format.text import human_bytes
+
+if TYPE_CHECKING:
+    from llava_pack.recipe import KnownRecipe
+
+_COLUMNS = "{:<34}{:>10}{:>12}  {}"
+
+
+def recipes(
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes: size, GPU memory, licence.
+
+    The shipped ones, and the .toml recipes of this folder. No network is used. The size is that of
+    the weights as they are published; the packages add about 3 GB. GPU memory is that of one
+    request in nf4, at the context length of the recipe. Exact figures for one server: `plan`.
+
+    \b
+    Examples:
+      llava-pack recipes
+      llava-pack recipes --json
+      llava-pack plan llava-v1.5-7b --target gpu01.json
+    """
+    from llava_pack.recipe import known_recipes
+
+    found = known_recipes()
+    if as_json:
+        console.document("recipes", {"recipes": [_facts(one) for one in found]})
+        return
+    console.data(_COLUMNS.format("recipe", "to fetch", "GPU memory", "licence"))
+    for one in found:
+        licence = one.recipe.licence
+        terms = f"{licence.id}, gated" if licence.gated else licence.id
+        sizes = one.sizes
+        fetch = "unknown" if sizes is None else human_bytes(sizes.fetch_bytes)
+        memory = "unknown" if sizes is None else human_bytes(sizes.nf4_bytes)
+        console.data(_COLUMNS.format(one.name, fetch, memory, terms))
+        console.data(f"  {one.recipe.title}")
+    console.say("gated: its terms of use have to be accepted before anything is fetched")
+    console.say("next: llava-pack plan RECIPE; docs/reference/recipes.md describes each")
+
+
+def _facts(known: "KnownRecipe") -> dict[str, Any]:
+    recipe, sizes = known.recipe, known.sizes
+    return {
+        "recipe": known.name,
+        "title": recipe.title,
+        "fetch_bytes": None if sizes is None else sizes.fetch_bytes,
+        "nf4_memory_bytes": None if sizes is None else sizes.nf4_bytes,
+        "precision": recipe.serving.precision,
+        "context_tokens": recipe.serving.context_tokens,
+        "licence": recipe.licence.id,
+        "licence_url": recipe.licence.url,
+        "gated": recipe.licence.gated,
+        "source": recipe.model.source,
+    }

@@ -1,0 +1,281 @@
+"""`llava-pack serve --detach`: a server that stays when this command and its ssh session end."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava_pack.cli import console
+from llava_pack.format.errors import PackError, ServeError, reason_of
+from llava_pack.format.exit_codes import ExitCode
+from llava_pack.serve.run_state import RunState, running
+
+if TYPE_CHECKING:
+    from llava_pack.cli.loading import ModelOptions
+    from llava_pack.cli.server.serving import ServerOptions
+    from llava_pack.installation.installed import Installation
+
+_LOOK_EVERY_S = 0.2
+_LAST_LINES = 12
+_TOLD = ("error: ", "hint: ", "known: ")
+"""Lines of its error, which is raised here."""
+_OWN = frozenset({"--detach", "--json"})
+_NOT_COMPARED = frozenset({"as_root", "reached_as"})
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+
+def asked_for(
+    options: "ModelOptions", server: "ServerOptions", items: "Sequence[Installation]"
+) -> dict[str, str]:
+    """Return what a run is asked for, as texts that are compared with those of another run.
+
+    Args:
+        options: of the models.
+        server: of the server.
+        items: the installed models, none where a folder is served.
+    """
+    typed = {**vars(options), **vars(server), "model_path": options.folder}
+    asked = {name: str(value) for name, value in typed.items() if name not in _NOT_COMPARED}
+    return asked | {"models": " ".join(str(one.root) for one in items), _DEVICES: _devices()}
+
+
+def serve_detached(asked: Mapping[str, str], reached_as: str, *, as_json: bool) -> None:
+    """Have a server run in the background: the one that runs already, or a new one.
+
+    Args:
+        asked: what it has to be asked for, as `asked_for` returns it.
+        reached_as: how the person's ssh got here, empty where that was not told.
+        as_json: tell it as data.
+
+    Raises:
+        ServeError: the same model is being served otherwise, or the server did not start.
+        PackError: the new server's own error.
+    """
+    same = _same(asked)
+    if same is not None:
+        console.say(f"it is already being served, process {same.pid}")
+    server = _Child() if same is None else _Found(same.pid)
+    try:
+        state = _ready(server)
+    except KeyboardInterrupt:
+        console.say(f"\nit goes on starting in the background, process {server.pid}")
+        console.say(f"how far it is: {_program()} status; to stop it: {_program()} stop")
+        raise
+    _announce(state, reached_as, already=same is not None, as_json=as_json)
+
+
+class _Found:
+    """A server that was started before."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def state(self) -> RunState | None:
+        """Return its state, None where it has none yet.
+
+        Raises:
+            PackError: it has ended.
+        """
+        state = _state(self.pid)
+        if state is None:
+            raise ServeError(
+                f"the server, process {self.pid}, has stopped", hint=f"{_program()} logs"
+            )
+        return state
+
+
+class _Child:
+    """The new server, while it starts."""
+
+    def __init__(self) -> None:
+        from llava_pack.serve.background import started
+        from llava_pack.serve.logfile import log_path
+        from llava_pack.serve.run_state import directories
+
+        self._log = log_path(directories()[0])
+        self._before = self._log.stat().st_size if self._log.is_file() else 0
+        words = [word for word in sys.argv[2:] if word not in _OWN]
+        command = [sys.executable, "-I", "-m", "llava_pack", "serve", *words, "--json"]
+        try:
+            self._process = started(command, self._log, stdout=subprocess.PIPE)
+        except OSError as error:
+            raise ServeError(
+                f"it cannot be started in the background: {reason_of(error)}",
+                subject=str(error.filename or self._log),
+            ) from error
+        self.pid = self._process.pid
+
+    def state(self) -> RunState | None:
+        """Return its state, None where it has none yet.
+
+        Raises:
+            PackError: its own error; or that it ended, with the end of its log on stderr.
+        """
+        if self._process.poll() is None:
+            return _state(self.pid)
+        told, _ = self._process.communicate()
+        error = _error(told, self._process.returncode)
+        if error.exit_code == ExitCode.SERVE:
+            for line in self._last_lines():
+                console.say(line)
+        raise error
+
+    def _last_lines(self) -> list[str]:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(self._before)
+                lines = log.read().decode(errors="replace").splitlines()
+                return [one for one in lines if not one.startswith(_TOLD)][-_LAST_LINES:]
+        except OSError:
+            return []
+
+
+def _error(told: bytes, code: int) -> PackError:
+    """Return the error that a server told as JSON, or that it ended without one."""
+    from llava_pack.engine.port import error_of_kind
+
+    try:
+        facts = json.loads(told.splitlines()[-1])
+        return error_of_kind(facts["error"], facts["message"], facts["hint"], facts["subject"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        return ServeError(
+            f"the server {how} before it was ready",
+            hint=f"its log: {_program()} logs",
+        )
+
+
+def _same(asked: Mapping[str, str]) -> RunState | None:
+    """Return the server that serves what is asked for, None where none serves these models.
+
+    Raises:
+        ServeError: one serves them in another way.
+    """
+    for state in running():
+        known = state.asked
+        if known == asked:
+            return state
+        if _models(known) & _models(asked) and known.get(_DEVICES) == asked[_DEVICES]:
+            raise ServeError(
+                f"process {state.pid} already serves {', '.join(state.models)} with other options: "
+                f"{_difference(known, asked)}",
+                subject="serve --detach",
+                hint=f"{_program()} stop; then run this again",
+            )
+    return None
+
+
+def _models(asked: Mapping[str, str]) -> set[Path]:
+    """Return what is served: a recipe's folder, whatever its generation; or a model's."""
+    if asked.get("model_path") not in {None, "None"}:
+        return {Path(asked["model_path"])}
+    return {Path(root).parent.parent for root in asked.get("models", "").split()}
+
+
+def _difference(known: Mapping[str, str], asked: Mapping[str, str]) -> str:
+    """Return what differs, for people."""
+    told = []
+    for name in sorted({*known, *asked}):
+        before, now = known.get(name, ""), asked.get(name, "")
+        if before != now and name == "models":
+            told.append(f"generations {_numbers(before)}, expected {_numbers(now)}")
+        elif before != now:
+            told.append(f"--{name.replace('_', '-')} {before}, expected {now}")
+    return "; ".join(told)
+
+
+def _numbers(roots: str) -> str:
+    return " ".join("/".join(Path(root).parts[-3::2]) for root in roots.split())
+
+
+def _state(pid: int) -> RunState | None:
+    return next((one for one in running() if one.pid == pid), None)
+
+
+def _ready(server: "_Child | _Found") -> RunState:
+    """Wait until a server is ready, and say how far it is.
+
+    Raises:
+        PackError: it has ended.
+    """
+    from llava_pack.health.served_checks import probe_of
+
+    told = ""
+    while True:
+        if (state := server.state()) is not None:
+            with probe_of(state) as probe:
+                facts = probe.facts()
+            phases = ", ".join(
+                f"{name} is {f'{model.phase} {model.detail}'.strip()}"
+                for name, model in facts.models.items()
+            )
+            if phases != told and not facts.ready:
+                console.say(phases)
+                told = phases
+            if facts.ready:
+                return state
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool) -> None:
+    """Tell how it is reached, and how it is stopped."""
+    from llava_pack.cli.server.status import facts_of, model_line
+    from llava_pack.client.discovery import this_endpoint
+    from llava_pack.health.runtimes import serving_runtime
+    from llava_pack.serve.supervision.announcement import announcement, run_fields
+
+    to = this_endpoint(state, reached_as)
+    told = announcement(state, to, web=state.asked.get("web") != "False")
+    fields = {**run_fields(state, told), "target": to.target, "already": already}
+    if (other := serving_runtime(state.engine)) is not None:
+        told = replace(
+            told, page=f"http://localhost:{to.local_port}/", more=tuple(other.lines(state))
+        )
+        fields |= {"page": told.page, "runtime": state.engine, **other.fields(state)}
+    ends = _why_it_ends(state.pid, already=already)
+    if as_json:
+        console.document("serve", {**fields, "survives_logout": not ends})
+        return
+    for name, model in facts_of(state)["models"].items():
+        console.say(model_line(name, model))
+    console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
+    console.data(told.tunnel)
+    console.say("and open:")
+    console.data(told.page)
+    for line in told.more:
+        console.say(line)
+    if ends:
+        console.say(f"\n! {ends}")
+    else:
+        console.say(f"\nIt runs in the background, process {state.pid}, also when you log out.")
+    console.say(f"To stop it: {_program()} stop; its log: {_program()} logs")
+
+
+def _why_it_ends(pid: int, *, already: bool) -> str:
+    """Return why a server ends when its person logs out, and what to do; empty where it stays."""
+    from llava_pack.serve.background import ends_with_logout
+
+    program = _program()
+    if os.getsid(pid) != pid:
+        again = f"{program} stop, then {program} serve --detach"
+        return f"it was started in a terminal, and ends with it; to have it stay: {again}"
+    if not already and ends_with_logout():
+        again = f"{program} stop, then {program} service install"
+        return f"systemd ends it when you log out (KillUserProcesses=yes); to have it stay: {again}"
+    return ""
+
+
+def _program() -> str:
+    """Return this llava-pack as it is typed."""
+    prefix = os.environ.get("LLAVA_PACK_PREFIX")
+    return f"{shlex.quote(prefix)}/bin/llava-pack" if prefix else "llava-pack"
+
+
+def _devices() -> str:
+    return os.environ.get(_DEVICES, "")

@@ -1,0 +1,1 @@
+"""From a laptop to a running page on a server: the public commands, one after the other."""

@@ -1,0 +1,46 @@
+"""Command lines to paste: for sh, and for cmd.exe and PowerShell with their double quotes."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+_BARE = re.compile(r"[\w./\\:+=-][\w./\\:+=@~-]*")
+
+
+def pasted(words: Sequence[str], platform: str = sys.platform) -> str:
+    """Return a command line for the shells of a machine.
+
+    Args:
+        words: program and arguments.
+        platform: as `sys.platform` names it.
+
+    >>> pasted(["scp", "-r", "my bundle", "me@gpu01:"], "linux")
+    "scp -r 'my bundle' me@gpu01:"
+    """
+    return for_windows(words) if platform == "win32" else shlex.join(words)
+
+
+def for_windows(words: Sequence[str]) -> str:
+    r"""Return a command line that cmd.exe and PowerShell read alike.
+
+    Neither leaves everything alone between double quotes: cmd.exe replaces %NAME% there, and
+    PowerShell $NAME. A word with one of these has to be typed by hand.
+
+    >>> for_windows(["scp", "-r", r"C:\my models\demo", "me@gpu01:"])
+    'scp -r "C:\\my models\\demo" me@gpu01:'
+    """
+    return " ".join(map(_for_windows, words))
+
+
+def _for_windows(word: str) -> str:
+    r"""Return one word, quoted as the C runtime takes it apart.
+
+    >>> print(_for_windows("a&b"), _for_windows(""), _for_windows("a b\\"))
+    "a&b" "" "a b\\"
+    """
+    if _BARE.fullmatch(word):
+        return word
+    quoted = subprocess.list2cmdline([word])
+    return quoted if quoted.startswith('"') else f'"{quoted}"'
