@@ -13,7 +13,7 @@ import pytest
 from tests.support.demo import MODEL, TOWER, hub_recipe
 from tests.support.hub import LoopbackHub, RepoSpec
 from tests.support.index import LoopbackIndex
-from tests.windows.run import HERE, ROOT, WORLD
+from tests.windows.run import HERE, ON_LINUX, ROOT, WORLD
 from tests.windows.unix_programs import unix_programs
 from tests.windows.world import DRIVE_C, GIT, OPENSSH, Windows, windows_path
 
@@ -59,12 +59,13 @@ def on_linux(hub, tmp_path_factory) -> OnLinux:
     recipe, lock, bundle = hub_recipe(folder), folder / "demo.lock.json", folder / "bundle"
     cache = WORLD / "cache-linux"
     environ = {"HF_ENDPOINT": hub.url, "SOURCE_DATE_EPOCH": RELEASE, "LLAVA_PACK_CACHE": str(cache)}
+    environ["PYTHONPATH"] = str(ON_LINUX)
     for arguments in (
         ["lock", recipe, "--python", "target", "--out", lock],
         ["build", recipe, "--locked", lock, "--no-record", "--out", bundle],
     ):
         command = [sys.executable, "-m", "llava_pack", *map(str, arguments)]
-        subprocess.run(command, env={**os.environ, **environ}, check=True)
+        subprocess.run(command, env={**os.environ, **environ}, cwd=folder, check=True)
     packages = folder / "packages"
     packages.mkdir()
     for one in json.loads(lock.read_text())["packages"]:

@@ -21,6 +21,8 @@ from uv import find_uv_bin
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "windows"
 WORLD = ROOT / ".venv-windows"
+ON_LINUX = WORLD / "on-linux"
+"""The wheel for Linux: the environment of the tests may have the metadata of an older checkout."""
 PYTHONS = ("3.11", "3.12", "3.13")
 _PROGRAMS = {
     "wine": ("wine", "wine64"),
@@ -100,11 +102,14 @@ def _make_python(minor: str) -> None:
 
 
 def _install() -> None:
-    """Put the wheel of this checkout into each Python."""
+    """Put the wheel of this checkout into each Python, and beside them for Linux."""
     shutil.rmtree(WORLD / "wheel", ignore_errors=True)
     build = [find_uv_bin(), "build", "-q", "--wheel", "-o", WORLD / "wheel", ROOT]
     subprocess.run(build, check=True)
     (wheel,) = (WORLD / "wheel").glob("*.whl")
+    shutil.rmtree(ON_LINUX, ignore_errors=True)
+    beside = ["--python", sys.executable, "--target", ON_LINUX, "--no-deps", wheel]
+    subprocess.run([find_uv_bin(), "pip", "install", "-q", *beside], check=True)
     for minor in PYTHONS:
         shutil.rmtree(WORLD / minor / "site" / "llava_pack", ignore_errors=True)
         _into_site(minor, str(wheel), "--no-deps", "--reinstall")
