@@ -65,6 +65,8 @@ for whose in --system --user; do
 done
 exec "$1/bin/llava-pack" stop </dev/null
 """
+_IN_ENGLISH = "LC_ALL=C.UTF-8 && export LC_ALL && unset LANGUAGE\n"
+"""What a command says there is put into the person's language here, like our own words."""
 _PROOFS = ("api", "answers", "silence")
 """Layers of a report that show best that it works: the model answers, and nothing calls home."""
 _OWN_WORDS = ("error: ", "hint: ")
@@ -214,7 +216,7 @@ class RemoteCommands:
             elif not line.startswith(_DOCUMENT):
                 self._progress.note(line)
 
-        done = self.host.stream(script, *words, on_line=say)
+        done = self.host.stream(_IN_ENGLISH + script, *words, on_line=say)
         told = _document(done.stdout.decode(errors="replace"))
         if done.code == 0 and told is not None:
             return told
