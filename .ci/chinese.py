@@ -4,7 +4,8 @@
     python .ci/chinese.py --tidy   writes both files again, sorted and without stale ones,
                                    and install.sh's words from them
 
-Paste what is listed at the end of `llava_pack/cli/zh.toml`, translate it, then tidy.
+Paste what is listed, with its `[new]`, at the end of `llava_pack/cli/zh.toml`, translate it,
+then tidy.
 """
 
 import json
@@ -36,6 +37,8 @@ def main() -> int:
             file.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
         INSTALL_SH.write_text(with_block(words), encoding="utf-8", newline="\n")
     missing, stale = without_translation(words)
+    if missing:
+        print("[new]")
     for text in missing:
         print(f'{_quoted(text)} = ""')
     for text in stale:

@@ -81,10 +81,10 @@ s#^restore the publisher.s key, or remove that file and pass --trust-key$#恢复
 s#^this is another bundle, or it was changed: compare with the card$#这是另一个离线包，或它被改动过：与信息卡核对#;t
 s#^\(.*\): expected the key that was pinned here, got something else$#\1：应为这里固定的密钥，实际为其他内容#;t
 s#^runtime/python-version\.txt: expected a version such as 3\.11$#runtime/python-version.txt：应为 3.11 这样的版本#;t
-s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而 install.sh 不在离线包里#;t
+s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而且 install.sh 不在离线包中#;t
 s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
 s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
-s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#传入它的文件夹：sh install.sh --bundle 目录 --expect ID#;t
+s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#给出它的文件夹：sh install.sh --bundle DIR --expect ID#;t
 s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应为固定的密钥 \1，实际为另一个#;t
 s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
 s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
@@ -97,13 +97,13 @@ s#^the bundle.s Python \(.*\) does not run here:\(.*\)$#离线包的 Python \1 �
 s#^SHA256SUMS: expected bundle id \(.*\), got \(.*\)$#SHA256SUMS：应为离线包 ID \1，实际为 \2#;t
 s#^key\.pem: expected fingerprint \(.*\), got \(.*\)$#key.pem：应为指纹 \1，实际为 \2#;t
 s#^\(.*\): expected a file, got something else$#\1：应为文件，实际为其他内容#;t
-s#^--expect: the id is shortened, got \(.*\)$#--expect：id 被缩短了，实际 \1#;t
+s#^--expect: the id is shortened, got \(.*\)$#--expect：ID 不完整，实际为 \1#;t
 s#^copy the bundle to this machine again$#重新把离线包拷贝到这台机器#;t
 s#^pass the folder that holds SHA256SUMS$#给出含有 SHA256SUMS 的文件夹#;t
 s#^\(.*\) needs the name of a known answer$#\1 需要一个已知答案的名字#;t
 s#^SHA256SUMS: no installer is listed$#SHA256SUMS：没有列出安装程序#;t
 s#^no Python \(.*\) that runs, tried:\(.*\)$#没有可运行的 Python \1，试过：\2#;t
-s#^paste at least its first 32 digits$#至少粘贴前 32 位#;t
+s#^paste at least its first 32 digits$#至少粘贴它的前 32 位#;t
 s#^\(.*\): expected a folder, got a link$#\1：应为文件夹，实际为链接#;t
 s#^\(.*\): cannot be created or written$#\1：无法创建或写入#;t
 s#^\(.*\): cannot be unpacked under \(.*\)$#\1：无法解包到 \2 下#;t
@@ -123,7 +123,7 @@ s#^check its permissions$#检查它的权限#;t
 s#^\(.*\): cannot be copied$#\1：无法拷贝#;t
 s#^unknown argument \(.*\)$#未知的参数 \1#;t
 s#^is the disk full?$#磁盘是否已满？#;t
-s#^pass --prefix DIR$#传入 --prefix 目录#;t
+s#^pass --prefix DIR$#给出 --prefix DIR#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
 s#^\(.*\): not a folder$#\1：不是文件夹#;t
 s#^changed: \(.*\)$#已改变：\1#;t
@@ -140,14 +140,14 @@ chinese_usage() {
   --trust-key KEY    必须由它签名的密钥：不随离线包一起来的文件，或信息卡上的指纹；会为以后的离线包
                      保留
   --prefix DIR       安装目录：root 为 /opt/llava-pack，其他用户为 ~/.local/share/llava-pack
-  --index URL        用来下载离线包所省略的 wheel 的软件包索引，或存放其 URL（含密码）的文件；可重
+  --index URL        下载离线包未打包的 wheel 所用的软件包索引，或含有其 URL（带密码）的文件；可重
                      复使用
   --index-host HOST  存放该索引的文件的另一台主机
   --recipe NAME      离线包必须包含的配方
   --allow-downgrade  接受比已安装的更旧的离线包
   --python FILE      要使用的 Python，用于没有自带 Python 的离线包
   --consume          在同一磁盘上，移走大文件而不是拷贝
-  --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 id
+  --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 ID
   --no-downtime      绝不为了腾出显存而停止运行中的服务
   --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
@@ -286,7 +286,8 @@ check_arguments() {
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
         prefix=/opt/llava-pack
     elif [ -z "$prefix" ]; then
-        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] || fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
+        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] ||
+            fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
         prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
     fi
     case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac

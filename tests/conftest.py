@@ -18,7 +18,6 @@ _FOREIGN = (
     "SOURCE_DATE_EPOCH",
     "XDG_RUNTIME_DIR",
     "SSH_CONNECTION",
-    "LANG",
     "LANGUAGE",
     "LC_ALL",
     "LC_MESSAGES",
@@ -99,5 +98,6 @@ def own_settings():
 def _scrub():
     for name in _FOREIGN:
         os.environ.pop(name, None)
+    os.environ["LANG"] = "C.UTF-8"
     if hub := sys.modules.get("huggingface_hub.constants"):
         hub.HF_HUB_OFFLINE = False  # what it read when it was imported, maybe beside an engine

@@ -62,12 +62,12 @@ def data(text: str) -> None:
 
 def verbatim(text: str) -> None:
     """Print lines on stdout that are not ours, or that a program reads: in no other language."""
-    _print(visible(text, keep="\n\t"), sys.stdout)
+    print(visible(text, keep="\n\t"), file=sys.stdout, flush=True)
 
 
 def stream(text: str) -> None:
     """Print a piece of a model's answer on stdout without ending the line."""
-    _print(visible(text, keep="\n\t"), sys.stdout, end="")
+    print(visible(text, keep="\n\t"), end="", file=sys.stdout, flush=True)
 
 
 def document(kind: str, fields: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ def document(kind: str, fields: Mapping[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """Print one line of talk on stderr."""
-    _print(visible(translated(text), keep="\n\t"), sys.stderr)
+    print(visible(translated(text), keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def failure(error: PackError, *, as_json: bool = False) -> None:
@@ -99,7 +99,7 @@ def warning(text: str) -> None:
 def _labelled(label: str, colour: str, text: str) -> None:
     """Print a coloured label and the text, whose lines stay lines."""
     shown = visible(text, keep="\n")
-    _print(f"{_paint(translated(label), colour)}: {shown}", sys.stderr)
+    print(f"{_paint(translated(label), colour)}: {shown}", file=sys.stderr, flush=True)
 
 
 def mark(level: str) -> str:
@@ -186,7 +186,7 @@ class ConsoleProgress:
                 self._draw()
             else:
                 amount = f" ({human_bytes(total_bytes)})" if total_bytes else ""
-                self._line(f"{what}{amount} …")
+                self._line(f"{translated(what)}{amount} …")
 
     def advance(self, size_bytes: int) -> None:
         """Count bytes; redraw at most ten times a second."""
@@ -217,7 +217,7 @@ class ConsoleProgress:
             if self._bar:
                 self._out.write(self._wiped(self._columns()))
                 self._drawn = 0
-            self._line(f"{self._what}: {took_s:.1f} s{amount}")
+            self._line(f"{translated(self._what)}: {took_s:.1f} s{amount}")
 
     def _status(self, width: int | None = None) -> str:
         rate = self._done / max(self._clock() - self._began, 1e-9)
@@ -225,7 +225,7 @@ class ConsoleProgress:
 
     def _draw(self) -> None:
         width = self._columns()
-        line = visible(translated(self._status(width)))
+        line = visible(self._status(width))
         self._out.write(self._wiped(width) + line)
         self._out.flush()
         self._drawn = columns(line)
@@ -244,11 +244,8 @@ class ConsoleProgress:
         return max((width or _USUAL_COLUMNS) - 1, 1)
 
     def _line(self, text: str) -> None:
-        _print(visible(translated(text)), self._out)
-
-
-def _print(text: str, out: TextIO, end: str = "\n") -> None:
-    print(text, end=end, file=out, flush=True)
+        self._out.write(visible(translated(text)) + "\n")
+        self._out.flush()
 
 
 def _paint(text: str, code: str) -> str:

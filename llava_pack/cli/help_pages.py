@@ -1,6 +1,7 @@
 """Help pages and usage errors in Chinese: typer writes them in English, the border translates."""
 
 import io
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from llava_pack.cli.language import translated
 
 _AS_IT_IS = "\b"
 """Before a paragraph whose lines typer leaves alone."""
+_BRACKET = re.compile(r"(.*?)((?: \[[^][]*\])?)")
+"""A text, and what typer writes behind it: `[default: 3]`, `[required]`."""
 _CLOSING = frozenset(",.;:!?)]}'\"，。；：！？、）】》”’")
 
 
@@ -107,4 +110,5 @@ def _paragraph(text: str, width: int) -> str:
     """Return a paragraph in Chinese, its lines made here."""
     if text.startswith(_AS_IT_IS):
         return translated(text)
-    return "\n".join([_AS_IT_IS, *filled(translated(" ".join(text.split())), width)])
+    body, bracket = _BRACKET.fullmatch(" ".join(text.split())).groups()  # type: ignore[union-attr]
+    return "\n".join([_AS_IT_IS, *filled(translated(body) + translated(bracket), width)])

@@ -2,6 +2,7 @@
 
 import unicodedata
 
+from llava_pack.cli.language import translated
 from llava_pack.format.text import clock, human_bytes, visible
 
 _NAME_COLUMNS = 12
@@ -25,15 +26,15 @@ def progress_line(
     >>> progress_line("fetch model-00001-of-00002.safetensors", 1_000_000, 4_000_000, 5e5, 42)
     'fetch …ensors: 25 %, 500.0 kB/s, 0:06 left'
     """
-    what = visible(what)
+    what = visible(translated(what))
     forms = _forms(max(done_bytes, 0), total_bytes, max(rate, 0.0))
     if width is None:
         return f"{what}: {forms[0]}"
     least = min(columns(what), _NAME_COLUMNS) + len(": ")
-    rest = next((form for form in forms if least + len(form) <= width), "")
+    rest = next((form for form in forms if least + columns(form) <= width), "")
     if not rest:
         return shortened(forms[-1], width)
-    return f"{shortened(what, width - len(rest) - len(': '))}: {rest}"
+    return f"{shortened(what, width - columns(rest) - len(': '))}: {rest}"
 
 
 def columns(text: str) -> int:
@@ -83,8 +84,10 @@ def _forms(done: int, total: int | None, rate: float) -> tuple[str, ...]:
         return (f"{human_bytes(done)}, {speed}", human_bytes(done))
     total = max(total, done)
     percent = f"{100 * done // total} %"
-    left = f"{clock((total - done) / rate)} left" if rate else "stalled"
-    amount = f"{human_bytes(done)} of {human_bytes(total)} ({percent})"
+    amount = translated(f"{human_bytes(done)} of {human_bytes(total)} ({percent})")
+    if not rate:
+        return (amount, percent)
+    left = translated(f"{clock((total - done) / rate)} left")
     return (
         f"{amount}, {speed}, {left}",
         f"{percent}, {speed}, {left}",

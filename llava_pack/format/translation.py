@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 _HOLE = re.compile(r"\{([1-9])\}")
+_PLACE = re.compile(r"( ?)\{([1-9])\}( ?)")
 _MARK = re.compile(r"[\s!?→✓✗,;]*")
 _DEPTH = 5
 _LONGEST_CHARS = 4000
-_LOOSE_LETTERS = 5
-"""A template of fewer letters, such as `{1} or {2}`, is no evidence inside another message."""
+_TELLING_LETTERS = 5
+"""A template of fewer letters, such as `{1} of {2}`, says little: other messages may fit it."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class _Template:
         """What matches such a message, a group for each hole."""
         return re.compile("(.*?)".join(map(re.escape, self.literals)), re.DOTALL)
 
-    @cached_property
-    def loose(self) -> bool:
-        """Whether a name or a foreign text may match by chance."""
-        return sum(map(str.isalpha, "".join(self.literals))) < _LOOSE_LETTERS
+    def counts(self, values: tuple[str, ...], *, inside: bool) -> bool:
+        """Return whether a match is no chance, perhaps `inside` of another message."""
+        letters = sum(map(str.isalpha, "".join(self.literals)))
+        if letters >= _TELLING_LETTERS:
+            return True
+        return not inside and (letters == _TELLING_LETTERS - 1 or all(map(_bare, values)))
 
     def values(self, text: str) -> tuple[str, ...] | None:
         """Return what stands in the holes, None if the text is another message."""
@@ -76,16 +79,18 @@ class Catalogue:
         end = text[len(mark) + len(body) :]
         if not body or not depth:
             return text
-        if told := self._whole.get(body) or self._whole.get(f"{body}.", "").removesuffix("。"):
-            return mark + told + end
-        for template in self._templates if len(body) <= _LONGEST_CHARS else ():
-            if template.loose and depth < _DEPTH:
-                continue
-            if values := template.values(body):
+        told = self._whole.get(body) or self._whole.get(f"{body}.", "").removesuffix("。")
+        return mark + (told or self._filled(body, depth) or self._parts(body, depth - 1)) + end
+
+    def _filled(self, text: str, depth: int) -> str:
+        """Return the translation of a template that the text fits, nothing where there is none."""
+        for template in self._templates if len(text) <= _LONGEST_CHARS else ():
+            values = template.values(text)
+            if values and template.counts(values, inside=depth < _DEPTH):
                 shown = [self._value(value, depth - 1) for value in values]
-                filled = _HOLE.sub(lambda hole: shown[int(hole[1]) - 1], template.translation)  # noqa: B023 - used now
-                return mark + filled + end
-        return mark + self._parts(body, depth - 1) + end
+                pairs = list(zip(values, shown, strict=True))
+                return _PLACE.sub(lambda place: _placed(place, pairs), template.translation)  # noqa: B023 - used now
+        return ""
 
     def _value(self, value: str, depth: int) -> str:
         """Return what stands in a hole: a sentence is translated, a name stays."""
@@ -95,14 +100,27 @@ class Catalogue:
         """Return a text of several messages, each translated: lines, a list, or behind a name."""
         if "\n" in text:
             return "\n".join(self._translated(line, depth) for line in text.split("\n"))
+        if len(text) > _LONGEST_CHARS:
+            return text
         if "; " in text:
             return "; ".join(self._translated(part, depth) for part in text.split("; "))
         for place in (match.start() for match in re.finditer(": ", text)):
-            name = text[:place]
             rest = text[place + 2 :]
             if (told := self._translated(rest, depth)) != rest:
-                return f"{name}: {told}"
-        return text
+                return f"{self._whole.get(text[:place], text[:place])}: {told}"
+        name, colon, rest = text.partition(": ")
+        return self._whole.get(name, name) + colon + rest
+
+
+def _bare(value: str) -> bool:
+    """Return whether a value is a name or an amount: no words of a sentence."""
+    return " " not in value or any(map(str.isdigit, value))
+
+
+def _placed(place: re.Match[str], pairs: list[tuple[str, str]]) -> str:
+    """Return a value for its place: the spaces around it set off a foreign word only."""
+    value, shown = pairs[int(place[2]) - 1]
+    return f"{place[1]}{shown}{place[3]}" if shown == value else shown
 
 
 def read_catalogue(*files: Path) -> Catalogue:

@@ -127,8 +127,9 @@ def _say(text: str) -> None:
 @cache
 def _words() -> Catalogue:
     """Return the person's language, which install.sh read before it cleaned the environment."""
-    chinese = os.environ.get("CALLER_LANGUAGE") == "zh"
-    return read_catalogue(Path(__file__).with_name("zh.toml")) if chinese else Catalogue({})
+    words = Path(__file__).with_name("zh.toml")
+    chinese = os.environ.get("CALLER_LANGUAGE") == "zh" and words.is_file()
+    return read_catalogue(words) if chinese else Catalogue({})
 
 
 class Lines:

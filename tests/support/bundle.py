@@ -232,7 +232,7 @@ def seal(root: Path) -> str:
 
 def installer_files() -> dict[str, bytes]:
     """Return what a bundle carries to install itself, as in this checkout."""
-    names = ["__init__.py", *_code("target"), *_code("format")]
+    names = ["__init__.py", *_code("target"), *_code("format"), "target/zh.toml"]
     package = CHECKOUT / "llava_pack"
     files = {f"installer/llava_pack/{name}": (package / name).read_bytes() for name in names}
     files["install.sh"] = (CHECKOUT / "installers" / "install.sh").read_bytes()

@@ -1,5 +1,6 @@
 """The Chinese catalogue: which messages it must have, how its files are written, install.sh's copy."""
 
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def catalogue_words() -> dict[str, str]:
     }
 
 
+@functools.cache
 def all_messages() -> dict[str, set[str]]:
     """Return every message that needs Chinese, and where it stands."""
     found = templates()

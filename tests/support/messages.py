@@ -41,12 +41,16 @@ def templates() -> dict[str, set[str]]:
         place = path.relative_to(ROOT).as_posix()
         if place.startswith(_ELSEWHERE):
             continue
-        for line, text in _Reader(path).messages():
-            for one in text.strip("\n").split("\n"):
-                body = one[len(_MARK.match(one)[0]) :].rstrip()  # type: ignore[index]
-                if is_prose(body):
-                    found.setdefault(numbered(body), set()).add(f"{place}:{line}")
+        for text in texts_of(path):
+            found.setdefault(text, set()).add(place)
     return found
+
+
+def texts_of(path: Path) -> set[str]:
+    """Return the messages of a module, a line each."""
+    lines = (line for text in _Reader(path).messages() for line in text.strip("\n").split("\n"))
+    bodies = (line[len(_MARK.match(line)[0]) :].rstrip() for line in lines)  # type: ignore[index]
+    return {numbered(body) for body in bodies if is_prose(body)}
 
 
 def help_texts() -> dict[str, set[str]]:
@@ -89,7 +93,7 @@ def is_prose(text: str) -> bool:
     return (
         bool(re.search(r"[A-Za-z]{2,}", bare))
         and text not in _LAYERS
-        and not text.startswith("llava-pack ")
+        and not re.fullmatch(r"llava-pack [^;:,]+", text)
     )
 
 
@@ -139,8 +143,8 @@ class _Reader:
         self._path = path
         self._local: dict[str, list[ast.expr]] = {}
 
-    def messages(self) -> Iterator[tuple[int, str]]:
-        """Yield line and text of every message."""
+    def messages(self) -> Iterator[str]:
+        """Yield every message."""
         tree = parsed(self._path)
         functions = [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
         inner = {id(node) for one in functions for node in ast.walk(one)} - {
@@ -156,10 +160,9 @@ class _Reader:
                     yield from self._lines(call)
                 elif isinstance(call, ast.Call):
                     for value in self._spoken(call):
-                        for text in self._texts(value):
-                            yield call.lineno, text
+                        yield from self._texts(value)
 
-    def _lines(self, function: ast.AST) -> Iterator[tuple[int, str]]:
+    def _lines(self, function: ast.AST) -> Iterator[str]:
         """Yield the texts in what a function returns or yields."""
         for node in ast.walk(function):
             if isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) and node.value:
@@ -172,7 +175,7 @@ class _Reader:
                 }
                 for text in ast.walk(node.value):
                     if isinstance(text, ast.JoinedStr | ast.Constant) and id(text) not in inner:
-                        yield from ((text.lineno, form) for form in self._texts(text))
+                        yield from self._texts(text)
 
     def _spoken(self, call: ast.Call) -> Iterator[ast.expr]:
         """Yield the arguments of a call that people read."""

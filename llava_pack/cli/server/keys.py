@@ -122,7 +122,7 @@ def revoke(
 
 @app.command("renew-token")
 def renew_token(as_json: AsJson = False) -> None:
-    """Replace the token that `serve --keep-token` uses at every start.
+    """Replace the token that `serve --keep-token` uses.
 
     A running server accepts the old one until it stops.
 

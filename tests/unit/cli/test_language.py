@@ -1,8 +1,11 @@
 """The language of the person at the keyboard, from the environment that programs agree on."""
 
+import io
+import sys
+
 import pytest
 
-from llava_pack.cli.language import system_language
+from llava_pack.cli.language import language_of, system_language
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,17 @@ from llava_pack.cli.language import system_language
 )
 def test_the_first_variable_that_is_set_decides(environ: dict[str, str], tag: str) -> None:
     assert system_language(environ) == tag
+
+
+@pytest.mark.parametrize(
+    ("locale", "language"), [("zh_CN.UTF-8", "zh"), ("zh_TW", "zh"), ("", "en"), ("de_DE", "en")]
+)
+def test_messages_are_chinese_for_who_reads_it(locale: str, language: str) -> None:
+    assert language_of({"LANG": locale}) == language
+
+
+def test_a_terminal_without_chinese_characters_gets_english(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    assert language_of({"LANG": "zh_CN.UTF-8"}) == "en"
