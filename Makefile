@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-faults test-attack test-upstream test-clients lint format reference clean
+.PHONY: demo test test-pythons test-faults test-attack test-upstream test-clients test-windows lint format reference clean
 
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
@@ -46,6 +46,10 @@ test-upstream: $(VENV)/.ready
 test-clients: $(VENV)/.ready
 	$(BIN)/python tests/clients/run.py
 
+# The laptop's side on Windows: real CPythons for Windows under wine, in .venv-windows.
+test-windows: $(VENV)/.ready
+	$(BIN)/python tests/windows/run.py
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,4 +75,4 @@ reference: $(VENV)/.ready
 	$(BIN)/python .ci/request_fields.py
 
 clean:
-	rm -rf $(VENV) demo-run dist .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-windows demo-run dist .mypy_cache .ruff_cache

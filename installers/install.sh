@@ -286,7 +286,8 @@ check_arguments() {
     if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
         prefix=/opt/llava-pack
     elif [ -z "$prefix" ]; then
-        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] || fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
+        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] ||
+            fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
         prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
     fi
     case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac

@@ -13,6 +13,7 @@
 
 main() {
     umask 022
+    trap '' XFSZ # a limit on the size of files (ulimit -f) is then an error that dd names
     mode=$1 folder=$2 prefix=$3 id=$4 count=$5
     check_tools
     places
@@ -218,6 +219,10 @@ batch() {
 # Gives the files of a batch their names, each whose digest is right.
 settle_batch() {
     (cd .incoming/new && find . -type f | sed 's,^\./,,' | xargs -n 64 sha256sum) >.incoming/sums 2>/dev/null
+    if ! grep -Fxvf .incoming/list .incoming/sums | grep -q . && cp -Rlf .incoming/new/. . 2>/dev/null; then
+        while read -r _ path; do echo "got $path"; done <.incoming/sums
+        return
+    fi # one is wrong, or this file system has no hard links: one by one
     grep -Fxf .incoming/list .incoming/sums | while read -r _ path; do
         if named ".incoming/new/$path" "$path"; then echo "got $path"; else echo "bad $path"; fi
     done

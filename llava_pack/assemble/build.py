@@ -21,7 +21,7 @@ from llava_pack.assemble.runtime_files import (
     stage_runtime,
     stage_wheels,
 )
-from llava_pack.assemble.seal import seal
+from llava_pack.assemble.seal import own_python, seal
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
 from llava_pack.assemble.terms import check_accepted
@@ -109,7 +109,7 @@ def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Sign
         left_out=len(manifest.left_out),
         left_out_bytes=sum(entry.size_bytes for entry in manifest.left_out),
         key=None if signer is None else signer.public.fingerprint,
-        python=manifest.python.own,
+        python=own_python(manifest),
     )
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 
-from llava_pack.format.welcome import contact_lines, own_python_line
+from llava_pack.format.welcome import contact_lines
 from llava_pack.shells import for_windows
+
+_FILE = "install.sh looks on its PATH, or takes --python FILE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,11 @@ class Card:
             *self._left_out(),
             f"id        {self.bundle_id}",
             *([] if self.key is None else [f"key       {self.key}"]),
-            *([] if self.python is None else [own_python_line(self.python)]),
+            *(
+                []
+                if self.python is None
+                else [f"python    not inside: the server needs {self.python}; {_FILE}"]
+            ),
             "",
             "copy it to the server, in one of these ways:",
             *(f"  {line}" for line in carry_lines(self.bundle, folder, platform)),

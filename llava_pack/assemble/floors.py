@@ -6,7 +6,8 @@ from typing import Any
 
 from llava_pack.checkpoint.converted import as_original, converted_tower
 from llava_pack.checkpoint.footprint import memory_bytes
-from llava_pack.format.manifest import Floors, guessed_inodes
+from llava_pack.format.inodes import guessed_inodes
+from llava_pack.format.manifest import Floors
 from llava_pack.format.target import version
 from llava_pack.lock.fit import Wish
 from llava_pack.lock.platform import LEGACY, Platform

@@ -128,10 +128,12 @@ def _pinned(part: str, source: Source, pinned: str, *, by_hand: bool) -> Source:
     return source.at(pinned)
 
 
-def replacements(recipe: RecipeFile, sources: Sources, given: Sources) -> Iterator[str]:
-    """Yield a line for each part that comes from elsewhere than the recipe says.
+def replacements(
+    recipe: RecipeFile, sources: Sources, given: Sources
+) -> Iterator[tuple[str, Source, int]]:
+    """Yield each part from elsewhere than the recipe says, what is meant, and how many digests.
 
-    A recipe's digests are held against what comes; what it has none of, is taken as it is.
+    They are held against what comes; what the recipe has none of, is taken as it is.
 
     Args:
         recipe: says where parts come from.
@@ -143,13 +145,7 @@ def replacements(recipe: RecipeFile, sources: Sources, given: Sources) -> Iterat
         same = str(meant).partition("@")[0] == str(source).partition("@")[0]
         if same and (name not in given or meant == source):
             continue
-        known = sum(one.sha256 is not None for one in part.files)
-        compared = (
-            f"compared by the SHA-256 of {known} of its files"
-            if known
-            else "the recipe has no SHA-256 to compare it by"
-        )
-        yield f"! {name}: {source} in place of {meant.public}; {compared}"
+        yield name, meant, sum(one.sha256 is not None for one in part.files)
 
 
 def identify_sources(

@@ -133,8 +133,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     check_output(options.out)
     for name, licence in parts_under_terms(recipe):
         progress.note(f"licence of {name}: {licence.id}, {licence.url}")
-    for line in replacements(options.recipe, sources, options.sources):
-        progress.note(line)
+    _tell_replacements(options, sources, progress)
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
     layouts = check_servable(identified, recipe, configs, progress, packing.tower)
@@ -228,6 +227,18 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
             subject="target",
             hint=old_glibc_fix(recipe),
         ) from error
+
+
+def _tell_replacements(options: BuildOptions, sources: Sources, progress: Progress) -> None:
+    """Tell what comes from elsewhere than the recipe says, and by what it is compared."""
+    for part, meant, digests in replacements(options.recipe, sources, options.sources):
+        source, public = sources[part], meant.public
+        if digests:
+            progress.note(
+                f"! {part}: {source} in place of {public}; compared by {digests} digests of files"
+            )
+        else:
+            progress.note(f"! {part}: {source} in place of {public}; the recipe has no digests")
 
 
 def _need_python(packages: Packages) -> None:

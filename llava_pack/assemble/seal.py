@@ -28,7 +28,7 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
     Raises:
         SignatureError: openssl did not sign.
     """
-    named, python = manifest.recipe, manifest.python.own
+    named, python = manifest.recipe, own_python(manifest)
     index = bool(manifest.left_out)
     welcome = start_here(named.name, named.title, python=python, index=index).encode()
     manifest = replace(manifest, start_here_sha256=sha256(welcome).hexdigest())
@@ -46,6 +46,11 @@ def seal(staging: Staging, manifest: Manifest, out: Path, signer: Signer | None 
         files.write(staging.root / name, content, 0o644)
     _replace(staging.root, out)
     return bundle_id(sums)
+
+
+def own_python(manifest: Manifest) -> str | None:
+    """Return the Python that the target must have, None where the bundle carries one."""
+    return manifest.python.version if manifest.python.kind == "target" else None
 
 
 def check_output(out: Path) -> None:

@@ -84,8 +84,10 @@ def _forms(done: int, total: int | None, rate: float) -> tuple[str, ...]:
         return (f"{human_bytes(done)}, {speed}", human_bytes(done))
     total = max(total, done)
     percent = f"{100 * done // total} %"
-    left = translated(f"{clock((total - done) / rate)} left" if rate else "stalled")
     amount = translated(f"{human_bytes(done)} of {human_bytes(total)} ({percent})")
+    if not rate:
+        return (amount, percent)
+    left = translated(f"{clock((total - done) / rate)} left")
     return (
         f"{amount}, {speed}, {left}",
         f"{percent}, {speed}, {left}",

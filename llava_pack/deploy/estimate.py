@@ -7,7 +7,7 @@ Source: docs/reference/benchmarks.md, "The demo" and "Install".
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llava_pack.deploy.steps import DeployWork
+from llava_pack.deploy.work import DeployWork
 
 FETCH_RATE = 12.5e6
 """Bytes per second of a line with 100 Mbit/s: what a mirror gives is not known before."""

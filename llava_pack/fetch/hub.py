@@ -169,7 +169,7 @@ def _translated(subject: str, source: HubSource) -> Iterator[None]:
         raise _answered(error, subject, source) from error
     except Exception as error:
         if _is_transport(error):
-            raise unreachable(error, source.endpoint, subject, _MIRROR_HINT) from error
+            raise unreachable(error, source.endpoint, subject, hint=_MIRROR_HINT) from error
         raise
 
 

@@ -234,7 +234,7 @@ def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
             hint="set SSL_CERT_FILE to your organisation's CA bundle",
         )
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        failure: PackError = unreachable(error, file.url, file.name, _UNREACHABLE_HINT)
+        failure: PackError = unreachable(error, file.url, file.name, hint=_UNREACHABLE_HINT)
     else:
         failure = FetchError(
             f"the transfer from {host} was interrupted: {cause}",
@@ -252,7 +252,7 @@ def asked_host(error: Exception, url: str) -> str:
         return origin(url)
 
 
-def unreachable(error: Exception, url: str, subject: str, hint: str) -> NetworkError:
+def unreachable(error: Exception, url: str, subject: str, *, hint: str) -> NetworkError:
     """Return what to report where nothing answers: the host that does not, and who named it.
 
     Args:

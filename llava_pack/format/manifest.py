@@ -4,24 +4,24 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError
+from llava_pack.format.inodes import guessed_inodes
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
 from llava_pack.format.paths import check_unique, component_defect, path_defect
 from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
 
 FORMAT = 2  # the newest that is read: in 1 the bundle holds every file, in 2 not every wheel
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
-MAX_FILE_BYTES = 3_900_000_000  # so that FAT32 holds every file
+MAX_FILE_BYTES = 3_900_000_000
+"""So that FAT32 holds every file."""
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INODE_BYTES = 7_000  # Source: docs/reference/benchmarks.md, "Inodes"
-_WHEEL_INODES = 15_000
 
 Engine = Literal["transformers", "upstream"]
 """llava-pack's own engine, or LLaVA's own `llava.serve`."""
@@ -57,8 +57,7 @@ class Rewrite:
     new: str | None
     """What the bundle holds; None where the key was removed."""
     installed: str | None
-    """What the installer writes, `{model_root}` standing for the absolute model folder of the
-    generation; None where the packed value stays."""
+    """What the installer writes, `{model_root}` for the absolute `model`; None keeps it packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +138,6 @@ class PythonEntry:
     path: str | None
     """The archive in the bundle, None for the target's own."""
 
-    @property
-    def own(self) -> str | None:
-        """Return the version that the target must have, None where the bundle has an archive."""
-        return self.version if self.kind == "target" else None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -190,11 +184,6 @@ class Manifest:
         return tuple(entry for entry in self.files if entry.path.startswith(f"{folder}/"))
 
 
-def guessed_inodes(wheels: Iterable[int]) -> int:
-    """Return about how many files and folders wheels of these sizes in bytes unpack to."""
-    return sum(10 + min(size // _INODE_BYTES, _WHEEL_INODES) for size in wheels)
-
-
 def render_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of MANIFEST.json, files sorted by path.
 
@@ -212,8 +201,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """Return what MANIFEST.json says.
 
     Raises:
-        IntegrityError: it is not a manifest, of a later format, or breaks a rule; every defect is
-            named.
+        IntegrityError: it is no manifest, of a later format, or breaks rules; each is named.
     """
     value = canonical.loads(data, max_bytes=MAX_MANIFEST_BYTES)
     stated = value.get("format") if isinstance(value, dict) else None
@@ -290,9 +278,8 @@ def _check_references(manifest: Manifest, defects: records.Defects) -> None:
         if not rule.pointer.startswith("/"):
             defects.add(f"{where}.pointer", f"expected a JSON pointer, got {rule.pointer!r:.80}")
         if rule.installed is not None and not _lands_inside(rule.installed):
-            defects.add(
-                f"{where}.installed", f"expected {MODEL_ROOT}/…, got {rule.installed!r:.80}"
-            )
+            message = f"expected {MODEL_ROOT}/…, got {rule.installed!r:.80}"
+            defects.add(f"{where}.installed", message)
 
 
 def _is_model_folder(path: str) -> bool:
@@ -300,5 +287,4 @@ def _is_model_folder(path: str) -> bool:
 
 
 def _lands_inside(template: str) -> bool:
-    head, _, rest = template.partition("/")
-    return head == MODEL_ROOT and path_defect(rest) is None
+    return template.startswith(f"{MODEL_ROOT}/") and path_defect(template.partition("/")[2]) is None

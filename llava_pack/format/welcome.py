@@ -29,14 +29,6 @@ def contact_lines(
     )
 
 
-def own_python_line(version: str) -> str:
-    """Return what a bundle that carries no Python needs of the server."""
-    return (
-        f"No Python is inside: the server needs Python {version}, on its PATH or named with "
-        "install.sh --python FILE."
-    )
-
-
 def start_here(recipe: str, title: str, *, python: str | None = None, index: bool = False) -> str:
     """Return START-HERE.txt: it cannot hold the id, and is never evidence.
 
@@ -46,7 +38,8 @@ def start_here(recipe: str, title: str, *, python: str | None = None, index: boo
         python: the version that the server must have, None where the bundle carries one.
         index: the bundle leaves wheels out.
     """
-    needs = "" if python is None else f"{own_python_line(python)}\n\n"
+    own = f"No Python is inside: the server needs Python {python}, on its PATH or named with\n"
+    needs = "" if python is None else f"{own}install.sh --python FILE.\n\n"
     lines = contact_lines("/path/to/this/folder", "ID", index=index)
     steps = "\n".join(f"  {line}" for line in lines)
     need = "one host, URL" if index else "no network"

@@ -35,6 +35,7 @@ IN_PLACE = {
     "signing:write_public": "a key that was not there: nothing is replaced",
     "support_bundle:_write": "a support bundle that was not there: nothing is replaced",
     "support:_packed": "into memory",
+    "stream:Sending._send_batch": "into memory",
     "part:Part.restart": "under the lock of its download, and before the bytes that it is about",
     "probe:probe": "a person names the file, which may be a pipe",
     "lock:lock": "a person names the file, which may be a pipe",

@@ -2,15 +2,19 @@
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llava_pack.client.remote_host import RemoteHost
 from llava_pack.format.errors import NetworkError
+from tests.support.account import account, asking
 from tests.support.cut_tunnel import cut_tunnel
+from tests.support.ports import quiet_ports
 from tests.support.remote import TRANSPORTS, login_to, reached
 from tests.support.sshd import PROGRAM, LoopbackSshd
 
@@ -116,7 +120,7 @@ def test_a_connection_that_breaks_is_an_error_and_can_be_made_anew(
     kind: str, sshd: LoopbackSshd
 ) -> None:
     with cut_tunnel(sshd.port) as tunnel:
-        login = login_to(sshd, port=int(tunnel.url.rpartition(":")[2]))
+        login = login_to(sshd, port=tunnel.port)
         with reached(kind, login) as host:
             with host.channel("echo begun; read -r line") as session:
                 assert next(session.lines()) == "begun"
@@ -147,3 +151,36 @@ def test_the_hop_that_fails_is_named(
     with pytest.raises(NetworkError, match=why) as failed, reached(kind, login):
         pass
     assert failed.value.subject == "hop: ssh login"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes an account")
+def test_a_password_is_asked_once_and_for_a_tunnel_once_more_at_most(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="lp-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        environment, log = asking(folder)
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        options = ["BatchMode=no", "PreferredAuthentications=password"]
+        with account(folder) as user, LoopbackSshd(folder) as sshd:
+            login = replace(login_to(sshd, *options), destination=f"{user}@127.0.0.1")
+            with reached(kind, login) as host:
+                assert host.run("id -un").stdout.decode().strip() == user
+                assert host.run("echo here").stdout == b"here\n"
+                assert log.read_text().count("asked") == 1
+                (port,) = quiet_ports(1)
+                with host.forward(port, f"127.0.0.1:{sshd.port}"):
+                    assert _banner(port).startswith(b"SSH-2.0")
+        assert log.read_text().count("asked") == {"shared": 1, "helper": 2}[kind]
+
+
+def _banner(port: int) -> bytes:
+    """Return what an sshd says first, once something listens at a port."""
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                return connection.recv(64)
+        except ConnectionRefusedError:
+            continue

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pip._internal.models.index import PyPI
 
 from llava_pack.fetch.python import find_standalone
 from llava_pack.lock.indexes import configured_indexes
@@ -22,7 +23,7 @@ class PassedOn(Loopback):
     """A mirror of PyPI that has nothing of its own, and says where it is."""
 
     def respond(self, asked):
-        return Answer(status=302, headers={"Location": f"https://pypi.org{asked.path}"})
+        return Answer(status=302, headers={"Location": PyPI.url.rstrip("/") + asked.path})
 
 
 @pytest.fixture

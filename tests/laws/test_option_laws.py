@@ -21,7 +21,7 @@ from llava_pack.cli import main
 from llava_pack.cli.app import app
 from llava_pack.cli.both.remote import RemoteOptions
 from llava_pack.cli.both.sampling import QuestionOptions
-from llava_pack.cli.laptop.options import PackOptions
+from llava_pack.cli.laptop.options import PackChoices, PackOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import typed_again
 from llava_pack.cli.server.serve import serve_plan
@@ -35,7 +35,8 @@ TAKEN_WHOLE = {
     ModelOptions: ("model_path", {"serve", "start", "swap", "chat", "ask"}),
     QuestionOptions: ("temperature", {"chat", "ask"}),
     RemoteOptions: ("via", {"chat", "ask"}),
-    PackOptions: ("torch_backend", {"plan", "lock", "build"}),
+    PackOptions: ("target", {"plan", "lock", "build"}),
+    PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy"}),
     ServerOptions: ("stall_s", {"serve"}),
 }
 """Of each dataclass: an option by which the commands that have it are found, and who they are."""

@@ -32,6 +32,7 @@ def test_a_short_option_has_one_long_spelling_in_all_commands() -> None:
         "-o": {"--ssh-option"},
         "-n": {"--lines"},
         "-f": {"--follow"},
+        "-y": {"--yes"},
     }
 
 

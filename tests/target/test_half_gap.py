@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from llava_pack.format.text import human_bytes
 from tests.support import lone_index
 from tests.support.bundle import CHECKOUT
 from tests.support.index import LoopbackIndex
@@ -74,7 +75,7 @@ def test_a_dry_run_finds_the_wheels_and_writes_nothing(host, lean, index, wheels
     assert done.returncode == 0, done.stderr
     size_bytes = sum(wheel.stat().st_size for wheel in wheels)
     assert json.loads(done.stdout)["fetch_bytes"] == size_bytes
-    assert f"fetch {size_bytes} from an index" in done.stderr
+    assert f"fetch {human_bytes(size_bytes)} from an index" in done.stderr
     assert not host.prefix.exists()
     assert files_asked(index) == []
 
@@ -92,7 +93,7 @@ def test_the_wheels_come_from_the_index_and_the_receipt_says_so(host, lean, inde
     assert found["silence"]["installer"] == "fenced, except for 127.0.0.1"
     assert found["silence"]["index"] == [index.simple_url]
     page = (host.prefix / "models/tiny/current/receipt.txt").read_text()
-    assert "bytes fetched from the index, held against" in page
+    assert "fetched from the index, held against" in page
     assert index.simple_url in page
 
 

@@ -17,7 +17,7 @@ from tests.windows.run import HERE, ROOT, WORLD
 from tests.windows.unix_programs import unix_programs
 from tests.windows.world import DRIVE_C, GIT, OPENSSH, Windows, windows_path
 
-_DEMO = ROOT / "bundles" / "demo-model"
+DEMO = ROOT / "bundles" / "demo-model"
 RELEASE = "1790000000"
 
 
@@ -45,8 +45,8 @@ def programs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def hub() -> Iterator[LoopbackHub]:
     repos = {
-        MODEL: RepoSpec(folder=_DEMO / "llava-v1-demo"),
-        TOWER: RepoSpec(folder=_DEMO / "clip-demo"),
+        MODEL: RepoSpec(folder=DEMO / "llava-v1-demo"),
+        TOWER: RepoSpec(folder=DEMO / "clip-demo"),
     }
     with LoopbackHub(repos) as running:
         yield running

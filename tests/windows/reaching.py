@@ -1,8 +1,10 @@
 """A server reached from Windows: probed, tunnelled to, checked, through a real sshd on loopback."""
 
+import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -11,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.bundle import BundleSimulator
 from tests.support.gateway import TOKEN, gateway
 from tests.support.sshd import LoopbackSshd
 
@@ -18,18 +21,23 @@ _BUNDLE = "ab" * 32
 
 
 @pytest.fixture(scope="module")
-def sshd():
-    """Run a server whose sessions find this llava-pack, and one model that it serves."""
+def server_home():
     with tempfile.TemporaryDirectory(prefix="lp-") as name:  # short: sockets are made below it
-        folder = Path(name)
-        (folder / "sshd").mkdir()
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        settings = {"SetEnv": f"PATH={path} XDG_STATE_HOME={folder} HOME={folder}"}
-        with (
-            gateway(folder / "llava-pack" / "run", "--bundle-id", _BUNDLE),
-            LoopbackSshd(folder / "sshd", settings) as server,
-        ):
-            yield server
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def sshd(server_home):
+    """Run a server whose sessions find this llava-pack, and one model that it serves."""
+    folder = server_home
+    (folder / "sshd").mkdir()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    settings = {"SetEnv": f"PATH={path} XDG_STATE_HOME={folder} HOME={folder}"}
+    with (
+        gateway(folder / "llava-pack" / "run", "--bundle-id", _BUNDLE),
+        LoopbackSshd(folder / "sshd", settings) as server,
+    ):
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +88,17 @@ def test_tunnel_names_the_hop_that_fails(bare_windows):
     done = bare_windows.run("tunnel", "me@127.0.0.1", "-p", "9", "--check")
     assert done.returncode == 9
     assert "hop: ssh login: no sshd responds" in done.stderr
+
+
+def test_send_carries_a_bundle_over_and_a_second_time_nothing(bare_windows, login, server_home):
+    identity = BundleSimulator().write(bare_windows.folder / "tiny")
+    for _ in range(2):
+        done = bare_windows.run("send", "tiny", *login)
+        assert done.returncode == 0, done.stderr
+    (arrived,) = [path.parent for path in server_home.rglob("SHA256SUMS")]
+    assert hashlib.sha256((arrived / "SHA256SUMS").read_bytes()).hexdigest() == identity
+    check = ["sha256sum", "--quiet", "--check", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=arrived, check=False).returncode == 0
 
 
 def test_health_looks_through_a_tunnel(bare_windows, login):

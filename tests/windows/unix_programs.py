@@ -126,6 +126,8 @@ def _feed(line: socket.socket, process: "subprocess.Popen[bytes]") -> None:
             else:
                 process.stdin.close()
     process.terminate()
+    with suppress(OSError):
+        process.stdin.close()
 
 
 def _pump(stream, kind: int, line: socket.socket, lock: threading.Lock) -> None:

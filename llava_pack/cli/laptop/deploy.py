@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from llava_pack.client.ssh import Login, RemoteHost
     from llava_pack.deploy.estimate import Step
     from llava_pack.deploy.record import BuiltBundle
-    from llava_pack.deploy.steps import Deployment, DeployWork
+    from llava_pack.deploy.steps import Deployment
+    from llava_pack.deploy.work import DeployWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def deploy(
     from llava_pack.deploy.estimate import steps_of
     from llava_pack.deploy.record import Records
     from llava_pack.deploy.remote_commands import RemoteCommands
-    from llava_pack.deploy.steps import Deployment, Wanted
+    from llava_pack.deploy.steps import Deployment
+    from llava_pack.deploy.work import Wanted
     from llava_pack.fetch.cache import Cache
 
     login = Login(

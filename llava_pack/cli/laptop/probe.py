@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 120
 WAYS: Ways = {
-    "target": ("ssh_port", "jump", "ssh_option", "out", "as_json"),
+    "destination": ("ssh_port", "jump", "ssh_option", "out", "as_json"),
     "here": ("out", "as_json"),
     "read": ("out", "as_json"),
     "paste": (),
@@ -31,7 +31,7 @@ WAYS: Ways = {
 
 def probe(
     ctx: typer.Context,
-    target: Annotated[
+    destination: Annotated[
         str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
     ] = None,
     ssh_port: SshPort = None,
@@ -65,7 +65,7 @@ def probe(
     from llava_pack.lock.profile import parse_profile, render_profile
 
     refuse_strangers(ctx, WAYS)
-    if target is None and read is None and not (here or paste):
+    if destination is None and read is None and not (here or paste):
         raise UsageError(
             "expected one of USER@HOST, --here, --paste and --read",
             subject="probe",
@@ -78,8 +78,10 @@ def probe(
         need_server("probe --here", hint="llava-pack probe USER@HOST -p PORT")
     if read is not None:
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
-    elif target is not None:
-        login = Login(destination=target, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
+    elif destination is not None:
+        login = Login(
+            destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
+        )
         said = _probe_there(login)
     else:
         said = probe_here()

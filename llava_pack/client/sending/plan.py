@@ -125,9 +125,9 @@ def check_space(plan: SendPlan, far: FarSide) -> None:
 def _batches(files: Iterable[CargoFile]) -> tuple[tuple[CargoFile, ...], ...]:
     """Return files in groups that are not large, in their order."""
     groups: list[list[CargoFile]] = []
-    size_bytes = BATCH_BYTES
+    size_bytes = 0
     for file in files:
-        if size_bytes + file.size_bytes > BATCH_BYTES:
+        if not groups or size_bytes + file.size_bytes > BATCH_BYTES:
             groups.append([])
             size_bytes = 0
         groups[-1].append(file)

@@ -3,7 +3,8 @@ import tarfile
 import zipfile
 
 from llava_pack.assemble.inodes import archive_inodes, installed_inodes, wheel_inodes
-from llava_pack.format.manifest import FileEntry, guessed_inodes
+from llava_pack.format.inodes import guessed_inodes
+from llava_pack.format.manifest import FileEntry
 
 NAMES = ["a/__init__.py", "a/b/c.py", "a/b/d.so", "a-1.dist-info/RECORD", "a/b/"]
 

@@ -16,6 +16,13 @@ def test_two_wheels_have_the_same_bytes(tmp_path):
     assert first == second
 
 
+def test_no_byte_depends_on_the_system_or_on_its_zlib(tmp_path):
+    with zipfile.ZipFile(write_own_wheel(tmp_path)) as wheel:
+        for member in wheel.infolist():
+            assert member.compress_type == zipfile.ZIP_STORED
+            assert member.create_system == 3, "Unix, as on Linux"
+
+
 def test_record_is_true_and_nothing_foreign_is_inside(tmp_path):
     with zipfile.ZipFile(write_own_wheel(tmp_path)) as wheel:
         names = wheel.namelist()

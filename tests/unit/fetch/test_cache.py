@@ -23,7 +23,20 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
     ],
 )
 def test_where_it_is(environ: dict[str, str], root: Path) -> None:
-    assert default_root(environ) == root
+    assert default_root(environ, "linux") == root
+
+
+@pytest.mark.parametrize(
+    ("environ", "root"),
+    [
+        ({"LOCALAPPDATA": "/local"}, Path("/local/llava-pack")),
+        ({"LOCALAPPDATA": "/local", "XDG_CACHE_HOME": "/x"}, Path("/x/llava-pack")),
+        ({"LOCALAPPDATA": "/local", "LLAVA_PACK_CACHE": "/own"}, Path("/own")),
+        ({}, Path.home() / ".cache/llava-pack"),
+    ],
+)
+def test_where_it_is_on_windows(environ: dict[str, str], root: Path) -> None:
+    assert default_root(environ, "win32") == root
 
 
 def test_the_environment_is_read_when_it_is_made(
