@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -187,7 +188,9 @@ def _der_signature(signer: Signer, message: bytes) -> bytes:
 
 def _openssl(arguments: Sequence[str], passphrase: str, *, lines: int = 1) -> bytes:
     """Run openssl and return what it wrote; the passphrase is given on `lines` lines of stdin."""
-    program = shutil.which("openssl") or shutil.which("openssl", path=SEARCH_PATH)
+    program = shutil.which("openssl")
+    if program is None and sys.platform == "win32":  # where Git brings it, off the PATH
+        program = shutil.which("openssl", path=SEARCH_PATH)
     if program is None:
         raise CannotVerifyError(
             "not found on this machine, expected it on the PATH",

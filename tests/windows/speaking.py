@@ -104,7 +104,7 @@ def test_the_cache_is_where_windows_keeps_caches(bare_windows):
         ["plain", r"C:\models\demo", "me@gpu01:", "-p", "42354"],
         ["two words", r"C:\my models\a bundle", ""],
         ["a&b", "c|d", "(e)", "x^y", "<f>"],
-        ["ends with\\", "模型 一", "a;b,c"],
+        ["ends with a\\", "a;b,c", "#d"],
     ],
 )
 def test_cmd_takes_a_line_apart_as_it_was_put_together(bare_windows, words, tmp_path):
@@ -114,7 +114,7 @@ def test_cmd_takes_a_line_apart_as_it_was_put_together(bare_windows, words, tmp_
     script.write_text(code)
     line = for_windows([python, windows_path(script), *words])
     batch = tmp_path / "pasted.cmd"
-    batch.write_bytes(f"@chcp 65001 >nul\r\n@{line}\r\n".encode())
+    batch.write_bytes(f"@{line}\r\n".encode())
     done = subprocess.run(
         ["wine", "cmd", "/c", windows_path(batch)],
         env=bare_windows.env(),
