@@ -50,6 +50,23 @@ fi
 grep '  install.sh$' SHA256SUMS | sha256sum -c - >/dev/null || exit 4
 sh install.sh --bundle "$bundle" "$@" </dev/null
 """
+_SERVICE = """
+for whose in --system --user; do
+    systemctl "$whose" is-active --quiet llava-pack 2>/dev/null || continue
+    unit=$(systemctl "$whose" show --property=ExecStart llava-pack)
+    case $unit in *"$1/bin/llava-pack"*"$2"*) exit 0 ;; esac
+done
+exit 1
+"""
+# A server in the background has the port; one that systemd runs is restarted.
+_MAKE_ROOM = """
+for whose in --system --user; do
+    ! systemctl "$whose" is-active --quiet llava-pack 2>/dev/null || exit 0
+done
+exec "$1/bin/llava-pack" stop </dev/null
+"""
+_IN_ENGLISH = "LC_ALL=C.UTF-8 && export LC_ALL && unset LANGUAGE\n"
+"""What a command says there is put into the person's language here, like our own words."""
 _PROOFS = ("api", "answers", "silence")
 """Layers of a report that show best that it works: the model answers, and nothing calls home."""
 _OWN_WORDS = ("error: ", "hint: ")
@@ -144,13 +161,18 @@ class RemoteCommands:
         return self._llava_pack(prefix, "serve", *words, "--detach", "--json")
 
     def service(self, prefix: str, words: Sequence[str], options: Sequence[str]) -> None:
-        """Have systemd serve, and wait until it is ready.
+        """Have systemd serve, in place of a server in the background, and wait until it is ready.
 
         Raises:
             PackError: that server's own error.
         """
+        self.host.run(_MAKE_ROOM, prefix, timeout_s=_LOOK_S)
         self._llava_pack(prefix, "service", "install", *words, "--json", *options)
         self._llava_pack(prefix, "health", "--wait-ready", str(_READY_S), "--json")
+
+    def service_runs(self, prefix: str, options: Sequence[str]) -> bool:
+        """Return whether systemd serves an installation with these options already."""
+        return self.host.run(_SERVICE, prefix, " ".join(options), timeout_s=_LOOK_S).code == 0
 
     def health(self, prefix: str) -> str:
         """Return the line of `health` on the server, known answers of the model included.
@@ -194,7 +216,7 @@ class RemoteCommands:
             elif not line.startswith(_DOCUMENT):
                 self._progress.note(line)
 
-        done = self.host.stream(script, *words, on_line=say)
+        done = self.host.stream(_IN_ENGLISH + script, *words, on_line=say)
         told = _document(done.stdout.decode(errors="replace"))
         if done.code == 0 and told is not None:
             return told

@@ -163,12 +163,13 @@ class Deployment:
 
     def serve(self, work: DeployWork) -> None:
         """Have the server serve by itself, if it does not."""
-        words = [work.recipe, "--port", str(self._wanted.port)]
-        if self._wanted.service:
-            self._server.service(work.prefix, [work.recipe], ["--", *words[1:]])
-            return
-        root = ["--as-root"] if work.as_root else []
-        self._server.serve(work.prefix, [*words, *root])
+        options = ["--port", str(self._wanted.port)]
+        if not self._wanted.service:
+            more = [*options, "--keep-token", *self._wanted.reached_as]
+            more += ["--as-root"] if work.as_root else []
+            self._server.serve(work.prefix, [work.recipe, *more])
+        elif work.sends or not self._server.service_runs(work.prefix, options):
+            self._server.service(work.prefix, [work.recipe], ["--", *options])
 
     def health(self, work: DeployWork) -> str:
         """Return what `health` says on the server, in a line."""

@@ -35,6 +35,7 @@ class Wanted:
         service: systemd serves.
         out: the bundle's folder here, None for the cache.
         install: what the installer is told beside what to install.
+        reached_as: what `serve` is told of how this laptop gets there.
     """
 
     destination: str
@@ -46,6 +47,7 @@ class Wanted:
     service: bool = False
     out: Path | None = None
     install: tuple[str, ...] = ()
+    reached_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

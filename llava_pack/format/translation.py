@@ -5,7 +5,6 @@ the templates of a catalogue (`expected {1}, got {2}`). A text that matches none
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +39,9 @@ class _Template:
     def counts(self, values: tuple[str, ...], *, inside: bool) -> bool:
         """Return whether a match is no chance, perhaps `inside` of another message."""
         letters = sum(map(str.isalpha, "".join(self.literals)))
-        if letters >= _TELLING_LETTERS:
+        if any("   " in value for value in values):  # columns of a table
+            return False
+        if letters >= _TELLING_LETTERS or self.literals[0].endswith(": "):
             return True
         return not inside and (letters == _TELLING_LETTERS - 1 or all(map(_bare, values)))
 
@@ -58,7 +59,7 @@ class Catalogue:
 
     >>> words = {"expected {1}, got {2}": "预期 {1},实际 {2}", "no such file": "没有这个文件"}
     >>> Catalogue(words).translated("a.toml: expected 3, got no such file")
-    'a.toml: 预期 3,实际 没有这个文件'
+    'a.toml: 预期 3,实际没有这个文件'
     >>> Catalogue(words).translated("anything else")
     'anything else'
     """
@@ -86,6 +87,8 @@ class Catalogue:
         """Return the translation of a template that the text fits, nothing where there is none."""
         for template in self._templates if len(text) <= _LONGEST_CHARS else ():
             values = template.values(text)
+            if values and not template.literals[0] and ": " in values[0]:
+                return ""  # it stands behind a name, `host: …`, and is a part
             if values and template.counts(values, inside=depth < _DEPTH):
                 shown = [self._value(value, depth - 1) for value in values]
                 pairs = list(zip(values, shown, strict=True))
@@ -125,6 +128,8 @@ def _placed(place: re.Match[str], pairs: list[tuple[str, str]]) -> str:
 
 def read_catalogue(*files: Path) -> Catalogue:
     """Return the catalogue that stands in files: tables of English texts and their translations."""
+    import tomllib  # nobody but a Chinese reader pays for it
+
     words: dict[str, str] = {}
     for file in files:
         for table in tomllib.loads(file.read_text(encoding="utf-8")).values():

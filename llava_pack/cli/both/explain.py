@@ -75,7 +75,7 @@ def explain(
         console.document("explain", {"failures": [facts(one, chosen) for one in found]})
     elif everything:
         for one in found:
-            console.data(f"{one.id}: {one.advice[chosen].title}")
+            console.verbatim(f"{one.id}: {one.advice[chosen].title}")
     else:
         for one in found:
             _show(one, chosen)
@@ -94,10 +94,10 @@ def facts(failure: "Failure", language: Language) -> Mapping[str, Any]:
 def _show(failure: "Failure", language: Language) -> None:
     advice = failure.advice[language]
     why, fix, seen = _LABELS[language]
-    console.data(f"{failure.id}: {advice.title}")
-    console.data(f"    {why}: {advice.cause}")
-    console.data(f"    {fix}: {advice.fix}")
-    console.data(f"    {seen}: {', '.join(failure.sources)}")
+    console.verbatim(f"{failure.id}: {advice.title}")
+    console.verbatim(f"    {why}: {advice.cause}")
+    console.verbatim(f"    {fix}: {advice.fix}")
+    console.verbatim(f"    {seen}: {', '.join(failure.sources)}")
 
 
 def _language(wanted: str | None) -> Language:

@@ -148,6 +148,7 @@ def deploy(
         port=how.port,
         service=how.service,
         install=tuple(how.install_options),
+        reached_as=_reached_as(destination, ssh_port, jump),
         out=how.out,
     )
     progress, cache = console.progress(), Cache()
@@ -164,6 +165,23 @@ def deploy(
                 return
             bundle = _done(deployment, work, how)
         _open(host, login, work, bundle, how)
+
+
+def _reached_as(destination: str, port: int | None, jump: str | None) -> tuple[str, ...]:
+    """Return the option that has the server print the way that the person came by.
+
+    >>> _reached_as("root@gpu01", 42354, None), _reached_as("ssh://gpu01", None, None)
+    (('--reached-as', 'root@gpu01:42354'), ())
+    """
+    from llava_pack.serve.way_in import way_in
+
+    place = destination if port is None else f"{destination}:{port}"
+    text = place if jump is None else f"{jump},{place}"
+    try:
+        way_in(text)
+    except UsageError:  # a name that only this laptop's ssh understands
+        return ()
+    return ("--reached-as", text)
 
 
 def _show(work: "DeployWork", steps: "Sequence[Step]", how: DeployOptions) -> None:
