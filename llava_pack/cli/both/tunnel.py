@@ -93,7 +93,7 @@ def tunnel(
     )
     told = _told(port, socket, token_file)
     signal.signal(signal.SIGTERM, on_term)
-    with connected(login) as host:
+    with connected(login, console.say) as host:
         _open(host, told, local_port, expect, check=check)
 
 

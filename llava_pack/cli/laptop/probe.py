@@ -135,7 +135,7 @@ def _probe_there(login: "Login") -> bytes:
     script = (shipped("installers") / "probe.sh").read_text(encoding="utf-8")
     other = "or use llava-pack probe --paste"
     try:
-        with connected(login) as host:
+        with connected(login, console.say) as host:
             done = host.run(script)
     except NetworkError as error:
         hint = f"{error.hint}; {other}"

@@ -84,7 +84,7 @@ def send(
         destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
     )
     console.say(f"bundle id {request.cargo.bundle_id}")
-    with connected(login) as host:
+    with connected(login, console.say) as host:
         if dry_run:
             _show_plan(request, *look(host, request, console.progress()), as_json=as_json)
             return
