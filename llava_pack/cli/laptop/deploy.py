@@ -23,6 +23,7 @@ from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.client.ssh import RemoteHost
+    from llava_pack.client.ssh_tunnel import Remote
     from llava_pack.deploy.estimate import Step
     from llava_pack.deploy.record import BuiltBundle
     from llava_pack.deploy.steps import Deployment
