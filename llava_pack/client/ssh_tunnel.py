@@ -21,7 +21,7 @@ _UNTIL_CTRL_C_S = 0.5
 """Windows delivers Ctrl-C between two waits: an endless one would last as long as the process."""
 # Where an installation is; the last one is what an administrator put on the PATH.
 _ASK = (
-    'for p in "$@" "${LLAVA_PACK_PREFIX:-/nowhere}/bin/llava-pack" '
+    'for p in "${LLAVA_PACK_PREFIX:-/nowhere}/bin/llava-pack" '
     '"${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack/bin/llava-pack" '
     "/opt/llava-pack/bin/llava-pack llava-pack; do "
     'command -v "$p" >/dev/null 2>&1 && exec "$p" tunnel --json; done; exit 127'
@@ -44,18 +44,14 @@ class Remote:
         return int(port) if port.isdigit() else 7860
 
 
-def ask_server(host: RemoteHost, prefix: str | None = None) -> Remote:
+def ask_server(host: RemoteHost) -> Remote:
     """Return what the llava-pack over there says of the server that runs there.
-
-    Args:
-        host: that is logged in to.
-        prefix: where it is installed, None where it belongs.
 
     Raises:
         NetworkError: the server does not answer.
         ServeError: it has no llava-pack, or no server is running there.
     """
-    done = host.run(_ASK, *([f"{prefix}/bin/llava-pack"] if prefix else []))
+    done = host.run(_ASK)
     if done.code == 127:
         raise ServeError(
             "llava-pack was not found on the server",
