@@ -32,7 +32,8 @@ WAYS: Ways = {
 def probe(
     ctx: typer.Context,
     destination: Annotated[
-        str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
+        str | None,
+        typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration."),
     ] = None,
     ssh_port: SshPort = None,
     jump: Jump = None,
