@@ -34,8 +34,8 @@ def machine_lines(work: "DeployWork") -> Iterator[str]:
             fix = f"; {translated(finding.fix)}" if finding.fix else ""
             yield f"! {finding_line(finding)}{fix}"
     if work.as_root:
-        text = "the server serves as root, the account of this login; with --service, as its own"
-        yield f"! {translated(text)}"
+        root = translated("the server serves as root, the account of this login")
+        yield f"! {root}"
 
 
 def _minutes(seconds: float) -> str:
