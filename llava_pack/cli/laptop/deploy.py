@@ -15,7 +15,7 @@ from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
 from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.build import accepted_terms
 from llava_pack.cli.laptop.demo_target import unwinding
-from llava_pack.cli.laptop.deploy_lines import machine_lines, step_line
+from llava_pack.cli.laptop.deploy_lines import machine_lines, reached_as, step_line
 from llava_pack.cli.laptop.options import PackChoices
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
@@ -172,7 +172,7 @@ def deploy(
         service=how.service,
         account=how.account,
         install=tuple(how.install_options),
-        reached_as=_reached_as(destination, ssh_port, jump),
+        reached_as=reached_as(destination, ssh_port, jump),
         out=None if how.out is None else how.out.absolute(),
     )
     pack.request_for(None, how.out)  # a mistake is said before anybody is asked for a password
@@ -190,23 +190,6 @@ def deploy(
                 return
             bundle, remote = _done(deployment, work, how)
         _open(host, work, bundle, remote, how)
-
-
-def _reached_as(destination: str, port: int | None, jump: str | None) -> tuple[str, ...]:
-    """Return the option that has the server print the way that the person came by.
-
-    >>> _reached_as("root@gpu01", 42354, None), _reached_as("ssh://gpu01", None, None)
-    (('--reached-as', 'root@gpu01:42354'), ())
-    """
-    from llava_pack.serve.way_in import way_in
-
-    place = destination if port is None else f"{destination}:{port}"
-    text = place if jump is None else f"{jump},{place}"
-    try:
-        way_in(text)
-    except UsageError:  # a name that only this laptop's ssh understands
-        return ()
-    return ("--reached-as", text)
 
 
 def _show(work: "DeployWork", steps: "Sequence[Step]", how: DeployOptions) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.plan import finding_line
 from llava_pack.cli.progress_line import columns
+from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
@@ -45,3 +46,20 @@ def _minutes(seconds: float) -> str:
     ('40 s', '7 min')
     """
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def reached_as(destination: str, port: int | None, jump: str | None) -> tuple[str, ...]:
+    """Return the option that has the server print the way that the person came by.
+
+    >>> reached_as("root@gpu01", 42354, None), reached_as("ssh://gpu01", None, None)
+    (('--reached-as', 'root@gpu01:42354'), ())
+    """
+    from llava_pack.serve.way_in import way_in
+
+    place = destination if port is None else f"{destination}:{port}"
+    text = place if jump is None else f"{jump},{place}"
+    try:
+        way_in(text)
+    except UsageError:  # a name that only this laptop's ssh understands
+        return ()
+    return ("--reached-as", text)
