@@ -132,7 +132,7 @@ s#^changed: \(.*\)$#已改变：\1#;t
 
 chinese_usage() {
     cat <<'USAGE'
-用法：sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]
+用法：sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]
 
   --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b；默认为 install.sh 所在的文件夹（如果它
                      是离线包）

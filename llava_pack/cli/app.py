@@ -75,7 +75,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        console.data(f"llava-pack {llava_pack.__version__}")
+        console.verbatim(f"llava-pack {llava_pack.__version__}")
         raise typer.Exit
 
 

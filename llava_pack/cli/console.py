@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
-from llava_pack.cli.language import translated
+from llava_pack.cli.language import own_phrase, translated
 from llava_pack.cli.progress_line import columns, progress_line
 from llava_pack.format.errors import PackError
 from llava_pack.format.text import human_bytes, visible
@@ -78,14 +78,19 @@ def document(kind: str, fields: Mapping[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """Print one line of talk on stderr."""
-    print(visible(translated(text), keep="\n\t"), file=sys.stderr, flush=True)
+    talk(translated(text))
+
+
+def talk(text: str) -> None:
+    """Print talk that is in the person's language already."""
+    print(visible(text, keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def failure(error: PackError, *, as_json: bool = False) -> None:
     """Show an error: what is wrong on one line, the way out on the next."""
     if as_json:
         document("error", error.facts())
-    subject = f"{translated(error.subject)}: " if error.subject else ""
+    subject = f"{own_phrase(error.subject)}: " if error.subject else ""
     _labelled("error", "31;1", subject + translated(error.message))
     if error.hint:
         _labelled("hint", "36", translated(error.hint))
@@ -180,13 +185,13 @@ class ConsoleProgress:
     def start(self, what: str, total_bytes: int | None) -> None:
         """Begin a phase."""
         with self._lock:
-            self._what, self._total, self._done = what, total_bytes, 0
+            self._what, self._total, self._done = _phase(what), total_bytes, 0
             self._began = self._shown = self._clock()
             if self._bar:
                 self._draw()
             else:
                 amount = f" ({human_bytes(total_bytes)})" if total_bytes else ""
-                self._line(f"{translated(what)}{amount} …")
+                self._line(f"{self._what}{amount} …")
 
     def advance(self, size_bytes: int) -> None:
         """Count bytes; redraw at most ten times a second."""
@@ -203,21 +208,18 @@ class ConsoleProgress:
             if self._bar:
                 self._out.write(self._wiped(self._columns()))
                 self._drawn = 0
-            self._line(text)
+            self._line(translated(text))
 
     def done(self) -> None:
         """End the phase with what it took."""
         with self._lock:
             took_s = max(self._clock() - self._began, 1e-9)
-            amount = (
-                f"  {human_bytes(self._done)} at {human_bytes(self._done / took_s)}/s"
-                if self._done
-                else ""
-            )
+            speed = human_bytes(self._done / took_s)
+            amount = translated(f"{human_bytes(self._done)} at {speed}/s") if self._done else ""
             if self._bar:
                 self._out.write(self._wiped(self._columns()))
                 self._drawn = 0
-            self._line(f"{translated(self._what)}: {took_s:.1f} s{amount}")
+            self._line(f"{self._what}: {took_s:.1f} s" + (amount and f"  {amount}"))
 
     def _status(self, width: int | None = None) -> str:
         rate = self._done / max(self._clock() - self._began, 1e-9)
@@ -244,8 +246,14 @@ class ConsoleProgress:
         return max((width or _USUAL_COLUMNS) - 1, 1)
 
     def _line(self, text: str) -> None:
-        self._out.write(visible(translated(text)) + "\n")
+        self._out.write(visible(text) + "\n")
         self._out.flush()
+
+
+def _phase(what: str) -> str:
+    """Return a phase in the person's language, perhaps behind the name of a model."""
+    name, colon, detail = what.partition(": ")
+    return f"{name}: {translated(detail)}" if colon else translated(what)
 
 
 def _paint(text: str, code: str) -> str:

@@ -69,10 +69,16 @@ def translated(text: str) -> str:
     return text if language_of(os.environ) == "en" else _chinese().translated(text)
 
 
+def own_phrase(text: str) -> str:
+    """Return a subject in the person's language if it is words of ours, and no name."""
+    return text if language_of(os.environ) == "en" else _chinese().phrase(text)
+
+
 def _writable() -> bool:
-    """Return whether the terminal's encoding has Chinese characters."""
+    """Return whether data and talk can both be written in Chinese characters."""
     try:
-        "中".encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+        for stream in (sys.stdout, sys.stderr):
+            "中".encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeError:
         return False
     return True

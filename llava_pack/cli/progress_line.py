@@ -15,7 +15,7 @@ def progress_line(
     """Return how far a phase is.
 
     Args:
-        what: the phase, with a name of any length in it.
+        what: the phase in the person's language, with a name of any length in it.
         done_bytes: what came of it.
         total_bytes: what was expected; more may come. None where nobody knows.
         rate: bytes per second.
@@ -26,7 +26,7 @@ def progress_line(
     >>> progress_line("fetch model-00001-of-00002.safetensors", 1_000_000, 4_000_000, 5e5, 42)
     'fetch …ensors: 25 %, 500.0 kB/s, 0:06 left'
     """
-    what = visible(translated(what))
+    what = visible(what)
     forms = _forms(max(done_bytes, 0), total_bytes, max(rate, 0.0))
     if width is None:
         return f"{what}: {forms[0]}"

@@ -4,6 +4,7 @@ The code speaks English everywhere; where a text reaches a person, it is matched
 the templates of a catalogue (`expected {1}, got {2}`). A text that matches none stays English.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ _HOLE = re.compile(r"\{([1-9])\}")
 _PLACE = re.compile(r"( ?)\{([1-9])\}( ?)")
 _MARK = re.compile(r"[\s!?→✓✗,;]*")
 _DEPTH = 5
+_MOST_LINES = 200
+_MOST_SENTENCES = 20
+_MOST_NAMES = 5
 _LONGEST_CHARS = 4000
 _TELLING_LETTERS = 5
 """A template of fewer letters, such as `{1} of {2}`, says little: other messages may fit it."""
@@ -31,11 +35,6 @@ class _Template:
         """The fixed words of the source, in their order."""
         return _HOLE.split(self.source)[::2]
 
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """What matches such a message, a group for each hole."""
-        return re.compile("(.*?)".join(map(re.escape, self.literals)), re.DOTALL)
-
     def counts(self, values: tuple[str, ...], *, inside: bool) -> bool:
         """Return whether a match is no chance, perhaps `inside` of another message."""
         letters = sum(map(str.isalpha, "".join(self.literals)))
@@ -47,11 +46,19 @@ class _Template:
 
     def values(self, text: str) -> tuple[str, ...] | None:
         """Return what stands in the holes, None if the text is another message."""
-        words = self.literals
-        if not text.startswith(words[0]) or not text.endswith(words[-1]):
+        first, *between, last = self.literals
+        if not text.startswith(first) or not text.endswith(last):
             return None
-        found = self.pattern.fullmatch(text) if all(word in text for word in words) else None
-        return found.groups() if found else None
+        found: list[str] = []
+        at = len(first)
+        end = len(text) - len(last)
+        for word in between:  # the first place is the best: no search that goes back
+            place = text.find(word, at, max(at, end))
+            if place < 0:
+                return None
+            found.append(text[at:place])
+            at = place + len(word)
+        return (*found, text[at:end]) if at <= end else None
 
 
 class Catalogue:
@@ -97,22 +104,30 @@ class Catalogue:
 
     def _value(self, value: str, depth: int) -> str:
         """Return what stands in a hole: a sentence is translated, a name stays."""
-        return self._translated(value, depth) if " " in value or value in self._whole else value
+        return self._translated(value, depth) if " " in value else value
 
     def _parts(self, text: str, depth: int) -> str:
         """Return a text of several messages, each translated: lines, a list, or behind a name."""
-        if "\n" in text:
+        if "\n" in text and len(text) <= _LONGEST_CHARS * 4 and text.count("\n") <= _MOST_LINES:
             return "\n".join(self._translated(line, depth) for line in text.split("\n"))
         if len(text) > _LONGEST_CHARS:
             return text
-        if "; " in text:
+        if 0 < text.count("; ") <= _MOST_SENTENCES:
             return "; ".join(self._translated(part, depth) for part in text.split("; "))
-        for place in (match.start() for match in re.finditer(": ", text)):
-            rest = text[place + 2 :]
-            if (told := self._translated(rest, depth)) != rest:
-                return f"{self._whole.get(text[:place], text[:place])}: {told}"
-        name, colon, rest = text.partition(": ")
-        return self._whole.get(name, name) + colon + rest
+        for colon in itertools.islice(re.finditer(": ", text), _MOST_NAMES):
+            rest = text[colon.end() :]
+            if " " in rest and (told := self._whole.get(rest) or self._filled(rest, depth)):
+                return f"{self.phrase(text[: colon.start()])}: {told}"
+        name, sign, rest = text.partition(": ")
+        return self.phrase(name) + sign + rest
+
+    def phrase(self, text: str) -> str:
+        """Return words of ours in the catalogue's language; one word may be anybody's name.
+
+        >>> Catalogue({"ssh login": "ssh 登录", "weights": "权重"}).phrase("weights")
+        'weights'
+        """
+        return self._whole.get(text, text) if " " in text else text
 
 
 def _bare(value: str) -> bool:

@@ -121,7 +121,11 @@ def _failure(error: PackError, *, as_json: bool) -> int:
 
 
 def _say(text: str) -> None:
-    print(visible(_words().translated(text)), file=sys.stderr, flush=True)
+    _talk(_words().translated(text))
+
+
+def _talk(text: str) -> None:
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 @cache
@@ -144,7 +148,7 @@ class Lines:
 
     def start(self, what: str, total_bytes: int | None) -> None:
         """Begin a phase."""
-        self._what = what
+        self._what = _words().translated(what)
         self._total = total_bytes or 0
         self._done = 0
         self._began = self._said = time.monotonic()
@@ -157,7 +161,8 @@ class Lines:
             if now - self._said >= _EVERY_S:
                 self._said = now
                 left_s = (self._total - self._done) * (now - self._began) / max(self._done, 1)
-                _say(f"{self._what}: {self._amount()}, {clock(left_s)} left")
+                left = _words().translated(f"{clock(left_s)} left")
+                _talk(f"{self._what}: {self._amount()}, {left}")
 
     def note(self, text: str) -> None:
         """Say one line."""
@@ -166,8 +171,8 @@ class Lines:
     def done(self) -> None:
         """End the phase with what it took."""
         amount = f", {self._amount()}" if self._done else ""
-        _say(f"{self._what}: {time.monotonic() - self._began:.1f} s{amount}")
+        _talk(f"{self._what}: {time.monotonic() - self._began:.1f} s{amount}")
 
     def _amount(self) -> str:
         rate = self._done / max(time.monotonic() - self._began, 1e-9)
-        return f"{human_bytes(self._done)} at {human_bytes(rate)}/s"
+        return _words().translated(f"{human_bytes(self._done)} at {human_bytes(rate)}/s")

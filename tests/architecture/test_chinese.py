@@ -1,5 +1,6 @@
 """Every message has its Chinese, nothing is left over, and both use the words of the glossary."""
 
+import ast
 import re
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.chinese import (
     without_translation,
 )
 from tests.support.messages import texts_of
+from tests.support.sources import SOURCES, parsed
 
 GLOSSARY = (ROOT / "docs" / "glossary.zh-CN.md").read_text(encoding="utf-8")
 WORDS = catalogue_words()
@@ -109,6 +111,19 @@ def test_the_usage_and_the_refusals_of_the_script_are_read():
     texts = script_texts()
     assert {"{1} needs a value", "unknown argument {1}", "choose another --prefix"} <= set(texts)
     assert "--expect ID" in usage_lines(INSTALL_SH.read_text(encoding="utf-8"))
+
+
+def test_only_sentences_of_ours_are_printed_as_data_that_is_translated():
+    """An answer, a command, an address or a key goes through `console.verbatim`."""
+    found = [
+        f"{path.name}:{call.lineno}: {ast.unparse(call)}"
+        for path in SOURCES
+        for call in ast.walk(parsed(path))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "console.data"
+        if not isinstance(call.args[0], ast.JoinedStr | ast.Constant | ast.BinOp)
+        if ast.unparse(call.args[0]) != "line"
+    ]
+    assert not found
 
 
 def test_what_is_not_ours_is_kept_apart():

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -91,6 +92,16 @@ def test_a_dry_run_tells_bytes_and_times_and_changes_nothing(
     assert all(step["about_s"] > 0 for step in told["steps"])
     assert not laptop.prefix.exists()
     assert not list((laptop.cache / "bundles").glob("*/SHA256SUMS"))
+
+
+def test_a_dry_run_is_told_in_chinese(laptop: Laptop, demo_recipe: Path) -> None:
+    chinese = replace(laptop, environ={**laptop.environ, "LANG": "zh_CN.UTF-8", "LC_ALL": ""})
+    done = chinese.deploy(demo_recipe, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    steps = [line for line in done.stdout.splitlines() if re.match(r"[a-z]+ {2,}", line)]
+    assert [line.split()[0] for line in steps] == ["build", "send", "install", "serve", "health"]
+    assert steps[0].endswith("下载并打包")
+    assert all(not line.isascii() and " about " not in line for line in steps)
 
 
 def test_what_would_not_run_there_is_refused_before_anything_heavy(

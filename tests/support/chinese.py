@@ -17,7 +17,7 @@ _OF_THE_INSTALLER = ("llava_pack/target/", "llava_pack/format/", "installers/")
 _FOREIGN = ("typer", "composed")
 INSTALL_SH = ROOT / "installers" / "install.sh"
 _SYNOPSIS = (
-    "用法：sh install.sh --bundle DIR [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]"
+    "用法：sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]"
 )
 BEGIN = "# Chinese begins: made by .ci/chinese.py from llava_pack/target/zh.toml\n"
 END = "# Chinese ends\n"

@@ -24,7 +24,7 @@ _ELSEWHERE = (
     *("llava_pack/health/support.py", "llava_pack/health/logbook.py"),
 )
 """What these say goes to programs over HTTP, or into files: in English."""
-_NAMED = {"hint", "fix", "why", "need"}
+_NAMED = {"hint", "fix", "why", "need", "does"}
 _TALK = {"say", "data", "warning", "note", "start", "_say", "translated", "_labelled"}
 _PROMPTS = {"ask_passphrase", "read_passphrase"}
 _LAYERS = {"ok", "warn", "fail", "unknown"}

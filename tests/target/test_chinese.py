@@ -1,10 +1,12 @@
 """The installer in Chinese, for a person whose environment asks for it, in every shell."""
 
 import json
+import re
 import subprocess
 
 import pytest
 
+from llava_pack.target import main
 from tests.support.bundle import change
 from tests.support.chinese import INSTALL_SH
 
@@ -66,9 +68,24 @@ def test_busybox_s_sed_translates_as_well(tmp_path):
 def test_the_usage_is_chinese(host, medium):
     done = host.install_sh(medium(), "--help", env=CHINESE)
     assert done.returncode == 0
-    assert done.stdout.startswith("用法：sh install.sh --bundle DIR")
+    assert done.stdout.startswith("用法：sh install.sh [--bundle DIR] ")
     english = host.install_sh(medium(), "--help")
     assert done.stdout.count("\n  --") == english.stdout.count("\n  --")
+
+
+def test_progress_is_told_in_chinese_around_its_numbers(monkeypatch, capsys):
+    monkeypatch.setenv("CALLER_LANGUAGE", "zh")
+    monkeypatch.setattr(main, "_EVERY_S", 0.0)
+    main._words.cache_clear()
+    lines = main.Lines()
+    lines.start("fetching wheels from a.example", 2_000_000_000)
+    lines.advance(1_000_000_000)
+    lines.done()
+    main._words.cache_clear()
+    amount = r"1\.0 GB，\S+ .?B/秒"
+    step, end = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"从 a\.example 下载 wheel: {amount}, 剩余 [0-9:]+", step)
+    assert re.fullmatch(rf"从 a\.example 下载 wheel: [0-9.]+ s, {amount}", end)
 
 
 def test_an_installation_talks_chinese_and_its_receipt_does_not(host, medium):

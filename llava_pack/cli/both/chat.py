@@ -180,7 +180,7 @@ class Conversation:
                         console.stream(piece)
             finally:
                 if answer.text and not self._as_json:
-                    console.data("")
+                    console.verbatim("")
         for text in answer.warnings:
             console.warning(text)
         if self._as_json:

@@ -11,6 +11,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.both.bill import bill_summary
+from llava_pack.cli.language import translated
 from llava_pack.format import records
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
@@ -73,7 +74,7 @@ def inspect(
         console.document(kind, facts)
     else:
         for line in _lines({name: value for name, value in facts.items() if name != "defects"}):
-            console.data(line)
+            console.verbatim(line)
         _show_defects(defects)
     if any(defect["level"] == "fail" for defect in defects):
         raise typer.Exit(int(ExitCode.CHECKPOINT))
@@ -161,7 +162,8 @@ def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:
     for defect in defects:
-        console.data(f"{console.mark(defect['level'])} {defect['subject']}: {defect['message']}")
+        mark, message = console.mark(defect["level"]), translated(defect["message"])
+        console.verbatim(f"{mark} {defect['subject']}: {message}")
         if defect["hint"]:
             console.data(f"  {defect['hint']}")
 

@@ -114,8 +114,8 @@ def _print_lines(model: str | None, reached_as: str, *, as_json: bool) -> None:
         lists = {"placeholders": list(told.placeholders), "models": list(server.models)}
         console.document("tunnel", {**fields, **lists})
         return
-    console.data(told.tunnel)
-    console.data(told.page)
+    console.verbatim(told.tunnel)
+    console.verbatim(told.page)
     for line in told.more:
         console.say(line)
 
@@ -160,7 +160,7 @@ def _open(
         phases = ", ".join(f"{name} is {phase}" for name, phase in ready["models"].items())
         console.say(f"{console.mark('ok')} {host.login.destination}: {phases}")
         fragment = f"#token={remote.token}" if remote.token else ""
-        console.data(f"http://localhost:{here}/{fragment}")
+        console.verbatim(f"http://localhost:{here}/{fragment}")
         if check:
             return
         console.say("Ctrl-C closes the tunnel.")

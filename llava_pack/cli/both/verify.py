@@ -64,7 +64,7 @@ def verify(
     console.say(f"{console.mark('ok')} unlisted files are accounted for: {extra}")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
-    console.data(found.listing.bundle_id)
+    console.verbatim(found.listing.bundle_id)
 
 
 def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:

@@ -202,9 +202,9 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
         console.document("plan", {**fields, "python": python})
         return
     for source, files in weights.items():
-        console.data(source)
+        console.verbatim(source)
         for name, size_bytes in files.items():
-            console.data(f"  {name:<44}{human_bytes(size_bytes):>12}")
+            console.verbatim(f"  {name:<44}{human_bytes(size_bytes):>12}")
     carried = "carried" if plan.packages.python.archive is not None else "the target's own"
     console.data(f"Python {plan.packages.python.version}, {carried}")
     console.data(f"{len(wheels)} wheels: {', '.join(wheels)}")

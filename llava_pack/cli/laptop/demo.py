@@ -15,6 +15,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.demo_target import Phase, TargetRun, ran, serving, unwinding
 from llava_pack.cli.laptop.silence import silenced
 from llava_pack.cli.server_side import need_server
@@ -145,15 +146,16 @@ def _report(
         facts = {"bundle_id": bundle_id, "silent": run.silent, "answer": run.answer, "port": port}
         console.document("demo", {**facts, "phases": rows})
         return
-    console.data("")
-    console.data(f"asked about {PICTURE}: {run.answer}")
-    console.data(f"{'phase':<24}{'seconds':>9}{'bytes':>12}{'per second':>14}")
+    console.verbatim("")
+    asked = translated(f"asked about {PICTURE}")
+    console.verbatim(f"{asked}: {run.answer}")
+    console.verbatim(f"{'phase':<24}{'seconds':>9}{'bytes':>12}{'per second':>14}")
     for phase in phases:
         size = "" if phase.size_bytes is None else human_bytes(phase.size_bytes)
         rate = ""
         if phase.size_bytes is not None:
             rate = human_bytes(phase.size_bytes / max(phase.took_s, 1e-9)) + "/s"
-        console.data(f"{phase.name:<24}{phase.took_s:>9.1f}{size:>12}{rate:>14}")
-    console.data(f"{'total':<24}{sum(phase.took_s for phase in phases):>9.1f}")
+        console.verbatim(f"{phase.name:<24}{phase.took_s:>9.1f}{size:>12}{rate:>14}")
+    console.verbatim(f"{'total':<24}{sum(phase.took_s for phase in phases):>9.1f}")
     if run.silent:
         console.data("install, serve, ask and health ran in a network namespace without a route")

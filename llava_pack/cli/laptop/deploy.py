@@ -12,8 +12,10 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
+from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.build import accepted_terms
 from llava_pack.cli.laptop.demo_target import unwinding
+from llava_pack.cli.laptop.deploy_lines import machine_lines, reached_as, step_line
 from llava_pack.cli.laptop.options import PackChoices
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
@@ -170,7 +172,7 @@ def deploy(
         service=how.service,
         account=how.account,
         install=tuple(how.install_options),
-        reached_as=_reached_as(destination, ssh_port, jump),
+        reached_as=reached_as(destination, ssh_port, jump),
         out=None if how.out is None else how.out.absolute(),
     )
     pack.request_for(None, how.out)  # a mistake is said before anybody is asked for a password
@@ -190,23 +192,6 @@ def deploy(
         _open(host, work, bundle, remote, how)
 
 
-def _reached_as(destination: str, port: int | None, jump: str | None) -> tuple[str, ...]:
-    """Return the option that has the server print the way that the person came by.
-
-    >>> _reached_as("root@gpu01", 42354, None), _reached_as("ssh://gpu01", None, None)
-    (('--reached-as', 'root@gpu01:42354'), ())
-    """
-    from llava_pack.serve.way_in import way_in
-
-    place = destination if port is None else f"{destination}:{port}"
-    text = place if jump is None else f"{jump},{place}"
-    try:
-        way_in(text)
-    except UsageError:  # a name that only this laptop's ssh understands
-        return ()
-    return ("--reached-as", text)
-
-
 def _show(work: "DeployWork", steps: "Sequence[Step]", how: DeployOptions) -> None:
     """Print what will be done, what of it moves bytes, and about how long it takes.
 
@@ -220,38 +205,15 @@ def _show(work: "DeployWork", steps: "Sequence[Step]", how: DeployOptions) -> No
         fields = {"recipe": work.recipe, "prefix": work.prefix, "steps": rows}
         console.document("deploy", fields)
         return
-    tell = console.data if how.dry_run else console.say
-    for line in _machine(work):
+    tell = console.verbatim if how.dry_run else console.talk
+    for line in machine_lines(work):
         tell(line)
     if not work.sends:
-        tell(f"{console.mark('ok')} nothing changed: it is built, sent and installed already")
+        done = translated("nothing changed: it is built, sent and installed already")
+        tell(f"{console.mark('ok')} {done}")
         return
     for step in steps:
-        size = human_bytes(step.size_bytes) if step.size_bytes else ""
-        took = f"about {_minutes(step.about_s)}" if step.about_s else ""
-        tell(f"{step.name:<9}{size:>10}  {took:<16}{step.does}".rstrip())
-
-
-def _machine(work: "DeployWork") -> Iterator[str]:
-    """Yield a line about the server, and what is worth knowing before the work."""
-    profile = work.profile
-    gpus = ", ".join(gpu.name for gpu in profile.gpus or ()) or "no GPU"
-    yield f"{profile.host or 'server'}: {profile.distribution or 'unknown system'}, {gpus}"
-    for finding in work.outlook.findings if work.outlook else ():
-        if finding.level != "ok":
-            fix = f"; {finding.fix}" if finding.fix else ""
-            yield f"! {finding.name}: {finding.value}, needs {finding.need}{fix}"
-    if work.as_root:
-        yield "! the server serves as root, the account of this login"
-
-
-def _minutes(seconds: float) -> str:
-    """Return a time for people.
-
-    >>> _minutes(40), _minutes(400)
-    ('40 s', '7 min')
-    """
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        tell(step_line(step))
 
 
 def _done(
@@ -285,7 +247,7 @@ def _confirm() -> None:
         raise UsageError(
             "there is no terminal to ask at", subject="deploy", hint="add --yes to go on"
         )
-    if not typer.confirm("Go on?", default=True, err=True):
+    if not typer.confirm(translated("Go on?"), default=True, err=True):
         raise typer.Exit
 
 

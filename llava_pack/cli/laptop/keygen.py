@@ -59,4 +59,4 @@ def keygen(
         return
     console.say(f"private key  {key}, for build --sign: keep it secret")
     console.say(f"public key   {public_file}, for install --trust-key")
-    console.data(public.fingerprint)
+    console.verbatim(public.fingerprint)

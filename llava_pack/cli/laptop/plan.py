@@ -7,6 +7,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded, typed_again
@@ -162,14 +163,20 @@ def _print_wheels(outlook: "Outlook") -> None:
     console.data(f"  {len(known)} wheels, {human_bytes(total)}{more}; the largest:")
     for part in known[:_SHOWN_WHEELS]:
         shown = "unknown" if part.size_bytes is None else human_bytes(part.size_bytes)
-        console.data(f"    {part.name + ' ' + part.version:<44}{shown:>12}")
+        console.verbatim(f"    {part.name + ' ' + part.version:<44}{shown:>12}")
+
+
+def finding_line(finding: "FloorFinding") -> str:
+    """Return what a machine has, and what of it is too little, in the person's language."""
+    line = f"{translated(finding.name)}: {translated(finding.value)}"
+    if finding.level == "ok":
+        return line
+    need = translated(f"needs {translated(finding.need)}")
+    return f"{line}, {need}"
 
 
 def _print_finding(finding: "FloorFinding") -> None:
-    line = f"{console.mark(finding.level)} {finding.name}: {finding.value}"
-    if finding.level != "ok":
-        line += f", needs {finding.need}"
-    console.data(line)
+    console.verbatim(f"{console.mark(finding.level)} {finding_line(finding)}")
     if finding.level != "ok" and finding.fix:
         console.data(f"    → {finding.fix}")
 

@@ -186,8 +186,8 @@ def _print_paste() -> None:
     from llava_pack.shipped import shipped
 
     packed = gzip.compress((shipped("installers") / "probe.sh").read_bytes(), 9, mtime=0)
-    console.data("base64 -d <<'END' | gzip -dc | sh")
-    console.data(base64.encodebytes(packed).decode().rstrip("\n"))
-    console.data("END")
+    console.verbatim("base64 -d <<'END' | gzip -dc | sh")
+    console.verbatim(base64.encodebytes(packed).decode().rstrip("\n"))
+    console.verbatim("END")
     console.say("Paste these lines into the server's terminal; then pass its output to:")
     console.say("  llava-pack probe --read - --out TARGET.json")

@@ -34,15 +34,15 @@ def recipes(
     if as_json:
         console.document("recipes", {"recipes": [_facts(one) for one in found]})
         return
-    console.data(_COLUMNS.format("recipe", "to fetch", "GPU memory", "licence"))
+    console.verbatim(_COLUMNS.format("recipe", "to fetch", "GPU memory", "licence"))
     for one in found:
         licence = one.recipe.licence
         terms = f"{licence.id}, gated" if licence.gated else licence.id
         sizes = one.sizes
         fetch = "unknown" if sizes is None else _to_fetch(sizes.fetch_bytes)
         memory = "unknown" if sizes is None else human_bytes(sizes.nf4_bytes)
-        console.data(_COLUMNS.format(one.name, fetch, memory, terms))
-        console.data(f"  {one.recipe.title}")
+        console.verbatim(_COLUMNS.format(one.name, fetch, memory, terms))
+        console.verbatim(f"  {one.recipe.title}")
     console.say("gated: its terms of use have to be accepted before anything is fetched")
     console.say("next: llava-pack plan RECIPE; docs/reference/recipes.md describes each")
 

@@ -128,4 +128,4 @@ def _show(sent: "Sent", destination: str, took_s: float, *, as_json: bool) -> No
     if sent.breaks:
         console.say(f"the connection broke {sent.breaks} times")
     console.say(f"the bundle that arrived has the id {sent.bundle_id}; on the server, type:")
-    console.data(sent.install)
+    console.verbatim(sent.install)

@@ -256,9 +256,9 @@ def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool)
     for name, model in facts_of(state)["models"].items():
         console.say(model_line(name, model))
     console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
-    console.data(told.tunnel)
+    console.verbatim(told.tunnel)
     console.say("and open:")
-    console.data(told.page)
+    console.verbatim(told.page)
     for line in told.more:
         console.say(line)
     if ends:

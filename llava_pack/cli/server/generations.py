@@ -34,7 +34,7 @@ def generations(recipe: RecipeName = None, prefix: Prefix = None, as_json: AsJso
     for row in rows:
         mark = "*" if row["current"] else " "
         size = human_bytes(row["size_bytes"])
-        console.data(f"{mark} {row['recipe']} {row['generation']}  {size}  {row['bundle_id']}")
+        console.verbatim(f"{mark} {row['recipe']} {row['generation']}  {size}  {row['bundle_id']}")
     if not rows:
         console.say(f"nothing is installed under {place}")
 
@@ -69,7 +69,7 @@ def revert(
     if following.why:
         console.say(following.why)
     console.say(f"{item.recipe} generation {item.number} is active; next:")
-    console.data(following.command)
+    console.verbatim(following.command)
 
 
 def gc(

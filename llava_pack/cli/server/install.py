@@ -115,7 +115,7 @@ def install(
     if following.why:
         console.say(following.why)
     console.say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    console.data(following.command)
+    console.verbatim(following.command)
 
 
 def _show_plan(plan: "InstallPlan", *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 
 if TYPE_CHECKING:
     from llava_pack.serve.access.key import Key
@@ -75,7 +76,7 @@ def add(
         console.document("keys", {**_shown(key, now_s), "key": text})
         return
     console.say(f"{key.name}: {_terms(key, now_s)}; this is the only time that the key is shown:")
-    console.data(text)
+    console.verbatim(text)
 
 
 @app.command("list")
@@ -94,7 +95,7 @@ def show(file: Store = None, as_json: AsJson = False) -> None:
         console.document("keys", {"file": str(store.path), "keys": rows})
         return
     for key in keys:
-        console.data(f"{key.name}  {key.id}  {_terms(key, now_s)}")
+        console.verbatim(f"{key.name}  {key.id}  {translated(_terms(key, now_s))}")
     if not keys:
         console.say(f"there are no keys in {store.path}: llava-pack keys add NAME")
 

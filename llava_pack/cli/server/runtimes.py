@@ -189,9 +189,9 @@ def _announce(other: OtherRuntime, state: RunState, precision: str, *, as_json: 
         return
     console.say(f"{console.mark('ok')} {state.models[0]}: {precision}, {other.title}")
     console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
-    console.data(lines.openssh)
+    console.verbatim(lines.openssh)
     console.say("and open:")
-    console.data(page)
+    console.verbatim(page)
     for line in other.runtime.lines(state):
         console.say(line)
     if lines.bastion:

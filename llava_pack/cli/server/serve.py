@@ -167,14 +167,14 @@ def _announce(
         console.say(f"{console.mark('ok')} {line}")
     if state.public_url:
         console.say("\nOpen:")
-        console.data(told.page)
+        console.verbatim(told.page)
         console.say("or, on your laptop (Linux, macOS, Windows PowerShell), run:")
-        console.data(told.tunnel)
+        console.verbatim(told.tunnel)
     else:
         console.say("\nOn your laptop (Linux, macOS, Windows PowerShell) run:")
-        console.data(told.tunnel)
+        console.verbatim(told.tunnel)
         console.say("and open:")
-        console.data(told.page)
+        console.verbatim(told.page)
     for line in told.more:
         console.say(line)
     console.say("\nPress Ctrl-C to stop the server.")

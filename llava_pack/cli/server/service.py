@@ -104,7 +104,7 @@ def install(
         console.say(f"  cat {shlex.quote(str(key_file))}")
     console.say(f"more keys, one for each client: {program} keys add NAME")
     console.say(f"{unit.path} is active; how a laptop reaches it:")
-    console.data(f"{program} tunnel")
+    console.verbatim(f"{program} tunnel")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Any
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 from llava_pack.client.discovery import chosen_server, http
 from llava_pack.format.errors import reason_of
 from llava_pack.serve.run_state import RunState, running
@@ -63,7 +64,7 @@ def facts_of(server: RunState) -> dict[str, Any]:
 def model_line(name: str, model: dict[str, Any]) -> str:
     """Return how a model is, for people."""
     if model["phase"] != "ready":
-        return f"! {name}: {model['phase']} {model['detail']}".rstrip()
+        return f"! {name}: {model['phase']} {translated(model['detail'])}".rstrip()
     mark = console.mark("ok")
     return (
         f"{mark} {name}: {model['precision']} on {model['device']}, "

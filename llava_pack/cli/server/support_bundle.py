@@ -129,7 +129,7 @@ def _tell(path: Path, size_bytes: int, contents: "SupportContents", *, as_json: 
         facts = {"path": str(path), "size_bytes": size_bytes, **_counts(contents)}
         console.document("support-bundle", facts)
         return
-    console.data(str(path))
+    console.verbatim(str(path))
     stayed = sum(contents.left_out.values())
     console.say(
         f"{human_bytes(size_bytes)}, {len(contents.files)} files; "

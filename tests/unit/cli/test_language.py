@@ -33,8 +33,9 @@ def test_messages_are_chinese_for_who_reads_it(locale: str, language: str) -> No
     assert language_of({"LANG": locale}) == language
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_terminal_without_chinese_characters_gets_english(
-    monkeypatch: pytest.MonkeyPatch,
+    stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
     assert language_of({"LANG": "zh_CN.UTF-8"}) == "en"
