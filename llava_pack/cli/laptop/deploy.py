@@ -13,6 +13,7 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
 from llava_pack.cli.laptop.build import accepted_terms
 from llava_pack.cli.laptop.options import PackChoices
+from llava_pack.cli.laptop.plan import finding_lines
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
 from llava_pack.format.errors import UsageError
@@ -216,8 +217,7 @@ def _machine(work: "DeployWork") -> Iterator[str]:
     yield f"{profile.host or 'server'}: {profile.distribution or 'unknown system'}, {gpus}"
     for finding in work.outlook.findings if work.outlook else ():
         if finding.level != "ok":
-            fix = f"; {finding.fix}" if finding.fix else ""
-            yield f"! {finding.name}: {finding.value}, needs {finding.need}{fix}"
+            yield from finding_lines(finding)
     if work.as_root:
         yield "! the server serves as root, the account of this login; with --service, as its own"
 

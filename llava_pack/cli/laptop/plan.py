@@ -1,6 +1,7 @@
 """`llava-pack plan`: what a bundle will be, and whether it will run there."""
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -144,7 +145,8 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
     if not outlook.findings:
         console.data("  needs: " + ", ".join(_needs(outlook)))
     for finding in outlook.findings:
-        _print_finding(finding)
+        for line in finding_lines(finding):
+            console.data(line)
 
 
 def _over(gpus: int) -> str:
@@ -167,13 +169,15 @@ def _print_wheels(outlook: "Outlook") -> None:
         console.data(f"    {part.name + ' ' + part.version:<44}{shown:>12}")
 
 
-def _print_finding(finding: "FloorFinding") -> None:
-    line = f"{console.mark(finding.level)} {finding.name}: {finding.value}"
-    if finding.level != "ok":
-        line += f", needs {finding.need}"
-    console.data(line)
-    if finding.level != "ok" and finding.fix:
-        console.data(f"    → {finding.fix}")
+def finding_lines(finding: "FloorFinding") -> Iterator[str]:
+    """Yield what a person reads of one fact of a target, and what fixes it."""
+    mark = console.mark(finding.level)
+    if finding.level == "ok":
+        yield f"{mark} {finding.name}: {finding.value}"
+        return
+    yield mark + f" {finding.name}: {finding.value}, needs {finding.need}"
+    if finding.fix:
+        yield f"    → {finding.fix}"
 
 
 def _needs(outlook: "Outlook") -> list[str]:
