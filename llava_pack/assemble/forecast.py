@@ -21,7 +21,6 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding, check_floors
-from llava_pack.format.text import human_bytes
 from llava_pack.lock.fit import Fit, usable_bytes
 from llava_pack.lock.profile import Disk, TargetProfile
 
@@ -261,8 +260,8 @@ def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[Fl
     free_bytes = min(shutil.disk_usage(place).free for place in (folder, cache.root))
     level: Literal["ok", "warn"] = "ok" if free_bytes >= needed_bytes else "warn"
     fix = "free space, or choose disks with --out and LLAVA_PACK_CACHE"
-    need = f"at least {human_bytes(needed_bytes)}"
-    yield FloorFinding("disk here", level, human_bytes(free_bytes), need, fix, ExitCode.SPACE)
+    need = f"at least {needed_bytes} bytes"
+    yield FloorFinding("disk here", level, f"{free_bytes} bytes", need, fix, ExitCode.SPACE)
 
 
 def _python(target: TargetProfile, plan: Plan, floors: Floors) -> str | None:

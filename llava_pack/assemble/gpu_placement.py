@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, cast
 
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.target import FloorFinding, Gpu
-from llava_pack.format.text import human_bytes
 from llava_pack.lock.fit import Fit, sharing_gpus
 from llava_pack.lock.profile import TargetProfile
 
@@ -35,8 +34,8 @@ def gpu_findings(
     known = [one for one in free if one is not None]
     if chosen is not None and known and len(known) == len(free) and sum(known) < chosen.needs_bytes:
         fix = "stop other programs on the GPU before serving, or choose fewer slots"
-        need = human_bytes(chosen.needs_bytes)
-        yield FloorFinding("GPU memory free", "warn", human_bytes(sum(known)), need, fix)
+        need = f"{chosen.needs_bytes} bytes"
+        yield FloorFinding("GPU memory free", "warn", f"{sum(known)} bytes", need, fix)
     if len(target.gpus or ()) > 1 and gpus:
         yield _others(target.gpus or (), gpus)
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from llava_pack.format.target import FloorFinding
-from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import Disk, TargetProfile
 
 _ROOT_PREFIX = "/opt"
@@ -42,12 +41,11 @@ def place_finding(found: FloorFinding, target: TargetProfile, needed_bytes: int)
     value = f"{found.value} at {place.path}"
     if found.level == "fail":
         short = needed_bytes - (place.free_bytes or 0)
-        return replace(found, value=value, fix=f"free {human_bytes(short)} there, or add a disk")
+        return replace(found, value=value, fix=f"free {short} bytes there, or add a disk")
     if default is None or default.path == place.path:
         return replace(found, value=value)
     fix = f"copy the bundle there and install with --prefix {place.path.rstrip('/')}/llava-pack"
-    free = human_bytes(default.free_bytes or 0)
-    have = f"only {free} at {default.path}, but {value}"
+    have = f"only {default.free_bytes or 0} bytes at {default.path}, but {value}"
     return replace(found, level="warn", value=have, fix=fix)
 
 

@@ -21,7 +21,6 @@ from llava_pack.fetch.source import Listing, Origins, Source, select
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import CheckpointError, IntegrityError
 from llava_pack.format.progress import Progress
-from llava_pack.format.text import sizes_apart
 from llava_pack.recipe import ExpectedFile
 
 _SMALL = (
@@ -234,7 +233,7 @@ def _check_expected(listing: Listing, expected: Sequence[ExpectedFile]) -> None:
     for file in expected:
         size_bytes = listing.files[file.path].size_bytes
         if file.size_bytes is not None and file.size_bytes != size_bytes:
-            wanted, got = sizes_apart(file.size_bytes, size_bytes)
+            wanted, got = f"{file.size_bytes} bytes", f"{size_bytes} bytes"
             raise IntegrityError(
                 f"expected {wanted}, as in the recipe, got {got}",
                 subject=f"{listing.pinned.public}: {file.path}",

@@ -8,7 +8,6 @@ import io
 from typing import Protocol
 
 from llava_pack.format.errors import CheckpointError
-from llava_pack.format.text import sizes_apart
 
 
 class Bytes(Protocol):
@@ -128,7 +127,7 @@ def check_inside(offset_bytes: int, size_bytes: int, file_bytes: int, name: str)
         CheckpointError: they do not.
     """
     if not 0 <= offset_bytes <= offset_bytes + size_bytes <= file_bytes:
-        end, has = sizes_apart(offset_bytes + size_bytes, file_bytes)
+        end, has = f"{offset_bytes + size_bytes} bytes", f"{file_bytes} bytes"
         raise CheckpointError(
             f"its contents lie outside the file, expected {end}, got {has}: it is truncated or "
             "damaged",

@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Self
 from llava_pack.checkpoint.mapped_file import MappedFile
 from llava_pack.checkpoint.tensors import ELEMENT_BYTES, TensorEntry, checked_shape
 from llava_pack.format.errors import CheckpointError
-from llava_pack.format.text import sizes_apart
 
 MAX_HEADER_BYTES = 100_000_000
 _LENGTH = struct.Struct("<Q")
@@ -155,7 +154,7 @@ def _check_places(
             )
         end += entry.size_bytes
     if end != size_bytes:
-        promised, has = sizes_apart(end, size_bytes)
+        promised, has = f"{end} bytes", f"{size_bytes} bytes"
         raise CheckpointError(
             f"its header promises {promised}, the file has {has}",
             subject=subject,

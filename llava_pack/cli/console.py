@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 from llava_pack.cli.language import own_phrase, translated
 from llava_pack.cli.progress_line import columns, progress_line
 from llava_pack.format.errors import PackError
-from llava_pack.format.text import human_bytes, visible
+from llava_pack.format.text import human_bytes, readable, visible
 
 JSON_SCHEMA = 1
 _STAND_IN = "llava-pack-stand-in"
@@ -57,7 +57,7 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 def data(text: str) -> None:
     """Print one line of data for a person on stdout, shown as text."""
-    verbatim(translated(text))
+    verbatim(_told(text))
 
 
 def verbatim(text: str) -> None:
@@ -78,7 +78,7 @@ def document(kind: str, fields: Mapping[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """Print one line of talk on stderr."""
-    talk(translated(text))
+    talk(_told(text))
 
 
 def talk(text: str) -> None:
@@ -91,14 +91,19 @@ def failure(error: PackError, *, as_json: bool = False) -> None:
     if as_json:
         document("error", error.facts())
     subject = f"{own_phrase(error.subject)}: " if error.subject else ""
-    _labelled("error", "31;1", subject + translated(error.message))
+    _labelled("error", "31;1", subject + _told(error.message))
     if error.hint:
-        _labelled("hint", "36", translated(error.hint))
+        _labelled("hint", "36", _told(error.hint))
 
 
 def warning(text: str) -> None:
     """Show what a person should know of an answer that was given all the same."""
-    _labelled("warning", "33", translated(text))
+    _labelled("warning", "33", _told(text))
+
+
+def _told(text: str) -> str:
+    """Return a text of ours as a person reads it: in their language, sizes in their units."""
+    return readable(translated(text))
 
 
 def _labelled(label: str, colour: str, text: str) -> None:
@@ -208,7 +213,7 @@ class ConsoleProgress:
             if self._bar:
                 self._out.write(self._wiped(self._columns()))
                 self._drawn = 0
-            self._line(translated(text))
+            self._line(_told(text))
 
     def done(self) -> None:
         """End the phase with what it took."""

@@ -105,6 +105,16 @@ def refuse_strangers(ctx: typer.Context, ways: Ways) -> None:
         )
 
 
+def refuse_options(ctx: typer.Context, names: Collection[str], why: str) -> None:
+    """Refuse options that have no meaning for what a command was given.
+
+    Raises:
+        UsageError: with `why`, if one of `names` is on the command line.
+    """
+    if strangers := [_shown(one) for one in _typed(ctx) if one.name in names]:
+        raise UsageError(why, subject=", ".join(strangers), hint="leave it out")
+
+
 def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
     """Return the fields of a dataclass as they were typed, for another command that takes it."""
     names = names_of(group)

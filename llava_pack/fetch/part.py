@@ -10,7 +10,7 @@ from llava_pack.fetch.remote import FetchedFile, GitBlob, RemoteFile, Sha256
 from llava_pack.format import files
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import IntegrityError, PackError, SpaceError, UsageError
-from llava_pack.format.text import human_bytes, sizes_apart
+from llava_pack.format.text import human_bytes
 
 
 class Part:
@@ -124,7 +124,7 @@ class Part:
     def _difference(self) -> str:
         wanted = self._file.size_bytes
         if wanted is not None and wanted != self.size_bytes:
-            expected, got = sizes_apart(wanted, self.size_bytes)
+            expected, got = f"{wanted} bytes", f"{self.size_bytes} bytes"
             return f"expected {expected}, got {got}"
         match self._file.digest:
             case Sha256(hex=expected) if expected != self._sha256.hexdigest():

@@ -17,7 +17,6 @@ from llava_pack.fetch.remote import FetchedFile, RemoteFile, Sha256, place
 from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.digests import CHUNK_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
-from llava_pack.format.text import sizes_apart
 
 _GOES_ON = "run the command again: it resumes where it stopped"
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -125,7 +124,7 @@ class Transfer:
             for chunk in response.iter_raw():  # as it arrives: a kill loses nothing that came
                 self._keep(part, chunk)
         if total is not None and part.size_bytes < total:
-            expected, got = sizes_apart(total, part.size_bytes)
+            expected, got = f"{total} bytes", f"{part.size_bytes} bytes"
             raise Interrupted(
                 FetchError(
                     f"truncated: expected {expected}, got {got}",
@@ -159,7 +158,7 @@ class Transfer:
             )
             raise Interrupted(failure)
         if total is not None and file.size_bytes is not None and total != file.size_bytes:
-            expected, offered = sizes_apart(file.size_bytes, total)
+            expected, offered = f"{file.size_bytes} bytes", f"{total} bytes"
             part.discard()
             raise IntegrityError(
                 f"expected {expected}, the source offers {offered}",

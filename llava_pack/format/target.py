@@ -7,7 +7,6 @@ from typing import Literal
 
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors
-from llava_pack.format.text import human_bytes
 
 UNKNOWN = "could not be determined"
 
@@ -161,5 +160,5 @@ def _at_least(name: str, value: str | None, need: str, fix: str) -> FloorFinding
 
 def _room(name: str, value: int | None, need: int, fix: str) -> FloorFinding:
     level: Literal["ok", "fail"] = "ok" if value is not None and value >= need else "fail"
-    shown = UNKNOWN if value is None else human_bytes(value)
-    return FloorFinding(name, level, shown, f"at least {human_bytes(need)}", fix, ExitCode.SPACE)
+    shown = UNKNOWN if value is None else f"{value} bytes"
+    return FloorFinding(name, level, shown, f"at least {need} bytes", fix, ExitCode.SPACE)

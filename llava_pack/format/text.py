@@ -1,6 +1,8 @@
 """Text for people: its languages; from outside, no control or direction character reaches them."""
 
+import re
 import unicodedata
+from collections import Counter
 from typing import Literal, get_args
 
 Language = Literal["en", "zh"]
@@ -8,6 +10,8 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_BREAKS = frozenset("\u2028\u2029")
+_SIZE = re.compile(r"\b(\d{4,}) (?:bytes|字节)", re.ASCII)
+_BARE = re.compile(r"(?<![\w/.:=-])\d{4,}(?![\w/.=-]| bytes| 字节)", re.ASCII)
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -51,18 +55,25 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d} h"
 
 
-def sizes_apart(expected_bytes: int, got_bytes: int) -> tuple[str, str]:
-    """Return two sizes for people; where they look alike, the second one by what it differs.
+def readable(text: str) -> str:
+    """Return a text with its sizes for people, but where two of them would look alike.
 
-    >>> sizes_apart(13_518_798_848, 9_100_000_000), sizes_apart(3_000_000, 3_000_004)
-    (('13.5 GB', '9.1 GB'), ('3.0 MB', '4 B more'))
+    >>> readable("expected at least 13518798848 bytes, got 9100000000 bytes")
+    'expected at least 13.5 GB, got 9.1 GB'
+    >>> readable("expected 3000000 bytes, got 3000004 bytes")
+    'expected 3000000 bytes, got 3000004 bytes'
+    >>> readable("expected at most 4096 bytes, got 5000")
+    'expected at most 4096 bytes, got 5000'
     """
-    expected = human_bytes(expected_bytes)
-    got = human_bytes(got_bytes)
-    if expected != got:
-        return expected, got
-    differs = human_bytes(abs(got_bytes - expected_bytes))
-    return expected, f"{differs} {'more' if got_bytes > expected_bytes else 'less'}"
+    return "; ".join(map(_readable, text.split("; ")))
+
+
+def _readable(text: str) -> str:
+    shown = {number: human_bytes(int(number)) for number in _SIZE.findall(text)}
+    alike = Counter(shown.values())
+    if _BARE.search(text):  # another number of the same unit, which stands without it
+        return text
+    return _SIZE.sub(lambda at: shown[at[1]] if alike[shown[at[1]]] == 1 else at[0], text)
 
 
 def _hidden(char: str) -> bool:

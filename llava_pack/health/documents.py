@@ -101,6 +101,7 @@ RECEIPT = Fields(
         "verified": Fields(
             {
                 "by": _BY,
+                "expect": OneOf(other="over ssh"),  # with the address of a person
                 "signature": OneOf("good", "unsigned"),
                 "key_trusted": Flag(),
                 "tools": Several(OneOf("openssl", "ssh-keygen")),

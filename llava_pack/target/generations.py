@@ -27,24 +27,30 @@ class Generation:
 def base_folder(variable: str, below: str) -> Path | None:
     """Return a folder of XDG's; None where this account has none to write, as in containers."""
     with suppress(RuntimeError):
-        folder = Path(os.environ.get(variable) or Path.home() / below)
+        folder = _xdg_folder(variable, below)
         there = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
         if os.access(there, os.W_OK):
             return folder
     return None
 
 
+def _xdg_folder(variable: str, below: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / below)
+
+
 def default_prefix() -> Path:
-    """Return where to install when nobody says: for everybody as root, else for this account.
+    """Return where an installation is when nobody says: for everybody as root, else in this home.
 
     Raises:
         UsageError: the account has no home folder.
     """
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/opt/llava-pack")
-    if (home := base_folder("XDG_DATA_HOME", ".local/share")) is None:
-        raise UsageError("this account has no home", subject="--prefix", hint="--prefix DIR")
-    return home / "llava-pack"
+    try:
+        return _xdg_folder("XDG_DATA_HOME", ".local/share") / "llava-pack"
+    except RuntimeError as error:
+        message = "this account has no home"
+        raise UsageError(message, subject="--prefix", hint="--prefix DIR") from error
 
 
 def recipe_folder(prefix: Path, recipe: str) -> Path:

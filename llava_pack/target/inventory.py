@@ -15,7 +15,6 @@ from llava_pack.format.errors import IntegrityError, SignatureError, UsageError,
 from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
-from llava_pack.format.text import sizes_apart
 from llava_pack.target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
@@ -181,10 +180,9 @@ def check(
         with open_file(root, path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != (size if size_bytes is None else size_bytes):
-                return FileDefect(path, "size", *sizes_apart(size_bytes or 0, size))
+                return FileDefect(path, "size", f"{size_bytes} bytes", f"{size} bytes")
             if size > MAX_FILE_BYTES:
-                most, got = sizes_apart(MAX_FILE_BYTES, size)
-                return FileDefect(path, "size", f"at most {most}", got)
+                return FileDefect(path, "size", f"at most {MAX_FILE_BYTES} bytes", f"{size} bytes")
             got = sha256_stream(stream, progress.advance)
     except OSError as error:
         return unreadable(path, error)

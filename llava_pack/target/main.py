@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from llava_pack.format.errors import PackError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.text import clock, human_bytes, visible
+from llava_pack.format.text import clock, human_bytes, readable, visible
 from llava_pack.format.translation import Catalogue, read_catalogue
 from llava_pack.target import generations, installer, package_index
 
@@ -121,7 +121,7 @@ def _failure(error: PackError, *, as_json: bool) -> int:
 
 
 def _say(text: str) -> None:
-    _talk(_words().translated(text))
+    _talk(readable(_words().translated(text)))
 
 
 def _talk(text: str) -> None:

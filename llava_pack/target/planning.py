@@ -117,7 +117,7 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         raise UsageError("has no meaning without --expect", subject="--over-ssh")
     if request.over_ssh:
         client = os.environ.get("SSH_CONNECTION", "?").partition(" ")[0]
-        verdict = replace(verdict, by=f"{verdict.by}, over ssh from {client} by llava-pack deploy")
+        verdict = replace(verdict, expect=f"over ssh from {client}, by llava-pack deploy")
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
     names = [one.name for one in manifest.known_answers]

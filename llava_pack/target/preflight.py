@@ -14,7 +14,6 @@ from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.target import FloorFinding, Gpu, Machine, check_floors, version
-from llava_pack.format.text import human_bytes
 from llava_pack.target import disk, programs
 
 _MIB = 1024 * 1024
@@ -78,7 +77,7 @@ def free_gpu_memory(
         return ()
     sizes = sorted((gpu.memory_free_bytes or 0 for gpu in _gpus() or ()), reverse=True)
     free = sum(sizes[: manifest.serving.gpus])
-    room = FloorFinding("free GPU memory", "ok", human_bytes(free), human_bytes(need))
+    room = FloorFinding("free GPU memory", "ok", f"{free} bytes", f"{need} bytes")
     if free >= need:
         return (room,)
     if not serves:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llava_pack.format.manifest import FileEntry, Manifest
-from llava_pack.format.text import human_bytes, visible
+from llava_pack.format.text import human_bytes, readable, visible
 from llava_pack.target.receipt import Receipt
 
 NAME = "receipt.txt"
@@ -46,7 +46,7 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
     yield f"✓ {receipt.files} files, {size}: SHA-256, {receipt.hashed_with}"
     for way, size_bytes in receipt.placed.items():
         yield f"    {human_bytes(size_bytes)} {_WAYS[way]}"
-    yield from map(mark, receipt.preflight)
+    yield from (readable(mark(fact)) for fact in receipt.preflight)
     for answer in receipt.smoke.get("answers", ()):
         said = answer if isinstance(answer, dict) else {"text": answer}
         who = said.get("reference")

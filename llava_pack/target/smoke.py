@@ -32,7 +32,7 @@ def ask(
     command += ["--device", manifest.serving.device, "--json"]
     command += [word for name in accepted for word in ("--accept-answer", name)]
     with tempfile.TemporaryDirectory(prefix=".smoke.", dir=generation) as home:
-        said = programs.run(command, what="smoke test", scratch=Path(home), timeout_s=_TIMEOUT_S)
+        said = _run(command, Path(home))
     try:
         report = json.loads(said.strip().rpartition("\n")[2])
     except ValueError as error:
@@ -40,17 +40,38 @@ def ask(
         raise InstallError(message) from error
     if not isinstance(report, dict) or report.get("ok") is not True:
         wrong = _wrong(report)
-        said = "; ".join(wrong.values()) or f"{report!r:.400}"
-        names = " ".join(f"--accept-answer {name}" for name in wrong)
-        raise InstallError(
-            f"smoke test: the known answer was not given: {said}",
-            hint=f"if that is right for this model: the same command with {names}" if names else "",
-        )
+        said = "; ".join(str(one.get("why")) for one in wrong) or f"{report!r:.400}"
+        message = f"smoke test: the known answer was not given: {said}"
+        raise InstallError(message, hint=_hint(wrong))
     return report
 
 
-def _wrong(report: Any) -> dict[str, str]:
-    """Return what was answered wrongly, by name, as far as a person may accept it."""
+def _run(command: Sequence[str | Path], home: Path) -> str:
+    try:
+        return programs.run(command, what="smoke test", scratch=home, timeout_s=_TIMEOUT_S)
+    except InstallError as error:
+        if "unrecognized arguments: --accept-answer" not in error.message:
+            raise
+        raise InstallError(
+            "the bundle is too old for it",
+            subject="--accept-answer",
+            hint="build the bundle again with this llava-pack, or leave the option out",
+        ) from error
+
+
+def _wrong(report: Any) -> list[dict[str, Any]]:
+    """Return the answers that are wrong and not accepted."""
     answers = report.get("answers", ()) if isinstance(report, dict) else ()
     failed = [one for one in answers if isinstance(one, dict) and one.get("ok") is False]
-    return {str(one.get("name")): str(one.get("why")) for one in failed if not one.get("accepted")}
+    return [one for one in failed if not one.get("accepted")]
+
+
+def _hint(wrong: Sequence[dict[str, Any]]) -> str:
+    """Return the way out; where the computation itself differs, no person's word makes it right."""
+    if any(one.get("stage") for one in wrong):
+        return (
+            "the computation differs from the recorded one, which no option accepts: install the "
+            "bundle again; nvidia-smi -q shows a GPU that fails"
+        )
+    names = " ".join(f"--accept-answer {one.get('name')}" for one in wrong)
+    return f"if that is right for this model: the same command with {names}" if names else ""

@@ -13,7 +13,6 @@ from llava_pack.format import files
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
-from llava_pack.format.text import sizes_apart
 from llava_pack.target import disk, inventory
 from llava_pack.target.inventory import FileDefect
 
@@ -187,7 +186,7 @@ def _differs(
             return None
         if size_bytes == entry.size_bytes:
             return FileDefect(entry.path, "changed", f"sha256 {entry.sha256}", got)
-    return FileDefect(entry.path, "size", *sizes_apart(entry.size_bytes, size_bytes))
+    return FileDefect(entry.path, "size", f"{entry.size_bytes} bytes", f"{size_bytes} bytes")
 
 
 def _link(source: BinaryIO, incoming: Path, mode: int) -> bool:

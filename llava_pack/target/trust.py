@@ -52,10 +52,14 @@ class Verdict:
     """The key was named by a person or is pinned; any other vouches only for itself."""
     tools: tuple[str, ...]
     """That accepted the signature."""
+    expect: str = ""
+    """How the id came that `--expect` named, where that is known."""
 
     def facts(self) -> dict[str, Any]:
         """Return what a receipt and `--json` hold."""
         facts: dict[str, Any] = {"by": self.by, "signature": self.signature}
+        if self.expect:
+            facts["expect"] = self.expect
         if self.key is not None:
             key = {"key": self.key.fingerprint, "key_trusted": self.trusted}
             facts |= {**key, "tools": list(self.tools)}

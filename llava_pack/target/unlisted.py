@@ -13,7 +13,6 @@ from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.signature import MAX_SIGNATURE_BYTES, PublicKey, as_made
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
-from llava_pack.format.text import human_bytes
 from llava_pack.format.welcome import MAX_START_BYTES, START_NAME, start_here
 from llava_pack.target import inventory
 from llava_pack.target.inventory import BundleListing, FileDefect
@@ -54,9 +53,7 @@ def account(listing: BundleListing, manifest: Manifest, key: PublicKey | None) -
         if right:
             sizes[name] = size
         else:
-            defects.append(
-                FileDefect(name, "changed", expected, f"another file of {human_bytes(size)}")
-            )
+            defects.append(FileDefect(name, "changed", expected, f"another file of {size} bytes"))
     return Accounted(sizes, tuple(defects))
 
 

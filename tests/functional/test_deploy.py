@@ -136,7 +136,8 @@ def test_one_command_leads_to_a_page_without_network_on_the_far_side(
     [receipt] = laptop.prefix.glob("models/*/current/receipt.json")
     facts = json.loads(receipt.read_text())
     assert facts["bundle_id"] == deployed["bundle_id"]
-    assert "over ssh from 127.0.0.1 by llava-pack deploy" in facts["verified"]["by"]
+    assert facts["verified"]["by"] == "--expect"
+    assert facts["verified"]["expect"] == "over ssh from 127.0.0.1, by llava-pack deploy"
     assert facts["silence"]["routes"] == []
     assert not any((laptop.prefix / "received").glob("*")), "what was installed is not kept twice"
 

@@ -55,3 +55,9 @@ def test_names_from_outside_are_shown_as_text(folder):
     done = inspect(folder)
     assert "\x1b" not in done.stdout
     assert "\\x1b[31mred.py" in done.stdout
+
+
+def test_what_is_a_bundles_is_refused(folder):
+    done = inspect(folder, "--all")
+    assert done.returncode == 2
+    assert "--all: has no meaning for a checkpoint, only for a bundle" in done.stderr

@@ -229,7 +229,7 @@ def test_two_gpus_of_12_gb_take_13b_in_int8_together(plan):
     assert found(outlook, "GPUs")["level"] == "ok"
     memory = outlook["floors"]["memory_bytes"]["int8"]
     assert 12884901888 < memory <= 2 * 12884901888
-    assert found(outlook, "GPU memory")["value"] == "25.8 GB"
+    assert found(outlook, "GPU memory")["value"] == f"{2 * 12884901888} bytes"
 
 
 def test_a_model_that_one_gpu_of_two_serves_stays_on_it(plan, tmp_path_factory):
@@ -250,7 +250,7 @@ def test_a_gpu_that_cannot_share_is_not_counted(plan, tmp_path_factory, other):
     outlook = plan(with_gpus(tmp_path_factory.mktemp("other"), other, {}), model="13b")
     assert outlook["exit_code"] == 0, outlook
     assert (outlook["serving"]["precision"], outlook["serving"]["gpus"]) == ("nf4", 1)
-    assert found(outlook, "GPU memory")["value"] == "12.9 GB"
+    assert found(outlook, "GPU memory")["value"] == "12884901888 bytes"
     assert "CUDA_VISIBLE_DEVICES=1 " in found(outlook, "GPUs")["fix"]
 
 

@@ -28,7 +28,7 @@ _NAMED = {"hint", "fix", "why", "need", "does"}
 _TALK = {"say", "data", "warning", "note", "start", "_say", "translated", "_labelled"}
 _PROMPTS = {"ask_passphrase", "read_passphrase"}
 _LAYERS = {"ok", "warn", "fail", "unknown"}
-_LINES = {"line", "_line", "lines", "_lines", "summary"}
+_LINES = {"line", "_line", "lines", "_lines", "summary", "finding_lines"}
 """Functions that return lines for people."""
 _MOST_FORMS = 8
 _MARK = re.compile(r"[\s!?→✓✗,;]*")

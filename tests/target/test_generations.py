@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +11,8 @@ from llava_pack.format.progress import Silent
 from llava_pack.installation.installed import installed
 from llava_pack.installation.integrity import changed_files
 from llava_pack.target import generations, receipt
+from llava_pack.target.programs import SEARCH_PATH
+from tests.target.namespaces import AS_A_USER, allowed
 
 WEIGHTS = "model-00001-of-00001.safetensors"
 
@@ -28,6 +31,21 @@ def test_the_new_version_is_listed_as_current(host, two, cli):
     shown = [(row["generation"], row["current"], row["bundle_id"]) for row in rows]
     assert shown == [(1, False, two[0].id), (2, True, two[1].id)]
     assert "* tiny 2" in cli("generations", "--prefix", host.prefix).out
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not allowed(*AS_A_USER), reason="no user namespaces here")
+def test_an_installation_at_home_is_read_where_nothing_can_be_written(host, medium, tmp_path):
+    share = tmp_path / "home/.local/share"
+    host.prefix = share / "llava-pack"
+    assert host.install_sh(medium()).returncode == 0
+    share.chmod(0o555)
+    host.prefix.chmod(0o555)
+    wrap = AS_A_USER if os.geteuid() == 0 else ()
+    command = [*wrap, sys.executable, "-m", "llava_pack", "generations"]
+    environ = {"PATH": SEARCH_PATH, "HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "* tiny 1" in done.stdout
 
 
 def test_the_installation_says_where_everything_is(host, two):

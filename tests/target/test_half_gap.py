@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 from tests.support import lone_index
 from tests.support.bundle import CHECKOUT
 from tests.support.index import LoopbackIndex
@@ -95,6 +96,35 @@ def test_the_wheels_come_from_the_index_and_the_receipt_says_so(host, lean, inde
     page = (host.prefix / "models/tiny/current/receipt.txt").read_text()
     assert "fetched from the index, held against" in page
     assert index.simple_url in page
+
+
+def test_inspect_counts_what_is_there_and_names_what_is_left_out(lean, wheels, cli):
+    tiny = lean()
+    sizes = [path.stat().st_size for path in tiny.root.rglob("*") if path.is_file()]
+    shown = cli("inspect", tiny.root, "--json").document
+    unlisted = sum((tiny.root / name).stat().st_size for name in ("START-HERE.txt", "SHA256SUMS"))
+    manifest = (tiny.root / "MANIFEST.json").stat().st_size
+    assert shown["size_bytes"] == sum(sizes) - unlisted - manifest
+    assert shown["parts"]["wheels"]["files"] == 1
+    assert sum(part["size_bytes"] for part in shown["parts"].values()) == shown["size_bytes"]
+    absent = sum(wheel.stat().st_size for wheel in wheels)
+    assert shown["left_out"] == {"files": len(wheels), "size_bytes": absent}
+    lines = cli("inspect", tiny.root).out
+    size = human_bytes(shown["size_bytes"])
+    assert f"size       {size} in {len(sizes) - 3} files, 1 wheels of them" in lines
+    assert f"left out   {len(wheels)} wheels, {human_bytes(absent)}: the server fetches" in lines
+
+
+@pytest.mark.parametrize("option", ["--context=64", "--slots=2", "--vision-tower=x"])
+def test_inspect_refuses_for_a_bundle_what_is_a_checkpoints(medium, cli, option):
+    done = cli("inspect", medium().root, option)
+    assert done.code == 2
+    assert f"{option.partition('=')[0]}: has no meaning for a bundle" in done.err
+
+
+def test_inspect_prints_a_command_to_paste(medium, cli):
+    tiny = medium("a space")
+    assert pasted(["llava-pack", "verify", str(tiny.root)]) in cli("inspect", tiny.root).err
 
 
 def test_what_is_stored_is_fetched_no_more(host, lean, index):

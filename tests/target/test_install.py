@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.format.text import human_bytes
 from llava_pack.installation.installed import installed as the_installed
 from llava_pack.target.next_step import next_step
 from tests.support.bundle import SMOKE_PASSES, SMOKE_WRONG
@@ -152,8 +153,12 @@ def test_a_dry_run_writes_nothing(host, medium, cli):
     assert ended.code == 0
     assert not host.prefix.exists()
     copied = sum(path.stat().st_size for path in tiny.root.rglob("*") if path.is_file())
-    assert re.search(r"would copy (\d+) bytes", done.stderr)
-    assert int(re.search(r"would copy (\d+) bytes", done.stderr)[1]) < copied
+    found = json.loads(host.install_sh(tiny, "--dry-run", "--json").stdout)
+    assert 0 < found["copy_bytes"] < copied
+    assert f"would copy {human_bytes(found['copy_bytes'])} (or clone it" in done.stderr
+    disk = next(one for one in found["findings"] if one["name"] == "disk")
+    assert re.fullmatch(r"\d+ bytes", disk["value"])
+    assert re.search(r"✓ disk: [0-9.]+ GB \(need at least [0-9.]+ [kM]B\)", done.stderr)
 
 
 def test_settings_and_files_of_the_place_change_nothing(host, medium, tmp_path):
@@ -365,6 +370,25 @@ def test_a_known_answer_that_is_wrong_for_the_model_is_accepted_by_name(host, me
     item = the_installed(host.prefix)
     assert item.accepted_answers == {"square"}
     assert item.right_answers == ()
+
+
+def test_an_answer_that_is_computed_otherwise_is_offered_to_nobody(host, medium):
+    computed = SMOKE_WRONG.replace('"ok": False,', '"ok": False, "stage": "projector",')
+    done = host.install_sh(medium(smoke=computed))
+    assert done.returncode == 14
+    assert "the known answer was not given: square" in done.stderr
+    assert "hint: the computation differs from the recorded one" in done.stderr
+    assert "--accept-answer" not in done.stderr
+
+
+def test_a_bundle_of_before_answers_could_be_accepted_says_so(host, medium):
+    option = 'parser.add_argument("--accept-answer", action="append", default=[])\n'
+    old = SMOKE_PASSES.replace(option, "")
+    assert old != SMOKE_PASSES
+    done = host.install_sh(medium(smoke=old), "--accept-answer", "square")
+    assert done.returncode == 14
+    assert "--accept-answer: the bundle is too old for it" in done.stderr
+    assert "unrecognized" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "$(id)", "*"])

@@ -18,18 +18,22 @@ def bundle_lines(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[s
     """Yield what a person wants to know of a bundle first; nothing is verified."""
     made = datetime.fromtimestamp(manifest.release, UTC).strftime("%Y-%m-%d %H:%M UTC")
     model, serving, python = manifest.model, manifest.serving, manifest.python
-    wheels = manifest.under("wheels")
-    size = human_bytes(manifest.size_bytes)
+    carried = [entry for entry in manifest.files if entry.carried]
+    wheels = [entry for entry in manifest.under("wheels") if entry.carried]
+    size = human_bytes(sum(entry.size_bytes for entry in carried))
     yield f"{manifest.recipe.name}: {manifest.recipe.title}"
     yield f"  bundle id  {bundle_id}"
     yield f"  signed by  {_signer(folder)}"
     yield f"  release    {made}, made by {manifest.created_by}"
-    yield f"  size       {size} in {len(manifest.files)} files, {len(wheels)} wheels of them"
+    yield f"  size       {size} in {len(carried)} files, {len(wheels)} wheels of them"
+    if absent := manifest.left_out:
+        size = human_bytes(sum(entry.size_bytes for entry in absent))
+        yield f"  left out   {len(absent)} wheels, {size}: the server fetches them from an index"
     tower = model.vision_tower
     inside = "inside the model" if tower is None else tower.rpartition("/")[2]
     yield f"  model      {model.name} ({model.format}), vision tower {inside}, {model.conv_mode}"
-    carried = "in the bundle" if python.kind == "standalone" else "the target's own"
-    yield f"  runtime    {RUNTIMES[serving.engine].title}; Python {python.version}, {carried}"
+    whose = "in the bundle" if python.kind == "standalone" else "the target's own"
+    yield f"  runtime    {RUNTIMES[serving.engine].title}; Python {python.version}, {whose}"
     yield f"  needs      {', '.join(_needs(manifest))}"
     gpus = f" over {serving.gpus} GPUs" if serving.gpus > 1 else ""
     requests = f"{serving.slots} concurrent requests, {serving.context_tokens} tokens each"

@@ -1,8 +1,7 @@
 """`llava-pack inspect`: what a bundle, or a checkpoint, holds."""
 
-import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,17 +11,23 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.both.bill import bill_summary
 from llava_pack.cli.language import translated
+from llava_pack.cli.parameters import refuse_options
 from llava_pack.format import records
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
+from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
     from llava_pack.format.manifest import FileEntry, Manifest
 
 
+_OF_A_CHECKPOINT = ("vision_tower", "context", "slots")
+
+
 def inspect(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint's folder.")],
     vision_tower: Annotated[
         Path | None,
@@ -53,12 +58,14 @@ def inspect(
       llava-pack inspect ./llava-v1.5-7b        # a checkpoint
       llava-pack inspect ./llava-v1.5-7b --context 2048 --slots 8
     """
-    if (folder / SUMS_NAME).is_file() and not (as_json or everything):
-        _show_bundle(folder)
-        return
     if (folder / SUMS_NAME).is_file():
+        refuse_options(ctx, _OF_A_CHECKPOINT, "has no meaning for a bundle, only for a checkpoint")
+        if not (as_json or everything):
+            _show_bundle(folder)
+            return
         kind, facts = "bundle", _bundle(folder)
     elif _is_checkpoint(folder):
+        refuse_options(ctx, ("everything",), "has no meaning for a checkpoint, only for a bundle")
         kind = "checkpoint"
         from llava_pack.checkpoint.summary import summarise
 
@@ -89,8 +96,8 @@ def _show_bundle(folder: Path) -> None:
     manifest, _ = read_manifest(listing)
     for line in bundle_lines(folder, listing.bundle_id, manifest):
         console.data(line)
-    place = shlex.quote(str(folder))
-    console.say(f"nothing was verified: llava-pack verify {place}; more: --all")
+    check = pasted(["llava-pack", "verify", str(folder)])
+    console.say(f"nothing was verified: {check}; more: --all")
 
 
 def _is_checkpoint(folder: Path) -> bool:
@@ -113,13 +120,14 @@ def _bundle(folder: Path) -> dict[str, Any]:
     stated: dict[str, Any] = records.encode(manifest)
     files = stated.pop("files")
     answers = stated.pop("known_answers")
+    carried = [entry for entry in manifest.files if entry.carried]
     return {
         "bundle_id": listing.bundle_id,
         **stated,
-        "size_bytes": manifest.size_bytes - sum(entry.size_bytes for entry in manifest.left_out),
+        "size_bytes": sum(entry.size_bytes for entry in carried),
         **_left_out(manifest),
-        "parts": _parts(manifest),
-        "provenance": _provenance(manifest.files),
+        "parts": _parts(carried),
+        "provenance": _provenance(carried),
         "sbom": bill_summary(folder, manifest),
         "known_answers": [
             {name: answer[name] for name in ("name", "prompt", "contains")} for answer in answers
@@ -134,9 +142,9 @@ def _left_out(manifest: "Manifest") -> dict[str, Any]:
     return {"left_out": {"files": len(sizes), "size_bytes": sum(sizes)}} if sizes else {}
 
 
-def _parts(manifest: "Manifest") -> dict[str, dict[str, int]]:
+def _parts(files: "Sequence[FileEntry]") -> dict[str, dict[str, int]]:
     parts: dict[str, dict[str, int]] = defaultdict(lambda: {"files": 0, "size_bytes": 0})
-    for entry in manifest.files:
+    for entry in files:
         names = entry.path.split("/")
         depth = 2 if names[0] == "model" else 1
         part = "/".join(names[:depth]) if len(names) > 1 else "(top)"
@@ -145,7 +153,7 @@ def _parts(manifest: "Manifest") -> dict[str, dict[str, int]]:
     return dict(parts)
 
 
-def _provenance(files: "tuple[FileEntry, ...]") -> list[dict[str, Any]]:
+def _provenance(files: "Sequence[FileEntry]") -> list[dict[str, Any]]:
     """Return the origins with how much came from each, digests and names of single files aside."""
     rows: dict[str, dict[str, Any]] = {}
     for entry in files:

@@ -123,7 +123,8 @@ def deploy(
     *,
     pack: PackChoices,
     destination: Annotated[
-        str, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
+        str,
+        typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration."),
     ],
     ssh_port: SshPort = None,
     jump: Jump = None,
@@ -177,7 +178,7 @@ def deploy(
     )
     pack.request_for(None, how.out)  # a mistake is said before anybody is asked for a password
     progress, cache = console.progress(), Cache()
-    with unwinding(), connected(login) as host:
+    with unwinding(), connected(login, console.say) as host:
         server = RemoteCommands(host, progress)
         deployment = Deployment(wanted, server, Records(cache), cache, progress)
         with _resumable():

@@ -7,7 +7,7 @@ from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.plan import finding_line
 from llava_pack.cli.progress_line import columns
 from llava_pack.format.errors import UsageError
-from llava_pack.format.text import human_bytes
+from llava_pack.format.text import human_bytes, readable
 
 if TYPE_CHECKING:
     from llava_pack.deploy.estimate import Step
@@ -32,7 +32,7 @@ def machine_lines(work: "DeployWork") -> Iterator[str]:
     yield f"{profile.host or translated('server')}: {system}, {gpus}"
     for finding in work.outlook.findings if work.outlook else ():
         if finding.level != "ok":
-            fix = f"; {translated(finding.fix)}" if finding.fix else ""
+            fix = f"; {readable(translated(finding.fix))}" if finding.fix else ""
             yield f"! {finding_line(finding)}{fix}"
     if work.as_root:
         root = translated("the server serves as root, the account of this login")

@@ -13,7 +13,7 @@ from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded, typed_again
 from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.format.text import human_bytes
+from llava_pack.format.text import human_bytes, readable
 from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
@@ -170,9 +170,9 @@ def finding_line(finding: "FloorFinding") -> str:
     """Return what a machine has, and what of it is too little, in the person's language."""
     line = f"{translated(finding.name)}: {translated(finding.value)}"
     if finding.level == "ok":
-        return line
+        return readable(line)
     need = translated(f"needs {translated(finding.need)}")
-    return f"{line}, {need}"
+    return readable(f"{line}, {need}")
 
 
 def _print_finding(finding: "FloorFinding") -> None:

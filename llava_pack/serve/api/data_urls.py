@@ -14,7 +14,7 @@ import string
 
 from llava_pack.engine.inputs.picture_formats import NAMES
 from llava_pack.format.errors import UsageError
-from llava_pack.format.text import sizes_apart
+from llava_pack.format.text import readable
 
 EXPECTED = f"expected data:image/png;base64,… ({NAMES})"
 _DATA = re.compile(r"\s*data:[^,;]{0,100}(?:;[^,;]{0,100}){0,10};\s*base64\s*,", re.IGNORECASE)
@@ -63,8 +63,8 @@ def data_bytes(url: str, max_bytes: int) -> bytes:
 
 
 def _too_large(size: int, max_bytes: int) -> UsageError:
-    most, got = sizes_apart(max_bytes, size)
-    return UsageError(f"the picture is too large: {got}, at most {most} are allowed")
+    most, got = f"{max_bytes} bytes", f"{size} bytes"
+    return UsageError(readable(f"the picture is too large: {got}, at most {most} are allowed"))
 
 
 def _mended(text: bytes) -> bytes:

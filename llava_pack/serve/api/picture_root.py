@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from llava_pack.format.errors import UsageError
-from llava_pack.format.text import sizes_apart
+from llava_pack.format.text import readable
 
 _FILE = re.compile(r"\s*file:(.*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"//(?:localhost)?(?=/)", re.IGNORECASE)
@@ -103,7 +103,7 @@ def _bytes(descriptor: int, max_bytes: int) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         raise UsageError(_ELSEWHERE)
     if found.st_size > max_bytes:
-        most, got = sizes_apart(max_bytes, found.st_size)
-        raise UsageError(f"the picture is too large: {got}, at most {most} are allowed")
+        most, got = f"{max_bytes} bytes", f"{found.st_size} bytes"
+        raise UsageError(readable(f"the picture is too large: {got}, at most {most} are allowed"))
     with os.fdopen(os.dup(descriptor), "rb") as file:
         return file.read(max_bytes)

@@ -407,3 +407,13 @@ def test_each_finding_has_its_template():
     missing = {words for words in fixed_words() if words.strip() and words not in listed}
     missing -= {"nothing recorded: ", " is not installed here"}
     assert missing == set(), "add them to FOUND in llava_pack/health/messages.py"
+
+
+def test_a_receipt_keeps_exact_sizes_and_not_who_came_over_ssh():
+    fact = {**RECEIPT["preflight"][0], "name": "disk", "value": "13518798848 bytes"}
+    fact["need"] = "at least 9100000000 bytes"
+    came = {**RECEIPT["verified"], "expect": "over ssh from 192.0.2.1, by llava-pack deploy"}
+    told = shown(documents.RECEIPT, {**RECEIPT, "preflight": [fact], "verified": came})
+    assert told["preflight"][0]["value"] == "13518798848 bytes"
+    assert told["preflight"][0]["need"] == "at least 9100000000 bytes"
+    assert (told["verified"]["by"], told["verified"]["expect"]) == ("--expect", "over ssh")

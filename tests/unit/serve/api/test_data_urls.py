@@ -75,7 +75,7 @@ def test_what_is_no_base64_is_refused(text: str) -> None:
 @pytest.mark.parametrize("way", _WRITTEN)
 def test_the_size_is_known_before_it_is_decoded(way: str) -> None:
     assert len(data_bytes(f"data:;base64,{_WRITTEN[way](bytes(99))}", 99)) == 99
-    with pytest.raises(UsageError, match="too large: 100 B, at most 99 B are allowed"):
+    with pytest.raises(UsageError, match="too large: 100 bytes, at most 99 bytes are allowed"):
         data_bytes(f"data:;base64,{_WRITTEN[way](bytes(100))}", 99)
 
 

@@ -103,7 +103,7 @@ def test_only_regular_files_are_read(root: PictureRoot) -> None:
 def test_the_size_is_known_before_it_is_read(root: PictureRoot) -> None:
     with (root.folder / "large.png").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(UsageError, match=r"too large: 1099\.5 GB, at most 100 B"):
+    with pytest.raises(UsageError, match=r"too large: 1099\.5 GB, at most 100 bytes"):
         _read(root, f"file://{root.folder}/large.png")
 
 
