@@ -26,21 +26,47 @@ class Blame:
 
 
 _LASTING = "the server rejected the login", "the server's host key is unknown here, or has changed"
+# Lines as ssh prints them: a banner may contain any words. The first that matches counts.
 _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
     (
-        r"Session open refused by peer|session request failed",
+        (
+            r"^(\S+: )?Permission denied \("
+            r"|^(Received disconnect|Disconnected) .*(Too many authentication failures"
+            r"|No supported authentication)"
+        ),
+        "login",
+        _LASTING[0],
+        "try plain ssh first, with the same account, key and port",
+    ),
+    (
+        r"^Host key verification failed",
+        "login",
+        _LASTING[1],
+        "run plain ssh and compare the key",
+    ),
+    (
+        r"^ssh: Could not resolve hostname",
+        "login",
+        "the server's name cannot be resolved",
+        "check the name, or go through a bastion: --jump USER@BASTION",
+    ),
+    (
+        r"^\S+: session request failed|^Session open refused by peer",
         "sshd",
         "sshd on the server allows one session for each connection (MaxSessions)",
         "pass -o ControlPath=none: llava-pack then needs one session only",
     ),
     (
-        r"bind.*Address already in use|cannot listen to port",
+        r"^bind.*: Address already in use|^\S+: cannot listen to port",
         "laptop",
         "the port on this laptop is in use",
         "leave out --local-port, or use another",
     ),
     (
-        r"administratively prohibited|forwarding.*(disabled|refused)|not permitted",
+        (
+            r"^channel \d+: open failed: .*(administratively prohibited|not permitted)"
+            r"|^Port forwarding is disabled|^Master refused forwarding request"
+        ),
         "sshd",
         "sshd on the server forbids forwarding",
         (
@@ -49,33 +75,18 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
         ),
     ),
     (
-        r"open failed: .*(refused|connect failed|No such file)|unknown channel type",
+        r"^channel \d+: open failed: .*(refused|connect failed|No such file|unknown channel type)",
         "address",
         "nothing listens at that address on the server",
         "on the server: llava-pack status; then pass its --port or --socket",
     ),
     (
-        r"Permission denied|Too many authentication failures|No supported authentication",
-        "login",
-        _LASTING[0],
-        "try plain ssh first, with the same account, key and port",
-    ),
-    (
-        r"Host key verification failed|REMOTE HOST IDENTIFICATION",
-        "login",
-        _LASTING[1],
-        "run plain ssh and compare the key",
-    ),
-    (
-        r"Could not resolve hostname|Name or service not known",
-        "login",
-        "the server's name cannot be resolved",
-        "check the name, or go through a bastion: --jump USER@BASTION",
-    ),
-    (
         (
-            r"Connection (refused|timed out|reset|closed)|No route to host|Network is unreachable"
-            r"|Operation timed out"
+            r"^Connection (refused|timed out|reset|closed)"
+            r"|^(ssh: connect to host|kex_exchange_identification:|ssh_exchange_identification:"
+            r"|banner exchange:|Read from remote host|client_loop:).*"
+            r"(Connection (refused|timed out|reset|closed)|No route to host"
+            r"|Network is unreachable|Operation timed out)"
         ),
         "login",
         "no sshd responds at that address",
@@ -98,7 +109,7 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     'sshd'
     """
     for pattern, hop, why, fix in _SSH_SAYS:
-        if re.search(pattern, said, re.IGNORECASE):
+        if re.search(pattern, said, re.IGNORECASE | re.MULTILINE):
             return Blame(hop=hop, why=why, fix=fix, lasting=why in _LASTING)
     if not ended:
         return Blame(

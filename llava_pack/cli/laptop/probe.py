@@ -32,7 +32,8 @@ WAYS: Ways = {
 def probe(
     ctx: typer.Context,
     destination: Annotated[
-        str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
+        str | None,
+        typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration."),
     ] = None,
     ssh_port: SshPort = None,
     jump: Jump = None,
@@ -135,7 +136,7 @@ def _probe_there(login: "Login") -> bytes:
     script = (shipped("installers") / "probe.sh").read_text(encoding="utf-8")
     other = "or use llava-pack probe --paste"
     try:
-        with connected(login) as host:
+        with connected(login, console.say) as host:
             done = host.run(script)
     except NetworkError as error:
         hint = f"{error.hint}; {other}"

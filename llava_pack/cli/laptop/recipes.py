@@ -18,8 +18,9 @@ def recipes(
     """List the recipes: size, GPU memory, licence.
 
     The shipped ones, and the .toml recipes of this folder. No network is used. The size is that of
-    the weights as they are published; the packages add about 3 GB. GPU memory is that of one
-    request in nf4, at the context length of the recipe. Exact figures for one server: `plan`.
+    the weights as they are published, the vision tower's among them; the packages add about 3 GB.
+    GPU memory is that of one request in nf4, at the context length of the recipe. Exact figures for
+    one server: `plan`.
 
     \b
     Examples:
@@ -38,12 +39,16 @@ def recipes(
         licence = one.recipe.licence
         terms = f"{licence.id}, gated" if licence.gated else licence.id
         sizes = one.sizes
-        fetch = "unknown" if sizes is None else human_bytes(sizes.fetch_bytes)
+        fetch = "unknown" if sizes is None else _to_fetch(sizes.fetch_bytes)
         memory = "unknown" if sizes is None else human_bytes(sizes.nf4_bytes)
         console.data(_COLUMNS.format(one.name, fetch, memory, terms))
         console.data(f"  {one.recipe.title}")
     console.say("gated: its terms of use have to be accepted before anything is fetched")
     console.say("next: llava-pack plan RECIPE; docs/reference/recipes.md describes each")
+
+
+def _to_fetch(size_bytes: int) -> str:
+    return human_bytes(size_bytes) if size_bytes else "included"
 
 
 def _facts(known: "KnownRecipe") -> dict[str, Any]:
