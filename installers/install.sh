@@ -109,6 +109,7 @@ s#^\(.*\): cannot be created or written$#\1：无法创建或写入#;t
 s#^\(.*\): cannot be unpacked under \(.*\)$#\1：无法解包到 \2 下#;t
 s#^\(.*\): expected a file, got a link$#\1：应为文件，实际为链接#;t
 s#^give the publisher.s public key$#给出发布者的公钥#;t
+s#^\(.*\): expected one line, got \(.*\)$#\1：应为一行，实际为 \2#;t
 s#^pass a key from another source$#给出来自其他渠道的密钥#;t
 s#^\(.*\): too many links on the way$#\1：路径上的链接过多#;t
 s#^install coreutils or busybox$#安装 coreutils 或 busybox#;t
@@ -228,22 +229,25 @@ arguments() {
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
             --bundle) bundle=$2 ;;
-            --expect) expect=$2 ;;
+            --expect) expect=$2 typed=yes ;;
             --trust-key) trust=$2 ;;
             --prefix) prefix=$2 ;;
             --recipe) recipe=$2 ;;
             --python) python=$2 ;;
-            --index-host) more="$more $1 $2" ;;
-            --index) case $2 in *://* | /*) more="$more $1 $2" ;; *) more="$more $1 $(pwd -P)/$2" ;; esac ;;
+            --index | --index-host)
+                case $1,$2 in --index-host,* | *://* | --index,/*) value=$2 ;; *) value=$(pwd -P)/$2 ;; esac
+                case $value in *"$line"*) fail 2 "$1: expected one line, got $value" 'sh install.sh --help' ;; esac
+                more="$more$line$1=$value"
+                ;;
             esac
             shift 2
             ;;
         --accept-answer)
             case ${2-} in '' | -* | *[!A-Za-z0-9._+@!=-]*) fail 2 "$1 needs the name of a known answer" 'sh install.sh --help' ;; esac
-            more="$more $1 $2" && shift 2
+            more="$more$line$1$line$2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
-        --consume | --no-downtime | --over-ssh) more="$more $1" && shift ;;
+        --consume | --no-downtime | --over-ssh) more="$more$line$1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -272,7 +276,7 @@ check_arguments() {
     # as it was pasted: quotes and spaces around it or in it, capitals, the name of the digest
     expect=$(printf '%s' "$expect" | tr '[:upper:]' '[:lower:]' | tr -d ' \t\r\n\042\047\140')
     expect=${expect#sha256:}
-    [ -z "$expect" ] || digits "$expect" 32 ||
+    [ "$typed" = no ] || digits "$expect" 32 ||
         fail 2 "--expect: expected 32 to 64 hex digits, got $expect" 'type the id from the card'
     lower=$(printf '%s' "$trust" | tr A-F a-f)
     if digits "$lower" 64; then
@@ -500,7 +504,8 @@ stop() {
 }
 
 main() {
-    bundle='' expect='' trust='' prefix='' recipe='' python='' downgrade=no more='' dry_run=no json=no
+    bundle='' expect='' trust='' prefix='' recipe='' python='' typed=no downgrade=no more='' dry_run=no json=no
+    line=$(printf '\n.') && line=${line%.}
     work='' created=no child='' search=${CALLER_PATH-} system=0
     unset CALLER_PATH
     umask 022
@@ -519,7 +524,7 @@ main() {
     [ -z "$recipe" ] || set -- "$@" --recipe "$recipe"
     [ "$downgrade" = no ] || set -- "$@" --allow-downgrade
     # shellcheck disable=SC2086  # words, none of which names files
-    set -f && set -- "$@" $more
+    IFS=$line && set -f && set -- "$@" $more && unset IFS
     [ "$dry_run" = no ] || set -- "$@" --dry-run
     [ "$json" = no ] || set -- "$@" --json
     "$python" -I -S -B "$work/installer/llava_pack/target" install "$@" </dev/null &

@@ -109,7 +109,7 @@ def _pinned(part: str, source: Source, pinned: str, *, by_hand: bool) -> Source:
 
     Raises:
         UsageError: the lock has it, and another is given.
-        RecipeError: the lock was written with a folder, which is not given now.
+        RecipeError: the lock was written with a folder, which is not given now, or pins no commit.
     """
     option = option_of(part)
     local, was_local = isinstance(source, DirectorySource), pinned.startswith("dir:")
@@ -123,17 +123,17 @@ def _pinned(part: str, source: Source, pinned: str, *, by_hand: bool) -> Source:
         raise UsageError(
             f"the lock decides it: {pinned}", subject=option, hint=f"leave out {option}"
         )
-    if pinned.partition(":")[0] != str(source).partition(":")[0]:
-        return parse_source(pinned)  # it was given when the lock was written
-    return source.at(pinned)
+    if was_local:
+        return source
+    return parse_source(pinned).at(pinned)  # perhaps one that was given when the lock was written
 
 
 def replacements(
     recipe: RecipeFile, sources: Sources, given: Sources
-) -> Iterator[tuple[str, Source, int]]:
-    """Yield each part from elsewhere than the recipe says, what is meant, and how many digests.
+) -> Iterator[tuple[str, Source]]:
+    """Yield each part from elsewhere than the recipe says, and what the recipe means by it.
 
-    They are held against what comes; what the recipe has none of, is taken as it is.
+    Its digests are held against what comes; what the recipe has none of, is taken as it is.
 
     Args:
         recipe: says where parts come from.
@@ -145,7 +145,7 @@ def replacements(
         same = str(meant).partition("@")[0] == str(source).partition("@")[0]
         if same and (name not in given or meant == source):
             continue
-        yield name, meant, sum(one.sha256 is not None for one in part.files)
+        yield name, meant
 
 
 def identify_sources(

@@ -159,6 +159,11 @@ def _choose_python(choice: ResolutionTarget, progress: Progress, mirror: Mirror)
     except (NetworkError, FetchError) as error:
         found, reason = None, str(error)
     if found is not None and found.file is not None:
+        if found.file.digest is None:
+            progress.note(
+                f"! CPython {found.version} has no digest where it is fetched: nothing vouches for "
+                "it but the connection"
+            )
         return PythonChoice(version=found.version, archive=found.file)
     own = choice.fallback_python()
     progress.note(f"! no standalone CPython {version} ({reason}):")

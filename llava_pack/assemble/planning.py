@@ -231,11 +231,13 @@ def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Pro
 
 def _tell_replacements(options: BuildOptions, sources: Sources, progress: Progress) -> None:
     """Tell what comes from elsewhere than the recipe says, and by what it is compared."""
-    for part, meant, digests in replacements(options.recipe, sources, options.sources):
-        source, public = sources[part], meant.public
-        if digests:
+    parts = options.recipe.value.parts()
+    for part, meant in replacements(options.recipe, sources, options.sources):
+        source, public, files = sources[part], meant.public, parts[part].files
+        if digests := sum(one.sha256 is not None for one in files):
             progress.note(
-                f"! {part}: {source} in place of {public}; compared by {digests} digests of files"
+                f"! {part}: {source} in place of {public}; compared by the digests of {digests} "
+                f"of {len(files)} files"
             )
         else:
             progress.note(f"! {part}: {source} in place of {public}; the recipe has no digests")

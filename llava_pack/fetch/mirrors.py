@@ -18,6 +18,7 @@ from llava_pack.lock.configuration import uv_setting
 from llava_pack.lock.indexes import configured_default
 
 _TABLE = "mirrors.toml"
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Mirror:
             elif address is not None:
                 yield f"mirror {name}: {what}: {place(address)}"
         if token and self.hub is not None and not own.get("hub"):
-            yield f"mirror {name}: HF_TOKEN is not sent to it; where HF_ENDPOINT is set, it is"
+            yield f"mirror {name}: the Hub token is not sent to it; where HF_ENDPOINT is set, it is"
 
 
 USUAL = Mirror()
@@ -101,12 +102,19 @@ def _mirror(table: Mapping[str, Any], name: str) -> Mirror:
             raise UsageError(
                 f"{name}: expected {', '.join(known)}, got {key!r}", subject="--mirror"
             )
-        if not isinstance(value, str) or urlsplit(value).scheme not in {"http", "https"}:
+        if not isinstance(value, str) or not _is_safe(value):
             raise UsageError(
                 f"{name}: {key}: expected an address that begins with https://, got {value!r:.60}",
                 subject="--mirror",
             )
     return Mirror(**{key: str(value).rstrip("/") for key, value in table.items()})
+
+
+def _is_safe(address: str) -> bool:
+    """Say whether nobody on the way can change what comes: https, or this machine itself."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in _HERE))
 
 
 def own_settings(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -116,7 +124,7 @@ def own_settings(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
         environ: HF_ENDPOINT, and the variables of uv and pip.
         folder: where uv's project configuration is looked for.
     """
-    home = Path(Path.home().anchor)  # uv is asked for CPython there: see llava_pack.fetch.python
+    root = Path(Path.cwd().anchor)  # uv is asked for CPython there: see llava_pack.fetch.python
     python = next(
         (
             found
@@ -124,7 +132,7 @@ def own_settings(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
                 ("UV_PYTHON_INSTALL_MIRROR", "python-install-mirror"),
                 ("UV_PYTHON_DOWNLOADS_JSON_URL", "python-downloads-json-url"),
             )
-            if (found := uv_setting(environ, home, variable, option))
+            if (found := uv_setting(environ, root, variable, option))
         ),
         "",
     )

@@ -126,7 +126,11 @@ class ModelScopeSource(Repository):
         if _COMMIT.fullmatch(self.revision):
             return self.revision
         head = data.get("LatestCommitter")
-        names = [str(head.get(key) or "") for key in ("Id", "ShortId")] if head else []
+        names = (
+            [str(head.get(key) or "") for key in ("Id", "ShortId")]
+            if isinstance(head, dict)
+            else []
+        )
         known = {str(entry.get("Revision")) for entry in data["Files"]}
         for name in filter(None, names):
             whole = {one for one in {name, *known} if one.startswith(name)}

@@ -114,7 +114,7 @@ class Transport:
                 yield response
             finally:
                 response.close()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # also where what comes cannot be unpacked
             raise _broken(error, file) from error
 
     def hang_up(self) -> None:
@@ -224,7 +224,7 @@ def _seconds(text: str) -> float:
     return float(text) if text.isdecimal() else 0.0
 
 
-def _broken(error: httpx.TransportError, file: RemoteFile) -> Exception:
+def _broken(error: httpx.RequestError, file: RemoteFile) -> Exception:
     cause = reason_of(error)
     host = asked_host(error, file.url)
     if "CERTIFICATE_VERIFY_FAILED" in cause:

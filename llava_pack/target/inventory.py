@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -230,7 +230,7 @@ def _reason(error: OSError) -> str:
     return f"cannot be read: {reason_of(error)}"
 
 
-def refusal(defects: tuple[FileDefect, ...], *, of: int) -> IntegrityError:
+def refusal(defects: Sequence[FileDefect], *, of: int, hint: str = COPY_AGAIN) -> IntegrityError:
     """Return the error that names the defects of a bundle with `of` files."""
     shown = records.summary([str(defect) for defect in defects], _SHOWN_DEFECTS)
-    return IntegrityError(f"{len(defects)} of {of} files differ: {shown}", hint=COPY_AGAIN)
+    return IntegrityError(f"{len(defects)} of {of} files differ: {shown}", hint=hint)

@@ -40,6 +40,8 @@ _MOVED = (301, 302, 303, 307, 308)
 _ABSENT = (403, 404, 410)  # an index kept on S3 says 403 of a project that it has not
 _AUTHORITIES = ("certs/ca-certificates.crt", "certs/ca-bundle.crt", "ca-bundle.pem", "cert.pem")
 """Below /etc/ssl, as systems keep them; the Python that a bundle carries looks at one alone."""
+_LOGIN = "give its user and password: --index FILE, a file of mode 0600 with the whole URL"
+_Door = tuple[str, str, int]
 _AGAIN = "run the same command again: it resumes where it stopped"
 
 
@@ -50,19 +52,23 @@ class NamedIndexes:
     urls: tuple[str, ...] = ()
     """Of indexes, without user and password, each with a slash at its end."""
     hosts: tuple[str, ...] = ()
-    logins: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """By scheme and host: what is sent there, and nowhere else, as Authorization."""
+    logins: Mapping[_Door, str] = field(default_factory=dict, repr=False)
+    """By scheme, host and port: what is sent there, and nowhere else, as Authorization."""
 
     def locate(self, entries: Iterable[FileEntry]) -> dict[str, str]:
         """Return the address of each wheel, by its path in the bundle.
 
         Raises:
-            AccessError: an index asks for a password, or for another one.
+            AccessError: an index asks for a password, or for another one, or refuses everything.
             FetchError: an index fails.
             NetworkError: a host cannot be reached, or was not named.
             RecipeError: no index has one of them; all such are named.
         """
-        found = {entry.path: self._find(entry.path.rpartition("/")[2]) for entry in entries}
+        said: set[int] = set()
+        found = {entry.path: self._find(entry.path.rpartition("/")[2], said) for entry in entries}
+        if said == {403}:
+            message = "answers 403 for every project that was asked for"
+            raise AccessError(message, subject=", ".join(self.urls), hint=_LOGIN)
         if absent := [path.rpartition("/")[2] for path, link in found.items() if link is None]:
             raise RecipeError(
                 f"expected every wheel of the lock there, got none named {', '.join(absent)}",
@@ -132,16 +138,19 @@ class NamedIndexes:
                     message = f"the connection breaks after {have} of {size_bytes} bytes"
                     raise FetchError(message, subject=_host(link), hint=_AGAIN)
 
-    def _find(self, name: str) -> str | None:
+    def _find(self, name: str, said: set[int]) -> str | None:
+        """Return where a wheel is, None where no index has it; add what they answer to `said`."""
         project = re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
         for index in self.urls:
             answer, page = self._get(f"{index}{project}/")
             with answer, _explained(page):
                 body = answer.read() if _found(answer, page) else b""
+            said.add(answer.status)
             for href in _LINK.findall(body.decode("utf-8", "replace")):
-                link = urljoin(page, html.unescape(href)).partition("#")[0]
-                if unquote(urlsplit(link).path.rpartition("/")[2]) == name:
-                    return link
+                with suppress(ValueError):  # a link that is no address is not the one
+                    link = urljoin(page, html.unescape(href)).partition("#")[0]
+                    if unquote(urlsplit(link).path.rpartition("/")[2]) == name:
+                        return link
         return None
 
     def _get(self, url: str, begin: int = 0) -> tuple[HTTPResponse, str]:
@@ -153,16 +162,16 @@ class NamedIndexes:
                 hint = f"if its files are kept there: --index-host {parts.hostname}"
                 raise NetworkError(message, subject=parts.hostname or url, hint=hint)
             headers = {"Accept": "text/html, */*;q=0.1", "User-Agent": "llava-pack"}
-            if login := self.logins.get(f"{parts.scheme}://{parts.netloc}"):
-                headers["Authorization"] = login
             if begin:
                 headers["Range"] = f"bytes={begin}-"
             with _explained(url):
+                if login := self.logins.get(_door(parts)):
+                    headers["Authorization"] = login
                 answer = _ask(parts, headers)
-            if answer.status not in _MOVED:
-                return answer, url
-            answer.close()
-            url = urljoin(url, answer.headers.get("Location", ""))
+                if answer.status not in _MOVED:
+                    return answer, url
+                answer.close()
+                url = urljoin(url, answer.headers.get("Location", ""))
         raise FetchError("redirects without an end", subject=_host(url), hint="name another index")
 
 
@@ -179,7 +188,7 @@ def named(texts: Sequence[str], hosts: Sequence[str]) -> NamedIndexes:
     Raises:
         UsageError: one is neither.
     """
-    logins: dict[str, str] = {}
+    logins: dict[_Door, str] = {}
     urls: list[str] = []
     named_hosts = [host.lower() for host in hosts]
     for text in texts:
@@ -187,16 +196,17 @@ def named(texts: Sequence[str], hosts: Sequence[str]) -> NamedIndexes:
             url = text if "://" in text else Path(text).read_text(encoding="utf-8").strip()
             parts = urlsplit(url)
             usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+            usable = usable and not (parts.query or parts.fragment)  # nothing of them would be sent
         except (OSError, ValueError):
             usable = False
         if not usable:  # its text may hold a password
-            message = "expected the URL of a package index, or a file that holds one"
+            message = "expected the URL of a package index, without ? and #, or a file with one"
             hint = "for example --index https://mirror.example/simple"
             raise UsageError(message, subject="--index", hint=hint)
         login, _, place = parts.netloc.rpartition("@")
         if login:
             code = base64.b64encode(unquote(login).encode()).decode()
-            logins[f"{parts.scheme}://{place}"] = f"Basic {code}"
+            logins[_door(parts)] = f"Basic {code}"
         urls.append(f"{parts.scheme}://{place}{parts.path.rstrip('/')}/")
         named_hosts.append(parts.hostname or "")
     if hosts and not texts:
@@ -215,13 +225,19 @@ def _explained(url: str) -> Iterator[None]:
         raise NetworkError(message, subject=_host(url), hint=hint) from error
 
 
+def _door(parts: SplitResult) -> _Door:
+    return (
+        parts.scheme,
+        parts.hostname or "",
+        parts.port or (443 if parts.scheme == "https" else 80),
+    )
+
+
 def _ask(parts: SplitResult, headers: Mapping[str, str]) -> HTTPResponse:
-    host = parts.hostname or ""
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
+    scheme, host, port = _door(parts)
     stream = silence.connect(host, port, _TIMEOUT_S)
     connection = HTTPConnection(host, port)
-    if secure:
+    if scheme == "https":
         connection = HTTPSConnection(host, port, context=_authorities())
         stream = _authorities().wrap_socket(stream, server_hostname=host)
     target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
@@ -246,8 +262,7 @@ def _found(answer: HTTPResponse, url: str) -> bool:
         return answer.status not in _ABSENT
     message = f"answers {answer.status} {answer.reason}"
     if answer.status == 401:
-        hint = "give its user and password: --index FILE, a file of mode 0600 with the whole URL"
-        raise AccessError(message, subject=_host(url), hint=hint)
+        raise AccessError(message, subject=_host(url), hint=_LOGIN)
     raise FetchError(message, subject=_host(url), hint=_AGAIN)
 
 

@@ -195,8 +195,13 @@ def _left_out(
             yield FloorFinding("wheels", "ok", "all are in the bundle", need)
         return
     size_bytes = sum(one.size_bytes for one in absent)
-    value = f"{len(absent)} of {len(manifest.left_out)} are to be fetched, {size_bytes} bytes"
-    value = f"{value}, from {urls or 'nowhere: no index was named'}" if absent else "all are stored"
+    count = len(absent)
+    total = len(manifest.left_out)
+    value = "all are stored"
+    if absent and urls:
+        value = f"{count} of {total} are to be fetched, {size_bytes} bytes, from {urls}"
+    elif absent:
+        value = f"{count} of {total} are to be fetched, {size_bytes} bytes, and no index was named"
     fix = "add --index URL, the package index that this machine reaches, to the same command"
     level: Literal["ok", "fail"] = "ok" if urls or not absent else "fail"
     yield FloorFinding("wheels", level, value, "a package index: the bundle leaves them out", fix)

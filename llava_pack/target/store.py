@@ -14,12 +14,15 @@ from llava_pack.format.digests import copy_hashing
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.progress import Progress
 from llava_pack.target import disk, inventory
-from llava_pack.target.inventory import FileDefect
+from llava_pack.target.inventory import COPY_AGAIN, FileDefect
 
 Way = Literal["stored", "moved", "linked", "cloned", "copied", "fetched"]
 """How a file came into the store; only one that was copied takes its bytes once more."""
 _MOVABLE = ("model/", "wheels/")
 """What --consume takes off a medium; the rest is needed to start install.sh from it again."""
+
+
+_FETCH_AGAIN = "the bad file is removed: add --index URL to the same command, and it is fetched"
 
 
 class Store:
@@ -76,7 +79,9 @@ class Store:
             (one for one in found if isinstance(one, FileDefect)), key=lambda d: d.path
         )
         if defects:
-            raise inventory.refusal(tuple(defects), of=len(unique))
+            absent = {entry.path for entry in unique if not entry.carried}
+            hint = _FETCH_AGAIN if any(one.path in absent for one in defects) else COPY_AGAIN
+            raise inventory.refusal(tuple(defects), of=len(unique), hint=hint)
         sizes = Counter[str]()
         for entry, way in zip(unique, found, strict=True):
             if not isinstance(way, FileDefect):
@@ -109,7 +114,8 @@ class Store:
         way: Way | FileDefect = "stored"
         if not final.exists() or inventory.check(self._objects, stored, promise, progress):
             if not entry.carried:
-                final.unlink(missing_ok=True)  # it went bad: the next run fetches it
+                final.unlink(missing_ok=True)  # so that the next run fetches it
+                return FileDefect(entry.path, "changed", f"sha256 {entry.sha256}", "another file")
             way = self._take(bundle, entry, progress, consume=consume)
         elif final.stat().st_mode & 0o333 != _mode(entry) & 0o333:
             final.chmod(_mode(entry))

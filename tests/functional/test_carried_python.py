@@ -74,6 +74,16 @@ def test_an_archive_given_by_hand_is_carried(archive, build):
 NOWHERE = {"UV_PYTHON_DOWNLOADS_JSON_URL": "http://127.0.0.1:9/x.json", "UV_HTTP_RETRIES": "0"}
 
 
+def test_an_archive_that_nothing_vouches_for_is_said(archive, command_line, demo_hub):
+    with PythonMirror(archive) as mirror:
+        env = {"HF_ENDPOINT": demo_hub.url, "UV_PYTHON_DOWNLOADS_JSON_URL": mirror.list_url}
+        assert "has no digest" not in command_line("plan", "demo", env=env).stderr
+        mirror.fault("/SHA256SUMS", statuses=[404] * 9)
+        done = command_line("plan", "demo", env=env)
+    assert done.returncode == 0, done.stderr
+    assert f"! CPython {VERSION} has no digest" in done.stderr
+
+
 def test_where_none_can_be_had_the_card_and_the_bundle_say_what_the_server_needs(build, tmp_path):
     code, card = build(**NOWHERE)
     assert (code, card["python"]) == (0, "3.11"), card

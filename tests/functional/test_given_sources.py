@@ -11,6 +11,7 @@ from tests.support.demo import MODEL, TOWER
 from tests.support.hub import RepoSpec
 from tests.support.modelscope import LoopbackModelScope
 
+COPIED = "somebody/llava-copied"
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4' * 64}\nsize {{size}}\n"
 
 
@@ -39,6 +40,7 @@ def site(downloads):
         MODEL: RepoSpec(folder=_without_own(downloads, "llava (1)")),
         TOWER: RepoSpec(folder=_without_own(downloads, "clip")),
     }
+    repos[COPIED] = repos[MODEL]
     with LoopbackModelScope(repos, cdn=True) as site:
         yield site
 
@@ -68,9 +70,9 @@ def run(command_line, demo_recipe, tmp_path, site, monkeypatch):
 def relocked(command_line, demo_recipe, tmp_path):
     """Build from a lock, with options that say where folders are."""
 
-    def run(lock, *options):
+    def run(lock, *options, recipe=demo_recipe):
         own = ["--locked", lock, "--out", tmp_path / "bundle", "--no-record", "--json"]
-        done = command_line("build", demo_recipe, *own, *options)
+        done = command_line("build", recipe, *own, *options)
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
     return run
@@ -153,6 +155,26 @@ def test_a_recipe_that_says_so_itself(run, demo_recipe, tmp_path, site):
     assert f"ms:{MODEL}@{site.commit(MODEL)}" in plan["weights"]
 
 
+def test_a_lock_of_another_repository_of_the_same_hub(run, relocked, demo_recipe, tmp_path, site):
+    recipe = demo_recipe.with_name("of-modelscope.toml")
+    recipe.write_text(demo_recipe.read_text().replace("hf:", "ms:").replace("@main", ""))
+    lock = tmp_path / "demo.lock.json"
+    code, _, said = run("lock", "--model", f"ms:{COPIED}", "--out", lock, recipe=recipe)
+    assert code == 0, said
+    code, card = relocked(lock, recipe=recipe)
+    assert code == 0, card
+    kept = json.loads((tmp_path / "bundle" / "MANIFEST.json").read_text())["lock"]
+    assert kept["model"] == f"ms:{COPIED}@{site.commit(COPIED)}"
+    assert kept["vision_tower"] == f"ms:{TOWER}@{site.commit(TOWER)}"
+
+    pins = json.loads(lock.read_text())
+    pins["sources"]["model"] = f"ms:{COPIED}"
+    lock.write_text(json.dumps(pins))
+    code, error = relocked(lock, recipe=recipe)
+    assert (code, error["subject"]) == (10, "lock")
+    assert f"expected a commit of {COPIED}" in error["message"]
+
+
 def test_pointers_of_git_are_named(run, downloads, tmp_path):
     folder = tmp_path / "cloned"
     shutil.copytree(downloads / "llava (1)", folder)
@@ -183,7 +205,7 @@ def test_what_the_recipe_expects_is_compared(run, tmp_path):
     shutil.copytree(DEMO / "clip-demo", tower)
     code, plan, said = run("plan", "--model", model, "--tower", tower, recipe="demo")
     assert code == 0, plan
-    assert "compared by 8 digests of files" in said
+    assert "compared by the digests of 8 of 8 files" in said
     text = (model / "special_tokens_map.json").read_text()
     (model / "special_tokens_map.json").write_text(text.replace("<unk>", "<ukn>", 1))
     code, error, _ = run("build", "--model", model, "--tower", tower, recipe="demo")

@@ -89,6 +89,19 @@ def test_what_the_person_has_set_goes_first(mirror, demo_hub, demo_recipe, comma
     assert hub.asked == []
 
 
+def test_a_token_of_a_login_is_said_not_to_be_sent(mirror, demo_recipe, command_line, tmp_path):
+    file, hub, _ = mirror
+    kept = tmp_path / "token"
+    kept.write_text("hf_verysecret")
+    done = command_line(
+        "plan", demo_recipe, "--python", "target", "--mirror", file,
+        env={"HF_TOKEN_PATH": str(kept), "HF_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the Hub token is not sent to it" in done.stderr
+    assert not [one for one in hub.asked if "authorization" in one.headers]
+
+
 def test_a_gated_model_says_why_a_mirror_refuses_it(mirror, demo_recipe, command_line):
     file, hub, _ = mirror
     hub.repos[MODEL] = RepoSpec(

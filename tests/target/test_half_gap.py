@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from tests.target.namespaces import allowed, covering, may_mount
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 NAMES = ("numbers_of_old", "some_torch")
+SHELLS = ["dash", "bash --posix", "busybox ash"]
 
 
 @pytest.fixture
@@ -67,6 +69,8 @@ def test_it_is_refused_without_an_index_before_anything_is_written(host, lean):
     done = host.install_sh(lean())
     assert done.returncode == 3
     assert "wheels: expected a package index" in done.stderr
+    assert "2 of 2 are to be fetched" in done.stderr
+    assert "no index was named" in done.stderr
     assert "add --index URL" in done.stderr
     assert not host.prefix.exists()
 
@@ -248,9 +252,76 @@ def test_a_password_is_sent_to_the_index_and_kept_nowhere(host, lean, wheels, tm
     assert "ada" not in receipt(host)["silence"]["index"][0]
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_file_in_a_folder_with_a_blank_and_a_star_is_one_word(host, lean, index, tmp_path, shell):
+    folder = tmp_path / "my * folder"
+    folder.mkdir()
+    (folder / "the index").write_text(index.simple_url)
+    words = ("--index", "the index", "--index-host", "files.example --no-such-option")
+    done = host.install_sh(lean(), *words, body=shell, cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("option", ["--index", "--index-host"])
+def test_no_option_is_hidden_behind_the_end_of_a_line(host, lean, index, option, shell):
+    words = ("--index", index.simple_url, option, "https://files.example\n--allow-downgrade")
+    done = host.install_sh(lean(), *words, body=shell)
+    assert done.returncode == 2
+    assert f"{option}: expected one line" in done.stderr
+    assert not host.prefix.exists()
+
+
+def test_a_login_goes_to_a_host_however_its_name_is_written(host, lean, wheels):
+    with LoopbackIndex([wheels[0].parent], login="ada:sesame") as index:
+        port = urlsplit(index.url).port
+        page = "/simple/some-torch/"
+        moved = {"Location": f"http://localhost:{port}{page}"}
+        index.fault(page, statuses=[301], headers=moved)
+        url = f"HTTP://ada:sesame@LocalHost:{port}/simple"
+        done = host.install_sh(lean(), "--index", url)
+        assert done.returncode == 0, done.stderr
+
+
+class OddLinks(LoopbackIndex):
+    """An index whose pages begin with links that are no addresses."""
+
+    def respond(self, asked):
+        answer = super().respond(asked)
+        if asked.path.startswith("/simple/"):
+            odd = b'<a href="http://[bad/">x</a><a href="//h:port/x">y</a>'
+            return replace(answer, body=odd + answer.body)
+        return answer
+
+
+def test_a_link_that_is_no_address_is_passed_over(host, lean, wheels):
+    with OddLinks([wheels[0].parent]) as index:
+        done = host.install_sh(lean(), "--index", index.simple_url)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place", ["http://[bad/", "http://127.0.0.1:port/"])
+def test_a_redirect_to_what_is_no_address_is_9(host, lean, index, place):
+    index.fault("/simple/some-torch/", statuses=[302], headers={"Location": place})
+    done = host.install_sh(lean(), "--index", index.simple_url)
+    assert done.returncode == 9
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_index_that_refuses_everything_asks_for_a_login(host, lean, index):
+    index.fault("/", statuses=[403] * 9)
+    done = host.install_sh(lean(), "--index", index.simple_url)
+    assert done.returncode == 12
+    assert "answers 403 for every project" in done.stderr
+    assert "user and password" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--index", "http://mirror.example/simple?token=secret"], "without ? and #"),
+        (["--index", "http://mirror.example/simple#secret"], "without ? and #"),
         (["--index", "ftp://ada:secret@mirror.example"], "expected the URL of a package index"),
         (["--index", "http://ada:secret@mirror.example:x/simple"], "expected the URL of a"),
         (["--index", "no-such-file"], "expected the URL of a package index"),
@@ -332,9 +403,15 @@ def test_a_stored_wheel_that_rotted_is_fetched_again(host, lean, index, wheels):
     rotten.chmod(0o644)
     rotten.write_bytes(wheels[0].read_bytes()[::-1])
     new = lean("new", weights=b"newer weights")
-    assert host.install_sh(new, "--index", index.simple_url).returncode == 4
+    done = host.install_sh(new)
+    assert done.returncode == 4
+    assert f"wheels/{wheels[0].name}: changed" in done.stderr
+    assert "hint: the bad file is removed: add --index URL to the same command" in done.stderr
     assert host.current() == 1
-    assert host.install_sh(new, "--index", index.simple_url).returncode == 0
+    assert host.install_sh(new).returncode == 3
+    done = host.install_sh(new, "--index", index.simple_url)
+    assert done.returncode == 0, done.stderr
+    assert files_asked(index).count(wheels[1].name) == 1
 
 
 def test_a_whole_bundle_asks_no_index(host, medium, index):

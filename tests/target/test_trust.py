@@ -481,6 +481,18 @@ def test_an_id_is_taken_as_it_was_pasted(host, medium, shell, pasted):
         assert done.returncode == 0, done.stderr
 
 
+@installs
+@pytest.mark.parametrize("nothing", ["", "sha256:", " '' "], ids=repr)
+def test_an_id_that_is_empty_is_2_and_no_id_that_was_left_out(
+    host, way, signed, publisher, nothing
+):
+    pin(host, publisher)
+    code, said = way(signed(), "--expect", nothing)
+    assert code == 2
+    assert "--expect: expected 32 to 64 hex digits" in said
+    assert host.current() is None
+
+
 @pytest.mark.parametrize("dots", ["…", "..."])
 def test_a_shortened_id_is_refused_in_words(host, medium, cli, dots):
     bundle = medium()

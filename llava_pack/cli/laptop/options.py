@@ -214,8 +214,10 @@ class PackChoices:
 
         if self.mirror is None:
             return USUAL
+        from huggingface_hub import get_token
+
         chosen, own = find_mirror(self.mirror), own_settings(os.environ, Path.cwd())
-        for line in chosen.lines(self.mirror, own, token=bool(os.environ.get("HF_TOKEN"))):
+        for line in chosen.lines(self.mirror, own, token=get_token() is not None):
             console.say(line)
         return chosen.beside(own)
 

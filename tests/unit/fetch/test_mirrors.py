@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,15 +79,27 @@ def test_a_file_of_uv_goes_first(environ: dict[str, str], tmp_path: Path) -> Non
     assert left.hub == MIRROR.hub
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes an account that is not there")
+def test_an_account_without_a_home(environ: dict[str, str]) -> None:
+    program = (
+        "import os; from pathlib import Path; from llava_pack.fetch.mirrors import own_settings; "
+        "os.setuid(54321); print(own_settings(os.environ, Path('/'))['hub'])"
+    )
+    env = {**environ, "HF_ENDPOINT": "https://own.example"}
+    del env["HOME"], env["XDG_CONFIG_HOME"]
+    said = subprocess.check_output([sys.executable, "-c", program], env=env, cwd=ROOT, text=True)
+    assert said.strip() == "HF_ENDPOINT"
+
+
 def test_an_extra_index_of_ones_own_is_no_default(environ: dict[str, str], tmp_path: Path) -> None:
     environ["PIP_EXTRA_INDEX_URL"] = "https://extra.example/simple"
     assert MIRROR.beside(own_settings(environ, tmp_path)) == MIRROR
 
 
 def test_a_token_is_said_not_to_be_sent() -> None:
-    [line] = [line for line in MIRROR.lines("ours", {}, token=True) if "HF_TOKEN" in line]
+    [line] = [line for line in MIRROR.lines("ours", {}, token=True) if "token" in line]
     assert "not sent" in line
-    assert not [one for one in MIRROR.lines("o", {"hub": "x"}, token=True) if "HF_TOKEN" in one]
+    assert not [one for one in MIRROR.lines("o", {"hub": "x"}, token=True) if "token" in one]
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -94,6 +108,9 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert find_mirror(str(file)) == Mirror(hub="https://hub.example")
     file.write_text("")
     assert find_mirror(str(file)) == USUAL
+    for here in ("http://localhost:8", "http://127.0.0.1:8", "http://[::1]:8"):
+        file.write_text(f'hub = "{here}"\n')
+        assert find_mirror(str(file)) == Mirror(hub=here)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +118,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ('hubb = "https://x.example"', "expected hub, index, python, torch, got 'hubb'"),
         ('hub = "hub.example"', "begins with https://"),
+        ('hub = "https:///x"', "begins with https://"),
+        ('hub = "http://hub.example"', "begins with https://"),
+        ('hub = "http://127.hub.example"', "begins with https://"),
+        ('hub = "https://[bad/"', "cannot be read"),
         ("hub = 3", "begins with https://"),
         ("hub = ", "cannot be read"),
     ],

@@ -1,7 +1,9 @@
 """What ModelScope's answers become: values, or the error that a person can act on."""
 
 import hashlib
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,36 @@ def test_modelscope_is_ill(site: LoopbackModelScope) -> None:
     site.fault("/repo/files", statuses=[500])
     with pytest.raises(FetchError, match="answered 500"):
         listed("owner/open")
+
+
+class Altered(LoopbackModelScope):
+    """A ModelScope behind which something changes the answers."""
+
+    def __init__(self, folder: Path, **committer: object) -> None:
+        super().__init__({"owner/open": RepoSpec(folder=folder)})
+        self.committer = committer
+
+    def respond(self, asked: Asked) -> Answer:
+        answer = super().respond(asked)
+        if not self.committer:
+            return replace(answer, headers={"Content-Encoding": "gzip"})
+        assert isinstance(answer.body, bytes)
+        page = json.loads(answer.body)
+        page["Data"] |= self.committer
+        return replace(answer, body=json.dumps(page).encode())
+
+
+@pytest.mark.parametrize(
+    ("committer", "said"),
+    [({}, "was interrupted"), ({"LatestCommitter": ["x"]}, "does not name the commit")],
+)
+def test_an_answer_that_was_altered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, committer: dict[str, object], said: str
+) -> None:
+    with Altered(folder, **committer) as site:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", site.url)
+        with pytest.raises(FetchError, match=said):
+            listed("owner/open")
 
 
 class Page(LoopbackModelScope):
