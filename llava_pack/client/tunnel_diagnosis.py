@@ -25,66 +25,80 @@ class Blame:
     """Trying again changes nothing, and may lock an account."""
 
 
-_LASTING = "the server rejected the login", "the server's host key is unknown here, or has changed"
-_SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
+_SSH_SAYS = (
     (
         r"Session open refused by peer|session request failed",
-        "sshd",
-        "sshd on the server allows one session for each connection (MaxSessions)",
-        "pass -o ControlPath=none: llava-pack then needs one session only",
+        Blame(
+            hop="sshd",
+            why="sshd on the server allows one session for each connection (MaxSessions)",
+            fix="pass -o ControlPath=none: llava-pack then needs one session only",
+        ),
     ),
     (
         r"bind.*Address already in use|cannot listen to port",
-        "laptop",
-        "the port on this laptop is in use",
-        "leave out --local-port, or use another",
+        Blame(
+            hop="laptop",
+            why="the port on this laptop is in use",
+            fix="leave out --local-port, or use another",
+        ),
     ),
     (
         r"administratively prohibited|forwarding.*(disabled|refused)|not permitted",
-        "sshd",
-        "sshd on the server forbids forwarding",
-        (
-            "ask its administrator for `AllowTcpForwarding local` (and PermitOpen, Match blocks); "
-            "for a socket `AllowStreamLocalForwarding local`"
+        Blame(
+            hop="sshd",
+            why="sshd on the server forbids forwarding",
+            fix="ask its administrator for `AllowTcpForwarding local` (and PermitOpen, Match "
+            "blocks); for a socket `AllowStreamLocalForwarding local`",
         ),
     ),
     (
         r"open failed: .*(refused|connect failed|No such file)|unknown channel type",
-        "address",
-        "nothing listens at that address on the server",
-        "on the server: llava-pack status; then pass its --port or --socket",
+        Blame(
+            hop="address",
+            why="nothing listens at that address on the server",
+            fix="on the server: llava-pack status; then pass its --port or --socket",
+        ),
     ),
     (
         r"Permission denied|Too many authentication failures|No supported authentication",
-        "login",
-        _LASTING[0],
-        "try plain ssh first, with the same account, key and port",
+        Blame(
+            hop="login",
+            why="the server rejected the login",
+            fix="try plain ssh first, with the same account, key and port",
+            lasting=True,
+        ),
     ),
     (
         r"Host key verification failed|REMOTE HOST IDENTIFICATION",
-        "login",
-        _LASTING[1],
-        "run plain ssh and compare the key",
+        Blame(
+            hop="login",
+            why="the server's host key is unknown here, or has changed",
+            fix="run plain ssh and compare the key",
+            lasting=True,
+        ),
     ),
     (
         r"Could not resolve hostname|Name or service not known",
-        "login",
-        "the server's name cannot be resolved",
-        "check the name, or go through a bastion: --jump USER@BASTION",
+        Blame(
+            hop="login",
+            why="the server's name cannot be resolved",
+            fix="check the name, or go through a bastion: --jump USER@BASTION",
+        ),
     ),
     (
         (
             r"Connection (refused|timed out|reset|closed)|No route to host|Network is unreachable"
             r"|Operation timed out"
         ),
-        "login",
-        "no sshd responds at that address",
-        (
-            "check the server's name and its ssh port, -p; or go through a bastion: "
-            "--jump USER@BASTION"
+        Blame(
+            hop="login",
+            why="no sshd responds at that address",
+            fix="check the server's name and its ssh port, -p; or go through a bastion: "
+            "--jump USER@BASTION",
         ),
     ),
 )
+"""What ssh says, and what it means: the first that fits counts."""
 
 
 def blame_ssh(said: str, *, ended: bool = True) -> Blame:
@@ -97,9 +111,9 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     >>> blame_ssh("channel 2: open failed: administratively prohibited: open failed").hop
     'sshd'
     """
-    for pattern, hop, why, fix in _SSH_SAYS:
+    for pattern, blame in _SSH_SAYS:
         if re.search(pattern, said, re.IGNORECASE):
-            return Blame(hop=hop, why=why, fix=fix, lasting=why in _LASTING)
+            return blame
     if not ended:
         return Blame(
             hop="address",

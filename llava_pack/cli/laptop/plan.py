@@ -7,6 +7,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded, typed_again
@@ -136,15 +137,21 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
         f"{serving.context_tokens} tokens each"
     )
     for fit in outlook.fits:
-        told = f"{fit.slots} of {fit.context_tokens} tokens" if fit.fits else "does not fit"
-        console.data(
-            f"    {fit.precision:<5}{told}, {size(fit.needs_bytes)} of {size(fit.has_bytes)}"
-            f"{_over(fit.gpus)}"
-        )
+        _print_fit(fit)
     if not outlook.findings:
-        console.data("  needs: " + ", ".join(_needs(outlook)))
+        console.data("  needs: " + ", ".join(map(translated, _needs(outlook))))
     for finding in outlook.findings:
         _print_finding(finding)
+
+
+def _print_fit(fit: "Fit") -> None:
+    name, needs = f"{fit.precision:<5}", human_bytes(fit.needs_bytes)
+    has = f"{human_bytes(fit.has_bytes)}{_over(fit.gpus)}"
+    if fit.fits:
+        tokens = fit.context_tokens
+        console.data(f"    {name}{fit.slots} of {tokens} tokens, {needs} of {has}")
+    else:
+        console.data(f"    {name}does not fit, {needs} of {has}")
 
 
 def _over(gpus: int) -> str:
@@ -168,10 +175,10 @@ def _print_wheels(outlook: "Outlook") -> None:
 
 
 def _print_finding(finding: "FloorFinding") -> None:
-    line = f"{console.mark(finding.level)} {finding.name}: {finding.value}"
+    line = f"{console.mark(finding.level)} {translated(finding.name)}: {translated(finding.value)}"
     if finding.level != "ok":
-        line += f", needs {finding.need}"
-    console.data(line)
+        line += ", " + translated(f"needs {finding.need}")
+    console.verbatim(line)
     if finding.level != "ok" and finding.fix:
         console.data(f"    → {finding.fix}")
 
@@ -183,5 +190,5 @@ def _needs(outlook: "Outlook") -> list[str]:
         needs.append(f"NVIDIA driver {floors.driver}")
         needs.append(f"compute capability {floors.compute_capability}")
     memory = floors.memory_bytes[outlook.serving.precision]
-    where = "memory" if floors.driver is None else "GPU memory"
-    return [*needs, f"{human_bytes(memory)} of {where}"]
+    size = human_bytes(memory)
+    return [*needs, f"{size} of memory" if floors.driver is None else f"{size} of GPU memory"]
