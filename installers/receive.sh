@@ -1,7 +1,7 @@
 # Receives a bundle that `llava-pack send` sends through ssh. It runs on the server, needs no root,
 # and takes no part in trusting a bundle: the installer hashes every byte again.
 #
-# Arguments: look|take FOLDER PREFIX ID COUNT. Its input begins with COUNT lines "digest  path". It
+# Arguments: look|take FOLDER PREFIX whole|rest ID COUNT. Its input begins with COUNT lines "digest  path". It
 # prints what is there, up to `ready`; then it reads commands, each followed by its bytes:
 #   batch SIZE                     a tar of small files
 #   file DIGEST OFFSET SIZE PATH   the end of a file, from OFFSET on
@@ -14,7 +14,7 @@
 main() {
     umask 022
     trap '' XFSZ # a limit on the size of files (ulimit -f) is then an error that dd names
-    mode=$1 folder=$2 prefix=$3 id=$4 count=$5
+    mode=$1 folder=$2 prefix=$3 what=$4 id=$5 count=$6
     check_tools
     places
     lines=$(listed)
@@ -68,6 +68,7 @@ places() {
         prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
     fi
     store=$prefix/store/sha256
+    [ "$what" = rest ] || store=/nonexistent
 }
 
 # Prints the list: COUNT lines of the input.
@@ -80,17 +81,72 @@ listed() {
 
 # Enters the folder, made for `take`; for `look`, the nearest that is there.
 enter() {
+    me=$(id -u)
+    [ "$me" != 0 ] || walk "$folder"
     if [ -d "$folder" ]; then
         cd -- "$folder" && folder=$(pwd -P) && ours
     fi
     there=$folder
     if [ "$mode" = take ]; then
         mkdir -p -- "$folder/.incoming/new" 2>/dev/null || fail 3 "$folder: cannot be created or written"
+        [ "$me" != 0 ] || walk "$folder/.incoming/new"
     else
         while [ ! -d "$there" ]; do there=$(dirname -- "$there"); done
     fi
     cd -- "$there" || fail 3 "$there: cannot be entered"
     [ "$mode" = look ] || folder=$(pwd -P)
+}
+
+# What root writes is safe from other accounts, as in install.sh (a test compares the two).
+# own PLACE: refuses a folder or link that another account owns or can write; where there is more of
+# the way (`rest`), one that is sticky will do. The system is the owner of `/`.
+own() {
+    # shellcheck disable=SC2046  # mode, links, owner and group: a word each
+    set -- "$1" $(ls -ldn -- "$1")
+    [ "$1" != / ] || system=$4
+    fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix'
+    case $4 in
+    "$me" | 0 | "$system") ;;
+    *) fail 3 "$1: it belongs to account $4, which could change the programs run here" "$fix" ;;
+    esac
+    case $2 in
+    l* | ?????-??-*) return ;;
+    ?????????[tT]*) [ -z "$rest" ] || return 0 ;;
+    ?????w??-? | ?????w??-?.) ! private "$4" "$5" || return 0 ;;
+    esac
+    fail 3 "$1: other accounts can write to it ($2), and so change the programs run here" "$fix"
+}
+
+# private UID GID: whether the group is one account alone, as umask 002 supposes.
+private() {
+    members=$(getent group "$2" 2>/dev/null || grep "^[^:]*:[^:]*:$2:" /etc/group) || return
+    others=$(grep -c "^[^:]*:[^:]*:[^:]*:$2:" /etc/passwd) || [ "$others" = 0 ] || return
+    [ "$1" = "$2" ] && [ "$others" -le 1 ] && [ -z "${members##*:}" ]
+}
+
+# walk PATH: follows a path from / on as the kernel does, every link too, and refuses where another
+# account could have it lead elsewhere; what is not there yet is no danger.
+walk() {
+    here='' rest=$1 links=0
+    own /
+    while [ -n "$rest" ]; do
+        name=${rest%%/*}
+        case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
+        case $name in
+        '' | .) continue ;;
+        ..) here=${here%/*} && continue ;;
+        esac
+        [ -e "$here/$name" ] || [ -L "$here/$name" ] || return 0
+        own "$here/$name"
+        if [ -L "$here/$name" ]; then
+            links=$((links + 1))
+            [ "$links" -le 40 ] || fail 3 "$1: too many links on the way" 'choose another --prefix'
+            rest=$(readlink -- "$here/$name")${rest:+/$rest}
+            case $rest in /*) here='' ;; esac
+        else
+            here=$here/$name
+        fi
+    done
 }
 
 # Refuses a folder that holds something else than this bundle, or a part of it.
@@ -110,6 +166,7 @@ ours() {
 # Prints what is here: the room, and of each listed file that is there already its digest.
 here() {
     if [ "$mode" = take ]; then
+        problem=$({ : >>.incoming/id && : >>.incoming/list; } 2>&1) || spoilt "$problem"
         { echo "$id" >.incoming/id && printf '%s\n' "$lines" >.incoming/list; } 2>/dev/null || full
         settle_batch >/dev/null # what came whole before the connection broke
     fi

@@ -25,20 +25,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = _run(arguments)
     except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # which typer ends with 1
+            return _closed_pipe()
         return _exit_status(ended.code)
     except PackError as error:
         return _failed(error, arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.OK)
+        return _closed_pipe()
     except Exception as error:  # noqa: BLE001 - the boundary: a bug gets its own exit code
         said = traceback.format_exc()
         console.say(said.rstrip())
         hint = _REINSTALL if isinstance(error, ImportError) else _BUG
         return _failed(PackError(f"{type(error).__name__}: {error}", hint=hint), arguments, said)
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _closed_pipe() -> int:
+    """Return the exit code for a reader that has seen enough, such as `head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(ExitCode.OK)
 
 
 def _run(arguments: list[str]) -> Any:

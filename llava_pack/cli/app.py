@@ -66,6 +66,7 @@ app = typer.Typer(
     help="Carry LLaVA across an air gap: build a verified bundle here, install and serve it there."
     f"\n\nThe first steps: {', '.join(step.__name__ for step in FIRST_STEPS)}.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

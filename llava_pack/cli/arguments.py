@@ -5,6 +5,30 @@ from typing import Annotated
 
 import typer
 
+from llava_pack.format.errors import UsageError
+from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+
+
+def _bundle(folder: Path) -> Path:
+    """Return a folder that can be meant as a bundle, be it damaged or incomplete.
+
+    Raises:
+        UsageError: it is no folder, or has neither a list of files nor a manifest.
+    """
+    if any((folder / name).exists() for name in (SUMS_NAME, MANIFEST_NAME)):
+        return folder
+    meant = folder.with_name(f"{folder.name}-bundle") if folder.name else folder
+    raise UsageError(
+        "not a bundle, which is a folder with SHA256SUMS",
+        subject=str(folder),
+        hint=f"did you mean {meant}?"
+        if (meant / SUMS_NAME).exists()
+        else "pass the folder that `llava-pack build` wrote",
+    )
+
+
+Bundle = Annotated[Path, typer.Argument(callback=_bundle, help="The folder of the bundle.")]
+
 Prefix = Annotated[
     Path | None,
     typer.Option(

@@ -121,7 +121,8 @@ def typed_again(ctx: typer.Context, group: type[Any]) -> list[str]:
 def _shown(parameter: Any) -> str:
     """Return a parameter as people know it: its long option, or an argument in capitals."""
     names = parameter.opts
-    return str(next((one for one in names if one.startswith("--")), names[0].upper()))
+    argument = parameter.metavar or names[0].upper()
+    return str(next((one for one in names if one.startswith("--")), argument))
 
 
 def _typed(ctx: typer.Context) -> list[Any]:

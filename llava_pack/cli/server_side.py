@@ -8,7 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from llava_pack.format.errors import UsageError
 
-_HELP = "--help"
+_HELP = frozenset({"--help", "-h"})
 
 
 def need_server(command: str, hint: str = "", platform: str = sys.platform) -> None:
@@ -49,5 +49,5 @@ class ServerGroup(TyperGroup):
 
 
 def _refuse(name: str | None, arguments: Sequence[str]) -> None:
-    if _HELP not in arguments:
+    if _HELP.isdisjoint(arguments):
         need_server(name or "")

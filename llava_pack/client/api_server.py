@@ -1,7 +1,7 @@
 """A server whose API is used: on this machine, through an ssh tunnel, or at a URL."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +46,15 @@ class ApiServer:
 
 
 @contextmanager
-def through_tunnel(login: "Login", model: str | None) -> Iterator[ApiServer]:
+def through_tunnel(
+    login: "Login", model: str | None, say: Callable[[str], None]
+) -> Iterator[ApiServer]:
     """Keep an ssh tunnel open during the block, to the server that runs over there.
+
+    Args:
+        login: how to get there.
+        model: one of its models; None takes the first.
+        say: told what ssh prints before the login is done.
 
     Raises:
         NetworkError: the tunnel cannot be opened; the message names the hop.
@@ -57,7 +64,7 @@ def through_tunnel(login: "Login", model: str | None) -> Iterator[ApiServer]:
     from llava_pack.client.ssh_tunnel import ask_server, free_port, opened
 
     with ExitStack() as stack:
-        host = stack.enter_context(connected(login))
+        host = stack.enter_context(connected(login, say))
         remote = ask_server(host)
         here = free_port(remote.port, exactly=False)
         passage = stack.enter_context(opened(host, remote, here))
@@ -89,15 +96,23 @@ def at_url(url: str, key_file: Path | None, model: str | None) -> ApiServer:
 
     root, loopback = _root(url)
     token = _key(key_file) if key_file else ""
-    with connection(root, token=token, trust_env=not loopback) as client:
-        try:
+    try:
+        with connection(root, token=token, trust_env=not loopback) as client:
             answer = client.get("/v1/models")
-        except httpx.HTTPError as error:
-            raise NetworkError(
-                f"the server cannot be reached: {reason_of(error)}",
-                subject=root,
-                hint="check the address, or go through ssh: --via USER@HOST",
-            ) from error
+    except httpx.HTTPError as error:
+        raise NetworkError(
+            f"the server cannot be reached: {reason_of(error)}",
+            subject=root,
+            hint="check the address, or go through ssh: --via USER@HOST",
+        ) from error
+    except httpx.InvalidURL as error:
+        raise UsageError(f"the address is not valid: {error}", subject="--url") from error
+    except (ImportError, ValueError) as error:  # as httpx says of a proxy that it cannot use
+        raise UsageError(
+            f"the proxy of this environment cannot be used: {error}",
+            subject="ALL_PROXY, HTTPS_PROXY or HTTP_PROXY",
+            hint="set it to an address as http://proxy.corp:3128, or add the server to NO_PROXY",
+        ) from error
     return ApiServer(
         url=root,
         token=token,

@@ -5,7 +5,7 @@ announced. It prints a mark before and after what the script prints. Scripts run
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from llava_pack.client.ssh_login import (
     stop,
 )
 from llava_pack.client.tunnel_diagnosis import blame_ssh
+from llava_pack.client.waiting import UNTIL_CTRL_C_S
 from llava_pack.format.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ done
 class RemoteHelper(RemoteHost):
     """A server behind one session, in which a helper runs one script after another."""
 
-    def __init__(self, login: Login) -> None:
-        super().__init__(login)
+    def __init__(self, login: Login, say: Callable[[str], None] | None = None) -> None:
+        super().__init__(login, say)
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
         self._answered = False
@@ -74,7 +75,8 @@ class RemoteHelper(RemoteHost):
         with suppress(OSError):  # the first script says why it is not read
             pipes(self._process).stdin.write(helper)
         try:
-            if self.run('echo "$1"', "here").stdout != b"here\n":
+            # as long as it takes: a person may be comparing a host key
+            if self.run('echo "$1"', "here", timeout_s=None).stdout != b"here\n":
                 raise no_shell("dd there cannot read whole blocks (iflag=fullblock)")
         except NetworkError:
             self.close()
@@ -99,10 +101,10 @@ class RemoteHelper(RemoteHost):
     def _start(self, prologue: bytes, input_bytes: int | None) -> ScriptWire:
         if self._process is None:
             raise NetworkError("not connected", subject=self.login.destination)
-        wire = _HelpedWire(
-            self._process, prologue, input_bytes, self._turn, first=not self._answered
-        )
+        first = not self._answered
         self._answered = True
+        wire = _HelpedWire(self, self._process, self._turn, first=first)
+        wire.tell(prologue, input_bytes)
         return wire
 
 
@@ -111,25 +113,29 @@ class _HelpedWire:
 
     def __init__(
         self,
+        host: RemoteHelper,
         process: "subprocess.Popen[bytes]",
-        prologue: bytes,
-        input_bytes: int | None,
         turn: threading.Lock,
         *,
         first: bool,
     ) -> None:
-        turn.acquire()
+        while not turn.acquire(timeout=UNTIL_CTRL_C_S):
+            pass
         self._turn = turn
+        self._host = host
+        self._over = False
         self._first = first
         self._process = process
         self._nonce = new_nonce()
         self.stdin, stdout, stderr = pipes(process)
         self._streams: dict[Stream, Marked] = {
             1: Marked(stdout, self._nonce, last=True),
-            2: Marked(stderr, self._nonce, last=True),
+            2: Marked(stderr, self._nonce, last=True, say=host.say if first else None),
         }
+
+    def tell(self, prologue: bytes, input_bytes: int | None) -> None:
         size = "open" if input_bytes is None else str(input_bytes)
-        with suppress(OSError):  # `finish` says why it is not read
+        with suppress(OSError, ValueError):  # `finish` says why it is not read
             self.stdin.write(f"{self._nonce} {len(prologue)} {size}\n".encode() + prologue)
             self.stdin.flush()
 
@@ -149,12 +155,18 @@ class _HelpedWire:
         except OSError:
             raise self._lost() from None
         finally:
-            self._turn.release()
+            self._end()
         return code
 
     def abandon(self) -> None:
         """End the session: a script that hangs would keep it from the next one."""
-        stop(self._process)
+        if not self._over:
+            self._host.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._turn.release()
 
     def _lost(self) -> NetworkError:
         """Return why there is no code: what ssh says."""

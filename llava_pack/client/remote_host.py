@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 
 from llava_pack.client.script_stream import STDERR, STDOUT, Stream
 from llava_pack.client.ssh_login import Login, SshProcess
+from llava_pack.client.waiting import next_of, wait_for
 from llava_pack.format.errors import NetworkError
 
 RUN_S = 120.0
@@ -74,10 +75,13 @@ class RemoteScript:
         """Send bytes to the script's stdin.
 
         Raises:
-            OSError: nobody reads them any more; `finish` says why.
+            BrokenPipeError: nobody reads them any more; `finish` says why.
         """
-        self._wire.stdin.write(data)
-        self._wire.stdin.flush()
+        try:
+            self._wire.stdin.write(data)
+            self._wire.stdin.flush()
+        except OSError as error:  # EINVAL on Windows
+            raise BrokenPipeError from error
 
     def close_input(self) -> None:
         """Let the script read the end of its input."""
@@ -129,7 +133,7 @@ class RemoteScript:
         while self._open:
             left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
             try:
-                stream, data = self._events.get(timeout=left_s)
+                stream, data = next_of(self._events, left_s)
             except queue.Empty:
                 self._wire.abandon()
                 raise NetworkError(
@@ -158,13 +162,15 @@ class RemoteHost(ABC):
 
     Args:
         login: how to get there.
+        say: told each line that ssh prints until the login is done: a banner may ask for something.
     """
 
-    def __init__(self, login: Login) -> None:
+    def __init__(self, login: Login, say: Callable[[str], None] | None = None) -> None:
         self.login = login
+        self.say = say
 
     def run(
-        self, script: str, *args: str, data: bytes = b"", timeout_s: float = RUN_S
+        self, script: str, *args: str, data: bytes = b"", timeout_s: float | None = RUN_S
     ) -> Completed:
         """Return how a script ended; a code other than 0 is no error here.
 
@@ -172,7 +178,7 @@ class RemoteHost(ABC):
             script: POSIX sh; `$1`… are the arguments.
             args: passed as they are, whatever is in them.
             data: its stdin.
-            timeout_s: after which it is abandoned.
+            timeout_s: after which it is abandoned; None waits.
 
         Raises:
             NetworkError: the server cannot be reached, or does not answer; the hop is named.
@@ -215,7 +221,7 @@ class RemoteHost(ABC):
             yield session
         finally:
             session.leave()
-            feeding.join()
+            wait_for(feeding)
 
     @abstractmethod
     def connect(self) -> None:

@@ -1,7 +1,7 @@
 """What a script prints, told from what ssh, sshd and a login shell print around it."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import BinaryIO, Literal
 
 STDOUT: Literal[1] = 1
@@ -27,10 +27,20 @@ class Marked:
         stream: with `read1`.
         nonce: that no one else prints.
         last: whether there is a mark at the end, with a number; else the end is the stream's.
+        say: told each line before the first mark, as it comes.
     """
 
-    def __init__(self, stream: BinaryIO, nonce: str, *, last: bool) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        nonce: str,
+        *,
+        last: bool,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._stream = stream
+        self._say = say
+        self._told = 0
         self._begin = f"{nonce} begin\n".encode()
         self._end = f"{nonce} end ".encode()
         self._last = last
@@ -63,6 +73,14 @@ class Marked:
         before, mark, after = self._held.partition(self._begin)
         if mark:
             self.begun, self.before, self._held = True, before, after
+        self._tell(before)
+
+    def _tell(self, before: bytes) -> None:
+        whole = before.rfind(b"\n") + 1
+        if self._say is not None and whole > self._told:
+            for line in before[self._told : whole].splitlines():
+                self._say(line.decode("utf-8", "replace"))
+            self._told = whole
 
     def _ready(self, *, ended: bool) -> bytes:
         """Return what certainly belongs to the script, and hold the rest back."""

@@ -8,7 +8,7 @@ Source: ssh(1) -M, -O, -S; ssh_config(5) ControlMaster, ControlPath, ControlPers
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,8 +35,8 @@ _NOTICE_S = 2.0
 class SharedConnection(RemoteHost):
     """A server behind one master connection; scripts run beside each other on it."""
 
-    def __init__(self, login: Login) -> None:
-        super().__init__(login)
+    def __init__(self, login: Login, say: Callable[[str], None] | None = None) -> None:
+        super().__init__(login, say)
         self._folder: Path | None = None
         self._master: SshProcess | None = None
 
@@ -56,12 +56,14 @@ class SharedConnection(RemoteHost):
                 f"exec sh -c 'echo {nonce}; exec cat >/dev/null'",
             ],
             talking=True,
+            say=self.say,
         )
         self._master = master
         stdout = master.process.stdout
         before = []
         for line in stdout or ():
             if line.strip() == nonce.encode():
+                master.logged_in()
                 return
             before.append(line.decode("utf-8", "replace"))
         master.ends_within(_NOTICE_S)

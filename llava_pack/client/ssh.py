@@ -5,7 +5,7 @@ with connected(Login(destination="ada@gpu01", port=30022)) as host:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llava_pack.client.remote_helper import RemoteHelper
@@ -16,21 +16,25 @@ from llava_pack.client.ssh_login import Login
 __all__ = ["Completed", "Login", "RemoteHost", "RemoteScript", "connected", "remote_host"]
 
 
-def remote_host(login: Login) -> RemoteHost:
+def remote_host(login: Login, say: Callable[[str], None] | None = None) -> RemoteHost:
     """Return the server, not yet connected: behind a shared connection where OpenSSH can share."""
     shares = os.name != "nt" and login.shareable
-    return SharedConnection(login) if shares else RemoteHelper(login)
+    return SharedConnection(login, say) if shares else RemoteHelper(login, say)
 
 
 @contextmanager
-def connected(login: Login) -> Iterator[RemoteHost]:
+def connected(login: Login, say: Callable[[str], None] | None = None) -> Iterator[RemoteHost]:
     """Log in, and keep the connection during the block.
+
+    Args:
+        login: how to get there.
+        say: told each line that ssh prints until the login is done: a banner may ask for something.
 
     Raises:
         NetworkError: the server cannot be logged in to; the hop is named.
         FetchError: there is no ssh on this machine.
     """
-    host = remote_host(login)
+    host = remote_host(login, say)
     try:
         host.connect()
         yield host

@@ -4,10 +4,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from llava_pack.client.tunnel_diagnosis import Blame, blame_ssh
 from llava_pack.format.errors import FetchError, NetworkError, UsageError
@@ -72,15 +73,23 @@ class SshProcess:
     Args:
         command: a list.
         talking: whether its stdin and stdout are pipes.
+        say: told each line, until `logged_in`.
 
     Raises:
         FetchError: there is no ssh on this machine.
     """
 
-    def __init__(self, command: Sequence[str], *, talking: bool = False) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        talking: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         ends = subprocess.PIPE if talking else subprocess.DEVNULL
         self.process = started(command, ends)
         self._said: list[str] = []
+        self._say = say
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
 
@@ -94,6 +103,11 @@ class SshProcess:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return self.ended
+
+    def logged_in(self) -> None:
+        """Forget what was printed before the login was done: it explains nothing that comes."""
+        self._say = None
+        self._said.clear()
 
     def said(self, wait_s: float = _LAST_WORDS_S) -> str:
         """Return what it printed on stderr, after a moment for its last words."""
@@ -117,7 +131,10 @@ class SshProcess:
     def _listen(self) -> None:
         if self.process.stderr is not None:
             for line in self.process.stderr:
-                self._said.append(line.decode("utf-8", "replace"))
+                text = line.decode("utf-8", "replace")
+                self._said.append(text)
+                if (say := self._say) is not None:
+                    say(text.rstrip("\r\n"))
 
 
 def started(command: Sequence[str], ends: int = subprocess.PIPE) -> "subprocess.Popen[bytes]":
@@ -169,17 +186,29 @@ def pipes(process: "subprocess.Popen[bytes]") -> Pipes:
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, and close our ends of its pipes; a thread that reads from one comes first."""
+    """End a process, and close our ends of its pipes.
+
+    Where a thread reads from one, and what the process started holds the other end, it stays open:
+    closing it would wait for that thread.
+    """
     process.terminate()
     try:
         process.wait(_LAST_WORDS_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with suppress(OSError):  # what was not yet written can go nowhere
-                pipe.close()
+    until_s = time.monotonic() + _LAST_WORDS_S
+    ends = [one for one in (process.stdin, process.stdout, process.stderr) if one is not None]
+    closing = [threading.Thread(target=_close, args=(one,), daemon=True) for one in ends]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join(max(0.0, until_s - time.monotonic()))
+
+
+def _close(pipe: IO[bytes]) -> None:
+    with suppress(OSError):  # what was not yet written can go nowhere
+        pipe.close()
 
 
 def broken(said: str) -> NetworkError:

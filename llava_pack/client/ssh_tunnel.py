@@ -12,16 +12,17 @@ from llava_pack.client.discovery import connection
 from llava_pack.client.ssh import RemoteHost
 from llava_pack.client.ssh_login import SshProcess, error_of
 from llava_pack.client.tunnel_diagnosis import Blame, blame_answer
+from llava_pack.client.waiting import UNTIL_CTRL_C_S
 from llava_pack.format.errors import ServeError
 
 _OPEN_S = 60.0
 _ANSWER_S = 10.0
 _LOOK_EVERY_S = 0.1
-_UNTIL_CTRL_C_S = 0.5
-"""Windows delivers Ctrl-C between two waits: an endless one would last as long as the process."""
+# Windows lets two programs have one port, unless one of them says this.
+_TAKES: int = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
 # Where an installation is; the last one is what an administrator put on the PATH.
 _ASK = (
-    'for p in "$@" "${LLAVA_PACK_PREFIX:-/nowhere}/bin/llava-pack" '
+    'for p in "${LLAVA_PACK_PREFIX:-/nowhere}/bin/llava-pack" '
     '"${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack/bin/llava-pack" '
     "/opt/llava-pack/bin/llava-pack llava-pack; do "
     'command -v "$p" >/dev/null 2>&1 && exec "$p" tunnel --json; done; exit 127'
@@ -44,18 +45,14 @@ class Remote:
         return int(port) if port.isdigit() else 7860
 
 
-def ask_server(host: RemoteHost, prefix: str | None = None) -> Remote:
+def ask_server(host: RemoteHost) -> Remote:
     """Return what the llava-pack over there says of the server that runs there.
-
-    Args:
-        host: that is logged in to.
-        prefix: where it is installed, None where it belongs.
 
     Raises:
         NetworkError: the server does not answer.
         ServeError: it has no llava-pack, or no server is running there.
     """
-    done = host.run(_ASK, *([f"{prefix}/bin/llava-pack"] if prefix else []))
+    done = host.run(_ASK)
     if done.code == 127:
         raise ServeError(
             "llava-pack was not found on the server",
@@ -82,7 +79,7 @@ def free_port(wanted: int, *, exactly: bool) -> int:
     """
     for port in range(wanted, wanted + (1 if exactly else 100)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, _TAKES, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
@@ -157,7 +154,7 @@ class Passage:
         Raises:
             NetworkError: it broke.
         """
-        while not self._process.ends_within(_UNTIL_CTRL_C_S):
+        while not self._process.ends_within(UNTIL_CTRL_C_S):
             pass
         if self._process.wait() != 0:
             raise self._process.complaint()

@@ -25,42 +25,14 @@ class Blame:
     """Trying again changes nothing, and may lock an account."""
 
 
+# Lines as ssh prints them: a banner may contain any words. The first that matches counts.
 _SSH_SAYS = (
     (
-        r"Session open refused by peer|session request failed",
-        Blame(
-            hop="sshd",
-            why="sshd on the server allows one session for each connection (MaxSessions)",
-            fix="pass -o ControlPath=none: llava-pack then needs one session only",
+        (
+            r"^(\S+: )?Permission denied \("
+            r"|^(Received disconnect|Disconnected) .*(Too many authentication failures"
+            r"|No supported authentication)"
         ),
-    ),
-    (
-        r"bind.*Address already in use|cannot listen to port",
-        Blame(
-            hop="laptop",
-            why="the port on this laptop is in use",
-            fix="leave out --local-port, or use another",
-        ),
-    ),
-    (
-        r"administratively prohibited|forwarding.*(disabled|refused)|not permitted",
-        Blame(
-            hop="sshd",
-            why="sshd on the server forbids forwarding",
-            fix="ask its administrator for `AllowTcpForwarding local` (and PermitOpen, Match "
-            "blocks); for a socket `AllowStreamLocalForwarding local`",
-        ),
-    ),
-    (
-        r"open failed: .*(refused|connect failed|No such file)|unknown channel type",
-        Blame(
-            hop="address",
-            why="nothing listens at that address on the server",
-            fix="on the server: llava-pack status; then pass its --port or --socket",
-        ),
-    ),
-    (
-        r"Permission denied|Too many authentication failures|No supported authentication",
         Blame(
             hop="login",
             why="the server rejected the login",
@@ -69,7 +41,7 @@ _SSH_SAYS = (
         ),
     ),
     (
-        r"Host key verification failed|REMOTE HOST IDENTIFICATION",
+        r"^Host key verification failed",
         Blame(
             hop="login",
             why="the server's host key is unknown here, or has changed",
@@ -78,7 +50,7 @@ _SSH_SAYS = (
         ),
     ),
     (
-        r"Could not resolve hostname|Name or service not known",
+        r"^ssh: Could not resolve hostname",
         Blame(
             hop="login",
             why="the server's name cannot be resolved",
@@ -86,19 +58,57 @@ _SSH_SAYS = (
         ),
     ),
     (
+        r"^\S+: session request failed|^Session open refused by peer",
+        Blame(
+            hop="sshd",
+            why="sshd on the server allows one session for each connection (MaxSessions)",
+            fix="pass -o ControlPath=none: llava-pack then needs one session only",
+        ),
+    ),
+    (
+        r"^bind.*: Address already in use|^\S+: cannot listen to port",
+        Blame(
+            hop="laptop",
+            why="the port on this laptop is in use",
+            fix="leave out --local-port, or use another",
+        ),
+    ),
+    (
         (
-            r"Connection (refused|timed out|reset|closed)|No route to host|Network is unreachable"
-            r"|Operation timed out"
+            r"^channel \d+: open failed: .*(administratively prohibited|not permitted)"
+            r"|^Port forwarding is disabled|^Master refused forwarding request"
+        ),
+        Blame(
+            hop="sshd",
+            why="sshd on the server forbids forwarding",
+            fix="ask its administrator for `AllowTcpForwarding local` (and PermitOpen, "
+            "Match blocks); for a socket `AllowStreamLocalForwarding local`",
+        ),
+    ),
+    (
+        r"^channel \d+: open failed: .*(refused|connect failed|No such file|unknown channel type)",
+        Blame(
+            hop="address",
+            why="nothing listens at that address on the server",
+            fix="on the server: llava-pack status; then pass its --port or --socket",
+        ),
+    ),
+    (
+        (
+            r"^Connection (refused|timed out|reset|closed)"
+            r"|^(ssh: connect to host|kex_exchange_identification:|ssh_exchange_identification:"
+            r"|banner exchange:|Read from remote host|client_loop:).*"
+            r"(Connection (refused|timed out|reset|closed)|No route to host"
+            r"|Network is unreachable|Operation timed out)"
         ),
         Blame(
             hop="login",
             why="no sshd responds at that address",
-            fix="check the server's name and its ssh port, -p; or go through a bastion: "
-            "--jump USER@BASTION",
+            fix="check the server's name and its ssh port, -p; or go through a "
+            "bastion: --jump USER@BASTION",
         ),
     ),
 )
-"""What ssh says, and what it means: the first that fits counts."""
 
 
 def blame_ssh(said: str, *, ended: bool = True) -> Blame:
@@ -112,7 +122,7 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     'sshd'
     """
     for pattern, blame in _SSH_SAYS:
-        if re.search(pattern, said, re.IGNORECASE):
+        if re.search(pattern, said, re.IGNORECASE | re.MULTILINE):
             return blame
     if not ended:
         return Blame(

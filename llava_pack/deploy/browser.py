@@ -4,14 +4,17 @@ import html
 import json
 import os
 import sys
+import threading
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from llava_pack.format import files
 
-_NAME = "open-page.html"
+_READ_S = 30.0
+"""How long a browser may take to start."""
 
 
 def has_browser(environ: Mapping[str, str]) -> bool:
@@ -26,26 +29,43 @@ def has_browser(environ: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def shown(url: str, folder: Path) -> Iterator[bool]:
+def shown(url: str, folder: Path | None = None) -> Iterator[bool]:
     """Open a page, and yield whether that could be done.
 
     The browser is given a file of this account that leads to the page, and not its address: every
-    account of a machine can read the arguments of its programs.
+    account of a machine can read the arguments of its programs. A browser in a sandbox of its own
+    reads the home folder, and there nothing that is hidden.
 
     Args:
         url: with the token in its fragment.
-        folder: for the file, which goes when the block ends.
+        folder: for the file, which goes again in seconds; None for the home.
     """
     if not has_browser(os.environ):
         yield False
         return
-    place = folder / _NAME
-    files.write(place, redirect(url).encode(), 0o600, durable=False)
+    place = (folder or Path.home()) / f"llava-pack-page-{token_hex(8)}.html"
+    gone = threading.Timer(_READ_S, _remove, [place])
+    gone.daemon = True
+    gone.start()
     try:
-        yield webbrowser.open(place.as_uri())
+        yield _opened(place, url)
     finally:
-        with suppress(OSError):
-            place.unlink()
+        gone.cancel()
+        _remove(place)
+
+
+def _opened(place: Path, url: str) -> bool:
+    """Write the file and have it opened; False where either cannot be."""
+    try:
+        files.write(place, redirect(url).encode(), 0o600, durable=False)
+    except OSError:
+        return False
+    return webbrowser.open(place.as_uri())
+
+
+def _remove(place: Path) -> None:
+    with suppress(OSError):
+        place.unlink()
 
 
 def redirect(url: str) -> str:

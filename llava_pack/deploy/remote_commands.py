@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.client.ssh import RemoteHost
+from llava_pack.client.ssh_tunnel import Remote
+from llava_pack.deploy import scripts
 from llava_pack.format import errors
-from llava_pack.format.errors import FetchError, PackError, ServeError
+from llava_pack.format.errors import FetchError, InstallError, PackError, ServeError
 from llava_pack.format.progress import Progress
 from llava_pack.health.report import HealthCode
 from llava_pack.lock.profile import TargetProfile, parse_profile
@@ -17,56 +19,11 @@ from llava_pack.shipped import shipped
 
 _PROBE_S = 120.0
 _LOOK_S = 120.0
-_RATE_BYTES = 4 << 20
-_RATE_S = 60.0
+_RATE_BYTES = (64 << 10, 4 << 20)
+_QUICK_S = 1.0
 _HEALTH_S = 1800.0
 _READY_S = 1800
-# Where an installation of this account is: one that it can write.
-_LOOK = """
-own=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
-[ "$(id -u)" != 0 ] || own=/opt/llava-pack
-printf '%s\\n' "$own"
-for p in "$@" "$own" /opt/llava-pack; do
-    [ -x "$p/bin/llava-pack" ] && [ -w "$p" ] || continue
-    printf '%s\\n' "$p"
-    exec "$p/bin/llava-pack" generations --json --prefix "$p" </dev/null
-done
-"""
-# The first contact, as the card says it, and later the installer that is there: never the medium's.
-_INSTALL = """
-bundle=$1 id=$2 prefix=$3
-shift 3
-set -- --expect "$id" --prefix "$prefix" --json "$@"
-if [ -x "$prefix/bin/llava-pack" ]; then
-    exec "$prefix/bin/llava-pack" install "$bundle" "$@" </dev/null
-fi
-d=$(mktemp -d) && cp "$bundle/install.sh" "$bundle/SHA256SUMS" "$d" && cd "$d" || exit 14
-trap 'cd / && rm -rf "$d"' EXIT
-found=$(sha256sum <SHA256SUMS) && found=${found%% *}
-if [ "$found" != "$id" ]; then
-    echo "error: SHA256SUMS: expected bundle id $id, got $found" >&2
-    exit 5
-fi
-grep '  install.sh$' SHA256SUMS | sha256sum -c - >/dev/null || exit 4
-sh install.sh --bundle "$bundle" "$@" </dev/null
-"""
-_SERVICE = """
-for whose in --system --user; do
-    systemctl "$whose" is-active --quiet llava-pack 2>/dev/null || continue
-    unit=$(systemctl "$whose" show --property=ExecStart llava-pack)
-    case $unit in *"$1/bin/llava-pack"*"$2"*) exit 0 ;; esac
-done
-exit 1
-"""
-# A server in the background has the port; one that systemd runs is restarted.
-_MAKE_ROOM = """
-for whose in --system --user; do
-    ! systemctl "$whose" is-active --quiet llava-pack 2>/dev/null || exit 0
-done
-exec "$1/bin/llava-pack" stop </dev/null
-"""
-_IN_ENGLISH = "LC_ALL=C.UTF-8 && export LC_ALL && unset LANGUAGE\n"
-"""What a command says there is put into the person's language here, like our own words."""
+_USUAL_UNIT = "llava-pack"
 _PROOFS = ("api", "answers", "silence")
 """Layers of a report that show best that it works: the model answers, and nothing calls home."""
 _OWN_WORDS = ("error: ", "hint: ")
@@ -121,7 +78,7 @@ class RemoteCommands:
         Raises:
             FetchError: the server's shell did not answer.
         """
-        done = self.host.run(_LOOK, *([prefix] if prefix else []), timeout_s=_LOOK_S)
+        done = self.host.run(scripts.LOOK, *([prefix] if prefix else []), timeout_s=_LOOK_S)
         if done.code != 0:
             raise FetchError(
                 f"looking for an installation ended with code {done.code}: {done.last_words}"
@@ -134,10 +91,14 @@ class RemoteCommands:
         return Installed(prefix=found[0], current=current)
 
     def rate(self) -> float:
-        """Return how many bytes per second reach the server now, of random ones."""
-        began_s = time.monotonic()
-        self.host.run("cat >/dev/null", data=os.urandom(_RATE_BYTES), timeout_s=_RATE_S)
-        return _RATE_BYTES / max(time.monotonic() - began_s, 1e-6)
+        """Return how many bytes per second reach the server now, of random ones: about."""
+        for size_bytes in _RATE_BYTES:
+            began_s = time.monotonic()
+            self.host.run("cat >/dev/null", data=os.urandom(size_bytes), timeout_s=_HEALTH_S)
+            took_s = max(time.monotonic() - began_s, 1e-6)
+            if took_s > _QUICK_S:
+                break
+        return size_bytes / took_s
 
     def install(self, bundle: str, bundle_id: str, prefix: str, options: Sequence[str]) -> None:
         """Install what was sent; the id goes over this connection, and the receipt says so.
@@ -146,10 +107,16 @@ class RemoteCommands:
             PackError: the installer's own error.
         """
         words = [bundle, bundle_id, prefix, "--consume", "--over-ssh", *options]
-        self._ran(words, _INSTALL)
+        self._ran(words, scripts.INSTALL, InstallError)
 
-    def serve(self, prefix: str, words: Sequence[str]) -> Mapping[str, Any]:
-        """Have the server serve by itself, and return what it says of it.
+    def remove(self, prefix: str, recipe: str) -> None:
+        """Remove what was sent of a recipe: it is installed, or of an earlier version."""
+        done = self.host.run(scripts.REMOVE, prefix, recipe, timeout_s=_HEALTH_S)
+        if done.code != 0:
+            self._progress.note(f"! {prefix}/received could not be removed: {done.last_words}")
+
+    def serve(self, prefix: str, words: Sequence[str]) -> None:
+        """Have the server serve by itself.
 
         Args:
             prefix: of the installation.
@@ -158,52 +125,92 @@ class RemoteCommands:
         Raises:
             PackError: that server's own error.
         """
-        return self._llava_pack(prefix, "serve", *words, "--detach", "--json")
+        self._llava_pack(prefix, "serve", *words, "--detach", "--json")
 
-    def service(self, prefix: str, words: Sequence[str], options: Sequence[str]) -> None:
-        """Have systemd serve, in place of a server in the background, and wait until it is ready.
+    def service(self, prefix: str, unit: str, words: Sequence[str]) -> None:
+        """Have systemd serve.
+
+        Args:
+            prefix: of the installation.
+            unit: its name.
+            words: recipe, and options of `service install` and of `serve`.
 
         Raises:
             PackError: that server's own error.
         """
-        self.host.run(_MAKE_ROOM, prefix, timeout_s=_LOOK_S)
-        self._llava_pack(prefix, "service", "install", *words, "--json", *options)
-        self._llava_pack(prefix, "health", "--wait-ready", str(_READY_S), "--json")
+        self._llava_pack(prefix, "service", "install", "--name", unit, "--json", *words)
 
-    def service_runs(self, prefix: str, options: Sequence[str]) -> bool:
-        """Return whether systemd serves an installation with these options already."""
-        return self.host.run(_SERVICE, prefix, " ".join(options), timeout_s=_LOOK_S).code == 0
+    def service_runs(self, prefix: str, recipe: str, unit: str, options: Sequence[str]) -> bool:
+        """Return whether systemd serves a recipe with these options."""
+        words = (prefix, recipe, " ".join(options), unit, _USUAL_UNIT)
+        return self.host.run(scripts.SERVICE, *words, timeout_s=_LOOK_S).code == 0
+
+    def end_server(self, prefix: str, model: str) -> None:
+        """End the server that has a model alone, in the background: its port is wanted."""
+        done = self.host.run(scripts.RUN, prefix, "status", "--json", timeout_s=_LOOK_S)
+        told = _document(done.stdout.decode(errors="replace")) or {}
+        for server in told.get("servers", ()):
+            if list(server["models"]) == [model]:
+                self.host.run(scripts.END, str(server["pid"]), timeout_s=_LOOK_S)
+
+    def reached(self, prefix: str, model: str) -> Remote:
+        """Return where a model is served, once it is ready.
+
+        Raises:
+            ServeError: no server has it.
+        """
+        told = self._llava_pack(prefix, "tunnel", "--json", "--model", model)
+        return Remote(target=told["target"], token=told["token"], bundle_id=told["bundle_id"])
+
+    def wait_ready(self, prefix: str) -> None:
+        """Wait until what systemd has started is ready.
+
+        Raises:
+            ServeError: it does not become ready, with its cause and its cure.
+        """
+        self._examined(prefix, "--wait-ready", str(_READY_S))
 
     def health(self, prefix: str) -> str:
-        """Return the line of `health` on the server, known answers of the model included.
+        """Return what `health` says on the server, known answers of the model included.
 
         Raises:
             ServeError: something does not work there, with its cause and its cure.
         """
-        script = 'exec "$1/bin/llava-pack" health --json --prefix "$1" </dev/null'
-        done = self.host.run(script, prefix, timeout_s=_HEALTH_S)
+        findings = self._examined(prefix)
+        for one in findings:
+            if one["level"] == "warn":
+                self._progress.note(f"! {one['layer']}: {one['text']}")
+        return "; ".join(one["text"] for one in findings if one["layer"] in _PROOFS)
+
+    def _examined(self, prefix: str, *options: str) -> Sequence[Mapping[str, Any]]:
+        """Return the findings of `health` on the server.
+
+        Raises:
+            ServeError: it has not answered, or something does not work there.
+        """
+        script = scripts.IN_ENGLISH + scripts.RUN
+        words = ("health", "--json", "--prefix", prefix, *options)
+        done = self.host.run(script, prefix, *words, timeout_s=_HEALTH_S)
         report = _document(done.stdout.decode(errors="replace"))
         if report is None or "findings" not in report:
             raise ServeError(f"no report: {done.last_words}", subject="health")
-        bad = [one for one in report["findings"] if one["level"] in {"fail", "unknown"}]
+        findings: Sequence[Mapping[str, Any]] = report["findings"]
+        bad = [one for one in findings if one["level"] in {"fail", "unknown"}]
         if report["exit_code"] > HealthCode.WARNING and bad:
             subject = f"health: {bad[0]['layer']}"
             raise ServeError(bad[0]["text"], subject=subject, hint=bad[0]["fix"])
-        for one in report["findings"]:
-            if one["level"] == "warn":
-                self._progress.note(f"! {one['layer']}: {one['text']}")
-        proofs = [one["text"] for one in report["findings"] if one["layer"] in _PROOFS]
-        return "; ".join(proofs)
-
-    def remove(self, folder: str) -> None:
-        """Remove what was sent, once it is installed."""
-        self.host.run('rm -rf -- "$1"', folder, timeout_s=_LOOK_S)
+        return findings
 
     def _llava_pack(self, prefix: str, *words: str) -> Mapping[str, Any]:
-        return self._ran([prefix, *words], 'p=$1; shift; exec "$p/bin/llava-pack" "$@" </dev/null')
+        return self._ran([prefix, *words], scripts.RUN, ServeError)
 
-    def _ran(self, words: Sequence[str], script: str) -> Mapping[str, Any]:
+    def _ran(self, words: Sequence[str], script: str, kind: type[PackError]) -> Mapping[str, Any]:
         """Run a command there, say what it says, and return the document that it printed.
+
+        Args:
+            words: of the script.
+            script: that ends as the command.
+            kind: of an error without a code of ours, as of a process that was killed.
 
         Raises:
             PackError: it did not end well: its own error, of the class that its exit code means.
@@ -216,11 +223,11 @@ class RemoteCommands:
             elif not line.startswith(_DOCUMENT):
                 self._progress.note(line)
 
-        done = self.host.stream(_IN_ENGLISH + script, *words, on_line=say)
+        done = self.host.stream(scripts.IN_ENGLISH + script, *words, on_line=say)
         told = _document(done.stdout.decode(errors="replace"))
         if done.code == 0 and told is not None:
             return told
-        raise _error(told or {}, done.code, complaint)
+        raise _error(told or {}, done.code, complaint, kind)
 
 
 def _document(text: str) -> dict[str, Any] | None:
@@ -232,7 +239,9 @@ def _document(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _error(told: Mapping[str, Any], code: int, complaint: Sequence[str]) -> PackError:
+def _error(
+    told: Mapping[str, Any], code: int, complaint: Sequence[str], kind: type[PackError]
+) -> PackError:
     """Return the far side's error as one of ours."""
     typed = dict(line.split(": ", 1) for line in complaint)
     message = told.get("message") or typed.get("error") or f"a command ended there with code {code}"
@@ -242,5 +251,5 @@ def _error(told: Mapping[str, Any], code: int, complaint: Sequence[str]) -> Pack
         for one in vars(errors).values()
         if isinstance(one, type) and issubclass(one, PackError)
     }
-    kind = classes.get(code, ServeError)
-    return kind(str(message), subject=str(told.get("subject", "")), hint=str(hint))
+    chosen = classes.get(code, kind)
+    return chosen(str(message), subject=str(told.get("subject", "")), hint=str(hint))

@@ -10,11 +10,22 @@ from llava_pack.assemble.install_location import choose_place, default_place
 from llava_pack.assemble.planning import Plan, plan_build
 from llava_pack.client.sending.cargo import read_cargo
 from llava_pack.client.sending.send import SendRequest, look, send_bundle
+from llava_pack.client.ssh_tunnel import Remote
 from llava_pack.deploy.record import BuiltBundle, Record, Records
-from llava_pack.deploy.remote_commands import RemoteCommands
-from llava_pack.deploy.work import DeployWork, Wanted, contents_digest, inputs_digest
+from llava_pack.deploy.remote_commands import Installed, RemoteCommands
+from llava_pack.deploy.work import (
+    DeployWork,
+    Wanted,
+    check_account,
+    contents_digest,
+    inputs_digest,
+    unit_name,
+)
 from llava_pack.fetch.cache import Cache
 from llava_pack.format.progress import Progress
+
+_EVERYBODYS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are avoided
+"""Places where another account could have made our folder before."""
 
 
 class Deployment:
@@ -52,24 +63,32 @@ class Deployment:
         wanted = self._wanted
         profile = self._server.probe()
         options = wanted.options(profile)
+        check_account(wanted, profile)
         inputs = inputs_digest(options, wanted.typed)
         recipe = options.recipe.value.name
         record = self._kept.read(wanted.destination, recipe)
-        known = record.prefix if record is not None else None
-        installed = self._server.installed(wanted.prefix or known)
         work = DeployWork(
             profile=profile,
             options=replace(options, out=wanted.out or self._kept.folder(recipe, inputs)),
             inputs=inputs,
-            installed=installed,
-            prefix=installed.prefix,
+            installed=self._installed(None if record is None else record.prefix),
             as_root=profile.uid == 0 and not wanted.service,
         )
-        bundle = record.bundle if record is not None and record.bundle.inputs == inputs else None
+        bundle = record.bundle if record is not None else None
+        if bundle is not None and not (bundle.inputs == inputs and work.lies(bundle)):
+            bundle = None
         there = replace(work, bundle=bundle)
         if bundle is not None and not wanted.upgrade and not there.sends:
             return there
-        return self._planned(work, self._kept.built(inputs) or bundle)
+        built = self._kept.built(inputs)
+        return self._planned(work, built if built is not None and work.lies(built) else bundle)
+
+    def _installed(self, known: str | None) -> Installed:
+        """Return what is installed: where it was said, else where it was put before, or belongs."""
+        if self._wanted.prefix or not known:
+            return self._server.installed(self._wanted.prefix)
+        found = self._server.installed(known)
+        return found if found.current else self._server.installed(None)
 
     def _planned(self, work: DeployWork, bundle: BuiltBundle | None) -> DeployWork:
         """Return the work with its outlook; a bundle of the same is taken, unless newer is wanted.
@@ -91,7 +110,7 @@ class Deployment:
         work = replace(work, bundle=bundle, outlook=outlook, plan=plan)
         if work.sends:
             check_target(work.profile, outlook)
-            return replace(work, prefix=self._place(work, outlook))
+            return replace(work, chosen_prefix=self._place(work, outlook))
         return work
 
     def _is_newer(self, plan: Plan, work: DeployWork, bundle: BuiltBundle) -> bool:
@@ -104,8 +123,10 @@ class Deployment:
         """Return the prefix: a first one goes to a disk that is large enough."""
         if self._wanted.prefix or work.installed.current:
             return work.prefix
-        place = choose_place(work.profile, outlook.target_bytes)
-        if place is None or place == default_place(work.profile):
+        private = tuple(one for one in work.profile.disks or () if one.path not in _EVERYBODYS)
+        profile = replace(work.profile, disks=private)
+        place = choose_place(profile, outlook.target_bytes)
+        if place is None or place == default_place(profile):
             return work.prefix
         return f"{place.path.rstrip('/')}/llava-pack"
 
@@ -116,6 +137,8 @@ class Deployment:
             PackError: see `assemble.build.build`.
         """
         if work.bundle is not None:
+            if work.sends:  # what is sent now stays, whatever else is deployed meanwhile
+                self._remember(work, work.bundle, installed="")
             return work.bundle
         options = replace(work.options, accepted=frozenset(accepted))
         plan = work.plan or plan_build(options, self._cache, self._progress)
@@ -124,7 +147,7 @@ class Deployment:
             inputs=work.inputs,
             contents=contents_digest(plan, options, self._cache),
             bundle_id=card.bundle_id,
-            folder=card.bundle,
+            folder=str(Path(card.bundle).absolute()),
             size_bytes=card.size_bytes,
         )
         self._remember(work, bundle, installed="")
@@ -156,20 +179,32 @@ class Deployment:
         return look(self._server.host, request, self._progress)[1].size_bytes
 
     def install(self, work: DeployWork, bundle: BuiltBundle, folder: str) -> None:
-        """Install what was sent, and remove what is left of it."""
+        """Install what was sent."""
         self._server.install(folder, bundle.bundle_id, work.prefix, self._wanted.install)
         self._remember(work, bundle, installed=work.prefix)
-        self._server.remove(folder)
 
-    def serve(self, work: DeployWork) -> None:
-        """Have the server serve by itself, if it does not."""
-        options = ["--port", str(self._wanted.port)]
-        if not self._wanted.service:
-            more = [*options, "--keep-token", *self._wanted.reached_as]
-            more += ["--as-root"] if work.as_root else []
-            self._server.serve(work.prefix, [work.recipe, *more])
-        elif work.sends or not self._server.service_runs(work.prefix, options):
-            self._server.service(work.prefix, [work.recipe], ["--", *options])
+    def serve(self, work: DeployWork) -> Remote:
+        """Have the server serve by itself, if it does not, and return where.
+
+        Raises:
+            PackError: the server's own error.
+        """
+        wanted, recipe, prefix = self._wanted, work.recipe, work.prefix
+        self._server.remove(prefix, recipe)
+        options = ["--port", str(wanted.port)]
+        unit = unit_name(recipe)
+        if self._server.service_runs(prefix, recipe, unit, options):
+            self._server.wait_ready(prefix)
+        elif wanted.service:
+            self._server.end_server(prefix, work.model)
+            account = ["--account", wanted.account] if wanted.account else []
+            self._server.service(prefix, unit, [*account, "--", recipe, *options])
+            self._server.wait_ready(prefix)
+        else:
+            root = ["--as-root"] if work.as_root else []
+            more = [*options, "--keep-token", *wanted.reached_as, *root]
+            self._server.serve(prefix, [recipe, *more])
+        return self._server.reached(prefix, work.model)
 
     def health(self, work: DeployWork) -> str:
         """Return what `health` says on the server, in a line."""

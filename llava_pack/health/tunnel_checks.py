@@ -1,6 +1,6 @@
 """From the laptop: which hop to a server fails, and what answers at the other end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from llava_pack.client.ssh import Login, connected
 from llava_pack.client.ssh_tunnel import Passage, Remote, ask_server, free_port, opened
@@ -10,10 +10,15 @@ from llava_pack.health.report import Finding, Layer
 from llava_pack.health.server import Address, ServerProbe
 
 
-def check_tunnel(login: Login) -> Iterator[Finding]:
-    """Open a tunnel with the person's own ssh and yield what is found through it."""
+def check_tunnel(login: Login, say: Callable[[str], None]) -> Iterator[Finding]:
+    """Open a tunnel with the person's own ssh and yield what is found through it.
+
+    Args:
+        login: how to get to the server.
+        say: told what ssh prints before the login is done.
+    """
     try:
-        with connected(login) as host:
+        with connected(login, say) as host:
             remote = ask_server(host)
             with opened(host, remote, free_port(remote.port, exactly=False)) as passage:
                 passage.check(remote, None)

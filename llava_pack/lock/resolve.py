@@ -28,6 +28,14 @@ from llava_pack.lock.pylock import (
 TIMEOUT_S = 600
 OWN_NAME = "llava-pack"
 # Source: uv's own messages (uv-client), when an index does not answer.
+_USUAL_HINT = (
+    "check the network, set HTTPS_PROXY, or name a mirror (in China: --mirror cn; another one: "
+    "UV_DEFAULT_INDEX, or pip's index-url)"
+)
+_CHOSEN_HINT = (
+    "check the network and HTTPS_PROXY, or name another mirror: the index comes from --mirror, "
+    "UV_DEFAULT_INDEX or pip's index-url"
+)
 _UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "tcp connect error")
 
 # Source: uv's own hint, where --only-binary leaves a package without a file.
@@ -204,7 +212,7 @@ def _run(command: Sequence[str], environ: dict[str, str]) -> None:
         raise NetworkError(
             f"the package index cannot be reached: {said}",
             subject="lock",
-            hint="set UV_DEFAULT_INDEX (or pip's index-url) to your mirror, or fix the proxy",
+            hint=_CHOSEN_HINT if environ.get("UV_DEFAULT_INDEX") else _USUAL_HINT,
         )
     if found := tuple(dict.fromkeys(_SOURCE_ONLY.findall(said))):
         raise SourceOnlyError(found, said)

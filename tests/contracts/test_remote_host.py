@@ -1,5 +1,6 @@
 """The contract of a server that scripts run on: one shared connection, and one helper."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -112,6 +113,8 @@ def test_a_channel_talks_both_ways(host: RemoteHost) -> None:
 def test_a_script_that_hangs_is_left_and_said(host: RemoteHost) -> None:
     with pytest.raises(NetworkError, match="no answer within"):
         host.run("sleep 100", timeout_s=0.2)
+    with contextlib.suppress(NetworkError):  # a helper is gone with it, and that is said
+        host.run("echo here")
     host.connect()
     assert host.run("echo here").stdout == b"here\n"
 
@@ -151,6 +154,29 @@ def test_the_hop_that_fails_is_named(
     with pytest.raises(NetworkError, match=why) as failed, reached(kind, login):
         pass
     assert failed.value.subject == "hop: ssh login"
+
+
+def test_a_banner_is_shown_and_explains_nothing(kind: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="lp-") as name:
+        banner = Path(name) / "banner"
+        banner.write_text("Unauthorized access is not permitted\nvisit https://login.corp/x\n")
+        said: list[str] = []
+        with LoopbackSshd(Path(name), {"Banner": str(banner)}) as sshd:
+            with (
+                cut_tunnel(sshd.port) as tunnel,
+                reached(kind, login_to(sshd, port=tunnel.port), said.append) as host,
+            ):
+                assert host.run("echo here >&2").stderr == b"here\n"
+                with host.channel("echo begun; read -r line") as session:
+                    assert next(session.lines()) == "begun"
+                    tunnel.cut()
+                    with pytest.raises(NetworkError, match="the connection broke") as failed:
+                        session.finish()
+            assert "visit" not in failed.value.message
+            denied = login_to(sshd, "PreferredAuthentications=none")
+            with pytest.raises(NetworkError, match="rejected the login"), reached(kind, denied):
+                pass
+        assert set(banner.read_text().splitlines()) <= set(said)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes an account")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from llava_pack.client.api_server import at_url
+from llava_pack.format.errors import UsageError
 from tests.support.gateway import TOKEN, Gateway, gateway
 from tests.support.sshd import PROGRAM, LoopbackSshd
 
@@ -174,6 +176,23 @@ def test_what_cannot_be_asked_says_why(
     done = _run("chat", "--prompt", "x", *(values.get(one, one) for one in options))
     assert done.returncode == code, done.stderr
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "words"),
+    [
+        ("http://llava.invalid", "socks5://127.0.0.1:1", "the proxy of this environment"),
+        ("http://llava.invalid", "carrier://127.0.0.1:1", "the proxy of this environment"),
+        ("http://llava\x01.invalid", "", "the address is not valid"),
+        ("http://" + "a" * 70000, "", "the address is not valid"),
+    ],
+)
+def test_an_address_or_a_proxy_that_is_of_no_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, proxy: str, words: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(UsageError, match=words):
+        at_url(url, None, None)
 
 
 def test_the_tunnel_ends_with_the_command(slow: LoopbackSshd) -> None:

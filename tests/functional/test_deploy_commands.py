@@ -1,6 +1,8 @@
 """What `deploy` asks of a server, over a real sshd, with programs of the server laid out for it."""
 
 import os
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from llava_pack.client.ssh import connected
 from llava_pack.deploy.remote_commands import RemoteCommands
-from llava_pack.format.errors import DowngradeError, ServeError
+from llava_pack.format.errors import DowngradeError, PreflightError, ServeError
 from llava_pack.format.progress import Silent
 from tests.support.remote import login_to
 from tests.support.sshd import PROGRAM, LoopbackSshd
@@ -57,11 +59,16 @@ def test_a_service_that_runs_with_other_options_is_not_the_one(
     commands, _ = server
     unit = _UNIT % (prefix, prefix)
     _program(tmp_path / "systemctl", f'[ "$2" = is-active ] || cat <<"E"\n{unit}\nE')
-    assert commands.service_runs(str(prefix), ["--port", "7860"])
-    assert not commands.service_runs(str(prefix), ["--port", "7861"])
-    assert not commands.service_runs("/opt/other", ["--port", "7860"])
+
+    def runs(place: object, recipe: str, port: str) -> bool:
+        return commands.service_runs(str(place), recipe, "llava-pack-demo", ["--port", port])
+
+    assert runs(prefix, "demo", "7860")
+    assert not runs(prefix, "demo", "786")
+    assert not runs(prefix, "dem", "7860")
+    assert not runs("/opt/other", "demo", "7860")
     _program(tmp_path / "systemctl", "exit 3")
-    assert not commands.service_runs(str(prefix), ["--port", "7860"])
+    assert not runs(prefix, "demo", "7860")
 
 
 def test_what_is_installed_is_found_where_it_was_said(
@@ -76,6 +83,53 @@ def test_what_is_installed_is_found_where_it_was_said(
     )
     _program(prefix / "bin" / "llava-pack", f"echo '{{\"generations\": [{rows}]}}'")
     assert dict(commands.installed(str(prefix)).current) == {"demo": "ab"}
+
+
+def test_a_program_that_another_account_could_change_is_not_run(
+    server: tuple[RemoteCommands, Heard], tmp_path: Path, prefix: Path
+) -> None:
+    commands, _ = server
+    ran = tmp_path / "ran"
+    _program(prefix / "bin" / "llava-pack", f": >'{ran}'; echo '{{}}'")
+    (prefix / "bin").chmod(0o777)
+    assert dict(commands.installed(str(prefix)).current) == {}
+    with pytest.raises(PreflightError, match="another account could change"):
+        commands.install("/tmp/bundle", "ab" * 32, str(prefix), [])
+    assert not ran.exists()
+
+
+def test_only_the_server_that_has_the_model_alone_is_ended(
+    server: tuple[RemoteCommands, Heard], prefix: Path
+) -> None:
+    commands, _ = server
+    with (
+        subprocess.Popen(["sleep", "600"]) as ours,
+        subprocess.Popen(["sleep", "600"]) as theirs,
+    ):
+        rows = (
+            f'{{"pid": {theirs.pid}, "models": {{"other": {{}}, "demo": {{}}}}}}, '
+            f'{{"pid": {ours.pid}, "models": {{"demo": {{}}}}}}'
+        )
+        _program(prefix / "bin" / "llava-pack", f"echo '{{\"servers\": [{rows}]}}'")
+        reaping = threading.Thread(target=ours.wait)
+        reaping.start()
+        commands.end_server(str(prefix), "demo")
+        reaping.join()
+        assert theirs.poll() is None
+        theirs.kill()
+
+
+def test_a_slow_line_is_measured_too(server: tuple[RemoteCommands, Heard]) -> None:
+    commands, _ = server
+    assert commands.rate() > 0
+
+
+def test_what_was_sent_of_a_recipe_goes(server: tuple[RemoteCommands, Heard], prefix: Path) -> None:
+    commands, _ = server
+    for name in ("demo-12", "demo-34"):
+        (prefix / "received" / name).mkdir(parents=True)
+    commands.remove(str(prefix), "demo")
+    assert not (prefix / "received").exists()
 
 
 def test_an_error_over_there_is_the_same_error_here(

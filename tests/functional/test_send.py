@@ -19,8 +19,15 @@ from llava_pack.cli import main
 from llava_pack.client.sending.cargo import read_cargo
 from llava_pack.client.sending.plan import SMALL_BYTES
 from llava_pack.client.sending.send import BackOff, SendRequest, Sent, send_bundle
-from llava_pack.format.errors import IntegrityError, PackError, PreflightError, UsageError
+from llava_pack.format.errors import (
+    IntegrityError,
+    NetworkError,
+    PackError,
+    PreflightError,
+    UsageError,
+)
 from llava_pack.format.progress import Silent
+from llava_pack.shipped import shipped
 from tests.support.bundle import BASE_PYTHON, BundleSimulator
 from tests.support.cut_tunnel import cut_tunnel
 from tests.support.remote import TRANSPORTS, login_to, reached
@@ -126,6 +133,7 @@ def test_an_upgrade_sends_what_changed_and_installs(
     again = sent(sshd, folder / "newer", folder / "whole", prefix=str(prefix), whole=True)
     assert files(folder / "whole") == files(folder / "newer")
     assert again.plan.skipped == ()
+    assert again.install == done.install.replace("/upgrade", "/whole")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -220,6 +228,101 @@ def test_damage_on_the_laptop_is_named_as_that(
     why = spoil(copy)
     with pytest.raises(IntegrityError, match=why):
         sent(sshd, copy, folder / f"of{spoil.__name__}")
+
+
+class _Removing(Silent):
+    """Removes a file when the sending begins."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        if label == "sending":
+            self._path.unlink()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_PATH, "licenses/LICENSE"])
+def test_a_file_that_goes_while_it_is_sent_is_named(
+    sshd: LoopbackSshd, bundle: Path, folder: Path, kind: str, name: str
+) -> None:
+    copy = folder / f"going-{kind}-{Path(name).name}"
+    shutil.copytree(bundle, copy)
+    request = SendRequest(cargo=read_cargo(copy), to=str(folder / f"of-{copy.name}"))
+    with (
+        reached(kind, login_to(sshd)) as host,
+        pytest.raises(
+            IntegrityError, match="cannot be read on this laptop: No such file"
+        ) as failed,
+    ):
+        send_bundle(host, request, _Removing(copy / name))
+    assert failed.value.subject == name
+
+
+def test_a_link_that_brings_nothing_is_given_up(
+    sshd: LoopbackSshd, bundle: Path, folder: Path, kind: str
+) -> None:
+    """Bytes that went into buffers on the way are no progress."""
+    request = SendRequest(cargo=read_cargo(bundle), to=str(folder / f"hole-{kind}"))
+    pauses: list[float] = []
+    with (
+        cut_tunnel(sshd.port, [25_000] * 40) as tunnel,
+        reached(kind, login_to(sshd, port=tunnel.port)) as host,
+        pytest.raises(NetworkError),
+    ):
+        send_bundle(host, request, Silent(), BackOff(attempts=3, wait=pauses.append))
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def _owned(place: Path) -> str:
+    place.mkdir()
+    os.chown(place, 12345, 12345)
+    return "belongs to account 12345"
+
+
+def _open_to_all(place: Path) -> str:
+    place.mkdir()
+    place.chmod(0o777)
+    return "other accounts can write to it"
+
+
+def _led_away(place: Path) -> str:
+    place.with_suffix(".target").mkdir()
+    place.symlink_to(place.with_suffix(".target"))
+    os.lchown(place, 12345, 12345)
+    return "belongs to account 12345"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another account")
+@pytest.mark.parametrize("prepare", [_owned, _open_to_all, _led_away])
+def test_root_writes_nowhere_that_another_account_can_change(
+    sshd: LoopbackSshd, bundle: Path, folder: Path, prepare: Callable[[Path], str]
+) -> None:
+    place = folder / f"trap{prepare.__name__}"
+    why = prepare(place)
+    for there in (place, place / "below"):
+        with pytest.raises(PreflightError, match=why):
+            sent(sshd, bundle, there)
+    assert not list(place.iterdir())
+
+
+def test_a_file_that_cannot_be_made_is_no_full_disk(
+    sshd: LoopbackSshd, bundle: Path, folder: Path
+) -> None:
+    place = folder / "no-file"
+    (place / ".incoming" / "id").mkdir(parents=True)
+    with pytest.raises(PreflightError, match="cannot be written"):
+        sent(sshd, bundle, place)
+
+
+def test_the_receiver_walks_as_the_installer_does() -> None:
+    one, other = (
+        text[text.index("# own PLACE") :].partition("    done\n}\n")[0]
+        for text in (
+            (shipped("installers") / name).read_text(encoding="utf-8")
+            for name in ("receive.sh", "install.sh")
+        )
+    )
+    assert one == other
 
 
 def test_a_folder_with_something_else_is_left_alone(

@@ -15,10 +15,14 @@ import httpx
 import psutil
 import pytest
 
+from llava_pack.cli.server import detached
+from llava_pack.format.errors import ServeError
+from llava_pack.serve.run_state import running
 from tests.support.checkpoints import make_llava, make_tower
 from tests.support.gateway import ROOT, gateway
 from tests.support.ports import quiet_ports
 from tests.support.sshd import PROGRAM, LoopbackSshd
+from tests.support.waiting import until
 from tests.target.namespaces import NAMELESS, allowed
 
 _CLI = (sys.executable, "-m", "llava_pack")
@@ -116,6 +120,20 @@ def test_a_start_in_the_background_that_fails_tells_why(home: Path) -> None:
     done = _run("serve", "--detach", "--model-path", str(home), "--socket", str(home / ("x" * 120)))
     assert done.returncode == 2, done.stderr
     assert "a socket's path has at most" in done.stderr
+
+
+def test_a_start_that_takes_without_end_is_told(home: Path) -> None:
+    run = home / "llava-pack" / "run"
+    words = ["--state-dir", str(run), "--engine", f"--load-until {home / 'never'}"]
+    script = ROOT / "tests" / "support" / "gateway.py"
+    with subprocess.Popen([sys.executable, script, *words], stdout=subprocess.PIPE) as process:
+        try:
+            until(lambda: running([run]))
+            with pytest.raises(ServeError, match="is not ready: echo is "):
+                detached._ready(detached._Found(process.pid), within_s=5)
+        finally:
+            process.terminate()
+            assert process.wait(timeout=200) == 0
 
 
 @pytest.mark.engine

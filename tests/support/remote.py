@@ -9,7 +9,7 @@ from llava_pack.client.shared_connection import SharedConnection
 from llava_pack.client.ssh import Login
 from tests.support.sshd import LoopbackSshd
 
-TRANSPORTS: Mapping[str, Callable[[Login], RemoteHost]] = {
+TRANSPORTS: Mapping[str, Callable[[Login, Callable[[str], None] | None], RemoteHost]] = {
     "shared": SharedConnection,
     "helper": RemoteHelper,
 }
@@ -25,9 +25,11 @@ def login_to(sshd: LoopbackSshd, *options: str, port: int | None = None) -> Logi
 
 
 @contextmanager
-def reached(kind: str, login: Login) -> Iterator[RemoteHost]:
+def reached(
+    kind: str, login: Login, say: Callable[[str], None] | None = None
+) -> Iterator[RemoteHost]:
     """Connect in one of the two ways."""
-    host = TRANSPORTS[kind](login)
+    host = TRANSPORTS[kind](login, say)
     try:
         host.connect()
         yield host

@@ -36,7 +36,7 @@ def explain(
     ] = None,
     log: Annotated[Path | None, typer.Option(help="Search a log file for known errors.")] = None,
     language: Annotated[
-        str | None, typer.Option("--lang", help="en or zh. Default: by LC_ALL and LANG.")
+        str | None, typer.Option("--lang", help="en or zh. Default: that of the messages.")
     ] = None,
     everything: Annotated[bool, typer.Option("--list", help="List every known failure.")] = False,
     as_json: AsJson = False,

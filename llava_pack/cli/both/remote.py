@@ -60,7 +60,7 @@ class RemoteOptions:
             options = tuple(self.ssh_option or ())
             login = Login(destination=self.via, port=self.ssh_port, jump=self.jump, options=options)
             signal.signal(signal.SIGTERM, on_term)
-            with through_tunnel(login, model) as server:
+            with through_tunnel(login, model, console.say) as server:
                 yield server
         elif self.url:
             if exposed(self.url, self.key_file):

@@ -32,7 +32,10 @@ def tunnel(
     ctx: typer.Context,
     destination: Annotated[
         str | None,
-        typer.Argument(help="USER@HOST for ssh. Without it: print the lines for this machine."),
+        typer.Argument(
+            metavar="USER@HOST",
+            help="For ssh. Without it: print the lines for this machine.",
+        ),
     ] = None,
     ssh_port: SshPort = None,
     jump: Jump = None,
@@ -50,7 +53,8 @@ def tunnel(
         int | None, typer.Option(min=1, max=65535, help="Port on this laptop. Default: a free one.")
     ] = None,
     expect: Annotated[
-        str | None, typer.Option(help="Id of the bundle that the server must be serving.")
+        str | None,
+        typer.Option(help="Id of the bundle that the server must be serving, or its first digits."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Open the tunnel, check it, and close it.")
@@ -93,7 +97,7 @@ def tunnel(
     )
     told = _told(port, socket, token_file)
     signal.signal(signal.SIGTERM, on_term)
-    with connected(login) as host:
+    with connected(login, console.say) as host:
         _open(host, told, local_port, expect, check=check)
 
 

@@ -1,13 +1,12 @@
 """`llava-pack verify`: read a whole bundle and report every difference."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import AsJson, Bundle
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.format.text import human_bytes
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The folder of the bundle.")],
+    bundle: Bundle,
     expect: Annotated[
         str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
     ] = None,

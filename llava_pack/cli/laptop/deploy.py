@@ -1,5 +1,6 @@
 """`llava-pack deploy`: from a recipe to a page in the browser, on a server that ssh reaches."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
 from llava_pack.cli.laptop.build import accepted_terms
+from llava_pack.cli.laptop.demo_target import unwinding
 from llava_pack.cli.laptop.options import PackChoices
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
@@ -20,7 +22,8 @@ from llava_pack.format.text import human_bytes
 from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
-    from llava_pack.client.ssh import Login, RemoteHost
+    from llava_pack.client.ssh import RemoteHost
+    from llava_pack.client.ssh_tunnel import Remote
     from llava_pack.deploy.estimate import Step
     from llava_pack.deploy.record import BuiltBundle
     from llava_pack.deploy.steps import Deployment
@@ -44,6 +47,9 @@ class DeployOptions:
     service: Annotated[
         bool, typer.Option("--service", help="Serve as a systemd service, from boot on.")
     ] = False
+    account: Annotated[
+        str | None, typer.Option(help="With --service as root: the account that serves.")
+    ] = None
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Look for newer packages and weights.")
     ] = False
@@ -88,10 +94,25 @@ class DeployOptions:
             yield from (word for value in values or () for word in (option, value))
 
     def __post_init__(self) -> None:
-        idle = {"--card": self.card, "--check": self.check, "--no-open": self.no_open}
+        idle = {
+            "--card": self.card,
+            "--check": self.check,
+            "--no-open": self.no_open,
+            "--yes": self.yes,
+            "--local-port": self.local_port,
+            "--accept-license": self.accept_license,
+        }
         if self.dry_run and (typed := [name for name, is_on in idle.items() if is_on]):
             raise UsageError(
                 "has no meaning with --dry-run", subject=", ".join(typed), hint="leave it out"
+            )
+        if self.account is not None and not self.service:
+            raise UsageError("has no meaning without --service", subject="--account")
+        if self.prefix is not None and not self.prefix.startswith("/"):
+            raise UsageError(
+                f"expected a folder of the server from / on, got {self.prefix}",
+                subject="--prefix",
+                hint="for example --prefix /data/llava-pack",
             )
 
 
@@ -147,12 +168,14 @@ def deploy(
         prefix=how.prefix,
         port=how.port,
         service=how.service,
+        account=how.account,
         install=tuple(how.install_options),
         reached_as=_reached_as(destination, ssh_port, jump),
-        out=how.out,
+        out=None if how.out is None else how.out.absolute(),
     )
+    pack.request_for(None, how.out)  # a mistake is said before anybody is asked for a password
     progress, cache = console.progress(), Cache()
-    with connected(login) as host:
+    with unwinding(), connected(login) as host:
         server = RemoteCommands(host, progress)
         deployment = Deployment(wanted, server, Records(cache), cache, progress)
         with _resumable():
@@ -163,8 +186,8 @@ def deploy(
             _show(work, steps, how)
             if how.dry_run:
                 return
-            bundle = _done(deployment, work, how)
-        _open(host, login, work, bundle, how)
+            bundle, remote = _done(deployment, work, how)
+        _open(host, work, bundle, remote, how)
 
 
 def _reached_as(destination: str, port: int | None, jump: str | None) -> tuple[str, ...]:
@@ -219,7 +242,7 @@ def _machine(work: "DeployWork") -> Iterator[str]:
             fix = f"; {finding.fix}" if finding.fix else ""
             yield f"! {finding.name}: {finding.value}, needs {finding.need}{fix}"
     if work.as_root:
-        yield "! the server serves as root, the account of this login; with --service, as its own"
+        yield "! the server serves as root, the account of this login"
 
 
 def _minutes(seconds: float) -> str:
@@ -231,8 +254,10 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _done(deployment: "Deployment", work: "DeployWork", how: DeployOptions) -> "BuiltBundle":
-    """Do the work, and return the bundle that is served."""
+def _done(
+    deployment: "Deployment", work: "DeployWork", how: DeployOptions
+) -> "tuple[BuiltBundle, Remote]":
+    """Do the work, and return the bundle that is served, and where."""
     recipe = work.options.recipe.value
     accepted = accepted_terms(recipe, how.accept_license or []) if work.builds else frozenset()
     if work.sends and not how.yes:
@@ -244,9 +269,9 @@ def _done(deployment: "Deployment", work: "DeployWork", how: DeployOptions) -> "
         console.data(f"id        {bundle.bundle_id}")
     if work.sends:
         deployment.install(work, bundle, deployment.send(work, bundle))
-    deployment.serve(work)
+    remote = deployment.serve(work)
     console.say(f"{console.mark('ok')} health: {deployment.health(work)}")
-    return bundle
+    return bundle, remote
 
 
 def _confirm() -> None:
@@ -277,17 +302,15 @@ def _resumable() -> Iterator[None]:
 
 def _open(
     host: "RemoteHost",
-    login: "Login",
     work: "DeployWork",
     bundle: "BuiltBundle",
+    remote: "Remote",
     how: DeployOptions,
 ) -> None:
     """Open the tunnel and the page, and keep them until Ctrl-C."""
-    from llava_pack.client.ssh_tunnel import ask_server, free_port, opened
+    from llava_pack.client.ssh_tunnel import free_port, opened
     from llava_pack.deploy import browser
-    from llava_pack.fetch.cache import Cache
 
-    remote = ask_server(host, work.prefix)
     here = free_port(how.local_port or remote.port, exactly=how.local_port is not None)
     with opened(host, remote, here) as passage:
         passage.check(remote, bundle.bundle_id)
@@ -296,13 +319,16 @@ def _open(
             fields = {"recipe": work.recipe, "bundle_id": bundle.bundle_id, "page": url}
             console.document("deploy", {**fields, "prefix": work.prefix})
         else:
-            console.data(url)
-        stop = pasted([*login.typed, f"{work.prefix}/bin/llava-pack stop"])
+            console.verbatim(url)
+        program = shlex.quote(f"{work.prefix}/bin/llava-pack")
+        stop = pasted([*host.login.typed, f"{program} stop"])
         if how.check:
             console.say(f"the server goes on; to stop it: {stop}")
             return
-        with nullcontext() if how.no_open else browser.shown(url, Cache().root) as is_open:
+        with nullcontext() if how.no_open else browser.shown(url) as is_open:
             if is_open is False:
                 console.say("no browser can be opened from here: open this address in yours")
+            elif is_open:
+                console.say("if your browser shows nothing, open this address in it")
             console.say(f"Ctrl-C closes the tunnel; the server goes on. To stop it: {stop}")
             passage.wait()

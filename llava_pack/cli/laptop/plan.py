@@ -19,6 +19,7 @@ from llava_pack.shells import pasted
 if TYPE_CHECKING:
     from llava_pack.assemble.forecast import Outlook
     from llava_pack.format.target import FloorFinding
+    from llava_pack.lock.fit import Fit
 
 _LINKS = {"100Mbit/s": 12.5e6, "1Gbit/s": 125e6, "USB 2": 35e6, "USB 3": 200e6}
 """Bytes per second. USB: what sticks write in practice, not what the bus allows."""
@@ -75,27 +76,25 @@ def _link(text: str) -> dict[str, float]:
     """Return what is crossed and its bytes per second: a known name, or a rate."""
     known = {_plain(name): name for name in _LINKS}
     name = known.get(_plain(text))
-    return {text: parse_rate(text)} if name is None else {name: _LINKS[name]}
+    return {text: parse_rate(text, "--link")} if name is None else {name: _LINKS[name]}
 
 
 def _plain(name: str) -> str:
     return name.lower().replace(" ", "")
 
 
-def parse_rate(text: str) -> float:
-    """Return bytes per second.
+def parse_rate(text: str, option: str) -> float:
+    """Return the bytes per second that an option was given.
 
     Raises:
         UsageError: it is not a rate.
 
-    >>> parse_rate("100Mbit/s"), parse_rate("30MB/s")
+    >>> parse_rate("100Mbit/s", "--link"), parse_rate("30MB/s", "--link")
     (12500000.0, 30000000.0)
     """
     match = _RATE.fullmatch(text.strip())
     if match is None or not float(match[1]):
-        raise UsageError(
-            f"expected a rate like 100Mbit/s or 30MB/s, got {text!r}", subject="--link"
-        )
+        raise UsageError(f"expected a rate like 100Mbit/s or 30MB/s, got {text!r}", subject=option)
     scale = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[match[2].lower()]
     return float(match[1]) * scale / (8 if match[3].lower() == "bit" else 1)
 

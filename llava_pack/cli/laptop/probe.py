@@ -35,7 +35,8 @@ WAYS: Ways = {
 def probe(
     ctx: typer.Context,
     destination: Annotated[
-        str | None, typer.Argument(help="USER@HOST, or a host from your ssh configuration.")
+        str | None,
+        typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration."),
     ] = None,
     ssh_port: SshPort = None,
     jump: Jump = None,
@@ -142,7 +143,7 @@ def _probe_there(login: "Login") -> bytes:
 
     script = (shipped("installers") / "probe.sh").read_text(encoding="utf-8")
     try:
-        with connected(login) as host:
+        with connected(login, console.say) as host:
             done = host.run(script)
     except NetworkError as error:
         hint = f"{error.hint}; or use llava-pack probe --paste"

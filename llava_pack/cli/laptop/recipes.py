@@ -18,8 +18,9 @@ def recipes(
     """List the recipes: size, GPU memory, licence.
 
     The shipped ones, and the .toml recipes of this folder. No network is used. The size is that of
-    the weights as they are published; the packages add about 3 GB. GPU memory is that of one
-    request in nf4, at the context length of the recipe. Exact figures for one server: `plan`.
+    the weights as they are published, the vision tower's among them; the packages add about 3 GB.
+    GPU memory is that of one request in nf4, at the context length of the recipe. Exact figures for
+    one server: `plan`.
 
     \b
     Examples:
@@ -39,7 +40,7 @@ def recipes(
         licence = one.recipe.licence
         terms = translated(f"{licence.id}, gated") if licence.gated else licence.id
         sizes = one.sizes
-        fetch = translated("unknown") if sizes is None else human_bytes(sizes.fetch_bytes)
+        fetch = translated("unknown") if sizes is None else _to_fetch(sizes.fetch_bytes)
         memory = translated("unknown") if sizes is None else human_bytes(sizes.nf4_bytes)
         console.verbatim(_row(one.name, fetch, memory, terms))
         console.verbatim(f"  {one.recipe.title}")
@@ -50,6 +51,10 @@ def recipes(
 def _row(name: str, fetch: str, memory: str, terms: str) -> str:
     """Return a line of the table."""
     return f"{padded(name, 34)}{padded(fetch, -10)}{padded(memory, -12)}  {terms}"
+
+
+def _to_fetch(size_bytes: int) -> str:
+    return human_bytes(size_bytes) if size_bytes else translated("included")
 
 
 def _facts(known: "KnownRecipe") -> dict[str, Any]:

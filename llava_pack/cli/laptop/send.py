@@ -1,13 +1,12 @@
 """`llava-pack send`: bring a bundle to a server, through the person's own ssh."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
+from llava_pack.cli.arguments import AsJson, Bundle, Jump, SshOption, SshPort
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def send(
-    bundle: Annotated[Path, typer.Argument(help="The folder of the bundle.")],
+    bundle: Bundle,
     destination: Annotated[
         str, typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration.")
     ],
@@ -62,10 +61,10 @@ def send(
 
     \b
     Examples:
-      llava-pack send llava-v1.5-7b ada@gpu01 -p 30022
-      llava-pack send llava-v1.5-7b ada@gpu01 -J ada@bastion --to /data/llava
-      llava-pack send llava-v1.5-7b ada@gpu01 --limit-rate "4 MB/s"
-      llava-pack send llava-v1.5-7b ada@gpu01 --dry-run
+      llava-pack send llava-v1.5-7b-bundle ada@gpu01 -p 30022
+      llava-pack send llava-v1.5-7b-bundle ada@gpu01 -J ada@bastion --to /data/llava
+      llava-pack send llava-v1.5-7b-bundle ada@gpu01 --limit-rate "4 MB/s"
+      llava-pack send llava-v1.5-7b-bundle ada@gpu01 --dry-run
     """
     from llava_pack.cli.laptop.plan import parse_rate
     from llava_pack.client.sending.cargo import read_cargo
@@ -78,13 +77,13 @@ def send(
         to=to,
         prefix=prefix,
         whole=whole,
-        bytes_per_s=None if limit_rate is None else parse_rate(limit_rate),
+        bytes_per_s=None if limit_rate is None else parse_rate(limit_rate, "--limit-rate"),
     )
     login = Login(
         destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
     )
     console.say(f"bundle id {request.cargo.bundle_id}")
-    with connected(login) as host:
+    with connected(login, console.say) as host:
         if dry_run:
             _show_plan(request, *look(host, request, console.progress()), as_json=as_json)
             return

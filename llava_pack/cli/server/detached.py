@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from llava_pack.installation.installed import Installation
 
 _LOOK_EVERY_S = 0.2
+_START_S = 3600.0
+_STOPPED_S = 30.0
+"""For a server to tell its own error, once one of its models has stopped."""
 _LAST_LINES = 12
 _TOLD = ("error: ", "hint: ", "known: ")
 """Lines of its error, which is raised here."""
@@ -198,16 +201,17 @@ def _state(pid: int) -> RunState | None:
     return next((one for one in running() if one.pid == pid), None)
 
 
-def _ready(server: "_Child | _Found") -> RunState:
+def _ready(server: "_Child | _Found", within_s: float = _START_S) -> RunState:
     """Wait until a server is ready, and say how far it is.
 
     Raises:
-        PackError: it has ended.
+        PackError: it has ended, or one of its models has stopped, or the time is over.
     """
     from llava_pack.health.served_checks import probe_of
 
-    told = ""
-    while True:
+    told, stopped = "", False
+    until_s = time.monotonic() + within_s
+    while time.monotonic() < until_s:
         if (state := server.state()) is not None:
             with probe_of(state) as probe:
                 facts = probe.facts()
@@ -220,7 +224,14 @@ def _ready(server: "_Child | _Found") -> RunState:
                 told = phases
             if facts.ready:
                 return state
+            if not stopped and any(one.phase == "stopped" for one in facts.models.values()):
+                stopped, until_s = True, min(until_s, time.monotonic() + _STOPPED_S)
         time.sleep(_LOOK_EVERY_S)
+    raise ServeError(
+        f"the server, process {server.pid}, is not ready: {told or 'it does not respond'}",
+        subject="serve --detach",
+        hint=f"its log: {_program()} logs; to stop it: {_program()} stop",
+    )
 
 
 def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool) -> None:

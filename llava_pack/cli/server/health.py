@@ -102,7 +102,7 @@ def health(
         from llava_pack.health.tunnel_checks import check_tunnel
 
         login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
-        found = tuple(check_tunnel(login))
+        found = tuple(check_tunnel(login, console.say))
     else:
         from llava_pack.health.run import Examination
 

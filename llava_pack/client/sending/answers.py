@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llava_pack.client.sending.cargo import Cargo
 from llava_pack.client.sending.plan import FarSide
+from llava_pack.client.waiting import next_of, wait_for
 from llava_pack.format.errors import (
     CannotVerifyError,
     PackError,
@@ -104,22 +105,27 @@ class Answers:
 
     def settled(self) -> bool:
         """Wait until the receiver has hashed everything; False where it ended before."""
-        return self._settled.get()
+        return next_of(self._settled)
 
     def end(self) -> None:
         """Wait until the receiver prints no more."""
-        self._reading.join()
+        wait_for(self._reading)
 
     def _read(self) -> None:
-        for line in self._lines:
-            word, _, rest = line.partition(" ")
-            match word:
-                case "got":
-                    self.got.add(rest)
-                case "bad":
-                    self.bad.add(rest)
-                case "settled":
-                    self._settled.put(item=True)
-                case "fail":
-                    self.failure = refusal(line)
-        self._settled.put(item=False)
+        try:
+            for line in self._lines:
+                self._take(line)
+        finally:
+            self._settled.put(item=False)
+
+    def _take(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        match word:
+            case "got":
+                self.got.add(rest)
+            case "bad":
+                self.bad.add(rest)
+            case "settled":
+                self._settled.put(item=True)
+            case "fail":
+                self.failure = refusal(line)

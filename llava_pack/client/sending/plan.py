@@ -97,6 +97,11 @@ def plan_sending(files: Iterable[CargoFile], far: FarSide) -> SendPlan:
     )
 
 
+def there_bytes(files: Iterable[CargoFile], far: FarSide) -> int:
+    """Return how much of a bundle's files has arrived in the folder."""
+    return sum(file.size_bytes for file in files if file.path in far.have) + sum(far.parts.values())
+
+
 def check_space(plan: SendPlan, far: FarSide) -> None:
     """Hold what travels against the disk of the server.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from shlex import join
 from typing import Any, NoReturn
@@ -10,14 +10,18 @@ from typing import Any, NoReturn
 from llava_pack.client.remote_host import RemoteHost, RemoteScript
 from llava_pack.client.sending.answers import Answers, read_far_side
 from llava_pack.client.sending.cargo import Cargo
-from llava_pack.client.sending.plan import FarSide, SendPlan, check_space, plan_sending
+from llava_pack.client.sending.plan import (
+    FarSide,
+    SendPlan,
+    check_space,
+    plan_sending,
+    there_bytes,
+)
 from llava_pack.client.sending.stream import Sending, Throttle
 from llava_pack.client.ssh_login import LoginRefusedError
 from llava_pack.format.errors import FetchError, NetworkError
 from llava_pack.format.progress import Progress
 from llava_pack.shipped import shipped
-
-_NO_STORE = "/nonexistent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +137,7 @@ def send_bundle(
     patience = back_off or BackOff()
     throttle = Throttle(request.bytes_per_s)
     first: SendPlan | None = None
-    sent_bytes = breaks = idle = 0
+    sent_bytes = breaks = idle = arrived = 0
     while True:
         sending: Sending | None = None
         try:
@@ -142,14 +146,15 @@ def send_bundle(
             with _receiver(host, request, "take") as script:
                 sending = _sending(script, request, progress, throttle)
                 first = first or plan_sending(request.cargo.files, sending.far)
+                before, arrived = arrived, there_bytes(request.cargo.files, sending.far)
+                idle = 0 if arrived > before else idle
                 _run(sending)
         except LoginRefusedError:
             raise
         except NetworkError as error:
-            moved = 0 if sending is None else sending.sent_bytes
-            sent_bytes += moved
+            sent_bytes += 0 if sending is None else sending.sent_bytes
             breaks += sending is not None
-            idle = 1 if moved else idle + 1
+            idle += 1  # what was written may be in buffers here: the next connection tells
             if idle > patience.attempts:
                 raise
             pause_s = patience.pause_s(idle)
@@ -183,14 +188,12 @@ def _receiver(host: RemoteHost, request: SendRequest, mode: str) -> Iterator[Rem
     """Run receive.sh on the server, and give it the list of files."""
     text = (shipped("installers") / "receive.sh").read_text(encoding="utf-8")
     cargo = request.cargo
-    prefix = _NO_STORE if request.whole else request.prefix or ""
     lines = "".join(f"{file.sha256}  {file.path}\n" for file in cargo.files)
-    words = (mode, request.folder, prefix, cargo.bundle_id, str(len(cargo.files)))
-    with host.channel(text, *words) as script:
-        try:
+    whole = "whole" if request.whole else "rest"
+    words = (mode, request.folder, request.prefix or "", whole, cargo.bundle_id)
+    with host.channel(text, *words, str(len(cargo.files))) as script:
+        with suppress(BrokenPipeError):  # what it prints says why it does not read
             script.write(lines.encode())
-        except OSError:
-            _explain(script)
         yield script
 
 
@@ -218,7 +221,7 @@ def _run(sending: Sending) -> None:
     try:
         sending.run()
         sending.answers.end()
-    except OSError:
+    except BrokenPipeError:
         sending.answers.end()
         if sending.answers.failure is not None:
             raise sending.answers.failure from None

@@ -3,14 +3,14 @@
 import io
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.client.remote_host import RemoteScript
 from llava_pack.client.sending.answers import Answers
 from llava_pack.client.sending.cargo import Cargo, CargoFile, damage
 from llava_pack.client.sending.plan import FarSide, SendPlan, Shipment, plan_sending
-from llava_pack.format.errors import FetchError, IntegrityError
+from llava_pack.format.errors import FetchError, IntegrityError, reason_of
 from llava_pack.format.progress import Progress
 from llava_pack.target import inventory
 
@@ -64,7 +64,7 @@ class Sending:
         """Send until nothing is missing, and return what was planned first.
 
         Raises:
-            OSError: the connection broke, or the receiver ended.
+            BrokenPipeError: the connection broke, or the receiver ended.
             IntegrityError: a file is damaged here, or missing here and there.
             FetchError: a file arrives wrong again and again.
         """
@@ -96,10 +96,9 @@ class Sending:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
             for file in batch:
-                with inventory.open_file(self.cargo.root, file.path) as stream:
-                    entry = tarfile.TarInfo(file.path)
-                    entry.size = file.size_bytes
-                    archive.addfile(entry, io.BytesIO(stream.read(file.size_bytes)))
+                entry = tarfile.TarInfo(file.path)
+                entry.size = file.size_bytes
+                archive.addfile(entry, io.BytesIO(b"".join(self._pieces(file))))
         size_bytes = sum(file.size_bytes for file in batch)
         self._announce(f"batch {packed.tell()}")
         self._write(packed.getbuffer())
@@ -108,16 +107,33 @@ class Sending:
     def _send_file(self, shipment: Shipment) -> None:
         file = shipment.file
         words = f"{file.sha256} {shipment.offset} {shipment.size_bytes} {file.path}"
-        with inventory.open_file(self.cargo.root, file.path) as stream:
-            stream.seek(shipment.offset)
-            self._announce(f"file {words}")
-            left = shipment.size_bytes
-            while left:
-                piece = stream.read(min(left, _PIECE_BYTES))
-                if not piece:
-                    raise damage(file)
-                self._write(memoryview(piece))
-                left -= len(piece)
+        self._announce(f"file {words}")
+        for piece in self._pieces(file, shipment.offset):
+            self._write(memoryview(piece))
+
+    def _pieces(self, file: CargoFile, offset: int = 0) -> Iterator[bytes]:
+        """Yield a file's bytes from an offset on.
+
+        Raises:
+            IntegrityError: it cannot be read, or is too short: never an OSError, which would mean
+                that the connection broke.
+        """
+        left = file.size_bytes - offset
+        try:
+            with inventory.open_file(self.cargo.root, file.path) as stream:
+                stream.seek(offset)
+                while left:
+                    piece = stream.read(min(left, _PIECE_BYTES))
+                    if not piece:
+                        raise damage(file)
+                    yield piece
+                    left -= len(piece)
+        except OSError as error:
+            raise IntegrityError(
+                f"it cannot be read on this laptop: {reason_of(error)}",
+                subject=file.path,
+                hint="check the disk that the bundle is on; then run the same command again",
+            ) from error
 
     def _announce(self, words: str) -> None:
         self.script.write(f"{words}\n".encode())

@@ -14,6 +14,7 @@ from llava_pack.client.sending.plan import (
     FarSide,
     check_space,
     plan_sending,
+    there_bytes,
 )
 from llava_pack.client.sending.send import BackOff, SendRequest, install_command
 from llava_pack.client.sending.stream import Throttle
@@ -131,6 +132,21 @@ def test_a_refusal_of_the_receiver_is_an_error_of_its_kind(line, kind, tmp_path)
     answers = Answers(iter(["got a", "bad b", line]))
     assert not answers.settled()
     assert (answers.got, answers.bad, type(answers.failure)) == ({"a"}, {"b"}, kind)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_list_that_breaks_off_in_the_middle_keeps_nobody_waiting():
+    answers = Answers(iter(["got a", "fail no-code"]))
+    assert not answers.settled()
+    answers.end()
+    assert answers.got == {"a"}
+
+
+def test_what_counts_as_progress_is_what_the_server_tells():
+    one, two = file("model/a", 100), file("model/b", 50)
+    far = FarSide(folder="x", have=frozenset({"model/a"}), parts={two.sha256: 7})
+    assert there_bytes([one, two], far) == 107
+    assert there_bytes([one, two], FAR) == 0
 
 
 def test_a_rate_holds_on_average_and_is_not_made_up_for():

@@ -155,7 +155,7 @@ def test_a_tensor_in_two_shards(tmp_path):
 
 
 def test_a_tensor_larger_than_a_shard():
-    with pytest.raises(CheckpointError, match="the limit is 1000"):
+    with pytest.raises(CheckpointError, match="the limit is 1.0 kB"):
         plan_shards([TensorEntry("w", "F16", (600,))], 1000)
 
 
