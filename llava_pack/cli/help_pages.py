@@ -17,6 +17,7 @@ _AS_IT_IS = "\b"
 """Before a paragraph whose lines typer leaves alone."""
 _BRACKET = re.compile(r"(.*?)((?: \[[^][]*\])?)")
 """A text, and what typer writes behind it: `[default: 3]`, `[required]`."""
+_OPENING = frozenset("([{（【《“‘")
 _CLOSING = frozenset(",.;:!?)]}'\"，。；：！？、）】》”’")
 
 
@@ -58,7 +59,7 @@ def _pieces(text: str) -> Iterator[str]:
     piece = ""
     for char in text:
         ends = piece.endswith(" ") or _wide(char) or (piece and _wide(piece[-1]))
-        if piece and ends and char not in _CLOSING and char != " ":
+        if piece and ends and piece[-1] not in _OPENING and char not in _CLOSING and char != " ":
             yield piece
             piece = ""
         piece += char
@@ -86,7 +87,7 @@ def _chinese_pages() -> Iterator[None]:
             super().write_usage(prog, args, prefix or translated("Usage:"))
 
         def write_heading(self, heading: str) -> None:
-            super().write_heading(translated(heading))
+            self.write(f"{'':>{self.current_indent}}{translated(heading)}：\n")
 
         def write_text(self, text: str) -> None:
             width = self.width - self.current_indent
@@ -108,7 +109,8 @@ def _chinese_pages() -> Iterator[None]:
 
 def _paragraph(text: str, width: int) -> str:
     """Return a paragraph in Chinese, its lines made here."""
-    if text.startswith(_AS_IT_IS):
-        return translated(text)
+    if text.startswith(_AS_IT_IS):  # a heading, and examples: what a person types stays
+        lines = text.split("\n")
+        return "\n".join(line if line.startswith(" ") else translated(line) for line in lines)
     body, bracket = _BRACKET.fullmatch(" ".join(text.split())).groups()  # type: ignore[union-attr]
     return "\n".join([_AS_IT_IS, *filled(translated(body) + translated(bracket), width)])

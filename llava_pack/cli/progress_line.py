@@ -48,6 +48,16 @@ def columns(text: str) -> int:
     return sum(map(_width, text))
 
 
+def padded(text: str, width: int) -> str:
+    """Return a text with spaces up to so many columns: behind it, or before it if it is negative.
+
+    >>> padded("大小", 6) + "|", padded("4 B", -6)
+    ('大小  |', '   4 B')
+    """
+    space = " " * (abs(width) - columns(text))
+    return text + space if width > 0 else space + text
+
+
 def _width(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in {"Mn", "Me", "Cf"}:
         return 0

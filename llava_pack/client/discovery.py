@@ -31,9 +31,9 @@ def chosen_server(model: str | None = None) -> RunState:
         if model is None or model in server.models:
             return server
     names = ", ".join(sorted({name for server in servers for name in server.models})) or "none"
+    which = f"no server with the model {model!r}" if model else "no server"
     raise ServeError(
-        f"no server {f'with the model {model!r} ' if model else ''}is running on this machine; "
-        f"models served: {names}",
+        f"{which} is running on this machine; models served: {names}",
         hint="llava-pack serve",
     )
 

@@ -25,60 +25,73 @@ class Blame:
     """Trying again changes nothing, and may lock an account."""
 
 
-_LASTING = "the server rejected the login", "the server's host key is unknown here, or has changed"
 # Lines as ssh prints them: a banner may contain any words. The first that matches counts.
-_SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
+_SSH_SAYS = (
     (
         (
             r"^(\S+: )?Permission denied \("
             r"|^(Received disconnect|Disconnected) .*(Too many authentication failures"
             r"|No supported authentication)"
         ),
-        "login",
-        _LASTING[0],
-        "try plain ssh first, with the same account, key and port",
+        Blame(
+            hop="login",
+            why="the server rejected the login",
+            fix="try plain ssh first, with the same account, key and port",
+            lasting=True,
+        ),
     ),
     (
         r"^Host key verification failed",
-        "login",
-        _LASTING[1],
-        "run plain ssh and compare the key",
+        Blame(
+            hop="login",
+            why="the server's host key is unknown here, or has changed",
+            fix="run plain ssh and compare the key",
+            lasting=True,
+        ),
     ),
     (
         r"^ssh: Could not resolve hostname",
-        "login",
-        "the server's name cannot be resolved",
-        "check the name, or go through a bastion: --jump USER@BASTION",
+        Blame(
+            hop="login",
+            why="the server's name cannot be resolved",
+            fix="check the name, or go through a bastion: --jump USER@BASTION",
+        ),
     ),
     (
         r"^\S+: session request failed|^Session open refused by peer",
-        "sshd",
-        "sshd on the server allows one session for each connection (MaxSessions)",
-        "pass -o ControlPath=none: llava-pack then needs one session only",
+        Blame(
+            hop="sshd",
+            why="sshd on the server allows one session for each connection (MaxSessions)",
+            fix="pass -o ControlPath=none: llava-pack then needs one session only",
+        ),
     ),
     (
         r"^bind.*: Address already in use|^\S+: cannot listen to port",
-        "laptop",
-        "the port on this laptop is in use",
-        "leave out --local-port, or use another",
+        Blame(
+            hop="laptop",
+            why="the port on this laptop is in use",
+            fix="leave out --local-port, or use another",
+        ),
     ),
     (
         (
             r"^channel \d+: open failed: .*(administratively prohibited|not permitted)"
             r"|^Port forwarding is disabled|^Master refused forwarding request"
         ),
-        "sshd",
-        "sshd on the server forbids forwarding",
-        (
-            "ask its administrator for `AllowTcpForwarding local` (and PermitOpen, Match blocks); "
-            "for a socket `AllowStreamLocalForwarding local`"
+        Blame(
+            hop="sshd",
+            why="sshd on the server forbids forwarding",
+            fix="ask its administrator for `AllowTcpForwarding local` (and PermitOpen, "
+            "Match blocks); for a socket `AllowStreamLocalForwarding local`",
         ),
     ),
     (
         r"^channel \d+: open failed: .*(refused|connect failed|No such file|unknown channel type)",
-        "address",
-        "nothing listens at that address on the server",
-        "on the server: llava-pack status; then pass its --port or --socket",
+        Blame(
+            hop="address",
+            why="nothing listens at that address on the server",
+            fix="on the server: llava-pack status; then pass its --port or --socket",
+        ),
     ),
     (
         (
@@ -88,11 +101,11 @@ _SSH_SAYS: tuple[tuple[str, Hop, str, str], ...] = (
             r"(Connection (refused|timed out|reset|closed)|No route to host"
             r"|Network is unreachable|Operation timed out)"
         ),
-        "login",
-        "no sshd responds at that address",
-        (
-            "check the server's name and its ssh port, -p; or go through a bastion: "
-            "--jump USER@BASTION"
+        Blame(
+            hop="login",
+            why="no sshd responds at that address",
+            fix="check the server's name and its ssh port, -p; or go through a "
+            "bastion: --jump USER@BASTION",
         ),
     ),
 )
@@ -108,9 +121,9 @@ def blame_ssh(said: str, *, ended: bool = True) -> Blame:
     >>> blame_ssh("channel 2: open failed: administratively prohibited: open failed").hop
     'sshd'
     """
-    for pattern, hop, why, fix in _SSH_SAYS:
+    for pattern, blame in _SSH_SAYS:
         if re.search(pattern, said, re.IGNORECASE | re.MULTILINE):
-            return Blame(hop=hop, why=why, fix=fix, lasting=why in _LASTING)
+            return blame
     if not ended:
         return Blame(
             hop="address",

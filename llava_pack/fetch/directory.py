@@ -96,7 +96,7 @@ class DirectorySource:
             CheckpointError: Git has a pointer in place of some.
         """
         self._refuse_pointers(files)
-        progress.start("read", sum(file.size_bytes for file in files.values()))
+        progress.start(f"read {self.folder.name}", sum(file.size_bytes for file in files.values()))
         origins = {path: self._laid_out(path, into / path, progress) for path in files}
         progress.done()
         return origins

@@ -177,12 +177,14 @@ def _reasons(
     yield f"wheels for {platform.arch}, glibc {platform.glibc}, Python {platform.python}"
     if cuda == "none":
         none = profile is not None and profile.gpus == ()
-        yield "torch for the CPU" + (": the machine has no NVIDIA GPU" if none else "")
+        yield "torch for the CPU: the machine has no NVIDIA GPU" if none else "torch for the CPU"
     elif gpu is None or series is None:
-        yield f"torch with CUDA {cuda}" + ("" if profile is None else ": the GPU is unknown")
+        told = profile is not None
+        yield f"torch with CUDA {cuda}: the GPU is unknown" if told else f"torch with CUDA {cuda}"
     else:
-        bound = "" if series.below is None else f" below {series.below}"
-        yield f"torch {series.since} or newer{bound}, CUDA {series.cuda}: {_gpu_text(gpu)}"
+        since, below = series.since, series.below
+        which = f"{since} or newer" if below is None else f"{since} or newer below {below}"
+        yield f"torch {which}, CUDA {series.cuda}: {_gpu_text(gpu)}"
 
 
 def _gpu_text(gpu: Gpu) -> str:

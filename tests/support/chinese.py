@@ -14,7 +14,7 @@ from tests.support.sources import PACKAGE
 FILES = (PACKAGE / "cli" / "zh.toml", PACKAGE / "target" / "zh.toml")
 """The catalogue: what the command line says, and what the installer says, which travels."""
 _OF_THE_INSTALLER = ("llava_pack/target/", "llava_pack/format/", "installers/")
-_FOREIGN = ("typer", "composed")
+_FOREIGN = ("typer", "system", "composed")
 INSTALL_SH = ROOT / "installers" / "install.sh"
 _SYNOPSIS = (
     "用法：sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]"
@@ -66,7 +66,10 @@ def in_tables(words: dict[str, str]) -> dict[Path, dict[str, dict[str, str]]]:
 
 
 def foreign_words() -> dict[str, str]:
-    """Return the entries that no source of ours has as they are: typer's, and what is composed."""
+    """Return the entries that no source of ours has as they are.
+
+    Those of typer and pydantic, of the system, and what is composed.
+    """
     return {en: zh for table in _foreign_tables().values() for en, zh in table.items()}
 
 

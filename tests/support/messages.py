@@ -24,11 +24,11 @@ _ELSEWHERE = (
     *("llava_pack/health/support.py", "llava_pack/health/logbook.py"),
 )
 """What these say goes to programs over HTTP, or into files: in English."""
-_NAMED = {"hint", "fix", "why", "need", "does"}
+_NAMED = {"hint", "fix", "why", "need", "does", "what"}
 _TALK = {"say", "data", "warning", "note", "start", "_say", "translated", "_labelled"}
 _PROMPTS = {"ask_passphrase", "read_passphrase"}
 _LAYERS = {"ok", "warn", "fail", "unknown"}
-_LINES = {"line", "_line", "lines", "_lines", "summary", "finding_lines"}
+_LINES = {"line", "_line", "lines", "_lines", "summary", "_signer", "_needs", "_reasons"}
 """Functions that return lines for people."""
 _MOST_FORMS = 8
 _MARK = re.compile(r"[\s!?→✓✗,;]*")

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llava_pack.cli.language import translated
+from llava_pack.cli.progress_line import padded
 from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.signature import KEY_NAME, SIG_NAME, parse_public_key
@@ -16,37 +18,61 @@ _MOST_BYTES = 4096
 
 def bundle_lines(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[str]:
     """Yield what a person wants to know of a bundle first; nothing is verified."""
+    yield f"{manifest.recipe.name}: {manifest.recipe.title}"
+    for label, text in _rows(folder, bundle_id, manifest):
+        yield f"  {padded(label, 9)}  {text}"
+
+
+def _rows(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield labels and what stands beside them, both in the person's language."""
     made = datetime.fromtimestamp(manifest.release, UTC).strftime("%Y-%m-%d %H:%M UTC")
     model, serving, python = manifest.model, manifest.serving, manifest.python
     carried = [entry for entry in manifest.files if entry.carried]
-    wheels = [entry for entry in manifest.under("wheels") if entry.carried]
-    size = human_bytes(sum(entry.size_bytes for entry in carried))
-    yield f"{manifest.recipe.name}: {manifest.recipe.title}"
-    yield f"  bundle id  {bundle_id}"
-    yield f"  signed by  {_signer(folder)}"
-    yield f"  release    {made}, made by {manifest.created_by}"
-    yield f"  size       {size} in {len(carried)} files, {len(wheels)} wheels of them"
+    size, files = human_bytes(sum(entry.size_bytes for entry in carried)), len(carried)
+    wheels = sum(entry.carried for entry in manifest.under("wheels"))
+    yield translated("bundle id"), bundle_id
+    yield translated("signed by"), translated(_signer(folder))
+    yield translated("release"), translated(f"{made}, made by {manifest.created_by}")
+    if wheels == 1:
+        yield translated("size"), translated(f"{size} in {files} files, 1 wheel of them")
+    else:
+        yield translated("size"), translated(f"{size} in {files} files, {wheels} wheels of them")
     if absent := manifest.left_out:
-        size = human_bytes(sum(entry.size_bytes for entry in absent))
-        yield f"  left out   {len(absent)} wheels, {size}: the server fetches them from an index"
+        amount = human_bytes(sum(entry.size_bytes for entry in absent))
+        left = f"{len(absent)} wheels, {amount}: the server fetches them from an index"
+        yield translated("left out"), translated(left)
     tower = model.vision_tower
     inside = "inside the model" if tower is None else tower.rpartition("/")[2]
-    yield f"  model      {model.name} ({model.format}), vision tower {inside}, {model.conv_mode}"
+    stated = f"{model.name} ({model.format}), vision tower {inside}, {model.conv_mode}"
+    yield translated("model"), translated(stated)
+    ran = f"{translated(RUNTIMES[serving.engine].title)}; Python {python.version}"
     whose = "in the bundle" if python.kind == "standalone" else "the target's own"
-    yield f"  runtime    {RUNTIMES[serving.engine].title}; Python {python.version}, {whose}"
-    yield f"  needs      {', '.join(_needs(manifest))}"
-    gpus = f" over {serving.gpus} GPUs" if serving.gpus > 1 else ""
-    requests = f"{serving.slots} concurrent requests, {serving.context_tokens} tokens each"
-    yield f"  serves     {serving.precision} on {serving.device}{gpus}: {requests}"
-    accepted = ", accepted" if manifest.licence.accepted else ""
-    yield f"  licence    {manifest.licence.id}, {manifest.licence.url}{accepted}"
-    label = "came from"
+    yield translated("runtime"), f"{ran}, {translated(whose)}"
+    yield translated("needs"), ", ".join(map(translated, _needs(manifest)))
+    device = serving.device if serving.gpus == 1 else f"{serving.device} over {serving.gpus} GPUs"
+    yield (
+        translated("serves"),
+        translated(
+            f"{serving.precision} on {device}: {serving.slots} concurrent requests, "
+            f"{serving.context_tokens} tokens each"
+        ),
+    )
+    terms = f"{manifest.licence.id}, {manifest.licence.url}"
+    yield (
+        translated("licence"),
+        translated(f"{terms}, accepted") if manifest.licence.accepted else terms,
+    )
+    label = translated("came from")
     for name in _SOURCES:
         if source := manifest.lock.get(name):
-            yield f"  {label:<9}  {source}"
+            yield label, source
             label = ""
     asked, recorded = len(manifest.known_answers), len(manifest.references)
-    yield f"  tested by  {asked} known answers; recorded in the build: {recorded}"
+    if asked == 1:
+        tests = f"1 known answer; recorded in the build: {recorded}"
+    else:
+        tests = f"{asked} known answers; recorded in the build: {recorded}"
+    yield translated("tested by"), translated(tests)
 
 
 def _signer(folder: Path) -> str:
@@ -72,5 +98,6 @@ def _needs(manifest: Manifest) -> Iterator[str]:
         yield f"compute capability {floors.compute_capability}"
     memory = floors.memory_bytes.get(manifest.serving.precision)
     if memory is not None:
-        yield f"{human_bytes(memory)} of {'memory' if floors.driver is None else 'GPU memory'}"
+        size = human_bytes(memory)
+        yield f"{size} of memory" if floors.driver is None else f"{size} of GPU memory"
     yield f"{human_bytes(floors.disk_bytes)} of disk"

@@ -95,7 +95,7 @@ def _show_bundle(folder: Path) -> None:
     listing = read_listing(folder, expect=None)
     manifest, _ = read_manifest(listing)
     for line in bundle_lines(folder, listing.bundle_id, manifest):
-        console.data(line)
+        console.verbatim(line)
     check = pasted(["llava-pack", "verify", str(folder)])
     console.say(f"nothing was verified: {check}; more: --all")
 

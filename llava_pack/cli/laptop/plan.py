@@ -19,6 +19,7 @@ from llava_pack.shells import pasted
 if TYPE_CHECKING:
     from llava_pack.assemble.forecast import Outlook
     from llava_pack.format.target import FloorFinding
+    from llava_pack.lock.fit import Fit
 
 _LINKS = {"100Mbit/s": 12.5e6, "1Gbit/s": 125e6, "USB 2": 35e6, "USB 3": 200e6}
 """Bytes per second. USB: what sticks write in practice, not what the bus allows."""
@@ -135,15 +136,21 @@ def _print(outlook: "Outlook", minutes: dict[str, float]) -> None:
         f"{serving.context_tokens} tokens each"
     )
     for fit in outlook.fits:
-        told = f"{fit.slots} of {fit.context_tokens} tokens" if fit.fits else "does not fit"
-        console.data(
-            f"    {fit.precision:<5}{told}, {size(fit.needs_bytes)} of {size(fit.has_bytes)}"
-            f"{_over(fit.gpus)}"
-        )
+        _print_fit(fit)
     if not outlook.findings:
-        console.data("  needs: " + ", ".join(_needs(outlook)))
+        console.data("  needs: " + ", ".join(map(translated, _needs(outlook))))
     for finding in outlook.findings:
         _print_finding(finding)
+
+
+def _print_fit(fit: "Fit") -> None:
+    name, needs = f"{fit.precision:<5}", human_bytes(fit.needs_bytes)
+    has = f"{human_bytes(fit.has_bytes)}{_over(fit.gpus)}"
+    if fit.fits:
+        tokens = fit.context_tokens
+        console.data(f"    {name}{fit.slots} of {tokens} tokens, {needs} of {has}")
+    else:
+        console.data(f"    {name}does not fit, {needs} of {has}")
 
 
 def _over(gpus: int) -> str:
@@ -188,5 +195,5 @@ def _needs(outlook: "Outlook") -> list[str]:
         needs.append(f"NVIDIA driver {floors.driver}")
         needs.append(f"compute capability {floors.compute_capability}")
     memory = floors.memory_bytes[outlook.serving.precision]
-    where = "memory" if floors.driver is None else "GPU memory"
-    return [*needs, f"{human_bytes(memory)} of {where}"]
+    size = human_bytes(memory)
+    return [*needs, f"{size} of memory" if floors.driver is None else f"{size} of GPU memory"]

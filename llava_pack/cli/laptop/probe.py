@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import Jump, SshOption, SshPort
+from llava_pack.cli.language import translated
 from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.progress_line import padded
 from llava_pack.cli.server_side import need_server
 from llava_pack.format.errors import FetchError, NetworkError, UsageError
 from llava_pack.format.text import human_bytes
@@ -96,36 +99,41 @@ def probe(
         console.verbatim(text.rstrip("\n"))
     else:
         for line in summary(profile):
-            console.data(line)
+            console.verbatim(line)
     again = pasted(["llava-pack", "plan", "RECIPE", "--target", str(out)])
     console.say(f"saved {out}; next: {again}")
 
 
 def summary(profile: TargetProfile) -> list[str]:
     """Return the facts that decide, a line each."""
-    unknown = "unknown"
+    return [f"{padded(label, 10)}{text}" for label, text in _facts(profile)]
+
+
+def _facts(profile: TargetProfile) -> Iterator[tuple[str, str]]:
+    """Yield labels and what stands beside them, both in the person's language."""
+    unknown = translated("unknown")
     system = " ".join(part for part in (profile.distribution, profile.arch) if part) or unknown
-    lines = [f"system    {system}, glibc {profile.glibc or unknown}"]
+    yield translated("system"), f"{system}, glibc {profile.glibc or unknown}"
     memory = unknown if profile.memory_bytes is None else human_bytes(profile.memory_bytes)
-    lines.append(f"machine   {profile.cpu_count or unknown} CPUs, {memory} of memory")
+    machine = translated(f"{profile.cpu_count or unknown} CPUs, {memory} of memory")
+    yield translated("machine"), machine
     if profile.gpus is None:
-        lines.append("GPU       could not be determined")
+        yield "GPU", translated("could not be determined")
     elif not profile.gpus:
-        lines.append("GPU       none")
+        yield "GPU", translated("none")
     for gpu in profile.gpus or ():
         size = unknown if gpu.memory_bytes is None else human_bytes(gpu.memory_bytes)
         capability = gpu.compute_capability or unknown
-        lines.append(
-            f"GPU       {gpu.name}, {size}, compute capability {capability}, "
-            f"driver {gpu.driver or unknown}"
-        )
-    versions = ", ".join(found.version for found in profile.pythons or ()) or "none that works"
-    lines.append(f"Python    {versions}")
+        driver = gpu.driver or unknown
+        has = f"{gpu.name}, {size}, compute capability {capability}, driver {driver}"
+        yield "GPU", translated(has)
+    versions = ", ".join(found.version for found in profile.pythons or ())
+    yield "Python", versions or translated("none that works")
     for disk in profile.disks or ():
         if disk.writable and disk.free_bytes is not None:
             noexec = ", noexec" if disk.noexec else ""
-            lines.append(f"disk      {disk.path}: {human_bytes(disk.free_bytes)}{noexec}")
-    return lines
+            free = f"{disk.path}: {human_bytes(disk.free_bytes)}{noexec}"
+            yield translated("disk"), free
 
 
 def _probe_there(login: "Login") -> bytes:
@@ -134,16 +142,16 @@ def _probe_there(login: "Login") -> bytes:
     from llava_pack.shipped import shipped
 
     script = (shipped("installers") / "probe.sh").read_text(encoding="utf-8")
-    other = "or use llava-pack probe --paste"
     try:
         with connected(login, console.say) as host:
             done = host.run(script)
     except NetworkError as error:
-        hint = f"{error.hint}; {other}"
+        hint = f"{error.hint}; or use llava-pack probe --paste"
         raise NetworkError(error.message, subject=error.subject, hint=hint) from error
     if done.code != 0:
         message = f"the script exited with code {done.code}: {done.last_words}"
-        raise FetchError(message, subject=login.destination, hint=f"run plain ssh first, {other}")
+        hint = "run plain ssh first, or use llava-pack probe --paste"
+        raise FetchError(message, subject=login.destination, hint=hint)
     return done.stdout
 
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.language import translated
+from llava_pack.cli.progress_line import padded
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
     from llava_pack.recipe import KnownRecipe
-
-_COLUMNS = "{:<34}{:>10}{:>12}  {}"
 
 
 def recipes(
@@ -34,21 +34,27 @@ def recipes(
     if as_json:
         console.document("recipes", {"recipes": [_facts(one) for one in found]})
         return
-    console.verbatim(_COLUMNS.format("recipe", "to fetch", "GPU memory", "licence"))
+    heads = translated("to fetch"), translated("GPU memory"), translated("licence")
+    console.verbatim(_row(translated("recipe"), *heads))
     for one in found:
         licence = one.recipe.licence
-        terms = f"{licence.id}, gated" if licence.gated else licence.id
+        terms = translated(f"{licence.id}, gated") if licence.gated else licence.id
         sizes = one.sizes
-        fetch = "unknown" if sizes is None else _to_fetch(sizes.fetch_bytes)
-        memory = "unknown" if sizes is None else human_bytes(sizes.nf4_bytes)
-        console.verbatim(_COLUMNS.format(one.name, fetch, memory, terms))
+        fetch = translated("unknown") if sizes is None else _to_fetch(sizes.fetch_bytes)
+        memory = translated("unknown") if sizes is None else human_bytes(sizes.nf4_bytes)
+        console.verbatim(_row(one.name, fetch, memory, terms))
         console.verbatim(f"  {one.recipe.title}")
     console.say("gated: its terms of use have to be accepted before anything is fetched")
     console.say("next: llava-pack plan RECIPE; docs/reference/recipes.md describes each")
 
 
+def _row(name: str, fetch: str, memory: str, terms: str) -> str:
+    """Return a line of the table."""
+    return f"{padded(name, 34)}{padded(fetch, -10)}{padded(memory, -12)}  {terms}"
+
+
 def _to_fetch(size_bytes: int) -> str:
-    return human_bytes(size_bytes) if size_bytes else "included"
+    return human_bytes(size_bytes) if size_bytes else translated("included")
 
 
 def _facts(known: "KnownRecipe") -> dict[str, Any]:
