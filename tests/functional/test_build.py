@@ -256,7 +256,7 @@ def test_a_new_build_replaces_the_bundle_that_is_there(hub, build, tmp_path):
 def test_unknown_recipe_is_10(llava_pack):
     done = llava_pack("build", "llava-v9", "--json")
     assert done.returncode == 10
-    assert "demo" in error_of(done)["message"]
+    assert "did you mean llava-v1.5-7b" in error_of(done)["message"]
 
 
 def test_the_demo_asks_no_hub_and_says_no_path(demo_hub, demo_bundle, command_line, tmp_path):

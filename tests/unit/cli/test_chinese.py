@@ -84,7 +84,7 @@ def test_every_help_page_is_chinese(command, monkeypatch, capsys):
 def test_the_first_page_is_chinese():
     done = run("--help", **CHINESE)
     page = done.stdout.decode()
-    assert "\n在笔记本上:\n" in page
+    assert "\n在笔记本上：\n" in page
     assert "\n  probe           探测一台服务器：" in page
     assert english_lines(page) == []
 
