@@ -99,7 +99,7 @@ def test_where_one_is_required_its_absence_is_10(command, command_line, tmp_path
     error = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, error["subject"]) == (10, "--require-python")
     assert "--python-archive FILE" in error["hint"]
-    assert "127.0.0.1:9" in done.stderr, "and why there is none"
+    assert "127.0.0.1:9" in done.stderr, done.stderr.splitlines()
 
 
 def test_it_is_not_required_of_a_bundle_that_carries_none(build):

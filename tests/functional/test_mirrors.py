@@ -89,11 +89,11 @@ def test_what_the_person_has_set_goes_first(mirror, demo_hub, demo_recipe, comma
     assert hub.asked == []
 
 
-def test_a_token_of_a_login_is_said_not_to_be_sent(mirror, demo_recipe, command_line, tmp_path):
+def test_a_token_of_a_login_is_said_not_to_be_sent(mirror, demo_recipe, llava_pack, tmp_path):
     file, hub, _ = mirror
     kept = tmp_path / "token"
     kept.write_text("hf_verysecret")
-    done = command_line(
+    done = llava_pack(
         "plan", demo_recipe, "--python", "target", "--mirror", file,
         env={"HF_TOKEN_PATH": str(kept), "HF_HOME": str(tmp_path)},
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """How bytes come into the store: linked, cloned, moved or copied, and what is foreseen of it."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -176,7 +177,7 @@ def test_what_a_file_system_clones_is_hashed_as_it_was_cloned(site, monkeypatch)
             with open(source, "rb", closefd=False) as held:
                 os.pwrite(destination, spoil(held.read()), 0)
 
-        monkeypatch.setattr(disk.fcntl, "ioctl", ioctl)
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
 
     clones(lambda data: data.replace(b"to be found again", b"to be found never"))
     with pytest.raises(IntegrityError, match=f"{WEIGHTS}: changed"):
