@@ -19,6 +19,8 @@ from llava_pack.fetch.transport import Interrupted, Transport
 from llava_pack.format.errors import FetchError, NetworkError, PackError
 
 _UV_TIMEOUT_S = 60.0
+_WIDE = "1000"
+"""So that uv breaks no message over two lines."""
 _SUMS_AT_MOST_BYTES = 4 << 20
 _SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 _ARCHIVE = re.compile(r"cpython-.*-install_only(_stripped)?\.tar\.gz")
@@ -80,7 +82,7 @@ def _list(request: str, mirror: str | None) -> list[dict[str, Any]]:
         done = subprocess.run(
             [find_uv_bin(), "python", "list", *arguments],
             cwd=Path.cwd().anchor,  # a person's mirrors count, a project's configuration does not
-            env={**os.environ, **own},
+            env={**os.environ, **own, "COLUMNS": _WIDE},
             capture_output=True,
             encoding="utf-8",
             errors="replace",
