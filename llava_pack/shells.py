@@ -43,4 +43,7 @@ def _for_windows(word: str) -> str:
     if _BARE.fullmatch(word):
         return word
     quoted = subprocess.list2cmdline([word])
-    return quoted if quoted.startswith('"') else f'"{quoted}"'
+    if quoted.startswith('"'):
+        return quoted
+    ending = quoted[len(quoted.rstrip("\\")) :]  # a backslash before a quote counts as one of two
+    return f'"{quoted}{ending}"'

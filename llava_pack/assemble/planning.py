@@ -39,7 +39,7 @@ from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
 _SHOWN_WHEELS = 5
-_NEWER_SYSTEM = "use a system with a newer C library (Ubuntu 20.04 or later), or a container of one"
+_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llava_pack.shells import for_windows, pasted
@@ -37,6 +37,7 @@ def taken_apart(line):
 
 
 @given(st.lists(FILE_NAMES, min_size=1))
+@example([";\\"])
 def test_the_c_runtime_of_windows_finds_the_words_again(words):
     assert taken_apart(for_windows(words)) == words
 
