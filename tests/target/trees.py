@@ -4,7 +4,7 @@ import shutil
 
 from tests.support.bundle import CHECKOUT
 
-_SERVE = ("__init__.py", "handover.py", "own_servers.py", "origin.py")
+_SERVE = ("__init__.py", "background.py", "handover.py", "own_servers.py", "origin.py")
 
 
 def changed_tree(tree, edits):
