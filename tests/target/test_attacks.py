@@ -527,7 +527,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_link_of_the_right_content: (
         (SH, '[ ! -L "$bundle/$1" ]', "true"),
         (INVENTORY, "elif not entry.is_file(follow_symlinks=False)", "elif not entry.is_file()"),
-        (INVENTORY, "os.O_NOFOLLOW", "0"),
+        (INVENTORY, "files.UNFOLLOWED", "0"),
     ),
     a_folder_that_is_a_link: (
         (SH, '[ ! -L "$bundle/$folder" ]', "true"),

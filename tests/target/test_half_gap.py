@@ -115,7 +115,7 @@ def test_inspect_counts_what_is_there_and_names_what_is_left_out(lean, wheels, c
     assert shown["left_out"] == {"files": len(wheels), "size_bytes": absent}
     lines = cli("inspect", tiny.root).out
     size = human_bytes(shown["size_bytes"])
-    assert f"size       {size} in {len(sizes) - 3} files, 1 wheels of them" in lines
+    assert f"size       {size} in {len(sizes) - 3} files, 1 wheel of them" in lines
     assert f"left out   {len(wheels)} wheels, {human_bytes(absent)}: the server fetches" in lines
 
 
