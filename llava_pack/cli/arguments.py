@@ -45,3 +45,11 @@ Jump = Annotated[
 SshOption = Annotated[
     list[str] | None, typer.Option("-o", "--ssh-option", help="Passed to ssh as -o.")
 ]
+IndexHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),
+]
+AcceptLicense = Annotated[
+    list[str] | None,
+    typer.Option(help="The id of a licence whose terms you accept; may be repeated."),
+]

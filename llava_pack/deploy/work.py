@@ -114,11 +114,6 @@ class DeployWork:
         active = self.installed.current.get(self.recipe)
         return self.bundle is None or active != self.bundle.bundle_id
 
-    @property
-    def upgrades(self) -> bool:
-        """Whether the server has a bundle of this recipe already."""
-        return self.recipe in self.installed.current
-
 
 def inputs_digest(options: BuildOptions, typed: str) -> str:
     """Return the digest of everything that a bundle is chosen by, but what is published by now.

@@ -66,7 +66,12 @@ def ends_with_logout(systemd: Path = _SYSTEMD, cgroup: Path = Path("/proc/self/c
 
 
 def _logind_says(name: str) -> bool:
-    command = ["busctl", "get-property", *_LOGIND, name]
+    told = answer_of(["busctl", "get-property", *_LOGIND, name], _SYSTEMD_S)
+    return told.split() == [b"b", b"true"]
+
+
+def answer_of(command: Sequence[str], timeout_s: float) -> bytes:
+    """Return what a program of systemd prints, nothing where it is absent or does not end."""
     null = subprocess.DEVNULL
     try:
         done = subprocess.run(
@@ -74,9 +79,9 @@ def _logind_says(name: str) -> bool:
             stdin=null,
             stdout=subprocess.PIPE,
             stderr=null,
-            timeout=_SYSTEMD_S,
+            timeout=timeout_s,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.stdout.split() == [b"b", b"true"]
+        return b""
+    return done.stdout

@@ -11,7 +11,6 @@ Stdlib only.
 import json
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import PreflightError
+from llava_pack.serve.background import answer_of
 from llava_pack.serve.origin import KEPT, account_folder, held, state_name, still, texts, user_of
 from llava_pack.target import ownership
 from llava_pack.target.serving import claims
@@ -152,20 +152,8 @@ def _units(*, of_user: bool) -> dict[int, tuple[str, bool]]:
     """
     command = ["systemctl", *(["--user"] if of_user else []), "show", "llava-pack*.service"]
     command += ["--property=Id,MainPID,FragmentPath"]
-    null = subprocess.DEVNULL
-    try:
-        done = subprocess.run(
-            command,
-            stdin=null,
-            stdout=subprocess.PIPE,
-            stderr=null,
-            timeout=_SYSTEMD_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
     found = {}
-    for block in done.stdout.decode(errors="replace").split("\n\n"):
+    for block in answer_of(command, _SYSTEMD_S).decode(errors="replace").split("\n\n"):
         facts = dict(line.partition("=")[::2] for line in block.splitlines())
         with suppress(KeyError, ValueError, PreflightError):
             if UNIT.fullmatch(facts["Id"]):

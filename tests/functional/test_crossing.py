@@ -84,7 +84,8 @@ def test_whatever_ends_the_waiting_ends_the_child_first(tmp_path):
     mark = tmp_path / "ended"
     child = f"trap 'sleep 0.2; echo yes > {mark}; exit 0' TERM; echo; while :; do sleep 0.1; done"
     code = (
-        "from llava_pack.cli.laptop.demo_target import ran, unwinding\n"
+        "from llava_pack.cli.laptop.demo_target import ran\n"
+        "from llava_pack.cli.unwinding import unwinding\n"
         f"with unwinding(): ran(['sh', '-c', {child!r}])\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:

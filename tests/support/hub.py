@@ -67,7 +67,32 @@ class Blob:
         return f'"{self.sha256 if self.lfs else self.git_oid}"'
 
 
-class LoopbackHub(Loopback):
+class Repositories(Loopback):
+    """Serves repositories, perhaps with their large files on another server.
+
+    Args:
+        repos: by repository id.
+        cdn: answer LFS files with a redirect to another server.
+        port: 0 for a free one.
+    """
+
+    def __init__(self, repos: Mapping[str, RepoSpec], *, cdn: bool, port: int) -> None:
+        super().__init__(port=port)
+        self.repos = dict(repos)
+        self.cdn = Cdn() if cdn else None
+
+    def open(self) -> None:
+        if self.cdn:
+            self.cdn.open()
+        super().open()
+
+    def close(self) -> None:
+        super().close()
+        if self.cdn:
+            self.cdn.close()
+
+
+class LoopbackHub(Repositories):
     """Serve `repos` as the Hub would.
 
     Args:
@@ -85,21 +110,9 @@ class LoopbackHub(Loopback):
         cdn: bool = False,
         port: int = 0,
     ) -> None:
-        super().__init__(port=port)
-        self.repos = dict(repos)
-        self.cdn = Cdn() if cdn else None
+        super().__init__(repos, cdn=cdn, port=port)
         self._tokens = {*tokens, *(t for spec in repos.values() for t in spec.readers)}
         self._blobs: dict[tuple[Path, int, int], Blob] = {}
-
-    def open(self) -> None:
-        if self.cdn:
-            self.cdn.open()
-        super().open()
-
-    def close(self) -> None:
-        super().close()
-        if self.cdn:
-            self.cdn.close()
 
     def commit(self, repo_id: str) -> str:
         """Return the commit of `main`: it follows from the names and bytes of its files."""

@@ -22,8 +22,8 @@ from urllib.parse import parse_qs
 if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.hub import Blob, Cdn, RepoSpec, hashed
-from tests.support.loopback import Answer, Asked, Loopback
+from tests.support.hub import Blob, Repositories, RepoSpec, hashed
+from tests.support.loopback import Answer, Asked
 
 _WORD = r"[A-Za-z0-9_][\w.-]*"
 _API = re.compile(
@@ -33,7 +33,7 @@ _OLDER = "0123456789abcdef0123456789abcdef01234567"
 """The commit that changed all files but the newest."""
 
 
-class LoopbackModelScope(Loopback):
+class LoopbackModelScope(Repositories):
     """Serve `repos` as ModelScope would; their main branch is `master`.
 
     Args:
@@ -51,22 +51,10 @@ class LoopbackModelScope(Loopback):
         nameless: bool = False,
         port: int = 0,
     ) -> None:
-        super().__init__(port=port)
-        self.repos = dict(repos)
-        self.cdn = Cdn() if cdn else None
+        super().__init__(repos, cdn=cdn, port=port)
         self.nameless = nameless
         self.invalid: dict[str, object] = {}
         """Put in place of what is true of every listed file."""
-
-    def open(self) -> None:
-        if self.cdn:
-            self.cdn.open()
-        super().open()
-
-    def close(self) -> None:
-        super().close()
-        if self.cdn:
-            self.cdn.close()
 
     def commit(self, repo_id: str) -> str:
         """Return the commit of `master`: it follows from the names and bytes of its files."""

@@ -1,6 +1,5 @@
 """Another machine's server, as `chat` and `ask` both take it: through ssh, or at a URL."""
 
-import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from llava_pack.cli.arguments import Jump, SshOption, SshPort
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import Ways, names_of
+from llava_pack.cli.unwinding import unwinding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,8 +59,7 @@ class RemoteOptions:
 
             options = tuple(self.ssh_option or ())
             login = Login(destination=self.via, port=self.ssh_port, jump=self.jump, options=options)
-            signal.signal(signal.SIGTERM, on_term)
-            with through_tunnel(login, model, console.say) as server:
+            with unwinding(), through_tunnel(login, model, console.say) as server:
                 yield server
         elif self.url:
             if exposed(self.url, self.key_file):
@@ -72,11 +71,6 @@ class RemoteOptions:
             from llava_pack.client.completions import find_server
 
             yield find_server(model)
-
-
-def on_term(number: int, _frame: object) -> None:
-    """End this process as a signal does, closing what it opened: ssh must not outlive it."""
-    raise SystemExit(128 + number)
 
 
 def ways_of(*own: str) -> Ways:

@@ -1,6 +1,5 @@
 """`llava-pack tunnel`: open a tunnel to a server, or print there the lines that do."""
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,9 +7,9 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
-from llava_pack.cli.both.remote import on_term
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.cli.server_side import need_server
+from llava_pack.cli.unwinding import unwinding
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
 from llava_pack.format.sums import pasted_id
@@ -96,8 +95,7 @@ def tunnel(
         destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
     )
     told = _told(port, socket, token_file)
-    signal.signal(signal.SIGTERM, on_term)
-    with connected(login, console.say) as host:
+    with unwinding(), connected(login, console.say) as host:
         _open(host, told, local_port, expect, check=check)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import AcceptLicense, AsJson
 from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.options import PackOptions
 from llava_pack.cli.laptop.side import need_laptop
@@ -55,10 +55,7 @@ def build(
         typer.Option(help="Sign with this private key, from `llava-pack keygen`.", metavar="KEY"),
     ] = None,
     passphrase_file: PassphraseFile = None,
-    accept_license: Annotated[
-        list[str] | None,
-        typer.Option(help="The id of a licence whose terms you accept; may be repeated."),
-    ] = None,
+    accept_license: AcceptLicense = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be fetched, and exit.")
     ] = False,

@@ -16,9 +16,10 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.language import translated
-from llava_pack.cli.laptop.demo_target import Phase, TargetRun, ran, serving, unwinding
+from llava_pack.cli.laptop.demo_target import Phase, TargetRun, ran, serving
 from llava_pack.cli.laptop.silence import silenced
 from llava_pack.cli.server_side import need_server
+from llava_pack.cli.unwinding import unwinding
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.serve.supervision.listener import listen_on_port

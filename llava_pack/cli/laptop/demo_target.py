@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from llava_pack.cli.laptop.silence import has_route
+from llava_pack.cli.unwinding import unwinding
 
 READY_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 30
@@ -44,21 +44,6 @@ class TargetRun:
     silent: bool
     answer: str
     phases: tuple[Phase, ...]
-
-
-@contextlib.contextmanager
-def unwinding() -> Iterator[None]:
-    """Make SIGTERM unwind the block, so that it ends its children and removes its folders."""
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)  # once is enough: unwinding is under way
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

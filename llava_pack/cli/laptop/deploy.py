@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
+from llava_pack.cli.arguments import AcceptLicense, AsJson, IndexHost, Jump, SshOption, SshPort
 from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.build import accepted_terms
-from llava_pack.cli.laptop.demo_target import unwinding
 from llava_pack.cli.laptop.deploy_lines import machine_lines, reached_as, step_line
 from llava_pack.cli.laptop.options import PackChoices
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
+from llava_pack.cli.unwinding import unwinding
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.shells import pasted
@@ -66,14 +66,8 @@ class DeployOptions:
             "holds its URL; may be repeated.",
         ),
     ] = None
-    index_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),
-    ] = None
-    accept_license: Annotated[
-        list[str] | None,
-        typer.Option(help="The id of a licence whose terms you accept; may be repeated."),
-    ] = None
+    index_host: IndexHost = None
+    accept_license: AcceptLicense = None
     card: Annotated[
         bool, typer.Option("--card", help="Print the bundle's id and size, to compare.")
     ] = False
@@ -163,9 +157,10 @@ def deploy(
     login = Login(
         destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
     )
+    asked = pack.request_for(None, how.out)  # a mistake is said before a password is asked for
     wanted = Wanted(
         destination=" ".join(login.typed[1:]),
-        options=lambda profile: pack.request_for(profile, how.out),
+        options=lambda profile: pack.for_machine(asked, profile),
         typed=repr(pack),
         upgrade=how.upgrade,
         prefix=how.prefix,
@@ -176,7 +171,6 @@ def deploy(
         reached_as=reached_as(destination, ssh_port, jump),
         out=None if how.out is None else how.out.absolute(),
     )
-    pack.request_for(None, how.out)  # a mistake is said before anybody is asked for a password
     progress, cache = console.progress(), Cache()
     with unwinding(), connected(login, console.say) as host:
         server = RemoteCommands(host, progress)

@@ -190,6 +190,17 @@ class PackChoices:
             without_wheels=self.without_wheels,
         )
 
+    def for_machine(self, request: "BuildOptions", profile: "TargetProfile") -> "BuildOptions":
+        """Return a request that was made before the machine was known, for that machine.
+
+        Raises:
+            PreflightError: no wheel can run on that system.
+        """
+        from llava_pack.lock.choice import choose
+
+        choice = choose(request.recipe.value, profile, self.asked)
+        return replace(request, choice=choice, target=profile)
+
     def _needs_python(self) -> bool:
         """Return whether the bundle must carry a CPython.
 

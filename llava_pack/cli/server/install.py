@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.arguments import AsJson, IndexHost, Prefix
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
 
@@ -51,10 +51,7 @@ def install(
             "that holds its URL (with a password); may be repeated.",
         ),
     ] = None,
-    index_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),
-    ] = None,
+    index_host: IndexHost = None,
     no_downtime: Annotated[
         bool, typer.Option("--no-downtime", help="Never stop a running server to free GPU memory.")
     ] = False,
