@@ -34,10 +34,12 @@ def human_bytes(size_bytes: float) -> str:
 
     >>> human_bytes(13_518_798_848)
     '13.5 GB'
+    >>> human_bytes(999_950), human_bytes(999_949)
+    ('1.0 MB', '999.9 kB')
     """
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
+        if round(size, 1) < 1000 or unit == "GB":
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return ""  # not reached: the last unit always returns

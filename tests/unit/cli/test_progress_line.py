@@ -7,7 +7,7 @@ import re
 import struct
 import termios
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llava_pack.cli import console
@@ -54,6 +54,7 @@ def test_a_time_left_is_never_negative(seconds):
 
 
 @given(SIZES, SIZES)
+@example(0, 999_950)
 def test_sizes_that_differ_look_different(one, other):
     said = readable(f"预期 {one} bytes 实际为 {other} 字节; sha256 {'1' * 64}")
     expected, got = re.fullmatch(r"预期 (.+) 实际为 (.+); sha256 1{64}", said).groups()
