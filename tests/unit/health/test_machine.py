@@ -2,10 +2,9 @@ import os
 import socket
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 from dataclasses import replace
 
-import psutil
 import pytest
 
 from llava_pack.health.facts import HostFacts, MemoryFacts, ProcessFacts, SilenceFacts
@@ -73,39 +72,36 @@ def test_this_machine_has_facts(tmp_path):
     assert facts.release == 5
 
 
-def _wait_for_its_program(pid):
-    """Return once a process that was forked has the arguments of the program that it becomes."""
-    until = time.monotonic() + 30
-    while "llava_pack.engine.worker" not in psutil.Process(pid).cmdline():
-        assert time.monotonic() < until
+# the arguments of an engine; what it runs says its number and waits for the end of its input
+_ENGINE = [
+    *(sys.executable, "-c", "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"),
+    *("-m", "llava_pack.engine.worker"),
+]
+
+
+@contextmanager
+def _engine(*command):
+    """Run an engine and yield its process number: it has its own arguments, not its parent's."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield int(process.stdout.readline())
+        process.stdin.close()
 
 
 def test_an_engine_whose_server_is_gone_is_found():
-    # the arguments of an engine; what it runs waits for the end of its input
-    wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "llava_pack.engine.worker"]
-    with subprocess.Popen(wait, stdin=subprocess.PIPE) as adopted:
-        _wait_for_its_program(adopted.pid)
-        assert adopted.pid not in probe_processes((), "").orphans
-        adopted.stdin.close()
-    shell = ["sh", "-c", '"$@" <&0 & echo $!; wait', "sh", *wait]
-    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        orphan = int(parent.stdout.readline())
-        _wait_for_its_program(orphan)
+    with _engine(*_ENGINE) as adopted:
+        assert adopted not in probe_processes((), "").orphans
+    # what a shell runs beside itself reads nothing, unless it is given the input by another number
+    with _engine("sh", "-c", 'exec 3<&0; "$@" <&3 & wait', "sh", *_ENGINE) as orphan:
         facts = probe_processes((), "")
-        parent.stdin.close()
     assert orphan in facts.orphans
     (finding,) = check_processes(replace(facts, orphans=(orphan,)), "llava-pack", 7860)
     assert (finding.level, finding.fix) == ("warn", f"kill {orphan}")
 
 
 def test_an_engine_was_told_its_device_by_its_arguments():
-    wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "llava_pack.engine.worker"]
-    told = [*wait, "--model-dir", "/models/llava-tiny", "--device", "auto"]
-    with subprocess.Popen(told, stdin=subprocess.PIPE) as engine:
-        _wait_for_its_program(engine.pid)
+    with _engine(*_ENGINE, "--model-dir", "/models/llava-tiny", "--device", "auto"):
         assert engine_device(os.getpid(), "llava-tiny") == "auto"
         assert engine_device(os.getpid(), "another") == ""
-        engine.stdin.close()
 
 
 def test_the_work_of_the_server_is_not_that_of_others():
