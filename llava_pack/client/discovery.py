@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava_pack.format.errors import ServeError
 from llava_pack.runtimes import RUNTIMES
+from llava_pack.serve.origin import start_command
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.tunnel_lines import Endpoint, endpoint
 from llava_pack.serve.way_in import way_in
@@ -34,7 +35,7 @@ def chosen_server(model: str | None = None) -> RunState:
     which = f"no server with the model {model!r}" if model else "no server"
     raise ServeError(
         f"{which} is running on this machine; models served: {names}",
-        hint="llava-pack serve",
+        hint=start_command(),
     )
 
 

@@ -67,8 +67,13 @@ def ask_server(host: RemoteHost) -> Remote:
         raise ServeError(
             "no server is running there" + (f": {why[0]}" if why else ""),
             subject=host.login.destination,
-            hint="on the server: llava-pack serve",
+            hint=f"on the server: {_start_command(host.login.destination)}",
         ) from error
+
+
+def _start_command(destination: str) -> str:
+    """Return what starts a server there: root says that it is meant."""
+    return "llava-pack serve --as-root" if destination.startswith("root@") else "llava-pack serve"
 
 
 def free_port(wanted: int, *, exactly: bool) -> int:

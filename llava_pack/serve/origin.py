@@ -45,6 +45,11 @@ def origin(pid: int) -> dict[str, Any]:
     }
 
 
+def start_command() -> str:
+    """Return what this account types to have it serve: root says that it is meant."""
+    return "llava-pack serve --as-root" if os.geteuid() == 0 else "llava-pack serve"
+
+
 def start_ticks(pid: int) -> int | None:
     """Return when a process began, None where it has ended. Source: proc(5), stat, starttime."""
     try:

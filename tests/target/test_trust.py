@@ -537,3 +537,11 @@ def _run(command, folder):
         check=False,
         timeout=600,
     )
+
+
+@installs
+def test_a_key_that_is_empty_is_2_and_no_key_that_was_left_out(host, way, signed, publisher):
+    pin(host, publisher)
+    code, said = way(signed(), "--trust-key", "")  # as a variable gives it that was never set
+    assert code == 2
+    assert "--trust-key" in said

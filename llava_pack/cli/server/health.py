@@ -13,6 +13,7 @@ from llava_pack.cli.server_side import need_server
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
+from llava_pack.serve.origin import start_command
 from llava_pack.serve.run_state import running
 
 if TYPE_CHECKING:
@@ -156,6 +157,6 @@ def _wait(seconds: float) -> "Finding":
             return Layer.ENGINE.fail(
                 f"not ready after {seconds:g} s: {seen}",
                 why="clients would be rejected",
-                fix="llava-pack serve; as root in a container, serve --as-root",
+                fix=start_command(),
             )
         time.sleep(_LOOK_EVERY_S)

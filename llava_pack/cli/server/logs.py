@@ -12,6 +12,7 @@ from llava_pack.cli import console
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.access.audit import NAME as AUDIT_NAME
 from llava_pack.serve.logfile import NAME, last_lines, log_path
+from llava_pack.serve.origin import start_command
 from llava_pack.serve.run_state import directories, running
 
 _LOOK_EVERY_S = 0.3
@@ -58,7 +59,7 @@ def _path(name: str) -> Path:
     for path in kept:
         if path.is_file():
             return path
-    raise ServeError("no server has run here yet", subject=str(kept[0]), hint="llava-pack serve")
+    raise ServeError("no server has run here yet", subject=str(kept[0]), hint=start_command())
 
 
 def _follow(path: Path, stream: TextIO) -> None:
