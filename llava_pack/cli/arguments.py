@@ -38,13 +38,6 @@ Prefix = Annotated[
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Only this model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-SshPort = Annotated[int | None, typer.Option("-p", "--ssh-port", help="Port of the server's sshd.")]
-Jump = Annotated[
-    str | None, typer.Option("-J", "--jump", help="A bastion to go through, as in ssh -J.")
-]
-SshOption = Annotated[
-    list[str] | None, typer.Option("-o", "--ssh-option", help="Passed to ssh as -o.")
-]
 IndexHost = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST", help="Another host that keeps the files of that index."),

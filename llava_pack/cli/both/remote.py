@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import Jump, SshOption, SshPort
 from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import Ways, names_of
+from llava_pack.cli.ssh_options import SshOptions
 from llava_pack.cli.unwinding import unwinding
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoteOptions:
+class RemoteOptions(SshOptions):
     """Which other machine's server answers; none of them means this machine."""
 
     via: Annotated[
@@ -31,9 +31,6 @@ class RemoteOptions:
             help="On the laptop: ask the server that runs there, through your own ssh.",
         ),
     ] = None
-    ssh_port: SshPort = None
-    jump: Jump = None
-    ssh_option: SshOption = None
     url: Annotated[
         str | None,
         typer.Option(help="Ask the server at this address, for example one behind a proxy."),
@@ -55,11 +52,7 @@ class RemoteOptions:
         from llava_pack.client.api_server import at_url, exposed, through_tunnel
 
         if self.via:
-            from llava_pack.client.ssh import Login
-
-            options = tuple(self.ssh_option or ())
-            login = Login(destination=self.via, port=self.ssh_port, jump=self.jump, options=options)
-            with unwinding(), through_tunnel(login, model, console.say) as server:
+            with unwinding(), through_tunnel(self.login(self.via), model, console.say) as server:
                 yield server
         elif self.url:
             if exposed(self.url, self.key_file):
@@ -81,7 +74,7 @@ def ways_of(*own: str) -> Ways:
     """
     common = (*own, *names_of(QuestionOptions))
     return {
-        "via": ("ssh_port", "jump", "ssh_option", *common),
+        "via": (*names_of(SshOptions), *common),
         "url": ("key_file", *common),
         "": (*names_of(ModelOptions), *common),
     }

@@ -1,14 +1,16 @@
 """`llava-pack tunnel`: open a tunnel to a server, or print there the lines that do."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Jump, SshOption, SshPort
-from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.parameters import Ways, expanded, names_of
 from llava_pack.cli.server_side import need_server
+from llava_pack.cli.ssh_options import SshOptions
 from llava_pack.cli.unwinding import unwinding
 from llava_pack.client.discovery import chosen_server
 from llava_pack.format.errors import UsageError
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
 
 WAYS: Ways = {
     "destination": (
-        *("ssh_port", "jump", "ssh_option", "port", "socket", "token_file"),
+        *(*names_of(SshOptions), "port", "socket", "token_file"),
         *("local_port", "expect", "check"),
     ),
     "": ("model", "reached_as", "as_json"),
 }
 
 
+@partial(expanded, ways=WAYS)
 def tunnel(
-    ctx: typer.Context,
+    ctx: typer.Context,  # noqa: ARG001 - `expanded` looks at it
+    *,
     destination: Annotated[
         str | None,
         typer.Argument(
@@ -36,9 +40,7 @@ def tunnel(
             help="For ssh. Without it: print the lines for this machine.",
         ),
     ] = None,
-    ssh_port: SshPort = None,
-    jump: Jump = None,
-    ssh_option: SshOption = None,
+    ssh: SshOptions,
     port: Annotated[
         int | None,
         typer.Option(help="Port that `serve` listens on. Default: ask the server."),
@@ -84,18 +86,14 @@ def tunnel(
       llava-pack tunnel ada@gpu01 --check
       llava-pack tunnel
     """
-    refuse_strangers(ctx, WAYS)
     if destination is None:
         need_server("tunnel", hint="llava-pack tunnel USER@HOST -p PORT")
         _print_lines(model, reached_as, as_json=as_json)
         return
-    from llava_pack.client.ssh import Login, connected
+    from llava_pack.client.ssh import connected
 
-    login = Login(
-        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
-    )
     told = _told(port, socket, token_file)
-    with unwinding(), connected(login, console.say) as host:
+    with unwinding(), connected(ssh.login(destination), console.say) as host:
         _open(host, told, local_port, expect, check=check)
 
 

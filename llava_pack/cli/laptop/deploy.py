@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AcceptLicense, AsJson, IndexHost, Jump, SshOption, SshPort
+from llava_pack.cli.arguments import AcceptLicense, AsJson, IndexHost
 from llava_pack.cli.language import translated
 from llava_pack.cli.laptop.build import accepted_terms
 from llava_pack.cli.laptop.deploy_lines import machine_lines, reached_as, step_line
 from llava_pack.cli.laptop.options import PackChoices
 from llava_pack.cli.laptop.side import need_laptop
 from llava_pack.cli.parameters import expanded
+from llava_pack.cli.ssh_options import SshOptions
 from llava_pack.cli.unwinding import unwinding
 from llava_pack.format.errors import UsageError
 from llava_pack.format.text import human_bytes
@@ -120,9 +121,7 @@ def deploy(
         str,
         typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration."),
     ],
-    ssh_port: SshPort = None,
-    jump: Jump = None,
-    ssh_option: SshOption = None,
+    ssh: SshOptions,
     how: DeployOptions,
 ) -> None:
     """Do it all: from a recipe to the page in your browser.
@@ -146,7 +145,7 @@ def deploy(
             subject="--without-wheels and --index",
             hint="give both, or none",
         )
-    from llava_pack.client.ssh import Login, connected
+    from llava_pack.client.ssh import connected
     from llava_pack.deploy.estimate import steps_of
     from llava_pack.deploy.record import Records
     from llava_pack.deploy.remote_commands import RemoteCommands
@@ -154,9 +153,7 @@ def deploy(
     from llava_pack.deploy.work import Wanted
     from llava_pack.fetch.cache import Cache
 
-    login = Login(
-        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
-    )
+    login = ssh.login(destination)
     asked = pack.request_for(None, how.out)  # a mistake is said before a password is asked for
     wanted = Wanted(
         destination=" ".join(login.typed[1:]),
@@ -168,7 +165,7 @@ def deploy(
         service=how.service,
         account=how.account,
         install=tuple(how.install_options),
-        reached_as=reached_as(destination, ssh_port, jump),
+        reached_as=reached_as(destination, ssh.ssh_port, ssh.jump),
         out=None if how.out is None else how.out.absolute(),
     )
     progress, cache = console.progress(), Cache()

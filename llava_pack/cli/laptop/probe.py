@@ -3,17 +3,18 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import Jump, SshOption, SshPort
 from llava_pack.cli.language import translated
-from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.parameters import Ways, expanded, names_of
 from llava_pack.cli.progress_line import padded
 from llava_pack.cli.server_side import need_server
+from llava_pack.cli.ssh_options import SshOptions
 from llava_pack.format.errors import FetchError, NetworkError, UsageError
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 120
 WAYS: Ways = {
-    "destination": ("ssh_port", "jump", "ssh_option", "out", "as_json"),
+    "destination": (*names_of(SshOptions), "out", "as_json"),
     "here": ("out", "as_json"),
     "read": ("out", "as_json"),
     "paste": (),
@@ -32,15 +33,15 @@ WAYS: Ways = {
 }
 
 
+@partial(expanded, ways=WAYS)
 def probe(
-    ctx: typer.Context,
+    ctx: typer.Context,  # noqa: ARG001 - `expanded` looks at it
+    *,
     destination: Annotated[
         str | None,
         typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration."),
     ] = None,
-    ssh_port: SshPort = None,
-    jump: Jump = None,
-    ssh_option: SshOption = None,
+    ssh: SshOptions,
     here: Annotated[bool, typer.Option("--here", help="Probe this machine.")] = False,
     paste: Annotated[
         bool, typer.Option("--paste", help="Print lines to paste into the server's terminal.")
@@ -65,10 +66,8 @@ def probe(
       llava-pack probe --paste
       llava-pack probe --read - --out gpu01.json
     """
-    from llava_pack.client.ssh import Login
     from llava_pack.lock.profile import parse_profile, render_profile
 
-    refuse_strangers(ctx, WAYS)
     if destination is None and read is None and not (here or paste):
         raise UsageError(
             "expected one of USER@HOST, --here, --paste and --read",
@@ -83,10 +82,7 @@ def probe(
     if read is not None:
         said = sys.stdin.buffer.read() if str(read) == "-" else _read(read)
     elif destination is not None:
-        login = Login(
-            destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
-        )
-        said = _probe_there(login)
+        said = _probe_there(ssh.login(destination))
     else:
         said = probe_here()
     profile = parse_profile(said)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Bundle, Jump, SshOption, SshPort
+from llava_pack.cli.arguments import AsJson, Bundle
+from llava_pack.cli.parameters import expanded
+from llava_pack.cli.ssh_options import SshOptions
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
@@ -14,14 +16,14 @@ if TYPE_CHECKING:
     from llava_pack.client.sending.send import SendRequest, Sent
 
 
+@expanded
 def send(
+    *,
     bundle: Bundle,
     destination: Annotated[
         str, typer.Argument(metavar="USER@HOST", help="Or a host from your ssh configuration.")
     ],
-    ssh_port: SshPort = None,
-    jump: Jump = None,
-    ssh_option: SshOption = None,
+    ssh: SshOptions,
     to: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +71,7 @@ def send(
     from llava_pack.cli.laptop.plan import parse_rate
     from llava_pack.client.sending.cargo import read_cargo
     from llava_pack.client.sending.send import SendRequest, look, send_bundle
-    from llava_pack.client.ssh import Login, connected
+    from llava_pack.client.ssh import connected
 
     began_s = time.monotonic()
     request = SendRequest(
@@ -79,11 +81,8 @@ def send(
         whole=whole,
         bytes_per_s=None if limit_rate is None else parse_rate(limit_rate, "--limit-rate"),
     )
-    login = Login(
-        destination=destination, port=ssh_port, jump=jump, options=tuple(ssh_option or ())
-    )
     console.say(f"bundle id {request.cargo.bundle_id}")
-    with connected(login, console.say) as host:
+    with connected(ssh.login(destination), console.say) as host:
         if dry_run:
             _show_plan(request, *look(host, request, console.progress()), as_json=as_json)
             return

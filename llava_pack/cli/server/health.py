@@ -1,15 +1,17 @@
 """`llava-pack health`: does what is installed still work, and if not, what fixes it."""
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Jump, Prefix, SshOption, SshPort
-from llava_pack.cli.parameters import Ways, refuse_strangers
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.parameters import Ways, expanded, names_of
 from llava_pack.cli.server_side import need_server
+from llava_pack.cli.ssh_options import SshOptions
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.2
 WAYS: Ways = {
     "wait_ready": ("prefix", "as_json"),  # which scripts say, whatever they ask of a server
-    "tunnel": ("ssh_port", "jump", "ssh_option", "as_json"),
+    "tunnel": (*names_of(SshOptions), "as_json"),
     "record": ("prefix", "as_json"),
     "": ("deep", "prefix", "as_json"),
 }
@@ -41,8 +43,10 @@ class NagiosCommand(TyperCommand):
             raise
 
 
+@partial(expanded, ways=WAYS)
 def health(
-    ctx: typer.Context,
+    ctx: typer.Context,  # noqa: ARG001 - `expanded` looks at it
+    *,
     deep: Annotated[
         bool,
         typer.Option("--deep", help="Hash every file, import every package, ask every question."),
@@ -67,9 +71,7 @@ def health(
             help="On the laptop: check the tunnel to this server, and what responds there.",
         ),
     ] = None,
-    ssh_port: SshPort = None,
-    jump: Jump = None,
-    ssh_option: SshOption = None,
+    ssh: SshOptions,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +92,6 @@ def health(
     """
     from llava_pack.health.report import Report
 
-    refuse_strangers(ctx, WAYS)
     if tunnel is None:
         need_server("health", hint="llava-pack health --tunnel USER@HOST -p PORT")
     began_s = time.monotonic()
@@ -99,11 +100,9 @@ def health(
     if wait_ready is not None:
         found = (_wait(wait_ready),)
     elif tunnel is not None:
-        from llava_pack.client.ssh import Login
         from llava_pack.health.tunnel_checks import check_tunnel
 
-        login = Login(destination=tunnel, port=ssh_port, jump=jump, options=tuple(ssh_option or ()))
-        found = tuple(check_tunnel(login, console.say))
+        found = tuple(check_tunnel(ssh.login(tunnel), console.say))
     else:
         from llava_pack.health.run import Examination
 
