@@ -64,6 +64,7 @@ _LONG = (
 settings.register_profile(
     "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("few", settings.get_profile("patient"), max_examples=10)
 settings.load_profile("patient")
 
 

@@ -73,6 +73,7 @@ def foreign_words() -> dict[str, str]:
     return {en: zh for table in _foreign_tables().values() for en, zh in table.items()}
 
 
+@functools.cache
 def _foreign_tables() -> dict[str, dict[str, str]]:
     tables = tomllib.loads(FILES[0].read_text(encoding="utf-8"))
     return {name: tables.get(name, {}) for name in _FOREIGN}

@@ -14,10 +14,13 @@ def is_bill_of_materials(text: str) -> bool:
     return JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
-def check_health_report(report: Any) -> None:
-    """Hold what `health --json` prints against the schema in the docs."""
+def check_schema(value: Any, schema: Any) -> None:
+    """Hold a value against a JSON schema."""
     import jsonschema  # type: ignore[import-untyped]
 
-    jsonschema.validate(
-        report, json.loads((ROOT / "docs/reference/health.schema.json").read_text())
-    )
+    jsonschema.validate(value, schema)
+
+
+def check_health_report(report: Any) -> None:
+    """Hold what `health --json` prints against the schema in the docs."""
+    check_schema(report, json.loads((ROOT / "docs/reference/health.schema.json").read_text()))
