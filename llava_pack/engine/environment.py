@@ -4,11 +4,13 @@ Each setting is a default: what a person set stays.
 """
 
 import ctypes
+import gc
 import logging
 import os
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _SETTINGS = {
     # Nothing is looked up, counted or fetched.
@@ -49,6 +51,21 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, ctypes.c_int(_KEPT_BYTES))
         libc.mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(_KEPT_BYTES))
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Leave garbage alone while libraries are imported, and their objects alone for good.
+
+    Hundreds of thousands of objects come at once, and all of them stay. The collector looks at them
+    again and again meanwhile, and later, for 0.2 s, while answers wait.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def trim_memory() -> None:

@@ -144,8 +144,9 @@ def pick_device(wanted: str, precision: str) -> str:
 def _assemble(
     checkpoint: Checkpoint, options: Options, template: TemplateChoice, progress: Progress
 ) -> Any:
-    device = pick_device(options.device, options.precision)
-    from llava_pack.engine.loading.assembly import assemble
+    with environment.importing():
+        device = pick_device(options.device, options.precision)
+        from llava_pack.engine.loading.assembly import assemble
 
     progress.done()
     try:
