@@ -1,10 +1,11 @@
 """How `llava-pack send` compares with scp, over an sshd on loopback: ratios of one run.
 
-    python benchmarks/send.py --gb 2 --repeat 3
+    python benchmarks/send.py --gb 2 --repeat 5
 
-A bundle of shards, wheels and small files as a real one has them. Fresh: beside `scp -r`, in
-turns, the best of each. After a cut: the bytes that travel against those that were missing. An
-upgrade: the bytes that travel against the one wheel that changed; the store has the rest.
+A bundle of shards, wheels and small files as a real one has them. Fresh: beside `scp -r`, which
+hashes nothing, and beside `scp -r` and `sha256sum -c`, which does as much as `send`, in turns.
+After a cut: the bytes that travel against those that were missing. An upgrade: the bytes that
+travel against the one wheel that changed; the store has the rest.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from llava_pack.client.sending.cargo import read_cargo
 from llava_pack.client.sending.send import BackOff, SendRequest, Sent, send_bundle
 from llava_pack.format.errors import NetworkError
 from llava_pack.format.progress import Silent
+from llava_pack.format.sums import SUMS_NAME
 from tests.support.bundle import BundleSimulator
 from tests.support.cut_tunnel import cut_tunnel
 from tests.support.remote import TRANSPORTS, login_to, reached
@@ -36,7 +38,7 @@ WHEEL_BYTES = 30_000_000
 
 def contents(size_bytes: int, wheel: bytes) -> dict[str, bytes]:
     draw = random.Random(1)
-    shards = 4
+    shards = 8  # randbytes makes a quarter of a gigabyte at most
     found = {
         f"model/tiny-llava/shard-{n}.safetensors": draw.randbytes(size_bytes // shards)
         for n in range(shards)
@@ -80,10 +82,13 @@ def fresh(sshd: LoopbackSshd, bundle: Path, folder: Path, kind: str) -> float:
     return took_s
 
 
-def copied(sshd: LoopbackSshd, bundle: Path, folder: Path) -> float:
-    took_s = timed(lambda: scp(sshd, bundle, folder / "copied"))
-    shutil.rmtree(folder / "copied")
-    return took_s
+def copied(sshd: LoopbackSshd, bundle: Path, folder: Path) -> dict[str, float]:
+    there = folder / "copied"
+    took_s = timed(lambda: scp(sshd, bundle, there))
+    check = ["sha256sum", "--quiet", "-c", SUMS_NAME]
+    hashed_s = timed(lambda: subprocess.run(check, cwd=there, check=True))
+    shutil.rmtree(there)
+    return {"scp -r": took_s, "scp -r, sha256sum -c": took_s + hashed_s}
 
 
 def missing_bytes(bundle: Path, there: Path) -> int:
@@ -139,16 +144,15 @@ def main() -> None:
         with LoopbackSshd(folder / "sshd", {"Subsystem": "sftp internal-sftp"}) as sshd:
             times: dict[str, list[float]] = {}
             for _ in range(options.repeat):
-                times.setdefault("scp -r", []).append(copied(sshd, bundle, folder))
-                for kind in TRANSPORTS:
-                    times.setdefault(kind, []).append(fresh(sshd, bundle, folder, kind))
-            for kind, took_s in times.items():
-                rates = ", ".join(f"{total_bytes / one / 1e6:.0f}" for one in took_s)
-                print(f"{kind:8} {rates} MB/s")
-            for kind in TRANSPORTS:
-                ratio = min(times["scp -r"]) / min(times[kind])
-                middle = statistics.median(times["scp -r"]) / statistics.median(times[kind])
-                print(f"fresh, {kind}: {ratio:.2f} x scp (medians: {middle:.2f})")
+                took = copied(sshd, bundle, folder)
+                took |= {kind: fresh(sshd, bundle, folder, kind) for kind in TRANSPORTS}
+                for kind, took_s in took.items():
+                    times.setdefault(kind, []).append(took_s)
+            middle = {kind: statistics.median(took) for kind, took in times.items()}
+            for kind, all_s in times.items():
+                rates = ", ".join(f"{total_bytes / one / 1e6:.0f}" for one in all_s)
+                beside = [f"{took / middle[kind]:.2f}" for took in list(middle.values())[:2]]
+                print(f"{kind:20} {rates} MB/s; medians, of both scp: {', '.join(beside)}")
             ratios = after_cuts(sshd, bundle, folder, total_bytes)
             print(f"after a cut: {max(ratios):.4f} x what was missing, at most")
             store(bundle, folder / "prefix")

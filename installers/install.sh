@@ -230,10 +230,7 @@ arguments() {
             case $1 in
             --bundle) bundle=$2 ;;
             --expect) expect=$2 typed=yes ;;
-            --trust-key)
-                [ -n "$2" ] || fail 2 "$1 needs a value" 'sh install.sh --help'
-                trust=$2
-                ;;
+            --trust-key) trust=$2 && [ -n "$2" ] || fail 2 "$1 needs a value" 'sh install.sh --help' ;;
             --prefix) prefix=$2 ;;
             --recipe) recipe=$2 ;;
             --python) python=$2 ;;
