@@ -67,7 +67,7 @@ def main() -> None:
             options = ["BatchMode=no", "PreferredAuthentications=password", *options]
         typed = [part for one in options for part in ("-o", one)]
         place = [f"{user}@gpu01", "-p", str(sshd.port), *typed, "--prefix", str(home / "pack")]
-        stack.callback(stop, home / "pack" / "bin" / "llava-pack")
+        stack.callback(stop, home / "pack" / "bin" / "llava-pack", user if with_password else None)
         first_s, told = deploy(place, environ)
         once = 0 if log is None else log.read_text().count("asked")
         again_s, same = deploy(place, environ)
@@ -76,9 +76,11 @@ def main() -> None:
         print(f"deploy demo: {first_s:.1f} s, run again: {again_s:.1f} s{asked}")
 
 
-def stop(program: Path) -> None:
+def stop(program: Path, account: str | None) -> None:
+    """Stop the server as the account that serves: what another owns, root refuses to run."""
+    own = [] if account is None else ["runuser", "-u", account, "--"]
     if program.exists():
-        subprocess.run([program, "stop", "--force"], check=False)
+        subprocess.run([*own, program, "stop", "--force"], check=False, cwd="/")
 
 
 if __name__ == "__main__":
