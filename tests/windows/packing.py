@@ -149,7 +149,7 @@ def test_a_changed_byte_is_found(windows, bundle, tmp_path):
 
 def test_inspect_reads_a_bundle_and_a_checkpoint(windows, bundle):
     told = json.loads(windows.run("inspect", "bundle", "--json").stdout)
-    assert told["kind"] == "inspect"
+    assert told["kind"] == "bundle"
     model = next((bundle / "model").glob("llava*"))
     assert windows.run("inspect", windows_path(model)).returncode == 0
 

@@ -108,7 +108,7 @@ def test_health_looks_through_a_tunnel(bare_windows, login):
 
 
 def test_a_support_bundle_is_made_of_what_there_is(bare_windows):
-    done = bare_windows.run("support-bundle", "-o", "support.tar.gz")
+    done = bare_windows.run("support-bundle", "--out", "support.tar.gz")
     assert done.returncode == 0, done.stderr
     with tarfile.open(bare_windows.folder / "support.tar.gz") as archive:
         names = archive.getnames()
