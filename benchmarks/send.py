@@ -9,6 +9,7 @@ travel against the one wheel that changed; the store has the rest.
 """
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -34,11 +35,14 @@ from tests.support.remote import TRANSPORTS, login_to, reached
 from tests.support.sshd import LoopbackSshd
 
 WHEEL_BYTES = 30_000_000
+MOST_RANDOM_BYTES = 250_000_000
+"""Of `randbytes`, whose bits are counted in a C int."""
+SCPS = ("scp -r", "scp -r, sha256sum -c")
 
 
 def contents(size_bytes: int, wheel: bytes) -> dict[str, bytes]:
     draw = random.Random(1)
-    shards = 8  # randbytes makes a quarter of a gigabyte at most
+    shards = max(4, math.ceil(size_bytes / MOST_RANDOM_BYTES))
     found = {
         f"model/tiny-llava/shard-{n}.safetensors": draw.randbytes(size_bytes // shards)
         for n in range(shards)
@@ -88,7 +92,7 @@ def copied(sshd: LoopbackSshd, bundle: Path, folder: Path) -> dict[str, float]:
     check = ["sha256sum", "--quiet", "-c", SUMS_NAME]
     hashed_s = timed(lambda: subprocess.run(check, cwd=there, check=True))
     shutil.rmtree(there)
-    return {"scp -r": took_s, "scp -r, sha256sum -c": took_s + hashed_s}
+    return dict(zip(SCPS, (took_s, took_s + hashed_s), strict=True))
 
 
 def missing_bytes(bundle: Path, there: Path) -> int:
@@ -151,8 +155,8 @@ def main() -> None:
             middle = {kind: statistics.median(took) for kind, took in times.items()}
             for kind, all_s in times.items():
                 rates = ", ".join(f"{total_bytes / one / 1e6:.0f}" for one in all_s)
-                beside = [f"{took / middle[kind]:.2f}" for took in list(middle.values())[:2]]
-                print(f"{kind:20} {rates} MB/s; medians, of both scp: {', '.join(beside)}")
+                beside = ", ".join(f"{middle[other] / middle[kind]:.2f}" for other in SCPS)
+                print(f"{kind:20} {rates} MB/s; medians, of both scp: {beside}")
             ratios = after_cuts(sshd, bundle, folder, total_bytes)
             print(f"after a cut: {max(ratios):.4f} x what was missing, at most")
             store(bundle, folder / "prefix")

@@ -14,6 +14,7 @@ from llava_pack.client.ssh_login import SshProcess, error_of
 from llava_pack.client.tunnel_diagnosis import Blame, blame_answer
 from llava_pack.client.waiting import UNTIL_CTRL_C_S
 from llava_pack.format.errors import ServeError
+from llava_pack.serve.origin import start_command
 
 _OPEN_S = 60.0
 _ANSWER_S = 10.0
@@ -64,16 +65,12 @@ def ask_server(host: RemoteHost) -> Remote:
         return Remote(target=told["target"], token=told["token"], bundle_id=told["bundle_id"])
     except (ValueError, KeyError, IndexError, TypeError) as error:
         why = done.stderr.decode("utf-8", "replace").strip().splitlines()[-2:]
+        start = start_command(root=host.login.destination.startswith("root@"))
         raise ServeError(
             "no server is running there" + (f": {why[0]}" if why else ""),
             subject=host.login.destination,
-            hint=f"on the server: {_start_command(host.login.destination)}",
+            hint=f"on the server: {start}",
         ) from error
-
-
-def _start_command(destination: str) -> str:
-    """Return what starts a server there: root says that it is meant."""
-    return "llava-pack serve --as-root" if destination.startswith("root@") else "llava-pack serve"
 
 
 def free_port(wanted: int, *, exactly: bool) -> int:

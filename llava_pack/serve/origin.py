@@ -45,9 +45,14 @@ def origin(pid: int) -> dict[str, Any]:
     }
 
 
-def start_command() -> str:
-    """Return what this account types to have it serve: root says that it is meant."""
-    return "llava-pack serve --as-root" if os.geteuid() == 0 else "llava-pack serve"
+def start_command(*, root: bool | None = None) -> str:
+    """Return what starts a server: root says that it is meant.
+
+    Args:
+        root: whether root types it; None for the account of this process.
+    """
+    root = os.geteuid() == 0 if root is None else root
+    return "llava-pack serve --as-root" if root else "llava-pack serve"
 
 
 def start_ticks(pid: int) -> int | None:

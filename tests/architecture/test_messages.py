@@ -41,15 +41,7 @@ def _speaks(call: ast.Call, raised: set[int]) -> bool:
 def said(tmp_path_factory):
     """Return what the unit tests make `checkpoint/` say."""
     path = tmp_path_factory.mktemp("said") / "said.jsonl"
-    options = (
-        "-n",
-        "0",
-        "-m",
-        "not engine",
-        "-p",
-        "tests.support.spoken",
-        "--hypothesis-profile=few",
-    )
+    options = ("-n0", "-m", "not engine", "-p", "tests.support.spoken", "--hypothesis-profile=few")
     environ = {**os.environ, "SPOKEN": str(path), "PYTEST_ADDOPTS": ""}
     command = [sys.executable, "-m", "pytest", *options, "tests/unit/checkpoint"]
     done = subprocess.run(

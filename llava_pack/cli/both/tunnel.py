@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 WAYS: Ways = {
     "destination": (
-        *(*names_of(SshOptions), "port", "socket", "token_file"),
-        *("local_port", "expect", "check"),
+        *names_of(SshOptions),
+        *("port", "socket", "token_file", "local_port", "expect", "check"),
     ),
     "": ("model", "reached_as", "as_json"),
 }
