@@ -38,10 +38,13 @@ esac
 usage() {
     [ "${CALLER_LANGUAGE-}" != zh ] || { chinese_usage && return; }
     cat <<'USAGE'
-Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
+Usage: sh install.sh [--bundle DIR]… [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
+       sh install.sh --have [--short] [--bundle DIR] [--prefix DIR]
 
   --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b; by default the folder of
-                     install.sh, if that is one
+                     install.sh, if that is one; repeat it for a bundle on several media
+  --collect          take what is good on this medium, and say what is missing; the last medium
+                     completes the installation
   --expect ID        the bundle id from the card that `llava-pack build` printed, or at least its
                      first 32 digits
   --trust-key KEY    the key that must have signed it: a file that did not come with the bundle, or
@@ -60,6 +63,8 @@ Usage: sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DI
                      be repeated, and the receipt says so
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
+  --have             print the digests of what is here already, for `llava-pack carry --have`: of
+                     the prefix, and of the good files in DIR; --short prints them to be pasted
 USAGE
 }
 
@@ -228,7 +233,11 @@ arguments() {
         --bundle | --expect | --trust-key | --prefix | --recipe | --python | --index | --index-host)
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
-            --bundle) bundle=$2 ;;
+            --bundle)
+                value=$(cd -- "$2" 2>/dev/null && pwd -P) || fail 2 "$2: not a folder" 'pass the folder that holds SHA256SUMS'
+                [ -n "$bundle" ] || bundle=$value
+                [ "$value" = "$bundle" ] || { more="$more$line--bundle=$value" && others="$others$line$value"; }
+                ;;
             --expect) expect=$2 typed=yes ;;
             --trust-key) trust=$2 && [ -n "$2" ] || fail 2 "$1 needs a value" 'sh install.sh --help' ;;
             --prefix) prefix=$2 ;;
@@ -247,7 +256,12 @@ arguments() {
             more="$more$line$1$line$2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
+        --collect)
+            more="$more$line$1" && shift
+            [ ! -t 0 ] || [ ! -t 2 ] || more="$more$line--ask"
+            ;;
         --consume | --no-downtime | --over-ssh) more="$more$line$1" && shift ;;
+        --have | --short) have="$have $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
@@ -261,6 +275,37 @@ digits() {
     [ ${#1} -ge "$2" ] && [ ${#1} -le 64 ] && [ -z "$(printf '%s' "$1" | tr -d 0-9a-f)" ]
 }
 
+find_prefix() {
+    if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
+        prefix=/opt/llava-pack
+    elif [ -z "$prefix" ]; then
+        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] ||
+            fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
+        prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
+    fi
+    case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
+    while [ "$prefix" != "${prefix%/}" ] && [ "$prefix" != / ]; do prefix=${prefix%/}; done
+}
+
+# Prints the digests of what the store has, and of the files in --bundle that are as listed there.
+print_have() {
+    digests=$(
+        for file in "$prefix"/store/sha256/??/*; do [ ! -f "$file" ] || echo "${file##*/}"; done
+        [ -z "$bundle" ] || while read -r digest path; do
+            [ "$(sha256sum <"$bundle/$path")" != "$digest  -" ] || echo "$digest"
+        done <"$bundle/SHA256SUMS" 2>/dev/null
+    )
+    digests=$(printf '%s\n' "$digests" | grep -Ex '[0-9a-f]{64}' | sort -u)
+    case $have in
+    *short*)
+        digits=$(printf '%s' "$digests" | cut -c 1-8 | sort -u | tr -d '\n')
+        sum=$(printf '%s' "$digits" | sha256sum)
+        printf 'have:%s%.8s\n' "$digits" "$sum" | fold -w 72
+        ;;
+    *) [ -z "$digests" ] || printf '%s\n' "$digests" ;;
+    esac
+}
+
 check_arguments() {
     own=${0%/*}
     [ "$own" != "$0" ] || own=.
@@ -268,7 +313,6 @@ check_arguments() {
     [ -n "$bundle" ] || [ ! -f "$own/SHA256SUMS" ] || [ ! -f "$own/MANIFEST.json" ] || bundle=$own
     [ -n "$bundle" ] || fail 2 'no --bundle given, and install.sh does not lie in a bundle' \
         'pass its folder: sh install.sh --bundle DIR --expect ID'
-    [ -d "$bundle" ] || fail 2 "$bundle: not a folder" 'pass the folder that holds SHA256SUMS'
     bundle=$(cd -- "$bundle" && pwd -P) || fail 2 'the bundle cannot be entered' 'check its permissions'
     case $expect in
     *…* | *...*) fail 2 "--expect: the id is shortened, got $expect" 'paste at least its first 32 digits' ;;
@@ -287,15 +331,7 @@ check_arguments() {
         "$bundle"/*) fail 2 "$trust: is part of the bundle" 'pass a key from another source' ;;
         esac
     fi
-    if [ -z "$prefix" ] && [ "$(id -u)" = 0 ]; then
-        prefix=/opt/llava-pack
-    elif [ -z "$prefix" ]; then
-        [ -n "${XDG_DATA_HOME:-}${HOME:-}" ] ||
-            fail 2 'HOME is not set: nothing says where to install' 'pass --prefix DIR'
-        prefix=${XDG_DATA_HOME:-$HOME/.local/share}/llava-pack
-    fi
-    case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
-    while [ "$prefix" != "${prefix%/}" ] && [ "$prefix" != / ]; do prefix=${prefix%/}; done
+    find_prefix
     me=$(id -u)
     walk "$prefix"
     case $python in '' | /*) ;; *) python=$(pwd -P)/$python ;; esac
@@ -313,18 +349,40 @@ make_work_folder() {
         fail 3 "$prefix: cannot be created or written" 'choose another --prefix'
 }
 
-# take PATH: copies one file of the bundle; a link, FIFO or device is not one.
+# locate PATH DIGEST: sets `from` to the medium's file of that name; where no medium has one, to the
+# file with that digest in the store, or beside it under a name that the medium cut.
+locate() {
+    path=$1 digest=$2
+    set -f && IFS=$line
+    # shellcheck disable=SC2086  # a folder each
+    set -- "$bundle" ${others#"$line"}
+    set +f && unset IFS
+    for root in "$@"; do
+        from=$root/$path
+        [ ! -e "$from" ] && [ ! -L "$from" ] || return 0
+    done
+    [ -n "$digest" ] || return 0
+    stored=$prefix/store/sha256/$(printf %.2s "$digest")/$digest
+    for file in "$stored" "${from%/*}"/cpython-*; do
+        [ ! -f "$file" ] || [ "$(sha256sum <"$file")" != "$digest  -" ] || { from=$file && return 0; }
+    done
+}
+
+# take PATH MOST [DIGEST]: copies one file of the bundle; a link, FIFO or device is not one.
 take() {
+    locate "$1" "${3-}"
     folder=$1
     while [ "$folder" != "${folder%/*}" ]; do
         folder=${folder%/*}
-        [ ! -L "$bundle/$folder" ] || fail 4 "$folder: expected a folder, got a link" "$copy_again"
+        [ ! -L "$root/$folder" ] || fail 4 "$folder: expected a folder, got a link" "$copy_again"
         mkdir -p "$work/$folder"
     done
-    [ ! -L "$bundle/$1" ] || fail 4 "$1: expected a file, got a link" "$copy_again"
-    [ -e "$bundle/$1" ] || fail 4 "$1: missing from the bundle" "$copy_again"
-    [ -f "$bundle/$1" ] || fail 4 "$1: expected a file, got something else" "$copy_again"
-    if ! problem=$({ head -c "$2" <"$bundle/$1" >"$work/$1"; } 2>&1); then
+    [ ! -L "$from" ] || fail 4 "$1: expected a file, got a link" "$copy_again"
+    [ ! -e "$root/PART.json" ] || [ -e "$from" ] ||
+        fail 4 "$1: missing from the bundle" 'begin with medium 1: it has what the others start with'
+    [ -e "$from" ] || fail 4 "$1: missing from the bundle" "$copy_again"
+    [ -f "$from" ] || fail 4 "$1: expected a file, got something else" "$copy_again"
+    if ! problem=$({ head -c "$2" <"$from" >"$work/$1"; } 2>&1); then
         case $problem in
         *'No space left'*) fail 7 "$1: no space left under $prefix" 'choose another --prefix' ;;
         *) fail 4 "$1: cannot be copied" "$copy_again" ;;
@@ -438,8 +496,8 @@ bootstrap() {
     listed=$(grep -E "^[0-9a-f]{64}  (installer/|runtime/python-version\\.txt\$|runtime/cpython-[^/]*\\.tar\\.gz\$)" \
         SHA256SUMS) || fail 4 'SHA256SUMS: no installer is listed' "$copy_again"
     printf '%s\n' "$listed" >LISTED || fail 7 "no space left under $prefix" 'choose another --prefix'
-    while read -r _ path; do
-        take "$path" 1073741824
+    while read -r digest path; do
+        take "$path" 1073741824 "$digest"
     done <LISTED
     checked=$(sha256sum -c LISTED 2>/dev/null) && return
     changed=$(printf '%s\n' "$checked" | sed -n 's/: FAILED.*//p' | tr '\n' ' ')
@@ -506,10 +564,11 @@ stop() {
 main() {
     bundle='' expect='' trust='' prefix='' recipe='' python='' typed=no downgrade=no more='' dry_run=no json=no
     line=$(printf '\n.') && line=${line%.}
-    work='' created=no child='' search=${CALLER_PATH-} system=0
+    work='' created=no child='' search=${CALLER_PATH-} system=0 others='' have=''
     unset CALLER_PATH
     umask 022
     arguments "$@"
+    [ -z "$have" ] || { find_prefix && print_have && exit; }
     check_arguments
     trap clean_up EXIT
     trap 'stop 129' HUP

@@ -84,6 +84,7 @@ def build(
     facts = BuildFacts(
         sources=sources,
         entries=staging.entries,
+        chunks=staging.chunks,
         rewrites=rewrites,
         proved=proved,
         inodes=installed_inodes(

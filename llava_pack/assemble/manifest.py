@@ -10,6 +10,7 @@ from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.terms import licence_entries
+from llava_pack.format.chunks import Chunks
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import FileEntry, Floors, Manifest, ModelEntry, RecipeEntry, Rewrite
@@ -27,6 +28,7 @@ class BuildFacts:
     Attributes:
         sources: what was fetched, by `model`, `base` and `vision_tower`.
         entries: every staged file.
+        chunks: the digests of the chunks of those that are large.
         rewrites: what was changed in configuration files.
         proved: what the wheels' own files need.
         inodes: files and folders that installing makes.
@@ -36,6 +38,7 @@ class BuildFacts:
 
     sources: Mapping[str, Fetched]
     entries: Sequence[FileEntry]
+    chunks: Chunks
     rewrites: Sequence[Rewrite]
     proved: ProvedFloors
     inodes: int
@@ -64,6 +67,7 @@ def describe(plan: Plan, options: BuildOptions, facts: BuildFacts) -> Manifest:
             "wheels": len(packages.wheels) + 1,
         },
         files=tuple(facts.entries),
+        chunks=facts.chunks,
         rewrites=tuple(facts.rewrites),
         floors=_floors(plan, facts),
         serving=plan.serving.profile,

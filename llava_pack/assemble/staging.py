@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack import __version__
-from llava_pack.format.digests import copy_hashing, sha256_stream
+from llava_pack.assemble.chunk_digests import FileDigests, copy_in_chunks
+from llava_pack.format.chunks import Chunks
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.files import sync
 from llava_pack.format.manifest import FileEntry
@@ -40,11 +41,18 @@ class Staging:
         self._journal = root / _JOURNAL
         self._known = self._read_journal()
         self._entries: dict[str, FileEntry] = {}
+        self._chunks: dict[str, tuple[str, ...]] = {}
 
     @property
     def entries(self) -> tuple[FileEntry, ...]:
         """Return the files so far, sorted by path."""
         return tuple(self._entries[path] for path in sorted(self._entries))
+
+    @property
+    def chunks(self) -> Chunks:
+        """Return the digests of the chunks of the files so far."""
+        held = {entry.sha256 for entry in self._entries.values() if entry.carried}
+        return Chunks(sha256={one: self._chunks[one] for one in sorted(held & self._chunks.keys())})
 
     def left_out(self, entry: FileEntry) -> None:
         """Add a file that the bundle names and does not hold; the target fetches it."""
@@ -64,6 +72,7 @@ class Staging:
         known = self._known.get(name)
         if known is not None and known["key"] == key and self._present(known["files"]):
             entries = tuple(FileEntry(**fields) for fields in known["files"])
+            self._chunks.update({one: tuple(found) for one, found in known["chunks"].items()})
         else:
             entries = tuple(make())
             self._write_journal(name, key, entries)
@@ -95,19 +104,19 @@ class Staging:
         """
         target = self._place(path)
         with source.open("rb") as reader, target.open("wb") as writer:
-            size_bytes, found = copy_hashing(reader, writer, self.progress.advance)
-        if digest is not None and found != digest:
-            raise IntegrityError(f"expected sha256 {digest}, got {found}", subject=path)
+            found = copy_in_chunks(reader, writer, self.progress.advance)
+        if digest is not None and found.sha256 != digest:
+            raise IntegrityError(f"expected sha256 {digest}, got {found.sha256}", subject=path)
         target.chmod(mode)
-        return _entry(path, size_bytes, found, origin, mode)
+        return self._hashed(path, found, origin, mode)
 
     def written(self, target: Path, origin: Mapping[str, Any], *, mode: int = 0o644) -> FileEntry:
         """Return the entry of a file that something else wrote below `root`."""
         path = bundle_path(target.relative_to(self.root).as_posix())
         target.chmod(mode)
         with target.open("rb") as stream:
-            digest = sha256_stream(stream, self.progress.advance)
-        return _entry(path, target.stat().st_size, digest, origin, mode)
+            found = copy_in_chunks(stream, None, self.progress.advance)
+        return self._hashed(path, found, origin, mode)
 
     def clean(self, path: str) -> Path:
         """Return the folder `path` below `root`, emptied."""
@@ -126,6 +135,13 @@ class Staging:
                     path.unlink()
             if not any(Path(folder).iterdir()):
                 Path(folder).rmdir()
+
+    def _hashed(
+        self, path: str, found: FileDigests, origin: Mapping[str, Any], mode: int
+    ) -> FileEntry:
+        if len(found.chunks) > 1:
+            self._chunks[found.sha256] = found.chunks
+        return _entry(path, found.size_bytes, found.sha256, origin, mode)
 
     def _place(self, path: str) -> Path:
         target = self.root / bundle_path(path)
@@ -151,13 +167,19 @@ class Staging:
                 record = json.loads(line)
             except ValueError:  # the last line of a run that was killed while writing it
                 break
-            known[record["group"]] = record
+            if "chunks" in record:  # an earlier version hashed none
+                known[record["group"]] = record
         return known
 
     def _write_journal(self, name: str, key: str, entries: tuple[FileEntry, ...]) -> None:
         for entry in entries:
             sync(self.root / entry.path)
-        record = {"group": name, "key": key, "files": [asdict(entry) for entry in entries]}
+        record = {
+            "group": name,
+            "key": key,
+            "files": [asdict(entry) for entry in entries],
+            "chunks": {one.sha256: self._chunks.get(one.sha256, ()) for one in entries},
+        }
         with self._journal.open("a", encoding="utf-8", newline="\n") as journal:
             journal.write(json.dumps(record) + "\n")
             journal.flush()

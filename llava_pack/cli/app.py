@@ -15,6 +15,7 @@ from llava_pack.cli.both.inspect import inspect
 from llava_pack.cli.both.tunnel import tunnel
 from llava_pack.cli.both.verify import verify
 from llava_pack.cli.laptop.build import build
+from llava_pack.cli.laptop.carry import carry
 from llava_pack.cli.laptop.demo import demo
 from llava_pack.cli.laptop.deploy import deploy
 from llava_pack.cli.laptop.keygen import keygen
@@ -24,6 +25,7 @@ from llava_pack.cli.laptop.probe import probe
 from llava_pack.cli.laptop.recipes import recipes
 from llava_pack.cli.laptop.send import send
 from llava_pack.cli.server.generations import gc, generations, revert, uninstall
+from llava_pack.cli.server.have import have
 from llava_pack.cli.server.health import NagiosCommand, health
 from llava_pack.cli.server.install import install
 from llava_pack.cli.server.keys import app as keys
@@ -108,11 +110,11 @@ def _add_group(panel: str, group: typer.Typer) -> None:
     app.add_typer(group, cls=ServerGroup, rich_help_panel=panel, short_help=line)
 
 
-_add(LAPTOP, deploy, build, probe, plan, recipes, lock, send, keygen, demo)
+_add(LAPTOP, deploy, build, probe, plan, recipes, lock, send, carry, keygen, demo)
 _add(SERVER, install, serve, status, logs, start, swap, stop, cls=ServerCommand)
 _add(SERVER, health, cls=NagiosCommand)
 _add(SERVER, support_bundle)
-_add(SERVER, generations, revert, gc, uninstall, cls=ServerCommand)
+_add(SERVER, generations, revert, gc, have, uninstall, cls=ServerCommand)
 _add_group(SERVER, keys)
 _add_group(SERVER, service)
 _add(BOTH, tunnel, chat, ask, verify, inspect, explain)

@@ -8,7 +8,7 @@ from typing import Self
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.remote import FetchedFile, GitBlob, RemoteFile, Sha256
 from llava_pack.format import files
-from llava_pack.format.digests import CHUNK_BYTES
+from llava_pack.format.digests import READ_BYTES
 from llava_pack.format.errors import IntegrityError, PackError, SpaceError, UsageError
 from llava_pack.format.text import human_bytes
 
@@ -30,7 +30,7 @@ class Part:
         except OSError as error:
             raise self._trouble(error) from error
         self._begin()
-        while chunk := self._stream.read(CHUNK_BYTES):
+        while chunk := self._stream.read(READ_BYTES):
             self._count(chunk)
         self.resumed = self.size_bytes > 0
 

@@ -15,7 +15,7 @@ from llava_pack.fetch.locks import Stopped, exclusive
 from llava_pack.fetch.part import Part
 from llava_pack.fetch.remote import FetchedFile, RemoteFile, Sha256, place
 from llava_pack.fetch.transport import Interrupted, Transport
-from llava_pack.format.digests import CHUNK_BYTES
+from llava_pack.format.digests import READ_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
 
 _GOES_ON = "run the command again: it resumes where it stopped"
@@ -86,7 +86,7 @@ class Transfer:
         self._restart(part, None)
         try:
             with Path(url2pathname(urlsplit(file.url).path)).open("rb") as source:
-                while chunk := source.read(CHUNK_BYTES):
+                while chunk := source.read(READ_BYTES):
                     self._keep(part, chunk)
         except OSError as error:
             raise FetchError(f"cannot be read: {error.strerror}", subject=file.name) from error

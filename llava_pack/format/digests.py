@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
-CHUNK_BYTES = 1024 * 1024
+READ_BYTES = 1024 * 1024
 
 
 def sha256_stream(stream: BinaryIO, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -32,7 +32,7 @@ def copy_hashing(
     """
     digest = hashlib.sha256()
     size = 0
-    while chunk := source.read(CHUNK_BYTES):
+    while chunk := source.read(READ_BYTES):
         digest.update(chunk)
         if destination is not None:
             destination.write(chunk)

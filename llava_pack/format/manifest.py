@@ -5,10 +5,11 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llava_pack.format import canonical, records
+from llava_pack.format.chunks import Chunks
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.inodes import guessed_inodes
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
@@ -162,6 +163,8 @@ class Manifest:
     references: tuple[Reference, ...] = ()
     start_here_sha256: str | None = None
     """Of START-HERE.txt, which is not listed; None where it is as `start_here` renders it today."""
+    chunks: Chunks = field(default_factory=Chunks)
+    """Of large files; none in a bundle that an earlier version built."""
 
     @property
     def size_bytes(self) -> int:
@@ -237,6 +240,8 @@ def _check(manifest: Manifest, defects: records.Defects) -> None:
         return
     for index, entry in enumerate(manifest.files):
         _check_file(f"files[{index}]", entry, defects)
+    if defect := manifest.chunks.defect({one.sha256: one.size_bytes for one in manifest.files}):
+        defects.add("chunks", defect)
     _check_references(manifest, defects)
     for index, one in enumerate(manifest.references):
         check_reference(one, f"references[{index}]", defects)

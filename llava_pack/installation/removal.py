@@ -18,6 +18,7 @@ from llava_pack.target import (
     generations,
     installer,
     journal,
+    need,
     ownership,
     receipt,
     serving,
@@ -27,7 +28,7 @@ from llava_pack.target.store import Store
 
 _OURS = (
     *("bin", "models", "run", "store", "trust", "logs", "keys", client_key.NAME, "received"),
-    *("lock", journal.NAME),
+    *(need.COLLECTING, need.NAME, "lock", journal.NAME),
 )
 """The journal goes last: until then, the next run knows what to finish."""
 
@@ -164,6 +165,8 @@ def _remove(
         needed: set[str] = set()
         for item in generations.listing(prefix):
             manifest = parse_manifest((item.root / MANIFEST_NAME).read_bytes())
+            needed.update(entry.sha256 for entry in manifest.files)
+        for manifest in need.collected(prefix):
             needed.update(entry.sha256 for entry in manifest.files)
         freed = Store(prefix).sweep(needed)
     return Freed(tuple(f"{item.recipe}/{item.number}" for item in items), freed)

@@ -17,6 +17,7 @@ from llava_pack.format.text import human_bytes
 
 SHORT = files.FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What this machine is short of, whichever file it was that could not be opened or read."""
+_OPTICAL = 11  # Source: Linux, Documentation/admin-guide/devices.txt
 _FICLONE = 0x40049409  # Source: linux/fs.h, _IOW(0x94, 9, int)
 
 
@@ -92,6 +93,20 @@ def clone(source: BinaryIO, destination: BinaryIO) -> bool:
             raise
         return False
     return True
+
+
+def write_all(stream: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which may take less of it at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[stream.write(rest) :]
+
+
+def one_reader(path: Path) -> bool:
+    """Say whether a place is on an optical drive or behind USB: two readers slow those down."""
+    number = path.stat().st_dev
+    device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    return os.major(number) == _OPTICAL or "/usb" in str(device)
 
 
 def only_ours(path: Path, top: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.progress import Progress
-from llava_pack.target import disk, failures, generations, journal, receipt, serving, trust
+from llava_pack.target import disk, failures, generations, journal, need, receipt, serving, trust
 from llava_pack.target.next_step import NextStep, next_step
 from llava_pack.target.planning import InstallPlan, InstallRequest, plan
 from llava_pack.target.staging import InstallRun, stage
@@ -42,7 +42,7 @@ def install(request: InstallRequest, progress: Progress) -> Outcome:
         PackError: as `plan`; `InstallError` where the venv or the smoke test fails, the new
             generation does not serve, or another installer is running; `SpaceError` where the disk
             fills up; `PreflightError` where the prefix cannot be written; `NetworkError` where the
-            smoke test reaches for another host.
+            smoke test reaches for another host; `IncompleteError` where files are missing or bad.
     """
     planned = plan(request, progress)
     prefix = request.prefix
@@ -61,6 +61,7 @@ def install(request: InstallRequest, progress: Progress) -> Outcome:
             numbers = (left.get("previous") if halfway else current, present or number)
             serving.switch(prefix, recipe, numbers, progress, "install")
         trust.pin(prefix, planned.verdict)
+        need.forget(prefix, bundle_id)
         journal.close(prefix)
     return Outcome(
         recipe=recipe,

@@ -2,10 +2,9 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -19,7 +18,6 @@ from llava_pack.target import disk
 
 COPY_AGAIN = "copy the named files again, then run the same command"
 _SHOWN_DEFECTS = 10
-_MAX_DEFECTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,13 @@ class BundleListing:
     bundle_id: str
     expected: bool
     """The id is the one that a person typed, not only the one that the medium claims."""
+    others: tuple[Path, ...] = ()
+    """More media with files of this bundle."""
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders on all media."""
+        return (self.root, *self.others)
 
     @cached_property
     def sums(self) -> Mapping[str, str]:
@@ -55,25 +60,39 @@ class BundleListing:
         return sums.parse_sums(self.sums_bytes)
 
 
-def read_listing(root: Path, *, expect: str | None) -> BundleListing:
+def read_listing(root: Path, *, expect: str | None, others: tuple[Path, ...] = ()) -> BundleListing:
     """Read SHA256SUMS, and hold the id of the bundle against what a person typed.
+
+    Args:
+        root: of the bundle, or of what one medium holds of it.
+        expect: the id, or its beginning.
+        others: more media, which must have the same SHA256SUMS.
 
     Raises:
         UsageError: `root` is not a folder, or `expect` is not the beginning of an id.
         IntegrityError: SHA256SUMS is missing.
-        SignatureError: the id of the bundle is not `expect`.
+        SignatureError: the id of the bundle is not `expect`, or media are of several bundles.
     """
-    if not root.is_dir():
-        raise UsageError("not a folder, expected a bundle", subject=str(root))
+    for place in (root, *others):
+        if not place.is_dir():
+            raise UsageError("not a folder, expected a bundle", subject=str(place))
     data = read_file(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
     found = sums.bundle_id(data)
+    for place in others:
+        got = sums.bundle_id(read_file(place, SUMS_NAME, sums.MAX_SUMS_BYTES))
+        if got != found:
+            raise SignatureError(
+                f"expected a medium of bundle {found}, got one of {got}", subject=str(place)
+            )
     if expect is not None and not sums.matches_expected(found, expect):
         raise SignatureError(
             f"expected bundle id {expect.strip().lower()}, got {found}",
             subject=SUMS_NAME,
             hint="this is another bundle, or it was changed: compare with the card from the build",
         )
-    return BundleListing(root=root, sums_bytes=data, bundle_id=found, expected=expect is not None)
+    return BundleListing(
+        root=root, sums_bytes=data, bundle_id=found, expected=expect is not None, others=others
+    )
 
 
 def read_manifest(listing: BundleListing) -> tuple[Manifest, bytes]:
@@ -110,45 +129,6 @@ def read_file(root: Path, name: str, most_bytes: int) -> bytes:
         _pass_on(error)
         hint = "pass the folder of a complete bundle, the one with SHA256SUMS"
         raise IntegrityError(_reason(error), subject=name, hint=hint) from error
-
-
-def survey(listing: BundleListing) -> tuple[FileDefect, ...]:
-    """Compare names and kinds of files, without reading them."""
-    present: set[str] = set()
-    folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
-    defects = list(islice(_walk(listing, "", folders, present), _MAX_DEFECTS + 1))
-    if len(defects) > _MAX_DEFECTS:
-        defects[-1] = FileDefect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
-    else:
-        absent = (path for path in listing.sums if path not in present)
-        defects += [FileDefect(path, "missing", "a file", "nothing") for path in absent]
-    return tuple(sorted(defects, key=lambda defect: defect.path))
-
-
-def _walk(
-    listing: BundleListing, below: str, folders: set[str], present: set[str]
-) -> Iterator[FileDefect]:
-    try:
-        entries = os.scandir(listing.root / below)
-    except OSError as error:
-        _pass_on(error)
-        yield FileDefect(below, "unreadable", "a folder that can be read", _reason(error))
-        return
-    with entries:
-        for entry in entries:
-            path = f"{below}/{entry.name}" if below else entry.name
-            if path in listing.sums:
-                present.add(path)
-            if entry.is_dir(follow_symlinks=False):
-                if path in folders:
-                    yield from _walk(listing, path, folders, present)
-                else:
-                    yield FileDefect(path, "extra", "nothing", "a folder")
-            elif not entry.is_file(follow_symlinks=False):
-                kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
-                yield FileDefect(path, "not-a-file", "a file", kind)
-            elif path not in listing.sums and path not in sums.UNLISTED:
-                yield FileDefect(path, "extra", "nothing", "a file")
 
 
 def open_file(root: Path, path: str) -> BinaryIO:
@@ -189,10 +169,10 @@ def check(
     return None if got == sha256 else FileDefect(path, "changed", f"sha256 {sha256}", got)
 
 
-def unreadable(path: str, error: OSError) -> FileDefect:
+def unreadable(path: str, error: OSError, expected: str = "a file that can be read") -> FileDefect:
     """Return the defect of a file that cannot be read, where that is not this machine's doing."""
     _pass_on(error)
-    return FileDefect(path, "unreadable", "a file that can be read", _reason(error))
+    return FileDefect(path, "unreadable", expected, _reason(error))
 
 
 def _pass_on(error: OSError) -> None:

@@ -19,6 +19,8 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import clock, human_bytes, readable, visible
 from llava_pack.format.translation import Catalogue, read_catalogue
 from llava_pack.target import generations, installer, package_index
+from llava_pack.target.collect import collect
+from llava_pack.target.need import IncompleteError
 
 _EVERY_S = 5.0
 _SCHEMA = 1
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         facts, line = _install(options)
+    except IncompleteError as error:
+        return _incomplete(error, options)
     except PackError as error:
         return _failure(error, as_json=options.json)
     except KeyboardInterrupt:
@@ -61,8 +65,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _install(options: _Options) -> _Result:
+    bundle, *others = options.bundle
     request = installer.InstallRequest(
-        bundle=options.bundle,
+        bundle=bundle,
+        others=tuple(others),
         expect=options.expect,
         prefix=(options.prefix or generations.default_prefix()).absolute(),
         python=options.python,
@@ -79,7 +85,10 @@ def _install(options: _Options) -> _Result:
         plan = installer.plan(request, Lines())
         _say(plan.line())
         return {"dry_run": True, **plan.facts()}, _words().translated("nothing was written")
-    outcome = installer.install(request, Lines())
+    if options.collect:
+        outcome = collect(request, _next_medium if options.ask else _no_more, Lines())
+    else:
+        outcome = installer.install(request, Lines())
     word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
     if following.why:
@@ -89,7 +98,9 @@ def _install(options: _Options) -> _Result:
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "--bundle": {"type": Path, "required": True, "help": "the folder of the bundle"},
+    "--bundle": {"type": Path, "required": True, "action": "append", "help": "its folder"},
+    "--collect": {"action": "store_true", "help": "take what is there; other media have the rest"},
+    "--ask": {"action": "store_true", "help": "ask for the next medium"},
     "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
     "--prefix": {"type": Path, "help": "where to install"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
@@ -109,6 +120,36 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--accept-answer": {"action": "append", "default": [], "help": "a known answer may be wrong"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
+
+
+def _next_medium(_still: str) -> str | None:
+    """Ask on the terminal, whatever stdin is."""
+    try:
+        with Path("/dev/tty").open(encoding="utf-8", errors="surrogateescape") as terminal:
+            _say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
+            answer = terminal.readline()
+    except OSError:
+        return None
+    return answer.strip() if answer else None
+
+
+def _no_more(_still: str) -> None:
+    return None
+
+
+def _incomplete(error: IncompleteError, options: _Options) -> int:
+    """Say what is still to be brought; that is a failure unless every medium was good so far."""
+    if not options.collect:
+        return _failure(error, as_json=options.json)
+    _say(f"what is missing, to be pasted on the laptop (also in {error.kept}):")
+    print(error.need.short(), file=sys.stderr)
+    if error.bad:
+        return _failure(error, as_json=options.json)
+    if options.json:
+        facts = {"complete": False, "missing_bytes": error.need.size_bytes}
+        print(json.dumps({"schema": _SCHEMA, "kind": "install", **facts, "need": str(error.kept)}))
+    _say("run the same command with the next medium")
+    return int(ExitCode.OK)
 
 
 def _failure(error: PackError, *, as_json: bool) -> int:

@@ -26,7 +26,8 @@ from llava_pack.target import (
     unlisted,
     venv,
 )
-from llava_pack.target.inventory import BundleListing
+from llava_pack.target.contents import Contents, recognised, survey
+from llava_pack.target.inventory import BundleListing, FileDefect
 from llava_pack.target.store import Store
 
 
@@ -37,6 +38,10 @@ class InstallRequest:
     bundle: Path
     expect: str | None
     prefix: Path
+    others: tuple[Path, ...] = ()
+    """More media with files of the bundle."""
+    collect: bool = False
+    """Keep what is there, although files are missing: later media bring them."""
     python: Path | None = None
     """For a bundle that carries no interpreter; None takes the running one."""
     trust_key: str | None = None
@@ -60,13 +65,15 @@ class InstallPlan:
     """What an install would do, found out without writing anything."""
 
     listing: BundleListing
+    contents: Contents
     verdict: trust.Verdict
     manifest: Manifest
     manifest_bytes: bytes
     findings: tuple[FloorFinding, ...]
     python: Path
     placing: Mapping[str, int]
-    """By way (stored, moved, linked, copied, fetched), how many bytes would come into the store."""
+    """By way (stored, moved, linked, copied, fetched), how many bytes would come into the store;
+    what is missing counts as copied."""
     links: Mapping[str, str]
     """Of each wheel that is fetched, by its path: where an index has it."""
     pause: bool
@@ -111,7 +118,7 @@ def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
 
 
 def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
-    listing = inventory.read_listing(request.bundle, expect=request.expect)
+    listing = inventory.read_listing(request.bundle, expect=request.expect, others=request.others)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
     if request.over_ssh and request.expect is None:
         raise UsageError("has no meaning without --expect", subject="--over-ssh")
@@ -138,7 +145,8 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     )
     python, version = _python(request, manifest)
     store = Store(request.prefix)
-    placing = store.foresee(request.bundle, manifest.files, consume=request.consume)
+    contents = recognised(survey(listing), manifest)
+    placing = store.foresee(contents, manifest, consume=request.consume)
     serves = serving.serves(request.prefix, manifest.recipe.name)
     memory = preflight.free_gpu_memory(manifest, serves=serves, downtime=request.downtime)
     found = preflight.findings(
@@ -149,11 +157,12 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         now=time.time(),
     )
     absent = [one for one in manifest.left_out if not store.path(one.sha256).is_file()]
+    others = unlisted.account(listing, manifest, verdict.key)
     found = (
         *found,
         *memory,
         *_left_out(request, manifest, absent),
-        _files(listing, store, unlisted.account(listing, manifest, verdict.key)),
+        _files(request, listing, contents, manifest, others),
     )
     for item in found:
         progress.note(receipt_page.mark(records.encode(item)))
@@ -161,6 +170,7 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     links = request.indexes.locate(absent)
     return InstallPlan(
         listing=listing,
+        contents=contents,
         verdict=verdict,
         manifest=manifest,
         manifest_bytes=manifest_bytes,
@@ -207,16 +217,29 @@ def _left_out(
     yield FloorFinding("wheels", level, value, "a package index: the bundle leaves them out", fix)
 
 
-def _files(listing: BundleListing, store: Store, others: unlisted.Accounted) -> FloorFinding:
-    """Hold the names on the medium against the list; what is stored already may be gone there."""
-    defects = tuple(
-        defect
-        for defect in inventory.survey(listing)
-        if defect.problem != "missing" or not store.path(listing.sums[defect.path]).is_file()
-    )
-    defects = (*defects, *others.defects)
+def _files(
+    request: InstallRequest,
+    listing: BundleListing,
+    contents: Contents,
+    manifest: Manifest,
+    others: unlisted.Accounted,
+) -> FloorFinding:
+    """Hold the names on the media against the list; what is stored already may be gone there."""
+    store = Store(request.prefix)
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    held = {listing.sums[path] for path in listing.sums if contents.present(path, sizes.get(path))}
+    absent = [
+        path
+        for path, digest in listing.sums.items()
+        if digest not in held and not store.path(digest).is_file()
+    ]
     total = len(listing.sums)
-    value = f"all {total} are present; unlisted, as expected: {', '.join(others.sizes)}"
+    missing = (FileDefect(path, "missing", "a file", "nothing") for path in absent)
+    defects = [*contents.strange, *(() if request.collect else (*missing, *others.defects))]
+    value = f"all {total}" if not absent else f"{total - len(absent)} of {total}"
+    value += f" are present; unlisted, as expected: {', '.join(others.sizes)}"
+    if contents.litter:
+        value += f"; {contents.litter} files of operating systems are ignored"
     value = inventory.refusal(defects, of=total).message if defects else value
     need = "every listed file, and no other"
     fix = inventory.COPY_AGAIN

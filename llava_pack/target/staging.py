@@ -26,11 +26,14 @@ from llava_pack.target import (
     serving,
     silence,
     smoke,
+    unlisted,
     venv,
 )
+from llava_pack.target import need as needs
+from llava_pack.target.need import IncompleteError, Need
 from llava_pack.target.planning import InstallPlan, InstallRequest
 from llava_pack.target.receipt import Receipt
-from llava_pack.target.store import Store
+from llava_pack.target.store import LackError, Store
 
 
 @dataclass(kw_only=True)
@@ -98,7 +101,7 @@ def _build(staging: InstallRun, store: Store) -> None:
             wanted = [entry for entry in manifest.left_out if entry.path in links]
             request.indexes.fetch(wanted, links, store, progress)
     with staging.step("place"):
-        placed = store.place(request.bundle, manifest.files, progress, consume=request.consume)
+        placed = _place(staging, store)
         fetched = sum(entry.size_bytes for entry in manifest.left_out if entry.path in links)
         placed.update(fetched=fetched, stored=-fetched)
     with staging.step("python"):
@@ -127,6 +130,24 @@ def _build(staging: InstallRun, store: Store) -> None:
         files.write(folder / receipt_page.NAME, page, 0o444)
         disk.sync_all(folder)
         receipt.write(folder, proof)
+
+
+def _place(staging: InstallRun, store: Store) -> Counter[str]:
+    """Bring every file into the store.
+
+    Raises:
+        IncompleteError: some are missing or bad; what to bring is written down.
+    """
+    plan = staging.plan
+    request = staging.request
+    try:
+        return store.place(plan.contents, plan.manifest, staging.progress, consume=request.consume)
+    except LackError as error:
+        need = Need(bundle_id=plan.listing.bundle_id, lacks=error.lacks)
+        kept = needs.keep(request.prefix, need, plan.manifest_bytes)
+        found = (unlisted.part_at(plan.listing, root) for root in plan.listing.roots)
+        parts = tuple(part for part in found if part is not None)
+        raise IncompleteError(error, need, parts, kept) from error
 
 
 def place_model(manifest: Manifest, store: Store, generation: Path) -> None:

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from llava_pack.format import files
+from llava_pack.format.chunks import Chunk
 from llava_pack.format.digests import copy_hashing
-from llava_pack.format.manifest import FileEntry
-from llava_pack.format.progress import Progress
-from llava_pack.target import disk, inventory
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.manifest import FileEntry, Manifest
+from llava_pack.format.progress import Progress, Silent
+from llava_pack.target import disk, inventory, pieces
+from llava_pack.target.contents import Contents, Place
 from llava_pack.target.inventory import COPY_AGAIN, FileDefect
 
 Way = Literal["stored", "moved", "linked", "cloned", "copied", "fetched"]
@@ -22,7 +26,45 @@ _MOVABLE = ("model/", "wheels/")
 """What --consume takes off a medium; the rest is needed to start install.sh from it again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """A file that is not in the store, and not whole and good on any medium."""
+
+    entry: FileEntry
+    chunks: tuple[Chunk, ...]
+    """What is missing of it; none where that is all."""
+    defect: FileDefect | None
+    """What is there instead; None where nothing is."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How much is to be brought."""
+        return sum(chunk.size_bytes for chunk in self.chunks) or self.entry.size_bytes
+
+
+class LackError(IntegrityError):
+    """Files are missing or bad; all that is good is in the store."""
+
+    def __init__(self, lacks: tuple[Lack, ...], *, of: int) -> None:
+        absent = any(lack.defect is not None and not lack.entry.carried for lack in lacks)
+        defects = [lack.defect or _missing(lack.entry.path) for lack in lacks]
+        hint = _FETCH_AGAIN if absent else COPY_AGAIN
+        told = inventory.refusal(defects, of=of, hint=hint)
+        super().__init__(told.message, hint=told.hint)
+        self.lacks = lacks
+
+
 _FETCH_AGAIN = "the bad file is removed: add --index URL to the same command, and it is fetched"
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One content of a bundle, which files on media have or have parts of."""
+
+    entry: FileEntry
+    chunks: tuple[Chunk, ...]
+    whole: list[Place] = field(default_factory=list)
+    pieces: list[Place] = field(default_factory=list)
 
 
 class Store:
@@ -41,61 +83,66 @@ class Store:
         """Return where the file with this digest is, or would be."""
         return self._objects / sha256[:2] / sha256
 
-    def foresee(self, bundle: Path, entries: Iterable[FileEntry], *, consume: bool) -> Counter[str]:
+    def partial(self, sha256: str) -> Path:
+        """Return where the good parts of a file are collected."""
+        return self.root / "partial" / sha256
+
+    def foresee(self, contents: Contents, manifest: Manifest, *, consume: bool) -> Counter[str]:
         """Return by which way how many bytes would be placed; a clone is foreseen as a copy."""
         sizes = Counter[str]()
-        for entry in _unique(entries):
+        for item in _items(contents, manifest):
+            entry = item.entry
             way: Way = "copied" if entry.carried else "fetched"
             if self.path(entry.sha256).is_file():
                 way = "stored"
-            elif (bundle / entry.path).exists():
-                way = self._way(bundle, entry, consume=consume)
-            sizes[way] += entry.size_bytes
+            elif item.whole:
+                way = self._way(item.whole[0], entry, consume=consume)
+            kept = self.partial(entry.sha256)
+            blocks = kept.stat().st_blocks * 512 if way == "copied" and kept.is_file() else 0
+            sizes["stored"] += min(blocks, entry.size_bytes)
+            sizes[way] += entry.size_bytes - min(blocks, entry.size_bytes)
         return sizes
 
     def place(
-        self, bundle: Path, entries: Iterable[FileEntry], progress: Progress, *, consume: bool
+        self, contents: Contents, manifest: Manifest, progress: Progress, *, consume: bool
     ) -> Counter[str]:
         """Bring every file of a bundle into the store; return by which way how many bytes came.
 
-        A file that is there already is read there, not on the medium, and replaced if it went bad.
+        A file that is there already is read there, not on a medium, and replaced if it went bad.
 
         Raises:
-            IntegrityError: naming every file whose bytes are not what the manifest says.
+            LackError: naming every file that is missing, or whose bytes are not what the manifest
+                says; the good parts of a large one are kept.
             SpaceError: the disk is full; what was placed stays for the next run.
         """
-        unique = _unique(entries)
-        for folder in (self.incoming, *(self.path(entry.sha256).parent for entry in unique)):
+        items = _items(contents, manifest)
+        for folder in (self.incoming, *(self.path(item.entry.sha256).parent for item in items)):
             folder.mkdir(parents=True, exist_ok=True)
-        progress.start("placing files", sum(entry.size_bytes for entry in unique))
+        progress.start("placing files", sum(item.entry.size_bytes for item in items))
 
-        def place(entry: FileEntry) -> Way | FileDefect:
-            return self._place(bundle, entry, progress, consume=consume)
+        def place(item: _Item) -> Way | Lack:
+            return self._place(item, progress, consume=consume)
 
-        with disk.room_on(self.root), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            found = list(pool.map(place, unique))
+        with disk.room_on(self.root), ThreadPoolExecutor(_readers(contents)) as pool:
+            found = list(pool.map(place, items))
         progress.done()
-        defects = sorted(
-            (one for one in found if isinstance(one, FileDefect)), key=lambda d: d.path
-        )
-        if defects:
-            absent = {entry.path for entry in unique if not entry.carried}
-            hint = _FETCH_AGAIN if any(one.path in absent for one in defects) else COPY_AGAIN
-            raise inventory.refusal(tuple(defects), of=len(unique), hint=hint)
+        lacks = sorted((one for one in found if isinstance(one, Lack)), key=lambda o: o.entry.path)
+        if lacks:
+            raise LackError(tuple(lacks), of=len(items))
         sizes = Counter[str]()
-        for entry, way in zip(unique, found, strict=True):
-            if not isinstance(way, FileDefect):
-                sizes[way] += entry.size_bytes
+        for item, way in zip(items, found, strict=True):
+            if not isinstance(way, Lack):
+                sizes[way] += item.entry.size_bytes
         return sizes
 
-    def _way(self, bundle: Path, entry: FileEntry, *, consume: bool) -> Way:
+    def _way(self, place: Place, entry: FileEntry, *, consume: bool) -> Way:
         """Return how a file can be placed: without writing its bytes, where that is safe.
 
         Root links nothing, for it could be another account's file; what it moves, it first owns.
         """
-        top = bundle.resolve()
+        top = place.root.resolve()
         root = os.geteuid() == 0
-        source = top / entry.path
+        source = top / place.name
         if source.lstat().st_dev != disk.existing(self.incoming).stat().st_dev:
             return "copied"
         if not root and not disk.only_ours(source, top):
@@ -104,34 +151,61 @@ class Store:
             return "moved"
         return "copied" if root else "linked"
 
-    def _place(
-        self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
-    ) -> Way | FileDefect:
+    def _place(self, item: _Item, progress: Progress, *, consume: bool) -> Way | Lack:
+        entry = item.entry
         final = self.path(entry.sha256)
-        source = bundle / entry.path
         stored = str(final.relative_to(self._objects))
         promise = (entry.sha256, entry.size_bytes)
-        way: Way | FileDefect = "stored"
+        found: Way | Lack = "stored"
         if not final.exists() or inventory.check(self._objects, stored, promise, progress):
             if not entry.carried:
+                gone = FileDefect(entry.path, "changed", f"sha256 {entry.sha256}", "another file")
+                defect = gone if final.exists() else None
                 final.unlink(missing_ok=True)  # so that the next run fetches it
-                return FileDefect(entry.path, "changed", f"sha256 {entry.sha256}", "another file")
-            way = self._take(bundle, entry, progress, consume=consume)
+                return Lack(entry=entry, chunks=(), defect=defect)
+            found = self._bring(item, progress, consume=consume)
         elif final.stat().st_mode & 0o333 != _mode(entry) & 0o333:
             final.chmod(_mode(entry))
-        if consume and final.exists() and source.exists() and source.samefile(final):
-            source.unlink()
-        return way
+        for place in item.whole if consume and final.exists() else ():
+            if place.path.samefile(final):
+                place.path.unlink()
+        return found
+
+    def _bring(self, item: _Item, progress: Progress, *, consume: bool) -> Way | Lack:
+        """Place a file from the first medium that has it good, else from all of its good parts."""
+        entry = item.entry
+        defect: FileDefect | None = None
+        for place in item.whole:
+            found = self._take(place, entry, progress, consume=consume)
+            if not isinstance(found, FileDefect):
+                self.partial(entry.sha256).unlink(missing_ok=True)
+                return found
+            defect = found
+        places = [*item.whole, *item.pieces]
+        partial = self.partial(entry.sha256)
+        if not item.chunks or not (places or partial.exists()):
+            return Lack(entry=entry, chunks=(), defect=defect)
+        partial.parent.mkdir(exist_ok=True)
+        missing = pieces.gather(partial, item.chunks, places, progress)
+        if missing:
+            return Lack(entry=entry, chunks=missing, defect=defect)
+        promise = (entry.sha256, entry.size_bytes)
+        if wrong := inventory.check(partial.parent, partial.name, promise, Silent()):
+            partial.unlink()
+            return Lack(entry=entry, chunks=(), defect=wrong)
+        partial.chmod(_mode(entry))
+        partial.rename(self.path(entry.sha256))
+        return "copied"
 
     def _take(
-        self, bundle: Path, entry: FileEntry, progress: Progress, *, consume: bool
+        self, place: Place, entry: FileEntry, progress: Progress, *, consume: bool
     ) -> Way | FileDefect:
         """Place one file: read once, through the descriptor of what will be used."""
         incoming = self.incoming / entry.sha256
         incoming.unlink(missing_ok=True)
         try:
-            source = inventory.open_file(bundle, entry.path)
-            way = self._way(bundle, entry, consume=consume)
+            source = inventory.open_file(place.root, place.name)
+            way = self._way(place, entry, consume=consume)
         except OSError as error:
             return inventory.unreadable(entry.path, error)
         try:
@@ -157,22 +231,42 @@ class Store:
         finally:
             incoming.unlink(missing_ok=True)
 
+    def digests(self) -> list[str]:
+        """Return the digest of each file that is here, sorted; none is read."""
+        return sorted(path.name for path in self._objects.glob("??/*"))
+
     def sweep(self, keep: Iterable[str]) -> int:
         """Remove every file that is not among the digests `keep`, and return the bytes freed."""
         kept = set(keep)
         freed = 0
-        for path in self._objects.glob("*/*"):
+        for path in (*self._objects.glob("*/*"), *self.partial("").glob("*")):
             if path.name not in kept:
                 freed += path.stat().st_size
                 path.unlink()
         return freed
 
 
-def _unique(entries: Iterable[FileEntry]) -> list[FileEntry]:
-    """Return one entry a digest, executable where one of them is, the largest first."""
-    by_mode = sorted(entries, key=lambda entry: entry.mode)
-    found = {entry.sha256: entry for entry in by_mode}.values()
-    return sorted(found, key=lambda entry: -entry.size_bytes)
+def _missing(path: str) -> FileDefect:
+    return FileDefect(path, "missing", "a file", "nothing")
+
+
+def _readers(contents: Contents) -> int:
+    """Return how many files are read at once."""
+    roots = {place.root for places in contents.whole.values() for place in places}
+    return 1 if any(map(disk.one_reader, roots)) else os.cpu_count() or 1
+
+
+def _items(contents: Contents, manifest: Manifest) -> list[_Item]:
+    """Return each content once, executable where a file with it is one, the largest first."""
+    found: dict[str, _Item] = {}
+    for entry in sorted(manifest.files, key=lambda entry: -entry.mode):
+        item = found.setdefault(
+            entry.sha256,
+            _Item(entry, chunks=manifest.chunks.spans(entry.sha256, entry.size_bytes)),
+        )
+        item.whole.extend(contents.whole.get(entry.path, ()))
+        item.pieces.extend(contents.pieces.get(entry.path, ()))
+    return sorted(found.values(), key=lambda item: -item.entry.size_bytes)
 
 
 def _mode(entry: FileEntry) -> int:

@@ -7,10 +7,12 @@ the key that signed, and a signature from the two numbers in it. So nothing else
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import Manifest
+from llava_pack.format.part import MAX_PART_BYTES, PART_NAME, Part, parse_part
 from llava_pack.format.signature import MAX_SIGNATURE_BYTES, PublicKey, as_made
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
 from llava_pack.format.welcome import MAX_START_BYTES, START_NAME, start_here
@@ -38,11 +40,15 @@ def account(listing: BundleListing, manifest: Manifest, key: PublicKey | None) -
     """
     sizes = {SUMS_NAME: len(listing.sums_bytes)}
     defects = []
-    for name in sorted(UNLISTED - {SUMS_NAME}):
-        if (data := _read(listing.root, name)) is None:
+    names = sorted((UNLISTED | {PART_NAME}) - {SUMS_NAME})
+    for root, name in product(listing.roots, names):
+        if (data := _read(root, name)) is None:
             continue
-        size = (listing.root / name).lstat().st_size
-        if name == START_NAME:
+        size = (root / name).lstat().st_size
+        if name == PART_NAME:
+            expected = "what carry writes for a medium of this bundle"
+            right = part_at(listing, root) is not None
+        elif name == START_NAME:
             expected, right = _welcome(data, manifest)
         elif key is None:
             expected = "no such file in an unsigned bundle"
@@ -55,6 +61,15 @@ def account(listing: BundleListing, manifest: Manifest, key: PublicKey | None) -
         else:
             defects.append(FileDefect(name, "changed", expected, f"another file of {size} bytes"))
     return Accounted(sizes, tuple(defects))
+
+
+def part_at(listing: BundleListing, root: Path) -> Part | None:
+    """Return what PART.json says on one medium; None where there is none, or one that is wrong."""
+    try:
+        data = inventory.read_file(root, PART_NAME, MAX_PART_BYTES)
+        return parse_part(data, listing.bundle_id, listing.sums)
+    except IntegrityError:
+        return None
 
 
 def _read(root: Path, name: str) -> bytes | None:

@@ -10,6 +10,7 @@ from llava_pack.format.errors import IntegrityError, SignatureError
 from llava_pack.format.progress import Silent
 from llava_pack.format.sums import SUMS_NAME
 from llava_pack.target import inventory
+from llava_pack.target.contents import recognised, survey
 from llava_pack.target.store import Store
 
 POSITIONS = 1_000
@@ -46,7 +47,9 @@ def test_every_flipped_bit_of_every_file_is_found(site):
         for path, bit in bits.items():
             flip(root / path, bit)
         with pytest.raises(IntegrityError) as placing:
-            Store(site.prefix).place(root, manifest.files, Silent(), consume=False)
+            Store(site.prefix).place(
+                recognised(survey(listing), manifest), manifest, Silent(), consume=False
+            )
         assert f"{len(manifest.files)} of {len(manifest.files)} files differ" in str(placing.value)
         with pytest.raises(IntegrityError):
             inventory.read_manifest(listing)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llava_pack.format.chunks import CHUNK_BYTES, Chunks
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import (
     FileEntry,
@@ -99,6 +100,8 @@ class BundleSimulator:
     """Wheels that it names and does not hold: an index has them."""
     welcome: str = ""
     """START-HERE.txt in another version's words, which the manifest states then."""
+    chunk_bytes: int = CHUNK_BYTES
+    """Of the chunks that large files have digests of."""
 
     def write(self, root: Path) -> str:
         """Write the bundle into a new folder and return its id."""
@@ -175,6 +178,7 @@ class BundleSimulator:
             ),
             lock={"wheels": 1},
             files=entries,
+            chunks=chunks_of(contents, self.chunk_bytes),
             start_here_sha256=hashlib.sha256(stated.encode()).hexdigest()
             if self.welcome or self.left_out
             else None,
@@ -200,6 +204,21 @@ class BundleSimulator:
                 ),
             ),
         )
+
+
+def chunks_of(contents: Mapping[str, bytes], size_bytes: int) -> Chunks:
+    """Return the digests of the chunks of files that are larger than one."""
+    return Chunks(
+        size_bytes=size_bytes,
+        sha256={
+            hashlib.sha256(data).hexdigest(): tuple(
+                hashlib.sha256(data[at : at + size_bytes]).hexdigest()
+                for at in range(0, len(data), size_bytes)
+            )
+            for data in contents.values()
+            if len(data) > size_bytes
+        },
+    )
 
 
 def this_machine_floors() -> Floors:

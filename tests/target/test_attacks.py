@@ -479,14 +479,15 @@ SH, TRUST, INVENTORY = (
     "llava_pack/target/trust.py",
     "llava_pack/target/inventory.py",
 )
+CONTENTS = "llava_pack/target/contents.py"
 UNLISTED = "llava_pack/target/unlisted.py"
 ANY_SIZE = (TRUST, "    if len(data) > MAX_SIGNATURE_BYTES:\n", "    if False:\n")
 AS_MADE = (UNLISTED, "data == as_made(name, data, key)", "True")
 START = '"$python" -I -S -B "$work/installer/llava_pack/target" install'
 CLEAN = 'exec "$env" -i "$@"'
-COPIED = '        take "$path" 1073741824\n    done <LISTED\n'
+COPIED = '        take "$path" 1073741824 "$digest"\n    done <LISTED\n'
 NO_DEVICES = (
-    (INVENTORY, "elif not entry.is_file(follow_symlinks=False):", "elif entry.is_symlink():"),
+    (CONTENTS, "elif not entry.is_file(follow_symlinks=False):", "elif entry.is_symlink():"),
     (INVENTORY, "if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):", "if True:"),
 )
 # attack: the edits that take its check out; several files where checks stand one behind the other
@@ -511,7 +512,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     settings_of_the_linker: ((SH, CLEAN, CLEAN.replace(" -i", "")),),
     settings_of_openssl: ((SH, CLEAN, CLEAN.replace(" -i", "")),),
     a_program_on_the_caller_s_path: ((SH, " PATH=/usr/local/sbin", ' PATH="$PATH" SOME=/usr/local/sbin'),),
-    a_list_without_end: ((SH, 'head -c "$2" <"$bundle/$1"', 'cat <"$bundle/$1"'),),
+    a_list_without_end: ((SH, 'head -c "$2" <"$from"', 'cat <"$from"'),),
     a_manifest_without_end: (("llava_pack/format/manifest.py", "BYTES = 8 * 1024", "BYTES = 99 * 1024"),),
     a_name_that_steers_the_terminal: (
         ("llava_pack/target/main.py", "print(visible(text), file", "print(text, file"),
@@ -525,19 +526,19 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     settings_of_uv: (("llava_pack/target/venv.py", '"--no-config", ', ""),),
     a_link_of_the_right_content: (
-        (SH, '[ ! -L "$bundle/$1" ]', "true"),
-        (INVENTORY, "elif not entry.is_file(follow_symlinks=False)", "elif not entry.is_file()"),
+        (SH, '[ ! -L "$from" ]', "true"),
+        (CONTENTS, "elif not entry.is_file(follow_symlinks=False)", "elif not entry.is_file()"),
         (INVENTORY, "files.UNFOLLOWED", "0"),
     ),
     a_folder_that_is_a_link: (
-        (SH, '[ ! -L "$bundle/$folder" ]', "true"),
-        (INVENTORY, "entry.is_dir(follow_symlinks=False)", "entry.is_dir()"),
+        (SH, '[ ! -L "$root/$folder" ]', "true"),
+        (CONTENTS, "entry.is_dir(follow_symlinks=False)", "entry.is_dir()"),
     ),
     a_fifo_of_the_right_content: (
-        (SH, '[ -f "$bundle/$1" ]', "true"),
+        (SH, '[ -f "$from" ]', "true"),
         (SH, START, f'rm "$bundle/{MAIN}"; cp "{MAIN}" "$bundle/{MAIN}"; {START}'),
     ),
-    a_device_to_start_from: ((SH, '[ -f "$bundle/$1" ]', "true"), *NO_DEVICES),
+    a_device_to_start_from: ((SH, '[ -f "$from" ]', "true"), *NO_DEVICES),
     a_device_as_weights: NO_DEVICES,
     an_installer_that_changes_after_it_was_checked: ((SH, START, START.replace("$work", "$bundle")),),
     weights_that_change_after_the_list_was_checked: (
@@ -545,7 +546,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     ),
     a_script_that_changes_while_it_runs: ((SH, '    wait "$child"\n    exit\n', '    wait "$child"\n'),),
     names_that_climb: ((SH, "if grep -Evq ", "if false && grep -Evq "),),
-    an_extra_file: ((INVENTORY, 'yield FileDefect(path, "extra", "nothing", "a file")', "pass"),),
+    an_extra_file: ((CONTENTS, 'FileDefect(one.name, "extra", "nothing", "a file") for one in rest', ""),),
     a_changed_manifest: ((INVENTORY, "    if got != expected:\n", "    if False:\n"),),
     changed_weights: (
         ("llava_pack/target/store.py", "(size_bytes, got) == (entry.size_bytes, entry.sha256)", "True"),

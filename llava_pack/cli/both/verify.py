@@ -1,6 +1,7 @@
 """`llava-pack verify`: read a whole bundle and report every difference."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
+    from llava_pack.installation.bundle_check import BundleCheck
     from llava_pack.target.trust import Verdict
 
 
@@ -20,9 +22,18 @@ def verify(
         str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
     ] = None,
     trust_key: TrustKey = None,
+    have: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Count the files that this installation has; they are read too.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a whole bundle, and list every file that differs.
+
+    Of a medium that `carry` wrote, it verifies what is there, and says what is not.
 
     Without --expect or --trust-key, this proves that it is complete, not who built it. Exit code
     4: files differ; 5: this is not the bundle that you expect, or its signature is bad; 6: no tool
@@ -32,16 +43,19 @@ def verify(
     Examples:
       llava-pack verify /media/usb/llava-v1.5-7b --expect 3f9a…
       llava-pack verify /media/usb/llava-v1.5-7b --trust-key llava-pack.pub.pem
+      llava-pack verify /media/usb/update --have /opt/llava-pack
       llava-pack verify ./demo-bundle --json
     """
     from llava_pack.installation.bundle_check import examine
     from llava_pack.target import trust
     from llava_pack.target.inventory import read_listing, refusal
+    from llava_pack.target.store import Store
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)
     verdict = trust.judge(listing, trust_key=trust_key, prefix=None)
-    found = examine(listing, key=verdict.key, progress=console.progress())
+    store = None if have is None else Store(have)
+    found = examine(listing, key=verdict.key, store=store, progress=console.progress())
     facts = {**found.facts(), "trust": verdict.facts()}
     facts["took_s"] = round(time.monotonic() - began, 3)
     if found.defects:
@@ -56,15 +70,30 @@ def verify(
     if as_json:
         console.document("verify", facts)
         return
-    size = human_bytes(found.size_bytes)
-    console.say(f"{console.mark('ok')} {facts['files']} files, {size}: every byte is as listed")
+    for line in _content_lines(found):
+        console.say(line)
     if absent := len(facts["left_out"]):
         console.say(f"! {absent} wheels are left out: the server fetches them from its own index")
     extra = ", ".join(f"{name} ({human_bytes(size)})" for name, size in found.unlisted.items())
     console.say(f"{console.mark('ok')} unlisted files are accounted for: {extra}")
+    if found.litter:
+        console.say(f"! files of operating systems lie around, {found.litter}: none is ever read")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
     console.verbatim(found.listing.bundle_id)
+
+
+def _content_lines(found: "BundleCheck") -> list[str]:
+    total = len(found.listing.sums)
+    size = human_bytes(found.size_bytes)
+    if not found.absent:
+        return [f"{console.mark('ok')} {total} files, {size}: every byte is as listed"]
+    here = total - len(found.absent)
+    where = "" if found.part is None else f", medium {found.part.medium} of {len(found.part.media)}"
+    return [
+        f"{console.mark('ok')} {here} of {total} files, {size}{where}: every byte is as listed",
+        f"! {len(found.absent)} files are not here whole: other media, or the server, have them",
+    ]
 
 
 def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:

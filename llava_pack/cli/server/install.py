@@ -1,5 +1,6 @@
 """`llava-pack install`: an upgrade, or a first install on this machine."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,16 @@ from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
 
 if TYPE_CHECKING:
-    from llava_pack.target.installer import InstallPlan
+    from llava_pack.target.installer import InstallPlan, InstallRequest, Outcome
 
 
 def install(
-    bundle: Annotated[Path, typer.Argument(help="The folder of the bundle.")],
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE…", help="The folder of the bundle; several for one on several media."
+        ),
+    ],
     expect: Annotated[
         str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
     ] = None,
@@ -31,6 +37,14 @@ def install(
     python: Annotated[
         Path | None, typer.Option(help="Python to use, if the bundle does not include one.")
     ] = None,
+    collect: Annotated[
+        bool,
+        typer.Option(
+            "--collect",
+            help="Take what is good on this medium, and say what is missing; the last medium "
+            "completes the installation.",
+        ),
+    ] = False,
     consume: Annotated[
         bool,
         typer.Option(
@@ -80,14 +94,17 @@ def install(
     Examples:
       llava-pack install /media/usb/llava-v1.5-7b
       llava-pack install /media/usb/llava-v1.5-7b --expect 3f9a…
+      llava-pack install /media/usb/llava-v1.5-7b --collect
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
       llava-pack install ./llava-bundle --expect 3f9a… --index https://mirror.example/simple
     """
     from llava_pack.target import installer, package_index
 
     place = chosen_prefix(prefix)
+    bundle, *others = bundles
     request = installer.InstallRequest(
         bundle=bundle,
+        others=tuple(others),
         expect=expect,
         prefix=place,
         python=python,
@@ -103,7 +120,10 @@ def install(
     if dry_run:
         _show_plan(installer.plan(request, console.progress()), as_json=as_json)
         return
-    outcome = installer.install(request, console.progress())
+    if collect:
+        outcome = _collected(request, as_json=as_json)
+    else:
+        outcome = installer.install(request, console.progress())
     if as_json:
         console.document("install", outcome.facts())
         return
@@ -113,6 +133,33 @@ def install(
         console.say(following.why)
     console.say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
     console.verbatim(following.command)
+
+
+def _collected(request: "InstallRequest", *, as_json: bool) -> "Outcome":
+    """Take one medium after the other, as long as a person brings more."""
+    from llava_pack.target.collect import collect
+    from llava_pack.target.need import IncompleteError
+
+    try:
+        return collect(request, _next_medium, console.progress())
+    except IncompleteError as error:
+        console.say(f"what is missing, to be pasted on the laptop (also in {error.kept}):")
+        console.say(error.need.short())
+        if error.bad:
+            raise
+        if as_json:
+            facts = {"complete": False, "missing_bytes": error.need.size_bytes}
+            console.document("install", {**facts, "need": str(error.kept)})
+        console.say("run the same command with the next medium")
+        raise typer.Exit from error
+
+
+def _next_medium(_still: str) -> str | None:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    console.say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
+    answer = sys.stdin.readline()
+    return answer.strip() if answer else None
 
 
 def _show_plan(plan: "InstallPlan", *, as_json: bool) -> None:

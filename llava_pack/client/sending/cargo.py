@@ -10,6 +10,7 @@ from llava_pack.format.signature import MAX_SIGNATURE_BYTES
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, UNLISTED
 from llava_pack.format.welcome import MAX_START_BYTES
 from llava_pack.target import inventory
+from llava_pack.target.contents import survey
 from llava_pack.target.inventory import FileDefect
 
 _BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
@@ -54,9 +55,9 @@ def read_cargo(root: Path, *, expect: str | None = None) -> Cargo:
     """
     listing = inventory.read_listing(root, expect=expect)
     manifest, manifest_bytes = inventory.read_manifest(listing)
-    found = inventory.survey(listing)
-    absent = frozenset(one.path for one in found if one.problem == "missing")
-    defects = [one for one in found if one.problem not in {"missing", "extra"}]
+    found = survey(listing)
+    absent = frozenset(listing.sums.keys() - found.whole.keys())
+    defects = [one for one in found.strange if one.problem != "extra"]
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     sizes[MANIFEST_NAME] = len(manifest_bytes)
     for path in sorted(listing.sums.keys() - absent):

@@ -1,7 +1,7 @@
 import hashlib
 import io
 
-from llava_pack.format.digests import CHUNK_BYTES, copy_hashing, sha256_stream
+from llava_pack.format.digests import READ_BYTES, copy_hashing, sha256_stream
 from llava_pack.format.text import visible
 
 DATA = bytes(range(256)) * 9000
@@ -13,7 +13,7 @@ def test_a_copy_is_hashed_as_it_is_made():
     assert copy.getvalue() == DATA
     assert (size, digest) == (len(DATA), hashlib.sha256(DATA).hexdigest())
     assert sum(seen) == len(DATA)
-    assert max(seen) <= CHUNK_BYTES
+    assert max(seen) <= READ_BYTES
 
 
 def test_a_stream_is_hashed_from_where_it_stands():

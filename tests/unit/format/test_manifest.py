@@ -30,8 +30,8 @@ def test_it_comes_back_as_it_was_written(manifest):
 
 def test_a_later_writer_may_say_more(manifest):
     def more(value):
-        value["chunks"] = {"size_bytes": 1}
-        value["files"][0]["chunks"] = []
+        value["more"] = {"size_bytes": 1}
+        value["files"][0]["more"] = []
 
     assert parse_manifest(edited(manifest, more)) == parse_manifest(render_manifest(manifest))
 

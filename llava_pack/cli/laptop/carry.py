@@ -1,0 +1,229 @@
+"""`llava-pack carry`: write a bundle, or what is missing of one, on media."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Bundle
+from llava_pack.format.errors import UsageError
+from llava_pack.format.text import human_bytes
+
+if TYPE_CHECKING:
+    from llava_pack.crossing.carry import WrittenMedium
+    from llava_pack.crossing.media import MediumSize
+    from llava_pack.crossing.plan import CarryPlan
+    from llava_pack.crossing.request import CarrySource
+
+_RATES = {"a USB 2 stick": 20e6, "a USB 3 stick": 100e6}
+"""Bytes per second at which such media are written, about."""
+
+
+def carry(
+    bundle: Bundle,
+    to: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="DIR",
+            help="Where to write: one folder for each medium, or one folder that gets all.",
+        ),
+    ],
+    media: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size of each medium: 4.7GB, 25GB, 650MB, 32GB-fat32 or a number of bytes. "
+            "Default: what is free in each DIR.",
+        ),
+    ] = None,
+    medium: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Write only this medium of the set.")
+    ] = None,
+    have: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Leave out what the server has: the output of `have`, - for stdin."
+        ),
+    ] = None,
+    need: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Only what the server asks for: need.json, - for stdin."),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="Leave out what this earlier bundle, or its SHA256SUMS, has."
+        ),
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace what DIR holds of another bundle.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the media, and write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle on media, or only what a server lacks of it.
+
+    A bundle that is larger than a medium is divided. Each medium can be verified by itself, and the
+    server takes them in any order (`install --collect`). With --have, --base or --need, only what
+    is missing there is written: an update, or a repair. The same command resumes, and replaces what
+    went bad on a medium.
+
+    \b
+    Examples:
+      llava-pack carry llava-v1.5-7b-bundle --to /media/usb
+      llava-pack carry llava-v1.5-7b-bundle --to /media/a --to /media/b --media 8GB
+      llava-pack carry llava-v1.5-7b-bundle --to ~/dvds --media 4.7GB --dry-run
+      llava-pack carry llava-v1.5-7b-bundle --to /media/usb --base old-bundle
+      llava-pack carry llava-v1.5-7b-bundle --to /media/usb --need need.json
+    """
+    from llava_pack.crossing.carry import check_folder, check_room, write_medium
+    from llava_pack.crossing.request import read_source
+
+    source = read_source(bundle, expect=expect)
+    plan = _plan(source, to, media, (have, need, base))
+    console.say(f"bundle id {plan.bundle_id}")
+    if medium is not None and medium > len(plan.media):
+        raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
+    chosen = [medium] if medium is not None else list(range(1, len(plan.media) + 1))
+    folders = _folders(source, to, plan, single=medium is not None)
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    for number in chosen:
+        check_folder(folders[number - 1], plan.bundle_id, replace=replace)
+    written = []
+    for number in chosen:
+        check_room(folders[number - 1], plan.media[number - 1])
+        done = write_medium(source, plan, number, folders[number - 1], console.progress())
+        written.append(done)
+        console.say(f"{console.mark('ok')} {_told(done)}")
+    facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
+    lines = _lines(source, plan, folders[chosen[0] - 1], update=bool(have or base))
+    if as_json:
+        console.document("carry", {**facts, "install": lines[-1] if lines else None})
+        return
+    if not written:
+        console.say("nothing is missing there: no medium is needed")
+        return
+    console.say("on the server, with each medium in turn, in any order:")
+    for line in lines:
+        console.verbatim(line)
+
+
+def _plan(
+    source: "CarrySource",
+    to: list[Path],
+    media: str | None,
+    lists: tuple[str | None, str | None, Path | None],
+) -> "CarryPlan":
+    from llava_pack.crossing.plan import plan_media
+    from llava_pack.crossing.request import less, read_base, read_list, wanted
+
+    have, need, base = lists
+    if sum(one is not None for one in lists) > 1:
+        raise UsageError("expected one of --have, --need and --base", subject="carry")
+    files = source.files()
+    if have is not None:
+        files = less(files, read_list(_text(have, "--have"), "have"))
+    if need is not None:
+        files = wanted(files, read_list(_text(need, "--need"), "need"))
+    if base is not None:
+        files = less(files, read_base(base))
+    return plan_media(
+        source.listing.bundle_id,
+        files,
+        _Sizes(to, media),
+        list_bytes=sum(map(len, source.head.values())),
+    )
+
+
+def _text(name: str, option: str) -> str:
+    """Return a file's text, or what is pasted into stdin."""
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be read: {error}", subject=f"{option} {name}") from error
+
+
+class _Sizes:
+    """How large each medium is."""
+
+    def __init__(self, to: list[Path], media: str | None) -> None:
+        from llava_pack.crossing.media import parse_media
+
+        self._to = to
+        self._said = None if media is None else parse_media(media)
+
+    def __call__(self, index: int) -> "MediumSize | None":
+        from llava_pack.crossing.media import MediumSize
+        from llava_pack.target.disk import free_bytes
+
+        if len(self._to) > 1 and index >= len(self._to):
+            raise UsageError(
+                f"more than {len(self._to)} media are needed",
+                subject="--to",
+                hint="pass more folders, or larger media; --dry-run with one --to counts them",
+            )
+        if self._said is not None or len(self._to) == 1:
+            return self._said
+        return MediumSize(room_bytes=free_bytes(self._to[index]))
+
+
+def _folders(
+    source: "CarrySource", to: list[Path], plan: "CarryPlan", *, single: bool
+) -> list[Path]:
+    name = source.manifest.recipe.name
+    count = len(plan.media)
+    if len(to) == 1 and count > 1 and not single:
+        return [to[0] / f"{name}-{number}of{count}" for number in range(1, count + 1)]
+    return [(to * count)[number] / name for number in range(count)]
+
+
+def _show_plan(plan: "CarryPlan", *, as_json: bool) -> None:
+    media = [
+        {"size_bytes": one.size_bytes, "files": [load.name for load in one.loads]}
+        for one in plan.media
+    ]
+    if as_json:
+        facts = {"bundle_id": plan.bundle_id, "size_bytes": plan.size_bytes, "media": media}
+        console.document("carry-plan", facts)
+        return
+    for number, one in enumerate(plan.media, start=1):
+        size = human_bytes(one.size_bytes)
+        console.data(f"medium {number} of {len(plan.media)}: {size} in {len(one.loads)} files")
+    for kind, rate in _RATES.items():
+        console.data(f"about {plan.size_bytes / rate / 60:.1f} minutes to write with {kind}")
+
+
+def _told(done: "WrittenMedium") -> str:
+    return (
+        f"medium {done.medium} of {done.media}: {done.folder}, {human_bytes(done.size_bytes)} in "
+        f"{done.files} files, {human_bytes(done.copied_bytes)} of it written now"
+    )
+
+
+def _lines(
+    source: "CarrySource", plan: "CarryPlan", folder: Path, *, update: bool
+) -> tuple[str, ...]:
+    """Return what is typed on the server."""
+    from llava_pack.format.welcome import contact_lines
+
+    if not plan.media:
+        return ()
+    there = f"/path/to/{shlex.quote(folder.name)}"
+    more = " --collect" if len(plan.media) > 1 else ""
+    if update:
+        program = "/opt/llava-pack/bin/llava-pack"
+        return (f"{program} install {there} --expect {plan.bundle_id}{more}",)
+    *first, last = contact_lines(there, plan.bundle_id, index=bool(source.manifest.left_out))
+    return (*first, last + more)

@@ -1,0 +1,37 @@
+"""`llava-pack have`: what is here, by digest, for the laptop to leave out."""
+
+from typing import Annotated
+
+import typer
+
+from llava_pack.cli import console
+from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.installation.prefix import chosen_prefix
+
+
+def have(
+    short: Annotated[
+        bool, typer.Option("--short", help="In a few lines, to be pasted or mailed.")
+    ] = False,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the digests of the files that this installation has.
+
+    Give them to `llava-pack carry --have` on the laptop: it leaves these files out.
+
+    \b
+    Examples:
+      llava-pack have >/media/usb/have.txt
+      llava-pack have --short
+    """
+    from llava_pack.format.digest_list import short_form
+    from llava_pack.target.store import Store
+
+    digests = Store(chosen_prefix(prefix)).digests()
+    if as_json:
+        console.document("have", {"digests": digests})
+        return
+    lines = short_form("have", digests).splitlines() if short else digests
+    for line in lines:
+        console.verbatim(line)

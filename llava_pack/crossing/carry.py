@@ -1,0 +1,207 @@
+"""The media of a bundle, written: each file is hashed on its way, and nothing else lies there."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llava_pack.crossing.plan import CarryPlan, Load, MediumPlan
+from llava_pack.crossing.request import CarrySource
+from llava_pack.format import files
+from llava_pack.format.digests import READ_BYTES
+from llava_pack.format.errors import IntegrityError, SpaceError, UsageError
+from llava_pack.format.part import PART_NAME, render_part
+from llava_pack.format.progress import Progress
+from llava_pack.format.text import human_bytes
+from llava_pack.placing import share
+from llava_pack.target import disk, inventory
+from llava_pack.target.contents import recognised, survey
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenMedium:
+    """One medium, as it was written."""
+
+    folder: Path
+    medium: int
+    media: int
+    files: int
+    size_bytes: int
+    copied_bytes: int
+    """What was written; the rest was there, or shares the blocks of the bundle."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        return {**vars(self), "folder": str(self.folder)}
+
+
+def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
+    """Refuse to write where anything lies that `carry` did not write for this bundle.
+
+    Raises:
+        UsageError: the folder holds something else, or a medium of another bundle.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError("is no folder", subject=str(folder), hint="choose another --to")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    try:
+        listing = inventory.read_listing(folder, expect=None)
+        manifest, _ = inventory.read_manifest(listing)
+        found = recognised(survey(listing), manifest)
+    except (IntegrityError, UsageError) as error:
+        raise UsageError(
+            "holds something that is no bundle, so it is left alone",
+            subject=str(folder),
+            hint="choose another --to, or empty the folder",
+        ) from error
+    if found.strange:
+        raise UsageError(f"{found.strange[0]}", subject=str(folder), hint="choose another --to")
+    if listing.bundle_id != bundle and not replace:
+        raise UsageError(
+            f"holds bundle {listing.bundle_id[:12]} of {manifest.recipe.name}",
+            subject=str(folder),
+            hint="choose another --to, or pass --replace",
+        )
+
+
+def check_room(folder: Path, medium: MediumPlan) -> None:
+    """Hold a medium against the disk that it is written to.
+
+    Raises:
+        SpaceError: it has no room; what is there already counts.
+    """
+    held = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    free = disk.free_bytes(folder)
+    if medium.size_bytes > free + held:
+        raise SpaceError(
+            f"{human_bytes(medium.size_bytes)} are to be written, {human_bytes(free)} are free",
+            subject=str(folder),
+            hint="free some space, or say with --media how large the medium is",
+        )
+
+
+def write_medium(
+    source: CarrySource, plan: CarryPlan, number: int, folder: Path, progress: Progress
+) -> WrittenMedium:
+    """Write one medium: what is there and good stays, and the same command resumes.
+
+    PART.json comes first: until everything is there, `verify` says what is missing.
+
+    Args:
+        source: the bundle.
+        plan: of all media.
+        number: of this one, counted from 1.
+        folder: of the bundle on the medium.
+        progress: told the bytes.
+
+    Raises:
+        IntegrityError: a file of the bundle is damaged.
+        SpaceError: the medium is full.
+    """
+    medium = plan.media[number - 1]
+    folder.mkdir(parents=True, exist_ok=True)
+    progress.start(f"writing medium {number} of {len(plan.media)}", medium.size_bytes)
+    copied = 0
+    with disk.room_on(folder):
+        _clear(source, plan, number, folder)
+        head = {PART_NAME: render_part(plan.part(number)), **source.head}
+        for name, data in head.items():
+            _write_changed(folder / name, data)
+            progress.advance(len(data))
+        for load in medium.loads:
+            if _is_there(folder, load, progress):
+                continue
+            copied += _bring(source.root, folder, load, progress)
+        for place, _, _ in os.walk(folder):
+            files.sync(Path(place))
+    progress.done()
+    return WrittenMedium(
+        folder=folder,
+        medium=number,
+        media=len(plan.media),
+        files=len(medium.loads) + len(head),
+        size_bytes=medium.size_bytes,
+        copied_bytes=copied,
+    )
+
+
+def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> None:
+    """Remove what an earlier run wrote and this medium is not to hold."""
+    wanted = {load.name for load in plan.media[number - 1].loads} | source.head.keys()
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(place, name)
+            files.clear(path)
+            if path.relative_to(folder).as_posix() not in wanted | {PART_NAME}:
+                path.unlink(missing_ok=True)
+        if place != str(folder) and not any(Path(place).iterdir()):
+            Path(place).rmdir()
+
+
+def _write_changed(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        files.write(path, data, 0o644)
+
+
+def _is_there(folder: Path, load: Load, progress: Progress) -> bool:
+    path = folder / load.name
+    if not path.is_file() or path.stat().st_size != load.size_bytes:
+        return False
+    with path.open("rb") as stream:
+        good = _read(stream, load, None) == load.digests
+    if good:
+        progress.advance(load.size_bytes)
+    return good
+
+
+def _bring(root: Path, folder: Path, load: Load, progress: Progress) -> int:
+    """Bring a file or piece, and return how many bytes were written for it.
+
+    Raises:
+        IntegrityError: its bytes are not those of the manifest; nothing of it stays.
+    """
+    source = root / load.file.path
+    target = folder / load.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if load.end is None and share(source, target):
+        with target.open("rb") as stream:
+            digests = _read(stream, load, None, progress)
+        if digests != load.digests:
+            target.unlink()
+            raise _damage(load)
+        return 0
+    with source.open("rb") as stream, files.replacing(target, durable=False) as out:
+        stream.seek(load.start)
+        if _read(stream, load, out, progress) != load.digests:
+            raise _damage(load)
+    return load.size_bytes
+
+
+def _read(
+    stream: BinaryIO, load: Load, into: BinaryIO | None, progress: Progress | None = None
+) -> list[str]:
+    """Return the digests of what a stream holds of a load, and copy it on the way."""
+    found = []
+    for size_bytes in load.parts:
+        digest = hashlib.sha256()
+        left = size_bytes
+        while left and (data := stream.read(min(left, READ_BYTES))):
+            digest.update(data)
+            left -= len(data)
+            if into is not None:
+                into.write(data)
+            if progress is not None:
+                progress.advance(len(data))
+        found.append(digest.hexdigest())
+    return found
+
+
+def _damage(load: Load) -> IntegrityError:
+    return IntegrityError(
+        "damaged on this laptop: its bytes are not those that SHA256SUMS lists",
+        subject=load.file.path,
+        hint="llava-pack verify names every file that differs; then build the bundle again",
+    )

@@ -1,0 +1,72 @@
+"""The lists of digests that come back from a server: what it has, and what it needs."""
+
+import json
+import re
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from llava_pack.format.digest_list import SHORT_DIGITS, ListKind, checksum
+from llava_pack.format.errors import UsageError
+
+_SHORT = re.compile(r"(have|need):([0-9a-f]*)")
+_WHOLE = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class DigestList:
+    """Digests of files and of chunks, whole or by their first digits."""
+
+    kind: ListKind | None
+    """None for a plain list of digests, such as SHA256SUMS."""
+    digests: frozenset[str]
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self.digests or digest[:SHORT_DIGITS] in self.digests
+
+
+def parse_digest_list(text: str) -> DigestList:
+    """Return the digests in a text: JSON of `have` or `need`, a short form, or SHA256SUMS.
+
+    Raises:
+        UsageError: it is none of these, or a short form lost something on its way.
+    """
+    if text.lstrip().startswith("{"):
+        return _from_json(text)
+    joined = re.sub(r"[\s>]", "", text).lower()
+    if match := _SHORT.search(joined):
+        return _from_short("have" if match[1] == "have" else "need", match[2])
+    found = [line.split()[0] for line in text.lower().splitlines() if line.strip()]
+    if not found or not all(map(_WHOLE.fullmatch, found)):
+        raise _unusable("expected `have:…`, `need:…`, their JSON, or a digest on each line")
+    return DigestList(None, frozenset(found))
+
+
+def _from_short(kind: ListKind, digits: str) -> DigestList:
+    body = digits[:-SHORT_DIGITS]
+    if len(digits) % SHORT_DIGITS or digits[-SHORT_DIGITS:] != checksum(body):
+        raise _unusable("its checksum is wrong: it was cut, or mistyped")
+    return DigestList(kind, frozenset(wrap(body, SHORT_DIGITS)))
+
+
+def _from_json(text: str) -> DigestList:
+    try:
+        value = json.loads(text)
+        kind, digests = value["kind"], [_digest(one) for one in value["digests"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = "expected JSON with `kind` and `digests`, as have --json and need.json have them"
+        raise _unusable(message) from error
+    if kind not in {"have", "need"}:
+        raise _unusable(f"kind: expected have or need, got {kind!r:.40}")
+    return DigestList(kind, frozenset(digests))
+
+
+def _digest(value: Any) -> str:
+    if not _WHOLE.fullmatch(value):
+        raise ValueError(value)
+    return str(value)
+
+
+def _unusable(message: str) -> UsageError:
+    hint = "copy it again, from its first word to its last digit"
+    return UsageError(message, subject="the list of digests", hint=hint)

@@ -1,0 +1,143 @@
+"""What of a bundle is to be carried: all of it, what is missing there, or what went bad."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava_pack.crossing.digest_list import DigestList, parse_digest_list
+from llava_pack.crossing.plan import CarriedFile
+from llava_pack.format.chunks import runs
+from llava_pack.format.errors import IntegrityError, PackError, UsageError
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.signature import MAX_SIGNATURE_BYTES
+from llava_pack.format.sums import MANIFEST_NAME, MAX_SUMS_BYTES, SUMS_NAME, UNLISTED
+from llava_pack.format.welcome import MAX_START_BYTES
+from llava_pack.target import inventory
+from llava_pack.target.contents import survey
+from llava_pack.target.inventory import BundleListing, FileDefect
+
+_BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarrySource:
+    """A whole bundle on this laptop."""
+
+    listing: BundleListing
+    manifest: Manifest
+    head: dict[str, bytes]
+    """What is on every medium: SHA256SUMS, the manifest, signatures, key and START-HERE."""
+
+    @property
+    def root(self) -> Path:
+        """Its folder."""
+        return self.listing.root
+
+    def files(self) -> tuple[CarriedFile, ...]:
+        """Return everything that can travel."""
+        chunks = self.manifest.chunks
+        return tuple(
+            CarriedFile(
+                path=one.path,
+                size_bytes=one.size_bytes,
+                sha256=one.sha256,
+                chunks=chunks.spans(one.sha256, one.size_bytes),
+            )
+            for one in self.manifest.files
+            if one.carried
+        )
+
+
+def read_source(root: Path, *, expect: str | None = None) -> CarrySource:
+    """Return a bundle that is to be carried; names, kinds and sizes are checked, no weights read.
+
+    Raises:
+        UsageError: it is no folder.
+        SignatureError: its id is not the expected one.
+        IntegrityError: it is no bundle, or not whole.
+    """
+    listing = inventory.read_listing(root, expect=expect)
+    manifest, manifest_bytes = inventory.read_manifest(listing)
+    found = survey(listing)
+    defects = list(found.strange)
+    for entry in manifest.files:
+        if entry.carried and entry.path not in found.whole:
+            defects.append(FileDefect(entry.path, "missing", "a file", "nothing"))
+        elif entry.carried and (size := (root / entry.path).lstat().st_size) != entry.size_bytes:
+            sizes = (f"{entry.size_bytes} bytes", f"{size} bytes")
+            defects.append(FileDefect(entry.path, "size", *sizes))
+    defects += [FileDefect(one.name, "extra", "nothing", "a file") for one in found.unnamed]
+    if defects:
+        refusal = inventory.refusal(defects, of=len(listing.sums))
+        raise IntegrityError(refusal.message, subject=str(root), hint=_BUILD_AGAIN)
+    head = {SUMS_NAME: listing.sums_bytes, MANIFEST_NAME: manifest_bytes}
+    most = max(MAX_START_BYTES, MAX_SIGNATURE_BYTES)
+    for name in sorted(UNLISTED - head.keys()):
+        if (root / name).is_file():
+            head[name] = inventory.read_file(root, name, most)
+    return CarrySource(listing=listing, manifest=manifest, head=head)
+
+
+def less(files: Iterable[CarriedFile], have: DigestList) -> tuple[CarriedFile, ...]:
+    """Return the files that a machine does not have."""
+    return tuple(one for one in files if one.sha256 not in have)
+
+
+def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile, ...]:
+    """Return the files that a machine needs, and of large ones the chunks that it needs.
+
+    Raises:
+        UsageError: nothing of this bundle is needed.
+    """
+    found = []
+    for one in {one.sha256: one for one in files}.values():
+        if one.sha256 in need:
+            found.append(one)
+        elif spans := tuple(runs(chunk for chunk in one.chunks if chunk.sha256 in need)):
+            found.append(
+                CarriedFile(
+                    path=one.path,
+                    size_bytes=one.size_bytes,
+                    sha256=one.sha256,
+                    chunks=one.chunks,
+                    wanted=spans,
+                )
+            )
+    if not found:
+        raise UsageError(
+            "names nothing of this bundle",
+            subject="--need",
+            hint="need.json is made by the server for the bundle that it was given",
+        )
+    return tuple(found)
+
+
+def read_list(text: str, kind: str) -> DigestList:
+    """Return the list that `--have` or `--need` names.
+
+    Raises:
+        UsageError: it is none, or one of the other kind.
+    """
+    found = parse_digest_list(text)
+    if found.kind not in {kind, None if kind == "have" else kind}:
+        message = f"expected what a server {kind}s, got a list that begins with {found.kind}:"
+        raise UsageError(message, subject=f"--{kind}", hint=f"pass it with --{found.kind}")
+    return found
+
+
+def read_base(path: Path) -> DigestList:
+    """Return what a server has that an earlier bundle was installed on.
+
+    Args:
+        path: of that bundle, or of its SHA256SUMS.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    sums = path / SUMS_NAME if path.is_dir() else path
+    try:
+        with sums.open("rb") as stream:
+            return parse_digest_list(stream.read(MAX_SUMS_BYTES + 1).decode("ascii"))
+    except (OSError, ValueError, PackError) as error:
+        message = "expected an earlier bundle, or its SHA256SUMS"
+        raise UsageError(message, subject=str(path), hint="pass it with --base") from error

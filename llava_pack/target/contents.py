@@ -1,0 +1,162 @@
+"""Where the files of a bundle lie, by their names alone: on one medium or several, whole or not."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
+from pathlib import Path
+
+from llava_pack.format import sums
+from llava_pack.format.chunks import covered, parse_piece
+from llava_pack.format.manifest import Manifest
+from llava_pack.format.part import PARITY_FOLDER, PART_NAME, is_parity
+from llava_pack.target.inventory import BundleListing, FileDefect, unreadable
+
+_MAX_DEFECTS = 2_000
+_CUT = 56
+"""Letters that a name keeps at least where a medium cuts it; Joliet has room for 64."""
+_LITTER = frozenset(
+    [
+        *(".ds_store", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", "thumbs.db"),
+        *("system volume information", "desktop.ini", "$recycle.bin", "lost+found"),
+    ]
+)
+"""What operating systems leave on a medium; nothing of it is ever read, nor what begins so: `._`"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file is, or a part of one that begins at an offset."""
+
+    root: Path
+    """Of the bundle on its medium."""
+    name: str
+    """Below it, as the medium has it."""
+    offset: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The whole path."""
+        return self.root / self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What is there of a bundle."""
+
+    whole: Mapping[str, Sequence[Place]]
+    """By listed path, each place where a file of that name is."""
+    pieces: Mapping[str, Sequence[Place]]
+    """By listed path, the pieces of that file."""
+    strange: tuple[FileDefect, ...]
+    """What must not be there, or cannot be looked at."""
+    parity: tuple[Place, ...] = ()
+    litter: int = 0
+    """How many files and folders of operating systems lie around."""
+    unnamed: tuple[Place, ...] = field(default=(), repr=False)
+    """Files whose names nobody knows; `recognised` tells which a medium renamed."""
+
+    def present(self, path: str, size_bytes: int | None) -> bool:
+        """Say whether a file is there, as far as names and the sizes of pieces tell."""
+        if self.whole.get(path):
+            return True
+        if size_bytes is None or path not in self.pieces:
+            return False
+        spans = [(one.offset, one.offset + one.path.lstat().st_size) for one in self.pieces[path]]
+        return covered(size_bytes, spans)
+
+
+def survey(listing: BundleListing) -> Contents:
+    """Return what is where on all media of a bundle; no file is opened."""
+    folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
+    folders.add(PARITY_FOLDER)
+    whole: dict[str, list[Place]] = {}
+    pieces: dict[str, list[Place]] = {}
+    parity: list[Place] = []
+    unnamed: list[Place] = []
+    strange: list[FileDefect] = []
+    litter = 0
+    for root in listing.roots:
+        for found in islice(_walk(root, "", folders), sums.MAX_FILES * 2):
+            if isinstance(found, FileDefect):
+                strange.append(found)
+                continue
+            piece = parse_piece(found.name)
+            if found.name in listing.sums:
+                whole.setdefault(found.name, []).append(found)
+            elif _is_litter(found.name):
+                litter += 1
+            elif piece is not None and piece[0] in listing.sums:
+                pieces.setdefault(piece[0], []).append(replace(found, offset=piece[1]))
+            elif is_parity(found.name):
+                parity.append(found)
+            elif found.name not in sums.UNLISTED | {PART_NAME}:
+                unnamed.append(found)
+    return Contents(
+        whole=whole,
+        pieces=pieces,
+        strange=tuple(strange),
+        parity=tuple(parity),
+        litter=litter,
+        unnamed=tuple(unnamed),
+    )
+
+
+def _walk(root: Path, below: str, folders: set[str]) -> Iterator[Place | FileDefect]:
+    try:
+        entries = os.scandir(root / below)
+    except OSError as error:
+        yield unreadable(below, error, "a folder that can be read")
+        return
+    with entries:
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if _is_litter(path) and path not in folders:
+                yield Place(root, path)
+            elif entry.is_dir(follow_symlinks=False):
+                if path in folders:
+                    yield from _walk(root, path, folders)
+                else:
+                    yield FileDefect(path, "extra", "nothing", "a folder")
+            elif not entry.is_file(follow_symlinks=False):
+                kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
+                yield FileDefect(path, "not-a-file", "a file", kind)
+            else:
+                yield Place(root, path)
+
+
+def _is_litter(path: str) -> bool:
+    name = path.rpartition("/")[2].lower()
+    return name in _LITTER or name.startswith("._")
+
+
+def recognised(contents: Contents, manifest: Manifest | None) -> Contents:
+    """Return the contents with files whose names the medium cut, as Joliet does after 64 letters.
+
+    A file that is missing may be one in the same folder whose size is right and whose name begins
+    like it; if several do, the one that is most like it. Its digest decides in the end.
+    """
+    whole = dict(contents.whole)
+    rest = list(contents.unnamed)
+    for entry in () if manifest is None else manifest.files:
+        if not entry.carried or entry.path in whole:
+            continue
+        folder = entry.path.rpartition("/")[0]
+        likely = [one for one in rest if one.name.rpartition("/")[0] == folder]
+        likely = [one for one in likely if _alike(one.name, entry.path) >= len(folder) + _CUT]
+        likely = [one for one in likely if one.path.lstat().st_size == entry.size_bytes]
+        if likely:
+            best = max(likely, key=lambda one: _alike(one.name, entry.path))
+            whole[entry.path] = [best]
+            rest.remove(best)
+    strange = [*contents.strange]
+    strange += [FileDefect(one.name, "extra", "nothing", "a file") for one in rest]
+    if len(strange) > _MAX_DEFECTS:
+        more = FileDefect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
+        strange[_MAX_DEFECTS:] = [more]
+    return replace(contents, whole=whole, strange=tuple(strange), unnamed=())
+
+
+def _alike(one: str, other: str) -> int:
+    pairs = zip(one.lower(), other.lower(), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

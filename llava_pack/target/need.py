@@ -1,0 +1,140 @@
+"""What is missing of a bundle whose good files are in the store, and what to bring for it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from llava_pack.format import canonical, files
+from llava_pack.format.chunks import parse_piece, runs
+from llava_pack.format.digest_list import short_form
+from llava_pack.format.errors import IntegrityError
+from llava_pack.format.manifest import Manifest, parse_manifest
+from llava_pack.format.part import Part
+from llava_pack.format.text import human_bytes
+from llava_pack.target.store import Lack, LackError
+
+NAME = "need.json"
+COLLECTING = "collecting"
+"""Below it the manifest of each bundle that is not complete: what gc keeps the files of."""
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What is to be brought for a bundle."""
+
+    bundle_id: str
+    lacks: tuple[Lack, ...]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digest of each file that is missing whole, and of each missing chunk."""
+        whole = [lack.entry.sha256 for lack in self.lacks if not lack.chunks]
+        return (*whole, *(chunk.sha256 for lack in self.lacks for chunk in lack.chunks))
+
+    @property
+    def size_bytes(self) -> int:
+        """How much that is."""
+        return sum(lack.size_bytes for lack in self.lacks)
+
+    def short(self) -> str:
+        """Return it as text to paste."""
+        return short_form("need", self.digests)
+
+    def render(self) -> bytes:
+        """Return the bytes of need.json."""
+        entries = [lack.entry for lack in self.lacks if not lack.chunks]
+        spans = [(lack.entry, span) for lack in self.lacks for span in runs(lack.chunks)]
+        return canonical.dumps(
+            {
+                "schema": SCHEMA,
+                "kind": "need",
+                "bundle_id": self.bundle_id,
+                "digests": sorted(self.digests),
+                "files": [{"path": one.path, "size_bytes": one.size_bytes} for one in entries],
+                "pieces": [
+                    {"path": one.path, "offset": start, "size_bytes": end - start}
+                    for one, (start, end) in spans
+                ],
+            }
+        )
+
+    def media(self, part: Part) -> Iterator[tuple[int, int, int]]:
+        """Yield the number of each medium that has some of it, with how many files and bytes."""
+        wanted = {lack.entry.path: lack for lack in self.lacks}
+        for number, names in enumerate(part.media, start=1):
+            sizes = [_on_medium(name, wanted, part) for name in names]
+            if any(sizes):
+                yield number, sum(bool(size) for size in sizes), sum(sizes)
+
+
+def _on_medium(name: str, wanted: dict[str, Lack], part: Part) -> int:
+    """Return how many bytes of what is wanted a file of a medium holds."""
+    if name in wanted:
+        return wanted[name].size_bytes
+    path, start = parse_piece(name) or ("", 0)
+    if path not in wanted:
+        return 0
+    pieces = filter(None, map(parse_piece, chain.from_iterable(part.media)))
+    starts = [offset for name, offset in pieces if name == path and offset > start]
+    end = min(starts, default=wanted[path].entry.size_bytes)
+    chunks = wanted[path].chunks
+    if not chunks:
+        return end - start
+    return sum(chunk.size_bytes for chunk in chunks if start <= chunk.offset < end)
+
+
+class IncompleteError(IntegrityError):
+    """Files of a bundle are missing or bad; every good one is in the store.
+
+    Attributes:
+        need: what is to be brought.
+        still: the same in a sentence, by medium where that is known.
+        bad: what is wrong with files that are there.
+        kept: where need.json is.
+    """
+
+    def __init__(self, error: LackError, need: Need, parts: Sequence[Part], kept: Path) -> None:
+        bring = f"on the laptop: llava-pack carry BUNDLE --need need.json --to DIR ({kept})"
+        super().__init__(error.message, hint=f"{error.hint}; or {bring}")
+        self.need = need
+        self.still = told(need, parts)
+        self.bad = tuple(lack.defect for lack in need.lacks if lack.defect is not None)
+        self.kept = kept
+
+
+def told(need: Need, parts: Sequence[Part]) -> str:
+    """Return in one sentence what is to come, with `parts` of the media that were read."""
+    read = {part.medium for part in parts}
+    media = [one for one in need.media(parts[0]) if one[0] not in read] if parts else []
+    if not media:
+        return f"still missing: {_amount(len(need.lacks), need.size_bytes)}"
+    of = len(parts[0].media)
+    rest = (f"medium {number} of {of} ({_amount(*amount)})" for number, *amount in media)
+    return f"still missing: {', '.join(rest)}"
+
+
+def _amount(count: int, size_bytes: int) -> str:
+    return f"{count} file{'s' * (count != 1)}, {human_bytes(size_bytes)}"
+
+
+def keep(prefix: Path, need: Need, manifest_bytes: bytes) -> Path:
+    """Write down what is missing, and that what is there is wanted; return where."""
+    (prefix / COLLECTING).mkdir(mode=0o755, exist_ok=True)
+    files.write(prefix / COLLECTING / f"{need.bundle_id}.json", manifest_bytes, 0o644)
+    files.write(prefix / NAME, need.render(), 0o644)
+    return prefix / NAME
+
+
+def forget(prefix: Path, bundle_id: str) -> None:
+    """Say that nothing is missing of a bundle any more."""
+    (prefix / COLLECTING / f"{bundle_id}.json").unlink(missing_ok=True)
+    if not any(collected(prefix)):
+        (prefix / NAME).unlink(missing_ok=True)
+
+
+def collected(prefix: Path) -> Iterable[Manifest]:
+    """Return the manifests of the bundles that are not complete."""
+    for path in sorted((prefix / COLLECTING).glob("*.json")):
+        yield parse_manifest(path.read_bytes())

@@ -1,0 +1,123 @@
+"""A large file put together from whatever parts of it are good, each held against its digest."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from llava_pack.format import files
+from llava_pack.format.chunks import Chunk, runs
+from llava_pack.format.digests import READ_BYTES
+from llava_pack.format.progress import Progress
+from llava_pack.target import disk, inventory
+from llava_pack.target.contents import Place
+from llava_pack.target.inventory import FileDefect
+
+
+def gather(
+    into: Path, chunks: Sequence[Chunk], places: Iterable[Place], progress: Progress
+) -> tuple[Chunk, ...]:
+    """Write every chunk that is good somewhere into a file, and return those that are missing.
+
+    What an earlier run wrote there is read again and kept where it is right, so a run may be killed
+    at any time; the file is as long as the whole, with holes.
+
+    Args:
+        into: the file, made where there is none.
+        chunks: all of the whole.
+        places: files that have some or all of it; one that cannot be read is passed over, from one
+            chunk to the next.
+        progress: told the bytes of each good chunk.
+
+    Raises:
+        OSError: `into` cannot be written.
+    """
+    descriptor = os.open(into, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | files.UNFOLLOWED, 0o600)
+    with os.fdopen(descriptor, "r+b", buffering=0) as whole:
+        missing = [chunk for chunk in chunks if not _is_there(whole, chunk)]
+        progress.advance(chunks[-1].end - sum(chunk.size_bytes for chunk in missing))
+        whole.truncate(chunks[-1].end)
+        for place in places:
+            if missing:
+                missing = _take(whole, missing, place, progress)
+        os.fsync(descriptor)
+    return tuple(missing)
+
+
+def _is_there(whole: BinaryIO, chunk: Chunk) -> bool:
+    try:  # a hole is not worth hashing
+        if os.lseek(whole.fileno(), chunk.offset, os.SEEK_DATA) >= chunk.end:
+            return False
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return False
+        raise
+    return _copied(whole, chunk.offset, chunk, None)
+
+
+def _take(
+    whole: BinaryIO, missing: Iterable[Chunk], place: Place, progress: Progress
+) -> list[Chunk]:
+    """Take the missing chunks that a file has, and return the others."""
+    try:
+        source = inventory.open_file(place.root, place.name)
+    except OSError as error:
+        inventory.unreadable(place.name, error)  # raises what is not the medium's doing
+        return list(missing)
+    rest = []
+    with source:
+        end = place.offset + os.fstat(source.fileno()).st_size
+        for chunk in missing:
+            inside = place.offset <= chunk.offset and chunk.end <= end
+            try:
+                if inside and _copied(source, chunk.offset - place.offset, chunk, whole):
+                    progress.advance(chunk.size_bytes)
+                    continue
+            except inventory.UnreadableError as failed:
+                inventory.unreadable(place.name, failed.error)
+            rest.append(chunk)
+    return rest
+
+
+def check_piece(place: Place, chunks: Sequence[Chunk], progress: Progress) -> FileDefect | None:
+    """Read a piece once, and return what is wrong with it.
+
+    Args:
+        place: of the piece.
+        chunks: all of the whole file.
+        progress: told the bytes of each good chunk.
+    """
+    try:
+        with inventory.open_file(place.root, place.name) as source:
+            end = place.offset + os.fstat(source.fileno()).st_size
+            inside = [one for one in chunks if place.offset <= one.offset and one.end <= end]
+            if [place.offset, end] != [at for span in runs(inside) for at in span]:
+                return FileDefect(place.name, "size", "whole chunks", f"{end - place.offset} bytes")
+            for chunk in inside:
+                if not _copied(source, chunk.offset - place.offset, chunk, None):
+                    at = f"another one at {chunk.offset - place.offset}"
+                    return FileDefect(place.name, "changed", f"sha256 {chunk.sha256}", at)
+                progress.advance(chunk.size_bytes)
+    except OSError as error:
+        return inventory.unreadable(place.name, error)
+    except inventory.UnreadableError as failed:
+        return inventory.unreadable(place.name, failed.error)
+    return None
+
+
+def _copied(source: BinaryIO, start: int, chunk: Chunk, into: BinaryIO | None) -> bool:
+    """Copy a chunk from an offset in its source, and say whether its digest is right."""
+    medium = inventory.Medium(source)
+    digest = hashlib.sha256()
+    source.seek(start)
+    if into is not None:
+        into.seek(chunk.offset)
+    left = chunk.size_bytes
+    while left and (data := medium.read(min(left, READ_BYTES))):
+        digest.update(data)
+        left -= len(data)
+        if into is not None:
+            disk.write_all(into, data)
+    return not left and digest.hexdigest() == chunk.sha256

@@ -1,0 +1,236 @@
+"""A bundle on several media, or a part of one: `carry` on the laptop, `install.sh --collect` here."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from llava_pack.cli import main
+from llava_pack.crossing.digest_list import parse_digest_list
+from llava_pack.format.part import PART_NAME
+from tests.support.bundle import CHECKOUT, WHEEL, BundleSimulator, change
+from tests.target.conftest import Medium
+
+CHUNK = 65_536
+WEIGHTS = random.Random(1).randbytes(8_000_000)
+SHARD = "model/tiny-llava/model-00001-of-00001.safetensors"
+MEDIUM_BYTES = 3_300_000
+
+
+@pytest.fixture
+def whole(tmp_path):
+    root = tmp_path / "laptop/tiny"
+    ids = BundleSimulator(weights=WEIGHTS, chunk_bytes=CHUNK, standalone=True).write(root)
+    return Medium(root, ids)
+
+
+def carry(whole, to, *options):
+    assert main(["carry", str(whole.root), "--to", str(to), *map(str, options)]) == 0
+    return sorted(path for path in to.iterdir() if path.is_dir())
+
+
+def store(host):
+    return {path.name for path in (host.prefix / "store/sha256").rglob("*") if path.is_file()}
+
+
+def error(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_three_media_in_any_order_complete_an_installation(whole, host, tmp_path):
+    media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    assert len(media) >= 3
+    expected = len(media)
+    for number, folder in enumerate(reversed(media), start=1):
+        done = host.install_sh(Medium(folder, whole.id), "--collect", "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout.splitlines()[-1])
+        if number < expected:
+            assert told["complete"] is False
+            assert "still missing: medium 1 of" in done.stderr
+            assert host.current() is None
+            listed = parse_digest_list((host.prefix / "need.json").read_text())
+            assert (
+                listed
+                == parse_digest_list(
+                    done.stderr[done.stderr.index("need:") :].split("run the same")[0]
+                )
+                or len(listed.digests) >= 1
+            )
+    assert told["bundle_id"] == whole.id
+    assert host.current() == 1
+    assert not (host.prefix / "need.json").exists()
+    assert not list((host.prefix / "collecting").iterdir())
+
+
+def test_all_media_at_once(whole, host, tmp_path):
+    first, *rest = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    more = [word for folder in rest for word in ("--bundle", str(folder))]
+    done = host.install_sh(Medium(first, whole.id), *more)
+    assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
+def test_each_medium_can_be_verified_by_itself(whole, tmp_path, capsys):
+    media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    capsys.readouterr()
+    for folder in media:
+        assert main(["verify", str(folder), "--expect", whole.id, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert told["medium"] == int(folder.name.split("-")[-1].split("of")[0])
+        assert told["absent"]
+    spoiled = next(path for path in folder.rglob("*.piece-*"))
+    change(spoiled, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+    assert main(["verify", str(folder), "--json"]) == 4
+    told = json.loads(capsys.readouterr().out)
+    (defect,) = told["defects"]
+    assert defect["path"] == spoiled.relative_to(folder).as_posix()
+    spoiled.unlink()
+    assert main(["verify", str(folder), "--json"]) == 4
+    (defect,) = json.loads(capsys.readouterr().out)["defects"]
+    assert defect["problem"] == "missing"
+
+
+def test_an_update_carries_what_changed(whole, host, tmp_path, capsys):
+    assert host.install_sh(whole).returncode == 0
+    newer = Medium(
+        tmp_path / "laptop/newer",
+        BundleSimulator(
+            weights=WEIGHTS, chunk_bytes=CHUNK, standalone=True, release=1_800_000_000
+        ).write(tmp_path / "laptop/newer"),
+    )
+    have = tmp_path / "have.txt"
+    assert main(["have", "--short", "--prefix", str(host.prefix)]) == 0
+    have.write_text(capsys.readouterr().out)
+    assert len(have.read_text()) < 2000
+    assert (
+        main(
+            ["carry", str(newer.root), "--to", str(tmp_path / "usb"), "--have", str(have), "--json"]
+        )
+        == 0
+    )
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (medium,) = told["media"]
+    folder = Path(medium["folder"])
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    listed = {"SHA256SUMS", "MANIFEST.json", "START-HERE.txt", PART_NAME}
+    archives = {name for name in names if name.startswith("runtime/")}  # with the time in them
+    assert names - archives == {*listed, WHEEL, "lock/pylock.toml"}
+    prefix = ["--prefix", str(host.prefix)]
+    assert main(["verify", str(folder), "--have", str(host.prefix)]) == 0
+    assert main(["install", str(folder), "--expect", newer.id, *prefix]) == 0
+    assert host.current() == 2
+
+
+def test_the_script_says_what_is_here_with_nothing_installed(whole, host, tmp_path):
+    change(whole.root / SHARD, lambda data: data[:-1] + b"!")
+    script = CHECKOUT / "installers/install.sh"
+    command = ["sh", str(script), "--have", "--prefix", str(host.prefix)]
+    none = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert none.stdout == ""
+    full = subprocess.run(
+        [*command, "--bundle", str(whole.root)], capture_output=True, text=True, check=True
+    )
+    good = {line.split()[0] for line in (whole.root / "SHA256SUMS").read_text().splitlines()}
+    found = parse_digest_list(full.stdout)
+    assert len(good - found.digests) == 1
+    for shell in ("dash", "bash", "busybox ash"):
+        short = subprocess.run(
+            [*shell.split(), *command[1:], "--short", "--bundle", str(whole.root)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert all(digest in parse_digest_list(short.stdout) for digest in found.digests)
+    assert not host.prefix.exists()
+
+
+def test_a_flipped_byte_costs_one_chunk(whole, host, tmp_path, capsys):
+    bad = tmp_path / "media/tiny"
+    shutil.copytree(whole.root, bad)
+    change(bad / SHARD, lambda data: data[:70_000] + b"\0\0" + data[70_002:])
+    done = host.install_sh(Medium(bad, whole.id), "--collect", "--json")
+    assert done.returncode == 4
+    assert SHARD in done.stderr
+    need = json.loads((host.prefix / "need.json").read_text())
+    assert need["pieces"] == [{"path": SHARD, "offset": CHUNK, "size_bytes": CHUNK}]
+    assert need["files"] == []
+    assert main(["carry", str(whole.root), "--to", str(tmp_path / "usb"), "--need",
+                 str(host.prefix / "need.json")]) == 0  # fmt: skip
+    (folder,) = (tmp_path / "usb").iterdir()
+    assert (folder / f"{SHARD}.piece-{CHUNK}").stat().st_size == CHUNK
+    assert not (folder / "install.sh").exists()
+    done = host.install_sh(Medium(folder, whole.id), "--collect")
+    assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
+def test_a_file_that_is_bad_on_one_medium_is_taken_from_another(whole, host, tmp_path):
+    copies = [tmp_path / f"media-{number}" for number in (1, 2)]
+    for folder, name in zip(copies, (SHARD, WHEEL), strict=True):
+        shutil.copytree(whole.root, folder)
+        change(folder / name, lambda data: data[:-1] + b"!")
+    one, two = copies
+    done = host.install_sh(Medium(one, whole.id), "--bundle", str(two))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_medium_of_another_bundle_is_refused(whole, host, tmp_path):
+    other = tmp_path / "media/other"
+    BundleSimulator(release=1_800_000_000).write(other)
+    done = host.install_sh(whole, "--bundle", str(other))
+    assert done.returncode == 5
+    assert "expected a medium of bundle" in done.stderr
+    assert not store(host)
+
+
+def test_what_operating_systems_leave_is_counted_and_ignored(whole, host, capsys):
+    for name in (".DS_Store", "._install.sh", "model/Thumbs.db", "wheels/desktop.ini"):
+        (whole.root / name).write_bytes(b"litter")
+    for name in ("System Volume Information", "$RECYCLE.BIN", "lost+found", ".Trashes"):
+        (whole.root / name).mkdir()
+        (whole.root / name / "inside").write_bytes(b"never read")
+    assert main(["verify", str(whole.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["litter"] == 8
+    done = host.install_sh(whole)
+    assert done.returncode == 0, done.stderr
+    assert "8 files of operating systems are ignored" in done.stderr
+
+
+def test_a_stranger_is_still_refused(whole, host):
+    (whole.root / "DS_Store").write_bytes(b"not litter")
+    assert host.install_sh(whole, "--collect").returncode == 4
+    assert not store(host)
+
+
+def test_killed_while_it_collects(whole, host, tmp_path):
+    first, *rest = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    script = CHECKOUT / "installers/install.sh"
+    for delay_s in (0.05, 0.2, 0.4, 0.6):
+        command = ["sh", str(script), "--collect", "--bundle", str(first), "--expect", whole.id]
+        command += ["--prefix", str(host.prefix)]
+        env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        process = subprocess.Popen(command, env=env, start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(delay_s)
+        os.killpg(process.pid, 9)
+        process.wait()
+    for folder in (first, *rest):
+        done = host.install_sh(Medium(folder, whole.id), "--collect")
+        assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
+def test_gc_keeps_what_was_collected_and_uninstall_does_not(whole, host, tmp_path, medium):
+    assert host.install_sh(medium("old", recipe="old")).returncode == 0
+    first, *_ = carry(whole, tmp_path / "carried", "--media", MEDIUM_BYTES)
+    options = ("--collect", "--recipe", "tiny")
+    assert host.install_sh(Medium(first, whole.id), *options).returncode == 0
+    before = store(host)
+    assert main(["gc", "--prefix", str(host.prefix)]) == 0
+    assert store(host) == before
+    assert main(["uninstall", "--prefix", str(host.prefix)]) == 0
+    assert not host.prefix.exists()
