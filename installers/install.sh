@@ -90,6 +90,7 @@ s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --b
 s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
 s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
 s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#给出它的文件夹：sh install.sh --bundle DIR --expect ID#;t
+s#^begin with medium 1: it has what the others start with$#从第 1 个介质开始：其他介质启动所需的内容在它上面#;t
 s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应为固定的密钥 \1，实际为另一个#;t
 s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
 s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
@@ -141,7 +142,8 @@ chinese_usage() {
 用法：sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]
 
   --bundle DIR       离线包，例如 /media/usb/llava-v1.5-7b；默认为 install.sh 所在的文件夹（如果它
-                     是离线包）
+                     是离线包）；离线包分在多个介质上时可重复使用
+  --collect          接收这个介质上完好的内容，并说明还缺什么；最后一个介质完成安装
   --expect ID        `llava-pack build` 打印的信息卡上的离线包 ID，或至少它的前 32 位
   --trust-key KEY    必须由它签名的密钥：不随离线包一起来的文件，或信息卡上的指纹；会为以后的离线包
                      保留
@@ -158,6 +160,8 @@ chinese_usage() {
   --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
   --json             最后在标准输出上打印一个 JSON 对象
+  --have             打印这里已有内容的摘要，供 `llava-pack carry --have` 使用：安装目录的，以及
+                     DIR 中完好的文件的；--short 打印成可粘贴的形式
 USAGE
 }
 # Chinese ends

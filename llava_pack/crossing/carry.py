@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +13,13 @@ from llava_pack.crossing.plan import CarryPlan, Load, MediumPlan
 from llava_pack.crossing.request import CarrySource
 from llava_pack.format import files
 from llava_pack.format.digests import READ_BYTES
-from llava_pack.format.errors import IntegrityError, SpaceError, UsageError
+from llava_pack.format.errors import (
+    FetchError,
+    IntegrityError,
+    SpaceError,
+    UsageError,
+    reason_of,
+)
 from llava_pack.format.part import PART_NAME, render_part
 from llava_pack.format.progress import Progress
 from llava_pack.format.text import human_bytes
@@ -43,7 +52,7 @@ def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
         UsageError: the folder holds something else, or a medium of another bundle.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UsageError("is no folder", subject=str(folder), hint="choose another --to")
+        raise UsageError("is not a folder", subject=str(folder), hint="choose another --to")
     if not folder.exists() or not any(folder.iterdir()):
         return
     try:
@@ -52,7 +61,7 @@ def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
         found = recognised(survey(listing), manifest)
     except (IntegrityError, UsageError) as error:
         raise UsageError(
-            "holds something that is no bundle, so it is left alone",
+            "exists and is not a bundle, so it is left alone",
             subject=str(folder),
             hint="choose another --to, or empty the folder",
         ) from error
@@ -73,10 +82,11 @@ def check_room(folder: Path, medium: MediumPlan) -> None:
         SpaceError: it has no room; what is there already counts.
     """
     held = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-    free = disk.free_bytes(folder)
-    if medium.size_bytes > free + held:
+    usage = shutil.disk_usage(disk.existing(folder))
+    if usage.total and medium.size_bytes > usage.free + held:  # some drivers do not know either
         raise SpaceError(
-            f"{human_bytes(medium.size_bytes)} are to be written, {human_bytes(free)} are free",
+            f"{human_bytes(medium.size_bytes)} are to be written, "
+            f"{human_bytes(usage.free)} are free",
             subject=str(folder),
             hint="free some space, or say with --media how large the medium is",
         )
@@ -99,12 +109,13 @@ def write_medium(
     Raises:
         IntegrityError: a file of the bundle is damaged.
         SpaceError: the medium is full.
+        FetchError: it cannot be written, or the bundle cannot be read.
     """
     medium = plan.media[number - 1]
-    folder.mkdir(parents=True, exist_ok=True)
     progress.start(f"writing medium {number} of {len(plan.media)}", medium.size_bytes)
     copied = 0
-    with disk.room_on(folder):
+    with _explained(folder), disk.room_on(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         _clear(source, plan, number, folder)
         head = {PART_NAME: render_part(plan.part(number)), **source.head}
         for name, data in head.items():
@@ -127,6 +138,19 @@ def write_medium(
     )
 
 
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what a medium refuses into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(
+            f"{reason_of(error)}",
+            subject=str(error.filename or folder),
+            hint="look at the medium, then run the same command again: it resumes",
+        ) from error
+
+
 def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> None:
     """Remove what an earlier run wrote and this medium is not to hold."""
     wanted = {load.name for load in plan.media[number - 1].loads} | source.head.keys()
@@ -142,7 +166,7 @@ def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> N
 
 def _write_changed(path: Path, data: bytes) -> None:
     if not path.is_file() or path.read_bytes() != data:
-        files.write(path, data, 0o644)
+        files.write(path, data)
 
 
 def _is_there(folder: Path, load: Load, progress: Progress) -> bool:

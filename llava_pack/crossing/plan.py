@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.crossing.media import MediumSize
-from llava_pack.format.chunks import Chunk, piece_name
+from llava_pack.format.chunks import FileChunk, piece_name
 from llava_pack.format.errors import UsageError
-from llava_pack.format.part import Part
+from llava_pack.format.part import MediumPart
 from llava_pack.format.text import human_bytes
 
 _STARTS = ("install.sh", "installer/", "runtime/python-version.txt", "runtime/cpython-")
@@ -28,7 +28,7 @@ class CarriedFile:
     size_bytes: int
     """Of the whole file."""
     sha256: str
-    chunks: tuple[Chunk, ...] = ()
+    chunks: tuple[FileChunk, ...] = ()
     """All of the file; none where it has one alone."""
     wanted: tuple[tuple[int, int], ...] = ()
     """Spans of it that alone are wanted; none where all of it is."""
@@ -68,7 +68,7 @@ class Load:
         return [self.size_bytes] if self.end is None else [one.size_bytes for one in self._chunks]
 
     @property
-    def _chunks(self) -> list[Chunk]:
+    def _chunks(self) -> list[FileChunk]:
         end = self.end or 0
         return [one for one in self.file.chunks if self.start <= one.offset and one.end <= end]
 
@@ -127,9 +127,9 @@ class CarryPlan:
         """How many bytes are written, recovery volumes left aside."""
         return sum(medium.size_bytes for medium in self.media)
 
-    def part(self, number: int, parity: Sequence[str] = ()) -> Part:
+    def part(self, number: int, parity: Sequence[str] = ()) -> MediumPart:
         """Return PART.json of a medium, counted from 1."""
-        return Part(
+        return MediumPart(
             bundle_id=self.bundle_id,
             medium=number,
             media=tuple(tuple(sorted(load.name for load in one.loads)) for one in self.media),
@@ -199,8 +199,8 @@ def _rank(path: str) -> int:
 def _put(medium: MediumPlan, load: Load) -> None:
     if not medium.fits(load.size_bytes):
         raise UsageError(
-            f"a medium has no room for {load.name} ({human_bytes(load.size_bytes)}), "
-            f"{human_bytes(max(0, medium.left_bytes))} are left beside what every medium holds",
+            f"{load.name} ({human_bytes(load.size_bytes)}) does not fit on a medium: "
+            f"{human_bytes(max(0, medium.left_bytes))} are left beside what each of them holds",
             subject="--media",
             hint="take larger media",
         )
@@ -233,5 +233,5 @@ def _divide(
             at = until
 
 
-def _following(chunks: Sequence[Chunk], offset: int) -> int:
+def _following(chunks: Sequence[FileChunk], offset: int) -> int:
     return next(chunk.size_bytes for chunk in chunks if chunk.offset == offset)

@@ -20,10 +20,10 @@ class Chunks:
     sha256: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of each chunk, in order, by the digest of its file; files of one chunk have no entry."""
 
-    def spans(self, sha256: str, size_bytes: int) -> tuple["Chunk", ...]:
+    def spans(self, sha256: str, size_bytes: int) -> tuple["FileChunk", ...]:
         """Return the chunks of a file in order; none where it has one alone, or none are known."""
         return tuple(
-            Chunk(at, min(self.size_bytes, size_bytes - at), digest)
+            FileChunk(at, min(self.size_bytes, size_bytes - at), digest)
             for at, digest in zip(
                 range(0, size_bytes, self.size_bytes), self.sha256.get(sha256, ()), strict=False
             )
@@ -47,7 +47,7 @@ class Chunks:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class FileChunk:
     """A part of a file."""
 
     offset: int
@@ -93,7 +93,7 @@ def covered(size_bytes: int, spans: Iterable[tuple[int, int]]) -> bool:
     return reached >= size_bytes
 
 
-def runs(chunks: Iterable[Chunk]) -> Iterator[tuple[int, int]]:
+def runs(chunks: Iterable[FileChunk]) -> Iterator[tuple[int, int]]:
     """Yield chunks that follow each other as one span, from its offset to its end."""
     start = end = None
     for chunk in chunks:

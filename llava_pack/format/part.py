@@ -17,7 +17,7 @@ MAX_PART_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class MediumPart:
     """One medium of the set that a bundle, or what was missing of one, travels on."""
 
     schema: int = 1
@@ -33,7 +33,7 @@ class Part:
     def label(self) -> str:
         """The name of this medium, for people: which bundle, and which of how many.
 
-        >>> Part(bundle_id="3f9a1b2c" * 8, medium=2, media=((), ())).label
+        >>> MediumPart(bundle_id="3f9a1b2c" * 8, medium=2, media=((), ())).label
         '3f9a1b2c 2 of 2'
         """
         return f"{self.bundle_id[:8]} {self.medium} of {len(self.media)}"
@@ -44,12 +44,12 @@ class Part:
         return self.media[self.medium - 1]
 
 
-def render_part(part: Part) -> bytes:
+def render_part(part: MediumPart) -> bytes:
     """Return the bytes of PART.json."""
     return canonical.dumps(records.encode(part))
 
 
-def parse_part(data: bytes, bundle_id: str, sums: Mapping[str, str]) -> Part:
+def parse_part(data: bytes, bundle_id: str, sums: Mapping[str, str]) -> MediumPart:
     """Return what PART.json says; it has one encoding, so that nothing else hides in it.
 
     Args:
@@ -61,7 +61,7 @@ def parse_part(data: bytes, bundle_id: str, sums: Mapping[str, str]) -> Part:
         IntegrityError: it is not what `carry` writes for this bundle.
     """
     defects = records.Defects()
-    part = records.decode(Part, canonical.loads(data, max_bytes=MAX_PART_BYTES), defects)
+    part = records.decode(MediumPart, canonical.loads(data, max_bytes=MAX_PART_BYTES), defects)
     if part is None or render_part(part) != data:
         raise IntegrityError(records.summary(defects) or "not canonical", subject=PART_NAME)
     if part.bundle_id != bundle_id:
@@ -91,7 +91,7 @@ def _listed(name: str, sums: Mapping[str, str]) -> bool:
     return name in sums or (piece is not None and piece[0] in sums)
 
 
-def media_with(part: Part, missing: Iterable[str]) -> tuple[int, ...]:
+def media_with(part: MediumPart, missing: Iterable[str]) -> tuple[int, ...]:
     """Return which media hold files or pieces of `missing` paths, counted from 1, in order."""
     wanted = set(missing)
     return tuple(

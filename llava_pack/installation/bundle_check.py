@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_pack.format import records
-from llava_pack.format.chunks import Chunk
+from llava_pack.format.chunks import FileChunk
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.part import Part
+from llava_pack.format.part import MediumPart
 from llava_pack.format.progress import Progress
 from llava_pack.format.signature import PublicKey
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.target.contents import Contents, Place, recognised, survey
+from llava_pack.target.contents import FilePlace, MediaContents, recognised, survey
 from llava_pack.target.inventory import BundleListing, FileDefect, check, read_manifest
 from llava_pack.target.pieces import check_piece
 from llava_pack.target.store import Store
@@ -38,7 +38,7 @@ class BundleCheck:
 
     listing: BundleListing
     manifest: Manifest | None
-    part: Part | None
+    part: MediumPart | None
     defects: tuple[FileDefect, ...]
     absent: tuple[str, ...]
     size_bytes: int
@@ -68,11 +68,11 @@ class BundleCheck:
 class _FileCheck:
     """One file or piece that is to be read."""
 
-    place: Place
+    place: FilePlace
     path: str
     sha256: str
     size_bytes: int
-    chunks: Sequence[Chunk] | None = None
+    chunks: Sequence[FileChunk] | None = None
     """Of the whole file, where this is a piece."""
 
     def run(self, progress: Progress) -> FileDefect | None:
@@ -140,7 +140,7 @@ def examine(
 
 
 def _checks(
-    listing: BundleListing, manifest: Manifest | None, contents: Contents, store: Store | None
+    listing: BundleListing, manifest: Manifest | None, contents: MediaContents, store: Store | None
 ) -> Iterator[_FileCheck]:
     """Yield what is read, the largest first."""
     entries = {} if manifest is None else {one.path: one for one in manifest.files if one.carried}
@@ -151,7 +151,7 @@ def _checks(
         size_bytes = entries[path].size_bytes if path in entries else 0
         places = list(contents.whole.get(path, ()))
         if not places and store is not None and (stored := store.path(sha256)).is_file():
-            places = [Place(stored.parent, stored.name)]
+            places = [FilePlace(stored.parent, stored.name)]
         checks += [_FileCheck(one, path, sha256, size_bytes) for one in places]
         if manifest is not None:
             chunks = manifest.chunks.spans(sha256, size_bytes)
@@ -161,7 +161,9 @@ def _checks(
     yield from sorted(checks, key=lambda one: -one.size_bytes)
 
 
-def _missing(absent: Sequence[str], contents: Contents, part: Part | None) -> Iterator[str]:
+def _missing(
+    absent: Sequence[str], contents: MediaContents, part: MediumPart | None
+) -> Iterator[str]:
     """Yield the files and pieces that should be here, and are not."""
     if part is None:
         yield from absent

@@ -25,7 +25,7 @@ _LITTER = frozenset(
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlace:
     """Where a file is, or a part of one that begins at an offset."""
 
     root: Path
@@ -41,19 +41,19 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class MediaContents:
     """What is there of a bundle."""
 
-    whole: Mapping[str, Sequence[Place]]
+    whole: Mapping[str, Sequence[FilePlace]]
     """By listed path, each place where a file of that name is."""
-    pieces: Mapping[str, Sequence[Place]]
+    pieces: Mapping[str, Sequence[FilePlace]]
     """By listed path, the pieces of that file."""
     strange: tuple[FileDefect, ...]
     """What must not be there, or cannot be looked at."""
-    parity: tuple[Place, ...] = ()
+    parity: tuple[FilePlace, ...] = ()
     litter: int = 0
     """How many files and folders of operating systems lie around."""
-    unnamed: tuple[Place, ...] = field(default=(), repr=False)
+    unnamed: tuple[FilePlace, ...] = field(default=(), repr=False)
     """Files whose names nobody knows; `recognised` tells which a medium renamed."""
 
     def present(self, path: str, size_bytes: int | None) -> bool:
@@ -66,14 +66,14 @@ class Contents:
         return covered(size_bytes, spans)
 
 
-def survey(listing: BundleListing) -> Contents:
+def survey(listing: BundleListing) -> MediaContents:
     """Return what is where on all media of a bundle; no file is opened."""
     folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
     folders.add(PARITY_FOLDER)
-    whole: dict[str, list[Place]] = {}
-    pieces: dict[str, list[Place]] = {}
-    parity: list[Place] = []
-    unnamed: list[Place] = []
+    whole: dict[str, list[FilePlace]] = {}
+    pieces: dict[str, list[FilePlace]] = {}
+    parity: list[FilePlace] = []
+    unnamed: list[FilePlace] = []
     strange: list[FileDefect] = []
     litter = 0
     for root in listing.roots:
@@ -92,7 +92,7 @@ def survey(listing: BundleListing) -> Contents:
                 parity.append(found)
             elif found.name not in sums.UNLISTED | {PART_NAME}:
                 unnamed.append(found)
-    return Contents(
+    return MediaContents(
         whole=whole,
         pieces=pieces,
         strange=tuple(strange),
@@ -102,7 +102,7 @@ def survey(listing: BundleListing) -> Contents:
     )
 
 
-def _walk(root: Path, below: str, folders: set[str]) -> Iterator[Place | FileDefect]:
+def _walk(root: Path, below: str, folders: set[str]) -> Iterator[FilePlace | FileDefect]:
     try:
         entries = os.scandir(root / below)
     except OSError as error:
@@ -112,7 +112,7 @@ def _walk(root: Path, below: str, folders: set[str]) -> Iterator[Place | FileDef
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             if _is_litter(path) and path not in folders:
-                yield Place(root, path)
+                yield FilePlace(root, path)
             elif entry.is_dir(follow_symlinks=False):
                 if path in folders:
                     yield from _walk(root, path, folders)
@@ -122,7 +122,7 @@ def _walk(root: Path, below: str, folders: set[str]) -> Iterator[Place | FileDef
                 kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
                 yield FileDefect(path, "not-a-file", "a file", kind)
             else:
-                yield Place(root, path)
+                yield FilePlace(root, path)
 
 
 def _is_litter(path: str) -> bool:
@@ -130,7 +130,7 @@ def _is_litter(path: str) -> bool:
     return name in _LITTER or name.startswith("._")
 
 
-def recognised(contents: Contents, manifest: Manifest | None) -> Contents:
+def recognised(contents: MediaContents, manifest: Manifest | None) -> MediaContents:
     """Return the contents with files whose names the medium cut, as Joliet does after 64 letters.
 
     A file that is missing may be one in the same folder whose size is right and whose name begins

@@ -45,8 +45,7 @@ def existing(path: Path) -> Path:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that this user may still write where `folder` is, or would be."""
-    facts = os.statvfs(existing(folder))
-    return facts.f_bavail * facts.f_frsize
+    return shutil.disk_usage(existing(folder)).free
 
 
 def point(link: Path, target: str) -> None:

@@ -6,18 +6,53 @@ from itertools import chain
 from pathlib import Path
 
 from llava_pack.format import canonical, files
-from llava_pack.format.chunks import parse_piece, runs
+from llava_pack.format.chunks import FileChunk, parse_piece, runs
 from llava_pack.format.digest_list import short_form
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.manifest import Manifest, parse_manifest
-from llava_pack.format.part import Part
+from llava_pack.format.manifest import FileEntry, Manifest, parse_manifest
+from llava_pack.format.part import MediumPart
 from llava_pack.format.text import human_bytes
-from llava_pack.target.store import Lack, LackError
+from llava_pack.target import inventory
+from llava_pack.target.inventory import COPY_AGAIN, FileDefect
 
 NAME = "need.json"
 COLLECTING = "collecting"
 """Below it the manifest of each bundle that is not complete: what gc keeps the files of."""
 SCHEMA = 1
+_FETCH_AGAIN = "the bad file is removed: add --index URL to the same command, and it is fetched"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """A file that is not in the store, and not whole and good on any medium."""
+
+    entry: FileEntry
+    chunks: tuple[FileChunk, ...]
+    """What is missing of it; none where that is all."""
+    defect: FileDefect | None
+    """What is there instead; None where nothing is."""
+
+    @property
+    def shown(self) -> FileDefect:
+        """The same as a defect of the bundle."""
+        return self.defect or FileDefect(self.entry.path, "missing", "a file", "nothing")
+
+    @property
+    def size_bytes(self) -> int:
+        """How much is to be brought."""
+        return sum(chunk.size_bytes for chunk in self.chunks) or self.entry.size_bytes
+
+
+class LackError(IntegrityError):
+    """Files are missing or bad; all that is good is in the store."""
+
+    def __init__(self, lacks: tuple[Lack, ...], *, of: int) -> None:
+        absent = any(lack.defect is not None and not lack.entry.carried for lack in lacks)
+        defects = [lack.shown for lack in lacks]
+        hint = _FETCH_AGAIN if absent else COPY_AGAIN
+        told = inventory.refusal(defects, of=of, hint=hint)
+        super().__init__(told.message, hint=told.hint)
+        self.lacks = lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +95,7 @@ class Need:
             }
         )
 
-    def media(self, part: Part) -> Iterator[tuple[int, int, int]]:
+    def media(self, part: MediumPart) -> Iterator[tuple[int, int, int]]:
         """Yield the number of each medium that has some of it, with how many files and bytes."""
         wanted = {lack.entry.path: lack for lack in self.lacks}
         for number, names in enumerate(part.media, start=1):
@@ -69,7 +104,7 @@ class Need:
                 yield number, sum(bool(size) for size in sizes), sum(sizes)
 
 
-def _on_medium(name: str, wanted: dict[str, Lack], part: Part) -> int:
+def _on_medium(name: str, wanted: dict[str, Lack], part: MediumPart) -> int:
     """Return how many bytes of what is wanted a file of a medium holds."""
     if name in wanted:
         return wanted[name].size_bytes
@@ -95,16 +130,18 @@ class IncompleteError(IntegrityError):
         kept: where need.json is.
     """
 
-    def __init__(self, error: LackError, need: Need, parts: Sequence[Part], kept: Path) -> None:
-        bring = f"on the laptop: llava-pack carry BUNDLE --need need.json --to DIR ({kept})"
-        super().__init__(error.message, hint=f"{error.hint}; or {bring}")
+    def __init__(
+        self, error: LackError, need: Need, parts: Sequence[MediumPart], kept: Path
+    ) -> None:
+        hint = f"{error.hint}; or carry what {kept} names: llava-pack carry BUNDLE --need need.json"
+        super().__init__(error.message, hint=hint)
         self.need = need
         self.still = told(need, parts)
         self.bad = tuple(lack.defect for lack in need.lacks if lack.defect is not None)
         self.kept = kept
 
 
-def told(need: Need, parts: Sequence[Part]) -> str:
+def told(need: Need, parts: Sequence[MediumPart]) -> str:
     """Return in one sentence what is to come, with `parts` of the media that were read."""
     read = {part.medium for part in parts}
     media = [one for one in need.media(parts[0]) if one[0] not in read] if parts else []

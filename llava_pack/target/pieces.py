@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llava_pack.format import files
-from llava_pack.format.chunks import Chunk, runs
+from llava_pack.format.chunks import FileChunk, runs
 from llava_pack.format.digests import READ_BYTES
 from llava_pack.format.progress import Progress
 from llava_pack.target import disk, inventory
-from llava_pack.target.contents import Place
+from llava_pack.target.contents import FilePlace
 from llava_pack.target.inventory import FileDefect
 
 
 def gather(
-    into: Path, chunks: Sequence[Chunk], places: Iterable[Place], progress: Progress
-) -> tuple[Chunk, ...]:
+    into: Path, chunks: Sequence[FileChunk], places: Iterable[FilePlace], progress: Progress
+) -> tuple[FileChunk, ...]:
     """Write every chunk that is good somewhere into a file, and return those that are missing.
 
     What an earlier run wrote there is read again and kept where it is right, so a run may be killed
@@ -46,7 +46,7 @@ def gather(
     return tuple(missing)
 
 
-def _is_there(whole: BinaryIO, chunk: Chunk) -> bool:
+def _is_there(whole: BinaryIO, chunk: FileChunk) -> bool:
     try:  # a hole is not worth hashing
         if os.lseek(whole.fileno(), chunk.offset, os.SEEK_DATA) >= chunk.end:
             return False
@@ -58,8 +58,8 @@ def _is_there(whole: BinaryIO, chunk: Chunk) -> bool:
 
 
 def _take(
-    whole: BinaryIO, missing: Iterable[Chunk], place: Place, progress: Progress
-) -> list[Chunk]:
+    whole: BinaryIO, missing: Iterable[FileChunk], place: FilePlace, progress: Progress
+) -> list[FileChunk]:
     """Take the missing chunks that a file has, and return the others."""
     try:
         source = inventory.open_file(place.root, place.name)
@@ -81,7 +81,9 @@ def _take(
     return rest
 
 
-def check_piece(place: Place, chunks: Sequence[Chunk], progress: Progress) -> FileDefect | None:
+def check_piece(
+    place: FilePlace, chunks: Sequence[FileChunk], progress: Progress
+) -> FileDefect | None:
     """Read a piece once, and return what is wrong with it.
 
     Args:
@@ -107,7 +109,7 @@ def check_piece(place: Place, chunks: Sequence[Chunk], progress: Progress) -> Fi
     return None
 
 
-def _copied(source: BinaryIO, start: int, chunk: Chunk, into: BinaryIO | None) -> bool:
+def _copied(source: BinaryIO, start: int, chunk: FileChunk, into: BinaryIO | None) -> bool:
     """Copy a chunk from an offset in its source, and say whether its digest is right."""
     medium = inventory.Medium(source)
     digest = hashlib.sha256()

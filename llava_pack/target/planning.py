@@ -26,7 +26,7 @@ from llava_pack.target import (
     unlisted,
     venv,
 )
-from llava_pack.target.contents import Contents, recognised, survey
+from llava_pack.target.contents import MediaContents, recognised, survey
 from llava_pack.target.inventory import BundleListing, FileDefect
 from llava_pack.target.store import Store
 
@@ -65,7 +65,7 @@ class InstallPlan:
     """What an install would do, found out without writing anything."""
 
     listing: BundleListing
-    contents: Contents
+    contents: MediaContents
     verdict: trust.Verdict
     manifest: Manifest
     manifest_bytes: bytes
@@ -120,11 +120,8 @@ def plan(request: InstallRequest, progress: Progress) -> InstallPlan:
 def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     listing = inventory.read_listing(request.bundle, expect=request.expect, others=request.others)
     verdict = trust.judge(listing, trust_key=request.trust_key, prefix=request.prefix)
-    if request.over_ssh and request.expect is None:
-        raise UsageError("has no meaning without --expect", subject="--over-ssh")
     if request.over_ssh:
-        client = os.environ.get("SSH_CONNECTION", "?").partition(" ")[0]
-        verdict = replace(verdict, expect=f"over ssh from {client}, by llava-pack deploy")
+        verdict = _over_ssh(request, verdict)
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
     names = [one.name for one in manifest.known_answers]
@@ -182,6 +179,14 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     )
 
 
+def _over_ssh(request: InstallRequest, verdict: trust.Verdict) -> trust.Verdict:
+    """Say in a verdict how the id came."""
+    if request.expect is None:
+        raise UsageError("has no meaning without --expect", subject="--over-ssh")
+    client = os.environ.get("SSH_CONNECTION", "?").partition(" ")[0]
+    return replace(verdict, expect=f"over ssh from {client}, by llava-pack deploy")
+
+
 def _python(request: InstallRequest, manifest: Manifest) -> tuple[Path, str | None]:
     """Return the interpreter for a bundle that carries none, and the version that will run."""
     python = venv.host_python(request.python)
@@ -220,7 +225,7 @@ def _left_out(
 def _files(
     request: InstallRequest,
     listing: BundleListing,
-    contents: Contents,
+    contents: MediaContents,
     manifest: Manifest,
     others: unlisted.Accounted,
 ) -> FloorFinding:
@@ -236,10 +241,13 @@ def _files(
     total = len(listing.sums)
     missing = (FileDefect(path, "missing", "a file", "nothing") for path in absent)
     defects = [*contents.strange, *(() if request.collect else (*missing, *others.defects))]
-    value = f"all {total}" if not absent else f"{total - len(absent)} of {total}"
-    value += f" are present; unlisted, as expected: {', '.join(others.sizes)}"
+    named = ", ".join(others.sizes)
+    value = f"all {total} are present; unlisted, as expected: {named}"
+    if absent:
+        here = total - len(absent)
+        value = f"{here} of {total} are present; unlisted, as expected: {named}"
     if contents.litter:
-        value += f"; {contents.litter} files of operating systems are ignored"
+        value = f"{value}; {contents.litter} files of operating systems are ignored"
     value = inventory.refusal(defects, of=total).message if defects else value
     need = "every listed file, and no other"
     fix = inventory.COPY_AGAIN

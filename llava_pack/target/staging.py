@@ -30,10 +30,10 @@ from llava_pack.target import (
     venv,
 )
 from llava_pack.target import need as needs
-from llava_pack.target.need import IncompleteError, Need
+from llava_pack.target.need import IncompleteError, LackError, Need
 from llava_pack.target.planning import InstallPlan, InstallRequest
 from llava_pack.target.receipt import Receipt
-from llava_pack.target.store import LackError, Store
+from llava_pack.target.store import Store
 
 
 @dataclass(kw_only=True)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from llava_pack.format import files
-from llava_pack.format.chunks import Chunk
+from llava_pack.format.chunks import FileChunk
 from llava_pack.format.digests import copy_hashing
-from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.target import disk, inventory, pieces
-from llava_pack.target.contents import Contents, Place
-from llava_pack.target.inventory import COPY_AGAIN, FileDefect
+from llava_pack.target.contents import FilePlace, MediaContents
+from llava_pack.target.inventory import FileDefect
+from llava_pack.target.need import Lack, LackError
 
 Way = Literal["stored", "moved", "linked", "cloned", "copied", "fetched"]
 """How a file came into the store; only one that was copied takes its bytes once more."""
@@ -26,45 +26,14 @@ _MOVABLE = ("model/", "wheels/")
 """What --consume takes off a medium; the rest is needed to start install.sh from it again."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lack:
-    """A file that is not in the store, and not whole and good on any medium."""
-
-    entry: FileEntry
-    chunks: tuple[Chunk, ...]
-    """What is missing of it; none where that is all."""
-    defect: FileDefect | None
-    """What is there instead; None where nothing is."""
-
-    @property
-    def size_bytes(self) -> int:
-        """How much is to be brought."""
-        return sum(chunk.size_bytes for chunk in self.chunks) or self.entry.size_bytes
-
-
-class LackError(IntegrityError):
-    """Files are missing or bad; all that is good is in the store."""
-
-    def __init__(self, lacks: tuple[Lack, ...], *, of: int) -> None:
-        absent = any(lack.defect is not None and not lack.entry.carried for lack in lacks)
-        defects = [lack.defect or _missing(lack.entry.path) for lack in lacks]
-        hint = _FETCH_AGAIN if absent else COPY_AGAIN
-        told = inventory.refusal(defects, of=of, hint=hint)
-        super().__init__(told.message, hint=told.hint)
-        self.lacks = lacks
-
-
-_FETCH_AGAIN = "the bad file is removed: add --index URL to the same command, and it is fetched"
-
-
 @dataclass(frozen=True)
 class _Item:
     """One content of a bundle, which files on media have or have parts of."""
 
     entry: FileEntry
-    chunks: tuple[Chunk, ...]
-    whole: list[Place] = field(default_factory=list)
-    pieces: list[Place] = field(default_factory=list)
+    chunks: tuple[FileChunk, ...]
+    whole: list[FilePlace] = field(default_factory=list)
+    pieces: list[FilePlace] = field(default_factory=list)
 
 
 class Store:
@@ -87,7 +56,9 @@ class Store:
         """Return where the good parts of a file are collected."""
         return self.root / "partial" / sha256
 
-    def foresee(self, contents: Contents, manifest: Manifest, *, consume: bool) -> Counter[str]:
+    def foresee(
+        self, contents: MediaContents, manifest: Manifest, *, consume: bool
+    ) -> Counter[str]:
         """Return by which way how many bytes would be placed; a clone is foreseen as a copy."""
         sizes = Counter[str]()
         for item in _items(contents, manifest):
@@ -104,7 +75,7 @@ class Store:
         return sizes
 
     def place(
-        self, contents: Contents, manifest: Manifest, progress: Progress, *, consume: bool
+        self, contents: MediaContents, manifest: Manifest, progress: Progress, *, consume: bool
     ) -> Counter[str]:
         """Bring every file of a bundle into the store; return by which way how many bytes came.
 
@@ -135,7 +106,7 @@ class Store:
                 sizes[way] += item.entry.size_bytes
         return sizes
 
-    def _way(self, place: Place, entry: FileEntry, *, consume: bool) -> Way:
+    def _way(self, place: FilePlace, entry: FileEntry, *, consume: bool) -> Way:
         """Return how a file can be placed: without writing its bytes, where that is safe.
 
         Root links nothing, for it could be another account's file; what it moves, it first owns.
@@ -172,7 +143,7 @@ class Store:
         return found
 
     def _bring(self, item: _Item, progress: Progress, *, consume: bool) -> Way | Lack:
-        """Place a file from the first medium that has it good, else from all of its good parts."""
+        """Bring a file from the first medium that has it good, else from all of its good parts."""
         entry = item.entry
         defect: FileDefect | None = None
         for place in item.whole:
@@ -194,11 +165,11 @@ class Store:
             partial.unlink()
             return Lack(entry=entry, chunks=(), defect=wrong)
         partial.chmod(_mode(entry))
-        partial.rename(self.path(entry.sha256))
+        files.move(partial, self.path(entry.sha256))
         return "copied"
 
     def _take(
-        self, place: Place, entry: FileEntry, progress: Progress, *, consume: bool
+        self, place: FilePlace, entry: FileEntry, progress: Progress, *, consume: bool
     ) -> Way | FileDefect:
         """Place one file: read once, through the descriptor of what will be used."""
         incoming = self.incoming / entry.sha256
@@ -246,17 +217,13 @@ class Store:
         return freed
 
 
-def _missing(path: str) -> FileDefect:
-    return FileDefect(path, "missing", "a file", "nothing")
-
-
-def _readers(contents: Contents) -> int:
+def _readers(contents: MediaContents) -> int:
     """Return how many files are read at once."""
     roots = {place.root for places in contents.whole.values() for place in places}
     return 1 if any(map(disk.one_reader, roots)) else os.cpu_count() or 1
 
 
-def _items(contents: Contents, manifest: Manifest) -> list[_Item]:
+def _items(contents: MediaContents, manifest: Manifest) -> list[_Item]:
     """Return each content once, executable where a file with it is one, the largest first."""
     found: dict[str, _Item] = {}
     for entry in sorted(manifest.files, key=lambda entry: -entry.mode):

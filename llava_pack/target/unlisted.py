@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.part import MAX_PART_BYTES, PART_NAME, Part, parse_part
+from llava_pack.format.part import MAX_PART_BYTES, PART_NAME, MediumPart, parse_part
 from llava_pack.format.signature import MAX_SIGNATURE_BYTES, PublicKey, as_made
 from llava_pack.format.sums import SUMS_NAME, UNLISTED
 from llava_pack.format.welcome import MAX_START_BYTES, START_NAME, start_here
@@ -63,7 +63,7 @@ def account(listing: BundleListing, manifest: Manifest, key: PublicKey | None) -
     return Accounted(sizes, tuple(defects))
 
 
-def part_at(listing: BundleListing, root: Path) -> Part | None:
+def part_at(listing: BundleListing, root: Path) -> MediumPart | None:
     """Return what PART.json says on one medium; None where there is none, or one that is wrong."""
     try:
         data = inventory.read_file(root, PART_NAME, MAX_PART_BYTES)

@@ -6,7 +6,9 @@ It ends in the same store, or in a need that, once it is brought, does.
 import hashlib
 import random
 import shutil
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,9 +22,10 @@ from llava_pack.format.chunks import piece_name
 from llava_pack.format.progress import Silent
 from llava_pack.target import inventory
 from llava_pack.target.contents import recognised, survey
-from llava_pack.target.need import Need
-from llava_pack.target.store import LackError, Store
+from llava_pack.target.need import LackError, Need
+from llava_pack.target.store import Store
 from tests.support.bundle import BundleSimulator
+from tests.support.memory_disk import memory_disk
 
 CHUNK = 1000
 WEIGHTS = random.Random(0).randbytes(7_777)
@@ -160,8 +163,13 @@ def run(folder, bundles, seed):
     return repairs
 
 
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    with tempfile.TemporaryDirectory(dir=memory_disk(), prefix="llava-pack-") as folder:
+        yield Path(folder)
+
+
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_whatever_happens_to_media_the_store_ends_whole(bundles, tmp_path_factory, seed):
-    folder = tmp_path_factory.getbasetemp() / "crossing"
-    run(folder, bundles, seed)
+def test_whatever_happens_to_media_the_store_ends_whole(bundles, scratch, seed):
+    run(scratch / "crossing", bundles, seed)

@@ -70,8 +70,7 @@ def verify(
     if as_json:
         console.document("verify", facts)
         return
-    for line in _content_lines(found):
-        console.say(line)
+    _say_contents(found)
     if absent := len(facts["left_out"]):
         console.say(f"! {absent} wheels are left out: the server fetches them from its own index")
     extra = ", ".join(f"{name} ({human_bytes(size)})" for name, size in found.unlisted.items())
@@ -83,17 +82,23 @@ def verify(
     console.verbatim(found.listing.bundle_id)
 
 
-def _content_lines(found: "BundleCheck") -> list[str]:
+def _say_contents(found: "BundleCheck") -> None:
     total = len(found.listing.sums)
     size = human_bytes(found.size_bytes)
     if not found.absent:
-        return [f"{console.mark('ok')} {total} files, {size}: every byte is as listed"]
+        console.say(f"{console.mark('ok')} {total} files, {size}: every byte is as listed")
+        return
     here = total - len(found.absent)
-    where = "" if found.part is None else f", medium {found.part.medium} of {len(found.part.media)}"
-    return [
-        f"{console.mark('ok')} {here} of {total} files, {size}{where}: every byte is as listed",
-        f"! {len(found.absent)} files are not here whole: other media, or the server, have them",
-    ]
+    console.say(f"{console.mark('ok')} {here} of {total} files, {size}: every byte is as listed")
+    rest = len(found.absent)
+    if found.part is None:
+        console.say(f"! {rest} files are not here whole: an installation has them")
+    else:
+        of = len(found.part.media)
+        console.say(
+            f"! medium {found.part.medium} of {of}: {rest} files are not here whole, other media "
+            "or the server have them"
+        )
 
 
 def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:

@@ -1,8 +1,8 @@
 """`llava-pack carry`: write a bundle, or what is missing of one, on media."""
 
-import shlex
 import sys
 from pathlib import Path
+from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -212,6 +212,10 @@ def _told(done: "WrittenMedium") -> str:
     )
 
 
+def _update_line(there: str, bundle_id: str) -> str:
+    return join(["/opt/llava-pack/bin/llava-pack", "install", there, "--expect", bundle_id])
+
+
 def _lines(
     source: "CarrySource", plan: "CarryPlan", folder: Path, *, update: bool
 ) -> tuple[str, ...]:
@@ -220,10 +224,9 @@ def _lines(
 
     if not plan.media:
         return ()
-    there = f"/path/to/{shlex.quote(folder.name)}"
+    there = f"/path/to/{quote(folder.name)}"
     more = " --collect" if len(plan.media) > 1 else ""
     if update:
-        program = "/opt/llava-pack/bin/llava-pack"
-        return (f"{program} install {there} --expect {plan.bundle_id}{more}",)
+        return (_update_line(there, plan.bundle_id) + more,)
     *first, last = contact_lines(there, plan.bundle_id, index=bool(source.manifest.left_out))
     return (*first, last + more)
