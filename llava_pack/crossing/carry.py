@@ -65,8 +65,9 @@ def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
             subject=str(folder),
             hint="choose another --to, or empty the folder",
         ) from error
-    if found.strange:
-        raise UsageError(f"{found.strange[0]}", subject=str(folder), hint="choose another --to")
+    strange = [one for one in found.strange if not files.is_leftover(one.path)]
+    if strange:
+        raise UsageError(f"{strange[0]}", subject=str(folder), hint="choose another --to")
     if listing.bundle_id != bundle and not replace:
         raise UsageError(
             f"holds bundle {listing.bundle_id[:12]} of {manifest.recipe.name}",

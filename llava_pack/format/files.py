@@ -67,6 +67,9 @@ else:
             os.close(descriptor)
 
 
+_BESIDE = re.compile(r"\..+\.[0-9a-f]{8}\.new")
+
+
 def write(path: Path, data: bytes, mode: int | None = None, *, durable: bool = True) -> None:
     """Replace a file by `data`.
 
@@ -113,6 +116,15 @@ def replacing(path: Path, mode: int | None = None, *, durable: bool = True) -> I
             beside.unlink()
     if durable:
         sync(path.parent)
+
+
+def is_leftover(path: str) -> bool:
+    """Say whether a name is one that a writer gives a file until it is complete.
+
+    >>> is_leftover("model/.a.safetensors.01234567.new")
+    True
+    """
+    return _BESIDE.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def clear(path: Path) -> None:

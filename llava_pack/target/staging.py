@@ -143,7 +143,8 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
     try:
         return store.place(plan.contents, plan.manifest, staging.progress, consume=request.consume)
     except LackError as error:
-        need = Need(bundle_id=plan.listing.bundle_id, lacks=error.lacks)
+        carried = tuple(lack for lack in error.lacks if lack.entry.carried)
+        need = Need(bundle_id=plan.listing.bundle_id, lacks=carried)
         kept = needs.keep(request.prefix, need, plan.manifest_bytes)
         found = (unlisted.part_at(plan.listing, root) for root in plan.listing.roots)
         parts = tuple(part for part in found if part is not None)

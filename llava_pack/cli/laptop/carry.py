@@ -106,7 +106,9 @@ def carry(
         written.append(done)
         console.say(f"{console.mark('ok')} {_told(done)}")
     facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
-    lines = _lines(source, plan, folders[chosen[0] - 1], update=bool(have or base))
+    lines = [
+        line for done in written[:1] for line in _lines(source, done, update=bool(have or base))
+    ]
     if as_json:
         console.document("carry", {**facts, "install": lines[-1] if lines else None})
         return
@@ -216,17 +218,14 @@ def _update_line(there: str, bundle_id: str) -> str:
     return join(["/opt/llava-pack/bin/llava-pack", "install", there, "--expect", bundle_id])
 
 
-def _lines(
-    source: "CarrySource", plan: "CarryPlan", folder: Path, *, update: bool
-) -> tuple[str, ...]:
+def _lines(source: "CarrySource", done: "WrittenMedium", *, update: bool) -> tuple[str, ...]:
     """Return what is typed on the server."""
     from llava_pack.format.welcome import contact_lines
 
-    if not plan.media:
-        return ()
-    there = f"/path/to/{quote(folder.name)}"
-    more = " --collect" if len(plan.media) > 1 else ""
+    bundle_id = source.listing.bundle_id
+    there = f"/path/to/{quote(done.folder.name)}"
+    more = " --collect" if done.media > 1 else ""
     if update:
-        return (_update_line(there, plan.bundle_id) + more,)
-    *first, last = contact_lines(there, plan.bundle_id, index=bool(source.manifest.left_out))
+        return (_update_line(there, bundle_id) + more,)
+    *first, last = contact_lines(there, bundle_id, index=bool(source.manifest.left_out))
     return (*first, last + more)

@@ -1,0 +1,189 @@
+"""`llava-pack carry` as a person uses it: what it refuses, resumes, and tells."""
+
+import errno
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from llava_pack.cli import main
+from tests.support.bundle import BundleSimulator, change
+
+SHARD = "model/tiny-llava/model-00001-of-00001.safetensors"
+CHUNK = 65_536
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    root = tmp_path / "laptop/tiny"
+    weights = random.Random(2).randbytes(3_000_000)
+    return root, BundleSimulator(weights=weights, chunk_bytes=CHUNK).write(root)
+
+
+@pytest.fixture
+def carry(bundle, tmp_path, capsys):
+    """Run `carry --json` and return its exit code and what it told."""
+
+    def run(*options, to=tmp_path / "media"):
+        capsys.readouterr()
+        code = main(["carry", str(bundle[0]), "--to", str(to), "--json", *map(str, options)])
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.stat()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_whole_bundle_shares_its_blocks_with_the_one_on_the_laptop(bundle, carry, tmp_path):
+    code, told = carry()
+    assert code == 0
+    (medium,) = told["media"]
+    assert Path(medium["folder"]) == tmp_path / "media/tiny"
+    assert medium["copied_bytes"] == 0
+    written = files(tmp_path / "media/tiny")
+    assert written.keys() - {"PART.json"} == files(bundle[0]).keys()
+    assert told["install"].startswith("sh install.sh --bundle")
+
+
+def test_run_again_it_writes_nothing(carry, tmp_path):
+    carry("--media", 1_000_000)
+    before = {name: facts.st_mtime_ns for name, facts in files(tmp_path / "media").items()}
+    code, told = carry("--media", 1_000_000)
+    assert code == 0
+    assert {one["copied_bytes"] for one in told["media"]} == {0}
+    assert {n: facts.st_mtime_ns for n, facts in files(tmp_path / "media").items()} == before
+
+
+def test_what_went_bad_on_a_medium_is_written_anew(carry, tmp_path):
+    carry("--media", 1_000_000)
+    piece = next((tmp_path / "media").rglob("*.piece-*"))
+    good = piece.read_bytes()
+    piece.write_bytes(good[:-1])
+    (piece.parent / f".{piece.name}.01234567.new").write_bytes(b"left by a run that was killed")
+    code, _ = carry("--media", 1_000_000)
+    assert code == 0
+    assert piece.read_bytes() == good
+    assert not list((tmp_path / "media").rglob("*.new"))
+
+
+def test_other_sizes_of_media_replace_the_set(carry, tmp_path):
+    carry("--media", 1_000_000)
+    first = next((tmp_path / "media").glob("tiny-2of*"))
+    held = files(first)
+    code, _ = carry("--media", 900_000, "--medium", 2, to=first.parent / "one")
+    assert code == 0
+    (tmp_path / "media/one/tiny").rename(tmp_path / "media/aside")
+    first.rename(tmp_path / "media/one/tiny")
+    code, _ = carry("--media", 900_000, "--medium", 2, to=first.parent / "one")
+    assert code == 0
+    assert files(tmp_path / "media/one/tiny").keys() != held.keys()
+    assert files(tmp_path / "media/one/tiny").keys() == files(tmp_path / "media/aside").keys()
+    assert main(["verify", str(tmp_path / "media/one/tiny")]) == 0
+
+
+def test_a_folder_with_anything_else_is_left_alone(carry, tmp_path):
+    (tmp_path / "media/tiny").mkdir(parents=True)
+    (tmp_path / "media/tiny/thesis.tex").write_text("years of work")
+    code, told = carry("--replace")
+    assert code == 2
+    assert "left alone" in told["message"]
+    assert (tmp_path / "media/tiny/thesis.tex").read_text() == "years of work"
+
+
+def test_a_stranger_among_the_files_of_a_medium_is_named(carry, tmp_path):
+    carry()
+    (tmp_path / "media/tiny/model/thesis.tex").write_text("years of work")
+    code, told = carry("--replace")
+    assert code == 2
+    assert "model/thesis.tex" in told["message"]
+    assert (tmp_path / "media/tiny/model/thesis.tex").exists()
+
+
+def test_another_bundle_is_replaced_only_where_that_was_said(carry, tmp_path):
+    other = tmp_path / "laptop/other"
+    BundleSimulator(release=1_800_000_000).write(other)
+    assert main(["carry", str(other), "--to", str(tmp_path / "media")]) == 0
+    code, told = carry()
+    assert code == 2
+    assert "holds bundle" in told["message"]
+    assert "--replace" in told["hint"]
+    assert carry("--replace")[0] == 0
+    assert main(["verify", str(tmp_path / "media/tiny")]) == 0
+
+
+def test_a_file_that_is_damaged_on_the_laptop_is_not_carried(bundle, carry, tmp_path):
+    change(bundle[0] / SHARD, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+    for options in ((), ("--media", 1_000_000)):
+        code, told = carry(*options)
+        assert (code, told["subject"]) == (4, SHARD)
+        assert "damaged on this laptop" in told["message"]
+        assert not (tmp_path / "media/tiny" / SHARD).exists()
+
+
+def test_a_bundle_that_is_not_whole_is_not_carried(bundle, carry):
+    (bundle[0] / SHARD).unlink()
+    code, told = carry()
+    assert code == 4
+    assert SHARD in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (("--media", "a stick"), 2, "4.7GB"),
+        (("--media", "1000000", "--medium", "99"), 2, "--medium"),
+        (("--have", "/nothing"), 2, "--have"),
+        (("--base", "/nothing"), 2, "earlier bundle"),
+        (("--have", "-", "--base", "/nothing"), 2, "one of"),
+        (("--expect", "ab" * 32), 5, "expected bundle id"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(carry, options, code, word):
+    got, told = carry(*options)
+    assert got == code
+    assert word in f"{told['subject']} {told['message']} {told['hint']}"
+
+
+def test_more_media_than_folders(bundle, carry, tmp_path):
+    code, told = carry("--to", tmp_path / "second", "--media", 1_000_000)
+    assert code == 2
+    assert "more than 2 media" in told["message"]
+    assert not (tmp_path / "media").exists()
+
+
+def test_the_plan_alone_writes_nothing(carry, tmp_path):
+    code, told = carry("--media", 1_000_000, "--dry-run")
+    assert code == 0
+    assert told["kind"] == "carry-plan"
+    assert len(told["media"]) >= 3
+    assert not (tmp_path / "media").exists()
+
+
+def test_what_is_pasted_is_read_from_stdin(bundle, carry, tmp_path, monkeypatch, capsys):
+    have = "\n".join(
+        line.split()[0] for line in (bundle[0] / "SHA256SUMS").read_text().splitlines()
+    )
+    with (tmp_path / "have").open("w+") as stream:
+        stream.write(have)
+        stream.seek(0)
+        monkeypatch.setattr("sys.stdin", stream)
+        code, told = carry("--have", "-")
+    assert (code, told["media"]) == (0, [])
+
+
+def test_a_medium_that_fails_while_it_is_written(carry, monkeypatch):
+    def fail(*_arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("llava_pack.format.files.sync", fail)
+    code, told = carry()
+    assert code == 11
+    assert "run the same command again" in told["hint"]

@@ -1,0 +1,124 @@
+"""Which file goes on which medium."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_pack.crossing.media import MediumSize, parse_media
+from llava_pack.crossing.plan import CarriedFile, plan_media
+from llava_pack.format.chunks import Chunks
+from llava_pack.format.errors import UsageError
+
+CHUNK = 100
+
+
+def file(path, size_bytes, wanted=()):
+    digest = path.encode().hex().ljust(64, "0")[:64]
+    count = -(-size_bytes // CHUNK)
+    digests = tuple(f"{number:064x}" for number in range(count)) if count > 1 else ()
+    chunks = Chunks(size_bytes=CHUNK, sha256={digest: digests}).spans(digest, size_bytes)
+    return CarriedFile(
+        path=path, size_bytes=size_bytes, sha256=digest, chunks=chunks, wanted=tuple(wanted)
+    )
+
+
+def planned(files, room_bytes, **more):
+    size = MediumSize(room_bytes=room_bytes, block_bytes=1)
+    return plan_media("ab" * 32, files, lambda _: size, list_bytes=0, **more)
+
+
+def names(plan):
+    return [[load.name for load in medium.loads] for medium in plan.media]
+
+
+def overhead(files):
+    return 8192 + 2 * sum(len(one.path) + 32 for one in files)
+
+
+@pytest.mark.parametrize(
+    ("text", "room_bytes", "block_bytes"),
+    [
+        ("4.7GB", 4_512_000_000, 4096),
+        ("650 MB", 624_000_000, 4096),
+        ("32gb-FAT32", 30_720_000_000, 32768),
+        ("123456789", 123_456_789, 4096),
+    ],
+)
+def test_a_size_is_read_as_media_are_sold(text, room_bytes, block_bytes):
+    assert parse_media(text) == MediumSize(room_bytes=room_bytes, block_bytes=block_bytes)
+
+
+@pytest.mark.parametrize("text", ["", "0GB", "GB", "4,7GB", "-1", "32GB-ntfs", "4.7GiB"])
+def test_no_size(text):
+    with pytest.raises(UsageError, match=r"4\.7GB"):
+        parse_media(text)
+
+
+def test_what_is_needed_first_comes_first_and_starts_on_every_medium():
+    files = [
+        file("model/a", 90),
+        file("wheels/b", 90),
+        file("install.sh", 2),
+        file("runtime/uv", 9),
+    ]
+    plan = planned(files, overhead(files) + 100)
+    assert names(plan) == [["install.sh", "runtime/uv"], ["install.sh", "wheels/b"],
+                           ["install.sh", "model/a"]]  # fmt: skip
+
+
+def test_what_starts_is_on_the_first_medium_alone_where_it_is_large():
+    files = [file("install.sh", 60), file("model/a", 90)]
+    assert names(planned(files, overhead(files) + 100)) == [["install.sh"], ["model/a"]]
+
+
+def test_a_file_larger_than_a_medium_is_divided_into_whole_chunks():
+    files = [file("model/a", 950)]
+    plan = planned(files, overhead(files) + 450)
+    assert names(plan) == [
+        ["model/a.piece-0"], ["model/a.piece-400"], ["model/a.piece-800"],
+    ]  # fmt: skip
+    assert [load.parts for medium in plan.media for load in medium.loads][-1] == [100, 50]
+
+
+def test_a_file_that_cannot_be_divided_is_named():
+    files = [file("model/a", 95)]
+    with pytest.raises(UsageError, match="cannot be divided") as caught:
+        planned(files, overhead(files) + 50)
+    assert caught.value.subject == "model/a"
+
+
+def test_a_medium_that_has_no_place_for_one_chunk():
+    files = [file("model/a", 950)]
+    with pytest.raises(UsageError, match="does not fit on a medium"):
+        planned(files, overhead(files) + 50)
+
+
+def test_wanted_chunks_alone_travel():
+    files = [file("model/a", 950, wanted=[(100, 300), (900, 950)])]
+    plan = planned(files, 1 << 20)
+    assert names(plan) == [["model/a.piece-100", "model/a.piece-900"]]
+    assert sum(load.size_bytes for load in plan.media[0].loads) == 250
+
+
+def test_nothing_to_carry_needs_no_medium():
+    assert planned([], 1 << 20).media == ()
+
+
+@given(
+    sizes=st.lists(st.integers(0, 2000), min_size=1, max_size=30),
+    room=st.integers(200, 5000),
+    percent=st.sampled_from([0.0, 5.0, 30.0]),
+)
+def test_everything_is_somewhere_once_and_no_medium_is_over_full(sizes, room, percent):
+    files = [file(f"model/{number:02}", size) for number, size in enumerate(sizes)]
+    plan = planned(files, overhead(files) + room, parity_percent=percent)
+    for one in files:
+        loads = [load for medium in plan.media for load in medium.loads if load.file == one]
+        spans = sorted((load.start, load.end or one.size_bytes) for load in loads)
+        assert [spans[0][0], spans[-1][1]] == [0, one.size_bytes]
+        assert all(end == start for (_, end), (start, _) in pairwise(spans))
+    for medium in plan.media:
+        held = sum(load.size_bytes for load in medium.loads)
+        assert held * (1 + percent / 100) <= room
