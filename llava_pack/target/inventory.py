@@ -116,6 +116,7 @@ def survey(listing: BundleListing) -> tuple[FileDefect, ...]:
     """Compare names and kinds of files, without reading them."""
     present: set[str] = set()
     folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
+    folders.add(sums.PARITY_FOLDER)
     defects = list(islice(_walk(listing, "", folders, present), _MAX_DEFECTS + 1))
     if len(defects) > _MAX_DEFECTS:
         defects[-1] = FileDefect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
@@ -147,7 +148,7 @@ def _walk(
             elif not entry.is_file(follow_symlinks=False):
                 kind = "a link" if entry.is_symlink() else "a device, FIFO or socket"
                 yield FileDefect(path, "not-a-file", "a file", kind)
-            elif path not in listing.sums and path not in sums.UNLISTED:
+            elif not (path in listing.sums or path in sums.UNLISTED or sums.is_parity(path)):
                 yield FileDefect(path, "extra", "nothing", "a file")
 
 
