@@ -37,12 +37,14 @@ def verify(
     from llava_pack.installation.bundle_check import examine
     from llava_pack.target import trust
     from llava_pack.target.inventory import read_listing, refusal
+    from llava_pack.target.parity import volumes
 
     began = time.monotonic()
     listing = read_listing(bundle, expect=expect)
     verdict = trust.judge(listing, trust_key=trust_key, prefix=None)
     found = examine(listing, key=verdict.key, progress=console.progress())
     facts = {**found.facts(), "trust": verdict.facts()}
+    facts["parity"] = {one.name: one.stat().st_size for one in volumes(bundle)}
     facts["took_s"] = round(time.monotonic() - began, 3)
     if found.defects:
         error = refusal(found.defects, of=len(found.listing.sums))
@@ -62,6 +64,9 @@ def verify(
         console.say(f"! {absent} wheels are left out: the server fetches them from its own index")
     extra = ", ".join(f"{name} ({human_bytes(size)})" for name, size in found.unlisted.items())
     console.say(f"{console.mark('ok')} unlisted files are accounted for: {extra}")
+    if parity := facts["parity"]:
+        size = human_bytes(sum(parity.values()))
+        console.say(f"! {len(parity)} recovery volumes ({size}) are not listed, and prove nothing")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
     console.verbatim(found.listing.bundle_id)
