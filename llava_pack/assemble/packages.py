@@ -1,9 +1,9 @@
-"""The packages of a bundle: the target's wheels, uv apart, and the interpreter."""
+"""The packages of a bundle: the target's wheels, programs apart, and the interpreter."""
 
 import os
 from dataclasses import dataclass, replace
 
-from llava_pack.assemble.runtime_files import PythonChoice, remote_wheel
+from llava_pack.assemble.runtime_files import PROGRAMS, PythonChoice, remote_wheel
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.source_packages import Workshop, resolve_with_sources
 from llava_pack.fetch.cache import Cache
@@ -47,12 +47,14 @@ class Packages:
     @property
     def wheels(self) -> Wheels:
         """Return those that are installed."""
-        return tuple(wheel for wheel in self.all_wheels if wheel.name != "uv")
+        return tuple(wheel for wheel in self.all_wheels if wheel.name not in PROGRAMS)
 
     @property
-    def uv(self) -> LockedWheel:
-        """Return the one that `runtime/uv` is taken from."""
-        return next(wheel for wheel in self.all_wheels if wheel.name == "uv")
+    def programs(self) -> dict[str, LockedWheel]:
+        """Return those that programs of `runtime/` are taken from, by path; old locks have uv."""
+        return {
+            PROGRAMS[wheel.name].path: wheel for wheel in self.all_wheels if wheel.name in PROGRAMS
+        }
 
     def remote_wheels(self) -> list[RemoteFile]:
         """Return what the downloader is asked for, with credentials where an index wants them."""

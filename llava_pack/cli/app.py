@@ -12,6 +12,7 @@ from llava_pack.cli.both.ask import ask
 from llava_pack.cli.both.chat import chat
 from llava_pack.cli.both.explain import explain
 from llava_pack.cli.both.inspect import inspect
+from llava_pack.cli.both.repair import repair
 from llava_pack.cli.both.tunnel import tunnel
 from llava_pack.cli.both.verify import verify
 from llava_pack.cli.laptop.build import build
@@ -117,4 +118,4 @@ _add(SERVER, support_bundle)
 _add(SERVER, generations, revert, gc, have, uninstall, cls=ServerCommand)
 _add_group(SERVER, keys)
 _add_group(SERVER, service)
-_add(BOTH, tunnel, chat, ask, verify, inspect, explain)
+_add(BOTH, tunnel, chat, ask, verify, repair, inspect, explain)

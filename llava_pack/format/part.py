@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from llava_pack.format import canonical, records
 from llava_pack.format.chunks import parse_piece
 from llava_pack.format.errors import IntegrityError
-from llava_pack.format.paths import component_defect
+from llava_pack.format.sums import PARITY_FOLDER, is_parity
 
 PART_NAME = "PART.json"
-PARITY_FOLDER = "parity"
 MAX_PART_BYTES = 4 * 1024 * 1024
 
 
@@ -73,17 +72,6 @@ def parse_part(data: bytes, bundle_id: str, sums: Mapping[str, str]) -> MediumPa
     if not all(map(is_parity, part.parity)):
         raise IntegrityError(f"names files outside {PARITY_FOLDER}/", subject=PART_NAME)
     return part
-
-
-def is_parity(path: str) -> bool:
-    """Say whether a path may be a recovery volume.
-
-    >>> is_parity("parity/set.vol00+13.par2"), is_parity("parity/x.sh")
-    (True, False)
-    """
-    folder, _, name = path.partition("/")
-    plain = component_defect(name) is None
-    return folder == PARITY_FOLDER and plain and name.endswith(".par2")
 
 
 def _listed(name: str, sums: Mapping[str, str]) -> bool:

@@ -16,9 +16,12 @@ MANIFEST_NAME = "MANIFEST.json"
 UNLISTED = frozenset(
     {SUMS_NAME, "SHA256SUMS.sig", "SHA256SUMS.sshsig", "key.pem", "START-HERE.txt"}
 )
+PARITY_FOLDER = "parity"
+"""Of recovery volumes: beside a bundle's files, never listed, and evidence of nothing."""
 MAX_FILES = 10_000
 MAX_SUMS_BYTES = 4 * 1024 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_PARITY = re.compile(rf"{PARITY_FOLDER}/[A-Za-z0-9_][A-Za-z0-9._+-]*\.par2")
 _EXPECT = re.compile(r"[0-9a-f]{32,64}")
 
 
@@ -77,6 +80,15 @@ def _defect(path: str, last: str) -> str | None:
     if path <= last:
         return f"{path!r} is listed twice" if path == last else f"{path!r} is out of order"
     return path_defect(path)
+
+
+def is_parity(path: str) -> bool:
+    """Say whether a path is one of a recovery volume.
+
+    >>> is_parity("parity/parity.vol00+10.par2"), is_parity("parity/x/parity.par2")
+    (True, False)
+    """
+    return _PARITY.fullmatch(path) is not None
 
 
 def bundle_id(sums: bytes) -> str:

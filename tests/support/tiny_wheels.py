@@ -6,6 +6,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from llava_pack.assemble.requirements import target_requirements
+from llava_pack.assemble.runtime_files import PROGRAMS
 from llava_pack.lock.torch_build import TorchChoice
 from llava_pack.recipe import find_recipe, read_recipe
 from tests.support.wheels import write_wheel
@@ -25,9 +26,10 @@ def write_tiny_wheels(folder: Path) -> Path:
         elif requirement.marker is None or requirement.marker.evaluate():
             name = requirement.name.replace("-", "_")
             wheel = write_wheel(folder, name, _version(requirement))
-            if name == "uv":
+            if requirement.name in PROGRAMS:
                 with zipfile.ZipFile(wheel, "a") as archive:
-                    archive.writestr(f"{wheel.stem}.data/scripts/uv", "#!/bin/sh\n")
+                    member = PROGRAMS[requirement.name].member
+                    archive.writestr(member.replace(".data", f"{wheel.stem}.data"), "#!/bin/sh\n")
     return folder
 
 

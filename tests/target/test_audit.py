@@ -27,9 +27,17 @@ DECIDES_TRUST = frozenset(
 """Whether a byte is believed; the other modules place what is, and start it."""
 ASKS_AN_INDEX = frozenset(["package_index.py"])
 """What runs for a bundle without wheels alone, and says nothing about what is believed."""
+REBUILDS = frozenset(["par2.py", "parity.py"])
+"""What runs only where files are bad, and says nothing about what is believed either."""
 SPEAKS = frozenset(["translation.py"])
 """What shows a message in the person's language."""
-PARTS = {"decides trust": 1550, "places and starts": 2820, "asks an index": 250, "speaks": 125}
+PARTS = {
+    "decides trust": 1565,
+    "places and starts": 2820,
+    "asks an index": 250,
+    "rebuilds": 350,
+    "speaks": 125,
+}
 UNREAD = frozenset(["probe.sh", "receive.sh", "windows.py"])
 """The first two run before there is a bundle to trust, and the last one is in no bundle."""
 MADE = re.compile(r"^# Chinese begins.*^# Chinese ends$", re.DOTALL | re.MULTILINE)
@@ -67,7 +75,7 @@ def test_what_is_not_counted_is_in_no_bundle():
 def test_the_parts_of_the_budget_name_modules_that_are_there():
     assert {
         path.name for path in [*MODULES, *SCRIPTS]
-    } >= DECIDES_TRUST | ASKS_AN_INDEX | SPEAKS | UNREAD
+    } >= DECIDES_TRUST | ASKS_AN_INDEX | REBUILDS | SPEAKS | UNREAD
 
 
 def part_of(name):
@@ -75,6 +83,8 @@ def part_of(name):
         return "decides trust"
     if name in SPEAKS:
         return "speaks"
+    if name in REBUILDS:
+        return "rebuilds"
     return "asks an index" if name in ASKS_AN_INDEX else "places and starts"
 
 

