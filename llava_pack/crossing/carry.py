@@ -1,18 +1,17 @@
 """The media of a bundle, written: each file is hashed on its way, and nothing else lies there."""
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from llava_pack.crossing.parity import made_volumes, protect
 from llava_pack.crossing.plan import CarryPlan, Load, MediumPlan
 from llava_pack.crossing.request import CarrySource
 from llava_pack.format import files
-from llava_pack.format.digests import READ_BYTES
 from llava_pack.format.errors import (
     FetchError,
     IntegrityError,
@@ -21,11 +20,13 @@ from llava_pack.format.errors import (
     reason_of,
 )
 from llava_pack.format.part import PART_NAME, render_part
-from llava_pack.format.progress import Progress
+from llava_pack.format.progress import Progress, Silent
+from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, is_parity
 from llava_pack.format.text import human_bytes
 from llava_pack.placing import share
-from llava_pack.target import disk, inventory
+from llava_pack.target import disk, inventory, parity
 from llava_pack.target.contents import recognised, survey
+from llava_pack.target.pieces import read_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
             subject=str(folder),
             hint="choose another --to, or empty the folder",
         ) from error
-    strange = [one for one in found.strange if not files.is_leftover(one.path)]
+    left = f"{PARITY_FOLDER}.partial"
+    strange = [one for one in found.strange if not files.is_leftover(one.path) and one.path != left]
     if strange:
         raise UsageError(f"{strange[0]}", subject=str(folder), hint="choose another --to")
     if listing.bundle_id != bundle and not replace:
@@ -118,17 +120,19 @@ def write_medium(
     with _explained(folder), disk.room_on(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _clear(source, plan, number, folder)
-        head = {PART_NAME: render_part(plan.part(number)), **source.head}
+        volumes = [f"{PARITY_FOLDER}/{one.name}" for one in parity.volumes(folder)]
+        head = {PART_NAME: render_part(plan.part(number, volumes)), **source.head}
         for name, data in head.items():
             _write_changed(folder / name, data)
             progress.advance(len(data))
         for load in medium.loads:
-            if _is_there(folder, load, progress):
-                continue
-            copied += _bring(source.root, folder, load, progress)
+            if not _is_there(folder, load, progress):
+                copied += _bring(source.root, folder, load, progress)
         for place, _, _ in os.walk(folder):
             files.sync(Path(place))
-    progress.done()
+        progress.done()
+        made = _protected(folder, plan, number, progress)
+        _write_changed(folder / PART_NAME, render_part(plan.part(number, made)))
     return WrittenMedium(
         folder=folder,
         medium=number,
@@ -159,10 +163,21 @@ def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> N
         for name in names:
             path = Path(place, name)
             files.clear(path)
-            if path.relative_to(folder).as_posix() not in wanted | {PART_NAME}:
+            relative = path.relative_to(folder).as_posix()
+            if relative not in wanted | {PART_NAME} and not is_parity(relative):
                 path.unlink(missing_ok=True)
         if place != str(folder) and not any(Path(place).iterdir()):
             Path(place).rmdir()
+
+
+def _protected(folder: Path, plan: CarryPlan, number: int, progress: Progress) -> Sequence[str]:
+    """Have recovery volumes for what a medium holds, and return their paths."""
+    if not plan.parity_percent:
+        disk.remove_tree(folder / PARITY_FOLDER)
+        return ()
+    names = [MANIFEST_NAME, *(load.name for load in plan.media[number - 1].loads)]
+    held = made_volumes(folder, names, plan.parity_percent)
+    return held or protect(folder, names, plan.parity_percent, progress)
 
 
 def _write_changed(path: Path, data: bytes) -> None:
@@ -175,7 +190,7 @@ def _is_there(folder: Path, load: Load, progress: Progress) -> bool:
     if not path.is_file() or path.stat().st_size != load.size_bytes:
         return False
     with path.open("rb") as stream:
-        good = _read(stream, load, None) == load.digests
+        good = read_parts(stream, load.parts, None, Silent()) == load.digests
     if good:
         progress.advance(load.size_bytes)
     return good
@@ -193,35 +208,16 @@ def _bring(root: Path, folder: Path, load: Load, progress: Progress) -> int:
     target.unlink(missing_ok=True)
     if load.end is None and share(source, target):
         with target.open("rb") as stream:
-            digests = _read(stream, load, None, progress)
+            digests = read_parts(stream, load.parts, None, progress)
         if digests != load.digests:
             target.unlink()
             raise _damage(load)
         return 0
     with source.open("rb") as stream, files.replacing(target, durable=False) as out:
         stream.seek(load.start)
-        if _read(stream, load, out, progress) != load.digests:
+        if read_parts(stream, load.parts, out, progress) != load.digests:
             raise _damage(load)
     return load.size_bytes
-
-
-def _read(
-    stream: BinaryIO, load: Load, into: BinaryIO | None, progress: Progress | None = None
-) -> list[str]:
-    """Return the digests of what a stream holds of a load, and copy it on the way."""
-    found = []
-    for size_bytes in load.parts:
-        digest = hashlib.sha256()
-        left = size_bytes
-        while left and (data := stream.read(min(left, READ_BYTES))):
-            digest.update(data)
-            left -= len(data)
-            if into is not None:
-                into.write(data)
-            if progress is not None:
-                progress.advance(len(data))
-        found.append(digest.hexdigest())
-    return found
 
 
 def _damage(load: Load) -> IntegrityError:

@@ -11,6 +11,7 @@ _NOMINAL = 0.96
 """What a medium has at least of the size that it is sold as, its file system taken off."""
 _BLOCK_BYTES = 4096
 _FAT32_BLOCK_BYTES = 32768
+_WHOLE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,22 @@ class MediumSize:
         8192
         """
         return -(-size_bytes // self.block_bytes) * self.block_bytes
+
+
+def parse_percent(text: str) -> int:
+    """Return how much `--parity` says.
+
+    >>> parse_percent("5%"), parse_percent("10")
+    (5, 10)
+
+    Raises:
+        UsageError: it is no whole number from 1 to 100.
+    """
+    number = text.strip().removesuffix("%").strip()
+    if number.isdecimal() and 1 <= int(number) <= _WHOLE:
+        return int(number)
+    message = f"expected 1% to 100%, got {text!r}"
+    raise UsageError(message, subject="--parity", hint="5% repairs a few bad places")
 
 
 def parse_media(text: str) -> MediumSize:

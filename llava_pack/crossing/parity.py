@@ -37,6 +37,7 @@ _MEMORY_MIB = 512
 """Recovery data of up to this size is computed while files are read once, more takes two reads."""
 _SPARE_BYTES = 16 << 20
 _COUNT = re.compile(r"Source file count: (\d+)")
+_VOLUME = re.compile(r"\.vol\d+\+(\d+)\.par2$")
 _MAGIC = b"PAR2\0PKT"
 _HEADER = struct.Struct("<8sQ16s16x16s")
 _DESCRIPTION = b"PAR 2.0\0FileDesc"
@@ -141,6 +142,19 @@ def protect(
     files.sync(folder)
     names = sorted(f"{PARITY_FOLDER}/{made.name}" for made in final.iterdir())
     return tuple(name for name in names if is_parity(name))
+
+
+def made_volumes(folder: Path, paths: Iterable[str], percent: int) -> tuple[str, ...]:
+    """Return the volumes that `protect` made for these files as they are, none where it has not.
+
+    Their bytes are not read: only what they say of themselves.
+    """
+    sizes = {path: (folder / path).stat().st_size for path in paths}
+    plan = plan_volumes(sum(sizes.values()), percent)
+    names = tuple(f"{PARITY_FOLDER}/{one.name}" for one in parity.volumes(folder))
+    blocks = sum(int(found[1]) for found in map(_VOLUME.search, names) if found)
+    made = covered_files(folder) == {path: size for path, size in sizes.items() if size}
+    return names if made and blocks == plan.recovery_blocks else ()
 
 
 def covered_files(folder: Path) -> dict[str, int]:

@@ -16,6 +16,8 @@ _ORDER = (*_STARTS, "probe.sh", "runtime/", "lock/", "sbom/", "licenses/", "whee
 """What is needed first comes first."""
 _PART_BYTES = 8192
 """Of PART.json, beside the names in it."""
+PARITY_BYTES = 1 << 20
+"""Of recovery volumes, beside their share of the files."""
 _NAME_BYTES = 32
 """That a name of a file takes there more than its path."""
 
@@ -81,7 +83,7 @@ class MediumPlan:
     """None for one that everything fits on."""
     fixed_bytes: int
     """What is on every medium, with PART.json."""
-    parity_percent: float
+    parity_percent: int
     loads: list[Load] = field(default_factory=list)
     taken_bytes: int = 0
 
@@ -121,6 +123,8 @@ class CarryPlan:
 
     bundle_id: str
     media: tuple[MediumPlan, ...]
+    parity_percent: int = 0
+    """Of each medium's files, that recovery volumes take beside them."""
 
     @property
     def size_bytes(self) -> int:
@@ -143,7 +147,7 @@ def plan_media(
     sizes: Callable[[int], MediumSize | None],
     *,
     list_bytes: int,
-    parity_percent: float = 0.0,
+    parity_percent: int = 0,
 ) -> CarryPlan:
     """Return which file goes on which medium: what is needed first on the first ones.
 
@@ -154,19 +158,20 @@ def plan_media(
         files: what travels.
         sizes: of each medium, counted from 0; None for one that everything fits on.
         list_bytes: of the files that every medium has: SHA256SUMS, the manifest, signatures.
-        parity_percent: of each medium that recovery volumes take.
+        parity_percent: of each medium's files, that recovery volumes take beside them.
 
     Raises:
         UsageError: a medium is too small for what cannot be divided.
     """
     ordered = sorted(files, key=lambda one: (_rank(one.path), one.path))
     names_bytes = sum(len(one.path) + _NAME_BYTES for one in ordered)
+    parity_bytes = PARITY_BYTES if parity_percent else 0
     media: list[MediumPlan] = []
 
     def opened() -> MediumPlan:
         medium = MediumPlan(
             size=sizes(len(media)),
-            fixed_bytes=list_bytes + _PART_BYTES + 2 * names_bytes,
+            fixed_bytes=list_bytes + _PART_BYTES + 2 * names_bytes + parity_bytes,
             parity_percent=parity_percent,
         )
         media.append(medium)
@@ -189,7 +194,11 @@ def plan_media(
             _divide(one, ((0, one.size_bytes),), media, opened)
             continue
         _put(medium or opened(), Load(one))
-    return CarryPlan(bundle_id=bundle_id, media=tuple(one for one in media if one.loads))
+    return CarryPlan(
+        bundle_id=bundle_id,
+        media=tuple(one for one in media if one.loads),
+        parity_percent=parity_percent,
+    )
 
 
 def _rank(path: str) -> int:

@@ -5,6 +5,7 @@ Source: docs/reference/bundle-format.md, "Partial bundles".
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from llava_pack.format import canonical, records
 from llava_pack.format.chunks import parse_piece
@@ -41,6 +42,15 @@ class MediumPart:
     def here(self) -> tuple[str, ...]:
         """The listed files and pieces that this medium is to hold."""
         return self.media[self.medium - 1]
+
+    def piece_end(self, path: str, start: int, size_bytes: int) -> int:
+        """Return where a piece of a file of `size_bytes` ends that begins at `start`.
+
+        It ends where another one begins, on whichever medium.
+        """
+        pieces = filter(None, map(parse_piece, chain.from_iterable(self.media)))
+        starts = [offset for name, offset in pieces if name == path and offset > start]
+        return min(starts, default=size_bytes)
 
 
 def render_part(part: MediumPart) -> bytes:

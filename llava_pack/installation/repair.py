@@ -10,20 +10,21 @@ from typing import Any
 
 from llava_pack.crossing.parity import covered_files, par2_program
 from llava_pack.format import files, records
+from llava_pack.format.chunks import FileChunk, parse_piece
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.errors import CannotVerifyError, IntegrityError, PackError, PreflightError
 from llava_pack.format.manifest import parse_manifest
+from llava_pack.format.part import PART_NAME
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.installation.bundle_check import BundleCheck, examine
 from llava_pack.target import disk, inventory, par2, parity
 from llava_pack.target.inventory import FileDefect
 from llava_pack.target.parity import WantedFile
+from llava_pack.target.pieces import read_parts
 from llava_pack.target.store import Store
 from llava_pack.target.trust import Verdict
 
-PART_NAME = "PART.json"
-"""What says which files of a bundle are on a medium; the others are missing there, rightly."""
 _SCRATCH = ".llava-pack-repair-"
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _BAD = frozenset({"changed", "missing", "size", "unreadable"})
@@ -111,13 +112,25 @@ def _damage(found: BundleCheck) -> tuple[list[WantedFile], list[FileDefect]]:
     partial = (found.listing.root / PART_NAME).is_file()
     wanted, beyond = [], []
     for defect in found.defects:
-        sha256 = found.listing.sums.get(defect.path, "")
+        path, start = parse_piece(defect.path) or (defect.path, 0)
+        sha256 = found.listing.sums.get(path, "")
         size = 0 if sha256 == _EMPTY else covered.get(defect.path)
         if size is not None and sha256 and defect.problem in _BAD:
-            wanted.append(WantedFile(path=defect.path, size_bytes=size, sha256=sha256))
+            chunks = () if path == defect.path else _chunks(found, path, start, size)
+            known = WantedFile(path=defect.path, size_bytes=size, sha256=sha256, chunks=chunks)
+            wanted.append(known)
         elif not partial or defect.problem not in {"missing", "extra"}:
             beyond.append(defect)
     return wanted, beyond
+
+
+def _chunks(found: BundleCheck, path: str, start: int, size_bytes: int) -> tuple[FileChunk, ...]:
+    """Return the chunks in a piece of a file."""
+    if found.manifest is None:
+        return ()
+    entry = next(one for one in found.manifest.files if one.path == path)
+    chunks = found.manifest.chunks.spans(entry.sha256, entry.size_bytes)
+    return tuple(one for one in chunks if start <= one.offset < start + size_bytes)
 
 
 def _mend(
@@ -217,8 +230,7 @@ def _replace(final: Path, rebuilt: Path, one: WantedFile) -> None:
         inventory.open_file(rebuilt.parent, rebuilt.name) as source,
         files.replacing(final, mode) as place,
     ):
-        _, got = copy_hashing(source, place)
-        if got != one.sha256:
-            message = f"changed, expected sha256 {one.sha256}, got {got}"
+        if (got := read_parts(source, one.sizes, place, Silent())) != one.digests:
+            message = f"changed, expected sha256 {one.digests[0]}, got {got[0]}"
             raise IntegrityError(message, subject=one.path)
     rebuilt.unlink()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from llava_pack.format import canonical, files
@@ -29,6 +28,8 @@ class Lack:
     entry: FileEntry
     chunks: tuple[FileChunk, ...]
     """What is missing of it; none where that is all."""
+    all_chunks: tuple[FileChunk, ...] = ()
+    """Of the file; none where it has one alone."""
     defect: FileDefect | None
     """What is there instead; None where nothing is."""
 
@@ -111,9 +112,7 @@ def _on_medium(name: str, wanted: dict[str, Lack], part: MediumPart) -> int:
     path, start = parse_piece(name) or ("", 0)
     if path not in wanted:
         return 0
-    pieces = filter(None, map(parse_piece, chain.from_iterable(part.media)))
-    starts = [offset for name, offset in pieces if name == path and offset > start]
-    end = min(starts, default=wanted[path].entry.size_bytes)
+    end = part.piece_end(path, start, wanted[path].entry.size_bytes)
     chunks = wanted[path].chunks
     if not chunks:
         return end - start

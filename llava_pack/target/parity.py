@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava_pack.format.chunks import FileChunk
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import PARITY_FOLDER, is_parity
 from llava_pack.format.text import human_bytes
 from llava_pack.target import disk, inventory, par2
+from llava_pack.target.pieces import read_parts
 
 _MEMORY_MIB = 64
 """What par2 may hold of its work; reading takes it two blocks more."""
@@ -38,6 +40,18 @@ class WantedFile:
     path: str
     size_bytes: int
     sha256: str
+    chunks: tuple[FileChunk, ...] = ()
+    """Of a piece, which has no digest of its own: `sha256` is that of the whole file then."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes in bytes of what `digests` are of."""
+        return [one.size_bytes for one in self.chunks] or [self.size_bytes]
+
+    @property
+    def digests(self) -> list[str]:
+        """What was promised: of its chunks where there are any, else of the file."""
+        return [one.sha256 for one in self.chunks] or [self.sha256]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +200,7 @@ def _lay(place: Path, sources: Mapping[str, str], wanted: Sequence[WantedFile]) 
 def _is_right(place: Path, one: WantedFile) -> bool:
     """Say whether a rebuilt file is the promised one, and really where it seems to be."""
     path = place / one.path
-    promise = (one.sha256, one.size_bytes)
-    if path.resolve() != path or not path.is_file():
+    if path.resolve() != path or not path.is_file() or path.stat().st_size != one.size_bytes:
         return False
-    return inventory.check(place, one.path, promise, Silent()) is None
+    with inventory.open_file(place, one.path) as stream:
+        return read_parts(stream, one.sizes, None, Silent()) == one.digests

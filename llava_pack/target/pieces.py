@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from llava_pack.format import files
 from llava_pack.format.chunks import FileChunk, runs
-from llava_pack.format.digests import READ_BYTES
-from llava_pack.format.progress import Progress
+from llava_pack.format.digests import READ_BYTES, Readable
+from llava_pack.format.progress import Progress, Silent
 from llava_pack.target import disk, inventory
 from llava_pack.target.contents import FilePlace
 from llava_pack.target.inventory import FileDefect
@@ -81,6 +81,31 @@ def _take(
     return rest
 
 
+def read_parts(
+    stream: Readable, sizes: Iterable[int], into: BinaryIO | None, progress: Progress
+) -> list[str]:
+    """Read parts that follow each other, copy them, and return the digest of each.
+
+    Args:
+        stream: of the file; what comes after the parts is not read.
+        sizes: of each part in bytes.
+        into: gets what was hashed; None to hash alone.
+        progress: told the bytes.
+    """
+    found = []
+    for size_bytes in sizes:
+        digest = hashlib.sha256()
+        left = size_bytes
+        while left and (data := stream.read(min(left, READ_BYTES))):
+            digest.update(data)
+            left -= len(data)
+            if into is not None:
+                disk.write_all(into, data)
+            progress.advance(len(data))
+        found.append(digest.hexdigest())
+    return found
+
+
 def check_piece(
     place: FilePlace, chunks: Sequence[FileChunk], progress: Progress
 ) -> FileDefect | None:
@@ -111,15 +136,8 @@ def check_piece(
 
 def _copied(source: BinaryIO, start: int, chunk: FileChunk, into: BinaryIO | None) -> bool:
     """Copy a chunk from an offset in its source, and say whether its digest is right."""
-    medium = inventory.Medium(source)
-    digest = hashlib.sha256()
     source.seek(start)
     if into is not None:
         into.seek(chunk.offset)
-    left = chunk.size_bytes
-    while left and (data := medium.read(min(left, READ_BYTES))):
-        digest.update(data)
-        left -= len(data)
-        if into is not None:
-            disk.write_all(into, data)
-    return not left and digest.hexdigest() == chunk.sha256
+    sizes = [chunk.size_bytes]
+    return read_parts(inventory.Medium(source), sizes, into, Silent()) == [chunk.sha256]

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from llava_pack.target import (
     disk,
     generations,
     journal,
+    mending,
     receipt,
     receipt_page,
     serving,
@@ -141,7 +143,7 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
     plan = staging.plan
     request = staging.request
     try:
-        return store.place(plan.contents, plan.manifest, staging.progress, consume=request.consume)
+        return _place_or_mend(staging, store)
     except LackError as error:
         carried = tuple(lack for lack in error.lacks if lack.entry.carried)
         need = Need(bundle_id=plan.listing.bundle_id, lacks=carried)
@@ -149,6 +151,26 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
         found = (unlisted.part_at(plan.listing, root) for root in plan.listing.roots)
         parts = tuple(part for part in found if part is not None)
         raise IncompleteError(error, need, parts, kept) from error
+
+
+def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
+    """Bring every file into the store, bad ones by way of recovery volumes where there are any."""
+    plan = staging.plan
+    progress = staging.progress
+    consume = staging.request.consume
+    try:
+        return store.place(plan.contents, plan.manifest, progress, consume=consume)
+    except LackError as error:
+        if not plan.contents.parity:
+            raise
+        with tempfile.TemporaryDirectory(dir=store.incoming) as folder:
+            found = mending.rebuilt(
+                plan.listing, plan.manifest, error.lacks, store, Path(folder), progress
+            )
+            if not (places := list(found)):
+                raise
+            contents = mending.with_places(plan.contents, places)
+            return store.place(contents, plan.manifest, progress, consume=consume)
 
 
 def place_model(manifest: Manifest, store: Store, generation: Path) -> None:

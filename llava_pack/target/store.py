@@ -155,11 +155,11 @@ class Store:
         places = [*item.whole, *item.pieces]
         partial = self.partial(entry.sha256)
         if not item.chunks or not (places or partial.exists()):
-            return Lack(entry=entry, chunks=(), defect=defect)
+            return Lack(entry=entry, chunks=(), defect=defect, all_chunks=item.chunks)
         partial.parent.mkdir(exist_ok=True)
         missing = pieces.gather(partial, item.chunks, places, progress)
         if missing:
-            return Lack(entry=entry, chunks=missing, defect=defect)
+            return Lack(entry=entry, chunks=missing, defect=defect, all_chunks=item.chunks)
         promise = (entry.sha256, entry.size_bytes)
         if wrong := inventory.check(partial.parent, partial.name, promise, Silent()):
             partial.unlink()

@@ -12,6 +12,7 @@ import pytest
 
 from llava_pack.cli import main
 from llava_pack.crossing.digest_list import parse_digest_list
+from llava_pack.crossing.parity import par2_program
 from llava_pack.format.part import PART_NAME
 from tests.support.bundle import CHECKOUT, WHEEL, BundleSimulator, change
 from tests.target.conftest import Medium
@@ -234,3 +235,39 @@ def test_gc_keeps_what_was_collected_and_uninstall_does_not(whole, host, tmp_pat
     assert store(host) == before
     assert main(["uninstall", "--prefix", str(host.prefix)]) == 0
     assert not host.prefix.exists()
+
+
+def test_recovery_volumes_mend_a_medium_while_it_is_collected(host, tmp_path):
+    root = tmp_path / "laptop/tiny"
+    par2 = {"runtime/par2": par2_program().read_bytes()}
+    simulator = BundleSimulator(weights=WEIGHTS, chunk_bytes=CHUNK, standalone=True, extra=par2)
+    whole = Medium(root, simulator.write(root))
+    size = 2 * MEDIUM_BYTES
+    first, *rest = carry(whole, tmp_path / "media", "--media", size, "--parity", "10%")
+    for folder in (first, *rest):
+        assert main(["verify", str(folder)]) == 0
+    piece = next(path for folder in rest for path in folder.rglob("*.piece-*"))
+    change(piece, lambda data: data[:70_000] + b"\0\0" + data[70_002:])
+    change(first / WHEEL, lambda data: data[:99] + b"\0" + data[100:])
+    for folder in (first, *rest):
+        done = host.install_sh(Medium(folder, whole.id), "--collect")
+        assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+    assert main(["repair", str(first), "--expect", whole.id]) == 0
+    assert main(["verify", str(first)]) == 0
+    folder = next(folder for folder in rest if piece.is_relative_to(folder))
+    assert main(["repair", str(folder), "--expect", whole.id]) == 0
+    assert main(["verify", str(folder)]) == 0
+
+
+def test_recovery_volumes_are_made_once(whole, tmp_path, capsys):
+    (folder, *_) = carry(whole, tmp_path / "media", "--parity", "5")
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "parity").iterdir()}
+    assert before
+    carry(whole, tmp_path / "media", "--parity", "5")
+    assert {p.name: p.stat().st_mtime_ns for p in (folder / "parity").iterdir()} == before
+    carry(whole, tmp_path / "media", "--parity", "20%")
+    assert {path.name for path in (folder / "parity").iterdir()} != before.keys()
+    carry(whole, tmp_path / "media")
+    assert not (folder / "parity").exists()
+    assert main(["verify", str(folder)]) == 0

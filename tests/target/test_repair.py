@@ -8,6 +8,7 @@ import pytest
 from llava_pack.crossing.parity import par2_program, protect
 from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import parse_manifest
+from llava_pack.format.part import MediumPart, render_part
 from llava_pack.format.progress import Silent
 from llava_pack.format.sums import MANIFEST_NAME, parse_sums
 from llava_pack.installation import repair
@@ -134,9 +135,10 @@ def test_what_it_does_not_cover_remains(medium, fix):
 
 def test_a_medium_with_a_part_of_the_files_is_whole_by_itself(protected, fix):
     root = protected.root
-    (root / "PART.json").write_text("{}")
     shutil.rmtree(root / "wheels")
     some = [path for path in listed_names(root) if (root / path).is_file()]
+    part = MediumPart(bundle_id=protected.id, medium=1, media=(tuple(some), ()))
+    (root / "PART.json").write_bytes(render_part(part))
     protect(root, some, 30, Silent())
     assert "nothing to repair" in fix(protected).err
     flip(root / WEIGHTS)

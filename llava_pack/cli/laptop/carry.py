@@ -58,6 +58,13 @@ def carry(
             metavar="BUNDLE", help="Leave out what this earlier bundle, or its SHA256SUMS, has."
         ),
     ] = None,
+    parity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Recovery volumes on each medium, such as 5%: they repair what goes bad on it.",
+        ),
+    ] = None,
     expect: Annotated[
         str | None, typer.Option(help="The id from the card, or at least its first 32 digits.")
     ] = None,
@@ -80,7 +87,7 @@ def carry(
     Examples:
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb
       llava-pack carry llava-v1.5-7b-bundle --to /media/a --to /media/b --media 8GB
-      llava-pack carry llava-v1.5-7b-bundle --to ~/dvds --media 4.7GB --dry-run
+      llava-pack carry llava-v1.5-7b-bundle --to ~/dvds --media 4.7GB --parity 5%
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --base old-bundle
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --need need.json
     """
@@ -88,7 +95,7 @@ def carry(
     from llava_pack.crossing.request import read_source
 
     source = read_source(bundle, expect=expect)
-    plan = _plan(source, to, media, (have, need, base))
+    plan = _plan(source, _Sizes(to, media), (have, need, base), parity)
     console.say(f"bundle id {plan.bundle_id}")
     if medium is not None and medium > len(plan.media):
         raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
@@ -122,10 +129,11 @@ def carry(
 
 def _plan(
     source: "CarrySource",
-    to: list[Path],
-    media: str | None,
+    sizes: "_Sizes",
     lists: tuple[str | None, str | None, Path | None],
+    parity: str | None,
 ) -> "CarryPlan":
+    from llava_pack.crossing.media import parse_percent
     from llava_pack.crossing.plan import plan_media
     from llava_pack.crossing.request import less, read_base, read_list, wanted
 
@@ -142,8 +150,9 @@ def _plan(
     return plan_media(
         source.listing.bundle_id,
         files,
-        _Sizes(to, media),
+        sizes,
         list_bytes=sum(map(len, source.head.values())),
+        parity_percent=0 if parity is None else parse_percent(parity),
     )
 
 
