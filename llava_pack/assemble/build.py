@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.assemble.abi_floors import prove
@@ -13,6 +14,7 @@ from llava_pack.assemble.licences_and_sbom import stage_papers
 from llava_pack.assemble.manifest import BuildFacts, describe, known_answers
 from llava_pack.assemble.model_files import check_nothing_remote
 from llava_pack.assemble.model_sources import fetch_sources
+from llava_pack.assemble.needs import media, server_needs
 from llava_pack.assemble.planning import BuildOptions, Plan, plan_build, work_folder
 from llava_pack.assemble.reference_answers import record
 from llava_pack.assemble.runtime_files import (
@@ -21,7 +23,8 @@ from llava_pack.assemble.runtime_files import (
     stage_runtime,
     stage_wheels,
 )
-from llava_pack.assemble.seal import own_python, seal
+from llava_pack.assemble.seal import check_output, own_python, seal, standing_bundle
+from llava_pack.assemble.shared_files import BundleFiles
 from llava_pack.assemble.signing import Signer
 from llava_pack.assemble.staging import Staging
 from llava_pack.assemble.terms import check_accepted
@@ -34,6 +37,7 @@ from llava_pack.format.target import version
 from llava_pack.format.text import human_bytes
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.lock.wheel_needs import ProvedFloors
+from llava_pack.placing import can_share
 
 _SPARE_BYTES = 64 << 20
 
@@ -59,21 +63,23 @@ def build(
 
     Raises:
         PackError: see `plan_build`, and what fetching and converting raise.
+        UsageError: another bundle is at `out`, and may not be replaced.
         PreflightError: it would not run on the target.
         IntegrityError: git changed the lines of the installer.
     """
     installer = installer_files()
+    check_replaced(options)
     plan = plan or plan_build(options, cache, progress)
     check_accepted(plan.recipe, options.accepted)
     known = known_answers(options.recipe)
     if options.target is not None:
         check_target(options.target, outlook_of(options, plan, cache))
-    _check_space(options.out, plan.weights_bytes)
+    _check_space(options.out, cache, plan.weights_bytes)
     sources = fetch_sources(plan.sources, plan.recipe, progress, plan.packing.tower)
     fetched = _fetch_files(plan, cache, progress)
     proved = _prove(plan, options, cache, progress)
     carried = (file.size_bytes for name, file in fetched.items() if name not in plan.left_out)
-    _check_space(options.out, sum(carried))
+    _check_space(options.out, cache, plan.weights_bytes, sum(carried))
     staging = Staging(_staging_folder(options.out), progress)
     _stage_packages(staging, plan, fetched)
     stage_installer(staging, installer)
@@ -94,23 +100,54 @@ def build(
         references=references,
     )
     manifest = describe(plan, options, facts)
-    identity = seal(staging, manifest, options.out, signer)
+    card = _sealed(staging, manifest, options, cache, signer)
     shutil.rmtree(work_folder(options.out))
-    return _card(options, manifest, identity, signer)
+    return card
+
+
+def _sealed(
+    staging: Staging, manifest: Manifest, options: BuildOptions, cache: Cache, signer: Signer | None
+) -> Card:
+    """Put the bundle in its place, without bytes of its own for what other bundles have too."""
+    before, alike = standing_bundle(options.out), BundleFiles(cache)
+    alike.share(staging)
+    identity = seal(staging, manifest, options.out, signer, replacing=options.replace)
+    alike.note(options.out, staging.entries)
+    card = _card(options, manifest, identity, signer)
+    shared = sum(entry.size_bytes for entry in staging.entries if entry.path in staging.shared)
+    return replace(card, shared_bytes=shared, replaced=None if before is None else before.bundle_id)
+
+
+def check_replaced(options: BuildOptions) -> None:
+    """Refuse to replace a bundle unasked, as soon as it is known to be another one.
+
+    One of the same recipe and release may be the same: of that `seal` decides by the ids.
+
+    Raises:
+        UsageError: another bundle is at `out`, and may not be replaced.
+    """
+    check_output(options.out)
+    standing = standing_bundle(options.out)
+    asked = (options.recipe.value.name, options.release)
+    if standing is not None and (standing.recipe, standing.release) != asked:
+        standing.check(replace=options.replace)
 
 
 def _card(options: BuildOptions, manifest: Manifest, identity: str, signer: Signer | None) -> Card:
+    carried = [entry.size_bytes for entry in manifest.files if entry.carried]
     return Card(
         recipe=manifest.recipe.name,
         bundle=str(options.out),
         bundle_id=identity,
         release=options.release,
-        size_bytes=sum(entry.size_bytes for entry in manifest.files if entry.carried),
-        files=len(manifest.files) - len(manifest.left_out),
+        size_bytes=sum(carried),
+        files=len(carried),
         left_out=len(manifest.left_out),
         left_out_bytes=sum(entry.size_bytes for entry in manifest.left_out),
         key=None if signer is None else signer.public.fingerprint,
         python=own_python(manifest),
+        needs=tuple(server_needs(manifest)),
+        media=media(carried),
     )
 
 
@@ -170,11 +207,22 @@ def _prove(plan: Plan, options: BuildOptions, cache: Cache, progress: Progress) 
     return proved
 
 
-def _check_space(out: Path, needed_bytes: int) -> None:
+def _check_space(out: Path, cache: Cache, weights_bytes: int, packages_bytes: int = 0) -> None:
+    """Refuse a disk that is too small for what will be written; what is staged is written.
+
+    Args:
+        out: where the bundle will be.
+        cache: its files take no room in the bundle where the disk lets two folders share them.
+        weights_bytes: are converted, and so written.
+        packages_bytes: are in the cache.
+    """
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.is_dir())
+    shares = can_share(cache.root, folder)
     free_bytes = shutil.disk_usage(folder).free
     staged = _staging_folder(out)
-    held_bytes = sum(p.stat().st_size for p in staged.rglob("*") if p.is_file())
+    written = staged / "model" if shares else staged
+    held_bytes = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
+    needed_bytes = weights_bytes + (0 if shares else packages_bytes)
     if free_bytes + held_bytes < needed_bytes + _SPARE_BYTES:
         raise SpaceError(
             f"not enough disk for the bundle: expected "

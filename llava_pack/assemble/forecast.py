@@ -11,6 +11,7 @@ from llava_pack.assemble.abi_floors import recalled
 from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
 from llava_pack.assemble.install_location import choose_place, place_finding
+from llava_pack.assemble.needs import PORT
 from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
 from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
 from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
@@ -23,9 +24,9 @@ from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding, check_floors
 from llava_pack.lock.fit import Fit, usable_bytes
 from llava_pack.lock.profile import Disk, TargetProfile
+from llava_pack.placing import can_share
 
 _NEEDED_TOOLS = ("sha256sum", "tar", "gzip", "grep", "sed", "awk", "mktemp")
-_PORT = 7860
 _PYTHON_BYTES = 90_000_000
 """About what a standalone CPython takes unpacked. Source: measured, 3.11 for x86_64."""
 
@@ -100,9 +101,12 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
     wheels = {name: size or 0 for name, size in sizes.items()}
     absent = sum(wheels[file.name] for file in files if not _held(cache, file.digest))
     fetch_bytes = absent + plan.weights_bytes  # whole: parts of weights are not looked for
-    whole_bytes = packed_weights_bytes(plan) + sum(wheels.values())
+    packed = packed_weights_bytes(plan)
+    whole_bytes = packed + sum(wheels.values())
     left_out_bytes = sum(wheels[name] for name in plan.left_out)
     bundle_bytes = whole_bytes - left_out_bytes
+    written_bytes = packed if can_share(cache.root, _existing(options.out)) else bundle_bytes
+    here_bytes = fetch_bytes + written_bytes
     floors = _floors(plan, wheels, whole_bytes, cache)
     return Outlook(
         recipe=plan.recipe.name,
@@ -119,13 +123,13 @@ def outlook_of(options: BuildOptions, plan: Plan, cache: Cache) -> Outlook:
         reasons=options.choice.reasons,
         fetch_bytes=fetch_bytes,
         bundle_bytes=bundle_bytes,
-        laptop_bytes=fetch_bytes + bundle_bytes,
+        laptop_bytes=here_bytes,
         target_bytes=floors.disk_bytes,
         target_fetch_bytes=left_out_bytes,
         floors=floors,
         serving=plan.serving.profile,
         fits=plan.serving.fits,
-        findings=tuple(_findings(options, plan, floors, cache, fetch_bytes + bundle_bytes)),
+        findings=tuple(_findings(options, plan, floors, cache, here_bytes)),
     )
 
 
@@ -246,22 +250,26 @@ def _remarks(
         yield FloorFinding(
             "noexec", "fail", f"{place.path} is noexec", "a place without noexec", fix
         )
-    if target.ports_in_use is not None and _PORT in target.ports_in_use:
+    if target.ports_in_use is not None and PORT in target.ports_in_use:
         fix = "serve with --port, for example 7861"
-        yield FloorFinding("port", "warn", f"{_PORT} is in use", "free", fix)
+        yield FloorFinding("port", "warn", f"{PORT} is in use", "free", fix)
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
         yield FloorFinding("FIPS", "ok", value, "either")
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:
-    out = options.out.absolute()
-    folder = next(parent for parent in (out, *out.parents) if parent.is_dir())
+    folder = _existing(options.out)
     free_bytes = min(shutil.disk_usage(place).free for place in (folder, cache.root))
     level: Literal["ok", "warn"] = "ok" if free_bytes >= needed_bytes else "warn"
     fix = "free space, or choose disks with --out and LLAVA_PACK_CACHE"
     need = f"at least {needed_bytes} bytes"
     yield FloorFinding("disk here", level, f"{free_bytes} bytes", need, fix, ExitCode.SPACE)
+
+
+def _existing(out: Path) -> Path:
+    out = out.absolute()
+    return next(parent for parent in (out, *out.parents) if parent.is_dir())
 
 
 def _python(target: TargetProfile, plan: Plan, floors: Floors) -> str | None:

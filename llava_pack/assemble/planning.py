@@ -66,6 +66,7 @@ class BuildOptions:
         record: known answers are recorded; None where this machine can.
         answers: where they are kept beside a lock, None for the cache.
         without_wheels: the target fetches from its own index what an index has.
+        replace: a bundle with another id that is at `out` may be replaced.
     """
 
     recipe: RecipeFile
@@ -87,6 +88,7 @@ class BuildOptions:
     record: bool | None = None
     answers: Path | None = None
     without_wheels: bool = False
+    replace: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,7 +131,8 @@ def stage_runtime(
         yield staging.text("runtime/python-version.txt", version, {"kind": "text"})
         if archive is not None and choice.archive is not None:
             origin = {"kind": "python", "version": choice.version, "digest": archive.sha256}
-            yield staging.copy(f"runtime/{choice.archive.name}", archive.path, origin)
+            path = f"runtime/{choice.archive.name}"
+            yield staging.copy(path, archive.path, origin, cached=True)
 
     inputs = [
         *(wheel.sha256 for wheel in programs.values()),
@@ -193,7 +194,7 @@ def _stage_wheel(staging: Staging, wheel: LockedWheel, held: Path) -> None:
     origin = {"kind": "wheel", "name": wheel.name, "version": wheel.version}
 
     def make() -> Iterable[FileEntry]:
-        yield staging.copy(path, held, origin, digest=wheel.sha256)
+        yield staging.copy(path, held, origin, digest=wheel.sha256, cached=True)
 
     staging.group(path, [wheel.sha256], make)
 

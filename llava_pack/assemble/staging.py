@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,7 @@ from llava_pack.format.files import sync
 from llava_pack.format.manifest import FileEntry
 from llava_pack.format.paths import bundle_path
 from llava_pack.format.progress import Progress
+from llava_pack.placing import SharedWay, share
 
 _JOURNAL = ".journal"
 
@@ -42,6 +44,8 @@ class Staging:
         self._known = self._read_journal()
         self._entries: dict[str, FileEntry] = {}
         self._chunks: dict[str, tuple[str, ...]] = {}
+        self.shared: dict[str, SharedWay] = {}
+        """By path, which files share their bytes with the cache or with another bundle."""
 
     @property
     def entries(self) -> tuple[FileEntry, ...]:
@@ -73,6 +77,7 @@ class Staging:
         if known is not None and known["key"] == key and self._present(known["files"]):
             entries = tuple(FileEntry(**fields) for fields in known["files"])
             self._chunks.update({one: tuple(found) for one, found in known["chunks"].items()})
+            self.shared.update(known.get("shared", {}))
         else:
             entries = tuple(make())
             self._write_journal(name, key, entries)
@@ -96,18 +101,34 @@ class Staging:
         *,
         mode: int = 0o644,
         digest: str | None = None,
+        cached: bool = False,
     ) -> FileEntry:
         """Copy a file, hashing it on the way, and return its entry.
+
+        Args:
+            path: in the bundle.
+            source: the file.
+            origin: where it came from.
+            mode: in the bundle.
+            digest: that it must have.
+            cached: it is the cache's: the bundle shares its bytes where the disk can, and the
+                bundle's own file is what is hashed.
 
         Raises:
             IntegrityError: its digest is not the one that was promised.
         """
         target = self._place(path)
-        with source.open("rb") as reader, target.open("wb") as writer:
+        way = share(source, target) if cached else None
+        with ExitStack() as stack:
+            reader = stack.enter_context((target if way else source).open("rb"))
+            writer = None if way else stack.enter_context(target.open("wb"))
             found = copy_in_chunks(reader, writer, self.progress.advance)
         if digest is not None and found.sha256 != digest:
             raise IntegrityError(f"expected sha256 {digest}, got {found.sha256}", subject=path)
-        target.chmod(mode)
+        if way:
+            self.shared[path] = way
+        if way != "linked":
+            target.chmod(mode)
         return self._hashed(path, found, origin, mode)
 
     def written(self, target: Path, origin: Mapping[str, Any], *, mode: int = 0o644) -> FileEntry:
@@ -179,6 +200,9 @@ class Staging:
             "key": key,
             "files": [asdict(entry) for entry in entries],
             "chunks": {one.sha256: self._chunks.get(one.sha256, ()) for one in entries},
+            "shared": {
+                one.path: self.shared[one.path] for one in entries if one.path in self.shared
+            },
         }
         with self._journal.open("a", encoding="utf-8", newline="\n") as journal:
             journal.write(json.dumps(record) + "\n")

@@ -140,7 +140,7 @@ class Deployment:
             if work.sends:  # what is sent now stays, whatever else is deployed meanwhile
                 self._remember(work, work.bundle, installed="")
             return work.bundle
-        options = replace(work.options, accepted=frozenset(accepted))
+        options = replace(work.options, accepted=frozenset(accepted), replace=True)
         plan = work.plan or plan_build(options, self._cache, self._progress)
         card = build(options, self._cache, self._progress, plan=plan)
         bundle = BuiltBundle(

@@ -72,6 +72,31 @@ def error_of(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def sums_digest(bundle):
+    return hashlib.sha256((bundle / "SHA256SUMS").read_bytes()).hexdigest()
+
+
+def answered(arguments, said, folder):
+    """Run llava-pack at a terminal, answer its question, and return its exit code and output."""
+    person, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "llava_pack", *arguments],
+        stdin=terminal, stdout=terminal, stderr=terminal, cwd=folder,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+    ) as asking:  # fmt: skip
+        os.close(terminal)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(person, 1000)
+        os.write(person, f"{said}\n".encode())
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed
+            while more := os.read(person, 1000):
+                shown += more
+        code = asking.wait(timeout=400)
+    os.close(person)
+    return code, shown.decode()
+
+
 def wait_for(path, timeout_s=400):
     """Wait until another process has written a file."""
     until = time.monotonic() + timeout_s
@@ -261,11 +286,48 @@ def test_a_folder_that_is_no_bundle_is_left_alone(hub, build, tmp_path):
     assert (tmp_path / "bundle" / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_new_build_replaces_the_bundle_that_is_there(hub, build, tmp_path):
-    assert build(hub.url, "--json").returncode == 0
-    done = build(hub.url, "--json")
+def test_another_bundle_is_replaced_only_where_that_is_said(hub, build, tmp_path):
+    before = error_of(build(hub.url, "--json"))
+    refused = build(hub.url, "--json")
+    assert refused.returncode == 2
+    assert "holds another bundle, demo of 20" in error_of(refused)["message"]
+    assert before["bundle_id"] in error_of(refused)["message"]
+    assert "--replace" in error_of(refused)["hint"]
+    assert sums_digest(tmp_path / "bundle") == before["bundle_id"]
+    done = build(hub.url, "--replace", "--json")
     assert done.returncode == 0, done.stderr
+    assert error_of(done)["replaced"] == before["bundle_id"] != error_of(done)["bundle_id"]
+    assert f"replaced the bundle with the id {before['bundle_id']}" in done.stderr
     assert sorted(p.name for p in tmp_path.glob("bundle*")) == ["bundle"]
+
+
+def test_the_same_bundle_again_is_no_replacement_and_is_repaired(hub, build, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    before = error_of(build(hub.url, "--json"))
+    damaged = next((tmp_path / "bundle" / "model").rglob("*.safetensors"))
+    damaged.write_bytes(b"\0" + damaged.read_bytes()[1:])
+    again = build(hub.url, "--json")
+    assert again.returncode == 0, again.stderr
+    assert error_of(again)["replaced"] == error_of(again)["bundle_id"] == before["bundle_id"]
+    assert "unchanged" in again.stderr
+    subprocess.run(
+        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=tmp_path / "bundle", check=True
+    )
+
+
+@pytest.mark.parametrize(("said", "code"), [("n", 2), ("y", 9)])
+def test_a_person_is_asked_before_a_bundle_is_replaced(demo_bundle, tmp_path, said, code):
+    """At a terminal; a yes goes on to the Hub, which does not answer here: the bundle stays."""
+    out = tmp_path / "bundle"
+    out.mkdir()
+    for name in ("MANIFEST.json", "SHA256SUMS"):
+        shutil.copy(demo_bundle.path / name, out)
+    agreed = ["--accept-license", "Llama-2-Community"]
+    command = ["build", "llava-v1.5-7b", "--out", str(out), *agreed]
+    ended, shown = answered(command, said, tmp_path)
+    assert ended == code
+    assert demo_bundle.bundle_id in shown.replace("\r\n", "")
+    assert sums_digest(out) == demo_bundle.bundle_id
 
 
 # Bad input, each with its exit code.
@@ -444,23 +506,9 @@ def test_terms_that_nobody_accepted_are_12_before_anything_is_asked_for(llava_pa
 @pytest.mark.parametrize(("said", "code"), [("n", 12), ("y", 9)])
 def test_a_person_is_asked_for_the_terms(tmp_path, said, code):
     """At a terminal; a yes goes on to the Hub, which does not answer here."""
-    person, terminal = pty.openpty()
-    command = [sys.executable, "-m", "llava_pack", "build", "llava-v1.5-7b"]
-    with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path,
-        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
-    ) as asking:  # fmt: skip
-        os.close(terminal)
-        shown = b""
-        while b"[y/N]" not in shown:
-            shown += os.read(person, 1000)
-        assert b"https://ai.meta.com/llama/license/" in shown
-        os.write(person, f"{said}\n".encode())
-        with contextlib.suppress(OSError):  # a terminal whose other side is closed
-            while os.read(person, 1000):
-                pass
-        assert asking.wait(timeout=400) == code
-    os.close(person)
+    ended, shown = answered(["build", "llava-v1.5-7b"], said, tmp_path)
+    assert ended == code
+    assert "https://ai.meta.com/llama/license/" in shown
 
 
 def test_the_bill_of_materials_names_what_is_there(demo_bundle, llava_pack):

@@ -28,7 +28,10 @@ _NAMED = {"hint", "fix", "why", "need", "does", "what"}
 _TALK = {"say", "data", "warning", "note", "start", "_say", "translated", "_labelled"}
 _PROMPTS = {"ask_passphrase", "read_passphrase"}
 _LAYERS = {"ok", "warn", "fail", "unknown"}
-_LINES = {"line", "_line", "lines", "_lines", "summary", "_signer", "_needs", "_reasons"}
+_LINES = {
+    *("line", "_line", "lines", "_lines", "summary", "_signer", "_reasons"),
+    *("target_needs", "server_needs", "media"),
+}
 """Functions that return lines for people."""
 _MOST_FORMS = 8
 _MARK = re.compile(r"[\s!?→✓✗,;]*")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llava_pack.assemble.needs import target_needs
 from llava_pack.cli.language import translated
 from llava_pack.cli.progress_line import padded
 from llava_pack.format.errors import PackError
@@ -48,7 +49,7 @@ def _rows(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[tuple[st
     ran = f"{translated(RUNTIMES[serving.engine].title)}; Python {python.version}"
     whose = "in the bundle" if python.kind == "standalone" else "the target's own"
     yield translated("runtime"), f"{ran}, {translated(whose)}"
-    yield translated("needs"), ", ".join(map(translated, _needs(manifest)))
+    yield translated("needs"), ", ".join(map(translated, target_needs(manifest)))
     device = serving.device if serving.gpus == 1 else f"{serving.device} over {serving.gpus} GPUs"
     yield (
         translated("serves"),
@@ -85,19 +86,3 @@ def _signer(folder: Path) -> str:
     except (OSError, PackError):
         return f"a key that {KEY_NAME} does not show"
     return f"{key.fingerprint}, says {KEY_NAME}"
-
-
-def _needs(manifest: Manifest) -> Iterator[str]:
-    floors = manifest.floors
-    yield floors.arch
-    if floors.glibc is not None:
-        yield f"glibc {floors.glibc}"
-    if floors.driver is not None:
-        yield f"NVIDIA driver {floors.driver}"
-    if floors.compute_capability is not None:
-        yield f"compute capability {floors.compute_capability}"
-    memory = floors.memory_bytes.get(manifest.serving.precision)
-    if memory is not None:
-        size = human_bytes(memory)
-        yield f"{size} of memory" if floors.driver is None else f"{size} of GPU memory"
-    yield f"{human_bytes(floors.disk_bytes)} of disk"

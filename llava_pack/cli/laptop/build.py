@@ -19,6 +19,7 @@ from llava_pack.format.text import human_bytes
 from llava_pack.shells import pasted
 
 if TYPE_CHECKING:
+    from llava_pack.assemble.card import Card
     from llava_pack.assemble.planning import BuildOptions, Plan
     from llava_pack.assemble.signing import Signer
     from llava_pack.fetch.python_archive import PythonArchive
@@ -56,6 +57,9 @@ def build(
     ] = None,
     passphrase_file: PassphraseFile = None,
     accept_license: AcceptLicense = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace another bundle that is in the folder.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be fetched, and exit.")
     ] = False,
@@ -63,7 +67,8 @@ def build(
 ) -> None:
     """Fetch a model and its packages into one verified bundle.
 
-    It first prompts for licences that must be accepted; without a terminal, pass --accept-license.
+    It first prompts for licences that must be accepted, and before it replaces another bundle;
+    without a terminal, pass --accept-license and --replace.
     HF_ENDPOINT, HF_TOKEN, proxies and the index settings of uv and pip are honoured. An interrupted
     build resumes. The network is required; torch is required only to quantize, to merge an adapter
     (in a clone: `uv tool install ".[quantize]"`) and to record known answers (`".[serve]"`).
@@ -81,7 +86,7 @@ def build(
       llava-pack build demo --dry-run
     """
     need_laptop("build")
-    from dataclasses import replace
+    from dataclasses import replace as changed
 
     from llava_pack.assemble.build import build as build_bundle
     from llava_pack.assemble.planning import plan_build
@@ -93,19 +98,54 @@ def build(
         )
     archive = archive_of(python_archive, python_sha256)
     request = _request(pack, out, archive, locked)
-    request = replace(request, record=record)
+    request = changed(request, record=record, replace=replace)
     signer = None if sign is None else _open_signer(sign, passphrase_file)
     if dry_run:
         _show_plan(plan_build(request, Cache(), console.progress()), as_json=as_json)
         return
-    request = replace(request, accepted=accepted_terms(request.recipe.value, accept_license or []))
+    request = changed(request, replace=may_replace(request))
+    request = changed(request, accepted=accepted_terms(request.recipe.value, accept_license or []))
     card = build_bundle(request, Cache(), console.progress(), signer)
+    _tell(card)
     if as_json:
         console.document("bundle", vars(card))
         return
     console.say()
     for line in card.lines():
         console.data(line)
+
+
+def _tell(card: "Card") -> None:
+    """Say what became of the folder and of the disk."""
+    if card.replaced == card.bundle_id:
+        console.say(f"{card.bundle}: unchanged, it held the bundle with this id before")
+    elif card.replaced is not None:
+        console.say(f"{card.bundle}: replaced the bundle with the id {card.replaced}")
+    if card.shared_bytes:
+        shared, size = human_bytes(card.shared_bytes), human_bytes(card.size_bytes)
+        console.say(f"{shared} of {size} are shared with the cache or with other bundles")
+
+
+def may_replace(request: "BuildOptions") -> bool:
+    """Return whether another bundle in the folder may be replaced; on a terminal a person is asked.
+
+    Raises:
+        UsageError: another bundle is there, and it may not be.
+    """
+    from llava_pack.assemble.build import check_replaced
+    from llava_pack.assemble.seal import standing_bundle
+
+    try:
+        check_replaced(request)
+    except UsageError:
+        standing = standing_bundle(request.out)
+        if standing is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        console.say(f"{request.out} holds {standing}")
+        if not typer.confirm(translated("Replace it?"), err=True):
+            raise
+        return True
+    return request.replace
 
 
 def accepted_terms(recipe: "Recipe", given: Collection[str]) -> frozenset[str]:

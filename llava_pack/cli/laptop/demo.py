@@ -82,7 +82,7 @@ def _check_folder(folder: Path) -> None:
 def _run(picture: Path, folder: Path, *, port: int, keep: bool, as_json: bool) -> None:
     bundle, prefix = folder / "demo-bundle", folder / "server"
     phases: list[Phase] = []
-    arguments = ["build", "demo", "--out", str(bundle), "--json"]
+    arguments = ["build", "demo", "--out", str(bundle), "--replace", "--json"]
     build = _step(phases, "build", arguments, dict(os.environ))
     bundle_id, size_bytes = str(build["bundle_id"]), int(str(build["size_bytes"]))
     phases[-1] = Phase(name="build", took_s=phases[-1].took_s, size_bytes=size_bytes)
