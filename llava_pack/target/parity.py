@@ -186,15 +186,21 @@ def _lay(place: Path, sources: Mapping[str, str], wanted: Sequence[WantedFile]) 
     """Have each path below `place` be a file: a link where it can, which par2 never writes."""
     for path, source in sources.items():
         (place / path).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            (place / path).symlink_to(source)
-        except OSError:  # Windows, FAT
+        if not _links(source, place / path):
             disk.link_or_copy(Path(source), place / path)
     for one in wanted:
         (place / one.path).parent.mkdir(parents=True, exist_ok=True)
         if not one.size_bytes:  # par2 knows no empty files
             (place / one.path).unlink(missing_ok=True)
             (place / one.path).touch()
+
+
+def _links(source: str, place: Path) -> bool:
+    try:
+        place.symlink_to(source)
+    except OSError:  # FAT, and Windows for most accounts
+        return False
+    return place.is_file()
 
 
 def _is_right(place: Path, one: WantedFile) -> bool:
