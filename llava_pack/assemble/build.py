@@ -99,8 +99,7 @@ def build(
         known_answers=known,
         references=references,
     )
-    manifest = describe(plan, options, facts)
-    card = _sealed(staging, manifest, options, cache, signer)
+    card = _sealed(staging, describe(plan, options, facts), options, cache, signer)
     shutil.rmtree(work_folder(options.out))
     return card
 
