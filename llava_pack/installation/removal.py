@@ -18,6 +18,7 @@ from llava_pack.target import (
     generations,
     installer,
     journal,
+    launcher,
     ownership,
     receipt,
     serving,
@@ -27,7 +28,7 @@ from llava_pack.target.store import Store
 
 _OURS = (
     *("bin", "models", "run", "store", "trust", "logs", "keys", client_key.NAME, "received"),
-    *("lock", journal.NAME),
+    *(launcher.PLACE, "lock", journal.NAME),
 )
 """The journal goes last: until then, the next run knows what to finish."""
 
