@@ -163,13 +163,13 @@ def check_variables(left_out: Sequence[str], kept: Sequence[str]) -> Iterator[Fi
 
     Args:
         left_out: names that `bin/llava-pack` took out.
-        kept: names that `--keep-env` let through.
+        kept: names that `--keep-env` let through to a running server.
     """
     if kept:
         yield Layer.ENVIRONMENT.warn(
             f"kept in the environment: {', '.join(kept)}",
-            why="the installation was tested without",
-            fix="leave out --keep-env",
+            why="the server runs with it, and the installation was tested without",
+            fix="restart it without --keep-env, if it is not needed",
             code="environment-breaks-libraries",
         )
     if left_out:

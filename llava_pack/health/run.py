@@ -32,7 +32,7 @@ from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.supervision.listener import PORT, holder_of
 from llava_pack.target import receipt
-from llava_pack.target.environment import NAMES, left_out, troublemakers
+from llava_pack.target.environment import left_out
 from llava_pack.target.generations import recipes
 from llava_pack.target.next_step import next_step
 
@@ -78,7 +78,7 @@ class Examination:
             self._contained(Layer.ENVIRONMENT, partial(self._environment, item))
         if not names:
             self.findings.append(self._nothing_installed(servers))
-        self._contained(Layer.ENVIRONMENT, self._variables)
+        self._contained(Layer.ENVIRONMENT, partial(self._variables, servers))
         self._contained(Layer.GPU, self._gpus)
         self._contained(Layer.HOST, self._host)
         self._contained(Layer.PROCESSES, partial(self._processes, servers))
@@ -211,9 +211,9 @@ class Examination:
         yield from checks.run()
         self._answers += checks.answers
 
-    def _variables(self) -> Iterator[Finding]:
-        if NAMES in os.environ:  # bin/llava-pack has looked at them
-            yield from check_variables(left_out(os.environ), troublemakers(os.environ))
+    def _variables(self, servers: Sequence[RunState]) -> Iterator[Finding]:
+        kept = {name for server in servers for name in server.asked.get("keep_env", "").split()}
+        yield from check_variables(left_out(os.environ), sorted(kept))
 
     def _gpus(self) -> Iterator[Finding]:
         wanted = any(item.manifest.floors.driver is not None for item in self._installed)

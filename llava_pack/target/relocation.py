@@ -11,11 +11,11 @@ from pathlib import Path
 
 from llava_pack.format import files
 from llava_pack.format.digests import sha256_stream
-from llava_pack.format.errors import IntegrityError
+from llava_pack.format.errors import IntegrityError, SpaceError
 from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, parse_sums
-from llava_pack.target import generations, receipt, serving, staging, venv
+from llava_pack.target import disk, generations, receipt, serving, staging, venv
 from llava_pack.target.generations import Generation
 from llava_pack.target.launcher import PLACE
 from llava_pack.target.store import Store
@@ -43,7 +43,8 @@ def settle(prefix: Path, progress: Progress) -> None:
         progress.note(f"! process {pid} still serves from {was}: stop it, and start it from here")
     for item in held:
         _settle(item, Store(Path(here)), progress)
-    files.write(prefix / PLACE, os.fsencode(here) + b"\n", 0o644)
+    with suppress(SpaceError), disk.room_on(prefix):  # gc runs on a full disk too
+        files.write(prefix / PLACE, os.fsencode(here) + b"\n", 0o644)
 
 
 def _settle(item: Generation, store: Store, progress: Progress) -> None:
@@ -54,9 +55,9 @@ def _settle(item: Generation, store: Store, progress: Progress) -> None:
         staging.finalise(manifest, store, item.root)
     except (IntegrityError, FileNotFoundError):
         right = False
-    if right:
+    if right and receipt.broken(item.root):
         receipt.seal(item.root)
-    else:
+    elif not right:
         name = f"{item.recipe} generation {item.number}"
         progress.note(f"! {name} is not as it was verified: install its bundle again")
 

@@ -155,7 +155,8 @@ def finalise(manifest: Manifest, store: Store, generation: Path) -> None:
             if sha256(packed).hexdigest() != entry.sha256:
                 raise IntegrityError("changed in the store", subject=entry.path)
             landed = installed_file(packed, rules, generations.model_root(generation))
-            files.write(generation / entry.path, landed, 0o444)
+            if (generation / entry.path).read_bytes() != landed:
+                files.write(generation / entry.path, landed, 0o444)
 
 
 def _receipt(

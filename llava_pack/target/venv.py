@@ -97,8 +97,11 @@ def settle(generation: Path) -> None:
     home = next((line for line in lines if line.partition("=")[0].strip() == "home"), "")
     if not home.endswith(within):
         return  # a Python of the machine
-    lines[lines.index(home)] = f"home = {os.path.realpath(generation / 'python' / 'bin')}"
-    text = "\n".join([*lines, ""])
+    right = f"home = {os.path.realpath(generation / 'python' / 'bin')}"
     link = venv / "bin" / "python"
-    disk.point(link, f"../../python/bin/{link.readlink().name}")
-    files.write(config, text.encode("utf-8", "surrogateescape"), 0o644)
+    if link.readlink().is_absolute():
+        disk.point(link, f"../../python/bin/{link.readlink().name}")
+    if home != right:
+        lines[lines.index(home)] = right
+        text = "\n".join([*lines, ""])
+        files.write(config, text.encode("utf-8", "surrogateescape"), 0o644)
