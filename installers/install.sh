@@ -16,8 +16,9 @@ case ${1-} in
 --in-a-clean-environment) shift ;;
 *)
     set -- /bin/sh "$0" --in-a-clean-environment "$@"
-    for name in HOME TERM NO_COLOR XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR SSH_CONNECTION OMP_NUM_THREADS \
-        CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES; do
+    for name in HOME TERM NO_COLOR XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR SSH_CONNECTION \
+        CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES CUDA_MPS_PIPE_DIRECTORY OMP_NUM_THREADS \
+        LLAVA_PACK_GRAPHS; do
         eval "case \${$name+set} in set) set -- \"$name=\$$name\" \"\$@\" ;; esac"
     done
     locale=${LC_ALL:-${LC_MESSAGES:-${LANG-}}}
@@ -27,8 +28,18 @@ case ${1-} in
     esac
     set -- LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CALLER_PATH="${PATH-}" "$@"
     for env in /usr/bin/en[v] /bin/en[v]; do
+        case $env in *'['*) continue ;; esac
+        # the names of what is left out, without a word of what they hold
+        names='' IFS='
+'
+        set -f
+        for name in $("$env"); do
+            case $name in *=*) name=${name%%=*} ;; *) continue ;; esac
+            case $name in '' | [0-9]* | *[!A-Za-z0-9_]*) ;; *) names="$names $name" ;; esac
+        done
+        set -- CALLER_NAMES="$names" "$@"
         # shellcheck disable=SC2093  # nothing continues after it
-        case $env in *'['*) ;; *) exec "$env" -i "$@" ;; esac
+        exec "$env" -i "$@"
     done
     unset env
     : "${env:?there is no such program on this machine: expected /usr/bin/env or /bin/env}"
@@ -74,6 +85,7 @@ chinese() {
 s#^type the id from the card that llava-pack build printed: sh install\.sh --bundle DIR --expect ID$#输入 llava-pack build 打印的信息卡上的 ID：sh install.sh --bundle DIR --expect ID#;t
 s#^if the publisher.s key really changed: remove that file, then run the same command again$#如果发布者的密钥确实更换了：删除该文件，然后重新运行同一条命令#;t
 s#^neither --expect nor --trust-key given: there is nothing to verify this bundle against$#没有给出 --expect 或 --trust-key：没有可用来校验这个离线包的依据#;t
+s#^check owner and mode (ls -ld); chmod go-w, or choose another --prefix, on ext4 or xfs$#检查所有者和权限（ls -ld）；执行 chmod go-w，或选择 ext4 或 xfs 上的另一个 --prefix#;t
 s#^build the bundle for this machine with --target, or choose a --prefix without noexec$#用 --target 为这台机器构建离线包，或选择没有 noexec 的 --prefix#;t
 s#^--trust-key \(.*\): expected a file with one P-256 public key in PEM, or 64 hex digits$#--trust-key \1：应为含一个 PEM 格式 P-256 公钥的文件，或 64 位十六进制数字#;t
 s#^install Python \(.*\), pass one with --python, or build a bundle that carries Python$#安装 Python \1，用 --python 给出一个，或构建自带 Python 的离线包#;t
@@ -81,10 +93,11 @@ s#^neither openssl nor an ssh-keygen of OpenSSH 8\.1 or newer works on this mach
 s#^\(.*\): other accounts can write to it (\(.*\)), and so change the programs run here$#\1：其他账户可以写入（\2），因而可以改变在这里运行的程序#;t
 s#^the bundle was changed, or is somebody else.s: ask the person who built it$#离线包被改动过，或不是你要的那一个：询问构建它的人#;t
 s#^\(.*\): it belongs to account \(.*\), which could change the programs run here$#\1：属于账户 \2，该账户可以改变在这里运行的程序#;t
-s#^check owner and mode (ls -ld); chmod go-w, or choose another --prefix$#检查所有者和权限（ls -ld）；执行 chmod go-w，或选择另一个 --prefix#;t
 s#^restore the publisher.s key, or remove that file and pass --trust-key$#恢复发布者的密钥，或删除该文件并给出 --trust-key#;t
 s#^this is another bundle, or it was changed: compare with the card$#这是另一个离线包，或它被改动过：与信息卡核对#;t
+s#^choose a --prefix on ext4, xfs or another file system of Linux$#选择位于 ext4、xfs 或其他 Linux 文件系统上的 --prefix#;t
 s#^\(.*\): expected the key that was pinned here, got something else$#\1：应为这里固定的密钥，实际为其他内容#;t
+s#^\(.*\): the file system has no symbolic links or no permissions$#\1：该文件系统没有符号链接或没有权限位#;t
 s#^runtime/python-version\.txt: expected a version such as 3\.11$#runtime/python-version.txt：应为 3.11 这样的版本#;t
 s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而且 install.sh 不在离线包中#;t
 s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
@@ -186,7 +199,7 @@ own() {
     # shellcheck disable=SC2046  # mode, links, owner and group: a word each
     set -- "$1" $(ls -ldn -- "$1")
     [ "$1" != / ] || system=$4
-    fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix'
+    fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix, on ext4 or xfs'
     case $4 in
     "$me" | 0 | "$system") ;;
     *) fail 3 "$1: it belongs to account $4, which could change the programs run here" "$fix" ;;
@@ -351,6 +364,10 @@ make_work_folder() {
     mkdir -p -- "$prefix" 2>/dev/null && walk "$prefix"
     { work=$(mktemp -d "$prefix/.bootstrap.$$.XXXXXX") && cd -- "$work"; } ||
         fail 3 "$prefix: cannot be created or written" 'choose another --prefix'
+    # FAT and exFAT can do none of this; the installer looks closer, but Python is unpacked first
+    { ln -s lock link && : >lock && chmod 444 lock && [ ! -x lock ]; } 2>/dev/null ||
+        fail 3 "$prefix: the file system has no symbolic links or no permissions" \
+            'choose a --prefix on ext4, xfs or another file system of Linux'
 }
 
 # locate PATH DIGEST: sets `from` to the medium's file of that name; where no medium has one, to the

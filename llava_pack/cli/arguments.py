@@ -7,6 +7,7 @@ import typer
 
 from llava_pack.format.errors import UsageError
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_pack.target.environment import IDENTIFIER, KEEP
 
 
 def _bundle(folder: Path) -> Path:
@@ -29,6 +30,28 @@ def _bundle(folder: Path) -> Path:
 
 Bundle = Annotated[Path, typer.Argument(callback=_bundle, help="The folder of the bundle.")]
 
+
+def _names(names: list[str] | None) -> list[str] | None:
+    """Return names of variables.
+
+    Raises:
+        UsageError: one is no name.
+    """
+    for name in names or ():
+        if not IDENTIFIER.fullmatch(name):
+            raise UsageError(f"expected the name of a variable, got {name}", subject=KEEP)
+    return names
+
+
+KeepEnv = Annotated[
+    list[str] | None,
+    typer.Option(
+        KEEP,
+        metavar="NAME",
+        callback=_names,
+        help="Keep this environment variable, which bin/llava-pack would leave out. Repeatable.",
+    ),
+]
 Prefix = Annotated[
     Path | None,
     typer.Option(

@@ -4,6 +4,7 @@ Every value is checked when it is made, before a command does anything, so a mis
 and one exit code whichever command it is made with.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from llava_pack.cli import console
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import FACTS, QUANTIZED
+from llava_pack.target.environment import left_out
 
 if TYPE_CHECKING:
     from llava_pack.installation.installed import Installation
@@ -191,6 +193,12 @@ class ModelOptions:
             return [folder_plan(self.folder, self.load)]
         progress = console.progress()
         return [plan_of(item, self.load, progress) for item in items]
+
+
+def tell_left_out() -> None:
+    """Say which variables `bin/llava-pack` left out of the environment that could matter here."""
+    if names := ", ".join(left_out(os.environ)):
+        console.say(f"left out of the environment: {names}; --keep-env NAME keeps one")
 
 
 def _absolute(path: Path | None) -> Path | None:

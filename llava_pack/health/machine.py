@@ -1,6 +1,6 @@
 """The rules for the machine: GPUs, host, processes, silence. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llava_pack.health.facts import (
     GpuFacts,
@@ -155,6 +155,42 @@ def _low(what: str, left: str, fix: str, code: str = "no-space-left") -> Finding
         why="writing, loading or answering will fail soon",
         fix=fix,
         code=code,
+    )
+
+
+def check_variables(left_out: Sequence[str], kept: Sequence[str]) -> Iterator[Finding]:
+    """Judge the variables that change how what serves runs.
+
+    Args:
+        left_out: names that `bin/llava-pack` took out.
+        kept: names that `--keep-env` let through to a running server.
+    """
+    if kept:
+        yield Layer.ENVIRONMENT.warn(
+            f"kept in the environment: {', '.join(kept)}",
+            why="the server runs with it, and the installation was tested without",
+            fix="restart it without --keep-env, if it is not needed",
+            code="environment-breaks-libraries",
+        )
+    if left_out:
+        names = ", ".join(left_out)
+        yield Layer.ENVIRONMENT.ok(
+            f"left out of the environment: {names}; serve --keep-env NAME keeps one"
+        )
+
+
+def check_unit(unit: str, started: str, program: str) -> Finding:
+    """Judge a unit of systemd whose program is not there.
+
+    Args:
+        unit: its file.
+        started: what it starts.
+        program: the installation's own command, for the hint.
+    """
+    return Layer.PROCESSES.fail(
+        f"{unit} starts {started}, which is not there",
+        why="the service does not start; was the installation moved?",
+        fix=f"{program} service install, with what ExecStart has after serve",
     )
 
 

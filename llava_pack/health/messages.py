@@ -99,13 +99,11 @@ FOUND = (
     "{recipe} generation {count}: not the bytes that were verified: {files}",
     "nothing is installed under {text}",
     "served from a folder; nothing is installed to compare it with",
-    "the environment's Python does not run",
-    "packages differ from the lock: {packages}",
+    *("the environment's Python does not run", "packages differ from the lock: {packages}"),
     "files of packages are not as installed: {text}",
     "{module} cannot be imported: {text}",
     "Python {version}, {count} packages as locked",
-    "none is needed, and none was checked: {driver}",
-    "no NVIDIA GPU was found",
+    *("none is needed, and none was checked: {driver}", "no NVIDIA GPU was found"),
     *(
         f"GPU {{count}} {{gpu}}: driver {{version}}{memory}{heat}{users}"
         for memory in (", {number} of {number} GB free", "")
@@ -123,6 +121,8 @@ FOUND = (
     "little {resource} is left: {count}",
     "little {resource} is left: at most {count}",
     "the clock is earlier than the release of what is installed",
+    "left out of the environment: {text}; serve --keep-env NAME keeps one",
+    *("kept in the environment: {text}", "{text} starts {text}, which is not there"),
     "{proxies} is set, and no_proxy leaves out this machine",
     "orphaned engines, without a server: {pids}",
     "port {count} is in use by {text}",

@@ -14,16 +14,25 @@ from llava_pack.health.checks import check_environment, check_installed, metrics
 from llava_pack.health.facts import AnswerFacts, GpusFacts, InstalledFacts
 from llava_pack.health.gpu import probe_gpus
 from llava_pack.health.knowledge import Failure, known_failures, recognise
-from llava_pack.health.machine import check_gpus, check_host, check_processes, check_silence
+from llava_pack.health.machine import (
+    check_gpus,
+    check_host,
+    check_processes,
+    check_silence,
+    check_unit,
+    check_variables,
+)
 from llava_pack.health.probes import probe_environment, wheel_versions
 from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
 from llava_pack.installation.integrity import read_again
+from llava_pack.installation.unit import astray
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import RunState, running
 from llava_pack.serve.supervision.listener import PORT, holder_of
 from llava_pack.target import receipt
+from llava_pack.target.environment import left_out
 from llava_pack.target.generations import recipes
 from llava_pack.target.next_step import next_step
 
@@ -69,6 +78,7 @@ class Examination:
             self._contained(Layer.ENVIRONMENT, partial(self._environment, item))
         if not names:
             self.findings.append(self._nothing_installed(servers))
+        self._contained(Layer.ENVIRONMENT, partial(self._variables, servers))
         self._contained(Layer.GPU, self._gpus)
         self._contained(Layer.HOST, self._host)
         self._contained(Layer.PROCESSES, partial(self._processes, servers))
@@ -201,6 +211,10 @@ class Examination:
         yield from checks.run()
         self._answers += checks.answers
 
+    def _variables(self, servers: Sequence[RunState]) -> Iterator[Finding]:
+        kept = {name for server in servers for name in server.asked.get("keep_env", "").split()}
+        yield from check_variables(left_out(os.environ), sorted(kept))
+
     def _gpus(self) -> Iterator[Finding]:
         wanted = any(item.manifest.floors.driver is not None for item in self._installed)
         self._gpu_facts = probe_gpus()
@@ -219,6 +233,8 @@ class Examination:
         holder = "" if servers else holder_of(PORT, ())
         facts = probe_processes((server.pid for server in servers), holder)
         yield from check_processes(facts, self._program, PORT)
+        for unit, started in astray():
+            yield check_unit(str(unit), started, self._program)
 
     def _silence(self, servers: Sequence[RunState]) -> Iterator[Finding]:
         from llava_pack.health.host import probe_silence

@@ -6,6 +6,7 @@ answer is the known one or was accepted. Exit code 1 where nothing could be aske
 """
 
 import argparse
+import importlib
 import json
 import logging
 import sys
@@ -19,12 +20,13 @@ from llava_pack.engine.known.recording import observe
 from llava_pack.engine.loading.load import load_engine
 from llava_pack.engine.loading.options import DEVICES
 from llava_pack.engine.port import Engine
-from llava_pack.format.errors import PackError, UsageError, reason_of
+from llava_pack.format.errors import InstallError, PackError, UsageError, reason_of
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.precision import DEFAULT_PRECISION, PRECISION_CHOICES
 from llava_pack.health.grading import judge
 from llava_pack.health.runtimes import serving_runtime
+from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 
 _SCHEMA = 1
 
@@ -57,6 +59,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if (other := serving_runtime(manifest.serving.engine)) is not None:
         found = other.smoke(manifest, given.model_dir, given.precision, given.device)
         return {"schema": _SCHEMA, "kind": "smoke", **found}
+    _import_gateway()
     began_s = time.monotonic()
     engine = load_engine(
         given.model_dir,
@@ -78,6 +81,21 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "load_s": round(load_s, 3),
         "answers": answers,
     }
+
+
+def _import_gateway() -> None:
+    """Import what answers requests, as a process of `serve` will, whatever is broken in it.
+
+    Raises:
+        InstallError: it cannot be imported.
+    """
+    try:
+        importlib.import_module(GATEWAY_PROGRAM[-1])
+    except Exception as error:
+        raise InstallError(
+            f"the gateway cannot be imported: {type(error).__name__}: {error}",
+            hint="build the bundle again, so that its packages fit together",
+        ) from error
 
 
 def accepting(report: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, bundle_id, parse_sums
 from llava_pack.installation.installed import Installation
-from llava_pack.target import receipt
+from llava_pack.target import generations, receipt
 from llava_pack.target.store import Store
 
 
@@ -90,7 +90,7 @@ def _derived(
         if _digest(source) != entry.sha256:
             return False
         rules = [rule for rule in manifest.rewrites if rule.path == entry.path]
-        expected = installed_file(source.read_bytes(), rules, str(root / "model"))
+        expected = installed_file(source.read_bytes(), rules, generations.model_root(root))
         return (root / entry.path).read_bytes() == expected
     except (OSError, IntegrityError):
         return False

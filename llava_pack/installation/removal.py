@@ -18,6 +18,7 @@ from llava_pack.target import (
     generations,
     installer,
     journal,
+    launcher,
     need,
     ownership,
     receipt,
@@ -28,7 +29,7 @@ from llava_pack.target.store import Store
 
 _OURS = (
     *("bin", "models", "run", "store", "trust", "logs", "keys", client_key.NAME, "received"),
-    *(need.COLLECTING, need.NAME, "lock", journal.NAME),
+    *(launcher.PLACE, need.COLLECTING, need.NAME, "lock", journal.NAME),
 )
 """The journal goes last: until then, the next run knows what to finish."""
 

@@ -3,15 +3,18 @@
 import os
 import re
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from llava_pack.format.errors import InstallError, UsageError
 from llava_pack.shipped import shipped
+from llava_pack.target import environment
 from llava_pack.target.generations import base_folder
 
 _SYSTEM_UNITS = Path("/etc/systemd/system")
+_STARTED = re.compile(r'^ExecStart="((?:[^"\\]|\\.)*)"', re.MULTILINE)
 _LOOPBACK = ("127.", "localhost", "::1")
 
 
@@ -52,13 +55,28 @@ class Unit:
         values = {
             "PREFIX": str(self.prefix).replace("%", "%%"),
             "COMMAND": " ".join(_word(word) for word in (program, "serve", *self.arguments)),
-            "ENVIRONMENT": _quoted(f"LLAVA_PACK_PREFIX={self.prefix}"),
+            "ENVIRONMENT": " ".join(map(_quoted, self._environment())),
             "WRITABLE": f"{_quoted(run)} {_quoted(logs)}",
             "ACCOUNT": self.account or "",
             "ADDRESSES": silent if _on_loopback(self.arguments) else "# it also serves other hosts",
         }
         text = (shipped("installers") / "units" / template).read_text(encoding="utf-8")
         return re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], text)
+
+    def _environment(self) -> tuple[str, ...]:
+        """Return what the service starts with: its prefix, and what its arguments keep.
+
+        Raises:
+            UsageError: a value could not stand in a unit.
+        """
+        kept = [name for name in environment.kept(self.arguments) if name in os.environ]
+        for name in kept:
+            if not os.environ[name].isprintable():
+                raise UsageError(
+                    f"expected printable text in {name}, got other characters",
+                    subject=environment.KEEP,
+                )
+        return (f"LLAVA_PACK_PREFIX={self.prefix}", *(f"{n}={os.environ[n]}" for n in kept))
 
     def systemctl(self, *arguments: str) -> None:
         """Ask systemd.
@@ -79,6 +97,24 @@ class Unit:
                 subject=self.name,
                 hint=f"journalctl {scope}-u {self.name} shows why",
             )
+
+
+def astray() -> tuple[tuple[Path, str], ...]:
+    """Return the units of llava-pack here whose program is not there, as after a move, and that."""
+    home = base_folder("XDG_CONFIG_HOME", ".config")
+    folders = [_SYSTEM_UNITS, *([home / "systemd" / "user"] if home else [])]
+    found = []
+    for unit in (unit for folder in folders for unit in sorted(folder.glob("llava-pack*.service"))):
+        with suppress(OSError):
+            started = _STARTED.search(unit.read_text(encoding="utf-8", errors="replace"))
+            program = _unquoted(started[1]) if started else ""
+            if program and not Path(program).exists():
+                found.append((unit, program))
+    return tuple(found)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text).replace("%%", "%").replace("$$", "$")
 
 
 def _on_loopback(arguments: tuple[str, ...]) -> bool:

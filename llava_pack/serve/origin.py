@@ -7,25 +7,16 @@ look for servers. Stdlib only.
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format.errors import PreflightError
-from llava_pack.target import generations, ownership
+from llava_pack.target import environment, generations, ownership
 
-KEPT = (
-    "CUDA_DEVICE_ORDER",
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS",
-    "LLAVA_PACK_GRAPHS",
-    "HOME",
-    "TMPDIR",
-    "XDG_RUNTIME_DIR",
-    "XDG_STATE_HOME",
-)
-"""What of a server's environment decides how it serves."""
+KEPT = (*environment.ENGINE, "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+"""What of a server's environment decides how it serves, beside what its `--keep-env` names."""
 
 
 def origin(pid: int) -> dict[str, Any]:
@@ -36,13 +27,23 @@ def origin(pid: int) -> dict[str, Any]:
         folder = str((process / "cwd").readlink())
     except OSError:
         return {}
-    found = dict(text.partition("=")[::2] for text in environ)
+    arguments = argv[argv.index("serve") + 1 :] if "serve" in argv else []
     return {
         "start_ticks": start_ticks(pid),
-        "arguments": argv[argv.index("serve") + 1 :] if "serve" in argv else [],
+        "arguments": arguments,
         "folder": folder,
-        "environ": {name: found[name] for name in KEPT if name in found},
+        "environ": deciding(dict(text.partition("=")[::2] for text in environ), arguments),
     }
+
+
+def deciding(environ: Mapping[str, str], arguments: Sequence[str]) -> dict[str, str]:
+    """Return what of an environment a server is started with again, by its arguments.
+
+    >>> deciding({"HOME": "/h", "A": "1", "B": "2"}, ["--keep-env", "A"])
+    {'HOME': '/h', 'A': '1'}
+    """
+    names = (*KEPT, *environment.kept(arguments))
+    return {name: environ[name] for name in names if name in environ}
 
 
 def start_command(*, root: bool | None = None) -> str:

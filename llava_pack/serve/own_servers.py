@@ -19,7 +19,15 @@ from typing import Any
 
 from llava_pack.format.errors import PreflightError
 from llava_pack.serve.background import answer_of
-from llava_pack.serve.origin import KEPT, account_folder, held, state_name, still, texts, user_of
+from llava_pack.serve.origin import (
+    account_folder,
+    deciding,
+    held,
+    state_name,
+    still,
+    texts,
+    user_of,
+)
 from llava_pack.target import ownership
 from llava_pack.target.serving import claims
 
@@ -115,7 +123,7 @@ def _facts(prefix: Path, pid: int, argv: list[str]) -> dict[str, Any] | None:
     return {
         "arguments": tuple(told["arguments"]),
         "folder": told["folder"],
-        "environ": {name: told["environ"][name] for name in KEPT if name in told["environ"]},
+        "environ": deciding(told["environ"], told["arguments"]),
     }
 
 

@@ -1,7 +1,6 @@
 """Generations: the installed versions of each recipe, of which one is the current one."""
 
 import os
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from llava_pack.format import files
 from llava_pack.format.errors import UsageError
 from llava_pack.format.paths import safe_component
-from llava_pack.target import disk, ownership, receipt
+from llava_pack.target import disk, launcher, receipt
 from llava_pack.target.receipt import Receipt
 
 
@@ -63,6 +62,11 @@ def generation_folder(prefix: Path, recipe: str, number: int) -> Path:
     return recipe_folder(prefix, recipe) / "generations" / str(number)
 
 
+def model_root(generation: Path) -> str:
+    """Return what stands for the model's place in its files: without links, whatever was typed."""
+    return os.path.realpath(generation / "model")
+
+
 def recipes(prefix: Path) -> tuple[str, ...]:
     """Return the recipes with a current generation, the one activated last at the end."""
     found = [link for link in (prefix / "models").glob("*/current") if link.is_symlink()]
@@ -104,58 +108,7 @@ def activate(prefix: Path, recipe: str, number: int) -> None:
     folder = recipe_folder(prefix, recipe)
     disk.point(folder / "current", f"generations/{number}")
     (prefix / "bin").mkdir(exist_ok=True)
-    script = _launcher(prefix, folder / "current")
-    files.write(prefix / "bin" / "llava-pack", os.fsencode(script), 0o755)
-
-
-def _launcher(prefix: Path, current: Path) -> str:
-    """Return `bin/llava-pack`, which looks at who could have changed what it starts, first.
-
-    It runs before any code of the prefix; `ownership` looks closer, once it can be believed.
-    """
-    quoted = {name: shlex.quote(str(prefix / name)) for name in ("", "bin", "models")}
-    root, binary, models = quoted.values()
-    python = shlex.quote(str(current / "venv" / "bin" / "python"))
-    on_the_way = " ".join(shlex.quote(str(place)) for place in ownership.way(prefix))
-    within = f"{root} {binary} {models} {models}/* {models}/*/generations"
-    within += f" {models}/*/generations/* {models}/*/current"
-    shown = "-exec ls -ld '{}' ';'"
-    return f"""#!/bin/sh
-# a function that the caller exported would be taken for a program; bash looks for `unset` itself
-# before functions only where POSIXLY_CORRECT is set
-POSIXLY_CORRECT=1
-unset -f cd find id ls echo return
-others() {{
-    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    # find goes back to where it was started, which root may have been and this account may not
-    cd / && me=$(id -u) || return
-    # shellcheck disable=SC2046
-    set -- $(ls -ldn /)
-    strange="! -user 0 ! -user $me ! -user $3"
-    open="! -type l -perm -0002" grouped="! -type l -perm -0020 ! -group 0 ! -group $me"
-    # shellcheck disable=SC2086
-    find {on_the_way} -prune '(' $strange -o ! -perm -1000 '(' $open -o $grouped ')' ')' {shown}
-    # shellcheck disable=SC2086
-    find {within} -prune '(' $strange -o $open -o $grouped ')' {shown}
-}}
-wrong=$(others 2>&1) || wrong="$wrong (could not be checked)"
-case $wrong in
-'') ;;
-*)
-    echo "error: another account could change the programs run here: owner or mode of $wrong" >&2
-    echo 'hint: run it as the owner, chmod go-w, or install with another --prefix' >&2
-    exit 3
-    ;;
-esac
-LLAVA_PACK_PREFIX={root}
-export LLAVA_PACK_PREFIX
-# health and revert are needed most where the environment of the current one is broken
-for python in {python} {models}/*/generations/*/venv/bin/python; do
-    "$python" -I -S -c '' 2>/dev/null && exec "$python" -I -m llava_pack "$@"
-done
-echo 'error: no Python under this prefix runs; hint: install the bundle again' >&2
-exit 14
-"""
+    files.write(prefix / "bin" / "llava-pack", launcher.text(recipe).encode(), 0o755)
 
 
 def state(prefix: Path, recipe: str) -> str:

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format.progress import Progress
-from llava_pack.target import disk, failures, generations, journal, need, receipt, serving, trust
+from llava_pack.target import (
+    disk,
+    failures,
+    generations,
+    journal,
+    need,
+    receipt,
+    relocation,
+    serving,
+    trust,
+)
 from llava_pack.target.next_step import NextStep, next_step
 from llava_pack.target.planning import InstallPlan, InstallRequest, plan
 from llava_pack.target.staging import InstallRun, stage
@@ -81,6 +91,7 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
         progress.note(f"an earlier {left.get('operation')} stopped at {left.get('step')}: resuming")
     journal.clear_bootstraps(prefix)
     disk.remove_tree(Store(prefix).incoming)
+    relocation.settle(prefix, progress)
     for folder in (prefix / "models").glob("*"):
         current = generations.current_number(prefix, folder.name)
         for number in generations.numbers(prefix, folder.name):

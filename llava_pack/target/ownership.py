@@ -17,7 +17,7 @@ from llava_pack.format.errors import PreflightError
 _LINKS = 40  # Source: path_resolution(7)
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _WITHIN = (
-    *("bin", "bin/llava-pack", "lock", "store", "trust", "models", "models/*"),
+    *("bin", "bin/llava-pack", "place", "lock", "store", "trust", "models", "models/*"),
     *("models/*/generations", "models/*/generations/*", "journal.json", "handover.json"),
 )
 """Of a prefix, what is run, written or believed; run states and logs may be a service's."""

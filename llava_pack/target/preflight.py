@@ -1,11 +1,14 @@
 """Facts about this machine, held against what a bundle needs, before anything is written."""
 
 import ctypes
+import fcntl
 import os
 import re
+import stat
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +17,7 @@ from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.target import FloorFinding, Gpu, Machine, check_floors, version
-from llava_pack.target import disk, programs
+from llava_pack.target import disk, environment, programs
 
 _MIB = 1024 * 1024
 _GPU_FIELDS = "name,driver_version,compute_cap,memory.total,memory.free,mig.mode.current"
@@ -43,7 +46,8 @@ def findings(
     rest = replace(floors, disk_bytes=max(0, floors.disk_bytes - present_bytes))
     serving = manifest.serving
     found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
-    return (*found, *_place(prefix, manifest.inodes), _clock(manifest.release, now))
+    place = (*_place(prefix, manifest.inodes), *_file_system(disk.existing(prefix)))
+    return (*found, *place, _environment(os.environ), _clock(manifest.release, now))
 
 
 def check(found: Iterable[FloorFinding]) -> None:
@@ -120,6 +124,73 @@ def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:
         value = f"{facts.f_favail} free"
         need = f"at least {inodes}"
         yield FloorFinding("inodes", level, value, need, fix, ExitCode.SPACE)
+
+
+def _file_system(place: Path) -> Iterator[FloorFinding]:
+    """Try what an installation does that FAT, exFAT and some network file systems cannot do."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".preflight.", dir=place) as folder:
+            lacks = [name for name, works in _TRIALS.items() if not _done(works, Path(folder))]
+    except OSError:
+        return  # nothing can be written there: another finding says so
+    value = f"no {' and no '.join(lacks)} under {place}" if lacks else "all of these"
+    fix = "choose a --prefix on ext4, xfs or another file system of Linux"
+    need = ", ".join(_TRIALS)
+    yield FloorFinding("file system", "fail" if lacks else "ok", value, need, fix)
+
+
+def _done(trial: Callable[[Path], bool], folder: Path) -> bool:
+    try:
+        return trial(folder)
+    except OSError:
+        return False
+
+
+def _links(folder: Path) -> bool:
+    link = folder / "link"
+    link.symlink_to("target")
+    return link.readlink() == Path("target")
+
+
+def _locks(folder: Path) -> bool:
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _permissions(folder: Path) -> bool:
+    file = folder / "file"
+    file.touch()
+    modes = (0o444, 0o755)
+    for mode in modes:
+        file.chmod(mode)
+        if stat.S_IMODE(file.stat().st_mode) != mode:
+            return False
+    return True
+
+
+def _cases(folder: Path) -> bool:
+    (folder / "case").touch()
+    return not (folder / "CASE").exists()
+
+
+_TRIALS = {
+    "symbolic links": _links,
+    "locks": _locks,
+    "permissions": _permissions,
+    "upper and lower case": _cases,
+}
+
+
+def _environment(environ: Mapping[str, str]) -> FloorFinding:
+    """Name what changes how libraries run, and reaches neither the installer nor what serves."""
+    names = ", ".join(environment.left_out(environ))
+    value = f"{names}: left out here and by bin/llava-pack" if names else "nothing is left out"
+    need = f"the same for the smoke test and for serve, whose {environment.KEEP} NAME keeps one"
+    return FloorFinding("environment", "ok", value, need)
 
 
 def _clock(release: int, now: float) -> FloorFinding:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, NetworkError, PackError, SpaceError
+from llava_pack.target import environment
 from llava_pack.target.disk import SHORT
 from llava_pack.target.silence import REACHED_OUT
 
@@ -16,7 +17,7 @@ if sys.platform == "win32":
 else:
     SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     SYSTEM: dict[str, str] = {}
-KEPT = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
+_KEPT = (*environment.ENGINE, "NO_COLOR")
 _TAIL_LINES = 12
 
 
@@ -75,7 +76,7 @@ def answer(command: Sequence[str]) -> str | None:
 def _run(
     command: Sequence[str | Path], env: Mapping[str, str], folder: Path, timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return subprocess.run(
         command,
         env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **kept, **env},

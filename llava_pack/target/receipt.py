@@ -68,6 +68,11 @@ def seal(folder: Path) -> None:
     files.write(folder / SEAL, canonical.dumps(_facts(folder)), 0o444)
 
 
+def sealed(folder: Path) -> set[str]:
+    """Return the names of the files that a seal is about."""
+    return {*_facts(folder)}
+
+
 def clear(folder: Path) -> None:
     """Remove what a seal left that was killed: a generation holds nothing beside what is told."""
     files.clear(folder / SEAL)

@@ -37,9 +37,11 @@ def processes() -> Iterator[tuple[int, list[str]]]:
 
 def claims(prefix: Path, recipe: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """Yield what calls itself a server of a prefix, or one that a change of `recipe` is about."""
+    places = {str(prefix), os.path.realpath(prefix)}
     for pid, argv in processes():
-        if argv[1:5] == _SERVE and argv[0].startswith(f"{prefix}/models/"):
-            own = argv[0].removeprefix(f"{prefix}/models/").partition("/")[0]
+        below = [place for place in places if argv[0].startswith(f"{place}/models/")]
+        if argv[1:5] == _SERVE and below:
+            own = argv[0].removeprefix(f"{below[0]}/models/").partition("/")[0]
             if recipe in {None, own, *argv[5:]}:
                 yield pid, argv
 
@@ -58,7 +60,8 @@ def outdated(prefix: Path, recipe: str) -> Iterator[int]:
 
 def runs(root: Path) -> bool:
     """Say whether a process runs a program of a generation, whatever it does."""
-    return any(argv[0].startswith(f"{root}/") for _, argv in processes())
+    places = (f"{root}/", f"{os.path.realpath(root)}/")
+    return any(argv[0].startswith(places) for _, argv in processes())
 
 
 def serves(prefix: Path, recipe: str) -> bool:

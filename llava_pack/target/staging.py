@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import llava_pack
 from llava_pack.format import files, records
-from llava_pack.format.errors import InstallError
+from llava_pack.format.errors import InstallError, IntegrityError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
@@ -55,8 +56,9 @@ class InstallRun:
 
     @property
     def folder(self) -> Path:
-        """Of the generation."""
-        return generations.generation_folder(self.request.prefix, self.recipe, self.number)
+        """Of the generation, whatever links lead to the prefix: what is in it names it so."""
+        prefix = Path(os.path.realpath(self.request.prefix))
+        return generations.generation_folder(prefix, self.recipe, self.number)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -179,17 +181,26 @@ def place_model(manifest: Manifest, store: Store, generation: Path) -> None:
     Raises:
         IntegrityError: a file does not hold what its rewrite says that was packed.
     """
-    model_root = os.fspath(generation / "model")
     for entry in manifest.under("model"):
-        source = store.path(entry.sha256)
-        destination = generation / entry.path
+        disk.link_or_copy(store.path(entry.sha256), generation / entry.path)
+    finalise(manifest, store, generation)
+
+
+def finalise(manifest: Manifest, store: Store, generation: Path) -> None:
+    """Write the files of a model that name absolute paths, as they stand in this place.
+
+    Raises:
+        IntegrityError: a file does not hold what was packed.
+    """
+    for entry in manifest.under("model"):
         rules = [r for r in manifest.rewrites if r.path == entry.path and r.installed is not None]
-        if not rules:
-            disk.link_or_copy(source, destination)
-            continue
-        landed = installed_file(source.read_bytes(), rules, model_root)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        files.write(destination, landed, 0o444)
+        if rules:
+            packed = store.path(entry.sha256).read_bytes()
+            if sha256(packed).hexdigest() != entry.sha256:
+                raise IntegrityError("changed in the store", subject=entry.path)
+            landed = installed_file(packed, rules, generations.model_root(generation))
+            if (generation / entry.path).read_bytes() != landed:
+                files.write(generation / entry.path, landed, 0o444)
 
 
 def _receipt(

@@ -5,6 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from llava_pack.format import files
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
 from llava_pack.target import disk, programs
@@ -65,11 +66,12 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
     uv: list[str | Path] = [scratch / UV, "--no-config", "--offline", "--no-progress"]
     venv = generation / "venv"
     programs.run(
-        [*uv, "venv", "--no-python-downloads", "--python", python, venv],
+        [*uv, "venv", "--relocatable", "--no-python-downloads", "--python", python, venv],
         what="creating the venv",
         scratch=scratch,
         timeout_s=_TIMEOUT_S,
     )
+    settle(generation)
     interpreter = venv / "bin" / "python"
     sync = ["--preview-features", "pylock", "pip", "sync", "--require-hashes", "--no-build"]
     sync += ["--no-index", "--link-mode", "hardlink"]
@@ -81,3 +83,25 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
     )
     (venv / ".lock").unlink(missing_ok=True)  # uv's own, which everybody may write
     return interpreter
+
+
+def settle(generation: Path) -> None:
+    """Have a venv find the Python that was unpacked beside it, wherever they are now.
+
+    Its link is relative from then on; only `home` is a path. Source: PEP 405, pyvenv.cfg.
+    """
+    venv = generation / "venv"
+    config = venv / "pyvenv.cfg"
+    within = "/".join(("", *generation.parts[-4:], "python", "bin"))
+    lines = config.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    home = next((line for line in lines if line.partition("=")[0].strip() == "home"), "")
+    if not home.endswith(within):
+        return  # a Python of the machine
+    right = f"home = {os.path.realpath(generation / 'python' / 'bin')}"
+    link = venv / "bin" / "python"
+    if link.readlink().is_absolute():
+        disk.point(link, f"../../python/bin/{link.readlink().name}")
+    if home != right:
+        lines[lines.index(home)] = right
+        text = "\n".join([*lines, ""])
+        files.write(config, text.encode("utf-8", "surrogateescape"), 0o644)

@@ -101,3 +101,16 @@ def test_what_cannot_be_asked_fails_and_says_why(
     code, report = _smoke(model, _manifest(tmp_path, _known("", picture=picture)), name)
     assert (code, report["ok"]) == (1, False)
     assert report["error"]["kind"] == kind
+
+
+def test_a_gateway_that_cannot_be_imported_fails_it(model: Path, tmp_path: Path) -> None:
+    """Its package is there and broken, as wheels are that do not fit together."""
+    program = "import sys; sys.modules['uvicorn'] = None\n"
+    program += "from llava_pack.health.smoke import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-I", "-c", program]
+    command += ["--manifest", str(_manifest(tmp_path, _known("")))]
+    command += ["--model-dir", str(model / "llava-tiny"), "--device", "cpu", "--json"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=600, text=True)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, report["error"]["kind"]) == (1, "install")
+    assert "the gateway cannot be imported: ModuleNotFoundError" in report["error"]["message"]

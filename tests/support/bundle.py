@@ -93,6 +93,8 @@ class BundleSimulator:
     """Fields of Floors that differ from what this machine has."""
     standalone: bool = False
     """Carry a Python archive, whose interpreter hands over to the one that runs the tests."""
+    archive: Path | None = None
+    """Carry this archive of a CPython."""
     real_uv: bool = False
     """Carry uv itself, not a script that starts it."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
@@ -142,6 +144,8 @@ class BundleSimulator:
         files["lock/pylock.toml"] = pylock(wheels)
         if self.standalone:
             files[f"runtime/cpython-{self.python}-test.tar.gz"] = python_archive()
+        if self.archive is not None:
+            files[f"runtime/{self.archive.name}"] = self.archive.read_bytes()
         return files
 
     def _elsewhere(self) -> set[str]:

@@ -3,6 +3,7 @@
 import ctypes
 import http.server
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 
 def main(demo: Path) -> None:
@@ -137,6 +139,13 @@ def proxy_on_loopback(_demo: Path) -> None:
             proxy.shutdown()
 
 
+def environment_breaks_libraries(_demo: Path) -> None:
+    import httpx
+
+    with mock.patch.dict(os.environ, {"ALL_PROXY": "socks5://127.0.0.1:9"}):
+        httpx.Client()
+
+
 PROVOCATIONS: tuple[Callable[[Path], None], ...] = (
     shard_truncated,
     weights_only_refused,
@@ -152,6 +161,7 @@ PROVOCATIONS: tuple[Callable[[Path], None], ...] = (
     shared_library_missing,
     no_space_left,
     proxy_on_loopback,
+    environment_breaks_libraries,
 )
 
 if __name__ == "__main__":

@@ -46,5 +46,6 @@ PROVOKED: dict[str, str] = {
     "xid": "tests/unit/health/test_gpu.py",
     "no-gpu-found": "tests/unit/health/test_gpu.py, tests/functional/test_symptoms.py",
     "files-changed": "tests/functional/test_health_command.py",
+    "file-system-unfit": "tests/target/test_file_systems.py",
     "clock-wrong": "tests/unit/health/test_machine.py",
 }

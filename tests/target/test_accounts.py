@@ -420,7 +420,7 @@ SH, OWN, HAND, SERVERS, SERVING, START = (
     "llava_pack/serve/handover.py",
     "llava_pack/serve/own_servers.py",
     "llava_pack/target/serving.py",
-    "llava_pack/target/generations.py",
+    "llava_pack/target/launcher.py",
 )
 ANYBODY_S = (
     (SH, '*) fail 3 "$1: it belongs', '*) : "$1: it belongs'),
@@ -488,7 +488,7 @@ ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
     a_start_from_models_of_another_account: (LOOKED,),
     a_start_from_a_prefix_that_all_can_write: (LOOKED,),
     a_start_below_a_folder_that_all_can_write: (LOOKED,),
-    a_start_with_functions_that_the_caller_exported: ((START, "unset -f cd find id ls echo return\n", ""),),
+    a_start_with_functions_that_the_caller_exported: ((START, "POSIXLY_CORRECT=1\n", ""),),
 }  # fmt: skip
 LAYERED = (
     a_process_of_another_account,

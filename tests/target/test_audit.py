@@ -36,8 +36,8 @@ REBUILDS = frozenset(["par2.py", "parity.py", "mending.py"])
 SPEAKS = frozenset(["translation.py"])
 """What shows a message in the person's language."""
 PARTS = {
-    "decides trust": 1565,
-    "places and starts": 2820,
+    "decides trust": 1770,
+    "places and starts": 3350,
     "asks an index": 250,
     "crosses media": 500,
     "rebuilds": 450,

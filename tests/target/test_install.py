@@ -36,7 +36,13 @@ def test_a_bundle_is_installed_and_the_last_line_runs(host, medium, shell):
         return  # it would make an account
     said = subprocess.run(["sh", "-c", last_line(done)], capture_output=True, text=True, check=True)
     assert said.stdout.split() == [str(host.prefix), *SERVE]
-    assert sorted(path.name for path in host.prefix.iterdir()) == ["bin", "lock", "models", "store"]
+    assert sorted(path.name for path in host.prefix.iterdir()) == [
+        "bin",
+        "lock",
+        "models",
+        "place",
+        "store",
+    ]
 
 
 def test_the_config_names_the_tower_where_it_landed(host, medium):

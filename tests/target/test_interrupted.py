@@ -38,7 +38,7 @@ def test_a_killed_install_is_completed_by_the_next_run(host, medium, flag, step)
     assert host.current() in {int(name) for name in left}
     assert len(left) == 2
     names = {path.name for path in host.prefix.iterdir()}
-    assert names == {"bin", "lock", "models", "store"}
+    assert names == {"bin", "lock", "models", "place", "store"}
 
 
 def test_a_terminated_install_cleans_up_and_says_so(host, medium, flag):

@@ -12,7 +12,7 @@ from llava_pack.format.errors import PreflightError
 from llava_pack.serve import own_servers
 from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.run_state import RunState, publish
-from llava_pack.target import generations, ownership
+from llava_pack.target import generations, launcher, ownership
 from llava_pack.target.programs import SEARCH_PATH
 from tests.support.bundle import CHECKOUT
 
@@ -161,6 +161,7 @@ def test_the_launcher_runs_from_a_folder_that_its_account_may_not_enter(place, t
     python.write_text('#!/bin/sh\n[ "$2" = -S ] || echo "$@"\n')
     python.chmod(0o755)
     generations.activate(place, "demo", 1)
+    (place / launcher.PLACE).write_text(f"{place}\n")
     home = tmp_path / "root"
     home.mkdir(mode=0o700)
     done = subprocess.run(

@@ -230,3 +230,27 @@ def test_systemd_itself_takes_the_unit(host, medium, cli, tmp_path, scope):
         said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         exposure = re.search(r"exposure level for llava-pack\.service: ([\d.]+)", said)
         assert float(exposure[1]) <= MOST_EXPOSED, said
+
+
+def test_a_unit_has_the_value_of_what_is_kept(installed, cli, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", 'http://a"b%c\\d')
+    monkeypatch.setenv("OTHER", "no")
+    text = unit_of(cli, installed, "--user", "--", "--keep-env", "HTTPS_PROXY", "--keep-env=GONE")
+    escaped = 'http://a\\"b%%c\\\\d'
+    prefix = f'"LLAVA_PACK_PREFIX={installed.prefix}"'
+    assert f'\nEnvironment={prefix} "HTTPS_PROXY={escaped}"\n' in text
+    monkeypatch.setenv("HTTPS_PROXY", "two\nlines")
+    ended = cli("service", "show", "--prefix", installed.prefix, "--", "--keep-env", "HTTPS_PROXY")
+    assert (ended.code, "two" in ended.err) == (2, False)
+
+
+def test_a_unit_that_names_the_old_place_is_named(installed, systemd, cli, tmp_path):
+    odd = installed.prefix.with_name('odd "$x" %y \\z')
+    installed.prefix.rename(odd)
+    assert cli("service", "install", "--user", "--prefix", odd).code == 0
+    assert unit.astray() == ()
+    odd.rename(installed.prefix)
+    path = tmp_path / "config/systemd/user/llava-pack.service"
+    assert unit.astray() == ((path, f"{odd}/bin/llava-pack"),)
+    ended = cli("status")
+    assert f"! {path} starts {odd}/bin/llava-pack, which is not there" in ended.err

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson
+from llava_pack.cli.arguments import AsJson, KeepEnv
 from llava_pack.cli.both.remote import RemoteOptions, ways_of
 from llava_pack.cli.both.sampling import QuestionOptions
-from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.loading import ModelOptions, tell_left_out
 from llava_pack.cli.parameters import Ways, expanded
 from llava_pack.client.batch import Asker, LocalAsker, ServedAsker, keep_answered
 from llava_pack.client.items import LeftOut, left, select_items
@@ -35,7 +35,7 @@ _LEFT_OUT = 1
 """Exit code: every picture has an answer, and something of the folder was left out."""
 
 
-WAYS: Ways = ways_of("images", "out", "prompt", "as_json")
+WAYS: Ways = ways_of("images", "out", "prompt", "keep_env", "as_json")
 
 
 @partial(expanded, ways=WAYS)
@@ -50,6 +50,7 @@ def ask(
     remote: RemoteOptions,
     options: ModelOptions,
     question: QuestionOptions,
+    keep_env: KeepEnv = None,  # noqa: ARG001 - bin/llava-pack has looked at it
     as_json: AsJson = False,
 ) -> None:
     """Ask one question about every picture of a folder or a list.
@@ -69,6 +70,8 @@ def ask(
       llava-pack ask --images photos --prompt "Any text?" --out t.jsonl --model-path llava-v1.5-7b
     """
     folder, sampling = options.need_folder(), question.sampling
+    if folder is not None or remote.url:
+        tell_left_out()
     if question.shrink or not remote.elsewhere:
         need_libraries("asking" if not remote.elsewhere else "--shrink", "PIL")
     chosen = select_items(images, prompt, out)

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from llava_pack.cli import console
+from llava_pack.cli.arguments import KeepEnv
 from llava_pack.cli.both.remote import RemoteOptions, ways_of
 from llava_pack.cli.both.sampling import QuestionOptions
-from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.loading import ModelOptions, tell_left_out
 from llava_pack.cli.parameters import Ways, expanded
 from llava_pack.client.chat_backends import LocalSpeaker, ServedSpeaker, Speaker
 from llava_pack.client.dropped_paths import dropped_files, path_of, paths_in
@@ -31,7 +32,7 @@ _QUIT = frozenset({"/exit", "/quit", "/bye", "/q", "exit", "quit"})
 _CLEAR = frozenset({"/clear", "/reset", "/new"})
 _ASK_HELP = frozenset({"/help", "/?", "help", "?"})
 _COMMAND = re.compile(r"/[A-Za-z?]+", re.ASCII)
-WAYS: Ways = ways_of("image", "prompt", "as_json")
+WAYS: Ways = ways_of("image", "prompt", "keep_env", "as_json")
 
 
 @partial(expanded, ways=WAYS)
@@ -46,6 +47,7 @@ def chat(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Ask one question and exit.")] = None,
     question: QuestionOptions,
+    keep_env: KeepEnv = None,  # noqa: ARG001 - bin/llava-pack has looked at it
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per line for each answer.")
     ] = False,
@@ -70,6 +72,8 @@ def chat(
       cat question.txt | llava-pack chat --image photo.jpg --json
     """
     folder, sampling = options.need_folder(), question.sampling
+    if folder is not None or remote.url:
+        tell_left_out()
     text = _question(prompt)
     pictures = PictureFiles(
         options.mode_of_pictures, shrink=question.shrink, decode=not remote.elsewhere

@@ -30,7 +30,17 @@ _LOOPBACK = "127.0.0.1"
 _NOT_GIVEN = frozenset({"DEFAULT", "DEFAULT_MAP"})
 UNFENCED = "! no fence: the server can open every file that you can, and any network"
 OF_SERVE = frozenset(
-    {"recipes", "model_path", "prefix", "as_root", "as_json", "detach", "keep_token", "reached_as"}
+    {
+        "recipes",
+        "model_path",
+        "prefix",
+        "as_root",
+        "as_json",
+        "detach",
+        "keep_env",
+        "keep_token",
+        "reached_as",
+    }
 )
 """Parameters that `serve` honours by itself, whatever the runtime."""
 

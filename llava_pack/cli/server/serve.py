@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, Prefix
-from llava_pack.cli.loading import ModelOptions
+from llava_pack.cli.arguments import AsJson, KeepEnv, Prefix
+from llava_pack.cli.loading import ModelOptions, tell_left_out
 from llava_pack.cli.parameters import expanded
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.serve.run_state import RunState, directories
@@ -39,6 +39,7 @@ def serve(
             "--detach", help="Serve in the background, also after you log out; wait until ready."
         ),
     ] = False,
+    keep_env: KeepEnv = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +69,10 @@ def serve(
     if options.model_path is None:
         server.refuse_root()
     items = options.installed(recipes or [], prefix)
+    tell_left_out()
     asked = asked_for(options, server, items)
+    if keep_env:
+        asked["keep_env"] = " ".join(keep_env)
     if detach:
         serve_detached(asked, server.reached_as, as_json=as_json)
         return

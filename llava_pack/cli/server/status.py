@@ -8,6 +8,7 @@ from llava_pack.cli.arguments import AsJson
 from llava_pack.cli.language import translated
 from llava_pack.client.discovery import chosen_server, http
 from llava_pack.format.errors import reason_of
+from llava_pack.installation.unit import astray
 from llava_pack.serve.run_state import RunState, running
 
 
@@ -21,6 +22,8 @@ def status(as_json: AsJson = False) -> None:
       llava-pack status
       llava-pack status --json
     """
+    for unit, program in astray():
+        console.say(f"! {unit} starts {program}, which is not there: llava-pack service install")
     chosen_server()
     told = [facts_of(server) for server in running()]
     if as_json:

@@ -15,7 +15,14 @@ from llava_pack.health.host import (
     probe_silence,
     spent,
 )
-from llava_pack.health.machine import check_host, check_memory, check_processes, check_silence
+from llava_pack.health.machine import (
+    check_host,
+    check_memory,
+    check_processes,
+    check_silence,
+    check_unit,
+    check_variables,
+)
 
 WELL = HostFacts(
     disk_free_bytes=50_000_000_000,
@@ -156,3 +163,18 @@ def test_a_server_that_is_gone_is_unknown_and_not_silent():
 def test_memory_is_held_against_its_forecast(used, forecast, levels):
     facts = MemoryFacts(model="m", where="memory", used_bytes=used, forecast_bytes=forecast)
     assert [finding.level for finding in check_memory(facts)] == levels
+
+
+def test_variables_that_were_kept_are_a_warning_and_those_left_out_are_told():
+    assert list(check_variables((), ())) == []
+    (told,) = check_variables(("ALL_PROXY", "LD_PRELOAD"), ())
+    assert (told.level, "ALL_PROXY, LD_PRELOAD" in told.text) == ("ok", True)
+    kept, told = check_variables(("ALL_PROXY",), ("LD_PRELOAD",))
+    assert (kept.level, "LD_PRELOAD" in kept.text, told.level) == ("warn", True, "ok")
+    assert kept.code == "environment-breaks-libraries"
+
+
+def test_a_unit_that_starts_what_is_not_there_fails():
+    finding = check_unit("/etc/a.service", "/old/bin/llava-pack", "/new/bin/llava-pack")
+    assert (finding.level, finding.layer) == ("fail", "processes")
+    assert finding.fix.startswith("/new/bin/llava-pack service install")
