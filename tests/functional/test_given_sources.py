@@ -59,7 +59,9 @@ def run(command_line, demo_recipe, tmp_path, site, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
 
     def run(command, *options, recipe=demo_recipe):
-        own = ["--out", tmp_path / "bundle", "--no-record"] if command == "build" else []
+        own = (
+            ["--out", tmp_path / "bundle", "--no-record", "--replace"] if command == "build" else []
+        )
         done = command_line(command, recipe, "--python", "target", "--json", *own, *options)
         return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr
 
@@ -71,7 +73,7 @@ def relocked(command_line, demo_recipe, tmp_path):
     """Build from a lock, with options that say where folders are."""
 
     def run(lock, *options, recipe=demo_recipe):
-        own = ["--locked", lock, "--out", tmp_path / "bundle", "--no-record", "--json"]
+        own = ["--locked", lock, "--out", tmp_path / "bundle", "--no-record", "--replace", "--json"]
         done = command_line("build", recipe, *own, *options)
         return done.returncode, json.loads(done.stdout.splitlines()[-1])
 

@@ -39,7 +39,8 @@ def run(command_line, offline, tmp_path):
 
 @pytest.fixture
 def build(run):
-    return lambda *options: run("build", "demo", "--python", "target", "--no-record", *options)
+    known = ("--python", "target", "--no-record", "--replace")
+    return lambda *options: run("build", "demo", *known, *options)
 
 
 def components(bundle):
