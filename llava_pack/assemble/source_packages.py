@@ -31,6 +31,7 @@ from llava_pack.lock.indexes import Indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import LockedSource, LockedWheel
 from llava_pack.lock.resolve import SourceOnlyError, find_sources
+from llava_pack.network.front import read_front
 
 _TIMEOUT_S = 300
 _BACKENDS = ("hatchling", "flit_core", "poetry.core", "pdm.backend", "setuptools")
@@ -182,6 +183,7 @@ def _build(archive: Path, source: LockedSource, place: Path, indexes: Indexes) -
         command = [find_uv_bin(), "build", "--wheel", "--quiet", "--no-create-gitignore"]
         command += ["--out-dir", f"{folder}/out", "--python", sys.executable]
         environ = {**os.environ, **indexes.environment}
+        environ = read_front(environ).environment(environ)
         environ |= {"SOURCE_DATE_EPOCH": _RELEASE, "PYTHONHASHSEED": "0"}
         done = subprocess.run(
             [*command, *indexes.arguments(), str(named)],

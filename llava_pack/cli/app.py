@@ -19,6 +19,7 @@ from llava_pack.cli.laptop.build import build
 from llava_pack.cli.laptop.carry import carry
 from llava_pack.cli.laptop.demo import demo
 from llava_pack.cli.laptop.deploy import deploy
+from llava_pack.cli.laptop.doctor import doctor
 from llava_pack.cli.laptop.keygen import keygen
 from llava_pack.cli.laptop.lock import lock
 from llava_pack.cli.laptop.plan import plan
@@ -111,7 +112,7 @@ def _add_group(panel: str, group: typer.Typer) -> None:
     app.add_typer(group, cls=ServerGroup, rich_help_panel=panel, short_help=line)
 
 
-_add(LAPTOP, deploy, build, probe, plan, recipes, lock, send, carry, keygen, demo)
+_add(LAPTOP, deploy, build, probe, plan, doctor, recipes, lock, send, carry, keygen, demo)
 _add(SERVER, install, serve, status, logs, start, swap, stop, cls=ServerCommand)
 _add(SERVER, health, cls=NagiosCommand)
 _add(SERVER, support_bundle)

@@ -1,15 +1,18 @@
 """Every byte that comes from elsewhere comes through here: hub files, wheels, Python."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Event
 
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.hub_cache import HubCache, hub_cache_root, open_hub_cache
 from llava_pack.fetch.locks import Stopped
+from llava_pack.fetch.patience import Patience
 from llava_pack.fetch.remote import Digest, FetchedFile, GitBlob, RemoteFile, Sha256
-from llava_pack.fetch.transfer import Patience, Transfer, cached
+from llava_pack.fetch.transfer import Transfer, cached
 from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import SpaceError
 from llava_pack.format.progress import Progress, Silent
@@ -52,11 +55,12 @@ def download_all(
         UsageError: the cache cannot be written.
     """
     wanted = list(dict.fromkeys(files))
-    _check_space(wanted, cache)
+    hub_cache = open_hub_cache(hub_cache_root(os.environ))
+    _check_space(wanted, cache, hub_cache)
     told = progress or Silent()
     told.start(what, _total(wanted))
     try:
-        return _run(wanted, cache, connections, told, patience or Patience(), network)
+        return _run(wanted, cache, hub_cache, connections, told, patience or Patience(), network)
     finally:
         told.done()
 
@@ -64,13 +68,14 @@ def download_all(
 def _run(
     wanted: Sequence[RemoteFile],
     cache: Cache,
+    hub_cache: HubCache,
     connections: int,
     progress: Progress,
     patience: Patience,
     network: Mapping[str, str] | None,
 ) -> dict[RemoteFile, FetchedFile]:
     """Fetch the largest first, so that no large one is left for the end alone."""
-    stop = Event()
+    stop, taken = Event(), list[int]()
     transport = Transport(
         connections=connections,
         connect_s=patience.connect_s,
@@ -79,7 +84,13 @@ def _run(
     )
     with transport, ThreadPoolExecutor(connections, thread_name_prefix="fetch") as pool:
         transfer = Transfer(
-            transport=transport, cache=cache, patience=patience, stop=stop, count=progress.advance
+            transport=transport,
+            cache=cache,
+            hub_cache=hub_cache,
+            patience=patience,
+            stop=stop,
+            count=progress.advance,
+            taken=taken.append,
         )
         order = sorted(wanted, key=lambda file: file.size_bytes or 0, reverse=True)
         futures: dict[RemoteFile, Future[FetchedFile]] = {}
@@ -92,6 +103,8 @@ def _run(
             for future in futures.values():
                 future.cancel()
             transport.hang_up()
+    if taken:
+        progress.note(f"  {human_bytes(sum(taken))} taken from the Hugging Face cache")
     _raise_first(futures.values())
     return {file: futures[file].result() for file in wanted}
 
@@ -110,8 +123,9 @@ def _total(wanted: Sequence[RemoteFile]) -> int | None:
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _check_space(wanted: Sequence[RemoteFile], cache: Cache) -> None:
-    missing_bytes = sum(_missing_bytes(f, cache) for f in {f.key: f for f in wanted}.values())
+def _check_space(wanted: Sequence[RemoteFile], cache: Cache, hub_cache: HubCache) -> None:
+    once = {file.key: file for file in wanted}.values()
+    missing_bytes = sum(_missing_bytes(file, cache, hub_cache) for file in once)
     free_bytes = shutil.disk_usage(cache.root).free
     if missing_bytes > free_bytes:
         raise SpaceError(
@@ -122,8 +136,11 @@ def _check_space(wanted: Sequence[RemoteFile], cache: Cache) -> None:
         )
 
 
-def _missing_bytes(file: RemoteFile, cache: Cache) -> int:
+def _missing_bytes(file: RemoteFile, cache: Cache, hub_cache: HubCache) -> int:
     if file.size_bytes is None or cached(cache, file):
         return 0
+    held = hub_cache.holds(file)
+    if held is not None and held.stat().st_dev == cache.root.stat().st_dev:
+        return 0  # a link
     part = cache.parts / f"{file.key}.part"
     return max(0, file.size_bytes - (part.stat().st_size if part.exists() else 0))

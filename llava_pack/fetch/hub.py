@@ -6,21 +6,42 @@ resumes. Endpoint, token and proxies are those of the environment at the time of
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
+from llava_pack.fetch.patience import Interrupted, asked_pause_s, may_pass, patiently
 from llava_pack.fetch.remote import GitBlob, RemoteFile, Sha256, place
 from llava_pack.fetch.repository import Repository
 from llava_pack.fetch.source import ListedFile, Listing
-from llava_pack.fetch.transport import unreachable
-from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, RecipeError
+from llava_pack.fetch.transport import asked_host, unreachable
+from llava_pack.format.errors import (
+    AccessError,
+    FetchError,
+    NetworkError,
+    PackError,
+    RecipeError,
+    reason_of,
+)
+from llava_pack.network.client import open_client
+from llava_pack.network.front import read_front
+from llava_pack.network.obstacles import (
+    PAGE_AT_MOST_BYTES,
+    Reply,
+    obstacle,
+    proxy_login,
+    untrusted,
+    wants_login,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoSibling
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _TIMEOUT_S = 30.0
 _MIRROR_HINT = (
@@ -69,6 +90,16 @@ class HubSource(Repository):
             FetchError: the Hub answers something else.
         """
         subject = f"{self.repo_id}@{self.revision}"
+        info = patiently(lambda: self._asked(subject))
+        if not info.sha or not info.siblings:
+            raise FetchError("the Hub's answer has no commit or no files", subject=subject)
+        return Listing(
+            pinned=replace(self, revision=info.sha),
+            files={one.rfilename: _listed(one, subject) for one in info.siblings},
+        )
+
+    def _asked(self, subject: str) -> "ModelInfo":
+        """Return what the Hub knows of the repository; of a gated one, that the token opens it."""
         with _translated(subject, self):
             api = self._api()
             info = api.model_info(
@@ -76,12 +107,7 @@ class HubSource(Repository):
             )
             if info.gated:
                 _check_gate(api, self.repo_id)
-        if not info.sha or not info.siblings:
-            raise FetchError("the Hub's answer has no commit or no files", subject=subject)
-        return Listing(
-            pinned=replace(self, revision=info.sha),
-            files={one.rfilename: _listed(one, subject) for one in info.siblings},
-        )
+        return info
 
     def remote_file(self, path: str, file: ListedFile) -> RemoteFile:
         """Return where and with which promises a file is fetched, with the environment's token."""
@@ -98,9 +124,10 @@ class HubSource(Repository):
         )
 
     def _api(self) -> "HfApi":
-        from huggingface_hub import HfApi, close_session
+        from huggingface_hub import HfApi, set_client_factory
 
-        close_session()  # its shared client keeps the proxies of the environment it was made in
+        # which also drops the client of another environment
+        set_client_factory(partial(_client, self.endpoint, f"{self.repo_id}@{self.revision}"))
         token = False if self.mirrored else None
         return HfApi(endpoint=self.endpoint, library_name="llava-pack", token=token)
 
@@ -115,6 +142,42 @@ class HubSource(Repository):
         from huggingface_hub.constants import ENDPOINT
 
         return (os.environ.get("HF_ENDPOINT") or self.mirror or ENDPOINT).rstrip("/")
+
+
+def _client(endpoint: str, subject: str) -> Any:
+    """Return a client of the HTTP library that this Hub client stands on, as it makes its own.
+
+    Args:
+        endpoint: what it will ask.
+        subject: what for.
+
+    Source: huggingface_hub 1 and 2, utils/_http.py, default_client_factory.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils._http import hf_request_event_hook
+
+    bases = (base.__module__.partition(".")[0] for base in HfHubHTTPError.__mro__)
+    library = import_module(next(name for name in bases if name.startswith("httpx")))
+    front = read_front(os.environ)
+
+    def judge(response: Any) -> None:
+        url = str(response.request.url)
+        reply = Reply(
+            asked=endpoint, url=url, status=response.status_code, headers=response.headers
+        )
+        proxy = front.proxies.proxy_for(url)
+        if not response.has_redirect_location and obstacle(reply, subject, proxy):
+            body = response.read()[:PAGE_AT_MOST_BYTES]
+            if problem := obstacle(replace(reply, body=body), subject, proxy):
+                raise problem
+
+    return open_client(
+        library,
+        front,
+        event_hooks={"request": [hf_request_event_hook], "response": [judge]},
+        follow_redirects=True,
+        timeout=None,
+    )
 
 
 def _check_gate(api: "HfApi", repo_id: str) -> None:
@@ -169,6 +232,12 @@ def _translated(subject: str, source: HubSource) -> Iterator[None]:
         raise _answered(error, subject, source) from error
     except Exception as error:
         if _is_transport(error):
+            said = reason_of(error)
+            if "CERTIFICATE_VERIFY_FAILED" in said:
+                raise untrusted(asked_host(error, source.endpoint), subject) from error
+            if wants_login(said):
+                proxy = read_front(os.environ).proxies.proxy_for(source.endpoint)
+                raise proxy_login(subject, proxy) from error
             raise unreachable(error, source.endpoint, subject, hint=_MIRROR_HINT) from error
         raise
 
@@ -180,8 +249,8 @@ def _is_transport(error: Exception) -> bool:
     )
 
 
-def _answered(error: Exception, subject: str, source: HubSource) -> PackError:
-    """Translate an answer of the Hub that is an error."""
+def _answered(error: Exception, subject: str, source: HubSource) -> PackError | Interrupted:
+    """Translate an answer of the Hub that is an error, perhaps one that passes."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -207,6 +276,9 @@ def _answered(error: Exception, subject: str, source: HubSource) -> PackError:
         return RecipeError("the repository has no such revision", subject=subject)
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         return RecipeError(f"no such repository on {place(source.endpoint)}", subject=subject)
-    return FetchError(
+    failure = FetchError(
         f"the Hub answered {status}, expected 200", subject=subject, hint="run the command again"
     )
+    if isinstance(error, HfHubHTTPError) and may_pass(status):
+        return Interrupted(failure, asked_pause_s(error.response.headers, time.time()))
+    return failure

@@ -11,6 +11,7 @@ and _download.py (fields of a listed file).
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -18,10 +19,11 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
+from llava_pack.fetch.patience import Interrupted, asked_pause_s, may_pass, patiently
 from llava_pack.fetch.remote import RemoteFile, Sha256, place
 from llava_pack.fetch.repository import Repository
 from llava_pack.fetch.source import ListedFile, Listing
-from llava_pack.fetch.transport import Interrupted, Transport
+from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import AccessError, FetchError, PackError, RecipeError
 
 ENDPOINT = "https://modelscope.cn"
@@ -95,6 +97,11 @@ class ModelScopeSource(Repository):
         )
 
     @property
+    def endpoint(self) -> str:
+        """Return the address that is asked."""
+        return _endpoint()
+
+    @property
     def _address(self) -> str:
         return f"{_endpoint()}/api/v1/models/{quote(self.repo_id)}"
 
@@ -104,15 +111,14 @@ class ModelScopeSource(Repository):
         question = RemoteFile(
             url=f"{self._address}/repo/files?{query}", name=subject, headers=_headers()
         )
-        try:
-            with (
-                Transport(connections=1, connect_s=15.0, read_s=60.0) as transport,
-                transport.open_answer(question) as response,
-            ):
-                answer = _read(response, subject)
-        except Interrupted as broken:
-            raise broken.failure from broken
-        return answer
+        with Transport(connections=1, connect_s=15.0, read_s=60.0) as transport:
+
+            def ask() -> Mapping[str, Any]:
+                with transport.open_answer(question) as response:
+                    transport.refuse_obstacle(response, question)
+                    return _read(response, subject)
+
+            return patiently(ask)
 
     def _commit(self, data: Mapping[str, Any], subject: str) -> str:
         """Return the commit that was listed.
@@ -176,6 +182,7 @@ def _read(response: httpx.Response, subject: str) -> Mapping[str, Any]:
     """Return the data of an answer.
 
     Raises:
+        Interrupted: it may be answered later.
         PackError: it is none; see `ModelScopeSource.list`.
     """
     body, where = bytearray(), place(str(response.url))
@@ -189,7 +196,10 @@ def _read(response: httpx.Response, subject: str) -> Mapping[str, Any]:
     except (ValueError, AttributeError):
         message, data = "", None
     if response.status_code != httpx.codes.OK:
-        raise _refused(response.status_code, message, subject)
+        refused = _refused(response.status_code, message, subject)
+        if may_pass(response.status_code):
+            raise Interrupted(refused, asked_pause_s(response.headers, time.time()))
+        raise refused
     if not isinstance(data, dict) or not isinstance(data.get("Files") or [], Sequence):
         raise FetchError(
             f"{where} does not answer as ModelScope does: {message or 'no list of files'}",

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import httpx
 
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.patience import Interrupted
 from llava_pack.fetch.remote import RemoteFile
 from llava_pack.fetch.transfer import CONTENT_RANGE, cached
-from llava_pack.fetch.transport import Interrupted, Transport
+from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import PackError
 
 _CONNECTIONS = 8

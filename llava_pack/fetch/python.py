@@ -14,9 +14,11 @@ from typing import Any
 
 import httpx
 
+from llava_pack.fetch.patience import patiently
 from llava_pack.fetch.remote import RemoteFile, Sha256, place
-from llava_pack.fetch.transport import Interrupted, Transport
+from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import FetchError, NetworkError, PackError
+from llava_pack.network.front import read_front
 
 _UV_TIMEOUT_S = 60.0
 _WIDE = "1000"
@@ -82,7 +84,7 @@ def _list(request: str, mirror: str | None) -> list[dict[str, Any]]:
         done = subprocess.run(
             [find_uv_bin(), "python", "list", *arguments],
             cwd=Path.cwd().anchor,  # a person's mirrors count, a project's configuration does not
-            env={**os.environ, **own, "COLUMNS": _WIDE},
+            env={**read_front(os.environ).environment(os.environ), **own, "COLUMNS": _WIDE},
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -117,13 +119,13 @@ def _promised(url: str) -> Sha256 | None:
     folder = url.rpartition("/")[0]
     sums = RemoteFile(url=f"{folder}/SHA256SUMS", name="SHA256SUMS")
     try:
-        with (
-            Transport(connections=1, connect_s=15.0, read_s=30.0) as transport,
-            transport.open_stream(sums) as response,
-        ):
-            text = _text(response)
-    except Interrupted as broken:
-        raise broken.failure from broken
+        with Transport(connections=1, connect_s=15.0, read_s=30.0) as transport:
+
+            def ask() -> str:
+                with transport.open_stream(sums) as response:
+                    return _text(response)
+
+            text = patiently(ask)
     except FetchError:  # a mirror that keeps the archives alone
         return None
     wanted = _file_name(url).replace("%2B", "+")

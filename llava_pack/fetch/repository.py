@@ -64,6 +64,11 @@ class Repository(ABC):
     def purl(self) -> str:
         """Return its package URL."""
 
+    @property
+    @abstractmethod
+    def endpoint(self) -> str:
+        """Return the address that is asked."""
+
     def at(self, pinned: str) -> Self:
         """Return the repository at a lock's commit.
 

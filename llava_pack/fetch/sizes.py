@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.patience import Interrupted
 from llava_pack.fetch.remote import RemoteFile, Sha256
-from llava_pack.fetch.transport import Interrupted, Transport
+from llava_pack.fetch.transport import Transport
 from llava_pack.format.errors import PackError
 from llava_pack.format.files import write
 

@@ -11,10 +11,12 @@ from urllib.request import url2pathname
 import httpx
 
 from llava_pack.fetch.cache import Cache
+from llava_pack.fetch.hub_cache import HubCache, take
 from llava_pack.fetch.locks import Stopped, exclusive
 from llava_pack.fetch.part import Part
+from llava_pack.fetch.patience import Interrupted, Patience
 from llava_pack.fetch.remote import FetchedFile, RemoteFile, Sha256, place
-from llava_pack.fetch.transport import Interrupted, Transport
+from llava_pack.fetch.transport import Transport
 from llava_pack.format.digests import READ_BYTES
 from llava_pack.format.errors import FetchError, IntegrityError
 
@@ -23,32 +25,16 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long a transfer keeps trying.
-
-    Attributes:
-        attempts: tries in a row that bring no byte, before giving up.
-        backoff_s: pause after the first failure; doubles up to `backoff_most_s`.
-        connect_s: limit for reaching a host.
-        read_s: limit for silence in the middle of a transfer.
-    """
-
-    attempts: int = 4
-    backoff_s: float = 0.5
-    backoff_most_s: float = 30.0
-    connect_s: float = 15.0
-    read_s: float = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Transfer:
     """What every transfer of one `download_all` shares; thread-safe."""
 
     transport: Transport
     cache: Cache
+    hub_cache: HubCache
     patience: Patience
     stop: Event
     count: Callable[[int], None]
+    taken: Callable[[int], None]
 
     def fetch(self, file: RemoteFile) -> FetchedFile:
         """Return `file` from the cache, or fetch it there.
@@ -65,7 +51,20 @@ class Transfer:
             if found := cached(self.cache, file):  # another process was quicker
                 self.count(found.size_bytes)
                 return found
-            return self._fetch_afresh(file)
+            return self._taken(file) or self._fetch_afresh(file)
+
+    def _taken(self, file: RemoteFile) -> FetchedFile | None:
+        """Return `file` out of the Hub's cache, None where it does not have it."""
+        held = self.hub_cache.holds(file)
+        got = None if held is None else take(file, held, self.cache, self._count_on)
+        if got is not None:
+            self.taken(got.size_bytes)
+        return got
+
+    def _count_on(self, size_bytes: int) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        self.count(size_bytes)
 
     def _fetch_afresh(self, file: RemoteFile) -> FetchedFile:
         """Fetch into the part; bytes of an earlier run are given up when they spoil the whole."""
@@ -107,8 +106,7 @@ class Transfer:
                 self._pause(failures, broken.wait_s)
 
     def _pause(self, failures: int, asked_s: float) -> None:
-        own_s = self.patience.backoff_s * 2 ** (failures - 1)
-        if self.stop.wait(min(max(own_s, asked_s), self.patience.backoff_most_s)):
+        if self.stop.wait(self.patience.pause_s(failures, asked_s)):
             raise Stopped
 
     def _attempt(self, file: RemoteFile, part: Part) -> FetchedFile:

@@ -2,9 +2,10 @@
 
 import os
 import socket
-import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from threading import Lock
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -12,14 +13,24 @@ from weakref import WeakSet
 
 import httpx
 
+from llava_pack.fetch.patience import Interrupted, asked_pause_s, may_pass
 from llava_pack.fetch.remote import RemoteFile, origin, place
 from llava_pack.format.errors import AccessError, FetchError, NetworkError, PackError, reason_of
+from llava_pack.network.client import open_client
+from llava_pack.network.front import read_front
+from llava_pack.network.obstacles import (
+    PAGE_AT_MOST_BYTES,
+    Reply,
+    obstacle,
+    proxy_login,
+    untrusted,
+    wants_login,
+)
+from llava_pack.network.proxies import Proxy
 
 _CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_AT_MOST = 10
-_BUSY = frozenset({408, 425, 429})
-_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _UNREACHABLE_HINT = (
     "check the network, set HTTPS_PROXY, or point HF_ENDPOINT (models) or your package index "
     "at a mirror (in China: --mirror cn); what was fetched so far is kept"
@@ -31,33 +42,19 @@ _ELSEWHERE_HINT = (
 )
 
 
-class Interrupted(Exception):  # noqa: N818 - the loop's own signal; `failure` is what people see
-    """A transfer broke off in a way that may pass.
-
-    Attributes:
-        failure: what to report when it does not pass.
-        wait_s: how long the server asked to be left alone.
-    """
-
-    def __init__(self, failure: PackError, wait_s: float = 0.0) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-        self.wait_s = wait_s
-
-
 class Transport:
     """One HTTP client for many threads, whose transfers can be broken off from another thread.
 
-    Proxies and certificate files are those of the environment, and of `network` beside it.
+    Proxies and certificates are those of the environment, and of `network` beside it.
 
     Args:
         connections: transfers at once.
         connect_s: limit for reaching a host.
         read_s: limit for silence.
-        network: SSL_CERT_FILE, HTTP_PROXY and HTTPS_PROXY that the environment does not have.
+        network: variables of certificates and proxies that the environment does not have.
 
     Raises:
-        NetworkError: the proxy or certificate configuration cannot be used.
+        UsageError: a variable of proxies or certificates cannot be used.
     """
 
     def __init__(
@@ -68,7 +65,14 @@ class Transport:
         read_s: float,
         network: Mapping[str, str] | None = None,
     ) -> None:
-        self._client = _client(connections, connect_s, read_s, network or {})
+        self._front = read_front({**os.environ, **(network or {})})
+        self._client: httpx.Client = open_client(
+            httpx,
+            self._front,
+            connections=connections,
+            timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
+            headers={"User-Agent": "llava-pack", "Accept-Encoding": "identity"},
+        )
         self._wires: WeakSet[Any] = WeakSet()  # every network stream that was opened
         self._guard = Lock()
         self._hung_up = False
@@ -89,11 +93,12 @@ class Transport:
 
         Raises:
             Interrupted: worth another try.
-            AccessError: the server asks for a token or a permission.
-            NetworkError: the host's certificate is not trusted.
+            AccessError: the server, or a proxy, asks for a token or a permission.
+            NetworkError: the host's certificate is not trusted, or something else answers.
             FetchError: the server says no in a way that will not pass.
         """
         with self.open_answer(file, extra) as response:
+            self.refuse_obstacle(response, file)
             _refuse(response, file)
             yield response
 
@@ -115,7 +120,25 @@ class Transport:
             finally:
                 response.close()
         except httpx.RequestError as error:  # also where what comes cannot be unpacked
-            raise _broken(error, file) from error
+            raise _broken(error, file, self._front.proxies.proxy_for(file.url)) from error
+
+    def refuse_obstacle(self, response: httpx.Response, file: RemoteFile) -> None:
+        """Raise what answers in place of the host, where something does: see `obstacle`.
+
+        Raises:
+            NetworkError: a login page or a filter.
+            AccessError: a proxy that wants a password.
+        """
+        if _is_promised(response, file):
+            return
+        asked, url = file.url, str(response.url)
+        facts = Reply(asked=asked, url=url, status=response.status_code, headers=response.headers)
+        proxy = self._front.proxies.proxy_for(url)
+        if obstacle(facts, file.name, proxy) is None:
+            return
+        page = replace(facts, body=_beginning(response))
+        if problem := obstacle(page, file.name, proxy):
+            raise problem
 
     def hang_up(self) -> None:
         """Break off every transfer for good: a thread that waits for a silent server wakes up."""
@@ -165,30 +188,6 @@ def _break(wire: Any) -> None:
         wire.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-def _client(
-    connections: int, connect_s: float, read_s: float, network: Mapping[str, str]
-) -> httpx.Client:
-    try:
-        certificates = _certificates(os.environ, network)
-        proxies = {
-            f"{scheme}://": httpx.HTTPTransport(proxy=proxy, verify=certificates)
-            for scheme in ("http", "https")
-            if (proxy := network.get(f"{scheme}_proxy".upper()))
-        }
-        return httpx.Client(
-            verify=certificates,
-            mounts=proxies,
-            timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={"User-Agent": "llava-pack", "Accept-Encoding": "identity"},
-        )
-    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
-        raise NetworkError(
-            f"the proxy or certificate configuration cannot be used: {error}",
-            hint="check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and REQUESTS_CA_BUNDLE",
-        ) from error
-
-
 def _refuse_downgrade(file: RemoteFile, url: str) -> None:
     """Refuse to go on without TLS where no digest would vouch for the bytes."""
     if file.digest is None and urlsplit(file.url).scheme == "https" != urlsplit(url).scheme:
@@ -199,40 +198,50 @@ def _refuse_downgrade(file: RemoteFile, url: str) -> None:
         )
 
 
+def _is_promised(response: httpx.Response, file: RemoteFile) -> bool:
+    """Say whether a file was asked for that may call itself a page."""
+    length = response.headers.get("content-length", "")
+    whole = file.size_bytes is not None and length == str(file.size_bytes)
+    return response.status_code == 200 and (whole or file.name.endswith((".html", ".htm")))
+
+
+def _beginning(response: httpx.Response) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) >= PAGE_AT_MOST_BYTES:
+            break
+    return bytes(body)
+
+
 def _refuse(response: httpx.Response, file: RemoteFile) -> None:
     """Raise what an answer other than bytes means."""
     status, where = response.status_code, place(str(response.url))
     if status in {200, 206, 304, 416}:
         return
-    if status in {401, 403, 407}:
+    if status in {401, 403}:
         said = response.headers.get("x-error-message", "")
         raise AccessError(
             f"{where} answered {status}" + (f": {said}" if said else ""),
             subject=file.name,
             hint="accept the licence on the model's page and set HF_TOKEN (for ModelScope "
-            "MODELSCOPE_API_TOKEN); for a package index or a proxy, give its credentials",
+            "MODELSCOPE_API_TOKEN); for a package index, give its credentials",
         )
     failure = FetchError(
         f"{where} answered {status}, expected 200", subject=file.name, hint="run the command again"
     )
-    if status >= 500 or status in _BUSY:
-        raise Interrupted(failure, _seconds(response.headers.get("retry-after", "")))
+    if may_pass(status):
+        raise Interrupted(failure, asked_pause_s(response.headers, time.time()))
     raise failure
 
 
-def _seconds(text: str) -> float:
-    return float(text) if text.isdecimal() else 0.0
-
-
-def _broken(error: httpx.RequestError, file: RemoteFile) -> Exception:
+def _broken(error: httpx.RequestError, file: RemoteFile, proxy: Proxy | None) -> Exception:
     cause = reason_of(error)
     host = asked_host(error, file.url)
     if "CERTIFICATE_VERIFY_FAILED" in cause:
-        return NetworkError(
-            f"the certificate of {host} is not trusted",
-            subject=file.name,
-            hint="set SSL_CERT_FILE to your organisation's CA bundle",
-        )
+        return untrusted(host, file.name)
+    if isinstance(error, httpx.ProxyError) and wants_login(cause):
+        return proxy_login(file.name, proxy)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         failure: PackError = unreachable(error, file.url, file.name, hint=_UNREACHABLE_HINT)
     else:
@@ -269,13 +278,3 @@ def unreachable(error: Exception, url: str, subject: str, *, hint: str) -> Netwo
         subject=subject,
         hint=f"{_ELSEWHERE_HINT}; what was fetched so far is kept",
     )
-
-
-def _certificates(environ: Mapping[str, str], network: Mapping[str, str]) -> ssl.SSLContext | bool:
-    """Return the CA bundle that pip and requests are told of; SSL_CERT_FILE is httpx's own."""
-    if environ.get("SSL_CERT_FILE") or environ.get("SSL_CERT_DIR"):
-        return True
-    told = [network.get("SSL_CERT_FILE"), *(environ.get(name) for name in _CA_VARIABLES)]
-    if bundle := next((one for one in told if one), None):
-        return ssl.create_default_context(cafile=bundle)
-    return True

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from llava_pack.lock.configuration import at_home, pip_settings, uv_indexes
+from llava_pack.network.trust import VARIABLES
 
 _YES = {"1", "true", "yes", "on"}
 _KEYRING = {"subprocess", "import"}
@@ -111,8 +112,8 @@ def _uv_default(environ: Mapping[str, str], files: Sequence[Mapping[str, Any]]) 
 
 def _network(pip: Mapping[str, str], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield certificates and proxy of pip where nothing else is set."""
-    if (cert := pip.get("cert")) and not env.get("SSL_CERT_FILE"):
-        yield "SSL_CERT_FILE", cert
+    if (cert := pip.get("cert")) and not any(env.get(name) for name in VARIABLES):
+        yield "PIP_CERT", cert
     proxies = {name for name in _PROXIES if env.get(name) or env.get(name.lower())}
     if (proxy := pip.get("proxy")) and not proxies:
         proxy = proxy if "://" in proxy else f"http://{proxy}"

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
 from llava_pack.format.errors import NetworkError, RecipeError
+from llava_pack.lock.index_failures import network_failure
 from llava_pack.lock.indexes import Indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import (
@@ -24,6 +25,7 @@ from llava_pack.lock.pylock import (
     every_wheel,
     parse_pylock,
 )
+from llava_pack.network.front import read_front
 
 TIMEOUT_S = 600
 OWN_NAME = "llava-pack"
@@ -40,6 +42,8 @@ _UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "tcp co
 
 # Source: uv's own hint, where --only-binary leaves a package without a file.
 _SOURCE_ONLY = re.compile(r"Wheels are required for `([^`]+)` because building from source")
+_OWN_INDEX = re.compile(r"by default: <(https://[^>]+)>")
+"""Where uv looks if nobody says anything. Source: uv's help of --default-index."""
 _OF_TORCH = frozenset({"torch", "torchaudio", "torchvision"})
 """What torch's own indexes are asked for; what those need comes from the package index."""
 _WHEELS_ONLY = ("--only-binary", ":all:")
@@ -175,8 +179,28 @@ def _compile(wanted: _Wanted, platform: Platform, indexes: Indexes, more: Sequen
     """Return the pylock.toml that uv writes."""
     lock = wanted.file.with_name("pylock.toml")
     command = [*_command(wanted.file, lock, platform, indexes), *wanted.options, *more]
-    _run(command, {**os.environ, **indexes.environment})
+    environ = {**os.environ, **indexes.environment}
+    front = read_front(environ)
+    try:
+        _run(command, front.environment(environ))
+    except SourceOnlyError:
+        raise
+    except (NetworkError, RecipeError) as error:
+        if obstacle := network_failure(str(error), default_index(environ, indexes), front):
+            raise obstacle from error
+        raise
     return lock.read_text(encoding="utf-8")
+
+
+def default_index(environ: Mapping[str, str], indexes: Indexes) -> str:
+    """Return the index that uv asks first: of its variables, of configurations, or its own."""
+    variables = (environ.get(name) for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
+    if configured := next(filter(None, (*variables, *indexes.urls)), None):
+        return configured
+    command = [find_uv_bin(), "pip", "compile", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    match = _OWN_INDEX.search(text)
+    return "" if match is None else match[1]
 
 
 def _command(wanted: Path, lock: Path, platform: Platform, indexes: Indexes) -> list[str]:

@@ -1,8 +1,6 @@
 """Package indexes as people have them, with the real uv: mirrors, logins, sources, other machines."""
 
-import subprocess
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,7 +20,9 @@ from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import parse_platform
 from llava_pack.lock.resolve import find_sources, resolve
 from llava_pack.lock.torch_build import TorchChoice
+from llava_pack.network.trust import VARIABLES
 from llava_pack.recipe import find_recipe, read_recipe
+from tests.support.authority import make_authority
 from tests.support.index import LoopbackIndex
 from tests.support.wheels import write_sdist, write_wheel
 
@@ -53,38 +53,9 @@ def folder(tmp_path):
     return folder
 
 
-@dataclass(frozen=True)
-class Authority:
-    """An authority of one's own, and a certificate of it for 127.0.0.1 with its key."""
-
-    root: Path
-    server: Path
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    new = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "30",
-        "-batch",
-    ]
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    openssl("req", "-x509", *new, "-subj", "/CN=own", "-keyout", "root.key", "-out", "root.pem")
-    extensions = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
-    more = [*extensions, "-CA", "root.pem", "-CAkey", "root.key"]
-    openssl("req", "-x509", *new, "-subj", "/CN=127.0.0.1", *more, "-keyout", "key", "-out", "leaf")
-    server = folder / "server.pem"
-    server.write_text((folder / "leaf").read_text() + (folder / "key").read_text())
-    return Authority(root=folder / "root.pem", server=server)
+    return make_authority(tmp_path_factory.mktemp("tls"))
 
 
 def fetch(wheels, indexes, cache):
@@ -106,9 +77,9 @@ def test_what_pips_file_says_is_enough_for_resolving_and_fetching(
     folder, authority, tmp_path, monkeypatch
 ):
     """An index over TLS of one's own authority, with a password in its URL."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with LoopbackIndex([folder], tls=authority.server, login="me:s%cret") as index:
+    with LoopbackIndex([folder], tls=authority.server("IP:127.0.0.1"), login="me:s%cret") as index:
         address = index.simple_url.replace("://", "://me:s%25cret@")
         pip_conf = tmp_path / "pip.conf"
         pip_conf.write_text(f"[global]\nindex-url = {address}\ncert = {authority.root}\n")

@@ -35,8 +35,8 @@ TAKEN_WHOLE = {
     ModelOptions: ("model_path", {"serve", "start", "swap", "chat", "ask"}),
     QuestionOptions: ("temperature", {"chat", "ask"}),
     RemoteOptions: ("via", {"chat", "ask"}),
-    PackOptions: ("target", {"plan", "lock", "build"}),
-    PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy"}),
+    PackOptions: ("target", {"plan", "lock", "build", "doctor"}),
+    PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy", "doctor"}),
     ServerOptions: ("stall_s", {"serve"}),
 }
 """Of each dataclass: an option by which the commands that have it are found, and who they are."""

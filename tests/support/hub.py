@@ -74,10 +74,13 @@ class Repositories(Loopback):
         repos: by repository id.
         cdn: answer LFS files with a redirect to another server.
         port: 0 for a free one.
+        tls: a PEM file with a certificate and its key, to answer over https.
     """
 
-    def __init__(self, repos: Mapping[str, RepoSpec], *, cdn: bool, port: int) -> None:
-        super().__init__(port=port)
+    def __init__(
+        self, repos: Mapping[str, RepoSpec], *, cdn: bool, port: int, tls: Path | None = None
+    ) -> None:
+        super().__init__(port=port, tls=tls)
         self.repos = dict(repos)
         self.cdn = Cdn() if cdn else None
 
@@ -100,6 +103,7 @@ class LoopbackHub(Repositories):
         tokens: known tokens that open nothing by themselves; a reader's token is known anyway.
         cdn: answer LFS files with a redirect to another server, as the Hub does.
         port: 0 for a free one.
+        tls: a PEM file with a certificate and its key, to answer over https.
     """
 
     def __init__(
@@ -109,8 +113,9 @@ class LoopbackHub(Repositories):
         tokens: Sequence[str] = (),
         cdn: bool = False,
         port: int = 0,
+        tls: Path | None = None,
     ) -> None:
-        super().__init__(repos, cdn=cdn, port=port)
+        super().__init__(repos, cdn=cdn, port=port, tls=tls)
         self._tokens = {*tokens, *(t for spec in repos.values() for t in spec.readers)}
         self._blobs: dict[tuple[Path, int, int], Blob] = {}
 

@@ -9,7 +9,13 @@ import pytest
 
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import GitBlob, Patience, RemoteFile, Sha256, download_all
-from llava_pack.format.errors import AccessError, FetchError, IntegrityError, NetworkError
+from llava_pack.format.errors import (
+    AccessError,
+    FetchError,
+    IntegrityError,
+    NetworkError,
+    UsageError,
+)
 from tests.support.loopback import Answer, Asked, Loopback
 
 QUICK = Patience(attempts=3, backoff_s=0.0, connect_s=60.0, read_s=60.0)
@@ -267,9 +273,9 @@ def test_a_proxy_of_the_environment_is_asked(cache: Cache, monkeypatch: pytest.M
 def test_an_unusable_proxy_setting(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "gopher://proxy")
     file = RemoteFile(url="http://hub.invalid/w.bin", name="w.bin")
-    with pytest.raises(NetworkError, match="proxy") as caught:
+    with pytest.raises(UsageError, match="HTTP_PROXY: expected a proxy by") as caught:
         download_all([file], cache, patience=QUICK)
-    assert "HTTPS_PROXY" in caught.value.hint
+    assert "http://proxy.corp:3128" in caught.value.hint
 
 
 def test_headers_never_follow_a_redirect_to_another_origin(cache: Cache) -> None:

@@ -175,8 +175,9 @@ def test_a_mirror_that_sends_questions_to_a_host_that_is_gone(hub: LoopbackHub) 
     assert "mirror" in caught.value.hint
 
 
-def test_a_hub_that_is_ill(hub: LoopbackHub) -> None:
-    hub.fault("/main", statuses=[500])
+def test_a_hub_that_is_ill(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava_pack.fetch.patience.time.sleep", lambda _: None)
+    hub.fault("/main", statuses=[500] * 4)
     with pytest.raises(FetchError, match="answered 500"):
         listed("owner/open")
 

@@ -6,6 +6,7 @@ import pytest
 
 from llava_pack.lock.configuration import parse_pip_config, uv_indexes
 from llava_pack.lock.indexes import Indexes, configured_indexes
+from llava_pack.network.trust import VARIABLES
 
 
 @pytest.fixture(autouse=True)
@@ -132,10 +133,12 @@ def test_no_index_of_pip_is_kept(monkeypatch):
 
 
 def test_pips_proxy_and_certificates_are_taken_where_there_are_no_others(pip_conf, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     pip_conf("[global]\nproxy = proxy.example:3128\ncert = /own/ca.pem\n")
     found = configured_indexes().environment
     assert found["HTTPS_PROXY"] == "http://proxy.example:3128"
-    assert found["SSL_CERT_FILE"] == "/own/ca.pem"
+    assert found["PIP_CERT"] == "/own/ca.pem"
     monkeypatch.setenv("https_proxy", "http://another.example:8080")
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ca.pem")
     assert configured_indexes().environment == {}

@@ -1,0 +1,1 @@
+"""How the laptop reaches the world: whose certificates it believes, and through which proxy."""
