@@ -74,11 +74,12 @@ others() {
     set -- $(ls -ldn /)
     strange="! -user 0 ! -user $me ! -user $3"
     open='! -type l -perm -0002' grouped="! -type l -perm -0020 ! -group 0 ! -group $me"
-    set --
-    above=$prefix
-    while [ -n "$above" ]; do
-        above=${above%/*} && set -- "${above:-/}" "$@"
+    set -- / && set -f
+    above='' IFS=/
+    for name in $prefix; do
+        case $name in '') ;; *) above=$above/$name && set -- "$@" "$above" ;; esac
     done
+    unset IFS && set +f
     # shellcheck disable=SC2086
     find "$@" -prune '(' $strange -o ! -perm -1000 '(' $open -o $grouped ')' ')' \
         -exec ls -ld '{}' ';'

@@ -47,7 +47,9 @@ def rebuilt(
         folder = scratch / str(number)
         folder.mkdir()
         progress.note(f"rebuilding {len(wanted)} files from the recovery volumes of {root}")
-        made = parity.rebuild(program, root, wanted, folder, progress)
+        made = parity.rebuild(
+            program, root, wanted, folder, progress, elsewhere=_stored(listing, root, lacks, store)
+        )
         for name, place in made.files.items():
             top = place.parents[name.count("/")]
             yield FilePlace(top, name, (parse_piece(name) or ("", 0))[1])
@@ -75,6 +77,15 @@ def _program(manifest: Manifest, store: Store) -> Path | None:
             bad = inventory.check(place.parent, place.name, promise, Silent())
             return None if bad else place
     return None
+
+
+def _stored(
+    listing: BundleListing, root: Path, lacks: Sequence[Lack], store: Store
+) -> dict[str, Path]:
+    """Return where files of a medium are in the store, or the good parts of those that are bad."""
+    places = {path: store.path(digest) for path, digest in listing.sums.items()}
+    places |= {lack.entry.path: store.partial(lack.entry.sha256) for lack in lacks}
+    return {path: at for path, at in places.items() if at.is_file() and (root / path).is_file()}
 
 
 def _wanted(part: MediumPart | None, lacks: Sequence[Lack]) -> Iterator[WantedFile]:

@@ -92,7 +92,7 @@ def rebuild(
         wanted: what is bad or missing in it.
         scratch: an empty folder on a disk with room for what is wanted, removed by the caller.
         progress: told the bytes.
-        elsewhere: where good files of the folder are that are not in it, by path.
+        elsewhere: where files of the folder are that are not in it, or read faster, by path.
 
     Raises:
         SpaceError: the disk of `scratch` has no room.
@@ -103,7 +103,7 @@ def rebuild(
     _check_room(scratch, sizes)
     place = scratch.resolve() / "files"
     place.mkdir()
-    sources = {**(elsewhere or {}), **_plain_files(folder)}
+    sources = {**_plain_files(folder), **(elsewhere or {})}
     total = sum(source.stat().st_size for source in sources.values()) + sizes
     largest = max((one.size_bytes for one in wanted), default=0)
     with par2.Reach(len(sources)) as reach:

@@ -34,7 +34,7 @@ def gather(
     Raises:
         OSError: `into` cannot be written.
     """
-    descriptor = os.open(into, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | files.UNFOLLOWED, 0o600)
+    descriptor = os.open(into, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | files.UNFOLLOWED, 0o644)
     with os.fdopen(descriptor, "r+b", buffering=0) as whole:
         missing = [chunk for chunk in chunks if not _is_there(whole, chunk)]
         progress.advance(chunks[-1].end - sum(chunk.size_bytes for chunk in missing))

@@ -129,7 +129,9 @@ def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:
 def _file_system(place: Path) -> Iterator[FloorFinding]:
     """Try what an installation does that FAT, exFAT and some network file systems cannot do."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".preflight.", dir=place) as folder:
+        # killed, it leaves what the next run clears as it clears an install.sh's
+        own = f".bootstrap.{os.getpid()}."
+        with tempfile.TemporaryDirectory(prefix=own, dir=place) as folder:
             lacks = [name for name, works in _TRIALS.items() if not _done(works, Path(folder))]
     except OSError:
         return  # nothing can be written there: another finding says so
