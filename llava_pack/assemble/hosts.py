@@ -25,6 +25,8 @@ _PACKAGE = "tokenizers"
 _TORCH = "https://download.pytorch.org/whl"
 _RANGE = {"Range": f"bytes=0-{(4 << 20) - 1}"}
 
+_AT_ONCE = 8
+
 Visits = tuple[HostVisit, ...]
 
 
@@ -62,9 +64,10 @@ def visit_hosts(request: BuildOptions) -> tuple[ErrandOutcome, ...]:
     Raises:
         UsageError: a variable of proxies or certificates cannot be used.
     """
-    errands = tuple(_errands(request))
-    with ThreadPoolExecutor(max(1, len(errands)), thread_name_prefix="visit") as pool:
-        return tuple(pool.map(_tried, errands))
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="visit") as pool:
+        # the first ones are on their way while pip is asked for its configuration
+        outcomes = [pool.submit(_tried, errand) for errand in _errands(request)]
+        return tuple(outcome.result() for outcome in outcomes)
 
 
 def _tried(errand: Errand) -> ErrandOutcome:

@@ -53,9 +53,9 @@ PACKAGES = words(
     "nvidia-nvshmem-cu13 nvidia-nvtx nvidia-nvtx-cu12 orjson packaging pandas pillow pip protobuf "
     "psutil pydantic pydantic-core pydub pygments python-dateutil python-multipart pytz pyyaml "
     "regex requests rich ruff safehttpx safetensors semantic-version sentencepiece setuptools "
-    "shellingham six sniffio starlette sympy timm tokenizers tomlkit torch torchvision tqdm "
-    "transformers triton truststore typer typing-extensions typing-inspection tzdata urllib3 uv "
-    "uvicorn websockets wheel"
+    "shellingham six sniffio socksio starlette sympy timm tokenizers tomlkit torch torchvision "
+    "tqdm transformers triton truststore typer typing-extensions typing-inspection tzdata urllib3 "
+    "uv uvicorn websockets wheel"
 )
 """What the locks of the shipped recipes resolve to."""
 MODULES = frozenset(name.replace("-", "_") for name in PACKAGES) | {

@@ -18,7 +18,7 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _PORTS = {"http": 80, "https": 443, "socks5h": 1080}
 _SOCKS = {"socks": "socks5h", "socks5": "socks5h"}
 """`socks` is what desktops write for version 5."""
-_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?")
+_HOST = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _PORT_AT_END = re.compile(r"(?P<host>[^:]+|\[[^\]]*\]):(?P<port>\d{1,5})")
 _STARRED = re.compile(r"(\d+\.){1,3}\*")
 _PROXY_HINT = (

@@ -222,8 +222,9 @@ def test_modelscope_cannot_be_reached(folder: Path, monkeypatch: pytest.MonkeyPa
         listed("owner/open")
 
 
-def test_modelscope_is_ill(site: LoopbackModelScope) -> None:
-    site.fault("/repo/files", statuses=[500])
+def test_modelscope_is_ill(site: LoopbackModelScope, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava_pack.fetch.patience.time.sleep", lambda _: None)
+    site.fault("/repo/files", statuses=[500] * 4)
     with pytest.raises(FetchError, match="answered 500"):
         listed("owner/open")
 

@@ -101,6 +101,7 @@ def test_what_cannot_be_understood_names_its_variable_and_no_secret(variable, te
 
 
 @given(user=LOGINS, password=LOGINS, host=NAMES, port=st.integers(1, 65535))
+@example(user="0", password="0", host="a-", port=1)
 @example(user="CORP\\me", password="p@ss:word#/?%", host="proxy", port=3128)
 def test_what_uv_is_told_is_read_back_as_the_same_proxy(user, password, host, port):
     text = f"http://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}"
