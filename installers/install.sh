@@ -251,6 +251,7 @@ arguments() {
             [ $# -ge 2 ] || fail 2 "$1 needs a value" 'sh install.sh --help'
             case $1 in
             --bundle)
+                case $2 in *"$line"*) fail 2 "$1: expected one line, got $2" 'sh install.sh --help' ;; esac
                 value=$(cd -- "$2" 2>/dev/null && pwd -P) || fail 2 "$2: not a folder" 'pass the folder that holds SHA256SUMS'
                 [ -n "$bundle" ] || bundle=$value
                 [ "$value" = "$bundle" ] || { more="$more$line--bundle=$value" && others="$others$line$value"; }
@@ -308,11 +309,12 @@ find_prefix() {
 print_have() {
     digests=$(
         for file in "$prefix"/store/sha256/??/*; do [ ! -f "$file" ] || echo "${file##*/}"; done
-        [ -z "$bundle" ] || while read -r digest path; do
-            [ "$(sha256sum <"$bundle/$path")" != "$digest  -" ] || echo "$digest"
-        done <"$bundle/SHA256SUMS" 2>/dev/null
+        [ ! -f "$bundle/SHA256SUMS" ] || while read -r digest path; do
+            [ -f "$bundle/$path" ] && [ "$(sha256sum <"$bundle/$path")" = "$digest  -" ] && echo "$digest"
+        done <"$bundle/SHA256SUMS"
+        for file in "$prefix"/models/*/generations/*/MANIFEST.json; do [ ! -f "$file" ] || sha256sum <"$file"; done
     )
-    digests=$(printf '%s\n' "$digests" | grep -Ex '[0-9a-f]{64}' | sort -u)
+    digests=$(printf '%s\n' "$digests" | cut -d ' ' -f 1 | grep -Ex '[0-9a-f]{64}' | sort -u)
     case $have in
     *short*)
         digits=$(printf '%s' "$digests" | cut -c 1-8 | sort -u | tr -d '\n')
@@ -589,7 +591,11 @@ main() {
     unset CALLER_PATH
     umask 022
     arguments "$@"
-    [ -z "$have" ] || { find_prefix && print_have && exit; }
+    case $have in
+    '') ;;
+    *--have*) find_prefix && print_have ; exit ;;
+    *) fail 2 '--short belongs to --have' 'sh install.sh --help' ;;
+    esac
     check_arguments
     trap clean_up EXIT
     trap 'stop 129' HUP

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +20,17 @@ from llava_pack.format.errors import (
     UsageError,
     reason_of,
 )
+from llava_pack.format.files import is_leftover
 from llava_pack.format.part import PART_NAME, render_part
 from llava_pack.format.progress import Progress, Silent
-from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, is_parity
+from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, SUMS_NAME, is_parity
 from llava_pack.format.text import human_bytes
 from llava_pack.placing import share
 from llava_pack.target import disk, inventory, parity
 from llava_pack.target.contents import recognised, survey
 from llava_pack.target.pieces import read_parts
+
+_OTHER = "choose another --to"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +50,40 @@ class WrittenMedium:
         return {**vars(self), "folder": str(self.folder)}
 
 
-def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
-    """Refuse to write where anything lies that `carry` did not write for this bundle.
+def check_folder(
+    source: CarrySource, plan: CarryPlan, number: int, folder: Path, *, replace: bool
+) -> None:
+    """Refuse to write where that would cost anything that this medium is not to hold.
+
+    Args:
+        source: the bundle.
+        plan: of all media.
+        number: of this one, counted from 1.
+        folder: of the bundle on the medium.
+        replace: another bundle, or another part of this one, may go.
 
     Raises:
-        UsageError: the folder holds something else, or a medium of another bundle.
+        UsageError: the folder is the bundle itself, holds something else, or a part of a bundle
+            that would go.
+        FetchError: it cannot be read.
     """
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UsageError("is not a folder", subject=str(folder), hint="choose another --to")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
+    with _explained(folder):
+        real = folder.resolve()
+        if real.is_relative_to(source.root.resolve()) or source.root.resolve().is_relative_to(real):
+            raise UsageError("is the bundle itself", subject=str(folder), hint=_OTHER)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise UsageError("is not a folder", subject=str(folder), hint=_OTHER)
+        if folder.exists():
+            _check_held(source, plan, number, folder, replace=replace)
+
+
+def _check_held(
+    source: CarrySource, plan: CarryPlan, number: int, folder: Path, *, replace: bool
+) -> None:
+    held = [name for name in _names(folder) if not _is_own(name)]
+    heads = source.head.keys() | {PART_NAME}
+    if set(held) <= heads and not (folder / SUMS_NAME).exists():
+        return  # nothing, or what a run wrote that was stopped early
     try:
         listing = inventory.read_listing(folder, expect=None)
         manifest, _ = inventory.read_manifest(listing)
@@ -66,16 +94,28 @@ def check_folder(folder: Path, bundle: str, *, replace: bool) -> None:
             subject=str(folder),
             hint="choose another --to, or empty the folder",
         ) from error
-    left = f"{PARITY_FOLDER}.partial"
-    strange = [one for one in found.strange if not files.is_leftover(one.path) and one.path != left]
+    strange = [one for one in found.strange if not _is_own(one.path)]
     if strange:
-        raise UsageError(f"{strange[0]}", subject=str(folder), hint="choose another --to")
-    if listing.bundle_id != bundle and not replace:
-        raise UsageError(
-            f"holds bundle {listing.bundle_id[:12]} of {manifest.recipe.name}",
-            subject=str(folder),
-            hint="choose another --to, or pass --replace",
-        )
+        raise UsageError(f"{strange[0]}", subject=str(folder), hint=_OTHER)
+    if replace:
+        return
+    if listing.bundle_id != source.listing.bundle_id:
+        message = f"holds bundle {listing.bundle_id[:12]} of {manifest.recipe.name}"
+        raise UsageError(message, subject=str(folder), hint=f"{_OTHER}, or pass --replace")
+    wanted = heads | {load.name for load in plan.media[number - 1].loads}
+    if gone := sorted(set(held) - wanted):
+        message = f"holds {len(gone)} files of the bundle that would go, such as {gone[0]}"
+        raise UsageError(message, subject=str(folder), hint=f"{_OTHER}, or pass --replace")
+
+
+def _names(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _is_own(name: str) -> bool:
+    """Say whether a name is of recovery volumes, which are made anew, or of a file half written."""
+    return name.startswith((f"{PARITY_FOLDER}/", f"{PARITY_FOLDER}.partial")) or is_leftover(name)
 
 
 def check_room(folder: Path, medium: MediumPlan) -> None:
@@ -84,8 +124,9 @@ def check_room(folder: Path, medium: MediumPlan) -> None:
     Raises:
         SpaceError: it has no room; what is there already counts.
     """
-    held = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-    usage = shutil.disk_usage(disk.existing(folder))
+    with _explained(folder):
+        held = held_bytes(folder)
+        usage = shutil.disk_usage(disk.existing(folder))
     if usage.total and medium.size_bytes > usage.free + held:  # some drivers do not know either
         raise SpaceError(
             f"{human_bytes(medium.size_bytes)} are to be written, "
@@ -93,6 +134,11 @@ def check_room(folder: Path, medium: MediumPlan) -> None:
             subject=str(folder),
             hint="free some space, or say with --media how large the medium is",
         )
+
+
+def held_bytes(folder: Path) -> int:
+    """Return the size of what lies in a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def write_medium(
@@ -119,6 +165,8 @@ def write_medium(
     copied = 0
     with _explained(folder), disk.room_on(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if _changed(folder / SUMS_NAME, source.head[SUMS_NAME]):
+            disk.remove_tree(folder / PARITY_FOLDER)  # it is of other files
         _clear(source, plan, number, folder)
         volumes = [f"{PARITY_FOLDER}/{one.name}" for one in parity.volumes(folder)]
         head = {PART_NAME: render_part(plan.part(number, volumes)), **source.head}
@@ -128,11 +176,11 @@ def write_medium(
         for load in medium.loads:
             if not _is_there(folder, load, progress):
                 copied += _bring(source.root, folder, load, progress)
-        for place, _, _ in os.walk(folder):
-            files.sync(Path(place))
+        _flush(folder)
         progress.done()
         made = _protected(folder, plan, number, progress)
         _write_changed(folder / PART_NAME, render_part(plan.part(number, made)))
+        _flush(folder)
     return WrittenMedium(
         folder=folder,
         medium=number,
@@ -180,9 +228,24 @@ def _protected(folder: Path, plan: CarryPlan, number: int, progress: Progress) -
     return held or protect(folder, names, plan.parity_percent, progress)
 
 
+def _flush(folder: Path) -> None:
+    """Have everything on the medium before it is said to be there; a person may pull it now."""
+    if sys.platform == "linux":
+        disk.sync_all(folder)
+        return
+    for place, _, names in os.walk(folder):
+        for name in names:
+            files.sync(Path(place, name))
+        files.sync(Path(place))
+
+
+def _changed(path: Path, data: bytes) -> bool:
+    return not path.is_file() or path.read_bytes() != data
+
+
 def _write_changed(path: Path, data: bytes) -> None:
-    if not path.is_file() or path.read_bytes() != data:
-        files.write(path, data)
+    if _changed(path, data):
+        files.write(path, data, durable=False)
 
 
 def _is_there(folder: Path, load: Load, progress: Progress) -> bool:

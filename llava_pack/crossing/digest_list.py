@@ -10,6 +10,7 @@ from llava_pack.format.digest_list import SHORT_DIGITS, ListKind, checksum
 from llava_pack.format.errors import UsageError
 
 _SHORT = re.compile(r"(have|need):([0-9a-f]*)")
+_KINDS: dict[str, ListKind] = {"have": "have", "need": "need"}
 _WHOLE = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,12 +53,11 @@ def _from_short(kind: ListKind, digits: str) -> DigestList:
 def _from_json(text: str) -> DigestList:
     try:
         value = json.loads(text)
-        kind, digests = value["kind"], [_digest(one) for one in value["digests"]]
+        kind = _KINDS[value["kind"]]
+        digests = [_digest(one) for one in value["digests"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         message = "expected JSON with `kind` and `digests`, as have --json and need.json have them"
         raise _unusable(message) from error
-    if kind not in {"have", "need"}:
-        raise _unusable(f"kind: expected have or need, got {kind!r:.40}")
     return DigestList(kind, frozenset(digests))
 
 

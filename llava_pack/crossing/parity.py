@@ -44,6 +44,8 @@ _DESCRIPTION = b"PAR 2.0\0FileDesc"
 _DIGESTED = 32
 """A packet's digest is over what comes from there on."""
 _MOST_DESCRIPTION_BYTES = 1 << 16
+_NAMED = 56
+"""Where the name begins in a description."""
 _READ_BYTES = 1 << 20
 
 
@@ -187,9 +189,10 @@ def _described(stream: BinaryIO) -> Iterator[tuple[str, int]]:
             body = stream.read(length - _HEADER.size)
             stream.seek(place + _DIGESTED)
             whole = stream.read(length - _DIGESTED)
-            if md5(whole, usedforsecurity=False).digest() == digest:
+            right = md5(whole, usedforsecurity=False).digest() == digest
+            if right and len(body) >= _NAMED:
                 (size,) = struct.unpack_from("<Q", body, 48)
-                yield body[56:].rstrip(b"\0").decode("utf-8", "backslashreplace"), size
+                yield body[_NAMED:].rstrip(b"\0").decode("utf-8", "backslashreplace"), size
         place += length
 
 

@@ -104,10 +104,6 @@ class MediumPlan:
         """Say whether a file of so many bytes still fits."""
         return self._taken(size_bytes) <= self.left_bytes
 
-    def larger_than(self, size_bytes: int) -> bool:
-        """Say whether a file of so many bytes would fit if nothing else were there."""
-        return self._taken(size_bytes) <= self.left_bytes + self.taken_bytes
-
     def add(self, load: Load) -> None:
         """Put a file or piece on the medium."""
         self.loads.append(load)
@@ -148,6 +144,7 @@ def plan_media(
     *,
     list_bytes: int,
     parity_percent: int = 0,
+    changed: bool = False,
 ) -> CarryPlan:
     """Return which file goes on which medium: what is needed first on the first ones.
 
@@ -159,6 +156,7 @@ def plan_media(
         sizes: of each medium, counted from 0; None for one that everything fits on.
         list_bytes: of the files that every medium has: SHA256SUMS, the manifest, signatures.
         parity_percent: of each medium's files, that recovery volumes take beside them.
+        changed: the list itself has to travel, even where no file does.
 
     Raises:
         UsageError: a medium is too small for what cannot be divided.
@@ -189,14 +187,14 @@ def plan_media(
         if one.wanted:
             _divide(one, one.wanted, media, opened)
             continue
-        medium = next((each for each in media if each.fits(one.size_bytes)), None)
-        if medium is None and not media[-1].larger_than(one.size_bytes):
+        medium = next((each for each in media if each.fits(one.size_bytes)), None) or opened()
+        if medium.fits(one.size_bytes) or not one.chunks:
+            _put(medium, Load(one))
+        else:
             _divide(one, ((0, one.size_bytes),), media, opened)
-            continue
-        _put(medium or opened(), Load(one))
     return CarryPlan(
         bundle_id=bundle_id,
-        media=tuple(one for one in media if one.loads),
+        media=tuple(one for one in media if one.loads) or (tuple(media[:1]) if changed else ()),
         parity_percent=parity_percent,
     )
 
@@ -211,7 +209,8 @@ def _put(medium: MediumPlan, load: Load) -> None:
             f"{load.name} ({human_bytes(load.size_bytes)}) does not fit on a medium: "
             f"{human_bytes(max(0, medium.left_bytes))} are left beside what each of them holds",
             subject="--media",
-            hint="take larger media",
+            hint="take larger media; large files of a bundle that an earlier version built cannot "
+            "be divided: build it again",
         )
     medium.add(load)
 
@@ -223,12 +222,6 @@ def _divide(
     opened: Callable[[], MediumPlan],
 ) -> None:
     """Put spans of a file on media, as many whole chunks on each as it has room for."""
-    if not file.chunks:
-        raise UsageError(
-            f"is larger than a medium and cannot be divided ({human_bytes(file.size_bytes)})",
-            subject=file.path,
-            hint="take larger media; a bundle of this version can be divided: build it again",
-        )
     for start, end in spans:
         at = start
         while at < end:

@@ -16,6 +16,7 @@ from llava_pack.target import inventory
 from llava_pack.target.contents import survey
 from llava_pack.target.inventory import BundleListing, FileDefect
 
+_STARTS = "install.sh"
 _BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
 
 
@@ -86,9 +87,12 @@ def less(files: Iterable[CarriedFile], have: DigestList) -> tuple[CarriedFile, .
 def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile, ...]:
     """Return the files that a machine needs, and of large ones the chunks that it needs.
 
+    With them goes install.sh, which a person starts.
+
     Raises:
         UsageError: nothing of this bundle is needed.
     """
+    files = tuple(files)
     found = []
     for one in {one.sha256: one for one in files}.values():
         if one.sha256 in need:
@@ -109,7 +113,8 @@ def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile,
             subject="--need",
             hint="need.json is made by the server for the bundle that it was given",
         )
-    return tuple(found)
+    starts = (one for one in files if one.path == _STARTS and one not in found)
+    return (*starts, *found)
 
 
 def read_list(text: str, kind: str) -> DigestList:
@@ -118,8 +123,13 @@ def read_list(text: str, kind: str) -> DigestList:
     Raises:
         UsageError: it is none, or one of the other kind.
     """
+    if kind == "have" and not text.strip():
+        return DigestList("have", frozenset())  # a new server has nothing
     found = parse_digest_list(text)
-    if found.kind not in {kind, None if kind == "have" else kind}:
+    if kind == "need" and found.kind is None:
+        message = "expected need.json or `need:…`, got a plain list of digests"
+        raise UsageError(message, subject="--need", hint="pass what a server has with --have")
+    if found.kind not in {kind, None}:
         message = f"expected what a server {kind}s, got a list that begins with {found.kind}:"
         raise UsageError(message, subject=f"--{kind}", hint=f"pass it with --{found.kind}")
     return found

@@ -1,10 +1,12 @@
-"""PART.json: which files of a bundle are on which medium. Never evidence: it only tells people.
+"""PART.json: which files of a bundle are on which medium. Never evidence of what is in them.
 
 Source: docs/reference/bundle-format.md, "Partial bundles".
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right, insort
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 from llava_pack.format import canonical, records
@@ -48,9 +50,17 @@ class MediumPart:
 
         It ends where another one begins, on whichever medium.
         """
-        pieces = filter(None, map(parse_piece, chain.from_iterable(self.media)))
-        starts = [offset for name, offset in pieces if name == path and offset > start]
-        return min(starts, default=size_bytes)
+        starts = self._starts.get(path, [])
+        after = bisect_right(starts, start)
+        return starts[after] if after < len(starts) else size_bytes
+
+    @cached_property
+    def _starts(self) -> Mapping[str, list[int]]:
+        """Where the pieces of each file begin, sorted."""
+        found: dict[str, list[int]] = {}
+        for piece in filter(None, map(parse_piece, chain.from_iterable(self.media))):
+            insort(found.setdefault(piece[0], []), piece[1])
+        return found
 
 
 def render_part(part: MediumPart) -> bytes:
@@ -77,6 +87,8 @@ def parse_part(data: bytes, bundle_id: str, sums: Mapping[str, str]) -> MediumPa
         message = f"is of bundle {part.bundle_id:.64}, expected {bundle_id}"
         raise IntegrityError(message, subject=PART_NAME)
     named = [name for medium in part.media for name in medium]
+    if any(list(medium) != sorted(set(medium)) for medium in part.media):
+        raise IntegrityError("names files twice, or not in order", subject=PART_NAME)
     if not 1 <= part.medium <= len(part.media) or not all(_listed(name, sums) for name in named):
         raise IntegrityError("names what SHA256SUMS does not list", subject=PART_NAME)
     if not all(map(is_parity, part.parity)):
@@ -87,13 +99,3 @@ def parse_part(data: bytes, bundle_id: str, sums: Mapping[str, str]) -> MediumPa
 def _listed(name: str, sums: Mapping[str, str]) -> bool:
     piece = parse_piece(name)
     return name in sums or (piece is not None and piece[0] in sums)
-
-
-def media_with(part: MediumPart, missing: Iterable[str]) -> tuple[int, ...]:
-    """Return which media hold files or pieces of `missing` paths, counted from 1, in order."""
-    wanted = set(missing)
-    return tuple(
-        number
-        for number, names in enumerate(part.media, start=1)
-        if any(name in wanted or (parse_piece(name) or ("",))[0] in wanted for name in names)
-    )

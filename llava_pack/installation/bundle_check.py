@@ -156,8 +156,7 @@ def _checks(
         if manifest is not None:
             chunks = manifest.chunks.spans(sha256, size_bytes)
             for piece in contents.pieces.get(path, ()):
-                size = piece.path.lstat().st_size
-                checks.append(_FileCheck(piece, path, sha256, size, chunks))
+                checks.append(_FileCheck(piece, path, sha256, piece.size_bytes, chunks))
     yield from sorted(checks, key=lambda one: -one.size_bytes)
 
 

@@ -114,7 +114,8 @@ def uninstall(prefix: Path, recipe: str | None, progress: Progress) -> Freed:
         left = journal.unfinished(prefix)
     halfway = left.get("operation") == "uninstall" and recipe in {left.get("recipe"), None}
     held = generations.recipes(prefix)
-    if not halfway and (not held or recipe not in {*held, None}):
+    begun = recipe is None and (prefix / need.COLLECTING).is_dir()
+    if not (halfway or begun) and (not held or recipe not in {*held, None}):
         return Freed((), 0)
     with failures.explained(prefix), journal.locked(prefix):
         installer.recover(prefix, recipe or "", progress)

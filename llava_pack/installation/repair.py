@@ -14,7 +14,6 @@ from llava_pack.format.chunks import FileChunk, parse_piece
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.errors import CannotVerifyError, IntegrityError, PackError, PreflightError
 from llava_pack.format.manifest import parse_manifest
-from llava_pack.format.part import PART_NAME
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.installation.bundle_check import BundleCheck, examine
@@ -109,17 +108,19 @@ def _damage(found: BundleCheck) -> tuple[list[WantedFile], list[FileDefect]]:
     is on it beside the listed files is for whoever collects them.
     """
     covered = covered_files(found.listing.root)
-    partial = (found.listing.root / PART_NAME).is_file()
+    sizes = {one.path: one.size_bytes for one in (found.manifest.files if found.manifest else ())}
     wanted, beyond = [], []
     for defect in found.defects:
         path, start = parse_piece(defect.path) or (defect.path, 0)
         sha256 = found.listing.sums.get(path, "")
         size = 0 if sha256 == _EMPTY else covered.get(defect.path)
+        if size is not None and path == defect.path and path in sizes:
+            size = sizes[path]  # what the volumes say of it is a claim
         if size is not None and sha256 and defect.problem in _BAD:
             chunks = () if path == defect.path else _chunks(found, path, start, size)
             known = WantedFile(path=defect.path, size_bytes=size, sha256=sha256, chunks=chunks)
             wanted.append(known)
-        elif not partial or defect.problem not in {"missing", "extra"}:
+        else:
             beyond.append(defect)
     return wanted, beyond
 

@@ -21,7 +21,7 @@ def collect(request: InstallRequest, ask: Ask, progress: Progress) -> Outcome:
         IncompleteError: something is still missing, and no more media come now.
         PackError: as `installer.install`.
     """
-    wanted = replace(request, collect=True)
+    wanted = request
     incomplete: IncompleteError | None = None
     while True:
         try:
@@ -39,4 +39,5 @@ def collect(request: InstallRequest, ask: Ask, progress: Progress) -> Outcome:
         if folder is None:
             raise incomplete
         bundle = Path(folder) if folder else wanted.bundle
-        wanted = replace(wanted, bundle=bundle, others=())
+        expect = wanted.expect or incomplete.need.bundle_id
+        wanted = replace(wanted, bundle=bundle, others=(), expect=expect)

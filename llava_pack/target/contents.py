@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 from llava_pack.format import sums
@@ -13,6 +13,7 @@ from llava_pack.format.part import PART_NAME
 from llava_pack.target.inventory import BundleListing, FileDefect, unreadable
 
 _MAX_DEFECTS = 2_000
+_MAX_ENTRIES = 2 * sums.MAX_FILES
 _CUT = 56
 """Letters that a name keeps at least where a medium cuts it; Joliet has room for 64."""
 _LITTER = frozenset(
@@ -39,6 +40,14 @@ class FilePlace:
         """The whole path."""
         return self.root / self.name
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of that file; 0 where it is gone."""
+        try:
+            return self.path.lstat().st_size
+        except OSError:
+            return 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class MediaContents:
@@ -62,7 +71,7 @@ class MediaContents:
             return True
         if size_bytes is None or path not in self.pieces:
             return False
-        spans = [(one.offset, one.offset + one.path.lstat().st_size) for one in self.pieces[path]]
+        spans = [(one.offset, one.offset + one.size_bytes) for one in self.pieces[path]]
         return covered(size_bytes, spans)
 
 
@@ -77,7 +86,10 @@ def survey(listing: BundleListing) -> MediaContents:
     strange: list[FileDefect] = []
     litter = 0
     for root in listing.roots:
-        for found in islice(_walk(root, "", folders), sums.MAX_FILES * 2):
+        for count, found in enumerate(_walk(root, "", folders)):
+            if count >= _MAX_ENTRIES:
+                strange.append(FileDefect("", "too-many", f"at most {_MAX_ENTRIES} files", "more"))
+                break
             if isinstance(found, FileDefect):
                 strange.append(found)
                 continue
@@ -143,18 +155,26 @@ def recognised(contents: MediaContents, manifest: Manifest | None) -> MediaConte
             continue
         folder = entry.path.rpartition("/")[0]
         likely = [one for one in rest if one.name.rpartition("/")[0] == folder]
-        likely = [one for one in likely if _alike(one.name, entry.path) >= len(folder) + _CUT]
-        likely = [one for one in likely if one.path.lstat().st_size == entry.size_bytes]
+        likely = [one for one in likely if _alike(one.name, entry.path) > len(folder) + _CUT]
+        likely = [one for one in likely if one.size_bytes == entry.size_bytes]
         if likely:
             best = max(likely, key=lambda one: _alike(one.name, entry.path))
             whole[entry.path] = [best]
             rest.remove(best)
+    whole_only = () if manifest is None else contents.pieces.keys() - _divided(manifest)
+    rest += [place for path in whole_only for place in contents.pieces[path]]
+    pieces = {path: found for path, found in contents.pieces.items() if path not in whole_only}
     strange = [*contents.strange]
     strange += [FileDefect(one.name, "extra", "nothing", "a file") for one in rest]
     if len(strange) > _MAX_DEFECTS:
         more = FileDefect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
         strange[_MAX_DEFECTS:] = [more]
-    return replace(contents, whole=whole, strange=tuple(strange), unnamed=())
+    return replace(contents, whole=whole, pieces=pieces, strange=tuple(strange), unnamed=())
+
+
+def _divided(manifest: Manifest) -> set[str]:
+    """Return the files that may be there in pieces."""
+    return {one.path for one in manifest.files if one.sha256 in manifest.chunks.sha256}
 
 
 def _alike(one: str, other: str) -> int:

@@ -71,7 +71,7 @@ def install(request: InstallRequest, progress: Progress) -> Outcome:
             numbers = (left.get("previous") if halfway else current, present or number)
             serving.switch(prefix, recipe, numbers, progress, "install")
         trust.pin(prefix, planned.verdict)
-        need.forget(prefix, bundle_id)
+        need.forget(prefix, bundle_id, planned.manifest)
         journal.close(prefix)
     return Outcome(
         recipe=recipe,

@@ -69,6 +69,7 @@ def _install(options: _Options) -> _Result:
     request = installer.InstallRequest(
         bundle=bundle,
         others=tuple(others),
+        collect=options.collect,
         expect=options.expect,
         prefix=(options.prefix or generations.default_prefix()).absolute(),
         python=options.python,
@@ -94,7 +95,8 @@ def _install(options: _Options) -> _Result:
     if following.why:
         _say(following.why)
     _say(f"{outcome.recipe} generation {outcome.generation} {word}; next:")
-    return outcome.facts(), following.command
+    complete = {"complete": True} if options.collect else {}
+    return {**outcome.facts(), **complete}, following.command
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -127,10 +129,14 @@ def _next_medium(_still: str) -> str | None:
     try:
         with Path("/dev/tty").open(encoding="utf-8", errors="surrogateescape") as terminal:
             _say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
-            answer = terminal.readline()
+            while answer := terminal.readline():
+                folder = answer.strip()
+                if not folder or Path(folder).is_absolute():
+                    return folder
+                _say("expected a whole path, one that begins with /")
     except OSError:
         return None
-    return answer.strip() if answer else None
+    return None
 
 
 def _no_more(_still: str) -> None:
@@ -146,7 +152,7 @@ def _incomplete(error: IncompleteError, options: _Options) -> int:
     if error.bad:
         return _failure(error, as_json=options.json)
     if options.json:
-        facts = {"complete": False, "missing_bytes": error.need.size_bytes}
+        facts = {"complete": False, "missing_bytes": error.need.size_bytes, "media": error.media}
         print(json.dumps({"schema": _SCHEMA, "kind": "install", **facts, "need": str(error.kept)}))
     _say("run the same command with the next medium")
     return int(ExitCode.OK)

@@ -1,6 +1,7 @@
 """What is missing of a bundle whose good files are in the store, and what to bring for it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,7 @@ class IncompleteError(IntegrityError):
     Attributes:
         need: what is to be brought.
         still: the same in a sentence, by medium where that is known.
+        media: the numbers of the media that have it, of those that were not read now.
         bad: what is wrong with files that are there.
         kept: where need.json is.
     """
@@ -132,18 +134,19 @@ class IncompleteError(IntegrityError):
     def __init__(
         self, error: LackError, need: Need, parts: Sequence[MediumPart], kept: Path
     ) -> None:
-        hint = f"{error.hint}; or carry what {kept} names: llava-pack carry BUNDLE --need need.json"
+        line = "llava-pack carry BUNDLE --to DIR --need need.json"
+        hint = f"{error.hint}; or carry what {kept} names: {line}"
         super().__init__(error.message, hint=hint)
         self.need = need
         self.still = told(need, parts)
+        self.media = [number for number, *_ in _others(need, parts)]
         self.bad = tuple(lack.defect for lack in need.lacks if lack.defect is not None)
         self.kept = kept
 
 
 def told(need: Need, parts: Sequence[MediumPart]) -> str:
     """Return in one sentence what is to come, with `parts` of the media that were read."""
-    read = {part.medium for part in parts}
-    media = [one for one in need.media(parts[0]) if one[0] not in read] if parts else []
+    media = _others(need, parts)
     if not media:
         return f"still missing: {_amount(len(need.lacks), need.size_bytes)}"
     of = len(parts[0].media)
@@ -151,26 +154,49 @@ def told(need: Need, parts: Sequence[MediumPart]) -> str:
     return f"still missing: {', '.join(rest)}"
 
 
+def _others(need: Need, parts: Sequence[MediumPart]) -> list[tuple[int, int, int]]:
+    read = {part.medium for part in parts}
+    return [one for one in need.media(parts[0]) if one[0] not in read] if parts else []
+
+
 def _amount(count: int, size_bytes: int) -> str:
     return f"{count} file{'s' * (count != 1)}, {human_bytes(size_bytes)}"
 
 
-def keep(prefix: Path, need: Need, manifest_bytes: bytes) -> Path:
-    """Write down what is missing, and that what is there is wanted; return where."""
+def begin(prefix: Path, bundle_id: str, manifest_bytes: bytes) -> None:
+    """Write down that the files of a bundle are wanted, before the first one comes."""
     (prefix / COLLECTING).mkdir(mode=0o755, exist_ok=True)
-    files.write(prefix / COLLECTING / f"{need.bundle_id}.json", manifest_bytes, 0o644)
+    files.write(prefix / COLLECTING / f"{bundle_id}.json", manifest_bytes, 0o644)
+
+
+def keep(prefix: Path, need: Need) -> Path:
+    """Write down what is missing, and return where."""
     files.write(prefix / NAME, need.render(), 0o644)
     return prefix / NAME
 
 
-def forget(prefix: Path, bundle_id: str) -> None:
-    """Say that nothing is missing of a bundle any more."""
-    (prefix / COLLECTING / f"{bundle_id}.json").unlink(missing_ok=True)
-    if not any(collected(prefix)):
+def forget(prefix: Path, bundle_id: str, manifest: Manifest) -> None:
+    """Say that nothing is missing of an installed bundle any more, nor of what it replaces."""
+    for path in (prefix / COLLECTING).glob("*.json"):
+        older = path.stem == bundle_id
+        with suppress(IntegrityError):
+            other = parse_manifest(path.read_bytes())
+            older |= other.recipe == manifest.recipe and other.release <= manifest.release
+        if older:
+            path.unlink()
+    if not any((prefix / COLLECTING).glob("*.json")):
         (prefix / NAME).unlink(missing_ok=True)
 
 
-def collected(prefix: Path) -> Iterable[Manifest]:
-    """Return the manifests of the bundles that are not complete."""
+def collected(prefix: Path) -> Iterator[Manifest]:
+    """Yield the manifests of the bundles that are not complete.
+
+    Raises:
+        IntegrityError: one cannot be read.
+    """
     for path in sorted((prefix / COLLECTING).glob("*.json")):
-        yield parse_manifest(path.read_bytes())
+        try:
+            yield parse_manifest(path.read_bytes())
+        except IntegrityError as error:
+            hint = f"rm {path} gives up what was collected for it"
+            raise IntegrityError(error.message, subject=str(path), hint=hint) from error

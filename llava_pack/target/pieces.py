@@ -18,8 +18,10 @@ from llava_pack.target.inventory import FileDefect
 
 def gather(
     into: Path, chunks: Sequence[FileChunk], places: Iterable[FilePlace], progress: Progress
-) -> tuple[FileChunk, ...]:
+) -> tuple[tuple[FileChunk, ...], FileDefect | None]:
     """Write every chunk that is good somewhere into a file, and return those that are missing.
+
+    With them comes the first thing that is wrong with one of the places, if it could have helped.
 
     What an earlier run wrote there is read again and kept where it is right, so a run may be killed
     at any time; the file is as long as the whole, with holes.
@@ -39,11 +41,13 @@ def gather(
         missing = [chunk for chunk in chunks if not _is_there(whole, chunk)]
         progress.advance(chunks[-1].end - sum(chunk.size_bytes for chunk in missing))
         whole.truncate(chunks[-1].end)
+        defects = []
         for place in places:
             if missing:
-                missing = _take(whole, missing, place, progress)
+                missing, defect = _take(whole, missing, place, progress)
+                defects += [] if defect is None else [defect]
         os.fsync(descriptor)
-    return tuple(missing)
+    return tuple(missing), next(iter(defects), None)
 
 
 def _is_there(whole: BinaryIO, chunk: FileChunk) -> bool:
@@ -54,31 +58,45 @@ def _is_there(whole: BinaryIO, chunk: FileChunk) -> bool:
         if error.errno == errno.ENXIO:
             return False
         raise
-    return _copied(whole, chunk.offset, chunk, None)
+    try:
+        return _copied(whole, chunk.offset, chunk, None)
+    except inventory.UnreadableError:
+        return False
 
 
 def _take(
     whole: BinaryIO, missing: Iterable[FileChunk], place: FilePlace, progress: Progress
-) -> list[FileChunk]:
-    """Take the missing chunks that a file has, and return the others."""
+) -> tuple[list[FileChunk], FileDefect | None]:
+    """Take the missing chunks that a file has, and return the others, and what is wrong with it."""
     try:
         source = inventory.open_file(place.root, place.name)
     except OSError as error:
-        inventory.unreadable(place.name, error)  # raises what is not the medium's doing
-        return list(missing)
+        return list(missing), inventory.unreadable(place.name, error)
     rest = []
+    defect = None
     with source:
         end = place.offset + os.fstat(source.fileno()).st_size
         for chunk in missing:
-            inside = place.offset <= chunk.offset and chunk.end <= end
+            if not (place.offset <= chunk.offset and chunk.end <= end):
+                if place.offset <= chunk.offset < end:
+                    size = f"{end - place.offset} bytes"
+                    defect = FileDefect(place.name, "size", "whole chunks", size)
+                rest.append(chunk)
+                continue
             try:
-                if inside and _copied(source, chunk.offset - place.offset, chunk, whole):
+                if _copied(source, chunk.offset - place.offset, chunk, whole):
                     progress.advance(chunk.size_bytes)
                     continue
+                defect = _other_chunk(place, chunk)
             except inventory.UnreadableError as failed:
-                inventory.unreadable(place.name, failed.error)
+                defect = inventory.unreadable(place.name, failed.error)
             rest.append(chunk)
-    return rest
+    return rest, defect
+
+
+def _other_chunk(place: FilePlace, chunk: FileChunk) -> FileDefect:
+    at = f"another one at {chunk.offset - place.offset}"
+    return FileDefect(place.name, "changed", f"sha256 {chunk.sha256}", at)
 
 
 def read_parts(
@@ -124,8 +142,7 @@ def check_piece(
                 return FileDefect(place.name, "size", "whole chunks", f"{end - place.offset} bytes")
             for chunk in inside:
                 if not _copied(source, chunk.offset - place.offset, chunk, None):
-                    at = f"another one at {chunk.offset - place.offset}"
-                    return FileDefect(place.name, "changed", f"sha256 {chunk.sha256}", at)
+                    return _other_chunk(place, chunk)
                 progress.advance(chunk.size_bytes)
     except OSError as error:
         return inventory.unreadable(place.name, error)

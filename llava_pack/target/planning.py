@@ -161,6 +161,9 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         *_left_out(request, manifest, absent),
         _files(request, listing, contents, manifest, others),
     )
+    if request.collect:
+        for defect in (*contents.strange, *others.defects):
+            progress.note(f"! {defect}")
     for item in found:
         progress.note(receipt_page.mark(records.encode(item)))
     preflight.check(found)
@@ -232,15 +235,22 @@ def _files(
     """Hold the names on the media against the list; what is stored already may be gone there."""
     store = Store(request.prefix)
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    held = {listing.sums[path] for path in listing.sums if contents.present(path, sizes.get(path))}
+    held = {
+        digest
+        for path, digest in listing.sums.items()
+        if contents.present(path, sizes.get(path))
+        or (path in contents.pieces and store.partial(digest).is_file())
+    }
     absent = [
         path
         for path, digest in listing.sums.items()
         if digest not in held and not store.path(digest).is_file()
     ]
     total = len(listing.sums)
-    missing = (FileDefect(path, "missing", "a file", "nothing") for path in absent)
-    defects = [*contents.strange, *(() if request.collect else (*missing, *others.defects))]
+    missing = [FileDefect(path, "missing", "a file", "nothing") for path in absent]
+    defects = [*contents.strange, *missing, *others.defects]
+    if request.collect:  # a bad file never costs the good ones; but nothing may ride along
+        defects = [one for one in contents.strange if one.problem != "unreadable"]
     named = ", ".join(others.sizes)
     value = f"all {total} are present; unlisted, as expected: {named}"
     if absent:

@@ -14,7 +14,7 @@ from typing import Any
 
 import llava_pack
 from llava_pack.format import files, records
-from llava_pack.format.errors import InstallError, IntegrityError
+from llava_pack.format.errors import InstallError, IntegrityError, PackError
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
@@ -105,6 +105,7 @@ def _build(staging: InstallRun, store: Store) -> None:
             wanted = [entry for entry in manifest.left_out if entry.path in links]
             request.indexes.fetch(wanted, links, store, progress)
     with staging.step("place"):
+        needs.begin(request.prefix, staging.plan.listing.bundle_id, staging.plan.manifest_bytes)
         placed = _place(staging, store)
         fetched = sum(entry.size_bytes for entry in manifest.left_out if entry.path in links)
         placed.update(fetched=fetched, stored=-fetched)
@@ -147,9 +148,10 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
     try:
         return _place_or_mend(staging, store)
     except LackError as error:
-        carried = tuple(lack for lack in error.lacks if lack.entry.carried)
-        need = Need(bundle_id=plan.listing.bundle_id, lacks=carried)
-        kept = needs.keep(request.prefix, need, plan.manifest_bytes)
+        if any(not lack.entry.carried for lack in error.lacks):
+            raise
+        need = Need(bundle_id=plan.listing.bundle_id, lacks=error.lacks)
+        kept = needs.keep(request.prefix, need)
         found = (unlisted.part_at(plan.listing, root) for root in plan.listing.roots)
         parts = tuple(part for part in found if part is not None)
         raise IncompleteError(error, need, parts, kept) from error
@@ -169,7 +171,12 @@ def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
             found = mending.rebuilt(
                 plan.listing, plan.manifest, error.lacks, store, Path(folder), progress
             )
-            if not (places := list(found)):
+            try:
+                places = list(found)
+            except PackError as failed:
+                progress.note(f"! recovery volumes do not help: {failed}")
+                raise error from failed
+            if not places:
                 raise
             contents = mending.with_places(plan.contents, places)
             return store.place(contents, plan.manifest, progress, consume=consume)

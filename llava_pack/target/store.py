@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -157,13 +157,13 @@ class Store:
         if not item.chunks or not (places or partial.exists()):
             return Lack(entry=entry, chunks=(), defect=defect, all_chunks=item.chunks)
         partial.parent.mkdir(exist_ok=True)
-        missing = pieces.gather(partial, item.chunks, places, progress)
+        missing, wrong = pieces.gather(partial, item.chunks, places, progress)
         if missing:
-            return Lack(entry=entry, chunks=missing, defect=defect, all_chunks=item.chunks)
+            return Lack(entry=entry, chunks=missing, defect=defect or wrong, all_chunks=item.chunks)
         promise = (entry.sha256, entry.size_bytes)
         if wrong := inventory.check(partial.parent, partial.name, promise, Silent()):
             partial.unlink()
-            return Lack(entry=entry, chunks=(), defect=wrong)
+            return Lack(entry=entry, chunks=(), defect=replace(wrong, path=entry.path))
         partial.chmod(_mode(entry))
         files.move(partial, self.path(entry.sha256))
         return "copied"
@@ -219,7 +219,8 @@ class Store:
 
 def _readers(contents: MediaContents) -> int:
     """Return how many files are read at once."""
-    roots = {place.root for places in contents.whole.values() for place in places}
+    lists = (*contents.whole.values(), *contents.pieces.values())
+    roots = {place.root for places in lists for place in places}
     return 1 if any(map(disk.one_reader, roots)) else os.cpu_count() or 1
 
 

@@ -10,6 +10,7 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Bundle
 from llava_pack.format.errors import UsageError
+from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
@@ -95,17 +96,19 @@ def carry(
     from llava_pack.crossing.request import read_source
 
     source = read_source(bundle, expect=expect)
-    plan = _plan(source, _Sizes(to, media), (have, need, base), parity)
+    sizes = _Sizes(to, media, _name(source, need=need, update=have or base))
+    plan = _plan(source, sizes, (have, need, base), parity)
     console.say(f"bundle id {plan.bundle_id}")
     if medium is not None and medium > len(plan.media):
         raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
     chosen = [medium] if medium is not None else list(range(1, len(plan.media) + 1))
-    folders = _folders(source, to, plan, single=medium is not None)
+    name = _name(source, need=need, update=have or base)
+    folders = _folders(name, to, plan, single=medium is not None)
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
     for number in chosen:
-        check_folder(folders[number - 1], plan.bundle_id, replace=replace)
+        check_folder(source, plan, number, folders[number - 1], replace=replace)
     written = []
     for number in chosen:
         check_room(folders[number - 1], plan.media[number - 1])
@@ -114,7 +117,9 @@ def carry(
         console.say(f"{console.mark('ok')} {_told(done)}")
     facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
     lines = [
-        line for done in written[:1] for line in _lines(source, done, update=bool(have or base))
+        line
+        for done in written[:1]
+        for line in _lines(source, done, update=bool(have or base), repair=bool(need))
     ]
     if as_json:
         console.document("carry", {**facts, "install": lines[-1] if lines else None})
@@ -141,41 +146,53 @@ def _plan(
     if sum(one is not None for one in lists) > 1:
         raise UsageError("expected one of --have, --need and --base", subject="carry")
     files = source.files()
+    known = None
     if have is not None:
-        files = less(files, read_list(_text(have, "--have"), "have"))
+        known = read_list(_text(have, "--have"), "have")
+    if base is not None:
+        known = read_base(base)
+    if known is not None:
+        files = less(files, known)
     if need is not None:
         files = wanted(files, read_list(_text(need, "--need"), "need"))
-    if base is not None:
-        files = less(files, read_base(base))
     return plan_media(
         source.listing.bundle_id,
         files,
         sizes,
         list_bytes=sum(map(len, source.head.values())),
         parity_percent=0 if parity is None else parse_percent(parity),
+        changed=known is not None and source.listing.sums[MANIFEST_NAME] not in known,
     )
 
 
 def _text(name: str, option: str) -> str:
     """Return a file's text, or what is pasted into stdin."""
     if name == "-":
-        return sys.stdin.read()
+        return sys.stdin.buffer.read().decode("utf-8", "replace")
     try:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read: {error}", subject=f"{option} {name}") from error
 
 
+def _name(source: "CarrySource", *, need: str | None, update: object) -> str:
+    """Return the folder's name on a medium: a part never lies where the whole bundle does."""
+    name = source.manifest.recipe.name
+    return f"{name}-repair" if need else f"{name}-update" if update else name
+
+
 class _Sizes:
     """How large each medium is."""
 
-    def __init__(self, to: list[Path], media: str | None) -> None:
+    def __init__(self, to: list[Path], media: str | None, name: str) -> None:
         from llava_pack.crossing.media import parse_media
 
         self._to = to
+        self._name = name
         self._said = None if media is None else parse_media(media)
 
     def __call__(self, index: int) -> "MediumSize | None":
+        from llava_pack.crossing.carry import held_bytes
         from llava_pack.crossing.media import MediumSize
         from llava_pack.target.disk import free_bytes
 
@@ -187,13 +204,11 @@ class _Sizes:
             )
         if self._said is not None or len(self._to) == 1:
             return self._said
-        return MediumSize(room_bytes=free_bytes(self._to[index]))
+        place = self._to[index]
+        return MediumSize(room_bytes=free_bytes(place) + held_bytes(place / self._name))
 
 
-def _folders(
-    source: "CarrySource", to: list[Path], plan: "CarryPlan", *, single: bool
-) -> list[Path]:
-    name = source.manifest.recipe.name
+def _folders(name: str, to: list[Path], plan: "CarryPlan", *, single: bool) -> list[Path]:
     count = len(plan.media)
     if len(to) == 1 and count > 1 and not single:
         return [to[0] / f"{name}-{number}of{count}" for number in range(1, count + 1)]
@@ -227,14 +242,18 @@ def _update_line(there: str, bundle_id: str) -> str:
     return join(["/opt/llava-pack/bin/llava-pack", "install", there, "--expect", bundle_id])
 
 
-def _lines(source: "CarrySource", done: "WrittenMedium", *, update: bool) -> tuple[str, ...]:
+def _lines(
+    source: "CarrySource", done: "WrittenMedium", *, update: bool, repair: bool
+) -> tuple[str, ...]:
     """Return what is typed on the server."""
     from llava_pack.format.welcome import contact_lines
 
     bundle_id = source.listing.bundle_id
     there = f"/path/to/{quote(done.folder.name)}"
-    more = " --collect" if done.media > 1 else ""
+    index = bool(source.manifest.left_out)
+    more = " --collect" if done.media > 1 or repair else ""
     if update:
-        return (_update_line(there, bundle_id) + more,)
-    *first, last = contact_lines(there, bundle_id, index=bool(source.manifest.left_out))
+        named = " --index URL" if index else ""
+        return (_update_line(there, bundle_id) + named + more,)
+    *first, last = contact_lines(there, bundle_id, index=index)
     return (*first, last + more)

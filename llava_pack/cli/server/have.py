@@ -1,5 +1,7 @@
 """`llava-pack have`: what is here, by digest, for the laptop to leave out."""
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,12 +28,20 @@ def have(
       llava-pack have --short
     """
     from llava_pack.format.digest_list import short_form
+    from llava_pack.format.sums import MANIFEST_NAME
     from llava_pack.target.store import Store
 
-    digests = Store(chosen_prefix(prefix)).digests()
+    place = chosen_prefix(prefix)
+    manifests = place.glob(f"models/*/generations/*/{MANIFEST_NAME}")
+    digests = [*Store(place).digests(), *(_digest(path) for path in manifests)]
+    digests = sorted(set(digests))
     if as_json:
         console.document("have", {"digests": digests})
         return
     lines = short_form("have", digests).splitlines() if short else digests
     for line in lines:
         console.verbatim(line)
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()

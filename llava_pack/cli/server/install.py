@@ -105,6 +105,7 @@ def install(
     request = installer.InstallRequest(
         bundle=bundle,
         others=tuple(others),
+        collect=collect,
         expect=expect,
         prefix=place,
         python=python,
@@ -125,7 +126,8 @@ def install(
     else:
         outcome = installer.install(request, console.progress())
     if as_json:
-        console.document("install", outcome.facts())
+        complete = {"complete": True} if collect else {}
+        console.document("install", {**outcome.facts(), **complete})
         return
     word = "is already installed" if outcome.unchanged else "is installed"
     following = outcome.next()
@@ -148,8 +150,8 @@ def _collected(request: "InstallRequest", *, as_json: bool) -> "Outcome":
         if error.bad:
             raise
         if as_json:
-            facts = {"complete": False, "missing_bytes": error.need.size_bytes}
-            console.document("install", {**facts, "need": str(error.kept)})
+            facts = {"missing_bytes": error.need.size_bytes, "media": error.media}
+            console.document("install", {"complete": False, **facts, "need": str(error.kept)})
         console.say("run the same command with the next medium")
         raise typer.Exit from error
 
