@@ -136,6 +136,7 @@ s#^the bundle cannot be entered$#无法进入离线包的文件夹#;t
 s#^\(.*\): missing from the bundle$#\1：离线包中缺失#;t
 s#^\(.*\): no space left under \(.*\)$#\1：\2 下没有剩余空间#;t
 s#^\(.*\): is part of the bundle$#\1：是离线包的一部分#;t
+s#^--short belongs to --have$#--short 属于 --have#;t
 s#^type the id from the card$#输入信息卡上的 ID#;t
 s#^choose another --prefix$#选择另一个 --prefix#;t
 s#^no space left under \(.*\)$#\1 下没有剩余空间#;t

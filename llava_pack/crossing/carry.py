@@ -101,11 +101,15 @@ def _check_held(
         return
     if listing.bundle_id != source.listing.bundle_id:
         message = f"holds bundle {listing.bundle_id[:12]} of {manifest.recipe.name}"
-        raise UsageError(message, subject=str(folder), hint=f"{_OTHER}, or pass --replace")
+        raise UsageError(
+            message, subject=str(folder), hint="choose another --to, or pass --replace"
+        )
     wanted = heads | {load.name for load in plan.media[number - 1].loads}
     if gone := sorted(set(held) - wanted):
         message = f"holds {len(gone)} files of the bundle that would go, such as {gone[0]}"
-        raise UsageError(message, subject=str(folder), hint=f"{_OTHER}, or pass --replace")
+        raise UsageError(
+            message, subject=str(folder), hint="choose another --to, or pass --replace"
+        )
 
 
 def _names(folder: Path) -> list[str]:

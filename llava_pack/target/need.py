@@ -134,8 +134,10 @@ class IncompleteError(IntegrityError):
     def __init__(
         self, error: LackError, need: Need, parts: Sequence[MediumPart], kept: Path
     ) -> None:
-        line = "llava-pack carry BUNDLE --to DIR --need need.json"
-        hint = f"{error.hint}; or carry what {kept} names: {line}"
+        hint = (
+            f"{error.hint}; or carry what {kept} names: "
+            "llava-pack carry BUNDLE --to DIR --need need.json"
+        )
         super().__init__(error.message, hint=hint)
         self.need = need
         self.still = told(need, parts)

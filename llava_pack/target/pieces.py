@@ -41,13 +41,12 @@ def gather(
         missing = [chunk for chunk in chunks if not _is_there(whole, chunk)]
         progress.advance(chunks[-1].end - sum(chunk.size_bytes for chunk in missing))
         whole.truncate(chunks[-1].end)
-        defects = []
+        wrong: dict[FileChunk, FileDefect] = {}
         for place in places:
             if missing:
-                missing, defect = _take(whole, missing, place, progress)
-                defects += [] if defect is None else [defect]
+                missing = _take(whole, missing, place, wrong, progress)
         os.fsync(descriptor)
-    return tuple(missing), next(iter(defects), None)
+    return tuple(missing), next((wrong[one] for one in missing if one in wrong), None)
 
 
 def _is_there(whole: BinaryIO, chunk: FileChunk) -> bool:
@@ -65,33 +64,45 @@ def _is_there(whole: BinaryIO, chunk: FileChunk) -> bool:
 
 
 def _take(
-    whole: BinaryIO, missing: Iterable[FileChunk], place: FilePlace, progress: Progress
-) -> tuple[list[FileChunk], FileDefect | None]:
-    """Take the missing chunks that a file has, and return the others, and what is wrong with it."""
+    whole: BinaryIO,
+    missing: Iterable[FileChunk],
+    place: FilePlace,
+    wrong: dict[FileChunk, FileDefect],
+    progress: Progress,
+) -> list[FileChunk]:
+    """Take the missing chunks that a file has, and return the others; `wrong` hears why."""
     try:
         source = inventory.open_file(place.root, place.name)
     except OSError as error:
-        return list(missing), inventory.unreadable(place.name, error)
+        rest = list(missing)
+        defect = inventory.unreadable(place.name, error)
+        wrong.update({chunk: defect for chunk in rest if chunk.offset == place.offset})
+        return rest
     rest = []
-    defect = None
     with source:
         end = place.offset + os.fstat(source.fileno()).st_size
         for chunk in missing:
-            if not (place.offset <= chunk.offset and chunk.end <= end):
-                if place.offset <= chunk.offset < end:
-                    size = f"{end - place.offset} bytes"
-                    defect = FileDefect(place.name, "size", "whole chunks", size)
-                rest.append(chunk)
-                continue
-            try:
-                if _copied(source, chunk.offset - place.offset, chunk, whole):
+            if place.offset <= chunk.offset < end:
+                found = _taken(source, chunk, place, end, whole)
+                if found is None:
                     progress.advance(chunk.size_bytes)
                     continue
-                defect = _other_chunk(place, chunk)
-            except inventory.UnreadableError as failed:
-                defect = inventory.unreadable(place.name, failed.error)
+                wrong.setdefault(chunk, found)
             rest.append(chunk)
-    return rest, defect
+    return rest
+
+
+def _taken(
+    source: BinaryIO, chunk: FileChunk, place: FilePlace, end: int, whole: BinaryIO
+) -> FileDefect | None:
+    """Copy a chunk, and return what is wrong with it."""
+    if chunk.end > end:
+        return FileDefect(place.name, "size", "whole chunks", f"{end - place.offset} bytes")
+    try:
+        right = _copied(source, chunk.offset - place.offset, chunk, whole)
+    except inventory.UnreadableError as failed:
+        return inventory.unreadable(place.name, failed.error)
+    return None if right else _other_chunk(place, chunk)
 
 
 def _other_chunk(place: FilePlace, chunk: FileChunk) -> FileDefect:

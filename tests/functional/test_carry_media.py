@@ -82,11 +82,44 @@ def test_other_sizes_of_media_replace_the_set(carry, tmp_path):
     assert code == 0
     (tmp_path / "media/one/tiny").rename(tmp_path / "media/aside")
     first.rename(tmp_path / "media/one/tiny")
-    code, _ = carry("--media", 900_000, "--medium", 2, to=first.parent / "one")
+    one = ("--media", 900_000, "--medium", 2)
+    code, told = carry(*one, to=first.parent / "one")
+    assert code == 2
+    assert "of the bundle that would go" in told["message"]
+    assert "--replace" in told["hint"]
+    code, _ = carry(*one, "--replace", to=first.parent / "one")
     assert code == 0
     assert files(tmp_path / "media/one/tiny").keys() != held.keys()
     assert files(tmp_path / "media/one/tiny").keys() == files(tmp_path / "media/aside").keys()
     assert main(["verify", str(tmp_path / "media/one/tiny")]) == 0
+
+
+def test_the_bundle_itself_is_not_written_over(bundle, carry, tmp_path):
+    before = {name: facts.st_mtime_ns for name, facts in files(bundle[0]).items()}
+    for to in (bundle[0].parent, bundle[0], bundle[0] / "model"):
+        code, told = carry("--replace", to=to)
+        assert (code, told["message"]) == (2, "is the bundle itself")
+    assert {name: facts.st_mtime_ns for name, facts in files(bundle[0]).items()} == before
+
+
+def test_a_run_that_was_stopped_early_resumes(carry, tmp_path):
+    carry()
+    for path in sorted((tmp_path / "media/tiny").rglob("*"), reverse=True):
+        if path.name != "PART.json":
+            path.rmdir() if path.is_dir() else path.unlink()
+    assert carry()[0] == 0
+    assert main(["verify", str(tmp_path / "media/tiny")]) == 0
+
+
+def test_an_update_of_the_list_alone_travels(bundle, carry, tmp_path):
+    other = tmp_path / "laptop/other"
+    weights = random.Random(2).randbytes(3_000_000)
+    BundleSimulator(weights=weights, chunk_bytes=CHUNK, title="Another title").write(other)
+    code, told = carry("--base", other)
+    assert code == 0
+    (medium,) = told["media"]
+    assert medium["folder"].endswith("tiny-update")
+    assert carry("--base", bundle[0])[1]["media"] == []
 
 
 def test_a_folder_with_anything_else_is_left_alone(carry, tmp_path):
@@ -183,7 +216,7 @@ def test_a_medium_that_fails_while_it_is_written(carry, monkeypatch):
     def fail(*_arguments):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("llava_pack.format.files.sync", fail)
+    monkeypatch.setattr("llava_pack.target.disk.sync_all", fail)
     code, told = carry()
     assert code == 11
     assert "run the same command again" in told["hint"]

@@ -1,5 +1,6 @@
 """A bundle on several media, or a part of one: `carry` on the laptop, `install.sh --collect` here."""
 
+import errno
 import json
 import os
 import random
@@ -13,7 +14,10 @@ import pytest
 from llava_pack.cli import main
 from llava_pack.crossing.digest_list import parse_digest_list
 from llava_pack.crossing.parity import par2_program
-from llava_pack.format.part import PART_NAME
+from llava_pack.format.errors import IntegrityError, SpaceError
+from llava_pack.format.part import PART_NAME, MediumPart, parse_part, render_part
+from llava_pack.format.progress import Silent
+from llava_pack.target import installer
 from tests.support.bundle import CHECKOUT, WHEEL, BundleSimulator, change
 from tests.target.conftest import Medium
 
@@ -163,7 +167,7 @@ def test_a_flipped_byte_costs_one_chunk(whole, host, tmp_path, capsys):
                  str(host.prefix / "need.json")]) == 0  # fmt: skip
     (folder,) = (tmp_path / "usb").iterdir()
     assert (folder / f"{SHARD}.piece-{CHUNK}").stat().st_size == CHUNK
-    assert not (folder / "install.sh").exists()
+    assert (folder / "install.sh").exists()
     done = host.install_sh(Medium(folder, whole.id), "--collect")
     assert done.returncode == 0, done.stderr
     assert host.current() == 1
@@ -271,3 +275,123 @@ def test_recovery_volumes_are_made_once(whole, tmp_path, capsys):
     carry(whole, tmp_path / "media")
     assert not (folder / "parity").exists()
     assert main(["verify", str(folder)]) == 0
+
+
+def test_a_bad_piece_is_named_and_is_a_failure(whole, host, tmp_path):
+    first, *rest = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    piece = next(path for folder in rest for path in folder.rglob("*.piece-*"))
+    folder = next(folder for folder in rest if piece.is_relative_to(folder))
+    assert host.install_sh(Medium(first, whole.id), "--collect").returncode == 0
+    good = piece.read_bytes()
+    for bad in (good[:70_000] + b"\0\0" + good[70_002:], good[:-5], b""):
+        piece.write_bytes(bad)
+        done = host.install_sh(Medium(folder, whole.id), "--collect")
+        assert done.returncode == (4 if bad else 0)
+        if bad:
+            assert piece.name in done.stderr
+
+
+def test_what_was_taken_survives_a_kill_and_gc(whole, host, tmp_path, medium, monkeypatch):
+    assert host.install_sh(medium("old", recipe="old")).returncode == 0
+    first, second, *_ = carry(whole, tmp_path / "carried", "--media", MEDIUM_BYTES)
+    request = installer.InstallRequest(
+        bundle=second, expect=whole.id, prefix=host.prefix, collect=True
+    )
+
+    def fail(*_arguments, **_named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llava_pack.target.need.keep", fail)
+        with pytest.raises(SpaceError):
+            installer.install(request, Silent())
+    partial = list((host.prefix / "store/partial").iterdir())
+    assert partial
+    assert main(["gc", "--prefix", str(host.prefix)]) == 0
+    assert list((host.prefix / "store/partial").iterdir()) == partial
+    assert host.install_sh(Medium(first, whole.id), "--collect").returncode == 0
+
+
+def test_a_list_that_nobody_can_read_stops_no_installation(whole, host, capsys):
+    (host.prefix / "collecting").mkdir(parents=True)
+    (host.prefix / "collecting/x.json").write_text('{"format": 3}')
+    assert host.install_sh(whole).returncode == 0
+    assert main(["gc", "--prefix", str(host.prefix)]) == 4
+    assert "gives up what was collected" in capsys.readouterr().err
+
+
+def test_a_newer_bundle_ends_the_collection_of_an_older_one(whole, host, tmp_path):
+    first, *_ = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    assert host.install_sh(Medium(first, whole.id), "--collect").returncode == 0
+    newer = tmp_path / "newer"
+    identity = BundleSimulator(release=1_800_000_000, standalone=True).write(newer)
+    assert host.install_sh(Medium(newer, identity)).returncode == 0
+    assert not list((host.prefix / "collecting").iterdir())
+    assert not (host.prefix / "need.json").exists()
+
+
+def test_a_collection_that_is_given_up_leaves_nothing(whole, host, tmp_path):
+    first, *_ = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    assert host.install_sh(Medium(first, whole.id), "--collect").returncode == 0
+    assert main(["uninstall", "--prefix", str(host.prefix)]) == 0
+    assert not host.prefix.exists()
+
+
+def test_a_medium_is_tried_without_writing(whole, host, tmp_path):
+    for folder in carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES):
+        done = host.install_sh(Medium(folder, whole.id), "--collect", "--dry-run")
+        if (folder / "installer").exists():
+            assert done.returncode == 0, done.stderr
+    assert not host.prefix.exists()
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox ash"])
+def test_to_say_what_is_here_installs_nothing(whole, host, shell):
+    os.mkfifo(whole.root / "licenses/fifo")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*shell.split(), str(CHECKOUT / "installers/install.sh"), "--have", "--bundle",
+             str(whole.root), "--expect", whole.id, "--prefix", str(host.prefix)],
+            stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode != 0
+    assert not host.prefix.exists()
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json.piece-0", "install.sh.piece-7", "x.piece-1"])
+def test_a_piece_of_what_is_never_divided_is_a_stranger(whole, host, name):
+    (whole.root / name).write_bytes(b"evil")
+    assert main(["verify", str(whole.root), "--expect", whole.id]) == 4
+    assert host.install_sh(whole, "--collect").returncode == 4
+
+
+def test_litter_without_end_hides_nothing(whole):
+    for number in range(20_100):
+        (whole.root / f"._{number}").touch()
+    assert main(["verify", str(whole.root), "--expect", whole.id]) == 4
+
+
+def test_a_part_with_a_hundred_thousand_pieces_is_read_in_seconds(whole, tmp_path):
+    names = tuple(sorted(f"{SHARD}.piece-{number * CHUNK}" for number in range(60_000)))
+    part = MediumPart(bundle_id=whole.id, medium=1, media=(names, ()))
+    sums = {SHARD: "ab" * 32}
+    began_s = time.monotonic()
+    read = parse_part(render_part(part), whole.id, sums)
+    assert [read.piece_end(SHARD, number * CHUNK, 0) for number in (0, 59_999)] == [CHUNK, 0]
+    assert time.monotonic() - began_s < 20
+
+
+def test_another_encoding_of_what_a_part_says_is_refused(whole):
+    part = MediumPart(bundle_id=whole.id, medium=1, media=((SHARD,),))
+    data = render_part(part)
+    sums = {SHARD: "ab" * 32}
+    assert parse_part(data, whole.id, sums) == part
+    assert part.label == f"{whole.id[:8]} 1 of 1"
+    twice = MediumPart(bundle_id=whole.id, medium=1, media=((SHARD, SHARD),))
+    for bad in (data + b" ", data.replace(b'"medium":1', b'"medium":2'), data[:-2],
+                data.replace(SHARD.encode(), b"model/other"), render_part(twice),
+                data.replace(b'"parity":[]', b'"parity":["run.sh"]'), b"[]"):  # fmt: skip
+        with pytest.raises(IntegrityError):
+            parse_part(bad, whole.id, sums)
+    with pytest.raises(IntegrityError):
+        parse_part(data, "0" * 64, sums)
