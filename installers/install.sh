@@ -101,6 +101,7 @@ s#^\(.*\): the file system has no symbolic links or no permissions$#\1：该文�
 s#^runtime/python-version\.txt: expected a version such as 3\.11$#runtime/python-version.txt：应为 3.11 这样的版本#;t
 s#^no --bundle given, and install\.sh does not lie in a bundle$#没有给出 --bundle，而且 install.sh 不在离线包中#;t
 s#^SHA256SUMS: \(.*\) says that the trusted key did not sign it$#SHA256SUMS：\1 表明它不是由可信密钥签名的#;t
+s#^name the folder of the bundle with --bundle: --bundle \(.*\)$#用 --bundle 给出离线包的文件夹：--bundle \1#;t
 s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
 s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#给出它的文件夹：sh install.sh --bundle DIR --expect ID#;t
 s#^begin with medium 1: it has what the others start with$#从第 1 个介质开始：其他介质启动所需的内容在它上面#;t
@@ -120,6 +121,7 @@ s#^--expect: the id is shortened, got \(.*\)$#--expect：ID 不完整，实际�
 s#^copy the bundle to this machine again$#重新把离线包拷贝到这台机器#;t
 s#^pass the folder that holds SHA256SUMS$#给出含有 SHA256SUMS 的文件夹#;t
 s#^\(.*\) needs the name of a known answer$#\1 需要一个已知答案的名字#;t
+s#^SHA256SUMS: missing from the bundle$#SHA256SUMS：离线包中缺失#;t
 s#^SHA256SUMS: no installer is listed$#SHA256SUMS：没有列出安装程序#;t
 s#^no Python \(.*\) that runs, tried:\(.*\)$#没有可运行的 Python \1，试过：\2#;t
 s#^paste at least its first 32 digits$#至少粘贴它的前 32 位#;t
@@ -143,6 +145,7 @@ s#^no space left under \(.*\)$#\1 下没有剩余空间#;t
 s#^check its permissions$#检查它的权限#;t
 s#^\(.*\): cannot be copied$#\1：无法拷贝#;t
 s#^unknown argument \(.*\)$#未知的参数 \1#;t
+s#^did you mean \(.*\)?$#是否指 \1？#;t
 s#^is the disk full?$#磁盘是否已满？#;t
 s#^pass --prefix DIR$#给出 --prefix DIR#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
@@ -277,14 +280,18 @@ arguments() {
         --allow-downgrade) downgrade=yes && shift ;;
         --collect)
             more="$more$line$1" && shift
-            [ ! -t 0 ] || [ ! -t 2 ] || more="$more$line--ask"
+            value=$(pwd -P)
+            [ ! -t 0 ] || [ ! -t 2 ] || case $value in *"$line"*) ;; *) more="$more$line--ask-from=$value" ;; esac
             ;;
         --consume | --no-downtime | --over-ssh) more="$more$line$1" && shift ;;
         --have | --short) have="$have $1" && shift ;;
         --dry-run) dry_run=yes && shift ;;
         --json) json=yes && shift ;;
         -h | --help) usage && exit 0 ;;
-        *) fail 2 "unknown argument $1" 'sh install.sh --help' ;;
+        *)
+            [ ! -d "$1" ] || fail 2 "unknown argument $1" "name the folder of the bundle with --bundle: --bundle $1"
+            fail 2 "unknown argument $1" 'sh install.sh --help'
+            ;;
         esac
     done
 }
@@ -373,23 +380,28 @@ make_work_folder() {
             'choose a --prefix on ext4, xfs or another file system of Linux'
 }
 
-# locate PATH DIGEST: sets `from` to the medium's file of that name; where no medium has one, to the
-# file with that digest in the store, or beside it under a name that the medium cut.
+# locate PATH DIGEST: sets `from` to the first medium's file of that name that has the digest; where
+# none has, to such a file in the store, or under a name that the medium cut; else to what is there.
 locate() {
     path=$1 digest=$2
     set -f && IFS=$line
     # shellcheck disable=SC2086  # a folder each
     set -- "$bundle" ${others#"$line"}
     set +f && unset IFS
+    from=''
     for root in "$@"; do
-        from=$root/$path
-        [ ! -e "$from" ] && [ ! -L "$from" ] || return 0
-    done
-    [ -n "$digest" ] || return 0
-    stored=$prefix/store/sha256/$(printf %.2s "$digest")/$digest
-    for file in "$stored" "${from%/*}"/cpython-*; do
+        file=$root/$path
+        [ -e "$file" ] || [ -L "$file" ] || continue
+        from=${from:-$file}
+        [ -n "$digest" ] && [ ! -L "$file" ] || return 0
         [ ! -f "$file" ] || [ "$(sha256sum <"$file")" != "$digest  -" ] || { from=$file && return 0; }
     done
+    root=$1 stored=$prefix/store/sha256/$(printf %.2s "$digest")/$digest
+    for file in "$stored" "$1/${path%/*}"/cpython-*; do
+        [ -n "$digest" ] && [ -f "$file" ] || continue
+        [ "$(sha256sum <"$file")" != "$digest  -" ] || { from=$file && return 0; }
+    done
+    from=${from:-$1/$path}
 }
 
 # take PATH MOST [DIGEST]: copies one file of the bundle; a link, FIFO or device is not one.
@@ -505,6 +517,10 @@ check_signature() {
 # Takes SHA256SUMS, holds it against --expect, then takes and checks what it lists for the start.
 bootstrap() {
     copy_again='copy the bundle to this machine again'
+    for file in "$bundle"/*/SHA256SUMS; do
+        [ -e "$bundle/SHA256SUMS" ] || [ ! -e "$file" ] ||
+            fail 4 'SHA256SUMS: missing from the bundle' "did you mean ${file%/*}?"
+    done
     take SHA256SUMS 8388608
     id=$(sha256sum <SHA256SUMS) && id=${id%% *}
     case $id in
@@ -581,6 +597,9 @@ clean_up() {
 # shellcheck disable=SC2317,SC2329  # called by the traps
 stop() {
     trap '' HUP INT TERM
+    text='stopped: run the same command again, what was taken is kept'
+    case ${CALLER_LANGUAGE-} in zh) text=$(chinese "$text") ;; esac
+    [ "$1" != 130 ] || printf '%s\n' "$text" >&2
     [ -z "$child" ] || { kill -TERM "$child" 2>/dev/null && wait "$child"; }
     exit "$1"
 }

@@ -113,8 +113,8 @@ def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile,
             subject="--need",
             hint="need.json is made by the server for the bundle that it was given",
         )
-    starts = (one for one in files if one.path == _STARTS and one not in found)
-    return (*starts, *found)
+    starts = (one for one in files if one.path == _STARTS)
+    return (*starts, *(one for one in found if one.path != _STARTS))
 
 
 def read_list(text: str, kind: str) -> DigestList:

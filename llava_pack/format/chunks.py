@@ -46,6 +46,10 @@ class Chunks:
         return None
 
 
+NO_CHUNKS = Chunks()
+"""Of a bundle that says nothing about chunks."""
+
+
 @dataclass(frozen=True)
 class FileChunk:
     """A part of a file."""

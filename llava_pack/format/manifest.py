@@ -5,11 +5,11 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from llava_pack.format import canonical, records
-from llava_pack.format.chunks import Chunks
+from llava_pack.format.chunks import NO_CHUNKS, Chunks
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.inodes import guessed_inodes
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
@@ -163,7 +163,7 @@ class Manifest:
     references: tuple[Reference, ...] = ()
     start_here_sha256: str | None = None
     """Of START-HERE.txt, which is not listed; None where it is as `start_here` renders it today."""
-    chunks: Chunks = field(default_factory=Chunks)
+    chunks: Chunks = NO_CHUNKS
     """Of large files; none in a bundle that an earlier version built."""
 
     @property

@@ -1,17 +1,34 @@
 """A bundle that comes on one medium after the other, in any order."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from llava_pack.format.errors import IntegrityError, SignatureError, UsageError
+from llava_pack.format.errors import InstallError, IntegrityError, SignatureError, UsageError
 from llava_pack.format.progress import Progress
 from llava_pack.target import installer
 from llava_pack.target.installer import InstallRequest, Outcome
 from llava_pack.target.need import IncompleteError
 
-Ask = Callable[[str], str | None]
-"""Asks a person for the next medium: the folder, empty for the same one, None for no more."""
+Ask = Callable[[], Path | None]
+"""Asks a person for the next medium: its folder, `SAME` for the last one, None for no more."""
+SAME = Path()
+
+
+def typed_folder(answer: str, start: Path) -> Path:
+    """Return the folder that a person typed as in a shell: quoted, below the home, or relative.
+
+    >>> typed_folder("'/media/my stick'", Path("/home")).as_posix()
+    '/media/my stick'
+    """
+    try:
+        words = shlex.split(answer)
+    except ValueError:
+        words = [answer.strip()]
+    if not words:
+        return SAME
+    return start / Path(words[0] if len(words) == 1 else answer.strip()).expanduser()
 
 
 def collect(request: InstallRequest, ask: Ask, progress: Progress) -> Outcome:
@@ -21,23 +38,24 @@ def collect(request: InstallRequest, ask: Ask, progress: Progress) -> Outcome:
         IncompleteError: something is still missing, and no more media come now.
         PackError: as `installer.install`.
     """
-    wanted = request
     incomplete: IncompleteError | None = None
+    good = wanted = request
     while True:
         try:
             return installer.install(wanted, progress)
         except IncompleteError as error:
             incomplete = error
+            good = wanted
             for defect in error.bad:
                 progress.note(f"! {defect}")
             progress.note(error.still)
-        except (UsageError, IntegrityError, SignatureError) as error:
+        except (InstallError, IntegrityError, SignatureError, UsageError) as error:
             if incomplete is None:
                 raise
             progress.note(f"! {error}")
-        folder = ask(incomplete.still)
+        folder = ask()
         if folder is None:
             raise incomplete
-        bundle = Path(folder) if folder else wanted.bundle
-        expect = wanted.expect or incomplete.need.bundle_id
-        wanted = replace(wanted, bundle=bundle, others=(), expect=expect)
+        bundle = good.bundle if folder == SAME else folder
+        expect = good.expect or incomplete.need.bundle_id
+        wanted = replace(good, bundle=bundle, others=(), expect=expect)

@@ -103,7 +103,10 @@ def write_all(stream: BinaryIO, data: bytes) -> None:
 
 def one_reader(path: Path) -> bool:
     """Say whether a place is on an optical drive or behind USB: two readers slow those down."""
-    number = path.stat().st_dev
+    try:
+        number = path.stat().st_dev
+    except OSError:  # it was pulled
+        return False
     device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     return os.major(number) == _OPTICAL or "/usb" in str(device)
 

@@ -76,6 +76,10 @@ def read_listing(root: Path, *, expect: str | None, others: tuple[Path, ...] = (
     for place in (root, *others):
         if not place.is_dir():
             raise UsageError("not a folder, expected a bundle", subject=str(place))
+    if not (root / SUMS_NAME).exists():
+        for below in sorted(root.glob(f"*/{SUMS_NAME}"))[:1]:
+            hint = f"did you mean {below.parent}?"
+            raise UsageError("not a bundle, but one is in it", subject=str(root), hint=hint)
     data = read_file(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
     found = sums.bundle_id(data)
     for place in others:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.text import clock, human_bytes, readable, visible
 from llava_pack.format.translation import Catalogue, read_catalogue
 from llava_pack.target import generations, installer, package_index
-from llava_pack.target.collect import collect
+from llava_pack.target.collect import collect, typed_folder
 from llava_pack.target.need import IncompleteError
 
 _EVERY_S = 5.0
@@ -87,7 +87,7 @@ def _install(options: _Options) -> _Result:
         _say(plan.line())
         return {"dry_run": True, **plan.facts()}, _words().translated("nothing was written")
     if options.collect:
-        outcome = collect(request, _next_medium if options.ask else _no_more, Lines())
+        outcome = collect(request, partial(_next_medium, options.ask_from), Lines())
     else:
         outcome = installer.install(request, Lines())
     word = "is already installed" if outcome.unchanged else "is installed"
@@ -102,7 +102,7 @@ def _install(options: _Options) -> _Result:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--bundle": {"type": Path, "required": True, "action": "append", "help": "its folder"},
     "--collect": {"action": "store_true", "help": "take what is there; other media have the rest"},
-    "--ask": {"action": "store_true", "help": "ask for the next medium"},
+    "--ask-from": {"type": Path, "help": "ask for the next medium; a relative one is below this"},
     "--expect": {"help": "the bundle id from the card, or its first 32 digits"},
     "--prefix": {"type": Path, "help": "where to install"},
     "--python": {"type": Path, "help": "for a bundle that carries no Python"},
@@ -124,32 +124,26 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _next_medium(_still: str) -> str | None:
-    """Ask on the terminal, whatever stdin is."""
+def _next_medium(start: Path | None) -> Path | None:
+    """Ask on the terminal, whatever stdin is; None where nobody is there, or has no more."""
     try:
+        if start is None:
+            return None
         with Path("/dev/tty").open(encoding="utf-8", errors="surrogateescape") as terminal:
             _say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
-            while answer := terminal.readline():
-                folder = answer.strip()
-                if not folder or Path(folder).is_absolute():
-                    return folder
-                _say("expected a whole path, one that begins with /")
+            answer = terminal.readline()
     except OSError:
         return None
-    return None
-
-
-def _no_more(_still: str) -> None:
-    return None
+    return typed_folder(answer, start) if answer else None
 
 
 def _incomplete(error: IncompleteError, options: _Options) -> int:
-    """Say what is still to be brought; that is a failure unless every medium was good so far."""
+    """Say what is still to be brought; that is a failure where it is on no medium that comes."""
     if not options.collect:
         return _failure(error, as_json=options.json)
-    _say(f"what is missing, to be pasted on the laptop (also in {error.kept}):")
-    print(error.need.short(), file=sys.stderr)
     if error.bad:
+        _say(f"what to bring, to be pasted on the laptop (also in {error.kept}):")
+        print(error.need.short(), file=sys.stderr)
         return _failure(error, as_json=options.json)
     if options.json:
         facts = {"complete": False, "missing_bytes": error.need.size_bytes, "media": error.media}

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from llava_pack.format import canonical, files
 from llava_pack.format.chunks import FileChunk, parse_piece, runs
-from llava_pack.format.digest_list import short_form
+from llava_pack.format.digest_list import SHORT_DIGITS, short_form
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest, parse_manifest
 from llava_pack.format.part import MediumPart
@@ -19,6 +21,7 @@ NAME = "need.json"
 COLLECTING = "collecting"
 """Below it the manifest of each bundle that is not complete: what gc keeps the files of."""
 SCHEMA = 1
+_MAX_BYTES = 8 * 1024 * 1024
 _FETCH_AGAIN = "the bad file is removed: add --index URL to the same command, and it is fetched"
 
 
@@ -55,6 +58,7 @@ class LackError(IntegrityError):
         told = inventory.refusal(defects, of=of, hint=hint)
         super().__init__(told.message, hint=told.hint)
         self.lacks = lacks
+        self.of = of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +83,21 @@ class Need:
         """Return it as text to paste."""
         return short_form("need", self.digests)
 
-    def render(self) -> bytes:
-        """Return the bytes of need.json."""
+    def facts(self) -> dict[str, Any]:
+        """Return what need.json holds."""
         entries = [lack.entry for lack in self.lacks if not lack.chunks]
         spans = [(lack.entry, span) for lack in self.lacks for span in runs(lack.chunks)]
-        return canonical.dumps(
-            {
-                "schema": SCHEMA,
-                "kind": "need",
-                "bundle_id": self.bundle_id,
-                "digests": sorted(self.digests),
-                "files": [{"path": one.path, "size_bytes": one.size_bytes} for one in entries],
-                "pieces": [
-                    {"path": one.path, "offset": start, "size_bytes": end - start}
-                    for one, (start, end) in spans
-                ],
-            }
-        )
+        return {
+            "schema": SCHEMA,
+            "kind": "need",
+            "bundle_id": self.bundle_id,
+            "digests": sorted(self.digests),
+            "files": [{"path": one.path, "size_bytes": one.size_bytes} for one in entries],
+            "pieces": [
+                {"path": one.path, "offset": start, "size_bytes": end - start}
+                for one, (start, end) in spans
+            ],
+        }
 
     def media(self, part: MediumPart) -> Iterator[tuple[int, int, int]]:
         """Yield the number of each medium that has some of it, with how many files and bytes."""
@@ -120,45 +122,89 @@ def _on_medium(name: str, wanted: dict[str, Lack], part: MediumPart) -> int:
     return sum(chunk.size_bytes for chunk in chunks if start <= chunk.offset < end)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MediaRead:
+    """Which media of a set were read, now and before."""
+
+    part: MediumPart | None
+    """What a medium says of the set; None where none says anything."""
+    numbers: frozenset[int]
+
+    @property
+    def set_id(self) -> str:
+        """What tells this set from another one of the same bundle."""
+        names = repr(self.part.media if self.part else "")
+        return sha256(names.encode()).hexdigest()[:SHORT_DIGITS]
+
+    def still(self, need: Need) -> list[tuple[int, int, int]]:
+        """Return the media that have something of a need, with how many files and bytes."""
+        found = need.media(self.part) if self.part else ()
+        return [one for one in found if one[0] not in self.numbers]
+
+    def beyond(self, lacks: Sequence[Lack]) -> tuple[Lack, ...]:
+        """Return what no medium has that is still to be read."""
+        if self.part is None:
+            return tuple(lacks)
+        media = enumerate(self.part.media, start=1)
+        coming = [name for number, names in media if number not in self.numbers for name in names]
+        pieces = [piece for piece in map(parse_piece, coming) if piece is not None]
+        rest = []
+        for lack in lacks:
+            path = lack.entry.path
+            starts = [start for name, start in pieces if name == path]
+            ends = [self.part.piece_end(path, one, lack.entry.size_bytes) for one in starts]
+            spans = list(zip(starts, ends, strict=True))
+            left = tuple(
+                one
+                for one in lack.chunks or lack.all_chunks
+                if not any(start <= one.offset < end for start, end in spans)
+            )
+            if path not in coming and (left or not lack.all_chunks):
+                rest.append(replace(lack, chunks=left if spans else lack.chunks))
+        return tuple(rest)
+
+
 class IncompleteError(IntegrityError):
     """Files of a bundle are missing or bad; every good one is in the store.
 
     Attributes:
-        need: what is to be brought.
-        still: the same in a sentence, by medium where that is known.
-        media: the numbers of the media that have it, of those that were not read now.
-        bad: what is wrong with files that are there.
+        need: what is to be brought, beside the media that are still to be read.
+        still: what is missing, in a sentence, by medium where that is known.
+        media: the numbers of the media that are still to be read.
+        bad: what is wrong with what was read; all that is missing where every medium was.
         kept: where need.json is.
     """
 
-    def __init__(
-        self, error: LackError, need: Need, parts: Sequence[MediumPart], kept: Path
-    ) -> None:
+    def __init__(self, error: LackError, need: Need, read: MediaRead, kept: Path) -> None:
+        whole = Need(bundle_id=need.bundle_id, lacks=error.lacks)
+        self.need = need
+        self.still = told(whole, read)
+        self.media = [number for number, *_ in read.still(whole)]
+        self.kept = kept
+        every = read.part is not None and not self.media
+        shown = [lack.shown for lack in error.lacks if every or lack.defect is not None]
+        self.bad = tuple(shown)
+        refusal = inventory.refusal(shown or [one.shown for one in error.lacks], of=error.of)
         hint = (
             f"{error.hint}; or carry what {kept} names: "
             "llava-pack carry BUNDLE --to DIR --need need.json"
         )
-        super().__init__(error.message, hint=hint)
-        self.need = need
-        self.still = told(need, parts)
-        self.media = [number for number, *_ in _others(need, parts)]
-        self.bad = tuple(lack.defect for lack in need.lacks if lack.defect is not None)
-        self.kept = kept
+        if self.media:
+            hint = (
+                f"go on with the other media, then carry what {kept} names: "
+                "llava-pack carry BUNDLE --to DIR --need need.json"
+            )
+        super().__init__(refusal.message, hint=hint)
 
 
-def told(need: Need, parts: Sequence[MediumPart]) -> str:
-    """Return in one sentence what is to come, with `parts` of the media that were read."""
-    media = _others(need, parts)
-    if not media:
+def told(need: Need, read: MediaRead) -> str:
+    """Return in one sentence what is to come."""
+    media = read.still(need)
+    if not media or read.part is None:
         return f"still missing: {_amount(len(need.lacks), need.size_bytes)}"
-    of = len(parts[0].media)
+    of = len(read.part.media)
     rest = (f"medium {number} of {of} ({_amount(*amount)})" for number, *amount in media)
     return f"still missing: {', '.join(rest)}"
-
-
-def _others(need: Need, parts: Sequence[MediumPart]) -> list[tuple[int, int, int]]:
-    read = {part.medium for part in parts}
-    return [one for one in need.media(parts[0]) if one[0] not in read] if parts else []
 
 
 def _amount(count: int, size_bytes: int) -> str:
@@ -171,9 +217,22 @@ def begin(prefix: Path, bundle_id: str, manifest_bytes: bytes) -> None:
     files.write(prefix / COLLECTING / f"{bundle_id}.json", manifest_bytes, 0o644)
 
 
-def keep(prefix: Path, need: Need) -> Path:
+def media_read(prefix: Path, bundle_id: str, parts: Sequence[MediumPart]) -> MediaRead:
+    """Return which media were read: those of `parts` now, and those that need.json remembers."""
+    part = next(iter(parts), None)
+    now = frozenset(one.medium for one in parts)
+    read = MediaRead(part=part, numbers=now)
+    with suppress(OSError, IntegrityError, TypeError, KeyError):
+        kept = canonical.loads((prefix / NAME).read_bytes(), max_bytes=_MAX_BYTES)
+        if (kept["bundle_id"], kept["set"]) == (bundle_id, read.set_id):
+            return replace(read, numbers=now | frozenset(map(int, kept["read"])))
+    return read
+
+
+def keep(prefix: Path, need: Need, read: MediaRead) -> Path:
     """Write down what is missing, and return where."""
-    files.write(prefix / NAME, need.render(), 0o644)
+    facts = {**need.facts(), "set": read.set_id, "read": sorted(read.numbers)}
+    files.write(prefix / NAME, canonical.dumps(facts), 0o644)
     return prefix / NAME
 
 
@@ -186,7 +245,8 @@ def forget(prefix: Path, bundle_id: str, manifest: Manifest) -> None:
             older |= other.recipe == manifest.recipe and other.release <= manifest.release
         if older:
             path.unlink()
-    if not any((prefix / COLLECTING).glob("*.json")):
+    with suppress(OSError):  # others are there
+        (prefix / COLLECTING).rmdir()
         (prefix / NAME).unlink(missing_ok=True)
 
 

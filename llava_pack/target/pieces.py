@@ -82,7 +82,7 @@ def _take(
     with source:
         end = place.offset + os.fstat(source.fileno()).st_size
         for chunk in missing:
-            if place.offset <= chunk.offset < end:
+            if place.offset <= chunk.offset < max(end, place.offset + 1):
                 found = _taken(source, chunk, place, end, whole)
                 if found is None:
                     progress.advance(chunk.size_bytes)

@@ -28,6 +28,7 @@ from llava_pack.target import (
 )
 from llava_pack.target.contents import MediaContents, recognised, survey
 from llava_pack.target.inventory import BundleListing, FileDefect
+from llava_pack.target.need import COLLECTING
 from llava_pack.target.store import Store
 
 
@@ -164,7 +165,8 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     if request.collect:
         for defect in (*contents.strange, *others.defects):
             progress.note(f"! {defect}")
-    for item in found:
+    again = request.collect and (request.prefix / COLLECTING).is_dir()
+    for item in found if not again else (one for one in found if one.level != "ok"):
         progress.note(receipt_page.mark(records.encode(item)))
     preflight.check(found)
     links = request.indexes.locate(absent)
@@ -260,5 +262,15 @@ def _files(
         value = f"{value}; {contents.litter} files of operating systems are ignored"
     value = inventory.refusal(defects, of=total).message if defects else value
     need = "every listed file, and no other"
-    fix = inventory.COPY_AGAIN
+    fix = _files_fix(listing, defects)
     return FloorFinding("files", "fail" if defects else "ok", value, need, fix, ExitCode.INTEGRITY)
+
+
+def _files_fix(listing: BundleListing, defects: Sequence[FileDefect]) -> str:
+    parts = [unlisted.part_at(listing, root) for root in listing.roots]
+    problems = {one.problem for one in defects}
+    if problems == {"missing"} and any(parts):
+        return "this is a medium of several: add --collect, or name the others with --bundle too"
+    if problems == {"extra"}:
+        return "remove what is extra from the medium, then run the same command"
+    return inventory.COPY_AGAIN

@@ -23,7 +23,7 @@ from llava_pack.target import (
     disk,
     generations,
     journal,
-    mending,
+    rebuilding,
     receipt,
     receipt_page,
     serving,
@@ -150,11 +150,12 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
     except LackError as error:
         if any(not lack.entry.carried for lack in error.lacks):
             raise
-        need = Need(bundle_id=plan.listing.bundle_id, lacks=error.lacks)
-        kept = needs.keep(request.prefix, need)
+        identity = plan.listing.bundle_id
         found = (unlisted.part_at(plan.listing, root) for root in plan.listing.roots)
-        parts = tuple(part for part in found if part is not None)
-        raise IncompleteError(error, need, parts, kept) from error
+        read = needs.media_read(request.prefix, identity, [one for one in found if one is not None])
+        need = Need(bundle_id=identity, lacks=read.beyond(error.lacks) or error.lacks)
+        kept = needs.keep(request.prefix, need, read)
+        raise IncompleteError(error, need, read, kept) from error
 
 
 def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
@@ -168,7 +169,7 @@ def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
         if not plan.contents.parity:
             raise
         with tempfile.TemporaryDirectory(dir=store.incoming) as folder:
-            found = mending.rebuilt(
+            found = rebuilding.rebuilt(
                 plan.listing, plan.manifest, error.lacks, store, Path(folder), progress
             )
             try:
@@ -178,7 +179,7 @@ def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
                 raise error from failed
             if not places:
                 raise
-            contents = mending.with_places(plan.contents, places)
+            contents = rebuilding.with_places(plan.contents, places)
             return store.place(contents, plan.manifest, progress, consume=consume)
 
 

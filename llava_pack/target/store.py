@@ -67,7 +67,8 @@ class Store:
             if self.path(entry.sha256).is_file():
                 way = "stored"
             elif item.whole:
-                way = self._way(item.whole[0], entry, consume=consume)
+                with suppress(OSError):  # it was pulled: placing says so
+                    way = self._way(item.whole[0], entry, consume=consume)
             kept = self.partial(entry.sha256)
             blocks = kept.stat().st_blocks * 512 if way == "copied" and kept.is_file() else 0
             sizes["stored"] += min(blocks, entry.size_bytes)

@@ -31,7 +31,7 @@ CROSSES = frozenset(
     ["chunks.py", "part.py", "digest_list.py", "pieces.py", "need.py", "collect.py"]
 )
 """What runs where a bundle is not whole: parts of files, several media, what to bring."""
-REBUILDS = frozenset(["par2.py", "parity.py", "mending.py"])
+REBUILDS = frozenset(["par2.py", "parity.py", "rebuilding.py"])
 """What runs only where files are bad, and says nothing about what is believed either."""
 SPEAKS = frozenset(["translation.py"])
 """What shows a message in the person's language."""

@@ -42,6 +42,8 @@ ARGUMENTS = {
     "chat": ("--prompt", "What?"),
     "ask": ("--images", "FOLDER", "--prompt", "What?", "--out", "FOLDER/answers"),
     "verify": ("BUNDLE", "--expect", "ID"),
+    "repair": ("BUNDLE", "--expect", "ID"),
+    "have": ("--short",),
     "inspect": ("BUNDLE",),
     "explain": ("CUDA out of memory",),
 }

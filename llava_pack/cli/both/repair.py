@@ -26,7 +26,7 @@ def repair(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild the damaged files of a bundle, or of one medium of it, from its recovery data.
+    """Rebuild damaged files of a bundle from recovery data.
 
     The recovery data is in the folder parity/, and par2 computes with it. A bad file is replaced
     only by one whose SHA-256 is listed. Exit code 4: files remain bad; 6: there is no par2 here

@@ -145,9 +145,9 @@ def _collected(request: "InstallRequest", *, as_json: bool) -> "Outcome":
     try:
         return collect(request, _next_medium, console.progress())
     except IncompleteError as error:
-        console.say(f"what is missing, to be pasted on the laptop (also in {error.kept}):")
-        console.say(error.need.short())
         if error.bad:
+            console.say(f"what to bring, to be pasted on the laptop (also in {error.kept}):")
+            console.say(error.need.short())
             raise
         if as_json:
             facts = {"missing_bytes": error.need.size_bytes, "media": error.media}
@@ -156,12 +156,14 @@ def _collected(request: "InstallRequest", *, as_json: bool) -> "Outcome":
         raise typer.Exit from error
 
 
-def _next_medium(_still: str) -> str | None:
+def _next_medium() -> Path | None:
+    from llava_pack.target.collect import typed_folder
+
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     console.say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
     answer = sys.stdin.readline()
-    return answer.strip() if answer else None
+    return typed_folder(answer, Path.cwd()) if answer else None
 
 
 def _show_plan(plan: "InstallPlan", *, as_json: bool) -> None:
