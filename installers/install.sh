@@ -109,6 +109,7 @@ s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应�
 s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
 s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
 s#^install one of them: the signature must be checked$#安装其中之一：必须检查签名#;t
+s#^run the same command again: what was taken is kept$#再次运行同一条命令：已接收的内容会保留#;t
 s#^\(.*\): size, expected at most 4096 bytes, got more$#\1：大小最多应为 4096 字节，实际更大#;t
 s#^--expect: expected 32 to 64 hex digits, got \(.*\)$#--expect：应为 32 到 64 位十六进制数字，实际为 \1#;t
 s#^HOME is not set: nothing says where to install$#没有设置 HOME：不知道安装到哪里#;t
@@ -151,6 +152,7 @@ s#^pass --prefix DIR$#给出 --prefix DIR#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
 s#^\(.*\): not a folder$#\1：不是文件夹#;t
 s#^changed: \(.*\)$#已改变：\1#;t
+s#^stopped$#已停止#;t
 '
 }
 
@@ -597,9 +599,7 @@ clean_up() {
 # shellcheck disable=SC2317,SC2329  # called by the traps
 stop() {
     trap '' HUP INT TERM
-    text='stopped: run the same command again, what was taken is kept'
-    case ${CALLER_LANGUAGE-} in zh) text=$(chinese "$text") ;; esac
-    [ "$1" != 130 ] || printf '%s\n' "$text" >&2
+    [ "$1,$json" != 130,no ] || (fail 1 'stopped' 'run the same command again: what was taken is kept')
     [ -z "$child" ] || { kill -TERM "$child" 2>/dev/null && wait "$child"; }
     exit "$1"
 }
