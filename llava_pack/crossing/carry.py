@@ -50,6 +50,21 @@ class WrittenMedium:
         return {**vars(self), "folder": str(self.folder)}
 
 
+def check_mounted(place: Path) -> None:
+    """Refuse a place where nothing is, as where a medium is not mounted.
+
+    Raises:
+        UsageError: neither it nor the folder above exists, or it is a device.
+    """
+    real = place.absolute()
+    if not place.exists() and not place.absolute().parent.is_dir():
+        message = "neither it nor the folder above exists"
+        raise UsageError(message, subject=str(place), hint="is the medium mounted?")
+    if real.is_relative_to("/dev") and not real.is_relative_to("/dev/shm"):  # noqa: S108
+        hint = "mount it, and pass the folder where it is mounted"
+        raise UsageError("is a device, expected a folder", subject=str(place), hint=hint)
+
+
 def check_folder(
     source: CarrySource, plan: CarryPlan, number: int, folder: Path, *, replace: bool
 ) -> None:
@@ -136,7 +151,7 @@ def check_room(folder: Path, medium: MediumPlan) -> None:
             f"{human_bytes(medium.size_bytes)} are to be written, "
             f"{human_bytes(usage.free)} are free",
             subject=str(folder),
-            hint="free some space, or say with --media how large the medium is",
+            hint="free some space, or divide it: --media SIZE, and --medium 1 for the first one",
         )
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from llava_pack.format.errors import UsageError
 
-_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(kb|mb|gb|tb|)(-fat32)?", re.IGNORECASE)
+_UNITS = {"": 1, "mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 1 << 20, "gib": 1 << 30}
+_SIZE = re.compile(r"(\d+(?:\.\d+(?=\s*[mgt]))?)\s*(mb|gb|tb|mib|gib|)(-fat32)?", re.IGNORECASE)
 _NOMINAL = 0.96
 """What a medium has at least of the size that it is sold as, its file system taken off."""
 _BLOCK_BYTES = 4096

@@ -150,4 +150,5 @@ def read_base(path: Path) -> DigestList:
             return parse_digest_list(stream.read(MAX_SUMS_BYTES + 1).decode("ascii"))
     except (OSError, ValueError, PackError) as error:
         message = "expected an earlier bundle, or its SHA256SUMS"
-        raise UsageError(message, subject=str(path), hint="pass it with --base") from error
+        hint = "the folder that build wrote, or the SHA256SUMS in it"
+        raise UsageError(message, subject=f"--base {path}", hint=hint) from error

@@ -74,24 +74,23 @@ def test_what_went_bad_on_a_medium_is_written_anew(carry, tmp_path):
     assert not list((tmp_path / "media").rglob("*.new"))
 
 
-def test_other_sizes_of_media_replace_the_set(carry, tmp_path):
+def test_another_part_of_the_bundle_is_replaced_only_where_that_was_said(carry, tmp_path):
     carry("--media", 1_000_000)
     first = next((tmp_path / "media").glob("tiny-2of*"))
     held = files(first)
-    code, _ = carry("--media", 900_000, "--medium", 2, to=first.parent / "one")
-    assert code == 0
-    (tmp_path / "media/one/tiny").rename(tmp_path / "media/aside")
-    first.rename(tmp_path / "media/one/tiny")
     one = ("--media", 900_000, "--medium", 2)
-    code, told = carry(*one, to=first.parent / "one")
+    assert carry(*one, to=tmp_path / "one")[0] == 0
+    (place,) = (tmp_path / "one").iterdir()
+    place.rename(tmp_path / "aside")
+    first.rename(place)
+    code, told = carry(*one, to=tmp_path / "one")
     assert code == 2
     assert "of the bundle that would go" in told["message"]
     assert "--replace" in told["hint"]
-    code, _ = carry(*one, "--replace", to=first.parent / "one")
-    assert code == 0
-    assert files(tmp_path / "media/one/tiny").keys() != held.keys()
-    assert files(tmp_path / "media/one/tiny").keys() == files(tmp_path / "media/aside").keys()
-    assert main(["verify", str(tmp_path / "media/one/tiny")]) == 0
+    assert carry(*one, "--replace", to=tmp_path / "one")[0] == 0
+    assert files(place).keys() != held.keys()
+    assert files(place).keys() == files(tmp_path / "aside").keys()
+    assert main(["verify", str(place)]) == 0
 
 
 def test_the_bundle_itself_is_not_written_over(bundle, carry, tmp_path):
@@ -176,6 +175,9 @@ def test_a_bundle_that_is_not_whole_is_not_carried(bundle, carry):
         (("--have", "/nothing"), 2, "--have"),
         (("--base", "/nothing"), 2, "earlier bundle"),
         (("--have", "-", "--base", "/nothing"), 2, "one of"),
+        (("--to", "/nosuch/stick"), 2, "is the medium mounted?"),
+        (("--to", "/dev/sdz9"), 2, "mount it"),
+        (("--parity", "0%"), 2, "1% to 100%"),
         (("--expect", "ab" * 32), 5, "expected bundle id"),
     ],
 )

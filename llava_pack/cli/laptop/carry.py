@@ -1,6 +1,7 @@
 """`llava-pack carry`: write a bundle, or what is missing of one, on media."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,12 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Bundle
 from llava_pack.format.errors import UsageError
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.format.text import human_bytes
+from llava_pack.format.text import clock, human_bytes
 
 if TYPE_CHECKING:
     from llava_pack.crossing.carry import WrittenMedium
     from llava_pack.crossing.media import MediumSize
-    from llava_pack.crossing.plan import CarryPlan
+    from llava_pack.crossing.plan import CarryPlan, MediumPlan
     from llava_pack.crossing.request import CarrySource
 
 _RATES = {"a USB 2 stick": 20e6, "a USB 3 stick": 100e6}
@@ -92,9 +93,11 @@ def carry(
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --base old-bundle
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --need need.json
     """
-    from llava_pack.crossing.carry import check_folder, check_room, write_medium
+    from llava_pack.crossing.carry import check_folder, check_mounted, check_room, write_medium
     from llava_pack.crossing.request import read_source
 
+    for place in to:
+        check_mounted(place)
     source = read_source(bundle, expect=expect)
     sizes = _Sizes(to, media, _name(source, need=need, update=have or base))
     plan = _plan(source, sizes, (have, need, base), parity)
@@ -103,7 +106,7 @@ def carry(
         raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
     chosen = [medium] if medium is not None else list(range(1, len(plan.media) + 1))
     name = _name(source, need=need, update=have or base)
-    folders = _folders(name, to, plan, single=medium is not None)
+    folders = _folders(name, to, plan)
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
@@ -115,6 +118,8 @@ def carry(
         done = write_medium(source, plan, number, folders[number - 1], console.progress())
         written.append(done)
         console.say(f"{console.mark('ok')} {_told(done)}")
+        label = f"{source.manifest.recipe.name} {plan.part(number).label}"
+        console.say(f"  label: {label}; {_contents(plan.media[number - 1])}")
     facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
     lines = [
         line
@@ -127,7 +132,10 @@ def carry(
     if not written:
         console.say("nothing is missing there: no medium is needed")
         return
-    console.say("on the server, with each medium in turn, in any order:")
+    if len(plan.media) > 1:
+        console.say("on the server, with each medium in turn, in any order:")
+    else:
+        console.say("on the server:")
     for line in lines:
         console.verbatim(line)
 
@@ -205,14 +213,18 @@ class _Sizes:
         if self._said is not None or len(self._to) == 1:
             return self._said
         place = self._to[index]
-        return MediumSize(room_bytes=free_bytes(place) + held_bytes(place / self._name))
+        held = sum(held_bytes(one) for one in place.glob(f"{self._name}*"))
+        return MediumSize(room_bytes=free_bytes(place) + held)
 
 
-def _folders(name: str, to: list[Path], plan: "CarryPlan", *, single: bool) -> list[Path]:
+def _folders(name: str, to: list[Path], plan: "CarryPlan") -> list[Path]:
     count = len(plan.media)
-    if len(to) == 1 and count > 1 and not single:
-        return [to[0] / f"{name}-{number}of{count}" for number in range(1, count + 1)]
-    return [(to * count)[number] / name for number in range(count)]
+    names = (
+        [name] if count == 1 else [f"{name}-{number}of{count}" for number in range(1, count + 1)]
+    )
+    return [
+        place / one for place, one in zip(to if len(to) > 1 else to * count, names, strict=False)
+    ]
 
 
 def _show_plan(plan: "CarryPlan", *, as_json: bool) -> None:
@@ -228,18 +240,30 @@ def _show_plan(plan: "CarryPlan", *, as_json: bool) -> None:
         size = human_bytes(one.size_bytes)
         console.data(f"medium {number} of {len(plan.media)}: {size} in {len(one.loads)} files")
     for kind, rate in _RATES.items():
-        console.data(f"about {plan.size_bytes / rate / 60:.1f} minutes to write with {kind}")
+        console.data(f"about {clock(plan.size_bytes / rate)} to write with {kind}")
 
 
 def _told(done: "WrittenMedium") -> str:
+    size = human_bytes(done.size_bytes)
+    if not done.copied_bytes:
+        return (
+            f"medium {done.medium} of {done.media}: {done.folder}, {size} in {done.files} files, "
+            "nothing had to be copied"
+        )
     return (
-        f"medium {done.medium} of {done.media}: {done.folder}, {human_bytes(done.size_bytes)} in "
-        f"{done.files} files, {human_bytes(done.copied_bytes)} of it written now"
+        f"medium {done.medium} of {done.media}: {done.folder}, {size} in {done.files} files, "
+        f"{human_bytes(done.copied_bytes)} of it written now"
     )
 
 
+def _contents(medium: "MediumPlan") -> str:
+    """Return how many files of each kind a medium holds, to be written on it."""
+    counts = Counter(load.name.partition("/")[0] for load in medium.loads)
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
 def _update_line(there: str, bundle_id: str) -> str:
-    return join(["/opt/llava-pack/bin/llava-pack", "install", there, "--expect", bundle_id])
+    return join(["llava-pack", "install", there, "--expect", bundle_id])
 
 
 def _lines(

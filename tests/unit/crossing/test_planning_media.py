@@ -44,13 +44,14 @@ def overhead(files):
         ("650 MB", 624_000_000, 4096),
         ("32gb-FAT32", 30_720_000_000, 32768),
         ("123456789", 123_456_789, 4096),
+        ("8GiB", 8_246_337_208, 4096),
     ],
 )
 def test_a_size_is_read_as_media_are_sold(text, room_bytes, block_bytes):
     assert parse_media(text) == MediumSize(room_bytes=room_bytes, block_bytes=block_bytes)
 
 
-@pytest.mark.parametrize("text", ["", "0GB", "GB", "4,7GB", "-1", "32GB-ntfs", "4.7GiB"])
+@pytest.mark.parametrize("text", ["", "0GB", "GB", "4,7GB", "-1", "32GB-ntfs", "4.7", "9kb"])
 def test_no_size(text):
     with pytest.raises(UsageError, match=r"4\.7GB"):
         parse_media(text)
