@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.crossing.parity import covered_files, par2_program
-from llava_pack.format import files, records
+from llava_pack.format import records
 from llava_pack.format.chunks import FileChunk, parse_piece
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.errors import CannotVerifyError, IntegrityError, PackError, PreflightError
@@ -17,14 +17,13 @@ from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.installation.bundle_check import BundleCheck, examine
+from llava_pack.installation.workplace import SCRATCH, put, workplace
 from llava_pack.target import disk, inventory, par2, parity
 from llava_pack.target.inventory import FileDefect
 from llava_pack.target.parity import WantedFile
-from llava_pack.target.pieces import read_parts
 from llava_pack.target.store import Store
 from llava_pack.target.trust import Verdict
 
-_SCRATCH = ".llava-pack-repair-"
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _BAD = frozenset({"changed", "missing", "size", "unreadable"})
 
@@ -141,7 +140,9 @@ def _mend(
     root = found.listing.root
     trusted = found.listing.expected or verdict.trusted
     done = []
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=_place(root)) as name:
+    failing = any(one.problem == "unreadable" for one in found.defects)
+    place = workplace(root, wanted, copies=2 if failing else 1)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place) as name:
         scratch = Path(name)
         work = scratch / "work"
         work.mkdir()
@@ -150,25 +151,9 @@ def _mend(
         with disk.room_on(root):
             for one in wanted:
                 if one.path in rebuilt.files:
-                    _replace(root / one.path, rebuilt.files[one.path], one)
+                    put(rebuilt.files[one.path], root / one.path, one, scratch)
                     done.append(one.path)
     return tuple(done), rebuilt.lacking_bytes
-
-
-def _place(root: Path) -> Path:
-    """Return where to work: beside the folder, unless only the temporary files can have links."""
-    places = (root.absolute().parent, Path(tempfile.gettempdir()))
-    writable = [place for place in places if os.access(place, os.W_OK)]
-    return next(filter(_holds_links, writable), writable[0])
-
-
-def _holds_links(place: Path) -> bool:
-    try:
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=place) as folder:
-            Path(folder, "link").symlink_to("somewhere")
-    except OSError:  # FAT, Windows
-        return False
-    return True
 
 
 def _program(found: BundleCheck, scratch: Path, *, trusted: bool) -> Path:
@@ -217,21 +202,3 @@ def _installed_par2() -> Path | None:
             if inventory.check(place.parent, place.name, promise, Silent()) is None:
                 return place
     return None
-
-
-def _replace(final: Path, rebuilt: Path, one: WantedFile) -> None:
-    """Put a rebuilt file in its place, hashed once more as it is copied.
-
-    Raises:
-        IntegrityError: it changed since it was rebuilt.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    mode = final.stat().st_mode & 0o777 if final.is_file() else 0o644
-    with (
-        inventory.open_file(rebuilt.parent, rebuilt.name) as source,
-        files.replacing(final, mode) as place,
-    ):
-        if (got := read_parts(source, one.sizes, place, Silent())) != one.digests:
-            message = f"changed, expected sha256 {one.digests[0]}, got {got[0]}"
-            raise IntegrityError(message, subject=one.path)
-    rebuilt.unlink()
