@@ -264,6 +264,24 @@ def test_recovery_volumes_mend_a_medium_while_it_is_collected(host, tmp_path):
     assert main(["verify", str(folder)]) == 0
 
 
+def test_a_bad_piece_is_asked_for_by_its_bad_chunk_alone(host, whole, tmp_path, capsys):
+    media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    folder, piece = next((one, path) for one in media for path in one.rglob("*.piece-*"))
+    change(piece, lambda data: bytes([data[0] ^ 1]) + data[1:])
+    capsys.readouterr()
+    assert main(["repair", str(folder), "--expect", whole.id]) == 4
+    said = capsys.readouterr().err
+    asked = said[said.index("need:") : said.index("error:")]
+    assert len(parse_digest_list(asked).digests) == 1
+    need = tmp_path / "need"
+    need.write_text(asked)
+    assert main(["carry", str(whole.root), "--to", str(tmp_path), "--need", str(need)]) == 0
+    (brought,) = tmp_path.glob("*-repair")
+    for one in (*media, brought):
+        host.install_sh(Medium(one, whole.id), "--collect")
+    assert host.current() == 1
+
+
 def test_recovery_volumes_are_made_once(whole, tmp_path, capsys):
     (folder, *_) = carry(whole, tmp_path / "media", "--parity", "5")
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "parity").iterdir()}
