@@ -17,6 +17,7 @@ from llava_pack.crossing.parity import par2_program
 from llava_pack.format.errors import IntegrityError, SpaceError
 from llava_pack.format.part import PART_NAME, MediumPart, parse_part, render_part
 from llava_pack.format.progress import Silent
+from llava_pack.format.sums import parse_sums
 from llava_pack.target import installer
 from tests.support.bundle import CHECKOUT, WHEEL, BundleSimulator, change
 from tests.target.conftest import Medium
@@ -280,6 +281,30 @@ def test_a_bad_piece_is_asked_for_by_its_bad_chunk_alone(host, whole, tmp_path, 
     for one in (*media, brought):
         host.install_sh(Medium(one, whole.id), "--collect")
     assert host.current() == 1
+
+
+def test_one_medium_is_not_carried_as_the_bundle(whole, tmp_path, capsys):
+    *_, last = media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    assert main(["carry", str(last), "--to", str(tmp_path / "more")]) == 2
+    said = capsys.readouterr().err
+    assert f"medium {len(media)} of {len(media)} of a bundle" in said
+    assert "build the bundle again" not in said
+
+
+def test_what_another_bundle_needs_is_refused_with_both_ids(whole, tmp_path, capsys):
+    root = tmp_path / "laptop/other"
+    other = BundleSimulator(weights=WEIGHTS[::-1], standalone=True).write(root)
+    sums = parse_sums((root / "SHA256SUMS").read_bytes())
+    need = tmp_path / "need.json"
+    facts = {"kind": "need", "bundle_id": other, "digests": sorted(sums.values())}
+    need.write_text(json.dumps(facts))
+    ask = ["--to", str(tmp_path / "more"), "--need", str(need)]
+    assert main(["carry", str(root), *ask]) == 0
+    capsys.readouterr()
+    assert main(["carry", str(whole.root), *ask]) == 2
+    said = capsys.readouterr().err
+    assert other in said
+    assert whole.id in said
 
 
 def test_recovery_volumes_are_made_once(whole, tmp_path, capsys):
