@@ -6,6 +6,7 @@ from importlib import metadata
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 
+from llava_pack.assemble.runtime_files import PROGRAMS
 from llava_pack.format.errors import PackError
 from llava_pack.lock.torch_build import TorchChoice
 from llava_pack.recipe import Recipe
@@ -21,7 +22,8 @@ def target_requirements(recipe: Recipe, torch: TorchChoice) -> tuple[str, ...]:
     Markers stay: the resolver evaluates them for the target, whatever this machine is.
 
     Raises:
-        PackError: the running llava-pack is not an installed distribution.
+        PackError: the running llava-pack is not an installed distribution, or was installed before
+            it asked for a program that bundles hold.
     """
     try:
         own = metadata.requires("llava-pack") or []
@@ -30,6 +32,13 @@ def target_requirements(recipe: Recipe, torch: TorchChoice) -> tuple[str, ...]:
             "llava-pack is not installed", hint="uv tool install . in a clone"
         ) from error
     lines = [line for text in own if (line := _without_extra(text)) is not None]
+    if lacking := PROGRAMS.keys() - {Requirement(line).name for line in lines}:
+        raise PackError(
+            "what is installed is older than this code: its requirements lack "
+            f"{', '.join(sorted(lacking))}",
+            subject="llava-pack",
+            hint="install llava-pack again: pip install -e . or uv tool install . in the clone",
+        )
     return (*lines, *recipe.runtime.requirements, *torch.requirements)
 
 

@@ -21,6 +21,8 @@ class DigestList:
     kind: ListKind | None
     """None for a plain list of digests, such as SHA256SUMS."""
     digests: frozenset[str]
+    bundle_id: str | None = None
+    """Of the bundle that it was made for, where it says so."""
 
     def __contains__(self, digest: str) -> bool:
         return digest in self.digests or digest[:SHORT_DIGITS] in self.digests
@@ -55,10 +57,11 @@ def _from_json(text: str) -> DigestList:
         value = json.loads(text)
         kind = _KINDS[value["kind"]]
         digests = [_digest(one) for one in value["digests"]]
+        bundle_id = _digest(value["bundle_id"]) if "bundle_id" in value else None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         message = "expected JSON with `kind` and `digests`, as have --json and need.json have them"
         raise _unusable(message) from error
-    return DigestList(kind, frozenset(digests))
+    return DigestList(kind, frozenset(digests), bundle_id)
 
 
 def _digest(value: Any) -> str:

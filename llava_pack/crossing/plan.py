@@ -34,6 +34,8 @@ class CarriedFile:
     """All of the file; none where it has one alone."""
     wanted: tuple[tuple[int, int], ...] = ()
     """Spans of it that alone are wanted; none where all of it is."""
+    bundle_id: str | None = None
+    """Of the bundle that it is from."""
 
     @property
     def travels_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """What of a bundle is to be carried: all of it, what is missing there, or what went bad."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_pack.crossing.digest_list import DigestList, parse_digest_list
@@ -15,6 +15,7 @@ from llava_pack.format.welcome import MAX_START_BYTES
 from llava_pack.target import inventory
 from llava_pack.target.contents import survey
 from llava_pack.target.inventory import BundleListing, FileDefect
+from llava_pack.target.unlisted import part_at
 
 _STARTS = "install.sh"
 _BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
@@ -43,6 +44,7 @@ class CarrySource:
                 size_bytes=one.size_bytes,
                 sha256=one.sha256,
                 chunks=chunks.spans(one.sha256, one.size_bytes),
+                bundle_id=self.listing.bundle_id,
             )
             for one in self.manifest.files
             if one.carried
@@ -53,7 +55,7 @@ def read_source(root: Path, *, expect: str | None = None) -> CarrySource:
     """Return a bundle that is to be carried; names, kinds and sizes are checked, no weights read.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: it is no folder, or one medium of a bundle.
         SignatureError: its id is not the expected one.
         IntegrityError: it is no bundle, or not whole.
     """
@@ -69,6 +71,7 @@ def read_source(root: Path, *, expect: str | None = None) -> CarrySource:
             defects.append(FileDefect(entry.path, "size", *sizes))
     defects += [FileDefect(one.name, "extra", "nothing", "a file") for one in found.unnamed]
     if defects:
+        _refuse_medium(listing, defects)
         refusal = inventory.refusal(defects, of=len(listing.sums))
         raise IntegrityError(refusal.message, subject=str(root), hint=_BUILD_AGAIN)
     head = {SUMS_NAME: listing.sums_bytes, MANIFEST_NAME: manifest_bytes}
@@ -77,6 +80,23 @@ def read_source(root: Path, *, expect: str | None = None) -> CarrySource:
         if (root / name).is_file():
             head[name] = inventory.read_file(root, name, most)
     return CarrySource(listing=listing, manifest=manifest, head=head)
+
+
+def _refuse_medium(listing: BundleListing, defects: Iterable[FileDefect]) -> None:
+    """Refuse one medium of a bundle: what is missing of it is on others, or on a server.
+
+    Raises:
+        UsageError: it is one.
+    """
+    part = part_at(listing, listing.root)
+    if part is None:
+        return
+    if {one.path for one in defects if one.problem == "missing"} - {*part.here}:
+        raise UsageError(
+            f"this is medium {part.medium} of {len(part.media)} of a bundle, expected all of it",
+            subject=str(listing.root),
+            hint="pass the folder that llava-pack build wrote",
+        )
 
 
 def less(files: Iterable[CarriedFile], have: DigestList) -> tuple[CarriedFile, ...]:
@@ -90,23 +110,22 @@ def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile,
     With them goes install.sh, which a person starts.
 
     Raises:
-        UsageError: nothing of this bundle is needed.
+        UsageError: nothing of this bundle is needed, or the list was made for another one.
     """
     files = tuple(files)
+    ids = {one.bundle_id for one in files}
+    if need.bundle_id is not None and need.bundle_id not in ids:
+        raise UsageError(
+            f"is of bundle {need.bundle_id}, expected {', '.join(filter(None, ids))}",
+            subject="--need",
+            hint="pass the bundle that the server was given, or the need.json for this one",
+        )
     found = []
     for one in {one.sha256: one for one in files}.values():
         if one.sha256 in need:
             found.append(one)
         elif spans := tuple(runs(chunk for chunk in one.chunks if chunk.sha256 in need)):
-            found.append(
-                CarriedFile(
-                    path=one.path,
-                    size_bytes=one.size_bytes,
-                    sha256=one.sha256,
-                    chunks=one.chunks,
-                    wanted=spans,
-                )
-            )
+            found.append(replace(one, wanted=spans))
     if not found:
         raise UsageError(
             "names nothing of this bundle",

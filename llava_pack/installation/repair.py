@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.crossing.parity import covered_files, par2_program
-from llava_pack.format import files, records
-from llava_pack.format.chunks import FileChunk, parse_piece
+from llava_pack.format import records
+from llava_pack.format.chunks import parse_piece
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.errors import CannotVerifyError, IntegrityError, PackError, PreflightError
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.installation.bad_files import BAD, BadFile, bad_files, need_text, piece_chunks
 from llava_pack.installation.bundle_check import BundleCheck, examine
+from llava_pack.installation.workplace import SCRATCH, put, workplace
 from llava_pack.target import disk, inventory, par2, parity
 from llava_pack.target.inventory import FileDefect
 from llava_pack.target.parity import WantedFile
-from llava_pack.target.pieces import read_parts
 from llava_pack.target.store import Store
 from llava_pack.target.trust import Verdict
 
-_SCRATCH = ".llava-pack-repair-"
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-_BAD = frozenset({"changed", "missing", "size", "unreadable"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,20 @@ class Repair:
     """Of recovery data that would have been needed for the others; 0 where that is not known."""
     volumes: int
     """How many files of recovery data there are."""
+    recovery_bytes: int
+    """How large they are together."""
+    bring: tuple[BadFile, ...]
+    """What would have to be brought for the defects that are left."""
+
+    @property
+    def bad_bytes(self) -> int:
+        """How much of the files may be bad at most: chunks are good or bad as a whole."""
+        return sum(one.size_bytes for one in self.bring)
+
+    @property
+    def need(self) -> str:
+        """The same as text that is pasted into `carry --need -`; empty where nothing is known."""
+        return need_text(self.bring)
 
     def facts(self) -> dict[str, Any]:
         """Return what `--json` shows."""
@@ -53,7 +66,8 @@ class Repair:
             "repaired": list(self.mended),
             "lacking_bytes": self.lacking_bytes,
             "defects": records.encode(self.left),
-            "bring": [one.path for one in self.left if one.problem in _BAD],
+            "bring": [one.path for one in self.left if one.problem in BAD],
+            "need": self.need,
         }
 
 
@@ -75,12 +89,8 @@ def repair(found: BundleCheck, verdict: Verdict, progress: Progress, *, dry_run:
     root = found.listing.root
     wanted, beyond = _damage(found)
     bad = tuple(one.path for one in wanted)
-    volumes = len(parity.volumes(root))
     if dry_run or not wanted:
-        covered = (one for one in found.defects if one.path in bad)
-        return Repair(
-            bad=bad, mended=(), left=(*covered, *beyond), lacking_bytes=0, volumes=volumes
-        )
+        return _told(found, bad, beyond)
     if not os.access(root, os.W_OK):
         raise PreflightError(
             "cannot be written",
@@ -91,13 +101,27 @@ def repair(found: BundleCheck, verdict: Verdict, progress: Progress, *, dry_run:
     if mended:
         found = examine(found.listing, key=verdict.key, progress=progress)
         beyond = _damage(found)[1]
-    covered = (one for one in found.defects if one.path in bad)
+    return _told(found, bad, beyond, mended=mended, lacking_bytes=lacking_bytes)
+
+
+def _told(
+    found: BundleCheck,
+    bad: tuple[str, ...],
+    beyond: Sequence[FileDefect],
+    *,
+    mended: tuple[str, ...] = (),
+    lacking_bytes: int = 0,
+) -> Repair:
+    left = (*(one for one in found.defects if one.path in bad), *beyond)
+    volumes = parity.volumes(found.listing.root)
     return Repair(
         bad=bad,
         mended=mended,
-        left=(*covered, *beyond),
+        left=left,
         lacking_bytes=lacking_bytes,
-        volumes=volumes,
+        volumes=len(volumes),
+        recovery_bytes=sum(one.stat().st_size for one in volumes),
+        bring=tuple(bad_files(found, left)),
     )
 
 
@@ -116,22 +140,13 @@ def _damage(found: BundleCheck) -> tuple[list[WantedFile], list[FileDefect]]:
         size = 0 if sha256 == _EMPTY else covered.get(defect.path)
         if size is not None and path == defect.path and path in sizes:
             size = sizes[path]  # what the volumes say of it is a claim
-        if size is not None and sha256 and defect.problem in _BAD:
-            chunks = () if path == defect.path else _chunks(found, path, start, size)
+        if size is not None and sha256 and defect.problem in BAD:
+            chunks = () if path == defect.path else piece_chunks(found.manifest, path, start, size)
             known = WantedFile(path=defect.path, size_bytes=size, sha256=sha256, chunks=chunks)
             wanted.append(known)
         else:
             beyond.append(defect)
     return wanted, beyond
-
-
-def _chunks(found: BundleCheck, path: str, start: int, size_bytes: int) -> tuple[FileChunk, ...]:
-    """Return the chunks in a piece of a file."""
-    if found.manifest is None:
-        return ()
-    entry = next(one for one in found.manifest.files if one.path == path)
-    chunks = found.manifest.chunks.spans(entry.sha256, entry.size_bytes)
-    return tuple(one for one in chunks if start <= one.offset < start + size_bytes)
 
 
 def _mend(
@@ -141,7 +156,9 @@ def _mend(
     root = found.listing.root
     trusted = found.listing.expected or verdict.trusted
     done = []
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=_place(root)) as name:
+    failing = any(one.problem == "unreadable" for one in found.defects)
+    place = workplace(root, wanted, copies=2 if failing else 1)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place) as name:
         scratch = Path(name)
         work = scratch / "work"
         work.mkdir()
@@ -150,25 +167,9 @@ def _mend(
         with disk.room_on(root):
             for one in wanted:
                 if one.path in rebuilt.files:
-                    _replace(root / one.path, rebuilt.files[one.path], one)
+                    put(rebuilt.files[one.path], root / one.path, one, scratch)
                     done.append(one.path)
     return tuple(done), rebuilt.lacking_bytes
-
-
-def _place(root: Path) -> Path:
-    """Return where to work: beside the folder, unless only the temporary files can have links."""
-    places = (root.absolute().parent, Path(tempfile.gettempdir()))
-    writable = [place for place in places if os.access(place, os.W_OK)]
-    return next(filter(_holds_links, writable), writable[0])
-
-
-def _holds_links(place: Path) -> bool:
-    try:
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=place) as folder:
-            Path(folder, "link").symlink_to("somewhere")
-    except OSError:  # FAT, Windows
-        return False
-    return True
 
 
 def _program(found: BundleCheck, scratch: Path, *, trusted: bool) -> Path:
@@ -184,7 +185,13 @@ def _program(found: BundleCheck, scratch: Path, *, trusted: bool) -> Path:
     if (own := _installed_par2()) is not None:
         return own
     listed = found.listing.sums.get(par2.PROGRAM)
-    if listed is None or not trusted:
+    if listed is None:
+        raise CannotVerifyError(
+            "par2 is not here, and this bundle does not hold it",
+            subject=par2.PROGRAM,
+            hint="repair the folder on the laptop, with the llava-pack that built the bundle",
+        )
+    if not trusted:
         raise CannotVerifyError(
             "the par2 of a bundle runs only where a person vouches for the bundle",
             subject=par2.PROGRAM,
@@ -217,21 +224,3 @@ def _installed_par2() -> Path | None:
             if inventory.check(place.parent, place.name, promise, Silent()) is None:
                 return place
     return None
-
-
-def _replace(final: Path, rebuilt: Path, one: WantedFile) -> None:
-    """Put a rebuilt file in its place, hashed once more as it is copied.
-
-    Raises:
-        IntegrityError: it changed since it was rebuilt.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    mode = final.stat().st_mode & 0o777 if final.is_file() else 0o644
-    with (
-        inventory.open_file(rebuilt.parent, rebuilt.name) as source,
-        files.replacing(final, mode) as place,
-    ):
-        if (got := read_parts(source, one.sizes, place, Silent())) != one.digests:
-            message = f"changed, expected sha256 {one.digests[0]}, got {got[0]}"
-            raise IntegrityError(message, subject=one.path)
-    rebuilt.unlink()

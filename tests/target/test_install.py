@@ -15,6 +15,7 @@ from llava_pack.format.text import human_bytes
 from llava_pack.installation.installed import installed as the_installed
 from llava_pack.target.next_step import next_step
 from tests.support.bundle import SMOKE_PASSES, SMOKE_WRONG
+from tests.support.namespaces import unshared
 
 CONFIG = "model/tiny-llava/config.json"
 WEIGHTS = "model/tiny-llava/model-00001-of-00001.safetensors"
@@ -300,11 +301,6 @@ def test_a_prefix_that_cannot_be_made_is_a_preflight_failure(host, medium, tmp_p
     assert host.install_sh(tiny).returncode == 3
     ended = cli("install", tiny.root, "--expect", tiny.id, "--prefix", host.prefix)
     assert ended.code == 3
-
-
-def unshared(*flags):
-    command = ["unshare", *flags, "true"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.namespace

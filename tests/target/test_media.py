@@ -17,6 +17,7 @@ from llava_pack.crossing.parity import par2_program
 from llava_pack.format.errors import IntegrityError, SpaceError
 from llava_pack.format.part import PART_NAME, MediumPart, parse_part, render_part
 from llava_pack.format.progress import Silent
+from llava_pack.format.sums import parse_sums
 from llava_pack.target import installer
 from llava_pack.target.collect import typed_folder
 from tests.support.bundle import BASE_PYTHON, CHECKOUT, WHEEL, BundleSimulator, change
@@ -257,6 +258,48 @@ def test_recovery_volumes_mend_a_medium_while_it_is_collected(host, tmp_path):
     folder = next(folder for folder in rest if piece.is_relative_to(folder))
     assert main(["repair", str(folder), "--expect", whole.id]) == 0
     assert main(["verify", str(folder)]) == 0
+
+
+def test_a_bad_piece_is_asked_for_by_its_bad_chunk_alone(host, whole, tmp_path, capsys):
+    media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    folder, piece = next((one, path) for one in media for path in one.rglob("*.piece-*"))
+    change(piece, lambda data: bytes([data[0] ^ 1]) + data[1:])
+    capsys.readouterr()
+    assert main(["repair", str(folder), "--expect", whole.id]) == 4
+    said = capsys.readouterr().err
+    asked = said[said.index("need:") : said.index("error:")]
+    assert len(parse_digest_list(asked).digests) == 1
+    need = tmp_path / "need"
+    need.write_text(asked)
+    assert main(["carry", str(whole.root), "--to", str(tmp_path), "--need", str(need)]) == 0
+    (brought,) = tmp_path.glob("*-repair")
+    for one in (*media, brought):
+        host.install_sh(Medium(one, whole.id), "--collect")
+    assert host.current() == 1
+
+
+def test_one_medium_is_not_carried_as_the_bundle(whole, tmp_path, capsys):
+    *_, last = media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    assert main(["carry", str(last), "--to", str(tmp_path / "more")]) == 2
+    said = capsys.readouterr().err
+    assert f"medium {len(media)} of {len(media)} of a bundle" in said
+    assert "build the bundle again" not in said
+
+
+def test_what_another_bundle_needs_is_refused_with_both_ids(whole, tmp_path, capsys):
+    root = tmp_path / "laptop/other"
+    other = BundleSimulator(weights=WEIGHTS[::-1], standalone=True).write(root)
+    sums = parse_sums((root / "SHA256SUMS").read_bytes())
+    need = tmp_path / "need.json"
+    facts = {"kind": "need", "bundle_id": other, "digests": sorted(sums.values())}
+    need.write_text(json.dumps(facts))
+    ask = ["--to", str(tmp_path / "more"), "--need", str(need)]
+    assert main(["carry", str(root), *ask]) == 0
+    capsys.readouterr()
+    assert main(["carry", str(whole.root), *ask]) == 2
+    said = capsys.readouterr().err
+    assert other in said
+    assert whole.id in said
 
 
 def test_recovery_volumes_are_made_once(whole, tmp_path, capsys):

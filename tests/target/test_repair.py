@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from llava_pack.crossing.digest_list import parse_digest_list
 from llava_pack.crossing.parity import par2_program, protect
 from llava_pack.format.errors import PackError
 from llava_pack.format.manifest import parse_manifest
@@ -101,7 +102,10 @@ def test_a_dry_run_writes_nothing_and_names_what_is_bad(protected, fix):
     facts = fix(protected, "--dry-run", "--json", code=4).document
     assert (facts["bad"], facts["repaired"], facts["dry_run"]) == ([WEIGHTS], [], True)
     assert (protected.root / WEIGHTS).read_bytes() == bad
-    assert "without --dry-run" in fix(protected, "--dry-run", code=4).err
+    said = fix(protected, "--dry-run", code=4).err
+    assert "without --dry-run" in said
+    assert "only the repair shows whether that is enough" in said
+    assert "bad files: 1, at most 500.0 kB" in said
 
 
 def test_too_much_damage_says_what_to_bring_and_leaves_the_bad_files(protected, fix):
@@ -113,7 +117,10 @@ def test_too_much_damage_says_what_to_bring_and_leaves_the_bad_files(protected, 
     assert (protected.root / WEIGHTS).is_file()
     said = fix(protected, code=4).err
     assert "short" in said
-    assert "carry BUNDLE --need" in said
+    assert "--need -" in said
+    asked = parse_digest_list(said[said.index("need:") : said.index("error:")])
+    sums = parse_sums((protected.root / "SHA256SUMS").read_bytes())
+    assert asked.digests == {sums[path][:8] for path in facts["bring"]}
 
 
 def test_without_recovery_data_it_says_what_would_help(protected, fix):
@@ -121,7 +128,20 @@ def test_without_recovery_data_it_says_what_would_help(protected, fix):
     flip(protected.root / WEIGHTS)
     said = fix(protected, code=4).err
     assert "there is no recovery data" in said
-    assert "carry BUNDLE --need" in said
+    assert "need:" in said
+    assert "carry BUNDLE --to DIR --need -" in said
+
+
+def test_verify_names_each_bad_file_once_and_what_to_do(protected, cli):
+    flip(protected.root / WEIGHTS)
+    ended = cli("verify", protected.root, "--expect", protected.id)
+    assert (ended.code, ended.err.count(WEIGHTS)) == (4, 1)
+    assert f"llava-pack repair {protected.root}" in ended.err
+    shutil.rmtree(protected.root / "parity")
+    ended = cli("verify", protected.root, "--expect", protected.id)
+    assert (ended.code, ended.err.count(WEIGHTS)) == (4, 1)
+    assert "need:" in ended.err
+    assert "carry BUNDLE --to DIR --need -" in ended.err
 
 
 def test_what_it_does_not_cover_remains(medium, fix):
@@ -140,7 +160,7 @@ def test_a_medium_with_a_part_of_the_files_is_whole_by_itself(protected, fix):
     part = MediumPart(bundle_id=protected.id, medium=1, media=(tuple(some), ()))
     (root / "PART.json").write_bytes(render_part(part))
     protect(root, some, 30, Silent())
-    assert "nothing to repair" in fix(protected).err
+    assert f"{len(some)} of {len(listed_names(root))} files" in fix(protected).err
     flip(root / WEIGHTS)
     (root / CONFIG).unlink()
     assert sorted(fix(protected, "--json").document["repaired"]) == [CONFIG, WEIGHTS]
@@ -174,6 +194,15 @@ def test_a_bundles_own_program_runs_where_a_person_vouches(on_a_server, protecte
     assert "--expect ID" in ended.err
     fix(protected)
     assert cli("verify", protected.root, "--expect", protected.id).code == 0
+
+
+def test_a_bundle_without_the_program_is_not_asked_to_be_vouched_for(on_a_server, medium, fix):
+    made = medium()
+    protect(made.root, [CONFIG], 100, Silent())
+    flip(made.root / CONFIG)
+    said = fix(made, code=6).err
+    assert "does not hold it" in said
+    assert "add --expect" not in said
 
 
 def test_a_program_that_went_bad_does_not_run(on_a_server, protected, fix):

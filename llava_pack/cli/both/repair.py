@@ -14,6 +14,11 @@ from llava_pack.format.text import human_bytes
 if TYPE_CHECKING:
     from llava_pack.installation.repair import Repair
 
+BRING_AGAIN = (
+    "copy the named files again; or have them written on a medium: on the laptop, paste the lines "
+    "from need: on into llava-pack carry BUNDLE --to DIR --need -"
+)
+
 
 def repair(
     bundle: Bundle,
@@ -58,30 +63,39 @@ def repair(
     for defect in result.left:
         console.say(f"{console.mark('fail')} {defect}")
     if error is not None:
+        if not (dry_run and result.bad):
+            say_need(result.need)
         raise error
-    size = human_bytes(found.size_bytes)
     if not result.mended:
-        console.say(f"{console.mark('ok')} {len(listing.sums)} files, {size}: nothing to repair")
+        total, size = len(listing.sums), human_bytes(found.size_bytes)
+        here = total - len(found.absent)
+        console.say(f"{console.mark('ok')} {here} of {total} files, {size}: nothing to repair")
     console.verbatim(listing.bundle_id)
+
+
+def say_need(need: str) -> None:
+    """Print what is pasted on the laptop, where there is any."""
+    if need:
+        console.say("what to bring, for llava-pack carry BUNDLE --to DIR --need - on the laptop:")
+        console.talk(need)
 
 
 def _remaining(result: "Repair", *, dry_run: bool) -> IntegrityError:
     """Return what to do about files that are still bad."""
     count = len(result.left)
-    if dry_run and len(result.bad) == count:
+    if dry_run and result.bad:
+        most, data = human_bytes(result.bad_bytes), human_bytes(result.recovery_bytes)
         return IntegrityError(
-            f"{count} files are bad, and the recovery data covers all of them",
+            f"bad files: {count}, at most {most} of them; recovery data for {len(result.bad)}: "
+            f"{data}; only the repair shows whether that is enough",
             hint="run the same command without --dry-run",
         )
-    again = "bring the named files again: copy them, or write a medium with just them: "
-    again += "llava-pack carry BUNDLE --need FILE"
     if not result.volumes:
-        return IntegrityError(f"{count} files are bad, and there is no recovery data", hint=again)
+        why = f"bad files: {count}, and there is no recovery data"
+        return IntegrityError(why, hint=BRING_AGAIN)
     if result.lacking_bytes:
         more = human_bytes(result.lacking_bytes)
-        return IntegrityError(
-            f"{count} files are still bad: the recovery data is {more} short", hint=again
-        )
-    return IntegrityError(
-        f"{count} files are still bad: the recovery data does not cover them", hint=again
-    )
+        why = f"files still bad: {count}; the recovery data is {more} short"
+        return IntegrityError(why, hint=BRING_AGAIN)
+    why = f"files still bad: {count}; the recovery data does not cover them"
+    return IntegrityError(why, hint=BRING_AGAIN)

@@ -2,13 +2,16 @@
 
 import time
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Bundle
+from llava_pack.cli.both.repair import BRING_AGAIN, say_need
 from llava_pack.cli.signing_keys import TrustKey
+from llava_pack.format.errors import IntegrityError
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def verify(
     """
     from llava_pack.installation.bundle_check import examine
     from llava_pack.target import trust
-    from llava_pack.target.inventory import read_listing, refusal
+    from llava_pack.target.inventory import read_listing
     from llava_pack.target.parity import volumes
     from llava_pack.target.store import Store
 
@@ -61,14 +64,11 @@ def verify(
     facts["parity"] = {one.name: one.stat().st_size for one in volumes(bundle)}
     facts["took_s"] = round(time.monotonic() - began, 3)
     if found.defects:
-        error = refusal(found.defects, of=len(found.listing.sums))
         if not as_json:
-            for defect in found.defects:
-                console.say(f"{console.mark('fail')} {defect}")
-            console.say(f"copy again: {' '.join(facts['copy_again']) or 'nothing'}")
-            raise error
-        console.document("verify", {**facts, "exit_code": int(error.exit_code)})
-        raise typer.Exit(int(error.exit_code))
+            raise _refusal(found, parity=bool(facts["parity"]))
+        code = int(IntegrityError.exit_code)
+        console.document("verify", {**facts, "exit_code": code})
+        raise typer.Exit(code)
     if as_json:
         console.document("verify", facts)
         return
@@ -85,6 +85,22 @@ def verify(
     for line in _trust_lines(found.listing.expected, verdict):
         console.say(line)
     console.verbatim(found.listing.bundle_id)
+
+
+def _refusal(found: "BundleCheck", *, parity: bool) -> IntegrityError:
+    """Show each defect once, and return the error that says what to do about them."""
+    from llava_pack.installation.bad_files import bad_files, need_text
+    from llava_pack.target.inventory import COPY_AGAIN
+
+    for defect in found.defects:
+        console.say(f"{console.mark('fail')} {defect}")
+    why = f"{len(found.defects)} of {len(found.listing.sums)} files differ"
+    bad = tuple(bad_files(found, found.defects))
+    if bad and parity:
+        command = join(["llava-pack", "repair", str(found.listing.root)])
+        return IntegrityError(why, hint=f"{command} rebuilds bad files from the recovery data")
+    say_need(need_text(bad))
+    return IntegrityError(why, hint=BRING_AGAIN if bad else COPY_AGAIN)
 
 
 def _say_contents(found: "BundleCheck") -> None:
