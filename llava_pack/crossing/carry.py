@@ -27,7 +27,7 @@ from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, SUMS_NAME, is_p
 from llava_pack.format.text import human_bytes
 from llava_pack.placing import share
 from llava_pack.target import disk, inventory, parity
-from llava_pack.target.contents import recognised, survey
+from llava_pack.target.contents import is_litter, recognised, survey
 from llava_pack.target.pieces import read_parts
 
 _OTHER = "choose another --to"
@@ -95,9 +95,11 @@ def check_folder(
 def _check_held(
     source: CarrySource, plan: CarryPlan, number: int, folder: Path, *, replace: bool
 ) -> None:
-    held = [name for name in _names(folder) if not _is_own(name)]
     heads = source.head.keys() | {PART_NAME}
-    if set(held) <= heads and not (folder / SUMS_NAME).exists():
+    lying = (path for path in folder.rglob("*") if not path.is_dir())
+    names = {path.relative_to(folder).as_posix() for path in lying}
+    own = {name for name in names if _is_own(name) or is_litter(name)}
+    if names <= heads | own and SUMS_NAME not in names:
         return  # nothing, or what a run wrote that was stopped early
     try:
         listing = inventory.read_listing(folder, expect=None)
@@ -120,16 +122,11 @@ def _check_held(
             message, subject=str(folder), hint="choose another --to, or pass --replace"
         )
     wanted = heads | {load.name for load in plan.media[number - 1].loads}
-    if gone := sorted(set(held) - wanted):
+    if gone := sorted(names - own - wanted):
         message = f"holds {len(gone)} files of the bundle that would go, such as {gone[0]}"
         raise UsageError(
             message, subject=str(folder), hint="choose another --to, or pass --replace"
         )
-
-
-def _names(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _is_own(name: str) -> bool:
@@ -231,7 +228,8 @@ def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> N
             path = Path(place, name)
             files.clear(path)
             relative = path.relative_to(folder).as_posix()
-            if relative not in wanted | {PART_NAME} and not is_parity(relative):
+            stays = relative in wanted | {PART_NAME} or is_parity(relative) or is_litter(relative)
+            if not stays:
                 path.unlink(missing_ok=True)
         if place != str(folder) and not any(Path(place).iterdir()):
             Path(place).rmdir()

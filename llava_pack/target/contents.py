@@ -96,7 +96,7 @@ def survey(listing: BundleListing) -> MediaContents:
             piece = parse_piece(found.name)
             if found.name in listing.sums:
                 whole.setdefault(found.name, []).append(found)
-            elif _is_litter(found.name):
+            elif is_litter(found.name):
                 litter += 1
             elif piece is not None and piece[0] in listing.sums:
                 pieces.setdefault(piece[0], []).append(replace(found, offset=piece[1]))
@@ -123,7 +123,7 @@ def _walk(root: Path, below: str, folders: set[str]) -> Iterator[FilePlace | Fil
     with entries:
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            if _is_litter(path) and path not in folders:
+            if is_litter(path) and path not in folders:
                 yield FilePlace(root, path)
             elif entry.is_dir(follow_symlinks=False):
                 if path in folders:
@@ -137,9 +137,14 @@ def _walk(root: Path, below: str, folders: set[str]) -> Iterator[FilePlace | Fil
                 yield FilePlace(root, path)
 
 
-def _is_litter(path: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    return name in _LITTER or name.startswith("._")
+def is_litter(path: str) -> bool:
+    """Say whether a file or folder is what an operating system leaves, or lies in such a folder.
+
+    >>> is_litter("model/.DS_Store"), is_litter("$RECYCLE.BIN/a"), is_litter("model/a")
+    (True, True, False)
+    """
+    names = path.lower().split("/")
+    return any(name in _LITTER or name.startswith("._") for name in names)
 
 
 def recognised(contents: MediaContents, manifest: Manifest | None) -> MediaContents:

@@ -222,3 +222,14 @@ def test_a_medium_that_fails_while_it_is_written(carry, monkeypatch):
     code, told = carry()
     assert code == 11
     assert "run the same command again" in told["hint"]
+
+
+def test_what_an_operating_system_left_on_a_medium_is_no_hindrance(carry, tmp_path):
+    carry("--media", 1_000_000)
+    first = next((tmp_path / "media").glob("tiny-1of*"))
+    (first / ".Trashes").mkdir()
+    for name in (".DS_Store", "model/._config.json", ".Trashes/old"):
+        (first / name).write_bytes(b"litter")
+    assert carry("--media", 1_000_000)[0] == 0
+    assert (first / ".Trashes/old").exists()
+    assert main(["verify", str(first)]) == 0
