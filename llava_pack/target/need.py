@@ -150,19 +150,18 @@ def told(need: Need, parts: Sequence[MediumPart]) -> str:
     """Return in one sentence what is to come, with `parts` of the media that were read."""
     media = _others(need, parts)
     if not media:
-        return f"still missing: {_amount(len(need.lacks), need.size_bytes)}"
+        return f"still missing: {len(need.lacks)} files, {human_bytes(need.size_bytes)}"
     of = len(parts[0].media)
-    rest = (f"medium {number} of {of} ({_amount(*amount)})" for number, *amount in media)
-    return f"still missing: {', '.join(rest)}"
+    return f"still missing: {'; '.join(_line(of, *amount) for amount in media)}"
+
+
+def _line(of: int, number: int, count: int, size_bytes: int) -> str:
+    return f"medium {number} of {of} ({count} files, {human_bytes(size_bytes)})"
 
 
 def _others(need: Need, parts: Sequence[MediumPart]) -> list[tuple[int, int, int]]:
     read = {part.medium for part in parts}
     return [one for one in need.media(parts[0]) if one[0] not in read] if parts else []
-
-
-def _amount(count: int, size_bytes: int) -> str:
-    return f"{count} file{'s' * (count != 1)}, {human_bytes(size_bytes)}"
 
 
 def begin(prefix: Path, bundle_id: str, manifest_bytes: bytes) -> None:

@@ -73,8 +73,10 @@ def _remaining(result: "Repair", *, dry_run: bool) -> IntegrityError:
             f"{count} files are bad, and the recovery data covers all of them",
             hint="run the same command without --dry-run",
         )
-    again = "bring the named files again: copy them, or write a medium with just them: "
-    again += "llava-pack carry BUNDLE --need FILE"
+    again = (
+        "bring the named files again: copy them, or write a medium with just them: "
+        "llava-pack carry BUNDLE --need FILE"
+    )
     if not result.volumes:
         return IntegrityError(f"{count} files are bad, and there is no recovery data", hint=again)
     if result.lacking_bytes:
