@@ -1,7 +1,7 @@
 """Every host that a build with these options would talk to, each visited once, all in parallel."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +10,7 @@ from llava_pack.assemble.model_sources import recipe_sources
 from llava_pack.assemble.planning import BuildOptions
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.fetch.hub import HubSource
-from llava_pack.fetch.python import find_standalone
+from llava_pack.fetch.python import listed_standalone
 from llava_pack.fetch.repository import Repository
 from llava_pack.format.errors import PackError
 from llava_pack.lock.indexes import Indexes, configured_indexes
@@ -58,15 +58,20 @@ class ErrandOutcome:
         return (*own, *(one.problem for one in self.visits if one.problem is not None))
 
 
-def visit_hosts(request: BuildOptions) -> tuple[ErrandOutcome, ...]:
+def visit_hosts(
+    request: BuildOptions, pip: Callable[[], Mapping[str, str]]
+) -> tuple[ErrandOutcome, ...]:
     """Visit every host that a build would.
+
+    Args:
+        request: what would be built.
+        pip: returns pip's settings, perhaps after a while: the other hosts do not wait for it.
 
     Raises:
         UsageError: a variable of proxies or certificates cannot be used.
     """
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="visit") as pool:
-        # the first ones are on their way while pip is asked for its configuration
-        outcomes = [pool.submit(_tried, errand) for errand in _errands(request)]
+        outcomes = [pool.submit(_tried, errand) for errand in _errands(request, pip)]
         return tuple(outcome.result() for outcome in outcomes)
 
 
@@ -77,7 +82,7 @@ def _tried(errand: Errand) -> ErrandOutcome:
         return ErrandOutcome(what=errand.what, visits=(), problem=error)
 
 
-def _errands(request: BuildOptions) -> Iterator[Errand]:
+def _errands(request: BuildOptions, pip: Callable[[], Mapping[str, str]]) -> Iterator[Errand]:
     front = read_front(os.environ)
     pins = None if request.locked is None else request.locked.sources
     sources = recipe_sources(request.recipe, pins, request.sources, request.mirror)
@@ -86,7 +91,10 @@ def _errands(request: BuildOptions) -> Iterator[Errand]:
         there = [one for one in repositories if one.endpoint == endpoint]
         what = "the Hub" if isinstance(there[0], HubSource) else "ModelScope"
         yield Errand(what=what, run=partial(_repositories, there, front))
-    indexes = configured_indexes(mirror=request.mirror.index, torch=request.mirror.torch)
+    if request.choice.own_python and request.python_archive is None:
+        yield Errand(what="CPython", run=lambda: _python(request, front))
+    mirror = request.mirror
+    indexes = configured_indexes(mirror=mirror.index, torch=mirror.torch, pip=pip())
     environ = {**os.environ, **indexes.environment}
     packages = read_front(environ)
     if not indexes.no_index:
@@ -94,8 +102,6 @@ def _errands(request: BuildOptions) -> Iterator[Errand]:
         yield Errand(what="package index", run=lambda: _index(page, packages))
         if torch := _torch_page(request, indexes):
             yield Errand(what="torch's index", run=lambda: _index(torch, packages))
-    if request.choice.own_python and request.python_archive is None:
-        yield Errand(what="CPython", run=lambda: _python(request, front))
 
 
 def _repositories(sources: Sequence[Repository], front: NetworkFront) -> Visits:
@@ -144,5 +150,5 @@ def _python(request: BuildOptions, front: NetworkFront) -> Visits:
     """Read the beginning of the archive that uv names."""
     platform = request.choice.platform
     triple = f"{platform.arch}-unknown-linux-gnu"
-    found = find_standalone(platform.python, triple, mirror=request.mirror.python)
+    found = listed_standalone(platform.python, triple, mirror=request.mirror.python)
     return () if found.file is None else visit(found.file.url, front, _RANGE)[0]

@@ -34,9 +34,8 @@ from llava_pack.network.obstacles import (
     PAGE_AT_MOST_BYTES,
     Reply,
     obstacle,
-    proxy_login,
+    proxy_failure,
     untrusted,
-    wants_login,
 )
 
 if TYPE_CHECKING:
@@ -235,9 +234,9 @@ def _translated(subject: str, source: HubSource) -> Iterator[None]:
             said = reason_of(error)
             if "CERTIFICATE_VERIFY_FAILED" in said:
                 raise untrusted(asked_host(error, source.endpoint), subject) from error
-            if wants_login(said):
-                proxy = read_front(os.environ).proxies.proxy_for(source.endpoint)
-                raise proxy_login(subject, proxy) from error
+            proxy = read_front(os.environ).proxies.proxy_for(source.endpoint)
+            if refused := proxy_failure(said, subject, proxy):
+                raise refused from error
             raise unreachable(error, source.endpoint, subject, hint=_MIRROR_HINT) from error
         raise
 

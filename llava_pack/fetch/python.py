@@ -8,7 +8,7 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,19 @@ def find_standalone(python: str, triple: str, *, mirror: str | None = None) -> S
         NetworkError: the list, or the host that keeps the archives, cannot be reached.
         FetchError: uv cannot be run, or does not understand its configured list.
     """
+    found = listed_standalone(python, triple, mirror=mirror)
+    if found.file is None:
+        return found
+    return replace(found, file=replace(found.file, digest=_promised(found.file.url)))
+
+
+def listed_standalone(python: str, triple: str, *, mirror: str | None = None) -> Standalone:
+    """Return the same as uv's list has it, without a digest: no archive's host is asked.
+
+    Raises:
+        NetworkError: the list cannot be reached.
+        FetchError: uv cannot be run, or does not understand its configured list.
+    """
     system = _SYSTEMS.get(triple)
     if system is None:
         return Standalone(reason=f"no standalone CPython is known for {triple}")
@@ -69,8 +82,7 @@ def find_standalone(python: str, triple: str, *, mirror: str | None = None) -> S
         if entry.get("variant") == "default" and _ARCHIVE.fullmatch(_file_name(url)):
             version = str(entry["version"])
             name = f"cpython-{version}-{triple}.tar.gz"
-            file = RemoteFile(url=url, name=name, digest=_promised(url))
-            return Standalone(version=version, file=file)
+            return Standalone(version=version, file=RemoteFile(url=url, name=name))
     return Standalone(reason=f"uv has no standalone CPython {python} for {triple}")
 
 

@@ -22,9 +22,8 @@ from llava_pack.network.obstacles import (
     PAGE_AT_MOST_BYTES,
     Reply,
     obstacle,
-    proxy_login,
+    proxy_failure,
     untrusted,
-    wants_login,
 )
 from llava_pack.network.proxies import Proxy
 
@@ -240,8 +239,8 @@ def _broken(error: httpx.RequestError, file: RemoteFile, proxy: Proxy | None) ->
     host = asked_host(error, file.url)
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         return untrusted(host, file.name)
-    if isinstance(error, httpx.ProxyError) and wants_login(cause):
-        return proxy_login(file.name, proxy)
+    if refused := proxy_failure(cause, file.name, proxy):
+        return refused
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         failure: PackError = unreachable(error, file.url, file.name, hint=_UNREACHABLE_HINT)
     else:

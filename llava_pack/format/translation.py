@@ -30,6 +30,11 @@ class _Template:
     source: str
     translation: str
 
+    @property
+    def labelled(self) -> bool:
+        """Say whether it begins with a label of ours, as `{1}: {2} (need {3})`."""
+        return self.source.startswith("{1}: {2} (")
+
     @cached_property
     def literals(self) -> list[str]:
         """The fixed words of the source, in their order."""
@@ -39,6 +44,8 @@ class _Template:
         """Return whether a match is no chance, perhaps `inside` of another message."""
         letters = sum(map(str.isalpha, "".join(self.literals)))
         if any("   " in value for value in values):  # columns of a table
+            return False
+        if any(")" in value.partition("(")[0] for value in values):  # more than one message
             return False
         if letters >= _TELLING_LETTERS or self.literals[0].endswith(": "):
             return True
@@ -74,7 +81,9 @@ class Catalogue:
     def __init__(self, words: Mapping[str, str]) -> None:
         self._whole = {source: text for source, text in words.items() if "{1}" not in source}
         holed = (_Template(source, text) for source, text in words.items() if "{1}" in source)
-        self._templates = sorted(holed, key=lambda one: -len(_HOLE.sub("", one.source)))
+        self._templates = sorted(
+            holed, key=lambda one: (not one.labelled, -len(_HOLE.sub("", one.source)))
+        )
 
     def translated(self, text: str) -> str:
         """Return a message in the catalogue's language, and as it is where that has none."""
@@ -98,6 +107,8 @@ class Catalogue:
                 return ""  # it stands behind a name, `host: …`, and is a part
             if values and template.counts(values, inside=depth < _DEPTH):
                 shown = [self._value(value, depth - 1) for value in values]
+                if template.labelled:
+                    shown[0] = self._whole.get(values[0], values[0])
                 pairs = list(zip(values, shown, strict=True))
                 return _PLACE.sub(lambda place: _placed(place, pairs), template.translation)  # noqa: B023 - used now
         return ""

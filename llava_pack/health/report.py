@@ -78,6 +78,15 @@ class Finding:
     """What `llava-pack explain` takes, where more is known."""
 
 
+def figure(value: float) -> str:
+    """Return a number as people write it: three digits, or all before the point.
+
+    >>> figure(14083.2), figure(60.41), figure(0.21349)
+    ('14083', '60.4', '0.213')
+    """
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One figure of Nagios's performance data."""
@@ -95,7 +104,7 @@ class Metric:
 
     def __str__(self) -> str:
         limits = [f"{limit:g}" if limit is not None else "" for limit in (self.warn, self.critical)]
-        return ";".join([f"{self.name}={self.value:.4g}{self.unit}", *limits]).rstrip(";")
+        return ";".join([f"{self.name}={figure(self.value)}{self.unit}", *limits]).rstrip(";")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.health.facts import GpusFacts
-from llava_pack.health.report import Finding, Layer
+from llava_pack.health.report import Finding, Layer, figure
 
 _SLOWER = 2.0
 _SERVING_S = 0.005
@@ -179,7 +179,7 @@ def suspects(gpus: GpusFacts, own: frozenset[int]) -> tuple[str, ...]:
 
 def check_throughput(facts: ThroughputFacts) -> Iterator[Finding]:
     """Judge how fast a model answers; where others took part, nothing is judged."""
-    then = f"the {facts.forecast_per_s:.3g} measured when it was installed"
+    then = f"the {figure(facts.forecast_per_s)} measured when it was installed"
     alone = [lap.token_s for lap in facts.laps if lap.token_s is not None]
     if any(keeps_up(lap, facts.forecast_per_s) for lap in facts.laps):
         yield Layer.ENGINE.ok(f"{facts.model}: {_speed(alone, facts)} of {then}")
@@ -218,7 +218,7 @@ def check_device(
 
 def _speed(alone: Sequence[float], facts: ThroughputFacts) -> str:
     per_s = 1 / min(alone)
-    return f"{per_s:.3g} tokens/s, {100 * per_s / facts.forecast_per_s:.0f} %"
+    return f"{figure(per_s)} tokens/s, {100 * per_s / facts.forecast_per_s:.0f} %"
 
 
 def _others(facts: ThroughputFacts) -> str:

@@ -4,10 +4,11 @@ import re
 from urllib.parse import urlsplit
 
 from llava_pack.format.errors import PackError
+from llava_pack.network.client import absence
 from llava_pack.network.front import NetworkFront
 from llava_pack.network.index_pages import ACCEPT, index_obstacle
 from llava_pack.network.look import look
-from llava_pack.network.obstacles import obstacle, proxy_login, untrusted, wants_login
+from llava_pack.network.obstacles import obstacle, proxy_failure, untrusted
 
 # Source: uv's own messages (uv-client, uv-resolver).
 _URL = re.compile(r"https?://[^\s`()]+")
@@ -17,7 +18,8 @@ _PACKAGE = re.compile(
     r"|Metadata for `([\w.-]+)`"
 )
 _FILE = re.compile(r"/([A-Za-z0-9_.]+?)-\d[^/\s]*(?:\.whl|\.tar\.gz)")
-_STATUS = re.compile(r"HTTP status .* error .* for url \((https?://[^\s)]+)\)")
+_STATUS = re.compile(r"HTTP status .* error .* for url\s+\((https?://[^\s)]+)\)")
+_UNCONNECTED = "(Connect)"
 _UNTRUSTED = "invalid peer certificate"
 
 
@@ -32,8 +34,10 @@ def network_failure(said: str, index: str, front: NetworkFront) -> PackError | N
     url = match[0] if (match := _URL.search(said)) else index
     if _UNTRUSTED in said:
         return untrusted(urlsplit(url).hostname or url, "lock")
-    if wants_login(said):
-        return proxy_login("lock", front.proxies.proxy_for(url))
+    proxy = front.proxies.proxy_for(url)
+    absent = absence(proxy) if proxy and _UNCONNECTED in said else None
+    if refused := proxy_failure(absent or said, "lock", proxy):
+        return refused
     if match := _STATUS.search(said):
         reply = look(match[1], front, headers={**ACCEPT, "Range": "bytes=0-0"})
         name = urlsplit(match[1]).path.rpartition("/")[2].removesuffix(".metadata") or "lock"

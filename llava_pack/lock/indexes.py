@@ -56,6 +56,7 @@ def configured_indexes(
     *,
     mirror: str | None = None,
     torch: str | None = None,
+    pip: Mapping[str, str] | None = None,
 ) -> Indexes:
     """Read pip's configuration (files and variables) and what uv already has.
 
@@ -64,9 +65,10 @@ def configured_indexes(
         folder: where uv's project configuration is looked for; the working directory.
         mirror: the default index where neither uv nor pip has one.
         torch: where torch's own indexes are.
+        pip: what pip says of its settings, where it was asked already.
     """
     env = dict(os.environ if environ is None else environ)
-    pip = pip_settings(env)
+    pip = pip_settings(env) if pip is None else pip
     files = uv_indexes(env, Path.cwd() if folder is None else folder)
     uv_default = bool(_uv_default(env, files))
     uv_any = uv_default or bool(files or env.get("UV_INDEX") or env.get("UV_EXTRA_INDEX_URL"))

@@ -4,13 +4,18 @@ Both ask the proxies of the environment in their own way, and one of them fails 
 `no_proxy`. So they get a transport that chooses the proxy of each request, and choose none.
 """
 
+import socket
 import ssl
 from threading import Lock
 from types import ModuleType
 from typing import Any, Self
 
+from llava_pack.format.errors import reason_of
 from llava_pack.network.front import NetworkFront
+from llava_pack.network.obstacles import absent_proxy
 from llava_pack.network.proxies import Proxy
+
+_PROXY_WITHIN_S = 5.0
 
 
 def open_client(
@@ -64,6 +69,11 @@ class Routes:
                 raise
             said = f"{proxy.address} does not answer as a SOCKS proxy does"
             raise self._library.ProxyError(said, request=request) from error
+        except (self._library.ConnectError, self._library.ConnectTimeout) as error:
+            gone = None if proxy is None else absence(proxy)
+            if gone is None:
+                raise
+            raise self._library.ProxyError(gone, request=request) from error
 
     def close(self) -> None:
         """Close every connection."""
@@ -86,3 +96,12 @@ class Routes:
         context = self._context if proxy.scheme == "https" else None
         address = proxy.address.replace("socks5h:", "socks5:")  # the same to both libraries
         return self._library.Proxy(address, auth=login, ssl_context=context)
+
+
+def absence(proxy: Proxy) -> str | None:
+    """Return what to say of a proxy that is itself not there; None where it takes connections."""
+    try:
+        socket.create_connection((proxy.host, proxy.port), _PROXY_WITHIN_S).close()
+    except OSError as error:
+        return absent_proxy(proxy, reason_of(error))
+    return None

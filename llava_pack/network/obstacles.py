@@ -33,9 +33,13 @@ _LOGIN_HINT = (
     "log in to this network: open any page in a browser; or set HTTPS_PROXY if your organisation "
     "has a proxy; then run the command again"
 )
-_FILTER_HINT = (
+FILTER_HINT = (
     "ask who runs the proxy to allow that host and that kind of file, or use a mirror that is "
     "allowed (--mirror); a model may also come from a folder: --model DIR"
+)
+_ABSENT_HINT = (
+    "the address of your organisation's proxy is known to its IT or to your browser; without a "
+    "proxy, unset it"
 )
 _PROXY_HINT = (
     "set the variable to http://USER:PASSWORD@HOST:PORT, with @ as %40 and # as %23 in them; if "
@@ -108,7 +112,7 @@ def obstacle(reply: Reply, subject: str, proxy: Proxy | None = None) -> PackErro
             f"{host} answered {reply.status} with a web page{reply.title} in place of the data: a "
             "proxy or a filter blocks it",
             subject=subject,
-            hint=_FILTER_HINT,
+            hint=FILTER_HINT,
         )
     return None
 
@@ -123,9 +127,25 @@ def _login_page(reply: Reply, subject: str) -> NetworkError:
     )
 
 
-def wants_login(said: str) -> bool:
-    """Say whether an error's text is of a proxy that refuses a login."""
-    return any(phrase in said for phrase in _WANTS_LOGIN)
+def proxy_failure(said: str, subject: str, proxy: Proxy | None) -> PackError | None:
+    """Return what to report where an error's text is of the proxy itself; None for any other.
+
+    Args:
+        said: what a client says.
+        subject: what was asked for.
+        proxy: through which it was asked.
+    """
+    if any(phrase in said for phrase in _WANTS_LOGIN):
+        return proxy_login(subject, proxy)
+    if proxy is None or not said.startswith(begins := absent_proxy(proxy, "")):
+        return None
+    hint = f"check {proxy.origin}; {_ABSENT_HINT}"
+    return NetworkError(absent_proxy(proxy, said[len(begins) :]), subject=subject, hint=hint)
+
+
+def absent_proxy(proxy: Proxy, reason: str) -> str:
+    """Return what to say of a proxy that is not there."""
+    return f"the proxy {proxy.address} of {proxy.origin} cannot be reached: {reason}"
 
 
 def proxy_login(subject: str, proxy: Proxy | None) -> AccessError:

@@ -12,7 +12,13 @@ from llava_pack.format.errors import NetworkError, PackError, reason_of
 from llava_pack.network.certificate import issuer_of
 from llava_pack.network.client import Routes
 from llava_pack.network.front import NetworkFront
-from llava_pack.network.obstacles import Reply, obstacle, proxy_login, untrusted, wants_login
+from llava_pack.network.obstacles import (
+    FILTER_HINT,
+    Reply,
+    obstacle,
+    proxy_failure,
+    untrusted,
+)
 
 _WITHIN_S = 10.0
 _HOSTS_AT_MOST = 6
@@ -96,12 +102,12 @@ def _visit_host(
     proxy = front.proxies.proxy_for(url)
     host, through = urlsplit(url).hostname or "", "" if proxy is None else proxy.address
     try:
-        getaddrinfo(host if proxy is None else proxy.host, None)
+        if proxy is None:
+            getaddrinfo(host, None)
         look = _look(url, front, headers, front.trust.context())
     except gaierror as error:
-        missing, origin = (host, "") if proxy is None else (proxy.host, proxy.origin)
         failure: PackError = NetworkError(
-            f"{missing} has no address here: {reason_of(error)}", subject=origin, hint=_NAME_HINT
+            f"{host} has no address here: {reason_of(error)}", hint=_NAME_HINT
         )
         return HostVisit(url=url, proxy=through, problem=failure), None
     except httpx.HTTPError as error:
@@ -109,10 +115,10 @@ def _visit_host(
         if "CERTIFICATE_VERIFY_FAILED" in said:
             issuer = _stranger(url, front)
             failure = untrusted(host, "", issuer)
-        elif wants_login(said):
-            failure = proxy_login(host, proxy)
         else:
-            failure = NetworkError(f"{host} cannot be reached: {said}", hint=_REACH_HINT)
+            hint = _REACH_HINT if proxy is None else FILTER_HINT
+            unreached = NetworkError(f"{host} cannot be reached: {said}", hint=hint)
+            failure = proxy_failure(said, host, proxy) or unreached
         return HostVisit(url=url, proxy=through, issuer=issuer, problem=failure), None
     problem = None if page and look.reply.status == 200 else obstacle(look.reply, host, proxy)
     issuer = issuer_of(look.certificate)

@@ -153,12 +153,16 @@ def _incomplete(error: IncompleteError, options: _Options) -> int:
 
 
 def _failure(error: PackError, *, as_json: bool) -> int:
-    _say(f"error: {error}")
+    _labelled("error", str(error))
     if error.hint:
-        _say(f"hint: {error.hint}")
+        _labelled("hint", error.hint)
     if as_json:
         print(json.dumps({"schema": _SCHEMA, "kind": "error", **error.facts()}), flush=True)
     return int(error.exit_code)
+
+
+def _labelled(label: str, text: str) -> None:
+    _talk(f"{_words().translated(label)}: {readable(_words().translated(text))}")
 
 
 def _say(text: str) -> None:

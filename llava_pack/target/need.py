@@ -201,14 +201,13 @@ def told(need: Need, read: MediaRead) -> str:
     """Return in one sentence what is to come."""
     media = read.still(need)
     if not media or read.part is None:
-        return f"still missing: {_amount(len(need.lacks), need.size_bytes)}"
+        return f"still missing: {len(need.lacks)} files, {human_bytes(need.size_bytes)}"
     of = len(read.part.media)
-    rest = (f"medium {number} of {of} ({_amount(*amount)})" for number, *amount in media)
-    return f"still missing: {', '.join(rest)}"
+    return f"still missing: {'; '.join(_line(of, *amount) for amount in media)}"
 
 
-def _amount(count: int, size_bytes: int) -> str:
-    return f"{count} file{'s' * (count != 1)}, {human_bytes(size_bytes)}"
+def _line(of: int, number: int, count: int, size_bytes: int) -> str:
+    return f"medium {number} of {of} ({count} files, {human_bytes(size_bytes)})"
 
 
 def begin(prefix: Path, bundle_id: str, manifest_bytes: bytes) -> None:

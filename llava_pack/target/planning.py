@@ -130,7 +130,8 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         message = f"no such known answer, expected one of {', '.join(names)}"
         raise UsageError(message, subject=f"--accept-answer {unknown}")
     progress.note(
-        f"{manifest.recipe.name}: {manifest.recipe.title}, release {manifest.release}, "
+        f"{manifest.recipe.name}: {manifest.recipe.title}, release "
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(manifest.release))}, "
         f"id {listing.bundle_id}"
     )
     trust.check_change(

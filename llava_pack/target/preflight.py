@@ -121,7 +121,7 @@ def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:
     yield FloorFinding("prefix", "ok" if value == str(place) else "fail", value, need, fix)
     if facts.f_files:  # some file systems make inodes as they need them, and say 0
         level: Literal["ok", "fail"] = "ok" if facts.f_favail >= inodes else "fail"
-        value = f"{facts.f_favail} free"
+        value = f"{facts.f_favail} are free"
         need = f"at least {inodes}"
         yield FloorFinding("inodes", level, value, need, fix, ExitCode.SPACE)
 
@@ -137,7 +137,7 @@ def _file_system(place: Path) -> Iterator[FloorFinding]:
         return  # nothing can be written there: another finding says so
     value = f"no {' and no '.join(lacks)} under {place}" if lacks else "all of these"
     fix = "choose a --prefix on ext4, xfs or another file system of Linux"
-    need = ", ".join(_TRIALS)
+    need = "symbolic links, locks, permissions, upper and lower case"
     yield FloorFinding("file system", "fail" if lacks else "ok", value, need, fix)
 
 
@@ -197,7 +197,7 @@ def _environment(environ: Mapping[str, str]) -> FloorFinding:
 
 def _clock(release: int, now: float) -> FloorFinding:
     value = time.strftime("%Y-%m-%d", time.gmtime(now))
-    need = time.strftime("after the bundle's release, %Y-%m-%d", time.gmtime(release))
+    need = f"after the bundle's release, {time.strftime('%Y-%m-%d', time.gmtime(release))}"
     fix = "set the clock; only the dates in receipts and logs depend on it"
     return FloorFinding("clock", "ok" if now >= release else "warn", value, need, fix)
 

@@ -27,8 +27,9 @@ def render(receipt: Receipt, manifest: Manifest) -> str:
 
 def mark(fact: Mapping[str, Any]) -> str:
     """Return one line about a fact of the machine: ✓, ! or ✗, value, need, and what fixes it."""
-    fix = "" if fact["level"] == "ok" else f"; fix: {fact['fix']}"
-    return f"{_MARKS[fact['level']]} {fact['name']}: {fact['value']} (need {fact['need']}){fix}"
+    need = f"{fact['name']}: {fact['value']} (need {fact['need']})"
+    shown = need if fact["level"] == "ok" else f"{need}; fix: {fact['fix']}"
+    return f"{_MARKS[fact['level']]} {shown}"
 
 
 def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:

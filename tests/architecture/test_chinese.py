@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from llava_pack.format.translation import Catalogue
 from tests.conftest import ROOT
 from tests.support.chinese import (
     BEGIN,
@@ -145,6 +146,14 @@ def test_what_is_not_ours_is_kept_apart():
             {"hot gpu"},
         ),
         ('class NewError(UsageError): ...\nraise ServeError("is new")', {"is new"}),
+        (
+            'def _bad(text) -> UsageError:\n    return UsageError(text)\nraise _bad("new here")',
+            {"new here"},
+        ),
+        (
+            'def _same(name, need) -> FloorFinding: ...\n_same("os", f"at least {n}")',
+            {"os", "at least {1}"},
+        ),
         ("_log.warning(f'{x} is logged')", set()),
     ],
 )
@@ -154,3 +163,22 @@ def test_the_next_message_is_seen(source, texts, tmp_path):
     path.write_text(source)
     found = texts_of(path)
     assert texts <= found if texts else not found
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("✓ os: linux (need linux)", "✓ 操作系统：linux（需要 linux）"),
+        ("✓ inodes: 8236 are free (need at least 12)", "✓ inodes：8236 个空闲（需要至少 12）"),
+        (
+            "✗ arch: x86_64 (need riscv64); fix: build with --platform for this machine",
+            "✗ 架构：x86_64（需要 riscv64）；解决方法：用 --platform 为这台机器构建",
+        ),
+        (
+            "still missing: medium 2 of 4 (3 files, 4.1 GB); medium 4 of 4 (1 files, 2.9 GB)",
+            "仍缺少：第 2 个介质，共 4 个（3 个文件，4.1 GB）; 第 4 个介质，共 4 个（1 个文件，2.9 GB）",
+        ),
+    ],
+)
+def test_what_is_composed_of_our_words_is_translated_whole(english, chinese):
+    assert Catalogue(WORDS).translated(english) == chinese

@@ -135,6 +135,25 @@ def test_the_proxy_on_the_way_and_one_that_refuses(environ, tmp_path, hub):
     assert "wrong" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"), [("127.0.0.1:9", "refused"), ("proxy.invalid:3128", "Name or service")]
+)
+def test_a_proxy_that_is_not_there_is_named_as_the_culprit(environ, tmp_path, place, reason):
+    wrong = {"HTTPS_PROXY": f"http://{place}", "HTTP_PROXY": f"http://{place}", "NO_PROXY": ""}
+    done = doctor({**environ, **wrong, "HF_ENDPOINT": "https://hub.corp"}, tmp_path, "--json")
+    problems = [
+        host["problem"] for errand in json.loads(done.stdout)["errands"] for host in errand["hosts"]
+    ]
+    assert done.returncode == 9
+    assert len(problems) >= 2
+    for problem in problems:
+        said = f"the proxy http://{place} of HTTP"
+        assert problem["message"].startswith(said), problem
+        assert reason in problem["message"] or "Temporary failure" in problem["message"]
+        assert problem["hint"].startswith("check HTTP")
+        assert "set HTTPS_PROXY" not in problem["hint"]
+
+
 def test_a_name_without_an_address_and_a_login_page(environ, tmp_path):
     class Portal(Loopback):
         def respond(self, asked):

@@ -15,6 +15,11 @@ FILES = (PACKAGE / "cli" / "zh.toml", PACKAGE / "target" / "zh.toml")
 """The catalogue: what the command line says, and what the installer says, which travels."""
 _OF_THE_INSTALLER = ("llava_pack/target/", "llava_pack/format/", "installers/")
 _FOREIGN = ("typer", "system", "composed")
+_MARKS = {
+    text: {"llava_pack/target/receipt_page.py"}
+    for text in ("{1}: {2} (need {3})", "{1}: {2} (need {3}); fix: {4}")
+}
+"""What `mark` of a page says on the terminal too; the page itself is in English."""
 INSTALL_SH = ROOT / "installers" / "install.sh"
 _SYNOPSIS = (
     "用法：sh install.sh [--bundle DIR] [--expect ID] [--trust-key KEY] [--prefix DIR] [选项…]"
@@ -38,7 +43,7 @@ def catalogue_words() -> dict[str, str]:
 def all_messages() -> dict[str, set[str]]:
     """Return every message that needs Chinese, and where it stands."""
     found = templates()
-    for more in (help_texts(), script_texts()):
+    for more in (help_texts(), script_texts(), _MARKS):
         for text, places in more.items():
             found.setdefault(text, set()).update(places)
     return {text: places for text, places in found.items() if f"{text}." not in found}

@@ -30,7 +30,7 @@ _PROMPTS = {"ask_passphrase", "read_passphrase"}
 _LAYERS = {"ok", "warn", "fail", "unknown"}
 _LINES = {
     *("line", "_line", "lines", "_lines", "summary", "_signer", "_reasons"),
-    *("target_needs", "server_needs", "media"),
+    *("target_needs", "server_needs", "media", "told"),
 }
 """Functions that return lines for people."""
 _MOST_FORMS = 8
@@ -115,6 +115,17 @@ def _errors() -> frozenset[str]:
     return frozenset(names)
 
 
+@functools.cache
+def _makers(path: Path) -> dict[str, str]:
+    """Return the functions of a module that make an error or a finding, and the class of it."""
+    kinds = _errors() | {"FloorFinding"}
+    return {
+        node.name: kind
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef) and (kind := getattr(node.returns, "id", "")) in kinds
+    }
+
+
 def _module(name: str) -> Path | None:
     path = ROOT / (name.replace(".", "/") + ".py")
     return path if name.startswith("llava_pack") and path.is_file() else None
@@ -164,6 +175,7 @@ class _Reader:
                 elif isinstance(call, ast.Call):
                     for value in self._spoken(call):
                         yield from self._texts(value)
+                    yield from self._passed(call)
 
     def _lines(self, function: ast.AST) -> Iterator[str]:
         """Yield the texts in what a function returns or yields."""
@@ -179,6 +191,13 @@ class _Reader:
                 for text in ast.walk(node.value):
                     if isinstance(text, ast.JoinedStr | ast.Constant) and id(text) not in inner:
                         yield from self._texts(text)
+
+    def _passed(self, call: ast.Call) -> Iterator[str]:
+        """Yield what a function of the module gets for an error or a finding that it makes."""
+        made = _makers(self._path).get(getattr(call.func, "id", ""), "")
+        for value in call.args if made else ():
+            texts = self._texts(value)
+            yield from (text for text in texts if made == "FloorFinding" or " " in text)
 
     def _spoken(self, call: ast.Call) -> Iterator[ast.expr]:
         """Yield the arguments of a call that people read."""

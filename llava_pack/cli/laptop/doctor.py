@@ -38,16 +38,21 @@ def doctor(ctx: typer.Context, *, pack: PackOptions, as_json: AsJson = False) ->
       HTTPS_PROXY=http://proxy.corp:3128 llava-pack doctor demo
     """
     need_laptop("doctor")
-    from llava_pack.assemble.hosts import visit_hosts
-    from llava_pack.network.front import read_front
+    import os
+    from concurrent.futures import ThreadPoolExecutor
 
-    errands = visit_hosts(pack.request())
+    from llava_pack.lock.configuration import pip_settings
+
+    with ThreadPoolExecutor(1) as early:
+        pip = early.submit(pip_settings, os.environ)  # asked while the rest is still imported
+        from llava_pack.assemble.hosts import visit_hosts
+        from llava_pack.network.front import read_front
+
+        errands = visit_hosts(pack.request(), pip.result)
     failures = [problem for one in errands for problem in one.failures]
     if as_json:
         console.document("doctor", {"ok": not failures, "errands": [*map(_fields, errands)]})
     else:
-        import os
-
         trust = read_front(os.environ).trust
         origin = trust.origin or "the system"
         console.data(f"certificates: those of {origin}")

@@ -43,7 +43,7 @@ def test_the_line_names_the_state_the_worst_and_the_figures() -> None:
         Metric(name="tokens_per_s", value=31.4),
     )
     line = nagios_line(_report("ok", "fail", "warn", "fail", metrics=metrics))
-    assert line == "CRITICAL - api: fail text (and 1 more) | ttft=0.2135s;2;5 tokens_per_s=31.4"
+    assert line == "CRITICAL - api: fail text (and 1 more) | ttft=0.213s;2;5 tokens_per_s=31.4"
 
 
 def test_the_line_is_one_line_with_one_bar() -> None:
