@@ -27,8 +27,8 @@ def welcome(manifest: Manifest) -> bytes:
     return (
         f"{start_here(named.name, named.title, python=python, index=index)}\n"
         f"The server needs: {', '.join(needs)}.\n\n"
-        "Is PART.json in this folder? Then it is one medium of several, or holds only what a server\n"
-        "lacked: add --collect to the last line, and take the media in any order.\n\n"
+        "Is PART.json in this folder? Then it is one medium of several, or holds only what a\n"
+        "server lacked: add --collect to the last line, and take the media in any order.\n\n"
         "Is this copy incomplete or damaged? Type the line of the card that made it once more:\n"
         "each of them repairs and updates.\n\n"
         f"{_chinese(needs, python, index=index)}"
