@@ -104,7 +104,7 @@ own() {
     # shellcheck disable=SC2046  # mode, links, owner and group: a word each
     set -- "$1" $(ls -ldn -- "$1")
     [ "$1" != / ] || system=$4
-    fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix'
+    fix='check owner and mode (ls -ld); chmod go-w, or choose another --prefix, on ext4 or xfs'
     case $4 in
     "$me" | 0 | "$system") ;;
     *) fail 3 "$1: it belongs to account $4, which could change the programs run here" "$fix" ;;
