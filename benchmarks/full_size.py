@@ -16,7 +16,6 @@ grew while it ran, at most.
 
 import argparse
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -30,10 +29,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.quantize import entries_of, spec_of
+from benchmarks.quantize import entries_of, without_weights
 from llava_pack.checkpoint.safetensors_file import render_header
 from tests.support.bundle import BASE_PYTHON, CHECKOUT
-from tests.support.checkpoints import TinyLlava, llava_config, make_llava, make_tower
 
 MEDIUM_BYTES = 8_000_000_000
 BLOCK = 1 << 26
@@ -121,12 +119,7 @@ def checkpoint(folder: Path, layers: int) -> None:
     """Write `model` and `tower`; no two 64 MB of the weights are alike."""
     import numpy as np
 
-    spec = spec_of(layers)
-    make_tower(folder / "tower", spec.tower)
-    model = make_llava(folder / "model", TinyLlava())
-    for path in model.glob("pytorch_model*"):
-        path.unlink()
-    (model / "config.json").write_text(json.dumps(llava_config(spec)))
+    model = without_weights(folder, layers=layers)
     entries = entries_of(layers)
     left = sum(entry.size_bytes for entry in entries)
     draw = np.random.default_rng(0)

@@ -48,14 +48,20 @@ def largest_bytes() -> int:
     return max(entry.size_bytes for entry in entries_of(1))
 
 
-def sparse_checkpoint(folder: Path, *, layers: int) -> int:
-    """Write `model` and `tower` of 7B shape whose weights are a hole; return the weights' bytes."""
+def without_weights(folder: Path, *, layers: int) -> Path:
+    """Write `model` and `tower` of 7B shape, and return the model's folder, which lacks weights."""
     spec = spec_of(layers)
     make_tower(folder / "tower", spec.tower)
     model_dir = make_llava(folder / "model", TinyLlava())
     for path in model_dir.glob("pytorch_model*"):
         path.unlink()
     (model_dir / "config.json").write_text(json.dumps(llava_config(spec)))
+    return model_dir
+
+
+def sparse_checkpoint(folder: Path, *, layers: int) -> int:
+    """Write the same with weights that are a hole; return their bytes."""
+    model_dir = without_weights(folder, layers=layers)
     entries = entries_of(layers)
     total_bytes = sum(entry.size_bytes for entry in entries)
     header = render_header(entries)

@@ -390,15 +390,16 @@ locate() {
     # shellcheck disable=SC2086  # a folder each
     set -- "$bundle" ${others#"$line"}
     set +f && unset IFS
-    from=''
+    from='' stored=$prefix/store/sha256/$(printf %.2s "$digest")/$digest
     for root in "$@"; do
         file=$root/$path
         [ -e "$file" ] || [ -L "$file" ] || continue
         from=${from:-$file}
-        [ -n "$digest" ] && [ ! -L "$file" ] || return 0
+        # where there is no choice, hashing the copy will do
+        [ -n "$digest" ] && [ ! -L "$file" ] && { [ -n "$others" ] || [ -f "$stored" ]; } || return 0
         [ ! -f "$file" ] || [ "$(sha256sum <"$file")" != "$digest  -" ] || { from=$file && return 0; }
     done
-    root=$1 stored=$prefix/store/sha256/$(printf %.2s "$digest")/$digest
+    root=$1
     for file in "$stored" "$1/${path%/*}"/cpython-*; do
         [ -n "$digest" ] && [ -f "$file" ] || continue
         [ "$(sha256sum <"$file")" != "$digest  -" ] || { from=$file && return 0; }

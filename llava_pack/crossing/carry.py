@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava_pack.client.sending.cargo import damage
 from llava_pack.crossing.parity import made_volumes, protect
 from llava_pack.crossing.plan import CarryPlan, Load, MediumPlan
 from llava_pack.crossing.request import CarrySource
@@ -291,18 +292,10 @@ def _bring(root: Path, folder: Path, load: Load, progress: Progress) -> int:
             digests = read_parts(stream, load.parts, None, progress)
         if digests != load.digests:
             target.unlink()
-            raise _damage(load)
+            raise damage(load.file.path)
         return 0
     with source.open("rb") as stream, files.replacing(target, durable=False) as out:
         stream.seek(load.start)
         if read_parts(stream, load.parts, out, progress) != load.digests:
-            raise _damage(load)
+            raise damage(load.file.path)
     return load.size_bytes
-
-
-def _damage(load: Load) -> IntegrityError:
-    return IntegrityError(
-        "damaged on this laptop: its bytes are not those that SHA256SUMS lists",
-        subject=load.file.path,
-        hint="llava-pack verify names every file that differs; then build the bundle again",
-    )

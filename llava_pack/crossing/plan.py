@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llava_pack.crossing.media import MediumSize
-from llava_pack.format.chunks import FileChunk, piece_name
+from llava_pack.format.chunks import FileChunk, piece_name, within
 from llava_pack.format.errors import UsageError
 from llava_pack.format.part import MediumPart
 from llava_pack.format.text import human_bytes
@@ -34,13 +34,6 @@ class CarriedFile:
     """All of the file; none where it has one alone."""
     wanted: tuple[tuple[int, int], ...] = ()
     """Spans of it that alone are wanted; none where all of it is."""
-    bundle_id: str | None = None
-    """Of the bundle that it is from."""
-
-    @property
-    def travels_bytes(self) -> int:
-        """How much of it travels."""
-        return sum(end - start for start, end in self.wanted) or self.size_bytes
 
 
 @dataclass(frozen=True)
@@ -72,9 +65,8 @@ class Load:
         return [self.size_bytes] if self.end is None else [one.size_bytes for one in self._chunks]
 
     @property
-    def _chunks(self) -> list[FileChunk]:
-        end = self.end or 0
-        return [one for one in self.file.chunks if self.start <= one.offset and one.end <= end]
+    def _chunks(self) -> tuple[FileChunk, ...]:
+        return within(self.file.chunks, self.start, self.end or 0)
 
 
 @dataclass(kw_only=True)
@@ -225,17 +217,12 @@ def _divide(
 ) -> None:
     """Put spans of a file on media, as many whole chunks on each as it has room for."""
     for start, end in spans:
-        at = start
-        while at < end:
-            inside = [chunk for chunk in file.chunks if at <= chunk.offset and chunk.end <= end]
-            first = inside[0]
+        rest = within(file.chunks, start, end)
+        while rest:
+            first = rest[0]
             medium = next((one for one in media if one.fits(first.size_bytes)), None) or opened()
-            until = first.end
-            while until < end and medium.fits(until - at + _following(inside, until)):
-                until += _following(inside, until)
-            _put(medium, Load(file, at, until))
-            at = until
-
-
-def _following(chunks: Sequence[FileChunk], offset: int) -> int:
-    return next(chunk.size_bytes for chunk in chunks if chunk.offset == offset)
+            count = 1
+            while count < len(rest) and medium.fits(rest[count].end - first.offset):
+                count += 1
+            _put(medium, Load(file, first.offset, rest[count - 1].end))
+            rest = rest[count:]

@@ -1,24 +1,22 @@
 """What of a bundle is to be carried: all of it, what is missing there, or what went bad."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llava_pack.client.sending.cargo import BUILD_AGAIN, unlisted_files, wrong_sizes
 from llava_pack.crossing.digest_list import DigestList, parse_digest_list
 from llava_pack.crossing.plan import CarriedFile
 from llava_pack.format.chunks import runs
 from llava_pack.format.errors import IntegrityError, PackError, UsageError
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.signature import MAX_SIGNATURE_BYTES
-from llava_pack.format.sums import MANIFEST_NAME, MAX_SUMS_BYTES, SUMS_NAME, UNLISTED
-from llava_pack.format.welcome import MAX_START_BYTES
+from llava_pack.format.sums import MANIFEST_NAME, MAX_SUMS_BYTES, SUMS_NAME
 from llava_pack.target import inventory
 from llava_pack.target.contents import survey
 from llava_pack.target.inventory import BundleListing, FileDefect
 from llava_pack.target.unlisted import part_at
 
 _STARTS = "install.sh"
-_BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,6 @@ class CarrySource:
                 size_bytes=one.size_bytes,
                 sha256=one.sha256,
                 chunks=chunks.spans(one.sha256, one.size_bytes),
-                bundle_id=self.listing.bundle_id,
             )
             for one in self.manifest.files
             if one.carried
@@ -62,23 +59,18 @@ def read_source(root: Path, *, expect: str | None = None) -> CarrySource:
     listing = inventory.read_listing(root, expect=expect)
     manifest, manifest_bytes = inventory.read_manifest(listing)
     found = survey(listing)
-    defects = list(found.strange)
-    for entry in manifest.files:
-        if entry.carried and entry.path not in found.whole:
-            defects.append(FileDefect(entry.path, "missing", "a file", "nothing"))
-        elif entry.carried and (size := (root / entry.path).lstat().st_size) != entry.size_bytes:
-            sizes = (f"{entry.size_bytes} bytes", f"{size} bytes")
-            defects.append(FileDefect(entry.path, "size", *sizes))
-    defects += [FileDefect(one.name, "extra", "nothing", "a file") for one in found.unnamed]
+    sizes = {one.path: one.size_bytes for one in manifest.files if one.carried}
+    defects = [
+        *found.strange,
+        *(FileDefect(p, "missing", "a file", "nothing") for p in sizes if p not in found.whole),
+        *wrong_sizes(root, {path: size for path, size in sizes.items() if path in found.whole}),
+        *(FileDefect(one.name, "extra", "nothing", "a file") for one in found.unnamed),
+    ]
     if defects:
         _refuse_medium(listing, defects)
         refusal = inventory.refusal(defects, of=len(listing.sums))
-        raise IntegrityError(refusal.message, subject=str(root), hint=_BUILD_AGAIN)
-    head = {SUMS_NAME: listing.sums_bytes, MANIFEST_NAME: manifest_bytes}
-    most = max(MAX_START_BYTES, MAX_SIGNATURE_BYTES)
-    for name in sorted(UNLISTED - head.keys()):
-        if (root / name).is_file():
-            head[name] = inventory.read_file(root, name, most)
+        raise IntegrityError(refusal.message, subject=str(root), hint=BUILD_AGAIN)
+    head = {**unlisted_files(root), SUMS_NAME: listing.sums_bytes, MANIFEST_NAME: manifest_bytes}
     return CarrySource(listing=listing, manifest=manifest, head=head)
 
 
@@ -104,7 +96,9 @@ def less(files: Iterable[CarriedFile], have: DigestList) -> tuple[CarriedFile, .
     return tuple(one for one in files if one.sha256 not in have)
 
 
-def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile, ...]:
+def wanted(
+    files: Sequence[CarriedFile], need: DigestList, bundle_id: str
+) -> tuple[CarriedFile, ...]:
     """Return the files that a machine needs, and of large ones the chunks that it needs.
 
     With them goes install.sh, which a person starts.
@@ -112,11 +106,9 @@ def wanted(files: Iterable[CarriedFile], need: DigestList) -> tuple[CarriedFile,
     Raises:
         UsageError: nothing of this bundle is needed, or the list was made for another one.
     """
-    files = tuple(files)
-    ids = {one.bundle_id for one in files}
-    if need.bundle_id is not None and need.bundle_id not in ids:
+    if need.bundle_id not in {None, bundle_id}:
         raise UsageError(
-            f"is of bundle {need.bundle_id}, expected {', '.join(filter(None, ids))}",
+            f"is of bundle {need.bundle_id}, expected {bundle_id}",
             subject="--need",
             hint="pass the bundle that the server was given, or the need.json for this one",
         )

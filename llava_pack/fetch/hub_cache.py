@@ -95,7 +95,8 @@ def take(
         with own.open("rb") as stream:
             while chunk := stream.read(READ_BYTES):
                 sha256.update(chunk)
-                git.update(chunk)
+                if isinstance(file.digest, GitBlob):
+                    git.update(chunk)
                 counted += len(chunk)
                 count(len(chunk))
         right = file.digest in {Sha256(sha256.hexdigest()), GitBlob(git.hexdigest())}

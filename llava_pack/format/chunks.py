@@ -97,6 +97,11 @@ def covered(size_bytes: int, spans: Iterable[tuple[int, int]]) -> bool:
     return reached >= size_bytes
 
 
+def within(chunks: Iterable[FileChunk], start: int, end: int) -> tuple[FileChunk, ...]:
+    """Return the chunks that begin in a span of their file."""
+    return tuple(one for one in chunks if start <= one.offset < end)
+
+
 def runs(chunks: Iterable[FileChunk]) -> Iterator[tuple[int, int]]:
     """Yield chunks that follow each other as one span, from its offset to its end."""
     start = end = None

@@ -4,15 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_pack.format.chunks import FileChunk, parse_piece
+from llava_pack.format.chunks import FileChunk, parse_piece, within
 from llava_pack.format.digest_list import short_form
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.progress import Silent
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.installation.bundle_check import BundleCheck
 from llava_pack.target import inventory
 from llava_pack.target.inventory import FileDefect
-from llava_pack.target.pieces import read_parts
+from llava_pack.target.pieces import holds
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,10 @@ def bad_files(found: BundleCheck, defects: Iterable[FileDefect]) -> Iterator[Bad
         found: of the folder.
         defects: of it; those that are no files of the bundle are passed over.
     """
-    sizes = {one.path: one.size_bytes for one in (found.manifest.files if found.manifest else ())}
     for name in (one.path for one in defects if one.problem in BAD):
         path, start = parse_piece(name) or (name, 0)
         if path in found.listing.sums and path != MANIFEST_NAME:
-            size = sizes.get(path, 0)
+            size = found.sizes.get(path, 0)
             chunks = piece_chunks(found.manifest, path, start, size)
             if name != path and found.part is not None:
                 end = found.part.piece_end(path, start, size)
@@ -67,7 +65,7 @@ def piece_chunks(
     if manifest is None or entry is None:
         return ()
     chunks = manifest.chunks.spans(entry.sha256, entry.size_bytes)
-    return tuple(one for one in chunks if start <= one.offset < start + size_bytes)
+    return within(chunks, start, start + size_bytes)
 
 
 def _bytes(chunks: Sequence[FileChunk]) -> int:
@@ -81,12 +79,4 @@ def _bad(place: Path, start: int, chunks: Sequence[FileChunk]) -> list[FileChunk
     except OSError:
         return list(chunks)
     with stream:
-        return [one for one in chunks if not _holds(inventory.Medium(stream), start, one)]
-
-
-def _holds(medium: inventory.Medium, start: int, chunk: FileChunk) -> bool:
-    medium.stream.seek(chunk.offset - start)
-    try:
-        return read_parts(medium, [chunk.size_bytes], None, Silent()) == [chunk.sha256]
-    except inventory.UnreadableError:
-        return False
+        return [one for one in chunks if not holds(stream, one.offset - start, one)]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from llava_pack.format import records
@@ -44,6 +45,11 @@ class BundleCheck:
     size_bytes: int
     unlisted: Mapping[str, int]
     litter: int
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """The size in bytes of each file, as far as the manifest can be read."""
+        return _sizes(self.manifest)
 
     def facts(self) -> dict[str, Any]:
         """Return what `--json` shows."""
@@ -116,7 +122,7 @@ def examine(
     defects |= {defect.path: defect for defect in (*contents.strange, *others.defects)}
     checks = list(_checks(listing, manifest, contents, store))
     known = {one.path for one in checks if one.chunks is None}
-    sizes = {one.path: one.size_bytes for one in (manifest.files if manifest else ())}
+    sizes = _sizes(manifest)
     known |= {path for path in contents.pieces if contents.present(path, sizes.get(path))}
     absent = [path for path in listing.sums if path not in known and path != MANIFEST_NAME]
     part = part_at(listing, listing.root)
@@ -137,6 +143,10 @@ def examine(
         unlisted=others.sizes,
         litter=contents.litter,
     )
+
+
+def _sizes(manifest: Manifest | None) -> dict[str, int]:
+    return {one.path: one.size_bytes for one in (manifest.files if manifest else ())}
 
 
 def _checks(

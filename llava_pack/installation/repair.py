@@ -14,7 +14,7 @@ from llava_pack.format.chunks import parse_piece
 from llava_pack.format.digests import copy_hashing
 from llava_pack.format.errors import CannotVerifyError, IntegrityError, PackError, PreflightError
 from llava_pack.format.manifest import parse_manifest
-from llava_pack.format.progress import Progress, Silent
+from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.installation.bad_files import BAD, BadFile, bad_files, need_text, piece_chunks
 from llava_pack.installation.bundle_check import BundleCheck, examine
@@ -22,6 +22,7 @@ from llava_pack.installation.workplace import SCRATCH, put, workplace
 from llava_pack.target import disk, inventory, par2, parity
 from llava_pack.target.inventory import FileDefect
 from llava_pack.target.parity import WantedFile
+from llava_pack.target.rebuilding import stored_par2
 from llava_pack.target.store import Store
 from llava_pack.target.trust import Verdict
 
@@ -132,14 +133,13 @@ def _damage(found: BundleCheck) -> tuple[list[WantedFile], list[FileDefect]]:
     is on it beside the listed files is for whoever collects them.
     """
     covered = covered_files(found.listing.root)
-    sizes = {one.path: one.size_bytes for one in (found.manifest.files if found.manifest else ())}
     wanted, beyond = [], []
     for defect in found.defects:
         path, start = parse_piece(defect.path) or (defect.path, 0)
         sha256 = found.listing.sums.get(path, "")
         size = 0 if sha256 == _EMPTY else covered.get(defect.path)
-        if size is not None and path == defect.path and path in sizes:
-            size = sizes[path]  # what the volumes say of it is a claim
+        if size is not None and path == defect.path and path in found.sizes:
+            size = found.sizes[path]  # what the volumes say of it is a claim
         if size is not None and sha256 and defect.problem in BAD:
             chunks = () if path == defect.path else piece_chunks(found.manifest, path, start, size)
             known = WantedFile(path=defect.path, size_bytes=size, sha256=sha256, chunks=chunks)
@@ -216,11 +216,4 @@ def _installed_par2() -> Path | None:
     listing = root / MANIFEST_NAME
     if not listing.is_file() or len(root.parents) < 4:
         return None
-    manifest = parse_manifest(listing.read_bytes())
-    for entry in manifest.files:
-        if entry.path == par2.PROGRAM:
-            place = Store(root.parents[3]).path(entry.sha256)
-            promise = (entry.sha256, entry.size_bytes)
-            if inventory.check(place.parent, place.name, promise, Silent()) is None:
-                return place
-    return None
+    return stored_par2(parse_manifest(listing.read_bytes()), Store(root.parents[3]))

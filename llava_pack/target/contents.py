@@ -169,8 +169,8 @@ def recognised(contents: MediaContents, manifest: Manifest | None) -> MediaConte
     whole_only = () if manifest is None else contents.pieces.keys() - _divided(manifest)
     rest += [place for path in whole_only for place in contents.pieces[path]]
     pieces = {path: found for path, found in contents.pieces.items() if path not in whole_only}
-    strange = [*contents.strange]
-    strange += [FileDefect(one.name, "extra", "nothing", "a file") for one in rest]
+    extra = [FileDefect(one.name, "extra", "nothing", "a file") for one in rest]
+    strange = sorted([*contents.strange, *extra], key=lambda defect: defect.path)
     if len(strange) > _MAX_DEFECTS:
         more = FileDefect("", "too-many", f"at most {_MAX_DEFECTS} differences", "more")
         strange[_MAX_DEFECTS:] = [more]

@@ -146,8 +146,7 @@ def _incomplete(error: IncompleteError, options: _Options) -> int:
         print(error.need.short(), file=sys.stderr)
         return _failure(error, as_json=options.json)
     if options.json:
-        facts = {"complete": False, "missing_bytes": error.need.size_bytes, "media": error.media}
-        print(json.dumps({"schema": _SCHEMA, "kind": "install", **facts, "need": str(error.kept)}))
+        print(json.dumps({"schema": _SCHEMA, "kind": "install", **error.outstanding()}))
     _say("run the same command with the next medium")
     return int(ExitCode.OK)
 

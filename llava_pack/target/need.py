@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.format import canonical, files
-from llava_pack.format.chunks import FileChunk, parse_piece, runs
+from llava_pack.format.chunks import FileChunk, parse_piece, runs, within
 from llava_pack.format.digest_list import SHORT_DIGITS, short_form
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest, parse_manifest
@@ -117,9 +117,8 @@ def _on_medium(name: str, wanted: dict[str, Lack], part: MediumPart) -> int:
         return 0
     end = part.piece_end(path, start, wanted[path].entry.size_bytes)
     chunks = wanted[path].chunks
-    if not chunks:
-        return end - start
-    return sum(chunk.size_bytes for chunk in chunks if start <= chunk.offset < end)
+    inside = sum(chunk.size_bytes for chunk in within(chunks, start, end))
+    return inside if chunks else end - start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +181,8 @@ class IncompleteError(IntegrityError):
         self.media = [number for number, *_ in read.still(whole)]
         self.kept = kept
         every = read.part is not None and not self.media
-        shown = [lack.shown for lack in error.lacks if every or lack.defect is not None]
-        self.bad = tuple(shown)
-        refusal = inventory.refusal(shown or [one.shown for one in error.lacks], of=error.of)
+        self.bad = tuple(one.shown for one in error.lacks if every or one.defect is not None)
+        refusal = inventory.refusal(self.bad or [one.shown for one in error.lacks], of=error.of)
         hint = (
             f"{error.hint}; or carry what {kept} names: "
             "llava-pack carry BUNDLE --to DIR --need need.json"
@@ -195,6 +193,11 @@ class IncompleteError(IntegrityError):
                 "llava-pack carry BUNDLE --to DIR --need need.json"
             )
         super().__init__(refusal.message, hint=hint)
+
+    def outstanding(self) -> dict[str, Any]:
+        """Return what `--json` shows where media are still to come."""
+        facts = {"missing_bytes": self.need.size_bytes, "media": self.media}
+        return {"complete": False, **facts, "need": str(self.kept)}
 
 
 def told(need: Need, read: MediaRead) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llava_pack.format import files
-from llava_pack.format.chunks import FileChunk, runs
+from llava_pack.format.chunks import FileChunk, runs, within
 from llava_pack.format.digests import READ_BYTES, Readable
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.target import disk, inventory
@@ -57,8 +57,13 @@ def _is_there(whole: BinaryIO, chunk: FileChunk) -> bool:
         if error.errno == errno.ENXIO:
             return False
         raise
+    return holds(whole, chunk.offset, chunk)
+
+
+def holds(stream: BinaryIO, start: int, chunk: FileChunk) -> bool:
+    """Say whether a file can be read and has a chunk at an offset."""
     try:
-        return _copied(whole, chunk.offset, chunk, None)
+        return _copied(stream, start, chunk, None)
     except inventory.UnreadableError:
         return False
 
@@ -148,7 +153,7 @@ def check_piece(
     try:
         with inventory.open_file(place.root, place.name) as source:
             end = place.offset + os.fstat(source.fileno()).st_size
-            inside = [one for one in chunks if place.offset <= one.offset and one.end <= end]
+            inside = within(chunks, place.offset, end)
             if [place.offset, end] != [at for span in runs(inside) for at in span]:
                 return FileDefect(place.name, "size", "whole chunks", f"{end - place.offset} bytes")
             for chunk in inside:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llava_pack.format.chunks import FileChunk, parse_piece
+from llava_pack.format.chunks import FileChunk, parse_piece, within
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.part import MediumPart
 from llava_pack.format.progress import Progress, Silent
@@ -37,7 +37,7 @@ def rebuilt(
         scratch: an empty folder, removed by the caller.
         progress: told the bytes.
     """
-    program = _program(manifest, store)
+    program = stored_par2(manifest, store)
     if program is None:
         return
     for number, root in enumerate(listing.roots):
@@ -68,7 +68,7 @@ def with_places(contents: MediaContents, places: Sequence[FilePlace]) -> MediaCo
     return replace(contents, whole=whole, pieces=pieces)
 
 
-def _program(manifest: Manifest, store: Store) -> Path | None:
+def stored_par2(manifest: Manifest, store: Store) -> Path | None:
     """Return par2 out of the store, as the bundle lists it; None where it is not there."""
     for entry in manifest.files:
         place = store.path(entry.sha256)
@@ -99,11 +99,11 @@ def _wanted(part: MediumPart | None, lacks: Sequence[Lack]) -> Iterator[WantedFi
             path, start = parse_piece(name) or ("", 0)
             if path == entry.path:
                 end = part.piece_end(path, start, entry.size_bytes)
-                chunks = [one for one in lack.all_chunks if start <= one.offset < end]
+                chunks = within(lack.all_chunks, start, end)
                 if any(one in lack.chunks for one in chunks):
                     yield _piece(name, chunks, entry.sha256)
 
 
-def _piece(name: str, chunks: Sequence[FileChunk], sha256: str) -> WantedFile:
+def _piece(name: str, chunks: tuple[FileChunk, ...], sha256: str) -> WantedFile:
     size_bytes = sum(one.size_bytes for one in chunks)
-    return WantedFile(path=name, size_bytes=size_bytes, sha256=sha256, chunks=tuple(chunks))
+    return WantedFile(path=name, size_bytes=size_bytes, sha256=sha256, chunks=chunks)

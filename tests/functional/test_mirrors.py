@@ -13,6 +13,7 @@ from tests.functional.conftest import DEMO
 from tests.support.demo import MODEL, TOWER
 from tests.support.hub import LoopbackHub, RepoSpec
 from tests.support.index import LoopbackIndex
+from tests.support.lone_settings import forget_settings
 from tests.support.loopback import Answer, Loopback
 from tests.support.wheels import write_wheel
 
@@ -138,15 +139,7 @@ def test_there_is_no_such_mirror(command_line):
 @pytest.fixture
 def indexes(tmp_path, monkeypatch):
     """Serve a package index, and a mirror of torch's builds below it."""
-    import os
-
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "shared"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
-    monkeypatch.chdir(tmp_path)
+    forget_settings(monkeypatch, tmp_path)
     usual, own = tmp_path / "usual", tmp_path / "own"
     usual.mkdir()
     own.mkdir()

@@ -1,6 +1,5 @@
 """The Hub's client, the downloader and uv reach the world in one way, over real proxies and TLS."""
 
-import os
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +14,7 @@ from llava_pack.network.trust import VARIABLES
 from tests.support.authority import make_authority
 from tests.support.hub import LoopbackHub, RepoSpec
 from tests.support.index import LoopbackIndex
+from tests.support.lone_settings import forget_settings
 from tests.support.proxies import HttpProxy, SocksProxy
 from tests.support.wheels import write_wheel
 
@@ -25,16 +25,10 @@ REPO = "owner/model"
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
     """Leave only what a test says, and an empty cache for uv."""
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
+    forget_settings(monkeypatch, tmp_path)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "shared"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")

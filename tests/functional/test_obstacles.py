@@ -1,7 +1,6 @@
 """What stands in between is named for what it is, by the Hub's client, the downloader and uv."""
 
 import gc
-import os
 
 import pytest
 
@@ -16,6 +15,7 @@ from llava_pack.lock.platform import parse_platform
 from llava_pack.lock.resolve import resolve
 from tests.support.hub import LoopbackHub, RepoSpec
 from tests.support.index import LoopbackIndex
+from tests.support.lone_settings import forget_settings
 from tests.support.loopback import Answer, Asked, Loopback
 from tests.support.modelscope import LoopbackModelScope
 from tests.support.proxies import HttpProxy, SocksProxy
@@ -32,14 +32,8 @@ QUICK = Patience(attempts=2, backoff_s=0.0)
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
     """Leave only what a test says, and an empty cache for uv."""
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "shared"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    forget_settings(monkeypatch, tmp_path)
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.chdir(tmp_path)
 
 
 class Between(Loopback):

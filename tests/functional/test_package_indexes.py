@@ -24,6 +24,7 @@ from llava_pack.network.trust import VARIABLES
 from llava_pack.recipe import find_recipe, read_recipe
 from tests.support.authority import make_authority
 from tests.support.index import LoopbackIndex
+from tests.support.lone_settings import forget_settings
 from tests.support.wheels import write_sdist, write_wheel
 
 HERE = parse_platform("x86_64-manylinux_2_28", "3.11")
@@ -32,16 +33,8 @@ HERE = parse_platform("x86_64-manylinux_2_28", "3.11")
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
     """Leave only what a test says, and an empty cache for uv."""
-    import os
-
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "shared"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    forget_settings(monkeypatch, tmp_path)
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

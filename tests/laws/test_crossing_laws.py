@@ -149,7 +149,7 @@ def run(folder, bundles, seed):
         asked = parse_digest_list(draw.choice([need.short(), json.dumps(need.facts())]))
         plan = plan_media(
             source.listing.bundle_id,
-            wanted(source.files(), asked),
+            wanted(source.files(), asked, source.listing.bundle_id),
             lambda _: None,
             list_bytes=0,
         )

@@ -160,3 +160,12 @@ def cli(capsys):
         return Ended(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def two(host, medium):
+    """Install two versions of one model."""
+    media = [medium("old"), medium("new", weights=b"newer weights", release=1_800_000_000)]
+    for each in media:
+        assert host.install_sh(each).returncode == 0
+    return media

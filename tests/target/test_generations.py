@@ -17,15 +17,6 @@ from tests.target.namespaces import AS_A_USER, allowed
 WEIGHTS = "model-00001-of-00001.safetensors"
 
 
-@pytest.fixture
-def two(host, medium):
-    """Install two versions of one model."""
-    media = [medium("old"), medium("new", weights=b"newer weights", release=1_800_000_000)]
-    for each in media:
-        assert host.install_sh(each).returncode == 0
-    return media
-
-
 def test_the_new_version_is_listed_as_current(host, two, cli):
     rows = cli("generations", "--prefix", host.prefix, "--json").document["generations"]
     shown = [(row["generation"], row["current"], row["bundle_id"]) for row in rows]

@@ -25,15 +25,6 @@ def archive(tmp_path_factory):
     return write_archive(tmp_path_factory.mktemp("python"))
 
 
-@pytest.fixture
-def two(host, medium):
-    """Install two versions of one model."""
-    media = [medium("old"), medium("new", weights=b"newer weights", release=1_800_000_000)]
-    for each in media:
-        assert host.install_sh(each).returncode == 0
-    return media
-
-
 def moved(prefix, where):
     prefix.rename(where)
 

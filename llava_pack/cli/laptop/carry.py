@@ -99,13 +99,13 @@ def carry(
     for place in to:
         check_mounted(place)
     source = read_source(bundle, expect=expect)
-    sizes = _Sizes(to, media, _name(source, need=need, update=have or base))
+    name = _name(source, need=need, update=have or base)
+    sizes = _Sizes(to, media, name)
     plan = _plan(source, sizes, (have, need, base), parity)
     console.say(f"bundle id {plan.bundle_id}")
     if medium is not None and medium > len(plan.media):
         raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
     chosen = [medium] if medium is not None else list(range(1, len(plan.media) + 1))
-    name = _name(source, need=need, update=have or base)
     folders = _folders(name, to, plan)
     if dry_run:
         _show_plan(plan, as_json=as_json)
@@ -162,7 +162,8 @@ def _plan(
     if known is not None:
         files = less(files, known)
     if need is not None:
-        files = wanted(files, read_list(_text(need, "--need"), "need"))
+        listed = read_list(_text(need, "--need"), "need")
+        files = wanted(files, listed, source.listing.bundle_id)
     return plan_media(
         source.listing.bundle_id,
         files,

@@ -150,8 +150,7 @@ def _collected(request: "InstallRequest", *, as_json: bool) -> "Outcome":
             console.say(error.need.short())
             raise
         if as_json:
-            facts = {"missing_bytes": error.need.size_bytes, "media": error.media}
-            console.document("install", {"complete": False, **facts, "need": str(error.kept)})
+            console.document("install", error.outstanding())
         console.say("run the same command with the next medium")
         raise typer.Exit from error
 

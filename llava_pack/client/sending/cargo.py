@@ -1,5 +1,6 @@
 """A bundle as it is sent: its files here, each with size and digest, before a byte travels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ from llava_pack.target import inventory
 from llava_pack.target.contents import survey
 from llava_pack.target.inventory import FileDefect
 
-_BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
+BUILD_AGAIN = "llava-pack verify names every file that differs; then build the bundle again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +61,10 @@ def read_cargo(root: Path, *, expect: str | None = None) -> Cargo:
     defects = [one for one in found.strange if one.problem != "extra"]
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     sizes[MANIFEST_NAME] = len(manifest_bytes)
-    for path in sorted(listing.sums.keys() - absent):
-        size_bytes = (root / path).lstat().st_size
-        if size_bytes != sizes[path]:
-            defects.append(FileDefect(path, "size", f"{sizes[path]} bytes", f"{size_bytes} bytes"))
+    defects += wrong_sizes(root, {path: sizes[path] for path in listing.sums.keys() - absent})
     if defects:
         refusal = inventory.refusal(tuple(defects), of=len(listing.sums))
-        raise IntegrityError(refusal.message, subject=str(root), hint=_BUILD_AGAIN)
+        raise IntegrityError(refusal.message, subject=str(root), hint=BUILD_AGAIN)
     files = [
         CargoFile(path=path, size_bytes=sizes[path], sha256=digest)
         for path, digest in listing.sums.items()
@@ -80,22 +78,37 @@ def read_cargo(root: Path, *, expect: str | None = None) -> Cargo:
     )
 
 
-def _unlisted(root: Path) -> list[CargoFile]:
-    """Return the files that SHA256SUMS does not list, itself first."""
+def wrong_sizes(root: Path, sizes: Mapping[str, int]) -> list[FileDefect]:
+    """Return the files below `root` that have another size in bytes than was promised."""
+    found = {path: (root / path).lstat().st_size for path in sorted(sizes)}
+    return [
+        FileDefect(path, "size", f"{sizes[path]} bytes", f"{size_bytes} bytes")
+        for path, size_bytes in found.items()
+        if size_bytes != sizes[path]
+    ]
+
+
+def unlisted_files(root: Path) -> dict[str, bytes]:
+    """Return the files that SHA256SUMS does not list and that are there, itself first."""
     most = max(MAX_START_BYTES, MAX_SIGNATURE_BYTES)
-    found = []
-    for name in sorted(UNLISTED, key=lambda name: (name != SUMS_NAME, name)):
-        if (root / name).is_file():
-            data = inventory.read_file(root, name, most if name != SUMS_NAME else 1 << 30)
-            digest = sha256(data).hexdigest()
-            found.append(CargoFile(path=name, size_bytes=len(data), sha256=digest))
-    return found
+    return {
+        name: inventory.read_file(root, name, most if name != SUMS_NAME else 1 << 30)
+        for name in sorted(UNLISTED, key=lambda name: (name != SUMS_NAME, name))
+        if (root / name).is_file()
+    }
 
 
-def damage(file: CargoFile) -> IntegrityError:
+def _unlisted(root: Path) -> list[CargoFile]:
+    return [
+        CargoFile(path=name, size_bytes=len(data), sha256=sha256(data).hexdigest())
+        for name, data in unlisted_files(root).items()
+    ]
+
+
+def damage(path: str) -> IntegrityError:
     """Return the error for a file that is damaged on this laptop."""
     return IntegrityError(
         "damaged on this laptop: its bytes are not those that SHA256SUMS lists",
-        subject=file.path,
-        hint=_BUILD_AGAIN,
+        subject=path,
+        hint=BUILD_AGAIN,
     )

@@ -125,7 +125,7 @@ class Sending:
                 while left:
                     piece = stream.read(min(left, _PIECE_BYTES))
                     if not piece:
-                        raise damage(file)
+                        raise damage(file.path)
                     yield piece
                     left -= len(piece)
         except OSError as error:
@@ -171,7 +171,7 @@ class Sending:
             if file.path in self.answers.got:
                 continue
             if self.cargo.damaged(file):
-                raise damage(file)
+                raise damage(file.path)
             self.tries[file.path] = self.tries.get(file.path, 0) + 1
             self.progress.note(f"{file.path}: the bytes that arrived are wrong; sending it again")
             if self.tries[file.path] >= _TRIES:
