@@ -1,37 +1,25 @@
 """The media of a bundle, written: each file is hashed on its way, and nothing else lies there."""
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava_pack.client.sending.cargo import damage
+from llava_pack.crossing.medium_folder import explained
 from llava_pack.crossing.parity import made_volumes, protect
-from llava_pack.crossing.plan import CarryPlan, Load, MediumPlan
+from llava_pack.crossing.plan import CarryPlan, Load
 from llava_pack.crossing.request import CarrySource
 from llava_pack.format import files
-from llava_pack.format.errors import (
-    FetchError,
-    IntegrityError,
-    SpaceError,
-    UsageError,
-    reason_of,
-)
-from llava_pack.format.files import is_leftover
 from llava_pack.format.part import PART_NAME, render_part
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, SUMS_NAME, is_parity
-from llava_pack.format.text import human_bytes
 from llava_pack.placing import share
-from llava_pack.target import disk, inventory, parity
-from llava_pack.target.contents import is_litter, recognised, survey
+from llava_pack.target import disk, parity
+from llava_pack.target.contents import is_litter
 from llava_pack.target.pieces import read_parts
-
-_OTHER = "choose another --to"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,113 +37,6 @@ class WrittenMedium:
     def facts(self) -> dict[str, Any]:
         """Return what `--json` shows."""
         return {**vars(self), "folder": str(self.folder)}
-
-
-def check_mounted(place: Path) -> None:
-    """Refuse a place where nothing is, as where a medium is not mounted.
-
-    Raises:
-        UsageError: neither it nor the folder above exists, or it is a device.
-    """
-    real = place.absolute()
-    if not place.exists() and not place.absolute().parent.is_dir():
-        message = "neither it nor the folder above exists"
-        raise UsageError(message, subject=str(place), hint="is the medium mounted?")
-    if real.is_relative_to("/dev") and not real.is_relative_to("/dev/shm"):  # noqa: S108
-        hint = "mount it, and pass the folder where it is mounted"
-        raise UsageError("is a device, expected a folder", subject=str(place), hint=hint)
-
-
-def check_folder(
-    source: CarrySource, plan: CarryPlan, number: int, folder: Path, *, replace: bool
-) -> None:
-    """Refuse to write where that would cost anything that this medium is not to hold.
-
-    Args:
-        source: the bundle.
-        plan: of all media.
-        number: of this one, counted from 1.
-        folder: of the bundle on the medium.
-        replace: another bundle, or another part of this one, may go.
-
-    Raises:
-        UsageError: the folder is the bundle itself, holds something else, or a part of a bundle
-            that would go.
-        FetchError: it cannot be read.
-    """
-    with _explained(folder):
-        real = folder.resolve()
-        if real.is_relative_to(source.root.resolve()) or source.root.resolve().is_relative_to(real):
-            raise UsageError("is the bundle itself", subject=str(folder), hint=_OTHER)
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise UsageError("is not a folder", subject=str(folder), hint=_OTHER)
-        if folder.exists():
-            _check_held(source, plan, number, folder, replace=replace)
-
-
-def _check_held(
-    source: CarrySource, plan: CarryPlan, number: int, folder: Path, *, replace: bool
-) -> None:
-    heads = source.head.keys() | {PART_NAME}
-    lying = (path for path in folder.rglob("*") if not path.is_dir())
-    names = {path.relative_to(folder).as_posix() for path in lying}
-    own = {name for name in names if _is_own(name) or is_litter(name)}
-    if names <= heads | own and SUMS_NAME not in names:
-        return  # nothing, or what a run wrote that was stopped early
-    try:
-        listing = inventory.read_listing(folder, expect=None)
-        manifest, _ = inventory.read_manifest(listing)
-        found = recognised(survey(listing), manifest)
-    except (IntegrityError, UsageError) as error:
-        raise UsageError(
-            "exists and is not a bundle, so it is left alone",
-            subject=str(folder),
-            hint="choose another --to, or empty the folder",
-        ) from error
-    strange = [one for one in found.strange if not _is_own(one.path)]
-    if strange:
-        raise UsageError(f"{strange[0]}", subject=str(folder), hint=_OTHER)
-    if replace:
-        return
-    if listing.bundle_id != source.listing.bundle_id:
-        message = f"holds bundle {listing.bundle_id[:12]} of {manifest.recipe.name}"
-        raise UsageError(
-            message, subject=str(folder), hint="choose another --to, or pass --replace"
-        )
-    wanted = heads | {load.name for load in plan.media[number - 1].loads}
-    if gone := sorted(names - own - wanted):
-        message = f"holds {len(gone)} files of the bundle that would go, such as {gone[0]}"
-        raise UsageError(
-            message, subject=str(folder), hint="choose another --to, or pass --replace"
-        )
-
-
-def _is_own(name: str) -> bool:
-    """Say whether a name is of recovery volumes, which are made anew, or of a file half written."""
-    return name.startswith((f"{PARITY_FOLDER}/", f"{PARITY_FOLDER}.partial")) or is_leftover(name)
-
-
-def check_room(folder: Path, medium: MediumPlan) -> None:
-    """Hold a medium against the disk that it is written to.
-
-    Raises:
-        SpaceError: it has no room; what is there already counts.
-    """
-    with _explained(folder):
-        held = held_bytes(folder)
-        usage = shutil.disk_usage(disk.existing(folder))
-    if usage.total and medium.size_bytes > usage.free + held:  # some drivers do not know either
-        raise SpaceError(
-            f"{human_bytes(medium.size_bytes)} are to be written, "
-            f"{human_bytes(usage.free)} are free",
-            subject=str(folder),
-            hint="free some space, or divide it: --media SIZE, and --medium 1 for the first one",
-        )
-
-
-def held_bytes(folder: Path) -> int:
-    """Return the size of what lies in a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def write_medium(
@@ -180,7 +61,7 @@ def write_medium(
     medium = plan.media[number - 1]
     progress.start(f"writing medium {number} of {len(plan.media)}", medium.size_bytes)
     copied = 0
-    with _explained(folder), disk.room_on(folder):
+    with explained(folder), disk.room_on(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if _changed(folder / SUMS_NAME, source.head[SUMS_NAME]):
             disk.remove_tree(folder / PARITY_FOLDER)  # it is of other files
@@ -206,19 +87,6 @@ def write_medium(
         size_bytes=medium.size_bytes,
         copied_bytes=copied,
     )
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what a medium refuses into an error that says so."""
-    try:
-        yield
-    except OSError as error:
-        raise FetchError(
-            f"{reason_of(error)}",
-            subject=str(error.filename or folder),
-            hint="look at the medium, then run the same command again: it resumes",
-        ) from error
 
 
 def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -129,10 +129,9 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     if unknown := ", ".join(name for name in request.accepted if name not in names):
         message = f"no such known answer, expected one of {', '.join(names)}"
         raise UsageError(message, subject=f"--accept-answer {unknown}")
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.release))
     progress.note(
-        f"{manifest.recipe.name}: {manifest.recipe.title}, release "
-        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(manifest.release))}, "
-        f"id {listing.bundle_id}"
+        f"{manifest.recipe.name}: {manifest.recipe.title}, release {when}, id {listing.bundle_id}"
     )
     trust.check_change(
         request.prefix,
@@ -163,12 +162,8 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         *_left_out(request, manifest, absent),
         _files(request, listing, contents, manifest, others),
     )
-    if request.collect:
-        for defect in (*contents.strange, *others.defects):
-            progress.note(f"! {defect}")
-    again = request.collect and (request.prefix / COLLECTING).is_dir()
-    for item in found if not again else (one for one in found if one.level != "ok"):
-        progress.note(receipt_page.mark(records.encode(item)))
+    for line in _told(request, found, (*contents.strange, *others.defects)):
+        progress.note(line)
     preflight.check(found)
     links = request.indexes.locate(absent)
     return InstallPlan(
@@ -183,6 +178,16 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         links=links,
         pause=serves and any(item.level == "warn" for item in memory),
     )
+
+
+def _told(
+    request: InstallRequest, found: Sequence[FloorFinding], defects: Iterable[FileDefect]
+) -> Iterator[str]:
+    """Yield what was found; of a medium also what is wrong and stops nothing, facts only once."""
+    again = request.collect and (request.prefix / COLLECTING).is_dir()
+    yield from (f"! {defect}" for defect in defects if request.collect)
+    shown = (one for one in found if one.level != "ok" or not again)
+    yield from (receipt_page.mark(records.encode(one)) for one in shown)
 
 
 def _over_ssh(request: InstallRequest, verdict: trust.Verdict) -> trust.Verdict:

@@ -144,7 +144,7 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
         IncompleteError: some are missing or bad; what to bring is written down.
     """
     plan = staging.plan
-    request = staging.request
+    prefix = staging.request.prefix
     try:
         return _place_or_mend(staging, store)
     except LackError as error:
@@ -152,9 +152,9 @@ def _place(staging: InstallRun, store: Store) -> Counter[str]:
             raise
         identity = plan.listing.bundle_id
         found = (unlisted.part_at(plan.listing, root) for root in plan.listing.roots)
-        read = needs.media_read(request.prefix, identity, [one for one in found if one is not None])
+        read = needs.media_read(prefix, identity, [one for one in found if one is not None])
         need = Need(bundle_id=identity, lacks=read.beyond(error.lacks) or error.lacks)
-        kept = needs.keep(request.prefix, need, read)
+        kept = needs.keep(prefix, need, read)
         raise IncompleteError(error, need, read, kept) from error
 
 
@@ -179,8 +179,8 @@ def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
                 raise error from failed
             if not places:
                 raise
-            contents = rebuilding.with_places(plan.contents, places)
-            return store.place(contents, plan.manifest, progress, consume=consume)
+            more = rebuilding.with_places(plan.contents, places)
+            return store.place(more, plan.manifest, progress, consume=consume)
 
 
 def place_model(manifest: Manifest, store: Store, generation: Path) -> None:

@@ -93,7 +93,8 @@ def carry(
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --base old-bundle
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --need need.json
     """
-    from llava_pack.crossing.carry import check_folder, check_mounted, check_room, write_medium
+    from llava_pack.crossing.carry import write_medium
+    from llava_pack.crossing.medium_folder import check_folder, check_mounted, check_room
     from llava_pack.crossing.request import read_source
 
     for place in to:
@@ -201,8 +202,8 @@ class _Sizes:
         self._said = None if media is None else parse_media(media)
 
     def __call__(self, index: int) -> "MediumSize | None":
-        from llava_pack.crossing.carry import held_bytes
         from llava_pack.crossing.media import MediumSize
+        from llava_pack.crossing.medium_folder import held_bytes
         from llava_pack.target.disk import free_bytes
 
         if len(self._to) > 1 and index >= len(self._to):
