@@ -89,26 +89,25 @@ def listing(prefix: Path, recipe: str | None = None) -> tuple[Generation, ...]:
         for number in numbers(prefix, name):
             root = generation_folder(prefix, name, number)
             if proof := receipt.read(root):
-                is_current = number == current
-                found.append(Generation(name, number, root, is_current, proof))
+                found.append(Generation(name, number, root, number == current, proof))
     return tuple(found)
 
 
 def current_number(prefix: Path, recipe: str) -> int | None:
     """Return the number of the current generation, None where there is none."""
-    try:
-        name = (recipe_folder(prefix, recipe) / "current").readlink().name
-    except OSError:
-        return None
-    return int(name) if name.isdecimal() else None
+    with suppress(OSError, ValueError):
+        return int((recipe_folder(prefix, recipe) / "current").readlink().name)
+    return None
 
 
 def activate(prefix: Path, recipe: str, number: int) -> None:
-    """Make a complete generation the current one, by one rename."""
-    folder = recipe_folder(prefix, recipe)
-    disk.point(folder / "current", f"generations/{number}")
+    """Make a complete generation the current one, by one rename; what needs space comes before."""
     (prefix / "bin").mkdir(exist_ok=True)
-    files.write(prefix / "bin" / "llava-pack", launcher.text(recipe).encode(), 0o755)
+    with files.replacing(prefix / "bin" / "llava-pack", 0o755) as stream:
+        stream.write(launcher.text(recipe).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+        disk.point(recipe_folder(prefix, recipe) / "current", f"generations/{number}")
 
 
 def state(prefix: Path, recipe: str) -> str:

@@ -181,7 +181,6 @@ def test_what_cannot_be_asked_says_why(
 @pytest.mark.parametrize(
     ("url", "proxy", "words"),
     [
-        ("http://llava.invalid", "socks5://127.0.0.1:1", "the proxy of this environment"),
         ("http://llava.invalid", "carrier://127.0.0.1:1", "the proxy of this environment"),
         ("http://llava\x01.invalid", "", "the address is not valid"),
         ("http://" + "a" * 70000, "", "the address is not valid"),

@@ -142,7 +142,7 @@ def proxy_on_loopback(_demo: Path) -> None:
 def environment_breaks_libraries(_demo: Path) -> None:
     import httpx
 
-    with mock.patch.dict(os.environ, {"ALL_PROXY": "socks5://127.0.0.1:9"}):
+    with mock.patch.dict(os.environ, {"ALL_PROXY": "carrier://127.0.0.1:9"}):
         httpx.Client()
 
 

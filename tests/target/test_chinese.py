@@ -104,7 +104,7 @@ def test_what_the_installer_finds_is_said_in_chinese_and_stays_english_for_progr
     done = host.install_sh(bad, "--json", env=CHINESE)
     assert done.returncode == 4
     assert WEIGHTS in done.stderr
-    assert "提示：重新拷贝列出的文件，然后运行同一条命令" in done.stderr
+    assert "提示: 重新拷贝列出的文件，然后运行同一条命令" in done.stderr
     told = json.loads(done.stdout)
     assert not in_chinese(json.dumps(told, ensure_ascii=False))
     assert "differ" in told["message"]

@@ -437,7 +437,7 @@ def test_another_recipe_does_not_slip_in(way, host, signed, publisher):
 def test_it_says_what_it_is_before_it_acts(way, medium):
     bundle = medium(recipe="tiny", release=1_234_567_890)
     said = way(bundle, "--expect", bundle.id)[1]
-    announced = said.index(f"release 1234567890, id {bundle.id}")
+    announced = said.index(f"release 2009-02-13 23:31 UTC, id {bundle.id}")
     assert said.index("tiny: A tiny LLaVA") < announced < said.index("placing files")
 
 
