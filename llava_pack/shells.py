@@ -1,5 +1,6 @@
-"""Command lines to paste: for sh, and for cmd.exe and PowerShell with their double quotes."""
+"""What shells read and write: command lines to paste, for sh, cmd.exe and PowerShell; their `>`."""
 
+import codecs
 import re
 import shlex
 import subprocess
@@ -47,3 +48,13 @@ def _for_windows(word: str) -> str:
         return quoted
     ending = quoted[len(quoted.rstrip("\\")) :]  # a backslash before a quote counts as one of two
     return f'"{quoted}{ending}"'
+
+
+def redirected(data: bytes) -> str:
+    r"""Return the text that `>` of a shell wrote: of Windows PowerShell, that is UTF-16.
+
+    >>> redirected("need:1f\r\n".encode("utf-16")), redirected(b"need:1f\n")
+    ('need:1f\r\n', 'need:1f\n')
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig", "replace")

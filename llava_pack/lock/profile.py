@@ -13,6 +13,7 @@ from typing import Any
 from llava_pack.format import canonical, records
 from llava_pack.format.errors import IntegrityError, UsageError
 from llava_pack.format.target import Machine
+from llava_pack.shells import redirected
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
@@ -85,7 +86,7 @@ def read_profile(path: Path) -> TargetProfile:
         raise UsageError(
             f"cannot be read: {error.strerror}", subject=str(path), hint=_AGAIN
         ) from error
-    return parse_profile(data, subject=path.name)
+    return parse_profile(redirected(data).encode(), subject=path.name)
 
 
 def parse_profile(data: bytes, *, subject: str = "target profile") -> TargetProfile:

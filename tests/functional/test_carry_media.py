@@ -212,6 +212,9 @@ def test_what_is_pasted_is_read_from_stdin(bundle, carry, tmp_path, monkeypatch,
         monkeypatch.setattr("sys.stdin", stream)
         code, told = carry("--have", "-")
     assert (code, told["media"]) == (0, [])
+    (tmp_path / "have").write_bytes(have.encode("utf-16"))  # as PowerShell's `>` writes it
+    code, told = carry("--have", tmp_path / "have")
+    assert (code, told["media"]) == (0, [])
 
 
 def test_a_medium_that_fails_while_it_is_written(carry, monkeypatch):

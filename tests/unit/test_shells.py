@@ -6,7 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llava_pack.lock.profile import read_profile
 from llava_pack.shells import for_windows, pasted
+from tests.conftest import ROOT
 
 FILE_NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters='"%'))
 
@@ -63,3 +65,10 @@ def test_sh_finds_them_too(words):
 )
 def test_each_system_gets_its_own_quotes(platform, line):
     assert pasted(["scp", "a b", "me@gpu:"], platform) == line
+
+
+def test_a_profile_that_powershell_redirected_is_the_one_that_sh_did(tmp_path):
+    saved = ROOT / "tests/fixtures/targets/driver-470.json"
+    wide = tmp_path / "TARGET.json"
+    wide.write_bytes(saved.read_text().replace("\n", "\r\n").encode("utf-16"))
+    assert read_profile(wide) == read_profile(saved)

@@ -79,8 +79,9 @@ def _make_prefix() -> None:
 
 def _make_python(minor: str) -> None:
     """Unpack a CPython as python.org publishes it for Windows, and llava-pack's packages for it."""
-    folder = WORLD / minor
-    if (folder / "ready").exists():
+    folder, ready = WORLD / minor, WORLD / minor / "ready"
+    project = (ROOT / "pyproject.toml").read_text()  # has the packages
+    if ready.exists() and ready.read_text() == project:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -98,7 +99,7 @@ def _make_python(minor: str) -> None:
     paths = [python_zip.name, ".", r"..\site", "import site", ""]
     (folder / "py" / f"{python_zip.stem}._pth").write_bytes("\r\n".join(paths).encode())
     _into_site(minor, str(ROOT))
-    (folder / "ready").touch()
+    ready.write_text(project)
 
 
 def _install() -> None:

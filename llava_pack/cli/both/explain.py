@@ -14,6 +14,7 @@ from llava_pack.cli.language import language_of
 from llava_pack.cli.parameters import Ways, refuse_strangers
 from llava_pack.format.errors import UsageError, reason_of
 from llava_pack.format.text import LANGUAGES, Language
+from llava_pack.shells import redirected
 
 if TYPE_CHECKING:
     from llava_pack.health.knowledge import Failure
@@ -132,6 +133,6 @@ def _said(words: list[str], log: Path | None) -> str:
 def _end(log: Path, size_bytes: int) -> str:
     """Return the last bytes of a log as text."""
     with log.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(stream.tell() - size_bytes, 0))
-        return stream.read().decode(errors="replace")
+        mark = stream.read(2)  # of UTF-16, where there is one
+        stream.seek(max(stream.seek(0, os.SEEK_END) - size_bytes, 2) // 2 * 2)
+        return redirected(mark + stream.read())

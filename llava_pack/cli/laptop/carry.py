@@ -13,6 +13,7 @@ from llava_pack.cli.arguments import AsJson, Bundle
 from llava_pack.format.errors import UsageError
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.format.text import clock, human_bytes
+from llava_pack.shells import redirected
 
 if TYPE_CHECKING:
     from llava_pack.crossing.carry import WrittenMedium
@@ -177,10 +178,8 @@ def _plan(
 
 def _text(name: str, option: str) -> str:
     """Return a file's text, or what is pasted into stdin."""
-    if name == "-":
-        return sys.stdin.buffer.read().decode("utf-8", "replace")
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return redirected(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read: {error}", subject=f"{option} {name}") from error
 

@@ -37,6 +37,9 @@ def test_a_log_and_stdin_are_searched_from_their_end(capsys, monkeypatch, tmp_pa
     log.write_text("fine\n" * 100 + "RuntimeError: CUDA out of memory\n")
     assert main(["explain", "--log", str(log)]) == 0
     assert capsys.readouterr().out.startswith("out-of-gpu-memory:")
+    log.write_bytes(log.read_text().replace("\n", "\r\n").encode("utf-16"))  # as PowerShell's `>`
+    assert main(["explain", "--log", str(log)]) == 0
+    assert capsys.readouterr().out.startswith("out-of-gpu-memory:")
     monkeypatch.setattr(sys, "stdin", io.StringIO("raise Empty\n_queue.Empty\n"))
     assert main(["explain", "-"]) == 0
     assert capsys.readouterr().out.startswith("first-token-too-late:")
