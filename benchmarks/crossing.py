@@ -180,7 +180,7 @@ def measure(folder: Path, ids: dict[str, str], rate: int, room_bytes: int) -> No
         llava_pack("carry", one, "--to", folder / "repair", "--need", prefix / "need.json")
         brought = size_of(folder / "repair")
         print(f"the same without: {asked} bytes asked for, {brought} on the medium")
-        install(folder / "repair/tiny", ids["one"], prefix)
+        install(folder / "repair/tiny-repair", ids["one"], prefix)
     (folder / "have").write_text(llava_pack("have", "--prefix", prefix))
     llava_pack("carry", two, "--to", folder / "update", "--have", folder / "have")
     update = size_of(folder / "update")
@@ -190,7 +190,7 @@ def measure(folder: Path, ids: dict[str, str], rate: int, room_bytes: int) -> No
     exact = sum((two / path).stat().st_size for path in changed)
     print(f"update: {update} bytes, {exact} changed and {listed} of the list")
     print(f"that is {update / (exact + listed):.4f} of them")
-    install(folder / "update/tiny", ids["two"], prefix)
+    install(folder / "update/tiny-update", ids["two"], prefix)
 
 
 def placing_s(prefix: Path) -> float:

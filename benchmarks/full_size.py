@@ -24,7 +24,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -195,7 +197,9 @@ def main() -> None:
     folder = options.folder
     folder.mkdir(parents=True)
     print(f"{platform.machine()}, {os.cpu_count()} processors, {options.layers} layers", flush=True)
-    checkpoint(folder, options.layers)
+    # in a process of its own: a program inherits the peak of memory of what started it
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        apart.submit(checkpoint, folder, options.layers).result()
     os.environ["LLAVA_PACK_CACHE"] = str(folder / "cache")
     with driver():
         measure(folder, Steps(folder), options.build)
