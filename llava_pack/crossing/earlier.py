@@ -6,7 +6,7 @@ What is free on media is never twice the same, so another plan would cut files a
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from llava_pack.crossing.filling import empty_medium
+from llava_pack.crossing.filling import empty_medium, needed_first
 from llava_pack.crossing.media import MediumSize
 from llava_pack.crossing.medium_folder import explained, own_folders
 from llava_pack.crossing.plan import CarriedFile, CarryPlan, Load, MediumPlan
@@ -64,7 +64,10 @@ def resumed(
     """
     (part, *_) = parts.values()
     by_path = {one.path: one for one in files}
-    loads = [[_load(name, part, by_path) for name in names] for names in part.media]
+    loads = [
+        [_load(name, part, by_path) for name in sorted(names, key=needed_first)]
+        for names in part.media
+    ]
     if not _complete([one for each in loads for one in each], files):
         return None
     at = {one.medium: place for place, one in parts.items()}

@@ -50,7 +50,7 @@ def plan_media(
     Raises:
         UsageError: the media are too small for what cannot be divided, or too few.
     """
-    ordered = sorted(files, key=lambda one: (_rank(one.path), one.path))
+    ordered = sorted(files, key=lambda one: needed_first(one.path))
     starting = [one for one in ordered if one.path.startswith(STARTS) and not one.wanted]
     stack = _Stack(sizes, empty_medium(ordered, list_bytes, parity_percent), starting, more=more)
     stack.start()
@@ -88,8 +88,10 @@ def empty_medium(
     return empty
 
 
-def _rank(path: str) -> int:
-    return next((at for at, start in enumerate(_ORDER) if path.startswith(start)), len(_ORDER))
+def needed_first(path: str) -> tuple[int, str]:
+    """Return what files are sorted by, so that what is needed first comes first."""
+    rank = next((at for at, start in enumerate(_ORDER) if path.startswith(start)), len(_ORDER))
+    return rank, path
 
 
 def _divide(file: CarriedFile, stack: "_Stack") -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _RATES = {"a USB 2 stick": 20e6, "a USB 3 stick": 100e6}
 """Bytes per second at which such media are written, about."""
+_INSTALLER = "installer/"
 
 
 def medium_label(source: "CarrySource", plan: "CarryPlan", number: int) -> str:
@@ -62,15 +63,20 @@ def show_plan(
 
 
 def _list(loads: Sequence["Load"]) -> None:
-    """Print each file or piece with its size, below its folder."""
+    """Print each file or piece with its size below its folder; the installer's as one."""
 
     def folder(load: "Load") -> str:
-        return load.name.rpartition("/")[0]
+        return _INSTALLER if load.name.startswith(_INSTALLER) else load.name.rpartition("/")[0]
 
     for above, below in groupby(loads, key=folder):
-        indent = "    " if above else "  "
+        if above == _INSTALLER:
+            size = human_bytes(sum(load.size_bytes for load in below))
+            console.verbatim(f"  {size:>8}  {_INSTALLER}")
+            continue
         if above:
             console.verbatim(f"  {above}/")
         for load in below:
             name = load.name.rpartition("/")[2]
-            console.verbatim(f"{indent}{human_bytes(load.size_bytes):>8}  {name}")
+            console.verbatim(
+                f"{'    ' if above else '  '}{human_bytes(load.size_bytes):>8}  {name}"
+            )
