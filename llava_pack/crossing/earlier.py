@@ -74,9 +74,9 @@ def resumed(
     empty = empty_medium(files, list_bytes, parity_percent)
     media: list[MediumPlan] = []
     for number, each in enumerate(loads, start=1):
-        after = media[-1].place if media else -1
-        rest = (place for place in range(len(sizes)) if place not in parts)
-        places = [place for place in ([at[number]] if number in at else rest) if place > after]
+        taken = {*parts, *(one.place for one in media)}
+        rest = [place for place in range(len(sizes)) if place not in taken]
+        places = [at[number]] if number in at else rest
         filled = (_filled(empty(sizes[place], place), each) for place in places)
         medium = next((one for one in filled if _holds(one, parts.get(one.place))), None)
         if medium is None:

@@ -90,8 +90,10 @@ def test_volumes_that_were_not_asked_for_then_need_room(two):
     assert resumed(files, parts, large, list_bytes=0, parity_percent=5)
 
 
-def test_media_that_were_exchanged_need_another_plan(two):
+def test_media_that_were_exchanged_go_on_where_they_are(two):
     files, sizes, parts = two
     (part,) = parts.values()
-    swapped = {1: part, 0: replace(part, medium=2)}
-    assert resumed(files, swapped, sizes, list_bytes=0, parity_percent=0) is None
+    for swapped in ({1: part, 0: replace(part, medium=2)}, {1: part}):
+        plan = resumed(files, swapped, sizes, list_bytes=0, parity_percent=0)
+        assert [one.place for one in plan.media] == [1, 0]
+        assert names(plan) == [sorted(each, reverse=True) for each in part.media]
