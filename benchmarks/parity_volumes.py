@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from llava_pack.crossing.parity import par2_program, plan_volumes, protect
+from llava_pack.crossing.parity import par2_program, protect
+from llava_pack.crossing.volumes import plan_volumes
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.progress import Silent
 from llava_pack.target.parity import WantedFile, rebuild

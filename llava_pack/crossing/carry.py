@@ -31,6 +31,9 @@ class WrittenMedium:
     media: int
     files: int
     size_bytes: int
+    """Recovery volumes left aside."""
+    parity_bytes: int
+    """Of recovery volumes."""
     copied_bytes: int
     """What was written; the rest was there, or shares the blocks of the bundle."""
 
@@ -59,7 +62,7 @@ def write_medium(
         FetchError: it cannot be written, or the bundle cannot be read.
     """
     medium = plan.media[number - 1]
-    progress.start(f"writing medium {number} of {len(plan.media)}", medium.size_bytes)
+    progress.start(f"writing medium {number} of {len(plan.media)}", medium.content_bytes)
     copied = 0
     with explained(folder), disk.room_on(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,8 @@ def write_medium(
         medium=number,
         media=len(plan.media),
         files=len(medium.loads) + len(head),
-        size_bytes=medium.size_bytes,
+        size_bytes=medium.content_bytes,
+        parity_bytes=sum((folder / name).stat().st_size for name in made),
         copied_bytes=copied,
     )
 

@@ -9,7 +9,8 @@ _UNITS = {"": 1, "mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 1 << 20, "gib": 
 _SIZE = re.compile(r"(\d+(?:\.\d+(?=\s*[mgt]))?)\s*(mb|gb|tb|mib|gib|)(-fat32)?", re.IGNORECASE)
 _NOMINAL = 0.96
 """What a medium has at least of the size that it is sold as, its file system taken off."""
-_BLOCK_BYTES = 4096
+BLOCK_BYTES = 4096
+"""Of most file systems."""
 _FAT32_BLOCK_BYTES = 32768
 _WHOLE = 100
 
@@ -19,7 +20,7 @@ class MediumSize:
     """What a medium can hold."""
 
     room_bytes: int
-    block_bytes: int = _BLOCK_BYTES
+    block_bytes: int = BLOCK_BYTES
     """Each file takes a whole number of these."""
 
     def taken(self, size_bytes: int) -> int:
@@ -66,5 +67,5 @@ def parse_media(text: str) -> MediumSize:
         )
     unit = match[2].lower()
     size_bytes = float(match[1]) * _UNITS[unit] * (_NOMINAL if unit else 1)
-    block_bytes = _FAT32_BLOCK_BYTES if match[3] else _BLOCK_BYTES
+    block_bytes = _FAT32_BLOCK_BYTES if match[3] else BLOCK_BYTES
     return MediumSize(room_bytes=int(size_bytes), block_bytes=block_bytes)

@@ -1,10 +1,14 @@
 """Whether a folder may become a medium: what lies there, and how much room there is."""
 
+import os
+import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from llava_pack.crossing.media import BLOCK_BYTES, MediumSize
 from llava_pack.crossing.plan import CarryPlan, MediumPlan
 from llava_pack.crossing.request import CarrySource
 from llava_pack.format.errors import (
@@ -21,7 +25,15 @@ from llava_pack.format.text import human_bytes
 from llava_pack.target import disk, inventory
 from llava_pack.target.contents import is_litter, recognised, survey
 
+if sys.platform == "win32":
+    from llava_pack.format import windows
+
 _OTHER = "choose another --to"
+_LESS = "free some space, or divide it: --media SIZE, and --medium 1 for the first one"
+_LESS_PARITY = (
+    "free some space, take less recovery data, or divide it: --media SIZE, and --medium 1 for the "
+    "first one"
+)
 
 
 def check_mounted(place: Path) -> None:
@@ -108,27 +120,94 @@ def _is_own(name: str) -> bool:
     return name.startswith((f"{PARITY_FOLDER}/", f"{PARITY_FOLDER}.partial")) or is_leftover(name)
 
 
-def check_room(folder: Path, medium: MediumPlan) -> None:
-    """Hold a medium against the disk that it is written to.
+def check_room(source: CarrySource, media: Sequence[tuple[Path, MediumPlan]]) -> None:
+    """Hold media against the disks that they are written to, before anything is written.
+
+    Args:
+        source: the bundle; its own disk shares the blocks of whole files.
+        media: each with its folder.
 
     Raises:
-        SpaceError: it has no room; what is there already counts.
+        SpaceError: a disk has no room for all that goes on it; what is there already counts.
     """
-    with explained(folder):
-        held = held_bytes(folder)
-        usage = shutil.disk_usage(disk.existing(folder))
-    if usage.total and medium.size_bytes > usage.free + held:  # some drivers do not know either
-        raise SpaceError(
-            f"{human_bytes(medium.size_bytes)} are to be written, "
-            f"{human_bytes(usage.free)} are free",
-            subject=str(folder),
-            hint="free some space, or divide it: --media SIZE, and --medium 1 for the first one",
-        )
+    own = source.root.stat().st_dev
+    disks: dict[int, list[tuple[Path, MediumPlan]]] = {}
+    for folder, medium in media:
+        with explained(folder):
+            disks.setdefault(disk.existing(folder).stat().st_dev, []).append((folder, medium))
+    for device, each in disks.items():
+        folder, first = each[0]
+        shared = device == own and sys.platform != "win32"
+        with explained(folder):
+            block = block_bytes(folder)
+            more = sum(_more_bytes(one, medium, block, shared=shared) for one, medium in each)
+            usage = shutil.disk_usage(disk.existing(folder))
+        if usage.total and more > usage.free:  # some drivers do not know either
+            raise SpaceError(
+                f"{human_bytes(more)} are to be written, {human_bytes(usage.free)} are free",
+                subject=str(folder),
+                hint=_LESS_PARITY if first.parity_percent else _LESS,
+            )
 
 
-def held_bytes(folder: Path) -> int:
-    """Return the size of what lies in a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+def _more_bytes(folder: Path, medium: MediumPlan, block: int, *, shared: bool) -> int:
+    """Return how much less a disk has free once a medium is written, and what it replaces is gone.
+
+    Args:
+        folder: of the bundle on the medium.
+        medium: what it is to hold.
+        block: in how many bytes the disk counts.
+        shared: whole files take nothing.
+    """
+    held = {path.relative_to(folder).as_posix(): path.lstat().st_size for path in _files(folder)}
+    there = {load.name for load in medium.loads if held.get(load.name) == load.size_bytes}
+    linked = {load.name for load in medium.loads if shared and load.end is None}
+    new = medium.taken_bytes(block, without=there | linked)
+    return new - held_bytes(folder, block) + sum(_blocks(held[name], block) for name in there)
+
+
+def room_of(place: Path, name: str) -> MediumSize:
+    """Return how much of a bundle a medium can hold; what it holds of it already counts as room.
+
+    Args:
+        place: where it is mounted.
+        name: of the bundle's folder on it, or of the folders if there are several media.
+    """
+    with explained(place):
+        block = block_bytes(place)
+        held = sum(held_bytes(one, block) for one in own_folders(place, name))
+        return MediumSize(room_bytes=disk.free_bytes(place) + held, block_bytes=block)
+
+
+def own_folders(place: Path, name: str) -> list[Path]:
+    """Return the folders that are named as those of a bundle on media."""
+    own = re.compile(rf"{re.escape(name)}(-\d+of\d+)?")
+    return sorted(one for one in place.glob("*") if own.fullmatch(one.name))
+
+
+def block_bytes(folder: Path) -> int:
+    """Return in how many bytes the disk counts on which a folder is, or would be."""
+    there = disk.existing(folder.absolute())
+    if sys.platform == "win32":
+        return windows.cluster_bytes(there)
+    return os.statvfs(there).f_frsize or BLOCK_BYTES
+
+
+def held_bytes(folder: Path, block: int) -> int:
+    """Return how much what lies in a folder takes on a disk that counts in blocks."""
+    if not folder.is_dir():
+        return 0
+    folders = 1 + sum(path.is_dir() for path in folder.rglob("*"))
+    sizes = (path.lstat().st_size for path in _files(folder))
+    return folders * block + sum(_blocks(size, block) for size in sizes)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _blocks(size_bytes: int, block: int) -> int:
+    return MediumSize(room_bytes=0, block_bytes=block).taken(size_bytes)
 
 
 @contextmanager

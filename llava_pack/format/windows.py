@@ -3,8 +3,10 @@
 No bundle holds a copy: what installs one runs on Linux.
 """
 
+import ctypes
 import errno
 import os
+import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +16,7 @@ SYSTEM = {name: os.environ[name] for name in ("SYSTEMROOT", "TEMP") if name in o
 _ROOTS = (os.environ.get("SYSTEMROOT", r"C:\Windows"), os.environ.get("PROGRAMFILES", ""))
 SEARCH_PATH = rf"{_ROOTS[0]}\System32\OpenSSH;{_ROOTS[1]}\Git\usr\bin"
 """Where Windows has ssh and ssh-keygen, and where openssl comes with Git, off the PATH."""
+_PATH_LETTERS = 32768
 _TRIES = 10
 _FIRST_WAIT_S = 0.01
 
@@ -73,3 +76,23 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cluster_bytes(folder: Path) -> int:
+    """Return in how many bytes the volume counts that a folder is on.
+
+    Raises:
+        OSError: it does not say.
+
+    Source: Win32, `GetVolumePathNameW` and `GetDiskFreeSpaceW`.
+    """
+    if sys.platform != "win32":
+        raise NotImplementedError
+    library = ctypes.WinDLL("kernel32", use_last_error=True)
+    root = ctypes.create_unicode_buffer(_PATH_LETTERS)
+    sectors, size, free, total = (ctypes.c_ulong() for _ in range(4))
+    told = map(ctypes.byref, (sectors, size, free, total))
+    named = library.GetVolumePathNameW(str(folder), root, _PATH_LETTERS)
+    if not (named and library.GetDiskFreeSpaceW(root, *told)):
+        raise ctypes.WinError(ctypes.get_last_error())
+    return sectors.value * size.value

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,71 @@ def test_the_plan_alone_writes_nothing(carry, tmp_path):
     assert told["kind"] == "carry-plan"
     assert len(told["media"]) >= 3
     assert not (tmp_path / "media").exists()
+
+
+def test_a_plan_shows_each_medium_with_its_label_and_list(bundle, tmp_path, capsys):
+    command = ["carry", str(bundle[0]), "--to", str(tmp_path / "media"), "--media", "1000000"]
+    command += ["--parity", "10%", "--dry-run"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    media = re.split(r"^medium (?=\d+ of)", said, flags=re.MULTILINE)[1:]
+    assert [one.split(":")[0] for one in media][:2] == [f"{n} of {len(media)}" for n in (1, 2)]
+    assert f"label: tiny {bundle[1][:8]} 1 of {len(media)}" in media[0]
+    assert all("recovery volumes: " in one for one in media)
+    assert re.search(r"^ +[\d.]+ kB  install\.sh$", media[0], re.MULTILINE)
+    assert re.search(r"^ +[\d.]+ kB  installer/$", media[0], re.MULTILINE)
+    assert re.search(r"^ +[\d.]+ kB  model-0.*\.piece-\d+$", media[1], re.MULTILINE)
+    assert said.count("about 0:0") == 2
+    assert main([*command, "--medium", "2"]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith(f"medium {media[1].split('about')[0]}")
+    assert "medium 1 of" not in alone
+
+
+def test_a_plan_counts_recovery_volumes(carry):
+    plain = carry("--dry-run")[1]
+    code, told = carry("--dry-run", "--parity", "50%")
+    assert code == 0
+    (medium,) = told["media"]
+    assert medium["parity_bytes"] > 1_500_000
+    assert told["size_bytes"] == plain["size_bytes"] + medium["parity_bytes"]
+    written = carry("--parity", "50%")[1]["media"][0]["parity_bytes"]
+    assert 0.9 * medium["parity_bytes"] < written <= medium["parity_bytes"]
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--medium", "1")])
+def test_nothing_is_missing(bundle, tmp_path, capsys, more):
+    command = ["carry", str(bundle[0]), "--to", str(tmp_path / "media"), *more]
+    assert main([*command, "--base", str(bundle[0])]) == 0
+    said = capsys.readouterr()
+    assert "no medium is needed" in said.out + said.err
+    assert "about" not in said.out
+
+
+def test_a_plan_is_refused_where_writing_it_would_be(carry, tmp_path):
+    other = tmp_path / "laptop/other"
+    BundleSimulator(release=1_800_000_000).write(other)
+    assert main(["carry", str(other), "--to", str(tmp_path / "media")]) == 0
+    code, told = carry("--dry-run")
+    assert (code, "--replace" in told["hint"]) == (2, True)
+    assert carry("--dry-run", "--replace")[0] == 0
+
+
+def test_a_repair_has_recovery_volumes_where_they_are_asked_for(bundle, carry, tmp_path):
+    digests = [line.split() for line in (bundle[0] / "SHA256SUMS").read_text().splitlines()]
+    (digest,) = [digest for digest, path in digests if path == SHARD]
+    (tmp_path / "need.json").write_text(json.dumps({"kind": "need", "digests": [digest]}))
+    code, told = carry("--need", tmp_path / "need.json", "--parity", "5%")
+    assert (code, told["media"][0]["parity_bytes"] > 0) == (0, True)
+    assert main(["verify", told["media"][0]["folder"]]) == 0
+
+
+def test_a_medium_goes_to_its_own_folder(carry, tmp_path):
+    places = [tmp_path / f"stick-{number}" for number in range(6)]
+    more = [word for place in places for word in ("--to", place)]
+    code, told = carry("--media", 1_000_000, "--medium", 2, *more, to=tmp_path / "first")
+    assert code == 0
+    assert [Path(one["folder"]).parent for one in told["media"]] == [places[0]]
 
 
 def test_what_is_pasted_is_read_from_stdin(bundle, carry, tmp_path, monkeypatch, capsys):

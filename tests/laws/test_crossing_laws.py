@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from llava_pack.crossing.carry import write_medium
 from llava_pack.crossing.digest_list import parse_digest_list
-from llava_pack.crossing.plan import plan_media
+from llava_pack.crossing.filling import plan_media
 from llava_pack.crossing.request import read_source, wanted
 from llava_pack.format.chunks import piece_name
 from llava_pack.format.progress import Silent
@@ -150,7 +150,7 @@ def run(folder, bundles, seed):
         plan = plan_media(
             source.listing.bundle_id,
             wanted(source.files(), asked, source.listing.bundle_id),
-            lambda _: None,
+            [None],
             list_bytes=0,
         )
         write_medium(source, plan, 1, brought, Silent())

@@ -52,13 +52,13 @@ def mounted(image: Path, kind: str, *, read_only: bool = False) -> Iterator[Path
         point.rmdir()
 
 
-def made(image: Path, kind: str, size_bytes: int) -> Path:
-    """Write an empty file system into an image."""
+def made(image: Path, kind: str, size_bytes: int, *, clusters: str = "4K") -> Path:
+    """Write an empty file system into an image; exFAT counts in `clusters`."""
     with image.open("wb") as stream:
         stream.truncate(size_bytes)
     programs: dict[str, list[str | Path]] = {
         "fat32": ["mkfs.vfat", "-F", "32", image],
-        "exfat": ["mkfs.exfat", image],
+        "exfat": ["mkfs.exfat", "-c", clusters, image],
         "ext4": ["mkfs.ext4", "-q", image],
     }
     _run(*programs[kind])

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Bundle
 from llava_pack.format.errors import UsageError
 from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.format.text import clock, human_bytes
+from llava_pack.format.text import human_bytes
 from llava_pack.shells import redirected
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from llava_pack.crossing.media import MediumSize
     from llava_pack.crossing.plan import CarryPlan, MediumPlan
     from llava_pack.crossing.request import CarrySource
-
-_RATES = {"a USB 2 stick": 20e6, "a USB 3 stick": 100e6}
-"""Bytes per second at which such media are written, about."""
+    from llava_pack.format.part import MediumPart
 
 
 def carry(
@@ -94,7 +93,9 @@ def carry(
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --base old-bundle
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --need need.json
     """
+    from llava_pack.cli.laptop.carry_plan import medium_label, show_plan
     from llava_pack.crossing.carry import write_medium
+    from llava_pack.crossing.earlier import earlier_media
     from llava_pack.crossing.medium_folder import check_folder, check_mounted, check_room
     from llava_pack.crossing.request import read_source
 
@@ -102,26 +103,30 @@ def carry(
         check_mounted(place)
     source = read_source(bundle, expect=expect)
     name = _name(source, need=need, update=have or base)
-    sizes = _Sizes(to, media, name)
-    plan = _plan(source, sizes, (have, need, base), parity)
+    sizes = _sizes(to, media, name)
+    free = len(to) > 1 and media is None and not replace
+    earlier = earlier_media(source, to, name) if free else ()
+    plan = _plan(source, sizes, earlier, (have, need, base), parity)
     console.say(f"bundle id {plan.bundle_id}")
-    if medium is not None and medium > len(plan.media):
+    if plan.media and medium is not None and medium > len(plan.media):
         raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
-    chosen = [medium] if medium is not None else list(range(1, len(plan.media) + 1))
+    chosen = [n for n in range(1, len(plan.media) + 1) if medium in {None, n}]
     folders = _folders(name, to, plan)
-    if dry_run:
-        _show_plan(plan, as_json=as_json)
-        return
     for number in chosen:
         check_folder(source, plan, number, folders[number - 1], replace=replace)
+    if dry_run:
+        show_plan(source, plan, chosen, as_json=as_json)
+        return
+    check_room(source, [(folders[number - 1], plan.media[number - 1]) for number in chosen])
     written = []
     for number in chosen:
-        check_room(folders[number - 1], plan.media[number - 1])
         done = write_medium(source, plan, number, folders[number - 1], console.progress())
         written.append(done)
         console.say(f"{console.mark('ok')} {_told(done)}")
-        label = f"{source.manifest.recipe.name} {plan.part(number).label}"
+        label = medium_label(source, plan, number)
         console.say(f"  label: {label}; {_contents(plan.media[number - 1])}")
+        if done.parity_bytes:
+            console.say(f"  recovery volumes: {human_bytes(done.parity_bytes)}")
     facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
     lines = [
         line
@@ -144,12 +149,14 @@ def carry(
 
 def _plan(
     source: "CarrySource",
-    sizes: "_Sizes",
+    sizes: Sequence["MediumSize | None"],
+    earlier: Iterable[Mapping[int, "MediumPart"]],
     lists: tuple[str | None, str | None, Path | None],
     parity: str | None,
 ) -> "CarryPlan":
+    from llava_pack.crossing.earlier import resumed
+    from llava_pack.crossing.filling import plan_media
     from llava_pack.crossing.media import parse_percent
-    from llava_pack.crossing.plan import plan_media
     from llava_pack.crossing.request import less, read_base, read_list, wanted
 
     have, need, base = lists
@@ -166,13 +173,20 @@ def _plan(
     if need is not None:
         listed = read_list(_text(need, "--need"), "need")
         files = wanted(files, listed, source.listing.bundle_id)
+    list_bytes = sum(map(len, source.head.values()))
+    percent = 0 if parity is None else parse_percent(parity)
+    for parts in earlier:
+        plan = resumed(files, parts, sizes, list_bytes=list_bytes, parity_percent=percent)
+        if plan is not None:
+            return plan
     return plan_media(
         source.listing.bundle_id,
         files,
         sizes,
-        list_bytes=sum(map(len, source.head.values())),
-        parity_percent=0 if parity is None else parse_percent(parity),
+        list_bytes=list_bytes,
+        parity_percent=percent,
         changed=known is not None and source.listing.sums[MANIFEST_NAME] not in known,
+        more=len(sizes) == 1,
     )
 
 
@@ -190,32 +204,14 @@ def _name(source: "CarrySource", *, need: str | None, update: object) -> str:
     return f"{name}-repair" if need else f"{name}-update" if update else name
 
 
-class _Sizes:
-    """How large each medium is."""
+def _sizes(to: list[Path], media: str | None, name: str) -> "list[MediumSize | None]":
+    """Return how large each medium is: as was said, or as they are free; None for any size."""
+    from llava_pack.crossing.media import parse_media
+    from llava_pack.crossing.medium_folder import room_of
 
-    def __init__(self, to: list[Path], media: str | None, name: str) -> None:
-        from llava_pack.crossing.media import parse_media
-
-        self._to = to
-        self._name = name
-        self._said = None if media is None else parse_media(media)
-
-    def __call__(self, index: int) -> "MediumSize | None":
-        from llava_pack.crossing.media import MediumSize
-        from llava_pack.crossing.medium_folder import held_bytes
-        from llava_pack.target.disk import free_bytes
-
-        if len(self._to) > 1 and index >= len(self._to):
-            raise UsageError(
-                f"more than {len(self._to)} media are needed",
-                subject="--to",
-                hint="pass more folders, or larger media; --dry-run with one --to counts them",
-            )
-        if self._said is not None or len(self._to) == 1:
-            return self._said
-        place = self._to[index]
-        held = sum(held_bytes(one) for one in place.glob(f"{self._name}*"))
-        return MediumSize(room_bytes=free_bytes(place) + held)
+    if media is not None or len(to) == 1:
+        return [None if media is None else parse_media(media)] * len(to)
+    return [room_of(place, name) for place in to]
 
 
 def _folders(name: str, to: list[Path], plan: "CarryPlan") -> list[Path]:
@@ -223,25 +219,8 @@ def _folders(name: str, to: list[Path], plan: "CarryPlan") -> list[Path]:
     names = (
         [name] if count == 1 else [f"{name}-{number}of{count}" for number in range(1, count + 1)]
     )
-    return [
-        place / one for place, one in zip(to if len(to) > 1 else to * count, names, strict=False)
-    ]
-
-
-def _show_plan(plan: "CarryPlan", *, as_json: bool) -> None:
-    media = [
-        {"size_bytes": one.size_bytes, "files": [load.name for load in one.loads]}
-        for one in plan.media
-    ]
-    if as_json:
-        facts = {"bundle_id": plan.bundle_id, "size_bytes": plan.size_bytes, "media": media}
-        console.document("carry-plan", facts)
-        return
-    for number, one in enumerate(plan.media, start=1):
-        size = human_bytes(one.size_bytes)
-        console.data(f"medium {number} of {len(plan.media)}: {size} in {len(one.loads)} files")
-    for kind, rate in _RATES.items():
-        console.data(f"about {clock(plan.size_bytes / rate)} to write with {kind}")
+    places = [to[medium.place] if len(to) > 1 else to[0] for medium in plan.media]
+    return [place / one for place, one in zip(places, names, strict=True)]
 
 
 def _told(done: "WrittenMedium") -> str:

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llava_pack.crossing import parity
-from llava_pack.crossing.parity import covered_files, par2_program, plan_volumes, protect
+from llava_pack.crossing.parity import covered_files, par2_program, protect
+from llava_pack.crossing.volumes import plan_volumes, volumes_bytes
 from llava_pack.format.errors import PackError, SpaceError, UsageError
 from llava_pack.format.progress import Silent
 from tests.support.small_disk import disk_of
@@ -106,6 +107,21 @@ def test_any_bytes_are_no_description(tmp_path_factory, data):
     (root / "parity").mkdir()
     (root / "parity/any.par2").write_bytes(data)
     assert covered_files(root) == {}
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(1, 1), (600, 6_000), (40, 100_000)])
+@pytest.mark.parametrize("percent", [1, 5, 100])
+def test_how_much_they_take_is_known_beforehand(tmp_path, count, size_bytes, percent):
+    paths = [f"wheels/{number:03}-{'n' * (number % 50)}.whl" for number in range(count)]
+    (tmp_path / "wheels").mkdir()
+    for path in paths:
+        (tmp_path / path).write_bytes(path.encode() * (size_bytes // len(path)) + b"!")
+    protect(tmp_path, paths, percent, Silent())
+    total_bytes = sum((tmp_path / path).stat().st_size for path in paths)
+    names_bytes = sum(map(len, paths))
+    taken_bytes = sum(map(len, volumes(tmp_path).values()))
+    most_bytes = volumes_bytes(count, names_bytes, total_bytes, percent)
+    assert 0.9 * (most_bytes - 8192) <= taken_bytes <= most_bytes
 
 
 def test_old_volumes_are_replaced_and_an_interrupted_try_goes(medium):

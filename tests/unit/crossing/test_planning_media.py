@@ -1,14 +1,16 @@
 """Which file goes on which medium."""
 
 from itertools import pairwise
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llava_pack.crossing.filling import plan_media
 from llava_pack.crossing.media import MediumSize, parse_media
-from llava_pack.crossing.plan import PARITY_BYTES, CarriedFile, plan_media
-from llava_pack.format.chunks import Chunks
+from llava_pack.crossing.plan import CarriedFile
+from llava_pack.format.chunks import CHUNK_BYTES, Chunks
 from llava_pack.format.errors import UsageError
 
 CHUNK = 100
@@ -26,7 +28,7 @@ def file(path, size_bytes, wanted=()):
 
 def planned(files, room_bytes, **more):
     size = MediumSize(room_bytes=room_bytes, block_bytes=1)
-    return plan_media("ab" * 32, files, lambda _: size, list_bytes=0, **more)
+    return plan_media("ab" * 32, files, [size], list_bytes=0, more=True, **more)
 
 
 def names(plan):
@@ -34,7 +36,8 @@ def names(plan):
 
 
 def overhead(files):
-    return 8192 + 2 * sum(len(one.path) + 32 for one in files)
+    folders = {folder for one in files for folder in PurePosixPath(one.path).parents}
+    return 8192 + 2 * sum(len(one.path) + 32 for one in files) + len(folders) + 8
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,16 @@ def test_a_file_that_cannot_be_divided_is_named():
     files = [file("model/a", 95)]
     with pytest.raises(UsageError, match=r"model/a .* does not fit") as caught:
         planned(files, overhead(files) + 50)
+    assert caught.value.hint == "take larger media"
+    with pytest.raises(UsageError) as caught:
+        planned(files, overhead(files) + 200, parity_percent=50)
+    assert caught.value.hint == "take larger media, or less recovery data"
+
+
+def test_a_large_file_without_chunks_is_of_an_earlier_version():
+    old = CarriedFile(path="model/a", size_bytes=CHUNK_BYTES + 1, sha256="ab" * 32)
+    with pytest.raises(UsageError, match="does not fit") as caught:
+        planned([old], CHUNK_BYTES)
     assert "cannot be divided" in caught.value.hint
 
 
@@ -114,13 +127,49 @@ def test_nothing_to_carry_needs_no_medium():
 )
 def test_everything_is_somewhere_once_and_no_medium_is_over_full(sizes, room, percent):
     files = [file(f"model/{number:02}", size) for number, size in enumerate(sizes)]
-    more = PARITY_BYTES if percent else 0
-    plan = planned(files, overhead(files) + room + more, parity_percent=percent)
+    room_bytes = overhead(files) + room + (60_000 if percent else 0)
+    plan = planned(files, room_bytes, parity_percent=percent)
     for one in files:
         loads = [load for medium in plan.media for load in medium.loads if load.file == one]
         spans = sorted((load.start, load.end or one.size_bytes) for load in loads)
         assert [spans[0][0], spans[-1][1]] == [0, one.size_bytes]
         assert all(end == start for (_, end), (start, _) in pairwise(spans))
     for medium in plan.media:
-        held = sum(load.size_bytes for load in medium.loads)
-        assert held * (1 + percent / 100) <= room
+        assert medium.size_bytes <= room_bytes
+        assert medium.taken_bytes(1) <= room_bytes
+        assert medium.content_bytes + medium.parity_bytes == medium.size_bytes
+
+
+def on_places(files, rooms, **more):
+    sizes = [
+        MediumSize(room_bytes=overhead(files) + one, block_bytes=1) if one else
+        MediumSize(room_bytes=0)
+        for one in rooms
+    ]  # fmt: skip
+    plan = plan_media("ab" * 32, files, sizes, list_bytes=0, **more)
+    return [(medium.place, [load.name for load in medium.loads]) for medium in plan.media]
+
+
+def test_a_place_that_nothing_fits_on_is_passed_over_and_the_others_stay_theirs():
+    files = [file("wheels/a", 90), file("wheels/b", 90)]
+    assert on_places(files, [0, 100, 0, 0, 95]) == [(1, ["wheels/a"]), (4, ["wheels/b"])]
+
+
+def test_what_starts_goes_on_the_first_place_with_room_for_it_and_costs_no_medium_alone():
+    files = [file("install.sh", 60), file("model/a", 90)]
+    assert on_places(files, [50, 200]) == [(1, ["install.sh", "model/a"])]
+    assert on_places(files, [70, 99]) == [(0, ["install.sh"]), (1, ["model/a"])]
+    with pytest.raises(UsageError, match=r"install\.sh .* does not fit"):
+        on_places(files, [50, 55])
+
+
+def test_a_large_file_is_divided_over_what_is_left_on_all_places():
+    files = [file("model/a", 950)]
+    pieces = [(0, ["model/a.piece-0"]), (1, ["model/a.piece-500"])]
+    assert on_places(files, [500, 460]) == pieces
+    with pytest.raises(UsageError, match="more than 2 media are needed"):
+        on_places(files, [500, 430])
+
+
+def test_a_list_that_alone_changed_goes_where_it_fits():
+    assert on_places([], [0, 100], changed=True) == [(1, [])]
