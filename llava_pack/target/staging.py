@@ -169,9 +169,8 @@ def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
         if not plan.contents.parity:
             raise
         with tempfile.TemporaryDirectory(dir=store.incoming) as folder:
-            found = rebuilding.rebuilt(
-                plan.listing, plan.manifest, error.lacks, store, Path(folder), progress
-            )
+            media = (plan.listing, plan.contents, plan.manifest)
+            found = rebuilding.rebuilt(*media, error.lacks, store, Path(folder), progress)
             try:
                 places = list(found)
             except PackError as failed:

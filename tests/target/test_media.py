@@ -260,6 +260,49 @@ def test_recovery_volumes_mend_a_medium_while_it_is_collected(host, tmp_path):
     assert main(["verify", str(folder)]) == 0
 
 
+LONG = "model/tiny-llava/nvidia_cublas_cu12-12.8.4.1-py3-none-manylinux_2_27.manylinux2014_x86_64"
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """Give a medium with recovery data and a name that was cut as on a CD, its list being whole."""
+    par2 = {
+        "runtime/par2": par2_program().read_bytes(),
+        LONG: random.Random(2).randbytes(1_500_000),
+    }
+    root = tmp_path / "laptop/tiny"
+    simulator = BundleSimulator(weights=WEIGHTS, chunk_bytes=CHUNK, standalone=True, extra=par2)
+    whole = Medium(root, simulator.write(root))
+    (folder,) = carry(whole, tmp_path / "media", "--parity", "5%")
+    short = folder / LONG[: len("model/tiny-llava/") + 64]
+    (folder / LONG).rename(short)
+    return Medium(folder, whole.id), short
+
+
+def flip(path, at=70_000):
+    change(path, lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("bad", ["another file", "that file"])
+def test_recovery_volumes_and_a_name_that_was_cut(cut, host, bad):
+    medium, short = cut
+    flip(medium.root / SHARD if bad == "another file" else short)
+    done = host.install_sh(medium, "--collect")
+    assert done.returncode == 0, done.stderr
+    assert "need:" not in done.stderr
+    assert host.current() == 1
+
+
+@pytest.mark.parametrize("bad", ["another file", "that file"])
+def test_a_name_that_was_cut_is_repaired_under_that_name(cut, bad):
+    medium, short = cut
+    flip(medium.root / SHARD if bad == "another file" else short)
+    before = sorted(medium.root.rglob("*"))
+    assert main(["repair", str(medium.root), "--expect", medium.id]) == 0
+    assert main(["verify", str(medium.root)]) == 0
+    assert sorted(medium.root.rglob("*")) == before
+
+
 def test_a_bad_piece_is_asked_for_by_its_bad_chunk_alone(host, whole, tmp_path, capsys):
     media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
     folder, piece = next((one, path) for one in media for path in one.rglob("*.piece-*"))
