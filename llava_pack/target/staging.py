@@ -19,6 +19,7 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_pack.format.text import human_bytes
 from llava_pack.target import (
     disk,
     generations,
@@ -109,6 +110,9 @@ def _build(staging: InstallRun, store: Store) -> None:
         placed = _place(staging, store)
         fetched = sum(entry.size_bytes for entry in manifest.left_out if entry.path in links)
         placed.update(fetched=fetched, stored=-fetched)
+        if before := placed["stored"]:
+            total = human_bytes(placed.total())
+            progress.note(f"{human_bytes(before)} of {total} were here already")
     with staging.step("python"):
         folder.mkdir(parents=True)
         python = venv.unpack_python(manifest, store, folder) or staging.plan.python
