@@ -50,7 +50,7 @@ usage() {
     [ "${CALLER_LANGUAGE-}" != zh ] || { chinese_usage && return; }
     cat <<'USAGE'
 Usage: sh install.sh [--bundle DIR]… [--expect ID] [--trust-key KEY] [--prefix DIR] [OPTION…]
-       sh install.sh --have [--short] [--bundle DIR] [--prefix DIR]
+       sh install.sh --have [--short] [--bundle DIR]… [--prefix DIR]
 
   --bundle DIR       the bundle, for example /media/usb/llava-v1.5-7b; by default the folder of
                      install.sh, if that is one; repeat it for a bundle on several media
@@ -75,7 +75,7 @@ Usage: sh install.sh [--bundle DIR]… [--expect ID] [--trust-key KEY] [--prefix
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
   --have             print the digests of what is here already, for `llava-pack carry --have`: of
-                     the prefix, and of the good files in DIR; --short prints them to be pasted
+                     the prefix, and of the good files in each DIR; --short prints them to be pasted
 USAGE
 }
 
@@ -105,6 +105,7 @@ s#^name the folder of the bundle with --bundle: --bundle \(.*\)$#用 --bundle �
 s#^key\.pem: expected one PEM block with a P-256 public key$#key.pem：应为一个含 P-256 公钥的 PEM 块#;t
 s#^pass its folder: sh install\.sh --bundle DIR --expect ID$#给出它的文件夹：sh install.sh --bundle DIR --expect ID#;t
 s#^begin with medium 1: it has what the others start with$#从第 1 个介质开始：其他介质启动所需的内容在它上面#;t
+s#^--have goes with --short, --bundle and --prefix alone$#--have 只能与 --short、--bundle 和 --prefix 一起使用#;t
 s#^--trust-key: expected the pinned key \(.*\), got another$#--trust-key：应为固定的密钥 \1，实际为另一个#;t
 s#^no sha256sum on this machine: nothing can be verified$#本机没有 sha256sum：无法校验任何内容#;t
 s#^\(.*\): missing, expected a signature by the trusted key$#\1：缺失，应有可信密钥的签名#;t
@@ -132,6 +133,7 @@ s#^\(.*\): cannot be unpacked under \(.*\)$#\1：无法解包到 \2 下#;t
 s#^\(.*\): expected a file, got a link$#\1：应为文件，实际为链接#;t
 s#^give the publisher.s public key$#给出发布者的公钥#;t
 s#^\(.*\): expected one line, got \(.*\)$#\1：应为一行，实际为 \2#;t
+s#^nothing is installed under \(.*\)$#\1 下没有安装任何内容#;t
 s#^pass a key from another source$#给出来自其他渠道的密钥#;t
 s#^\(.*\): too many links on the way$#\1：路径上的链接过多#;t
 s#^install coreutils or busybox$#安装 coreutils 或 busybox#;t
@@ -179,8 +181,8 @@ chinese_usage() {
   --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
   --json             最后在标准输出上打印一个 JSON 对象
-  --have             打印这里已有内容的摘要，供 `llava-pack carry --have` 使用：安装目录的，以及
-                     DIR 中完好的文件的；--short 打印成可粘贴的形式
+  --have             打印这里已有内容的摘要，供 `llava-pack carry --have` 使用：安装目录的，以及每
+                     个 DIR 中完好的文件的；--short 打印成可粘贴的形式
 USAGE
 }
 # Chinese ends
@@ -317,11 +319,25 @@ find_prefix() {
 
 # Prints the digests of what the store has, and of the files in --bundle that are as listed there.
 print_have() {
+    note="nothing is installed under $prefix"
+    [ -d "$prefix/store" ] || case ${CALLER_LANGUAGE-} in
+    zh) printf '%s\n' "$(chinese "$note")" >&2 ;;
+    *) printf '%s\n' "$note" >&2 ;;
+    esac
+    set -f && IFS=$line
+    # shellcheck disable=SC2086  # a folder each
+    set -- $bundle$others
+    set +f && unset IFS
+    for root in "$@"; do
+        [ -f "$root/SHA256SUMS" ] || fail 4 'SHA256SUMS: missing from the bundle' 'pass the folder that holds SHA256SUMS'
+    done
     digests=$(
         for file in "$prefix"/store/sha256/??/*; do [ ! -f "$file" ] || echo "${file##*/}"; done
-        [ ! -f "$bundle/SHA256SUMS" ] || while read -r digest path; do
-            [ -f "$bundle/$path" ] && [ "$(sha256sum <"$bundle/$path")" = "$digest  -" ] && echo "$digest"
-        done <"$bundle/SHA256SUMS"
+        for root in "$@"; do
+            while read -r digest path; do
+                [ -f "$root/$path" ] && [ "$(sha256sum <"$root/$path")" = "$digest  -" ] && echo "$digest"
+            done <"$root/SHA256SUMS"
+        done
         for file in "$prefix"/models/*/generations/*/MANIFEST.json; do [ ! -f "$file" ] || sha256sum <"$file"; done
     )
     digests=$(printf '%s\n' "$digests" | cut -d ' ' -f 1 | grep -Ex '[0-9a-f]{64}' | sort -u)
@@ -614,7 +630,13 @@ main() {
     arguments "$@"
     case $have in
     '') ;;
-    *--have*) find_prefix && print_have ; exit ;;
+    *--have*)
+        value=$(printf '%s' "$more" | grep -v '^--bundle=')
+        [ "$value$expect$trust$recipe$python$downgrade$dry_run$json" = nonono ] ||
+            fail 2 '--have goes with --short, --bundle and --prefix alone' 'sh install.sh --help'
+        find_prefix && print_have
+        exit
+        ;;
     *) fail 2 '--short belongs to --have' 'sh install.sh --help' ;;
     esac
     check_arguments

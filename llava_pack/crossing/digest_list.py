@@ -2,14 +2,18 @@
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from textwrap import wrap
 from typing import Any
 
 from llava_pack.format.digest_list import SHORT_DIGITS, ListKind, checksum
 from llava_pack.format.errors import UsageError
 
-_SHORT = re.compile(r"(have|need):([0-9a-f]*)")
+_SHORT = re.compile(r"(have|need)[\s>]*:")
+_WORD = re.compile(r"[0-9a-z]+")
+_HEX = re.compile(r"[0-9a-f]+")
 _KINDS: dict[str, ListKind] = {"have": "have", "need": "need"}
 _WHOLE = re.compile(r"[0-9a-f]{64}")
 
@@ -36,20 +40,38 @@ def parse_digest_list(text: str) -> DigestList:
     """
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    joined = re.sub(r"[\s>]", "", text).lower()
-    if match := _SHORT.search(joined):
-        return _from_short("have" if match[1] == "have" else "need", match[2])
+    if starts := [*_SHORT.finditer(text.lower())]:
+        return _from_short(starts)
     found = [line.split()[0] for line in text.lower().splitlines() if line.strip()]
     if not found or not all(map(_WHOLE.fullmatch, found)):
         raise _unusable("expected `have:…`, `need:…`, their JSON, or a digest on each line")
     return DigestList(None, frozenset(found))
 
 
-def _from_short(kind: ListKind, digits: str) -> DigestList:
-    body = digits[:-SHORT_DIGITS]
-    if len(digits) % SHORT_DIGITS or digits[-SHORT_DIGITS:] != checksum(body):
-        raise _unusable("its checksum is wrong: it was cut, or mistyped")
-    return DigestList(kind, frozenset(wrap(body, SHORT_DIGITS)))
+def _from_short(starts: Iterable[re.Match[str]]) -> DigestList:
+    """Return the first short form: in prose, wrapped and quoted as mail programs do it."""
+    for start in starts:
+        words = [one[0] for one in _WORD.finditer(start.string, start.end())]
+        words = [*takewhile(_HEX.fullmatch, words)]
+        if (body := _body(words)) is not None:
+            return DigestList(_KINDS[start[1]], frozenset(wrap(body, SHORT_DIGITS)))
+        if sum(map(len, words)) >= SHORT_DIGITS:
+            break  # a list that was spoiled, not a word of prose: no older one stands in for it
+    raise _unusable("its checksum is wrong: it was cut, or mistyped")
+
+
+def _body(words: Sequence[str]) -> str | None:
+    """Return the digits before the checksum, out of as many words as make it right.
+
+    A name below the list may look like digits: Dad, Abe. None where no number of words will do.
+    """
+    digits = "".join(words)
+    for end in reversed([*accumulate(map(len, words))]):
+        body = digits[: end - SHORT_DIGITS]
+        right = end >= SHORT_DIGITS and end % SHORT_DIGITS == 0
+        if right and digits[len(body) : end] == checksum(body):
+            return body
+    return None
 
 
 def _from_json(text: str) -> DigestList:

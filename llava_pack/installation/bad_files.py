@@ -50,7 +50,7 @@ def bad_files(found: BundleCheck, defects: Iterable[FileDefect]) -> Iterator[Bad
             if name != path and found.part is not None:
                 end = found.part.piece_end(path, start, size)
                 chunks = tuple(one for one in chunks if one.end <= end)
-            bad = _bad(found.listing.root / name, start, chunks)
+            bad = _bad(found.place(name), start, chunks)
             if bad and not (name == path and len(bad) == len(chunks)):
                 yield BadFile(name, tuple(one.sha256 for one in bad), _bytes(bad))
             else:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from llava_pack.format import records
@@ -18,6 +19,7 @@ from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.target.contents import FilePlace, MediaContents, recognised, survey
 from llava_pack.target.inventory import BundleListing, FileDefect, check, read_manifest
 from llava_pack.target.pieces import check_piece
+from llava_pack.target.rebuilding import renamed
 from llava_pack.target.store import Store
 from llava_pack.target.unlisted import Accounted, account, part_at
 
@@ -35,6 +37,7 @@ class BundleCheck:
         size_bytes: how much was read.
         unlisted: files that SHA256SUMS does not list and that are as they must be, by size.
         litter: how many files of operating systems lie around, and are not read.
+        renamed: where listed files are whose names the medium cut, by path.
     """
 
     listing: BundleListing
@@ -45,6 +48,11 @@ class BundleCheck:
     size_bytes: int
     unlisted: Mapping[str, int]
     litter: int
+    renamed: Mapping[str, Path]
+
+    def place(self, path: str) -> Path:
+        """Return where a listed file or piece is, or is to be."""
+        return self.renamed.get(path, self.listing.root / path)
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
@@ -142,6 +150,7 @@ def examine(
         size_bytes=sum(one.size_bytes for one in checks),
         unlisted=others.sizes,
         litter=contents.litter,
+        renamed=renamed(contents, listing.root),
     )
 
 

@@ -163,11 +163,11 @@ def _mend(
         work = scratch / "work"
         work.mkdir()
         program = _program(found, scratch, trusted=trusted)
-        rebuilt = parity.rebuild(program, root, wanted, work, progress)
+        rebuilt = parity.rebuild(program, root, wanted, work, progress, elsewhere=found.renamed)
         with disk.room_on(root):
             for one in wanted:
                 if one.path in rebuilt.files:
-                    put(rebuilt.files[one.path], root / one.path, one, scratch)
+                    put(rebuilt.files[one.path], found.place(one.path), one, scratch)
                     done.append(one.path)
     return tuple(done), rebuilt.lacking_bytes
 

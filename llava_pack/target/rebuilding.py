@@ -1,6 +1,6 @@
 """What is bad on media, rebuilt from their recovery volumes while they are collected."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from llava_pack.target.unlisted import part_at
 
 def rebuilt(
     listing: BundleListing,
+    contents: MediaContents,
     manifest: Manifest,
     lacks: Sequence[Lack],
     store: Store,
@@ -31,6 +32,7 @@ def rebuilt(
 
     Args:
         listing: of the bundle, with all its media.
+        contents: of those, with names that a medium cut.
         manifest: of the bundle.
         lacks: what is missing or bad.
         store: that has par2 itself.
@@ -47,12 +49,22 @@ def rebuilt(
         folder = scratch / str(number)
         folder.mkdir()
         progress.note(f"rebuilding {len(wanted)} files from the recovery volumes of {root}")
-        made = parity.rebuild(
-            program, root, wanted, folder, progress, elsewhere=_stored(listing, root, lacks, store)
-        )
+        here = renamed(contents, root)
+        elsewhere = here | _stored(listing, root, here, lacks, store)
+        made = parity.rebuild(program, root, wanted, folder, progress, elsewhere=elsewhere)
         for name, place in made.files.items():
             top = place.parents[name.count("/")]
             yield FilePlace(top, name, (parse_piece(name) or ("", 0))[1])
+
+
+def renamed(contents: MediaContents, root: Path) -> dict[str, Path]:
+    """Return where on one medium the files are whose names it cut, by the paths that they had."""
+    return {
+        path: place.path
+        for path, found in contents.whole.items()
+        for place in found
+        if place.root == root and place.name != path
+    }
 
 
 def with_places(contents: MediaContents, places: Sequence[FilePlace]) -> MediaContents:
@@ -80,12 +92,17 @@ def stored_par2(manifest: Manifest, store: Store) -> Path | None:
 
 
 def _stored(
-    listing: BundleListing, root: Path, lacks: Sequence[Lack], store: Store
+    listing: BundleListing,
+    root: Path,
+    here: Container[str],
+    lacks: Sequence[Lack],
+    store: Store,
 ) -> dict[str, Path]:
     """Return where files of a medium are in the store, or the good parts of those that are bad."""
     places = {path: store.path(digest) for path, digest in listing.sums.items()}
     places |= {lack.entry.path: store.partial(lack.entry.sha256) for lack in lacks}
-    return {path: at for path, at in places.items() if at.is_file() and (root / path).is_file()}
+    there = (path for path in places if path in here or (root / path).is_file())
+    return {path: places[path] for path in there if places[path].is_file()}
 
 
 def _wanted(part: MediumPart | None, lacks: Sequence[Lack]) -> Iterator[WantedFile]:

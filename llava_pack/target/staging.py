@@ -19,6 +19,7 @@ from llava_pack.format.manifest import Manifest
 from llava_pack.format.pointers import installed_file
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME
+from llava_pack.format.text import human_bytes
 from llava_pack.target import (
     disk,
     generations,
@@ -109,6 +110,9 @@ def _build(staging: InstallRun, store: Store) -> None:
         placed = _place(staging, store)
         fetched = sum(entry.size_bytes for entry in manifest.left_out if entry.path in links)
         placed.update(fetched=fetched, stored=-fetched)
+        if before := placed["stored"]:
+            total = human_bytes(placed.total())
+            progress.note(f"{human_bytes(before)} of {total} were here already")
     with staging.step("python"):
         folder.mkdir(parents=True)
         python = venv.unpack_python(manifest, store, folder) or staging.plan.python
@@ -169,9 +173,8 @@ def _place_or_mend(staging: InstallRun, store: Store) -> Counter[str]:
         if not plan.contents.parity:
             raise
         with tempfile.TemporaryDirectory(dir=store.incoming) as folder:
-            found = rebuilding.rebuilt(
-                plan.listing, plan.manifest, error.lacks, store, Path(folder), progress
-            )
+            media = (plan.listing, plan.contents, plan.manifest)
+            found = rebuilding.rebuilt(*media, error.lacks, store, Path(folder), progress)
             try:
                 places = list(found)
             except PackError as failed:

@@ -117,7 +117,7 @@ def _refusals(script: str) -> Iterator[str]:
 
 
 def _named_hints(script: str) -> Iterator[str]:
-    for match in re.finditer(rf"\b(?:fix|ask|copy_again)=({_SH_WORD})", script):
+    for match in re.finditer(rf"\b(?:fix|ask|copy_again|note)=({_SH_WORD})", script):
         yield _unquoted(match[1])
 
 

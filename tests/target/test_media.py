@@ -14,6 +14,7 @@ import pytest
 from llava_pack.cli import main
 from llava_pack.crossing.digest_list import parse_digest_list
 from llava_pack.crossing.parity import par2_program
+from llava_pack.format.digest_list import short_form
 from llava_pack.format.errors import IntegrityError, SpaceError
 from llava_pack.format.part import PART_NAME, MediumPart, parse_part, render_part
 from llava_pack.format.progress import Silent
@@ -260,6 +261,49 @@ def test_recovery_volumes_mend_a_medium_while_it_is_collected(host, tmp_path):
     assert main(["verify", str(folder)]) == 0
 
 
+LONG = "model/tiny-llava/nvidia_cublas_cu12-12.8.4.1-py3-none-manylinux_2_27.manylinux2014_x86_64"
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """Give a medium with recovery data and a name that was cut as on a CD, its list being whole."""
+    par2 = {
+        "runtime/par2": par2_program().read_bytes(),
+        LONG: random.Random(2).randbytes(1_500_000),
+    }
+    root = tmp_path / "laptop/tiny"
+    simulator = BundleSimulator(weights=WEIGHTS, chunk_bytes=CHUNK, standalone=True, extra=par2)
+    whole = Medium(root, simulator.write(root))
+    (folder,) = carry(whole, tmp_path / "media", "--parity", "5%")
+    short = folder / LONG[: len("model/tiny-llava/") + 64]
+    (folder / LONG).rename(short)
+    return Medium(folder, whole.id), short
+
+
+def flip(path, at=70_000):
+    change(path, lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("bad", ["another file", "that file"])
+def test_recovery_volumes_and_a_name_that_was_cut(cut, host, bad):
+    medium, short = cut
+    flip(medium.root / SHARD if bad == "another file" else short)
+    done = host.install_sh(medium, "--collect")
+    assert done.returncode == 0, done.stderr
+    assert "need:" not in done.stderr
+    assert host.current() == 1
+
+
+@pytest.mark.parametrize("bad", ["another file", "that file"])
+def test_a_name_that_was_cut_is_repaired_under_that_name(cut, bad):
+    medium, short = cut
+    flip(medium.root / SHARD if bad == "another file" else short)
+    before = sorted(medium.root.rglob("*"))
+    assert main(["repair", str(medium.root), "--expect", medium.id]) == 0
+    assert main(["verify", str(medium.root)]) == 0
+    assert sorted(medium.root.rglob("*")) == before
+
+
 def test_a_bad_piece_is_asked_for_by_its_bad_chunk_alone(host, whole, tmp_path, capsys):
     media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
     folder, piece = next((one, path) for one in media for path in one.rglob("*.piece-*"))
@@ -267,10 +311,9 @@ def test_a_bad_piece_is_asked_for_by_its_bad_chunk_alone(host, whole, tmp_path, 
     capsys.readouterr()
     assert main(["repair", str(folder), "--expect", whole.id]) == 4
     said = capsys.readouterr().err
-    asked = said[said.index("need:") : said.index("error:")]
-    assert len(parse_digest_list(asked).digests) == 1
+    assert len(parse_digest_list(said).digests) == 1
     need = tmp_path / "need"
-    need.write_text(asked)
+    need.write_text(said)
     assert main(["carry", str(whole.root), "--to", str(tmp_path), "--need", str(need)]) == 0
     (brought,) = tmp_path.glob("*-repair")
     for one in (*media, brought):
@@ -398,11 +441,99 @@ def test_to_say_what_is_here_installs_nothing(whole, host, shell):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*shell.split(), str(CHECKOUT / "installers/install.sh"), "--have", "--bundle",
-             str(whole.root), "--expect", whole.id, "--prefix", str(host.prefix)],
+             str(whole.root), "--prefix", str(host.prefix)],
             stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
         )  # fmt: skip
     assert done.returncode != 0
     assert not host.prefix.exists()
+
+
+def asked(*options, **more):
+    """Ask the script what is here."""
+    command = ["sh", str(CHECKOUT / "installers/install.sh"), "--have", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
+
+
+def test_the_script_says_what_every_folder_has(whole, host, tmp_path):
+    more, less, *_ = carry(whole, tmp_path / "media a", "--media", MEDIUM_BYTES)
+    prefix = ("--prefix", host.prefix)
+    alone = [asked("--bundle", one, *prefix) for one in (less, more)]
+    both = asked("--bundle", less, "--bundle", more, *prefix)
+    assert both.returncode == 0, both.stderr
+    digests = [set(one.stdout.split()) for one in (*alone, both)]
+    assert digests[0] | digests[1] == digests[2]
+    assert digests[0] < digests[2]
+
+
+def test_the_script_says_where_nothing_is_installed(whole, host):
+    done = asked("--short", "--prefix", host.prefix)
+    assert (done.returncode, done.stdout) == (0, f"{short_form('have', [])}\n")
+    assert done.stderr == f"nothing is installed under {host.prefix}\n"
+    said = asked("--prefix", host.prefix, env={**os.environ, "LC_ALL": "zh_CN.UTF-8"}).stderr
+    assert said == f"{host.prefix} 下没有安装任何内容\n"
+    assert host.install_sh(whole).returncode == 0
+    assert asked("--prefix", host.prefix).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--json",), ("--dry-run",), ("--collect",), ("--expect", "ab" * 32), ("--consume",)],
+)
+def test_what_the_script_would_ignore_beside_have_is_refused(host, options):
+    done = asked("--prefix", host.prefix, *options)
+    assert done.returncode == 2
+    assert "--have goes with" in done.stderr
+
+
+def test_a_folder_without_a_list_is_refused_by_have(host, tmp_path):
+    done = asked("--prefix", host.prefix, "--bundle", tmp_path)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "SHA256SUMS: missing" in done.stderr
+
+
+def test_where_nothing_is_installed_it_is_said(whole, tmp_path, capsys):
+    capsys.readouterr()
+    nothing = str(tmp_path / "nothing")
+    assert main(["have", "--prefix", nothing]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert main(["verify", str(whole.root), "--have", nothing]) == 2
+    assert "nothing is installed there" in capsys.readouterr().err
+    assert main(["have", "--prefix", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"nothing is installed under {tmp_path}" in told.err
+
+
+def test_verify_names_what_is_on_other_media(whole, host, tmp_path, capsys):
+    media = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    capsys.readouterr()
+    assert main(["verify", str(media[1])]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"medium 1 of {len(media)} has licenses/" in said
+    assert " and 3 more medium 3 of " in said
+    assert f"medium {len(media)} of {len(media)} has {SHARD}" in said
+    assert f"medium 2 of {len(media)} has" not in said
+    assert "on no medium" not in said
+
+
+def test_verify_names_what_the_server_must_have(whole, host, tmp_path, capsys):
+    have = tmp_path / "have"
+    have.write_text(asked("--bundle", whole.root).stdout)
+    change(have, lambda data: b"\n".join(data.split()[:4]) + b"\n")
+    carried = carry(whole, tmp_path / "usb", "--have", have)
+    capsys.readouterr()
+    assert main(["verify", str(carried[0])]) == 0
+    assert "on no medium, so the server must have them: " in capsys.readouterr().err
+    (host.prefix / "store").mkdir(parents=True)
+    assert main(["verify", str(carried[0]), "--have", str(host.prefix)]) == 0
+    assert f"neither on a medium nor in {host.prefix}" in capsys.readouterr().err
+
+
+def test_an_installation_says_what_was_stored_already(whole, host, tmp_path):
+    *others, last = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    done = [host.install_sh(Medium(one, whole.id), "--collect") for one in (*others, last)]
+    assert [" were here already" in one.stderr for one in done] == [False] * len(others) + [True]
+    assert done[-1].stderr.index("placing files: ") < done[-1].stderr.index(" were here already")
 
 
 @pytest.mark.parametrize("name", ["MANIFEST.json.piece-0", "install.sh.piece-7", "x.piece-1"])

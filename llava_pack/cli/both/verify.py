@@ -1,6 +1,7 @@
 """`llava-pack verify`: read a whole bundle and report every difference."""
 
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,17 @@ from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Bundle
 from llava_pack.cli.both.repair import BRING_AGAIN, say_need
 from llava_pack.cli.signing_keys import TrustKey
-from llava_pack.format.errors import IntegrityError
+from llava_pack.format.chunks import parse_piece
+from llava_pack.format.errors import IntegrityError, UsageError
 from llava_pack.format.text import human_bytes
 
 if TYPE_CHECKING:
+    from llava_pack.format.part import MediumPart
     from llava_pack.installation.bundle_check import BundleCheck
     from llava_pack.target.trust import Verdict
+
+_SHOWN = 5
+"""Names of files that are elsewhere; --json has them all."""
 
 
 def verify(
@@ -59,6 +65,9 @@ def verify(
     listing = read_listing(bundle, expect=expect)
     verdict = trust.judge(listing, trust_key=trust_key, prefix=None)
     store = None if have is None else Store(have)
+    if store is not None and not store.root.is_dir():
+        hint = "pass the folder that a bundle was installed in, or leave --have out"
+        raise UsageError("nothing is installed there", subject=f"--have {have}", hint=hint)
     found = examine(listing, key=verdict.key, store=store, progress=console.progress())
     facts = {**found.facts(), "trust": verdict.facts()}
     facts["parity"] = {one.name: one.stat().st_size for one in volumes(bundle)}
@@ -72,7 +81,7 @@ def verify(
     if as_json:
         console.document("verify", facts)
         return
-    _say_contents(found)
+    _say_contents(found, have)
     if absent := len(facts["left_out"]):
         console.say(f"! {absent} wheels are left out: the server fetches them from its own index")
     extra = ", ".join(f"{name} ({human_bytes(size)})" for name, size in found.unlisted.items())
@@ -103,7 +112,7 @@ def _refusal(found: "BundleCheck", *, parity: bool) -> IntegrityError:
     return IntegrityError(why, hint=BRING_AGAIN if bad else COPY_AGAIN)
 
 
-def _say_contents(found: "BundleCheck") -> None:
+def _say_contents(found: "BundleCheck", have: Path | None) -> None:
     total = len(found.listing.sums)
     size = human_bytes(found.size_bytes)
     if not found.absent:
@@ -111,15 +120,32 @@ def _say_contents(found: "BundleCheck") -> None:
         return
     here = total - len(found.absent)
     console.say(f"{console.mark('ok')} {here} of {total} files, {size}: every byte is as listed")
-    rest = len(found.absent)
-    if found.part is None:
-        console.say(f"! {rest} files are not here whole: an installation has them")
-    else:
+    if found.part is not None:
         of = len(found.part.media)
-        console.say(
-            f"! medium {found.part.medium} of {of}: {rest} files are not here whole, other media "
-            "or the server have them"
-        )
+        number = found.part.medium
+        console.say(f"! medium {number} of {of}: {len(found.absent)} files are not here whole")
+        _say_elsewhere(found.part, found.absent, have)
+
+
+def _say_elsewhere(part: "MediumPart", absent: Sequence[str], have: Path | None) -> None:
+    """Say which other medium has what of the files that are not here, and what none has."""
+    rest = set(absent)
+    for number, names in enumerate(part.media, start=1):
+        pieces = filter(None, map(parse_piece, names))
+        there = {*names, *(path for path, _ in pieces)}.intersection(absent)
+        rest -= there
+        if there and number != part.medium:
+            console.say(f"  medium {number} of {len(part.media)} has {_named(there)}")
+    if rest and have is None:
+        console.say(f"  on no medium, so the server must have them: {_named(rest)}")
+    elif rest:
+        console.say(f"  neither on a medium nor in {have}: {_named(rest)}")
+
+
+def _named(paths: Iterable[str]) -> str:
+    """Return paths in one line: the first few, and how many more there are."""
+    first, more = sorted(paths)[:_SHOWN], sorted(paths)[_SHOWN:]
+    return f"{', '.join(first)} and {len(more)} more" if more else ", ".join(first)
 
 
 def _trust_lines(expected: bool, verdict: "Verdict") -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.format.errors import UsageError
 from llava_pack.installation.prefix import chosen_prefix
 
 
@@ -20,7 +21,8 @@ def have(
 ) -> None:
     """Print the digests of the files that this installation has.
 
-    Give them to `llava-pack carry --have` on the laptop: it leaves these files out.
+    Give them to `llava-pack carry --have` on the laptop: it leaves these files out. Where nothing
+    is installed yet, the list is empty, and that is said.
 
     \b
     Examples:
@@ -32,8 +34,14 @@ def have(
     from llava_pack.target.store import Store
 
     place = chosen_prefix(prefix)
+    store = Store(place)
+    if prefix is not None and not place.is_dir():
+        hint = "pass the folder that the bundle was installed in; a new server has nothing"
+        raise UsageError("no such folder", subject=str(place), hint=hint)
+    if not store.root.is_dir():
+        console.say(f"nothing is installed under {place}")
     manifests = place.glob(f"models/*/generations/*/{MANIFEST_NAME}")
-    digests = [*Store(place).digests(), *(_digest(path) for path in manifests)]
+    digests = [*store.digests(), *(_digest(path) for path in manifests)]
     digests = sorted(set(digests))
     if as_json:
         console.document("have", {"digests": digests})

@@ -1,9 +1,11 @@
 """What a server has or needs, as it comes back to the laptop."""
 
 import json
+import re
+from textwrap import wrap
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from llava_pack.crossing.digest_list import parse_digest_list
@@ -32,6 +34,49 @@ def test_a_short_form_that_lost_or_changed_a_digit_is_refused(digests, at):
     for spoiled in (text[:at] + text[at + 1 :], text[:at] + other + text[at + 1 :]):
         with pytest.raises(UsageError, match="checksum"):
             parse_digest_list(spoiled)
+
+
+PROSE = st.text(max_size=60) | st.sampled_from(
+    ["Dad", "Abe", "fade\n\nDee", "Best regards\nAnn", "error: 1 of 74 files differ", "I have: 3"]
+)
+
+
+@st.composite
+def mailed(draw, text):
+    """Give a short form as it may look after a mail program and a person had it."""
+    spaced = text.replace("\n", draw(st.sampled_from(["", " ", "\n"])))
+    lines = [one for line in spaced.splitlines() for one in wrap(line, draw(st.integers(5, 90)))]
+    quote = draw(st.sampled_from(["", "> ", ">", ">> ", "> > ", "    ", "\t> "]))
+    end = draw(st.sampled_from(["\n", "\r\n", "  \n", "\n\n", f"\n{quote}\n"]))
+    shouted = draw(st.sampled_from([str, str.upper]))
+    return shouted("".join(f"{quote}{line}{end}" for line in lines))
+
+
+@given(st.data(), DIGESTS, st.sampled_from(["have", "need"]), PROSE, PROSE)
+@example(None, {"ab" * 32}, "need", "", "Dad")
+@example(None, {"ab" * 32}, "need", "I have: 3", "Best regards\nAnn")
+@example(None, {"ab" * 32}, "need", "what we need: see below", "error: 1 of 74 files differ")
+def test_prose_around_it_wrapping_and_quotes_change_nothing(data, digests, kind, before, after):
+    assume(not before.lstrip().startswith("{"))
+    assume(not re.search(r"(have|need)\W*:([^0-9a-z]*[0-9a-f]){8}", before.lower()))
+    text = short_form(kind, digests)
+    sent = text if data is None else data.draw(mailed(text))
+    found = parse_digest_list(f"{before}\n\n{sent}\n{after}")
+    assert found == parse_digest_list(text)
+
+
+@given(DIGESTS, st.integers(0, 10_000), st.sampled_from(["Dad", "Ann", "error: 1 of 74", "> fade"]))
+def test_what_was_cut_is_refused_whatever_follows(digests, at, after):
+    text = short_form("need", digests)
+    with pytest.raises(UsageError, match="checksum"):
+        parse_digest_list(f"{text[: 5 + at % (len(text) - 5)]}\n{after}\n")
+
+
+def test_an_older_list_below_does_not_stand_in_for_one_that_was_cut():
+    older, newer = (short_form("need", [digit * 64 for digit in digits]) for digits in ("a", "bc"))
+    with pytest.raises(UsageError, match="checksum"):
+        parse_digest_list(f"{newer[:-2]}\n\n> {older}\n")
+    assert parse_digest_list(f"{newer}\n\n> {older}\n") == parse_digest_list(newer)
 
 
 def test_it_may_have_been_mailed_quoted_and_shouted():
