@@ -15,10 +15,21 @@ POSIXLY_CORRECT=1
 case ${1-} in
 --in-a-clean-environment) shift ;;
 *)
+    keep='' next=no
+    for word; do
+        case $next,$word in
+        yes,*) next=no ;;
+        no,--keep-env) next=yes && continue ;;
+        no,--keep-env=*) word=${word#*=} ;;
+        *) continue ;;
+        esac
+        # what is set here, or must not be there, no option brings in
+        case $word in '' | [0-9]* | *[!A-Za-z0-9_]* | PATH | LC_ALL | CALLER_* | PYTHON*) ;; *) keep="$keep $word" ;; esac
+    done
     set -- /bin/sh "$0" --in-a-clean-environment "$@"
     for name in HOME TERM NO_COLOR XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR SSH_CONNECTION \
         CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES CUDA_MPS_PIPE_DIRECTORY OMP_NUM_THREADS \
-        LLAVA_PACK_GRAPHS; do
+        LLAVA_PACK_GRAPHS $keep; do
         eval "case \${$name+set} in set) set -- \"$name=\$$name\" \"\$@\" ;; esac"
     done
     locale=${LC_ALL:-${LC_MESSAGES:-${LANG-}}}
@@ -72,6 +83,8 @@ Usage: sh install.sh [--bundle DIR]… [--expect ID] [--trust-key KEY] [--prefix
   --no-downtime      never stop a running server to free GPU memory
   --accept-answer N  install although the model's answer to this known question is another one; may
                      be repeated, and the receipt says so
+  --keep-env NAME    hand on this variable too, such as LD_LIBRARY_PATH: to the smoke test, and
+                     from then on to servers; may be repeated
   --dry-run          check all that can be checked without writing, and print what would happen
   --json             end with one JSON object on stdout
   --have             print the digests of what is here already, for `llava-pack carry --have`: of
@@ -94,6 +107,7 @@ s#^\(.*\): other accounts can write to it (\(.*\)), and so change the programs r
 s#^the bundle was changed, or is somebody else.s: ask the person who built it$#离线包被改动过，或不是你要的那一个：询问构建它的人#;t
 s#^\(.*\): it belongs to account \(.*\), which could change the programs run here$#\1：属于账户 \2，该账户可以改变在这里运行的程序#;t
 s#^restore the publisher.s key, or remove that file and pass --trust-key$#恢复发布者的密钥，或删除该文件并给出 --trust-key#;t
+s#^\(.*\) needs the name of a variable that the installation leaves to you$#\1 需要一个安装过程不自行设置的变量名#;t
 s#^this is another bundle, or it was changed: compare with the card$#这是另一个离线包，或它被改动过：与信息卡核对#;t
 s#^choose a --prefix on ext4, xfs or another file system of Linux$#选择位于 ext4、xfs 或其他 Linux 文件系统上的 --prefix#;t
 s#^\(.*\): expected the key that was pinned here, got something else$#\1：应为这里固定的密钥，实际为其他内容#;t
@@ -179,6 +193,8 @@ chinese_usage() {
   --over-ssh         用于回执：`llava-pack deploy` 通过你的 ssh 会话给出 ID
   --no-downtime      绝不为了腾出显存而停止运行中的服务
   --accept-answer N  即使模型对这个已知问题的回答不同，也照样安装；可重复使用，回执会记录
+  --keep-env NAME    也传递这个环境变量，例如 LD_LIBRARY_PATH：给冒烟测试，以及此后的服务；可重复使
+                     用
   --dry-run          检查所有无需写入即可检查的内容，并打印将要做什么
   --json             最后在标准输出上打印一个 JSON 对象
   --have             打印这里已有内容的摘要，供 `llava-pack carry --have` 使用：安装目录的，以及每
@@ -280,6 +296,15 @@ arguments() {
         --accept-answer)
             case ${2-} in '' | -* | *[!A-Za-z0-9._+@!=-]*) fail 2 "$1 needs the name of a known answer" 'sh install.sh --help' ;; esac
             more="$more$line$1$line$2" && shift 2
+            ;;
+        --keep-env=*) value=${1#*=} && shift && set -- --keep-env "$value" "$@" ;;
+        --keep-env)
+            case ${2-} in
+            '' | [0-9]* | *[!A-Za-z0-9_]* | PATH | LC_ALL | CALLER_* | PYTHON*)
+                fail 2 "$1 needs the name of a variable that the installation leaves to you" 'sh install.sh --help'
+                ;;
+            esac
+            more="$more$line$1=$2" && shift 2
             ;;
         --allow-downgrade) downgrade=yes && shift ;;
         --collect)

@@ -17,7 +17,7 @@ from llava_pack.cli import console
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import FACTS, QUANTIZED
-from llava_pack.target.environment import left_out
+from llava_pack.target.environment import chosen, left_out
 
 if TYPE_CHECKING:
     from llava_pack.installation.installed import Installation
@@ -196,9 +196,11 @@ class ModelOptions:
 
 
 def tell_left_out() -> None:
-    """Say which variables `bin/llava-pack` left out of the environment that could matter here."""
+    """Say which variables `bin/llava-pack` left out that could matter here, or should have kept."""
     if names := ", ".join(left_out(os.environ)):
         console.say(f"left out of the environment: {names}; --keep-env NAME keeps one")
+    if names := ", ".join(sorted({*chosen(os.environ)} - os.environ.keys())):
+        console.say(f"! to be kept in the environment, and not set: {names}")
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -1,6 +1,6 @@
 """The rules for the machine: GPUs, host, processes, silence. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from llava_pack.health.facts import (
     GpuFacts,
@@ -158,18 +158,36 @@ def _low(what: str, left: str, fix: str, code: str = "no-space-left") -> Finding
     )
 
 
+def untested(
+    kept: Iterable[str], models: Iterable[str], tested: Mapping[str, Collection[str]]
+) -> frozenset[str]:
+    """Return the variables that reach a server, and did not reach the test of what it serves.
+
+    Args:
+        kept: names that its `--keep-env` gave.
+        models: that it serves.
+        tested: by each installed model, the names that it was tested with: `bin/llava-pack` keeps
+            all of them for every server.
+
+    >>> sorted(untested(["A", "B"], ["m"], {"m": ["B"], "other": ["C"]}))
+    ['A', 'C']
+    """
+    held = frozenset(name for names in tested.values() for name in names)
+    return held.union(kept) - held.intersection(*(tested[one] for one in models if one in tested))
+
+
 def check_variables(left_out: Sequence[str], kept: Sequence[str]) -> Iterator[Finding]:
     """Judge the variables that change how what serves runs.
 
     Args:
         left_out: names that `bin/llava-pack` took out.
-        kept: names that `--keep-env` let through to a running server.
+        kept: names that reach a running server, whose installation was tested without them.
     """
     if kept:
         yield Layer.ENVIRONMENT.warn(
             f"kept in the environment: {', '.join(kept)}",
             why="the server runs with it, and the installation was tested without",
-            fix="restart it without --keep-env, if it is not needed",
+            fix="restart it without --keep-env, or install the bundle again with it",
             code="environment-breaks-libraries",
         )
     if left_out:

@@ -21,6 +21,7 @@ from llava_pack.health.machine import (
     check_silence,
     check_unit,
     check_variables,
+    untested,
 )
 from llava_pack.health.probes import probe_environment, wheel_versions
 from llava_pack.health.report import Finding, Layer, Metric, in_order
@@ -212,7 +213,12 @@ class Examination:
         self._answers += checks.answers
 
     def _variables(self, servers: Sequence[RunState]) -> Iterator[Finding]:
-        kept = {name for server in servers for name in server.asked.get("keep_env", "").split()}
+        tested = {item.manifest.model.name: item.kept for item in self._installed}
+        kept = {
+            name
+            for server in servers
+            for name in untested(server.asked.get("keep_env", "").split(), server.models, tested)
+        }
         yield from check_variables(left_out(os.environ), sorted(kept))
 
     def _gpus(self) -> Iterator[Finding]:

@@ -27,6 +27,8 @@ class Installation:
     bundle_id: str
     smoke: Mapping[str, Any]
     """What its smoke test found."""
+    kept: tuple[str, ...] = ()
+    """Names of the caller's variables that it was tested with."""
 
     @property
     def accepted_answers(self) -> frozenset[str]:
@@ -88,4 +90,5 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         manifest=manifest,
         bundle_id=proof.bundle_id,
         smoke=proof.smoke,
+        kept=proof.kept,
     )

@@ -46,6 +46,12 @@ class Unit:
             )
         return home / "systemd" / "user" / f"{self.name}.service"
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the variables whose values it holds: the installation's and its arguments'."""
+        names = {*environment.chosen(os.environ), *environment.kept(self.arguments)}
+        return tuple(sorted(names & os.environ.keys()))
+
     def text(self) -> str:
         """Return the unit, filled in; no value can end its line or be expanded."""
         template = "llava-pack.service" if self.system else "llava-pack-user.service"
@@ -64,19 +70,18 @@ class Unit:
         return re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], text)
 
     def _environment(self) -> tuple[str, ...]:
-        """Return what the service starts with: its prefix, and what its arguments keep.
+        """Return what the service starts with: its prefix, and what is kept.
 
         Raises:
             UsageError: a value could not stand in a unit.
         """
-        kept = [name for name in environment.kept(self.arguments) if name in os.environ]
-        for name in kept:
+        for name in self.kept:
             if not os.environ[name].isprintable():
                 raise UsageError(
                     f"expected printable text in {name}, got other characters",
                     subject=environment.KEEP,
                 )
-        return (f"LLAVA_PACK_PREFIX={self.prefix}", *(f"{n}={os.environ[n]}" for n in kept))
+        return (f"LLAVA_PACK_PREFIX={self.prefix}", *(f"{n}={os.environ[n]}" for n in self.kept))
 
     def systemctl(self, *arguments: str) -> None:
         """Ask systemd.

@@ -22,7 +22,7 @@ from llava_pack.format.errors import InstallError, PackError
 from llava_pack.serve import background, own_servers
 from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.own_servers import Server
-from llava_pack.target import ownership
+from llava_pack.target import generations, ownership
 from llava_pack.target.serving import PENDING
 
 AS_ROOT = "LLAVA_PACK_AS_ROOT"
@@ -74,7 +74,8 @@ def _start(prefix: Path, server: Server) -> None:
     if server.unit is not None:
         _systemctl(server, "restart")
         return
-    environ = {**os.environ, **server.environ}
+    tested = {one: os.environ[one] for one in generations.kept(prefix) if one in os.environ}
+    environ = {**os.environ, **server.environ, **tested}
     arguments = [word for word in server.arguments if word != "--as-root"]
     if os.geteuid() == 0:
         _say("! it still serves as root; to change that: llava-pack service install --account NAME")

@@ -16,7 +16,7 @@ from llava_pack.format.errors import PreflightError
 from llava_pack.target import environment, generations, ownership
 
 KEPT = (*environment.ENGINE, "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
-"""What of a server's environment decides how it serves, beside what its `--keep-env` names."""
+"""What of a server's environment decides how it serves, beside what `bin/llava-pack` kept."""
 
 
 def origin(pid: int) -> dict[str, Any]:
@@ -42,7 +42,8 @@ def deciding(environ: Mapping[str, str], arguments: Sequence[str]) -> dict[str, 
     >>> deciding({"HOME": "/h", "A": "1", "B": "2"}, ["--keep-env", "A"])
     {'HOME': '/h', 'A': '1'}
     """
-    names = (*KEPT, *environment.kept(arguments))
+    kept = (environment.CHOSEN, *environment.chosen(environ), *environment.kept(arguments))
+    names = (*KEPT, *kept)
     return {name: environ[name] for name in names if name in environ}
 
 

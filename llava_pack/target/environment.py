@@ -3,12 +3,15 @@
 The installer, its smoke test and the server must find the same libraries, certificates and GPUs;
 else the smoke test proves nothing about the server. `install.sh` and `bin/llava-pack` start again
 through `env -i`: with these names, and with what `--keep-env` names. The names of what was there
-are handed on, so that what was left out can be told.
+are handed on, so that what was left out can be told. What an installation kept, `bin/llava-pack`
+keeps by itself.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+
+from llava_pack.format.errors import UsageError
 
 ENGINE = (
     *("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
@@ -31,8 +34,12 @@ PROGRAM = (
 """What `bin/llava-pack` hands on: also where it writes, how it talks, and to which systemd."""
 NAMES = "CALLER_NAMES"
 """Holds the names of all that was there."""
+CHOSEN = "CALLER_KEPT"
+"""Holds the names that `bin/llava-pack` keeps, by itself or by its arguments."""
 KEEP = "--keep-env"
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OWN = re.compile(r"PATH|LC_ALL|CALLER_.*|PYTHON.*")
+"""What install.sh and the tests of an installation set themselves, or run without."""
 _MATTERS = re.compile(
     r"LD_.*|GLIBC_TUNABLES|GCONV_PATH|MALLOC_.*|.*_PROXY|SSL.*|OPENSSL_.*|.*_CA_BUNDLE|CUDA_.*|"
     r"NVIDIA_.*|NCCL_.*|(PY)?TORCH.*|TRITON_.*|BNB_.*|BITSANDBYTES_.*|HF_.*|HUGGINGFACE_.*|"
@@ -69,6 +76,31 @@ def kept(arguments: Iterable[str]) -> tuple[str, ...]:
     """
     words = [part for word in arguments for part in _parts(word)]
     return tuple(after for word, after in pairwise(words) if word == KEEP)
+
+
+def chosen(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names that `bin/llava-pack` keeps, set or not.
+
+    >>> chosen({"CALLER_KEPT": " LD_LIBRARY_PATH A"})
+    ('LD_LIBRARY_PATH', 'A')
+    """
+    return tuple(environ.get(CHOSEN, "").split())
+
+
+def those_set(names: Iterable[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return those of the names to be kept that are set, which an installation is tested with.
+
+    Raises:
+        UsageError: one is no name, or is not the caller's to set.
+
+    >>> those_set(["B", "A", "C", "A"], {"A": "1", "B": ""})
+    ('A', 'B')
+    """
+    for name in names:
+        if not IDENTIFIER.fullmatch(name) or _OWN.fullmatch(name):
+            message = f"expected a variable that an installation leaves to you, got {name}"
+            raise UsageError(message, subject=KEEP)
+    return tuple(sorted({*names} & environ.keys()))
 
 
 def _parts(word: str) -> list[str]:

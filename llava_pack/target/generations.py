@@ -100,11 +100,22 @@ def current_number(prefix: Path, recipe: str) -> int | None:
     return None
 
 
+def kept(prefix: Path, recipe: str | None = None, number: int | None = None) -> tuple[str, ...]:
+    """Return the variables that what is current was tested with; `number` as if it were, too."""
+    current = {name: current_number(prefix, name) for name in recipes(prefix)}
+    if recipe:
+        current[recipe] = number
+    roots = [generation_folder(prefix, name, one or 0) for name, one in current.items()]
+    proofs = filter(None, map(receipt.read, roots))
+    return tuple(sorted({name for proof in proofs for name in proof.kept}))
+
+
 def activate(prefix: Path, recipe: str, number: int) -> None:
     """Make a complete generation the current one, by one rename; what needs space comes before."""
     (prefix / "bin").mkdir(exist_ok=True)
+    program = launcher.text(recipe, kept(prefix, recipe, number))
     with files.replacing(prefix / "bin" / "llava-pack", 0o755) as stream:
-        stream.write(launcher.text(recipe).encode())
+        stream.write(program.encode())
         stream.flush()
         os.fsync(stream.fileno())
         disk.point(recipe_folder(prefix, recipe) / "current", f"generations/{number}")

@@ -62,7 +62,7 @@ def install(request: InstallRequest, progress: Progress) -> Outcome:
         left = journal.unfinished(prefix)
         number = recover(prefix, recipe, progress)
         current = generations.current_number(prefix, recipe)
-        present = _present(prefix, recipe, bundle_id)
+        present = _present(prefix, recipe, planned)
         unchanged = present is not None and present == current
         halfway = left.get("step") == "switch" and left.get("generation") == present
         if present is None:
@@ -104,9 +104,12 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
     return max(generations.numbers(prefix, recipe) if recipe else (), default=0) + 1
 
 
-def _present(prefix: Path, recipe: str, bundle_id: str) -> int | None:
+def _present(prefix: Path, recipe: str, planned: InstallPlan) -> int | None:
+    """Return the generation of this very bundle, that was tested with what is to be kept."""
     for item in reversed(generations.listing(prefix, recipe)):
         runs = os.access(item.root / "venv" / "bin" / "python", os.X_OK)
-        if runs and not receipt.broken(item.root) and item.receipt.bundle_id == bundle_id:
+        same = item.receipt.bundle_id == planned.listing.bundle_id
+        same = same and {*planned.kept} <= {*item.receipt.kept}
+        if runs and same and not receipt.broken(item.root):
             return item.number
     return None

@@ -5,6 +5,7 @@ it starts, and has a prefix that was moved put in order. It runs before any code
 """
 
 import shlex
+from collections.abc import Iterable
 
 from llava_pack.target import environment, programs
 
@@ -18,7 +19,7 @@ POSIXLY_CORRECT=1
 case ${1-} in
 --in-a-clean-environment) shift ;;
 *)
-    keep='' next=no
+    keep='@KEPT@' next=no
     for word; do
         case $next,$word in
         yes,*) next=no ;;
@@ -26,7 +27,7 @@ case ${1-} in
         no,@KEEP@=*) word=${word#*=} ;;
         *) continue ;;
         esac
-        case $word in '' | [0-9]* | *[!A-Za-z0-9_]*) ;; *) keep="$keep $word" ;; esac
+        case $word in '' | [0-9]* | *[!A-Za-z0-9_]* | CALLER_*) ;; *) keep="$keep $word" ;; esac
     done
     set -- /bin/sh "$0" --in-a-clean-environment "$@"
     for name in @PROGRAM@ $keep; do
@@ -39,7 +40,7 @@ case ${1-} in
         case ${LANGUAGE:-$locale} in zh*) set -- CALLER_LANGUAGE=zh "$@" ;; esac
         ;;
     esac
-    set -- PATH=@PATH@ "$@"
+    set -- PATH=@PATH@ @CHOSEN@="$keep" "$@"
     for env in /usr/bin/en[v] /bin/en[v]; do
         case $env in *'['*) continue ;; esac
         names='' IFS='
@@ -131,9 +132,11 @@ exit 14
 """
 
 
-def text(recipe: str) -> str:
-    """Return the program; `recipe` is the one activated last."""
+def text(recipe: str, kept: Iterable[str] = ()) -> str:
+    """Return the program; `recipe` is the one activated last, `kept` names what it always keeps."""
     values = {
+        "KEPT": " ".join(filter(environment.IDENTIFIER.fullmatch, kept)),
+        "CHOSEN": environment.CHOSEN,
         "KEEP": environment.KEEP,
         "PROGRAM": " ".join(environment.PROGRAM),
         "PATH": programs.SEARCH_PATH,

@@ -80,6 +80,7 @@ def _install(options: _Options) -> _Result:
         over_ssh=options.over_ssh,
         downtime=not options.no_downtime,
         accepted=options.accept_answer,
+        kept=options.keep_env,
         indexes=package_index.named(options.index, options.index_host),
     )
     if options.dry_run:
@@ -120,6 +121,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--over-ssh": {"action": "store_true", "help": "the id came over ssh, with deploy"},
     "--no-downtime": {"action": "store_true", "help": "never stop a running server for GPU room"},
     "--accept-answer": {"action": "append", "default": [], "help": "a known answer may be wrong"},
+    "--keep-env": {"action": "append", "default": [], "help": "a variable that install.sh kept"},
     "--json": {"action": "store_true", "help": "end with one JSON object on stdout"},
 }
 

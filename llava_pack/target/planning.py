@@ -15,7 +15,9 @@ from llava_pack.format.progress import Progress
 from llava_pack.format.target import FloorFinding
 from llava_pack.format.text import human_bytes
 from llava_pack.target import (
+    environment,
     failures,
+    generations,
     inventory,
     ownership,
     package_index,
@@ -57,6 +59,8 @@ class InstallRequest:
     """A server that leaves too little GPU memory may be stopped for the swap."""
     accepted: Sequence[str] = ()
     """Names of known answers that may be wrong."""
+    kept: Sequence[str] = ()
+    """Names of variables that the smoke test gets, and then what serves."""
     indexes: package_index.NamedIndexes = package_index.NOBODY
     """That have the wheels which the bundle leaves out."""
 
@@ -79,6 +83,8 @@ class InstallPlan:
     """Of each wheel that is fetched, by its path: where an index has it."""
     pause: bool
     """The server that runs leaves too little GPU memory to test the new version beside it."""
+    kept: tuple[str, ...] = ()
+    """Names of the variables that the smoke test gets, all of them set."""
 
     def facts(self) -> dict[str, Any]:
         """Return what `--dry-run --json` shows."""
@@ -125,10 +131,7 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         verdict = _over_ssh(request, verdict)
     trust.check_named(verdict, request.bundle)
     manifest, manifest_bytes = inventory.read_manifest(listing)
-    names = [one.name for one in manifest.known_answers]
-    if unknown := ", ".join(name for name in request.accepted if name not in names):
-        message = f"no such known answer, expected one of {', '.join(names)}"
-        raise UsageError(message, subject=f"--accept-answer {unknown}")
+    kept = _named(request, manifest)
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.release))
     progress.note(
         f"{manifest.recipe.name}: {manifest.recipe.title}, release {when}, id {listing.bundle_id}"
@@ -153,6 +156,8 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         python_version=version,
         present_bytes=sum(placing.values()) - placing["copied"] - placing["fetched"],
         now=time.time(),
+        kept=kept,
+        lost=sorted({*request.kept, *generations.kept(request.prefix)} - {*kept}),
     )
     absent = [one for one in manifest.left_out if not store.path(one.sha256).is_file()]
     others = unlisted.account(listing, manifest, verdict.key)
@@ -177,7 +182,17 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         placing=placing,
         links=links,
         pause=serves and any(item.level == "warn" for item in memory),
+        kept=kept,
     )
+
+
+def _named(request: InstallRequest, manifest: Manifest) -> tuple[str, ...]:
+    """Look at the names that a person typed, and return the variables to be kept that are set."""
+    names = [one.name for one in manifest.known_answers]
+    if unknown := ", ".join(name for name in request.accepted if name not in names):
+        message = f"no such known answer, expected one of {', '.join(names)}"
+        raise UsageError(message, subject=f"--accept-answer {unknown}")
+    return environment.those_set(request.kept, os.environ)
 
 
 def _told(

@@ -8,7 +8,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,8 @@ def findings(
     python_version: str | None,
     present_bytes: int,
     now: float,
+    kept: Collection[str] = (),
+    lost: Collection[str] = (),
 ) -> tuple[FloorFinding, ...]:
     """Hold this machine against the floors of a bundle.
 
@@ -40,6 +42,8 @@ def findings(
         python_version: of the interpreter that would be used, None where there is none.
         present_bytes: of the bundle that need no room, because they are there or are linked.
         now: UTC seconds by the clock of this machine.
+        kept: names of variables that the smoke test gets.
+        lost: names of those that it should get too, and does not.
     """
     floors = manifest.floors
     profile = this_machine(prefix, python_version=python_version, gpus=floors.driver is not None)
@@ -47,7 +51,7 @@ def findings(
     serving = manifest.serving
     found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
     place = (*_place(prefix, manifest.inodes), *_file_system(disk.existing(prefix)))
-    return (*found, *place, _environment(os.environ), _clock(manifest.release, now))
+    return (*found, *place, _environment(os.environ, kept, lost), _clock(manifest.release, now))
 
 
 def check(found: Iterable[FloorFinding]) -> None:
@@ -187,12 +191,18 @@ _TRIALS = {
 }
 
 
-def _environment(environ: Mapping[str, str]) -> FloorFinding:
-    """Name what changes how libraries run, and reaches neither the installer nor what serves."""
+def _environment(
+    environ: Mapping[str, str], kept: Collection[str], lost: Collection[str]
+) -> FloorFinding:
+    """Name what changes how libraries run: what reaches installer and server, and what does not."""
     names = ", ".join(environment.left_out(environ))
     value = f"{names}: left out here and by bin/llava-pack" if names else "nothing is left out"
-    need = f"the same for the smoke test and for serve, whose {environment.KEEP} NAME keeps one"
-    return FloorFinding("environment", "ok", value, need)
+    value += f"; kept here and by bin/llava-pack: {', '.join(kept)}" if kept else ""
+    value += f"; missing, though named or kept until now: {', '.join(lost)}" if lost else ""
+    need = f"the same for the smoke test and for serve; {environment.KEEP} NAME keeps one"
+    words = " ".join(f"{environment.KEEP} {name}" for name in lost)
+    fix = f"where it is needed: set it, and the same command with {words}"
+    return FloorFinding("environment", "warn" if lost else "ok", value, need, fix)
 
 
 def _clock(release: int, now: float) -> FloorFinding:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from llava_pack.format import files
@@ -21,7 +21,14 @@ _KEPT = (*environment.ENGINE, "NO_COLOR")
 _TAIL_LINES = 12
 
 
-def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: float) -> str:
+def run(
+    command: Sequence[str | Path],
+    *,
+    what: str,
+    scratch: Path,
+    timeout_s: float,
+    kept: Iterable[str] = (),
+) -> str:
     """Run a program to its end and return what it printed; it gets no input.
 
     Args:
@@ -29,6 +36,7 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
         what: the work, for the message.
         scratch: its home, with its caches and temporary files.
         timeout_s: after this it is killed.
+        kept: names of more variables of this process that it gets.
 
     Raises:
         InstallError: it cannot be started, took too long, or failed; with the end of what it said.
@@ -36,6 +44,7 @@ def run(command: Sequence[str | Path], *, what: str, scratch: Path, timeout_s: f
         SpaceError: it found no space left.
     """
     env = {
+        **{name: os.environ[name] for name in kept},
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "XDG_CACHE_HOME": str(scratch / "cache"),

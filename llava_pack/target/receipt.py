@@ -45,6 +45,8 @@ class Receipt:
     """Who was kept from the network while this was made, and how."""
     step_ms: Mapping[str, int]
     """How long each step took."""
+    kept: tuple[str, ...] = ()
+    """Names of the caller's variables that it was tested with."""
 
 
 def write(folder: Path, receipt: Receipt) -> None:

@@ -14,7 +14,11 @@ _TIMEOUT_S = 3600
 
 
 def ask(
-    manifest: Manifest, generation: Path, interpreter: Path, accepted: Sequence[str] = ()
+    manifest: Manifest,
+    generation: Path,
+    interpreter: Path,
+    accepted: Sequence[str] = (),
+    kept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Have the staged model answer the known questions, and return its report.
 
@@ -32,7 +36,7 @@ def ask(
     command += ["--device", manifest.serving.device, "--json"]
     command += [word for name in accepted for word in ("--accept-answer", name)]
     with tempfile.TemporaryDirectory(prefix=".smoke.", dir=generation) as home:
-        said = _run(command, Path(home))
+        said = _run(command, Path(home), kept)
     try:
         report = json.loads(said.strip().rpartition("\n")[2])
     except ValueError as error:
@@ -46,9 +50,11 @@ def ask(
     return report
 
 
-def _run(command: Sequence[str | Path], home: Path) -> str:
+def _run(command: Sequence[str | Path], home: Path, kept: Sequence[str]) -> str:
     try:
-        return programs.run(command, what="smoke test", scratch=home, timeout_s=_TIMEOUT_S)
+        return programs.run(
+            command, what="smoke test", scratch=home, timeout_s=_TIMEOUT_S, kept=kept
+        )
     except InstallError as error:
         if "unrecognized arguments: --accept-answer" not in error.message:
             raise

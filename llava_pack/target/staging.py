@@ -118,7 +118,7 @@ def _build(staging: InstallRun, store: Store) -> None:
         python = venv.unpack_python(manifest, store, folder) or staging.plan.python
     with staging.step("venv"):
         progress.start("building the venv", None)
-        interpreter = venv.build(manifest, store, folder, python)
+        interpreter = venv.build(manifest, store, folder, python, staging.plan.kept)
         progress.done()
     with staging.step("model"):
         place_model(manifest, store, folder)
@@ -130,7 +130,7 @@ def _build(staging: InstallRun, store: Store) -> None:
             serving.hand_over(request.prefix, staging.recipe, staging.number, "stop")
         progress.start("asking the known questions", None)
         with disk.settling(folder, without=folder / venv.SCRATCH):
-            report = smoke.ask(manifest, folder, interpreter, request.accepted)
+            report = smoke.ask(manifest, folder, interpreter, request.accepted, staging.plan.kept)
         progress.done()
     with staging.step("seal"):
         receipt.seal(folder)
@@ -237,4 +237,5 @@ def _receipt(
         smoke=report,
         silence=silence.facts(*((indexes.urls, indexes.hosts) if staging.plan.links else ())),
         step_ms=staging.step_ms,
+        kept=staging.plan.kept,
     )

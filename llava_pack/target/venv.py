@@ -3,6 +3,7 @@
 import os
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from llava_pack.format import files
@@ -53,7 +54,9 @@ def unpack_python(manifest: Manifest, store: Store, generation: Path) -> Path | 
     return python
 
 
-def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> Path:
+def build(
+    manifest: Manifest, store: Store, generation: Path, python: Path, kept: Sequence[str] = ()
+) -> Path:
     """Make the venv on `python` with the bundle's uv, and return its interpreter.
 
     Raises:
@@ -70,6 +73,7 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
         what="creating the venv",
         scratch=scratch,
         timeout_s=_TIMEOUT_S,
+        kept=kept,
     )
     settle(generation)
     interpreter = venv / "bin" / "python"
@@ -80,6 +84,7 @@ def build(manifest: Manifest, store: Store, generation: Path, python: Path) -> P
         what="installing the wheels",
         scratch=scratch,
         timeout_s=_TIMEOUT_S,
+        kept=kept,
     )
     (venv / ".lock").unlink(missing_ok=True)  # uv's own, which everybody may write
     return interpreter

@@ -29,7 +29,7 @@ def prefix() -> Iterator[Path]:
         python.chmod(0o755)
         (root / "models/tiny/current").symlink_to("generations/1")
         (root / "bin").mkdir()
-        (root / "bin/llava-pack").write_text(launcher.text("tiny"))
+        (root / "bin/llava-pack").write_text(launcher.text("tiny", ["GONE"]))
         (root / "bin/llava-pack").chmod(0o755)
         (root / launcher.PLACE).write_text(f"{os.path.realpath(root)}\n")
         make_tower(root / "clip-tiny")
@@ -78,6 +78,7 @@ def test_it_serves_and_says_what_it_left_out(prefix: Path, nasty: dict[str, str]
         names = "ALL_PROXY, CUDA_HOME, HF_HOME, HF_HUB_OFFLINE, LD_LIBRARY_PATH, SSL_CERT_FILE"
         line = f"left out of the environment: {names}, https_proxy, no_proxy; --keep-env NAME"
         assert line in done.stderr
+        assert "! to be kept in the environment, and not set: GONE\n" in done.stderr
         health = subprocess.run(
             [command[0], "health"], env=nasty, capture_output=True, text=True, check=False
         )
@@ -87,10 +88,14 @@ def test_it_serves_and_says_what_it_left_out(prefix: Path, nasty: dict[str, str]
         subprocess.run(stop, env=nasty, check=False, capture_output=True)
 
 
-def test_what_is_kept_does_its_harm(prefix: Path, nasty: dict[str, str]) -> None:
+@pytest.mark.parametrize("more", [["--keep-env", "LD_LIBRARY_PATH"], []])
+def test_what_is_kept_does_its_harm(prefix: Path, nasty: dict[str, str], more: list[str]) -> None:
     """The troublemakers are real ones: a rule against what harms nobody would prove nothing."""
+    if not more:
+        text = launcher.text("tiny", ["LD_LIBRARY_PATH"])
+        (prefix / "bin/llava-pack").write_text(text)
     kept = subprocess.run(
-        _command(prefix, "--keep-env", "LD_LIBRARY_PATH"), env=nasty, capture_output=True,
+        _command(prefix, *more), env=nasty, capture_output=True,
         text=True, check=False, timeout=300,
     )  # fmt: skip
     assert kept.returncode != 0

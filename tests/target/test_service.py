@@ -239,9 +239,20 @@ def test_a_unit_has_the_value_of_what_is_kept(installed, cli, monkeypatch):
     escaped = 'http://a\\"b%%c\\\\d'
     prefix = f'"LLAVA_PACK_PREFIX={installed.prefix}"'
     assert f'\nEnvironment={prefix} "HTTPS_PROXY={escaped}"\n' in text
+    monkeypatch.setenv("CALLER_KEPT", "OTHER GONE")
+    of_the_installation = unit_of(cli, installed, "--user")
+    assert f'\nEnvironment={prefix} "OTHER=no"\n' in of_the_installation
     monkeypatch.setenv("HTTPS_PROXY", "two\nlines")
     ended = cli("service", "show", "--prefix", installed.prefix, "--", "--keep-env", "HTTPS_PROXY")
     assert (ended.code, "two" in ended.err) == (2, False)
+
+
+def test_what_a_unit_holds_for_every_account_to_read_is_said(installed, systemd, cli, monkeypatch):
+    monkeypatch.setenv("CALLER_KEPT", "OTHER GONE")
+    monkeypatch.setenv("OTHER", "a value")
+    ended = cli("service", "install", "--user", "--prefix", installed.prefix)
+    assert (ended.code, "a value" in ended.err) == (0, False), ended.err
+    assert "every account can read in the unit: OTHER\n" in ended.err
 
 
 def test_a_unit_that_names_the_old_place_is_named(installed, systemd, cli, tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_pack.cli import console
-from llava_pack.cli.arguments import AsJson, IndexHost, Prefix
+from llava_pack.cli.arguments import AsJson, IndexHost, KeepEnv, Prefix
 from llava_pack.cli.signing_keys import TrustKey
 from llava_pack.installation.prefix import chosen_prefix
 
@@ -76,6 +76,7 @@ def install(
             help="Install although the model's answer to this known question is another one.",
         ),
     ] = None,
+    keep_env: KeepEnv = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, print what would happen, and write nothing.")
     ] = False,
@@ -90,6 +91,8 @@ def install(
     installation pinned; at least one of them is required. Nothing is run from the bundle. If
     anything fails, the previous version stays active.
 
+    Variables that the current version was tested with are kept, as with --keep-env.
+
     \b
     Examples:
       llava-pack install /media/usb/llava-v1.5-7b
@@ -98,7 +101,7 @@ def install(
       llava-pack install ./demo-bundle --expect 3f9a… --prefix ~/llava --dry-run
       llava-pack install ./llava-bundle --expect 3f9a… --index https://mirror.example/simple
     """
-    from llava_pack.target import installer, package_index
+    from llava_pack.target import generations, installer, package_index
 
     place = chosen_prefix(prefix)
     bundle, *others = bundles
@@ -116,6 +119,7 @@ def install(
         over_ssh=over_ssh,
         downtime=not no_downtime,
         accepted=tuple(accept_answer or ()),
+        kept=(*generations.kept(place), *(keep_env or ())),
         indexes=package_index.named(index or [], index_host or []),
     )
     if dry_run:

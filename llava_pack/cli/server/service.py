@@ -84,6 +84,8 @@ def install(
             subject=str(error.filename),
             hint="check it: ls -ld; the service's account writes there and nowhere else",
         ) from error
+    if unit.kept:
+        console.say(f"every account can read in the unit: {', '.join(unit.kept)}")
     lingers = unit.system or _lingers()  # first: without a login, it is what starts the manager
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     files.write(unit.path, unit.text().encode(), 0o644)

@@ -22,6 +22,7 @@ from llava_pack.health.machine import (
     check_silence,
     check_unit,
     check_variables,
+    untested,
 )
 
 WELL = HostFacts(
@@ -172,6 +173,16 @@ def test_variables_that_were_kept_are_a_warning_and_those_left_out_are_told():
     kept, told = check_variables(("ALL_PROXY",), ("LD_PRELOAD",))
     assert (kept.level, "LD_PRELOAD" in kept.text, told.level) == ("warn", True, "ok")
     assert kept.code == "environment-breaks-libraries"
+
+
+def test_what_the_installation_was_tested_with_is_no_warning():
+    tested = {"m": ("LD_LIBRARY_PATH",), "n": ()}
+    assert untested(["LD_LIBRARY_PATH"], ["m"], {"m": tested["m"]}) == set()
+    assert untested([], ["m"], tested) == set()
+    assert untested(["LD_PRELOAD"], ["m"], tested) == {"LD_PRELOAD"}
+    assert untested([], ["m", "n"], tested) == {"LD_LIBRARY_PATH"}
+    assert untested([], ["a folder"], tested) == set()
+    assert untested(["LD_PRELOAD"], ["a folder"], {}) == {"LD_PRELOAD"}
 
 
 def test_a_unit_that_starts_what_is_not_there_fails():
