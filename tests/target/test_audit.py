@@ -37,7 +37,7 @@ SPEAKS = frozenset(["translation.py"])
 """What shows a message in the person's language."""
 PARTS = {
     "decides trust": 1852,
-    "places and starts": 3473,
+    "places and starts": 3474,
     "asks an index": 250,
     "crosses media": 610,
     "rebuilds": 475,
