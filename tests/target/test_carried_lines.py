@@ -38,6 +38,10 @@ def test_one_medium_that_holds_all_is_the_bundle(medium, host, usb, capsys):
     done = type_lines(lines, usb, host.prefix)
     assert done.returncode == 0, done.stderr
     assert host.current() == 1
+    carry(capsys, whole.root, usb, "--parity", "5%")
+    assert list((usb / "tiny/parity").iterdir())
+    assert not (usb / "tiny" / PART_NAME).exists()
+    assert main(["verify", str(usb / "tiny")]) == 0
 
 
 def test_what_was_one_medium_of_several_and_holds_all_now_says_so_no_longer(medium, usb, capsys):
