@@ -7,16 +7,21 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from llava_pack.cli import main
 from tests.support.bundle import BASE_PYTHON
 
 
-def carry(capsys, bundle: Path, to: Path, *options: object) -> list[str]:
+def carry(
+    capsys: pytest.CaptureFixture[str], bundle: Path, to: Path, *options: object
+) -> list[str]:
     """Carry a bundle and return the lines for the server."""
     capsys.readouterr()
     command = ["carry", str(bundle), "--to", str(to), "--json", *map(str, options)]
     assert main(command) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])["install"]
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return [str(line) for line in told["install"]]
 
 
 def type_lines(
