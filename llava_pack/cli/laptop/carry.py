@@ -132,10 +132,10 @@ def carry(
         return
     repair = need is not None
     if as_json:
-        lines = server_lines(source, plan, folders[0].name, repair=repair)
+        lines = server_lines(source, plan, folders, repair=repair)
         console.document("carry", {**facts, "install": list(lines)})
     else:
-        show_lines(source, plan, folders[0].name, repair=repair)
+        show_lines(source, plan, folders, repair=repair)
 
 
 def _plan(

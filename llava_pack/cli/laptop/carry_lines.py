@@ -1,5 +1,7 @@
 """What is typed on the server for media that `carry` wrote: the lines, and what is said of them."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from shlex import join, quote
 
 from llava_pack.cli import console
@@ -12,9 +14,9 @@ _PREFIX = "/opt/llava-pack"
 
 
 def server_lines(
-    source: CarrySource, plan: CarryPlan, folder: str, *, repair: bool = False
+    source: CarrySource, plan: CarryPlan, folders: Sequence[Path], *, repair: bool
 ) -> tuple[str, ...]:
-    """Return the lines for the first medium, as they can be pasted.
+    """Return the lines for the medium to begin with, as they can be pasted.
 
     What travels is started by its own install.sh, which knows these media, whatever is installed;
     where that is there already, so is a llava-pack that knows them.
@@ -22,13 +24,14 @@ def server_lines(
     Args:
         source: the bundle.
         plan: of all media, at least one.
-        folder: of the first one, by its name.
+        folders: of the bundle on each.
         repair: only what the server asked for travels.
     """
-    there = f"/path/to/{folder}"
+    first_one = next(iter(_starting(plan)), 1)
+    there = f"/path/to/{folders[first_one - 1].name}"
     index = bool(source.manifest.left_out)
     more = " --collect" if repair or len(plan.media) > 1 else ""
-    if not _starting(plan)[0]:
+    if not _starting(plan):
         program = f"{_PREFIX}/bin/llava-pack"
         named = " --index URL" if index else ""
         return (join([program, "install", there, "--expect", plan.bundle_id]) + named + more,)
@@ -36,13 +39,15 @@ def server_lines(
     return (*first, last + more)
 
 
-def show_lines(source: CarrySource, plan: CarryPlan, folder: str, *, repair: bool) -> None:
+def show_lines(
+    source: CarrySource, plan: CarryPlan, folders: Sequence[Path], *, repair: bool
+) -> None:
     """Print the lines, and say around them what they suppose."""
     console.say(_order(plan))
-    for line in server_lines(source, plan, folder, repair=repair):
+    for line in server_lines(source, plan, folders, repair=repair):
         console.verbatim(line)
     travels = {load.file.path for medium in plan.media for load in medium.loads}
-    if not _starting(plan)[0]:
+    if not _starting(plan):
         console.say(
             "/opt/llava-pack is where root installs, any other account has "
             "~/.local/share/llava-pack; if there is only an incomplete copy of the bundle, type "
@@ -56,15 +61,21 @@ def show_lines(source: CarrySource, plan: CarryPlan, folder: str, *, repair: boo
         )
 
 
-def _starting(plan: CarryPlan) -> list[bool]:
-    """Say of each medium whether install.sh is on it."""
-    return [any(load.name == _INSTALLER for load in medium.loads) for medium in plan.media]
+def _starting(plan: CarryPlan) -> list[int]:
+    """Return the numbers of the media that have install.sh."""
+    return [
+        number
+        for number, medium in enumerate(plan.media, start=1)
+        if any(load.name == _INSTALLER for load in medium.loads)
+    ]
 
 
 def _order(plan: CarryPlan) -> str:
-    starting = _starting(plan)
-    if len(starting) == 1:
+    if len(plan.media) == 1:
         return "on the server:"
-    if starting[0] and not all(starting):
-        return "on the server, with medium 1; then the last line with each of the others:"
+    starting = _starting(plan)
+    if starting and len(starting) < len(plan.media):
+        return (
+            f"on the server, with medium {starting[0]}; then the last line with each of the others:"
+        )
     return "on the server, with each medium in turn, in any order:"
