@@ -114,7 +114,7 @@ def test_a_medium_that_holds_an_old_bundle_is_taken_by_its_own_installer(
     assert host.current() == 1
 
 
-@pytest.mark.parametrize("options", [("--parity", "5%"), ("--base",), ("--media", "350000")])
+@pytest.mark.parametrize("options", [("--parity", "5%"), ("--base",), ("--media", "450000")])
 def test_what_the_installer_of_an_old_bundle_does_not_know_is_not_written(
     kept, tmp_path, capsys, options
 ):
