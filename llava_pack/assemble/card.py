@@ -11,7 +11,6 @@ from llava_pack.format.welcome import contact_lines
 from llava_pack.shells import for_windows
 
 _FILE = "install.sh looks on its PATH, or takes --python FILE"
-_SENT = "     # then type there what it prints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,8 @@ class Card:
             *([f"media     {self.media}"] if self.media else []),
             f"release   {when}",
             "",
-            "copy it to the server; each way can be typed again, repairs and updates:",
+            "copy it to the server; each way can be typed again, repairs and updates;",
+            "the first prints what to type there, the last is for a medium of any file system:",
             *(f"  {line}" for line in carry_lines(self.bundle, platform)),
             "",
             "on the server (compare the number with the id above, then install):",
@@ -101,7 +101,8 @@ def carry_lines(bundle: str, platform: str = sys.platform) -> tuple[str, ...]:
 
     Whatever was there before, what is there after each is the bundle and nothing else. rsync gets
     the options alone that 2.6.9, 3 and the openrsync of macOS have in common. scp can neither
-    continue nor remove, and does not write over read-only files, so it starts anew.
+    continue nor remove, and does not write over read-only files, so it starts anew. No line ends
+    with a remark: neither cmd.exe nor the zsh of macOS leaves one out.
 
     Args:
         bundle: the folder here.
@@ -113,15 +114,15 @@ def carry_lines(bundle: str, platform: str = sys.platform) -> tuple[str, ...]:
         bundle = str(PureWindowsPath(bundle))
         copied = [bundle, f"E:\\{name}", "/MIR", "/IS", "/IT", "/R:3", "/W:5"]
         return (
-            f"{for_windows(['llava-pack', 'send', bundle, login, '-p', 'PORT'])}{_SENT}",
+            for_windows(["llava-pack", "send", bundle, login, "-p", "PORT"]),
             for_windows(remove),
             f"  {for_windows(['scp', '-P', 'PORT', '-r', bundle, f'{login}:{name}'])}",
             for_windows(["robocopy", *copied]),
         )
     source, stick = shlex.quote(bundle), "/Volumes/USB" if platform == "darwin" else "/media/USB"
     return (
-        f"llava-pack send {source} {login} -p PORT{_SENT}",
+        f"llava-pack send {source} {login} -p PORT",
         f"rsync -rtc --partial --delete -e 'ssh -p PORT' {source}/ {login}:{name}/",
         f"{shlex.join(remove)} && scp -P PORT -r {source} {login}:{name}",
-        f"rsync -rtc --partial --delete {source}/ {stick}/{name}/     # any file system, FAT32 too",
+        f"rsync -rtc --partial --delete {source}/ {stick}/{name}/",
     )

@@ -4,15 +4,35 @@ The manifest states its digest, so it may say what it likes; of old bundles that
 text is `format.welcome.start_here` alone, which therefore stays as it is.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from llava_pack.assemble.needs import server_needs
+from llava_pack.assemble.card import carry_lines
+from llava_pack.assemble.needs import media, server_needs
 from llava_pack.format.manifest import Manifest
 from llava_pack.format.translation import read_catalogue
 from llava_pack.format.welcome import contact_lines, start_here
 
 _CHINESE = Path(__file__).with_name("welcome.zh.txt")
 _WORDS = Path(__file__).parents[1] / "cli" / "zh.toml"
+_HERE = "FOLDER"
+"""What stands for the name of the bundle's folder, on the laptop and there."""
+_TYPED_AGAIN = f"""\
+To copy it, type on the laptop, in the folder above this one, whose name {_HERE} stands for. Each
+way can be typed again after any failure, repairs and updates. The first prints what to type on the
+server, the last is for a medium, which a Mac has as /Volumes/USB.
+
+"""
+_INSTALLED = "/opt/llava-pack/bin/llava-pack install /path/to/this/folder --expect ID"
+_NO_INSTALLER = """\
+Is no install.sh in this folder? Then the server has it. Where this model is installed, type
+
+"""
+_COPY_THERE = """\
+or, where another account than root installed it, ~/.local/share/llava-pack/bin/llava-pack install.
+Where only an incomplete copy of the bundle lies, type the four lines with the path of that copy,
+and add to the last one: --bundle /path/to/this/folder
+"""
 
 
 def welcome(manifest: Manifest) -> bytes:
@@ -24,25 +44,42 @@ def welcome(manifest: Manifest) -> bytes:
     index, named = bool(manifest.left_out), manifest.recipe
     python = manifest.python.version if manifest.python.kind == "target" else None
     needs = list(server_needs(manifest))
+    fits = media(entry.size_bytes for entry in manifest.files if entry.carried)
     return (
         f"{start_here(named.name, named.title, python=python, index=index)}\n"
         f"The server needs: {', '.join(needs)}.\n\n"
+        f"The bundle fits on {fits}.\n\n"
+        f"{_TYPED_AGAIN}{_indented(carry_lines(_HERE, 'linux'))}\n\n"
+        "On Windows, in PowerShell or cmd.exe:\n\n"
+        f"{_indented(carry_lines(_HERE, 'win32'))}\n\n"
+        "Is this copy incomplete or damaged? Type the line that made it once more.\n\n"
         "Is PART.json in this folder? Then it is one medium of several, or holds only what a\n"
-        "server lacked: add --collect to the last line, and take the media in any order.\n\n"
-        "Is this copy incomplete or damaged? Type the line of the card that made it once more:\n"
-        "each of them repairs and updates.\n\n"
-        f"{_chinese(needs, python, index=index)}"
+        "server lacked: add --collect to the last line for the server, and take the media in any\n"
+        "order.\n\n"
+        f"{_NO_INSTALLER}{_indented([_installed(index=index)])}\n\n{_COPY_THERE}\n"
+        f"{_chinese(needs, fits, python, index=index)}"
     ).encode()
 
 
-def _chinese(needs: list[str], python: str | None, *, index: bool) -> str:
+def _installed(*, index: bool) -> str:
+    return _INSTALLED + (" --index URL" if index else "")
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _chinese(needs: list[str], fits: str, python: str | None, *, index: bool) -> str:
     """Return the Chinese part; the file has it, then what is said of Python, and of an index."""
     text, own, url = _CHINESE.read_text(encoding="utf-8").split("====\n")
     words = read_catalogue(_WORDS, _WORDS.parents[1] / "target" / "zh.toml")
-    lines = contact_lines("/path/to/this/folder", "ID", index=index)
     return text.format(
         needs="、".join(map(words.translated, needs)),
+        media=words.translated(fits),
         python="" if python is None else own.format(python),
-        steps="\n".join(f"  {line}" for line in lines),
+        steps=_indented(contact_lines("/path/to/this/folder", "ID", index=index)),
+        copies=_indented(carry_lines(_HERE, "linux")),
+        windows=_indented(carry_lines(_HERE, "win32")),
+        installed=_installed(index=index),
         url=url if index else "",
     )

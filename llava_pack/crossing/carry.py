@@ -13,6 +13,7 @@ from llava_pack.crossing.parity import made_volumes, protect
 from llava_pack.crossing.plan import CarryPlan, Load
 from llava_pack.crossing.request import CarrySource
 from llava_pack.format import files
+from llava_pack.format.errors import UsageError
 from llava_pack.format.part import PART_NAME, render_part
 from llava_pack.format.progress import Progress, Silent
 from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, SUMS_NAME, is_parity
@@ -20,6 +21,9 @@ from llava_pack.placing import share
 from llava_pack.target import disk, parity
 from llava_pack.target.contents import is_litter
 from llava_pack.target.pieces import read_parts
+
+_READER = "installer/llava_pack/format/part.py"
+"""A bundle that lists it has an installer that knows PART.json, pieces, volumes and --collect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,8 @@ def write_medium(
 ) -> WrittenMedium:
     """Write one medium: what is there and good stays, and the same command resumes.
 
-    PART.json comes first: until everything is there, `verify` says what is missing.
+    PART.json comes first: until everything is there, `verify` says what is missing. A medium that
+    holds the whole bundle is that bundle, and has none.
 
     Args:
         source: the bundle.
@@ -70,7 +75,9 @@ def write_medium(
             disk.remove_tree(folder / PARITY_FOLDER)  # it is of other files
         _clear(source, plan, number, folder)
         volumes = [f"{PARITY_FOLDER}/{one.name}" for one in parity.volumes(folder)]
-        head = {PART_NAME: render_part(plan.part(number, volumes)), **source.head}
+        head = source.head
+        if not holds_all(source, plan):
+            head = {PART_NAME: render_part(plan.part(number, volumes)), **head}
         for name, data in head.items():
             _write_changed(folder / name, data)
             progress.advance(len(data))
@@ -80,7 +87,8 @@ def write_medium(
         _flush(folder)
         progress.done()
         made = _protected(folder, plan, number, progress)
-        _write_changed(folder / PART_NAME, render_part(plan.part(number, made)))
+        if PART_NAME in head:
+            _write_changed(folder / PART_NAME, render_part(plan.part(number, made)))
         _flush(folder)
     return WrittenMedium(
         folder=folder,
@@ -93,15 +101,40 @@ def write_medium(
     )
 
 
+def holds_all(source: CarrySource, plan: CarryPlan) -> bool:
+    """Say whether one medium holds the whole bundle."""
+    names = {load.name for medium in plan.media for load in medium.loads}
+    return len(plan.media) == 1 and names == {one.path for one in source.files()}
+
+
+def check_installer(source: CarrySource, plan: CarryPlan) -> None:
+    """Refuse media that the bundle's own installer would refuse: an earlier version's knows none.
+
+    Raises:
+        UsageError: it is to be divided or only a part of it is to travel, or with recovery volumes.
+    """
+    if any(one.path == _READER for one in source.manifest.files):
+        return
+    if plan.parity_percent or (plan.media and not holds_all(source, plan)):
+        raise UsageError(
+            "an earlier version built this bundle, and its installer takes it whole, from one "
+            "medium, without recovery volumes",
+            subject=str(source.root),
+            hint="build it again with this version, or carry it with one --to alone",
+        )
+
+
 def _clear(source: CarrySource, plan: CarryPlan, number: int, folder: Path) -> None:
     """Remove what an earlier run wrote and this medium is not to hold."""
     wanted = {load.name for load in plan.media[number - 1].loads} | source.head.keys()
+    if not holds_all(source, plan):
+        wanted.add(PART_NAME)
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
             path = Path(place, name)
             files.clear(path)
             relative = path.relative_to(folder).as_posix()
-            stays = relative in wanted | {PART_NAME} or is_parity(relative) or is_litter(relative)
+            stays = relative in wanted or is_parity(relative) or is_litter(relative)
             if not stays:
                 path.unlink(missing_ok=True)
         if place != str(folder) and not any(Path(place).iterdir()):

@@ -20,7 +20,7 @@ from llava_pack.format.errors import (
 )
 from llava_pack.format.files import is_leftover
 from llava_pack.format.part import PART_NAME
-from llava_pack.format.sums import PARITY_FOLDER, SUMS_NAME
+from llava_pack.format.sums import MANIFEST_NAME, PARITY_FOLDER, SUMS_NAME
 from llava_pack.format.text import human_bytes
 from llava_pack.target import disk, inventory
 from llava_pack.target.contents import is_litter, recognised, survey
@@ -85,7 +85,7 @@ def _check_held(
     lying = (path for path in folder.rglob("*") if not path.is_dir())
     names = {path.relative_to(folder).as_posix() for path in lying}
     own = {name for name in names if _is_own(name) or is_litter(name)}
-    if names <= heads | own and SUMS_NAME not in names:
+    if names <= heads | own and not names >= {SUMS_NAME, MANIFEST_NAME}:
         return  # nothing, or what a run wrote that was stopped early
     try:
         listing = inventory.read_listing(folder, expect=None)

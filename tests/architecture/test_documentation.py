@@ -60,6 +60,11 @@ def test_every_module_that_a_page_names_is_there():
             assert any(path.endswith(f"/{name}") for path in tracked), f"{name} in {page.name}"
 
 
+def test_no_example_of_a_command_ends_with_a_remark():
+    examples = [command.callback.__doc__ or "" for command in app.registered_commands]
+    assert [line for text in examples for line in text.splitlines() if " # " in line] == []
+
+
 def test_every_command_has_an_example():
     for command in app.registered_commands:
         if not command.hidden:
@@ -127,3 +132,20 @@ def test_the_map_of_the_documentation_describes_each_page_once():
 def _links(page):
     links = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", page.read_text())
     return {(page.parent / link).resolve() for link in links}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_is_pasted_on_a_laptop_holds_no_remark(page):
+    """Neither the zsh of macOS nor cmd.exe knows `#`: they take the remark for arguments."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    typed = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in typed if _LAPTOPS.match(line) and _REMARK.search(line)] == []
+
+
+_OURS = "|".join(
+    command.name or command.callback.__name__.replace("_", "-")
+    for command in app.registered_commands
+    if command.callback.__module__.startswith(("llava_pack.cli.laptop", "llava_pack.cli.both"))
+)
+_LAPTOPS = re.compile(rf"\s*(git|uv|make|ssh|scp|rsync|llava-pack ({_OURS}))\b")
+_REMARK = re.compile(r"^(?:[^'\"]|'[^']*'|\"[^\"]*\")*\s#")

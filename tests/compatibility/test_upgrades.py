@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from llava_pack.cli import main
 from llava_pack.format.progress import Silent
 from llava_pack.target.installer import InstallRequest, install
+from tests.support.carried import carry, type_lines
 from tests.support.kept import FOLDER, unpack
 from tests.support.wheels import write_wheel
 from tests.target.conftest import Medium, Served
@@ -101,3 +103,42 @@ def test_an_old_version_is_gone_back_to_with_what_is_served(host, medium, kept, 
     ended = cli("revert", "--prefix", host.prefix)
     assert ended.code == 0, ended.err
     assert (host.current(), server.answer()) == (1, 1_700_000_000)
+
+
+def test_a_medium_that_holds_an_old_bundle_is_taken_by_its_own_installer(
+    host, kept, tmp_path, capsys
+):
+    lines = carry(capsys, kept.root, tmp_path / "usb")
+    done = type_lines(lines, tmp_path / "usb", host.prefix)
+    assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
+@pytest.mark.parametrize("options", [("--parity", "5%"), ("--base",), ("--media", "450000")])
+def test_what_the_installer_of_an_old_bundle_does_not_know_is_not_written(
+    kept, tmp_path, capsys, options
+):
+    base = tmp_path / "base"
+    base.write_text((kept.root / "SHA256SUMS").read_text().splitlines()[-1] + "\n")
+    more = [*options, str(base)] if options == ("--base",) else options
+    assert main(["carry", str(kept.root), "--to", str(tmp_path / "usb"), *more]) == 2
+    assert "build it again with this version" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "usb").exists()
+
+
+@pytest.mark.parametrize("asked", ["--have", "--base"])
+def test_an_update_of_an_old_installation_starts_the_installer_that_travels(
+    host, medium, kept, tmp_path, capsys, asked
+):
+    assert host.install_sh(kept, script=kept.root / "install.sh").returncode == 0
+    new = medium("new", release=1_800_000_000)
+    known = kept.root
+    if asked == "--have":
+        known = tmp_path / "have"
+        command = ["sh", str(new.root / "install.sh"), "--have", "--prefix", str(host.prefix)]
+        known.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    lines = carry(capsys, new.root, tmp_path / "usb", asked, known)
+    assert not (tmp_path / "usb/tiny-update/model/tower/model.safetensors").exists()
+    done = type_lines(lines, tmp_path / "usb", host.prefix)
+    assert done.returncode == 0, done.stderr
+    assert host.current() == 2

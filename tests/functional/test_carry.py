@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,7 @@ class Carrier:
         line = line.replace("USER@SERVER", f"{self._sshd.user}@127.0.0.1")
         line = line.replace("PORT", str(self._sshd.port))
         line = line.replace("/media/USB", str(self.place / "stick"))
+        assert shlex.split(line) == shlex.split(line, comments=True), "zsh knows no remarks"
         (self.place / "cut").unlink(missing_ok=True)
         if cut:
             (self.place / "cut").touch()

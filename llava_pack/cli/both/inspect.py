@@ -55,7 +55,7 @@ def inspect(
       llava-pack inspect /media/usb/llava-v1.5-7b
       llava-pack inspect ./demo-bundle --all
       llava-pack inspect ./demo-bundle --json
-      llava-pack inspect ./llava-v1.5-7b        # a checkpoint
+      llava-pack inspect ./llava-v1.5-7b
       llava-pack inspect ./llava-v1.5-7b --context 2048 --slots 8
     """
     if (folder / SUMS_NAME).is_file():

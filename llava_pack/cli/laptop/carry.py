@@ -4,7 +4,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,8 +92,9 @@ def carry(
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --base old-bundle
       llava-pack carry llava-v1.5-7b-bundle --to /media/usb --need need.json
     """
+    from llava_pack.cli.laptop.carry_lines import server_lines, show_lines
     from llava_pack.cli.laptop.carry_plan import medium_label, show_plan
-    from llava_pack.crossing.carry import write_medium
+    from llava_pack.crossing.carry import check_installer, write_medium
     from llava_pack.crossing.earlier import earlier_media
     from llava_pack.crossing.medium_folder import check_folder, check_mounted, check_room
     from llava_pack.crossing.request import read_source
@@ -107,6 +107,7 @@ def carry(
     free = len(to) > 1 and media is None and not replace
     earlier = earlier_media(source, to, name) if free else ()
     plan = _plan(source, sizes, earlier, (have, need, base), parity)
+    check_installer(source, plan)
     console.say(f"bundle id {plan.bundle_id}")
     if plan.media and medium is not None and medium > len(plan.media):
         raise UsageError(f"expected 1 to {len(plan.media)}, got {medium}", subject="--medium")
@@ -128,23 +129,18 @@ def carry(
         if done.parity_bytes:
             console.say(f"  recovery volumes: {human_bytes(done.parity_bytes)}")
     facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
-    lines = [
-        line
-        for done in written[:1]
-        for line in _lines(source, done, update=bool(have or base), repair=bool(need))
-    ]
-    if as_json:
-        console.document("carry", {**facts, "install": lines[-1] if lines else None})
-        return
     if not written:
-        console.say("nothing is missing there: no medium is needed")
+        if as_json:
+            console.document("carry", {**facts, "install": []})
+        else:
+            console.say("nothing is missing there: no medium is needed")
         return
-    if len(plan.media) > 1:
-        console.say("on the server, with each medium in turn, in any order:")
+    repair = need is not None
+    if as_json:
+        lines = server_lines(source, plan, folders, repair=repair)
+        console.document("carry", {**facts, "install": list(lines)})
     else:
-        console.say("on the server:")
-    for line in lines:
-        console.verbatim(line)
+        show_lines(source, plan, folders, repair=repair)
 
 
 def _plan(
@@ -240,24 +236,3 @@ def _contents(medium: "MediumPlan") -> str:
     """Return how many files of each kind a medium holds, to be written on it."""
     counts = Counter(load.name.partition("/")[0] for load in medium.loads)
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _update_line(there: str, bundle_id: str) -> str:
-    return join(["llava-pack", "install", there, "--expect", bundle_id])
-
-
-def _lines(
-    source: "CarrySource", done: "WrittenMedium", *, update: bool, repair: bool
-) -> tuple[str, ...]:
-    """Return what is typed on the server."""
-    from llava_pack.format.welcome import contact_lines
-
-    bundle_id = source.listing.bundle_id
-    there = f"/path/to/{quote(done.folder.name)}"
-    index = bool(source.manifest.left_out)
-    more = " --collect" if done.media > 1 or repair else ""
-    if update:
-        named = " --index URL" if index else ""
-        return (_update_line(there, bundle_id) + named + more,)
-    *first, last = contact_lines(there, bundle_id, index=index)
-    return (*first, last + more)

@@ -15,9 +15,9 @@ def card(bundle):
 
 
 def copies(bundle, platform):
-    lines = [line.strip().partition("     # ")[0] for line in card(bundle).lines(platform)]
+    lines = [line.strip() for line in card(bundle).lines(platform)]
     start = next(n for n, line in enumerate(lines) if line.startswith("copy it to the server"))
-    return lines[start + 1 : lines.index("", start)]
+    return lines[start + 2 : lines.index("", start)]
 
 
 def test_paths_with_spaces_can_be_pasted_and_are_called_by_a_plain_name_there():
@@ -47,6 +47,14 @@ def test_on_windows_the_lines_to_copy_are_for_cmd_and_powershell_and_the_servers
     ]
     said = [line.strip() for line in card(r"D:\my models\a bundle").lines("win32")]
     assert any(line.startswith("B=~/a-bundle;") for line in said)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_what_is_pasted_holds_no_remark_which_cmd_and_zsh_would_take_for_arguments(platform):
+    pasted = [line for line in card("/x/a # b").lines(platform) if line.startswith("  ")]
+    assert len(pasted) >= 8
+    for line in pasted:
+        assert shlex.split(line, comments=True) == shlex.split(line), line
 
 
 @pytest.mark.parametrize("name", ["-rf", "a;b", "$(id)", "..", "模型"])
