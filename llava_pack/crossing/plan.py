@@ -9,10 +9,10 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.part import MediumPart
 from llava_pack.format.text import human_bytes
 
-_STARTS = ("install.sh", "installer/", "runtime/python-version.txt", "runtime/cpython-")
+STARTS = ("install.sh", "installer/", "runtime/python-version.txt", "runtime/cpython-")
 """What install.sh starts with: every medium has it, where it is a small part of the medium."""
 _SMALL_PART = 8
-_ORDER = (*_STARTS, "probe.sh", "runtime/", "lock/", "sbom/", "licenses/", "wheels/", "model/")
+_ORDER = (*STARTS, "probe.sh", "runtime/", "lock/", "sbom/", "licenses/", "wheels/", "model/")
 """What is needed first comes first."""
 _PART_BYTES = 8192
 """Of PART.json, beside the names in it."""
@@ -173,7 +173,7 @@ def plan_media(
                 _put(medium, Load(one))
         return medium
 
-    starting = [one for one in ordered if one.path.startswith(_STARTS) and not one.wanted]
+    starting = [one for one in ordered if one.path.startswith(STARTS) and not one.wanted]
     opened()
     for one in ordered:
         if one in starting:

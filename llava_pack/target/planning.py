@@ -12,6 +12,7 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.progress import Progress
+from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.target import FloorFinding
 from llava_pack.format.text import human_bytes
 from llava_pack.target import (
@@ -124,7 +125,10 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     if request.over_ssh:
         verdict = _over_ssh(request, verdict)
     trust.check_named(verdict, request.bundle)
-    manifest, manifest_bytes = inventory.read_manifest(listing)
+    for place in listing.spoiled:
+        progress.note(f"! {place / SUMS_NAME}: changed; the list of another medium is used")
+    kept = request.prefix / COLLECTING / f"{listing.bundle_id}.json"
+    manifest, manifest_bytes = inventory.read_manifest(listing, kept=kept)
     names = [one.name for one in manifest.known_answers]
     if unknown := ", ".join(name for name in request.accepted if name not in names):
         message = f"no such known answer, expected one of {', '.join(names)}"

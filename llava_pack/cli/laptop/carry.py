@@ -165,7 +165,9 @@ def _plan(
         files = less(files, known)
     if need is not None:
         listed = read_list(_text(need, "--need"), "need")
-        files = wanted(files, listed, source.listing.bundle_id)
+        listing = source.listing
+        manifest = listing.sums[MANIFEST_NAME]
+        files = wanted(files, listed, listing.bundle_id, manifest_sha256=manifest)
     return plan_media(
         source.listing.bundle_id,
         files,
