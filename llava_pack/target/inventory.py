@@ -143,9 +143,8 @@ def read_manifest(listing: BundleListing, *, kept: Path | None = None) -> tuple[
     places = [(root, MANIFEST_NAME) for root in listing.roots]
     if kept is not None:
         places.append((kept.parent, kept.name))
-    digests = [_digest_at(*place, MAX_MANIFEST_BYTES) for place in places]
-    right = digests.index(expected) if expected in digests else 0
-    data = read_file(*places[right], MAX_MANIFEST_BYTES)
+    good = (one for one in places if _digest_at(*one, MAX_MANIFEST_BYTES) == expected)
+    data = read_file(*next(good, places[0]), MAX_MANIFEST_BYTES)
     got = sums.bundle_id(data)
     if got != expected:
         message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"

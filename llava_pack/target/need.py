@@ -159,6 +159,12 @@ class MediaRead:
 
     sets: tuple[SetRead, ...]
 
+    @property
+    def named(self) -> set[str]:
+        """The files of which a medium of these sets has something."""
+        names = [name for one in self.sets for medium in one.part.media for name in medium]
+        return {(parse_piece(name) or (name, 0))[0] for name in names}
+
     def still(self, need: Need) -> list[tuple[int, int, int, int]]:
         """Return the media that have something of a need: number, of how many, files, bytes."""
         return [
@@ -199,7 +205,7 @@ class IncompleteError(IntegrityError):
             f"{error.hint}; or carry what {kept} names: "
             "llava-pack carry BUNDLE --to DIR --need need.json"
         )
-        if self.media:
+        if self.media or (every and not {one.entry.path for one in error.lacks} <= read.named):
             hint = (
                 f"go on with the other media, then carry what {kept} names: "
                 "llava-pack carry BUNDLE --to DIR --need need.json"
