@@ -125,10 +125,7 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     if request.over_ssh:
         verdict = _over_ssh(request, verdict)
     trust.check_named(verdict, request.bundle)
-    for place in listing.spoiled:
-        progress.note(f"! {place / SUMS_NAME}: changed; the list of another medium is used")
-    kept = request.prefix / COLLECTING / f"{listing.bundle_id}.json"
-    manifest, manifest_bytes = inventory.read_manifest(listing, kept=kept)
+    manifest, manifest_bytes = _manifest(request, listing, progress)
     names = [one.name for one in manifest.known_answers]
     if unknown := ", ".join(name for name in request.accepted if name not in names):
         message = f"no such known answer, expected one of {', '.join(names)}"
@@ -182,6 +179,16 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
         links=links,
         pause=serves and any(item.level == "warn" for item in memory),
     )
+
+
+def _manifest(
+    request: InstallRequest, listing: BundleListing, progress: Progress
+) -> tuple[Manifest, bytes]:
+    """Read the manifest, of an earlier medium if need be, and name media with a damaged list."""
+    for place in listing.spoiled:
+        progress.note(f"! {place / SUMS_NAME}: changed; the list of another medium is used")
+    kept = request.prefix / COLLECTING / f"{listing.bundle_id}.json"
+    return inventory.read_manifest(listing, kept=kept)
 
 
 def _told(
