@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,9 +225,10 @@ def run(folder, bundles, seed):
                     placed(now, store, identity, Dying(draw.randrange(80_000)))
             need, read = placed(now, store, identity)
             check_remembered(need, read, part)
-            if need is not None and draw.random() < 0.2:  # a repair in the middle
+            bad = () if need is None else read.beyond(need.lacks)
+            if bad and draw.random() < 0.5:  # a repair in the middle
                 repairs += 1
-                carried(source, need, folder / f"repair-{repairs}", draw)
+                carried(source, replace(need, lacks=bad), folder / f"repair-{repairs}", draw)
                 need, again = placed([folder / f"repair-{repairs}"], store, identity)
                 check_remembered(need, again, part, before=read)
     last = repairs
