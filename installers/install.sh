@@ -95,6 +95,7 @@ USAGE
 # Chinese begins: made by .ci/chinese.py from llava_pack/target/zh.toml
 chinese() {
     printf '%s' "$1" | sed '
+s#^on the laptop, paste the lines from need: on into llava-pack carry BUNDLE --to DIR --need -; that medium starts by itself$#在笔记本上把从 need: 开始的几行粘贴到 llava-pack carry BUNDLE --to DIR --need -；那个介质可以独立启动#;t
 s#^type the id from the card that llava-pack build printed: sh install\.sh --bundle DIR --expect ID$#输入 llava-pack build 打印的信息卡上的 ID：sh install.sh --bundle DIR --expect ID#;t
 s#^if the publisher.s key really changed: remove that file, then run the same command again$#如果发布者的密钥确实更换了：删除该文件，然后重新运行同一条命令#;t
 s#^neither --expect nor --trust-key given: there is nothing to verify this bundle against$#没有给出 --expect 或 --trust-key：没有可用来校验这个离线包的依据#;t
@@ -157,6 +158,7 @@ s#^\(.*\): no space left under \(.*\)$#\1：\2 下没有剩余空间#;t
 s#^\(.*\): is part of the bundle$#\1：是离线包的一部分#;t
 s#^--short belongs to --have$#--short 属于 --have#;t
 s#^type the id from the card$#输入信息卡上的 ID#;t
+s#^changed or missing: \(.*\)$#已改变或缺失：\1#;t
 s#^choose another --prefix$#选择另一个 --prefix#;t
 s#^no space left under \(.*\)$#\1 下没有剩余空间#;t
 s#^check its permissions$#检查它的权限#;t
@@ -167,7 +169,6 @@ s#^is the disk full?$#磁盘是否已满？#;t
 s#^pass --prefix DIR$#给出 --prefix DIR#;t
 s#^\(.*\) needs a value$#\1 需要一个值#;t
 s#^\(.*\): not a folder$#\1：不是文件夹#;t
-s#^changed: \(.*\)$#已改变：\1#;t
 s#^stopped$#已停止#;t
 '
 }
@@ -342,6 +343,13 @@ find_prefix() {
     while [ "$prefix" != "${prefix%/}" ] && [ "$prefix" != / ]; do prefix=${prefix%/}; done
 }
 
+# short_form KIND DIGESTS: prints them as they are pasted. Source: bundle-format.md, "Lists of digests".
+short_form() {
+    digits=$(printf '%s' "$2" | cut -c 1-8 | sort -u | tr -d '\n')
+    sum=$(printf '%s' "$digits" | sha256sum)
+    printf '%s:%s%.8s\n' "$1" "$digits" "$sum" | fold -w 72
+}
+
 # Prints the digests of what the store has, and of the files in --bundle that are as listed there.
 print_have() {
     note="nothing is installed under $prefix"
@@ -367,11 +375,7 @@ print_have() {
     )
     digests=$(printf '%s\n' "$digests" | cut -d ' ' -f 1 | grep -Ex '[0-9a-f]{64}' | sort -u)
     case $have in
-    *short*)
-        digits=$(printf '%s' "$digests" | cut -c 1-8 | sort -u | tr -d '\n')
-        sum=$(printf '%s' "$digits" | sha256sum)
-        printf 'have:%s%.8s\n' "$digits" "$sum" | fold -w 72
-        ;;
+    *short*) short_form have "$digests" ;;
     *) [ -z "$digests" ] || printf '%s\n' "$digests" ;;
     esac
 }
@@ -458,14 +462,14 @@ take() {
         mkdir -p "$work/$folder"
     done
     [ ! -L "$from" ] || fail 4 "$1: expected a file, got a link" "$copy_again"
-    [ ! -e "$root/PART.json" ] || [ -e "$from" ] ||
-        fail 4 "$1: missing from the bundle" 'begin with medium 1: it has what the others start with'
+    # what is listed, `bootstrap` misses later
+    [ -e "$from" ] || [ -z "${3-}" ] || return 0
     [ -e "$from" ] || fail 4 "$1: missing from the bundle" "$copy_again"
     [ -f "$from" ] || fail 4 "$1: expected a file, got something else" "$copy_again"
     if ! problem=$({ head -c "$2" <"$from" >"$work/$1"; } 2>&1); then
         case $problem in
         *'No space left'*) fail 7 "$1: no space left under $prefix" 'choose another --prefix' ;;
-        *) fail 4 "$1: cannot be copied" "$copy_again" ;;
+        *) [ -n "${3-}" ] || fail 4 "$1: cannot be copied" "$copy_again" ;;
         esac
     fi
 }
@@ -565,6 +569,7 @@ bootstrap() {
         [ -e "$bundle/SHA256SUMS" ] || [ ! -e "$file" ] ||
             fail 4 'SHA256SUMS: missing from the bundle' "did you mean ${file%/*}?"
     done
+    [ -z "$others" ] || lead
     take SHA256SUMS 8388608
     id=$(sha256sum <SHA256SUMS) && id=${id%% *}
     case $id in
@@ -583,9 +588,34 @@ bootstrap() {
     while read -r digest path; do
         take "$path" 1073741824 "$digest"
     done <LISTED
-    checked=$(sha256sum -c LISTED 2>/dev/null) && return
-    changed=$(printf '%s\n' "$checked" | sed -n 's/: FAILED.*//p' | tr '\n' ' ')
-    fail 4 "changed: $changed" "$copy_again"
+    sha256sum -c LISTED >/dev/null 2>&1 && return
+    wrong='' digests='' absent=yes
+    while read -r digest path; do
+        [ ! -f "$path" ] || [ "$(sha256sum <"$path")" != "$digest  -" ] || continue
+        [ ! -f "$path" ] || absent=no
+        wrong="$wrong$path " digests="$digests$digest$line"
+    done <LISTED
+    [ ! -e "$bundle/PART.json" ] || [ -e "$bundle/installer" ] || [ "$absent" = no ] ||
+        fail 4 "${wrong%% *}: missing from the bundle" 'begin with medium 1: it has what the others start with'
+    short_form need "$digests" >&2
+    fail 4 "changed or missing: $wrong" \
+        'on the laptop, paste the lines from need: on into llava-pack carry BUNDLE --to DIR --need -; that medium starts by itself'
+}
+
+# Where the list on the first medium is not the expected one, a medium leads whose list is.
+lead() {
+    set -f && IFS=$line
+    # shellcheck disable=SC2086  # a folder each
+    set -- "$bundle" ${others#"$line"}
+    set +f && unset IFS
+    found=$bundle
+    for root in "$@"; do
+        [ -f "$root/SHA256SUMS" ] || continue
+        case $( (head -c 8388608 <"$root/SHA256SUMS" | sha256sum) 2>/dev/null) in
+        "$expect"*) found=$root && break ;;
+        esac
+    done
+    [ "$found" = "$bundle" ] || { more="$more$line--bundle=$bundle" && others="$others$line$bundle" && bundle=$found; }
 }
 
 # try FILE: sets `real` where FILE runs and is the Python that the bundle was built for.

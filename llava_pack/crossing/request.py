@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llava_pack.client.sending.cargo import BUILD_AGAIN, unlisted_files, wrong_sizes
 from llava_pack.crossing.digest_list import DigestList, parse_digest_list
-from llava_pack.crossing.plan import CarriedFile
+from llava_pack.crossing.plan import STARTS, CarriedFile
 from llava_pack.format.chunks import runs
 from llava_pack.format.errors import IntegrityError, PackError, UsageError
 from llava_pack.format.manifest import Manifest
@@ -97,11 +97,18 @@ def less(files: Iterable[CarriedFile], have: DigestList) -> tuple[CarriedFile, .
 
 
 def wanted(
-    files: Sequence[CarriedFile], need: DigestList, bundle_id: str
+    files: Sequence[CarriedFile], need: DigestList, bundle_id: str, *, manifest_sha256: str = ""
 ) -> tuple[CarriedFile, ...]:
     """Return the files that a machine needs, and of large ones the chunks that it needs.
 
-    With them goes install.sh, which a person starts.
+    With them goes install.sh, which a person starts; and where something is needed that it starts
+    with, or the manifest, all that it starts with: the repair starts by itself.
+
+    Args:
+        files: of the bundle.
+        need: what a server asks for.
+        bundle_id: of the bundle.
+        manifest_sha256: of its manifest, which travels on every medium.
 
     Raises:
         UsageError: nothing of this bundle is needed, or the list was made for another one.
@@ -118,14 +125,17 @@ def wanted(
             found.append(one)
         elif spans := tuple(runs(chunk for chunk in one.chunks if chunk.sha256 in need)):
             found.append(replace(one, wanted=spans))
-    if not found:
+    listed = manifest_sha256 in need
+    if not found and not listed:
         raise UsageError(
             "names nothing of this bundle",
             subject="--need",
             hint="need.json is made by the server for the bundle that it was given",
         )
-    starts = (one for one in files if one.path == _STARTS)
-    return (*starts, *(one for one in found if one.path != _STARTS))
+    alone = listed or any(one.path.startswith(STARTS) for one in found)
+    begins = STARTS if alone else (_STARTS,)
+    starts = [one for one in files if one.path.startswith(begins)]
+    return (*starts, *(one for one in found if not one.path.startswith(begins)))
 
 
 def read_list(text: str, kind: str) -> DigestList:

@@ -1,7 +1,7 @@
 """A bundle that comes on one medium after the other, in any order."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from llava_pack.target import installer
 from llava_pack.target.installer import InstallRequest, Outcome
 from llava_pack.target.need import IncompleteError
 
-Ask = Callable[[], Path | None]
-"""Asks a person for the next medium: its folder, `SAME` for the last one, None for no more."""
+Ask = Callable[[str], Path | None]
+"""Asks a person, in these words, for a medium: its folder, `SAME` for the last one, None for no
+more."""
 SAME = Path()
 
 
@@ -29,6 +30,17 @@ def typed_folder(answer: str, start: Path) -> Path:
     if not words:
         return SAME
     return start / Path(words[0] if len(words) == 1 else answer.strip()).expanduser()
+
+
+def asked(media: Sequence[int]) -> str:
+    """Return how a person is asked for a medium, of those that are still to be read.
+
+    >>> asked([2, 3])
+    'insert medium 2 and press Enter, or type its folder; Ctrl-D ends this:'
+    """
+    for number in media:
+        return f"insert medium {number} and press Enter, or type its folder; Ctrl-D ends this:"
+    return "insert the next medium and press Enter, or type its folder; Ctrl-D ends this:"
 
 
 def collect(request: InstallRequest, ask: Ask, progress: Progress) -> Outcome:
@@ -53,7 +65,7 @@ def collect(request: InstallRequest, ask: Ask, progress: Progress) -> Outcome:
             if incomplete is None:
                 raise
             progress.note(f"! {error}")
-        folder = ask()
+        folder = ask(asked(incomplete.media))
         if folder is None:
             raise incomplete
         bundle = good.bundle if folder == SAME else folder

@@ -3,12 +3,13 @@
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from llava_pack.format import files, records, sums
+from llava_pack.format.digest_list import short_form
 from llava_pack.format.digests import sha256_stream
 from llava_pack.format.errors import IntegrityError, SignatureError, UsageError, reason_of
 from llava_pack.format.manifest import MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -44,6 +45,8 @@ class BundleListing:
     """The id is the one that a person typed, not only the one that the medium claims."""
     others: tuple[Path, ...] = ()
     """More media with files of this bundle."""
+    spoiled: tuple[Path, ...] = ()
+    """Those among them whose own SHA256SUMS is damaged."""
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -63,54 +66,96 @@ class BundleListing:
 def read_listing(root: Path, *, expect: str | None, others: tuple[Path, ...] = ()) -> BundleListing:
     """Read SHA256SUMS, and hold the id of the bundle against what a person typed.
 
+    Where media differ, the first one that has the expected list leads. One whose own list is
+    damaged is known by its manifest, and its files count: each is held against the one that leads.
+
     Args:
         root: of the bundle, or of what one medium holds of it.
         expect: the id, or its beginning.
-        others: more media, which must have the same SHA256SUMS.
+        others: more media of the same bundle.
 
     Raises:
         UsageError: `root` is not a folder, or `expect` is not the beginning of an id.
         IntegrityError: SHA256SUMS is missing.
         SignatureError: the id of the bundle is not `expect`, or media are of several bundles.
     """
-    for place in (root, *others):
+    roots = tuple(dict.fromkeys((root, *others)))
+    for place in roots:
         if not place.is_dir():
             raise UsageError("not a folder, expected a bundle", subject=str(place))
     if not (root / SUMS_NAME).exists():
         for below in sorted(root.glob(f"*/{SUMS_NAME}"))[:1]:
             hint = f"did you mean {below.parent}?"
             raise UsageError("not a bundle, but one is in it", subject=str(root), hint=hint)
-    data = read_file(root, SUMS_NAME, sums.MAX_SUMS_BYTES)
+    ids = {place: _digest_at(place, SUMS_NAME, sums.MAX_SUMS_BYTES) for place in roots}
+    named = (one for one in roots if expect is not None and sums.matches_expected(ids[one], expect))
+    lead = next(named, root)
+    data = read_file(lead, SUMS_NAME, sums.MAX_SUMS_BYTES)
     found = sums.bundle_id(data)
-    for place in others:
-        got = sums.bundle_id(read_file(place, SUMS_NAME, sums.MAX_SUMS_BYTES))
-        if got != found:
-            raise SignatureError(
-                f"expected a medium of bundle {found}, got one of {got}", subject=str(place)
-            )
     if expect is not None and not sums.matches_expected(found, expect):
         raise SignatureError(
             f"expected bundle id {expect.strip().lower()}, got {found}",
             subject=SUMS_NAME,
             hint="this is another bundle, or it was changed: compare with the card from the build",
         )
-    return BundleListing(
-        root=root, sums_bytes=data, bundle_id=found, expected=expect is not None, others=others
+    listing = BundleListing(
+        root=lead,
+        sums_bytes=data,
+        bundle_id=found,
+        expected=expect is not None,
+        others=tuple(place for place in roots if place != lead),
     )
+    spoiled = tuple(place for place in listing.others if ids[place] != found)
+    for place in spoiled:
+        _check_known(place, listing)
+    return replace(listing, spoiled=spoiled)
 
 
-def read_manifest(listing: BundleListing) -> tuple[Manifest, bytes]:
-    """Return the manifest and its bytes, once they agree with SHA256SUMS.
+def _digest_at(place: Path, name: str, most_bytes: int) -> str:
+    """Return the digest of a small file of a medium, nothing where it cannot be read."""
+    try:
+        return sums.bundle_id(read_file(place, name, most_bytes))
+    except IntegrityError:
+        return ""
+
+
+def _check_known(place: Path, listing: BundleListing) -> None:
+    """Refuse a medium with another list, unless its manifest is of the bundle a person named."""
+    manifest = _digest_at(place, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    if not listing.expected or manifest != listing.sums.get(MANIFEST_NAME):
+        got = sums.bundle_id(read_file(place, SUMS_NAME, sums.MAX_SUMS_BYTES))
+        raise SignatureError(
+            f"expected a medium of bundle {listing.bundle_id}, got one of {got}", subject=str(place)
+        )
+
+
+def read_manifest(listing: BundleListing, *, kept: Path | None = None) -> tuple[Manifest, bytes]:
+    """Return the manifest and its bytes, of the first medium where they agree with SHA256SUMS.
+
+    Args:
+        listing: of the bundle.
+        kept: the manifest that an earlier medium brought, where that may be.
 
     Raises:
         IntegrityError: it is missing, changed, malformed, or names other files than SHA256SUMS.
     """
-    data = read_file(listing.root, MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    expected = listing.sums.get(MANIFEST_NAME)
+    expected = listing.sums.get(MANIFEST_NAME, "")
+    places = [(root, MANIFEST_NAME) for root in listing.roots]
+    if kept is not None:
+        places.append((kept.parent, kept.name))
+    good = (one for one in places if _digest_at(*one, MAX_MANIFEST_BYTES) == expected)
+    data = read_file(*next(good, places[0]), MAX_MANIFEST_BYTES)
     got = sums.bundle_id(data)
     if got != expected:
         message = f"changed, expected sha256 {expected or 'to be listed'}, got {got}"
-        raise IntegrityError(message, subject=MANIFEST_NAME, hint=COPY_AGAIN)
+        hint = COPY_AGAIN
+        if kept is not None and expected:
+            hint = (
+                "every medium of this bundle has it: begin with another one; or on the laptop, "
+                f"paste {short_form('need', [expected])} into llava-pack carry BUNDLE --to DIR "
+                "--need -"
+            )
+        raise IntegrityError(message, subject=MANIFEST_NAME, hint=hint)
     manifest = parse_manifest(data)
     carried = {entry.path: entry.sha256 for entry in manifest.files if entry.carried}
     stated = carried | {MANIFEST_NAME: expected}

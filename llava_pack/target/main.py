@@ -126,13 +126,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _next_medium(start: Path | None) -> Path | None:
+def _next_medium(start: Path | None, question: str) -> Path | None:
     """Ask on the terminal, whatever stdin is; None where nobody is there, or has no more."""
     try:
         if start is None:
             return None
         with Path("/dev/tty").open(encoding="utf-8", errors="surrogateescape") as terminal:
-            _say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
+            _say(question)
             answer = terminal.readline()
     except OSError:
         return None

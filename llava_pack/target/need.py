@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from llava_pack.format import canonical, files
 from llava_pack.format.chunks import FileChunk, parse_piece, runs, within
-from llava_pack.format.digest_list import SHORT_DIGITS, short_form
+from llava_pack.format.digest_list import short_form
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest, parse_manifest
 from llava_pack.format.part import MediumPart
@@ -122,28 +121,19 @@ def _on_medium(name: str, wanted: dict[str, Lack], part: MediumPart) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MediaRead:
-    """Which media of a set were read, now and before."""
+class SetRead:
+    """Which media of one set were read, now and before."""
 
-    part: MediumPart | None
-    """What a medium says of the set; None where none says anything."""
+    part: MediumPart
+    """What one of its media says of the set."""
     numbers: frozenset[int]
-
-    @property
-    def set_id(self) -> str:
-        """What tells this set from another one of the same bundle."""
-        names = repr(self.part.media if self.part else "")
-        return sha256(names.encode()).hexdigest()[:SHORT_DIGITS]
 
     def still(self, need: Need) -> list[tuple[int, int, int]]:
         """Return the media that have something of a need, with how many files and bytes."""
-        found = need.media(self.part) if self.part else ()
-        return [one for one in found if one[0] not in self.numbers]
+        return [one for one in need.media(self.part) if one[0] not in self.numbers]
 
     def beyond(self, lacks: Sequence[Lack]) -> tuple[Lack, ...]:
-        """Return what no medium has that is still to be read."""
-        if self.part is None:
-            return tuple(lacks)
+        """Return what no medium of the set has that is still to be read."""
         media = enumerate(self.part.media, start=1)
         coming = [name for number, names in media if number not in self.numbers for name in names]
         pieces = [piece for piece in map(parse_piece, coming) if piece is not None]
@@ -163,6 +153,34 @@ class MediaRead:
         return tuple(rest)
 
 
+@dataclass(frozen=True)
+class MediaRead:
+    """Every set of media that came of a bundle: the first one, and repairs in between."""
+
+    sets: tuple[SetRead, ...]
+
+    @property
+    def named(self) -> set[str]:
+        """The files of which a medium of these sets has something."""
+        names = [name for one in self.sets for medium in one.part.media for name in medium]
+        return {(parse_piece(name) or (name, 0))[0] for name in names}
+
+    def still(self, need: Need) -> list[tuple[int, int, int, int]]:
+        """Return the media that have something of a need: number, of how many, files, bytes."""
+        return [
+            (number, len(one.part.media), count, size_bytes)
+            for one in self.sets
+            for number, count, size_bytes in one.still(need)
+        ]
+
+    def beyond(self, lacks: Sequence[Lack]) -> tuple[Lack, ...]:
+        """Return what no medium of any set has that is still to be read."""
+        rest = tuple(lacks)
+        for one in self.sets:
+            rest = one.beyond(rest)
+        return rest
+
+
 class IncompleteError(IntegrityError):
     """Files of a bundle are missing or bad; every good one is in the store.
 
@@ -180,14 +198,14 @@ class IncompleteError(IntegrityError):
         self.still = told(whole, read)
         self.media = [number for number, *_ in read.still(whole)]
         self.kept = kept
-        every = read.part is not None and not self.media
+        every = bool(read.sets) and not self.media
         self.bad = tuple(one.shown for one in error.lacks if every or one.defect is not None)
         refusal = inventory.refusal(self.bad or [one.shown for one in error.lacks], of=error.of)
         hint = (
             f"{error.hint}; or carry what {kept} names: "
             "llava-pack carry BUNDLE --to DIR --need need.json"
         )
-        if self.media:
+        if self.media or (every and not {one.entry.path for one in error.lacks} <= read.named):
             hint = (
                 f"go on with the other media, then carry what {kept} names: "
                 "llava-pack carry BUNDLE --to DIR --need need.json"
@@ -203,13 +221,12 @@ class IncompleteError(IntegrityError):
 def told(need: Need, read: MediaRead) -> str:
     """Return in one sentence what is to come."""
     media = read.still(need)
-    if not media or read.part is None:
+    if not media:
         return f"still missing: {len(need.lacks)} files, {human_bytes(need.size_bytes)}"
-    of = len(read.part.media)
-    return f"still missing: {'; '.join(_line(of, *amount) for amount in media)}"
+    return f"still missing: {'; '.join(_line(*amount) for amount in media)}"
 
 
-def _line(of: int, number: int, count: int, size_bytes: int) -> str:
+def _line(number: int, of: int, count: int, size_bytes: int) -> str:
     return f"medium {number} of {of} ({count} files, {human_bytes(size_bytes)})"
 
 
@@ -220,20 +237,26 @@ def begin(prefix: Path, bundle_id: str, manifest_bytes: bytes) -> None:
 
 
 def media_read(prefix: Path, bundle_id: str, parts: Sequence[MediumPart]) -> MediaRead:
-    """Return which media were read: those of `parts` now, and those that need.json remembers."""
-    part = next(iter(parts), None)
-    now = frozenset(one.medium for one in parts)
-    read = MediaRead(part=part, numbers=now)
-    with suppress(OSError, IntegrityError, TypeError, KeyError):
+    """Return which media of which sets were read: `parts` now, others as need.json remembers."""
+    sets: dict[tuple[tuple[str, ...], ...], set[int]] = {}
+    with suppress(OSError, IntegrityError, TypeError, KeyError, ValueError):
         kept = canonical.loads((prefix / NAME).read_bytes(), max_bytes=_MAX_BYTES)
-        if (kept["bundle_id"], kept["set"]) == (bundle_id, read.set_id):
-            return replace(read, numbers=now | frozenset(map(int, kept["read"])))
-    return read
+        for one in kept["sets"] if kept["bundle_id"] == bundle_id else ():
+            media = tuple(tuple(map(str, names)) for names in one["media"])
+            sets[media] = set(map(int, one["read"]))
+    for part in parts:
+        sets.setdefault(part.media, set()).add(part.medium)
+    found = []
+    for media, read in sets.items():
+        part = MediumPart(bundle_id=bundle_id, medium=1, media=media)
+        found.append(SetRead(part=part, numbers=frozenset(read)))
+    return MediaRead(tuple(found))
 
 
 def keep(prefix: Path, need: Need, read: MediaRead) -> Path:
     """Write down what is missing, and return where."""
-    facts = {**need.facts(), "set": read.set_id, "read": sorted(read.numbers)}
+    sets = [{"media": one.part.media, "read": sorted(one.numbers)} for one in read.sets]
+    facts = {**need.facts(), "sets": sets}
     files.write(prefix / NAME, canonical.dumps(facts), 0o644)
     return prefix / NAME
 

@@ -15,12 +15,13 @@ from llava_pack.cli import main
 from llava_pack.crossing.digest_list import parse_digest_list
 from llava_pack.crossing.parity import par2_program
 from llava_pack.format.digest_list import short_form
-from llava_pack.format.errors import IntegrityError, SpaceError
+from llava_pack.format.errors import IntegrityError, SignatureError, SpaceError
 from llava_pack.format.part import PART_NAME, MediumPart, parse_part, render_part
 from llava_pack.format.progress import Silent
 from llava_pack.format.sums import parse_sums
 from llava_pack.target import installer
 from llava_pack.target.collect import typed_folder
+from llava_pack.target.inventory import read_listing
 from tests.support.bundle import BASE_PYTHON, CHECKOUT, WHEEL, BundleSimulator, change
 from tests.target.conftest import Medium
 
@@ -183,6 +184,8 @@ def test_a_file_that_is_bad_on_one_medium_is_taken_from_another(whole, host, tmp
 def test_a_medium_of_another_bundle_is_refused(whole, host, tmp_path):
     other = tmp_path / "media/other"
     BundleSimulator(release=1_800_000_000).write(other)
+    done = host.install_sh(Medium(other, whole.id), "--bundle", str(whole.root))
+    assert done.returncode == 5
     done = host.install_sh(whole, "--bundle", str(other))
     assert done.returncode == 5
     assert "expected a medium of bundle" in done.stderr
@@ -597,6 +600,129 @@ def test_an_installer_that_is_bad_on_one_medium_is_taken_from_another(whole, hos
     assert done.returncode == 0, done.stderr
 
 
+def flipped(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def repaired(whole, said, to):
+    """Carry what a server printed that it needs."""
+    need = to.with_suffix(".need")
+    need.write_text(said[said.index("need:") :].split("error:")[0])
+    (folder,) = carry(whole, to, "--need", need)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["installer/llava_pack/target/need.py"],
+        ["installer/llava_pack/target/__init__.py", "runtime/python-version.txt"],
+        ["runtime/cpython-3.11.0-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["flipped", "missing"])
+def test_a_bad_installer_is_asked_for_and_its_repair_starts_by_itself(
+    whole, host, tmp_path, names, kind
+):
+    bad = tmp_path / "bad"
+    shutil.copytree(whole.root, bad)
+    sums = parse_sums((whole.root / "SHA256SUMS").read_bytes())
+    archive = next(name for name in sums if name.startswith("runtime/cpython-"))
+    names = [archive if name.startswith("runtime/cpython-") else name for name in names]
+    for name in names:
+        if kind == "missing":
+            (bad / name).unlink()
+        else:
+            change(bad / name, flipped)
+    done = host.install_sh(Medium(bad, whole.id), "--collect", "--json")
+    assert done.returncode == 4
+    assert error(done)["message"] == f"changed or missing: {' '.join(sorted(names))} "
+    asked = parse_digest_list(done.stderr.split("error:")[0])
+    assert {path for path, digest in sums.items() if digest in asked} >= {*names}
+    assert len(asked.digests) == len(names)
+    repair = repaired(whole, done.stderr, tmp_path / "usb")
+    done = host.install_sh(Medium(repair, whole.id), "--collect")
+    assert done.returncode == 4, done.stderr  # nobody said that more would come
+    assert "go on with the other media" in done.stderr
+    done = host.install_sh(Medium(bad, whole.id), "--collect")
+    assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox ash"])
+def test_what_an_installer_lacks_is_asked_for_in_the_words_of_have(whole, host, shell):
+    names = sorted(path for path in (whole.root / "installer").rglob("*.py"))[:20]
+    for path in names:
+        change(path, lambda data: data + b"#")
+    done = host.install_sh(whole, body=shell)
+    assert done.returncode == 4
+    digests = parse_sums((whole.root / "SHA256SUMS").read_bytes())
+    wanted = {digests[path.relative_to(whole.root).as_posix()] for path in names}
+    assert done.stderr.startswith(short_form("need", wanted) + "\n")
+
+
+def test_a_manifest_that_is_bad_is_taken_from_another_medium_or_asked_for(whole, host, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(whole.root, bad)
+    change(bad / "MANIFEST.json", flipped)
+    request = ("--dry-run", "--bundle", str(whole.root))
+    assert host.install_sh(Medium(bad, whole.id), *request).returncode == 0
+    done = host.install_sh(Medium(bad, whole.id), "--collect")
+    assert done.returncode == 4
+    assert "MANIFEST.json: changed" in done.stderr
+    said = done.stderr[done.stderr.index("need:") :].split()[0]
+    repair = repaired(whole, said, tmp_path / "usb")
+    assert host.install_sh(Medium(repair, whole.id), "--collect").returncode == 4
+    done = host.install_sh(Medium(bad, whole.id), "--collect")
+    assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda data: data[:99], lambda _: b"", None])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_medium_whose_list_is_bad_is_known_by_its_manifest(whole, host, tmp_path, damage, first):
+    one, two = (tmp_path / name for name in ("one", "two"))
+    shutil.copytree(whole.root, one)
+    shutil.copytree(whole.root, two)
+    (one / SHARD).unlink()  # only the other one has it
+    if damage is None:
+        (two / "SHA256SUMS").unlink()
+    else:
+        change(two / "SHA256SUMS", damage)
+    media = (two, one) if first else (one, two)
+    done = host.install_sh(Medium(media[0], whole.id), "--bundle", str(media[1]))
+    assert done.returncode == 0, done.stderr
+    assert f"! {two}/SHA256SUMS: changed; the list of another medium is used" in done.stderr
+    assert host.current() == 1
+    change(two / "MANIFEST.json", flipped)
+    done = host.install_sh(Medium(media[0], whole.id), "--bundle", str(media[1]))
+    assert done.returncode in {4, 5}, done.stderr
+    bundle, other = media
+    listed = {"expect": None, "others": (other,)}
+    with pytest.raises((IntegrityError, SignatureError)):  # nobody named this list
+        read_listing(bundle, **listed)
+
+
+def test_a_repair_in_the_middle_forgets_no_medium(whole, host, tmp_path):
+    first, *rest = carry(whole, tmp_path / "media", "--media", MEDIUM_BYTES)
+    wheel = flipped((first / WHEEL).read_bytes())
+    (first / WHEEL).unlink()  # it is a link to the laptop's
+    (first / WHEEL).write_bytes(wheel)
+    done = host.install_sh(Medium(first, whole.id), "--collect")
+    assert done.returncode == 4
+    repair = repaired(whole, done.stderr, tmp_path / "usb")
+    done = host.install_sh(Medium(repair, whole.id), "--collect", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "need:" not in done.stderr
+    assert f"still missing: medium 2 of {len(rest) + 1} (" in done.stderr
+    numbers = list(range(2, len(rest) + 2))
+    assert json.loads(done.stdout.splitlines()[-1])["media"] == numbers
+    for folder in rest:
+        done = host.install_sh(Medium(folder, whole.id), "--collect")
+        assert done.returncode == 0, done.stderr
+    assert host.current() == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "folder"),
     [
@@ -625,11 +751,13 @@ def test_a_person_is_asked_for_the_next_medium(whole, host, tmp_path):
         except OSError:
             break
         said += data
-        if b"insert the next medium" in data and typed:
+        if b"and press Enter" in data and typed:
             os.write(terminal, typed.pop(0).encode() + b"\n")
         if not data:
             break
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, said.decode()
     assert b"nonsense: not a folder" in said
+    assert b"insert medium 2 and press Enter" in said
+    assert b"insert the next medium" not in said
     assert host.current() == 1

@@ -168,7 +168,9 @@ def _plan(
         files = less(files, known)
     if need is not None:
         listed = read_list(_text(need, "--need"), "need")
-        files = wanted(files, listed, source.listing.bundle_id)
+        listing = source.listing
+        manifest = listing.sums[MANIFEST_NAME]
+        files = wanted(files, listed, listing.bundle_id, manifest_sha256=manifest)
     list_bytes = sum(map(len, source.head.values()))
     percent = 0 if parity is None else parse_percent(parity)
     for parts in earlier:

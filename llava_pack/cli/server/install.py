@@ -159,12 +159,12 @@ def _collected(request: "InstallRequest", *, as_json: bool) -> "Outcome":
         raise typer.Exit from error
 
 
-def _next_medium() -> Path | None:
+def _next_medium(question: str) -> Path | None:
     from llava_pack.target.collect import typed_folder
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    console.say("insert the next medium and press Enter, or type its folder; Ctrl-D ends this:")
+    console.say(question)
     answer = sys.stdin.readline()
     return typed_folder(answer, Path.cwd()) if answer else None
 
