@@ -199,7 +199,11 @@ class Staging:
             "group": name,
             "key": key,
             "files": [asdict(entry) for entry in entries],
-            "chunks": {one.sha256: self._chunks.get(one.sha256, ()) for one in entries},
+            "chunks": {
+                one.sha256: self._chunks[one.sha256]
+                for one in entries
+                if one.sha256 in self._chunks
+            },
             "shared": {
                 one.path: self.shared[one.path] for one in entries if one.path in self.shared
             },

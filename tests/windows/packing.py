@@ -170,6 +170,7 @@ def test_the_card_can_be_pasted_into_cmd(windows, on_linux):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
-    assert rf'scp -P PORT -r "{out}" USER@SERVER:' in lines
-    assert rf'robocopy "{out}" E:\demo /E' in lines
+    assert rf'llava-pack send "{out}" USER@SERVER -p PORT' in lines
+    assert rf'scp -P PORT -r "{out}" USER@SERVER:demo' in lines
+    assert rf'robocopy "{out}" E:\demo /MIR /IS /IT /R:3 /W:5' in lines
     assert any(line.startswith("B=~/demo; ") for line in lines), "the server's lines are for sh"

@@ -11,6 +11,7 @@ import pytest
 from llava_pack.assemble.shared_files import BundleFiles
 from llava_pack.assemble.staging import Staging
 from llava_pack.fetch.cache import Cache
+from llava_pack.format.digests import READ_BYTES
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.progress import Silent
 
@@ -135,3 +136,20 @@ def test_a_resumed_build_remembers_what_it_shares(tmp_path: Path, cache: Cache) 
             "w", [digest], lambda s=staging: [s.copy("wheels/a.whl", held, {}, cached=True)]
         )
         assert list(staging.shared) == ["wheels/a.whl"]
+
+
+def test_a_resumed_build_remembers_the_chunks_of_large_files_and_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava_pack.assemble.chunk_digests.CHUNK_BYTES", READ_BYTES)
+    for name, size_bytes in (("small", 3), ("large", READ_BYTES + 1)):
+        (tmp_path / name).write_bytes(bytes(size_bytes))
+    found = []
+    for _ in range(2):
+        staging = Staging(tmp_path / "bundle", Silent())
+        staging.group(
+            "w", [], lambda s=staging: [s.copy(n, tmp_path / n, {}) for n in ("small", "large")]
+        )
+        found.append(staging.chunks)
+    assert found[0] == found[1]
+    assert [len(digests) for digests in found[0].sha256.values()] == [2]
