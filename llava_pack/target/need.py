@@ -12,9 +12,11 @@ from llava_pack.format.digest_list import short_form
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.manifest import FileEntry, Manifest, parse_manifest
 from llava_pack.format.part import MediumPart
+from llava_pack.format.progress import Progress
+from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.text import human_bytes
 from llava_pack.target import inventory
-from llava_pack.target.inventory import COPY_AGAIN, FileDefect
+from llava_pack.target.inventory import COPY_AGAIN, BundleListing, FileDefect
 
 NAME = "need.json"
 COLLECTING = "collecting"
@@ -287,3 +289,12 @@ def collected(prefix: Path) -> Iterator[Manifest]:
         except IntegrityError as error:
             hint = f"rm {path} gives up what was collected for it"
             raise IntegrityError(error.message, subject=str(path), hint=hint) from error
+
+
+def read_manifest(
+    prefix: Path, listing: BundleListing, progress: Progress
+) -> tuple[Manifest, bytes]:
+    """Read the manifest, of an earlier medium if need be, and name media with a damaged list."""
+    for place in listing.spoiled:
+        progress.note(f"! {place / SUMS_NAME}: changed; the list of another medium is used")
+    return inventory.read_manifest(listing, kept=prefix / COLLECTING / f"{listing.bundle_id}.json")

@@ -12,7 +12,6 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import FileEntry, Manifest
 from llava_pack.format.progress import Progress
-from llava_pack.format.sums import SUMS_NAME
 from llava_pack.format.target import FloorFinding
 from llava_pack.format.text import human_bytes
 from llava_pack.target import (
@@ -31,7 +30,7 @@ from llava_pack.target import (
 )
 from llava_pack.target.contents import MediaContents, recognised, survey
 from llava_pack.target.inventory import BundleListing, FileDefect
-from llava_pack.target.need import COLLECTING
+from llava_pack.target.need import COLLECTING, read_manifest
 from llava_pack.target.store import Store
 
 
@@ -131,7 +130,7 @@ def _plan(request: InstallRequest, progress: Progress) -> InstallPlan:
     if request.over_ssh:
         verdict = _over_ssh(request, verdict)
     trust.check_named(verdict, request.bundle)
-    manifest, manifest_bytes = _manifest(request, listing, progress)
+    manifest, manifest_bytes = read_manifest(request.prefix, listing, progress)
     kept = _named(request, manifest)
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.release))
     progress.note(
@@ -194,16 +193,6 @@ def _named(request: InstallRequest, manifest: Manifest) -> tuple[str, ...]:
         message = f"no such known answer, expected one of {', '.join(names)}"
         raise UsageError(message, subject=f"--accept-answer {unknown}")
     return environment.those_set(request.kept, os.environ)
-
-
-def _manifest(
-    request: InstallRequest, listing: BundleListing, progress: Progress
-) -> tuple[Manifest, bytes]:
-    """Read the manifest, of an earlier medium if need be, and name media with a damaged list."""
-    for place in listing.spoiled:
-        progress.note(f"! {place / SUMS_NAME}: changed; the list of another medium is used")
-    kept = request.prefix / COLLECTING / f"{listing.bundle_id}.json"
-    return inventory.read_manifest(listing, kept=kept)
 
 
 def _told(
