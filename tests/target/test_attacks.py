@@ -492,7 +492,7 @@ NO_DEVICES = (
 )
 # attack: the edits that take its check out; several files where checks stand one behind the other
 ATTACKS: dict[Callable, tuple[tuple[str, str, str], ...]] = {
-    a_changed_installer: ((SH, "checked=$(sha256sum -c LISTED", "checked=$(true LISTED"),),
+    a_changed_installer: ((SH, "sha256sum -c LISTED >/dev/null 2>&1 && return", "return"),),
     another_bundle: ((SH, '    "$expect"*) ;;', "    *) ;;"),),
     nothing_to_verify_against: ((SH, '    [ -n "$expect$trust" ] ||', "    true ||"),),
     a_forged_bundle_for_a_trusted_key: ((SH, "    check_signature\n", '    mkdir signed && find_key && lay signed "$key"\n'),),
