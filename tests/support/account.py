@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.waiting import until
+
 NAME = "lp-tester"
 PASSWORD = "correct horse"  # of an account that lives for seconds
 
@@ -22,7 +24,8 @@ def account(home: Path) -> Iterator[str]:
     try:
         yield NAME
     finally:
-        subprocess.run([userdel, NAME], check=True, capture_output=True)
+        # its last process may be ending: the one of sshd for a connection that was closed just now
+        until(lambda: subprocess.run([userdel, NAME], check=False).returncode == 0, within_s=30)
 
 
 def asking(folder: Path) -> tuple[dict[str, str], Path]:
