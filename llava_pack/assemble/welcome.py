@@ -6,6 +6,7 @@ text is `format.welcome.start_here` alone, which therefore stays as it is.
 
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import join
 
 from llava_pack.assemble.card import carry_lines
 from llava_pack.assemble.needs import media, server_needs
@@ -23,7 +24,9 @@ way can be typed again after any failure, repairs and updates. The first prints 
 server, the last is for a medium, which a Mac has as /Volumes/USB.
 
 """
-_INSTALLED = "/opt/llava-pack/bin/llava-pack install /path/to/this/folder --expect ID"
+_PROGRAM = "/opt/llava-pack/bin/llava-pack"
+"""Where root installs."""
+_FOLDER = "/path/to/this/folder"
 _NO_INSTALLER = """\
 Is no install.sh in this folder? Then the server has it. Where this model is installed, type
 
@@ -44,6 +47,7 @@ def welcome(manifest: Manifest) -> bytes:
     index, named = bool(manifest.left_out), manifest.recipe
     python = manifest.python.version if manifest.python.kind == "target" else None
     needs = list(server_needs(manifest))
+    installed = installed_line(_FOLDER, "ID", index=index)
     fits = media(entry.size_bytes for entry in manifest.files if entry.carried)
     return (
         f"{start_here(named.name, named.title, python=python, index=index)}\n"
@@ -56,20 +60,28 @@ def welcome(manifest: Manifest) -> bytes:
         "Is PART.json in this folder? Then it is one medium of several, or holds only what a\n"
         "server lacked: add --collect to the last line for the server, and take the media in any\n"
         "order.\n\n"
-        f"{_NO_INSTALLER}{_indented([_installed(index=index)])}\n\n{_COPY_THERE}\n"
-        f"{_chinese(needs, fits, python, index=index)}"
+        f"{_NO_INSTALLER}{_indented([installed])}\n\n{_COPY_THERE}\n"
+        f"{_chinese(needs, fits, python, installed, index=index)}"
     ).encode()
 
 
-def _installed(*, index: bool) -> str:
-    return _INSTALLED + (" --index URL" if index else "")
+def installed_line(folder: str, bundle_id: str, *, index: bool) -> str:
+    """Return what is typed where llava-pack is installed, as `contact_lines` are where it is not.
+
+    >>> installed_line("/media/my disk/tiny", "ID", index=True)
+    "/opt/llava-pack/bin/llava-pack install '/media/my disk/tiny' --expect ID --index URL"
+    """
+    words = [_PROGRAM, "install", folder, "--expect", bundle_id]
+    return join([*words, *(["--index", "URL"] if index else [])])
 
 
 def _indented(lines: Iterable[str]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def _chinese(needs: list[str], fits: str, python: str | None, *, index: bool) -> str:
+def _chinese(
+    needs: list[str], fits: str, python: str | None, installed: str, *, index: bool
+) -> str:
     """Return the Chinese part; the file has it, then what is said of Python, and of an index."""
     text, own, url = _CHINESE.read_text(encoding="utf-8").split("====\n")
     words = read_catalogue(_WORDS, _WORDS.parents[1] / "target" / "zh.toml")
@@ -77,9 +89,9 @@ def _chinese(needs: list[str], fits: str, python: str | None, *, index: bool) ->
         needs="、".join(map(words.translated, needs)),
         media=words.translated(fits),
         python="" if python is None else own.format(python),
-        steps=_indented(contact_lines("/path/to/this/folder", "ID", index=index)),
+        steps=_indented(contact_lines(_FOLDER, "ID", index=index)),
         copies=_indented(carry_lines(_HERE, "linux")),
         windows=_indented(carry_lines(_HERE, "win32")),
-        installed=_installed(index=index),
+        installed=installed,
         url=url if index else "",
     )

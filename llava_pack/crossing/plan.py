@@ -9,7 +9,8 @@ from llava_pack.format.chunks import FileChunk, piece_name, within
 from llava_pack.format.part import MediumPart
 from llava_pack.format.sums import MANIFEST_NAME
 
-STARTS = ("install.sh", "installer/", "runtime/python-version.txt", "runtime/cpython-")
+INSTALLER = "install.sh"
+STARTS = (INSTALLER, "installer/", "runtime/python-version.txt", "runtime/cpython-")
 """What install.sh starts with: every medium has it, where it is a small part of the medium."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llava_pack.client.sending.cargo import BUILD_AGAIN, unlisted_files, wrong_sizes
 from llava_pack.crossing.digest_list import DigestList, parse_digest_list
-from llava_pack.crossing.plan import STARTS, CarriedFile
+from llava_pack.crossing.plan import INSTALLER, STARTS, CarriedFile
 from llava_pack.format.chunks import runs
 from llava_pack.format.errors import IntegrityError, PackError, UsageError
 from llava_pack.format.manifest import Manifest
@@ -15,8 +15,6 @@ from llava_pack.target import inventory
 from llava_pack.target.contents import survey
 from llava_pack.target.inventory import BundleListing, FileDefect
 from llava_pack.target.unlisted import part_at
-
-_STARTS = "install.sh"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +131,7 @@ def wanted(
             hint="need.json is made by the server for the bundle that it was given",
         )
     alone = listed or any(one.path.startswith(STARTS) for one in found)
-    begins = STARTS if alone else (_STARTS,)
+    begins = STARTS if alone else (INSTALLER,)
     starts = [one for one in files if one.path.startswith(begins)]
     return (*starts, *(one for one in found if not one.path.startswith(begins)))
 

@@ -66,6 +66,13 @@ def test_a_new_server_that_was_asked_gets_the_lines_of_a_first_contact(
     assert host.current() == 1
 
 
+def copy_without(path, bundle, there):
+    """Copy a bundle, one file left out; return where."""
+    shutil.copytree(bundle, there)
+    (there / path).unlink()
+    return there
+
+
 def test_an_update_names_the_program_of_the_installation(medium, host, usb, tmp_path, capsys):
     assert host.install_sh(medium("old", standalone=True)).returncode == 0
     new = medium("new", standalone=True, release=1_800_000_000)
@@ -82,9 +89,7 @@ def test_where_a_part_of_the_bundle_lies_it_is_named_beside_the_update(
 ):
     """What START-HERE.txt says of a folder without install.sh, typed."""
     whole = medium("whole", standalone=True)
-    there = tmp_path / "there"
-    shutil.copytree(whole.root, there)
-    (there / SHARD).unlink()
+    there = copy_without(SHARD, whole.root, tmp_path / "there")
     (tmp_path / "have").write_text(have("--prefix", host.prefix, "--bundle", there))
     carry(capsys, whole.root, usb, "--have", tmp_path / "have")
     assert not (usb / "tiny-update/install.sh").exists()
@@ -103,9 +108,7 @@ def test_where_the_part_lacks_the_installer_it_is_named_beside_the_update(
     medium, host, usb, tmp_path, capsys
 ):
     whole = medium("whole", standalone=True)
-    there = tmp_path / "there"
-    shutil.copytree(whole.root, there)
-    (there / "install.sh").unlink()
+    there = copy_without("install.sh", whole.root, tmp_path / "there")
     (tmp_path / "have").write_text(have("--prefix", host.prefix, "--bundle", there))
     lines = carry(capsys, whole.root, usb, "--have", tmp_path / "have")
     assert main(["carry", str(whole.root), "--to", str(usb), "--have", str(tmp_path / "have")]) == 0

@@ -129,18 +129,14 @@ def carry(
         if done.parity_bytes:
             console.say(f"  recovery volumes: {human_bytes(done.parity_bytes)}")
     facts = {"bundle_id": plan.bundle_id, "media": [one.facts() for one in written]}
-    if not written:
-        if as_json:
-            console.document("carry", {**facts, "install": []})
-        else:
-            console.say("nothing is missing there: no medium is needed")
-        return
     repair = need is not None
     if as_json:
-        lines = server_lines(source, plan, folders, repair=repair)
+        lines = server_lines(source, plan, folders, repair=repair) if written else ()
         console.document("carry", {**facts, "install": list(lines)})
-    else:
+    elif written:
         show_lines(source, plan, folders, repair=repair)
+    else:
+        console.say("nothing is missing there: no medium is needed")
 
 
 def _plan(

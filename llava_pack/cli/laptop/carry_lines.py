@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import join, quote
+from shlex import quote
 
+from llava_pack.assemble.welcome import installed_line
 from llava_pack.cli import console
-from llava_pack.crossing.plan import CarryPlan
+from llava_pack.crossing.plan import INSTALLER, CarryPlan
 from llava_pack.crossing.request import CarrySource
 from llava_pack.format.welcome import contact_lines
-
-_INSTALLER = "install.sh"
-_PREFIX = "/opt/llava-pack"
 
 
 def server_lines(
@@ -32,9 +30,7 @@ def server_lines(
     index = bool(source.manifest.left_out)
     more = " --collect" if repair or len(plan.media) > 1 else ""
     if not _starting(plan):
-        program = f"{_PREFIX}/bin/llava-pack"
-        named = " --index URL" if index else ""
-        return (join([program, "install", there, "--expect", plan.bundle_id]) + named + more,)
+        return (installed_line(there, plan.bundle_id, index=index) + more,)
     *first, last = contact_lines(quote(there), plan.bundle_id, index=index)
     return (*first, last + more)
 
@@ -66,7 +62,7 @@ def _starting(plan: CarryPlan) -> list[int]:
     return [
         number
         for number, medium in enumerate(plan.media, start=1)
-        if any(load.name == _INSTALLER for load in medium.loads)
+        if any(load.name == INSTALLER for load in medium.loads)
     ]
 
 
