@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_pack.format.manifest import Engine
+from llava_pack.profiles import vllm
+from llava_pack.profiles.profile import Profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,7 @@ class Runtime:
         package: one that is in its environments and in no other's; empty for llava-pack's own.
         cpu_precision: the only one that it has without a GPU, None where it has any.
         graded: its answers can be recorded, and held against a recording token by token.
+        profile: of an engine of the field, which has an environment of its own; else None.
     """
 
     title: str
@@ -27,6 +30,7 @@ class Runtime:
     package: str = ""
     cpu_precision: Literal["fp16"] | None = None
     graded: bool = False
+    profile: Profile | None = None
 
     @property
     def gateway(self) -> bool:
@@ -42,4 +46,5 @@ RUNTIMES: Mapping[Engine, Runtime] = {
         package="llava",
         cpu_precision="fp16",
     ),
+    "vllm": Runtime(title="vLLM", profile=vllm.PROFILE),
 }

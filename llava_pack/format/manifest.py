@@ -24,8 +24,8 @@ MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-Engine = Literal["transformers", "upstream"]
-"""llava-pack's own engine, or LLaVA's own `llava.serve`."""
+Engine = Literal["transformers", "upstream", "vllm", "sglang", "lmdeploy"]
+"""llava-pack's own engine, LLaVA's own `llava.serve`, or an engine of the field."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from llava_pack.format.errors import ServeError
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.aliases import Aliases
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.plain import from_plain, to_plain
 from llava_pack.serve.port import Status, Vitals
 
@@ -76,8 +77,8 @@ class News:
     """A number that no other engine of the run ever has; names can be given again."""
     name: str
     """The name for `model` in the API."""
-    socket: Path
-    """Where its engine listens, once it does."""
+    address: EngineAddress
+    """Where its engine is asked, once it listens."""
     status: Status
     info: EngineInfo | None
     vitals: Vitals

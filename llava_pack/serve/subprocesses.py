@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llava_pack.engine.parent import die_with_parent
 from llava_pack.format.errors import PackError, ServeError, reason_of
+from llava_pack.serve.engines.client import EngineAddress
 
 _log = logging.getLogger(__name__)
 _TERM_S = 5.0
@@ -43,9 +44,9 @@ class EngineCommand:
     name: str
     """The name for `model` in the API."""
     argv: tuple[str, ...]
-    """The program and its arguments; it serves the engine protocol at `socket`."""
-    socket: Path
-    """Where it will listen."""
+    """The program and its arguments; it is asked at `address`."""
+    address: EngineAddress
+    """Where it is asked, once it listens."""
     environment: Mapping[str, str]
     """The whole environment of the process."""
 
@@ -53,7 +54,7 @@ class EngineCommand:
     def program(self) -> ProcessCommand:
         """The process."""
         return ProcessCommand(
-            argv=self.argv, environment=self.environment, directory=self.socket.parent
+            argv=self.argv, environment=self.environment, directory=self.address.socket.parent
         )
 
 

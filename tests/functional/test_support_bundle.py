@@ -14,6 +14,7 @@ import tarfile
 import pytest
 
 from llava_pack.cli.server.support_bundle import secrets_of
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.logfile import kept
 from llava_pack.serve.run_state import RunState, publish
 from llava_pack.serve.subprocesses import EngineCommand
@@ -86,7 +87,7 @@ async def _serve_and_die(prefix, planted_secrets):
     command = EngineCommand(
         name="llava-v1.5-7b",
         argv=(sys.executable, "-c", text),
-        socket=prefix / "engine.sock",
+        address=EngineAddress(socket=prefix / "engine.sock"),
         environment=dict(os.environ),
     )
     engine = SupervisedEngine(command, hear)

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.gateway.fencing import enter_gateway_fence
 from tests.support.escapes import FOR_GATEWAY, Surroundings, attempt, open_terminal
 
@@ -43,7 +44,7 @@ async def serve() -> None:
     news = News(
         engine=0,
         name="echo",
-        socket=path,
+        address=EngineAddress(socket=path),
         status=Status(phase="ready"),
         info=info,
         vitals=vitals,

@@ -29,6 +29,7 @@ from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.access.public_name import public_name
 from llava_pack.serve.aliases import aliases_of
 from llava_pack.serve.care import RESTS_S, Care
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
@@ -255,7 +256,7 @@ def _command(name: str, socket: Path, given: argparse.Namespace) -> EngineComman
     return EngineCommand(
         name=name,
         argv=(*argv, *shlex.split(given.engine), *broken),
-        socket=socket,
+        address=EngineAddress(socket=socket),
         environment={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.measures import Trace
 from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
-from llava_pack.engine.process.client import EngineClient
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.counters import Tally
+from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.feed import Bulletin, News
 from llava_pack.serve.liveness import SILENT_S
 from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
@@ -52,7 +52,7 @@ class ServedEngine:
         """When it was first heard to load, and how many bytes it had loaded then."""
         self._queue = queue
         self._on_change = on_change
-        self._client: EngineClient | None = None
+        self._client: EngineConnection | None = None
         self._connecting = asyncio.create_task(self._stay_connected())
         self.left = False
         """Whether it serves no more; what runs goes on."""
@@ -181,7 +181,7 @@ class ServedEngine:
         """
         return await self._reached().trace(request)
 
-    def _reached(self) -> EngineClient:
+    def _reached(self) -> EngineConnection:
         if self._client is None or self.status.phase != "ready":
             raise LaterError(f"the model is not ready: {self.status.phase}", retry_s=self._ready_s)
         return self._client
@@ -210,7 +210,7 @@ class ServedEngine:
         while True:
             with contextlib.suppress(ServeError, TimeoutError):
                 async with asyncio.timeout(_GREETING_S):
-                    client = await EngineClient.connect(self._news.socket)
+                    client = await connect(self._news.address)
                 async with client:
                     self._client = client
                     self._on_change()

@@ -80,7 +80,7 @@ class SupervisedEngine(Supervised[EngineLife]):
         return News(
             engine=self.number,
             name=self.name,
-            socket=self._command.socket,
+            address=self._command.address,
             status=self._status,
             info=self._info,
             vitals=self._pulse.vitals,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from llava_pack.engine.port import EngineInfo, Event, Request
-from llava_pack.engine.process.client import EngineClient
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.care import Care
+from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.liveness import SILENT_S, Pulse
 from llava_pack.serve.port import Status
 from llava_pack.serve.subprocesses import EngineCommand, dump, end, start
@@ -95,17 +95,17 @@ class EngineLife(ProcessLife):
             self._pulse.end()
             await client.close()
 
-    async def _connect(self, process: Process) -> EngineClient:
+    async def _connect(self, process: Process) -> EngineConnection:
         while True:
             with contextlib.suppress(ServeError, TimeoutError):
                 async with asyncio.timeout(SILENT_S):
-                    return await EngineClient.connect(self._command.socket)
+                    return await connect(self._command.address)
             if process.returncode is not None:
                 raise LostError("it exited")
             await asyncio.sleep(_CONNECT_EVERY_S)
             await self._look(process)
 
-    async def _load(self, client: EngineClient, process: Process) -> EngineInfo:
+    async def _load(self, client: EngineConnection, process: Process) -> EngineInfo:
         loading = asyncio.ensure_future(client.ready())
         try:
             while not loading.done():
@@ -128,7 +128,7 @@ class EngineLife(ProcessLife):
         finally:
             loading.cancel()
 
-    async def _look(self, process: Process, client: EngineClient | None = None) -> None:
+    async def _look(self, process: Process, client: EngineConnection | None = None) -> None:
         """See whether an engine that is not ready yet moves; one that hangs is ended."""
         if client is not None and await _counters(client) is not None:
             self._heart.heard()
@@ -141,7 +141,7 @@ class EngineLife(ProcessLife):
                 subject=self._command.name,
             )
 
-    async def _prove(self, client: EngineClient, process: Process) -> None:
+    async def _prove(self, client: EngineConnection, process: Process) -> None:
         """Ask what the model must know, and watch it meanwhile."""
         if self._proof is None:
             return
@@ -156,7 +156,7 @@ class EngineLife(ProcessLife):
             proving.cancel()
             await asyncio.gather(proving, return_exceptions=True)
 
-    async def _observe(self, client: EngineClient, process: Process) -> None:
+    async def _observe(self, client: EngineConnection, process: Process) -> None:
         """Take its signs of life; an engine that has stalled says where, and is ended."""
         if (stats := await _counters(client)) is not None:
             self._pulse.hear(stats)
@@ -174,7 +174,7 @@ class EngineLife(ProcessLife):
         _log.info("%s: %s", self._command.name, line)
 
 
-async def _counters(client: EngineClient) -> Stats | None:
+async def _counters(client: EngineConnection) -> Stats | None:
     """Return what an engine tells of itself; None where it does not in time."""
     with contextlib.suppress(TimeoutError, ServeError):
         async with asyncio.timeout(SILENT_S):
@@ -182,7 +182,7 @@ async def _counters(client: EngineClient) -> Stats | None:
     return None
 
 
-def _or_lost(done: "asyncio.Future[_T]", client: EngineClient) -> _T:
+def _or_lost(done: "asyncio.Future[_T]", client: EngineConnection) -> _T:
     """Return what came of it; where the engine is gone, its end says more than this."""
     error = done.exception()
     gone = not client.connected and client.status.error is None

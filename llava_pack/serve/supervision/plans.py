@@ -13,6 +13,7 @@ from llava_pack.engine.loading.options import DEFAULT_SLOTS
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.subprocesses import EngineCommand
 
 _DROPPED = (
@@ -159,7 +160,10 @@ def engine_command(
         if value is not None:
             argv += [option, str(value)]
     return EngineCommand(
-        name=plan.name, argv=tuple(argv), socket=socket, environment=engine_environment(os.environ)
+        name=plan.name,
+        argv=tuple(argv),
+        address=EngineAddress(socket=socket),
+        environment=engine_environment(os.environ),
     )
 
 

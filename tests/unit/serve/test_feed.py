@@ -15,6 +15,7 @@ from llava_pack.engine.stats import WAIT_S, Histogram, Stats, Work
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.feed import (
     BEAT_BYTES,
     BULLETIN_BYTES,
@@ -36,7 +37,7 @@ _INFO = EngineInfo(
 _NEWS = News(
     engine=3,
     name="m",
-    socket=Path("/tmp/x/engine-3.sock"),
+    address=EngineAddress(socket=Path("/tmp/x/engine-3.sock")),
     status=Status(phase="loading", detail="weights", done_bytes=1, total_bytes=2),
     info=_INFO,
     vitals=Vitals(steps=1, running=2, waiting=3, stalled_s=0.5, bound_s=60.0),

@@ -14,6 +14,7 @@ from llava_pack.engine.port import EngineInfo, Finished, Message, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.feed import Bulletin, News
 from llava_pack.serve.gateway.served import ServedEngine, ServedModels
 from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
@@ -38,7 +39,7 @@ def _news(folder: Path, *, engine: int = 0, name: str = "m") -> News:
     return News(
         engine=engine,
         name=name,
-        socket=folder / "e.sock",
+        address=EngineAddress(socket=folder / "e.sock"),
         status=Status(phase="ready"),
         info=_INFO,
         vitals=Vitals(steps=1, running=0, waiting=0, stalled_s=0.0, bound_s=60.0),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llava_pack.format.errors import ServeError
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision import engine as engines
 from llava_pack.serve.supervision.engine import SupervisedEngine
@@ -43,7 +44,9 @@ def test_an_engine_that_keeps_ending_is_started_again_later_each_time(
             if len(said) == 7:
                 engine.refuse()
 
-        command = EngineCommand(name="m", argv=(), socket=Path("s"), environment={})
+        command = EngineCommand(
+            name="m", argv=(), address=EngineAddress(socket=Path("s")), environment={}
+        )
         engine = SupervisedEngine(command, hear)
         await engine.run()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import CheckpointError, PackError, SpaceError
+from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.subprocesses import EngineCommand, own_error
 from llava_pack.serve.supervision.engine import SupervisedEngine
 
@@ -37,7 +38,7 @@ def test_an_engine_that_ends_before_anybody_listens_ends_the_run_with_its_own_er
     command = EngineCommand(
         name="m",
         argv=(sys.executable, "-c", program),
-        socket=tmp_path / "s",
+        address=EngineAddress(socket=tmp_path / "s"),
         environment=dict(os.environ),
     )
     with pytest.raises(CheckpointError, match="no such folder"):

@@ -1,0 +1,1 @@
+"""How the gateway and the supervisor ask an engine, whichever it is."""

@@ -1,0 +1,105 @@
+"""What is asked of an engine over a connection, whatever the engine is: one protocol."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from llava_pack.engine.fence.value import Standing
+from llava_pack.engine.measures import Trace
+from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.engine.process.protocol import EngineStatus
+from llava_pack.engine.stats import Stats
+from llava_pack.format.manifest import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineAddress:
+    """Where an engine is asked, and in which words."""
+
+    socket: Path
+    """A Unix socket in the private folder of the run, also where the engine listens elsewhere."""
+    engine: Engine = "transformers"
+    """Which one it is; llava-pack's own speaks a protocol of its own, the others OpenAI's."""
+    key: str = ""
+    """What it wants to be told; empty for nothing."""
+    info: EngineInfo | None = None
+    """What the plan says of an engine that tells little of itself; None for llava-pack's own."""
+
+
+class EngineConnection(Protocol):
+    """A connection to an engine, over which many requests are asked.
+
+    Closing a `generate` iterator, or cancelling the task that reads it, cancels its request.
+    """
+
+    @property
+    def status(self) -> EngineStatus:
+        """Return what the engine last said about itself."""
+
+    @property
+    def standing(self) -> Standing | None:
+        """Return which fence stands around the engine, None where it does not tell."""
+
+    @property
+    def connected(self) -> bool:
+        """Return whether the engine can still be reached."""
+
+    async def changed(self) -> EngineStatus:
+        """Wait for the next status, or for the end of the connection, and return the last one."""
+
+    async def ready(self) -> EngineInfo:
+        """Wait until the engine has loaded and return what it serves.
+
+        Raises:
+            PackError: loading failed, with the engine's own error.
+            ServeError: the engine is gone.
+        """
+
+    def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Yield the events of a request; the last one is `Finished` or `Failed`.
+
+        Raises:
+            ServeError: the connection to the engine was lost.
+        """
+
+    async def stats(self) -> Stats:
+        """Return the engine's counters; answered even while a step is running.
+
+        Raises:
+            ServeError: the engine is gone.
+        """
+
+    async def tokenize(self, request: Request) -> tuple[int, ...]:
+        """Return the ids of a request's prompt; a picture is -200, once for each of its tokens.
+
+        Raises:
+            PackError: the request is not usable, with the engine's own error.
+            ServeError: the engine is gone.
+        """
+
+    async def trace(self, request: Request) -> Trace:
+        """Return what becomes of a question, stage by stage.
+
+        Raises:
+            PackError: the request is not usable, with the engine's own error.
+            ServeError: the engine is gone.
+        """
+
+    async def close(self) -> None:
+        """Close the connection; requests that are still running are cancelled."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+async def connect(address: EngineAddress) -> EngineConnection:
+    """Return a connection to the engine that listens there; it may still be loading.
+
+    Raises:
+        ServeError: nobody listens there, or it speaks otherwise.
+    """
+    from llava_pack.engine.process.client import EngineClient
+
+    return await EngineClient.connect(address.socket)
