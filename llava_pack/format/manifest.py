@@ -71,6 +71,8 @@ class ModelEntry:
     vision_tower: str | None
     """Folder of the vision tower in the bundle, None where it is inside the model."""
     conv_mode: str
+    tokenizer: str | None = None
+    """Folder of tokenizer and processor, None where they are inside the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

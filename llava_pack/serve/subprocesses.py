@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_pack.format.errors import PackError, ServeError, reason_of
+from llava_pack.profiles.profile import Launch
 from llava_pack.serve.engines.client import EngineAddress
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ class EngineCommand:
     """The whole environment of the process."""
     term_s: float = TERM_S
     """Seconds that it gets when it is told to end."""
+    launch: Launch | None = None
+    """Of an engine of others: what its arguments are made of at each start, see
+    `llava_pack.serve.supervision.foreign`."""
 
     @property
     def program(self) -> ProcessCommand:

@@ -70,7 +70,7 @@ async def relayed(path: Path, target: Target) -> AsyncIterator[None]:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - one call, in a temporary folder
 
 
 async def _joined(near: Streams, target: Target) -> None:
