@@ -42,9 +42,11 @@ class ProcessLife(ABC):
             PackError: always; nothing of the process is left.
         """
 
-    @abstractmethod
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
+        self._over = True
+        if self._process is not None:
+            await end(self._process, force=force)
 
     def kill(self) -> None:
         """Kill the process, and wait for nothing."""
@@ -89,7 +91,11 @@ class ProcessLife(ABC):
             await asyncio.gather(*tasks, return_exceptions=True)
             await end(process)
             self._process = None
-        raise cause_of_death(
+        raise self._cause(process, returncode)
+
+    def _cause(self, process: Process, returncode: int | None) -> PackError:
+        """Return the error for a process that ended so, or None: that cannot be reached."""
+        return cause_of_death(
             self._whose, process.pid, returncode, list(self._lines), subject=self._subject
         )
 
