@@ -242,13 +242,26 @@ def cause_of_death(
     """
     if (error := own_error(returncode, lines)) is not None:
         return error
-    how = f"exited with code {returncode}" if returncode is not None else "stopped responding"
-    if returncode is not None and returncode < 0:
-        how = f"was killed by {signal.Signals(-returncode).name}"
     hint = "\n".join(line for line in lines if line.strip())
     if returncode == -signal.SIGKILL:
         hint = "the kernel kills processes when memory runs out: see `dmesg`, or use --load-4bit"
-    return ServeError(f"{whose}, process {pid}, {how}", subject=subject, hint=hint)
+    return ServeError(f"{whose}, process {pid}, {fate(returncode)}", subject=subject, hint=hint)
+
+
+def fate(returncode: int | None) -> str:
+    """Return what became of a process.
+
+    Args:
+        returncode: what it ended with; None where it has not.
+
+    >>> fate(3), fate(-9), fate(None)
+    ('exited with code 3', 'was killed by SIGKILL', 'stopped responding')
+    """
+    if returncode is None:
+        return "stopped responding"
+    if returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"exited with code {returncode}"
 
 
 def own_error(returncode: int | None, lines: Sequence[str]) -> PackError | None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from llava_pack.serve.liveness import STALL_S
 from llava_pack.serve.way_in import way_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from socket import socket as socket_type
 
     from llava_pack.engine.fence.value import FenceMode
@@ -293,8 +293,8 @@ class ServerOptions:
         if missing := [name for name in packages if find_spec(name) is None]:
             raise ServeError(
                 f"this installation has no {', '.join(missing)}, which serving needs",
-                hint='in a clone of llava-pack: uv tool install --force ".[serve]"; an installation '
-                "with another engine serves the model of its bundle alone",
+                hint='in a clone of llava-pack: uv tool install --force ".[serve]"; what was '
+                "installed with another engine serves the model of its bundle alone",
             )
 
 

@@ -15,14 +15,7 @@ from llava_pack.serve.care import Care
 from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.liveness import SILENT_S, Pulse
 from llava_pack.serve.port import Status
-from llava_pack.serve.subprocesses import (
-    EngineCommand,
-    Process,
-    cause_of_death,
-    dump,
-    end,
-    start,
-)
+from llava_pack.serve.subprocesses import EngineCommand, Process, cause_of_death, dump, start
 from llava_pack.serve.supervision.foreign import begun
 from llava_pack.serve.supervision.heartbeat import Heartbeat
 from llava_pack.serve.supervision.lifetime import LostError, ProcessLife
@@ -99,12 +92,6 @@ class EngineLife(ProcessLife):
         async with begun(self._command) as program:
             process = await start(program, "the engine")
             await self._live_with(process, self._live(process), self._hear)
-
-    async def stop(self, *, force: bool) -> None:
-        """End the process, at once with `force`."""
-        self._over = True
-        if self._process is not None:
-            await end(self._process, force=force)
 
     async def _live(self, process: Process) -> None:
         client = await self._connect(process)

@@ -44,9 +44,11 @@ class ProcessLife(ABC):
             PackError: always; nothing of the process is left.
         """
 
-    @abstractmethod
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
+        self._over = True
+        if self._process is not None:
+            await end(self._process, force=force)
 
     def kill(self) -> None:
         """Kill the process, and wait for nothing."""
