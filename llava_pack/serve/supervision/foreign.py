@@ -52,8 +52,6 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
                 port = free_port()
                 await stack.enter_async_context(relayed_to_ours(socket, port))
                 launch = replace(launch, port=port)
-            else:
-                socket.unlink(missing_ok=True)  # the last process's, where it was killed
             yield replace(
                 command.program,
                 argv=(*command.argv, *profile.argv(launch)),
@@ -61,6 +59,7 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
             )
     finally:
         shutil.rmtree(launch.folder, ignore_errors=True)
+        socket.unlink(missing_ok=True)  # which engines leave
 
 
 def _surroundings(
