@@ -6,6 +6,7 @@ lmdeploy/pytorch/models/module_map.py and lmdeploy/metrics/loggers.py. It runs o
 
 from collections.abc import Iterator, Mapping
 
+from llava_pack.format.precision import FACTS, QUANTIZED
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
@@ -18,6 +19,7 @@ from llava_pack.profiles.profile import (
 )
 
 _TERM_S = 20.0
+_HALF_BITS = 16
 _TURBOMIND = frozenset({"InternVLForConditionalGeneration"})
 """Architectures of its engine in C++; the others have its engine in PyTorch."""
 
@@ -64,7 +66,11 @@ PROFILE = Profile(
             *_TURBOMIND,
         }
     ),
-    precisions={"fp16": ("--dtype", "float16"), "bf16": ("--dtype", "bfloat16")},
+    precisions={
+        name: ("--dtype", facts.dtype)
+        for name, facts in FACTS.items()
+        if name not in QUANTIZED and facts.bits == _HALF_BITS
+    },
     argv=_argv,
     keys=("--api-keys",),
     environment=_environment,

@@ -8,6 +8,7 @@ metrics.
 import json
 from collections.abc import Iterator, Mapping
 
+from llava_pack.format.precision import FACTS, QUANTIZED
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
@@ -102,9 +103,7 @@ PROFILE = Profile(
         }
     ),
     precisions={
-        "fp32": ("--dtype", "float32"),
-        "fp16": ("--dtype", "float16"),
-        "bf16": ("--dtype", "bfloat16"),
+        name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
     },
     argv=_argv,
     keys=("--api-key", "--admin-api-key"),

@@ -63,6 +63,7 @@ def serve(
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
     """
     from llava_pack.cli.server.detached import asked_for, serve_detached
+    from llava_pack.cli.server.engines import check_engines
     from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
 
     options.check_served()
@@ -79,7 +80,7 @@ def serve(
     if items and (other := other_runtime(items)) is not None:
         raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
     plans = options.plans(items)
-    server.need_extra(plans)
+    check_engines(plans, server.fence_mode)
     from llava_pack.serve.supervision.supervisor import run
 
     bundle_id = items[0].bundle_id if items else None
@@ -107,19 +108,16 @@ def serve_plan(
 
     Raises:
         UsageError: a name of a model cannot be given.
-        ServeError: a fence is required that an engine does not have.
         PackError: a file of keys, the address or the port cannot be had.
     """
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import check_fence, engine_command
+    from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
     aliases = aliases_of(server.served_model_name or (), [plan.name for plan in plans])
-    for one in plans:
-        check_fence(one, server.fence_mode)
     directory = directories()[0]
     allowed = server.credentials(directory)
     audit = server.audit(directory)
