@@ -6,8 +6,9 @@ Source: vllm 0.33.0, vllm/entrypoints/openai, vllm/engine/arg_utils.py, vllm/v1/
 import json
 from collections.abc import Iterator, Mapping
 
-from llava_pack.format.precision import FACTS, QUANTIZED
-from llava_pack.profiles.profile import Dialect, Launch, MetricNames, Profile, Release
+from llava_pack.profiles.loads import LOADS
+from llava_pack.profiles.profile import Dialect, Launch, MetricNames, Profile
+from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 25.0
 _DRAIN_S = 20
@@ -46,21 +47,11 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 
 PROFILE = Profile(
     package="vllm",
-    releases=(
-        Release(
-            version="0.33.0",
-            requirements=("vllm==0.33.0",),
-            cuda="13",
-            glibc_minor=31,
-            capability="7.5",
-            arches=("x86_64", "aarch64"),
-        ),
-    ),
-    layouts=("hf",),
-    architectures=frozenset({"LlavaForConditionalGeneration"}),
-    precisions={
-        name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
-    },
+    releases=RELEASES["vllm"],
+    layouts=LOADS["vllm"].layouts,
+    architectures=LOADS["vllm"].architectures,
+    precisions=LOADS["vllm"].precisions,
+    quantized=LOADS["vllm"].quantized,
     argv=_argv,
     environment=_environment,
     way="unix",
@@ -76,7 +67,7 @@ PROFILE = Profile(
         running="vllm:num_requests_running",
         waiting="vllm:num_requests_waiting",
     ),
-    needs=frozenset({"cc"}),
+    needs=LOADS["vllm"].needs,
     spreads=("tensor", "pipeline"),
     nodes=True,
     term_s=_TERM_S,
