@@ -8,6 +8,7 @@ metrics.
 import json
 from collections.abc import Iterator, Mapping
 
+from llava_pack.profiles.loads import LOADS
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
@@ -15,9 +16,9 @@ from llava_pack.profiles.profile import (
     Launch,
     MetricNames,
     Profile,
-    Release,
     interface_of,
 )
+from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 20.0
 _CONTEXT_TOKENS = 4096
@@ -83,29 +84,11 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 
 PROFILE = Profile(
     package="sglang",
-    releases=(
-        Release(
-            version="0.5.23",
-            requirements=("sglang==0.5.23",),
-            cuda="13",
-            glibc_minor=34,
-            capability="8.0",
-        ),
-    ),
-    layouts=("original", "hf"),
-    architectures=frozenset(
-        {
-            "LlavaLlamaForCausalLM",
-            "LlavaQwenForCausalLM",
-            "LlavaForConditionalGeneration",
-            "LlavaNextForConditionalGeneration",
-        }
-    ),
-    precisions={
-        "fp32": ("--dtype", "float32"),
-        "fp16": ("--dtype", "float16"),
-        "bf16": ("--dtype", "bfloat16"),
-    },
+    releases=RELEASES["sglang"],
+    layouts=LOADS["sglang"].layouts,
+    architectures=LOADS["sglang"].architectures,
+    precisions=LOADS["sglang"].precisions,
+    quantized=LOADS["sglang"].quantized,
     argv=_argv,
     keys=("--api-key", "--admin-api-key"),
     environment=_environment,
@@ -122,7 +105,7 @@ PROFILE = Profile(
         first_token_s="sglang:time_to_first_token_seconds",
         token_gap_s="sglang:inter_token_latency_seconds",
     ),
-    needs=frozenset({"cc", "nvcc"}),
+    needs=LOADS["sglang"].needs,
     nodes=True,
     term_s=_TERM_S,
 )
