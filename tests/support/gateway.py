@@ -44,6 +44,7 @@ TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
+TETHER = b"serve/tether.py"
 
 
 @dataclass
@@ -73,6 +74,10 @@ class Gateway:
         """Return the engine processes of this gateway."""
         return self._children(b"--socket")
 
+    def strand_pids(self) -> list[int]:
+        """Return the processes that hold engines and gateway, two for each."""
+        return self._children(TETHER)
+
     def decoder_pids(self) -> list[int]:
         """Return the processes that decode pictures for this gateway."""
         decoder = b"llava_pack.engine.inputs.decoder_process"
@@ -98,7 +103,7 @@ def _children(parent: int, word: bytes) -> list[int]:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_bytes()
             found += [child] if word in words else []
-            found += _children(child, word) if b"tether.py" in words else []
+            found += _children(child, word) if TETHER in words else []
     return found
 
 
