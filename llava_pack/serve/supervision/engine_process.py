@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +14,7 @@ from llava_pack.serve.care import Care
 from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.liveness import SILENT_S, Pulse
 from llava_pack.serve.port import Status
-from llava_pack.serve.subprocesses import EngineCommand, dump, end, start
+from llava_pack.serve.subprocesses import EngineCommand, Process, dump, end, start
 from llava_pack.serve.supervision.heartbeat import Heartbeat
 from llava_pack.serve.supervision.lifetime import LostError, ProcessLife
 

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, NoReturn, TypeVar
 
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.serve.subprocesses import cause_of_death, end, kill
+from llava_pack.serve.subprocesses import Process, cause_of_death, end
 from llava_pack.serve.supervision.restarts import Restarts
 
 _LAST_WORDS_S = 1.0
@@ -51,7 +50,7 @@ class ProcessLife(ABC):
         """Kill the process, and wait for nothing."""
         self._over = True
         if self._process is not None:
-            kill(self._process)
+            self._process.kill()
 
     async def _live_with(
         self,
@@ -71,7 +70,7 @@ class ProcessLife(ABC):
         """
         self._process = process
         if self._over:
-            kill(process)
+            process.kill()
         tasks = [
             asyncio.create_task(living),
             asyncio.create_task(process.wait()),
