@@ -8,8 +8,8 @@ from typing import Any
 from llava_pack.format.errors import InstallError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest, parse_manifest
-from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.target import generations, receipt
+from llava_pack.format.sums import ENGINE_LOCK, MANIFEST_NAME
+from llava_pack.target import generations, receipt, venv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,17 @@ class Installation:
     """What its smoke test found."""
     kept: tuple[str, ...] = ()
     """Names of the caller's variables that it was tested with."""
+
+    @property
+    def engine_python(self) -> Path | None:
+        """The interpreter of the engine's own environment, None where it has none."""
+        return venv.interpreters(self.manifest, self.root).get(ENGINE_LOCK)
+
+    @property
+    def tokenizer_dir(self) -> Path | None:
+        """Where tokenizer and processor lie, None for beside the weights."""
+        folder = self.manifest.model.tokenizer
+        return None if folder is None else self.root / folder
 
     @property
     def accepted_answers(self) -> frozenset[str]:
