@@ -33,6 +33,16 @@ def write_tiny_wheels(folder: Path) -> Path:
     return folder
 
 
+def write_tiny_engine(folder: Path) -> Path:
+    """Write what is asked for vLLM on a CPU beside those; return the folder.
+
+    One of its packages is another version than llava-pack's, and one is the same.
+    """
+    write_wheel(folder, "vllm", "0.32.0+cpu", "torch", "httpx", "pillow>=13")
+    write_wheel(folder, "pillow", "13.0.0")
+    return folder
+
+
 def _version(requirement: Requirement) -> str:
     """Return the oldest version that will do."""
     floors = [one.version for one in requirement.specifier if one.operator in {">=", "=="}]
