@@ -3,10 +3,19 @@
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 
+from llava_pack.format.progress import Silent
+from llava_pack.target import relocation
+from tests.support.python_archive import write_archive
 from tests.support.wheels import write_wheel
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return write_archive(tmp_path_factory.mktemp("python"))
 
 
 @pytest.fixture
@@ -60,17 +69,20 @@ def test_an_environment_that_is_gone_is_made_again(host, medium, wheels, lost):
     assert (packages(generation(host, 2), "engine") / "vllm.py").is_file()
 
 
-def test_a_moved_prefix_takes_both_along(host, medium, wheels, tmp_path):
-    host.install_sh(medium(standalone=True, **wheels))
-    moved = host.prefix.rename(tmp_path / "elsewhere")
-    host.prefix = moved
-    host.run("serve")
+def test_a_moved_prefix_takes_both_along(host, medium, wheels, archive):
+    host.install_sh(medium(archive=archive, **wheels))
+    host.prefix = host.prefix.rename(host.prefix.with_name("elsewhere"))
+    relocation.settle(host.prefix, Silent())
+    home = os.path.realpath(generation(host) / "python/bin")
     for name in ("venv", "engine"):
-        config = (generation(host) / name / "pyvenv.cfg").read_text()
-        assert f"home = {os.path.realpath(generation(host) / 'python/bin')}" in config
-        link = (generation(host) / name / "bin/python").readlink()
-        assert not link.is_absolute()
-        assert (generation(host) / name / "bin/python").is_file()
+        python = generation(host) / name / "bin/python"
+        assert f"home = {home}\n" in (generation(host) / name / "pyvenv.cfg").read_text()
+        assert not python.readlink().is_absolute()
+        code = "import shared, sys; print(sys.prefix)"
+        said = subprocess.run(
+            [python, "-I", "-c", code], capture_output=True, text=True, check=True
+        )
+        assert said.stdout.strip() == str(python.parent.parent)
 
 
 def test_a_lock_of_the_engine_that_lacks_a_wheel_leaves_nothing(host, medium, wheels):
@@ -87,10 +99,3 @@ def test_a_compiler_that_is_missing_is_3(host, medium, wheels):
     assert done.returncode == 3
     assert "missing: no-such-nvcc" in done.stderr
     assert "CUDA toolkit" in done.stderr
-
-
-def test_uninstalling_takes_both(host, medium, wheels):
-    host.install_sh(medium(**wheels))
-    shutil.rmtree(host.prefix / "store")
-    first = generation(host)
-    assert (first / "engine").is_dir()
