@@ -10,7 +10,7 @@ from llava_pack.format.sums import ENGINE_LOCK, LOCK
 from tests.conftest import ROOT
 from tests.support.index import LoopbackIndex
 from tests.support.namespaces import unshared
-from tests.support.tiny_wheels import write_tiny_engine, write_tiny_wheels
+from tests.support.tiny_wheels import write_tiny_engine, write_tiny_gpu_engine, write_tiny_wheels
 from tests.support.wheels import write_wheel
 
 CPU = ("--runtime", "vllm", "--cuda", "none", "--python", "target")
@@ -129,6 +129,46 @@ def test_what_an_engine_does_not_load_is_refused(build):
     assert error["subject"] == "--quantize int8"
     assert "but nf4" in error["message"]
     assert build("--format", "original", code=2)["subject"] == "--format original"
+
+
+def test_an_index_without_times_of_upload_gives_what_it_has_and_that_is_said(
+    command_line, wheels, tmp_path
+):
+    write_tiny_gpu_engine(wheels)
+    with LoopbackIndex([wheels]) as index:
+        own = {"UV_DEFAULT_INDEX": index.simple_url, "PIP_FIND_LINKS": "", "PIP_NO_INDEX": "0"}
+        own |= {"LLAVA_PACK_CACHE": str(tmp_path / "cache")}
+        arguments = ("demo", "--runtime", "sglang", "--cuda", "12", "--python", "target")
+        done = command_line("lock", *arguments, "--out", tmp_path / "lock.json", env=own)
+    assert done.returncode == 0, done.stderr
+    assert "tells no time of upload" in done.stderr
+    assert "2026-04-22" in done.stderr
+
+
+def test_the_original_layout_has_its_tokenizer_beside_it(run, wheels, tmp_path):
+    write_tiny_gpu_engine(wheels)
+    arguments = ("--runtime", "sglang", "--cuda", "12", "--python", "target", "--no-record")
+    card = run("build", "demo", *arguments)
+    bundle = tmp_path / "demo-bundle"
+    manifest = manifest_of(bundle)
+    assert manifest["model"] == {
+        "name": "llava-v1-demo",
+        "path": "model/llava-v1-demo",
+        "format": "original",
+        "vision_tower": "model/clip-demo",
+        "conv_mode": "llava_v1",
+        "tokenizer": "model/llava-v1-demo-tokenizer",
+    }
+    there = {path.name for path in (bundle / "model/llava-v1-demo-tokenizer").iterdir()}
+    assert {"config.json", "processor_config.json", "tokenizer.json"} <= there
+    assert not [name for name in there if "safetensors" in name]
+    assert manifest["serving"]["precision"] == "fp16"
+    assert manifest["floors"]["tools"] == ["g++", "nvcc"]
+    assert manifest["floors"]["driver"] == "525.60"
+    assert {"g++", "nvcc"} <= {*card["needs"]}
+    whole = run("build", "demo", *arguments, "--format", "hf", "--replace")
+    assert whole["bundle_id"] != card["bundle_id"]
+    assert [path.name for path in (bundle / "model").iterdir()] == ["llava-v1-demo"]
 
 
 @pytest.mark.engine
