@@ -72,9 +72,9 @@ def model_line(name: str, model: dict[str, Any]) -> str:
         return f"! {name}: {model['phase']} {translated(model['detail'])}".rstrip()
     mark = console.mark("ok")
     engine = model.get("engine", _OWN)  # which servers of earlier versions do not tell
-    by = "" if engine == _OWN else f" by {engine}"
+    where = model["device"] if engine == _OWN else f"{model['device']}, {engine}"
     return (
-        f"{mark} {name}: {model['precision']} on {model['device']}{by}, "
+        f"{mark} {name}: {model['precision']} on {where}, "
         f"{model['context_tokens']} tokens, {model['slots']} slots; "
         f"{model['running']} running, {model['waiting']} waiting"
     )

@@ -46,6 +46,7 @@ _NEWER: Mapping[str, Any] = {
     "version": "",
     "architecture": "",
     "tokenizer_dir": None,
+    "tokens": [],
     "pictures": Limits().count,
 }
 """Fields that servers of earlier versions do not know, and what they do without them."""
@@ -193,7 +194,8 @@ def _plan(fields: Mapping[str, Any]) -> EnginePlan:
         KnownAnswer(**{**answer, "contains": tuple(answer["contains"])})
         for answer in fields["known_answers"]
     )
-    return EnginePlan(**{**fields, **paths, "known_answers": known})
+    tokens = tuple(fields.get("tokens", ()))
+    return EnginePlan(**{**fields, **paths, "known_answers": known, "tokens": tokens})
 
 
 def _lines(control: socket.socket) -> Iterator[dict[str, Any]]:

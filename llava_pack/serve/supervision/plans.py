@@ -54,6 +54,8 @@ class EnginePlan:
     """As `config.json` names it, for an engine of others."""
     tokenizer_dir: Path | None = None
     """Absolute; where an engine of others finds tokenizer and processor, None for in the model."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, for an engine of others."""
     pictures: int = Limits().count
     """At most in one request."""
     vision_tower: Path | None = None
@@ -241,12 +243,16 @@ def _foreign_command(
         picture_mode=plan.picture_mode,
         engine=f"{RUNTIMES[plan.engine].title} {plan.version}",
     )
-    standing = OFF if fence == "off" else UNFENCED
     return EngineCommand(
         name=plan.name,
         argv=launcher_argv(plan.python, profile, pycache),
         address=EngineAddress(
-            socket=socket, engine=plan.engine, key=key, info=info, standing=standing
+            socket=socket,
+            engine=plan.engine,
+            key=key,
+            info=info,
+            tokens=plan.tokens,
+            standing=OFF if fence == "off" else UNFENCED,
         ),
         environment=engine_environment(os.environ) | ({KEY_VARIABLE: key} if key else {}),
         term_s=profile.term_s,
