@@ -60,7 +60,7 @@ def test_one_that_leaves_or_comes_moves_only_what_is_its_own(replicas, affinity,
     before = choose(replicas, affinity)
     for gone in replicas:
         after = choose([one for one in replicas if one is not gone], affinity)
-        assert after == before or before == gone
+        assert before in (after, gone)
     if replicas:
         away = data.draw(st.sampled_from(replicas))
         drained = [replace(one, ready=False) if one is away else one for one in replicas]
@@ -93,7 +93,9 @@ def _picture(colour):
 
 def _asked(*said, salt="", system="be brief"):
     messages = [Message("system", (system,))]
-    messages += [Message("user" if n % 2 == 0 else "assistant", turn) for n, turn in enumerate(said)]
+    messages += [
+        Message("user" if n % 2 == 0 else "assistant", turn) for n, turn in enumerate(said)
+    ]
     return affinity_of(Request(request_id="r", messages=tuple(messages), salt=salt))
 
 

@@ -1,5 +1,4 @@
-"""Which replica of a model answers a request: near what it has seen, and never far from the least
-loaded. Pure.
+"""Which replica answers: near what it has seen, never far from the least loaded. Pure.
 
 A replica that saw a picture, or the beginning of a conversation, has kept what it computed of it.
 So every request has an affinity, and each replica a score for it that no other replica changes
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 
 from llava_pack.engine.port import Message, Picture, Request
 
+HERE = "local"
+"""In place of an address, for the engine that a server has itself."""
 YIELDS = 0.5
 """How much more of its slots a replica may have taken than the least loaded one, for affinity."""
 _HASH_BYTES = 6
