@@ -110,6 +110,11 @@ class ServedEngine:
         return self._news.replica or HERE
 
     @property
+    def replicas(self) -> tuple[()]:
+        """None: it is one engine."""
+        return ()
+
+    @property
     def load(self) -> Load:
         """What it has to do, as the choice among replicas sees it."""
         doubtful = self.vitals.stalled or self._clock() - self._lost_s < _DOUBT_S
