@@ -180,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
         drain_s=given.drain_s,
+        replicas=tuple(given.replica),
     )
     plan = ServePlan(
         listening=listening,

@@ -276,13 +276,16 @@ class ServerOptions:
             )
         console.say("! serving as root: an attacker who breaks into the server would be root")
 
-    def need_extra(self) -> None:
+    def need_extra(self, *, engine: bool) -> None:
         """Refuse to serve where a package for it is missing.
+
+        Args:
+            engine: whether a model is loaded here.
 
         Raises:
             ServeError: the names of those that are.
         """
-        packages = ["fastapi", "uvicorn", "torch", "transformers"]
+        packages = ["fastapi", "uvicorn", *(("torch", "transformers") if engine else ())]
         if missing := [name for name in packages if find_spec(name) is None]:
             raise ServeError(
                 f"this installation has no {', '.join(missing)}, which serving needs",

@@ -28,6 +28,10 @@ PROBE_S = 5.0
 _AUTHORIZATION = "Authorization"
 
 
+class KeyRefusedError(ServeError):
+    """A replica does not take the key that it was shown."""
+
+
 class ReplicaConnection:
     """One connection to a replica, over which many requests are asked.
 
@@ -190,7 +194,7 @@ class ReplicaConnection:
         except httpx.TransportError as error:
             raise ServeError(f"it cannot be reached: {_reason(error)}") from error
         if response.status_code in {401, 403}:
-            raise ServeError(
+            raise KeyRefusedError(
                 "it refuses the key; expected one that may ask and observe",
                 hint="llava-pack keys add, where it runs; then --replica-key-file here",
             )

@@ -25,7 +25,6 @@ from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.serve.plain import to_plain
-from llava_pack.serve.replicas.address import replica_address
 from llava_pack.serve.supervision.fleet import Fleet, Member, phases
 from llava_pack.serve.supervision.listener import listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
@@ -108,11 +107,10 @@ class ControlServer:
                 plan = _plan(order["plan"])
                 return self._fleet.swap(str(order["model"]), plan, self._drain_s)
             case "join":
-                joining = replica_address(str(order["replica"]), {"": str(order["key"])})
-                return self._replicas.join(joining)
+                return self._replicas.join(str(order["replica"]), str(order["key"]))
             case "drain":
-                address = replica_address(str(order["replica"])).address
-                return self._replicas.drain(address, self._drain_s, alone=not self._fleet)
+                typed = str(order["replica"])
+                return self._replicas.drain(typed, self._drain_s, alone=not self._fleet)
             case other:
                 raise ValueError(other)
 

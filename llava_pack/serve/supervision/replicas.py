@@ -6,14 +6,19 @@ only then its relay closes.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.serve.feed import News
 from llava_pack.serve.port import Status
-from llava_pack.serve.replicas.address import ReplicaAddress, places, refuse_itself
+from llava_pack.serve.replicas.address import (
+    ReplicaAddress,
+    places,
+    refuse_itself,
+    replica_address,
+)
 from llava_pack.serve.supervision.fleet import Front, idle
 from llava_pack.serve.supervision.replica import Expected, SupervisedReplica
 
@@ -29,6 +34,8 @@ class ReplicasPlan:
     """None where nothing could: of several models."""
     own: str = ""
     """Where this server listens, as an address of a replica."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Keys of replicas that may come later, as `replica_keys` returns them."""
     replicas: tuple[ReplicaAddress, ...] = ()
 
 
@@ -125,14 +132,19 @@ class Replicas(Mapping[str, SupervisedReplica]):
         while not any(one.status.phase == "ready" for one in self._replicas.values()):  # noqa: ASYNC110 - several, of which any will do
             await asyncio.sleep(0.05)
 
-    async def join(self, replica: ReplicaAddress) -> None:
+    async def join(self, typed: str, key: str) -> None:
         """Have one more replica, and wait until it is asked; one that cannot be leaves no trace.
+
+        Args:
+            typed: its address.
+            key: that it is shown; empty for the one that this run knows of it, if any.
 
         Raises:
             UsageError: it is there already, is this server itself, or serves something else.
             IntegrityError: its bundle is another one.
             ServeError: it cannot be reached, or is not ready in time.
         """
+        replica = replica_address(typed, {"": key} if key else self._plan.keys)
         async with self._changing:
             one = self._launch(replica)
             try:
@@ -142,17 +154,18 @@ class Replicas(Mapping[str, SupervisedReplica]):
                 raise
             await self._front.told()
 
-    async def drain(self, address: str, drain_s: float, *, alone: bool) -> None:
+    async def drain(self, typed: str, drain_s: float, *, alone: bool) -> None:
         """Ask a replica nothing more; what runs there may end within `drain_s`, then it is cut.
 
         Args:
-            address: of the replica.
+            typed: its address.
             drain_s: seconds.
             alone: whether nothing else serves the model.
 
         Raises:
             UsageError: there is no such replica, or it is the last that serves.
         """
+        address = replica_address(typed).address
         async with self._changing:
             one = self._replicas.get(address)
             if one is None:

@@ -142,11 +142,7 @@ class _Run:
         loop = asyncio.get_running_loop()
         for number in ending_signals():
             loop.add_signal_handler(number, self._on_signal, number)
-        state = replace(
-            self._plan.state,
-            control=str(self._scratch.control),
-            replicas=tuple(one.address for one in self._plan.replicas.replicas),
-        )
+        state = replace(self._plan.state, control=str(self._scratch.control))
         publication = publish(self._plan.state_directory, state)
         _log.info("serving %s, process %d", ", ".join(state.models), os.getpid())
         tasks = [self._fleet.launch(plan) for plan in self._plan.plans]
@@ -204,11 +200,10 @@ class _Run:
         _log.info("shutting down")
         for models in (self._fleet, self._replicas):
             models.refuse()
-        await idle(lambda: not self._busy or self._forced.is_set(), self._plan.state.drain_s)
-
-    @property
-    def _busy(self) -> bool:
-        return self._fleet.busy or self._replicas.busy
+        await idle(
+            lambda: not (self._fleet.busy or self._replicas.busy) or self._forced.is_set(),
+            self._plan.state.drain_s,
+        )
 
     @property
     def _phases(self) -> str:
@@ -216,8 +211,8 @@ class _Run:
 
     @property
     def _infos(self) -> tuple[EngineInfo, ...]:
-        """Return what each model said of itself, in the order of the run state's."""
-        infos = [engine.info for engine in self._fleet.values()] or [self._replicas.info]
+        """What each model said of itself, in the order of the run state's."""
+        infos = [one.info for one in self._fleet.values()] or [self._replicas.info]
         return tuple(info for info in infos if info is not None)
 
     async def _close(self) -> None:
@@ -250,7 +245,7 @@ class _Run:
             self._plan.notifier.loading(said)
 
     def _changed(self, publication: Publication, state: RunState) -> None:
-        models = tuple(self._fleet) or self._plan.state.models
+        models = tuple(self._fleet) or state.models
         publication.update(replace(state, models=models, replicas=tuple(self._replicas)))
 
     def _on_signal(self, number: int) -> None:
