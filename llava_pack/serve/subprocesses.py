@@ -9,12 +9,13 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava_pack.engine.parent import die_with_parent
 from llava_pack.format.errors import PackError, ServeError, reason_of
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.others import Alone, Others
 
 _log = logging.getLogger(__name__)
 _TERM_S = 5.0
@@ -49,6 +50,8 @@ class EngineCommand:
     """Where it is asked, once it listens."""
     environment: Mapping[str, str]
     """The whole environment of the process."""
+    others: Others = field(default_factory=Alone)
+    """The other machines that hold its model."""
 
     @property
     def program(self) -> ProcessCommand:

@@ -38,7 +38,7 @@ _REPEAT_EVERY_S = 5.0
 PATIENCE_S = 30.0
 _ORDER_S = 10.0
 """How long somebody who connected may take to say what is wanted, or to hear the last line."""
-_NEWER = {"tower": None, "picture_mode": DEFAULT_PICTURE_MODE}
+_NEWER = {"tower": None, "picture_mode": DEFAULT_PICTURE_MODE, "node": None}
 """Fields that servers of earlier versions do not know, and what they do without them."""
 _PATHS = ("model_dir", "vision_tower", "model_base", "python")
 

@@ -72,8 +72,19 @@ class EngineLife(ProcessLife):
             PackError: always; nothing of the process is left.
         """
         self._observer.status(Status(phase="starting"))
-        process = await start(self._command.program, "the engine")
-        await self._live_with(process, self._live(process), self._hear)
+        others = self._command.others
+        try:
+            await self._wait_for_others()
+            others.begin()
+            process = await start(self._command.program, "the engine")
+            await self._live_with(process, self._live(process), self._hear)
+        except PackError as error:
+            if others.lost in error.message:
+                raise
+            why = f"{error.message}; {others.lost}"
+            raise ServeError(why, subject=error.subject, hint=error.hint) from error
+        finally:
+            others.dismiss()
 
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
@@ -94,6 +105,28 @@ class EngineLife(ProcessLife):
         finally:
             self._pulse.end()
             await client.close()
+
+    async def _wait_for_others(self) -> None:
+        """Wait until the other machines that hold the model are there.
+
+        Raises:
+            ServeError: it is not wanted any more.
+        """
+        while missing := self._command.others.missing:
+            if self._over:
+                raise ServeError("it was stopped", subject=self._command.name)
+            self._observer.status(Status(phase="starting", detail=missing))
+            await asyncio.sleep(_CONNECT_EVERY_S)
+        self._observer.status(Status(phase="starting"))
+
+    def _check_others(self) -> None:
+        """See whether the other machines still hold their part.
+
+        Raises:
+            ServeError: one does not.
+        """
+        if lost := self._command.others.lost:
+            raise ServeError(lost, subject=self._command.name)
 
     async def _connect(self, process: Process) -> EngineConnection:
         while True:
@@ -130,6 +163,7 @@ class EngineLife(ProcessLife):
 
     async def _look(self, process: Process, client: EngineConnection | None = None) -> None:
         """See whether an engine that is not ready yet moves; one that hangs is ended."""
+        self._check_others()
         if client is not None and await _counters(client) is not None:
             self._heart.heard()
         self._heart.look()
@@ -158,6 +192,7 @@ class EngineLife(ProcessLife):
 
     async def _observe(self, client: EngineConnection, process: Process) -> None:
         """Take its signs of life; an engine that has stalled says where, and is ended."""
+        self._check_others()
         if (stats := await _counters(client)) is not None:
             self._pulse.hear(stats)
         vitals = self._pulse.vitals

@@ -13,7 +13,9 @@ from llava_pack.engine.loading.options import DEFAULT_SLOTS
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest
+from llava_pack.profiles.profile import Node
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.others import Alone, Others
 from llava_pack.serve.subprocesses import EngineCommand
 
 _DROPPED = (
@@ -54,6 +56,8 @@ class EnginePlan:
     picture_mode: str = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
+    node: Node | None = None
+    """Its place among several machines, None for alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,12 @@ def installed_plan(
 
 
 def engine_command(
-    plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
+    plan: EnginePlan,
+    socket: Path,
+    *,
+    fence: FenceMode = "on",
+    pycache: str | None = None,
+    others: Others | None = None,
 ) -> EngineCommand:
     """Return how the plan's process is started.
 
@@ -137,6 +146,7 @@ def engine_command(
         fence: whether one is raised around it, and whether it has to be whole.
         pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
             it there, and writes nowhere.
+        others: the other machines of a plan that has a node.
 
     Source: llava_pack/engine/worker.py, its options.
     """
@@ -164,6 +174,7 @@ def engine_command(
         argv=tuple(argv),
         address=EngineAddress(socket=socket),
         environment=engine_environment(os.environ),
+        others=others if others and plan.node else Alone(),
     )
 
 
