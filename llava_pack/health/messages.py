@@ -131,6 +131,7 @@ FOUND = (
     "the server, process {count}, does not respond: {text}",
     "{model}: no step for {number} s with {count} running",
     "{model}: ready on {device}, {count} running, {count} waiting",
+    "{model}: ready on {device} by {engine}, {count} running, {count} waiting",
     "{model}: restarting: {cause}; next attempt in {number} s",
     "{model}: restarting: {text}",
     "{model}: {phase}",

@@ -9,6 +9,7 @@ from llava_pack.format.errors import InstallError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest, parse_manifest
 from llava_pack.format.sums import MANIFEST_NAME
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.target import generations, receipt
 
 
@@ -27,6 +28,10 @@ class Installation:
     bundle_id: str
     smoke: Mapping[str, Any]
     """What its smoke test found."""
+    engine_python: Path | None = None
+    """Of the environment of an engine of others, None where none serves it."""
+    tokenizer_dir: Path | None = None
+    """Where tokenizer and processor lie beside the model."""
     kept: tuple[str, ...] = ()
     """Names of the caller's variables that it was tested with."""
 
@@ -78,7 +83,8 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
             hint=f"{prefix}/bin/llava-pack revert, or install the bundle again",
         )
     manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
-    tower = manifest.model.vision_tower
+    tower, tokenizer = manifest.model.vision_tower, manifest.model.tokenizer
+    foreign = RUNTIMES[manifest.serving.engine].profile is not None
     return Installation(
         prefix=prefix,
         recipe=proof.recipe,
@@ -87,6 +93,8 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         model_dir=root / manifest.model.path,
         vision_tower_dir=root / tower if tower is not None else None,
         venv_python=root / "venv" / "bin" / "python",
+        engine_python=root / "engine" / "bin" / "python" if foreign else None,
+        tokenizer_dir=root / tokenizer if tokenizer is not None else None,
         manifest=manifest,
         bundle_id=proof.bundle_id,
         smoke=proof.smoke,

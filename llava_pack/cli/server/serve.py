@@ -98,11 +98,12 @@ def serve(
         raise typer.Exit(join_head(nodes, options, items, asked))
     if items and (other := other_runtime(items)) is not None:
         raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
-    server.need_extra()
+    plans = options.plans(items)
+    server.need_extra(plans)
     from llava_pack.serve.supervision.supervisor import run
 
     bundle_id = items[0].bundle_id if items else None
-    plan = serve_plan(options.plans(items), bundle_id, server, asked, meeting)
+    plan = serve_plan(plans, bundle_id, server, asked, meeting)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not server.fence:
@@ -134,17 +135,20 @@ def serve_plan(
 
     Raises:
         UsageError: a name of a model cannot be given.
+        ServeError: a fence is required that an engine does not have.
         PackError: a file of keys, the address or the port cannot be had.
     """
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import engine_command
+    from llava_pack.serve.supervision.plans import check_fence, engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
     crew = crew_of(meeting, plans[0]) if meeting else None
     aliases = aliases_of(server.served_model_name or (), [plan.name for plan in plans])
+    for one in plans:
+        check_fence(one, server.fence_mode)
     directory = directories()[0]
     allowed = server.credentials(directory)
     audit = server.audit(directory)

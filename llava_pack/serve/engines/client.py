@@ -25,6 +25,8 @@ class EngineAddress:
     """What it wants to be told; empty for nothing."""
     info: EngineInfo | None = None
     """What the plan says of an engine that tells little of itself; None for llava-pack's own."""
+    standing: Standing | None = None
+    """Which fence stands around an engine that does not tell; None where it tells itself."""
 
 
 class EngineConnection(Protocol):

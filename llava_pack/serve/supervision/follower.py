@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import signal
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -36,9 +35,9 @@ from llava_pack.serve.nodes.wire import (
 )
 from llava_pack.serve.run_state import Publication, RunState, publish
 from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.ending import Ending
 from llava_pack.serve.supervision.ordered_engine import OrderedEngine
 from llava_pack.serve.supervision.run_folder import Scratch
-from llava_pack.serve.supervision.supervisor import ending_signals
 from llava_pack.serve.supervision.systemd import Notifier
 
 _log = logging.getLogger(__name__)
@@ -102,28 +101,30 @@ class _Follower:
         self._head = f"{plan.head}:{plan.port}"
         self._publication: Publication | None = None
         self._engine: OrderedEngine | None = None
-        self._running: asyncio.Task[None] | None = None
-        self._forced = False
-        self._signal = 0
+        self._ending = Ending(progress)
         self._said = ""
 
     async def run(self) -> int:
         """Join again and again, and return the exit code: a signal's only where it was forced."""
-        loop = asyncio.get_running_loop()
-        self._running = asyncio.create_task(self._join_again())
-        for number in ending_signals():
-            loop.add_signal_handler(number, self._on_signal, number)
+        self._ending.listen()
         self._publication = publish(self._plan.state_directory, self._state(WAITING))
-        watchdog = asyncio.create_task(self._feed_watchdog())
+        joining = asyncio.create_task(self._join_again())
+        told = asyncio.create_task(self._ending.told.wait())
+        others = [asyncio.create_task(self._feed_watchdog()), asyncio.create_task(self._enforce())]
         self._plan.notifier.ready(WAITING)
         try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running
+            await asyncio.wait({joining, told}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._publication.withdraw()
-            watchdog.cancel()
-            await asyncio.gather(watchdog, return_exceptions=True)
-        return 128 + self._signal if self._forced else 0
+            self._publication = None
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+            for task in (told, *others):
+                task.cancel()
+            await asyncio.gather(told, *others, return_exceptions=True)
+        if not joining.cancelled():
+            joining.result()
+        return self._ending.exit_code
 
     async def _join_again(self) -> None:
         while True:
@@ -223,6 +224,12 @@ class _Follower:
             interface=place[1],
         )
 
+    async def _enforce(self) -> None:
+        """Kill the engine once it is forced, whatever is waited for elsewhere."""
+        await self._ending.forced.wait()
+        if self._engine is not None:
+            self._engine.kill()
+
     async def _feed_watchdog(self) -> None:
         while (every_s := self._plan.notifier.every_s) is not None:
             self._plan.notifier.alive()
@@ -246,17 +253,6 @@ class _Follower:
             "detail": detail,
         }
         return replace(self._plan.state, follower=told)
-
-    def _on_signal(self, number: int) -> None:
-        again, self._signal = self._signal != 0, number
-        if again and number != signal.SIGHUP:
-            self._forced = True
-            if self._engine is not None:
-                self._engine.kill()
-        elif not again:
-            self._progress.note("shutting down; press Ctrl-C again to stop immediately")
-            if self._running is not None:
-                self._running.cancel()
 
 
 async def _hear(engine: OrderedEngine, reader: StreamReader) -> None:

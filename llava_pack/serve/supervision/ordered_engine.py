@@ -8,12 +8,15 @@ import logging
 from collections.abc import Callable
 
 from llava_pack.format.errors import PackError
+from llava_pack.profiles.endings import cause_in
 from llava_pack.serve.nodes.wire import NodeOrder, NodeReport
-from llava_pack.serve.subprocesses import EngineCommand, end, start
+from llava_pack.serve.subprocesses import EngineCommand, Process, cause_of_death, start
+from llava_pack.serve.supervision.foreign import begun
 from llava_pack.serve.supervision.lifetime import ProcessLife
 
 _log = logging.getLogger(__name__)
-_LAST_LINES = 20
+_KEPT_LINES = 400
+_SHOWN_LINES = 20
 
 Commander = Callable[[NodeOrder], EngineCommand]
 """Says how this node's part is started."""
@@ -27,7 +30,7 @@ class PartLife(ProcessLife):
     """
 
     def __init__(self, command: EngineCommand) -> None:
-        super().__init__("its engine", _LAST_LINES)
+        super().__init__("its engine", _KEPT_LINES)
         self._command = command
 
     async def run(self) -> None:
@@ -36,14 +39,15 @@ class PartLife(ProcessLife):
         Raises:
             PackError: always; nothing of the process is left.
         """
-        process = await start(self._command.program, "the engine")
-        await self._live_with(process, _until_ended(process), self._hear)
+        async with begun(self._command) as program:
+            process = await start(program, "the engine")
+            await self._live_with(process, process.wait(), self._hear)
 
-    async def stop(self, *, force: bool) -> None:
-        """End the process, at once with `force`."""
-        self._over = True
-        if self._process is not None:
-            await end(self._process, force=force)
+    def _cause(self, process: Process, returncode: int | None) -> PackError:
+        """Return what it ended with: what it names, else how."""
+        lines = list(self._lines)
+        error = cause_in(lines) if (returncode or 0) > 0 else None
+        return error or cause_of_death(self._whose, process.pid, returncode, lines[-_SHOWN_LINES:])
 
     def _hear(self, line: str) -> None:
         _log.info("%s: %s", self._command.name, line)
@@ -92,7 +96,7 @@ class OrderedEngine:
             self._life = PartLife(self._command(order))
             why = await self._ended(self._life, order.life)
         except PackError as error:  # it cannot be started as the head wants
-            why = str(error)
+            why = error.message
         finally:
             self._life = None
             self._tell(NodeReport(ended=order.life if why else 0, why=why))
@@ -108,7 +112,7 @@ class OrderedEngine:
                 change.cancel()
             if running.done():
                 error = running.exception()
-                return str(error) if isinstance(error, PackError) else repr(error)
+                return error.message if isinstance(error, PackError) else repr(error)
             return ""
         finally:
             await life.stop(force=False)
@@ -118,7 +122,3 @@ class OrderedEngine:
     def _tell(self, report: NodeReport) -> None:
         self.report = report
         self._on_report(report)
-
-
-async def _until_ended(process: Process) -> None:
-    await process.wait()

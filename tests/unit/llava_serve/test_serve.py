@@ -1,5 +1,6 @@
 """A run of LLaVA's own code, as the commands for llava-pack's own server meet it."""
 
+import asyncio
 import os
 import sys
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from llava_pack.llava_serve.health import _fences
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Program
 from llava_pack.serve.run_state import RunState, directories, publish, running
+from tests.support.waiting import until_async
 
 
 @pytest.fixture
@@ -36,8 +38,18 @@ def python(role, code, folder):
     return Program(role=role, argv=argv, environment={}, directory=folder)
 
 
-def processes(program):
-    return UpstreamProcesses([program], free_ports(0), "llava-x", token="")
+def processes(program, note=lambda _text: None):
+    return UpstreamProcesses([program], free_ports(0), "llava-x", token="", note=note)
+
+
+def start(program):
+    """Start a program that does not come up, and end what there is of it."""
+
+    async def run():
+        async with processes(program) as running:
+            await running.start()
+
+    asyncio.run(run())
 
 
 def test_what_stands_around_each_program_crosses_by_the_run_state(tmp_path, server):
@@ -69,11 +81,8 @@ def test_orders_are_refused_with_what_ends_it(server):
 def test_a_program_that_ends_too_soon_is_15_with_its_last_words(tmp_path):
     code = "import sys; sys.exit('no such checkpoint')"
     program = python("controller", code, tmp_path / "run")
-    with (
-        processes(program) as running,
-        pytest.raises(ServeError, match="last output: no such checkpoint") as ended,
-    ):
-        running.start(lambda: False, lambda _: None)
+    with pytest.raises(ServeError, match="last output: no such checkpoint") as ended:
+        start(program)
     assert ended.value.exit_code == 15
 
 
@@ -88,38 +97,44 @@ def test_a_program_that_ends_too_soon_is_15_with_its_last_words(tmp_path):
 def test_what_to_do_is_told_where_it_is_known(tmp_path, code, hint):
     program = python("worker", code, tmp_path)
     tell(Standing(landlock=7, seccomp=True), tmp_path)
-    with processes(program) as running, pytest.raises(ServeError) as ended:
-        running.start(lambda: False, lambda _: None)
+    with pytest.raises(ServeError) as ended:
+        start(program)
     assert hint in ended.value.hint
     assert bool(ended.value.hint) == bool(hint)
     assert "hint" not in ended.value.message
 
 
 def test_being_told_to_end_while_it_starts_leaves_no_process(tmp_path):
-    code = "import time; time.sleep(600)"
-    program = python("controller", code, tmp_path)
-    with processes(program) as running:
-        assert running.start(lambda: True, lambda _: None) is False
-        pid = running.pids()[0]
-    assert not Path("/proc", str(pid)).exists()
+    mark = tmp_path / "pid"
+    code = f"import os, time; open({str(mark)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
+
+    async def run():
+        async with processes(python("controller", code, tmp_path)) as running:
+            starting = asyncio.create_task(running.start())
+            await until_async(lambda: mark.exists() and mark.read_text())
+            starting.cancel()
+
+    asyncio.run(run())
+    assert not Path("/proc", mark.read_text().strip()).exists()
 
 
-def test_what_ended_is_started_again(tmp_path):
+def test_what_ended_is_started_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(UpstreamProcesses, "_answers", lambda *_: True)
     mark = tmp_path / "starts"
-    code = f"import time; open({str(mark)!r}, 'a').write('x'); time.sleep(0.5)"
-    program = python("worker", code, tmp_path)
+    code = f"import time; open({str(mark)!r}, 'a').write('x'); time.sleep(1)"
     notes = []
-    with processes(program) as running:
-        running.start(lambda: True, notes.append)
-        while not mark.exists() or len(mark.read_text()) < 2:
-            running.revive(notes.append)
-    assert any("worker exited with code 0" in note for note in notes)
+
+    async def run():
+        async with processes(python("worker", code, tmp_path), notes.append) as running:
+            await running.start()
+            await until_async(lambda: mark.exists() and len(mark.read_text()) > 1)
+
+    asyncio.run(run())
+    assert notes[0] == "starting worker"
+    assert notes[1] == "! worker exited with code 0; last output: nothing; restarting in 0.5 s"
 
 
 def test_a_program_that_is_not_there_is_15(tmp_path):
     program = Program(role="page", argv=("/nowhere/python",), environment={}, directory=tmp_path)
-    with (
-        processes(program) as running,
-        pytest.raises(ServeError, match="cannot be started"),
-    ):
-        running.start(lambda: False, lambda _: None)
+    with pytest.raises(ServeError, match=r"cannot start LLaVA's page: No such file"):
+        start(program)
