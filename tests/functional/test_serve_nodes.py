@@ -87,6 +87,8 @@ class World:
     other: Machine
     folder: Path
     programs: list[Program] = field(default_factory=list)
+    before: int = 0
+    """Lines of the head's log that are older than the test."""
 
     def serve(self, *options: str) -> Program:
         """Start the head."""
@@ -113,9 +115,13 @@ class World:
         return False
 
     def told(self, *texts: str) -> None:
-        """Wait until a line of the head's log has all these texts."""
-        log = self.folder / "log"
-        until(lambda: any(all(t in line for t in texts) for line in log.read_text().splitlines()))
+        """Wait until a line of the head's log, written in this test, has all these texts."""
+        until(
+            lambda: any(all(text in line for text in texts) for line in self.log()[self.before :])
+        )
+
+    def log(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
 
     @contextmanager
     def endless(self) -> Iterator[threading.Event]:
@@ -193,6 +199,18 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
 
 @pytest.fixture
 def world(machines: tuple[Machine, Machine]) -> Iterator[World]:
+    with _world(machines) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def lasting(machines: tuple[Machine, Machine]) -> Iterator[World]:
+    with _world(machines) as world:
+        yield world
+
+
+@contextmanager
+def _world(machines: tuple[Machine, Machine]) -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="lp-") as folder:  # short: a socket is made in it
         world = World(*machines, Path(folder))
         yield world
@@ -204,20 +222,25 @@ def world(machines: tuple[Machine, Machine]) -> Iterator[World]:
 
 
 @pytest.fixture
-def served(world: World) -> tuple[World, Program, Program]:
-    """Have both machines serve, the follower first."""
+def served(lasting: World) -> tuple[World, Program, Program]:
+    """Have both machines serve, those of the test before where they still do."""
+    live = [one for one in lasting.programs if one.process.poll() is None]
+    heads = [one for one in live if one.state_directory.name == "head"]
+    followers = [one for one in live if one.state_directory.name == "other"]
+    follower = followers[0] if followers else lasting.join()
+    head = heads[0] if heads else lasting.serve()
+    head.said('"port"')
+    until(lasting.answers)
+    lasting.before = len(lasting.log())
+    return lasting, head, follower
+
+
+def test_both_machines_hold_the_model_and_end_when_they_are_told(world: World) -> None:
     follower = world.join()
     follower.said("cannot be reached")
     head = world.serve()
     head.said('"port"')
-    assert world.answer() == "You said: hi"
-    return world, head, follower
-
-
-def test_both_machines_hold_the_model_and_end_when_they_are_told(
-    served: tuple[World, Program, Program],
-) -> None:
-    world, head, follower = served
+    assert world.answers()
     assert head.engine()
     assert follower.engine()
     state = follower.state
@@ -278,7 +301,7 @@ def test_a_head_that_is_killed_leaves_nothing_and_is_joined_again_when_it_is_bac
     until(lambda: not follower.pids())
     until(lambda: follower.told("phase") == "waiting for the head")
     world.serve().said('"port"')
-    assert world.answers()
+    until(world.answers)
 
 
 def test_a_cable_that_is_pulled_is_noticed_on_both_sides(
@@ -296,8 +319,8 @@ def test_a_cable_that_is_pulled_is_noticed_on_both_sides(
 
 
 def test_a_part_that_does_not_start_ends_the_start_and_says_why(world: World) -> None:
-    follower = world.join("--broken")
-    head = world.serve()
+    follower = world.join("--broken", "--join-port", "29600")
+    head = world.serve("--join-port", "29600")
     assert head.process.wait() == 15
     assert "node 1 (10.77.0.2): its engine, process" in "\n".join(head.lines)
     assert "exited with code 2" in "\n".join(head.lines)
@@ -313,15 +336,15 @@ def test_a_part_that_does_not_start_ends_the_start_and_says_why(world: World) ->
     ],
 )
 def test_who_may_not_join_ends_and_is_told_why(
-    world: World, options: list[str], code: int, told: str
+    served: tuple[World, Program, Program], options: list[str], code: int, told: str
 ) -> None:
-    head = world.serve()
-    head.said("listening")
-    follower = world.join(*options)
-    assert follower.process.wait() == code
-    error = json.loads(follower.lines[-1])
+    world, head, _follower = served
+    stranger = world.join(*options)
+    assert stranger.process.wait() == code
+    error = json.loads(stranger.lines[-1])
     assert told in error["message"]
-    head.said("10.77.0.2 may not join as node")
+    head.said(told)
+    assert world.answers()
 
 
 def test_a_place_is_one_machines(served: tuple[World, Program, Program]) -> None:

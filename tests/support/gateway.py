@@ -174,8 +174,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--join-port", type=int, default=29500)
     given = parser.parse_args(argv)
     crew = _crew(given) if given.nodes > 1 else None
-    if crew:
-        print("listening", flush=True)
     listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
