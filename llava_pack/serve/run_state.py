@@ -65,6 +65,10 @@ class RunState:
     """How the person's ssh got here, as their laptop told; empty where none did."""
     replicas: tuple[str, ...] = ()
     """Addresses of other servers that it asks."""
+    follower: Mapping[str, Any] = field(default_factory=dict)
+    """Of which head it is a node, as which, and how far; empty where it serves by itself."""
+    nodes: int = 1
+    """How many machines hold the model."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """What the run was asked for, by option; empty where an earlier version wrote the state."""
     start_ticks: int | None = field(default=None, compare=False)
