@@ -6,7 +6,7 @@ lmdeploy/pytorch/models/module_map.py and lmdeploy/metrics/loggers.py. It runs o
 
 from collections.abc import Iterator, Mapping
 
-from llava_pack.format.precision import FACTS, QUANTIZED
+from llava_pack.profiles.loads import LOADS
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
@@ -14,12 +14,11 @@ from llava_pack.profiles.profile import (
     Launch,
     MetricNames,
     Profile,
-    Release,
     interface_of,
 )
+from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 20.0
-_HALF_BITS = 16
 _TURBOMIND = frozenset({"InternVLForConditionalGeneration"})
 """Architectures of its engine in C++; the others have its engine in PyTorch."""
 
@@ -49,28 +48,11 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 
 PROFILE = Profile(
     package="lmdeploy",
-    releases=(
-        Release(
-            version="0.18.0",
-            requirements=("lmdeploy==0.18.0", "torch<2.11"),
-            cuda="12",
-            glibc_minor=28,
-            capability="7.0",
-        ),
-    ),
-    layouts=("hf",),
-    architectures=frozenset(
-        {
-            "LlavaForConditionalGeneration",
-            "LlavaNextForConditionalGeneration",
-            *_TURBOMIND,
-        }
-    ),
-    precisions={
-        name: ("--dtype", facts.dtype)
-        for name, facts in FACTS.items()
-        if name not in QUANTIZED and facts.bits == _HALF_BITS
-    },
+    releases=RELEASES["lmdeploy"],
+    layouts=LOADS["lmdeploy"].layouts,
+    architectures=LOADS["lmdeploy"].architectures,
+    precisions=LOADS["lmdeploy"].precisions,
+    quantized=LOADS["lmdeploy"].quantized,
     argv=_argv,
     keys=("--api-keys",),
     environment=_environment,
@@ -87,6 +69,6 @@ PROFILE = Profile(
         first_token_s="lmdeploy:time_to_first_token_seconds",
         token_gap_s="lmdeploy:iter_token_latency",
     ),
-    needs=frozenset({"cc"}),
+    needs=LOADS["lmdeploy"].needs,
     term_s=_TERM_S,
 )

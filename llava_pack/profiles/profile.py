@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 Layout = Literal["hf", "original"]
 """How a model's folder is written: as transformers does, or as LLaVA publishes it."""
 Tool = Literal["cc", "nvcc"]
-"""What an engine compiles with while it serves: a C compiler, or CUDA's."""
+"""What an engine compiles with while it serves: a C compiler, or CUDA's and a C++ compiler."""
 Way = Literal["unix", "loopback"]
 """Where an engine listens: at a Unix socket, or at a port of loopback behind a key."""
 Spread = Literal["tensor", "pipeline"]
@@ -36,11 +36,12 @@ class Release:
         requirements: what the resolver is asked for; the engine at that version is among them.
         cuda: major version of what its torch brings; `none` for a CPU's.
         glibc_minor: the N of the oldest glibc 2.N that all its wheels install on.
-        capability: the least compute capability that its torch has code for.
+        capability: the least compute capability that its torch has code for; empty for a CPU.
         pythons: minor versions of Python that all its wheels are for.
         arches: of machines.
-        resolved: the date as of which the resolver looks, so that old pins do not drift; empty for
-            today.
+        resolved: the moment as of which the resolver looks, so that old pins do not drift; empty
+            for now.
+        kernels: what it needs beside, to load weights that bitsandbytes quantized ahead.
     """
 
     version: str
@@ -51,6 +52,7 @@ class Release:
     pythons: tuple[str, ...] = ("3.11", "3.12")
     arches: tuple[str, ...] = ("x86_64",)
     resolved: str = ""
+    kernels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

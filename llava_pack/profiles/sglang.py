@@ -8,7 +8,7 @@ metrics.
 import json
 from collections.abc import Iterator, Mapping
 
-from llava_pack.format.precision import FACTS, QUANTIZED
+from llava_pack.profiles.loads import LOADS
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
@@ -16,9 +16,9 @@ from llava_pack.profiles.profile import (
     Launch,
     MetricNames,
     Profile,
-    Release,
     interface_of,
 )
+from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 20.0
 _CONTEXT_TOKENS = 4096
@@ -84,27 +84,11 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 
 PROFILE = Profile(
     package="sglang",
-    releases=(
-        Release(
-            version="0.5.23",
-            requirements=("sglang==0.5.23",),
-            cuda="13",
-            glibc_minor=34,
-            capability="8.0",
-        ),
-    ),
-    layouts=("original", "hf"),
-    architectures=frozenset(
-        {
-            "LlavaLlamaForCausalLM",
-            "LlavaQwenForCausalLM",
-            "LlavaForConditionalGeneration",
-            "LlavaNextForConditionalGeneration",
-        }
-    ),
-    precisions={
-        name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
-    },
+    releases=RELEASES["sglang"],
+    layouts=LOADS["sglang"].layouts,
+    architectures=LOADS["sglang"].architectures,
+    precisions=LOADS["sglang"].precisions,
+    quantized=LOADS["sglang"].quantized,
     argv=_argv,
     keys=("--api-key", "--admin-api-key"),
     environment=_environment,
@@ -121,7 +105,7 @@ PROFILE = Profile(
         first_token_s="sglang:time_to_first_token_seconds",
         token_gap_s="sglang:inter_token_latency_seconds",
     ),
-    needs=frozenset({"cc", "nvcc"}),
+    needs=LOADS["sglang"].needs,
     nodes=True,
     term_s=_TERM_S,
 )

@@ -8,7 +8,8 @@ vllm/v1/metrics/loggers.py.
 import json
 from collections.abc import Iterator, Mapping
 
-from llava_pack.format.precision import FACTS, QUANTIZED
+from llava_pack.format.precision import QUANTIZED
+from llava_pack.profiles.loads import LOADS
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
@@ -16,9 +17,9 @@ from llava_pack.profiles.profile import (
     Launch,
     MetricNames,
     Profile,
-    Release,
     interface_of,
 )
+from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 25.0
 _DRAIN_S = 20
@@ -91,28 +92,11 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 
 PROFILE = Profile(
     package="vllm",
-    releases=(
-        Release(
-            version="0.33.0",
-            requirements=("vllm==0.33.0",),
-            cuda="13",
-            glibc_minor=31,
-            capability="7.5",
-            arches=("x86_64", "aarch64"),
-        ),
-    ),
-    layouts=("hf",),
-    architectures=frozenset(
-        {
-            "LlavaForConditionalGeneration",
-            "LlavaNextForConditionalGeneration",
-            "LlavaOnevisionForConditionalGeneration",
-            "InternVLForConditionalGeneration",
-        }
-    ),
-    precisions={
-        name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
-    },
+    releases=RELEASES["vllm"],
+    layouts=LOADS["vllm"].layouts,
+    architectures=LOADS["vllm"].architectures,
+    precisions=LOADS["vllm"].precisions,
+    quantized=LOADS["vllm"].quantized,
     argv=_argv,
     environment=_environment,
     way="unix",
@@ -135,7 +119,7 @@ PROFILE = Profile(
         prefix_queries="vllm:prefix_cache_queries_total",
         prefix_hits="vllm:prefix_cache_hits_total",
     ),
-    needs=frozenset({"cc"}),
+    needs=LOADS["vllm"].needs,
     spreads=("tensor", "pipeline"),
     nodes=True,
     term_s=_TERM_S,

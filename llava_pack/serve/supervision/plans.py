@@ -18,9 +18,10 @@ from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Engine, Manifest
 from llava_pack.profiles.launcher import KEY_VARIABLE
-from llava_pack.profiles.profile import Launch, Profile
+from llava_pack.profiles.profile import Launch, Node, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.others import Others
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.foreign import UNFENCED, launcher_argv
 
@@ -75,6 +76,8 @@ class EnginePlan:
     picture_mode: PictureMode = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
+    node: Node | None = None
+    """Its place among several machines, None for alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +167,12 @@ def check_fence(plan: EnginePlan, fence: FenceMode) -> None:
 
 
 def engine_command(
-    plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
+    plan: EnginePlan,
+    socket: Path,
+    *,
+    fence: FenceMode = "on",
+    pycache: str | None = None,
+    others: Others | None = None,
 ) -> EngineCommand:
     """Return how the plan's process is started.
 
@@ -174,6 +182,7 @@ def engine_command(
         fence: whether one is raised around it, and whether it has to be whole.
         pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
             it there, and writes nowhere.
+        others: the other machines of a plan that has a node.
 
     Raises:
         ServeError: a fence is required that the engine does not have.
@@ -182,7 +191,8 @@ def engine_command(
     """
     check_fence(plan, fence)
     if (profile := RUNTIMES[plan.engine].profile) is not None:
-        return _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
+        command = _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
+        return replace(command, others=others) if others and plan.node else command
     kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
     argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
@@ -216,7 +226,7 @@ def _foreign_command(
     """Return how an engine of others is started; its arguments are made at each start."""
     key = secrets.token_urlsafe(_KEY_BYTES) if profile.keys else ""
     launch = Launch(
-        version=plan.version,
+        version=plan.version.partition("+")[0],
         python=plan.python,
         model_dir=plan.model_dir,
         tokenizer_dir=plan.tokenizer_dir,
@@ -230,6 +240,7 @@ def _foreign_command(
         gpus=plan.gpus or 1,
         socket=socket if profile.way == "unix" else None,
         folder=socket.with_suffix(""),
+        node=plan.node,
     )
     info = EngineInfo(
         model=plan.name,
