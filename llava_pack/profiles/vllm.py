@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 
 from llava_pack.format.precision import FACTS, QUANTIZED
-from llava_pack.profiles.profile import Dialect, Launch, MetricNames, Profile, Release
+from llava_pack.profiles import dialects
+from llava_pack.profiles.profile import Launch, Profile, Release
 
 _TERM_S = 25.0
 _DRAIN_S = 20
@@ -65,17 +66,8 @@ PROFILE = Profile(
     environment=_environment,
     way="unix",
     ready="/health",
-    dialect=Dialect(
-        request={"add_special_tokens": True, "return_token_ids": True},
-        token_ids=True,
-        placeholders=("<image>",),
-        tokenize="/tokenize",
-    ),
-    metrics=MetricNames(
-        steps="vllm:iteration_tokens_total_count",
-        running="vllm:num_requests_running",
-        waiting="vllm:num_requests_waiting",
-    ),
+    dialect=dialects.VLLM,
+    metrics=dialects.VLLM_METRICS,
     needs=frozenset({"cc"}),
     spreads=("tensor", "pipeline"),
     nodes=True,
