@@ -9,16 +9,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.profiles import dialects
 from llava_pack.profiles.loads import LOADS
-from llava_pack.profiles.profile import (
-    LOOPBACK,
-    QUIET,
-    Dialect,
-    Launch,
-    MetricNames,
-    Profile,
-    interface_of,
-)
+from llava_pack.profiles.profile import LOOPBACK, QUIET, Launch, Profile, interface_of
 from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 25.0
@@ -101,24 +94,8 @@ PROFILE = Profile(
     environment=_environment,
     way="unix",
     ready="/health",
-    dialect=Dialect(
-        request={"add_special_tokens": True, "return_token_ids": True},
-        token_ids=True,
-        placeholders=("<image>",),
-        tokenize="/tokenize",
-    ),
-    metrics=MetricNames(
-        steps="vllm:iteration_tokens_total_count",
-        running="vllm:num_requests_running",
-        waiting="vllm:num_requests_waiting",
-        kv_usage="vllm:kv_cache_usage_perc",
-        prompt_tokens="vllm:prompt_tokens_total",
-        generated_tokens="vllm:generation_tokens_total",
-        first_token_s="vllm:time_to_first_token_seconds",
-        token_gap_s="vllm:inter_token_latency_seconds",
-        prefix_queries="vllm:prefix_cache_queries_total",
-        prefix_hits="vllm:prefix_cache_hits_total",
-    ),
+    dialect=dialects.VLLM,
+    metrics=dialects.VLLM_METRICS,
     needs=LOADS["vllm"].needs,
     spreads=("tensor", "pipeline"),
     nodes=True,

@@ -71,6 +71,7 @@ WELL_KEPT = frozenset(
         "fastapi",
         "gradio",
         "gradio-client",
+        "h11",
         "httpx",
         "huggingface-hub",
         "jinja2",
