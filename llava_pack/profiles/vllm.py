@@ -18,7 +18,8 @@ _TERM_S = 25.0
 _DRAIN_S = 20
 _BEFORE_DRAIN = "0.11.2"
 """The last of our releases without --shutdown-timeout."""
-_CPU_CACHE_GIB = 4
+_CPU_CACHE_GIB = 2
+"""It is taken at once, whatever is asked."""
 
 
 def _argv(launch: Launch) -> tuple[str, ...]:
@@ -48,13 +49,16 @@ def _options(launch: Launch) -> Iterator[str]:
 def _spread(launch: Launch) -> Iterator[str]:
     """Yield how the model lies on GPUs: within a machine each layer on all of them.
 
-    What was quantized ahead by bitsandbytes is laid one layer after the other everywhere, since it
+    On CPUs each layer is on all machines: between them a pipeline fails in vllm 0.32. What was
+    quantized ahead by bitsandbytes is laid one layer after the other everywhere, since it
     cannot be cut otherwise. Source: vllm-bnb-plugin 0.0.3.
     """
     nodes = 1 if launch.node is None else launch.node.count
     tensor, pipeline = launch.gpus, nodes
     if launch.precision in QUANTIZED:
         tensor, pipeline = 1, launch.gpus * nodes
+    elif launch.device == "cpu":
+        tensor, pipeline = launch.gpus * nodes, 1
     if tensor > 1:
         yield from ("--tensor-parallel-size", str(tensor))
     if pipeline > 1:
