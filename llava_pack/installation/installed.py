@@ -27,19 +27,12 @@ class Installation:
     bundle_id: str
     smoke: Mapping[str, Any]
     """What its smoke test found."""
+    engine_python: Path | None = None
+    """Of the environment of an engine of others, None where none serves it."""
+    tokenizer_dir: Path | None = None
+    """Where tokenizer and processor lie beside the model."""
     kept: tuple[str, ...] = ()
     """Names of the caller's variables that it was tested with."""
-
-    @property
-    def engine_python(self) -> Path | None:
-        """The interpreter of the engine's own environment, None where it has none."""
-        return venv.interpreters(self.manifest, self.root).get(ENGINE_LOCK)
-
-    @property
-    def tokenizer_dir(self) -> Path | None:
-        """Where tokenizer and processor lie, None for beside the weights."""
-        folder = self.manifest.model.tokenizer
-        return None if folder is None else self.root / folder
 
     @property
     def accepted_answers(self) -> frozenset[str]:
@@ -89,7 +82,7 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
             hint=f"{prefix}/bin/llava-pack revert, or install the bundle again",
         )
     manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
-    tower = manifest.model.vision_tower
+    tower, tokenizer = manifest.model.vision_tower, manifest.model.tokenizer
     return Installation(
         prefix=prefix,
         recipe=proof.recipe,
@@ -98,6 +91,8 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         model_dir=root / manifest.model.path,
         vision_tower_dir=root / tower if tower is not None else None,
         venv_python=root / "venv" / "bin" / "python",
+        engine_python=venv.interpreters(manifest, root).get(ENGINE_LOCK),
+        tokenizer_dir=root / tokenizer if tokenizer is not None else None,
         manifest=manifest,
         bundle_id=proof.bundle_id,
         smoke=proof.smoke,

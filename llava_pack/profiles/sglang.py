@@ -21,6 +21,7 @@ from llava_pack.profiles.profile import (
 from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 20.0
+_CONTEXT_TOKENS = 4096
 _EARLIER = "0.5.10.post1"
 """The release that knows neither of two options of later ones, and one by another name."""
 
@@ -53,6 +54,8 @@ def _options(launch: Launch) -> Iterator[str]:
         yield from ("--device", "cpu", "--attention-backend", "torch_native")
         yield from ("--mm-attention-backend", "sdpa", "--sampling-backend", "pytorch")
         yield from ("--disable-cuda-graph", "--disable-overlap-schedule")
+        tokens = launch.slots * (launch.context_tokens or _CONTEXT_TOKENS)
+        yield from ("--max-total-tokens", str(tokens))  # else it takes most of the memory
 
 
 def _spread(launch: Launch) -> Iterator[str]:
@@ -66,14 +69,14 @@ def _spread(launch: Launch) -> Iterator[str]:
 
 
 def _environment(launch: Launch) -> Mapping[str, str]:
-    cpu = {"SGLANG_USE_CPU_ENGINE": "1"} if launch.device == "cpu" else {}
+    cpu = {"SGLANG_USE_CPU_ENGINE": "1", "TORCH_COMPILE_DISABLE": "1"}
     # Its workers would find each other at a port of every address.
     meets = f"file://{launch.folder / 'meets'}"
     alone = {"SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": meets} if launch.node is None else {}
     return {
         **QUIET,
         **interface_of(launch),
-        **cpu,
+        **(cpu if launch.device == "cpu" else {}),
         **alone,
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",  # who asks how it is makes no work
     }

@@ -63,6 +63,12 @@ class RunState:
     """Whether the next start has the same token."""
     reached_as: str = ""
     """How the person's ssh got here, as their laptop told; empty where none did."""
+    replicas: tuple[str, ...] = ()
+    """Addresses of other servers that it asks."""
+    follower: Mapping[str, Any] = field(default_factory=dict)
+    """Of which head it is a node, as which, and how far; empty where it serves by itself."""
+    nodes: int = 1
+    """How many machines hold the model."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """What the run was asked for, by option; empty where an earlier version wrote the state."""
     start_ticks: int | None = field(default=None, compare=False)
@@ -218,6 +224,7 @@ def _parse(data: bytes) -> RunState | None:
     try:
         values: Any = json.loads(data)
         known = {one.name: values[one.name] for one in fields(RunState) if one.name in values}
-        return RunState(**{**known, "models": tuple(known["models"])})
+        several = {name: tuple(known.get(name, ())) for name in ("models", "replicas")}
+        return RunState(**{**known, **several})
     except (ValueError, KeyError, TypeError):
         return None

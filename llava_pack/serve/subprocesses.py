@@ -12,11 +12,13 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava_pack.format.errors import PackError, ServeError, reason_of
+from llava_pack.profiles.profile import Launch
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.others import Alone, Others
 
 _log = logging.getLogger(__name__)
 TERM_S = 5.0
@@ -57,6 +59,11 @@ class EngineCommand:
     """The whole environment of the process."""
     term_s: float = TERM_S
     """Seconds that it gets when it is told to end."""
+    launch: Launch | None = None
+    """Of an engine of others: what its arguments are made of at each start, see
+    `llava_pack.serve.supervision.foreign`."""
+    others: Others = field(default_factory=Alone)
+    """The other machines that hold its model."""
 
     @property
     def program(self) -> ProcessCommand:
@@ -238,13 +245,26 @@ def cause_of_death(
     """
     if (error := own_error(returncode, lines)) is not None:
         return error
-    how = f"exited with code {returncode}" if returncode is not None else "stopped responding"
-    if returncode is not None and returncode < 0:
-        how = f"was killed by {signal.Signals(-returncode).name}"
     hint = "\n".join(line for line in lines if line.strip())
     if returncode == -signal.SIGKILL:
         hint = "the kernel kills processes when memory runs out: see `dmesg`, or use --load-4bit"
-    return ServeError(f"{whose}, process {pid}, {how}", subject=subject, hint=hint)
+    return ServeError(f"{whose}, process {pid}, {fate(returncode)}", subject=subject, hint=hint)
+
+
+def fate(returncode: int | None) -> str:
+    """Return what became of a process.
+
+    Args:
+        returncode: what it ended with; None where it has not.
+
+    >>> fate(3), fate(-9), fate(None)
+    ('exited with code 3', 'was killed by SIGKILL', 'stopped responding')
+    """
+    if returncode is None:
+        return "stopped responding"
+    if returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"exited with code {returncode}"
 
 
 def own_error(returncode: int | None, lines: Sequence[str]) -> PackError | None:

@@ -8,8 +8,10 @@ import json
 import multiprocessing
 import os
 import sys
-from multiprocessing.queues import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
 
 
 def child(said: "SimpleQueue[Any]", wait: "SimpleQueue[Any]") -> None:
@@ -26,7 +28,7 @@ def run() -> None:
     process = context.Process(target=child, args=(said, wait))
     process.start()
     told = {"argv": sys.argv[1:], "pid": os.getpid(), "environment": dict(os.environ)}
-    print(json.dumps({**told, "child": said.get()}), flush=True)  # noqa: T201 - an engine does
+    print(json.dumps({**told, "child": said.get()}), flush=True)
     sys.stdin.readline()
     wait.put(None)
     process.join()
