@@ -13,8 +13,8 @@ from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
 from llava_pack.assemble.install_location import choose_place, place_finding
 from llava_pack.assemble.needs import PORT
-from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
-from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR, old_glibc_fix
+from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
+from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
 from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
@@ -259,11 +259,11 @@ def _remarks(
 
 def _tools(target: TargetProfile, plan: Plan) -> Iterator[FloorFinding]:
     """Yield what is not there of what installing takes, and of what the engine compiles with."""
-    there = target.tools
     compilers = needed_tools(plan.recipe, plan.packages.engine)
-    for names, fix in ((_NEEDED_TOOLS, "install coreutils, or busybox"), (compilers, COMPILERS)):
-        if there is not None and (absent := [name for name in names if there.get(name) is None]):
-            yield FloorFinding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
+    names = () if target.tools is None else (*_NEEDED_TOOLS, *compilers)
+    if lacks := [name for name in names if (target.tools or {}).get(name) is None]:
+        fix = "install coreutils, or busybox" if {*lacks} - {*compilers} else COMPILERS
+        yield FloorFinding("tools", "fail", f"missing: {', '.join(lacks)}", "all of them", fix)
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:

@@ -17,7 +17,7 @@ from llava_pack.assemble.model_sources import (
 from llava_pack.assemble.packages import Packages, need_python, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named, check_vocabulary
-from llava_pack.assemble.runtimes import old_glibc_fix, packed_for, with_runtime
+from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import Identified
@@ -40,6 +40,7 @@ from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
 _SHOWN_WHEELS = 5
+_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +251,14 @@ def _tell_replacements(options: BuildOptions, sources: Sources, progress: Progre
             )
         else:
             progress.note(f"! {part}: {source} in place of {public}; the recipe has no digests")
+
+
+def old_glibc_fix(recipe: Recipe) -> str:
+    """Return what to do where the C library is too old: another runtime, if it takes the model."""
+    other = runs_on_older(recipe)
+    if other is None:
+        return _NEWER_SYSTEM
+    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def work_folder(out: Path) -> Path:

@@ -102,7 +102,10 @@ def _precisions(plan: Plan) -> tuple[str, ...]:
         return (serving,)
     if plan.weights_bytes > SMALL_BYTES:
         return (serving,)
-    return tuple(dict.fromkeys((serving, *_SMALL_PRECISIONS)))
+    profile = packed_for(plan.recipe).profile
+    # an engine of the field quantizes nothing while it loads
+    small = _SMALL_PRECISIONS if profile is None else ("fp32",)
+    return tuple(dict.fromkeys((serving, *small)))
 
 
 def _key(staging: Staging, known: Sequence[KnownAnswer], precisions: Sequence[str]) -> str:

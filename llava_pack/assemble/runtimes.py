@@ -22,7 +22,6 @@ from llava_pack.runtimes import RUNTIMES
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
-_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 UPSTREAM_CODE = "llava-torch==1.2.2.post1"
 """LLaVA's code as it is published; taken without its requirements, which no longer work together.
 Source: LLaVA's own pyproject.toml at that version."""
@@ -141,14 +140,6 @@ def runs_on_older(recipe: Recipe) -> PackedRuntime | None:
                 with_runtime(recipe, other.engine)
                 return other
     return None
-
-
-def old_glibc_fix(recipe: Recipe) -> str:
-    """Return what to do where the C library is too old: another runtime, if it takes the model."""
-    other = runs_on_older(recipe)
-    if other is None:
-        return _NEWER_SYSTEM
-    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def upstream_requirements(

@@ -23,7 +23,7 @@ from llava_pack.health.machine import (
     check_variables,
     untested,
 )
-from llava_pack.health.probes import probe_environment, wheel_versions
+from llava_pack.health.probes import environments, probe_environment
 from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
@@ -199,9 +199,9 @@ class Examination:
         )
 
     def _environment(self, item: "Installation") -> Iterator[Finding]:
-        wanted = wheel_versions(item.manifest)
-        facts = probe_environment(item.venv_python, wanted, deep=self._deep)
-        yield from check_environment(facts, self._program)
+        for python, wanted in environments(item).items():
+            facts = probe_environment(python, wanted, deep=self._deep)
+            yield from check_environment(facts, self._program)
 
     def _served(self, server: RunState) -> Iterator[Finding]:
         from llava_pack.health.served_checks import ServedChecks
