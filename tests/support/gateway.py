@@ -134,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--replica", action="append", default=[], help="another such gateway")
     parser.add_argument("--replica-key", default=TOKEN)
     parser.add_argument("--socket", type=Path)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
     parser.add_argument("--start-secret", default=START_SECRET)
@@ -161,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(option, action="append", default=[])
     parser.add_argument("--proof", help="what the model must answer to a picture")
     given = parser.parse_args(argv)
-    listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
+    listening = (
+        listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", given.port)
+    )
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
 
