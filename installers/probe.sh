@@ -301,8 +301,8 @@ tools() {
     printf '{'
     between=''
     for name in sha256sum openssl ssh-keygen tar gzip base64 find awk sed grep mktemp flock rsync \
-        systemctl tmux screen cc; do
-        found=$(first "$name" /usr/local/bin /usr/bin /bin /usr/sbin /sbin) || found=
+        systemctl tmux screen cc g++ nvcc; do
+        found=$(first "$name" /usr/local/bin /usr/bin /bin /usr/sbin /sbin /usr/local/cuda/bin) || found=
         printf '%s"%s": %s' "$between" "$name" "$(printf %s "$found" | text)"
         between=', '
     done

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_pack.format.manifest import Engine
-from llava_pack.profiles import vllm
+from llava_pack.profiles import lmdeploy, sglang, vllm
 from llava_pack.profiles.profile import Profile
 
 
@@ -47,4 +47,6 @@ RUNTIMES: Mapping[Engine, Runtime] = {
         cpu_precision="fp16",
     ),
     "vllm": Runtime(title="vLLM", profile=vllm.PROFILE),
+    "sglang": Runtime(title="SGLang", profile=sglang.PROFILE),
+    "lmdeploy": Runtime(title="LMDeploy", profile=lmdeploy.PROFILE),
 }

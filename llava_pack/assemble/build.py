@@ -94,7 +94,10 @@ def build(
         rewrites=rewrites,
         proved=proved,
         inodes=installed_inodes(
-            staging.root, staging.entries, {name: fetched[name].path for name in plan.left_out}
+            staging.root,
+            staging.entries,
+            {name: fetched[name].path for name in plan.left_out},
+            plan.packages.in_both,
         ),
         known_answers=known,
         references=references,
@@ -155,7 +158,7 @@ def _stage_packages(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedF
     staging.progress.start("stage wheels and runtime", total_bytes)
     packages = plan.packages
     minor, python = packages.platform.python, packages.python
-    stage_wheels(staging, packages.wheels, fetched, minor, plan.left_out)
+    stage_wheels(staging, packages.environments, fetched, minor, plan.left_out)
     archive = None if python.archive is None else fetched[python.archive.name]
     programs = {path: fetched[wheel.filename] for path, wheel in packages.programs.items()}
     stage_runtime(staging, programs, python, archive, minor)

@@ -31,6 +31,7 @@ class FloorInputs:
         total_bytes: of the whole bundle.
         proved: what the wheels' own files need, None before they were read.
         inodes: files and folders that installing makes, None before they can be counted.
+        tools: of the system, that the engine compiles with.
     """
 
     platform: Platform
@@ -39,6 +40,7 @@ class FloorInputs:
     total_bytes: int
     proved: ProvedFloors | None = None
     inodes: int | None = None
+    tools: tuple[str, ...] = ()
 
 
 def bundle_floors(contents: FloorInputs, configs: Configs, wish: Wish) -> Floors:
@@ -67,6 +69,7 @@ def bundle_floors(contents: FloorInputs, configs: Configs, wish: Wish) -> Floors
         ),
         cpu_flags=proved.cpu_flags if proved else (),
         disk_inodes=contents.inodes or guessed_inodes(contents.wheels.values()),
+        tools=contents.tools,
     )
 
 

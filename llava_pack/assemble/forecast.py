@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from llava_pack.assemble.abi_floors import recalled
+from llava_pack.assemble.engine_fit import needed_tools
 from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
 from llava_pack.assemble.install_location import choose_place, place_finding
 from llava_pack.assemble.needs import PORT
-from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
-from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
+from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
+from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR, old_glibc_fix
 from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
@@ -21,7 +22,7 @@ from llava_pack.format.errors import PreflightError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors, ServingProfile
 from llava_pack.format.progress import Progress
-from llava_pack.format.target import FloorFinding, check_floors
+from llava_pack.format.target import COMPILERS, FloorFinding, check_floors
 from llava_pack.lock.fit import Fit, usable_bytes
 from llava_pack.lock.profile import Disk, TargetProfile
 from llava_pack.placing import can_share
@@ -142,6 +143,7 @@ def _floors(plan: Plan, wheels: Mapping[str, int], whole_bytes: int, cache: Cach
         wheels=wheels,
         total_bytes=whole_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
         proved=recalled(digests, packages.platform.arch, cache),
+        tools=needed_tools(plan.recipe, packages.engine),
     )
     wish = replace(
         plan.serving.wish,
@@ -236,10 +238,7 @@ def _remarks(
         asked = plan.recipe.serving
         need = f"{asked.slots} with {asked.context_tokens}"
         yield FloorFinding("requests", "warn", value, need, "a GPU with more memory fits more")
-    absent = [name for name in _NEEDED_TOOLS if (target.tools or {}).get(name) is None]
-    if target.tools is not None and absent:
-        fix = "install coreutils, or busybox"
-        yield FloorFinding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
+    yield from _tools(target, plan)
     if place is not None and place.free_inodes:  # some file systems say 0, and mean no limit
         level: Literal["ok", "fail"] = "ok" if place.free_inodes >= inodes else "fail"
         value, need = f"{place.free_inodes} free at {place.path}", f"at least {inodes}"
@@ -256,6 +255,15 @@ def _remarks(
     if target.fips:
         value = "on: SHA-256 and ECDSA P-256 are the only algorithms used"
         yield FloorFinding("FIPS", "ok", value, "either")
+
+
+def _tools(target: TargetProfile, plan: Plan) -> Iterator[FloorFinding]:
+    """Yield what is not there of what installing takes, and of what the engine compiles with."""
+    there = target.tools
+    compilers = needed_tools(plan.recipe, plan.packages.engine)
+    for names, fix in ((_NEEDED_TOOLS, "install coreutils, or busybox"), (compilers, COMPILERS)):
+        if there is not None and (absent := [name for name in names if there.get(name) is None]):
+            yield FloorFinding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:

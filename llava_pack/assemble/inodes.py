@@ -2,7 +2,7 @@
 
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from llava_pack.format.manifest import FileEntry
@@ -17,7 +17,10 @@ _OWN = 40
 
 
 def installed_inodes(
-    root: Path, entries: Iterable[FileEntry], elsewhere: Mapping[str, Path]
+    root: Path,
+    entries: Iterable[FileEntry],
+    elsewhere: Mapping[str, Path],
+    twice: Collection[str] = (),
 ) -> int:
     """Return how many files and folders installing a staged bundle makes, at most.
 
@@ -25,13 +28,16 @@ def installed_inodes(
         root: of the staged bundle; the directories of its archives are read.
         entries: of its files, each of which goes into the store.
         elsewhere: by file name, the wheels that it leaves out, and that go there too.
+        twice: file names of the wheels that both environments have; they share the files.
     """
     files = {entry.path: root / entry.path for entry in entries if entry.carried}
     files |= {f"wheels/{name}": path for name, path in elsewhere.items()}
     store = len(files) + min(len(files), _STORE_FOLDERS)
     archives = (file for path, file in files.items() if path.startswith("runtime/cpython-"))
     wheels = (file for path, file in files.items() if path.startswith("wheels/"))
-    return store + _OWN + sum(map(archive_inodes, archives)) + sum(map(wheel_inodes, wheels))
+    again = (file for path, file in files.items() if path.removeprefix("wheels/") in twice)
+    environments = sum(map(wheel_inodes, wheels)) + sum(map(linked_inodes, again))
+    return store + _OWN + sum(map(archive_inodes, archives)) + environments
 
 
 def wheel_inodes(wheel: Path) -> int:
@@ -44,6 +50,14 @@ def wheel_inodes(wheel: Path) -> int:
         files = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
     modules = sum(path.suffix == ".py" for path in files)
     return len(files) + 2 * len(_folders(files)) + modules // _COMPILED + _WRITTEN_BESIDE
+
+
+def linked_inodes(wheel: Path) -> int:
+    """Return how many more a wheel takes in a second environment, where its files are links."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
+    modules = sum(path.suffix == ".py" for path in files)
+    return len(_folders(files)) + modules // _COMPILED + _WRITTEN_BESIDE
 
 
 def archive_inodes(archive: Path) -> int:

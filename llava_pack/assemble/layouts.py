@@ -21,7 +21,7 @@ from llava_pack.checkpoint.config import vision_tower_id, vision_tower_pointer
 from llava_pack.checkpoint.kind import backbone
 from llava_pack.checkpoint.token_files import named_specials
 from llava_pack.convert.merge import merged_parts
-from llava_pack.convert.native import to_native
+from llava_pack.convert.native import to_native, to_native_texts
 from llava_pack.convert.native_config import PICTURE_ENDS
 from llava_pack.convert.native_tokenizer import is_legacy
 from llava_pack.convert.parts import Parts, original_parts
@@ -111,6 +111,8 @@ def _folders(
         weights=_made(partial(slim_tower, tower.folder, progress=progress), tower),
         texts=_of(tower, (_CONFIG, _PICTURES)),
     )
+    if packing.tokenizer is not None:
+        yield _tokenizer(packing.tokenizer, packing, recipe, sources)
 
 
 def _converted(
@@ -161,14 +163,7 @@ def _native(
     name: str, packing: Packing, recipe: Recipe, sources: Sources, progress: Progress
 ) -> ModelFolder:
     """Return the one folder of the transformers-native layout."""
-    texts = sources["base" if packing.merge else "model"]
-    language = backbone(read_json(texts, _CONFIG))
-    template = chat_template(
-        recipe.model.conv_mode,
-        legacy=is_legacy(read_json(texts, "tokenizer_config.json"), language),
-        picture_ends=bool(read_json(sources["model"], _CONFIG).get(PICTURE_ENDS, False)),
-        named=named_specials(texts.folder),
-    )
+    template = _template(packing, recipe, sources)
     write = partial(to_native, chat_template=template, progress=progress)
     tool = "convert.to_native"
     if packing.precision is not None:
@@ -183,6 +178,31 @@ def _native(
 
     weights = _made(converted, *sources.values())
     return ModelFolder(name=name, tool=tool, weights=weights, texts={})
+
+
+def _tokenizer(name: str, packing: Packing, recipe: Recipe, sources: Sources) -> ModelFolder:
+    """Return the folder with tokenizer and processor of the transformers-native layout."""
+    template = _template(packing, recipe, sources)
+
+    def made(target: Path) -> list[Path]:
+        with _parts(packing, sources) as parts:
+            tower = sources["vision_tower"].folder
+            return to_native_texts(parts, tower, target, chat_template=template)
+
+    weights = _made(made, *sources.values())
+    return ModelFolder(name=name, tool="convert.to_native_texts", weights=weights, texts={})
+
+
+def _template(packing: Packing, recipe: Recipe, sources: Sources) -> str:
+    """Return the chat template of a model that is converted."""
+    texts = sources["base" if packing.merge else "model"]
+    language = backbone(read_json(texts, _CONFIG))
+    return chat_template(
+        recipe.model.conv_mode,
+        legacy=is_legacy(read_json(texts, "tokenizer_config.json"), language),
+        picture_ends=bool(read_json(sources["model"], _CONFIG).get(PICTURE_ENDS, False)),
+        named=named_specials(texts.folder),
+    )
 
 
 def _parts(packing: Packing, sources: Sources) -> AbstractContextManager[Parts]:

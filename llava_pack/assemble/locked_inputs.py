@@ -1,9 +1,10 @@
 """What a lock pins, found again: the recipe's sources, its wheels and its interpreter."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 from llava_pack import __version__
-from llava_pack.assemble.packages import Packages
+from llava_pack.assemble.packages import Packages, Wheels
 from llava_pack.assemble.runtime_files import PythonChoice
 from llava_pack.assemble.source_packages import Workshop, build_source
 from llava_pack.fetch.cache import Cache
@@ -80,18 +81,45 @@ def pinned_packages(
     minor = ".".join(lock.python.version.split(".")[:2])
     platform = parse_platform(lock.platform, minor)
     refuse_own_name(
-        name for wheel in lock.packages for name in (wheel.name, wheel.filename.partition("-")[0])
+        name
+        for wheel in (*lock.packages, *lock.engine)
+        for name in (wheel.name, wheel.filename.partition("-")[0])
     )
-    gone = [wheel for wheel in lock.packages if cache.path(wheel.sha256) is None]
+    indexes = configured_indexes(mirror=mirror.index, torch=mirror.torch)
+    workshop = Workshop(platform=platform, cache=cache, progress=progress)
+    # torch is the engine's where the engine has an environment of its own
+    backends = (None if lock.engine else lock.torch_backend, lock.torch_backend)
+    own, engine = (
+        _wheels(pinned, indexes, workshop, backend)
+        for pinned, backend in zip((lock.packages, lock.engine), backends, strict=True)
+    )
+    return Packages(
+        platform=platform,
+        own=own,
+        engine=engine,
+        python=_python(lock.python, platform, cache, archive, mirror),
+        torch=torch_needs(engine or own, lock.cuda),
+        indexes=indexes,
+        backend=lock.torch_backend,
+    )
+
+
+def _wheels(
+    pinned: Sequence[PinnedWheel], indexes: Indexes, workshop: Workshop, backend: str | None
+) -> Wheels:
+    """Return the wheels of one environment; an index is asked for what the cache does not hold.
+
+    Raises:
+        RecipeError: an index no longer has one, or has another one under its name.
+    """
+    gone = [wheel for wheel in pinned if workshop.cache.path(wheel.sha256) is None]
     absent = [wheel for wheel in gone if wheel.source_sha256 is None]
     found: dict[str, LockedWheel] = {}
-    indexes = configured_indexes(mirror=mirror.index, torch=mirror.torch)
     if absent:
-        progress.start(f"find {len(absent)} packages of the lock", None)
+        workshop.progress.start(f"find {len(absent)} packages of the lock", None)
         exact = [f"{wheel.name}=={wheel.version}" for wheel in absent]
-        backend = lock.torch_backend
-        found = find_wheels(exact, platform, indexes, torch_backend=backend)
-        progress.done()
+        found = find_wheels(exact, workshop.platform, indexes, torch_backend=backend)
+        workshop.progress.done()
     lost = [wheel.filename for wheel in absent if wheel.sha256 not in found]
     if lost:
         raise RecipeError(
@@ -99,19 +127,10 @@ def pinned_packages(
             subject="lock",
             hint=f"use the index that the lock was written with, or {_NEW_LOCK}",
         )
-    workshop = Workshop(platform=platform, cache=cache, progress=progress)
     for wheel in gone:
         if wheel.source_sha256 is not None:
             found[wheel.sha256] = _built_again(wheel, indexes, workshop)
-    wheels = tuple(found.get(wheel.sha256) or _cached(wheel) for wheel in lock.packages)
-    return Packages(
-        platform=platform,
-        all_wheels=wheels,
-        python=_python(lock.python, platform, cache, archive, mirror),
-        torch=torch_needs(wheels, lock.cuda),
-        indexes=indexes,
-        backend=lock.torch_backend,
-    )
+    return tuple(found.get(wheel.sha256) or _cached(wheel) for wheel in pinned)
 
 
 def _built_again(pinned: PinnedWheel, indexes: Indexes, workshop: Workshop) -> LockedWheel:

@@ -1,7 +1,7 @@
 """From a plan to a lock: what `llava-pack lock` writes."""
 
 from llava_pack.assemble.locked_inputs import CREATED_BY, recipe_digest
-from llava_pack.assemble.packages import Packages
+from llava_pack.assemble.packages import Packages, Wheels
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.download import download_all
@@ -34,16 +34,21 @@ def lock_of(plan: Plan, options: BuildOptions, cache: Cache) -> Lock:
         serving=plan.serving.profile,
         without_wheels=options.without_wheels,
         python=_python(packages, cache),
-        packages=tuple(
-            PinnedWheel(
-                name=wheel.name,
-                version=wheel.version,
-                filename=wheel.filename,
-                sha256=wheel.sha256,
-                source_sha256=wheel.source_sha256,
-            )
-            for wheel in sorted(packages.all_wheels, key=lambda wheel: wheel.name)
-        ),
+        packages=_pinned(packages.own),
+        engine=_pinned(packages.engine),
+    )
+
+
+def _pinned(wheels: Wheels) -> tuple[PinnedWheel, ...]:
+    return tuple(
+        PinnedWheel(
+            name=wheel.name,
+            version=wheel.version,
+            filename=wheel.filename,
+            sha256=wheel.sha256,
+            source_sha256=wheel.source_sha256,
+        )
+        for wheel in sorted(wheels, key=lambda wheel: wheel.name)
     )
 
 

@@ -4,16 +4,26 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from llava_pack.assemble.engine_fit import needed_tools
 from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.locked_inputs import CREATED_BY
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.planning import BuildOptions, Plan
+from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.terms import licence_entries
 from llava_pack.format.chunks import Chunks
 from llava_pack.format.errors import RecipeError
 from llava_pack.format.known_answers import KnownAnswer, Reference
-from llava_pack.format.manifest import FileEntry, Floors, Manifest, ModelEntry, RecipeEntry, Rewrite
+from llava_pack.format.manifest import (
+    FileEntry,
+    Floors,
+    Manifest,
+    ModelEntry,
+    RecipeEntry,
+    Rewrite,
+    expected_format,
+)
 from llava_pack.lock.fit import Wish
 from llava_pack.lock.wheel_needs import ProvedFloors
 from llava_pack.recipe import Recipe, RecipeFile
@@ -51,7 +61,7 @@ def describe(plan: Plan, options: BuildOptions, facts: BuildFacts) -> Manifest:
     recipe, packages = plan.recipe, plan.packages
     licence, *others = licence_entries(recipe, options.accepted)
     return Manifest(
-        format=2 if plan.left_out else 1,
+        format=expected_format(facts.entries),
         release=options.release,
         created_by=CREATED_BY,
         recipe=RecipeEntry(name=recipe.name, title=recipe.title),
@@ -65,6 +75,7 @@ def describe(plan: Plan, options: BuildOptions, facts: BuildFacts) -> Manifest:
             "torch": packages.torch.version,
             "cuda": packages.torch.cuda or "none",
             "wheels": len(packages.wheels) + 1,
+            **_engine_version(plan),
         },
         files=tuple(facts.entries),
         chunks=facts.chunks,
@@ -76,6 +87,15 @@ def describe(plan: Plan, options: BuildOptions, facts: BuildFacts) -> Manifest:
     )
 
 
+def _engine_version(plan: Plan) -> dict[str, str]:
+    """Return the version of an engine that has an environment of its own."""
+    profile = packed_for(plan.recipe).profile
+    if profile is None:
+        return {}
+    found = {wheel.name: wheel.version for wheel in plan.packages.engine}
+    return {"engine": found[profile.package]}
+
+
 def _model(recipe: Recipe, packing: Packing) -> ModelEntry:
     tower = recipe.vision_tower if packing.tower_beside else None
     return ModelEntry(
@@ -84,6 +104,7 @@ def _model(recipe: Recipe, packing: Packing) -> ModelEntry:
         format=packing.format,
         vision_tower=None if tower is None else f"model/{tower.name}",
         conv_mode=recipe.model.conv_mode,
+        tokenizer=f"model/{packing.tokenizer}" if packing.tokenizer else None,
     )
 
 
@@ -100,6 +121,7 @@ def _floors(plan: Plan, facts: BuildFacts) -> Floors:
         total_bytes=sum(entry.size_bytes for entry in facts.entries),
         proved=facts.proved,
         inodes=facts.inodes,
+        tools=needed_tools(plan.recipe, plan.packages.engine),
     )
     serving = plan.serving.profile
     wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots, gpus=serving.gpus)

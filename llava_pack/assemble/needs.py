@@ -27,6 +27,7 @@ def target_needs(manifest: Manifest) -> Iterator[str]:
         yield f"NVIDIA driver {floors.driver}"
     if floors.compute_capability is not None:
         yield f"compute capability {floors.compute_capability}"
+    yield from floors.tools
     memory = floors.memory_bytes.get(manifest.serving.precision)
     if memory is not None:
         size = human_bytes(memory)

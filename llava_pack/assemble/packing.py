@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from llava_pack.assemble.runtimes import packed_for
+from llava_pack.assemble.runtimes import PackedRuntime, packed_for
 from llava_pack.checkpoint.kind import TowerChoice
 from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import Quantized
@@ -22,6 +22,8 @@ class Packing:
         merge: adapter or projector are put into their base.
         precision: of weights quantized ahead of time.
         tower: the one inside the checkpoint, or the stock one, where a person chose.
+        tokenizer: name of a folder for tokenizer and processor, as the transformers-native layout
+            has them, beside a model in the original one; None for none.
     """
 
     format: Format = "original"
@@ -29,6 +31,7 @@ class Packing:
     merge: bool = False
     precision: Quantized | None = None
     tower: TowerChoice | None = None
+    tokenizer: str | None = None
 
     @property
     def tower_beside(self) -> bool:
@@ -38,7 +41,8 @@ class Packing:
     @property
     def key(self) -> str:
         """Return what decides the layout, as a text."""
-        return f"{self.format} {self.converted} {self.merge} {self.precision} {self.tower}"
+        beside = f" {self.tokenizer}" if self.tokenizer else ""
+        return f"{self.format} {self.converted} {self.merge} {self.precision} {self.tower}{beside}"
 
 
 def choose_packing(
@@ -52,11 +56,13 @@ def choose_packing(
     """Return how a recipe's model is packed, from what a person asks for.
 
     Quantizing implies the transformers-native layout; that layout implies merging, and so does
-    LLaVA's own code: a merged model has no pickled parts, which it would load.
+    every runtime but llava-pack's own engine: a merged model has no pickled parts to be loaded, and
+    needs no base beside it.
 
     Raises:
         UsageError: what is asked for is not possible for this recipe.
     """
+    runtime = packed_for(recipe)
     if recipe.model.format == "hf":
         if wanted == "original" or precision is not None or tower is not None:
             options = {f"--quantize {precision}": precision, f"--tower {tower}": tower}
@@ -67,14 +73,9 @@ def choose_packing(
                 hint="use the recipe of the original checkpoint, for example llava-v1.5-7b",
             )
         _check_merge(recipe, merge=merge)
+        merge = merge or (runtime.merges and recipe.model.base is not None)
         return Packing(format="hf", converted=True, merge=merge)
-    runtime, native = packed_for(recipe), wanted == "hf" or precision is not None
-    if native and not runtime.native:
-        raise UsageError(
-            f"{runtime.title} reads the original layout, and quantizes while it loads",
-            subject="--format hf" if precision is None else f"--quantize {precision}",
-            hint=f"leave it out, or leave out --runtime {recipe.runtime.engine}",
-        )
+    _check_loads(runtime, wanted, precision)
     _check_merge(recipe, merge=merge)
     if precision is not None and wanted == "original":
         raise UsageError(
@@ -82,12 +83,34 @@ def choose_packing(
             subject="--format original",
             hint="leave out --format, or --quantize",
         )
+    layout = "hf" if precision is not None else wanted or runtime.layouts[0]
+    merges = layout == "hf" or runtime.merges
+    apart = layout == "original" and runtime.profile is not None
     return Packing(
-        format="hf" if native else "original",
-        merge=merge or ((native or runtime.merges) and recipe.model.base is not None),
+        format=layout,
+        merge=merge or (merges and recipe.model.base is not None),
         precision=precision,
         tower=tower,
+        tokenizer=f"{recipe.model.name}-tokenizer" if apart else None,
     )
+
+
+def _check_loads(
+    runtime: PackedRuntime, wanted: Format | None, precision: Quantized | None
+) -> None:
+    """Refuse a layout that the runtime does not load, and weights that it does not."""
+    hint = f"leave it out, or leave out --runtime {runtime.engine}"
+    if precision is not None and precision not in runtime.quantized:
+        have = "".join(f" but {one}" for one in sorted(runtime.quantized))
+        raise UsageError(
+            f"{runtime.title} loads no weights that were quantized ahead{have}",
+            subject=f"--quantize {precision}",
+            hint=hint,
+        )
+    if wanted is not None and wanted not in runtime.layouts:
+        layouts = {"original": "the original layout", "hf": "the transformers-native layout (hf)"}
+        known = " or ".join(layouts[one] for one in runtime.layouts)
+        raise UsageError(f"{runtime.title} reads {known}", subject=f"--format {wanted}", hint=hint)
 
 
 def _check_merge(recipe: Recipe, *, merge: bool) -> None:

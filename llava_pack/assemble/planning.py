@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llava_pack.assemble.engine_fit import check_loads
 from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
 from llava_pack.assemble.model_sources import (
@@ -13,10 +14,10 @@ from llava_pack.assemble.model_sources import (
     recipe_sources,
     replacements,
 )
-from llava_pack.assemble.packages import Packages, resolve_packages
+from llava_pack.assemble.packages import Packages, need_python, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named, check_vocabulary
-from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
+from llava_pack.assemble.runtimes import old_glibc_fix, packed_for, with_runtime
 from llava_pack.assemble.seal import check_output
 from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
 from llava_pack.assemble.sources import Identified
@@ -39,7 +40,6 @@ from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
 _SHOWN_WHEELS = 5
-_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +141,16 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         need_torch("merging an adapter")
     if packing.format == "hf" and not packing.converted:
         native_form(*configs, layouts["vision_tower"].preprocessor)
+    ahead = precision_ahead(identified["model"].config)
+    check_loads(recipe, packing, identified, configs, layouts)
     if lock is None:
-        packages = _resolved(recipe, options, cache, progress)
+        quantized = (packing.precision or ahead) is not None
+        packages = _resolved(recipe, options, cache, progress, quantized=quantized)
     else:
         archive, mirror = options.python_archive, options.mirror
         packages = pinned_packages(lock, cache, progress, archive=archive, mirror=mirror)
     if options.require_python:
-        _need_python(packages)
+        need_python(packages)
     cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe,
@@ -156,7 +159,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         configs,
         cpu=cpu,
         capability=packages.torch.capability,
-        ahead=precision_ahead(identified["model"].config),
+        ahead=ahead,
     )
     if lock is not None:
         serving = replace(serving, profile=lock.serving)
@@ -195,7 +198,7 @@ def _packing(options: BuildOptions) -> Packing:
         tower=options.tower,
     )
     check_named(recipe, packing)
-    if options.record and not (packed_for(recipe).graded and recipe.known_answers):
+    if options.record and not (packed_for(recipe).recorded and recipe.known_answers):
         raise UsageError(
             "the recipe has no known answers, or its runtime is not held against recorded ones",
             subject="--record",
@@ -204,16 +207,23 @@ def _packing(options: BuildOptions) -> Packing:
     return packing
 
 
-def _resolved(recipe: Recipe, options: BuildOptions, cache: Cache, progress: Progress) -> Packages:
+def _resolved(
+    recipe: Recipe, options: BuildOptions, cache: Cache, progress: Progress, *, quantized: bool
+) -> Packages:
     """Return the packages; where only the target's C library is in the way, say what is not.
 
     Raises:
         PreflightError: the target's C library is too old for llava-pack's engine.
     """
-    archive, mirror = options.python_archive, options.mirror
     try:
         return resolve_packages(
-            recipe, options.choice, cache, progress, archive=archive, mirror=mirror
+            recipe,
+            options.choice,
+            cache,
+            progress,
+            archive=options.python_archive,
+            mirror=options.mirror,
+            quantized=quantized,
         )
     except RecipeError as error:
         platform = options.choice.platform
@@ -240,29 +250,6 @@ def _tell_replacements(options: BuildOptions, sources: Sources, progress: Progre
             )
         else:
             progress.note(f"! {part}: {source} in place of {public}; the recipe has no digests")
-
-
-def _need_python(packages: Packages) -> None:
-    """Refuse packages without a CPython beside them.
-
-    Raises:
-        RecipeError: the target's own would be needed.
-    """
-    if packages.python.archive is None:
-        raise RecipeError(
-            f"no CPython to carry, so the server would need Python {packages.python.version}",
-            subject="--require-python",
-            hint="name another place for it (UV_PYTHON_INSTALL_MIRROR, in China: --mirror cn), or "
-            "pack an archive that you have: --python-archive FILE",
-        )
-
-
-def old_glibc_fix(recipe: Recipe) -> str:
-    """Return what to do where the C library is too old: another runtime, if it takes the model."""
-    other = runs_on_older(recipe)
-    if other is None:
-        return _NEWER_SYSTEM
-    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def work_folder(out: Path) -> Path:

@@ -71,7 +71,7 @@ def record(
         UsageError: it is wanted, and this machine cannot.
         CheckpointError: the model does not give its known answers, or cannot be run.
     """
-    if options.record is False or not known or not packed_for(plan.recipe).graded:
+    if options.record is False or not known or not packed_for(plan.recipe).recorded:
         return ()
     progress = staging.progress
     precisions = _precisions(plan)

@@ -9,15 +9,67 @@ from packaging.requirements import Requirement
 from llava_pack.assemble.runtime_files import PROGRAMS
 from llava_pack.format.errors import PackError
 from llava_pack.lock.torch_build import TorchChoice
+from llava_pack.profiles.profile import Profile, Release
 from llava_pack.recipe import Recipe
 
 EXTRA = "serve"
+COMPILER = "ziglang"
+"""A C compiler that travels as a wheel. Source: ziglang on PyPI, `python -m ziglang cc`."""
+_OF_OUR_ENGINE = frozenset(
+    [
+        *("accelerate", "bitsandbytes", "llguidance", "numpy", "protobuf", "safetensors"),
+        *("sentencepiece", "torch", "transformers"),
+    ]
+)
+"""What llava-pack's own engine alone imports."""
 _EXTRA = re.compile(r'(?:\s+and\s+)?extra == "([\w-]+)"$')
 """How build backends write an extra: last. Source: the dependency specifiers specification."""
 
 
 def target_requirements(recipe: Recipe, torch: TorchChoice) -> tuple[str, ...]:
     """Return requirement lines for the resolver; what `runtime/` holds is among them.
+
+    Raises:
+        PackError: see `_own_requirements`.
+    """
+    return (*_own_requirements(), *recipe.runtime.requirements, *torch.requirements)
+
+
+def gateway_requirements() -> tuple[str, ...]:
+    """Return the same for what stands before an engine with an environment of its own.
+
+    Raises:
+        PackError: see `_own_requirements`.
+    """
+    return tuple(
+        line for line in _own_requirements() if Requirement(line).name not in _OF_OUR_ENGINE
+    )
+
+
+def engine_requirements(
+    recipe: Recipe, profile: Profile, release: Release, torch: TorchChoice, *, quantized: bool
+) -> tuple[str, ...]:
+    """Return what the environment of an engine of the field is asked for.
+
+    Args:
+        recipe: its ranges narrow the engine's.
+        profile: of the engine.
+        release: of it.
+        torch: which one it can have.
+        quantized: the weights were quantized ahead, by bitsandbytes.
+    """
+    compiles = release.cuda != "none" and "cc" in profile.needs
+    return (
+        *release.requirements,
+        *torch.requirements,
+        *((COMPILER,) if compiles else ()),
+        *(release.kernels if quantized else ()),
+        *recipe.runtime.requirements,
+    )
+
+
+def _own_requirements() -> tuple[str, ...]:
+    """Return what llava-pack asks for itself, to serve.
 
     Markers stay: the resolver evaluates them for the target, whatever this machine is.
 
@@ -39,7 +91,7 @@ def target_requirements(recipe: Recipe, torch: TorchChoice) -> tuple[str, ...]:
             subject="llava-pack",
             hint="install llava-pack again: pip install -e . or uv tool install . in the clone",
         )
-    return (*lines, *recipe.runtime.requirements, *torch.requirements)
+    return tuple(lines)
 
 
 def _without_extra(text: str) -> str | None:

@@ -14,6 +14,7 @@ from llava_pack.fetch.download import FetchedFile, RemoteFile, Sha256
 from llava_pack.format.errors import IntegrityError, RecipeError
 from llava_pack.format.manifest import FileEntry, PythonEntry
 from llava_pack.format.paths import bundle_path
+from llava_pack.format.sums import LOCK
 from llava_pack.lock.pylock import LockedWheel, render_pylock
 from llava_pack.shipped import shipped
 from llava_pack.target import par2
@@ -72,34 +73,39 @@ def remote_wheel(wheel: LockedWheel, credentials: Credentials) -> RemoteFile:
 
 def stage_wheels(
     staging: Staging,
-    wheels: Sequence[LockedWheel],
+    environments: Mapping[str, Sequence[LockedWheel]],
     fetched: Mapping[str, FetchedFile],
     python: str,
     left_out: Collection[str] = (),
 ) -> None:
-    """Write `wheels/`, llava-pack's own among them, and `lock/pylock.toml`.
+    """Write `wheels/`, llava-pack's own among them, and a lock for each environment.
 
     Args:
         staging: the bundle in the making.
-        wheels: the lock, without llava-pack itself.
+        environments: their wheels by the path of the lock, without llava-pack itself.
         fetched: where each wheel lies, by file name.
         python: minor version of the target.
         left_out: file names of those that the target fetches itself.
     """
-    sized = []
-    for wheel in wheels:
+    for wheel in {one.filename: one for wheels in environments.values() for one in wheels}.values():
         held = fetched[wheel.filename]
         if wheel.filename in left_out:
             staging.left_out(_on_an_index(wheel, held))
         else:
             _stage_wheel(staging, wheel, held.path)
-        sized.append(replace(wheel, size_bytes=held.size_bytes))
-    sized.append(_stage_own_wheel(staging))
-    lock = render_pylock(sized, python=python, folder="../wheels")
-    digest = sha256(lock).hexdigest()
-    staging.group(
-        "lock", [digest], lambda: [staging.text("lock/pylock.toml", lock, {"kind": "text"})]
-    )
+    own = _stage_own_wheel(staging)
+    locks = {}
+    for path, wheels in environments.items():
+        sized = [replace(one, size_bytes=fetched[one.filename].size_bytes) for one in wheels]
+        whole = [*sized, own] if path == LOCK else sized
+        locks[path] = render_pylock(whole, python=python, folder="../wheels")
+
+    def make() -> Iterable[FileEntry]:
+        staging.clean("lock")
+        for path, lock in locks.items():
+            yield staging.text(path, lock, {"kind": "text"})
+
+    staging.group("lock", [sha256(lock).hexdigest() for lock in locks.values()], make)
 
 
 def stage_runtime(

@@ -1,21 +1,28 @@
-"""How each runtime is packed: llava-pack's own engine, and LLaVA's own code with pins that work."""
+"""How each runtime is packed.
+
+llava-pack's own engine, LLaVA's own code with pins that work, and the engines of the field, each in
+an environment of its own beside the gateway's.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from llava_pack.assemble.requirements import target_requirements
+from llava_pack.assemble.requirements import gateway_requirements, target_requirements
 from llava_pack.checkpoint.defects import Defect
 from llava_pack.checkpoint.servable import Config, engine_defects, upstream_defects
 from llava_pack.format.errors import PackError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
+from llava_pack.format.precision import QUANTIZED
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import Cuda, TorchChoice
+from llava_pack.profiles.profile import Layout, Profile
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
+_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 UPSTREAM_CODE = "llava-torch==1.2.2.post1"
 """LLaVA's code as it is published; taken without its requirements, which no longer work together.
 Source: LLaVA's own pyproject.toml at that version."""
@@ -73,7 +80,8 @@ class PackedRuntime:
         code: packages at one version that are taken without what they require.
         python: the only one that it runs on, None for the recipe's.
         glibc_minor: of the oldest C library that its wheels are for; 0 where they decide.
-        native: it loads the transformers-native layout too, and with it what was quantized ahead.
+        layouts: of a model's folder, the preferred one first; what was quantized ahead is `hf`.
+        quantized: precisions of weights quantized ahead that it loads.
         merges: an adapter or a projector is put into its base first: it would load pickled parts.
     """
 
@@ -85,7 +93,8 @@ class PackedRuntime:
     code: tuple[str, ...] = ()
     python: str | None = None
     glibc_minor: int = 0
-    native: bool = True
+    layouts: tuple[Layout, ...] = ("original", "hf")
+    quantized: frozenset[str] = frozenset(QUANTIZED)
     merges: bool = False
 
     @property
@@ -94,9 +103,14 @@ class PackedRuntime:
         return RUNTIMES[self.engine].title
 
     @property
-    def graded(self) -> bool:
-        """Whether its answers can be recorded."""
-        return RUNTIMES[self.engine].graded
+    def profile(self) -> Profile | None:
+        """Of an engine of the field, which has an environment of its own; else None."""
+        return RUNTIMES[self.engine].profile
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the model's known answers are recorded, with llava-pack's own engine."""
+        return RUNTIMES[self.engine].graded or self.profile is not None
 
 
 def packed_for(recipe: Recipe) -> PackedRuntime:
@@ -127,6 +141,14 @@ def runs_on_older(recipe: Recipe) -> PackedRuntime | None:
                 with_runtime(recipe, other.engine)
                 return other
     return None
+
+
+def old_glibc_fix(recipe: Recipe) -> str:
+    """Return what to do where the C library is too old: another runtime, if it takes the model."""
+    other = runs_on_older(recipe)
+    if other is None:
+        return _NEWER_SYSTEM
+    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def upstream_requirements(
@@ -193,8 +215,29 @@ _PACKED = (
         servable=lambda config, tower_config, _: upstream_defects(config, tower_config),
         code=(UPSTREAM_CODE,),
         python=UPSTREAM_PYTHON,
-        native=False,
+        layouts=("original",),
+        quantized=frozenset(),
         merges=True,
     ),
 )
-PACKED: Mapping[Engine, PackedRuntime] = {one.engine: one for one in _PACKED}
+
+
+def _of_the_field(engine: Engine, profile: Profile) -> PackedRuntime:
+    return PackedRuntime(
+        engine=engine,
+        requirements=lambda *_: gateway_requirements(),
+        glibc_minor=min(one.glibc_minor for one in profile.releases),
+        layouts=profile.layouts,
+        quantized=frozenset(QUANTIZED) & profile.precisions.keys(),
+        merges=True,
+    )
+
+
+PACKED: Mapping[Engine, PackedRuntime] = {
+    **{one.engine: one for one in _PACKED},
+    **{
+        engine: _of_the_field(engine, one.profile)
+        for engine, one in RUNTIMES.items()
+        if one.profile is not None
+    },
+}

@@ -12,9 +12,10 @@ from llava_pack.checkpoint.footprint import count_parameters
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.vision import tower_values
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.precision import BY_QUALITY, Quantized
+from llava_pack.format.precision import BY_QUALITY, QUANTIZED, Precision, Quantized
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.lock.profile import TargetProfile
+from llava_pack.profiles.profile import Profile, Spread
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
 
@@ -34,6 +35,12 @@ class ServingPlan:
     wish: Wish
     fits: tuple[Fit, ...] = ()
     chosen: Fit | None = None
+
+
+def _whole(profile: Profile, asked: Precision, *, cpu: bool) -> Precision:
+    """Return the precision that an engine of the field serves whole weights in."""
+    usual: Precision = "fp32" if cpu and "fp32" in profile.precisions else "fp16"
+    return asked if asked in profile.precisions and asked not in QUANTIZED else usual
 
 
 def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs:
@@ -74,14 +81,19 @@ def plan_serving(
         ahead: what the source was quantized to.
     """
     written = packing.precision or ahead
-    asked = recipe.serving
-    default = (cpu and RUNTIMES[recipe.runtime.engine].cpu_precision) or asked.precision
-    fixed = written or (default if cpu else None)
+    asked, engine = recipe.serving, RUNTIMES[recipe.runtime.engine]
+    default = (cpu and engine.cpu_precision) or asked.precision
+    spread: Spread = "pipeline"
+    if engine.profile is not None:
+        default = _whole(engine.profile, asked.precision, cpu=cpu)
+        spread = "pipeline" if written else engine.profile.spreads[0]
+    fixed = written or (default if cpu or engine.profile is not None else None)
     wish = Wish(
         context_tokens=asked.context_tokens,
         slots=asked.slots,
         precisions=BY_QUALITY if fixed is None else (fixed,),
         device="cpu" if cpu else "cuda",
+        spread=spread,
     )
     found: tuple[Fit, ...] = ()
     if target is not None and target.gpus and not cpu:

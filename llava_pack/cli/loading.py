@@ -68,6 +68,9 @@ class ModelOptions:
     conv_mode: Annotated[
         str | None, typer.Option(help="Conversation template, instead of the model's own.")
     ] = None
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs to spread the model over. Default: as planned.")
+    ] = None
     picture_mode: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +122,7 @@ class ModelOptions:
             slots=self.slots,
             context_tokens=self.context,
             conv_mode=self.conv_mode,
+            gpus=self.gpus,
             picture_mode=self.picture_mode,
         )
 

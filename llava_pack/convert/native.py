@@ -138,6 +138,26 @@ def to_native(
         return [*write_texts(folder.texts, out_dir), *paths]
 
 
+def to_native_texts(
+    parts: Parts, tower_dir: Path, out_dir: Path, *, chat_template: str
+) -> list[Path]:
+    """Write the small files of a transformers-native folder alone, and return them.
+
+    An engine that reads weights in the original layout has tokenizer and processor from there.
+
+    Args:
+        parts: see `native_folder`.
+        tower_dir: see `native_folder`.
+        out_dir: an existing folder.
+        chat_template: see `native_folder`.
+
+    Raises:
+        CheckpointError: the checkpoint has a part that transformers' LLaVA has not.
+    """
+    with native_folder(parts, tower_dir, chat_template=chat_template) as folder:
+        return write_texts(folder.texts, out_dir)
+
+
 @contextmanager
 def _whole(parts: Parts, tower_dir: Path, *, writable: bool) -> Iterator[list[SourceTensor]]:
     """Return the checkpoint's tensors and the tower's: its own where it was trained along."""

@@ -15,8 +15,19 @@ PAD_TOKEN = "<pad>"  # noqa: S105 - a word of the vocabulary
 VIDEO_TOKEN = "<video>"  # noqa: S105 - a word of the vocabulary
 PICTURE_ENDS = "mm_use_im_start_end"
 """Kept in config.json where it is true; transformers passes it over, the chat template obeys it."""
-SKIPPED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
-"""Modules that are never quantized: naming any of them drops transformers' own default."""
+SKIPPED = (
+    "model.vision_tower",
+    "model.multi_modal_projector",
+    "vision_tower",
+    "multi_modal_projector",
+    "lm_head",
+)
+"""Modules that are never quantized: naming any of them drops transformers' own default.
+
+Transformers looks them up as `model.vision_tower`, vLLM as `vision_tower`; each passes over what it
+does not have. Source: transformers quantizers/quantizers_utils.py should_convert_module; vLLM
+quantization/bitsandbytes.py is_layer_skipped_bnb.
+"""
 
 _TEXT_KEYS = (
     "attention_bias",

@@ -177,10 +177,11 @@ def error_of_kind(kind: str, message: str, hint: str = "", subject: str = "") ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What an engine serves; `image_tokens` is what one picture takes, 0 where none are read.
+    """What an engine serves; `image_tokens` is what one picture takes, 0 where nobody says.
 
     `made_on` is the kind of device with the libraries: where it is equal, so are an answer's bits.
-    `picture_mode` is how pictures for it become RGB, by whoever decodes them.
+    `picture_mode` is how pictures for it become RGB, by whoever decodes them. `engine` is which
+    one of others it is, with its version; empty for llava-pack's own.
     """
 
     model: str
@@ -192,6 +193,7 @@ class EngineInfo:
     image_tokens: int
     made_on: str = ""
     picture_mode: PictureMode = DEFAULT_PICTURE_MODE
+    engine: str = ""
 
 
 class Engine(Protocol):

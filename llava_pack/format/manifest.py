@@ -4,7 +4,7 @@ Source: docs/reference/bundle-format.md, "MANIFEST.json".
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,11 @@ from llava_pack.format.errors import IntegrityError
 from llava_pack.format.inodes import guessed_inodes
 from llava_pack.format.known_answers import KnownAnswer, Reference, check_reference
 from llava_pack.format.paths import check_unique, component_defect, path_defect
-from llava_pack.format.sums import MANIFEST_NAME, MAX_FILES, UNLISTED
+from llava_pack.format.sums import ENGINE_LOCK, MANIFEST_NAME, MAX_FILES, UNLISTED
 
-FORMAT = 2  # the newest that is read: in 1 the bundle holds every file, in 2 not every wheel
+FORMAT = 3  # newest that is read: 1 holds every file, 2 not every wheel, 3 a lock of an engine's
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
-MAX_FILE_BYTES = 3_900_000_000
-"""So that FAT32 holds every file."""
+MAX_FILE_BYTES = 3_900_000_000  # so that FAT32 holds every file
 MODES = (0o644, 0o755)
 MODEL_ROOT = "{model_root}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -71,6 +70,8 @@ class ModelEntry:
     vision_tower: str | None
     """Folder of the vision tower in the bundle, None where it is inside the model."""
     conv_mode: str
+    tokenizer: str | None = None
+    """Folder of tokenizer and processor, None where they are inside the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ class Floors:
     """Newest symbol version of the system's C++ library that is used, for example 3.4.22."""
     disk_inodes: int = 0
     """Files and folders that an installation makes, at most; 0 where nobody counted them."""
+    tools: tuple[str, ...] = ()  # of the system, that the engine compiles with while it serves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +106,7 @@ class ServingProfile:
     device: Literal["auto", "cpu", "cuda"]
     context_tokens: int
     slots: int
-    gpus: int = 1
-    """How many share the layers of the model."""
+    gpus: int = 1  # that share the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,13 +228,12 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def _check(manifest: Manifest, defects: records.Defects) -> None:
-    if manifest.format != (expected := 2 if manifest.left_out else 1):
+    if manifest.format != (expected := expected_format(manifest.files)):
         defects.add("format", f"expected {expected}, got {manifest.format}")
     for where, name in (("recipe.name", manifest.recipe.name), ("model.name", manifest.model.name)):
         if defect := component_defect(name):
             defects.add(where, defect)
-    welcome = manifest.start_here_sha256
-    if welcome is not None and not _SHA256.fullmatch(welcome):
+    if (welcome := manifest.start_here_sha256) and not _SHA256.fullmatch(welcome):
         defects.add("start_here_sha256", f"expected 64 hex digits, got {welcome!r:.80}")
     if len(manifest.files) > MAX_FILES:
         defects.add("files", f"expected at most {MAX_FILES}, got {len(manifest.files)}")
@@ -245,6 +245,12 @@ def _check(manifest: Manifest, defects: records.Defects) -> None:
     _check_references(manifest, defects)
     for index, one in enumerate(manifest.references):
         check_reference(one, f"references[{index}]", defects)
+
+
+def expected_format(files: Iterable[FileEntry]) -> int:
+    """Return the format of a bundle of these files: the lowest whose readers understand it."""
+    found = {3 if one.path == ENGINE_LOCK else 1 if one.carried else 2 for one in files}
+    return max(found, default=1)
 
 
 def _check_file(where: str, entry: FileEntry, defects: records.Defects) -> None:
@@ -267,14 +273,13 @@ def _check_references(manifest: Manifest, defects: records.Defects) -> None:
     model = manifest.model
     if model.path != f"model/{model.name}" or not manifest.under(model.path):
         defects.add("model.path", f"expected model/{model.name} with files, got {model.path!r:.80}")
-    tower = model.vision_tower
-    if tower is not None and (not _is_model_folder(tower) or not manifest.under(tower)):
-        defects.add("model.vision_tower", f"expected a folder of model/, got {tower!r:.80}")
+    for name, place in (("vision_tower", model.vision_tower), ("tokenizer", model.tokenizer)):
+        if place is not None and (not _is_model_folder(place) or not manifest.under(place)):
+            defects.add(f"model.{name}", f"expected a folder of model/, got {place!r:.80}")
     archives = [path for path in paths if path.startswith("runtime/cpython-")]
     if archives != ([manifest.python.path] if manifest.python.kind == "standalone" else []):
         defects.add("python.path", f"expected {archives or 'none'}, got {manifest.python.path!r}")
-    floor = manifest.floors.python
-    if manifest.python.version != floor and not manifest.python.version.startswith(f"{floor}."):
+    if not f"{manifest.python.version}.".startswith(f"{manifest.floors.python}."):
         defects.add("python.version", f"expected {manifest.floors.python}, as the floor says")
     for index, rule in enumerate(manifest.rewrites):
         where = f"rewrites[{index}]"

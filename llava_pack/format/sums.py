@@ -16,6 +16,10 @@ MANIFEST_NAME = "MANIFEST.json"
 UNLISTED = frozenset(
     {SUMS_NAME, "SHA256SUMS.sig", "SHA256SUMS.sshsig", "key.pem", "START-HERE.txt"}
 )
+LOCK = "lock/pylock.toml"
+"""Of the environment that llava-pack itself runs in."""
+ENGINE_LOCK = "lock/pylock.engine.toml"
+"""Of the one that an engine of the field runs in; only a bundle of such an engine has it."""
 PARITY_FOLDER = "parity"
 """Of recovery volumes: beside a bundle's files, never listed, and evidence of nothing."""
 MAX_FILES = 10_000

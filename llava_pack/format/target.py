@@ -9,6 +9,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Floors
 
 UNKNOWN = "could not be determined"
+COMPILERS = "install g++ and NVIDIA's CUDA toolkit, or build with another --runtime"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,8 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
         )
     if model.phase == "ready":
         load = f"{model.running} running, {model.waiting} waiting"
-        return Layer.ENGINE.ok(f"{name}: ready on {model.device}, {load}")
+        where = f"{model.device}, {model.engine}" if model.engine else model.device
+        return Layer.ENGINE.ok(f"{name}: ready on {where}, {load}")
     if model.phase == "restarting":
         return Layer.ENGINE.fail(
             f"{name}: restarting: {model.detail}",

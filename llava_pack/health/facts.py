@@ -66,6 +66,8 @@ class ModelFacts:
     context_tokens: int = 0
     fence: FenceFacts | None = None
     """Around its engine; None where it does not tell, or has not been ready yet."""
+    engine: str = ""
+    """Which one of others serves it, with its version; empty for llava-pack's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

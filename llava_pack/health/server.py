@@ -24,6 +24,7 @@ _QUICK_S = 5.0
 _ANSWER_S = 120.0
 _SETTLED_S = 1.0
 _LOOK_EVERY_S = 0.05
+_OWN = "llava-pack"
 _PAGE_SIGN = "page/app.js"
 
 
@@ -193,7 +194,13 @@ def _model(startup: Mapping[str, Any], vitals: Mapping[str, Any], *, stalled: bo
         slots=startup["slots"] or 1,
         context_tokens=startup["context_tokens"] or 0,
         fence=_fence(startup),
+        engine=_engine(startup.get("engine")),
     )
+
+
+def _engine(told: object) -> str:
+    """Return which engine of others it is; empty where none, or where an earlier version tells."""
+    return told if isinstance(told, str) and told != _OWN else ""
 
 
 def _fence(told: Mapping[str, Any]) -> FenceFacts | None:

@@ -8,8 +8,8 @@ from typing import Any
 from llava_pack.format.errors import InstallError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest, parse_manifest
-from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.target import generations, receipt
+from llava_pack.format.sums import ENGINE_LOCK, MANIFEST_NAME
+from llava_pack.target import generations, receipt, venv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,10 @@ class Installation:
     bundle_id: str
     smoke: Mapping[str, Any]
     """What its smoke test found."""
+    engine_python: Path | None = None
+    """Of the environment of an engine of others, None where none serves it."""
+    tokenizer_dir: Path | None = None
+    """Where tokenizer and processor lie beside the model."""
     kept: tuple[str, ...] = ()
     """Names of the caller's variables that it was tested with."""
 
@@ -78,7 +82,7 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
             hint=f"{prefix}/bin/llava-pack revert, or install the bundle again",
         )
     manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
-    tower = manifest.model.vision_tower
+    tower, tokenizer = manifest.model.vision_tower, manifest.model.tokenizer
     return Installation(
         prefix=prefix,
         recipe=proof.recipe,
@@ -87,6 +91,8 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         model_dir=root / manifest.model.path,
         vision_tower_dir=root / tower if tower is not None else None,
         venv_python=root / "venv" / "bin" / "python",
+        engine_python=venv.interpreters(manifest, root).get(ENGINE_LOCK),
+        tokenizer_dir=root / tokenizer if tokenizer is not None else None,
         manifest=manifest,
         bundle_id=proof.bundle_id,
         smoke=proof.smoke,

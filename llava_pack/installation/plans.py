@@ -5,9 +5,11 @@ from pathlib import Path
 
 from llava_pack.format.errors import IntegrityError
 from llava_pack.format.progress import Progress
+from llava_pack.installation.engines import engine_plan
 from llava_pack.installation.installed import Installation, installed
 from llava_pack.installation.integrity import changed_files
 from llava_pack.installation.prefix import own_prefix
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.supervision.plans import EnginePlan, LoadOptions, installed_plan
 
 _SHOWN = 5
@@ -29,6 +31,8 @@ def plan_of(item: Installation, options: LoadOptions, progress: Progress) -> Eng
 
     Raises:
         IntegrityError: its files do not look as they did when they were verified.
+        UsageError: an option asks for what its engine does not have.
+        InstallError: its engine is not there.
     """
     if changed := changed_files(item, progress):
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
@@ -37,10 +41,21 @@ def plan_of(item: Installation, options: LoadOptions, progress: Progress) -> Eng
             subject=item.recipe,
             hint=f"{item.prefix}/bin/llava-pack health --deep",
         )
-    return installed_plan(
+    plan = installed_plan(
         item.manifest,
         options,
         model_dir=item.model_dir,
         vision_tower=item.vision_tower_dir,
         python=item.venv_python,
+    )
+    profile = RUNTIMES[item.manifest.serving.engine].profile
+    if profile is None or item.engine_python is None:
+        return plan
+    return engine_plan(
+        plan,
+        options,
+        item.manifest,
+        profile,
+        python=item.engine_python,
+        tokenizer_dir=item.tokenizer_dir,
     )

@@ -1,5 +1,6 @@
 """Probes of LLaVA's own `llava.serve`: its ports, its page, and known answers by its protocol."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from llava_pack.health.known_answers import grade
 from llava_pack.llava_serve.client import UpstreamClient
 from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
-from llava_pack.llava_serve.programs import chosen_device, programs
+from llava_pack.llava_serve.programs import Ports, chosen_device, programs
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.supervision.plans import LoadOptions, installed_plan
 
@@ -147,26 +148,36 @@ def smoke(manifest: Manifest, model_dir: Path, precision: str, device: str) -> d
         home = Path(folder)
         three = programs(plan, ports, files=files, token=_TOKEN, environment=os.environ, home=home)
         _compile(plan.python, home, three[0].environment)
-        with UpstreamProcesses(three, ports, plan.name, token=_TOKEN) as running:
-            running.start(lambda: False, lambda _text: None)
-            load_s = time.monotonic() - began_s
-            urls = ports.url("controller"), ports.url("page")
-            with UpstreamProbe(
-                *urls, token=_TOKEN, pid=os.getpid(), models=(plan.name,), fences={}
-            ) as asking:
-                answers = [
-                    _told(known, asking.answer(plan.name, known))
-                    for known in manifest.known_answers
-                ]
-                page = asking.page()
+        running = UpstreamProcesses(three, ports, plan.name, token=_TOKEN)
+        up_s, answers, page = asyncio.run(_asked(running, plan.name, ports, manifest))
     return {
         "ok": all(answer["ok"] for answer in answers) and page.is_page,
         "precision": precision,
         "device": chosen_device(device),
-        "load_s": round(load_s, 3),
+        "load_s": round(up_s - began_s, 3),
         "answers": answers,
         "page": {"status": page.status, "ok": page.is_page, "error": page.error},
     }
+
+
+async def _asked(
+    running: UpstreamProcesses, model: str, ports: Ports, manifest: Manifest
+) -> tuple[float, list[dict[str, Any]], PageFacts]:
+    """Start the programs, ask them, and return when they were up and what they answered."""
+
+    def ask() -> tuple[list[dict[str, Any]], PageFacts]:
+        urls = ports.url("controller"), ports.url("page")
+        with UpstreamProbe(
+            *urls, token=_TOKEN, pid=os.getpid(), models=(model,), fences={}
+        ) as asking:
+            known_answers = manifest.known_answers
+            answers = [_told(known, asking.answer(model, known)) for known in known_answers]
+            return answers, asking.page()
+
+    async with running:
+        await running.start()
+        up_s = time.monotonic()
+        return up_s, *await asyncio.to_thread(ask)
 
 
 def _compile(python: Path, folder: Path, environment: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from llava_pack.format.errors import UsageError
 from llava_pack.format.precision import BY_QUALITY, FACTS, QUANTIZED
 from llava_pack.llava_serve.bounds import FENCE_VARIABLE, Bounds
 from llava_pack.runtimes import RUNTIMES
+from llava_pack.serve.subprocesses import ProcessCommand
 from llava_pack.serve.supervision.plans import EnginePlan
 
 LOOPBACK = "127.0.0.1"
@@ -46,14 +47,13 @@ class Ports:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
-    """One program and how it is started."""
+class Program(ProcessCommand):
+    """One program and how it is started.
+
+    Where it stands is private: logs, conversations and pictures come to lie there.
+    """
 
     role: Role
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    directory: Path
-    """Private, where it stands: logs, conversations and pictures come to lie there."""
 
 
 def check_loading(precision: str, device: Device) -> None:

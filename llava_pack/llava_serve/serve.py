@@ -3,11 +3,10 @@
 What they write (logs, conversations, pictures) lies in a private folder that goes with the run.
 """
 
+import asyncio
 import contextlib
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,10 +17,8 @@ from llava_pack.llava_serve.files import model_files
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Ports, Program, programs
 from llava_pack.serve.run_state import RunState, publish
+from llava_pack.serve.supervision.ending import Ending
 from llava_pack.serve.supervision.run_folder import Scratch
-from llava_pack.serve.supervision.supervisor import ending_signals
-
-_LOOK_EVERY_S = 0.2
 
 
 def run(plan: RuntimePlan, announce: Callable[[RunState], None], progress: Progress) -> int:
@@ -38,22 +35,37 @@ def run(plan: RuntimePlan, announce: Callable[[RunState], None], progress: Progr
     """
     ports = free_ports(plan.state.port)
     state = replace(plan.state, controller=ports.url("controller"))
-    with Scratch() as scratch, _signals(progress) as told:
+    with Scratch() as scratch:
         three = launched(plan, ports, scratch.root)
-        with (
-            UpstreamProcesses(three, ports, plan.engine.name, token=state.token) as running,
-            contextlib.closing(_Published(plan.state_directory, state)) as published,
-        ):
+        with contextlib.closing(_Published(plan.state_directory, state)) as published:
 
             def note(text: str) -> None:
                 progress.note(text)
                 published.fences(running.standings())
 
-            if running.start(told.is_set, note):
+            def ready() -> None:
                 announce(published.fences(running.standings()))
-            while not told.wait(_LOOK_EVERY_S):
-                running.revive(progress.note)
-    return 0
+
+            name = plan.engine.name
+            running = UpstreamProcesses(three, ports, name, token=state.token, note=note)
+            return asyncio.run(_serve(running, Ending(progress), ready))
+
+
+async def _serve(running: UpstreamProcesses, ending: Ending, ready: Callable[[], None]) -> int:
+    """Serve until told to end and return the exit code."""
+    ending.listen()
+    told = asyncio.create_task(ending.told.wait())
+    forced = asyncio.create_task(ending.forced.wait())
+    forced.add_done_callback(lambda _: running.kill())
+    async with running:
+        starting = asyncio.create_task(running.start())
+        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            ready()
+            await told
+        starting.cancel()
+    return ending.exit_code
 
 
 def launched(plan: RuntimePlan, ports: Ports, home: Path) -> tuple[Program, ...]:
@@ -98,24 +110,3 @@ class _Published:
     def close(self) -> None:
         """Withdraw it."""
         self._publication.withdraw()
-
-
-@contextlib.contextmanager
-def _signals(progress: Progress) -> Iterator[threading.Event]:
-    """Yield an event that the first signal sets; the second is left to end the process."""
-    told = threading.Event()
-
-    def hear(number: int, _frame: object) -> None:
-        if told.is_set():
-            if number == signal.SIGHUP:  # a terminal that closes says so more than once
-                return
-            raise SystemExit(128 + number)
-        told.set()
-        progress.note("shutting down; press Ctrl-C again to stop immediately")
-
-    before = {number: signal.signal(number, hear) for number in ending_signals()}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

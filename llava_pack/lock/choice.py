@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from llava_pack.format.errors import PreflightError, UsageError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.target import Gpu, version
 from llava_pack.lock.fit import serving_gpu
 from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.profile import TargetProfile
+from llava_pack.lock.releases import Place, check_backend, choose_release
 from llava_pack.lock.torch_build import Cuda, TorchSeries, fitting_series
+from llava_pack.profiles.profile import Release
 from llava_pack.recipe import OLDEST_MINOR, Recipe
+from llava_pack.runtimes import RUNTIMES
 
 DEFAULT_PLATFORM = "x86_64-manylinux_2_35"
 """A current Ubuntu server."""
@@ -49,6 +53,7 @@ class ResolutionTarget:
     Attributes:
         cuda: CUDA major of torch, `none` for CPU.
         series: the newest torch that the GPU runs, None where no GPU decides.
+        release: of the engine that has an environment of its own, None where there is none.
         own_python: the bundle shall carry a CPython.
         target_pythons: minor versions that run on the target, None where that is not known.
         reasons: a line for each thing chosen.
@@ -57,6 +62,7 @@ class ResolutionTarget:
     platform: Platform
     cuda: Cuda
     series: TorchSeries | None = None
+    release: Release | None = None
     own_python: bool = True
     torch_backend: str | None = None
     exclude_newer: str | None = None
@@ -93,6 +99,12 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
     platform = _platform(profile, asked, python)
     gpu = None if profile is None else serving_gpu(profile)
     cuda = asked.cuda or _cuda(recipe, profile)
+    if (engine := RUNTIMES[recipe.runtime.engine].profile) is not None:
+        known = asked.cuda or (None if gpu is not None else cuda)
+        place = Place(
+            platform=platform, pythons=_wanted(recipe, asked, pythons), gpu=gpu, cuda=known
+        )
+        return _for_engine(recipe.runtime.engine, engine.releases, place, asked, pythons)
     series = None
     if gpu is not None and cuda != "none" and asked.torch_backend is None:
         series = _series(gpu, platform, asked.cuda)
@@ -108,6 +120,45 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
         target_pythons=pythons,
         reasons=tuple(reasons),
     )
+
+
+def _for_engine(
+    engine: Engine,
+    releases: tuple[Release, ...],
+    place: Place,
+    asked: Asked,
+    pythons: tuple[str, ...] | None,
+) -> ResolutionTarget:
+    """Return what is resolved for an engine of the field: its release decides CUDA and date.
+
+    Raises:
+        PreflightError: no release runs there.
+        UsageError: it is not built for the torch that is asked for.
+    """
+    found = choose_release(engine, releases, place)
+    release = found.release
+    check_backend(release, asked.torch_backend)
+    platform = replace(place.platform, python=place.python(release))
+    wheels = f"wheels for {platform.arch}, glibc {platform.glibc}, Python {platform.python}"
+    return ResolutionTarget(
+        platform=platform,
+        cuda=release.cuda,
+        release=release,
+        own_python=asked.python != _OWN,
+        torch_backend=asked.torch_backend,
+        exclude_newer=asked.exclude_newer,
+        target_pythons=pythons,
+        reasons=(wheels, *found.reasons),
+    )
+
+
+def _wanted(recipe: Recipe, asked: Asked, pythons: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the Pythons that will do, best first: where nobody says one, any can be carried."""
+    if asked.python == _OWN and pythons:
+        return pythons
+    if asked.python not in {None, _OWN}:
+        return (str(asked.python),)
+    return tuple(dict.fromkeys((recipe.runtime.python, *PYTHONS)))
 
 
 def _check_python(text: str) -> None:

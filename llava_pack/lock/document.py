@@ -55,6 +55,8 @@ class Lock:
         platform: ARCH-manylinux_2_N.
         cuda: CUDA major that torch was chosen for.
         packing: layout of the model, as `build`'s options say it.
+        packages: of llava-pack's environment, and the programs.
+        engine: of the engine's, where it has one of its own.
         without_wheels: the bundle leaves out what the target's own index has.
     """
 
@@ -72,6 +74,7 @@ class Lock:
     serving: ServingProfile
     python: PinnedPython
     packages: tuple[PinnedWheel, ...]
+    engine: tuple[PinnedWheel, ...] = ()
     without_wheels: bool = False
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_pack.checkpoint.footprint import Device, Footprint, Parameters, footprint
+from llava_pack.checkpoint.values import size
 from llava_pack.format.precision import BY_QUALITY, FACTS, Precision
 from llava_pack.format.target import Gpu, version
 from llava_pack.lock.profile import TargetProfile
+from llava_pack.profiles.profile import Spread
 
 LEAST_CONTEXT_TOKENS = 1024
 """A picture (576 tokens), a question and an answer. Source: facts of LLaVA 1.5's projector."""
@@ -28,7 +30,8 @@ class Wish:
         slots: requests at a time.
         precisions: those in question, best first.
         device: where it runs.
-        gpus: how many share the layers.
+        gpus: how many share the model.
+        spread: how they share it.
     """
 
     context_tokens: int
@@ -36,6 +39,7 @@ class Wish:
     precisions: Sequence[Precision] = BY_QUALITY
     device: Device = "cuda"
     gpus: int = 1
+    spread: Spread = "pipeline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Fit:
         slots: requests at a time with `context_tokens` each; 0 where it does not fit at all.
         needs_bytes: memory at that; of one request with the least context where it does not fit.
         has_bytes: memory that there is.
-        gpus: how many share the layers; 1 on a CPU too.
+        gpus: how many share the model; 1 on a CPU too.
     """
 
     precision: Precision
@@ -120,6 +124,8 @@ def gpu_fits(
     """Return what fits one GPU, then what fits over two and more, until something serves well."""
     found: list[Fit] = []
     for count in range(1, len(profile.gpus or ()) + 1):
+        if wish.spread == "tensor" and size(config, "num_attention_heads") % count:
+            continue
         for precision in wish.precisions:
             sharing = sharing_gpus(profile, count, precision, capability)
             has = [usable for gpu in sharing if (usable := usable_bytes(gpu)) is not None]
@@ -146,7 +152,7 @@ def fits(
         parameters: of the checkpoint and its tower.
         config: the checkpoint's config.json, original layout.
         wish: what is asked for.
-        has_bytes: memory of the machine, or of each GPU that shares the layers.
+        has_bytes: memory of the machine, or of each GPU that shares the model.
     """
     context_tokens, slots = wish.context_tokens, wish.slots
 
@@ -162,7 +168,10 @@ def fits(
         )
 
     def short(precision: Precision, slots: int, context_tokens: int) -> bool:
-        shares = needs(precision, slots, context_tokens).shares(has_bytes)
+        need = needs(precision, slots, context_tokens)
+        if wish.spread == "tensor":  # each has as much of everything
+            return need.total_bytes > len(has_bytes) * min(has_bytes)
+        shares = need.shares(has_bytes)
         return any(share > has for share, has in zip(shares, has_bytes, strict=True))
 
     def one(precision: Precision) -> Fit:

@@ -8,14 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+LOOPBACK = "127.0.0.1"
 Layout = Literal["hf", "original"]
 """How a model's folder is written: as transformers does, or as LLaVA publishes it."""
 Tool = Literal["cc", "nvcc"]
-"""What an engine compiles with while it serves: a C compiler, or CUDA's."""
+"""What an engine compiles with while it serves: a C compiler, or CUDA's and a C++ compiler."""
 Way = Literal["unix", "loopback"]
 """Where an engine listens: at a Unix socket, or at a port of loopback behind a key."""
 Spread = Literal["tensor", "pipeline"]
 """How a model lies on several GPUs: each layer on all of them, or one layer after the other."""
+
+QUIET: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""What every engine is told, so that it looks nothing up and tells nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +36,12 @@ class Release:
         requirements: what the resolver is asked for; the engine at that version is among them.
         cuda: major version of what its torch brings; `none` for a CPU's.
         glibc_minor: the N of the oldest glibc 2.N that all its wheels install on.
-        capability: the least compute capability that its torch has code for.
+        capability: the least compute capability that its torch has code for; empty for a CPU.
         pythons: minor versions of Python that all its wheels are for.
         arches: of machines.
-        resolved: the date as of which the resolver looks, so that old pins do not drift; empty for
-            today.
+        resolved: the moment as of which the resolver looks, so that old pins do not drift; empty
+            for now.
+        kernels: what it needs beside, to load weights that bitsandbytes quantized ahead.
     """
 
     version: str
@@ -42,6 +52,7 @@ class Release:
     pythons: tuple[str, ...] = ("3.11", "3.12")
     arches: tuple[str, ...] = ("x86_64",)
     resolved: str = ""
+    kernels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +86,7 @@ class Launch:
         model_dir: absolute.
         tokenizer_dir: where tokenizer and processor lie, None for beside the weights.
         name: the model's, in the engine's API.
+        architecture: as its `config.json` names it.
         precision: one of the profile's.
         device: `cuda` or `cpu`.
         context_tokens: None for the model's own.
@@ -92,6 +104,7 @@ class Launch:
     model_dir: Path
     tokenizer_dir: Path | None = None
     name: str
+    architecture: str = ""
     precision: str
     device: str
     context_tokens: int | None
@@ -102,6 +115,16 @@ class Launch:
     port: int = 0
     folder: Path
     node: Node | None = None
+
+
+def interface_of(launch: Launch) -> Mapping[str, str]:
+    """Return what keeps NCCL and Gloo to one network interface: this machine's own, where alone.
+
+    Source: NCCL, "Environment Variables"; torch, `torch.distributed`, "Common environment
+    variables".
+    """
+    name = "lo" if launch.node is None else launch.node.interface
+    return {"NCCL_SOCKET_IFNAME": name, "GLOO_SOCKET_IFNAME": name}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +189,9 @@ class Profile:
         architectures: as `config.json` names them, that it loads without remote code.
         precisions: that it serves, by ours, with the options that each takes.
         quantized: methods of checkpoints quantized ahead (`quantization_config.quant_method`).
-        argv: the command line behind the interpreter, without any key.
+        argv: the command line behind the interpreter, which begins with `-m` and a module.
+        keys: options that end the command line with the same key each; only the process itself
+            sees them, see `launcher`.
         environment: what is set in its environment beside the usual.
         way: where it listens.
         ready: path that answers 200 once it serves.
@@ -185,6 +210,7 @@ class Profile:
     precisions: Mapping[str, tuple[str, ...]]
     quantized: frozenset[str] = frozenset()
     argv: Callable[[Launch], tuple[str, ...]]
+    keys: tuple[str, ...] = ()
     environment: Callable[[Launch], Mapping[str, str]]
     way: Way
     ready: str

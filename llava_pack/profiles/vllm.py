@@ -1,16 +1,31 @@
 """vLLM: the engine for throughput, on GPUs from compute capability 7.0.
 
-Source: vllm 0.33.0, vllm/entrypoints/openai, vllm/engine/arg_utils.py, vllm/v1/metrics/loggers.py.
+Source: vllm 0.33.0, 0.19.1 and 0.11.2: vllm/entrypoints/openai/cli_args.py (since 0.33
+vllm/entrypoints/common/cli_args.py), vllm/engine/arg_utils.py, vllm/envs.py and
+vllm/v1/metrics/loggers.py.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 
-from llava_pack.format.precision import FACTS, QUANTIZED
-from llava_pack.profiles.profile import Dialect, Launch, MetricNames, Profile, Release
+from llava_pack.format.precision import QUANTIZED
+from llava_pack.profiles.loads import LOADS
+from llava_pack.profiles.profile import (
+    LOOPBACK,
+    QUIET,
+    Dialect,
+    Launch,
+    MetricNames,
+    Profile,
+    interface_of,
+)
+from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 25.0
 _DRAIN_S = 20
+_BEFORE_DRAIN = "0.11.2"
+"""The last of our releases without --shutdown-timeout."""
+_CPU_CACHE_GIB = 4
 
 
 def _argv(launch: Launch) -> tuple[str, ...]:
@@ -18,49 +33,70 @@ def _argv(launch: Launch) -> tuple[str, ...]:
 
 
 def _options(launch: Launch) -> Iterator[str]:
-    yield from ("--uds", str(launch.socket), "--served-model-name", launch.name)
+    if launch.node is None or launch.node.rank == 0:
+        yield from ("--uds", str(launch.socket))
+    yield from ("--served-model-name", launch.name)
     yield from PROFILE.precisions[launch.precision]
     if launch.context_tokens is not None:
         yield from ("--max-model-len", str(launch.context_tokens))
     yield from ("--max-num-seqs", str(launch.slots))
     yield from ("--limit-mm-per-prompt", json.dumps({"image": launch.pictures}))
     yield from ("--mm-processor-kwargs", json.dumps({"backend": "pil"}))
+    yield from ("--generation-config", "vllm")  # a model's folder brings no sampling of its own
     yield from ("--allowed-media-domains", "invalid.", "--disable-fastapi-docs")
     yield from ("--enable-prompt-tokens-details", "--disable-uvicorn-access-log")
-    yield from ("--shutdown-timeout", str(_DRAIN_S))
-    if launch.gpus > 1:
-        yield from ("--tensor-parallel-size", str(launch.gpus))
+    if launch.version != _BEFORE_DRAIN:
+        yield from ("--shutdown-timeout", str(_DRAIN_S))
+    if launch.device == "cpu":  # a compiler and half a minute at each start otherwise
+        yield "--enforce-eager"
+    yield from _spread(launch)
+
+
+def _spread(launch: Launch) -> Iterator[str]:
+    """Yield how the model lies on GPUs: within a machine each layer on all of them.
+
+    What was quantized ahead by bitsandbytes is laid one layer after the other everywhere, since it
+    cannot be cut otherwise. Source: vllm-bnb-plugin 0.0.3.
+    """
+    nodes = 1 if launch.node is None else launch.node.count
+    tensor, pipeline = launch.gpus, nodes
+    if launch.precision in QUANTIZED:
+        tensor, pipeline = 1, launch.gpus * nodes
+    if tensor > 1:
+        yield from ("--tensor-parallel-size", str(tensor))
+    if pipeline > 1:
+        yield from ("--pipeline-parallel-size", str(pipeline))
+    if tensor * pipeline > 1:
         yield from ("--distributed-executor-backend", "mp")
+    if launch.node is not None:
+        yield from ("--nnodes", str(launch.node.count), "--node-rank", str(launch.node.rank))
+        yield from ("--master-addr", launch.node.head, "--master-port", str(launch.node.port))
+        if launch.node.rank:
+            yield "--headless"
 
 
 def _environment(launch: Launch) -> Mapping[str, str]:
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": str(_CPU_CACHE_GIB)} if launch.device == "cpu" else {}
     return {
+        **QUIET,
+        **interface_of(launch),
+        **cpu,
         "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_HOST_IP": "127.0.0.1" if launch.node is None else launch.node.own,
-        "VLLM_CACHE_ROOT": str(launch.folder / "vllm"),
+        "VLLM_HOST_IP": LOOPBACK if launch.node is None else launch.node.own,
+        "VLLM_CACHE_ROOT": str(launch.folder / "cache" / "vllm"),
+        "VLLM_CONFIG_ROOT": str(launch.folder / "config" / "vllm"),
         "VLLM_RPC_BASE_PATH": str(launch.folder),
-        "TRITON_CACHE_DIR": str(launch.folder / "triton"),
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # which would be compiled by nvcc while it serves
     }
 
 
 PROFILE = Profile(
     package="vllm",
-    releases=(
-        Release(
-            version="0.33.0",
-            requirements=("vllm==0.33.0",),
-            cuda="13",
-            glibc_minor=31,
-            capability="7.5",
-            arches=("x86_64", "aarch64"),
-        ),
-    ),
-    layouts=("hf",),
-    architectures=frozenset({"LlavaForConditionalGeneration"}),
-    precisions={
-        name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
-    },
+    releases=RELEASES["vllm"],
+    layouts=LOADS["vllm"].layouts,
+    architectures=LOADS["vllm"].architectures,
+    precisions=LOADS["vllm"].precisions,
+    quantized=LOADS["vllm"].quantized,
     argv=_argv,
     environment=_environment,
     way="unix",
@@ -75,8 +111,15 @@ PROFILE = Profile(
         steps="vllm:iteration_tokens_total_count",
         running="vllm:num_requests_running",
         waiting="vllm:num_requests_waiting",
+        kv_usage="vllm:kv_cache_usage_perc",
+        prompt_tokens="vllm:prompt_tokens_total",
+        generated_tokens="vllm:generation_tokens_total",
+        first_token_s="vllm:time_to_first_token_seconds",
+        token_gap_s="vllm:inter_token_latency_seconds",
+        prefix_queries="vllm:prefix_cache_queries_total",
+        prefix_hits="vllm:prefix_cache_hits_total",
     ),
-    needs=frozenset({"cc"}),
+    needs=LOADS["vllm"].needs,
     spreads=("tensor", "pipeline"),
     nodes=True,
     term_s=_TERM_S,

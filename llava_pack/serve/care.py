@@ -11,6 +11,7 @@ QUEUE = 256
 _GATEWAY_S = 10.0
 _PART = 6
 _LOADING = 10
+_QUIET = 30
 _STARTING_S = 120.0
 
 
@@ -45,6 +46,14 @@ class Care:
         Reading from a slow disk can keep all threads of a process waiting.
         """
         return _LOADING * self.stall_s
+
+    @property
+    def quiet_s(self) -> float:
+        """How long an engine of others that loads may write nothing to its log.
+
+        It tells nothing else, and is silent while it reads tens of gigabytes, or compiles.
+        """
+        return _QUIET * self.stall_s
 
     @property
     def starting_s(self) -> float:

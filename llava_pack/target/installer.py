@@ -16,6 +16,7 @@ from llava_pack.target import (
     relocation,
     serving,
     trust,
+    venv,
 )
 from llava_pack.target.next_step import NextStep, next_step
 from llava_pack.target.planning import InstallPlan, InstallRequest, plan
@@ -107,7 +108,8 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
 def _present(prefix: Path, recipe: str, planned: InstallPlan) -> int | None:
     """Return the generation of this very bundle, that was tested with what is to be kept."""
     for item in reversed(generations.listing(prefix, recipe)):
-        runs = os.access(item.root / "venv" / "bin" / "python", os.X_OK)
+        pythons = venv.interpreters(planned.manifest, item.root).values()
+        runs = all(os.access(python, os.X_OK) for python in pythons)
         same = item.receipt.bundle_id == planned.listing.bundle_id
         same = same and {*planned.kept} <= {*item.receipt.kept}
         if runs and same and not receipt.broken(item.root):

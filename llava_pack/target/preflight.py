@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Literal
 from llava_pack.format.errors import IntegrityError, PreflightError, SpaceError
 from llava_pack.format.exit_codes import ExitCode
 from llava_pack.format.manifest import Manifest
-from llava_pack.format.target import FloorFinding, Gpu, Machine, check_floors, version
+from llava_pack.format.target import COMPILERS, FloorFinding, Gpu, Machine, check_floors, version
 from llava_pack.target import disk, environment, programs
 
 _MIB = 1024 * 1024
@@ -51,7 +52,8 @@ def findings(
     serving = manifest.serving
     found = check_floors(profile, rest, precision=serving.precision, gpus=serving.gpus)
     place = (*_place(prefix, manifest.inodes), *_file_system(disk.existing(prefix)))
-    return (*found, *place, _environment(os.environ, kept, lost), _clock(manifest.release, now))
+    around = (_environment(os.environ, kept, lost), _clock(manifest.release, now))
+    return (*found, *_tools(floors.tools), *place, *around)
 
 
 def check(found: Iterable[FloorFinding]) -> None:
@@ -110,6 +112,15 @@ def this_machine(prefix: Path, *, python_version: str | None, gpus: bool) -> Mac
         memory_bytes=_memory_bytes(),
         gpus=_gpus() if gpus else None,
     )
+
+
+def _tools(names: Collection[str]) -> Iterator[FloorFinding]:
+    """Say which programs are missing that the engine compiles with."""
+    where = os.pathsep.join([programs.SEARCH_PATH, "/usr/local/cuda/bin"])
+    absent = [name for name in names if shutil.which(name, path=where) is None]
+    if absent:
+        value = f"missing: {', '.join(absent)}"
+        yield FloorFinding("tools", "fail", value, "all of them", COMPILERS)
 
 
 def _place(prefix: Path, inodes: int) -> Iterator[FloorFinding]:

@@ -1,19 +1,24 @@
-"""The Python world of a generation: interpreter and venv, from the store, offline."""
+"""The Python world of a generation: interpreter and venvs, from the store, offline.
+
+An engine of the field has a venv of its own, `engine`, beside that of llava-pack.
+"""
 
 import os
 import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError
 from llava_pack.format.manifest import Manifest
+from llava_pack.format.sums import ENGINE_LOCK, LOCK
 from llava_pack.target import disk, programs
 from llava_pack.target.store import Store
 
 UV = "runtime/uv"
-LOCK = "lock/pylock.toml"
+LOCKS = {"venv": LOCK, "engine": ENGINE_LOCK}  # by the folder that it is installed into
 SCRATCH = ".build"  # what uv needs, of no use once the venv is made
 _TIMEOUT_S = 1800
 
@@ -57,45 +62,50 @@ def unpack_python(manifest: Manifest, store: Store, generation: Path) -> Path | 
 def build(
     manifest: Manifest, store: Store, generation: Path, python: Path, kept: Sequence[str] = ()
 ) -> Path:
-    """Make the venv on `python` with the bundle's uv, and return its interpreter.
+    """Make the venvs on `python` with the bundle's uv, and return llava-pack's interpreter.
+
+    What both have is unpacked once: it is linked out of uv's cache, which is in the scratch.
 
     Raises:
         InstallError: uv failed, with what it said.
     """
     scratch = generation / SCRATCH
     for entry in manifest.files:
-        if entry.path in {UV, LOCK} or entry.path.startswith("wheels/"):
+        if entry.path in {UV, *LOCKS.values()} or entry.path.startswith("wheels/"):
             disk.link_or_copy(store.path(entry.sha256), scratch / entry.path)
     uv: list[str | Path] = [scratch / UV, "--no-config", "--offline", "--no-progress"]
-    venv = generation / "venv"
-    programs.run(
-        [*uv, "venv", "--relocatable", "--no-python-downloads", "--python", python, venv],
-        what="creating the venv",
-        scratch=scratch,
-        timeout_s=_TIMEOUT_S,
-        kept=kept,
-    )
-    settle(generation)
-    interpreter = venv / "bin" / "python"
+    create = ["venv", "--relocatable", "--no-python-downloads"]
     sync = ["--preview-features", "pylock", "pip", "sync", "--require-hashes", "--no-build"]
-    sync += ["--no-index", "--link-mode", "hardlink"]
-    programs.run(
-        [*uv, *sync, "--python", interpreter, scratch / LOCK],
-        what="installing the wheels",
-        scratch=scratch,
-        timeout_s=_TIMEOUT_S,
-        kept=kept,
-    )
-    (venv / ".lock").unlink(missing_ok=True)  # uv's own, which everybody may write
-    return interpreter
+    sync += ["--no-index", "--link-mode", "hardlink", "--python"]
+    how: dict[str, Any] = {"scratch": scratch, "timeout_s": _TIMEOUT_S, "kept": kept}
+    made = interpreters(manifest, generation)
+    for lock, interpreter in made.items():
+        venv = interpreter.parent.parent
+        programs.run([*uv, *create, "--python", python, venv], what="creating the venv", **how)
+        settle(generation)
+        programs.run([*uv, *sync, interpreter, scratch / lock], what="installing the wheels", **how)
+        (venv / ".lock").unlink(missing_ok=True)  # uv's own, which everybody may write
+    return made[LOCK]
+
+
+def interpreters(manifest: Manifest, generation: Path) -> dict[str, Path]:
+    """Return the interpreter of each venv that a bundle has a lock for, by the lock's path."""
+    paths = {entry.path for entry in manifest.files}
+    named = {lock: name for name, lock in LOCKS.items() if lock in paths}
+    return {lock: generation / name / "bin" / "python" for lock, name in named.items()}
 
 
 def settle(generation: Path) -> None:
-    """Have a venv find the Python that was unpacked beside it, wherever they are now.
+    """Have the venvs find the Python that was unpacked beside them, wherever they are now.
 
-    Its link is relative from then on; only `home` is a path. Source: PEP 405, pyvenv.cfg.
+    Their links are relative from then on; only `home` is a path. Source: PEP 405, pyvenv.cfg.
     """
-    venv = generation / "venv"
+    for name in LOCKS:
+        if name == "venv" or (generation / name).exists():
+            _settle(generation, generation / name)
+
+
+def _settle(generation: Path, venv: Path) -> None:
     config = venv / "pyvenv.cfg"
     within = "/".join(("", *generation.parts[-4:], "python", "bin"))
     lines = config.read_text(encoding="utf-8", errors="surrogateescape").splitlines()

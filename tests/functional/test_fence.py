@@ -320,11 +320,16 @@ def test_a_launcher_ends_where_its_fence_is_required_and_not_whole(tmp_path: Pat
     argv = (sys.executable, "-c", _LAUNCHED)
     environment = {**os.environ, FENCE_VARIABLE: str(bounds)}
     program = Program(role="controller", argv=argv, environment=environment, directory=tmp_path)
-    with (
-        UpstreamProcesses([program], free_ports(0), "m", token="") as running,
-        pytest.raises(ServeError, match=r"exited with code 15.*cannot restrict TCP ports") as ended,
-    ):
-        running.start(lambda: False, lambda _: None)
+    running = UpstreamProcesses([program], free_ports(0), "m", token="")
+
+    async def run() -> None:
+        async with running:
+            await running.start()
+
+    with pytest.raises(
+        ServeError, match=r"exited with code 15.*cannot restrict TCP ports"
+    ) as ended:
+        asyncio.run(run())
     assert ended.value.hint == (
         "leave out --require-fence, or boot a kernel with Landlock, 6.7 or newer"
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -122,6 +123,24 @@ def test_plain_transformers_loads_it_and_answers_alike(case):
             for one in (model, case[2])
         )
         assert mine == want
+
+
+def test_names_that_only_vllm_looks_up_change_nothing_for_transformers(case, tmp_path):
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers import AutoModelForImageTextToText
+
+    def packed(folder: Path) -> set[str]:
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        return {n for n, m in model.named_modules() if isinstance(m, (Linear4bit, Linear8bitLt))}
+
+    before = shutil.copytree(case[0], tmp_path / "before")
+    config = json.loads((before / "config.json").read_bytes())
+    listed = config["quantization_config"]["llm_int8_skip_modules"]
+    own = [name for name in listed if name.startswith("model.")]
+    assert {name.removeprefix("model.") for name in own} | {"lm_head"} == set(listed) - set(own)
+    config["quantization_config"]["llm_int8_skip_modules"] = [*own, "lm_head"]
+    (before / "config.json").write_text(json.dumps(config))
+    assert packed(before) == packed(case[0])
 
 
 @pytest.mark.parametrize("precision", ["nf4", "int8"])

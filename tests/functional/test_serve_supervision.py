@@ -66,12 +66,12 @@ def _restarts(served: Gateway) -> int:
 
 
 def _family(served: Gateway) -> list[psutil.Process]:
-    """Return gateway, engine and decoders; each is known by its start, not by its number alone."""
+    """Return gateway, engine, both tethers and decoders; each is known by its start and number."""
     decoders = until(lambda: len(found := served.decoder_pids()) == 2 and found)
     assert decoders
     until(lambda: all(map(_is_bound, decoders)))
     found = psutil.Process(served.process.pid).children(recursive=True)
-    assert len(found) == 4
+    assert len(found) == 4 + 2 * 2
     return list(found)
 
 

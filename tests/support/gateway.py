@@ -47,6 +47,7 @@ TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
+TETHER = b"serve/tether.py"
 
 
 @dataclass
@@ -76,6 +77,10 @@ class Gateway:
         """Return the engine processes of this gateway."""
         return self._children(b"--socket")
 
+    def strand_pids(self) -> list[int]:
+        """Return the processes that hold engines and gateway, two for each."""
+        return self._children(TETHER)
+
     def decoder_pids(self) -> list[int]:
         """Return the processes that decode pictures for this gateway."""
         decoder = b"llava_pack.engine.inputs.decoder_process"
@@ -95,14 +100,21 @@ class Gateway:
 
 
 def _children(parent: int, word: bytes) -> list[int]:
-    """Return the child processes that have a word on their command line."""
+    """Return what runs below a process, behind tethers, and has a word on its command line."""
     found: list[int] = []
-    for task in Path(f"/proc/{parent}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
-                if word in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
+    for child in _below(parent):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes()
+            found += [child] if word in words else []
+            found += _children(child, word) if TETHER in words else []
     return found
+
+
+def _below(parent: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        threads = list(Path(f"/proc/{parent}/task").iterdir())
+        return [int(n) for one in threads for n in (one / "children").read_text().split()]
+    return []
 
 
 @contextmanager

@@ -82,11 +82,11 @@ def serve(
         return
     if items and (other := other_runtime(items)) is not None:
         raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
-    server.need_extra(engine=not alone)
+    plans = [] if alone else options.plans(items)
+    server.need_extra(plans)
     from llava_pack.serve.supervision.supervisor import run
 
     bundle_id = items[0].bundle_id if items else None
-    plans = [] if alone else options.plans(items)
     plan = serve_plan(plans, bundle_id, server, front, asked)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
@@ -112,15 +112,18 @@ def serve_plan(
 
     Raises:
         UsageError: a name of a model cannot be given.
+        ServeError: a fence is required that an engine does not have.
         PackError: a file of keys, the address or the port cannot be had, or a replica is none.
     """
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import engine_command
+    from llava_pack.serve.supervision.plans import check_fence, engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
+    for one in plans:
+        check_fence(one, server.fence_mode)
     directory = directories()[0]
     allowed = server.credentials(directory)
     audit = server.audit(directory)

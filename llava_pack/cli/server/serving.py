@@ -1,6 +1,7 @@
 """The options of `serve` that are about the server and not about its models."""
 
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +18,12 @@ from llava_pack.serve.liveness import STALL_S
 from llava_pack.serve.way_in import way_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from socket import socket as socket_type
 
     from llava_pack.engine.fence.value import FenceMode
     from llava_pack.serve.access.credentials import ServeCredentials
+    from llava_pack.serve.supervision.plans import EnginePlan
 
 LOOPBACK = "127.0.0.1"
 
@@ -276,18 +279,26 @@ class ServerOptions:
             )
         console.say("! serving as root: an attacker who breaks into the server would be root")
 
-    def need_extra(self, *, engine: bool) -> None:
+    def need_extra(self, plans: "Sequence[EnginePlan]") -> None:
         """Refuse to serve where a package for it is missing.
 
         Args:
-            engine: whether a model is loaded here.
+            plans: what is to be served; an engine in another environment has its own packages.
 
         Raises:
             ServeError: the names of those that are.
         """
-        packages = ["fastapi", "uvicorn", *(("torch", "transformers") if engine else ())]
+        own = any(_is_of_this_environment(plan) for plan in plans)
+        packages = ["fastapi", "uvicorn", *(["torch", "transformers"] if own else [])]
         if missing := [name for name in packages if find_spec(name) is None]:
             raise ServeError(
                 f"this installation has no {', '.join(missing)}, which serving needs",
-                hint='in a clone of llava-pack: uv tool install --force ".[serve]"',
+                hint='in a clone of llava-pack: uv tool install --force ".[serve]"; what was '
+                "installed with another engine serves the model of its bundle alone",
             )
+
+
+def _is_of_this_environment(plan: "EnginePlan") -> bool:
+    """Return whether llava-pack's engine serves a plan with the packages that are here."""
+    own = plan.engine == "transformers"
+    return own and plan.python.parent.parent.resolve() == Path(sys.prefix).resolve()

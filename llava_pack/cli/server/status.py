@@ -11,6 +11,8 @@ from llava_pack.format.errors import reason_of
 from llava_pack.installation.unit import astray
 from llava_pack.serve.run_state import RunState, running
 
+_OWN = "llava-pack"
+
 
 def status(as_json: AsJson = False) -> None:
     """Show the servers on this machine: models, slots, queue.
@@ -71,8 +73,10 @@ def model_line(name: str, model: dict[str, Any]) -> str:
     if model["phase"] != "ready":
         return f"! {name}: {model['phase']} {translated(model['detail'])}".rstrip()
     mark = console.mark("ok")
+    engine = model.get("engine", _OWN)  # which servers of earlier versions do not tell
+    where = model["device"] if engine == _OWN else f"{model['device']}, {engine}"
     return (
-        f"{mark} {name}: {model['precision']} on {model['device']}, "
+        f"{mark} {name}: {model['precision']} on {where}, "
         f"{model['context_tokens']} tokens, {model['slots']} slots; "
         f"{model['running']} running, {model['waiting']} waiting"
     )

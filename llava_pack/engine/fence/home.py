@@ -27,13 +27,22 @@ _ELSEWHERE = (
 """Names of files that a fence does not let through, and that nothing here needs."""
 
 
-def move_in(home: Path, environment: MutableMapping[str, str] | None = None) -> None:
+def move_in(home: Path) -> None:
     """Make the folder anew, mode 0700, and have this process and its libraries live there.
 
     Raises:
         ServeError: the folder cannot be made.
     """
-    environment = os.environ if environment is None else environment
+    settle(home, os.environ)
+    tempfile.tempdir = str(home / "tmp")
+
+
+def settle(home: Path, environment: MutableMapping[str, str]) -> None:
+    """Make the folder anew, mode 0700, and have whoever gets the environment live there.
+
+    Raises:
+        ServeError: the folder cannot be made.
+    """
     shutil.rmtree(home, ignore_errors=True)
     try:
         home.mkdir(mode=0o700)
@@ -48,4 +57,3 @@ def move_in(home: Path, environment: MutableMapping[str, str] | None = None) -> 
         environment.pop(name, None)
     # Whose account it is would else be looked up in /etc/passwd.
     environment.setdefault("USER", "llava-pack")
-    tempfile.tempdir = str(home / "tmp")

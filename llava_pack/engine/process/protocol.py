@@ -215,8 +215,10 @@ def event_from_wire(message: Wire) -> Event:
 def status_to_wire(status: EngineStatus) -> Wire:
     """Return a status as JSON fields, as servers of earlier versions take them where they can."""
     fields = asdict(status)
-    if status.info and status.info.picture_mode == DEFAULT_PICTURE_MODE:  # they know no other
-        del fields["info"]["picture_mode"]
+    if status.info is not None:
+        del fields["info"]["engine"]  # it is ours
+        if status.info.picture_mode == DEFAULT_PICTURE_MODE:  # they know no other
+            del fields["info"]["picture_mode"]
     return fields
 
 

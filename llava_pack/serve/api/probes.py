@@ -19,6 +19,8 @@ from llava_pack.serve.api.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.errors import RETRY_AFTER_S
 from llava_pack.serve.port import Replica, Served, Vitals
 
+_OWN = "llava-pack"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Signs:
@@ -126,6 +128,7 @@ def _startup(model: Served) -> dict[str, Any]:
         "device": info.device if info else None,
         "context_tokens": info.context_tokens if info else None,
         "slots": info.slots if info else None,
+        "engine": (info.engine or _OWN) if info else None,
         "picture_mode": info.picture_mode if info else None,
         "fence": _fence(model.standing),
         "replicas": {one.replica: _replica(one) for one in model.replicas},

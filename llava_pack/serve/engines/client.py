@@ -27,6 +27,11 @@ class EngineAddress:
     """Whether another llava-pack server has it, which is asked as any client asks."""
     info: EngineInfo | None = None
     """What the plan says of an engine that tells little of itself; None for llava-pack's own."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, so that a person's text never becomes one; empty
+    for llava-pack's own, which knows them."""
+    standing: Standing | None = None
+    """Which fence stands around an engine that does not tell; None where it tells itself."""
 
 
 class EngineConnection(Protocol):

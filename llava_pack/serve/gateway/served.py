@@ -89,7 +89,8 @@ class ServedEngine:
     @property
     def standing(self) -> Standing | None:
         """Which fence stands around its engine; None where that is not known."""
-        return self._client.standing if self._client else None
+        told = self._client.standing if self._client else None
+        return told or self._news.address.standing
 
     @property
     def vitals(self) -> Vitals:

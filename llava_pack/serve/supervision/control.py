@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llava_pack.engine.limits import Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
@@ -39,9 +40,18 @@ _REPEAT_EVERY_S = 5.0
 PATIENCE_S = 30.0
 _ORDER_S = 10.0
 """How long somebody who connected may take to say what is wanted, or to hear the last line."""
-_NEWER = {"tower": None, "picture_mode": DEFAULT_PICTURE_MODE}
+_NEWER: Mapping[str, Any] = {
+    "tower": None,
+    "picture_mode": DEFAULT_PICTURE_MODE,
+    "engine": "transformers",
+    "version": "",
+    "architecture": "",
+    "tokenizer_dir": None,
+    "tokens": [],
+    "pictures": Limits().count,
+}
 """Fields that servers of earlier versions do not know, and what they do without them."""
-_PATHS = ("model_dir", "vision_tower", "model_base", "python")
+_PATHS = ("model_dir", "vision_tower", "model_base", "python", "tokenizer_dir")
 
 
 class ControlServer:
@@ -190,12 +200,13 @@ def plan_fields(plan: EnginePlan) -> dict[str, Any]:
 
 
 def _plan(fields: Mapping[str, Any]) -> EnginePlan:
-    paths = {name: Path(fields[name]) if fields[name] else None for name in _PATHS}
+    paths = {name: Path(path) if (path := fields.get(name)) else None for name in _PATHS}
     known = tuple(
         KnownAnswer(**{**answer, "contains": tuple(answer["contains"])})
         for answer in fields["known_answers"]
     )
-    return EnginePlan(**{**fields, **paths, "known_answers": known})
+    tokens = tuple(fields.get("tokens", ()))
+    return EnginePlan(**{**fields, **paths, "known_answers": known, "tokens": tokens})
 
 
 def _lines(control: socket.socket) -> Iterator[dict[str, Any]]:

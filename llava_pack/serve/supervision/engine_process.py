@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,11 +10,13 @@ from typing import TypeVar
 from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
+from llava_pack.profiles.endings import PortTakenError, cause_in
 from llava_pack.serve.care import Care
 from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.liveness import SILENT_S, Pulse
 from llava_pack.serve.port import Status
-from llava_pack.serve.subprocesses import EngineCommand, dump, end, start
+from llava_pack.serve.subprocesses import EngineCommand, Process, cause_of_death, dump, start
+from llava_pack.serve.supervision.foreign import begun
 from llava_pack.serve.supervision.heartbeat import Heartbeat
 from llava_pack.serve.supervision.lifetime import LostError, ProcessLife
 
@@ -23,6 +24,10 @@ _log = logging.getLogger(__name__)
 _CONNECT_EVERY_S = 0.05
 _STATS_EVERY_S = 0.5
 _LAST_LINES = 20
+_CAUSE_LINES = 400
+"""Of an engine of others, whose cause stands far above its last words."""
+_PORTS = 3
+"""How many are tried, one after the other, where somebody else takes them meanwhile."""
 
 _T = TypeVar("_T")
 Ask = Callable[[Request], AsyncGenerator[Event, None]]
@@ -57,13 +62,17 @@ class EngineLife(ProcessLife):
         proof: Proof | None,
         observer: Observer,
     ) -> None:
-        super().__init__("its engine", _LAST_LINES, command.name)
+        self._foreign = command.launch is not None
+        kept = _CAUSE_LINES if self._foreign else _LAST_LINES
+        super().__init__("its engine", kept, command.name, secret=command.address.key)
         self._command = command
         self._pulse = pulse
         self._care = care
-        self._heart = Heartbeat(care.loading_s, look_most_s=2 * SILENT_S)
+        bound_s = care.quiet_s if self._foreign else care.loading_s
+        self._heart = Heartbeat(bound_s, look_most_s=2 * SILENT_S)
         self._proof = proof
         self._observer = observer
+        self._served = False
 
     async def run(self) -> None:
         """Start the process, make it ready, and raise what it ended with.
@@ -71,15 +80,18 @@ class EngineLife(ProcessLife):
         Raises:
             PackError: always; nothing of the process is left.
         """
-        self._observer.status(Status(phase="starting"))
-        process = await start(self._command.program, "the engine")
-        await self._live_with(process, self._live(process), self._hear)
+        for left in reversed(range(_PORTS)):
+            self._observer.status(Status(phase="starting"))
+            try:
+                await self._live_once()
+            except PortTakenError:
+                if self._over or not left:
+                    raise
 
-    async def stop(self, *, force: bool) -> None:
-        """End the process, at once with `force`."""
-        self._over = True
-        if self._process is not None:
-            await end(self._process, force=force)
+    async def _live_once(self) -> None:
+        async with begun(self._command) as program:
+            process = await start(program, "the engine")
+            await self._live_with(process, self._live(process), self._hear)
 
     async def _live(self, process: Process) -> None:
         client = await self._connect(process)
@@ -87,6 +99,7 @@ class EngineLife(ProcessLife):
             info = await self._load(client, process)
             self._pulse.begin()
             await self._prove(client, process)
+            self._served = True
             self._observer.ready(info)
             while client.connected:
                 await self._observe(client, process)
@@ -171,7 +184,18 @@ class EngineLife(ProcessLife):
         )
 
     def _hear(self, line: str) -> None:
+        if self._foreign:
+            self._heart.heard()
         _log.info("%s: %s", self._command.name, line)
+
+    def _cause(self, process: Process, returncode: int | None) -> PackError:
+        """Return what it ended with: of an engine of others that never served, what it names."""
+        lines = list(self._lines)
+        named = self._foreign and not self._served and (returncode or 0) > 0
+        error = cause_in(lines, self._subject) if named else None
+        return error or cause_of_death(
+            self._whose, process.pid, returncode, lines[-_LAST_LINES:], subject=self._subject
+        )
 
 
 async def _counters(client: EngineConnection) -> Stats | None:

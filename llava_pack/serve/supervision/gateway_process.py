@@ -6,7 +6,6 @@ import logging
 import socket
 import sys
 import time
-from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from llava_pack.serve.feed import (
     to_line,
 )
 from llava_pack.serve.subprocesses import (
+    Process,
     ProcessCommand,
     dump,
     end,

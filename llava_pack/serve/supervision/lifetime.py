@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, NoReturn, TypeVar
 
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.serve.subprocesses import cause_of_death, end, kill
+from llava_pack.serve.subprocesses import Process, cause_of_death, end
 from llava_pack.serve.supervision.restarts import Restarts
 
 _LAST_WORDS_S = 1.0
@@ -26,11 +25,13 @@ class ProcessLife(ABC):
         whose: process it is, for errors: `its engine` or `the gateway`.
         kept_lines: how many of the last lines of its stderr are kept.
         subject: name of its model, for errors.
+        secret: what it may write and nobody is to read; empty for nothing.
     """
 
-    def __init__(self, whose: str, kept_lines: int, subject: str = "") -> None:
+    def __init__(self, whose: str, kept_lines: int, subject: str = "", *, secret: str = "") -> None:
         self._whose = whose
         self._subject = subject
+        self._secret = secret
         self._lines: deque[str] = deque(maxlen=kept_lines)
         self._process: Process | None = None
         self._over = False
@@ -43,15 +44,17 @@ class ProcessLife(ABC):
             PackError: always; nothing of the process is left.
         """
 
-    @abstractmethod
     async def stop(self, *, force: bool) -> None:
         """End the process, at once with `force`."""
+        self._over = True
+        if self._process is not None:
+            await end(self._process, force=force)
 
     def kill(self) -> None:
         """Kill the process, and wait for nothing."""
         self._over = True
         if self._process is not None:
-            kill(self._process)
+            self._process.kill()
 
     async def _live_with(
         self,
@@ -71,7 +74,7 @@ class ProcessLife(ABC):
         """
         self._process = process
         if self._over:
-            kill(process)
+            process.kill()
         tasks = [
             asyncio.create_task(living),
             asyncio.create_task(process.wait()),
@@ -90,7 +93,11 @@ class ProcessLife(ABC):
             await asyncio.gather(*tasks, return_exceptions=True)
             await end(process)
             self._process = None
-        raise cause_of_death(
+        raise self._cause(process, returncode)
+
+    def _cause(self, process: Process, returncode: int | None) -> PackError:
+        """Return the error for a process that ended so, or None: that cannot be reached."""
+        return cause_of_death(
             self._whose, process.pid, returncode, list(self._lines), subject=self._subject
         )
 
@@ -104,6 +111,7 @@ class ProcessLife(ABC):
             if not data:
                 return
             line = data.decode(errors="replace").rstrip()
+            line = line.replace(self._secret, "***") if self._secret else line
             self._lines.append(line)
             hear(line)
 

@@ -1,6 +1,7 @@
 """What to serve, as values: from options or from an installation to engine processes."""
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from llava_pack.checkpoint.kind import TowerChoice
-from llava_pack.engine.fence.value import FenceMode
+from llava_pack.engine.fence.value import OFF, FenceMode
+from llava_pack.engine.limits import Limits
 from llava_pack.engine.loading.options import DEFAULT_SLOTS
-from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
+from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
+from llava_pack.engine.port import EngineInfo
+from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
-from llava_pack.format.manifest import Manifest
+from llava_pack.format.manifest import Engine, Manifest
+from llava_pack.profiles.launcher import KEY_VARIABLE
+from llava_pack.profiles.profile import Launch, Profile
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.foreign import UNFENCED, launcher_argv
 
 _DROPPED = (
     "_PROXY", "HF_ENDPOINT", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS",
@@ -22,6 +30,7 @@ _DROPPED = (
 )  # fmt: skip
 """How names of variables end that programs of other kinds are told secrets by."""
 _DRAIN_S = 1
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,18 @@ class EnginePlan:
     """Absolute."""
     python: Path
     """The interpreter of its own environment."""
+    engine: Engine = "transformers"
+    """What serves it."""
+    version: str = ""
+    """Of an engine of others."""
+    architecture: str = ""
+    """As `config.json` names it, for an engine of others."""
+    tokenizer_dir: Path | None = None
+    """Absolute; where an engine of others finds tokenizer and processor, None for in the model."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, for an engine of others."""
+    pictures: int = Limits().count
+    """At most in one request."""
     vision_tower: Path | None = None
     """Absolute; None lets the checkpoint say."""
     model_base: Path | None = None
@@ -51,7 +72,7 @@ class EnginePlan:
     conv_mode: str | None = None
     gpus: int | None = None
     """How many may share its layers; None for all that are visible."""
-    picture_mode: str = DEFAULT_PICTURE_MODE
+    picture_mode: PictureMode = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
 
@@ -68,6 +89,7 @@ class LoadOptions:
     slots: int | None = None
     context_tokens: int | None = None
     conv_mode: str | None = None
+    gpus: int | None = None
     picture_mode: str | None = None
 
     @property
@@ -126,6 +148,21 @@ def installed_plan(
     return replace(bundled, **options.given)
 
 
+def check_fence(plan: EnginePlan, fence: FenceMode) -> None:
+    """Refuse a fence that an engine of others does not have.
+
+    Raises:
+        ServeError: it is required.
+    """
+    runtime = RUNTIMES[plan.engine]
+    if fence == "required" and runtime.profile is not None:
+        raise ServeError(
+            f"a complete fence is required, but that of {runtime.title} is {UNFENCED}",
+            subject="--require-fence",
+            hint="leave it out, or build the bundle with llava-pack's engine",
+        )
+
+
 def engine_command(
     plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
 ) -> EngineCommand:
@@ -138,8 +175,14 @@ def engine_command(
         pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
             it there, and writes nowhere.
 
+    Raises:
+        ServeError: a fence is required that the engine does not have.
+
     Source: llava_pack/engine/worker.py, its options.
     """
+    check_fence(plan, fence)
+    if (profile := RUNTIMES[plan.engine].profile) is not None:
+        return _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
     kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
     argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
@@ -164,6 +207,56 @@ def engine_command(
         argv=tuple(argv),
         address=EngineAddress(socket=socket),
         environment=engine_environment(os.environ),
+    )
+
+
+def _foreign_command(
+    plan: EnginePlan, profile: Profile, socket: Path, *, fence: FenceMode, pycache: str | None
+) -> EngineCommand:
+    """Return how an engine of others is started; its arguments are made at each start."""
+    key = secrets.token_urlsafe(_KEY_BYTES) if profile.keys else ""
+    launch = Launch(
+        version=plan.version,
+        python=plan.python,
+        model_dir=plan.model_dir,
+        tokenizer_dir=plan.tokenizer_dir,
+        name=plan.name,
+        architecture=plan.architecture,
+        precision=plan.precision,
+        device=plan.device,
+        context_tokens=plan.context_tokens,
+        slots=plan.slots,
+        pictures=plan.pictures,
+        gpus=plan.gpus or 1,
+        socket=socket if profile.way == "unix" else None,
+        folder=socket.with_suffix(""),
+    )
+    info = EngineInfo(
+        model=plan.name,
+        precision=plan.precision,
+        device=plan.device,
+        context_tokens=plan.context_tokens or 0,
+        slots=plan.slots,
+        conv_mode="",
+        image_tokens=0,
+        made_on=f"{plan.engine} {plan.version}",
+        picture_mode=plan.picture_mode,
+        engine=f"{RUNTIMES[plan.engine].title} {plan.version}",
+    )
+    return EngineCommand(
+        name=plan.name,
+        argv=launcher_argv(plan.python, profile, pycache),
+        address=EngineAddress(
+            socket=socket,
+            engine=plan.engine,
+            key=key,
+            info=info,
+            tokens=plan.tokens,
+            standing=OFF if fence == "off" else UNFENCED,
+        ),
+        environment=engine_environment(os.environ) | ({KEY_VARIABLE: key} if key else {}),
+        term_s=profile.term_s,
+        launch=launch,
     )
 
 

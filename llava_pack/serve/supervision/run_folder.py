@@ -15,8 +15,9 @@ from typing import Self
 _PREFIX = "llava-pack-serve-"
 _LOCK = "lock"
 _NAME_BYTES = 12
-_LONGEST_PARENT_BYTES = 60
-"""So that a socket below it stays within the 107 bytes of unix(7)."""
+_LONGEST_PARENT_BYTES = 32
+"""So that sockets below it stay within the 107 bytes of unix(7): also those that engines of others
+name by 36 characters, in folders of their own."""
 
 
 class Scratch:
@@ -69,7 +70,10 @@ class Scratch:
         return self.root / self._control
 
     def socket(self, number: int) -> Path:
-        """Return the path of an engine's socket; short, for the kernel takes 107 bytes."""
+        """Return the path of an engine's socket; short, for the kernel takes 107 bytes.
+
+        An engine of others has a folder beside it, of the same name without its end.
+        """
         return self.root / f"engine-{number}.sock"
 
 

@@ -3,7 +3,7 @@
 This process answers nobody: what strangers send is read by the gateway, which is a process of its
 own, and so this one is there to end and replace it. The port is taken first, so that a wrong one is
 known before anything is loaded. The first signal lets what runs end for a while, the second ends
-everything at once. A closed terminal is a first signal, and never a second one.
+everything at once.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from llava_pack.serve.port import Status
 from llava_pack.serve.run_state import Publication, RunState, publish
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.control import ControlServer
+from llava_pack.serve.supervision.ending import Ending
 from llava_pack.serve.supervision.fleet import Fleet, Prover, idle, phases
 from llava_pack.serve.supervision.gateway import SupervisedGateway
 from llava_pack.serve.supervision.gateway_process import (
@@ -115,9 +115,7 @@ class _Run:
         self._plan = plan
         self._scratch = scratch
         self._progress = progress
-        self._told = asyncio.Event()
-        self._forced = asyncio.Event()
-        self._signal = 0
+        self._ending = Ending(progress)
         self._announced = False
         self._log = Narration(progress)
         self._gateway = SupervisedGateway(
@@ -139,9 +137,7 @@ class _Run:
 
     async def serve(self, announce: Announce) -> int:
         """Serve, and return the exit code: a signal's only where it had to be forced."""
-        loop = asyncio.get_running_loop()
-        for number in ending_signals():
-            loop.add_signal_handler(number, self._on_signal, number)
+        self._ending.listen()
         state = replace(self._plan.state, control=str(self._scratch.control))
         publication = publish(self._plan.state_directory, state)
         _log.info("serving %s, process %d", ", ".join(state.models), os.getpid())
@@ -167,11 +163,11 @@ class _Run:
             await asyncio.gather(watchdog, enforcing, *tasks, return_exceptions=True)
         for task in tasks:
             task.result()
-        return 128 + self._signal if self._forced.is_set() else 0
+        return self._ending.exit_code
 
     async def _serve(self, gateway: asyncio.Task[None], announce: Announce) -> None:
         """Serve until told to end, or until the start of the gateway or of a model has failed."""
-        told = asyncio.create_task(self._told.wait())
+        told = asyncio.create_task(self._ending.told.wait())
         ready = asyncio.create_task(self._ready())
         try:
             await asyncio.wait({told, ready, gateway}, return_when=asyncio.FIRST_COMPLETED)
@@ -201,7 +197,7 @@ class _Run:
         for models in (self._fleet, self._replicas):
             models.refuse()
         await idle(
-            lambda: not (self._fleet.busy or self._replicas.busy) or self._forced.is_set(),
+            lambda: not (self._fleet.busy or self._replicas.busy) or self._ending.forced.is_set(),
             self._plan.state.drain_s,
         )
 
@@ -217,13 +213,13 @@ class _Run:
 
     async def _close(self) -> None:
         """End gateway and engines, each within seconds; whoever hangs is killed."""
-        force = self._forced.is_set()
+        force = self._ending.forced.is_set()
         await asyncio.gather(self._gateway.stop(force=force), self._fleet.close(force=force))
         await self._replicas.close()
 
     async def _enforce(self) -> None:
         """Kill everything once it is forced, whatever is waited for elsewhere."""
-        await self._forced.wait()
+        await self._ending.forced.wait()
         self._gateway.kill()
         self._fleet.kill()
 
@@ -239,7 +235,7 @@ class _Run:
     def _hear(self, name: str, status: Status) -> None:
         self._log.take(name, status)
         said = self._phases
-        if self._announced or self._told.is_set():
+        if self._announced or self._ending.told.is_set():
             self._plan.notifier.status(said)
         else:
             self._plan.notifier.loading(said)
@@ -247,21 +243,6 @@ class _Run:
     def _changed(self, publication: Publication, state: RunState) -> None:
         models = tuple(self._fleet) or state.models
         publication.update(replace(state, models=models, replicas=tuple(self._replicas)))
-
-    def _on_signal(self, number: int) -> None:
-        if self._told.is_set():
-            if number != signal.SIGHUP:  # a terminal that closes says so more than once
-                self._forced.set()
-            return
-        self._signal = number
-        self._told.set()
-        self._progress.note("shutting down; press Ctrl-C again to stop immediately")
-
-
-def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that shut a server down; a closed terminal's not where `nohup` is used."""
-    hang_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
-    return signal.SIGINT, signal.SIGTERM, *hang_up
 
 
 def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:

@@ -37,10 +37,10 @@ def test_a_later_writer_may_say_more(manifest):
 
 
 def test_a_later_format_names_the_llava_pack_to_use(manifest):
-    data = edited(manifest, lambda value: value.update(format=3, files="elsewhere"))
-    with pytest.raises(IntegrityError, match="bundle format 3") as caught:
+    data = edited(manifest, lambda value: value.update(format=4, files="elsewhere"))
+    with pytest.raises(IntegrityError, match="bundle format 4") as caught:
         parse_manifest(data)
-    assert "llava-pack that reads bundle format 3" in caught.value.hint
+    assert "llava-pack that reads bundle format 4" in caught.value.hint
 
 
 def test_every_defect_is_named_in_one_error(manifest):

@@ -12,7 +12,7 @@ import pytest
 from llava_pack.engine.fence import calls, landlock, seccomp
 from llava_pack.engine.fence.blame import blamed, passed_over, suspected
 from llava_pack.engine.fence.calls import AARCH64, ARCHITECTURES, X86_64, Architecture
-from llava_pack.engine.fence.home import move_in
+from llava_pack.engine.fence.home import settle
 from llava_pack.engine.fence.place import Place, this_place, with_targets
 from llava_pack.engine.fence.plan import decoder_fence, engine_fence, gateway_fence
 from llava_pack.engine.fence.value import OFF, Fence, Standing
@@ -334,7 +334,7 @@ def test_what_libraries_keep_goes_into_the_private_folder(tmp_path):
     (home / "left").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", None)
-        move_in(home, environment)
+        settle(home, environment)
     assert environment["USER"] == "ada"
     assert "SSL_CERT_FILE" not in environment
     places = {Path(value) for name, value in environment.items() if name != "USER"}

@@ -1,0 +1,111 @@
+"""SGLang: an engine that keeps what conversations have in common; it compiles while it serves.
+
+Source: sglang 0.5.23 and 0.5.10.post1: python/sglang/srt/server_args.py (since 0.5.23
+srt/arg_groups/fields), srt/environ.py, srt/entrypoints/http_server.py and the collectors of
+metrics.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from llava_pack.profiles.loads import LOADS
+from llava_pack.profiles.profile import (
+    LOOPBACK,
+    QUIET,
+    Dialect,
+    Launch,
+    MetricNames,
+    Profile,
+    interface_of,
+)
+from llava_pack.profiles.releases import RELEASES
+
+_TERM_S = 20.0
+_CONTEXT_TOKENS = 4096
+_EARLIER = "0.5.10.post1"
+"""The release that knows neither of two options of later ones, and one by another name."""
+
+
+def _argv(launch: Launch) -> tuple[str, ...]:
+    return ("-m", "sglang.launch_server", *_options(launch))
+
+
+def _options(launch: Launch) -> Iterator[str]:
+    yield from ("--model-path", str(launch.model_dir))
+    if launch.tokenizer_dir is not None:  # LLaVA's own layout, for which it has its own code
+        yield from ("--tokenizer-path", str(launch.tokenizer_dir))
+    else:  # its registry has no CLIP tower, so that it cannot load this layout by itself
+        yield from ("--model-impl", "transformers")
+    yield from ("--served-model-name", launch.name)
+    yield from ("--host", LOOPBACK, "--port", str(launch.port))
+    yield from PROFILE.precisions[launch.precision]
+    if launch.context_tokens is not None:
+        yield from ("--context-length", str(launch.context_tokens))
+    yield from ("--max-running-requests", str(launch.slots))
+    yield from ("--limit-mm-data-per-request", json.dumps({"image": launch.pictures}))
+    if launch.version == _EARLIER:
+        yield "--disable-fast-image-processor"
+    else:
+        yield from ("--image-processor-backend", "pil", "--allowed-media-domains", "invalid.")
+    yield from ("--sampling-defaults", "openai")  # a model's folder brings no sampling of its own
+    yield from ("--enable-metrics", "--enable-cache-report", "--log-level-http", "warning")
+    yield from _spread(launch)
+    if launch.device == "cpu":
+        yield from ("--device", "cpu", "--attention-backend", "torch_native")
+        yield from ("--mm-attention-backend", "sdpa", "--sampling-backend", "pytorch")
+        yield from ("--disable-cuda-graph", "--disable-overlap-schedule")
+        tokens = launch.slots * (launch.context_tokens or _CONTEXT_TOKENS)
+        yield from ("--max-total-tokens", str(tokens))  # else it takes most of the memory
+
+
+def _spread(launch: Launch) -> Iterator[str]:
+    """Yield how the model lies on GPUs: each layer on all of them, of all machines."""
+    nodes = 1 if launch.node is None else launch.node.count
+    if launch.gpus * nodes > 1:
+        yield from ("--tp-size", str(launch.gpus * nodes))
+    if launch.node is not None:
+        yield from ("--nnodes", str(launch.node.count), "--node-rank", str(launch.node.rank))
+        yield from ("--dist-init-addr", f"{launch.node.head}:{launch.node.port}")
+
+
+def _environment(launch: Launch) -> Mapping[str, str]:
+    cpu = {"SGLANG_USE_CPU_ENGINE": "1", "TORCH_COMPILE_DISABLE": "1"}
+    # Its workers would find each other at a port of every address.
+    meets = f"file://{launch.folder / 'meets'}"
+    alone = {"SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": meets} if launch.node is None else {}
+    return {
+        **QUIET,
+        **interface_of(launch),
+        **(cpu if launch.device == "cpu" else {}),
+        **alone,
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",  # who asks how it is makes no work
+    }
+
+
+PROFILE = Profile(
+    package="sglang",
+    releases=RELEASES["sglang"],
+    layouts=LOADS["sglang"].layouts,
+    architectures=LOADS["sglang"].architectures,
+    precisions=LOADS["sglang"].precisions,
+    quantized=LOADS["sglang"].quantized,
+    argv=_argv,
+    keys=("--api-key", "--admin-api-key"),
+    environment=_environment,
+    way="loopback",
+    ready="/health",
+    dialect=Dialect(placeholders=("<image>",)),
+    metrics=MetricNames(
+        steps="sglang:realtime_tokens_total",
+        running="sglang:num_running_reqs",
+        waiting="sglang:num_queue_reqs",
+        kv_usage="sglang:token_usage",
+        prompt_tokens="sglang:prompt_tokens_total",
+        generated_tokens="sglang:generation_tokens_total",
+        first_token_s="sglang:time_to_first_token_seconds",
+        token_gap_s="sglang:inter_token_latency_seconds",
+    ),
+    needs=LOADS["sglang"].needs,
+    nodes=True,
+    term_s=_TERM_S,
+)

@@ -1,0 +1,210 @@
+"""Holds a program, so that nothing of it outlives whoever started it; stdlib only.
+
+    python -I -S tether.py NAME PARENT TERM_S COUNT
+
+NAME tells whoever lists processes what is held. The program and its arguments come on stdin, COUNT
+of them, each ended by NUL. On stdout, as lines, go the program's process number (where it cannot be
+started, its negative errno) and, when it has ended, its exit code (where a signal killed it, the
+signal's negative number). Stdout is closed when nothing is left. Stderr is the program's own.
+
+A tether is two processes of this code, one the parent of the other: its strands. The kernel wakes a
+strand whose parent is gone, and gives it whatever loses its parent below it. So whichever process
+is killed, a strand is left that ends the rest:
+
+- SIGTERM, SIGINT and SIGABRT are passed on to the program, which goes on if it was stopped.
+- Told to end by SIGTERM or SIGINT, it has TERM_S seconds; it is told as well when whoever started
+  the tether is gone.
+- What it leaves behind when it ends by itself is told to end, and has TERM_S seconds.
+- Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once.
+
+Where both strands are killed at once, the kernel kills the program; nobody ends what that started.
+
+Source: prctl(2), PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER.
+"""
+
+import ctypes
+import math
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # Source: linux/prctl.h
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+_STDIN, _REPORT, _STDERR = range(3)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_PASSED_ON = (*_ENDING, signal.SIGABRT)
+_HEARD = (*_PASSED_ON, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT)
+_PARENT_GONE = signal.SIGCONT  # one that was stopped hears of it too
+_AGAIN_S = 0.05
+
+
+class Strand:
+    """One process of a tether, and its child: the other strand, or the program.
+
+    Args:
+        parent: the process number of whoever started it.
+        child: the child's.
+        term_s: seconds that the child gets once it is told to end.
+    """
+
+    def __init__(self, parent: int, child: int, term_s: float) -> None:
+        self._parent = parent
+        self._child = child
+        self._term_s = term_s
+        self._kills_s = math.inf
+        self._heard, hears = os.pipe()
+        os.set_blocking(hears, False)
+        signal.set_wakeup_fd(hears)
+        for number in _HEARD:
+            signal.signal(number, lambda *_: None)
+
+    def hold(self) -> None:
+        """Return when the child has ended, and everything below this process with it."""
+        while self._reaped():
+            if self._parent not in {0, os.getppid()}:
+                self._parent = 0
+                self._hear(signal.SIGTERM)
+            left_s = self._kills_s - time.monotonic()
+            if left_s <= 0:
+                self._send(signal.SIGKILL)
+                left_s = _AGAIN_S
+            timeout_s = None if left_s == math.inf else left_s
+            if select.select([self._heard], [], [], timeout_s)[0]:
+                for number in os.read(self._heard, select.PIPE_BUF):
+                    self._hear(number)
+
+    def _reaped(self) -> bool:
+        """Reap what has ended, and return whether there is anything left."""
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == self._child:
+                    self._child = 0
+                    _tell(os.waitstatus_to_exitcode(ended[1]))
+                    self._end_in_time()
+                    self._send(signal.SIGTERM, signal.SIGCONT)
+            return True
+        return False
+
+    def _hear(self, number: int) -> None:
+        if number == signal.SIGQUIT:
+            self._kills_s = -math.inf
+        if number in _PASSED_ON and self._child:
+            os.kill(self._child, number)
+            os.kill(self._child, signal.SIGCONT)
+        if number in _ENDING:
+            self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        self._kills_s = min(self._kills_s, time.monotonic() + self._term_s)
+
+    def _send(self, *numbers: int) -> None:
+        """Send signals to everything below this process."""
+        for pid in {*_descendants(), self._child} - {0}:
+            for number in numbers:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+
+
+def main(argv: list[str]) -> None:
+    """Hold the program that is told on stdin."""
+    parent, term_s, count = int(argv[2]), float(argv[3]), int(argv[4])
+    _end_with(parent, _PARENT_GONE)
+    *program, _ = sys.stdin.buffer.read().split(b"\0")
+    if len(program) != count:  # whoever tells it is gone
+        os._exit(1)
+    own = os.getpid()
+    _hold(parent, _forked(lambda: _hold_program(own, program, term_s), _PARENT_GONE), term_s)
+
+
+def _hold_program(parent: int, program: list[bytes], term_s: float) -> None:
+    failures, failed = os.pipe()  # the kernel closes it when the program has begun
+    child = _forked(lambda: _become(program, failed), signal.SIGKILL)
+    os.close(failed)
+    code = os.read(failures, select.PIPE_BUF)
+    _tell(-int(code) if code else child)
+    _hold(parent, child, term_s)
+
+
+def _hold(parent: int, child: int, term_s: float) -> NoReturn:
+    """Hold a child, and end when nothing is left."""
+    for name in _listed("/proc/self/fd"):  # what is open beyond stderr is the program's alone
+        if int(name) > _STDERR:
+            with suppress(OSError):
+                os.close(int(name))
+    Strand(parent, child, term_s).hold()
+    os._exit(0)
+
+
+def _become(program: list[bytes], failed: int) -> NoReturn:
+    """Become the program, in a session of its own, or tell why not."""
+    os.setsid()
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
+        signal.signal(ignored, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (_STDIN, _REPORT):
+        os.dup2(nothing, number)
+    try:
+        os.execvp(program[0], program)  # noqa: S606 - the argument is a list
+    except OSError as error:
+        os.write(failed, b"%d" % (error.errno or 0))
+        os._exit(1)
+
+
+def _forked(begin: Callable[[], None], number: int) -> int:
+    """Return a child that begins so, below which nobody is lost, and which ends by a signal.
+
+    Args:
+        begin: does not return.
+        number: of the signal that the child gets when this process is gone.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    own = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _end_with(own, number)
+        begin()
+    return child
+
+
+def _end_with(parent: int, number: int) -> None:
+    """Get a signal when the parent is gone, also where it is gone already."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _tell(number: int) -> None:
+    with suppress(OSError):  # nobody hears
+        os.write(_REPORT, b"%d\n" % number)
+
+
+def _descendants() -> list[int]:
+    """Return everything that runs below this process. Source: proc(5), stat."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdecimal, _listed("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - pathlib takes long to load
+            parent = int(stat.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    level = [os.getpid()]
+    while level := [child for pid in level for child in children.get(pid, ())]:
+        found += level
+    return found
+
+
+def _listed(folder: str) -> list[str]:
+    """Return the names in a folder of proc(5); nothing elsewhere than on Linux."""
+    with suppress(FileNotFoundError):
+        return os.listdir(folder)  # noqa: PTH208 - pathlib takes long to load
+    return []
+
+
+if __name__ == "__main__":
+    main(sys.argv)
