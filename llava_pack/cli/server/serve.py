@@ -75,7 +75,8 @@ def serve(
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
       llava-pack serve --nodes 2 --address 10.0.0.1
     """
-    from llava_pack.cli.server.detached import asked_for, serve_detached
+    from llava_pack.cli.server.asked import asked_for
+    from llava_pack.cli.server.detached import serve_detached
     from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
 
     if nodes.join is not None:
@@ -181,7 +182,7 @@ def serve_plan(
             llava_path=allowed.policy.llava_path,
             public_url=allowed.policy.name.url,
             reached_as=server.reached_as,
-            nodes=meeting.count if meeting else 1,
+            network=str(meeting.network) if meeting else "",
             asked=asked,
         ),
         state_directory=directory,
