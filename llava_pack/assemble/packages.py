@@ -24,6 +24,8 @@ from llava_pack.lock.resolve import find_wheels, resolve
 from llava_pack.lock.torch_build import TorchChoice, TorchNeeds, choose_torch, torch_needs
 from llava_pack.recipe import Recipe
 
+_FILTERED = "filtered by `exclude-newer`"
+"""In uv's hint where an index, as some mirrors, does not say when a file was uploaded."""
 Wheels = tuple[LockedWheel, ...]
 
 
@@ -186,7 +188,16 @@ class _Resolution:
             self.recipe, runtime.profile, release, torch, quantized=self.quantized
         )
         newer = choice.exclude_newer or release.resolved or None
-        return own, self._wheels(lines, torch.backend, newer)
+        try:
+            return own, self._wheels(lines, torch.backend, newer)
+        except RecipeError as error:
+            if choice.exclude_newer or _FILTERED not in error.message:
+                raise
+        self.progress.note(
+            f"! this index tells no time of upload, or has none of {release.resolved[:10]}: "
+            f"{runtime.title}'s packages are those of today, which are perhaps too new for it"
+        )
+        return own, self._wheels(lines, torch.backend, None)
 
     def _wheels(self, lines: tuple[str, ...], backend: str | None, newer: str | None) -> Wheels:
         platform, indexes = self.choice.platform, self.indexes

@@ -30,6 +30,15 @@ class Place:
     gpu: Gpu | None = None
     cuda: Cuda | None = None
 
+    def meant(self, releases: tuple[Release, ...]) -> tuple[Release, ...]:
+        """Return the releases for such machines, CPU or GPU; all where there are none."""
+        alike = [
+            one
+            for one in releases
+            if self.platform.arch in one.arches and (one.cuda == "none") == (self.cuda == "none")
+        ]
+        return tuple(alike) or releases
+
     def refusals(self, release: Release) -> Iterator[str]:
         """Yield why a release does not run there."""
         if self.cuda not in {None, release.cuda}:
@@ -77,7 +86,7 @@ def choose_release(engine: Engine, releases: tuple[Release, ...], place: Place) 
     """
     title = RUNTIMES[engine].title
     passed: list[str] = []
-    for release in releases:
+    for release in place.meant(releases):
         why = "; ".join(place.refusals(release))
         if not why:
             needs = f"{_device(release.cuda)}, glibc 2.{release.glibc_minor} or newer"

@@ -13,6 +13,7 @@ from llava_pack.profiles.profile import Layout, Tool
 
 _LLAVA = frozenset({"LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"})
 _ONEVISION = frozenset({"LlavaOnevisionForConditionalGeneration"})
+_ORIGINAL = frozenset({"LlavaLlamaForCausalLM", "LlavaQwenForCausalLM"})
 _INTERNVL = frozenset({"InternVLForConditionalGeneration"})
 _WHOLE: Mapping[str, tuple[str, ...]] = {
     name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
@@ -42,7 +43,7 @@ LOADS: Mapping[str, Loads] = {
     # The original layout first: of the other, transformers' own code would compute.
     "sglang": Loads(
         layouts=("original", "hf"),
-        architectures=_LLAVA | _ONEVISION,
+        architectures=_LLAVA | _ORIGINAL,
         precisions=_WHOLE,
         quantized=frozenset({"awq", "fp8", "gptq"}),
         needs=frozenset({"nvcc"}),

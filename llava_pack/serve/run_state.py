@@ -67,6 +67,8 @@ class RunState:
     """Of which head it is a node, as which, and how far; empty where it serves by itself."""
     network: str = ""
     """Of the machines that hold the model together; empty where this one holds it alone."""
+    replicas: tuple[str, ...] = ()
+    """Addresses of other servers that it asks."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """What the run was asked for, by option; empty where an earlier version wrote the state."""
     start_ticks: int | None = field(default=None, compare=False)
@@ -231,6 +233,7 @@ def _parse(data: bytes) -> RunState | None:
     try:
         values: Any = json.loads(data)
         known = {one.name: values[one.name] for one in fields(RunState) if one.name in values}
-        return RunState(**{**known, "models": tuple(known["models"])})
+        several = {name: tuple(known.get(name, ())) for name in ("models", "replicas")}
+        return RunState(**{**known, **several})
     except (ValueError, KeyError, TypeError):
         return None

@@ -61,6 +61,7 @@ MISTAKES = {
     "slots": [*_FOLDER, "--slots", "257"],
     "context": [*_FOLDER, "--context", "2"],
     "conv_mode": [*_FOLDER, "--conv-mode", "none"],
+    "gpus": [*_FOLDER, "--gpus", "0"],
     "picture_mode": [*_FOLDER, "--picture-mode", "own"],
 }
 OTHER_MODEL = {
@@ -75,6 +76,7 @@ OTHER_MODEL = {
     "slots": 3,
     "context": 64,
     "conv_mode": "llava_v0",
+    "gpus": 2,
     "picture_mode": "llava",
 }
 

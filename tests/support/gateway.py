@@ -33,11 +33,14 @@ from llava_pack.serve.care import RESTS_S, Care
 from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.nodes.crew import Crew, CrewPlan
 from llava_pack.serve.nodes.wire import SharedSettings
+from llava_pack.serve.replicas.address import replica_addresses
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.replica import Expected
+from llava_pack.serve.supervision.replicas import ReplicasPlan
 from llava_pack.serve.supervision.supervisor import ServePlan, run
 from llava_pack.serve.supervision.systemd import Notifier
 from tests.support.waiting import until
@@ -50,6 +53,7 @@ KEY = "the-key-of-somebody-else"
 JOIN_KEY = "the-key-of-these-nodes"
 BUNDLE_ID = "ab" * 32
 """What all nodes have, unless another one is said."""
+TETHER = b"serve/tether.py"
 
 
 @dataclass
@@ -79,6 +83,10 @@ class Gateway:
         """Return the engine processes of this gateway."""
         return self._children(b"--socket")
 
+    def strand_pids(self) -> list[int]:
+        """Return the processes that hold engines and gateway, two for each."""
+        return self._children(TETHER)
+
     def decoder_pids(self) -> list[int]:
         """Return the processes that decode pictures for this gateway."""
         decoder = b"llava_pack.engine.inputs.decoder_process"
@@ -104,7 +112,7 @@ def _children(parent: int, word: bytes) -> list[int]:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_bytes()
             found += [child] if word in words else []
-            found += _children(child, word) if b"tether.py" in words else []
+            found += _children(child, word) if TETHER in words else []
     return found
 
 
@@ -140,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--engine", default="")
-    parser.add_argument("--models", nargs="+", default=["echo"])
+    parser.add_argument("--models", nargs="*", default=["echo"])
+    parser.add_argument("--replica", action="append", default=[], help="another such gateway")
+    parser.add_argument("--replica-key", default=TOKEN)
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
@@ -188,11 +198,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=port,
         token="" if given.no_token else TOKEN,
         socket=str(given.socket) if given.socket else None,
-        models=tuple(given.models),
+        models=tuple(given.models) or ("echo",),
         started=1,
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
         drain_s=given.drain_s,
+        replicas=tuple(given.replica),
     )
     plan = ServePlan(
         listening=listening,
@@ -218,12 +229,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         gateway_argv=_gateway_argv(given),
         log=given.log,
         notifier=notifier,
+        replicas=_replicas(given, port),
     )
     try:
         return run(plan, announce, Silent())
     except PackError as error:
         print(json.dumps({"error": error.kind, "message": str(error)}), flush=True)
         return int(error.exit_code)
+
+
+def _replicas(given: argparse.Namespace, port: int) -> ReplicasPlan:
+    """Return the replicas that are asked, all with one key."""
+    one = replica_addresses(given.replica, {"": given.replica_key})
+    if len(given.models) > 1:
+        return ReplicasPlan()
+    expected = Expected(model=(given.models or ["echo"])[0], bundle_id=given.bundle_id)
+    own = f"unix:{given.socket}" if given.socket else f"127.0.0.1:{port}"
+    return ReplicasPlan(expected=expected, own=own, replicas=one)
 
 
 def _gateway_argv(given: argparse.Namespace) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from llava_pack.serve.run_state import RunState, running
 
 if TYPE_CHECKING:
     from llava_pack.cli.loading import ModelOptions
+    from llava_pack.cli.server.fronting import ReplicaOptions
     from llava_pack.cli.server.nodes import NodeOptions
     from llava_pack.cli.server.serving import ServerOptions
     from llava_pack.installation.installed import Installation
@@ -21,19 +22,20 @@ _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 def asked_for(
     options: "ModelOptions",
-    server: "ServerOptions",
-    nodes: "NodeOptions",
     items: "Sequence[Installation]",
+    *groups: "ServerOptions | ReplicaOptions | NodeOptions",
 ) -> dict[str, str]:
     """Return what a run is asked for, as texts that are compared with those of another run.
 
     Args:
         options: of the models.
-        server: of the server.
-        nodes: of the machines that hold a model together.
         items: the installed models, none where a folder is served.
+        groups: of the server, its replicas and its nodes.
     """
-    typed = {**vars(options), **vars(server), **vars(nodes), "model_path": options.folder}
+    typed = dict(vars(options))
+    for group in groups:
+        typed |= vars(group)
+    typed["model_path"] = options.folder
     asked = {name: str(value) for name, value in typed.items() if name not in _NOT_COMPARED}
     return asked | {"models": " ".join(str(one.root) for one in items), _DEVICES: _devices()}
 

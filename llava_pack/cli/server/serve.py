@@ -15,20 +15,13 @@ from llava_pack.cli.arguments import AsJson, KeepEnv, Prefix
 from llava_pack.cli.loading import ModelOptions, tell_left_out
 from llava_pack.cli.parameters import expanded, refuse_options
 from llava_pack.cli.server.following import join_head
-from llava_pack.cli.server.nodes import (
-    OF_JOIN,
-    NodeOptions,
-    crew_of,
-    meeting_of,
-    tell_nodes,
-    with_nodes,
-)
+from llava_pack.cli.server.fronting import ReplicaOptions
+from llava_pack.cli.server.nodes import OF_JOIN, NodeOptions, meeting_of, spread_over, tell_nodes
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.serve.run_state import RunState, directories
 
 if TYPE_CHECKING:
     from llava_pack.engine.port import EngineInfo
-    from llava_pack.serve.nodes.join_line import Meeting
     from llava_pack.serve.supervision.plans import EnginePlan
     from llava_pack.serve.supervision.supervisor import ServePlan
 
@@ -43,6 +36,7 @@ def serve(
     *,
     options: ModelOptions,
     server: ServerOptions,
+    front: ReplicaOptions,
     nodes: NodeOptions,
     detach: Annotated[
         bool,
@@ -73,6 +67,7 @@ def serve(
       llava-pack serve --socket ~/llava.sock
       llava-pack serve --public-url https://llava.corp/vlm --trusted-proxy 127.0.0.1
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
+      llava-pack serve --replica gpu1:7860 --replica gpu2:7860 --replica-key-file ~/front.key
       llava-pack serve --nodes 2 --address 10.0.0.1
     """
     from llava_pack.cli.server.asked import asked_for
@@ -85,9 +80,10 @@ def serve(
     options.check_served()
     if options.model_path is None:
         server.refuse_root()
-    items = options.installed(recipes or [], prefix)
+    alone = front.alone(recipes or [], options)
+    items = () if alone else options.installed(recipes or [], prefix)
     tell_left_out()
-    asked = asked_for(options, server, nodes, items)
+    asked = asked_for(options, items, server, front, nodes)
     if keep_env:
         asked["keep_env"] = " ".join(keep_env)
     if (meeting := meeting_of(nodes, items, recipes or [])) is not None:
@@ -99,12 +95,14 @@ def serve(
         raise typer.Exit(join_head(nodes, options, items, asked))
     if items and (other := other_runtime(items)) is not None:
         raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
-    plans = options.plans(items)
+    plans = [] if alone else options.plans(items)
     server.need_extra(plans)
     from llava_pack.serve.supervision.supervisor import run
 
     bundle_id = items[0].bundle_id if items else None
-    plan = serve_plan(plans, bundle_id, server, asked, meeting)
+    plan = serve_plan(plans, bundle_id, server, front, asked)
+    if meeting is not None:
+        plan = spread_over(plan, meeting)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not server.fence:
@@ -122,22 +120,15 @@ def serve_plan(
     plans: "list[EnginePlan]",
     bundle_id: str | None,
     server: ServerOptions,
+    front: ReplicaOptions,
     asked: Mapping[str, str],
-    meeting: "Meeting | None" = None,
 ) -> "ServePlan":
     """Return the run that the options ask for; what it listens on is taken.
-
-    Args:
-        plans: the models.
-        bundle_id: of the bundle that was installed, None for a bare folder.
-        server: the options of the server.
-        asked: the same as texts, for another run to be compared with.
-        meeting: where other nodes find it; None for none.
 
     Raises:
         UsageError: a name of a model cannot be given.
         ServeError: a fence is required that an engine does not have.
-        PackError: a file of keys, the address or the port cannot be had.
+        PackError: a file of keys, the address or the port cannot be had, or a replica is none.
     """
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
@@ -146,8 +137,6 @@ def serve_plan(
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
-    crew = crew_of(meeting, plans[0]) if meeting else None
-    aliases = aliases_of(server.served_model_name or (), [plan.name for plan in plans])
     for one in plans:
         check_fence(one, server.fence_mode)
     directory = directories()[0]
@@ -155,14 +144,20 @@ def serve_plan(
     audit = server.audit(directory)
     pictures = server.pictures
     listening = server.listen()
+    port = server.port if server.socket else listening.getsockname()[1]
+    loaded = tuple(plan.name for plan in plans)
+    try:
+        replicas = front.plan(loaded, bundle_id, server, port)
+        models = loaded or ((replicas.expected.model,) if replicas.expected else ())
+        aliases = aliases_of(server.served_model_name or (), models)
+    except BaseException:
+        listening.close()
+        raise
     return ServePlan(
         listening=listening,
-        plans=tuple(with_nodes(plans, meeting)),
-        crew=crew,
+        plans=tuple(plans),
         fence=server.fence_mode,
-        command=partial(
-            engine_command, fence=server.fence_mode, pycache=sys.pycache_prefix, others=crew
-        ),
+        command=partial(engine_command, fence=server.fence_mode, pycache=sys.pycache_prefix),
         prover=proof_of,
         care=server.care,
         policy=allowed.policy,
@@ -170,20 +165,20 @@ def serve_plan(
         state=RunState(
             pid=os.getpid(),
             host=server.host,
-            port=server.port if server.socket else listening.getsockname()[1],
+            port=port,
             token=allowed.token,
             keeps_token=server.keep_token,
             socket=str(server.socket_path) if server.socket else None,
-            models=tuple(plan.name for plan in plans),
+            models=models,
             started=int(time.time()),
-            bundle_id=bundle_id,
+            bundle_id=replicas.expected.bundle_id if replicas.expected else bundle_id,
             log=str(log_path(directory)),
             drain_s=server.drain_s,
             llava_path=allowed.policy.llava_path,
             public_url=allowed.policy.name.url,
             reached_as=server.reached_as,
-            network=str(meeting.network) if meeting else "",
             asked=asked,
+            replicas=tuple(one.address for one in replicas.replicas),
         ),
         state_directory=directory,
         web=server.web,
@@ -191,6 +186,7 @@ def serve_plan(
         aliases=aliases,
         log=log_path(directory),
         notifier=Notifier.from_environment(os.environ),
+        replicas=replicas,
     )
 
 

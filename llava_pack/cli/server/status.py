@@ -45,6 +45,8 @@ def status(as_json: AsJson = False) -> None:
             console.data(f"  {console.mark('fail')} {server['error']}")
         for name, model in server["models"].items():
             console.data(f"  {model_line(name, model)}")
+            for address, replica in model.get("replicas", {}).items():
+                console.data(f"    {replica_line(address, replica)}")
         console.data(f"  log: {server['log']}")
 
 
@@ -79,9 +81,20 @@ def model_line(name: str, model: dict[str, Any]) -> str:
         return f"! {name}: {model['phase']} {translated(model['detail'])}".rstrip()
     mark = console.mark("ok")
     engine = model.get("engine", _OWN)  # which servers of earlier versions do not tell
-    by = "" if engine == _OWN else f" by {engine}"
+    where = model["device"] if engine == _OWN else f"{model['device']}, {engine}"
     return (
-        f"{mark} {name}: {model['precision']} on {model['device']}{by}, "
+        f"{mark} {name}: {model['precision']} on {where}, "
         f"{model['context_tokens']} tokens, {model['slots']} slots; "
         f"{model['running']} running, {model['waiting']} waiting"
+    )
+
+
+def replica_line(address: str, replica: dict[str, Any]) -> str:
+    """Return how one of a model's replicas is, for people."""
+    if replica["phase"] != "ready":
+        return f"! {address}: {replica['phase']} {translated(replica['detail'])}".rstrip()
+    return (
+        f"{console.mark('ok')} {address}: {replica['precision']} on {replica['device']}, "
+        f"{replica['slots']} slots; {replica['running']} running, {replica['waiting']} waiting; "
+        f"{replica['answered']} answered, {replica['lost']} lost"
     )

@@ -1,7 +1,7 @@
 """What is asked of an engine over a connection, whatever the engine is: one protocol."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -21,10 +21,15 @@ class EngineAddress:
     """A Unix socket in the private folder of the run, also where the engine listens elsewhere."""
     engine: Engine = "transformers"
     """Which one it is; llava-pack's own speaks a protocol of its own, the others OpenAI's."""
-    key: str = ""
+    key: str = field(default="", repr=False)
     """What it wants to be told; empty for nothing."""
+    replica: bool = False
+    """Whether another llava-pack server has it, which is asked as any client asks."""
     info: EngineInfo | None = None
     """What the plan says of an engine that tells little of itself; None for llava-pack's own."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, so that a person's text never becomes one; empty
+    for llava-pack's own, which knows them."""
     standing: Standing | None = None
     """Which fence stands around an engine that does not tell; None where it tells itself."""
 
@@ -104,4 +109,8 @@ async def connect(address: EngineAddress) -> EngineConnection:
     """
     from llava_pack.engine.process.client import EngineClient
 
+    if address.replica:
+        from llava_pack.serve.replicas.dialling import connected
+
+        return await connected(address.socket, address.key)
     return await EngineClient.connect(address.socket)

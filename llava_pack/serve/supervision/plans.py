@@ -21,7 +21,6 @@ from llava_pack.profiles.launcher import KEY_VARIABLE
 from llava_pack.profiles.profile import Launch, Node, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
-from llava_pack.serve.nodes.others import Others
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.foreign import UNFENCED, launcher_argv
 
@@ -55,6 +54,8 @@ class EnginePlan:
     """As `config.json` names it, for an engine of others."""
     tokenizer_dir: Path | None = None
     """Absolute; where an engine of others finds tokenizer and processor, None for in the model."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, for an engine of others."""
     pictures: int = Limits().count
     """At most in one request."""
     vision_tower: Path | None = None
@@ -170,7 +171,6 @@ def engine_command(
     *,
     fence: FenceMode = "on",
     pycache: str | None = None,
-    others: Others | None = None,
 ) -> EngineCommand:
     """Return how the plan's process is started.
 
@@ -180,7 +180,6 @@ def engine_command(
         fence: whether one is raised around it, and whether it has to be whole.
         pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
             it there, and writes nowhere.
-        others: the other machines of a plan that has a node.
 
     Raises:
         ServeError: a fence is required that the engine does not have.
@@ -189,8 +188,7 @@ def engine_command(
     """
     check_fence(plan, fence)
     if (profile := RUNTIMES[plan.engine].profile) is not None:
-        command = _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
-        return replace(command, others=others) if others and plan.node else command
+        return _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
     kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
     argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
@@ -252,12 +250,16 @@ def _foreign_command(
         picture_mode=plan.picture_mode,
         engine=f"{RUNTIMES[plan.engine].title} {plan.version}",
     )
-    standing = OFF if fence == "off" else UNFENCED
     return EngineCommand(
         name=plan.name,
         argv=launcher_argv(plan.python, profile, pycache),
         address=EngineAddress(
-            socket=socket, engine=plan.engine, key=key, info=info, standing=standing
+            socket=socket,
+            engine=plan.engine,
+            key=key,
+            info=info,
+            tokens=plan.tokens,
+            standing=OFF if fence == "off" else UNFENCED,
         ),
         environment=engine_environment(os.environ) | ({KEY_VARIABLE: key} if key else {}),
         term_s=profile.term_s,
