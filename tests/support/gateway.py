@@ -50,10 +50,10 @@ TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
-TETHER = b"serve/tether.py"
 JOIN_KEY = "the-key-of-these-nodes"
 BUNDLE_ID = "ab" * 32
 """What all nodes have, unless another one is said."""
+TETHER = b"serve/tether.py"
 
 
 @dataclass
