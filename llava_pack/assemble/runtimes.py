@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import target_requirements
 from llava_pack.checkpoint.defects import Defect
+from llava_pack.checkpoint.elsewhere import Loads, native_defects, own_defects
+from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.servable import Config, engine_defects, upstream_defects
 from llava_pack.format.errors import PackError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
@@ -75,6 +77,8 @@ class PackedRuntime:
         glibc_minor: of the oldest C library that its wheels are for; 0 where they decide.
         native: it loads the transformers-native layout too, and with it what was quantized ahead.
         merges: an adapter or a projector is put into its base first: it would load pickled parts.
+        loads: what it loads of transformers' own layout beside LLaVA's; None for llava-pack's
+            engine and LLaVA's own code.
     """
 
     engine: Engine
@@ -87,6 +91,13 @@ class PackedRuntime:
     glibc_minor: int = 0
     native: bool = True
     merges: bool = False
+    loads: Loads | None = None
+
+    def whole_defects(self, kind: Kind, config: Config) -> list[Defect]:
+        """Return why it cannot serve a model that is one folder, by its kind and config.json."""
+        if self.loads is None:
+            return own_defects(kind, config)
+        return native_defects(kind, config, self.title, self.loads)
 
     @property
     def title(self) -> str:
