@@ -16,6 +16,7 @@ from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.native_config import native_config
 from llava_pack.convert.native_form import native_form
 from llava_pack.recipe import Recipe, find_recipe, known_recipes, read_recipe, recipe_names
+from tests.unit.recipes.others import OTHERS
 from tests.unit.recipes.recorded import (
     CLIP_BASE_32,
     CLIP_LARGE_336,
@@ -30,7 +31,7 @@ from tests.unit.recipes.recorded import (
     WEIGHT_BYTES,
 )
 
-NAMES = tuple(name for name in recipe_names() if name != "demo")
+NAMES = tuple(name for name in recipe_names() if name not in {"demo", *OTHERS})
 RECIPES = {name: read_recipe(find_recipe(name)).value for name in NAMES}
 TOKENS = {"<image>": 32000, "<pad>": 32001}
 
