@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import gateway_requirements, target_requirements
 from llava_pack.checkpoint.defects import Defect
+from llava_pack.checkpoint.elsewhere import Loads, native_defects, own_defects
+from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.servable import Config, engine_defects, upstream_defects
 from llava_pack.format.errors import PackError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
@@ -82,6 +84,8 @@ class PackedRuntime:
         layouts: of a model's folder, the preferred one first; what was quantized ahead is `hf`.
         quantized: precisions of weights quantized ahead that it loads.
         merges: an adapter or a projector is put into its base first: it would load pickled parts.
+        loads: what it loads of transformers' own layout beside LLaVA's; None for llava-pack's
+            engine and LLaVA's own code.
     """
 
     engine: Engine
@@ -95,6 +99,13 @@ class PackedRuntime:
     layouts: tuple[Layout, ...] = ("original", "hf")
     quantized: frozenset[str] = frozenset(QUANTIZED)
     merges: bool = False
+    loads: Loads | None = None
+
+    def whole_defects(self, kind: Kind, config: Config) -> list[Defect]:
+        """Return why it cannot serve a model that is one folder, by its kind and config.json."""
+        if self.loads is None:
+            return own_defects(kind, config)
+        return native_defects(kind, config, self.title, self.loads)
 
     @property
     def title(self) -> str:
